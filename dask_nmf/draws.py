@@ -1,0 +1,38 @@
+"""Random numbers that belong to an entry, not to a block: a hash of (seed, stream, row, column).
+
+The same entry gets the same number under any chunking, order and number of workers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import ndtri
+
+Numbers = NDArray[np.float64]
+
+# Streams: what a number is for.
+UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR = range(4)
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The finaliser of splitmix64 (Steele, Lea & Flood 2014): a bijection that avalanches."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def uniform(seed: int, stream: int, rows: NDArray[np.int64], columns: int = 1) -> Numbers:
+    """Numbers in (0, 1) for the given rows (global indices) and columns 0..columns-1, (rows, columns)."""
+    key = np.asarray([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)
+    key = _mix(_mix(key + _GOLDEN) + np.uint64(stream))
+    by_row = _mix(key + rows.astype(np.uint64) * _GOLDEN)
+    by_entry = _mix(by_row[:, None] + (np.arange(columns, dtype=np.uint64) + np.uint64(1)) * _GOLDEN)
+    return ((by_entry >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def half_normal(seed: int, stream: int, rows: NDArray[np.int64], columns: int) -> Numbers:
+    """|N(0, 1)| for the given rows and columns 0..columns-1, (rows, columns)."""
+    return np.asarray(ndtri(0.5 + 0.5 * uniform(seed, stream, rows, columns)))

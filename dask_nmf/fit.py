@@ -1,0 +1,215 @@
+"""The loop over passes, and the only module that computes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import dask
+import dask.array as da
+import numpy as np
+from distributed.client import FutureCancelledError
+from distributed.scheduler import KilledWorker
+
+from dask_nmf import passes
+from dask_nmf.kernels import Array, Block, Sums
+from dask_nmf.matrix import Matrix, active_client
+from dask_nmf.passes import Given, Weighing
+from dask_nmf.sampling import Draw, Summary
+from dask_nmf.solvers import Solver, State
+
+logger = logging.getLogger(__name__)
+
+ATTEMPTS = 4  # at a pass whose data was lost with its workers
+WAIT = 60  # seconds for a first worker
+# ‖V − W H‖² below this share of ‖V‖² is rounding if it comes from the expanded form.
+CANCELS = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
+
+
+class NoWorkers(TimeoutError):
+    """The cluster has no worker, and none came in time."""
+
+
+@dataclass(frozen=True)
+class Panels:
+    """V cut by a plan. Built anew for each pass, so that a pass whose data was lost can be redone."""
+
+    matrix: Matrix
+    edges: tuple[int, ...]
+
+    def blocks(self) -> da.Array:
+        return self.matrix.panels(self.edges)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When to stop."""
+
+    max_iter: int
+    tol: float
+    deadline: float = float("inf")  # of time.monotonic()
+
+
+class Step(NamedTuple):
+    """A pass that is done. The last one has an outcome."""
+
+    number: int
+    state: State
+    loss: float  # relative error ‖V − W H‖ / ‖V‖
+    seconds: float
+    outcome: str | None
+    final: bool  # False where going on would be of use: the time was up
+
+
+def iterate(
+    sweep: Callable[[int, Array, bool], Sums],
+    solver: Solver,
+    state: State,
+    sumsq: float,
+    stop: Stop,
+    done: int = 0,
+) -> Iterator[Step]:
+    """Passes until a stop rule holds: each yields its `Step`.
+
+    Parameters
+    ----------
+    sweep : one pass: (its number, H, whether to take the residual entry by entry) to its sums.
+    sumsq : ‖V‖².
+    done : passes that led to ``state``.
+    """
+    number = done
+    while number < stop.max_iter:
+        number += 1
+        started = time.monotonic()
+        entering = state.entering
+        exact = state.loss < CANCELS[entering.dtype] * sumsq
+        totals = sweep(number, entering, exact)
+        previous, state = state, solver.update(state, totals, sumsq)
+        outcome, final = _outcome(number, previous, state, sumsq, stop)
+        seconds = time.monotonic() - started
+        yield Step(number, state, relative_error(state.loss, sumsq), seconds, outcome, final)
+        if outcome is not None:
+            return
+
+
+def _outcome(
+    number: int, previous: State, state: State, sumsq: float, stop: Stop
+) -> tuple[str | None, bool]:
+    fell = previous.loss - state.loss
+    small = stop.tol * min(max(state.loss, 0.0), max(sumsq - state.loss, 0.0))
+    if sumsq == 0:
+        return "V is zero everywhere: so are W and H", True
+    if state.accepted and np.isfinite(previous.loss) and 0 <= fell < small:
+        return f"converged: pass {number} changed the loss by less than tol = {stop.tol:g}", True
+    if number >= stop.max_iter:
+        return f"stopped after max_iter = {stop.max_iter} passes, not converged to tol = {stop.tol:g}", True
+    if time.monotonic() >= stop.deadline:
+        return f"stopped by the time limit after {number} passes; run it again to go on", False
+    return None, False
+
+
+def relative_error(loss: float, sumsq: float) -> float:
+    """‖V − W H‖ / ‖V‖ from their squares; 0 for a V of zeros."""
+    return float(np.sqrt(max(loss, 0.0) / sumsq)) if sumsq > 0 else 0.0
+
+
+def summarise(panels: Panels, draw: Draw) -> Summary:
+    """The first read of V."""
+    summary: Summary = compute(lambda: passes.summarise(panels.blocks(), panels.edges, draw))
+    return summary
+
+
+def sweep(panels: Panels, h: Array, weighing: Weighing) -> Sums:
+    """One pass over V with the given H."""
+    totals: Sums = compute(
+        lambda: passes.sweep(panels.blocks(), give(Given(h, panels.edges)), weighing)
+    )
+    return totals
+
+
+def sweep_rows(rows: list[Block], h: Array, weighing: Weighing) -> Sums:
+    """One pass over rows in this process's memory, in its threads."""
+    with passes.one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        parts = list(pool.map(lambda v: passes.look(v, h, weighing), rows))
+    return sum(parts[1:], parts[0])
+
+
+def weigh_all(panels: Panels, h: Array, weighing: Weighing) -> tuple[da.Array, Sums]:
+    """One pass that keeps W: as a Dask array whose blocks are in (distributed) memory, with the sums."""
+
+    def persist() -> tuple[list[Any], Any]:
+        pairs = passes.weigh_all(panels.blocks(), give(Given(h, panels.edges)), weighing)
+        kept = dask.persist(*pairs)
+        return list(kept), passes.add_up([_second(pair) for pair in kept])
+
+    pairs: list[Any] = []
+
+    def build() -> Any:
+        pairs[:], total = persist()
+        return total
+
+    totals: Sums = compute(build)
+    blocks = [
+        da.from_delayed(_first(pair), (rows, h.shape[0]), dtype=h.dtype)
+        for pair, rows in zip(pairs, passes.heights(panels.edges), strict=True)
+    ]
+    return da.concatenate(blocks), totals
+
+
+def project(panels: Panels, h: Array) -> Array:
+    """V Hᵀ in one pass over panels of columns, (m, k), float64."""
+    product: Array = compute(lambda: passes.project(panels.blocks(), give(Given(h, panels.edges))))
+    return product.T
+
+
+def give(given: Given) -> Any:
+    """What all panels need: on a cluster through the client, once to each worker.
+
+    Without ``hash=False`` an array equal to one that was just released would get its key, and be lost.
+    """
+    client = active_client()
+    if client is None:
+        return given
+    return client.scatter(given, broadcast=True, hash=False)
+
+
+def compute(build: Callable[[], Any]) -> Any:
+    """Build a graph and compute it; again, from its sources, if workers took data with them."""
+    for attempt in range(1, ATTEMPTS + 1):
+        wait_for_workers()
+        try:
+            return dask.compute(build(), traverse=False)[0]
+        except (FutureCancelledError, KilledWorker) as error:
+            if attempt == ATTEMPTS:
+                raise
+            logger.warning("workers were lost (%s); the pass starts again", type(error).__name__)
+    raise AssertionError("unreachable")
+
+
+def wait_for_workers() -> None:
+    """Return when the active cluster, if any, has a worker."""
+    client = active_client()
+    if client is None or client.nthreads():
+        return
+    try:
+        client.wait_for_workers(1, timeout=WAIT)
+    except TimeoutError as error:
+        raise NoWorkers(
+            f"the cluster at {client.scheduler_info()['address']} had no worker for {WAIT} s; "
+            "start workers and run this again"
+        ) from error
+
+
+@dask.delayed(pure=False)  # type: ignore[untyped-decorator]
+def _second(pair: Any) -> Any:
+    return passes.unboxed(pair)[1]
+
+
+@dask.delayed(pure=False)  # type: ignore[untyped-decorator]
+def _first(pair: Any) -> Any:
+    return passes.unboxed(pair)[0]

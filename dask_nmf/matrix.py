@@ -1,0 +1,323 @@
+"""`open_matrix`: whatever holds V, as row panels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import scipy.sparse
+import zarr
+from distributed import Client
+
+from dask_nmf.kernels import Block
+from dask_nmf.plan import Layout
+from dask_nmf.readers import DenseRows, NpyRows, Reader, SparseRows, StoredSparseRows
+
+KINDS = (
+    "a NumPy array, a scipy.sparse matrix or array, a Dask array, or a path to a Zarr array, "
+    "to a CSR or CSC matrix in a Zarr group, to an .npy or to an .npz file"
+)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """V, opened but not read.
+
+    ``layout``, `panels` and the edges speak of V in panel orientation: with ``transposed``, its columns
+    are the rows of the panels.
+    """
+
+    shape: tuple[int, int]  # of V as the user has it
+    dtype: np.dtype[Any]  # of a panel
+    source: str
+    transposed: bool
+    layout: Layout
+    reader: Reader | None = None
+    array: da.Array | None = None  # in panel orientation, where V came as a Dask array
+    in_memory: bool = False
+
+    def panels(self, edges: Sequence[int]) -> da.Array:
+        """V as a Dask array with one block a panel, (rows, columns) in panel orientation."""
+        heights = tuple(b - a for a, b in pairwise(edges))
+        if self.array is not None:
+            return _rechunk(self.array, heights).map_blocks(
+                as_block, self.dtype, dtype=self.dtype, meta=self.array._meta
+            )
+        assert self.reader is not None
+        if self.in_memory and (client := active_client()) is not None:
+            return _scattered(client, self.reader, edges)
+        return da.from_array(
+            self.reader,
+            chunks=(heights, (self.layout.columns,)),
+            name=False,
+            asarray=False,
+            fancy=False,
+            inline_array=not self.in_memory,
+            meta=_meta(self.reader),
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of shape, dtype and of the first, middle and last row of the panels' orientation."""
+        rows = sorted({0, self.layout.rows // 2, self.layout.rows - 1})
+        if self.array is not None:
+            blocks = dask.compute(*[_rechunk(self.array[r : r + 1], (1,)).to_delayed()[0, 0] for r in rows])
+        else:
+            assert self.reader is not None
+            everything = slice(0, self.layout.columns)
+            blocks = tuple(self.reader[slice(r, r + 1), everything] for r in rows)
+        return digest(self.shape, self.dtype, *(as_block(block, self.dtype) for block in blocks))
+
+
+def digest(*parts: Any) -> str:
+    """A hash of arrays and of what has a plain ``repr``."""
+    state = hashlib.sha256()
+    for part in parts:
+        if scipy.sparse.issparse(part):
+            state.update(digest(part.shape, part.indices, part.data).encode())
+        elif isinstance(part, np.ndarray):
+            state.update(f"{part.shape} {part.dtype.str}".encode() + np.ascontiguousarray(part).tobytes())
+        else:
+            state.update(repr(part).encode())
+    return state.hexdigest()[:32]
+
+
+def open_matrix(source: Any, dtype: str | np.dtype[Any] | None = None) -> Matrix:
+    """Open V as row panels; reads no more of it than its metadata (and a CSR matrix's row pointers).
+
+    Parameters
+    ----------
+    source : a NumPy array, a ``scipy.sparse`` matrix or array, a Dask array of any chunking with dense or
+        ``csr_array`` blocks, or a path: to a Zarr v2 or v3 array, to a CSR or CSC matrix in a Zarr group
+        (AnnData's layout), to an ``.npy`` (memory-mapped) or an ``.npz`` file (dense or scipy's; loaded).
+    dtype : of the panels, ``float32`` or ``float64``. By default these stay what they are, integers and
+        floats of at most 16 bits become ``float32``, wider integers ``float64``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is not a non-empty two-dimensional matrix of real numbers of known size.
+    FileNotFoundError
+        If there is nothing at the path.
+    """
+    if isinstance(source, str | Path):
+        return _open_path(str(source), dtype)
+    if isinstance(source, Matrix):
+        return source
+    if isinstance(source, da.Array):
+        return _from_dask(source, dtype)
+    if scipy.sparse.issparse(source):
+        return _from_sparse(source, dtype, "scipy.sparse")
+    if isinstance(source, zarr.Array):
+        return _from_zarr(source, dtype, str(source.store_path))
+    if isinstance(source, np.ndarray):
+        return _from_numpy(source, dtype, "numpy")
+    raise TypeError(f"V is {type(source).__name__}; it must be {KINDS}")
+
+
+def active_client() -> Client | None:
+    """The distributed client that `dask.compute` would use, if any."""
+    owner = getattr(dask.base.get_scheduler(), "__self__", None)
+    return owner if isinstance(owner, Client) else None
+
+
+def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
+    """A block of a user's Dask array as kernels want it."""
+    if scipy.sparse.issparse(block):
+        return scipy.sparse.csr_array(block).astype(dtype, copy=False)
+    return np.asarray(block).astype(dtype, copy=False)
+
+
+def working_dtype(stored: np.dtype[Any], wanted: str | np.dtype[Any] | None) -> np.dtype[Any]:
+    """The dtype of a panel: see `open_matrix`."""
+    if stored.kind not in "biuf":
+        cure = "; take its absolute value or its real part" if stored.kind == "c" else ""
+        raise ValueError(f"V has entries of type {stored}; NMF needs real numbers{cure}")
+    if wanted is not None:
+        chosen = np.dtype(wanted)
+        if chosen not in (np.float32, np.float64):
+            raise ValueError(f"dtype is {chosen}; it must be float32 or float64")
+        return chosen
+    if stored.kind == "f" and stored.itemsize >= 4:
+        return np.dtype(np.float32 if stored.itemsize == 4 else np.float64)
+    return np.dtype(np.float32 if stored.itemsize <= 2 else np.float64)
+
+
+def _check_shape(shape: tuple[Any, ...]) -> None:
+    if len(shape) != 2:
+        raise ValueError(f"V has {len(shape)} dimension(s), shape {shape}; it must have two: rows and columns")
+    if any(np.isnan(size) for size in shape):
+        raise ValueError(
+            f"V has unknown chunk sizes, shape {shape}; call V.compute_chunk_sizes() first, or store it in Zarr"
+        )
+    if 0 in shape:
+        raise ValueError(f"V is empty, shape {shape}; it must have at least one row and one column")
+
+
+def _dense(array: Any, wanted: Any, source: str, **layout: int) -> tuple[np.dtype[Any], bool, Layout]:
+    _check_shape(array.shape)
+    dtype = working_dtype(np.dtype(array.dtype), wanted)
+    m, n = array.shape
+    return (
+        dtype,
+        m < n,
+        Layout(max(m, n), min(m, n), dtype.itemsize, copied=array.dtype != dtype, **layout),
+    )
+
+
+def _from_numpy(array: Any, wanted: Any, source: str) -> Matrix:
+    dtype, transposed, layout = _dense(array, wanted, source)
+    reader = DenseRows(array, transposed, dtype)
+    return Matrix(array.shape, dtype, source, transposed, layout, reader, in_memory=True)
+
+
+def _from_zarr(array: zarr.Array, wanted: Any, source: str) -> Matrix:
+    _check_shape(array.shape)
+    cuts = array.shards or array.chunks
+    chunk_bytes = int(np.prod(cuts)) * array.dtype.itemsize
+    along = 1 if array.shape[0] < array.shape[1] else 0
+    dtype, transposed, layout = _dense(
+        array, wanted, source, chunk_rows=cuts[along], chunk_bytes=chunk_bytes
+    )
+    reader = DenseRows(array, transposed, dtype)
+    return Matrix(array.shape, dtype, source, transposed, layout, reader)
+
+
+def _from_npy(path: str, wanted: Any) -> Matrix:
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    dtype, transposed, layout = _dense(mapped, wanted, path)
+    reader = NpyRows(path, (layout.rows, layout.columns), transposed, dtype)
+    return Matrix(mapped.shape, dtype, path, transposed, layout, reader)
+
+
+def _from_npz(path: str, wanted: Any) -> Matrix:
+    with np.load(path, allow_pickle=False) as held:
+        if {"format", "shape", "data"} <= set(held.files):
+            parts = {key: held[key] for key in ("data", "indices", "indptr", "shape", "format") if key in held}
+            return _from_sparse(_sparse_from_parts(parts, path), wanted, path)
+        arrays = [key for key in held.files if held[key].ndim == 2]
+        key = "X" if "X" in held.files else arrays[0] if len(arrays) == 1 else None
+        if key is None:
+            raise ValueError(
+                f"{path} holds {held.files}; it must hold one two-dimensional array, an array named X, "
+                "or what scipy.sparse.save_npz writes"
+            )
+        return _from_numpy(held[key], wanted, path)
+
+
+def _sparse_from_parts(parts: dict[str, Any], path: str) -> scipy.sparse.csr_array:
+    kind = str(parts["format"].item().decode() if parts["format"].dtype.kind == "S" else parts["format"])
+    makers = {"csr": scipy.sparse.csr_array, "csc": scipy.sparse.csc_array}
+    if kind not in makers:
+        raise ValueError(f"{path} holds a sparse matrix in format {kind!r}; convert it to csr or csc")
+    shape = tuple(int(size) for size in parts["shape"])
+    return makers[kind]((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
+
+
+def _from_sparse(array: Any, wanted: Any, source: str) -> Matrix:
+    _check_shape(array.shape)
+    dtype = working_dtype(array.dtype, wanted)
+    m, n = array.shape
+    rows = scipy.sparse.csr_array(array.T if m < n else array)
+    layout = Layout(*rows.shape, dtype.itemsize, copied=array.dtype != dtype, indptr=rows.indptr)
+    return Matrix((m, n), dtype, source, m < n, layout, SparseRows(rows, dtype), in_memory=True)
+
+
+def _from_sparse_group(group: zarr.Group, wanted: Any, source: str) -> Matrix:
+    encoding = group.attrs.get("encoding-type")
+    if encoding not in ("csr_matrix", "csc_matrix"):
+        inside = ", ".join(sorted(group.keys())) or "nothing"
+        raise ValueError(
+            f"{source} is a Zarr group with encoding-type {encoding!r} holding {inside}; give the path of an "
+            "array, or of a group with encoding-type 'csr_matrix' or 'csc_matrix'"
+        )
+    shape = tuple(int(size) for size in group.attrs["shape"])  # type: ignore[union-attr, arg-type]
+    _check_shape(shape)
+    data = group["data"]
+    assert isinstance(data, zarr.Array)
+    dtype = working_dtype(data.dtype, wanted)
+    transposed = encoding == "csc_matrix"
+    across = (shape[1], shape[0]) if transposed else (shape[0], shape[1])
+    indptr = np.asarray(group["indptr"][:])  # type: ignore[index]
+    if len(indptr) != across[0] + 1 or np.any(np.diff(indptr) < 0) or indptr[-1] > data.shape[0]:
+        raise ValueError(f"{source}: indptr does not fit its shape {shape} and its {data.shape[0]} entries")
+    chunk_bytes = int(np.prod(data.shards or data.chunks)) * (data.dtype.itemsize + 8)
+    layout = Layout(
+        *across, dtype.itemsize, chunk_bytes=chunk_bytes, copied=data.dtype != dtype, indptr=indptr
+    )
+    reader = StoredSparseRows(group, across, dtype)
+    return Matrix((shape[0], shape[1]), dtype, source, transposed, layout, reader)
+
+
+def _from_dask(array: da.Array, wanted: Any) -> Matrix:
+    _check_shape(array.shape)
+    dtype = working_dtype(array.dtype, wanted)
+    m, n = array.shape
+    sparse = scipy.sparse.issparse(array._meta)
+    upright = _transpose(array) if m < n else array
+    heights = upright.chunks[0]
+    regular = len(set(heights[:-1])) <= 1 and heights[-1] <= heights[0]
+    layout = Layout(
+        *upright.shape,
+        dtype.itemsize,
+        chunk_rows=max(heights) if regular or sparse else 1,
+        chunk_bytes=0 if sparse else int(np.prod(array.chunksize)) * array.dtype.itemsize,
+        copied=array.dtype != dtype,
+        blind=sparse,
+    )
+    return Matrix((m, n), dtype, "dask", m < n, layout, array=upright)
+
+
+def _transpose(array: da.Array) -> da.Array:
+    """V turned, block by block: `da.transpose` would leave CSR blocks as CSC."""
+    return da.blockwise(_turn, "ji", array, "ij", dtype=array.dtype, meta=_turn(array._meta))
+
+
+def _turn(block: Any) -> Any:
+    return block.T.tocsr() if scipy.sparse.issparse(block) else block.T
+
+
+def _rechunk(array: da.Array, heights: tuple[int, ...]) -> da.Array:
+    return array.rechunk((heights, (array.shape[1],)))
+
+
+def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array:
+    """An array in this process's memory, sent to the workers once."""
+    width = slice(0, reader.shape[1])
+    blocks = [reader[slice(a, b), width] for a, b in pairwise(edges)]
+    futures = client.scatter(blocks, hash=False)
+    return da.concatenate(
+        [
+            da.from_delayed(future, block.shape, dtype=reader.dtype, meta=_meta(reader))
+            for future, block in zip(futures, blocks, strict=True)
+        ]
+    )
+
+
+def _meta(reader: Reader) -> Any:
+    sparse = isinstance(reader, SparseRows | StoredSparseRows)
+    return scipy.sparse.csr_array((0, 0), dtype=reader.dtype) if sparse else np.empty((0, 0), reader.dtype)
+
+
+def _open_path(path: str, dtype: Any) -> Matrix:
+    if "://" not in path and not Path(path).exists():
+        raise FileNotFoundError(f"there is nothing at {path}; give the path of V")
+    if path.endswith(".npy"):
+        return _from_npy(path, dtype)
+    if path.endswith(".npz"):
+        return _from_npz(path, dtype)
+    if Path(path).is_file():
+        raise ValueError(f"{path} is a file; it must be {KINDS}")
+    try:
+        opened = zarr.open(path, mode="r")
+    except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
+        raise ValueError(f"{path} holds no Zarr array or group; it must be {KINDS}") from error
+    if isinstance(opened, zarr.Group):
+        return _from_sparse_group(opened, dtype, path)
+    return _from_zarr(opened, dtype, path)

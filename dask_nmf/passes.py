@@ -1,0 +1,204 @@
+"""The graphs of a pass over V. Nothing here computes: each function returns delayed sums or blocks.
+
+A pass is one task a panel (load, look, return what H needs) and a tree that adds up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial, reduce
+from itertools import pairwise
+from operator import add
+from typing import Any, NamedTuple, Protocol
+
+import dask.array as da
+import numpy as np
+from dask import delayed
+from dask.delayed import Delayed
+from threadpoolctl import ThreadpoolController
+
+from dask_nmf import kernels, sampling
+from dask_nmf.kernels import Array, Block, Sums
+from dask_nmf.sampling import Draw, Summary
+
+FAN_IN = 8  # of the tree of sums
+
+
+class Weigher(Protocol):
+    """How the W of a panel comes from (v, h, w before)."""
+
+    def __call__(self, v: Block, h: Array, w: Array | None) -> Array: ...
+
+
+class Weights(Protocol):
+    """A W kept outside of the graph, by rows: written by one pass, read by the next."""
+
+    def read(self, first: int, last: int) -> Array: ...
+
+    def write(self, first: int, w: Array) -> None: ...
+
+
+class Given(NamedTuple):
+    """What every panel of a pass is given. Sent once to each worker."""
+
+    h: Array  # (k, n)
+    edges: Sequence[int]  # of the panels
+
+
+class Weighing(NamedTuple):
+    """What a pass does with each panel."""
+
+    weigh: Weigher
+    before: Weights | None = None  # the W that is carried in
+    after: Weights | None = None  # where W goes
+    keep: bool = False  # W is returned beside the sums
+    residual: bool = False  # ‖v − w h‖² is taken entry by entry
+    check: bool = False  # raise on the first entry that is negative or not finite
+
+
+def summarise(panels: da.Array, edges: Sequence[int], draw: Draw) -> Delayed:
+    """The first read of V: a delayed `Summary`."""
+    given = Given(np.empty((0, 0)), edges)
+    parts = _map(panels, _summarise, given=delayed(given, traverse=False), draw=draw)
+    return _tree(parts, partial(sampling.merge, draw=draw))
+
+
+def sweep(panels: da.Array, given: Any, weighing: Weighing) -> Delayed:
+    """One pass: a delayed `Sums`. ``given`` is a `Given`, or a future of one."""
+    sums = _map(panels, _weigh, given=delayed(given, traverse=False), weighing=weighing)
+    return _tree(sums, _add)
+
+
+def weigh_all(panels: da.Array, given: Any, weighing: Weighing) -> list[Delayed]:
+    """One pass that keeps W: a delayed (W, `Sums`) for each panel."""
+    return _map(
+        panels, _weigh, given=delayed(given, traverse=False), weighing=weighing._replace(keep=True)
+    )
+
+
+def project(panels: da.Array, given: Any) -> Delayed:
+    """One pass over panels of columns: a delayed V Hᵀ, transposed, (k, m)."""
+    return _tree(_map(panels, _project, given=delayed(given, traverse=False)), _add)
+
+
+def add_up(parts: Sequence[Delayed]) -> Delayed:
+    """Sums of sums, by the same tree in every pass: the order of additions is part of the result."""
+    return _tree(parts, _add)
+
+
+def _map(panels: da.Array, function: Callable[..., Any], **kwargs: Any) -> list[Delayed]:
+    """One delayed result a panel, its loading fused into the same task."""
+    count = panels.numblocks[0]
+    boxes = panels.map_blocks(
+        _boxed,
+        function=function,
+        dtype=object,
+        chunks=((1,) * count, (1,)),
+        meta=np.empty((0, 0), object),
+        **kwargs,
+    )
+    return list(boxes.to_delayed(optimize_graph=True).ravel())
+
+
+def _boxed(
+    v: Block, function: Callable[..., Any], block_id: tuple[int, ...], **kwargs: Any
+) -> Any:
+    """An object of ours as the only entry of a block."""
+    box = np.empty((1, 1), object)
+    with one_blas_thread():
+        box[0, 0] = function(v, panel=block_id[0], **kwargs)
+    return box
+
+
+def unboxed(part: Any) -> Any:
+    return part[0, 0] if isinstance(part, np.ndarray) and part.dtype == object else part
+
+
+def _tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:
+    """Combine neighbours, FAN_IN at a time; the shape depends on the number of parts only."""
+    level = list(parts)
+    while True:
+        level = [
+            delayed(_combine, pure=False)(level[i : i + FAN_IN], combine)
+            for i in range(0, len(level), FAN_IN)
+        ]
+        if len(level) == 1:
+            return level[0]
+
+
+def _combine(parts: list[Any], combine: Callable[[list[Any]], Any]) -> Any:
+    return combine([unboxed(part) for part in parts])
+
+
+def _add(parts: list[Any]) -> Any:
+    return reduce(add, parts)
+
+
+def _summarise(v: Block, panel: int, given: Given, draw: Draw) -> Summary:
+    return sampling.summarise(v, given.edges[panel], draw)
+
+
+def _weigh(v: Block, panel: int, given: Given, weighing: Weighing) -> Sums | tuple[Array, Sums]:
+    first, last = given.edges[panel], given.edges[panel + 1]
+    if weighing.check:
+        _check(v, first)
+    before = None if weighing.before is None else weighing.before.read(first, last)
+    w = weighing.weigh(v, given.h, before)
+    if weighing.after is not None:
+        weighing.after.write(first, w)
+    sums = kernels.sums(v, w, given.h if weighing.residual else None)
+    return (w, sums) if weighing.keep else sums
+
+
+def _check(v: Block, first: int) -> None:
+    bad = kernels.measure(v).bad
+    if bad is not None:
+        raise bad.at(first)
+
+
+def look(v: Block, h: Array, weighing: Weighing) -> Sums:
+    """A pass over one block in memory, with no W carried."""
+    w = weighing.weigh(v, h, None)
+    return kernels.sums(v, w, h if weighing.residual else None)
+
+
+def _project(v: Block, panel: int, given: Given) -> Array:
+    first, last = given.edges[panel], given.edges[panel + 1]
+    _check(v, first)
+    return np.asarray(given.h[:, first:last] @ v).astype(np.float64)
+
+
+@cache
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+class _Pin:
+    """BLAS held at one thread while any task of this process is in work."""
+
+    lock = threading.Lock()
+    inside = 0
+    limiter: Any = None
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Pin BLAS: the setting is the process's, so the first task in sets it and the last out restores it."""
+    with _Pin.lock:
+        if _Pin.inside == 0:
+            _Pin.limiter = _controller().limit(limits=1, user_api="blas")
+        _Pin.inside += 1
+    try:
+        yield
+    finally:
+        with _Pin.lock:
+            _Pin.inside -= 1
+            if _Pin.inside == 0:
+                _Pin.limiter.restore_original_limits()
+
+
+def heights(edges: Sequence[int]) -> tuple[int, ...]:
+    """Rows of each panel."""
+    return tuple(last - first for first, last in pairwise(edges))

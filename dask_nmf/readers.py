@@ -1,0 +1,99 @@
+"""Row panels out of what holds V: objects with a shape, a dtype and slices of rows.
+
+Each reader speaks of V in the orientation that is cut into panels (``transposed`` ones cut columns),
+gives blocks in the working dtype, and travels to a worker as a path or a handle, never as data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import scipy.sparse
+import zarr
+
+from dask_nmf.kernels import Array, Block
+
+
+class Reader(Protocol):
+    """What `dask.array.from_array` and the planner want of a source."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    ndim: int
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Block: ...
+
+
+@dataclass(frozen=True)
+class DenseRows:
+    """Rows of a dense array: NumPy (views where the dtype allows), Zarr (whole storage chunks)."""
+
+    array: Any
+    transposed: bool
+    dtype: np.dtype[Any]
+    ndim: int = 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        m, n = self.array.shape
+        return (n, m) if self.transposed else (m, n)
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        rows = index[0]
+        block = self.array[:, rows].T if self.transposed else self.array[rows]
+        return np.asarray(block).astype(self.dtype, copy=False)
+
+
+@dataclass(frozen=True)
+class NpyRows:
+    """Rows of an ``.npy`` file, mapped anew for each panel so that no page outlives its task."""
+
+    path: str
+    shape: tuple[int, int]
+    transposed: bool
+    dtype: np.dtype[Any]
+    ndim: int = 2
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        mapped = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return DenseRows(mapped, self.transposed, self.dtype)[index]
+
+
+@dataclass(frozen=True)
+class SparseRows:
+    """Rows of a CSR array in memory, already in panel orientation."""
+
+    array: scipy.sparse.csr_array
+    dtype: np.dtype[Any]
+    ndim: int = 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        m, n = self.array.shape
+        return m, n
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Block:
+        return self.array[index[0]].astype(self.dtype, copy=False)
+
+
+@dataclass(frozen=True)
+class StoredSparseRows:
+    """Rows of a CSR matrix in a Zarr group (AnnData's layout); of a CSC matrix, its columns."""
+
+    group: zarr.Group
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+    ndim: int = 2
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Block:
+        first, last, _ = index[0].indices(self.shape[0])
+        indptr = np.asarray(self.group["indptr"][first : last + 1]).astype(np.int64)  # type: ignore[index]
+        entries = slice(int(indptr[0]), int(indptr[-1]))
+        indices = np.asarray(self.group["indices"][entries])  # type: ignore[index]
+        data = np.asarray(self.group["data"][entries]).astype(self.dtype, copy=False)  # type: ignore[index]
+        shape = (last - first, self.shape[1])
+        rows = scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape)
+        rows.check_format(full_check=True)
+        return rows

@@ -1,0 +1,154 @@
+"""What the first read of V gives: its measures, its first bad entry, and a sample of its rows.
+
+A row is in the sample with a probability that is half uniform and half proportional to its squared norm,
+and is scaled by 1/√(that probability), so that the sample's VᵀV is unbiased. Whether a row is drawn
+depends on a hash of (seed, row) and on V, not on how V is cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from dask_nmf import draws
+from dask_nmf.kernels import BadEntry, Block, measure
+
+STRATA = 64
+SHARE = 4  # rows that a stratum may hold back, in multiples of its fair share
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How many rows to draw out of how many, and by which numbers."""
+
+    rows: int  # of V, in panel orientation
+    size: int  # expected in the sample, about
+    seed: int
+
+    @property
+    def uniform_share(self) -> float:
+        """Probability of a row to be drawn whatever its norm."""
+        return min(1.0, self.size / 2 / self.rows) if self.size < self.rows else 1.0
+
+    @property
+    def stratum_rows(self) -> int:
+        return -(-self.rows // STRATA)
+
+    @property
+    def stratum_candidates(self) -> int:
+        return -(-SHARE * self.size // (2 * STRATA)) if self.size < self.rows else 0
+
+
+class Candidates(NamedTuple):
+    """Rows that may end up in the sample, in order.
+
+    The weighted half is a bottom-k sample by the keys Exp(1) / ‖row‖² (Efraimidis & Spirakis 2006). So that
+    a panel never has to hand on more than a few rows, each of 64 equal ranges of rows keeps only its
+    smallest keys, and one more as its threshold.
+    """
+
+    rows: NDArray[np.int64]  # global indices
+    norms: NDArray[np.float64]  # ‖row‖²
+    keys: NDArray[np.float64]
+    block: Block
+
+
+class Summary(NamedTuple):
+    """The first read of V, or of a part of it: `merge` adds parts."""
+
+    total: float  # Σ V
+    sumsq: float  # ‖V‖²
+    stored: int
+    empty_rows: int  # in panel orientation
+    bad: BadEntry | None  # the first one, by row
+    candidates: Candidates
+
+
+def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
+    """Measure a panel that begins at ``first_row`` and take the candidates out of it."""
+    found = measure(block)
+    rows = first_row + np.arange(block.shape[0])
+    bad = found.bad and found.bad.at(first_row)
+    with np.errstate(divide="ignore"):
+        keys = -np.log(draws.uniform(draw.seed, draws.WEIGHTED_ROWS, rows)[:, 0]) / found.norms
+    everything = Candidates(rows, found.norms, keys, block)
+    return Summary(
+        found.total,
+        float(found.norms.sum()),
+        found.stored,
+        int((found.norms == 0).sum()),
+        bad,
+        _keep(everything, draw),
+    )
+
+
+def merge(parts: list[Summary], draw: Draw) -> Summary:
+    """Add summaries of neighbouring panels, given in order."""
+    bad = [part.bad for part in parts if part.bad is not None]
+    fields = zip(*(part.candidates for part in parts), strict=True)
+    rows, norms, keys, blocks = fields
+    together = Candidates(
+        np.concatenate(rows), np.concatenate(norms), np.concatenate(keys), _stack(blocks)
+    )
+    return Summary(
+        sum(part.total for part in parts),
+        sum(part.sumsq for part in parts),
+        sum(part.stored for part in parts),
+        sum(part.empty_rows for part in parts),
+        bad[0] if bad else None,
+        _keep(together, draw),
+    )
+
+
+def draw_sample(candidates: Candidates, draw: Draw) -> Block:
+    """The sample: rows of V, scaled, in order of their index."""
+    rows, norms, keys, block = candidates
+    strata, ranks = _ranks(candidates, draw)
+    limit = np.full(STRATA, np.inf)
+    over = ranks == draw.stratum_candidates
+    limit[strata[over]] = keys[over]
+    eligible = np.sort(keys[keys < limit[strata]])
+    wanted = draw.size // 2
+    threshold = np.minimum(limit[strata], eligible[wanted] if wanted < len(eligible) else np.inf)
+    by_norm = -np.expm1(-norms * np.where(norms > 0, threshold, 0))
+    chosen = _uniform(rows, draw) | (keys < threshold)
+    probability = 1 - (1 - draw.uniform_share) * (1 - by_norm)
+    scale = (1 / np.sqrt(probability[chosen])).astype(block.dtype)
+    picked = block[np.flatnonzero(chosen)]
+    if scipy.sparse.issparse(picked):
+        return scipy.sparse.csr_array(scipy.sparse.diags_array(scale) @ picked)
+    return picked * scale[:, None]
+
+
+def _uniform(rows: NDArray[np.int64], draw: Draw) -> NDArray[np.bool_]:
+    chosen = draws.uniform(draw.seed, draws.UNIFORM_ROWS, rows)[:, 0] < draw.uniform_share
+    return np.asarray(chosen)
+
+
+def _ranks(candidates: Candidates, draw: Draw) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The stratum of each candidate and the rank of its key in there."""
+    strata = candidates.rows // draw.stratum_rows
+    order = np.lexsort((candidates.keys, strata))
+    ranks = np.empty(len(order), np.int64)
+    ordered = strata[order]
+    ranks[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return strata, ranks
+
+
+def _keep(candidates: Candidates, draw: Draw) -> Candidates:
+    _, ranks = _ranks(candidates, draw)
+    light = (ranks <= draw.stratum_candidates) & np.isfinite(candidates.keys)
+    kept = np.flatnonzero(_uniform(candidates.rows, draw) | light)
+    if len(kept) == len(ranks):
+        return candidates
+    return Candidates(*(field[kept] for field in candidates))
+
+
+def _stack(blocks: Any) -> Block:
+    if all(scipy.sparse.issparse(block) for block in blocks):
+        return scipy.sparse.csr_array(scipy.sparse.vstack(blocks))
+    return np.concatenate(blocks)

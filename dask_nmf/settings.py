@@ -1,0 +1,74 @@
+"""What a user asks of a fit, checked, and the part of it that makes two fits the same fit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from numbers import Integral, Real
+from typing import Any
+
+SOLVERS = ("hals", "mu")
+INITS = ("sample", "random", "custom")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of a fit. Two fits of one matrix with equal settings give the same W and H."""
+
+    rank: int
+    solver: str = "hals"
+    init: str | None = None  # None: "sample"
+    max_iter: int = 200
+    tol: float = 1e-4
+    seed: int = 0
+    delta: float | None = None  # mu: None is relative to the scale of V
+    inner_iter: int = 1  # mu: steps on the products of one pass
+
+    def __post_init__(self) -> None:
+        _check(isinstance(self.rank, Integral) and self.rank >= 1, "rank", self.rank, "an integer ≥ 1")
+        _check(self.solver in SOLVERS, "solver", self.solver, f"one of {', '.join(SOLVERS)}")
+        _check(self.init in (None, *INITS), "init", self.init, f"one of {', '.join(INITS)} or None")
+        _check(
+            isinstance(self.max_iter, Integral) and self.max_iter >= 1,
+            "max_iter",
+            self.max_iter,
+            "an integer ≥ 1",
+        )
+        _check(isinstance(self.tol, Real) and self.tol >= 0, "tol", self.tol, "a number ≥ 0")
+        _check(isinstance(self.seed, Integral), "seed", self.seed, "an integer")
+        _check(
+            self.delta is None or isinstance(self.delta, Real) and self.delta >= 0,
+            "delta",
+            self.delta,
+            "a number ≥ 0 or None",
+        )
+        _check(
+            isinstance(self.inner_iter, Integral) and self.inner_iter >= 1,
+            "inner_iter",
+            self.inner_iter,
+            "an integer ≥ 1",
+        )
+        if self.solver != "mu" and (self.delta is not None or self.inner_iter != 1):
+            raise ValueError(
+                f"delta and inner_iter belong to solver 'mu', and the solver is {self.solver!r}; leave them out"
+            )
+
+    @property
+    def start(self) -> str:
+        """The start that ``init`` means."""
+        return self.init or "sample"
+
+    def check_rank(self, shape: tuple[int, int]) -> None:
+        """Refuse a rank above either dimension of V."""
+        if self.rank > min(shape):
+            raise ValueError(
+                f"rank is {self.rank} and V is {shape[0]} x {shape[1]}; give a rank of at most {min(shape)}"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {**asdict(self), "init": self.start}
+
+
+def _check(holds: bool, name: str, value: object, needed: str) -> None:
+    if not holds:
+        raise ValueError(f"{name} is {value!r}; it must be {needed}")

@@ -1,0 +1,192 @@
+"""Where a fit begins: the first read of V, and factors from that, at random, or as given."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf import draws, fit, kernels, sampling
+from dask_nmf.fit import Panels, Stop, iterate, sweep_rows
+from dask_nmf.kernels import Array, Block
+from dask_nmf.matrix import Matrix
+from dask_nmf.passes import Weighing, Weights
+from dask_nmf.sampling import Draw
+from dask_nmf.settings import Settings
+from dask_nmf.solvers import HALS, MU, Solver, State, lift, refit_rows
+
+SAMPLE_STOP = Stop(max_iter=60, tol=3e-5)
+MOST_PIECES = 16
+PIECE = 64 * 1024  # entries of the sample that are worth a thread
+LIFT = 1e-3  # of a factor's mean entry
+
+
+class Measures(NamedTuple):
+    """What the first read tells of V."""
+
+    mean: float
+    sumsq: float  # ‖V‖²
+    stored: int  # entries held
+    empty: int  # panel rows (columns, where the panels are columns) without an entry > 0
+
+
+class Factors(NamedTuple):
+    """W and H, or either, in panel orientation: what the panels hold, and what they are given."""
+
+    left: Array | None  # (rows of the panels, k)
+    right: Array | None  # (k, columns of the panels)
+
+
+def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
+    """W (m, k) and H (k, n), or either, as the panels see them."""
+    if not transposed:
+        return Factors(w, h)
+    return Factors(None if h is None else h.T, None if w is None else w.T)
+
+
+def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Measures, Array | None]:
+    """Check and measure V; and factorise a sample of its rows, where the fit starts so.
+
+    Raises
+    ------
+    BadEntry
+        For the first entry that is negative or not finite.
+    """
+    matrix = panels.matrix
+    sampled = settings.start == "sample"
+    draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.seed)
+    summary = fit.summarise(panels, draw)
+    if summary.bad is not None:
+        raise summary.bad.at(0, matrix.transposed)
+    m, n = matrix.shape
+    measures = Measures(summary.total / m / n, summary.sumsq, summary.stored, summary.empty_rows)
+    if not sampled:
+        return measures, None
+    sample = sampling.draw_sample(summary.candidates, draw)
+    return measures, sampled_h(sample, settings, _streams(matrix)[1])
+
+
+def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
+    """The solver that the settings name, at the scale of V."""
+    if settings.solver == "hals":
+        return HALS()
+    limits = np.finfo(matrix.dtype)
+    scale = factor_scale(measures.mean, settings.rank)
+    trifle = max(float(limits.eps) * measures.mean * scale, float(limits.tiny))
+    delta = trifle if settings.delta is None else settings.delta
+    return MU(delta, LIFT * scale, settings.inner_iter, weights_first=not matrix.transposed)
+
+
+def writes_left(settings: Settings, given: Factors) -> bool:
+    """Whether the factor that the panels hold is there before the first pass."""
+    return given.left is not None or (settings.start == "random" and settings.solver == "mu")
+
+
+def begin(
+    panels: Panels,
+    settings: Settings,
+    measures: Measures,
+    given: Factors,
+    sampled: Array | None,
+    slot: Weights | None,
+) -> State:
+    """The state before the first pass; writes the left factor to ``slot``, where there is one."""
+    matrix, dtype = panels.matrix, panels.matrix.dtype
+    scale = factor_scale(measures.mean, settings.rank)
+    left_stream, right_stream = _streams(matrix)
+    if settings.start == "custom":
+        right = _from_given(panels, settings, measures, given, slot)
+    elif sampled is not None:
+        right = sampled if settings.solver == "hals" else lift(sampled, LIFT * scale)
+    else:
+        right = random_factor(settings, range(matrix.layout.columns), scale, right_stream).T
+        if slot is not None and writes_left(settings, given):
+            for first, last in pairwise(panels.edges):
+                w = random_factor(settings, range(first, last), scale, left_stream)
+                slot.write(first, w.astype(dtype))
+    h = np.ascontiguousarray(right, dtype=dtype)
+    return State(h, h)
+
+
+def _from_given(
+    panels: Panels, settings: Settings, measures: Measures, given: Factors, slot: Weights | None
+) -> Array:
+    """H in panel orientation, from given factors.
+
+    Where only the panels' side is given, or a column-panelled V must be updated W first, that takes a pass.
+    """
+    matrix, dtype = panels.matrix, panels.matrix.dtype
+    if given.left is not None:
+        assert slot is not None
+        for first, last in pairwise(panels.edges):
+            slot.write(first, np.asarray(given.left[first:last], dtype))
+        if given.right is None or matrix.transposed:
+            blank = np.zeros((settings.rank, matrix.layout.columns), dtype)
+            totals = fit.sweep(panels, blank, Weighing(_as_it_is, before=slot))
+            solver = make_solver(settings, measures, matrix)
+            if isinstance(solver, MU) and given.right is not None:
+                return solver.follow(np.asarray(given.right, dtype), totals)
+            start = kernels.guess(totals.num.T, totals.gram)
+            solved = refit_rows(start, totals.num.T, totals.gram, HALS().tol).T
+            return solved if settings.solver == "hals" else lift(solved, LIFT * _mean(solved))
+    assert given.right is not None
+    return given.right
+
+
+def _as_it_is(v: Block, h: Array, w: Array | None) -> Array:
+    assert w is not None
+    return w
+
+
+def _mean(factor: Array) -> float:
+    return float(factor.mean())
+
+
+def _streams(matrix: Matrix) -> tuple[int, int]:
+    """Of random numbers, for the left and the right factor: W's and H's, however V is cut."""
+    streams = (draws.W_FACTOR, draws.H_FACTOR)
+    return streams[::-1] if matrix.transposed else streams
+
+
+def factor_scale(mean: float, rank: int) -> float:
+    """√(mean(V) / k): the size of an entry of W and H that gives V its mean."""
+    return float(np.sqrt(mean / rank))
+
+
+def random_factor(settings: Settings, rows: range, scale: float, stream: int) -> Array:
+    """Rows of a random factor, scale · |N(0, 1)| as in scikit-learn, never 0, (len(rows), k), float64."""
+    numbers = draws.half_normal(settings.seed, stream, np.arange(rows.start, rows.stop), settings.rank)
+    return scale * np.maximum(numbers, np.finfo(np.float64).eps)
+
+
+def sampled_h(sample: Block, settings: Settings, stream: int) -> Array:
+    """H of the sampled rows, factorised in memory from a random start, (k, n).
+
+    A component that the sample does not need at all comes back as it began.
+    """
+    sumsq = float(kernels.measure(sample).norms.sum())
+    mean = float(sample.sum(dtype=np.float64)) / (sample.shape[0] * sample.shape[1])
+    scale = factor_scale(mean, settings.rank)
+    random = random_factor(settings, range(sample.shape[1]), scale, stream).astype(sample.dtype)
+    h = np.ascontiguousarray(random.T)
+    cuts = np.linspace(0, sample.shape[0], _pieces(sample) + 1, dtype=int)
+    rows = [sample[a:b] for a, b in pairwise(cuts)]
+    solver, state = HALS(), State(h, h)
+    for step in iterate(
+        lambda _, h, exact: sweep_rows(rows, h, Weighing(solver.weigh, residual=exact)),
+        solver,
+        state,
+        sumsq,
+        SAMPLE_STOP,
+    ):
+        state = step.state
+    unused = ~state.h.any(axis=1)
+    return np.where(unused[:, None], h, state.h)
+
+
+def _pieces(sample: Block) -> int:
+    """In how many the sample is cut for threads: by its size, not by the machine."""
+    stored = sample.nnz if scipy.sparse.issparse(sample) else sample.size
+    return int(max(1, min(MOST_PIECES, stored // PIECE, sample.shape[0])))

@@ -1,0 +1,261 @@
+"""A run: one Zarr v3 group that holds a fit, from its first pass to its answer.
+
+::
+
+    run.zarr
+      attributes["dask_nmf"]   format, settings, matrix, plan, the last commit, the outcome
+      H (component, column)    the answer; with W and history_*, listed once it is whole
+      W (row, component)
+      history_loss (pass), history_seconds (pass)
+      checkpoint/edges, checkpoint/0, checkpoint/1
+
+A commit writes the slot that is idle and then the group's attributes: one small object that is replaced whole.
+Whoever looks, at any moment, sees the last whole commit. The consolidated metadata in the same object
+lists the answer only when all of it is there.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.errors import ZarrUserWarning
+
+from dask_nmf import plan
+from dask_nmf.fit import Step
+from dask_nmf.kernels import Array
+from dask_nmf.solvers import State
+
+FORMAT = 1
+KEY = "dask_nmf"
+
+
+class NotARun(ValueError):
+    """What is at the path is not a run that this version can read."""
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """A W in Zarr, by rows of the panels; ``transposed`` where the array holds its transpose (H)."""
+
+    array: zarr.Array
+    transposed: bool = False
+
+    def read(self, first: int, last: int) -> Array:
+        rows = self.array[:, first:last] if self.transposed else self.array[first:last]
+        block = np.asarray(rows)
+        return block.T if self.transposed else block
+
+    def write(self, first: int, w: Array) -> None:
+        last = first + len(w)
+        if self.transposed:
+            self.array[:, first:last] = w.T
+        else:
+            self.array[first:last] = w
+
+
+class Run:
+    """A fit in a Zarr group."""
+
+    def __init__(self, path: str, group: zarr.Group) -> None:
+        self.path = path
+        self.group = group
+
+    @classmethod
+    def create(cls, path: str, settings: dict[str, Any], matrix: dict[str, Any]) -> Run:
+        """Begin a run at a path where there is none, or replace the one that is there."""
+        record = {
+            "format": FORMAT,
+            "version": version("dask_nmf"),
+            "settings": settings,
+            "matrix": matrix,
+            "pass": None,
+            "outcome": None,  # of the last pass: why it is the last
+            "final": False,  # no pass is to follow
+            "answered": False,  # H and W are there
+            "finished": False,  # nothing is left to do
+        }
+        group = zarr.create_group(path, overwrite=True, zarr_format=3, attributes={KEY: record})
+        return cls(path, group)
+
+    @classmethod
+    def load(cls, path: str) -> Run:
+        """Open a run.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is nothing at the path.
+        NotARun
+            If there is something else.
+        """
+        if not Path(path).exists():
+            raise FileNotFoundError(f"there is no run at {path}")
+        try:
+            group = zarr.open_group(path, mode="r+" if os.access(path, os.W_OK) else "r")
+        except (FileNotFoundError, zarr.errors.BaseZarrError, NotADirectoryError) as error:
+            raise NotARun(f"{path} is not a run of dask-nmf; give another path or remove it") from error
+        record = group.attrs.get(KEY)
+        if not isinstance(record, dict):
+            raise NotARun(f"{path} is a Zarr group, but not a run of dask-nmf; give another path")
+        if record.get("format") != FORMAT:
+            raise NotARun(
+                f"{path} is a run of format {record.get('format')}, made by dask-nmf {record.get('version')}; "
+                f"this version reads format {FORMAT}"
+            )
+        return cls(path, group)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The attributes of the last commit."""
+        record: dict[str, Any] = self.group.attrs[KEY]  # type: ignore[assignment]
+        return record
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the panels are columns of V."""
+        return bool(self.record["matrix"]["transposed"])
+
+    @property
+    def passes(self) -> int | None:
+        """Passes committed; None before the start is."""
+        done: int | None = self.record["pass"]
+        return done
+
+    @property
+    def edges(self) -> tuple[int, ...]:
+        """Of the panels."""
+        return tuple(int(edge) for edge in self.array("checkpoint/edges")[:])
+
+    def begin(self, edges: Sequence[int], rank: int, dtype: np.dtype[Any], carried: bool) -> None:
+        """Lay out the checkpoint of a fit over these panels, with a carried W if asked."""
+        m, n = self.record["matrix"]["shape"]
+        columns = m if self.transposed else n
+        _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
+        for slot in "01":
+            for name in ("h", "entering"):
+                self._empty(f"checkpoint/{slot}/{name}", (rank, columns), (rank, columns), dtype, None)
+            if carried:
+                chunks = (plan.unit(edges), rank)
+                self._empty(f"checkpoint/{slot}/w", (edges[-1], rank), chunks, dtype, None)
+        self._list()
+
+    def commit_start(self, state: State, measures: dict[str, Any]) -> None:
+        """Commit the start as pass 0."""
+        self._commit_state(0, state, measures=measures, history={"loss": [], "seconds": []})
+
+    def commit(self, step: Step) -> None:
+        """Make a pass the last one done."""
+        history = self.record["history"]
+        self._commit_state(
+            step.number,
+            step.state,
+            history={
+                "loss": [*history["loss"], step.loss],
+                "seconds": [*history["seconds"], step.seconds],
+            },
+            outcome=step.outcome,
+            final=step.final,
+        )
+
+    def state(self) -> State:
+        """The state of the last commit."""
+        scalars = self.record["state"]
+        slot = self.record["pass"] % 2
+        return State(
+            np.asarray(self.array(f"checkpoint/{slot}/h")[:]),
+            np.asarray(self.array(f"checkpoint/{slot}/entering")[:]),
+            **{**scalars, "loss": float("inf") if scalars["loss"] is None else scalars["loss"]},
+        )
+
+    def carry(self, number: int) -> tuple[StoredWeights, StoredWeights]:
+        """Where the W of the pass before is, and where the W of this pass goes."""
+        return self.weights((number - 1) % 2), self.weights(number % 2)
+
+    def weights(self, slot: int) -> StoredWeights:
+        """The carried W of a slot."""
+        return StoredWeights(self.array(f"checkpoint/{slot}/w"))
+
+    def reopen(self) -> None:
+        """Take back an answer that more passes will replace."""
+        self._update(outcome=None, answered=False)
+        for name in ("H", "W", "history_loss", "history_seconds"):
+            if name in self.group:
+                del self.group[name]
+        self._list()
+
+    def answer(self) -> StoredWeights:
+        """Lay out W and H, and return the one that the panels write."""
+        m, n = self.record["matrix"]["shape"]
+        rank = self.record["settings"]["rank"]
+        rows = plan.unit(self.edges)
+        dtype = np.dtype(self.record["matrix"]["dtype"])
+        across = (m, n) if not self.transposed else (n, m)
+        panels, whole = (rows, rank), (rank, across[1])
+        if self.transposed:
+            self._empty("W", (m, rank), (across[1], rank), dtype, ("row", "component"))
+            h = self._empty("H", (rank, n), panels[::-1], dtype, ("component", "column"))
+            return StoredWeights(h, transposed=True)
+        self._empty("H", (rank, n), whole, dtype, ("component", "column"))
+        return StoredWeights(self._empty("W", (m, rank), panels, dtype, ("row", "component")))
+
+    def finish(self, given: Array, loss: float, finished: bool) -> None:
+        """Add the factor that the panels did not write, (k, columns), and the histories: the answer is whole."""
+        name = "W" if self.transposed else "H"
+        self.array(name)[...] = given.T if self.transposed else given
+        for key, values in self.record["history"].items():
+            _put(self.group, f"history_{key}", np.asarray(values, np.float64), ("pass",))
+        self._list()
+        self._update(finished=finished, answered=True, loss=loss)
+        if finished:
+            del self.group["checkpoint"]
+            self._list()
+
+    def _commit_state(self, number: int, state: State, **fields: Any) -> None:
+        slot = number % 2
+        self.array(f"checkpoint/{slot}/h")[...] = state.h
+        self.array(f"checkpoint/{slot}/entering")[...] = state.entering
+        scalars = {name: getattr(state, name) for name in State.SCALARS}
+        if not np.isfinite(state.loss):
+            scalars["loss"] = None
+        self._update(**{"pass": number, "state": scalars}, **fields)
+
+    def _update(self, **fields: Any) -> None:
+        self.group.attrs.put({KEY: {**self.record, **fields}})
+
+    def _list(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            self.group = zarr.consolidate_metadata(self.group.store)
+
+    def array(self, name: str) -> zarr.Array:
+        """An array of the group, listed or not."""
+        mode = "r" if self.group.read_only else "r+"
+        return zarr.open_array(self.group.store, path=name, mode=mode)  # type: ignore[arg-type]
+
+    def _empty(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        chunks: tuple[int, ...],
+        dtype: np.dtype[Any],
+        names: tuple[str, ...] | None,
+    ) -> zarr.Array:
+        return self.group.create_array(
+            name, shape=shape, chunks=chunks, dtype=dtype, dimension_names=names, overwrite=True
+        )
+
+
+def _put(group: zarr.Group, name: str, values: Array, names: tuple[str, ...]) -> None:
+    shape = tuple(max(size, 1) for size in values.shape)
+    array = group.create_array(
+        name, shape=values.shape, chunks=shape, dtype=values.dtype, dimension_names=names, overwrite=True
+    )
+    array[...] = values
