@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
-from dask_nmf.fit import wait_for_workers
-from dask_nmf.matrix import active_client
+from dask_nmf.client import active_client, wait_for_workers
 
 
 class Resources(NamedTuple):
@@ -33,5 +32,5 @@ def shares_this_disk() -> bool:
     client = active_client()
     if client is None:
         return True
-    address = client.scheduler_info(n_workers=0)["address"]
+    address: str = client.scheduler.address
     return address.startswith(("inproc://", "tcp://127.", "tls://127.", "tcp://[::1]", "tls://[::1]"))

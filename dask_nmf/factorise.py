@@ -5,35 +5,26 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
-from filelock import FileLock, Timeout
 
 from dask_nmf import cluster, fit, kernels, plan, start
 from dask_nmf.fit import Panels, Step, Stop
-from dask_nmf.kernels import Array, BadEntry, Sums
-from dask_nmf.matrix import Matrix, digest, open_matrix
-from dask_nmf.passes import Weighing, Weights
+from dask_nmf.kernels import Array, Sums
+from dask_nmf.matrix import Matrix, open_matrix
+from dask_nmf.passes import Weighing
+from dask_nmf.resume import existing, identity, locked
 from dask_nmf.settings import Settings
-from dask_nmf.solvers import HALS, Solver, State, loss
-from dask_nmf.start import Measures
+from dask_nmf.solvers import Solver, State, loss
+from dask_nmf.start import Factors, Measures
 from dask_nmf.store import Run
 
 logger = logging.getLogger(__name__)
-
-
-class RunMismatch(ValueError):
-    """The run at the path is of another fit."""
-
-
-class RunLocked(RuntimeError):
-    """Another process works on the run."""
 
 
 @dataclass(frozen=True)
@@ -137,18 +128,24 @@ def factorise(V: Any, job: Job) -> Result:
     if job.store is not None:
         with locked(job.store):
             return _fit_in_store(matrix, job, job.store)
-    if not _needs_store(job):
+    if not _carries(job):
         return _fit(matrix, job, None)
     if not cluster.shares_this_disk():
         raise ValueError(
-            f"solver {job.settings.solver!r} with init {job.settings.start!r} keeps a factor on disk between passes, "
-            "and the workers are on other machines; give store= a path that all of them reach"
+            f"solver {job.settings.solver!r} with init {job.settings.start!r} keeps a factor on disk between "
+            "passes, and the workers are on other machines; give store= a path that all of them reach"
         )
     with tempfile.TemporaryDirectory(prefix="dask-nmf-") as folder:
-        return _fit(matrix, job, Run.create(f"{folder}/run.zarr", *_identity(matrix, job)), keep=True)
+        return _fit(
+            matrix,
+            job,
+            Run.create(f"{folder}/run.zarr", *identity(matrix, job.settings, job.W, job.H)),
+            keep=True,
+        )
 
 
-def _needs_store(job: Job) -> bool:
+def _carries(job: Job) -> bool:
+    """Whether a W (or H, in panels of columns) is kept outside of memory between passes."""
     return job.settings.solver == "mu" or job.settings.start == "custom"
 
 
@@ -163,24 +160,26 @@ def _check_given(job: Job, matrix: Matrix) -> Job:
         return job
     if job.W is None and job.H is None:
         raise ValueError("init is 'custom' and neither W nor H is given; give one or both")
-    arrays = {}
-    for name, (factor, shape) in given.items():
-        if factor is None:
-            continue
-        array = np.asarray(factor)
-        if array.shape != shape:
-            raise ValueError(f"{name} has shape {array.shape}; for this V and rank it must be {shape}")
-        found = kernels.measure(array)
-        if found.bad is not None:
-            raise ValueError(str(found.bad).replace("V has", f"{name} has", 1))
-        if not found.total > 0:
-            raise ValueError(f"{name} is zero everywhere; it must have an entry > 0")
-        arrays[name] = array
-    return replace(job, **arrays)
+    checked = {name: _check_factor(name, *asked) for name, asked in given.items()}
+    return replace(job, W=checked["W"], H=checked["H"])
+
+
+def _check_factor(name: str, factor: Any, shape: tuple[int, int]) -> Array | None:
+    if factor is None:
+        return None
+    array = np.asarray(factor)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; for this V and rank it must be {shape}")
+    found = kernels.measure(array)
+    if found.bad is not None:
+        raise ValueError(str(found.bad).replace("V has", f"{name} has", 1))
+    if not found.total > 0:
+        raise ValueError(f"{name} is zero everywhere; it must have an entry > 0")
+    return array
 
 
 def _fit_in_store(matrix: Matrix, job: Job, path: str) -> Result:
-    run = _existing(path, matrix, job)
+    run = existing(path, identity(matrix, job.settings, job.W, job.H), job.overwrite)
     if run is None:
         return _fit(matrix, job, path)
     if run.record["finished"]:
@@ -189,100 +188,6 @@ def _fit_in_store(matrix: Matrix, job: Job, path: str) -> Result:
     if run.passes is not None:
         logger.info("resuming %s after pass %d", path, run.passes)
     return _fit(matrix, job, run)
-
-
-def _existing(path: str, matrix: Matrix, job: Job) -> Run | None:
-    """The run to go on with, or None to begin one."""
-    if not Path(path).exists():
-        return None
-    run = Run.load(path)
-    if job.overwrite:
-        return None
-    differing = [
-        f"{name} is {ours!r}, the run has {stored.get(name)!r}"
-        for mine, stored in zip(
-            _identity(matrix, job), (run.record["settings"], run.record["matrix"]), strict=True
-        )
-        for name, ours in mine.items()
-        if name != "source" and stored.get(name) != ours
-    ]
-    if differing:
-        raise RunMismatch(
-            f"{path} holds another fit: {'; '.join(differing)}; give another output, or ask to overwrite it"
-        )
-    return run
-
-
-def _identity(matrix: Matrix, job: Job) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What makes two fits the same: settings, and the matrix."""
-    given = {name: None if x is None else digest(x) for name, x in (("W", job.W), ("H", job.H))}
-    return {**job.settings.record(), **given}, {
-        "source": matrix.source,
-        "shape": list(matrix.shape),
-        "dtype": matrix.dtype.name,
-        "transposed": matrix.transposed,
-        "fingerprint": matrix.fingerprint(),
-    }
-
-
-@contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Hold the run at a path for this process; the operating system lets go when it dies.
-
-    Raises
-    ------
-    RunLocked
-        If another process holds it.
-    """
-    place = Path(path).absolute()
-    if not place.parent.is_dir():
-        raise NotADirectoryError(f"there is no folder {place.parent} for the output; make it first")
-    lock = FileLock(f"{place}.lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise RunLocked(f"another process works on {path}; try again when it is done") from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def _fit(matrix: Matrix, job: Job, where: Run | str | None, keep: bool = False) -> Result:
-    """Fit and answer. ``where``: an open run, the path of one to begin, or nowhere.
-
-    ``keep`` the answer in (distributed) memory, as is done where there is no run.
-    """
-    offer = cluster.resources()
-    old = where if isinstance(where, Run) and where.passes is not None else None
-    planned = plan.make(
-        matrix.layout, job.settings.rank, offer.memory_limit, offer.threads, old and old.edges
-    )
-    panels = Panels(matrix, planned.edges)
-    logger.info(
-        "V is %d x %d %s, cut into %d panels; a worker takes at most %d MiB",
-        *matrix.shape,
-        matrix.dtype,
-        len(planned.edges) - 1,
-        planned.worker_bytes // plan.MIB,
-    )
-    given = start.orient(job.W, job.H, matrix.transposed)
-    if old is not None:
-        progress = _resume(old, job, matrix)
-        run: Run | None = old
-    else:
-        measures, sampled = start.first_read(panels, job.settings, planned.sample_rows)
-        run = Run.create(where, *_identity(matrix, job)) if isinstance(where, str) else where
-        if run is not None:
-            run.begin(planned.edges, job.settings.rank, matrix.dtype, _needs_store(job))
-        slot = run.weights(0) if run is not None and _needs_store(job) else None
-        state = start.begin(panels, job.settings, measures, given, sampled, slot)
-        if run is not None:
-            run.commit_start(state, measures._asdict())
-        progress = Progress(start.make_solver(job.settings, measures, matrix), measures, state)
-    progress = _iterate(panels, job, run, progress, start.writes_left(job.settings, given))
-    return _answer(panels, run, progress, keep or run is None)
 
 
 @dataclass(frozen=True)
@@ -296,6 +201,57 @@ class Progress:
     history: tuple[float, ...] = ()
     outcome: str | None = None
     final: bool = False
+
+
+def _fit(matrix: Matrix, job: Job, where: Run | str | None, keep: bool = False) -> Result:
+    """Fit and answer. ``where``: an open run, the path of one to begin, or nowhere.
+
+    ``keep``: the answer stays in (distributed) memory, as it does where there is no run.
+    """
+    old = where if isinstance(where, Run) and where.passes is not None else None
+    panels, sample_rows = _cut(matrix, job, old)
+    given = start.orient(job.W, job.H, matrix.transposed)
+    run, progress = (
+        (old, _resume(old, job, matrix))
+        if old is not None
+        else _start(panels, job, given, sample_rows, where)
+    )
+    progress = _iterate(panels, job, run, progress, start.writes_left(job.settings, given))
+    return _answer(panels, run, progress, keep or run is None)
+
+
+def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, int]:
+    """V in panels that fit the workers: those of the run, if there is one. And the rows to sample."""
+    offer = cluster.resources()
+    edges = None if run is None else run.edges
+    planned = plan.make(matrix.layout, job.settings.rank, offer.memory_limit, offer.threads, edges)
+    logger.info(
+        "V is %d x %d %s, cut into %d panels; a worker takes at most %d MiB",
+        *matrix.shape,
+        matrix.dtype,
+        len(planned.edges) - 1,
+        planned.worker_bytes // plan.MIB,
+    )
+    return Panels(matrix, planned.edges), planned.sample_rows
+
+
+def _start(
+    panels: Panels, job: Job, given: Factors, sample_rows: int, where: Run | str | None
+) -> tuple[Run | None, Progress]:
+    """The first read, and pass 0. A run is laid out only when V is known to be good."""
+    matrix, settings = panels.matrix, job.settings
+    measures, sampled = start.first_read(panels, settings, sample_rows)
+    run = (
+        where if not isinstance(where, str) else Run.create(where, *identity(matrix, settings, job.W, job.H))
+    )
+    slot = None
+    if run is not None:
+        run.begin(panels.edges, settings.rank, matrix.dtype, _carries(job))
+        slot = run.weights(0) if _carries(job) else None
+    state = start.begin(panels, settings, measures, given, sampled, slot)
+    if run is not None:
+        run.commit_start(state, measures._asdict())
+    return run, Progress(start.make_solver(settings, measures, matrix), measures, state)
 
 
 def _resume(run: Run, job: Job, matrix: Matrix) -> Progress:
@@ -321,9 +277,7 @@ def _iterate(panels: Panels, job: Job, run: Run | None, progress: Progress, left
     solver = progress.solver
 
     def sweep(number: int, h: Array, exact: bool) -> Sums:
-        before, after = (
-            run.carry(number) if run is not None and solver.carries_weights else (None, None)
-        )
+        before, after = run.carry(number) if run is not None and solver.carries_weights else (None, None)
         before = before if number > 1 or left else None
         return fit.sweep(panels, h, Weighing(solver.weigh, before, after, residual=exact))
 
@@ -389,37 +343,3 @@ def result_of(run: Run) -> Result:
     return _result(
         W, H, record["loss"], record["measures"]["sumsq"], record["history"]["loss"], record["outcome"]
     )
-
-
-def transform(V: Any, H: Array, dtype: str | None = None, into: Weights | None = None) -> da.Array | Array:
-    """W of a V for a fixed H: ``argmin_{W ≥ 0} ‖V − W H‖``, (m, k), in one pass.
-
-    Parameters
-    ----------
-    V : (m, n), whatever `open_matrix` takes.
-    H : (k, n), ≥ 0.
-    into : where W goes, panel by panel; by default it is returned, as a Dask array (a NumPy array for a V
-        that is wider than tall).
-
-    Raises
-    ------
-    BadEntry, ValueError, TypeError, MemoryError
-        As for `nmf`.
-    """
-    matrix = open_matrix(V, dtype)
-    if matrix.shape[1] != H.shape[1]:
-        raise ValueError(f"V has {matrix.shape[1]} columns and H has {H.shape[1]}; they must be equal")
-    h = np.ascontiguousarray(H, dtype=matrix.dtype)
-    offer = cluster.resources()
-    planned = plan.make(matrix.layout, len(h), offer.memory_limit, offer.threads)
-    panels = Panels(matrix, planned.edges)
-    solver = HALS()
-    try:
-        if matrix.transposed:
-            num = fit.project(panels, h).astype(h.dtype)
-            w: da.Array | Array = kernels.solve(num, h @ h.T, solver.final_tol)
-        else:
-            w, _ = fit.weigh_all(panels, h, Weighing(solver.finish, check=True))
-    except BadEntry as error:
-        raise error.at(0, matrix.transposed) from None
-    return w

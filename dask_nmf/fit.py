@@ -17,8 +17,9 @@ from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from dask_nmf import passes
+from dask_nmf.client import give, wait_for_workers
 from dask_nmf.kernels import Array, Block, Sums
-from dask_nmf.matrix import Matrix, active_client
+from dask_nmf.matrix import Matrix
 from dask_nmf.passes import Given, Weighing
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.solvers import Solver, State
@@ -26,13 +27,8 @@ from dask_nmf.solvers import Solver, State
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 4  # at a pass whose data was lost with its workers
-WAIT = 60  # seconds for a first worker
 # ‖V − W H‖² below this share of ‖V‖² is rounding if it comes from the expanded form.
 CANCELS = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
-
-
-class NoWorkers(TimeoutError):
-    """The cluster has no worker, and none came in time."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +93,7 @@ def iterate(
             return
 
 
-def _outcome(
-    number: int, previous: State, state: State, sumsq: float, stop: Stop
-) -> tuple[str | None, bool]:
+def _outcome(number: int, previous: State, state: State, sumsq: float, stop: Stop) -> tuple[str | None, bool]:
     fell = previous.loss - state.loss
     small = stop.tol * min(max(state.loss, 0.0), max(sumsq - state.loss, 0.0))
     if sumsq == 0:
@@ -126,9 +120,7 @@ def summarise(panels: Panels, draw: Draw) -> Summary:
 
 def sweep(panels: Panels, h: Array, weighing: Weighing) -> Sums:
     """One pass over V with the given H."""
-    totals: Sums = compute(
-        lambda: passes.sweep(panels.blocks(), give(Given(h, panels.edges)), weighing)
-    )
+    totals: Sums = compute(lambda: passes.sweep(panels.blocks(), give(Given(h, panels.edges)), weighing))
     return totals
 
 
@@ -142,20 +134,16 @@ def sweep_rows(rows: list[Block], h: Array, weighing: Weighing) -> Sums:
 def weigh_all(panels: Panels, h: Array, weighing: Weighing) -> tuple[da.Array, Sums]:
     """One pass that keeps W: as a Dask array whose blocks are in (distributed) memory, with the sums."""
 
-    def persist() -> tuple[list[Any], Any]:
-        pairs = passes.weigh_all(panels.blocks(), give(Given(h, panels.edges)), weighing)
-        kept = dask.persist(*pairs)
-        return list(kept), passes.add_up([_second(pair) for pair in kept])
-
     pairs: list[Any] = []
 
     def build() -> Any:
-        pairs[:], total = persist()
-        return total
+        pending = passes.weigh_all(panels.blocks(), give(Given(h, panels.edges)), weighing)
+        pairs[:] = dask.persist(*pending)
+        return passes.add_up([passes.item(pair, 1) for pair in pairs])
 
     totals: Sums = compute(build)
     blocks = [
-        da.from_delayed(_first(pair), (rows, h.shape[0]), dtype=h.dtype)
+        da.from_delayed(passes.item(pair, 0), (rows, h.shape[0]), dtype=h.dtype)
         for pair, rows in zip(pairs, passes.heights(panels.edges), strict=True)
     ]
     return da.concatenate(blocks), totals
@@ -165,17 +153,6 @@ def project(panels: Panels, h: Array) -> Array:
     """V Hᵀ in one pass over panels of columns, (m, k), float64."""
     product: Array = compute(lambda: passes.project(panels.blocks(), give(Given(h, panels.edges))))
     return product.T
-
-
-def give(given: Given) -> Any:
-    """What all panels need: on a cluster through the client, once to each worker.
-
-    Without ``hash=False`` an array equal to one that was just released would get its key, and be lost.
-    """
-    client = active_client()
-    if client is None:
-        return given
-    return client.scatter(given, broadcast=True, hash=False)
 
 
 def compute(build: Callable[[], Any]) -> Any:
@@ -189,27 +166,3 @@ def compute(build: Callable[[], Any]) -> Any:
                 raise
             logger.warning("workers were lost (%s); the pass starts again", type(error).__name__)
     raise AssertionError("unreachable")
-
-
-def wait_for_workers() -> None:
-    """Return when the active cluster, if any, has a worker."""
-    client = active_client()
-    if client is None or client.nthreads():
-        return
-    try:
-        client.wait_for_workers(1, timeout=WAIT)
-    except TimeoutError as error:
-        raise NoWorkers(
-            f"the cluster at {client.scheduler_info()['address']} had no worker for {WAIT} s; "
-            "start workers and run this again"
-        ) from error
-
-
-@dask.delayed(pure=False)  # type: ignore[untyped-decorator]
-def _second(pair: Any) -> Any:
-    return passes.unboxed(pair)[1]
-
-
-@dask.delayed(pure=False)  # type: ignore[untyped-decorator]
-def _first(pair: Any) -> Any:
-    return passes.unboxed(pair)[0]

@@ -52,9 +52,7 @@ class Sums(NamedTuple):
     residual: float  # ‖V − W H‖², NaN unless it was asked for
 
     def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
-        return Sums(
-            self.num + other.num, self.gram + other.gram, self.residual + other.residual
-        )
+        return Sums(self.num + other.num, self.gram + other.gram, self.residual + other.residual)
 
 
 def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
@@ -84,8 +82,8 @@ def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEP
     return x
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})  # type: ignore[untyped-decorator]
-def _descend(x, num, gram, tol, sweeps):  # type: ignore[no-untyped-def]  # pragma: no cover
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None:
     """Coordinate descent with LANES rows in flight; a row that is done gives its lane to the next."""
     rows, k = num.shape
     wide = (k + 3) // 4 * 4
@@ -121,9 +119,7 @@ def _descend(x, num, gram, tol, sweeps):  # type: ignore[no-untyped-def]  # prag
             for u in range(0, wide, 4):
                 g0, g1, g2, g3 = g[t, u], g[t, u + 1], g[t, u + 2], g[t, u + 3]
                 for j in range(LANES):
-                    rest[j] -= (
-                        g0 * xs[u, j] + g1 * xs[u + 1, j] + g2 * xs[u + 2, j] + g3 * xs[u + 3, j]
-                    )
+                    rest[j] -= g0 * xs[u, j] + g1 * xs[u + 1, j] + g2 * xs[u + 2, j] + g3 * xs[u + 3, j]
             for j in range(LANES):
                 old = xs[t, j]
                 new = max(old + rest[j] * inverse, zero)
@@ -156,7 +152,7 @@ def guess(num: Array, gram: Array) -> Array:
     wide = gram.astype(np.float64)
     ridge = 1e-7 * max(np.trace(wide) / len(wide), np.finfo(np.float64).tiny)
     inverse = np.linalg.inv(wide + ridge * np.eye(len(wide)))
-    return np.maximum(num @ inverse.astype(num.dtype), 0)
+    return np.asarray(np.maximum(num @ inverse.astype(num.dtype), 0))
 
 
 def solve(num: Array, gram: Array, tol: float) -> Array:
@@ -192,7 +188,7 @@ def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
 def residual(v: Block, w: Array, h: Array) -> float:
     """‖v − w h‖² in float64: entry by entry for a dense block, so that nothing cancels.
 
-    A CSR block is never filled: its form is expanded, row by row, which holds down to a relative error of 1e-7.
+    A CSR block is never filled: its form is expanded, which holds down to a relative error of 1e-7.
     """
     if scipy.sparse.issparse(v):
         v, w, h = (x.astype(np.float64, copy=False) for x in (v, w, h))
@@ -211,9 +207,7 @@ def expanded_loss(sumsq: float, totals: Sums, h: Array) -> float:
     It cancels: below a relative error of about 1e-3 (float32 blocks) trust `residual` instead.
     """
     wide = h.astype(np.float64, copy=False)
-    return float(
-        sumsq - 2 * np.vdot(totals.num, wide) + np.vdot(totals.gram, wide @ wide.T)
-    )
+    return float(sumsq - 2 * np.vdot(totals.num, wide) + np.vdot(totals.gram, wide @ wide.T))
 
 
 class Measure(NamedTuple):
@@ -228,30 +222,31 @@ class Measure(NamedTuple):
 def measure(v: Block) -> Measure:
     """Check and measure a block in one look."""
     if scipy.sparse.issparse(v):
-        total, norms, at = _measure_entries(v.data, v.indptr)
+        total, norms, at = _measure_rows(v.data, v.indptr)
         bad = None if at < 0 else BadEntry(_row_of(v.indptr, at), int(v.indices[at]), float(v.data[at]))
         return Measure(total, norms, int(v.nnz), bad)
-    norms = np.empty(v.shape[0])
-    total, width = 0.0, v.shape[1]
-    for first in range(0, v.shape[0], STRIP):
-        strip = np.ascontiguousarray(v[first : first + STRIP])
-        edges = np.arange(len(strip) + 1, dtype=np.int64) * width
-        part, norms[first : first + STRIP], at = _measure_entries(strip.reshape(-1), edges)
-        if at >= 0:
-            row, column = divmod(int(at), width)
-            bad = BadEntry(first + row, column, float(strip[row, column]))
-            return Measure(total, norms, int(v.size), bad)
-        total += part
-    return Measure(total, norms, int(v.size), None)
+    if v.flags.f_contiguous and not v.flags.c_contiguous:
+        total, norms, sound = _measure_columns(v.T)
+    else:
+        edges = np.arange(len(v) + 1, dtype=np.int64) * v.shape[1]
+        total, norms, at = _measure_rows(np.ascontiguousarray(v).reshape(-1), edges)
+        sound = at < 0
+    return Measure(total, norms, int(v.size), None if sound else _first_bad(v))
 
 
 def _row_of(indptr: Array, at: int) -> int:
     return int(np.searchsorted(indptr, at, side="right")) - 1
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})  # type: ignore[untyped-decorator]
-def _measure_entries(data, indptr):  # type: ignore[no-untyped-def]  # pragma: no cover
-    """Sum, squared norm of each row, and the position of the first entry that is not in [0, ∞)."""
+def _first_bad(v: Array) -> BadEntry:
+    rows, columns = np.nonzero(~((v >= 0) & (v < np.inf)))
+    row, column = int(rows[0]), int(columns[0])
+    return BadEntry(row, column, float(v[row, column]))
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _measure_rows(data: Array, indptr: Array) -> tuple[float, Array, int]:
+    """Sum, squared norm of each row, and the position of the first entry that is not in [0, ∞), or -1."""
     norms = np.zeros(len(indptr) - 1)
     total = 0.0
     for i in range(len(norms)):
@@ -269,3 +264,19 @@ def _measure_entries(data, indptr):  # type: ignore[no-untyped-def]  # pragma: n
         norms[i] = norm
         total += part
     return total, norms, -1
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _measure_columns(columns: Array) -> tuple[float, Array, bool]:
+    """The same of a block given by its columns, (n, r); and whether every entry is in [0, ∞)."""
+    norms = np.zeros(columns.shape[1])
+    total, sound = 0.0, True
+    for j in range(len(columns)):
+        part = 0.0
+        for i in range(len(norms)):
+            value = np.float64(columns[j, i])
+            sound &= (value >= 0) & (value < np.inf)
+            part += value
+            norms[i] += value * value
+        total += part
+    return total, norms, sound

@@ -16,6 +16,7 @@ import scipy.sparse
 import zarr
 from distributed import Client
 
+from dask_nmf.client import active_client
 from dask_nmf.kernels import Block
 from dask_nmf.plan import Layout
 from dask_nmf.readers import DenseRows, NpyRows, Reader, SparseRows, StoredSparseRows
@@ -121,12 +122,6 @@ def open_matrix(source: Any, dtype: str | np.dtype[Any] | None = None) -> Matrix
     raise TypeError(f"V is {type(source).__name__}; it must be {KINDS}")
 
 
-def active_client() -> Client | None:
-    """The distributed client that `dask.compute` would use, if any."""
-    owner = getattr(dask.base.get_scheduler(), "__self__", None)
-    return owner if isinstance(owner, Client) else None
-
-
 def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
     """A block of a user's Dask array as kernels want it."""
     if scipy.sparse.issparse(block):
@@ -151,47 +146,46 @@ def working_dtype(stored: np.dtype[Any], wanted: str | np.dtype[Any] | None) -> 
 
 def _check_shape(shape: tuple[Any, ...]) -> None:
     if len(shape) != 2:
-        raise ValueError(f"V has {len(shape)} dimension(s), shape {shape}; it must have two: rows and columns")
+        raise ValueError(f"V has {len(shape)} dimension(s), shape {shape}; it must have rows and columns")
     if any(np.isnan(size) for size in shape):
-        raise ValueError(
-            f"V has unknown chunk sizes, shape {shape}; call V.compute_chunk_sizes() first, or store it in Zarr"
-        )
+        raise ValueError(f"V has unknown chunk sizes, shape {shape}; call V.compute_chunk_sizes() first")
     if 0 in shape:
         raise ValueError(f"V is empty, shape {shape}; it must have at least one row and one column")
 
 
-def _dense(array: Any, wanted: Any, source: str, **layout: int) -> tuple[np.dtype[Any], bool, Layout]:
+def _dense(
+    array: Any, wanted: Any, source: str, chunk_rows: int = 1, chunk_bytes: int = 0
+) -> tuple[np.dtype[Any], bool, Layout]:
     _check_shape(array.shape)
     dtype = working_dtype(np.dtype(array.dtype), wanted)
     m, n = array.shape
     return (
         dtype,
         m < n,
-        Layout(max(m, n), min(m, n), dtype.itemsize, copied=array.dtype != dtype, **layout),
+        Layout(max(m, n), min(m, n), dtype.itemsize, chunk_rows, chunk_bytes, copied=array.dtype != dtype),
     )
 
 
 def _from_numpy(array: Any, wanted: Any, source: str) -> Matrix:
-    dtype, transposed, layout = _dense(array, wanted, source)
+    dtype, transposed, layout = _dense(array, wanted)
     reader = DenseRows(array, transposed, dtype)
     return Matrix(array.shape, dtype, source, transposed, layout, reader, in_memory=True)
 
 
-def _from_zarr(array: zarr.Array, wanted: Any, source: str) -> Matrix:
+def _from_zarr(array: zarr.Array[Any], wanted: Any, source: str) -> Matrix:
     _check_shape(array.shape)
     cuts = array.shards or array.chunks
     chunk_bytes = int(np.prod(cuts)) * array.dtype.itemsize
     along = 1 if array.shape[0] < array.shape[1] else 0
-    dtype, transposed, layout = _dense(
-        array, wanted, source, chunk_rows=cuts[along], chunk_bytes=chunk_bytes
-    )
+    dtype, transposed, layout = _dense(array, wanted, chunk_rows=cuts[along], chunk_bytes=chunk_bytes)
     reader = DenseRows(array, transposed, dtype)
-    return Matrix(array.shape, dtype, source, transposed, layout, reader)
+    m, n = array.shape
+    return Matrix((m, n), dtype, source, transposed, layout, reader)
 
 
 def _from_npy(path: str, wanted: Any) -> Matrix:
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    dtype, transposed, layout = _dense(mapped, wanted, path)
+    dtype, transposed, layout = _dense(mapped, wanted)
     reader = NpyRows(path, (layout.rows, layout.columns), transposed, dtype)
     return Matrix(mapped.shape, dtype, path, transposed, layout, reader)
 
@@ -199,7 +193,9 @@ def _from_npy(path: str, wanted: Any) -> Matrix:
 def _from_npz(path: str, wanted: Any) -> Matrix:
     with np.load(path, allow_pickle=False) as held:
         if {"format", "shape", "data"} <= set(held.files):
-            parts = {key: held[key] for key in ("data", "indices", "indptr", "shape", "format") if key in held}
+            parts = {
+                key: held[key] for key in ("data", "indices", "indptr", "shape", "format") if key in held
+            }
             return _from_sparse(_sparse_from_parts(parts, path), wanted, path)
         arrays = [key for key in held.files if held[key].ndim == 2]
         key = "X" if "X" in held.files else arrays[0] if len(arrays) == 1 else None
@@ -225,7 +221,7 @@ def _from_sparse(array: Any, wanted: Any, source: str) -> Matrix:
     dtype = working_dtype(array.dtype, wanted)
     m, n = array.shape
     rows = scipy.sparse.csr_array(array.T if m < n else array)
-    layout = Layout(*rows.shape, dtype.itemsize, copied=array.dtype != dtype, indptr=rows.indptr)
+    layout = Layout(max(m, n), min(m, n), dtype.itemsize, copied=array.dtype != dtype, indptr=rows.indptr)
     return Matrix((m, n), dtype, source, m < n, layout, SparseRows(rows, dtype), in_memory=True)
 
 
@@ -264,7 +260,8 @@ def _from_dask(array: da.Array, wanted: Any) -> Matrix:
     heights = upright.chunks[0]
     regular = len(set(heights[:-1])) <= 1 and heights[-1] <= heights[0]
     layout = Layout(
-        *upright.shape,
+        max(m, n),
+        min(m, n),
         dtype.itemsize,
         chunk_rows=max(heights) if regular or sparse else 1,
         chunk_bytes=0 if sparse else int(np.prod(array.chunksize)) * array.dtype.itemsize,

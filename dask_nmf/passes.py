@@ -73,9 +73,7 @@ def sweep(panels: da.Array, given: Any, weighing: Weighing) -> Delayed:
 
 def weigh_all(panels: da.Array, given: Any, weighing: Weighing) -> list[Delayed]:
     """One pass that keeps W: a delayed (W, `Sums`) for each panel."""
-    return _map(
-        panels, _weigh, given=delayed(given, traverse=False), weighing=weighing._replace(keep=True)
-    )
+    return _map(panels, _weigh, given=delayed(given, traverse=False), weighing=weighing._replace(keep=True))
 
 
 def project(panels: da.Array, given: Any) -> Delayed:
@@ -86,6 +84,15 @@ def project(panels: da.Array, given: Any) -> Delayed:
 def add_up(parts: Sequence[Delayed]) -> Delayed:
     """Sums of sums, by the same tree in every pass: the order of additions is part of the result."""
     return _tree(parts, _add)
+
+
+def item(pair: Delayed, index: int) -> Delayed:
+    """One half of what `weigh_all` gives."""
+    return delayed(_item, pure=False)(pair, index)
+
+
+def _item(pair: Any, index: int) -> Any:
+    return _unboxed(pair)[index]
 
 
 def _map(panels: da.Array, function: Callable[..., Any], **kwargs: Any) -> list[Delayed]:
@@ -102,9 +109,7 @@ def _map(panels: da.Array, function: Callable[..., Any], **kwargs: Any) -> list[
     return list(boxes.to_delayed(optimize_graph=True).ravel())
 
 
-def _boxed(
-    v: Block, function: Callable[..., Any], block_id: tuple[int, ...], **kwargs: Any
-) -> Any:
+def _boxed(v: Block, function: Callable[..., Any], block_id: tuple[int, ...], **kwargs: Any) -> Any:
     """An object of ours as the only entry of a block."""
     box = np.empty((1, 1), object)
     with one_blas_thread():
@@ -112,7 +117,7 @@ def _boxed(
     return box
 
 
-def unboxed(part: Any) -> Any:
+def _unboxed(part: Any) -> Any:
     return part[0, 0] if isinstance(part, np.ndarray) and part.dtype == object else part
 
 
@@ -129,7 +134,7 @@ def _tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Dela
 
 
 def _combine(parts: list[Any], combine: Callable[[list[Any]], Any]) -> Any:
-    return combine([unboxed(part) for part in parts])
+    return combine([_unboxed(part) for part in parts])
 
 
 def _add(parts: list[Any]) -> Any:

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 MIB = 2**20
 LARGEST = 128 * MIB  # a panel is at most this, if its storage chunks allow: beyond, overhead is < 2 %
@@ -36,7 +38,9 @@ class Layout:
     chunk_rows: int = 1  # panels begin at multiples of this
     chunk_bytes: int = 0  # of a storage chunk, decoded: some are in flight beside a panel being read
     copied: bool = False  # the panel is cast, so two of it exist for a moment
-    indptr: Sequence[int] | None = None  # CSR: where each row's entries begin; None if dense
+    indptr: Sequence[int] | NDArray[np.integer[Any]] | None = (
+        None  # CSR: where each row's entries begin; None if dense
+    )
     blind: bool = False  # blocks of unknown density: a chunk row is a panel, its bytes are a guess
 
     def panel_bytes(self, first: int, last: int) -> int:

@@ -19,9 +19,14 @@ from dask_nmf.kernels import Array, Block
 class Reader(Protocol):
     """What `dask.array.from_array` and the planner want of a source."""
 
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    ndim: int
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    @property
+    def ndim(self) -> int: ...
 
     def __getitem__(self, index: tuple[slice, slice]) -> Block: ...
 

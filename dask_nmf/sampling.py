@@ -91,9 +91,7 @@ def merge(parts: list[Summary], draw: Draw) -> Summary:
     bad = [part.bad for part in parts if part.bad is not None]
     fields = zip(*(part.candidates for part in parts), strict=True)
     rows, norms, keys, blocks = fields
-    together = Candidates(
-        np.concatenate(rows), np.concatenate(norms), np.concatenate(keys), _stack(blocks)
-    )
+    together = Candidates(np.concatenate(rows), np.concatenate(norms), np.concatenate(keys), _stack(blocks))
     return Summary(
         sum(part.total for part in parts),
         sum(part.sumsq for part in parts),
@@ -145,7 +143,8 @@ def _keep(candidates: Candidates, draw: Draw) -> Candidates:
     kept = np.flatnonzero(_uniform(candidates.rows, draw) | light)
     if len(kept) == len(ranks):
         return candidates
-    return Candidates(*(field[kept] for field in candidates))
+    rows, norms, keys, block = candidates
+    return Candidates(rows[kept], norms[kept], keys[kept], block[kept])
 
 
 def _stack(blocks: Any) -> Block:

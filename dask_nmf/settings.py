@@ -36,7 +36,7 @@ class Settings:
         _check(isinstance(self.tol, Real) and self.tol >= 0, "tol", self.tol, "a number ≥ 0")
         _check(isinstance(self.seed, Integral), "seed", self.seed, "an integer")
         _check(
-            self.delta is None or isinstance(self.delta, Real) and self.delta >= 0,
+            self.delta is None or (isinstance(self.delta, Real) and self.delta >= 0),
             "delta",
             self.delta,
             "a number ≥ 0 or None",
@@ -49,7 +49,7 @@ class Settings:
         )
         if self.solver != "mu" and (self.delta is not None or self.inner_iter != 1):
             raise ValueError(
-                f"delta and inner_iter belong to solver 'mu', and the solver is {self.solver!r}; leave them out"
+                f"delta and inner_iter belong to solver 'mu'; the solver is {self.solver!r}: leave them out"
             )
 
     @property

@@ -76,10 +76,13 @@ def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
         return kernels.refit(start, num, gram, tol)
     cuts = np.linspace(0, len(start), 4 * (os.cpu_count() or 1) + 1, dtype=int)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = pool.map(
-            lambda a, b: kernels.refit(start[a:b], num[a:b], gram, tol), cuts[:-1], cuts[1:]
-        )
+        parts = pool.map(lambda a, b: kernels.refit(start[a:b], num[a:b], gram, tol), cuts[:-1], cuts[1:])
         return np.concatenate(list(parts))
+
+
+def solve_rows(num: Array, gram: Array, tol: float) -> Array:
+    """`kernels.solve`, its rows shared among the threads of this process."""
+    return refit_rows(kernels.guess(num, gram), num, gram, tol)
 
 
 @dataclass(frozen=True)
@@ -102,8 +105,7 @@ class HALS:
         return kernels.solve_weights(v, h, self.final_tol)
 
     def settle(self, h: Array, totals: Sums) -> Array:
-        num, gram = totals.num.T.astype(h.dtype), totals.gram.astype(h.dtype)
-        return np.ascontiguousarray(refit_rows(kernels.guess(num, gram), num, gram, self.final_tol).T)
+        return solve_rows(totals.num.T.astype(h.dtype), totals.gram, self.final_tol).T
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
         given = state.entering
@@ -169,4 +171,4 @@ class MU:
 
 def lift(factor: Array, floor: float) -> Array:
     """Entries below ``floor`` raised to it, so that a multiplicative update can move them."""
-    return np.maximum(factor, factor.dtype.type(floor))
+    return np.asarray(np.maximum(factor, factor.dtype.type(floor)))

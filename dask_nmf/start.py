@@ -15,7 +15,7 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.passes import Weighing, Weights
 from dask_nmf.sampling import Draw
 from dask_nmf.settings import Settings
-from dask_nmf.solvers import HALS, MU, Solver, State, lift, refit_rows
+from dask_nmf.solvers import HALS, MU, Solver, State, lift, solve_rows
 
 SAMPLE_STOP = Stop(max_iter=60, tol=3e-5)
 MOST_PIECES = 16
@@ -128,9 +128,8 @@ def _from_given(
             solver = make_solver(settings, measures, matrix)
             if isinstance(solver, MU) and given.right is not None:
                 return solver.follow(np.asarray(given.right, dtype), totals)
-            start = kernels.guess(totals.num.T, totals.gram)
-            solved = refit_rows(start, totals.num.T, totals.gram, HALS().tol).T
-            return solved if settings.solver == "hals" else lift(solved, LIFT * _mean(solved))
+            solved = solve_rows(totals.num.T, totals.gram, HALS().tol).T
+            return solved if settings.solver == "hals" else lift(solved, LIFT * float(solved.mean()))
     assert given.right is not None
     return given.right
 
@@ -138,10 +137,6 @@ def _from_given(
 def _as_it_is(v: Block, h: Array, w: Array | None) -> Array:
     assert w is not None
     return w
-
-
-def _mean(factor: Array) -> float:
-    return float(factor.mean())
 
 
 def _streams(matrix: Matrix) -> tuple[int, int]:
@@ -182,8 +177,8 @@ def sampled_h(sample: Block, settings: Settings, stream: int) -> Array:
         SAMPLE_STOP,
     ):
         state = step.state
-    unused = ~state.h.any(axis=1)
-    return np.where(unused[:, None], h, state.h)
+    used = state.h.any(axis=1, keepdims=True)
+    return np.where(used, state.h, h)
 
 
 def _pieces(sample: Block) -> int:

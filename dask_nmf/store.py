@@ -9,7 +9,7 @@
       history_loss (pass), history_seconds (pass)
       checkpoint/edges, checkpoint/0, checkpoint/1
 
-A commit writes the slot that is idle and then the group's attributes: one small object that is replaced whole.
+A commit writes the idle slot and then the group's attributes: one small object that is replaced whole.
 Whoever looks, at any moment, sees the last whole commit. The consolidated metadata in the same object
 lists the answer only when all of it is there.
 """
@@ -45,7 +45,7 @@ class NotARun(ValueError):
 class StoredWeights:
     """A W in Zarr, by rows of the panels; ``transposed`` where the array holds its transpose (H)."""
 
-    array: zarr.Array
+    array: zarr.Array[Any]
     transposed: bool = False
 
     def read(self, first: int, last: int) -> Array:
@@ -107,7 +107,7 @@ class Run:
             raise NotARun(f"{path} is a Zarr group, but not a run of dask-nmf; give another path")
         if record.get("format") != FORMAT:
             raise NotARun(
-                f"{path} is a run of format {record.get('format')}, made by dask-nmf {record.get('version')}; "
+                f"{path} is a run of format {record.get('format')}, made by version {record.get('version')}; "
                 f"this version reads format {FORMAT}"
             )
         return cls(path, group)
@@ -132,7 +132,7 @@ class Run:
     @property
     def edges(self) -> tuple[int, ...]:
         """Of the panels."""
-        return tuple(int(edge) for edge in self.array("checkpoint/edges")[:])
+        return tuple(np.asarray(self.array("checkpoint/edges")[:]).tolist())
 
     def begin(self, edges: Sequence[int], rank: int, dtype: np.dtype[Any], carried: bool) -> None:
         """Lay out the checkpoint of a fit over these panels, with a carried W if asked."""
@@ -207,7 +207,7 @@ class Run:
         return StoredWeights(self._empty("W", (m, rank), panels, dtype, ("row", "component")))
 
     def finish(self, given: Array, loss: float, finished: bool) -> None:
-        """Add the factor that the panels did not write, (k, columns), and the histories: the answer is whole."""
+        """Add the factor that the panels did not write, (k, columns), and the histories."""
         name = "W" if self.transposed else "H"
         self.array(name)[...] = given.T if self.transposed else given
         for key, values in self.record["history"].items():
@@ -235,10 +235,10 @@ class Run:
             warnings.simplefilter("ignore", ZarrUserWarning)
             self.group = zarr.consolidate_metadata(self.group.store)
 
-    def array(self, name: str) -> zarr.Array:
+    def array(self, name: str) -> zarr.Array[Any]:
         """An array of the group, listed or not."""
         mode = "r" if self.group.read_only else "r+"
-        return zarr.open_array(self.group.store, path=name, mode=mode)  # type: ignore[arg-type]
+        return zarr.open_array(self.group.store, path=name, mode=mode)
 
     def _empty(
         self,
@@ -247,7 +247,7 @@ class Run:
         chunks: tuple[int, ...],
         dtype: np.dtype[Any],
         names: tuple[str, ...] | None,
-    ) -> zarr.Array:
+    ) -> zarr.Array[Any]:
         return self.group.create_array(
             name, shape=shape, chunks=chunks, dtype=dtype, dimension_names=names, overwrite=True
         )

@@ -1,0 +1,49 @@
+"""The distributed client that is active, if any, and what goes to its workers through it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask
+from distributed import Client
+
+WAIT = 60  # seconds for a first worker
+
+
+class NoWorkers(TimeoutError):
+    """The cluster has no worker, and none came in time."""
+
+
+def active_client() -> Client | None:
+    """The client that `dask.compute` would use now."""
+    owner = getattr(dask.base.get_scheduler(), "__self__", None)
+    return owner if isinstance(owner, Client) else None
+
+
+def wait_for_workers() -> None:
+    """Return when the active cluster, if any, has a worker.
+
+    Raises
+    ------
+    NoWorkers
+        If there is none for `WAIT` seconds.
+    """
+    client = active_client()
+    if client is None or client.nthreads():
+        return
+    try:
+        client.wait_for_workers(1, timeout=WAIT)
+    except TimeoutError as error:
+        raise NoWorkers(
+            f"the cluster at {client.scheduler.address} had no worker for {WAIT} s; "
+            "start workers and run this again"
+        ) from error
+
+
+def give(value: Any) -> Any:
+    """What all tasks of a pass need: on a cluster a future of it, sent once to each worker.
+
+    Without ``hash=False`` a value equal to one that was just released would get its key, and be lost.
+    """
+    client = active_client()
+    return value if client is None else client.scatter(value, broadcast=True, hash=False)

@@ -1,0 +1,97 @@
+"""Which run a fit goes on with, and who may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from dask_nmf.kernels import Array
+from dask_nmf.matrix import Matrix, digest
+from dask_nmf.settings import Settings
+from dask_nmf.store import Run
+
+
+class RunMismatch(ValueError):
+    """The run at the path is of another fit."""
+
+
+class RunLocked(RuntimeError):
+    """Another process works on the run."""
+
+
+class Identity(NamedTuple):
+    """What makes two fits the same fit."""
+
+    settings: dict[str, Any]
+    matrix: dict[str, Any]
+
+
+def identity(matrix: Matrix, settings: Settings, w: Array | None, h: Array | None) -> Identity:
+    """Of a fit of ``matrix`` with ``settings``, from given factors if any."""
+    given = {name: None if factor is None else digest(factor) for name, factor in (("W", w), ("H", h))}
+    return Identity(
+        {**settings.record(), **given},
+        {
+            "source": matrix.source,
+            "shape": list(matrix.shape),
+            "dtype": matrix.dtype.name,
+            "transposed": matrix.transposed,
+            "fingerprint": matrix.fingerprint(),
+        },
+    )
+
+
+def existing(path: str, mine: Identity, overwrite: bool) -> Run | None:
+    """The run to go on with, or None to begin one.
+
+    Raises
+    ------
+    RunMismatch
+        If there is a run of another fit, and it may not be overwritten.
+    NotARun
+        If there is something else: that is never overwritten.
+    """
+    if not Path(path).exists():
+        return None
+    run = Run.load(path)
+    if overwrite:
+        return None
+    differing = [
+        f"{name} is {ours!r}, the run has {stored.get(name)!r}"
+        for asked, stored in zip(mine, (run.record["settings"], run.record["matrix"]), strict=True)
+        for name, ours in asked.items()
+        if name != "source" and stored.get(name) != ours
+    ]
+    if differing:
+        raise RunMismatch(
+            f"{path} holds another fit: {'; '.join(differing)}; give another output, or ask to overwrite it"
+        )
+    return run
+
+
+@contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Hold the run at a path for this process; the operating system lets go when it dies.
+
+    Raises
+    ------
+    RunLocked
+        If another process holds it.
+    """
+    place = Path(path).absolute()
+    if not place.parent.is_dir():
+        raise NotADirectoryError(f"there is no folder {place.parent} for the output; make it first")
+    lock = FileLock(f"{place}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise RunLocked(f"another process works on {path}; try again when it is done") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
