@@ -154,7 +154,7 @@ def _check_shape(shape: tuple[Any, ...]) -> None:
 
 
 def _dense(
-    array: Any, wanted: Any, source: str, chunk_rows: int = 1, chunk_bytes: int = 0
+    array: Any, wanted: Any, chunk_rows: int = 1, chunk_bytes: int = 0
 ) -> tuple[np.dtype[Any], bool, Layout]:
     _check_shape(array.shape)
     dtype = working_dtype(np.dtype(array.dtype), wanted)
