@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import NamedTuple
 
+import dask
+from distributed import Client, LocalCluster
+
 from dask_nmf.client import active_client, wait_for_workers
+
+GIB = str(2**30)
+# Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of
+# Zarr take twice as long. These take effect before a worker starts, so only in clusters that we start.
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": GIB, "MALLOC_TRIM_THRESHOLD_": GIB}
 
 
 class Resources(NamedTuple):
@@ -34,3 +45,35 @@ def shares_this_disk() -> bool:
         return True
     address: str = client.scheduler.address
     return address.startswith(("inproc://", "tcp://127.", "tls://127.", "tcp://[::1]", "tls://[::1]"))
+
+
+@contextmanager
+def local(workers: int | None, threads: int | None, memory_limit: str | int | None) -> Iterator[Client]:
+    """A cluster of processes on this machine, reachable from this machine only.
+
+    Parameters
+    ----------
+    workers, threads : processes, and threads of each; by default as `LocalCluster` divides the cores.
+    memory_limit : of each process, in bytes or as text (``"2GiB"``); by default its share of the machine.
+    """
+    with (
+        dask.config.set(
+            {f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in MALLOC.items()}
+        ),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=threads,
+            memory_limit="auto" if memory_limit is None else memory_limit,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def remote(address: str | None, scheduler_file: str | None, timeout: float) -> Iterator[Client]:
+    """A running cluster, by the address of its scheduler or by the file that the scheduler wrote."""
+    with Client(address, scheduler_file=scheduler_file, timeout=timeout) as client:
+        yield client
