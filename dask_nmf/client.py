@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import dask
+from dask.delayed import Delayed, delayed
 from distributed import Client
 
 WAIT = 60  # seconds for a first worker
@@ -40,10 +41,13 @@ def wait_for_workers() -> None:
         ) from error
 
 
-def give(value: Any) -> Any:
-    """What all tasks of a pass need: on a cluster a future of it, sent once to each worker.
+def give(value: Any) -> Delayed:
+    """What all tasks of a pass need, for their graphs: on a cluster it is sent once to each worker.
 
     Without ``hash=False`` a value equal to one that was just released would get its key, and be lost.
     """
     client = active_client()
-    return value if client is None else client.scatter(value, broadcast=True, hash=False)
+    if client is None:
+        return delayed(value, traverse=False)
+    (future,) = client.scatter([value], broadcast=True, hash=False)
+    return delayed(future)

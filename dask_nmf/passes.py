@@ -60,25 +60,25 @@ class Weighing(NamedTuple):
 
 def summarise(panels: da.Array, edges: Sequence[int], draw: Draw) -> Delayed:
     """The first read of V: a delayed `Summary`."""
-    given = Given(np.empty((0, 0)), edges)
-    parts = _map(panels, _summarise, given=delayed(given, traverse=False), draw=draw)
+    given = delayed(Given(np.empty((0, 0)), edges), traverse=False)
+    parts = _map(panels, _summarise, given=given, draw=draw)
     return _tree(parts, partial(sampling.merge, draw=draw))
 
 
-def sweep(panels: da.Array, given: Any, weighing: Weighing) -> Delayed:
-    """One pass: a delayed `Sums`. ``given`` is a `Given`, or a future of one."""
-    sums = _map(panels, _weigh, given=delayed(given, traverse=False), weighing=weighing)
+def sweep(panels: da.Array, given: Delayed, weighing: Weighing) -> Delayed:
+    """One pass: a delayed `Sums`. ``given`` is a delayed `Given`."""
+    sums = _map(panels, _weigh, given=given, weighing=weighing)
     return _tree(sums, _add)
 
 
-def weigh_all(panels: da.Array, given: Any, weighing: Weighing) -> list[Delayed]:
+def weigh_all(panels: da.Array, given: Delayed, weighing: Weighing) -> list[Delayed]:
     """One pass that keeps W: a delayed (W, `Sums`) for each panel."""
-    return _map(panels, _weigh, given=delayed(given, traverse=False), weighing=weighing._replace(keep=True))
+    return _map(panels, _weigh, given=given, weighing=weighing._replace(keep=True))
 
 
-def project(panels: da.Array, given: Any) -> Delayed:
+def project(panels: da.Array, given: Delayed) -> Delayed:
     """One pass over panels of columns: a delayed V Hᵀ, transposed, (k, m)."""
-    return _tree(_map(panels, _project, given=delayed(given, traverse=False)), _add)
+    return _tree(_map(panels, _project, given=given), _add)
 
 
 def add_up(parts: Sequence[Delayed]) -> Delayed:
@@ -95,11 +95,12 @@ def _item(pair: Any, index: int) -> Any:
     return _unboxed(pair)[index]
 
 
-def _map(panels: da.Array, function: Callable[..., Any], **kwargs: Any) -> list[Delayed]:
+def _map(panels: da.Array, function: Callable[..., Any], given: Delayed, **kwargs: Any) -> list[Delayed]:
     """One delayed result a panel, its loading fused into the same task."""
     count = panels.numblocks[0]
     boxes = panels.map_blocks(
         _boxed,
+        given,
         function=function,
         dtype=object,
         chunks=((1,) * count, (1,)),
@@ -109,11 +110,13 @@ def _map(panels: da.Array, function: Callable[..., Any], **kwargs: Any) -> list[
     return list(boxes.to_delayed(optimize_graph=True).ravel())
 
 
-def _boxed(v: Block, function: Callable[..., Any], block_id: tuple[int, ...], **kwargs: Any) -> Any:
+def _boxed(
+    v: Block, given: Given, function: Callable[..., Any], block_id: tuple[int, ...], **kwargs: Any
+) -> Any:
     """An object of ours as the only entry of a block."""
     box = np.empty((1, 1), object)
     with one_blas_thread():
-        box[0, 0] = function(v, panel=block_id[0], **kwargs)
+        box[0, 0] = function(v, panel=block_id[0], given=given, **kwargs)
     return box
 
 
