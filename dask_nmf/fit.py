@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import dask
 import dask.array as da
 import numpy as np
+from dask.delayed import Delayed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
@@ -31,15 +32,17 @@ ATTEMPTS = 4  # at a pass whose data was lost with its workers
 CANCELS = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 
 
-@dataclass(frozen=True)
 class Panels:
-    """V cut by a plan. Built anew for each pass, so that a pass whose data was lost can be redone."""
+    """V cut by a plan."""
 
-    matrix: Matrix
-    edges: tuple[int, ...]
+    def __init__(self, matrix: Matrix, edges: tuple[int, ...]) -> None:
+        self.matrix = matrix
+        self.edges = edges
+        self.renew()
 
-    def blocks(self) -> da.Array:
-        return self.matrix.panels(self.edges)
+    def renew(self) -> None:
+        """Take V from its source again: what was in the memory of workers is lost."""
+        self.blocks = self.matrix.panels(self.edges)
 
 
 @dataclass(frozen=True)
@@ -114,13 +117,14 @@ def relative_error(loss: float, sumsq: float) -> float:
 
 def summarise(panels: Panels, draw: Draw) -> Summary:
     """The first read of V."""
-    summary: Summary = compute(lambda: passes.summarise(panels.blocks(), panels.edges, draw))
+    nothing = np.empty((0, panels.matrix.layout.columns))
+    summary: Summary = compute(panels, nothing, lambda given: passes.summarise(panels.blocks, given, draw))
     return summary
 
 
 def sweep(panels: Panels, h: Array, weighing: Weighing) -> Sums:
     """One pass over V with the given H."""
-    totals: Sums = compute(lambda: passes.sweep(panels.blocks(), give(Given(h, panels.edges)), weighing))
+    totals: Sums = compute(panels, h, lambda given: passes.sweep(panels.blocks, given, weighing))
     return totals
 
 
@@ -133,15 +137,13 @@ def sweep_rows(rows: list[Block], h: Array, weighing: Weighing) -> Sums:
 
 def weigh_all(panels: Panels, h: Array, weighing: Weighing) -> tuple[da.Array, Sums]:
     """One pass that keeps W: as a Dask array whose blocks are in (distributed) memory, with the sums."""
-
     pairs: list[Any] = []
 
-    def build() -> Any:
-        pending = passes.weigh_all(panels.blocks(), give(Given(h, panels.edges)), weighing)
-        pairs[:] = dask.persist(*pending)
+    def build(given: Delayed) -> Delayed:
+        pairs[:] = dask.persist(*passes.weigh_all(panels.blocks, given, weighing))
         return passes.add_up([passes.item(pair, 1) for pair in pairs])
 
-    totals: Sums = compute(build)
+    totals: Sums = compute(panels, h, build)
     blocks = [
         da.from_delayed(passes.item(pair, 0), (rows, h.shape[0]), dtype=h.dtype)
         for pair, rows in zip(pairs, passes.heights(panels.edges), strict=True)
@@ -151,18 +153,23 @@ def weigh_all(panels: Panels, h: Array, weighing: Weighing) -> tuple[da.Array, S
 
 def project(panels: Panels, h: Array) -> Array:
     """V Hᵀ in one pass over panels of columns, (m, k), float64."""
-    product: Array = compute(lambda: passes.project(panels.blocks(), give(Given(h, panels.edges))))
+    product: Array = compute(panels, h, lambda given: passes.project(panels.blocks, given))
     return product.T
 
 
-def compute(build: Callable[[], Any]) -> Any:
-    """Build a graph and compute it; again, from its sources, if workers took data with them."""
+def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed]) -> Any:
+    """Build the graph of a pass and compute it; again, from the sources, if workers took data with them.
+
+    What is given to the workers must outlive the computation: a graph does not keep it.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         wait_for_workers()
+        given = give(Given(h, panels.edges))
         try:
-            return dask.compute(build(), traverse=False)[0]
+            return dask.compute(build(given), traverse=False)[0]
         except (FutureCancelledError, KilledWorker) as error:
             if attempt == ATTEMPTS:
                 raise
             logger.warning("workers were lost (%s); the pass starts again", type(error).__name__)
+            panels.renew()
     raise AssertionError("unreachable")

@@ -58,9 +58,8 @@ class Weighing(NamedTuple):
     check: bool = False  # raise on the first entry that is negative or not finite
 
 
-def summarise(panels: da.Array, edges: Sequence[int], draw: Draw) -> Delayed:
+def summarise(panels: da.Array, given: Delayed, draw: Draw) -> Delayed:
     """The first read of V: a delayed `Summary`."""
-    given = delayed(Given(np.empty((0, 0)), edges), traverse=False)
     parts = _map(panels, _summarise, given=given, draw=draw)
     return _tree(parts, partial(sampling.merge, draw=draw))
 
