@@ -1,5 +1,27 @@
 """Non-negative matrix factorisation of matrices that do not fit in memory, on Dask."""
 
-from dask_nmf.factorise import Result, nmf
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Result", "nmf"]
+if TYPE_CHECKING:
+    from dask_nmf.estimator import NMF
+    from dask_nmf.factorise import Result, nmf
+    from dask_nmf.project import transform
+    from dask_nmf.store import Run
+
+__all__ = ["NMF", "Result", "Run", "nmf", "transform"]
+
+_HOMES = {
+    "NMF": "dask_nmf.estimator",
+    "Result": "dask_nmf.factorise",
+    "Run": "dask_nmf.store",
+    "nmf": "dask_nmf.factorise",
+    "transform": "dask_nmf.project",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: `dask-nmf --help` needs none of it."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dask_nmf' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

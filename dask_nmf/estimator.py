@@ -1,0 +1,201 @@
+"""scikit-learn's face: `NMF`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from numbers import Integral
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import scipy.sparse
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
+
+from dask_nmf.factorise import Job, Result, factorise
+from dask_nmf.fit import Step
+from dask_nmf.kernels import Array
+from dask_nmf.matrix import Matrix, open_matrix
+from dask_nmf.project import transform
+from dask_nmf.settings import Settings
+
+
+class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Non-negative matrix factorisation ``X ≈ W H``, with scikit-learn's names and behaviour.
+
+    X may also be a Dask array of any chunking, or anything else that `open_matrix` takes. NumPy,
+    SciPy and pandas in gives NumPy out; else W is a Dask array, chunked as the rows of a Dask X.
+
+    Parameters
+    ----------
+    n_components : int, "auto" or None
+        The rank. "auto" and None: that of given factors, else the number of features.
+    init : {None, "sample", "random", "custom"}
+        None is "sample". "custom" takes ``W`` and ``H``, or either, in `fit_transform`.
+    solver : {"hals", "mu"}
+    beta_loss : {"frobenius"}
+    tol : float
+        Stop when a pass lowers the loss by less than this share.
+    max_iter : int
+        Most passes over X.
+    random_state : int, RandomState or None
+    verbose : int
+        1 prints a line a pass.
+    delta, inner_iter : of solver "mu", see `dask_nmf.nmf`.
+    callback : called with the `dask_nmf.fit.Step` of each pass.
+
+    Attributes
+    ----------
+    components_ : (n_components, n_features) array, H
+    n_components_ : int
+    reconstruction_err_ : float, ‖X − W H‖ (Frobenius)
+    n_iter_ : int, passes
+    loss_history_ : (n_iter_,) array, relative error after each pass
+    outcome_ : str, why it stopped
+    n_features_in_, feature_names_in_ : as in scikit-learn
+    """
+
+    def __init__(
+        self,
+        n_components: int | str | None = "auto",
+        *,
+        init: str | None = None,
+        solver: str = "hals",
+        beta_loss: str | float = "frobenius",
+        tol: float = 1e-4,
+        max_iter: int = 200,
+        random_state: Any = None,
+        verbose: int = 0,
+        delta: float | None = None,
+        inner_iter: int = 1,
+        callback: Callable[[Step], None] | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.init = init
+        self.solver = solver
+        self.beta_loss = beta_loss
+        self.tol = tol
+        self.max_iter = max_iter
+        self.random_state = random_state
+        self.verbose = verbose
+        self.delta = delta
+        self.inner_iter = inner_iter
+        self.callback = callback
+
+    def fit(self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None) -> NMF:
+        """Learn H from X (n_samples, n_features)."""
+        self._fit(X, W, H)
+        return self
+
+    def fit_transform(
+        self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None
+    ) -> Array | da.Array:
+        """Learn H from X (n_samples, n_features) and return W (n_samples, n_components)."""
+        return self._outward(X, self._fit(X, W, H).W)
+
+    def transform(self, X: Any) -> Array | da.Array:
+        """The W (n_samples, n_components) that explains X best with the H that was learned."""
+        check_is_fitted(self)
+        w = transform(self._open(X, reset=False), self.components_)
+        assert w is not None
+        return self._outward(X, w)
+
+    def inverse_transform(self, X: Any) -> Array | da.Array:
+        """X (n_samples, n_features) back from W (n_samples, n_components)."""
+        check_is_fitted(self)
+        return X @ self.components_
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.components_.shape[0])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _fit(self, X: Any, W: Array | None, H: Array | None) -> Result:
+        if self.beta_loss not in ("frobenius", 2):
+            raise ValueError(f"beta_loss is {self.beta_loss!r}; this version has 'frobenius'")
+        matrix = self._open(X, reset=True)
+        settings = Settings(
+            self._rank(matrix, W, H),
+            self.solver,
+            self.init,
+            self.max_iter,
+            self.tol,
+            self._seed(),
+            self.delta,
+            self.inner_iter,
+        )
+        result = factorise(matrix, Job(settings, W, H, callback=self._on_step))
+        if result.n_iter == self.max_iter and self.tol > 0 and "not converged" in result.outcome:
+            warnings.warn(f"{result.outcome}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
+        self.components_ = np.asarray(result.H.compute())
+        self.n_components_ = settings.rank
+        self.reconstruction_err_ = result.reconstruction_err
+        self.n_iter_ = result.n_iter
+        self.loss_history_ = result.loss_history
+        self.outcome_ = result.outcome
+        return result
+
+    def _on_step(self, step: Step) -> None:
+        if self.verbose:
+            print(f"pass {step.number}: relative error {step.loss:.6f}, {step.seconds:.2f} s")
+        if self.callback is not None:
+            self.callback(step)
+
+    def _open(self, X: Any, reset: bool) -> Matrix:
+        if not _is_distributed(X):
+            X = validate_data(
+                self, X, reset=reset, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32]
+            )
+            check_non_negative(X, type(self).__name__)
+            return open_matrix(X)
+        matrix = open_matrix(X)
+        features = matrix.shape[1]
+        if reset:
+            self.n_features_in_ = features
+            if hasattr(self, "feature_names_in_"):
+                del self.feature_names_in_
+        elif features != self.n_features_in_:
+            raise ValueError(
+                f"X has {features} features, but NMF is expecting {self.n_features_in_} features as input"
+            )
+        return matrix
+
+    def _rank(self, matrix: Matrix, W: Array | None, H: Array | None) -> int:
+        if isinstance(self.n_components, Integral):
+            return int(self.n_components)
+        if self.n_components not in (None, "auto"):
+            raise ValueError(
+                f"n_components is {self.n_components!r}; it must be an integer >= 1, 'auto' or None"
+            )
+        if H is not None:
+            return len(H)
+        if W is not None:
+            return int(W.shape[1])
+        return min(matrix.shape)
+
+    def _seed(self) -> int:
+        if isinstance(self.random_state, Integral):
+            return int(self.random_state)
+        return int(check_random_state(self.random_state).randint(2**31 - 1))
+
+    def _outward(self, X: Any, w: da.Array) -> Array | da.Array:
+        """W as the caller's kind of array."""
+        if isinstance(X, da.Array):
+            return w.rechunk((X.chunks[0], w.shape[1]))
+        return w if _is_distributed(X) else np.asarray(w.compute())
+
+
+def _is_distributed(X: Any) -> bool:
+    """Whether X is more than scikit-learn knows."""
+    if scipy.sparse.issparse(X) or isinstance(X, list | tuple | np.ndarray):
+        return False
+    return not hasattr(X, "__array__") or isinstance(X, da.Array | Matrix)
