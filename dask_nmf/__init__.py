@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dask_nmf.estimator import NMF
-    from dask_nmf.factorise import Result, nmf
+    from dask_nmf.factorise import nmf
+    from dask_nmf.job import Result
     from dask_nmf.project import transform
     from dask_nmf.store import Run
 
@@ -13,7 +14,7 @@ __all__ = ["NMF", "Result", "Run", "nmf", "transform"]
 
 _HOMES = {
     "NMF": "dask_nmf.estimator",
-    "Result": "dask_nmf.factorise",
+    "Result": "dask_nmf.job",
     "Run": "dask_nmf.store",
     "nmf": "dask_nmf.factorise",
     "transform": "dask_nmf.project",

@@ -15,8 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
-from dask_nmf.factorise import Job, Result, factorise
+from dask_nmf.factorise import factorise
 from dask_nmf.fit import Step
+from dask_nmf.job import Job, Result
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, open_matrix
 from dask_nmf.project import transform

@@ -149,10 +149,11 @@ def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None
 
 def guess(num: Array, gram: Array) -> Array:
     """The least-squares solution of ``x gram = num`` clipped at zero: a start for `refit`."""
-    wide = gram.astype(np.float64)
-    ridge = 1e-7 * max(np.trace(wide) / len(wide), np.finfo(np.float64).tiny)
-    inverse = np.linalg.inv(wide + ridge * np.eye(len(wide)))
-    return np.asarray(np.maximum(num @ inverse.astype(num.dtype), 0))
+    scale = np.trace(gram, dtype=np.float64) / len(gram)
+    if scale == 0:
+        return np.zeros_like(num)
+    inverse = np.linalg.inv(gram / scale + 1e-7 * np.eye(len(gram)))
+    return np.asarray(np.maximum(num @ inverse.astype(num.dtype) / num.dtype.type(scale), 0))
 
 
 def solve(num: Array, gram: Array, tol: float) -> Array:

@@ -12,6 +12,7 @@ from functools import cache, partial, reduce
 from itertools import pairwise
 from operator import add
 from typing import Any, NamedTuple, Protocol
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
@@ -38,6 +39,19 @@ class Weights(Protocol):
     def read(self, first: int, last: int) -> Array: ...
 
     def write(self, first: int, w: Array) -> None: ...
+
+
+class HeldWeights:
+    """A W in this process's memory."""
+
+    def __init__(self, rows: int, rank: int, dtype: np.dtype[Any]) -> None:
+        self.array = np.zeros((rows, rank), dtype)
+
+    def read(self, first: int, last: int) -> Array:
+        return self.array[first:last]
+
+    def write(self, first: int, w: Array) -> None:
+        self.array[first : first + len(w)] = w
 
 
 class Given(NamedTuple):
@@ -101,6 +115,7 @@ def _map(panels: da.Array, function: Callable[..., Any], given: Delayed, **kwarg
         _boxed,
         given,
         function=function,
+        name=f"pass-{uuid4().hex}",  # or Dask would hash every argument, each pass
         dtype=object,
         chunks=((1,) * count, (1,)),
         meta=np.empty((0, 0), object),

@@ -175,10 +175,6 @@ class Run:
             **{**scalars, "loss": float("inf") if scalars["loss"] is None else scalars["loss"]},
         )
 
-    def carry(self, number: int) -> tuple[StoredWeights, StoredWeights]:
-        """Where the W of the pass before is, and where the W of this pass goes."""
-        return self.weights((number - 1) % 2), self.weights(number % 2)
-
     def weights(self, slot: int) -> StoredWeights:
         """The carried W of a slot."""
         return StoredWeights(self.array(f"checkpoint/{slot}/w"))

@@ -1,0 +1,230 @@
+"""One fit, from its first read to its answer, in a run or in memory."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import dask.array as da
+import numpy as np
+
+from dask_nmf import cluster, fit, plan, start
+from dask_nmf.fit import Panels, Step, Stop
+from dask_nmf.kernels import Array, Sums
+from dask_nmf.matrix import Matrix
+from dask_nmf.passes import HeldWeights, Weighing, Weights
+from dask_nmf.resume import identity
+from dask_nmf.settings import Settings
+from dask_nmf.solvers import Solver, State, loss
+from dask_nmf.start import Factors, Measures
+from dask_nmf.store import Run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to factorise and how; everything but V that `nmf` takes."""
+
+    settings: Settings
+    W: Array | None = None
+    H: Array | None = None
+    dtype: str | None = None
+    store: str | None = None
+    overwrite: bool = False
+    time_limit: float | None = None  # seconds
+    callback: Callable[[Step], None] | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    @property
+    def carries(self) -> bool:
+        """Whether a W (or H, in panels of columns) is kept outside of the graphs between passes."""
+        return self.settings.solver == "mu" or self.settings.start == "custom"
+
+    @property
+    def stop(self) -> Stop:
+        """The stop rules, the time limit counted from when the job was made."""
+        deadline = float("inf") if self.time_limit is None else self.began + self.time_limit
+        return Stop(self.settings.max_iter, self.settings.tol, deadline)
+
+
+class Result(NamedTuple):
+    """A factorisation V ≈ W H."""
+
+    W: da.Array  # (m, k)
+    H: da.Array  # (k, n)
+    relative_error: float  # ‖V − W H‖ / ‖V‖, of these W and H
+    reconstruction_err: float  # ‖V − W H‖, Frobenius
+    loss_history: Array  # relative error after each pass
+    n_iter: int  # passes
+    outcome: str
+
+
+def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool = False) -> Result:
+    """Fit and answer. ``where``: an open run, the path of one to begin, or nowhere.
+
+    ``keep``: the answer stays in (distributed) memory, as it does where there is no run.
+    """
+    old = where if isinstance(where, Run) and where.passes is not None else None
+    panels, sample_rows = _cut(matrix, job, old)
+    given = start.orient(job.W, job.H, matrix.transposed)
+    run, progress = (
+        (old, _resume(old, panels, job))
+        if old is not None
+        else _start(panels, job, given, sample_rows, where)
+    )
+    progress = _iterate(panels, job, run, progress, start.writes_left(job.settings, given))
+    return _answer(panels, run, progress, keep or run is None)
+
+
+def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, int]:
+    """V in panels that fit the workers: those of the run, if there is one. And the rows to sample."""
+    offer = cluster.resources()
+    edges = None if run is None else run.edges
+    planned = plan.make(matrix.layout, job.settings.rank, offer.memory_limit, offer.threads, edges)
+    logger.info(
+        "V is %d x %d %s, cut into %d panels; a worker takes at most %d MiB",
+        *matrix.shape,
+        matrix.dtype,
+        len(planned.edges) - 1,
+        planned.worker_bytes // plan.MIB,
+    )
+    return Panels(matrix, planned.edges), planned.sample_rows
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A fit between two passes."""
+
+    solver: Solver
+    measures: Measures
+    slots: tuple[Weights, Weights] | None  # where a carried W is after even and after odd passes
+    state: State
+    number: int = 0
+    history: tuple[float, ...] = ()
+    outcome: str | None = None
+    final: bool = False
+
+
+def _start(
+    panels: Panels, job: Job, given: Factors, sample_rows: int, where: Run | str | None
+) -> tuple[Run | None, Progress]:
+    """The first read, and pass 0. A run is laid out only when V is known to be good."""
+    matrix, settings = panels.matrix, job.settings
+    measures, sampled = start.first_read(panels, settings, sample_rows)
+    mine = identity(matrix, settings, job.W, job.H)
+    run = Run.create(where, *mine) if isinstance(where, str) else where
+    if run is not None:
+        run.begin(panels.edges, settings.rank, matrix.dtype, job.carries)
+    slots = _slots(panels, job, run)
+    state = start.begin(panels, settings, measures, given, sampled, slots and slots[0])
+    if run is not None:
+        run.commit_start(state, measures._asdict())
+    return run, Progress(start.make_solver(settings, measures, matrix), measures, slots, state)
+
+
+def _resume(run: Run, panels: Panels, job: Job) -> Progress:
+    record = run.record
+    if record["answered"]:
+        run.reopen()
+    measures = Measures(**record["measures"])
+    return Progress(
+        start.make_solver(job.settings, measures, panels.matrix),
+        measures,
+        _slots(panels, job, run),
+        run.state(),
+        record["pass"],
+        tuple(record["history"]["loss"]),
+        record["outcome"],
+        record["final"],
+    )
+
+
+def _slots(panels: Panels, job: Job, run: Run | None) -> tuple[Weights, Weights] | None:
+    if not job.carries:
+        return None
+    if run is not None:
+        return run.weights(0), run.weights(1)
+    rows, rank, dtype = panels.edges[-1], job.settings.rank, panels.matrix.dtype
+    return HeldWeights(rows, rank, dtype), HeldWeights(rows, rank, dtype)
+
+
+def _iterate(panels: Panels, job: Job, run: Run | None, progress: Progress, left: bool) -> Progress:
+    """The passes that are missing, each committed. ``left``: the start wrote the carried factor."""
+    if progress.final:
+        return progress
+    solver, slots = progress.solver, progress.slots
+
+    def sweep(number: int, h: Array, exact: bool) -> Sums:
+        weighing = Weighing(solver.weigh, residual=exact)
+        if slots is not None and solver.carries_weights:
+            before = slots[(number - 1) % 2] if number > 1 or left else None
+            weighing = weighing._replace(before=before, after=slots[number % 2])
+        return fit.sweep(panels, h, weighing)
+
+    for step in fit.iterate(
+        sweep, solver, progress.state, progress.measures.sumsq, job.stop, progress.number
+    ):
+        if run is not None:
+            run.commit(step)
+        progress = replace(
+            progress,
+            state=step.state,
+            number=step.number,
+            history=(*progress.history, step.loss),
+            outcome=step.outcome,
+            final=step.final,
+        )
+        logger.info("pass %d: relative error %.6f, %.2f s", step.number, step.loss, step.seconds)
+        if job.callback is not None:
+            job.callback(step)
+    return progress
+
+
+def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> Result:
+    """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
+    solver, matrix, h = progress.solver, panels.matrix, progress.state.h
+    slots = progress.slots if solver.carries_weights else None
+    before = slots[progress.number % 2] if slots is not None else None
+    weighing = Weighing(solver.finish, before, residual=True)
+    left = None
+    if keep:
+        left, totals = fit.weigh_all(panels, h, weighing)
+    else:
+        assert run is not None
+        totals = fit.sweep(panels, h, weighing._replace(after=run.answer()))
+    right = solver.settle(h, totals) if matrix.transposed else h
+    reached = max(loss(progress.measures.sumsq, totals, h, right), 0.0)
+    if left is None:
+        assert run is not None
+        run.finish(right, reached, progress.final)
+        return result_of(run)
+    whole = da.from_array(right, chunks=right.shape)
+    W, H = (whole.T, left.T) if matrix.transposed else (left, whole)
+    return _result(W, H, reached, progress.measures.sumsq, progress.history, progress.outcome)
+
+
+def _result(
+    W: da.Array, H: da.Array, reached: float, sumsq: float, history: Sequence[float], outcome: str | None
+) -> Result:
+    return Result(
+        W,
+        H,
+        fit.relative_error(reached, sumsq),
+        float(np.sqrt(reached)),
+        np.asarray(history),
+        len(history),
+        outcome or "",
+    )
+
+
+def result_of(run: Run) -> Result:
+    """The answer of a run; W and H stay in Zarr until they are computed."""
+    record = run.record
+    W, H = (da.from_zarr(run.array(name)) for name in ("W", "H"))
+    return _result(
+        W, H, record["loss"], record["measures"]["sumsq"], record["history"]["loss"], record["outcome"]
+    )
