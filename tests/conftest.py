@@ -1,0 +1,41 @@
+"""Settings and fixtures of all tests."""
+
+from collections.abc import Iterator
+
+import pytest
+from distributed import Client, LocalCluster
+from hypothesis import HealthCheck, settings
+
+from dask_nmf import plan
+
+settings.register_profile(
+    "short",
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("short")
+
+
+@pytest.fixture
+def several_panels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small matrices are cut into about 3 panels."""
+    monkeypatch.setattr(plan, "SMALLEST", 1)
+    monkeypatch.setattr(plan, "PANELS", 3)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[LocalCluster]:
+    """A scheduler and two workers of one thread, in this process."""
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
+    ) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    """The active client of `cluster`."""
+    with Client(cluster) as client:
+        yield client

@@ -1,0 +1,94 @@
+"""Matrices, and everything that may hold one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import scipy.sparse
+import zarr
+
+Array = np.ndarray[Any, Any]
+
+
+def low_rank(m: int, n: int, rank: int, noise: float = 0.1, seed: int = 0, dtype: Any = np.float64) -> Array:
+    """A product of sparse non-negative factors, and noise of a share of its mean, (m, n)."""
+    random = np.random.default_rng(seed)
+    w, h = random.exponential(size=(m, rank)), random.exponential(size=(rank, n))
+    w *= random.random(w.shape) < 0.5
+    h *= random.random(h.shape) < 0.5
+    v = w @ h
+    return (v + noise * v.mean() * random.random((m, n))).astype(dtype)
+
+
+def sparse(m: int, n: int, density: float = 0.2, seed: int = 0, dtype: Any = np.float64) -> Array:
+    """Mostly zeros, (m, n)."""
+    random = np.random.default_rng(seed)
+    return ((random.random((m, n)) < density) * random.exponential(size=(m, n))).astype(dtype)
+
+
+def _zarr(v: Array, path: Path, **options: Any) -> str:
+    array = zarr.create_array(str(path), shape=v.shape, dtype=v.dtype, **options)
+    array[...] = v
+    return str(path)
+
+
+def anndata_group(v: Array, path: Path, kind: str) -> str:
+    """A CSR or CSC matrix as AnnData writes it."""
+    held = scipy.sparse.csr_array(v) if kind == "csr_matrix" else scipy.sparse.csc_array(v)
+    attributes = {"encoding-type": kind, "encoding-version": "0.1.0", "shape": list(v.shape)}
+    group = zarr.create_group(str(path), attributes=attributes)
+    for name in ("data", "indices", "indptr"):
+        values = getattr(held, name)
+        array = group.create_array(name, shape=values.shape, dtype=values.dtype, chunks=(128,))
+        array[...] = values
+    return str(path)
+
+
+def _npy(v: Array, path: Path) -> str:
+    np.save(f"{path}.npy", v)
+    return f"{path}.npy"
+
+
+def _npz(path: Path, **arrays: Array) -> str:
+    np.savez(f"{path}.npz", **arrays)
+    return f"{path}.npz"
+
+
+def _scipy_npz(held: Any, path: Path) -> str:
+    scipy.sparse.save_npz(f"{path}.npz", held)
+    return f"{path}.npz"
+
+
+def dask_csr(v: Array, kind: Callable[[Array], Any], chunks: Any = (7, 9)) -> da.Array:
+    """A Dask array of sparse blocks."""
+    return da.from_array(v, chunks=chunks).map_blocks(
+        kind, dtype=v.dtype, meta=kind(np.empty((0, 0), v.dtype))
+    )
+
+
+SOURCES: dict[str, Callable[[Array, Path], Any]] = {
+    "numpy": lambda v, path: np.ascontiguousarray(v),
+    "numpy F": lambda v, path: np.asfortranarray(v),
+    "numpy strided": lambda v, path: np.repeat(v, 2, axis=1)[:, ::2],
+    "csr_array": lambda v, path: scipy.sparse.csr_array(v),
+    "csr_matrix": lambda v, path: scipy.sparse.csr_matrix(v),
+    "csc_array": lambda v, path: scipy.sparse.csc_array(v),
+    "coo_array": lambda v, path: scipy.sparse.coo_array(v),
+    "dask": lambda v, path: da.from_array(v, chunks=(7, 9)),
+    "dask csr_array": lambda v, path: dask_csr(v, scipy.sparse.csr_array),
+    "dask csr_matrix": lambda v, path: dask_csr(v, scipy.sparse.csr_matrix),
+    "zarr v2": lambda v, path: _zarr(v, path, chunks=(7, 9), zarr_format=2),
+    "zarr v3": lambda v, path: _zarr(v, path, chunks=(7, 9), zarr_format=3),
+    "zarr shards": lambda v, path: _zarr(v, path, chunks=(7, 9), shards=(14, 18)),
+    "zarr array": lambda v, path: zarr.open_array(_zarr(v, path, chunks=(7, 9)), mode="r"),
+    "csr in zarr": lambda v, path: anndata_group(v, path, "csr_matrix"),
+    "csc in zarr": lambda v, path: anndata_group(v, path, "csc_matrix"),
+    "npy": lambda v, path: _npy(np.ascontiguousarray(v), path),
+    "npy F": lambda v, path: _npy(np.asfortranarray(v), path),
+    "npz X": lambda v, path: _npz(path, X=v, other=v[:2]),
+    "npz one": lambda v, path: _npz(path, anything=v),
+    "npz csr": lambda v, path: _scipy_npz(scipy.sparse.csr_array(v), path),
+    "npz csc": lambda v, path: _scipy_npz(scipy.sparse.csc_matrix(v), path),
+}
