@@ -6,8 +6,9 @@ from typing import Any
 
 import dask
 from dask.delayed import Delayed, delayed
-from distributed import Client
+from distributed import Client, get_worker
 
+PANELS_DONE = "dask-nmf-panels-done"  # topic of the events that `announce_panel` sends
 WAIT = 60  # seconds for a first worker
 
 
@@ -39,6 +40,15 @@ def wait_for_workers() -> None:
             f"the cluster at {client.scheduler.address} had no worker for {WAIT} s; "
             "start workers and run this again"
         ) from error
+
+
+def announce_panel() -> None:
+    """Say, from inside a task, that a panel is done."""
+    try:
+        worker = get_worker()
+    except ValueError:
+        return
+    worker.log_event(PANELS_DONE, 1)
 
 
 def give(value: Any) -> Delayed:

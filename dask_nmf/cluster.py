@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,9 @@ from typing import NamedTuple
 import dask
 from distributed import Client, LocalCluster
 
-from dask_nmf.client import active_client, wait_for_workers
+from dask_nmf.client import NoWorkers, active_client, wait_for_workers
 
+CONNECT = 30  # seconds for a scheduler to answer
 GIB = str(2**30)
 # Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of
 # Zarr take twice as long. These take effect before a worker starts, so only in clusters that we start.
@@ -65,6 +67,7 @@ def local(workers: int | None, threads: int | None, memory_limit: str | int | No
             threads_per_worker=threads,
             memory_limit="auto" if memory_limit is None else memory_limit,
             host="127.0.0.1",
+            silence_logs=logging.CRITICAL,  # what fails is raised here
             dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
         ) as cluster,
         Client(cluster) as client,
@@ -73,7 +76,19 @@ def local(workers: int | None, threads: int | None, memory_limit: str | int | No
 
 
 @contextmanager
-def remote(address: str | None, scheduler_file: str | None, timeout: float) -> Iterator[Client]:
-    """A running cluster, by the address of its scheduler or by the file that the scheduler wrote."""
-    with Client(address, scheduler_file=scheduler_file, timeout=timeout) as client:
+def remote(address: str | None, scheduler_file: str | None) -> Iterator[Client]:
+    """A running cluster, by the address of its scheduler or by the file that the scheduler wrote.
+
+    Raises
+    ------
+    NoWorkers
+        If there is no scheduler.
+    """
+    try:
+        client = Client(address, scheduler_file=scheduler_file, timeout=CONNECT)
+    except (OSError, TimeoutError) as error:
+        raise NoWorkers(
+            f"no scheduler answers at {address or scheduler_file}; start it and run this again"
+        ) from error
+    with client:
         yield client

@@ -40,6 +40,11 @@ class Panels:
         self.edges = edges
         self.renew()
 
+    @property
+    def bytes(self) -> int:
+        """Of V in memory: what a pass reads."""
+        return self.matrix.layout.panel_bytes(0, self.edges[-1])
+
     def renew(self) -> None:
         """Take V from its source again: what was in the memory of workers is lost."""
         self.blocks = self.matrix.panels(self.edges)
@@ -63,6 +68,7 @@ class Step(NamedTuple):
     seconds: float
     outcome: str | None
     final: bool  # False where going on would be of use: the time was up
+    read: int = 0  # bytes of V
 
 
 def iterate(

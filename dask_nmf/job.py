@@ -91,6 +91,7 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, int]:
         matrix.dtype,
         len(planned.edges) - 1,
         planned.worker_bytes // plan.MIB,
+        extra={"nmf": {"event": "plan", "panels": len(planned.edges) - 1, "bytes": planned.pass_bytes}},
     )
     return Panels(matrix, planned.edges), planned.sample_rows
 
@@ -168,6 +169,7 @@ def _iterate(panels: Panels, job: Job, run: Run | None, progress: Progress, left
     for step in fit.iterate(
         sweep, solver, progress.state, progress.measures.sumsq, job.stop, progress.number
     ):
+        step = step._replace(read=panels.bytes)
         if run is not None:
             run.commit(step)
         progress = replace(
@@ -178,10 +180,31 @@ def _iterate(panels: Panels, job: Job, run: Run | None, progress: Progress, left
             outcome=step.outcome,
             final=step.final,
         )
-        logger.info("pass %d: relative error %.6f, %.2f s", step.number, step.loss, step.seconds)
+        _report(step, job)
         if job.callback is not None:
             job.callback(step)
     return progress
+
+
+def _report(step: Step, job: Job) -> None:
+    """A line in the log, with its numbers in ``extra["nmf"]`` for logs that machines read."""
+    speed = step.read / 1e6 / max(step.seconds, 1e-9)
+    numbers = {
+        "event": "pass",
+        "pass": step.number,
+        "relative_error": step.loss,
+        "seconds": round(step.seconds, 3),
+        "mb_per_s": round(speed, 1),
+        "seconds_left_at_most": round((job.settings.max_iter - step.number) * step.seconds),
+    }
+    logger.info(
+        "pass %d: relative error %.6f, %.2f s, %.0f MB/s",
+        step.number,
+        step.loss,
+        step.seconds,
+        speed,
+        extra={"nmf": numbers},
+    )
 
 
 def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> Result:

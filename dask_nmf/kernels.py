@@ -21,7 +21,11 @@ SWEEPS = 500
 STRIP = 256  # rows of a block looked at together where a temporary of the block's width is needed
 
 
-class BadEntry(ValueError):
+class DataError(ValueError):
+    """V, or what holds it, is not what NMF can take."""
+
+
+class BadEntry(DataError):
     """An entry that no NMF can take: negative or not finite."""
 
     def __init__(self, row: int, column: int, value: float) -> None:

@@ -18,7 +18,7 @@ from dask.sizeof import sizeof
 from distributed import Client
 
 from dask_nmf.client import active_client
-from dask_nmf.kernels import Block
+from dask_nmf.kernels import Block, DataError
 from dask_nmf.plan import Layout
 from dask_nmf.readers import DenseRows, NpyRows, Reader, SparseRows, StoredSparseRows
 
@@ -110,7 +110,7 @@ def open_matrix(source: Any, dtype: str | np.dtype[Any] | None = None) -> Matrix
 
     Raises
     ------
-    TypeError, ValueError
+    DataError (a ValueError), TypeError
         For what is not a non-empty two-dimensional matrix of real numbers of known size.
     FileNotFoundError
         If there is nothing at the path.
@@ -141,7 +141,7 @@ def working_dtype(stored: np.dtype[Any], wanted: str | np.dtype[Any] | None) -> 
     """The dtype of a panel: see `open_matrix`."""
     if stored.kind not in "biuf":
         cure = "; take its absolute value or its real part" if stored.kind == "c" else ""
-        raise ValueError(f"V has entries of type {stored}; NMF needs real numbers{cure}")
+        raise DataError(f"V has entries of type {stored}; NMF needs real numbers{cure}")
     if wanted is not None:
         chosen = np.dtype(wanted)
         if chosen not in (np.float32, np.float64):
@@ -154,11 +154,11 @@ def working_dtype(stored: np.dtype[Any], wanted: str | np.dtype[Any] | None) -> 
 
 def _check_shape(shape: tuple[Any, ...]) -> None:
     if len(shape) != 2:
-        raise ValueError(f"V has {len(shape)} dimension(s), shape {shape}; it must have rows and columns")
+        raise DataError(f"V has {len(shape)} dimension(s), shape {shape}; it must have rows and columns")
     if any(np.isnan(size) for size in shape):
-        raise ValueError(f"V has unknown chunk sizes, shape {shape}; call V.compute_chunk_sizes() first")
+        raise DataError(f"V has unknown chunk sizes, shape {shape}; call V.compute_chunk_sizes() first")
     if 0 in shape:
-        raise ValueError(f"V is empty, shape {shape}; it must have at least one row and one column")
+        raise DataError(f"V is empty, shape {shape}; it must have at least one row and one column")
 
 
 def _dense(
@@ -208,7 +208,7 @@ def _from_npz(path: str, wanted: Any) -> Matrix:
         arrays = [key for key in held.files if held[key].ndim == 2]
         key = "X" if "X" in held.files else arrays[0] if len(arrays) == 1 else None
         if key is None:
-            raise ValueError(
+            raise DataError(
                 f"{path} holds {held.files}; it must hold one two-dimensional array, an array named X, "
                 "or what scipy.sparse.save_npz writes"
             )
@@ -219,7 +219,7 @@ def _sparse_from_parts(parts: dict[str, Any], path: str) -> scipy.sparse.csr_arr
     kind = str(parts["format"].item().decode() if parts["format"].dtype.kind == "S" else parts["format"])
     makers = {"csr": scipy.sparse.csr_array, "csc": scipy.sparse.csc_array}
     if kind not in makers:
-        raise ValueError(f"{path} holds a sparse matrix in format {kind!r}; convert it to csr or csc")
+        raise DataError(f"{path} holds a sparse matrix in format {kind!r}; convert it to csr or csc")
     shape = tuple(int(size) for size in parts["shape"])
     return makers[kind]((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
 
@@ -237,7 +237,7 @@ def _from_sparse_group(group: zarr.Group, wanted: Any, source: str) -> Matrix:
     encoding = group.attrs.get("encoding-type")
     if encoding not in ("csr_matrix", "csc_matrix"):
         inside = ", ".join(sorted(group.keys())) or "nothing"
-        raise ValueError(
+        raise DataError(
             f"{source} is a Zarr group with encoding-type {encoding!r} holding {inside}; give the path of an "
             "array, or of a group with encoding-type 'csr_matrix' or 'csc_matrix'"
         )
@@ -250,7 +250,7 @@ def _from_sparse_group(group: zarr.Group, wanted: Any, source: str) -> Matrix:
     across = (shape[1], shape[0]) if transposed else (shape[0], shape[1])
     indptr = np.asarray(group["indptr"][:])  # type: ignore[index]
     if len(indptr) != across[0] + 1 or np.any(np.diff(indptr) < 0) or indptr[-1] > data.shape[0]:
-        raise ValueError(f"{source}: indptr does not fit its shape {shape} and its {data.shape[0]} entries")
+        raise DataError(f"{source}: indptr does not fit its shape {shape} and its {data.shape[0]} entries")
     chunk_bytes = int(np.prod(data.shards or data.chunks)) * (data.dtype.itemsize + 8)
     layout = Layout(
         *across, dtype.itemsize, chunk_bytes=chunk_bytes, copied=data.dtype != dtype, indptr=indptr
@@ -318,11 +318,11 @@ def _open_path(path: str, dtype: Any) -> Matrix:
     if path.endswith(".npz"):
         return _from_npz(path, dtype)
     if Path(path).is_file():
-        raise ValueError(f"{path} is a file; it must be {KINDS}")
+        raise DataError(f"{path} is a file; it must be {KINDS}")
     try:
         opened = zarr.open(path, mode="r")
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
-        raise ValueError(f"{path} holds no Zarr array or group; it must be {KINDS}") from error
+        raise DataError(f"{path} holds no Zarr array or group; it must be {KINDS}") from error
     if isinstance(opened, zarr.Group):
         return _from_sparse_group(opened, dtype, path)
     return _from_zarr(opened, dtype, path)

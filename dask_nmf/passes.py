@@ -20,7 +20,7 @@ from dask import delayed
 from dask.delayed import Delayed
 from threadpoolctl import ThreadpoolController
 
-from dask_nmf import kernels, sampling
+from dask_nmf import client, kernels, sampling
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.sampling import Draw, Summary
 
@@ -131,6 +131,7 @@ def _boxed(
     box = np.empty((1, 1), object)
     with one_blas_thread():
         box[0, 0] = function(v, panel=block_id[0], given=given, **kwargs)
+    client.announce_panel()
     return box
 
 

@@ -1,12 +1,18 @@
-"""`transform`: W of a V for a fixed H."""
+"""`transform`: W of a V for a fixed H, returned or into a Zarr group."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import dask.array as da
 import numpy as np
+import zarr
 
 from dask_nmf import cluster, fit, plan
 from dask_nmf.fit import Panels
@@ -14,6 +20,9 @@ from dask_nmf.kernels import Array, BadEntry
 from dask_nmf.matrix import open_matrix
 from dask_nmf.passes import Weighing, Weights
 from dask_nmf.solvers import HALS, solve_rows
+from dask_nmf.store import Run, StoredWeights, consolidate
+
+MARK = "dask_nmf_transform"
 
 Sink = Callable[[tuple[int, int], int, np.dtype[Any]], Weights]
 
@@ -62,3 +71,64 @@ def _weigh_columns(panels: Panels, h: Array, into: Sink | None) -> da.Array | No
         return da.from_array(w, chunks=w.shape)
     into(w.shape, len(w), w.dtype).write(0, w)
     return None
+
+
+def transform_to(
+    run: str, V: Any, output: str, overwrite: bool, connect: Callable[[], AbstractContextManager[Any]]
+) -> tuple[int, int]:
+    """W of ``V`` for the H of a run into ``W`` of a Zarr group, which appears only when it is whole.
+
+    Returns
+    -------
+    (m, k), its shape.
+
+    Raises
+    ------
+    FileExistsError
+        If there is an output already, and it may not be overwritten, or was not made by this function.
+    """
+    found = Run.load(run)
+    if not found.record["answered"]:
+        raise ValueError(f"{run} has no H yet; finish it with dask-nmf fit first")
+    matrix = open_matrix(V, found.record["matrix"]["dtype"])
+    H = np.asarray(found.array("H")[:])
+    place = Path(output).absolute()
+    _check_output(place, overwrite)
+    partial = place.with_name(f".{place.name}.{uuid4().hex}.partial")
+    shape = (matrix.shape[0], len(H))
+    mark = {"version": version("dask_nmf"), "run": run, "source": matrix.source}
+    try:
+        with connect():
+            transform(matrix, H, into=lambda *layout: _new_weights(str(partial), mark, *layout))
+        if place.exists():
+            shutil.rmtree(place)
+        partial.rename(place)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return shape
+
+
+def _check_output(place: Path, overwrite: bool) -> None:
+    if not place.parent.is_dir():
+        raise NotADirectoryError(f"there is no folder {place.parent} for the output; make it first")
+    if not place.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{place} exists; give another output, or ask to overwrite it")
+    try:
+        ours = MARK in zarr.open_group(place, mode="r").attrs
+    except Exception:  # whatever it is, it is not ours
+        ours = False
+    if not ours:
+        raise FileExistsError(f"{place} is not an output of transform; give another output or remove it")
+
+
+def _new_weights(
+    path: str, mark: dict[str, str], shape: tuple[int, int], rows: int, dtype: np.dtype[Any]
+) -> StoredWeights:
+    group = zarr.create_group(path, zarr_format=3, attributes={MARK: mark})
+    array = group.create_array(
+        "W", shape=shape, chunks=(rows, shape[1]), dtype=dtype, dimension_names=("row", "component")
+    )
+    consolidate(group)
+    return StoredWeights(array)

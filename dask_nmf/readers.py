@@ -6,6 +6,8 @@ gives blocks in the working dtype, and travels to a worker as a path or a handle
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,7 +15,7 @@ import numpy as np
 import scipy.sparse
 import zarr
 
-from dask_nmf.kernels import Array, Block
+from dask_nmf.kernels import Array, Block, DataError
 
 
 class Reader(Protocol):
@@ -47,7 +49,8 @@ class DenseRows:
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         rows = index[0]
-        block = self.array[:, rows].T if self.transposed else self.array[rows]
+        with _reading(self.array, rows):
+            block = self.array[:, rows].T if self.transposed else self.array[rows]
         return np.asarray(block).astype(self.dtype, copy=False)
 
 
@@ -93,12 +96,30 @@ class StoredSparseRows:
     ndim: int = 2
 
     def __getitem__(self, index: tuple[slice, slice]) -> Block:
-        first, last, _ = index[0].indices(self.shape[0])
+        with _reading(self.group, index[0]):
+            return self._rows(index[0])
+
+    def _rows(self, rows: slice) -> Block:
+        first, last, _ = rows.indices(self.shape[0])
         indptr = np.asarray(self.group["indptr"][first : last + 1]).astype(np.int64)  # type: ignore[index]
         entries = slice(int(indptr[0]), int(indptr[-1]))
         indices = np.asarray(self.group["indices"][entries])  # type: ignore[index]
         data = np.asarray(self.group["data"][entries]).astype(self.dtype, copy=False)  # type: ignore[index]
         shape = (last - first, self.shape[1])
-        rows = scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape)
-        rows.check_format(full_check=True)
-        return rows
+        block = scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape)
+        block.check_format(full_check=True)
+        return block
+
+
+@contextmanager
+def _reading(source: Any, rows: slice) -> Iterator[None]:
+    """Name the place of what cannot be read: codecs and stores raise whatever they like."""
+    try:
+        yield
+    except Exception as error:
+        place = getattr(source, "store_path", "V")
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(
+            f"{place}: panel rows {rows.start} to {rows.stop} cannot be read ({reason}); "
+            "restore that part of V, or write V anew"
+        ) from error

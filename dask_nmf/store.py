@@ -29,7 +29,7 @@ import zarr
 from zarr.errors import ZarrUserWarning
 
 from dask_nmf import plan
-from dask_nmf.fit import Step
+from dask_nmf.fit import Step, relative_error
 from dask_nmf.kernels import Array
 from dask_nmf.solvers import State
 
@@ -117,6 +117,29 @@ class Run:
         """The attributes of the last commit."""
         record: dict[str, Any] = self.group.attrs[KEY]  # type: ignore[assignment]
         return record
+
+    def summary(self) -> dict[str, Any]:
+        """What a person wants to know of the run, as JSON holds it."""
+        record = self.record
+        history = record.get("history", {"loss": [], "seconds": []})
+        matrix, settings = record["matrix"], record["settings"]
+        sumsq = record["measures"]["sumsq"] if "measures" in record else None
+        error = relative_error(record["loss"], sumsq) if record["answered"] and sumsq else None
+        return {
+            "run": self.path,
+            "state": "finished" if record["finished"] else "stopped" if record["answered"] else "unfinished",
+            "outcome": record["outcome"],
+            "source": matrix["source"],
+            "shape": matrix["shape"],
+            "dtype": matrix["dtype"],
+            "rank": settings["rank"],
+            "solver": settings["solver"],
+            "passes": self.passes,
+            "seconds": round(sum(history["seconds"]), 3),
+            "relative_error": error if error is not None else (history["loss"] or [None])[-1],
+            "loss_history": history["loss"],
+            "settings": settings,
+        }
 
     @property
     def transposed(self) -> bool:
@@ -227,9 +250,7 @@ class Run:
         self.group.attrs.put({KEY: {**self.record, **fields}})
 
     def _list(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ZarrUserWarning)
-            self.group = zarr.consolidate_metadata(self.group.store)
+        self.group = consolidate(self.group)
 
     def array(self, name: str) -> zarr.Array[Any]:
         """An array of the group, listed or not."""
@@ -247,6 +268,13 @@ class Run:
         return self.group.create_array(
             name, shape=shape, chunks=chunks, dtype=dtype, dimension_names=names, overwrite=True
         )
+
+
+def consolidate(group: zarr.Group) -> zarr.Group:
+    """List the group's arrays in its own metadata, as xarray wants it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        return zarr.consolidate_metadata(group.store)
 
 
 def _put(group: zarr.Group, name: str, values: Array, names: tuple[str, ...]) -> None:

@@ -1,0 +1,228 @@
+"""The command: parses, calls, prints. Everything heavy is imported when a command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+import click
+
+USAGE, BAD_DATA, NOT_CONVERGED, IO_ERROR, TRY_AGAIN = 2, 3, 4, 74, 75
+INTERRUPTED, TERMINATED = 130, 143
+
+EXIT_CODES = """
+\b
+Exit codes:
+  0    done
+  2    the call, the plan or the output does not fit
+  3    bad data: V cannot be read, or is no non-negative matrix
+  4    not converged (with --require-convergence)
+  74   a file cannot be written: disk full, read-only
+  75   try again later: no workers, or another process holds the run
+  130, 143  interrupted (Ctrl-C, SIGTERM); what was committed is kept
+"""
+
+
+class Terminated(BaseException):
+    """SIGTERM came."""
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="dask_nmf")
+def app() -> None:
+    """Factorise non-negative matrices that do not fit in memory: V ≈ W H."""
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where to run."""
+    for option in reversed(
+        [
+            click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster."),
+            click.option("--threads-per-worker", type=click.IntRange(1), help="Threads of each."),
+            click.option("--memory-limit", metavar="SIZE", help='Memory of each, such as "2GiB".'),
+            click.option("--scheduler", metavar="ADDRESS", help="Use a running cluster instead."),
+            click.option(
+                "--scheduler-file", type=click.Path(dir_okay=False), help="The same, by its scheduler's file."
+            ),
+            click.option(
+                "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True
+            ),
+            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        ]
+    ):
+        command = option(command)
+    return command
+
+
+@app.command(epilog=EXIT_CODES)
+@click.argument("matrix", metavar="V")
+@click.option("--rank", "-k", type=int, required=True, help="Number of components.")
+@click.option("--output", "-o", required=True, type=click.Path(), help="The run: a Zarr group.")
+@click.option("--solver", type=click.Choice(["hals", "mu"]), default="hals", show_default=True)
+@click.option("--init", type=click.Choice(["sample", "random"]), help="Start.  [default: sample]")
+@click.option("--max-iter", type=int, default=200, show_default=True, help="Most passes over V.")
+@click.option("--tol", type=float, default=1e-4, show_default=True, help="Decrease of the loss to stop at.")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="The pass in work then is the last.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Of the computation.")
+@click.option("--delta", type=float, help="mu: added to denominators.  [default: relative to V]")
+@click.option("--inner-iter", type=int, default=1, show_default=True, help="mu: steps a pass.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@click.option("--require-convergence", is_flag=True, help="Exit with 4 if tol was not reached.")
+@cluster_options
+def fit(
+    matrix: str,
+    rank: int,
+    output: str,
+    solver: str,
+    init: str | None,
+    max_iter: int,
+    tol: float,
+    time_limit: float | None,
+    seed: int,
+    dtype: str | None,
+    delta: float | None,
+    inner_iter: int,
+    overwrite: bool,
+    require_convergence: bool,
+    log_format: str,
+    debug: bool,
+    **where: Any,
+) -> int:
+    """Factorise V, a path to a Zarr array, a CSR matrix in a Zarr group, an .npy or an .npz file.
+
+    Each pass over V is committed to the output. Called again, an unfinished fit goes on from there, and a
+    finished one is left as it is.
+    """
+    from dask_nmf import console
+    from dask_nmf.factorise import factorise
+    from dask_nmf.job import Job
+    from dask_nmf.settings import Settings
+
+    settings = Settings(rank, solver, init, max_iter, tol, seed, delta, inner_iter)
+    job = Job(settings, dtype=dtype, store=output, overwrite=overwrite, time_limit=time_limit)
+    with console.shown(log_format, sys.stderr.isatty()) as follow:
+        result = factorise(matrix, job, lambda: _cluster(follow, **where))
+    click.echo(
+        f"{output}: relative error {result.relative_error:.6f} after {result.n_iter} passes; {result.outcome}"
+    )
+    return NOT_CONVERGED if require_convergence and not result.outcome.startswith("converged") else 0
+
+
+@app.command(epilog=EXIT_CODES)
+@click.argument("run")
+@click.argument("matrix", metavar="V2")
+@click.option("--output", "-o", required=True, type=click.Path(), help="A Zarr group, for its W.")
+@click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
+@cluster_options
+def transform(
+    run: str, matrix: str, output: str, overwrite: bool, log_format: str, debug: bool, **where: Any
+) -> int:
+    """The W of another matrix V2 for the H of a run, in one pass."""
+    from dask_nmf import console
+    from dask_nmf.project import transform_to
+
+    with console.shown(log_format, sys.stderr.isatty()) as follow:
+        shape = transform_to(run, matrix, output, overwrite, lambda: _cluster(follow, **where))
+    click.echo(f"{output}: W, {shape[0]} x {shape[1]}")
+    return 0
+
+
+@app.command()
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def info(run: str, as_json: bool) -> int:
+    """What a run holds, and how far it is."""
+    from dask_nmf.store import Run
+
+    found = Run.load(run).summary()
+    if as_json:
+        click.echo(json.dumps(found))
+    else:
+        for name, value in found.items():
+            click.echo(f"{name + ':':16} {value}")
+    return 0
+
+
+@contextmanager
+def _cluster(
+    follow: Callable[[], None],
+    workers: int | None,
+    threads_per_worker: int | None,
+    memory_limit: str | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
+) -> Iterator[None]:
+    """The cluster that the options name, or Dask's configuration, or one of our own."""
+    import dask
+
+    from dask_nmf import cluster
+
+    address = scheduler or dask.config.get("scheduler-address", None)
+    own: AbstractContextManager[Any]
+    if address or scheduler_file:
+        if workers or threads_per_worker or memory_limit:
+            raise ValueError(
+                "--workers, --threads-per-worker and --memory-limit are of a local cluster, and a scheduler "
+                "is given; leave one of them out"
+            )
+        own = cluster.remote(address, scheduler_file)
+    else:
+        own = cluster.local(workers, threads_per_worker, memory_limit)
+    with own:
+        follow()
+        yield
+
+
+def exit_code(error: BaseException) -> int:
+    """The documented code of an error; 1 for what should not happen."""
+    from dask_nmf.client import NoWorkers
+    from dask_nmf.kernels import DataError
+    from dask_nmf.resume import RunLocked
+
+    for kinds, code in (
+        (DataError, BAD_DATA),
+        ((NoWorkers, RunLocked), TRY_AGAIN),
+        ((FileNotFoundError, FileExistsError, NotADirectoryError), USAGE),
+        (OSError, IO_ERROR),
+        ((ValueError, TypeError, MemoryError), USAGE),
+    ):
+        if isinstance(error, kinds):
+            return code
+    return 1
+
+
+def main() -> None:
+    """Run the command and exit with a documented code: one line, no traceback."""
+    signal.signal(signal.SIGTERM, _on_signal)
+    signal.signal(signal.SIGINT, _on_signal)
+    try:
+        status = app(standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        status = error.exit_code
+    except (KeyboardInterrupt, Terminated, click.exceptions.Abort) as error:
+        status = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
+        click.echo("dask-nmf: interrupted; run the same command to go on from the last pass", err=True)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        status = exit_code(error)
+        text = " ".join(str(error).split()) or type(error).__name__
+        prefix = "" if status != 1 else f"unexpected {type(error).__name__}: "
+        click.echo(f"dask-nmf: {prefix}{text}", err=True)
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+    sys.exit(status)
+
+
+def _on_signal(number: int, frame: FrameType | None) -> None:
+    """Stop in order at the first signal, at once at the second."""
+    signal.signal(number, lambda number, frame: os._exit(128 + number))
+    raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
