@@ -1,0 +1,97 @@
+"""The loop over passes: what it yields, when it stops."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from sources import low_rank
+
+from dask_nmf import fit
+from dask_nmf.fit import Step, Stop, iterate
+from dask_nmf.kernels import Sums, sums
+from dask_nmf.solvers import HALS, State
+
+
+class Scripted(HALS):
+    """A solver whose losses are known before."""
+
+    def __init__(self, losses: list[float]) -> None:
+        object.__setattr__(self, "script", iter(losses))
+
+    def update(self, state: State, totals: Sums, sumsq: float) -> State:
+        loss = next(self.script)  # type: ignore[attr-defined]
+        return State(state.h, state.h, min(loss, state.loss), accepted=loss <= state.loss)
+
+
+def steps(losses: list[float], sumsq: float = 100, done: int = 0, **stop: Any) -> list[Step]:
+    nothing = Sums(np.zeros((1, 1)), np.zeros((1, 1)), np.nan)
+    h = np.ones((1, 1))
+    asked = Stop(**{"max_iter": len(losses) + done, "tol": 1e-2, **stop})
+    return list(iterate(lambda *_: nothing, Scripted(losses), State(h, h), sumsq, asked, done))
+
+
+def test_losses_are_relative_errors_of_the_best_state() -> None:
+    found = steps([25, 36, 16], tol=0)
+    assert [step.loss for step in found] == pytest.approx([0.5, 0.5, 0.4])
+    assert [step.number for step in found] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("losses", "converged"),
+    [
+        ([50, 40, 39.7], True),  # by less than 1 % of the loss
+        ([50, 40, 39.5], False),
+        ([99.9, 99.85, 99.8494], True),  # little is explained: by less than 1 % of that
+        ([99.9, 99.85, 99.84], False),
+        ([50, 60], False),  # a step undone is no convergence
+        ([50, 60, 49.9], True),
+    ],
+)
+def test_converged_is_a_small_fall_of_the_loss(losses: list[float], converged: bool) -> None:
+    found = steps(losses)
+    assert len(found) == len(losses)
+    assert str(found[-1].outcome).startswith("converged") == converged
+
+
+def test_outcomes_say_why() -> None:
+    assert [step.outcome for step in steps([50, 40, 30])[:2]] == [None, None]
+    last = steps([50, 40, 30])[-1]
+    assert last.outcome == "stopped after max_iter = 3 passes, not converged to tol = 0.01"
+    assert last.final
+    assert steps([50, 49.9])[-1].outcome == "converged: pass 2 changed the loss by less than tol = 0.01"
+    assert steps([0, 0], sumsq=0)[0].outcome == "V is zero everywhere: so are W and H"
+
+
+def test_the_time_limit_ends_after_a_pass_that_is_not_final() -> None:
+    (only,) = steps([50, 40, 30], deadline=time.monotonic())
+    assert "time limit after 1 passes" in str(only.outcome)
+    assert not only.final
+
+
+def test_passes_done_before_count() -> None:
+    assert [step.number for step in steps([50, 40], done=3)] == [4, 5]
+
+
+def test_the_residual_is_asked_for_where_the_expanded_loss_cancels() -> None:
+    w, h = low_rank(30, 2, 2, dtype=np.float32), low_rank(2, 20, 2, seed=1, dtype=np.float32)
+    v = w @ h
+    asked: list[bool] = []
+
+    def sweep(_: int, given: Any, exact: bool) -> Sums:
+        asked.append(exact)
+        return sums(v, HALS().weigh(v, given, None), given if exact else None)
+
+    start = h + np.float32(0.05)
+    sumsq = float(np.sum(v.astype(np.float64) ** 2))
+    found: Iterator[Step] = iterate(sweep, HALS(), State(start, start), sumsq, Stop(40, 1e-4))
+    losses = [step.loss for step in found]
+    assert not asked[0]
+    assert asked[-1]
+    assert losses[-1] < 1e-3
+
+
+@pytest.mark.parametrize(("loss", "sumsq", "error"), [(4, 16, 0.5), (-1e-9, 1, 0), (0, 0, 0)])
+def test_relative_error(loss: float, sumsq: float, error: float) -> None:
+    assert fit.relative_error(loss, sumsq) == error

@@ -1,0 +1,209 @@
+"""A pass: built without computing, one read and one task a panel, the same sums under any cut."""
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import scipy.sparse
+from distributed import Client, LocalCluster
+from hypothesis import given
+from hypothesis import strategies as st
+from sources import Array, low_rank
+from strategies import cuts
+from threadpoolctl import threadpool_info
+
+from dask_nmf import fit, kernels, matrix, nmf, passes
+from dask_nmf.fit import Panels
+from dask_nmf.kernels import BadEntry
+from dask_nmf.passes import Given, Weighing
+from dask_nmf.plan import Layout
+from dask_nmf.sampling import Draw
+from dask_nmf.solvers import HALS
+
+V = low_rank(60, 12, 3, noise=1)
+H = low_rank(3, 12, 2)
+EDGES = (0, 7, 20, 33, 40, 55, 60)
+SOLVER = HALS()
+
+READS: Counter[tuple[int, int]] = Counter()
+LOCK = threading.Lock()
+
+
+class CountingReader:
+    """Rows of V, and in `READS` how often each slice of them was read."""
+
+    shape, dtype, ndim = V.shape, V.dtype, V.ndim
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        with LOCK:
+            READS[index[0].start, index[0].stop] += 1
+        return V[index]
+
+
+def counted_matrix() -> matrix.Matrix:
+    READS.clear()
+    return matrix.Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), CountingReader())
+
+
+def no_scheduler(*_: Any, **__: Any) -> None:
+    raise AssertionError("something computes")
+
+
+def sweep(edges: tuple[int, ...], v: Any = V) -> kernels.Sums:
+    panels = Panels(matrix.open_matrix(v), edges)
+    return fit.sweep(panels, H, Weighing(SOLVER.weigh, residual=True))
+
+
+def test_building_passes_computes_nothing() -> None:
+    opened = counted_matrix()
+    with dask.config.set(scheduler=no_scheduler):
+        panels = opened.panels(EDGES)
+        given = dask.delayed(Given(H, EDGES), traverse=False)
+        passes.sweep(panels, given, Weighing(SOLVER.weigh))
+        passes.add_up(passes.weigh_all(panels, given, Weighing(SOLVER.weigh)))
+        passes.summarise(panels, given, Draw(60, 10, 0))
+        passes.project(panels, given)
+    assert not READS
+
+
+BUILDS: dict[str, Callable[[Any, Any], Any]] = {
+    "sweep": lambda panels, given: passes.sweep(
+        panels, given, Weighing(SOLVER.weigh, residual=True, check=True)
+    ),
+    "weigh_all": lambda panels, given: passes.weigh_all(panels, given, Weighing(SOLVER.weigh)),
+    "summarise": lambda panels, given: passes.summarise(panels, given, Draw(60, 10, 0)),
+    "project": lambda panels, given: passes.project(panels, dask.delayed(Given(np.ones((3, 60)), EDGES))),
+}
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_a_pass_reads_each_panel_once(build: Callable[[Any, Any], Any]) -> None:
+    panels = counted_matrix().panels(EDGES)
+    dask.compute(build(panels, dask.delayed(Given(H, EDGES), traverse=False)))
+    assert dict.fromkeys(pairwise(EDGES), 1) == READS
+
+
+def test_a_fit_reads_v_once_a_pass_and_twice_more(several_panels: None) -> None:
+    nmf(counted_matrix(), 3, max_iter=4, tol=0)
+    panels = [count for (first, last), count in READS.items() if last - first > 1]  # one row: a fingerprint
+    assert len(panels) > 1
+    assert set(panels) == {4 + 2}
+
+
+@pytest.mark.parametrize("panels", [1, 7, 40])
+def test_a_pass_is_one_task_a_panel_and_a_tree(panels: int) -> None:
+    edges = tuple(np.linspace(0, 60, panels + 1, dtype=int).tolist())
+    delayed = passes.sweep(
+        counted_matrix().panels(edges), dask.delayed(Given(H, edges), traverse=False), Weighing(SOLVER.weigh)
+    )
+    (optimised,) = dask.optimize(delayed)
+    tree, level = 0, panels
+    while tree == 0 or level > 1:
+        level = -(-level // passes.FAN_IN)
+        tree += level
+    constants = 3  # H and the edges, and the reader
+    assert panels + tree <= len(dict(optimised.dask)) <= panels + tree + constants
+
+
+@pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array], ids=["dense", "csr"])
+@given(edges=cuts(60))
+def test_sums_do_not_depend_on_the_cut(make: Any, edges: tuple[int, ...]) -> None:
+    whole = sweep((0, 60), make(V))
+    for one, other in zip(sweep(edges, make(V)), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_sums_of_one_cut_are_the_same_bits() -> None:
+    for one, other in zip(sweep(EDGES), sweep(EDGES), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@given(edges=cuts(60))
+def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> None:
+    panels = Panels(matrix.open_matrix(V), edges)
+    w, totals = fit.weigh_all(panels, H, Weighing(SOLVER.finish))
+    direct = kernels.solve_weights(V, H, SOLVER.final_tol)
+    np.testing.assert_allclose(w, direct, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(totals.num, direct.T @ V, rtol=1e-9)
+    across = np.random.default_rng(0).random((4, 60))
+    np.testing.assert_allclose(fit.project(panels, across), V.T @ across.T, rtol=1e-12)
+
+
+def test_carried_weights_go_from_pass_to_pass() -> None:
+    panels = Panels(matrix.open_matrix(V), EDGES)
+    before, after = passes.HeldWeights(60, 3, V.dtype), passes.HeldWeights(60, 3, V.dtype)
+    before.array[:] = np.random.default_rng(0).random((60, 3))
+    totals = fit.sweep(panels, H, Weighing(lambda v, h, w: 2 * w, before, after))
+    np.testing.assert_array_equal(after.array, 2 * before.array)
+    np.testing.assert_allclose(totals.num, after.array.T @ V, rtol=1e-12)
+
+
+@pytest.mark.parametrize("build", ["sweep", "project"])
+def test_a_checking_pass_names_the_row_of_v(build: str) -> None:
+    v = V.copy()
+    v[41, 5] = np.nan
+    panels = matrix.open_matrix(v).panels(EDGES)
+    with pytest.raises(BadEntry, match="row 41, column 5"):
+        dask.compute(BUILDS[build](panels, dask.delayed(Given(H, EDGES), traverse=False)))
+
+
+def blas_threads() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_blas_has_one_thread_in_a_task_and_its_own_number_after() -> None:
+    before, inside = blas_threads(), set()
+
+    def weigh(v: Any, h: Array, w: Array | None) -> Array:
+        inside.update(blas_threads())
+        return SOLVER.weigh(v, h, w)
+
+    fit.sweep(Panels(matrix.open_matrix(V), EDGES), H, Weighing(weigh))
+    assert inside == {1}
+    assert blas_threads() == before
+
+
+def test_blas_is_released_after_a_failure() -> None:
+    before = blas_threads()
+    with pytest.raises(RuntimeError), passes.one_blas_thread():
+        raise RuntimeError
+    assert blas_threads() == before
+
+
+@pytest.mark.parametrize("solver", ["hals", "mu"])
+def test_the_scheduler_forgets_every_pass(
+    solver: str, client: Client, cluster: LocalCluster, several_panels: None
+) -> None:
+    counts = []
+    result = nmf(
+        V,
+        3,
+        solver=solver,
+        tol=0,
+        max_iter=50,
+        callback=lambda _: counts.append(len(cluster.scheduler.tasks)),
+    )
+    assert result.n_iter == 50
+    assert max(counts) <= 2 * (3 + 1 + 1)  # panels, their sum, H; of the pass before too, as it is forgotten
+
+
+def test_results_of_a_cluster_outlive_the_fit(client: Client, several_panels: None) -> None:
+    result = nmf(V, 3, max_iter=3)
+    w, h = dask.compute(result.W, result.H)
+    assert np.linalg.norm(V - w @ h) == pytest.approx(result.reconstruction_err)
+
+
+@given(data=st.data())
+def test_merging_bad_entries_keeps_the_first(data: st.DataObject) -> None:
+    v = V.copy()
+    rows = data.draw(st.lists(st.integers(0, 59), min_size=1, max_size=3))
+    v[rows, 4] = -1
+    edges = data.draw(cuts(60))
+    bad = fit.summarise(Panels(matrix.open_matrix(v), edges), Draw(60, 10, 0)).bad
+    assert bad is not None
+    assert (bad.row, bad.column) == (min(rows), 4)
