@@ -39,13 +39,25 @@ def app() -> None:
     """Factorise non-negative matrices that do not fit in memory: V ≈ W H."""
 
 
+def _size(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    """Bytes, from text."""
+    from dask.utils import parse_bytes
+
+    try:
+        return None if text is None else parse_bytes(text)
+    except ValueError:
+        raise click.BadParameter(f'{text!r} is no size; write it as "600MB" or "2GiB"') from None
+
+
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Where to run."""
     for option in reversed(
         [
             click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster."),
             click.option("--threads-per-worker", type=click.IntRange(1), help="Threads of each."),
-            click.option("--memory-limit", metavar="SIZE", help='Memory of each, such as "2GiB".'),
+            click.option(
+                "--memory-limit", metavar="SIZE", callback=_size, help='Memory of each, such as "2GiB".'
+            ),
             click.option("--scheduler", metavar="ADDRESS", help="Use a running cluster instead."),
             click.option(
                 "--scheduler-file", type=click.Path(dir_okay=False), help="The same, by its scheduler's file."
@@ -155,7 +167,7 @@ def _cluster(
     follow: Callable[[], None],
     workers: int | None,
     threads_per_worker: int | None,
-    memory_limit: str | None,
+    memory_limit: int | None,
     scheduler: str | None,
     scheduler_file: str | None,
 ) -> Iterator[None]:

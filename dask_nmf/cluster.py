@@ -50,7 +50,7 @@ def shares_this_disk() -> bool:
 
 
 @contextmanager
-def local(workers: int | None, threads: int | None, memory_limit: str | int | None) -> Iterator[Client]:
+def local(workers: int | None, threads: int | None, memory_limit: int | str | None) -> Iterator[Client]:
     """A cluster of processes on this machine, reachable from this machine only.
 
     Parameters

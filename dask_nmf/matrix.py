@@ -22,10 +22,7 @@ from dask_nmf.kernels import Block, DataError
 from dask_nmf.plan import Layout
 from dask_nmf.readers import DenseRows, NpyRows, Reader, SparseRows, StoredSparseRows
 
-KINDS = (
-    "a NumPy array, a scipy.sparse matrix or array, a Dask array, or a path to a Zarr array, "
-    "to a CSR or CSC matrix in a Zarr group, to an .npy or to an .npz file"
-)
+FILES = "a Zarr array, a CSR or CSC matrix in a Zarr group, an .npy or an .npz file"
 
 
 @sizeof.register(scipy.sparse.csr_array)
@@ -127,7 +124,9 @@ def open_matrix(source: Any, dtype: str | np.dtype[Any] | None = None) -> Matrix
         return _from_zarr(source, dtype, str(source.store_path))
     if isinstance(source, np.ndarray):
         return _from_numpy(source, dtype, "numpy")
-    raise TypeError(f"V is {type(source).__name__}; it must be {KINDS}")
+    raise TypeError(
+        f"V is {type(source).__name__}; it must be an array (NumPy, scipy.sparse, Dask, Zarr) or the path of {FILES}"
+    )
 
 
 def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
@@ -318,11 +317,11 @@ def _open_path(path: str, dtype: Any) -> Matrix:
     if path.endswith(".npz"):
         return _from_npz(path, dtype)
     if Path(path).is_file():
-        raise DataError(f"{path} is a file; it must be {KINDS}")
+        raise DataError(f"{path} is a file of another kind; give {FILES}")
     try:
         opened = zarr.open(path, mode="r")
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
-        raise DataError(f"{path} holds no Zarr array or group; it must be {KINDS}") from error
+        raise DataError(f"{path} is no Zarr array or group; give {FILES}") from error
     if isinstance(opened, zarr.Group):
         return _from_sparse_group(opened, dtype, path)
     return _from_zarr(opened, dtype, path)

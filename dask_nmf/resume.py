@@ -86,6 +86,7 @@ def locked(path: str) -> Iterator[None]:
     if not place.parent.is_dir():
         raise NotADirectoryError(f"there is no folder {place.parent} for the output; make it first")
     lock = FileLock(f"{place}.lock")
+    Path(lock.lock_file).touch()  # a folder that cannot be written to is no lock that is held
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
