@@ -124,9 +124,8 @@ def open_matrix(source: Any, dtype: str | np.dtype[Any] | None = None) -> Matrix
         return _from_zarr(source, dtype, str(source.store_path))
     if isinstance(source, np.ndarray):
         return _from_numpy(source, dtype, "numpy")
-    raise TypeError(
-        f"V is {type(source).__name__}; it must be an array (NumPy, scipy.sparse, Dask, Zarr) or the path of {FILES}"
-    )
+    kind = type(source).__name__
+    raise TypeError(f"V is {kind}; it must be an array (NumPy, scipy.sparse, Dask, Zarr) or the path of {FILES}")
 
 
 def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
