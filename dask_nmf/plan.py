@@ -23,8 +23,11 @@ LARGEST = 128 * MIB  # a panel is at most this, if its storage chunks allow: bey
 SMALLEST = 8 * MIB  # and at least this: below, the 2-3 ms that Dask takes for a task show
 PANELS = 16  # a small V is cut into this many, for load balance
 SAMPLE = 128 * MIB  # of sampled rows, held in the client's memory
-PROGRAM = 230 * MIB  # resident memory of a worker that has imported everything and holds nothing
-CHUNKS_IN_FLIGHT = 10  # zarr's default concurrency
+IN_FLIGHT = 16 * MIB  # of storage chunks that are fetched and decoded at once, if one is not larger
+PROGRAM = 265 * MIB  # resident memory of a worker that has imported and compiled everything and holds nothing
+SUMS_HELD = 10  # sums of panels that wait for their fellows in the tree, and those being added
+SAMPLES_HELD, SAMPLES_MERGED = 3, 9  # what is kept of the panels in a first read, and merged, in samples
+STRIP = 256  # rows of a panel whose residual is in memory
 USABLE = 0.7  # of a worker's memory limit: above, distributed spills and pauses
 
 
@@ -86,16 +89,17 @@ def make(
     """
     whole = layout.panel_bytes(0, layout.rows)
     largest = min(max(whole // PANELS, SMALLEST), LARGEST)
-    if memory_limit is not None:
-        room = memory_limit * USABLE
-        smallest = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
-        while largest > smallest and _worker_bytes(layout, rank, largest, threads) > room:
-            largest = largest * 7 // 8
+    room = np.inf if memory_limit is None else memory_limit * USABLE
+    sample = _sample_rows(layout, rank, memory_limit)
+    smallest = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
+    while largest > smallest and _worker_bytes(layout, rank, largest, threads, sample) > room:
+        largest = largest * 7 // 8
     edges = edges or _edges(layout, rank, largest)
     panel = max(layout.panel_bytes(*pair) for pair in pairwise(edges))
-    sample = _sample_rows(layout, rank, memory_limit)
-    plan = Plan(edges, _worker_bytes(layout, rank, panel, threads), whole, sample)
-    if memory_limit is not None and plan.worker_bytes > memory_limit * USABLE:
+    while sample > rank and _worker_bytes(layout, rank, panel, threads, sample) > room:
+        sample = max(rank, sample * 7 // 8)
+    plan = Plan(edges, _worker_bytes(layout, rank, panel, threads, sample), whole, sample)
+    if memory_limit is not None and plan.worker_bytes > room:
         raise MemoryError(_refusal(layout, plan, memory_limit, threads))
     return plan
 
@@ -120,30 +124,42 @@ def _edges(layout: Layout, rank: int, largest: int) -> tuple[int, ...]:
 def _sparse_edges(layout: Layout, rank: int, largest: int) -> tuple[int, ...]:
     """As many stored entries a panel as ``largest`` allows, in steps that make W's chunks about 1 MiB."""
     whole = layout.panel_bytes(0, layout.rows)
+    before = np.asarray(layout.indptr, np.int64) * (layout.itemsize + 4) + 8 * np.arange(layout.rows + 1)
     step = max(1, min(MIB // (rank * layout.itemsize), layout.rows * min(largest, SMALLEST) // whole))
-    starts = [*range(0, layout.rows, step), layout.rows]
-    ends = np.asarray([layout.panel_bytes(0, row) for row in starts])
+    starts = _starts(layout.rows, step)
+    while step > 1 and np.diff(before[starts]).max() > largest:
+        step //= 2
+        starts = _starts(layout.rows, step)
+    ends = before[starts]
     edges = [0]
     while edges[-1] < len(starts) - 1:
         furthest = int(np.searchsorted(ends, ends[edges[-1]] + largest, side="right")) - 1
         edges.append(max(furthest, edges[-1] + 1))
-    return tuple(starts[edge] for edge in edges)
+    return tuple(starts[edges].tolist())
 
 
-def _worker_bytes(layout: Layout, rank: int, panel: int, threads: int) -> int:
-    """Projected peak of a worker that has ``threads`` panels of ``panel`` bytes in work."""
-    factor = 2 * rank * layout.columns * layout.itemsize  # H, as it came and contiguous
-    sums = rank * layout.columns * (layout.itemsize + 3 * 8)  # a product, in float64, added to another
+def _starts(rows: int, step: int) -> NDArray[np.int64]:
+    return np.append(np.arange(0, rows, step), rows)
+
+
+def _worker_bytes(layout: Layout, rank: int, panel: int, threads: int, sample: int) -> int:
+    """Projected peak of a worker with ``threads`` panels of ``panel`` bytes in work, or drawing the sample."""
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
+    factor = rank * layout.columns
+    given = 3 * factor * layout.itemsize  # H: as it came, contiguous, and the one before
+    reading = 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
     weights = 4 * panel / row * rank * layout.itemsize  # A, the guess, W and one temporary
-    reading = 1.3 * min(panel, CHUNKS_IN_FLIGHT * layout.chunk_bytes)
-    task = panel * (1 + layout.copied) + weights + reading + sums
-    return int(PROGRAM + factor + threads * task)
+    residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)
+    product = factor * (layout.itemsize + 8)  # WᵀV, in float64
+    task = panel * (1 + layout.copied) + max(reading, weights + residual + product)
+    passing = threads * task + SUMS_HELD * factor * 8
+    drawing = (threads - 1) * task + (SAMPLES_MERGED - SAMPLES_HELD) * sample * row
+    return int(PROGRAM + given + max(passing, drawing) + SAMPLES_HELD * sample * row)
 
 
 def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:
-    """5 % of the rows, at least 1000 and 50 a component, at most `SAMPLE` bytes or 1/20 of a worker."""
-    most = SAMPLE if memory_limit is None else min(SAMPLE, memory_limit // 20)
+    """5 % of the rows, at least 1000 and 50 a component, at most `SAMPLE` bytes or 1/40 of a worker."""
+    most = SAMPLE if memory_limit is None else min(SAMPLE, memory_limit // 40)
     row = max(1, layout.panel_bytes(0, layout.rows) // layout.rows)
     wanted = max(1000, 50 * rank, layout.rows // 20)
     return min(layout.rows, max(rank, min(wanted, most // row)))

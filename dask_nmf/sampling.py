@@ -104,22 +104,34 @@ def merge(parts: list[Summary], draw: Draw) -> Summary:
 
 def draw_sample(candidates: Candidates, draw: Draw) -> Block:
     """The sample: rows of V, scaled, in order of their index."""
-    rows, norms, keys, block = candidates
-    strata, ranks = _ranks(candidates, draw)
-    limit = np.full(STRATA, np.inf)
-    over = ranks == draw.stratum_candidates
-    limit[strata[over]] = keys[over]
-    eligible = np.sort(keys[keys < limit[strata]])
-    wanted = draw.size // 2
-    threshold = np.minimum(limit[strata], eligible[wanted] if wanted < len(eligible) else np.inf)
+    rows, norms, _, block = candidates
+    drawn, threshold = _by_key(candidates, draw)
     by_norm = -np.expm1(-norms * np.where(norms > 0, threshold, 0))
-    chosen = _uniform(rows, draw) | (keys < threshold)
+    chosen = _uniform(rows, draw) | drawn
     probability = 1 - (1 - draw.uniform_share) * (1 - by_norm)
     scale = (1 / np.sqrt(probability[chosen])).astype(block.dtype)
     picked = block[np.flatnonzero(chosen)]
     if scipy.sparse.issparse(picked):
         return scipy.sparse.csr_array(scipy.sparse.diags_array(scale) @ picked)
     return picked * scale[:, None]
+
+
+def _by_key(candidates: Candidates, draw: Draw) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which rows have one of the smallest keys, and the key below which each row would have.
+
+    That threshold is what the other rows make it, or the probability would not be the right one: of a row
+    that is not among the smallest, it is the largest key that is.
+    """
+    strata, ranks = _ranks(candidates, draw)
+    keys, wanted = candidates.keys, draw.size // 2
+    last, limit = np.full((2, STRATA), np.inf)
+    for bound, rank in ((last, draw.stratum_candidates - 1), (limit, draw.stratum_candidates)):
+        bound[strata[ranks == rank]] = keys[ranks == rank]
+    eligible = np.append(np.sort(keys[keys < limit[strata]]), np.full(wanted + 1, np.inf))
+    inner = eligible[wanted - 1] if wanted > 0 else 0.0
+    outside = np.minimum(limit[strata], eligible[wanted])
+    drawn = keys < outside
+    return drawn, np.where(drawn, outside, np.minimum(last[strata], inner))
 
 
 def _uniform(rows: NDArray[np.int64], draw: Draw) -> NDArray[np.bool_]:

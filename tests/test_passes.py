@@ -189,7 +189,7 @@ def test_the_scheduler_forgets_every_pass(
         callback=lambda _: counts.append(len(cluster.scheduler.tasks)),
     )
     assert result.n_iter == 50
-    assert max(counts) <= 2 * (3 + 1 + 1)  # panels, their sum, H; of the pass before too, as it is forgotten
+    assert max(counts[10:]) <= max(counts[:10]) + 2  # a release may lag behind
 
 
 def test_results_of_a_cluster_outlive_the_fit(client: Client, several_panels: None) -> None:
