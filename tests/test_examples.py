@@ -1,0 +1,59 @@
+"""The examples, as a person runs them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dask_nmf import nmf
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+FACES = EXAMPLES.parents[1] / "shared" / "data" / "orl_faces.npz"
+
+
+def run(script: str, *arguments: str) -> str:
+    """What an example prints on standard output."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_tutorial_is_beaten() -> None:
+    lines = run("tutorial.py", "--steps", "300").splitlines()[1:]
+    errors = {line.split("  ")[-1]: float(line.split()[0]) for line in lines}
+    theirs = [error for name, error in errors.items() if name.startswith("the tutorial")]
+    assert len(theirs) == 3
+    assert errors["dask_nmf, mu, 100 steps"] < min(theirs) / 10
+
+
+def test_parts_of_digits(tmp_path: Path) -> None:
+    picture = tmp_path / "parts.png"
+    assert "relative error 0.25" in run("faces.py", str(picture))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not FACES.exists(), reason="the faces are not carried by the project")
+def test_parts_of_faces(tmp_path: Path) -> None:
+    picture = tmp_path / "parts.png"
+    run("faces.py", str(picture), "--data", str(FACES), "--rank", "4")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_topics_replace_those_of_an_earlier_run(tmp_path: Path) -> None:
+    nmf(np.eye(3), 1, store=tmp_path / "topics.zarr")
+    output = run("topics.py", str(tmp_path), "--documents", "4000", "--rank", "4", "--max-iter", "2")
+    lines = output.splitlines()
+    assert lines[0].endswith("3 GB if dense")
+    assert lines[1].startswith("$ dask-nmf fit")
+    assert sum(line.startswith("topic ") for line in lines) == 4
+    assert "MB in the largest process" in lines[-1]
+
+
+def test_the_data_comes_with_its_licence() -> None:
+    notice = (EXAMPLES / "data" / "NOTICE").read_text()
+    assert "WordNet 3.0 Copyright 2006 by Princeton University.  All rights reserved." in notice
+    assert 'IS PROVIDED "AS IS"' in notice
