@@ -29,7 +29,7 @@ def several_panels(monkeypatch: pytest.MonkeyPatch) -> None:
 def cluster() -> Iterator[LocalCluster]:
     """A scheduler and two workers of one thread, in this process."""
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0", memory_limit=0
     ) as cluster:
         yield cluster
 

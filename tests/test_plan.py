@@ -115,7 +115,7 @@ def test_a_blind_layout_has_a_chunk_a_panel() -> None:
 def test_sparse_panels_have_like_numbers_of_entries(limit: int | None) -> None:
     entries = np.r_[np.full(1000, 20_000), np.full(99_000, 10)]
     layout = Layout(100_000, 100_000, 4, indptr=np.r_[0, np.cumsum(entries)])
-    made = plan.make(layout, 20, limit, 2)
+    made = plan.make(layout, 5, limit, 2)
     sizes = [layout.panel_bytes(*pair) for pair in pairwise(made.edges)]
     assert len(sizes) >= plan.PANELS
     assert max(sizes[:-1]) < 2 * min(sizes[:-1])
