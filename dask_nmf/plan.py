@@ -143,13 +143,13 @@ def _starts(rows: int, step: int) -> NDArray[np.int64]:
 
 
 def _worker_bytes(layout: Layout, rank: int, panel: int, threads: int, sample: int) -> int:
-    """Projected peak of a worker with ``threads`` panels of ``panel`` bytes in work, or drawing the sample."""
+    """Projected peak of a worker with ``threads`` panels of ``panel`` bytes in work, or merging samples."""
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
     factor = rank * layout.columns
     given = 3 * factor * layout.itemsize  # H: as it came, contiguous, and the one before
     reading = 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
     weights = 4 * panel / row * rank * layout.itemsize  # A, the guess, W and one temporary
-    residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)
+    residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
     product = factor * (layout.itemsize + 8)  # WᵀV, in float64
     task = panel * (1 + layout.copied) + max(reading, weights + residual + product)
     passing = threads * task + SUMS_HELD * factor * 8

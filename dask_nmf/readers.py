@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise, product
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 import scipy.sparse
 import zarr
+from zarr.buffer.cpu import NDBuffer
 
 from dask_nmf.kernels import Array, Block, DataError
+from dask_nmf.plan import IN_FLIGHT
 
 
 class Reader(Protocol):
@@ -48,10 +52,11 @@ class DenseRows:
         return (n, m) if self.transposed else (m, n)
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
-        rows = index[0]
+        rows, everything = index[0], slice(None)
+        box = (everything, rows) if self.transposed else (rows, everything)
         with _reading(self.array, rows):
-            block = self.array[:, rows].T if self.transposed else self.array[rows]
-        return np.asarray(block).astype(self.dtype, copy=False)
+            block = _load(self.array, box, self.dtype)
+        return block.T if self.transposed else block
 
 
 @dataclass(frozen=True)
@@ -102,13 +107,46 @@ class StoredSparseRows:
     def _rows(self, rows: slice) -> Block:
         first, last, _ = rows.indices(self.shape[0])
         indptr = np.asarray(self.group["indptr"][first : last + 1]).astype(np.int64)  # type: ignore[index]
-        entries = slice(int(indptr[0]), int(indptr[-1]))
-        indices = np.asarray(self.group["indices"][entries])  # type: ignore[index]
-        data = np.asarray(self.group["data"][entries]).astype(self.dtype, copy=False)  # type: ignore[index]
+        entries = (slice(int(indptr[0]), int(indptr[-1])),)
+        stored_indices = self.group["indices"]
+        indices = _load(stored_indices, entries, np.dtype(stored_indices.dtype))  # type: ignore[union-attr]
+        data = _load(self.group["data"], entries, self.dtype)
         shape = (last - first, self.shape[1])
         block = scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape)
         block.check_format(full_check=True)
         return block
+
+
+def _load(array: Any, box: tuple[slice, ...], dtype: np.dtype[Any]) -> Array:
+    """A box of an array as ``dtype``; of a stored one, `IN_FLIGHT` bytes of storage chunks at a time.
+
+    Zarr decodes a selection into memory of its own, ten chunks at a time in as many threads: without a bound
+    that takes twice the memory of the panel, and casting takes as much again.
+    """
+    if not isinstance(array, zarr.Array):
+        return np.asarray(array[box]).astype(dtype, copy=False)
+    cuts = array.shards or array.chunks
+    sides = [range(*side.indices(size)) for side, size in zip(box, array.shape, strict=True)]
+    block: Array = np.empty([len(side) for side in sides], dtype)
+    for part in product(*_strips(sides, cuts, array.dtype.itemsize)):
+        inside = tuple(
+            slice(piece.start - side.start, piece.stop - side.start)
+            for piece, side in zip(part, sides, strict=True)
+        )
+        array.get_basic_selection(part, out=NDBuffer.from_numpy_array(block[inside]))
+    return block
+
+
+def _strips(sides: list[range], cuts: tuple[int, ...], itemsize: int) -> list[list[slice]]:
+    """Each side of a box cut at multiples of the chunks, so that `IN_FLIGHT` bytes of chunks make a part."""
+    chunks = max(1, IN_FLIGHT // (prod(cuts) * itemsize))
+    strips: list[list[slice]] = []
+    for side, cut in zip(reversed(sides), reversed(cuts), strict=True):
+        step = cut * chunks
+        inner = range(side.start // step * step + step, side.stop, step)
+        strips.insert(0, [slice(*pair) for pair in pairwise((side.start, *inner, side.stop))])
+        chunks = max(1, chunks * cut // len(side)) if side else chunks
+    return strips
 
 
 @contextmanager
