@@ -226,12 +226,20 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         status = exit_code(error)
-        text = " ".join(str(error).split()) or type(error).__name__
-        prefix = "" if status != 1 else f"unexpected {type(error).__name__}: "
-        click.echo(f"dask-nmf: {prefix}{text}", err=True)
+        click.echo(f"dask-nmf: {_in_a_line(error, status)}", err=True)
     with suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.exit(status)
+
+
+def _in_a_line(error: Exception, status: int) -> str:
+    if isinstance(error, OSError) and status == IO_ERROR and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        return (
+            f"{error.strerror}{place}; mend that and run the same command again, what was committed is kept"
+        )
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if status != 1 else f"unexpected {type(error).__name__}: {text} (--debug shows where)"
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

@@ -13,8 +13,9 @@ import dask
 from distributed import Client, LocalCluster
 
 from dask_nmf.client import NoWorkers, active_client, wait_for_workers
+from dask_nmf.kernels import DataError
+from dask_nmf.matrix import Matrix
 
-CONNECT = 30  # seconds for a scheduler to answer
 GIB = str(2**30)
 # Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of
 # Zarr take twice as long. These take effect before a worker starts, so only in clusters that we start.
@@ -47,6 +48,26 @@ def shares_this_disk() -> bool:
         return True
     address: str = client.scheduler.address
     return address.startswith(("inproc://", "tcp://127.", "tls://127.", "tcp://[::1]", "tls://[::1]"))
+
+
+def check_sight(matrix: Matrix) -> None:
+    """Refuse a V in files that some worker does not see: Zarr reads a chunk that is not there as zeros.
+
+    Raises
+    ------
+    DataError
+        With the worker's address.
+    """
+    client = active_client()
+    if client is None or matrix.reader is None or matrix.in_memory:
+        return
+    ours = matrix.fingerprint()
+    for address, theirs in client.run(matrix.fingerprint, on_error="return").items():
+        if theirs != ours:
+            raise DataError(
+                f"the worker at {address} does not see {matrix.source} as this process does; "
+                "put V where all workers reach it under the same path"
+            )
 
 
 @contextmanager
@@ -85,7 +106,7 @@ def remote(address: str | None, scheduler_file: str | None) -> Iterator[Client]:
         If there is no scheduler.
     """
     try:
-        client = Client(address, scheduler_file=scheduler_file, timeout=CONNECT)
+        client = Client(address, scheduler_file=scheduler_file)
     except (OSError, TimeoutError) as error:
         raise NoWorkers(
             f"no scheduler answers at {address or scheduler_file}; start it and run this again"

@@ -17,7 +17,7 @@ from dask_nmf.client import active_client
 from dask_nmf.fit import Step
 from dask_nmf.job import Job, Result, fit_and_answer, result_of
 from dask_nmf.kernels import Array
-from dask_nmf.matrix import Matrix, open_matrix
+from dask_nmf.matrix import Matrix, absolute, open_matrix
 from dask_nmf.resume import existing, identity, locked
 from dask_nmf.settings import Settings
 from dask_nmf.store import Run
@@ -94,8 +94,9 @@ def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
     if job.store is not None:
-        with locked(job.store):
-            return _fit_in_store(matrix, job, job.store, connect)
+        path = absolute(job.store)
+        with locked(path):
+            return _fit_in_store(matrix, job, path, connect)
     with connect():
         if not job.carries or active_client() is None:
             return fit_and_answer(matrix, job, None)

@@ -93,6 +93,7 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, int]:
         planned.worker_bytes // plan.MIB,
         extra={"nmf": {"event": "plan", "panels": len(planned.edges) - 1, "bytes": planned.pass_bytes}},
     )
+    cluster.check_sight(matrix)
     return Panels(matrix, planned.edges), planned.sample_rows
 
 

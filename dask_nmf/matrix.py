@@ -113,7 +113,7 @@ def open_matrix(source: Any, dtype: str | np.dtype[Any] | None = None) -> Matrix
         If there is nothing at the path.
     """
     if isinstance(source, str | Path):
-        return _open_path(str(source), dtype)
+        return _open_path(absolute(source), dtype)
     if isinstance(source, Matrix):
         return source
     if isinstance(source, da.Array):
@@ -125,7 +125,7 @@ def open_matrix(source: Any, dtype: str | np.dtype[Any] | None = None) -> Matrix
     if isinstance(source, np.ndarray):
         return _from_numpy(source, dtype, "numpy")
     kind = type(source).__name__
-    raise TypeError(f"V is {kind}; it must be an array (NumPy, scipy.sparse, Dask, Zarr) or the path of {FILES}")
+    raise TypeError(f"V is {kind}; give an array (NumPy, scipy.sparse, Dask, Zarr) or the path of {FILES}")
 
 
 def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
@@ -133,6 +133,11 @@ def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
     if scipy.sparse.issparse(block):
         return scipy.sparse.csr_array(block).astype(dtype, copy=False)
     return np.asarray(block).astype(dtype, copy=False)
+
+
+def absolute(path: str | Path) -> str:
+    """The path as a worker that was started elsewhere knows it. A URL stays as it is."""
+    return str(path) if "://" in str(path) else str(Path(path).absolute())
 
 
 def working_dtype(stored: np.dtype[Any], wanted: str | np.dtype[Any] | None) -> np.dtype[Any]:

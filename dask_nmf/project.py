@@ -17,7 +17,7 @@ import zarr
 from dask_nmf import cluster, fit, plan
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array, BadEntry
-from dask_nmf.matrix import open_matrix
+from dask_nmf.matrix import absolute, open_matrix
 from dask_nmf.passes import Weighing, Weights
 from dask_nmf.solvers import HALS, solve_rows
 from dask_nmf.store import Run, StoredWeights, consolidate
@@ -48,6 +48,7 @@ def transform(V: Any, H: Array, dtype: str | None = None, into: Sink | None = No
     h = np.ascontiguousarray(H, dtype=matrix.dtype)
     offer = cluster.resources()
     planned = plan.make(matrix.layout, len(h), offer.memory_limit, offer.threads)
+    cluster.check_sight(matrix)
     panels = Panels(matrix, planned.edges)
     try:
         return _weigh_columns(panels, h, into) if matrix.transposed else _weigh_rows(panels, h, into)
@@ -87,7 +88,7 @@ def transform_to(
     FileExistsError
         If there is an output already, and it may not be overwritten, or was not made by this function.
     """
-    found = Run.load(run)
+    found = Run.load(absolute(run))
     if not found.record["answered"]:
         raise ValueError(f"{run} has no H yet; finish it with dask-nmf fit first")
     matrix = open_matrix(V, found.record["matrix"]["dtype"])

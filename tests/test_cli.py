@@ -1,0 +1,238 @@
+"""The command, through real processes: what it prints, writes and exits with."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from distributed import LocalCluster
+
+COMMAND = [sys.executable, "-c", "from dask_nmf.cli import main; main()"]
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def scheduler() -> Iterator[str]:
+    """A cluster that the commands of this module share, so that each starts fast."""
+    with LocalCluster(n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address=None) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture
+def dask_nmf(tmp_path: Path, scheduler: str) -> Run:
+    """Call the command in ``tmp_path``; on its own cluster with ``own=True``."""
+
+    def call(*words: object, own: bool = False) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
+        if not own:
+            environment["DASK_SCHEDULER_ADDRESS"] = scheduler
+        return subprocess.run(
+            [*COMMAND, *map(str, words)],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.fixture
+def v(tmp_path: Path) -> np.ndarray:
+    """A small V, and its file ``v.zarr`` in ``tmp_path``."""
+    rng = np.random.default_rng(0)
+    v = rng.gamma(0.5, size=(300, 4)) @ rng.gamma(0.5, size=(4, 40)) + 0.1 * rng.random((300, 40))
+    stored = zarr.create_array(tmp_path / "v.zarr", shape=v.shape, chunks=(100, 40), dtype=v.dtype)
+    stored[:] = v
+    return v
+
+
+def assert_refused(
+    answer: subprocess.CompletedProcess[str], code: int, *words: str, folder: Path, left: set[str]
+) -> None:
+    """One line that has the words, the exit code, no traceback, and nothing written."""
+    error = answer.stderr.strip().splitlines()
+    assert answer.returncode == code, answer.stderr
+    assert error[-1].startswith("dask-nmf: ")
+    assert "Traceback" not in answer.stderr
+    assert all(word in error[-1] for word in words), error[-1]
+    assert answer.stdout == ""
+    assert {path.name for path in folder.iterdir()} == left
+
+
+def test_fit_info_transform_and_again(dask_nmf: Run, v: np.ndarray, tmp_path: Path) -> None:
+    done = dask_nmf("fit", "v.zarr", "--rank", 4, "--output", "run.zarr", "--max-iter", 5, own=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("run.zarr: relative error 0.0")
+    run = zarr.open_group(tmp_path / "run.zarr", mode="r")
+    W, H = run["W"][:], run["H"][:]
+    error = np.linalg.norm(v - W @ H) / np.linalg.norm(v)
+
+    told = json.loads(dask_nmf("info", "run.zarr", "--json").stdout)
+    assert told["state"] == "finished"
+    assert told["relative_error"] == pytest.approx(error, rel=1e-9)
+    assert told["passes"] == len(told["loss_history"])
+    assert "relative_error:" in dask_nmf("info", "run.zarr").stdout
+
+    before = (tmp_path / "run.zarr" / "zarr.json").stat().st_mtime_ns
+    again = dask_nmf("fit", "v.zarr", "--rank", 4, "--output", "run.zarr", "--max-iter", 5, own=True)
+    assert again.returncode == 0
+    assert "finished already" in again.stderr
+    assert again.stdout == done.stdout
+    assert (tmp_path / "run.zarr" / "zarr.json").stat().st_mtime_ns == before
+
+    told = dask_nmf("transform", "run.zarr", "v.zarr", "--output", "w.zarr")
+    assert told.returncode == 0, told.stderr
+    np.testing.assert_allclose(zarr.open_group(tmp_path / "w.zarr", mode="r")["W"][:], W, atol=1e-5)
+    assert dask_nmf("transform", "run.zarr", "v.zarr", "--output", "w.zarr").returncode == 2
+    replaced = dask_nmf("transform", "run.zarr", "v.zarr", "--output", "w.zarr", "--overwrite")
+    assert replaced.returncode == 0, replaced.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"v.zarr", "run.zarr", "w.zarr"}
+
+
+def test_another_fit_on_the_same_output_is_refused_unless_it_may_overwrite(
+    dask_nmf: Run, v: np.ndarray, tmp_path: Path
+) -> None:
+    fit = ["fit", "v.zarr", "--output", "run.zarr", "--max-iter", 2]
+    assert dask_nmf(*fit, "--rank", 3).returncode == 0
+    refused = dask_nmf(*fit, "--rank", 4, "--seed", 1)
+    assert_refused(
+        refused, 2, "rank is 4, the run has 3", "seed is 1", folder=tmp_path, left={"v.zarr", "run.zarr"}
+    )
+    assert dask_nmf(*fit, "--rank", 4, "--overwrite").returncode == 0
+    assert zarr.open_group(tmp_path / "run.zarr", mode="r")["H"].shape == (4, 40)
+
+
+def test_json_lines(dask_nmf: Run, v: np.ndarray) -> None:
+    done = dask_nmf(
+        "fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--max-iter", 3, "--tol", 0, "--log-format", "json"
+    )
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    passes = [line for line in lines if line["event"] == "pass"]
+    assert [line["pass"] for line in passes] == [1, 2, 3]
+    assert all(line["relative_error"] > 0 and line["seconds"] > 0 for line in passes)
+
+
+def test_convergence_can_be_required(dask_nmf: Run, v: np.ndarray) -> None:
+    fit = ["fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--max-iter", 2, "--require-convergence"]
+    assert dask_nmf(*fit, "--tol", 0).returncode == 4
+    assert dask_nmf(*fit, "--tol", 0.9, "--overwrite").returncode == 0
+
+
+ENTRIES = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "-1.5": -1.5}
+
+
+@pytest.mark.parametrize(("value", "wide"), [("nan", False), ("inf", True), ("-inf", False), ("-1.5", True)])
+def test_a_bad_entry_is_named_by_position(
+    dask_nmf: Run, v: np.ndarray, tmp_path: Path, value: str, wide: bool
+) -> None:
+    row, column = (7, 123) if wide else (123, 7)
+    bad = v.T.copy() if wide else v.copy()
+    bad[row, column] = ENTRIES[value]
+    np.save(tmp_path / "bad.npy", bad)
+    told = dask_nmf("fit", "bad.npy", "-k", 3, "-o", "run.zarr")
+    words = (f"{value} at row {row}, column {column}", "NMF takes")
+    assert_refused(told, 3, *words, folder=tmp_path, left={"v.zarr", "bad.npy"})
+
+
+NOT_MATRICES = {
+    "complex": (np.ones((5, 4), complex), "real part"),
+    "text": (np.full((5, 4), "x"), "real numbers"),
+    "1-d": (np.ones(5), "1 dimension"),
+    "3-d": (np.ones((2, 3, 4)), "3 dimension"),
+    "empty": (np.ones((0, 4)), "empty"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_MATRICES)
+def test_what_is_no_real_matrix_is_refused(dask_nmf: Run, tmp_path: Path, case: str) -> None:
+    array, word = NOT_MATRICES[case]
+    np.save(tmp_path / "v.npy", array)
+    told = dask_nmf("fit", "v.npy", "-k", 2, "-o", "run.zarr")
+    assert_refused(told, 3, word, folder=tmp_path, left={"v.npy"})
+
+
+CALLS = {
+    "no V": (["nothing.zarr", "-k", 3, "-o", "run.zarr"], "nothing.zarr"),
+    "rank 0": (["v.zarr", "-k", 0, "-o", "run.zarr"], "rank is 0"),
+    "rank too large": (["v.zarr", "-k", 41, "-o", "run.zarr"], "at most 40"),
+    "no folder": (["v.zarr", "-k", 3, "-o", "no/run.zarr"], "make it first"),
+    "not a run": (["v.zarr", "-k", 3, "-o", "v.zarr"], "not a run"),
+    "not a run, forced": (["v.zarr", "-k", 3, "-o", "v.zarr", "--overwrite"], "not a run"),
+    "option of another solver": (["v.zarr", "-k", 3, "-o", "run.zarr", "--delta", 1], "delta"),
+    "two clusters": (["v.zarr", "-k", 3, "-o", "run.zarr", "--workers", 2], "local cluster"),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_a_call_that_does_not_fit_is_refused(dask_nmf: Run, v: np.ndarray, tmp_path: Path, case: str) -> None:
+    words, word = CALLS[case]
+    assert_refused(dask_nmf("fit", *words), 2, word, folder=tmp_path, left={"v.zarr"})
+
+
+def test_usage_errors_come_from_the_parser(dask_nmf: Run) -> None:
+    assert dask_nmf("fit", "v.zarr", "-o", "run.zarr").returncode == 2
+    told = dask_nmf("fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--memory-limit", "much")
+    assert told.returncode == 2
+    assert "is no size" in told.stderr
+
+
+def test_a_worker_that_is_too_small_is_refused_with_numbers(
+    dask_nmf: Run, v: np.ndarray, tmp_path: Path
+) -> None:
+    told = dask_nmf("fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--memory-limit", "100MB", own=True)
+    assert_refused(told, 2, "MiB", folder=tmp_path, left={"v.zarr"})
+
+
+def test_a_flipped_byte_in_a_chunk_is_bad_data(dask_nmf: Run, v: np.ndarray, tmp_path: Path) -> None:
+    chunk = tmp_path / "v.zarr" / "c" / "1" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[5] ^= 0xFF
+    chunk.write_bytes(content)
+    told = dask_nmf("fit", "v.zarr", "-k", 3, "-o", "run.zarr")
+    assert_refused(told, 3, "cannot be read", "v.zarr", folder=tmp_path, left={"v.zarr"})
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+@pytest.mark.parametrize(("option", "word"), [("size=60k", "No space left"), ("ro", "Read-only")])
+def test_a_disk_that_takes_nothing_more(
+    dask_nmf: Run, v: np.ndarray, tmp_path: Path, option: str, word: str
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", option, "tmpfs", disk], check=True)
+    try:
+        told = dask_nmf("fit", "v.zarr", "-k", 30, "-o", "disk/run.zarr", "--max-iter", 2)
+        assert told.returncode == 74, told.stderr
+        assert word in told.stderr.strip().splitlines()[-1]
+        assert "Traceback" not in told.stderr
+        if option != "ro":
+            assert json.loads(dask_nmf("info", "disk/run.zarr", "--json").stdout)["state"] == "unfinished"
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_a_scheduler_that_does_not_answer_means_try_again(
+    dask_nmf: Run, v: np.ndarray, tmp_path: Path
+) -> None:
+    told = dask_nmf("fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--scheduler", "tcp://127.0.0.1:1")
+    assert_refused(told, 75, "tcp://127.0.0.1:1", folder=tmp_path, left={"v.zarr"})
+
+
+def test_help_imports_nothing_heavy() -> None:
+    script = "import sys, dask_nmf.cli; print({'dask', 'numpy', 'zarr', 'sklearn'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"
+    began = time.monotonic()
+    subprocess.run([*COMMAND, "--help"], capture_output=True, check=True)
+    assert time.monotonic() - began < 5
