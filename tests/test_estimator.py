@@ -1,0 +1,131 @@
+"""scikit-learn's face: its own checks, and what it promises beyond them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+from sklearn.decomposition import NMF as SklearnNMF  # noqa: N811
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from dask_nmf import NMF, nmf
+
+
+@parametrize_with_checks([NMF(n_components=2, tol=1e-2), NMF(n_components=2, solver="mu", tol=1e-2)])
+def test_scikit_learns_checks(estimator: NMF, check: Callable[[NMF], None]) -> None:
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def v() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.gamma(0.5, size=(120, 4)) @ rng.gamma(0.5, size=(4, 30)) + 0.2 * rng.random((120, 30))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_fit_transform_is_fit_then_transform(v: np.ndarray, wide: bool) -> None:
+    x = v.T if wide else v
+    model = NMF(n_components=4, random_state=0, max_iter=50, tol=1e-3)
+    w = model.fit_transform(x)
+    np.testing.assert_allclose(clone(model).fit(x).transform(x), w, rtol=1e-6, atol=1e-7)
+    assert model.reconstruction_err_ == pytest.approx(np.linalg.norm(x - w @ model.components_), rel=1e-9)
+    np.testing.assert_allclose(model.inverse_transform(w), w @ model.components_)
+    assert model.n_iter_ == len(model.loss_history_)
+
+
+def test_the_error_is_scikit_learns_and_no_worse(v: np.ndarray) -> None:
+    theirs = SklearnNMF(4, random_state=0, max_iter=5000, tol=1e-5).fit(v).reconstruction_err_
+    assert NMF(4, random_state=0, max_iter=500, tol=1e-6).fit(v).reconstruction_err_ <= 1.002 * theirs
+
+
+def test_dask_in_gives_dask_out_chunked_as_the_rows(v: np.ndarray) -> None:
+    x = da.from_array(v, chunks=((50, 30, 40), 7))
+    model = NMF(n_components=4, random_state=0, tol=1e-3)
+    w = model.fit_transform(x)
+    assert isinstance(w, da.Array)
+    assert w.chunks[0] == x.chunks[0]
+    np.testing.assert_allclose(w.compute(), NMF(4, random_state=0, tol=1e-3).fit_transform(v), rtol=1e-5)
+    assert isinstance(model.transform(x), da.Array)
+    assert model.n_features_in_ == 30
+
+
+@pytest.mark.parametrize("kind", [scipy.sparse.csr_matrix, scipy.sparse.csr_array, scipy.sparse.csc_array])
+def test_sparse_is_dense(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
+    x = np.where(v > np.median(v), v, 0)
+    dense = NMF(3, random_state=0, tol=1e-3).fit_transform(x)
+    np.testing.assert_allclose(
+        NMF(3, random_state=0, tol=1e-3).fit_transform(kind(x)), dense, rtol=1e-5, atol=1e-8
+    )
+
+
+def test_float32_stays(v: np.ndarray) -> None:
+    model = NMF(3, random_state=0, tol=1e-3)
+    assert model.fit_transform(v.astype(np.float32)).dtype == np.float32
+    assert model.components_.dtype == np.float32
+
+
+def test_given_factors(v: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    w, h = rng.random((120, 3)), rng.random((3, 30))
+    model = NMF(init="custom", solver="mu", delta=0.0, max_iter=3, tol=0)
+    ours = model.fit_transform(v, W=w, H=h)
+    for _ in range(3):
+        w = w * (v @ h.T) / (w @ (h @ h.T))
+        h = h * (w.T @ v) / (w.T @ w @ h)
+    np.testing.assert_allclose(ours, w, rtol=1e-10)
+    np.testing.assert_allclose(model.components_, h, rtol=1e-10)
+
+
+def test_steps_are_seen(v: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    steps: list[Any] = []
+    model = NMF(3, random_state=0, max_iter=4, tol=0, verbose=1, callback=steps.append).fit(v)
+    assert [step.number for step in steps] == [1, 2, 3, 4]
+    assert [step.loss for step in steps] == list(model.loss_history_)
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_stopping_short_warns(v: np.ndarray) -> None:
+    with pytest.warns(ConvergenceWarning, match="max_iter = 2"):
+        NMF(3, random_state=0, max_iter=2, tol=1e-9).fit(v)
+
+
+def test_it_is_one_of_scikit_learns(v: np.ndarray) -> None:
+    pipeline = make_pipeline(MinMaxScaler(), NMF(3, random_state=0, tol=1e-2)).set_output(transform="default")
+    w = pipeline.fit_transform(v)
+    again = pickle.loads(pickle.dumps(pipeline))
+    np.testing.assert_allclose(again.transform(v), w, rtol=1e-6, atol=1e-8)
+    assert list(pipeline[-1].get_feature_names_out()) == ["nmf0", "nmf1", "nmf2"]
+
+
+def test_the_same_seed_is_the_same_as_nmf(v: np.ndarray) -> None:
+    ours = NMF(3, random_state=5, tol=1e-3).fit_transform(v)
+    np.testing.assert_array_equal(ours, nmf(v, 3, seed=5, tol=1e-3).W.compute())
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"beta_loss": "kullback-leibler"}, "beta_loss"),
+        ({"solver": "cd"}, "hals, mu"),
+        ({"init": "nndsvd"}, "sample, random, custom"),
+        ({"n_components": 0}, "rank is 0"),
+        ({"n_components": 31}, "at most 30"),
+        ({"n_components": "mle"}, "n_components"),
+        ({"init": "custom"}, "neither W nor H"),
+        ({"delta": 1.0}, "delta"),
+        ({"tol": -1}, "tol"),
+        ({"max_iter": 0}, "max_iter"),
+    ],
+)
+def test_a_bad_option_is_named(v: np.ndarray, options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        NMF(**{"n_components": 3, **options}).fit(v)
