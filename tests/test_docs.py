@@ -1,0 +1,164 @@
+"""What the documents say: every command and every Python example runs, and the options are those there are.
+
+In a fenced block of language `console` the lines after `$` are run, together, by bash; after `--help` the
+output is compared. Blocks of language `python` are run as a script, those of a page together, but for the
+ones with a `__main__` of their own. `text` is only read.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import zarr
+
+from dask_nmf import cli, cluster
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "cluster_configs").rglob("*.md")),
+]
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    "COLUMNS": "100",
+}
+CLEAN_UP = "status=$?; kill $(jobs -p) 2>/dev/null || true; wait || true; exit $status"
+BY_HAND = ROOT / "cluster_configs" / "scheduler" / "README.md"
+ASK_WORKERS = """python - <<EOF
+import os
+from distributed import Client
+
+def malloc_settings():
+    return " ".join(f"{name}={value}" for name, value in os.environ.items() if name.startswith("MALLOC"))
+
+with Client(scheduler_file="scheduler.json", timeout=30) as client:
+    print(client.run(malloc_settings))
+EOF"""
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def commands(block: str) -> list[str]:
+    """The commands of a console block, with the lines that go on after a backslash."""
+    return re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE)
+
+
+def shell(lines: list[str], folder: Path) -> str:
+    """What some commands print; what they leave in the background is ended."""
+    script = "
+".join(["set -eo pipefail", f"trap '{CLEAN_UP}' EXIT", *lines])
+    done = subprocess.run(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with the data that the documents speak of: V.zarr, and V2.zarr with as many columns."""
+    random = np.random.default_rng(0)
+    h = random.exponential(size=(5, 40))
+    for name, rows in (("V", 300), ("V2", 50)):
+        v = random.exponential(size=(rows, 5)) @ h + 0.1 * random.random((rows, 40))
+        zarr.create_array(tmp_path / f"{name}.zarr", data=v.astype(np.float32), chunks=(100, 40))
+    (tmp_path / "cluster_configs").symlink_to(ROOT / "cluster_configs")
+    return tmp_path
+
+
+def having(language: str) -> list[Path]:
+    return [page for page in PAGES if blocks(page, language)]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def test_blocks_are_of_known_languages() -> None:
+    for page in PAGES:
+        fences = re.findall(r"^ *```(.*)$", page.read_text(), re.MULTILINE)
+        assert set(fences[::2]) <= {"console", "python", "text"}, page
+        assert set(fences[1::2]) <= {""}, page
+
+
+@pytest.mark.parametrize("page", [page for page in having("console") if page != BY_HAND], ids=name_of)
+def test_commands_run(page: Path, folder: Path) -> None:
+    lines = [command for block in blocks(page, "console") for command in commands(block)]
+    shell([line for line in lines if not line.endswith("--help")], folder)
+
+
+@pytest.mark.parametrize("page", having("python"), ids=name_of)
+def test_python_runs(page: Path, folder: Path) -> None:
+    examples = blocks(page, "python")
+    alone = [block for block in examples if "__main__" in block]
+    together = "\n".join(block for block in examples if block not in alone)
+    for script in (together, *alone):
+        (folder / "page.py").write_text(script)
+        shell(["python page.py"], folder)
+
+
+def test_help_is_as_documented() -> None:
+    helps = [block for block in blocks(ROOT / "docs" / "cli.md", "console") if "--help\n" in block]
+    documented = {commands(block)[0]: block.split("\n", 1)[1] for block in helps}
+    assert set(documented) == {
+        "dask-nmf --help",
+        *(f"dask-nmf {name} --help" for name in cli.app.commands),
+    }
+    for command, text in documented.items():
+        assert shell([command], ROOT) == text, f"docs/cli.md has another output of {command} at COLUMNS=100"
+
+
+def test_every_option_is_explained() -> None:
+    prose = re.sub(
+        r"^```.*?^```$", "", (ROOT / "docs" / "cli.md").read_text(), flags=re.MULTILINE | re.DOTALL
+    )
+    for command in cli.app.commands.values():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert f"`{max(parameter.opts, key=len)}`" in prose, f"{command.name}: {parameter.opts}"
+
+
+def test_exit_codes_are_as_documented() -> None:
+    table = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
+    known = {
+        0,
+        1,
+        cli.USAGE,
+        cli.BAD_DATA,
+        cli.NOT_CONVERGED,
+        cli.IO_ERROR,
+        cli.TRY_AGAIN,
+        cli.INTERRUPTED,
+        cli.TERMINATED,
+    }
+    assert set(map(int, table)) == known
+
+
+def test_links_lead_somewhere() -> None:
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_a_fit_on_workers_that_were_started_by_hand(folder: Path) -> None:
+    lines = [command for block in blocks(BY_HAND, "console") for command in commands(block)]
+    seen = shell([*lines, ASK_WORKERS], folder)
+    assert "run.zarr: relative error" in seen
+    for name, value in cluster.MALLOC.items():
+        assert seen.count(f"{name}={value}") == 2, seen
