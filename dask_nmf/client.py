@@ -1,11 +1,8 @@
-"""The distributed client that is active, if any, and what goes to its workers through it."""
+"""The distributed client that is active, if any, and the word that its workers send."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import dask
-from dask.delayed import Delayed, delayed
 from distributed import Client, get_worker
 
 PANELS_DONE = "dask-nmf-panels-done"  # topic of the events that `announce_panel` sends
@@ -49,15 +46,3 @@ def announce_panel() -> None:
     except ValueError:
         return
     worker.log_event(PANELS_DONE, 1)
-
-
-def give(value: Any) -> Delayed:
-    """What all tasks of a pass need, for their graphs: on a cluster it is sent once to each worker.
-
-    Without ``hash=False`` a value equal to one that was just released would get its key, and be lost.
-    """
-    client = active_client()
-    if client is None:
-        return delayed(value, traverse=False)
-    (future,) = client.scatter([value], broadcast=True, hash=False)
-    return delayed(future)

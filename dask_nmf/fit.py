@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import dask
 import dask.array as da
 import numpy as np
-from dask.delayed import Delayed
+from dask.delayed import Delayed, delayed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from dask_nmf import passes
-from dask_nmf.client import give, wait_for_workers
+from dask_nmf.client import wait_for_workers
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.passes import Given, Weighing
@@ -171,15 +171,16 @@ def project(panels: Panels, h: Array) -> Array:
 
 
 def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed]) -> Any:
-    """Build the graph of a pass and compute it; again, from the sources, if workers took data with them.
+    """Build the graph of a pass and compute it; again, from the sources, if workers took V with them.
 
-    What is given to the workers must outlive the computation: a graph does not keep it.
+    H is a node of the graph, so the scheduler can make it anew when the worker that had it dies.
     """
     for attempt in range(1, ATTEMPTS + 1):
         wait_for_workers()
-        given = give(Given(h, panels.edges))
+        given = delayed(Given(h, panels.edges), traverse=False)
         try:
-            return dask.compute(build(given), traverse=False)[0]
+            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
+                return dask.compute(build(given), traverse=False)[0]
         except (FutureCancelledError, KilledWorker) as error:
             if attempt == ATTEMPTS:
                 raise
