@@ -15,6 +15,7 @@ import click
 import numpy as np
 import pytest
 import zarr
+from test_structure import FLOOR
 
 from dask_nmf import cli, cluster
 
@@ -55,8 +56,7 @@ def commands(block: str) -> list[str]:
 
 def shell(lines: list[str], folder: Path) -> str:
     """What some commands print; what they leave in the background is ended."""
-    script = "
-".join(["set -eo pipefail", f"trap '{CLEAN_UP}' EXIT", *lines])
+    script = "\n".join(["set -eo pipefail", f"trap '{CLEAN_UP}' EXIT", *lines])
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=folder,
@@ -76,7 +76,7 @@ def folder(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
     h = random.exponential(size=(5, 40))
     for name, rows in (("V", 300), ("V2", 50)):
-        v = random.exponential(size=(rows, 5)) @ h + 0.1 * random.random((rows, 40))
+        v = random.exponential(size=(rows, 5)) @ h + random.random((rows, 40))
         zarr.create_array(tmp_path / f"{name}.zarr", data=v.astype(np.float32), chunks=(100, 40))
     (tmp_path / "cluster_configs").symlink_to(ROOT / "cluster_configs")
     return tmp_path
@@ -148,6 +148,11 @@ def test_exit_codes_are_as_documented() -> None:
         cli.TERMINATED,
     }
     assert set(map(int, table)) == known
+
+
+def test_the_floors_are_as_documented() -> None:
+    rows = re.findall(r"^\| (\d) \| `(\w+)` \|", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE)
+    assert {module: int(floor) for floor, module in rows} == FLOOR
 
 
 def test_links_lead_somewhere() -> None:
