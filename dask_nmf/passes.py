@@ -127,7 +127,14 @@ def _map(panels: da.Array, function: Callable[..., Any], given: Delayed, **kwarg
 def _boxed(
     v: Block, given: Given, function: Callable[..., Any], block_id: tuple[int, ...], **kwargs: Any
 ) -> Any:
-    """An object of ours as the only entry of a block."""
+    """An object of ours as the only entry of a block.
+
+    What came over the network may begin at any byte; NumPy then leaves BLAS aside, and the last digits
+    would depend on which worker had H first.
+    """
+    given = given._replace(h=np.require(given.h, requirements="CA"))
+    if isinstance(v, np.ndarray):
+        v = np.require(v, requirements="A")
     box = np.empty((1, 1), object)
     with one_blas_thread():
         box[0, 0] = function(v, panel=block_id[0], given=given, **kwargs)
