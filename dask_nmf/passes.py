@@ -132,7 +132,7 @@ def _boxed(
     What came over the network may begin at any byte; NumPy then leaves BLAS aside, and the last digits
     would depend on which worker had H first.
     """
-    given = given._replace(h=np.require(given.h, requirements="CA"))
+    given = given._replace(h=np.require(given.h, requirements=["C", "A"]))
     if isinstance(v, np.ndarray):
         v = np.require(v, requirements="A")
     box = np.empty((1, 1), object)
