@@ -1,14 +1,19 @@
 """The loop over passes: what it yields, when it stops."""
 
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
+from distributed import Client, LocalCluster
 from sources import low_rank
 
-from dask_nmf import fit
+from dask_nmf import fit, nmf
 from dask_nmf.fit import Step, Stop, iterate
 from dask_nmf.kernels import Sums, sums
 from dask_nmf.solvers import HALS, State
@@ -95,3 +100,24 @@ def test_the_residual_is_asked_for_where_the_expanded_loss_cancels() -> None:
 @pytest.mark.parametrize(("loss", "sumsq", "error"), [(4, 16, 0.5), (-1e-9, 1, 0), (0, 0, 0)])
 def test_relative_error(loss: float, sumsq: float, error: float) -> None:
     assert fit.relative_error(loss, sumsq) == error
+
+
+def test_a_fit_outlives_a_worker_that_held_v(several_panels: None) -> None:
+    v = low_rank(200, 15, 3, noise=1)
+    asked = {"solver": "mu", "max_iter": 12, "tol": 0}
+    with dask.config.set(scheduler="synchronous"):
+        undisturbed = nmf(v, 3, **asked)
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "5s"}),
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
+        Client(cluster) as client,
+    ):
+        victim = next(iter(client.run(os.getpid).values()))
+
+        def kill(step: Step) -> None:
+            if step.number == 2:
+                threading.Timer(0.05, os.kill, (victim, signal.SIGKILL)).start()
+
+        disturbed = nmf(v, 3, callback=kill, **asked)
+        np.testing.assert_allclose(disturbed.W, undisturbed.W, rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(disturbed.loss_history, undisturbed.loss_history, rtol=1e-9)
