@@ -26,7 +26,7 @@ SAMPLE = 128 * MIB  # of sampled rows, held in the client's memory
 IN_FLIGHT = 16 * MIB  # of storage chunks that are fetched and decoded at once, if one is not larger
 PROGRAM = 265 * MIB  # resident memory of a worker that has imported and compiled everything and holds nothing
 SUMS_HELD = 10  # sums of panels that wait for their fellows in the tree, and those being added
-SAMPLES_HELD, SAMPLES_MERGED = 3, 9  # what is kept of the panels in a first read, and merged, in samples
+SAMPLES_HELD = 6  # samples' worth of rows that a worker holds when it merges the candidates of all panels
 STRIP = 256  # rows of a panel whose residual is in memory
 USABLE = 0.7  # of a worker's memory limit: above, distributed spills and pauses
 
@@ -143,7 +143,10 @@ def _starts(rows: int, step: int) -> NDArray[np.int64]:
 
 
 def _worker_bytes(layout: Layout, rank: int, panel: int, threads: int, sample: int) -> int:
-    """Projected peak of a worker with ``threads`` panels of ``panel`` bytes in work, or merging samples."""
+    """Projected peak of a worker that has ``threads`` panels of ``panel`` bytes in work.
+
+    Memory that was used once may stay with the process, in pieces: what is not needed at one time adds up.
+    """
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
     factor = rank * layout.columns
     given = 3 * factor * layout.itemsize  # H: as it came, contiguous, and the one before
@@ -152,14 +155,13 @@ def _worker_bytes(layout: Layout, rank: int, panel: int, threads: int, sample: i
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
     product = factor * (layout.itemsize + 8)  # WᵀV, in float64
     task = panel * (1 + layout.copied) + max(reading, weights + residual + product)
-    passing = threads * task + SUMS_HELD * factor * 8
-    drawing = (threads - 1) * task + (SAMPLES_MERGED - SAMPLES_HELD) * sample * row
-    return int(PROGRAM + given + max(passing, drawing) + SAMPLES_HELD * sample * row)
+    sums = SUMS_HELD * factor * 8
+    return int(PROGRAM + given + threads * task + sums + SAMPLES_HELD * sample * row)
 
 
 def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:
-    """5 % of the rows, at least 1000 and 50 a component, at most `SAMPLE` bytes or 1/40 of a worker."""
-    most = SAMPLE if memory_limit is None else min(SAMPLE, memory_limit // 40)
+    """5 % of the rows, at least 1000 and 50 a component, at most `SAMPLE` bytes or 1/80 of a worker."""
+    most = SAMPLE if memory_limit is None else min(SAMPLE, memory_limit // 80)
     row = max(1, layout.panel_bytes(0, layout.rows) // layout.rows)
     wanted = max(1000, 50 * rank, layout.rows // 20)
     return min(layout.rows, max(rank, min(wanted, most // row)))

@@ -1,0 +1,128 @@
+"""A V larger than the memory of the workers that factorise it: peak memory, spilling, the cost of a pass."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import zarr
+from dask.delayed import delayed
+from distributed import Client, Worker
+
+from dask_nmf import nmf, plan
+from dask_nmf.cluster import local
+from dask_nmf.fit import Panels, Step
+from dask_nmf.kernels import Array
+from dask_nmf.matrix import open_matrix
+from dask_nmf.passes import one_blas_thread
+
+COLUMNS, RANK = 5000, 32
+CHUNK_ROWS = 400  # x 5000 float32: 8 MB
+LIMIT = 600_000_000  # bytes, of each worker
+REPEATS = 3
+
+
+def write_rows(path: str, first: int) -> None:
+    """One chunk of V: low rank + 10 % noise, float32."""
+    rng = np.random.default_rng([1, first])
+    h = np.random.default_rng(0).gamma(0.5, size=(RANK, COLUMNS)).astype(np.float32)
+    v = rng.gamma(0.5, size=(CHUNK_ROWS, RANK)).astype(np.float32) @ h
+    noise = rng.standard_normal(v.shape, dtype=np.float32)
+    zarr.open_array(path, mode="r+")[first : first + CHUNK_ROWS] = v + 0.1 * v.std() * np.abs(noise)
+
+
+def write(path: str, gigabytes: float) -> None:
+    """V as a Zarr v3 array with the default codec, by processes of their own."""
+    firsts = range(0, CHUNK_ROWS * max(1, round(gigabytes * 1e9 / (CHUNK_ROWS * COLUMNS * 4))), CHUNK_ROWS)
+    shape, chunks = (firsts[-1] + CHUNK_ROWS, COLUMNS), (CHUNK_ROWS, COLUMNS)
+    zarr.create_array(path, shape=shape, chunks=chunks, dtype="float32", overwrite=True)
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        list(pool.map(write_rows, [path] * len(firsts), firsts))
+
+
+def peak(pid: int) -> float:
+    """Peak resident memory of a process, MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def spills(dask_worker: Worker) -> int:
+    """How many values a worker has put on disk since it started."""
+    return int(dask_worker.data.cumulative_metrics["disk-write", "count"])
+
+
+def fit(client: Client, path: str, store: str) -> float:
+    """Factorise, print what that took, and give the seconds of a pass."""
+    steps: list[tuple[float, Step]] = []
+    before = client.run(os.getpid)
+    started = time.monotonic()
+    result = nmf(path, RANK, store=store, max_iter=5, callback=lambda s: steps.append((time.monotonic(), s)))
+    ended = time.monotonic()
+    for address, pid in client.run(os.getpid).items():
+        fate = "" if before.get(address) == pid else ", RESTARTED"
+        print(f"peak of worker {address}: {peak(pid):.0f} MB of {LIMIT / 1e6:.0f} MB{fate}")
+    print(f"peak of the client: {peak(os.getpid()):.0f} MB")
+    print(f"values spilled: {sum(client.run(spills).values())}")
+    seconds = median(step.seconds for _, step in steps)
+    first = steps[0][0] - steps[0][1].seconds - started
+    print(f"first read and start {first:.2f} s, a pass {seconds:.2f} s, W {ended - steps[-1][0]:.2f} s")
+    print(f"relative error {result.relative_error:.5f} after {result.n_iter} passes")
+    return seconds
+
+
+def bare_pass(panels: Panels, look: Callable[[Array, Array], Array]) -> float:
+    """Seconds of a pass that loads each panel and looks at it in one task; the median of some."""
+    h = np.random.default_rng(0).random((RANK, COLUMNS), dtype=np.float32)
+    ones = ((1,) * panels.blocks.numblocks[0], (1,))
+    seconds = []
+    for _ in range(REPEATS):
+        started = time.monotonic()
+        panels.blocks.map_blocks(look, delayed(h), chunks=ones, dtype=h.dtype, meta=h[:0, :0]).compute()
+        seconds.append(time.monotonic() - started)
+    return median(seconds)
+
+
+def read(v: Array, h: Array) -> Array:
+    return v[:1, :1].copy()
+
+
+def multiply(v: Array, h: Array) -> Array:
+    """The two products that no pass can do without."""
+    with one_blas_thread():
+        w = v @ h.T
+        return (w.T @ v)[:1, :1].copy()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=4.0, help="of V (default: 4)")
+    parser.add_argument("--folder", help="where V and the run are kept meanwhile (default: a temporary one)")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
+        path = f"{folder}/V.zarr"
+        write(path, asked.gigabytes)
+        with local(2, 1, LIMIT) as client:
+            matrix = open_matrix(path)
+            planned = plan.make(matrix.layout, RANK, LIMIT, 1)
+            panels = Panels(matrix, planned.edges)
+            print(
+                f"V {matrix.shape[0]} x {matrix.shape[1]} {matrix.dtype}, {planned.pass_bytes / 1e9:.1f} GB, "
+                f"in {len(planned.edges) - 1} panels of {planned.edges[1]} rows; "
+                f"planned peak of a worker: {planned.worker_bytes / 1e6:.0f} MB"
+            )
+            seconds = fit(client, path, f"{folder}/run.zarr")
+            reading, bare = bare_pass(panels, read), bare_pass(panels, multiply)
+    print(f"read only {reading:.2f} s, read and the bare products {bare:.2f} s")
+    print(f"a pass / (read and the bare products): {seconds / bare:.2f}")
+
+
+if __name__ == "__main__":
+    main()

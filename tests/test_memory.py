@@ -1,0 +1,81 @@
+"""The promise: a fit of a V several times the memory of its workers stays within that memory."""
+
+import os
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, Worker
+
+from dask_nmf import nmf, plan
+from dask_nmf.cluster import local
+from dask_nmf.matrix import open_matrix
+
+LIMIT = 600_000_000  # bytes of a worker: less than half of it is left beside the program
+RANK = 8
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Client]:
+    """Two processes of one thread."""
+    with local(2, 1, LIMIT) as client:
+        yield client
+
+
+def write(path: Path, shape: tuple[int, int], chunks: tuple[int, int], dtype: str) -> str:
+    """A V of rank 10 whose storage chunks are all the same file: gigabytes in no time."""
+    array = zarr.create_array(path, shape=shape, chunks=chunks, dtype=dtype)
+    rng = np.random.default_rng(0)
+    chunk = rng.integers(0, 4, (chunks[0], 10)) @ rng.integers(0, 4, (10, chunks[1]))
+    array[: chunks[0], : chunks[1]] = chunk.astype(dtype)
+    for i, j in product(*(range(size // cut) for size, cut in zip(shape, chunks, strict=True))):
+        (path / "c" / str(i)).mkdir(exist_ok=True)
+        if i or j:
+            os.link(path / "c/0/0", path / "c" / str(i) / str(j))
+    return str(path)
+
+
+def peaks(client: Client) -> dict[int, int]:
+    """Peak resident bytes of each worker, by process."""
+    statuses = {pid: Path(f"/proc/{pid}/status").read_text() for pid in client.run(os.getpid).values()}
+    return {pid: 1024 * int(text.partition("VmHWM:")[2].split()[0]) for pid, text in statuses.items()}
+
+
+def spills(dask_worker: Worker) -> float:
+    """Values put on disk since the worker started."""
+    return float(dask_worker.data.cumulative_metrics["disk-write", "count"])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+@pytest.mark.parametrize(
+    ("shape", "chunks", "dtype"),
+    [
+        pytest.param((120_000, 5000), (400, 5000), "float32", id="four-times-the-limit"),
+        pytest.param((2000, 150_000), (500, 2000), "int16", id="wide-and-cast"),
+        pytest.param((60_000, 2500), (500, 1250), "float64", id="float64"),
+    ],
+)
+def test_a_fit_stays_within_the_memory_of_its_workers(
+    workers: Client, tmp_path: Path, shape: tuple[int, int], chunks: tuple[int, int], dtype: str
+) -> None:
+    path = write(tmp_path / "V.zarr", shape, chunks, dtype)
+    before = peaks(workers)
+    result = nmf(path, RANK, store=tmp_path / "run.zarr", max_iter=1)
+    after = peaks(workers)
+    planned = plan.make(open_matrix(path).layout, RANK, LIMIT, 1)
+    assert planned.pass_bytes >= 2 * LIMIT
+    assert result.n_iter == 1
+    assert before.keys() == after.keys(), "a worker was restarted"
+    assert max(after.values()) < max(1.1 * planned.worker_bytes, max(before.values()) + 1)
+    assert max(after.values()) < LIMIT
+    assert sum(workers.run(spills).values()) == 0
+
+
+def test_a_panel_that_fits_no_worker_is_refused_with_numbers(workers: Client, tmp_path: Path) -> None:
+    path = tmp_path / "V.zarr"
+    zarr.create_array(path, shape=(40_000, 5000), chunks=(20_000, 5000), dtype="float32")
+    with pytest.raises(MemoryError, match=r"20000 rows x 5000 columns take 381 MiB.*its limit is 572 MiB"):
+        nmf(path, RANK)
