@@ -5,10 +5,13 @@ output is compared. Blocks of language `python` are run as a script, those of a 
 ones with a `__main__` of their own. `text` is only read.
 """
 
+import json
 import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -54,13 +57,21 @@ def commands(block: str) -> list[str]:
     return re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE)
 
 
-def shell(lines: list[str], folder: Path) -> str:
-    """What some commands print; what they leave in the background is ended."""
-    script = "\n".join(["set -eo pipefail", f"trap '{CLEAN_UP}' EXIT", *lines])
+def bash(lines: list[str]) -> list[str]:
+    """The command that runs lines up to the first that fails, and ends what is left in the background."""
+    return [
+        "bash",
+        "-c",
+        "\n".join(["set -eo pipefail", f"trap '{CLEAN_UP}' EXIT", "trap exit TERM", *lines]),
+    ]
+
+
+def shell(lines: list[str], folder: Path, **environment: str) -> str:
+    """What some commands print."""
     done = subprocess.run(
-        ["bash", "-c", script],
+        bash(lines),
         cwd=folder,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -68,6 +79,23 @@ def shell(lines: list[str], folder: Path) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+@pytest.fixture(scope="module")
+def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The file of a scheduler that was started, with its workers, as the page says."""
+    folder = tmp_path_factory.mktemp("by-hand")
+    (folder / "cluster_configs").symlink_to(ROOT / "cluster_configs")
+    start = commands(blocks(BY_HAND, "console")[0])[:-1]
+    file = folder / "scheduler.json"
+    with subprocess.Popen(bash([*start, "wait"]), cwd=folder, env=ENVIRONMENT) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not file.exists() and time.monotonic() < deadline:
+                time.sleep(0.1)
+            yield file
+        finally:
+            process.terminate()
 
 
 @pytest.fixture
@@ -82,8 +110,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def having(language: str) -> list[Path]:
-    return [page for page in PAGES if blocks(page, language)]
+def having(language: str, inside: Path = ROOT) -> list[Path]:
+    return [page for page in PAGES if blocks(page, language) and page.is_relative_to(inside)]
 
 
 def name_of(page: Path) -> str:
@@ -97,10 +125,19 @@ def test_blocks_are_of_known_languages() -> None:
         assert set(fences[1::2]) <= {""}, page
 
 
-@pytest.mark.parametrize("page", [page for page in having("console") if page != BY_HAND], ids=name_of)
-def test_commands_run(page: Path, folder: Path) -> None:
+def runnable(page: Path) -> list[str]:
     lines = [command for block in blocks(page, "console") for command in commands(block)]
-    shell([line for line in lines if not line.endswith("--help")], folder)
+    return [line for line in lines if not line.endswith("--help")]
+
+
+def test_commands_of_the_readme_run(folder: Path) -> None:
+    shell(runnable(ROOT / "README.md"), folder)
+
+
+@pytest.mark.parametrize("page", having("console", ROOT / "docs"), ids=name_of)
+def test_commands_run(page: Path, folder: Path, by_hand: Path) -> None:
+    address = json.loads(by_hand.read_text())["address"]  # a cluster of its own for each would take long
+    shell(runnable(page), folder, DASK_SCHEDULER_ADDRESS=address)
 
 
 @pytest.mark.parametrize("page", having("python"), ids=name_of)
@@ -161,9 +198,9 @@ def test_links_lead_somewhere() -> None:
             assert "://" in target or (page.parent / target).exists(), f"{page}: {target}"
 
 
-def test_a_fit_on_workers_that_were_started_by_hand(folder: Path) -> None:
-    lines = [command for block in blocks(BY_HAND, "console") for command in commands(block)]
-    seen = shell([*lines, ASK_WORKERS], folder)
+def test_a_fit_on_workers_that_were_started_by_hand(folder: Path, by_hand: Path) -> None:
+    (folder / "scheduler.json").symlink_to(by_hand)
+    seen = shell([commands(blocks(BY_HAND, "console")[0])[-1], ASK_WORKERS], folder)
     assert "run.zarr: relative error" in seen
     for name, value in cluster.MALLOC.items():
         assert seen.count(f"{name}={value}") == 2, seen
