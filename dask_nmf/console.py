@@ -51,7 +51,7 @@ class LiveLine(logging.Handler):
                 f"relative error {numbers['relative_error']:.6f}, {numbers['mb_per_s']:.0f} MB/s, "
                 f"at most {tqdm.format_interval(left)} left"
             )
-            self._begin(f"pass {numbers['pass'] + 1}")
+            self._begin("last read" if numbers["outcome"] else f"pass {numbers['pass'] + 1}")
         else:
             tqdm.write(self.format(record), file=sys.stderr)
 

@@ -196,6 +196,7 @@ def _report(step: Step, job: Job) -> None:
         "relative_error": step.loss,
         "seconds": round(step.seconds, 3),
         "mb_per_s": round(speed, 1),
+        "outcome": step.outcome,
         "seconds_left_at_most": round((job.settings.max_iter - step.number) * step.seconds),
     }
     logger.info(
