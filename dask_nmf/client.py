@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dask
+import dask.local
+import dask.threaded
 from distributed import Client, get_worker
 
 PANELS_DONE = "dask-nmf-panels-done"  # topic of the events that `announce_panel` sends
@@ -13,10 +15,19 @@ class NoWorkers(TimeoutError):
     """The cluster has no worker, and none came in time."""
 
 
+class WorkersLost(RuntimeError):
+    """A worker died while it was sent something."""
+
+
 def active_client() -> Client | None:
     """The client that `dask.compute` would use now."""
     owner = getattr(dask.base.get_scheduler(), "__self__", None)
     return owner if isinstance(owner, Client) else None
+
+
+def shares_memory() -> bool:
+    """Whether tasks run in this process, and see what it holds."""
+    return dask.base.get_scheduler() in (None, dask.threaded.get, dask.local.get_sync)
 
 
 def wait_for_workers() -> None:

@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import dask
@@ -79,17 +78,17 @@ def local(workers: int | None, threads: int | None, memory_limit: int | str | No
     workers, threads : processes, and threads of each; by default as `LocalCluster` divides the cores.
     memory_limit : of each process, in bytes or as text (``"2GiB"``); by default its share of the machine.
     """
+    settings = {f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in MALLOC.items()}
+    settings["distributed.deploy.lost-worker-timeout"] = "1h"  # or a worker that dies twice is given up
     with (
-        dask.config.set(
-            {f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in MALLOC.items()}
-        ),
+        dask.config.set(settings),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=threads,
             memory_limit="auto" if memory_limit is None else memory_limit,
             host="127.0.0.1",
             silence_logs=logging.CRITICAL,  # what fails is raised here
-            dashboard_address="127.0.0.1:0" if find_spec("bokeh") else None,
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
         Client(cluster) as client,
     ):

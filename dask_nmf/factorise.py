@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dask_nmf import cluster, kernels
-from dask_nmf.client import active_client
+from dask_nmf.client import shares_memory
 from dask_nmf.fit import Step
 from dask_nmf.job import Job, Result, fit_and_answer, result_of
 from dask_nmf.kernels import Array
@@ -98,7 +98,7 @@ def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:
         with locked(path):
             return _fit_in_store(matrix, job, path, connect)
     with connect():
-        if not job.carries or active_client() is None:
+        if not job.carries or shares_memory():
             return fit_and_answer(matrix, job, None)
         return _fit_in_scratch(matrix, job)
 
@@ -115,7 +115,7 @@ def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Resu
 
 
 def _fit_in_scratch(matrix: Matrix, job: Job) -> Result:
-    """A fit that carries W, on a cluster: it goes through the disk, so that no graph grows."""
+    """A fit that carries W, in other processes: it goes through the disk, so that no graph grows."""
     if not cluster.shares_this_disk():
         raise ValueError(
             f"solver {job.settings.solver!r} with init {job.settings.start!r} keeps a factor on disk between "

@@ -18,7 +18,7 @@ from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from dask_nmf import passes
-from dask_nmf.client import wait_for_workers
+from dask_nmf.client import WorkersLost, wait_for_workers
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.passes import Given, Weighing
@@ -179,11 +179,12 @@ def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed]) -> An
         wait_for_workers()
         given = delayed(Given(h, panels.edges), traverse=False)
         try:
+            if attempt > 1:
+                panels.renew()
             with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
                 return dask.compute(build(given), traverse=False)[0]
-        except (FutureCancelledError, KilledWorker) as error:
+        except (FutureCancelledError, KilledWorker, WorkersLost) as error:
             if attempt == ATTEMPTS:
                 raise
             logger.warning("workers were lost (%s); the pass starts again", type(error).__name__)
-            panels.renew()
     raise AssertionError("unreachable")

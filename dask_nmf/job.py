@@ -117,8 +117,7 @@ def _start(
     """The first read, and pass 0. A run is laid out only when V is known to be good."""
     matrix, settings = panels.matrix, job.settings
     measures, sampled = start.first_read(panels, settings, sample_rows)
-    mine = identity(matrix, settings, job.W, job.H)
-    run = Run.create(where, *mine) if isinstance(where, str) else where
+    run = Run.create(where, *identity(matrix, settings, job.W, job.H)) if isinstance(where, str) else where
     if run is not None:
         run.begin(panels.edges, settings.rank, matrix.dtype, job.carries)
     slots = _slots(panels, job, run)

@@ -17,7 +17,7 @@ import zarr
 from dask.sizeof import sizeof
 from distributed import Client
 
-from dask_nmf.client import active_client
+from dask_nmf.client import WorkersLost, active_client
 from dask_nmf.kernels import Block, DataError
 from dask_nmf.plan import Layout
 from dask_nmf.readers import DenseRows, NpyRows, Reader, SparseRows, StoredSparseRows
@@ -299,7 +299,10 @@ def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array
     """An array in this process's memory, sent to the workers once."""
     width = slice(0, reader.shape[1])
     blocks = [reader[slice(a, b), width] for a, b in pairwise(edges)]
-    futures = client.scatter(blocks, hash=False)
+    try:
+        futures = client.scatter(blocks, hash=False)
+    except (OSError, KeyError) as error:  # how `distributed` fails when a worker dies under it
+        raise WorkersLost(str(error)) from error
     return da.concatenate(
         [
             da.from_delayed(future, block.shape, dtype=reader.dtype, meta=_meta(reader))

@@ -20,7 +20,7 @@ from dask_nmf.kernels import Array, BadEntry
 from dask_nmf.matrix import absolute, open_matrix
 from dask_nmf.passes import Weighing, Weights
 from dask_nmf.solvers import HALS, solve_rows
-from dask_nmf.store import Run, StoredWeights, consolidate
+from dask_nmf.store import Run, StoredWeights, consolidate, replacing
 
 MARK = "dask_nmf_transform"
 
@@ -101,9 +101,8 @@ def transform_to(
     try:
         with connect():
             transform(matrix, H, into=lambda *layout: _new_weights(str(partial), mark, *layout))
-        if place.exists():
-            shutil.rmtree(place)
-        partial.rename(place)
+        with replacing(place):
+            partial.rename(place)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return shape

@@ -55,7 +55,8 @@ def existing(path: str, mine: Identity, overwrite: bool) -> Run | None:
     NotARun
         If there is something else: that is never overwritten.
     """
-    if not Path(path).exists():
+    place = Path(path)
+    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
         return None
     run = Run.load(path)
     if overwrite:

@@ -17,12 +17,15 @@ lists the answer only when all of it is there.
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -35,6 +38,7 @@ from dask_nmf.solvers import State
 
 FORMAT = 1
 KEY = "dask_nmf"
+ANSWER = ("H", "W", "history_loss", "history_seconds")
 
 
 class NotARun(ValueError):
@@ -82,7 +86,8 @@ class Run:
             "answered": False,  # H and W are there
             "finished": False,  # nothing is left to do
         }
-        group = zarr.create_group(path, overwrite=True, zarr_format=3, attributes={KEY: record})
+        with replacing(Path(path)):
+            group = zarr.create_group(path, zarr_format=3, attributes={KEY: record})
         return cls(path, group)
 
     @classmethod
@@ -100,7 +105,7 @@ class Run:
             raise FileNotFoundError(f"there is no run at {path}")
         try:
             group = zarr.open_group(path, mode="r+" if os.access(path, os.W_OK) else "r")
-        except (FileNotFoundError, zarr.errors.BaseZarrError, NotADirectoryError) as error:
+        except (FileNotFoundError, FileExistsError, zarr.errors.BaseZarrError, NotADirectoryError) as error:
             raise NotARun(f"{path} is not a run of dask-nmf; give another path or remove it") from error
         record = group.attrs.get(KEY)
         if not isinstance(record, dict):
@@ -204,14 +209,11 @@ class Run:
 
     def reopen(self) -> None:
         """Take back an answer that more passes will replace."""
-        self._update(outcome=None, answered=False)
-        for name in ("H", "W", "history_loss", "history_seconds"):
-            if name in self.group:
-                del self.group[name]
-        self._list()
+        self._unlist(outcome=None, answered=False)
 
     def answer(self) -> StoredWeights:
         """Lay out W and H, and return the one that the panels write."""
+        self._unlist()
         m, n = self.record["matrix"]["shape"]
         rank = self.record["settings"]["rank"]
         rows = plan.unit(self.edges)
@@ -252,6 +254,14 @@ class Run:
     def _list(self) -> None:
         self.group = consolidate(self.group)
 
+    def _unlist(self, **fields: Any) -> None:
+        """Stop listing the answer and change the record, in one write."""
+        listed = self.group.metadata.consolidated_metadata
+        if listed is not None:
+            for name in ANSWER:
+                listed.metadata.pop(name, None)
+        self._update(**fields)
+
     def array(self, name: str) -> zarr.Array[Any]:
         """An array of the group, listed or not."""
         mode = "r" if self.group.read_only else "r+"
@@ -268,6 +278,16 @@ class Run:
         return self.group.create_array(
             name, shape=shape, chunks=chunks, dtype=dtype, dimension_names=names, overwrite=True
         )
+
+
+@contextmanager
+def replacing(place: Path) -> Iterator[None]:
+    """Move what is at a path out of the way, and delete it when the new one is there."""
+    old = place.with_name(f".{place.name}.{uuid4().hex}.old")
+    if place.exists():
+        place.rename(old)
+    yield
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def consolidate(group: zarr.Group) -> zarr.Group:

@@ -105,7 +105,6 @@ def test_resumed_run_gives_the_same_bits(
     assert_same_bits(again, whole)
 
 
-@pytest.mark.xfail(reason="an answer taken back is still listed while it is deleted", strict=False)
 @pytest.mark.parametrize(("solver", "shape"), [("hals", (40, 15)), ("mu", (15, 40))])
 def test_every_moment_of_a_run_can_be_read_and_resumed(
     solver: str, shape: tuple[int, int], tmp_path: Path
@@ -210,7 +209,7 @@ def a_newer_run(path: Path) -> None:
     "make",
     [
         a_folder,
-        pytest.param(a_file, marks=pytest.mark.xfail(reason="zarr makes a folder", strict=False)),
+        a_file,
         an_array,
         a_group,
         a_newer_run,
@@ -310,3 +309,19 @@ def test_w_has_the_chunks_of_the_panels(tmp_path: Path) -> None:
     result = fit((40, 15), tmp_path / "run.zarr")
     assert result.W.numblocks[0] > 1
     assert result.W.numblocks[1] == 1
+
+
+def test_an_empty_folder_is_a_place_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run.zarr").mkdir()
+    v = np.random.default_rng(0).random((20, 6))
+    assert nmf(v, 2, max_iter=2, store=tmp_path / "run.zarr").W.shape == (20, 2)
+    nmf(v, 3, max_iter=2, store=tmp_path / "run.zarr", overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"run.zarr"}
+
+
+def test_a_carried_w_survives_a_scheduler_of_processes() -> None:
+    v = np.random.default_rng(0).random((20, 6))
+    here = nmf(v, 2, solver="mu", max_iter=3)
+    with dask.config.set(scheduler="processes", num_workers=1):
+        there = nmf(v, 2, solver="mu", max_iter=3)
+        assert there.relative_error == pytest.approx(here.relative_error, rel=1e-9)
