@@ -15,6 +15,7 @@ import click
 
 USAGE, BAD_DATA, NOT_CONVERGED, IO_ERROR, TRY_AGAIN = 2, 3, 4, 74, 75
 INTERRUPTED, TERMINATED = 130, 143
+SHOWN = 5  # losses that info lists, of the last passes
 
 EXIT_CODES = """
 \b
@@ -72,7 +73,7 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@app.command(epilog=EXIT_CODES)
+@app.command(epilog=EXIT_CODES, short_help="Factorise V into W and H, pass by pass into a run.")
 @click.argument("matrix", metavar="V")
 @click.option("--rank", "-k", type=int, required=True, help="Number of components.")
 @click.option("--output", "-o", required=True, type=click.Path(), help="The run: a Zarr group.")
@@ -158,6 +159,8 @@ def info(run: str, as_json: bool) -> int:
         click.echo(json.dumps(found))
     else:
         for name, value in found.items():
+            if name == "loss_history" and len(value) > SHOWN:
+                value = ["...", *value[-SHOWN:]]
             click.echo(f"{name + ':':16} {value}")
     return 0
 

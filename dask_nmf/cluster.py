@@ -19,6 +19,8 @@ GIB = str(2**30)
 # Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of
 # Zarr take twice as long. These take effect before a worker starts, so only in clusters that we start.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": GIB, "MALLOC_TRIM_THRESHOLD_": GIB}
+# A terminal sends Ctrl-C to the workers too; it is this process that ends them.
+DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 class Resources(NamedTuple):
@@ -78,8 +80,11 @@ def local(workers: int | None, threads: int | None, memory_limit: int | str | No
     workers, threads : processes, and threads of each; by default as `LocalCluster` divides the cores.
     memory_limit : of each process, in bytes or as text (``"2GiB"``); by default its share of the machine.
     """
-    settings = {f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in MALLOC.items()}
-    settings["distributed.deploy.lost-worker-timeout"] = "1h"  # or a worker that dies twice is given up
+    settings: dict[str, object] = {
+        "distributed.deploy.lost-worker-timeout": "1h",  # or a worker that dies twice is given up
+        "distributed.worker.preload": [DEAF_TO_CTRL_C],
+        **{f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in MALLOC.items()},
+    }
     with (
         dask.config.set(settings),
         LocalCluster(

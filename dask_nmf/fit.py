@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import dask
@@ -28,8 +28,8 @@ from dask_nmf.solvers import Solver, State
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 4  # at a pass whose data was lost with its workers
-# ‖V − W H‖² below this share of ‖V‖² is rounding if it comes from the expanded form.
-CANCELS = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
+# Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.
+CANCELS = {np.dtype(np.float32): 1e-3, np.dtype(np.float64): 1e-11}
 # Below this share nothing is left to explain: a relative error of 3e-6 and of 3e-8.
 EXPLAINED = {np.dtype(np.float32): 1e-11, np.dtype(np.float64): 1e-15}
 
@@ -95,29 +95,31 @@ def iterate(
         started = time.monotonic()
         entering = state.entering
         exact = state.loss < CANCELS[entering.dtype] * sumsq
+        if exact and not state.exact:
+            state = replace(state, loss=float("inf"))  # the two ways to take it do not compare
         totals = sweep(number, entering, exact)
         previous, state = state, solver.update(state, totals, sumsq)
-        nothing_left = exact and state.loss <= EXPLAINED[entering.dtype] * sumsq
-        outcome, final = _outcome(number, previous, state, sumsq, stop, nothing_left)
+        outcome, final = _outcome(number, previous, state, sumsq, stop)
         seconds = time.monotonic() - started
         yield Step(number, state, relative_error(state.loss, sumsq), seconds, outcome, final)
         if outcome is not None:
             return
 
 
-def _outcome(
-    number: int, previous: State, state: State, sumsq: float, stop: Stop, nothing_left: bool
-) -> tuple[str | None, bool]:
+def _outcome(number: int, previous: State, state: State, sumsq: float, stop: Stop) -> tuple[str | None, bool]:
     fell = previous.loss - state.loss
     small = stop.tol * min(max(state.loss, 0.0), max(sumsq - state.loss, 0.0))
     if sumsq == 0:
         return "V is zero everywhere: so are W and H", True
-    if stop.tol > 0 and nothing_left:
+    if stop.tol > 0 and state.exact and state.loss <= EXPLAINED[state.h.dtype] * sumsq:
         return "converged: V is explained to rounding", True
+    if stop.tol > 0 and not state.accepted and np.array_equal(previous.entering, previous.h):
+        return f"converged: pass {number} and none after it would lower the loss", True
     if state.accepted and np.isfinite(previous.loss) and 0 <= fell < small:
         return f"converged: pass {number} changed the loss by less than tol = {stop.tol:g}", True
     if number >= stop.max_iter:
-        return f"stopped after max_iter = {stop.max_iter} passes, not converged to tol = {stop.tol:g}", True
+        short = f", not converged to tol = {stop.tol:g}" if stop.tol > 0 else ""
+        return f"stopped after max_iter = {stop.max_iter} passes{short}", True
     if time.monotonic() >= stop.deadline:
         return f"stopped by the time limit after {number} passes; run it again to go on", False
     return None, False

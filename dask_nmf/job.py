@@ -86,7 +86,7 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, int]:
     edges = None if run is None else run.edges
     planned = plan.make(matrix.layout, job.settings.rank, offer.memory_limit, offer.threads, edges)
     logger.info(
-        "V is %d x %d %s, cut into %d panels; a worker takes at most %d MiB",
+        "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,
         matrix.dtype,
         len(planned.edges) - 1,
@@ -222,6 +222,13 @@ def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> 
         totals = fit.sweep(panels, h, weighing._replace(after=run.answer()))
     right = solver.settle(h, totals) if matrix.transposed else h
     reached = max(loss(progress.measures.sumsq, totals, h, right), 0.0)
+    error = fit.relative_error(reached, progress.measures.sumsq)
+    logger.info(
+        "relative error %.6f; %s",
+        error,
+        progress.outcome,
+        extra={"nmf": {"event": "done", "relative_error": error, "outcome": progress.outcome}},
+    )
     if left is None:
         assert run is not None
         run.finish(right, reached, progress.final)

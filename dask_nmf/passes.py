@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import dask.array as da
 import numpy as np
+import scipy.linalg  # noqa: F401  SciPy brings a BLAS of its own: it must be there to be pinned
 from dask import delayed
 from dask.delayed import Delayed
 from threadpoolctl import ThreadpoolController

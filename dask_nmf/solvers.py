@@ -31,8 +31,9 @@ class State:
     ceiling: float = 1.0
     last_beta: float = 0.5
     accepted: bool = True  # False: the pass raised the loss, h is the one before
+    exact: bool = True  # the loss is from the residual, not from the form that cancels
 
-    SCALARS: ClassVar[tuple[str, ...]] = ("loss", "beta", "ceiling", "last_beta", "accepted")
+    SCALARS: ClassVar[tuple[str, ...]] = ("loss", "beta", "ceiling", "last_beta", "accepted", "exact")
 
 
 class Solver(Protocol):
@@ -127,6 +128,7 @@ class HALS:
             beta=min(state.ceiling, GROW * state.beta),
             ceiling=min(1.0, GROW_CEILING * state.ceiling),
             last_beta=state.beta,
+            exact=not np.isnan(totals.residual),
         )
 
 
@@ -160,7 +162,8 @@ class MU:
         given = state.entering
         updated = self.follow(given, totals)
         h = updated if self.weights_first else given
-        return State(h=h, entering=updated, loss=loss(sumsq, totals, given, h))
+        exact = not np.isnan(totals.residual)
+        return State(h=h, entering=updated, loss=loss(sumsq, totals, given, h), exact=exact)
 
     def follow(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from dask_nmf.passes import Weighing, Weights
 from dask_nmf.sampling import Draw
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import HALS, MU, Solver, State, lift, solve_rows
+
+logger = logging.getLogger(__name__)
 
 SAMPLE_STOP = Stop(max_iter=60, tol=3e-5)
 MOST_PIECES = 16
@@ -62,9 +65,17 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
         raise summary.bad.at(0, matrix.transposed)
     m, n = matrix.shape
     measures = Measures(summary.total / m / n, summary.sumsq, summary.stored, summary.empty_rows)
+    logger.info(
+        "first read: %d stored entries, mean %.4g, %d empty panel rows",
+        measures.stored,
+        measures.mean,
+        measures.empty,
+        extra={"nmf": {"event": "first read", **measures._asdict()}},
+    )
     if not sampled:
         return measures, None
     sample = sampling.draw_sample(summary.candidates, draw)
+    logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
     return measures, sampled_h(sample, settings, _streams(matrix)[1])
 
 

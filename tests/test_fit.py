@@ -27,7 +27,8 @@ class Scripted(HALS):
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
         loss = next(self.script)  # type: ignore[attr-defined]
-        return State(state.h, state.h, min(loss, state.loss), accepted=loss <= state.loss)
+        accepted = loss <= state.loss
+        return State(state.h, state.h + accepted, min(loss, state.loss), accepted=accepted)
 
 
 def steps(losses: list[float], sumsq: float = 100, done: int = 0, **stop: Any) -> list[Step]:
@@ -52,6 +53,7 @@ def test_losses_are_relative_errors_of_the_best_state() -> None:
         ([99.9, 99.85, 99.84], False),
         ([50, 60], False),  # a step undone is no convergence
         ([50, 60, 49.9], True),
+        ([50, 60, 60], True),  # undone without a step: there is none that helps
     ],
 )
 def test_converged_is_a_small_fall_of_the_loss(losses: list[float], converged: bool) -> None:
@@ -121,3 +123,12 @@ def test_a_fit_outlives_a_worker_that_held_v(several_panels: None) -> None:
         disturbed = nmf(v, 3, callback=kill, **asked)
         np.testing.assert_allclose(disturbed.W, undisturbed.W, rtol=1e-7, atol=1e-12)
     np.testing.assert_allclose(disturbed.loss_history, undisturbed.loss_history, rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("noise", [0.01, 0.03, 0.1, 0.3])
+def test_a_fit_that_no_pass_betters_stops(noise: float, dtype: str) -> None:
+    random = np.random.default_rng(0)
+    v = random.exponential(size=(300, 5)) @ random.exponential(size=(5, 40))
+    v += noise * random.random(v.shape)
+    assert nmf(v.astype(dtype), 5).n_iter < 20
