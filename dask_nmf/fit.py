@@ -27,6 +27,7 @@ from dask_nmf.solvers import Solver, State
 
 logger = logging.getLogger(__name__)
 
+QUIET = {"distributed.admin.large-graph-warning-threshold": "1 GiB"}  # H is part of the graph
 ATTEMPTS = 4  # at a pass whose data was lost with its workers
 # Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.
 CANCELS = {np.dtype(np.float32): 1e-3, np.dtype(np.float64): 1e-11}
@@ -183,7 +184,7 @@ def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed]) -> An
         try:
             if attempt > 1:
                 panels.renew()
-            with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 GiB"}):
+            with passes.one_blas_thread(), dask.config.set(QUIET):
                 return dask.compute(build(given), traverse=False)[0]
         except (FutureCancelledError, KilledWorker, WorkersLost) as error:
             if attempt == ATTEMPTS:

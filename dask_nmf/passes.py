@@ -5,9 +5,8 @@ A pass is one task a panel (load, look, return what H needs) and a tree that add
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import cache, partial, reduce
 from itertools import pairwise
 from operator import add
@@ -137,8 +136,8 @@ def _boxed(
     if isinstance(v, np.ndarray):
         v = np.require(v, requirements="A")
     box = np.empty((1, 1), object)
-    with one_blas_thread():
-        box[0, 0] = function(v, panel=block_id[0], given=given, **kwargs)
+    _pin_blas()
+    box[0, 0] = function(v, panel=block_id[0], given=given, **kwargs)
     client.announce_panel()
     return box
 
@@ -206,28 +205,19 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-class _Pin:
-    """BLAS held at one thread while any task of this process is in work."""
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """BLAS held at one thread in this process; to be entered where no task of it is in work.
 
-    lock = threading.Lock()
-    inside = 0
-    limiter: Any = None
+    Set and restored by tasks that overlap, it would not hold: OpenBLAS may ignore a thread that sets it.
+    """
+    limiter: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
+    return limiter
 
 
-@contextmanager
-def one_blas_thread() -> Iterator[None]:
-    """Pin BLAS: the setting is the process's, so the first task in sets it and the last out restores it."""
-    with _Pin.lock:
-        if _Pin.inside == 0:
-            _Pin.limiter = _controller().limit(limits=1, user_api="blas")
-        _Pin.inside += 1
-    try:
-        yield
-    finally:
-        with _Pin.lock:
-            _Pin.inside -= 1
-            if _Pin.inside == 0:
-                _Pin.limiter.restore_original_limits()
+def _pin_blas() -> None:
+    """Hold BLAS at one thread for as long as this process lives, unless it is held already."""
+    if any(pool["num_threads"] > 1 for pool in _controller().info() if pool["user_api"] == "blas"):
+        _controller().limit(limits=1, user_api="blas")
 
 
 def heights(edges: Sequence[int]) -> tuple[int, ...]:
