@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 QUIET = {"distributed.admin.large-graph-warning-threshold": "1 GiB"}  # H is part of the graph
 ATTEMPTS = 4  # at a pass whose data was lost with its workers
 # Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.
-CANCELS = {np.dtype(np.float32): 1e-3, np.dtype(np.float64): 1e-11}
+CANCELS = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
 # Below this share nothing is left to explain: a relative error of 3e-6 and of 3e-8.
 EXPLAINED = {np.dtype(np.float32): 1e-11, np.dtype(np.float64): 1e-15}
 

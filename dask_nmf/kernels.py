@@ -210,7 +210,7 @@ def residual(v: Block, w: Array, h: Array) -> float:
 def expanded_loss(sumsq: float, totals: Sums, h: Array) -> float:
     """‖V − W H‖² from sums alone: ``‖V‖² − 2⟨WᵀV, H⟩ + ⟨WᵀW, HHᵀ⟩``, in float64.
 
-    It cancels: below a relative error of about 0.03 (float32 blocks) trust `residual` instead.
+    It cancels: below a relative error of about 0.01 (float32 blocks) trust `residual` instead.
     """
     wide = h.astype(np.float64, copy=False)
     return float(sumsq - 2 * np.vdot(totals.num, wide) + np.vdot(totals.gram, wide @ wide.T))
