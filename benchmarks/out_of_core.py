@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 import zarr
@@ -19,10 +20,11 @@ from distributed import Client, Worker
 
 from dask_nmf import nmf, plan
 from dask_nmf.cluster import local
-from dask_nmf.fit import Panels, Step
+from dask_nmf.fit import Panels, Step, sweep
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import open_matrix
-from dask_nmf.passes import one_blas_thread
+from dask_nmf.passes import Weighing, one_blas_thread
+from dask_nmf.solvers import HALS
 
 COLUMNS, RANK = 5000, 32
 CHUNK_ROWS = 400  # x 5000 float32: 8 MB
@@ -59,8 +61,8 @@ def spills(dask_worker: Worker) -> int:
     return int(dask_worker.data.cumulative_metrics["disk-write", "count"])
 
 
-def fit(client: Client, path: str, store: str) -> float:
-    """Factorise, print what that took, and give the seconds of a pass."""
+def fit(client: Client, path: str, store: str) -> Array:
+    """Factorise, print what that took, and give H."""
     steps: list[tuple[float, Step]] = []
     before = client.run(os.getpid)
     started = time.monotonic()
@@ -75,19 +77,27 @@ def fit(client: Client, path: str, store: str) -> float:
     first = steps[0][0] - steps[0][1].seconds - started
     print(f"first read and start {first:.2f} s, a pass {seconds:.2f} s, W {ended - steps[-1][0]:.2f} s")
     print(f"relative error {result.relative_error:.5f} after {result.n_iter} passes")
-    return seconds
+    return np.asarray(result.H)
 
 
-def bare_pass(panels: Panels, look: Callable[[Array, Array], Array]) -> float:
-    """Seconds of a pass that loads each panel and looks at it in one task; the median of some."""
-    h = np.random.default_rng(0).random((RANK, COLUMNS), dtype=np.float32)
+class Cost(NamedTuple):
+    """Of one read of all panels."""
+
+    wall: float  # seconds
+    cpu: float  # seconds of all workers
+
+
+def cost(client: Client, go_through: Callable[[], object]) -> Cost:
+    """What a pass costs."""
+    started, before = time.monotonic(), sum(client.run(time.process_time).values())
+    go_through()
+    return Cost(time.monotonic() - started, sum(client.run(time.process_time).values()) - before)
+
+
+def bare_pass(panels: Panels, look: Callable[[Array, Array], Array], h: Array) -> None:
+    """Load each panel and look at it, in one task."""
     ones = ((1,) * panels.blocks.numblocks[0], (1,))
-    seconds = []
-    for _ in range(REPEATS):
-        started = time.monotonic()
-        panels.blocks.map_blocks(look, delayed(h), chunks=ones, dtype=h.dtype, meta=h[:0, :0]).compute()
-        seconds.append(time.monotonic() - started)
-    return median(seconds)
+    panels.blocks.map_blocks(look, delayed(h), chunks=ones, dtype=h.dtype, meta=h[:0, :0]).compute()
 
 
 def read(v: Array, h: Array) -> Array:
@@ -101,6 +111,23 @@ def multiply(v: Array, h: Array) -> Array:
         return (w.T @ v)[:1, :1].copy()
 
 
+def compare(client: Client, panels: Panels, h: Array) -> None:
+    """A pass beside the bare ones, in turn, so that what else the machine does meets all of them."""
+    kinds: dict[str, Callable[[], object]] = {
+        "read only": lambda: bare_pass(panels, read, h),
+        "read and the bare products": lambda: bare_pass(panels, multiply, h),
+        "a pass": lambda: sweep(panels, h, Weighing(HALS().weigh)),
+    }
+    costs = [{name: cost(client, run) for name, run in kinds.items()} for _ in range(REPEATS)]
+    for name in kinds:
+        wall, cpu = (median(values) for values in zip(*(turn[name] for turn in costs), strict=True))
+        print(f"{name}: {wall:.2f} s, {cpu:.2f} s of the processors")
+    wall, cpu = (
+        median(turn["a pass"][i] / turn["read and the bare products"][i] for turn in costs) for i in range(2)
+    )
+    print(f"a pass / (read and the bare products): {wall:.2f}, by the processors' time {cpu:.2f}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=4.0, help="of V (default: 4)")
@@ -112,16 +139,14 @@ def main() -> None:
         with local(2, 1, LIMIT) as client:
             matrix = open_matrix(path)
             planned = plan.make(matrix.layout, RANK, LIMIT, 1)
-            panels = Panels(matrix, planned.edges)
             print(
                 f"V {matrix.shape[0]} x {matrix.shape[1]} {matrix.dtype}, {planned.pass_bytes / 1e9:.1f} GB, "
                 f"in {len(planned.edges) - 1} panels of {planned.edges[1]} rows; "
-                f"planned peak of a worker: {planned.worker_bytes / 1e6:.0f} MB"
+                f"planned peak of a worker: {planned.worker_bytes / 1e6:.0f} MB",
+                flush=True,
             )
-            seconds = fit(client, path, f"{folder}/run.zarr")
-            reading, bare = bare_pass(panels, read), bare_pass(panels, multiply)
-    print(f"read only {reading:.2f} s, read and the bare products {bare:.2f} s")
-    print(f"a pass / (read and the bare products): {seconds / bare:.2f}")
+            h = fit(client, path, f"{folder}/run.zarr")
+            compare(client, Panels(matrix, planned.edges), h)
 
 
 if __name__ == "__main__":

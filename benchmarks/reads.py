@@ -1,0 +1,127 @@
+"""Reads of V to a given error, on real data, beside scikit-learn's best answer. Reads are counted."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+from sklearn.feature_extraction.text import TfidfTransformer
+
+from dask_nmf import nmf
+from dask_nmf.matrix import open_matrix
+from dask_nmf.readers import DenseRows, SparseRows
+
+DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+SEEDS = range(3)
+
+
+class Case(NamedTuple):
+    """A data set with a reference objective."""
+
+    reference: str  # its name in the table of references
+    file: str
+    prepare: Callable[[Any], Any]
+
+
+CASES = (
+    Case("digits_fro_k16", "digits", lambda V: V),
+    Case("orl_fro_k25", "orl_faces", lambda V: V / 255),
+    Case("reuters_fro_k20", "reuters_lda", lambda V: V),
+    Case("reuters_tfidf_fro_k20", "reuters_lda", TfidfTransformer().fit_transform),
+    Case("pbmc_fro_k10", "pbmc68k_reduced_lognorm", lambda V: V),
+    Case("wordnet_tfidf_fro_k20", "wordnet_gloss", TfidfTransformer(sublinear_tf=True).fit_transform),
+)
+
+
+class Fit(NamedTuple):
+    """What a fit reached, and what it read."""
+
+    error: float  # ‖V − W H‖ / ‖V‖
+    passes: float
+    reads: float  # of V: rows of panels loaded / rows
+    single: float  # rows loaded one by one, to know V again
+
+
+def load(name: str) -> Any:
+    """A data set as it is kept: dense, or CSR."""
+    with np.load(DATA / f"{name}.npz", allow_pickle=False) as held:
+        if "X" in held.files:
+            return held["X"]
+        parts = (held["data"], held["indices"], held["indptr"])
+        return scipy.sparse.csr_array(parts, shape=tuple(held["shape"]))
+
+
+@contextmanager
+def counted() -> Iterator[list[int]]:
+    """Every load of rows of V in this process, by the number of rows."""
+    loads: list[int] = []
+    kinds = {kind: kind.__getitem__ for kind in (DenseRows, SparseRows)}
+
+    def counting(read: Callable[..., Any]) -> Callable[..., Any]:
+        def __getitem__(self: Any, index: tuple[slice, slice]) -> Any:  # noqa: N807
+            loads.append(len(range(*index[0].indices(self.shape[0]))))
+            return read(self, index)
+
+        return __getitem__
+
+    for kind, read in kinds.items():
+        kind.__getitem__ = counting(read)  # type: ignore[method-assign]
+    try:
+        yield loads
+    finally:
+        for kind, read in kinds.items():
+            kind.__getitem__ = read  # type: ignore[method-assign]
+
+
+def fit(V: Any, rank: int, seed: int, **options: int) -> Fit:
+    """One fit, from the first read to W in a store."""
+    rows = open_matrix(V).layout.rows
+    with tempfile.TemporaryDirectory() as folder, counted() as loads:
+        result = nmf(V, rank, seed=seed, store=f"{folder}/run.zarr", **options)
+    panels = [count for count in loads if count > 1]
+    return Fit(result.relative_error, result.n_iter, sum(panels) / rows, len(loads) - len(panels))
+
+
+def middle(fits: list[Fit]) -> Fit:
+    return Fit(*(median(values) for values in zip(*fits, strict=True)))
+
+
+def row(reference: str, known: dict[str, Any], short: Fit, long: Fit) -> str:
+    """A line of the table."""
+    best = known["best_rel_err"]
+    iterations = next(count for objective, count in known["objs"].values() if objective == known["best"])
+    cells = [f"{reference:22} {best:.4f} {iterations:10d}"]
+    for found, counts in (
+        (short, f"{short.reads:5.2f} {short.single:6.0f}"),
+        (long, f"{long.passes:6.0f} {long.reads:5.1f}"),
+    ):
+        share = (1 - found.error**2) / (1 - best**2)
+        cells.append(f"{found.error:.4f} {found.error / best:.4f} {share:9.4f} {counts}")
+    return " | ".join(cells)
+
+
+def main() -> None:
+    references = json.loads((DATA / "sklearn_reference_objectives.json").read_text())
+    print(f"scikit-learn {references['sklearn']}, best of its starts; an iteration reads V twice")
+    print(f"{'':40} | {'max_iter=3':39} | converged")
+    figures = "error  ratio  explained"
+    print(f"{'data':22} error  iterations | {figures} reads single | {figures} passes reads")
+    for reference, file, prepare in CASES:
+        known = references[reference]
+        V = prepare(load(file))
+        short, long = (
+            middle([fit(V, known["k"], seed, **options) for seed in SEEDS])
+            for options in ({"max_iter": 3}, {})
+        )
+        print(row(reference, known, short, long), flush=True)
+
+
+if __name__ == "__main__":
+    main()

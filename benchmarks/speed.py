@@ -1,0 +1,133 @@
+"""Time to scikit-learn's answer, and the cost of a pass over the two products that no pass can do without."""
+
+from __future__ import annotations
+
+import os
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from statistics import median
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.decomposition import NMF
+from sklearn.exceptions import ConvergenceWarning
+
+from dask_nmf import cluster, fit, nmf, plan
+from dask_nmf.fit import Panels, Step
+from dask_nmf.kernels import Array, residual
+from dask_nmf.matrix import open_matrix
+from dask_nmf.passes import Weighing, one_blas_thread
+from dask_nmf.solvers import HALS
+
+ROWS, COLUMNS, RANK = 20_000, 5000, 32
+NEAR = 1.005  # of scikit-learn's converged error
+REPEATS = 7
+STRIDE = 5  # iterations between two looks at scikit-learn's error
+
+
+class Reached(NamedTuple):
+    """How long a fit took to come near scikit-learn's converged error, and in all."""
+
+    near: float  # seconds
+    total: float  # seconds
+    error: float  # ‖V − W H‖ / ‖V‖ in the end
+    steps: int  # in all
+    steps_near: int
+
+
+def make() -> Array:
+    """Low rank + 10 % noise, float32."""
+    rng = np.random.default_rng(0)
+    w, h = (rng.gamma(0.5, size=shape).astype(np.float32) for shape in ((ROWS, RANK), (RANK, COLUMNS)))
+    v = w @ h
+    return v + 0.1 * v.std() * np.abs(rng.standard_normal(v.shape, dtype=np.float32))
+
+
+def seconds(start: float) -> float:
+    return time.monotonic() - start
+
+
+def relative_error(v: Array, w: Array, h: Array) -> float:
+    return float(np.sqrt(residual(v, w, h)) / np.linalg.norm(v))
+
+
+def scikit_learn(v: Array) -> Reached:
+    """Fitted in one go; its error at an iteration is found by going through the same iterations again.
+
+    The time of an iteration is that of the fit in one go, less what its start takes.
+    """
+    start = time.monotonic()
+    model = NMF(RANK, solver="cd", init="nndsvda", tol=1e-4, max_iter=1000, random_state=0)
+    w = model.fit_transform(v)
+    total = seconds(start)
+    error = relative_error(v, w, model.components_)
+    start = time.monotonic()
+    first = NMF(RANK, solver="cd", init="nndsvda", max_iter=1, random_state=0)
+    w, h, done = first.fit_transform(v), first.components_, 1
+    began = seconds(start)
+    while relative_error(v, w, h) > NEAR * error and done < model.n_iter_:
+        stride = min(STRIDE, model.n_iter_ - done)
+        more = NMF(RANK, solver="cd", init="custom", tol=0, max_iter=stride)
+        w, h, done = more.fit_transform(v, W=w, H=h), more.components_, done + stride
+    each = (total - began) / max(model.n_iter_ - 1, 1)
+    return Reached(began + (done - 1) * each, total, error, model.n_iter_, done)
+
+
+def ours(v: Array, target: float) -> Reached:
+    """Fitted until converged, and again with as many passes as it takes to come near."""
+    steps: list[Step] = []
+    start = time.monotonic()
+    result = nmf(v, RANK, callback=steps.append)
+    total = seconds(start)
+    near = next(step.number for step in steps if step.loss <= target)
+    start = time.monotonic()
+    short = nmf(v, RANK, max_iter=near)
+    assert short.relative_error <= target
+    return Reached(seconds(start), total, result.relative_error, len(steps), near)
+
+
+def pass_over_products(v: Array) -> tuple[float, float, float]:
+    """Seconds of a pass, of its two products alone over the same panels and threads, and the ratio."""
+    matrix = open_matrix(v)
+    threads = cluster.resources().threads
+    panels = Panels(matrix, plan.make(matrix.layout, RANK, None, threads).edges)
+    h = np.asarray(nmf(v, RANK, max_iter=1).H)
+    times: tuple[list[float], list[float]] = [], []
+
+    def products(edges: tuple[int, int]) -> None:
+        block = v[slice(*edges)]
+        w = block @ h.T
+        w.T @ block
+
+    for _ in range(REPEATS):
+        start = time.monotonic()
+        fit.sweep(panels, h, Weighing(HALS().weigh))
+        times[0].append(seconds(start))
+        start = time.monotonic()
+        with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
+            list(pool.map(products, pairwise(panels.edges)))
+        times[1].append(seconds(start))
+    return median(times[0]), median(times[1]), median(a / b for a, b in zip(*times, strict=True))
+
+
+def main() -> None:
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    v = make()
+    nmf(v[:500, :300], 3)  # compiles
+    print(f"V {ROWS} x {COLUMNS} float32, k = {RANK}, {os.cpu_count()} cores")
+    theirs = scikit_learn(v)
+    mine = ours(v, NEAR * theirs.error)
+    print(f"{'':13} error    steps  seconds | steps and seconds to {NEAR} x scikit-learn's error")
+    for name, run in (("scikit-learn", theirs), ("dask_nmf", mine)):
+        print(
+            f"{name:13} {run.error:.5f} {run.steps:6d} {run.total:8.2f} | {run.steps_near:5d} {run.near:7.2f}"
+        )
+    print(f"times sooner: {theirs.near / mine.near:.1f} (whole fits: {theirs.total / mine.total:.1f})")
+    one, bare, ratio = pass_over_products(v)
+    print(f"a pass {one:.3f} s, the bare products {bare:.3f} s: {ratio:.2f}")
+
+
+if __name__ == "__main__":
+    main()
