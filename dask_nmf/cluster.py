@@ -75,6 +75,9 @@ def check_sight(matrix: Matrix) -> None:
 def local(workers: int | None, threads: int | None, memory_limit: int | str | None) -> Iterator[Client]:
     """A cluster of processes on this machine, reachable from this machine only.
 
+    Its workers neither spill nor pause: the plan keeps them under their limit, and as malloc does not give
+    back what it had, a worker that once paused would never go on. The nanny still ends one at 95 %.
+
     Parameters
     ----------
     workers, threads : processes, and threads of each; by default as `LocalCluster` divides the cores.
@@ -83,6 +86,7 @@ def local(workers: int | None, threads: int | None, memory_limit: int | str | No
     settings: dict[str, object] = {
         "distributed.deploy.lost-worker-timeout": "1h",  # or a worker that dies twice is given up
         "distributed.worker.preload": [DEAF_TO_CTRL_C],
+        **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
         **{f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in MALLOC.items()},
     }
     with (
