@@ -18,7 +18,9 @@ from dask_nmf.matrix import Matrix
 GIB = str(2**30)
 # Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of
 # Zarr take twice as long. These take effect before a worker starts, so only in clusters that we start.
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": GIB, "MALLOC_TRIM_THRESHOLD_": GIB}
+# One arena: Zarr decodes in threads of its own, and each would keep what its arena once held (measured: up to
+# 100 MB of resident memory above the plan).
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": GIB, "MALLOC_TRIM_THRESHOLD_": GIB, "MALLOC_ARENA_MAX": "1"}
 # A terminal sends Ctrl-C to the workers too; it is this process that ends them.
 DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
