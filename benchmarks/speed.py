@@ -121,9 +121,8 @@ def main() -> None:
     for tol in (1e-4, 1e-6):
         theirs = scikit_learn(v, tol)
         mine = ours(v, NEAR * theirs.error)
-        print(
-            f"{f'tol {tol:g}':13} error    steps  seconds | steps and seconds to {NEAR} x scikit-learn's error"
-        )
+        name = f"tol {tol:g}"
+        print(f"{name:13} error    steps  seconds | steps and seconds to {NEAR} x scikit-learn's error")
         for name, run in (("scikit-learn", theirs), ("dask_nmf", mine)):
             print(
                 f"{name:13} {run.error:.5f} {run.steps:6d} {run.total:8.2f} | "
