@@ -198,7 +198,7 @@ def _cluster(
 def exit_code(error: BaseException) -> int:
     """The documented code of an error; 1 for what should not happen."""
     from dask_nmf.client import NoWorkers
-    from dask_nmf.kernels import DataError
+    from dask_nmf.measures import DataError
     from dask_nmf.resume import RunLocked
 
     for kinds, code in (

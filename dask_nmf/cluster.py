@@ -12,8 +12,8 @@ import dask
 from distributed import Client, LocalCluster
 
 from dask_nmf.client import NoWorkers, active_client, wait_for_workers
-from dask_nmf.kernels import DataError
 from dask_nmf.matrix import Matrix
+from dask_nmf.measures import DataError
 
 GIB = str(2**30)
 # Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 Numbers = NDArray[np.float64]
 
 # Streams: what a number is for.
-UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR = range(4)
+UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR, HELD_OUT, STRATA = range(6)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -24,13 +24,18 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def uniform(seed: int, stream: int, rows: NDArray[np.int64], columns: int = 1) -> Numbers:
-    """Numbers in (0, 1) for the given rows (global indices) and columns 0..columns-1, (rows, columns)."""
+def of_entries(seed: int, stream: int, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Numbers:
+    """Numbers in (0, 1) for entries: rows and columns (global indices) that broadcast."""
     key = np.asarray([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)
     key = _mix(_mix(key + _GOLDEN) + np.uint64(stream))
     by_row = _mix(key + rows.astype(np.uint64) * _GOLDEN)
-    by_entry = _mix(by_row[:, None] + (np.arange(columns, dtype=np.uint64) + np.uint64(1)) * _GOLDEN)
+    by_entry = _mix(by_row + (columns.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
     return ((by_entry >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+
+
+def uniform(seed: int, stream: int, rows: NDArray[np.int64], columns: int = 1) -> Numbers:
+    """Numbers in (0, 1) for the given rows (global indices) and columns 0..columns-1, (rows, columns)."""
+    return of_entries(seed, stream, rows[:, None], np.arange(columns))
 
 
 def half_normal(seed: int, stream: int, rows: NDArray[np.int64], columns: int) -> Numbers:

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf import cluster, kernels
+from dask_nmf import cluster
 from dask_nmf.client import shares_memory
 from dask_nmf.fit import Step
 from dask_nmf.job import Job, Result, fit_and_answer, result_of
 from dask_nmf.kernels import Array
-from dask_nmf.matrix import Matrix, absolute, open_matrix
+from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix
+from dask_nmf.measures import measure
 from dask_nmf.resume import existing, identity, locked
 from dask_nmf.settings import Settings
 from dask_nmf.store import Run
@@ -31,20 +32,15 @@ def nmf(
     V: Any,
     rank: int,
     *,
-    solver: str = "hals",
-    init: str | None = None,
     W: Array | None = None,
     H: Array | None = None,
-    max_iter: int = 200,
-    tol: float = 1e-4,
-    seed: int = 0,
-    delta: float | None = None,
-    inner_iter: int = 1,
+    weights: Any = None,
     dtype: str | None = None,
     store: str | Path | None = None,
     overwrite: bool = False,
     time_limit: float | None = None,
     callback: Callable[[Step], None] | None = None,
+    **settings: Any,
 ) -> Result:
     """Factorise a non-negative V (m × n) as W H, with W (m × rank) and H (rank × n) non-negative.
 
@@ -54,19 +50,14 @@ def nmf(
     ----------
     V : whatever `open_matrix` takes: an array, a sparse matrix, a Dask array, or a path.
     rank : number of components, k.
-    solver : ``"hals"`` (few passes, W solved anew in each) or ``"mu"`` (Lee & Seung's steps).
-    init : ``"sample"`` (default; H of some rows, factorised in memory), ``"random"``, or ``"custom"`` (from
-        ``W`` and ``H``, or from either).
-    max_iter : most passes over V.
-    tol : stop when a pass lowers the loss ‖V − W H‖² by less than ``tol`` times itself, or ``tol`` times what
-        is explained of ‖V‖² if that is less.
-    delta : added to the denominators of ``"mu"``; by default a trifle relative to the scale of V.
-    inner_iter : steps of ``"mu"`` on the products of a pass; 1 is Lee & Seung's.
+    W, H : to begin with, where ``init`` is ``"custom"``: both, or either.
+    weights : of the entries of V in the loss, (m, n), ≥ 0, whatever `open_matrix` takes; 0 is not looked at.
     dtype : of the computation, ``"float32"`` or ``"float64"``; see `open_matrix`.
     store : path of a Zarr group that holds the run: each pass is committed, an unfinished run is resumed,
         and W never is in memory.
     time_limit : seconds, after which the pass in work is the last.
     callback : called with the `Step` of each pass.
+    settings : the solver and its options: see `dask_nmf.settings.Settings`.
 
     Returns
     -------
@@ -75,7 +66,7 @@ def nmf(
     Raises
     ------
     BadEntry
-        If V has a NaN, an infinity or a negative entry.
+        If V has a NaN (unless ``missing="nan"``), an infinity or a negative entry.
     ValueError, TypeError
         If V or an option is not as above.
     MemoryError
@@ -83,9 +74,9 @@ def nmf(
     RunMismatch, RunLocked
         If ``store`` holds another fit, or is in use.
     """
-    settings = Settings(rank, solver, init, max_iter, tol, seed, delta, inner_iter)
     path = None if store is None else str(store)
-    return factorise(V, Job(settings, W, H, dtype, path, overwrite, time_limit, callback))
+    job = Job(Settings(rank, **settings), W, H, weights, dtype, path, overwrite, time_limit, callback)
+    return factorise(V, job)
 
 
 def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:
@@ -93,6 +84,8 @@ def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:
     matrix = open_matrix(V, job.dtype)
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
+    if job.weights is not None:
+        job = replace(job, weights=open_beside(matrix, job.weights))
     if job.store is not None:
         path = absolute(job.store)
         with locked(path):
@@ -104,7 +97,7 @@ def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:
 
 
 def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Result:
-    run = existing(path, identity(matrix, job.settings, job.W, job.H), job.overwrite)
+    run = existing(path, identity(matrix, job.settings, job.given), job.overwrite)
     if run is not None and run.record["finished"]:
         logger.info("%s is finished already: %s", path, run.record["outcome"])
         return result_of(run)
@@ -122,7 +115,7 @@ def _fit_in_scratch(matrix: Matrix, job: Job) -> Result:
             "passes, and the workers are on other machines; give store= a path that all of them reach"
         )
     with tempfile.TemporaryDirectory(prefix="dask-nmf-") as folder:
-        run = Run.create(f"{folder}/run.zarr", *identity(matrix, job.settings, job.W, job.H))
+        run = Run.create(f"{folder}/run.zarr", *identity(matrix, job.settings, job.given))
         return fit_and_answer(matrix, job, run, keep=True)
 
 
@@ -147,7 +140,7 @@ def _check_factor(name: str, factor: Any, shape: tuple[int, int]) -> Array | Non
     array = np.asarray(factor)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; for this V and rank it must be {shape}")
-    found = kernels.measure(array)
+    found = measure(array)
     if found.bad is not None:
         raise ValueError(str(found.bad).replace("V has", f"{name} has", 1))
     if not found.total > 0:

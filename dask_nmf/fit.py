@@ -21,6 +21,7 @@ from dask_nmf import passes
 from dask_nmf.client import WorkersLost, wait_for_workers
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
+from dask_nmf.observed import Rule
 from dask_nmf.passes import Given, Weighing
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.solvers import Solver, State
@@ -31,26 +32,36 @@ QUIET = {"distributed.admin.large-graph-warning-threshold": "1 GiB"}  # H is par
 ATTEMPTS = 4  # at a pass whose data was lost with its workers
 # Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.
 CANCELS = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
+EVERYTHING = Rule()
+PATIENCE = 3  # passes without a better error of the entries held out
 # Below this share nothing is left to explain: a relative error of 3e-6 and of 3e-8.
 EXPLAINED = {np.dtype(np.float32): 1e-11, np.dtype(np.float64): 1e-15}
 
 
 class Panels:
-    """V cut by a plan."""
+    """V cut by a plan, with the weights of its entries, and the rule by which they count."""
 
-    def __init__(self, matrix: Matrix, edges: tuple[int, ...]) -> None:
+    def __init__(
+        self, matrix: Matrix, edges: tuple[int, ...], weights: Matrix | None = None, rule: Rule = EVERYTHING
+    ) -> None:
         self.matrix = matrix
         self.edges = edges
+        self.weights = weights
+        self.rule = rule
         self.renew()
 
     @property
     def bytes(self) -> int:
-        """Of V in memory: what a pass reads."""
-        return self.matrix.layout.panel_bytes(0, self.edges[-1])
+        """Of V and its weights in memory: what a pass reads."""
+        parts = (self.matrix,) if self.weights is None else (self.matrix, self.weights)
+        return sum(part.layout.panel_bytes(0, self.edges[-1]) for part in parts)
 
     def renew(self) -> None:
         """Take V from its source again: what was in the memory of workers is lost."""
         self.blocks = self.matrix.panels(self.edges)
+        if not self.rule.all_alike:
+            weights = None if self.weights is None else self.weights.panels(self.edges)
+            self.blocks = passes.observe(self.blocks, weights, self.edges, self.rule)
 
 
 @dataclass(frozen=True)
@@ -67,15 +78,16 @@ class Step(NamedTuple):
 
     number: int
     state: State
-    loss: float  # relative error ‖V − W H‖ / ‖V‖
+    loss: float  # relative error ‖V − W H‖ / ‖V‖, over the entries that count
     seconds: float
     outcome: str | None
     final: bool  # False where going on would be of use: the time was up
     read: int = 0  # bytes of V
+    held: float = float("nan")  # root mean squared error of the entries held out, before the pass
 
 
 def iterate(
-    sweep: Callable[[int, Array, bool], Sums],
+    sweep: Callable[[State, bool], Sums],
     solver: Solver,
     state: State,
     sumsq: float,
@@ -86,7 +98,7 @@ def iterate(
 
     Parameters
     ----------
-    sweep : one pass: (its number, H, whether to take the residual entry by entry) to its sums.
+    sweep : one pass: (the state, whether to take the residual entry by entry) to its sums.
     sumsq : ‖V‖².
     done : passes that led to ``state``.
     """
@@ -94,15 +106,15 @@ def iterate(
     while number < stop.max_iter:
         number += 1
         started = time.monotonic()
-        entering = state.entering
-        exact = state.loss < CANCELS[entering.dtype] * sumsq
+        exact = state.loss < CANCELS[state.h.dtype] * sumsq
         if exact and not state.exact:
             state = replace(state, loss=float("inf"))  # the two ways to take it do not compare
-        totals = sweep(number, entering, exact)
+        totals = sweep(state, exact)
         previous, state = state, solver.update(state, totals, sumsq)
         outcome, final = _outcome(number, previous, state, sumsq, stop)
         seconds = time.monotonic() - started
-        yield Step(number, state, relative_error(state.loss, sumsq), seconds, outcome, final)
+        error = relative_error(state.loss - state.penalty, sumsq)
+        yield Step(number, state, error, seconds, outcome, final, held=float(np.sqrt(state.held)))
         if outcome is not None:
             return
 
@@ -116,6 +128,8 @@ def _outcome(number: int, previous: State, state: State, sumsq: float, stop: Sto
         return "converged: V is explained to rounding", True
     if stop.tol > 0 and not state.accepted and np.array_equal(previous.entering, previous.h):
         return f"converged: pass {number} and none after it would lower the loss", True
+    if state.stale >= PATIENCE:
+        return f"stopped: the error of the entries held out did not fall in the last {PATIENCE} passes", True
     if state.accepted and np.isfinite(previous.loss) and 0 <= fell < small:
         return f"converged: pass {number} changed the loss by less than tol = {stop.tol:g}", True
     if number >= stop.max_iter:
@@ -147,7 +161,7 @@ def sweep(panels: Panels, h: Array, weighing: Weighing) -> Sums:
 def sweep_rows(rows: list[Block], h: Array, weighing: Weighing) -> Sums:
     """One pass over rows in this process's memory, in its threads."""
     with passes.one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = list(pool.map(lambda v: passes.look(v, h, weighing), rows))
+        parts = [sums for _, sums in pool.map(lambda v: passes.look(v, h, weighing), rows)]
     return sum(parts[1:], parts[0])
 
 
@@ -167,10 +181,10 @@ def weigh_all(panels: Panels, h: Array, weighing: Weighing) -> tuple[da.Array, S
     return da.concatenate(blocks), totals
 
 
-def project(panels: Panels, h: Array) -> Array:
-    """V Hᵀ in one pass over panels of columns, (m, k), float64."""
-    product: Array = compute(panels, h, lambda given: passes.project(panels.blocks, given))
-    return product.T
+def project(panels: Panels, h: Array) -> Sums:
+    """The equations for W in one pass over panels of columns: V Hᵀ and H Hᵀ, as `Sums` have them."""
+    totals: Sums = compute(panels, h, lambda given: passes.project(panels.blocks, given))
+    return totals
 
 
 def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed]) -> Any:

@@ -15,10 +15,11 @@ from dask_nmf import cluster, fit, plan, start
 from dask_nmf.fit import Panels, Step, Stop
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.matrix import Matrix
+from dask_nmf.observed import Rule
 from dask_nmf.passes import HeldWeights, Weighing, Weights
 from dask_nmf.resume import identity
 from dask_nmf.settings import Settings
-from dask_nmf.solvers import Solver, State, loss
+from dask_nmf.solvers import SLOTS, Solver, State, loss
 from dask_nmf.start import Factors, Measures
 from dask_nmf.store import Run
 
@@ -32,6 +33,7 @@ class Job:
     settings: Settings
     W: Array | None = None
     H: Array | None = None
+    weights: Matrix | None = None  # of V's entries
     dtype: str | None = None
     store: str | None = None
     overwrite: bool = False
@@ -45,6 +47,18 @@ class Job:
         return self.settings.solver == "mu" or self.settings.start == "custom"
 
     @property
+    def given(self) -> dict[str, Array | Matrix | None]:
+        """What a fit is given beside V and its settings."""
+        return {"W": self.W, "H": self.H, "weights": self.weights}
+
+    def rule(self, matrix: Matrix) -> Rule:
+        """By which the entries of V count."""
+        asked = self.settings
+        return Rule(
+            asked.missing, asked.validation_fraction, asked.seed, matrix.transposed, self.weights is not None
+        )
+
+    @property
     def stop(self) -> Stop:
         """The stop rules, the time limit counted from when the job was made."""
         deadline = float("inf") if self.time_limit is None else self.began + self.time_limit
@@ -56,11 +70,12 @@ class Result(NamedTuple):
 
     W: da.Array  # (m, k)
     H: da.Array  # (k, n)
-    relative_error: float  # ‖V − W H‖ / ‖V‖, of these W and H
+    relative_error: float  # ‖V − W H‖ / ‖V‖, of these W and H, over the entries that count
     reconstruction_err: float  # ‖V − W H‖, Frobenius
     loss_history: Array  # relative error after each pass
     n_iter: int  # passes
     outcome: str
+    validation_error: float = float("nan")  # root mean squared error of the entries held out
 
 
 def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool = False) -> Result:
@@ -76,7 +91,7 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool
         if old is not None
         else _start(panels, job, given, sample_rows, where)
     )
-    progress = _iterate(panels, job, run, progress, start.writes_left(job.settings, given))
+    progress = _iterate(panels, job, run, progress)
     return _answer(panels, run, progress, keep or run is None)
 
 
@@ -84,7 +99,10 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, int]:
     """V in panels that fit the workers: those of the run, if there is one. And the rows to sample."""
     offer = cluster.resources()
     edges = None if run is None else run.edges
-    planned = plan.make(matrix.layout, job.settings.rank, offer.memory_limit, offer.threads, edges)
+    rule = job.rule(matrix)
+    beside = None if job.weights is None else job.weights.layout
+    layout = replace(matrix.layout, observed=not rule.all_alike, beside=beside)
+    planned = plan.make(layout, job.settings.rank, offer.memory_limit, offer.threads, edges)
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,
@@ -94,7 +112,9 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, int]:
         extra={"nmf": {"event": "plan", "panels": len(planned.edges) - 1, "bytes": planned.pass_bytes}},
     )
     cluster.check_sight(matrix)
-    return Panels(matrix, planned.edges), planned.sample_rows
+    if job.weights is not None:
+        cluster.check_sight(job.weights)
+    return Panels(matrix, planned.edges, job.weights, rule), planned.sample_rows
 
 
 @dataclass(frozen=True)
@@ -103,7 +123,7 @@ class Progress:
 
     solver: Solver
     measures: Measures
-    slots: tuple[Weights, Weights] | None  # where a carried W is after even and after odd passes
+    slots: tuple[Weights, ...] | None  # where a carried W may be
     state: State
     number: int = 0
     history: tuple[float, ...] = ()
@@ -117,11 +137,11 @@ def _start(
     """The first read, and pass 0. A run is laid out only when V is known to be good."""
     matrix, settings = panels.matrix, job.settings
     measures, sampled = start.first_read(panels, settings, sample_rows)
-    run = Run.create(where, *identity(matrix, settings, job.W, job.H)) if isinstance(where, str) else where
+    run = Run.create(where, *identity(matrix, settings, job.given)) if isinstance(where, str) else where
     if run is not None:
         run.begin(panels.edges, settings.rank, matrix.dtype, job.carries)
     slots = _slots(panels, job, run)
-    state = start.begin(panels, settings, measures, given, sampled, slots and slots[0])
+    state = start.begin(panels, settings, measures, given, sampled, slots[0] if slots else None)
     if run is not None:
         run.commit_start(state, measures._asdict())
     return run, Progress(start.make_solver(settings, measures, matrix), measures, slots, state)
@@ -144,27 +164,27 @@ def _resume(run: Run, panels: Panels, job: Job) -> Progress:
     )
 
 
-def _slots(panels: Panels, job: Job, run: Run | None) -> tuple[Weights, Weights] | None:
+def _slots(panels: Panels, job: Job, run: Run | None) -> tuple[Weights, ...] | None:
     if not job.carries:
         return None
     if run is not None:
-        return run.weights(0), run.weights(1)
+        return tuple(run.weights(slot) for slot in range(SLOTS))
     rows, rank, dtype = panels.edges[-1], job.settings.rank, panels.matrix.dtype
-    return HeldWeights(rows, rank, dtype), HeldWeights(rows, rank, dtype)
+    return tuple(HeldWeights(rows, rank, dtype) for _ in range(SLOTS))
 
 
-def _iterate(panels: Panels, job: Job, run: Run | None, progress: Progress, left: bool) -> Progress:
-    """The passes that are missing, each committed. ``left``: the start wrote the carried factor."""
+def _iterate(panels: Panels, job: Job, run: Run | None, progress: Progress) -> Progress:
+    """The passes that are missing, each committed."""
     if progress.final:
         return progress
     solver, slots = progress.solver, progress.slots
 
-    def sweep(number: int, h: Array, exact: bool) -> Sums:
+    def sweep(state: State, exact: bool) -> Sums:
         weighing = Weighing(solver.weigh, residual=exact)
         if slots is not None and solver.carries_weights:
-            before = slots[(number - 1) % 2] if number > 1 or left else None
-            weighing = weighing._replace(before=before, after=slots[number % 2])
-        return fit.sweep(panels, h, weighing)
+            before = slots[state.slot] if state.slot >= 0 else None
+            weighing = weighing._replace(before=before, after=slots[state.next_slot])
+        return fit.sweep(panels, state.entering, weighing)
 
     for step in fit.iterate(
         sweep, solver, progress.state, progress.measures.sumsq, job.stop, progress.number
@@ -193,15 +213,17 @@ def _report(step: Step, job: Job) -> None:
         "event": "pass",
         "pass": step.number,
         "relative_error": step.loss,
+        "validation_error": None if np.isnan(step.held) else step.held,
         "seconds": round(step.seconds, 3),
         "mb_per_s": round(speed, 1),
         "outcome": step.outcome,
         "seconds_left_at_most": round((job.settings.max_iter - step.number) * step.seconds),
     }
     logger.info(
-        "pass %d: relative error %.6f, %.2f s, %.0f MB/s",
+        "pass %d: relative error %.6f%s, %.2f s, %.0f MB/s",
         step.number,
         step.loss,
+        "" if np.isnan(step.held) else f", held out {step.held:.6g}",
         step.seconds,
         speed,
         extra={"nmf": numbers},
@@ -210,9 +232,10 @@ def _report(step: Step, job: Job) -> None:
 
 def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> Result:
     """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
-    solver, matrix, h = progress.solver, panels.matrix, progress.state.h
+    solver, matrix, state = progress.solver, panels.matrix, progress.state
+    h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
     slots = progress.slots if solver.carries_weights else None
-    before = slots[progress.number % 2] if slots is not None else None
+    before = slots[slot] if slots is not None else None
     weighing = Weighing(solver.finish, before, residual=True)
     left = None
     if keep:
@@ -222,6 +245,7 @@ def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> 
         totals = fit.sweep(panels, h, weighing._replace(after=run.answer()))
     right = solver.settle(h, totals) if matrix.transposed else h
     reached = max(loss(progress.measures.sumsq, totals, h, right), 0.0)
+    held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
     error = fit.relative_error(reached, progress.measures.sumsq)
     logger.info(
         "relative error %.6f; %s",
@@ -231,15 +255,21 @@ def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> 
     )
     if left is None:
         assert run is not None
-        run.finish(right, reached, progress.final)
+        run.finish(right, reached, held, progress.final)
         return result_of(run)
     whole = da.from_array(right, chunks=right.shape)
     W, H = (whole.T, left.T) if matrix.transposed else (left, whole)
-    return _result(W, H, reached, progress.measures.sumsq, progress.history, progress.outcome)
+    return _result(W, H, reached, held, progress.measures.sumsq, progress.history, progress.outcome)
 
 
 def _result(
-    W: da.Array, H: da.Array, reached: float, sumsq: float, history: Sequence[float], outcome: str | None
+    W: da.Array,
+    H: da.Array,
+    reached: float,
+    held: float,
+    sumsq: float,
+    history: Sequence[float],
+    outcome: str | None,
 ) -> Result:
     return Result(
         W,
@@ -249,6 +279,7 @@ def _result(
         np.asarray(history),
         len(history),
         outcome or "",
+        held,
     )
 
 
@@ -256,6 +287,6 @@ def result_of(run: Run) -> Result:
     """The answer of a run; W and H stay in Zarr until they are computed."""
     record = run.record
     W, H = (da.from_zarr(run.array(name)) for name in ("W", "H"))
-    return _result(
-        W, H, record["loss"], record["measures"]["sumsq"], record["history"]["loss"], record["outcome"]
-    )
+    held = float("nan") if record["held"] is None else record["held"]
+    history = record["history"]["loss"]
+    return _result(W, H, record["loss"], held, record["measures"]["sumsq"], history, record["outcome"])

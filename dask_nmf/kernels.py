@@ -1,7 +1,8 @@
 """NMF on plain blocks of memory: no dask, no I/O, no state.
 
-Everything here takes NumPy arrays or ``scipy.sparse.csr_array`` rows of V and returns NumPy arrays.
-Lower-case ``v (r, n)``, ``w (r, k)``, ``h (k, n)`` are one block; sums over blocks are float64.
+Everything here takes rows of V as a NumPy array, a ``scipy.sparse.csr_array`` or `Cells` (where not every
+entry counts), and returns NumPy arrays. Lower-case ``v (r, n)``, ``w (r, k)``, ``h (k, n)`` are one block;
+sums over blocks are float64. A gram matrix is shared by all rows, (k, k), or every row has its own, packed.
 """
 
 from __future__ import annotations
@@ -11,52 +12,57 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
-Block = Any  # NDArray or scipy.sparse.csr_array: the two share @, .T, .shape and row slices
+from dask_nmf import cells
+from dask_nmf.cells import Array as Array
+from dask_nmf.cells import Block as Block
+from dask_nmf.cells import Cells
 
 LANES = 64  # rows descended side by side: fills the vector registers, and k x LANES stays in L1
 SWEEPS = 500
 STRIP = 256  # rows of a block looked at together where a temporary of the block's width is needed
 
 
-class DataError(ValueError):
-    """V, or what holds it, is not what NMF can take."""
-
-
-class BadEntry(DataError):
-    """An entry that no NMF can take: negative or not finite."""
-
-    def __init__(self, row: int, column: int, value: float) -> None:
-        super().__init__(row, column, value)
-        self.row, self.column, self.value = row, column, value
-
-    def __str__(self) -> str:
-        need = (
-            "NMF takes entries >= 0: shift or clip V"
-            if -np.inf < self.value < 0
-            else "NMF takes finite entries: replace or drop them"
-        )
-        return f"V has {self.value} at row {self.row}, column {self.column}; {need}"
-
-    def at(self, first_row: int, transposed: bool = False) -> BadEntry:
-        """The same entry where the block begins at ``first_row``, and may be columns of V."""
-        row = self.row + first_row
-        if transposed:
-            return BadEntry(self.column, row, self.value)
-        return BadEntry(row, self.column, self.value)
-
-
 class Sums(NamedTuple):
     """All that H needs to know about some rows of V. Adds over rows."""
 
     num: Array  # WᵀV, (k, n)
-    gram: Array  # WᵀW, (k, k)
+    gram: Array  # WᵀW, (k, k); where not every entry counts, of each column its own, packed
     residual: float  # ‖V − W H‖², NaN unless it was asked for
+    mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
+    held: float = 0.0  # squared error of the cells held out
+    held_mass: float = 0.0  # how many they are
 
     def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
-        return Sums(self.num + other.num, self.gram + other.gram, self.residual + other.residual)
+        parts: Any = (mine + theirs for mine, theirs in zip(self, other, strict=True))
+        return Sums(*parts)
+
+
+def shared(gram: Array, k: int) -> bool:
+    """Whether a gram matrix is that of all rows."""
+    return gram.shape == (k, k)
+
+
+def ridge(gram: Array, k: int, weight: float | Array) -> Array:
+    """A gram matrix, or that of each row, with ``weight`` added to its diagonal: an L2 penalty."""
+    if not np.any(weight):
+        return gram
+    if shared(gram, k):
+        return np.asarray(gram + weight * np.eye(k, dtype=gram.dtype))
+    heavier = gram.copy()
+    heavier[:, cells.diagonal(k)] += np.reshape(weight, (-1, 1))
+    return heavier
+
+
+def equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Array]:
+    """The normal equations for W of a block given H: V Hᵀ, (r, k), and H Hᵀ, shared or of each row.
+
+    ``alpha`` is the L2 penalty of w for each entry of V that counts.
+    """
+    if isinstance(v, Cells):
+        num, gram = cells.equations(v, h.T)
+        return num.astype(h.dtype), ridge(gram, len(h), alpha * v.mass)
+    return np.asarray(v @ h.T), ridge(h @ h.T, len(h), alpha * h.shape[1])
 
 
 def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
@@ -67,7 +73,8 @@ def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEP
     Parameters
     ----------
     start, num : (rows, k), same float dtype. ``start`` must be ≥ 0; it is not changed.
-    gram : (k, k), symmetric positive semidefinite. A component with ``gram[t, t] = 0`` is left alone.
+    gram : (k, k), symmetric positive semidefinite, or each row's own, packed. A component with
+        ``gram[t, t] = 0`` is left alone.
     tol : a row is done when a sweep moves it less than ``tol`` times its first sweep, in the norm that
         weighs component t by ``gram[t, t]``, or less than rounding. Each row stops by itself, so the
         answer for a row does not depend on its neighbours.
@@ -75,6 +82,8 @@ def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEP
 
     Source: HALS, Cichocki & Phan 2009; repeated sweeps on fixed products, Gillis & Glineur 2012.
     """
+    if not shared(gram, start.shape[1]):
+        return cells.descend(start, num, gram, tol, sweeps)
     x = np.array(start, order="C")
     _descend(
         x,
@@ -153,6 +162,8 @@ def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None
 
 def guess(num: Array, gram: Array) -> Array:
     """The least-squares solution of ``x gram = num`` clipped at zero: a start for `refit`."""
+    if not shared(gram, num.shape[1]):
+        return cells.guess(num, gram)
     scale = np.trace(gram, dtype=np.float64) / len(gram)
     if scale == 0:
         return np.zeros_like(num)
@@ -165,9 +176,16 @@ def solve(num: Array, gram: Array, tol: float) -> Array:
     return refit(guess(num, gram), num, gram, tol)
 
 
-def solve_weights(v: Block, h: Array, tol: float) -> Array:
-    """W of a block given H: ``argmin_{w ≥ 0} ‖v − w h‖²``, (r, k), to the tolerance of `refit`."""
-    return solve(np.asarray(v @ h.T), h @ h.T, tol)
+def solve_weights(v: Block, h: Array, tol: float, alpha: float = 0.0) -> Array:
+    """W of a block given H: ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖²`` over what counts, (r, k)."""
+    return solve(*equations(v, h, alpha), tol)
+
+
+def times(x: Array, gram: Array) -> Array:
+    """``x gram``, each row by the gram matrix that is its own."""
+    if shared(gram, x.shape[1]):
+        return np.asarray(x @ gram.astype(x.dtype, copy=False))
+    return cells.apply(gram, x).astype(x.dtype)
 
 
 def multiply(x: Array, num: Array, gram: Array, delta: float, repeats: int) -> Array:
@@ -176,18 +194,19 @@ def multiply(x: Array, num: Array, gram: Array, delta: float, repeats: int) -> A
     Source: Lee & Seung 2001; repeats, Gillis & Glineur 2012.
     """
     for _ in range(repeats):
-        x = x * num / (x @ gram + x.dtype.type(delta))
+        x = x * num.astype(x.dtype, copy=False) / (times(x, gram) + x.dtype.type(delta))
     return x
 
 
 def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
     """What H learns from a block: see `Sums`. The residual is taken where ``h`` is given."""
+    rest = np.nan if h is None else residual(v, w, h)
+    if isinstance(v, Cells):
+        columns = v.turned()
+        num, gram = cells.equations(columns, w)
+        return Sums(num.T, gram, rest, columns.mass)
     wide = w.astype(np.float64, copy=False)
-    return Sums(
-        np.asarray(w.T @ v).astype(np.float64),
-        wide.T @ wide,
-        np.nan if h is None else residual(v, w, h),
-    )
+    return Sums(np.asarray(w.T @ v).astype(np.float64), wide.T @ wide, rest, float(len(w)))
 
 
 def residual(v: Block, w: Array, h: Array) -> float:
@@ -195,6 +214,8 @@ def residual(v: Block, w: Array, h: Array) -> float:
 
     A CSR block is never filled: its form is expanded, which holds down to a relative error of 1e-7.
     """
+    if isinstance(v, Cells):
+        return cells.residual(v, w, h)
     if scipy.sparse.issparse(v):
         v, w, h = (x.astype(np.float64, copy=False) for x in (v, w, h))
         cross = np.vdot(v @ h.T, w)
@@ -214,75 +235,3 @@ def expanded_loss(sumsq: float, totals: Sums, h: Array) -> float:
     """
     wide = h.astype(np.float64, copy=False)
     return float(sumsq - 2 * np.vdot(totals.num, wide) + np.vdot(totals.gram, wide @ wide.T))
-
-
-class Measure(NamedTuple):
-    """What one look at a block tells."""
-
-    total: float  # Σ v
-    norms: Array  # ‖v_i‖² of each row, float64
-    stored: int  # entries held: all of a dense block, the explicit ones of a CSR block
-    bad: BadEntry | None  # the first one
-
-
-def measure(v: Block) -> Measure:
-    """Check and measure a block in one look."""
-    if scipy.sparse.issparse(v):
-        total, norms, at = _measure_rows(v.data, v.indptr)
-        bad = None if at < 0 else BadEntry(_row_of(v.indptr, at), int(v.indices[at]), float(v.data[at]))
-        return Measure(total, norms, int(v.nnz), bad)
-    if v.flags.f_contiguous and not v.flags.c_contiguous:
-        total, norms, sound = _measure_columns(v.T)
-    else:
-        edges = np.arange(len(v) + 1, dtype=np.int64) * v.shape[1]
-        total, norms, at = _measure_rows(np.ascontiguousarray(v).reshape(-1), edges)
-        sound = at < 0
-    return Measure(total, norms, int(v.size), None if sound else _first_bad(v))
-
-
-def _row_of(indptr: Array, at: int) -> int:
-    return int(np.searchsorted(indptr, at, side="right")) - 1
-
-
-def _first_bad(v: Array) -> BadEntry:
-    rows, columns = np.nonzero(~((v >= 0) & (v < np.inf)))
-    row, column = int(rows[0]), int(columns[0])
-    return BadEntry(row, column, float(v[row, column]))
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
-def _measure_rows(data: Array, indptr: Array) -> tuple[float, Array, int]:
-    """Sum, squared norm of each row, and the position of the first entry that is not in [0, ∞), or -1."""
-    norms = np.zeros(len(indptr) - 1)
-    total = 0.0
-    for i in range(len(norms)):
-        sound = True
-        part, norm = 0.0, 0.0
-        for p in range(indptr[i], indptr[i + 1]):
-            value = np.float64(data[p])
-            sound &= (value >= 0) & (value < np.inf)
-            part += value
-            norm += value * value
-        if not sound:
-            for p in range(indptr[i], indptr[i + 1]):
-                if not (data[p] >= 0 and data[p] < np.inf):
-                    return total, norms, p
-        norms[i] = norm
-        total += part
-    return total, norms, -1
-
-
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
-def _measure_columns(columns: Array) -> tuple[float, Array, bool]:
-    """The same of a block given by its columns, (n, r); and whether every entry is in [0, ∞)."""
-    norms = np.zeros(columns.shape[1])
-    total, sound = 0.0, True
-    for j in range(len(columns)):
-        part = 0.0
-        for i in range(len(norms)):
-            value = np.float64(columns[j, i])
-            sound &= (value >= 0) & (value < np.inf)
-            part += value
-            norms[i] += value * value
-        total += part
-    return total, norms, sound

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
@@ -18,7 +18,8 @@ from dask.sizeof import sizeof
 from distributed import Client
 
 from dask_nmf.client import WorkersLost, active_client
-from dask_nmf.kernels import Block, DataError
+from dask_nmf.kernels import Block
+from dask_nmf.measures import DataError
 from dask_nmf.plan import Layout
 from dask_nmf.readers import DenseRows, NpyRows, Reader, SparseRows, StoredSparseRows
 
@@ -81,6 +82,17 @@ class Matrix:
         return digest(self.shape, self.dtype, *(as_block(block, self.dtype) for block in blocks))
 
 
+class Wanted(NamedTuple):
+    """What is asked of a matrix beside its entries."""
+
+    dtype: str | np.dtype[Any] | None = None
+    transposed: bool | None = None  # panels of columns; None: of whichever are more
+
+    def turned(self, shape: tuple[int, int]) -> bool:
+        """Whether the panels are columns, where either is as good."""
+        return shape[0] < shape[1] if self.transposed is None else self.transposed
+
+
 def digest(*parts: Any) -> str:
     """A hash of arrays and of what has a plain ``repr``."""
     state = hashlib.sha256()
@@ -94,7 +106,9 @@ def digest(*parts: Any) -> str:
     return state.hexdigest()[:32]
 
 
-def open_matrix(source: Any, dtype: str | np.dtype[Any] | None = None) -> Matrix:
+def open_matrix(
+    source: Any, dtype: str | np.dtype[Any] | None = None, transposed: bool | None = None
+) -> Matrix:
     """Open V as row panels; reads no more of it than its metadata (and a CSR matrix's row pointers).
 
     Parameters
@@ -104,6 +118,7 @@ def open_matrix(source: Any, dtype: str | np.dtype[Any] | None = None) -> Matrix
         (AnnData's layout), to an ``.npy`` (memory-mapped) or an ``.npz`` file (dense or scipy's; loaded).
     dtype : of the panels, ``float32`` or ``float64``. By default these stay what they are, integers and
         floats of at most 16 bits become ``float32``, wider integers ``float64``.
+    transposed : cut into panels of columns (True) or of rows; by default of whichever are more.
 
     Raises
     ------
@@ -112,20 +127,35 @@ def open_matrix(source: Any, dtype: str | np.dtype[Any] | None = None) -> Matrix
     FileNotFoundError
         If there is nothing at the path.
     """
+    wanted = Wanted(dtype, transposed)
     if isinstance(source, str | Path):
-        return _open_path(absolute(source), dtype)
+        return _open_path(absolute(source), wanted)
     if isinstance(source, Matrix):
         return source
     if isinstance(source, da.Array):
-        return _from_dask(source, dtype)
+        return _from_dask(source, wanted)
     if scipy.sparse.issparse(source):
-        return _from_sparse(source, dtype, "scipy.sparse")
+        return _from_sparse(source, wanted, "scipy.sparse")
     if isinstance(source, zarr.Array):
-        return _from_zarr(source, dtype, str(source.store_path))
+        return _from_zarr(source, wanted, str(source.store_path))
     if isinstance(source, np.ndarray):
-        return _from_numpy(source, dtype, "numpy")
+        return _from_numpy(source, wanted, "numpy")
     kind = type(source).__name__
     raise TypeError(f"V is {kind}; give an array (NumPy, scipy.sparse, Dask, Zarr) or the path of {FILES}")
+
+
+def open_beside(matrix: Matrix, weights: Any) -> Matrix:
+    """Open the weights of a V's entries, to be cut as V is.
+
+    Raises
+    ------
+    DataError
+        If their shape is another one, or they are stored the other way.
+    """
+    opened = open_matrix(weights, matrix.dtype, matrix.transposed)
+    if opened.shape != matrix.shape:
+        raise DataError(f"weights has shape {opened.shape} and V {matrix.shape}; they must be equal")
+    return opened
 
 
 def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
@@ -165,43 +195,51 @@ def _check_shape(shape: tuple[Any, ...]) -> None:
 
 
 def _dense(
-    array: Any, wanted: Any, chunk_rows: int = 1, chunk_bytes: int = 0
+    array: Any, wanted: Wanted, chunks: tuple[int, int] = (1, 1), chunk_bytes: int = 0
 ) -> tuple[np.dtype[Any], bool, Layout]:
     _check_shape(array.shape)
-    dtype = working_dtype(np.dtype(array.dtype), wanted)
-    m, n = array.shape
+    dtype = working_dtype(np.dtype(array.dtype), wanted.dtype)
+    transposed = wanted.turned(array.shape)
+    rows, columns = array.shape[::-1] if transposed else array.shape
     return (
         dtype,
-        m < n,
-        Layout(max(m, n), min(m, n), dtype.itemsize, chunk_rows, chunk_bytes, copied=array.dtype != dtype),
+        transposed,
+        Layout(
+            rows,
+            columns,
+            dtype.itemsize,
+            chunks[transposed],
+            chunk_bytes,
+            copied=array.dtype != dtype,
+            chunk_columns=chunks[not transposed],
+        ),
     )
 
 
-def _from_numpy(array: Any, wanted: Any, source: str) -> Matrix:
+def _from_numpy(array: Any, wanted: Wanted, source: str) -> Matrix:
     dtype, transposed, layout = _dense(array, wanted)
     reader = DenseRows(array, transposed, dtype)
     return Matrix(array.shape, dtype, source, transposed, layout, reader, in_memory=True)
 
 
-def _from_zarr(array: zarr.Array[Any], wanted: Any, source: str) -> Matrix:
+def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
     _check_shape(array.shape)
     cuts = array.shards or array.chunks
     chunk_bytes = int(np.prod(cuts)) * array.dtype.itemsize
-    along = 1 if array.shape[0] < array.shape[1] else 0
-    dtype, transposed, layout = _dense(array, wanted, chunk_rows=cuts[along], chunk_bytes=chunk_bytes)
+    dtype, transposed, layout = _dense(array, wanted, (cuts[0], cuts[1]), chunk_bytes)
     reader = DenseRows(array, transposed, dtype)
     m, n = array.shape
     return Matrix((m, n), dtype, source, transposed, layout, reader)
 
 
-def _from_npy(path: str, wanted: Any) -> Matrix:
+def _from_npy(path: str, wanted: Wanted) -> Matrix:
     mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     dtype, transposed, layout = _dense(mapped, wanted)
     reader = NpyRows(path, (layout.rows, layout.columns), transposed, dtype)
     return Matrix(mapped.shape, dtype, path, transposed, layout, reader)
 
 
-def _from_npz(path: str, wanted: Any) -> Matrix:
+def _from_npz(path: str, wanted: Wanted) -> Matrix:
     with np.load(path, allow_pickle=False) as held:
         if {"format", "shape", "data"} <= set(held.files):
             parts = {
@@ -227,16 +265,18 @@ def _sparse_from_parts(parts: dict[str, Any], path: str) -> scipy.sparse.csr_arr
     return makers[kind]((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
 
 
-def _from_sparse(array: Any, wanted: Any, source: str) -> Matrix:
+def _from_sparse(array: Any, wanted: Wanted, source: str) -> Matrix:
     _check_shape(array.shape)
-    dtype = working_dtype(array.dtype, wanted)
+    dtype = working_dtype(array.dtype, wanted.dtype)
     m, n = array.shape
-    rows = scipy.sparse.csr_array(array.T if m < n else array)
-    layout = Layout(max(m, n), min(m, n), dtype.itemsize, copied=array.dtype != dtype, indptr=rows.indptr)
-    return Matrix((m, n), dtype, source, m < n, layout, SparseRows(rows, dtype), in_memory=True)
+    turned = wanted.turned((m, n))
+    rows = scipy.sparse.csr_array(array.T if turned else array)
+    height, width = rows.shape
+    layout = Layout(height, width, dtype.itemsize, copied=array.dtype != dtype, indptr=rows.indptr)
+    return Matrix((m, n), dtype, source, turned, layout, SparseRows(rows, dtype), in_memory=True)
 
 
-def _from_sparse_group(group: zarr.Group, wanted: Any, source: str) -> Matrix:
+def _from_sparse_group(group: zarr.Group, wanted: Wanted, source: str) -> Matrix:
     encoding = group.attrs.get("encoding-type")
     if encoding not in ("csr_matrix", "csc_matrix"):
         inside = ", ".join(sorted(group.keys())) or "nothing"
@@ -248,8 +288,11 @@ def _from_sparse_group(group: zarr.Group, wanted: Any, source: str) -> Matrix:
     _check_shape(shape)
     data = group["data"]
     assert isinstance(data, zarr.Array)
-    dtype = working_dtype(data.dtype, wanted)
+    dtype = working_dtype(data.dtype, wanted.dtype)
     transposed = encoding == "csc_matrix"
+    if wanted.transposed not in (None, transposed):
+        needed = "csc_matrix" if wanted.transposed else "csr_matrix"
+        raise DataError(f"{source} is a {encoding} and V is cut the other way; store it as a {needed}")
     across = (shape[1], shape[0]) if transposed else (shape[0], shape[1])
     indptr = np.asarray(group["indptr"][:])  # type: ignore[index]
     if len(indptr) != across[0] + 1 or np.any(np.diff(indptr) < 0) or indptr[-1] > data.shape[0]:
@@ -262,24 +305,26 @@ def _from_sparse_group(group: zarr.Group, wanted: Any, source: str) -> Matrix:
     return Matrix((shape[0], shape[1]), dtype, source, transposed, layout, reader)
 
 
-def _from_dask(array: da.Array, wanted: Any) -> Matrix:
+def _from_dask(array: da.Array, wanted: Wanted) -> Matrix:
     _check_shape(array.shape)
-    dtype = working_dtype(array.dtype, wanted)
+    dtype = working_dtype(array.dtype, wanted.dtype)
     m, n = array.shape
     sparse = scipy.sparse.issparse(array._meta)
-    upright = _transpose(array) if m < n else array
+    turned = wanted.turned((m, n))
+    upright = _transpose(array) if turned else array
     heights = upright.chunks[0]
     regular = len(set(heights[:-1])) <= 1 and heights[-1] <= heights[0]
     layout = Layout(
-        max(m, n),
-        min(m, n),
+        upright.shape[0],
+        upright.shape[1],
         dtype.itemsize,
         chunk_rows=max(heights) if regular or sparse else 1,
         chunk_bytes=0 if sparse else int(np.prod(array.chunksize)) * array.dtype.itemsize,
         copied=array.dtype != dtype,
         blind=sparse,
+        chunk_columns=array.chunksize[not turned],
     )
-    return Matrix((m, n), dtype, "dask", m < n, layout, array=upright)
+    return Matrix((m, n), dtype, "dask", turned, layout, array=upright)
 
 
 def _transpose(array: da.Array) -> da.Array:
@@ -316,13 +361,13 @@ def _meta(reader: Reader) -> Any:
     return scipy.sparse.csr_array((0, 0), dtype=reader.dtype) if sparse else np.empty((0, 0), reader.dtype)
 
 
-def _open_path(path: str, dtype: Any) -> Matrix:
+def _open_path(path: str, wanted: Wanted) -> Matrix:
     if "://" not in path and not Path(path).exists():
         raise FileNotFoundError(f"there is nothing at {path}; give the path of V")
     if path.endswith(".npy"):
-        return _from_npy(path, dtype)
+        return _from_npy(path, wanted)
     if path.endswith(".npz"):
-        return _from_npz(path, dtype)
+        return _from_npz(path, wanted)
     if Path(path).is_file():
         raise DataError(f"{path} is a file of another kind; give {FILES}")
     try:
@@ -330,5 +375,5 @@ def _open_path(path: str, dtype: Any) -> Matrix:
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
         raise DataError(f"{path} is no Zarr array or group; give {FILES}") from error
     if isinstance(opened, zarr.Group):
-        return _from_sparse_group(opened, dtype, path)
-    return _from_zarr(opened, dtype, path)
+        return _from_sparse_group(opened, wanted, path)
+    return _from_zarr(opened, wanted, path)

@@ -20,8 +20,9 @@ from dask import delayed
 from dask.delayed import Delayed
 from threadpoolctl import ThreadpoolController
 
-from dask_nmf import client, kernels, sampling
+from dask_nmf import client, kernels, observed, sampling
 from dask_nmf.kernels import Array, Block, Sums
+from dask_nmf.observed import Observed, Rule
 from dask_nmf.sampling import Draw, Summary
 
 FAN_IN = 8  # of the tree of sums
@@ -90,8 +91,34 @@ def weigh_all(panels: da.Array, given: Delayed, weighing: Weighing) -> list[Dela
 
 
 def project(panels: da.Array, given: Delayed) -> Delayed:
-    """One pass over panels of columns: a delayed V Hᵀ, transposed, (k, m)."""
+    """One pass over panels of columns: the delayed equations for W, as `Sums`. ``given`` has H."""
     return _tree(_map(panels, _project, given=given), _add)
+
+
+def observe(panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: Rule) -> da.Array:
+    """Panels of `Observed` blocks."""
+    parts = [panels] if weights is None else [panels, weights]
+    return da.map_blocks(
+        _observe,
+        *parts,
+        edges=tuple(edges),
+        rule=rule,
+        dtype=panels.dtype,
+        meta=np.empty((0, 0), panels.dtype),
+    )
+
+
+def _observe(
+    v: Block, *weights: Block, edges: Sequence[int], rule: Rule, block_id: tuple[int, ...]
+) -> Observed:
+    first = edges[block_id[0]]
+    rows = np.arange(first, first + v.shape[0])
+    return Observed(_aligned(v), _aligned(weights[0]) if weights else None, rows, rule)
+
+
+def _aligned(block: Block) -> Block:
+    """A block that BLAS takes. What came over the network may begin at any byte."""
+    return np.require(block, requirements="A") if isinstance(block, np.ndarray) else block
 
 
 def add_up(parts: Sequence[Delayed]) -> Delayed:
@@ -129,12 +156,11 @@ def _boxed(
 ) -> Any:
     """An object of ours as the only entry of a block.
 
-    What came over the network may begin at any byte; NumPy then leaves BLAS aside, and the last digits
-    would depend on which worker had H first.
+    H and V are aligned first: NumPy would leave BLAS aside, and the last digits would depend on which worker
+    had H first.
     """
     given = given._replace(h=np.require(given.h, requirements=["C", "A"]))
-    if isinstance(v, np.ndarray):
-        v = np.require(v, requirements="A")
+    v = _aligned(v)
     box = np.empty((1, 1), object)
     _pin_blas()
     box[0, 0] = function(v, panel=block_id[0], given=given, **kwargs)
@@ -175,29 +201,46 @@ def _weigh(v: Block, panel: int, given: Given, weighing: Weighing) -> Sums | tup
     if weighing.check:
         _check(v, first)
     before = None if weighing.before is None else weighing.before.read(first, last)
-    w = weighing.weigh(v, given.h, before)
+    w, sums = look(v, given.h, weighing, before)
     if weighing.after is not None:
         weighing.after.write(first, w)
-    sums = kernels.sums(v, w, given.h if weighing.residual else None)
     return (w, sums) if weighing.keep else sums
 
 
 def _check(v: Block, first: int) -> None:
-    bad = kernels.measure(v).bad
+    bad = observed.measure(v).bad
     if bad is not None:
         raise bad.at(first)
 
 
-def look(v: Block, h: Array, weighing: Weighing) -> Sums:
-    """A pass over one block in memory, with no W carried."""
-    w = weighing.weigh(v, h, None)
-    return kernels.sums(v, w, h if weighing.residual else None)
+def look(v: Block, h: Array, weighing: Weighing, before: Array | None = None) -> tuple[Array, Sums]:
+    """A pass over one block in memory: its W and its sums."""
+    if not isinstance(v, Observed):
+        w = weighing.weigh(v, h, before)
+        return w, kernels.sums(v, w, h if weighing.residual else None)
+    parts, total = [], None
+    for rows, cells, held, _ in observed.strips(v, len(h)):
+        w = weighing.weigh(cells, h, None if before is None else before[rows])
+        sums = kernels.sums(cells, w, h)._replace(
+            held=kernels.residual(held, w, h), held_mass=float(held.mass.sum())
+        )
+        total = sums if total is None else total + sums
+        parts.append(w)
+    assert total is not None
+    return np.concatenate(parts), total
 
 
-def _project(v: Block, panel: int, given: Given) -> Array:
+def _project(v: Block, panel: int, given: Given) -> Sums:
     first, last = given.edges[panel], given.edges[panel + 1]
     _check(v, first)
-    return np.asarray(given.h[:, first:last] @ v).astype(np.float64)
+    h = np.ascontiguousarray(given.h[:, first:last].T)
+    return look(v, np.zeros((h.shape[1], v.shape[1]), h.dtype), Weighing(as_it_is), h)[1]
+
+
+def as_it_is(v: Block, h: Array, w: Array | None) -> Array:
+    """The `Weigher` that keeps the W it is given."""
+    assert w is not None
+    return w
 
 
 @cache

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dask_nmf.cells import packed_size
+
 MIB = 2**20
 LARGEST = 128 * MIB  # a panel is at most this, if its storage chunks allow: beyond, overhead is < 2 %
 SMALLEST = 8 * MIB  # and at least this: below, the 2-3 ms that Dask takes for a task show
@@ -27,6 +29,7 @@ IN_FLIGHT = 16 * MIB  # of storage chunks that are fetched and decoded at once, 
 PROGRAM = 265 * MIB  # resident memory of a worker that has imported and compiled everything and holds nothing
 SUMS_HELD = 10  # sums of panels that wait for their fellows in the tree, and those being added
 SAMPLES_HELD = 6  # samples' worth of rows that a worker holds when it merges the candidates of all panels
+STRIP_BYTES = 96 * MIB  # of the cells that count of some rows of a panel, and their gram matrices
 STRIP = 256  # rows of a panel whose residual is in memory
 USABLE = 0.7  # of a worker's memory limit: above, distributed spills and pauses
 
@@ -45,13 +48,17 @@ class Layout:
         None  # CSR: where each row's entries begin; None if dense
     )
     blind: bool = False  # blocks of unknown density: a chunk row is a panel, its bytes are a guess
+    chunk_columns: int | None = None  # of a storage chunk; None: it spans all of them
+    observed: bool = False  # not every entry counts: rows and columns have gram matrices of their own
+    beside: Layout | None = None  # of a second matrix that is read along, the weights
 
     def panel_bytes(self, first: int, last: int) -> int:
         """Bytes of rows first..last-1 in memory."""
+        weights = 0 if self.beside is None else self.beside.panel_bytes(first, last)
         if self.indptr is None:
-            return (last - first) * self.columns * self.itemsize
+            return (last - first) * self.columns * self.itemsize + weights
         entries = int(self.indptr[last]) - int(self.indptr[first])
-        return entries * (self.itemsize + 4) + (last - first + 1) * 8
+        return entries * (self.itemsize + 4) + (last - first + 1) * 8 + weights
 
 
 @dataclass(frozen=True)
@@ -154,8 +161,12 @@ def _worker_bytes(layout: Layout, rank: int, panel: int, threads: int, sample: i
     weights = 4 * panel / row * rank * layout.itemsize  # A, the guess, W and one temporary
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
     product = factor * (layout.itemsize + 8)  # WᵀV, in float64
+    summed = factor * 8
+    if layout.observed:
+        grams = layout.columns * packed_size(rank) * 8
+        residual, product, summed = STRIP_BYTES, product + 2 * grams, summed + grams
     task = panel * (1 + layout.copied) + max(reading, weights + residual + product)
-    sums = SUMS_HELD * factor * 8
+    sums = SUMS_HELD * summed
     return int(PROGRAM + given + threads * task + sums + SAMPLES_HELD * sample * row)
 
 

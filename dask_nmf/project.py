@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,12 @@ import zarr
 
 from dask_nmf import cluster, fit, plan
 from dask_nmf.fit import Panels
-from dask_nmf.kernels import Array, BadEntry
-from dask_nmf.matrix import absolute, open_matrix
+from dask_nmf.kernels import Array
+from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix
+from dask_nmf.measures import BadEntry
+from dask_nmf.observed import Rule
 from dask_nmf.passes import Weighing, Weights
-from dask_nmf.solvers import HALS, solve_rows
+from dask_nmf.solvers import HALS, Penalty, solve_rows
 from dask_nmf.store import Run, StoredWeights, consolidate, replacing
 
 MARK = "dask_nmf_transform"
@@ -27,13 +30,23 @@ MARK = "dask_nmf_transform"
 Sink = Callable[[tuple[int, int], int, np.dtype[Any]], Weights]
 
 
-def transform(V: Any, H: Array, dtype: str | None = None, into: Sink | None = None) -> da.Array | None:
+def transform(
+    V: Any,
+    H: Array,
+    dtype: str | None = None,
+    *,
+    weights: Any = None,
+    missing: str | None = None,
+    alpha_W: float = 0.0,
+    into: Sink | None = None,
+) -> da.Array | None:
     """W of a V for a fixed H: ``argmin_{W ≥ 0} ‖V − W H‖``, (m, k), in one pass.
 
     Parameters
     ----------
     V : (m, n), whatever `open_matrix` takes.
     H : (k, n), ≥ 0.
+    weights, missing, alpha_W : as in `nmf`.
     into : makes, from the shape, the rows that one task writes and the dtype, the place where W goes panel
         by panel. By default W is returned.
 
@@ -46,18 +59,26 @@ def transform(V: Any, H: Array, dtype: str | None = None, into: Sink | None = No
     if matrix.shape[1] != H.shape[1]:
         raise ValueError(f"V has {matrix.shape[1]} columns and H has {H.shape[1]}; they must be equal")
     h = np.ascontiguousarray(H, dtype=matrix.dtype)
-    offer = cluster.resources()
-    planned = plan.make(matrix.layout, len(h), offer.memory_limit, offer.threads)
-    cluster.check_sight(matrix)
-    panels = Panels(matrix, planned.edges)
+    panels = _cut(matrix, None if weights is None else open_beside(matrix, weights), missing, len(h))
+    turn = _weigh_columns if matrix.transposed else _weigh_rows
     try:
-        return _weigh_columns(panels, h, into) if matrix.transposed else _weigh_rows(panels, h, into)
+        return turn(panels, h, HALS(Penalty(left=alpha_W)), into)
     except BadEntry as error:
         raise error.at(0, matrix.transposed) from None
 
 
-def _weigh_rows(panels: Panels, h: Array, into: Sink | None) -> da.Array | None:
-    weighing = Weighing(HALS().finish, check=True)
+def _cut(matrix: Matrix, weights: Matrix | None, missing: str | None, rank: int) -> Panels:
+    rule = Rule(missing, transposed=matrix.transposed, weighted=weights is not None)
+    offer = cluster.resources()
+    beside = None if weights is None else weights.layout
+    layout = replace(matrix.layout, observed=not rule.all_alike, beside=beside)
+    planned = plan.make(layout, rank, offer.memory_limit, offer.threads)
+    cluster.check_sight(matrix)
+    return Panels(matrix, planned.edges, weights, rule)
+
+
+def _weigh_rows(panels: Panels, h: Array, solver: HALS, into: Sink | None) -> da.Array | None:
+    weighing = Weighing(solver.finish, check=True)
     if into is None:
         return fit.weigh_all(panels, h, weighing)[0]
     shape = (panels.edges[-1], len(h))
@@ -65,9 +86,10 @@ def _weigh_rows(panels: Panels, h: Array, into: Sink | None) -> da.Array | None:
     return None
 
 
-def _weigh_columns(panels: Panels, h: Array, into: Sink | None) -> da.Array | None:
-    num = fit.project(panels, h).astype(h.dtype)
-    w = solve_rows(num, h @ h.T, HALS().final_tol)
+def _weigh_columns(panels: Panels, h: Array, solver: HALS, into: Sink | None) -> da.Array | None:
+    totals = fit.project(panels, h)
+    gram = replace(solver.penalty, right=solver.penalty.left).add_right(totals, len(h))
+    w = np.ascontiguousarray(solve_rows(totals.num.T.astype(h.dtype), gram, solver.final_tol))
     if into is None:
         return da.from_array(w, chunks=w.shape)
     into(w.shape, len(w), w.dtype).write(0, w)
@@ -78,6 +100,8 @@ def transform_to(
     run: str, V: Any, output: str, overwrite: bool, connect: Callable[[], AbstractContextManager[Any]]
 ) -> tuple[int, int]:
     """W of ``V`` for the H of a run into ``W`` of a Zarr group, which appears only when it is whole.
+
+    What is missing, and the penalty on W, are as in the run.
 
     Returns
     -------
@@ -97,10 +121,17 @@ def transform_to(
     _check_output(place, overwrite)
     partial = place.with_name(f".{place.name}.{uuid4().hex}.partial")
     shape = (matrix.shape[0], len(H))
+    asked = found.record["settings"]
     mark = {"version": version("dask_nmf"), "run": run, "source": matrix.source}
     try:
         with connect():
-            transform(matrix, H, into=lambda *layout: _new_weights(str(partial), mark, *layout))
+            transform(
+                matrix,
+                H,
+                missing=asked["missing"],
+                alpha_W=asked["alpha_W"],
+                into=lambda *layout: _new_weights(str(partial), mark, *layout),
+            )
         with replacing(place):
             partial.rename(place)
     finally:

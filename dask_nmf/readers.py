@@ -18,7 +18,8 @@ import scipy.sparse
 import zarr
 from zarr.buffer.cpu import NDBuffer
 
-from dask_nmf.kernels import Array, Block, DataError
+from dask_nmf.kernels import Array, Block
+from dask_nmf.measures import DataError
 from dask_nmf.plan import IN_FLIGHT
 
 

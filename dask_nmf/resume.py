@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,11 +30,14 @@ class Identity(NamedTuple):
     matrix: dict[str, Any]
 
 
-def identity(matrix: Matrix, settings: Settings, w: Array | None, h: Array | None) -> Identity:
-    """Of a fit of ``matrix`` with ``settings``, from given factors if any."""
-    given = {name: None if factor is None else digest(factor) for name, factor in (("W", w), ("H", h))}
+def identity(matrix: Matrix, settings: Settings, given: Mapping[str, Array | Matrix | None]) -> Identity:
+    """Of a fit of ``matrix`` with ``settings``, from given factors and weights, if any."""
+    hashes = {
+        name: part.fingerprint() if isinstance(part, Matrix) else None if part is None else digest(part)
+        for name, part in given.items()
+    }
     return Identity(
-        {**settings.record(), **given},
+        {**settings.record(), **hashes},
         {
             "source": matrix.source,
             "shape": list(matrix.shape),

@@ -8,14 +8,14 @@ depends on a hash of (seed, row) and on V, not on how V is cut.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
-from dask_nmf import draws
-from dask_nmf.kernels import BadEntry, Block, measure
+from dask_nmf import draws, observed
+from dask_nmf.kernels import Block
+from dask_nmf.measures import BadEntry
 
 STRATA = 64
 SHARE = 4  # rows that a stratum may hold back, in multiples of its fair share
@@ -64,13 +64,15 @@ class Summary(NamedTuple):
     sumsq: float  # ‖V‖²
     stored: int
     empty_rows: int  # in panel orientation
+    unobserved_rows: int  # of these, those of which no entry counts
+    mass: float | NDArray[np.float64]  # rows that count, of each column where they differ
     bad: BadEntry | None  # the first one, by row
     candidates: Candidates
 
 
 def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
     """Measure a panel that begins at ``first_row`` and take the candidates out of it."""
-    found = measure(block)
+    found = observed.measure(block)
     rows = first_row + np.arange(block.shape[0])
     bad = found.bad and found.bad.at(first_row)
     with np.errstate(divide="ignore"):
@@ -81,6 +83,8 @@ def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
         float(found.norms.sum()),
         found.stored,
         int((found.norms == 0).sum()),
+        found.unobserved,
+        found.mass,
         bad,
         _keep(everything, draw),
     )
@@ -91,12 +95,16 @@ def merge(parts: list[Summary], draw: Draw) -> Summary:
     bad = [part.bad for part in parts if part.bad is not None]
     fields = zip(*(part.candidates for part in parts), strict=True)
     rows, norms, keys, blocks = fields
-    together = Candidates(np.concatenate(rows), np.concatenate(norms), np.concatenate(keys), _stack(blocks))
+    together = Candidates(
+        np.concatenate(rows), np.concatenate(norms), np.concatenate(keys), observed.stack(blocks)
+    )
     return Summary(
         sum(part.total for part in parts),
         sum(part.sumsq for part in parts),
         sum(part.stored for part in parts),
         sum(part.empty_rows for part in parts),
+        sum(part.unobserved_rows for part in parts),
+        sum(part.mass for part in parts),
         bad[0] if bad else None,
         _keep(together, draw),
     )
@@ -109,11 +117,7 @@ def draw_sample(candidates: Candidates, draw: Draw) -> Block:
     by_norm = -np.expm1(-norms * np.where(norms > 0, threshold, 0))
     chosen = _uniform(rows, draw) | drawn
     probability = 1 - (1 - draw.uniform_share) * (1 - by_norm)
-    scale = (1 / np.sqrt(probability[chosen])).astype(block.dtype)
-    picked = block[np.flatnonzero(chosen)]
-    if scipy.sparse.issparse(picked):
-        return scipy.sparse.csr_array(scipy.sparse.diags_array(scale) @ picked)
-    return picked * scale[:, None]
+    return observed.scaled(block[np.flatnonzero(chosen)], 1 / probability[chosen])
 
 
 def _by_key(candidates: Candidates, draw: Draw) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
@@ -157,9 +161,3 @@ def _keep(candidates: Candidates, draw: Draw) -> Candidates:
         return candidates
     rows, norms, keys, block = candidates
     return Candidates(rows[kept], norms[kept], keys[kept], block[kept])
-
-
-def _stack(blocks: Any) -> Block:
-    if all(scipy.sparse.issparse(block) for block in blocks):
-        return scipy.sparse.csr_array(scipy.sparse.vstack(blocks))
-    return np.concatenate(blocks)

@@ -8,6 +8,7 @@ from typing import Any
 
 SOLVERS = ("hals", "mu")
 INITS = ("sample", "random", "custom")
+MISSING = ("nan", "unstored")
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,10 @@ class Settings:
     seed: int = 0
     delta: float | None = None  # mu: None is relative to the scale of V
     inner_iter: int = 1  # mu: steps on the products of one pass
+    alpha_W: float = 0.0  # L2 penalty of w_i for each entry of V that counts in its row
+    alpha_H: float | str = "same"  # of h_j for each in its column
+    missing: str | None = None  # None: every entry counts; "nan", "unstored": these do not
+    validation_fraction: float = 0.0  # of the entries is held out
 
     def __post_init__(self) -> None:
         _check(isinstance(self.rank, Integral) and self.rank >= 1, "rank", self.rank, "an integer ≥ 1")
@@ -47,6 +52,20 @@ class Settings:
             self.inner_iter,
             "an integer ≥ 1",
         )
+        for name in ("alpha_W", "alpha_H"):
+            value = getattr(self, name)
+            same = name == "alpha_H" and value == "same"
+            _check(same or (isinstance(value, float | int) and value >= 0), name, value, "a number ≥ 0")
+        _check(
+            self.missing in (None, *MISSING), "missing", self.missing, f"one of {', '.join(MISSING)} or None"
+        )
+        fraction = self.validation_fraction
+        _check(
+            isinstance(fraction, float | int) and 0 <= fraction < 1,
+            "validation_fraction",
+            fraction,
+            "in [0, 1)",
+        )
         if self.solver != "mu" and (self.delta is not None or self.inner_iter != 1):
             raise ValueError(
                 f"delta and inner_iter belong to solver 'mu'; the solver is {self.solver!r}: leave them out"
@@ -56,6 +75,11 @@ class Settings:
     def start(self) -> str:
         """The start that ``init`` means."""
         return self.init or "sample"
+
+    @property
+    def alphas(self) -> tuple[float, float]:
+        """The penalties on W and on H."""
+        return self.alpha_W, self.alpha_W if isinstance(self.alpha_H, str) else self.alpha_H
 
     def check_rank(self, shape: tuple[int, int]) -> None:
         """Refuse a rank above either dimension of V."""

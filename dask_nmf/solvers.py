@@ -13,10 +13,11 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 
-from dask_nmf import kernels
+from dask_nmf import cells, kernels
 from dask_nmf.kernels import Array, Block, Sums
 
 GROW, GROW_CEILING, SHRINK = 1.05, 1.01, 1.5
+SLOTS = 3  # places for a carried W: the last one, the next one and the best one
 IN_ONE_GO = 4096  # rows of Hᵀ below which threads do not pay
 
 
@@ -26,18 +27,78 @@ class State:
 
     h: Array  # the H that the answer would use, (k, n)
     entering: Array  # the H that the next pass gives to the panels, (k, n)
-    loss: float = float("inf")  # ‖V − W h‖² with the pass's W
+    loss: float = float("inf")  # the objective, with the pass's W: ‖V − W h‖² and the penalties
+    penalty: float = 0.0  # the penalties' part in it
     beta: float = 0.5  # extrapolation
     ceiling: float = 1.0
     last_beta: float = 0.5
     accepted: bool = True  # False: the pass raised the loss, h is the one before
     exact: bool = True  # the loss is from the residual, not from the form that cancels
+    slot: int = -1  # where the W is that belongs to it, if one is carried; -1: not yet
+    held: float = float("nan")  # mean squared error of what is held out, with the H that the pass was given
+    best: Array | None = None  # of the H that were given, the one with the least such error
+    best_held: float = float("inf")
+    best_slot: int = -1  # where its W is
+    stale: int = 0  # passes since
 
-    SCALARS: ClassVar[tuple[str, ...]] = ("loss", "beta", "ceiling", "last_beta", "accepted", "exact")
+    SCALARS: ClassVar[tuple[str, ...]] = (
+        "loss", "penalty", "beta", "ceiling", "last_beta", "accepted", "exact", "slot", "held", "best_held",
+        "best_slot", "stale",
+    )  # fmt: skip
+
+    @property
+    def next_slot(self) -> int:
+        """Where the next W may go: neither its own nor the best one's place."""
+        return next(slot for slot in range(SLOTS) if slot not in (self.slot, self.best_slot))
+
+    def watched(self, before: State, totals: Sums) -> State:
+        """This state, after a pass from ``before``, with the error of the entries held out looked at."""
+        if totals.held_mass == 0:
+            return self
+        held = totals.held / totals.held_mass
+        if held < before.best_held:
+            return replace(self, held=held, best=before.entering, best_held=held, best_slot=self.slot)
+        return replace(
+            self,
+            held=held,
+            best=before.best,
+            best_held=before.best_held,
+            best_slot=before.best_slot,
+            stale=before.stale + self.accepted,  # a pass that went too far says nothing
+        )
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """``left Σ ‖w_i‖² + right Σ ‖h_j‖²``, for each entry of V that counts.
+
+    Where all do, that is ``left · n ‖W‖² + right · m ‖H‖²``: twice scikit-learn's terms, as our loss is twice
+    its loss.
+    """
+
+    left: float = 0.0  # on the factor that the panels hold
+    right: float = 0.0  # on the one that they are given
+
+    def of(self, totals: Sums, h: Array) -> float:
+        """Its value, from the sums of W."""
+        k, columns = h.shape
+        if kernels.shared(totals.gram, k):
+            left = columns * float(np.trace(totals.gram))
+        else:
+            left = float(totals.gram[:, cells.diagonal(k)].sum())
+        right = float(np.sum(totals.mass * np.square(h, dtype=np.float64).sum(axis=0)))
+        return float(self.left * left + self.right * right)
+
+    def add_right(self, totals: Sums, k: int) -> Array:
+        """The gram matrix for H, with the penalty on H."""
+        return kernels.ridge(totals.gram, k, self.right * totals.mass)
 
 
 class Solver(Protocol):
     """What the passes and the loop ask of a solver."""
+
+    @property
+    def penalty(self) -> Penalty: ...
 
     @property
     def carries_weights(self) -> bool:
@@ -63,11 +124,10 @@ class Solver(Protocol):
 
 def loss(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
     """‖V − W h‖² where the sums are those of W and, if they have one, the residual is that of ``given``."""
-    expanded = kernels.expanded_loss(sumsq, totals, h)
     if np.isnan(totals.residual):
-        return expanded
+        return kernels.expanded_loss(sumsq, totals, h)
     step = (h - given).astype(np.float64)
-    slope = totals.gram @ (h + given).astype(np.float64) - 2 * totals.num
+    slope = kernels.times((h + given).T.astype(np.float64), totals.gram).T - 2 * totals.num
     return totals.residual + float(np.vdot(step, slope))
 
 
@@ -76,8 +136,14 @@ def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
     if len(start) <= IN_ONE_GO:
         return kernels.refit(start, num, gram, tol)
     cuts = np.linspace(0, len(start), 4 * (os.cpu_count() or 1) + 1, dtype=int)
+
+    def own(first: int, last: int) -> Array:
+        return gram if kernels.shared(gram, start.shape[1]) else gram[first:last]
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = pool.map(lambda a, b: kernels.refit(start[a:b], num[a:b], gram, tol), cuts[:-1], cuts[1:])
+        parts = pool.map(
+            lambda a, b: kernels.refit(start[a:b], num[a:b], own(a, b), tol), cuts[:-1], cuts[1:]
+        )
         return np.concatenate(list(parts))
 
 
@@ -95,24 +161,27 @@ class HALS:
     step is undone and β shrinks (Ang & Gillis 2019).
     """
 
+    penalty: Penalty = Penalty()
     tol: float = 1e-2  # of the inner solves, see `kernels.refit`
     final_tol: float = 1e-6
     carries_weights: ClassVar[bool] = False
 
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
-        return kernels.solve_weights(v, h, self.tol)
+        return kernels.solve_weights(v, h, self.tol, self.penalty.left)
 
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
-        return kernels.solve_weights(v, h, self.final_tol)
+        return kernels.solve_weights(v, h, self.final_tol, self.penalty.left)
 
     def settle(self, h: Array, totals: Sums) -> Array:
-        return solve_rows(totals.num.T.astype(h.dtype), totals.gram, self.final_tol).T
+        gram = self.penalty.add_right(totals, len(h))
+        return solve_rows(totals.num.T.astype(h.dtype), gram, self.final_tol).T
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
         given = state.entering
-        num = totals.num.T.astype(given.dtype)
-        h = np.ascontiguousarray(refit_rows(given.T, num, totals.gram, self.tol).T)
-        reached = loss(sumsq, totals, given, h)
+        num, gram = totals.num.T.astype(given.dtype), self.penalty.add_right(totals, len(given))
+        h = np.ascontiguousarray(refit_rows(given.T, num, gram, self.tol).T)
+        penalty = self.penalty.of(totals, h)
+        reached = loss(sumsq, totals, given, h) + penalty
         if reached > state.loss:
             return replace(
                 state,
@@ -120,16 +189,17 @@ class HALS:
                 beta=state.beta / SHRINK,
                 ceiling=state.last_beta,
                 accepted=False,
-            )
+            ).watched(state, totals)
         return State(
             h=h,
             entering=np.maximum(h + h.dtype.type(state.beta) * (h - state.h), 0),
             loss=reached,
+            penalty=penalty,
             beta=min(state.ceiling, GROW * state.beta),
             ceiling=min(1.0, GROW_CEILING * state.ceiling),
             last_beta=state.beta,
             exact=not np.isnan(totals.residual),
-        )
+        ).watched(state, totals)
 
 
 @dataclass(frozen=True)
@@ -144,12 +214,13 @@ class MU:
     floor: float  # of a W that begins as the solution for H: a zero would stay zero
     inner_iter: int = 1
     weights_first: bool = True
+    penalty: Penalty = Penalty()
     carries_weights: ClassVar[bool] = True
 
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
         if w is None:
-            w = lift(kernels.solve_weights(v, h, 1e-2), self.floor)
-        return kernels.multiply(w, np.asarray(v @ h.T), h @ h.T, self.delta, self.inner_iter)
+            w = lift(kernels.solve_weights(v, h, 1e-2, self.penalty.left), self.floor)
+        return kernels.multiply(w, *kernels.equations(v, h, self.penalty.left), self.delta, self.inner_iter)
 
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
         assert w is not None
@@ -162,13 +233,19 @@ class MU:
         given = state.entering
         updated = self.follow(given, totals)
         h = updated if self.weights_first else given
-        exact = not np.isnan(totals.residual)
-        return State(h=h, entering=updated, loss=loss(sumsq, totals, given, h), exact=exact)
+        penalty = self.penalty.of(totals, h)
+        return State(
+            h=h,
+            entering=updated,
+            loss=loss(sumsq, totals, given, h) + penalty,
+            penalty=penalty,
+            exact=not np.isnan(totals.residual),
+            slot=state.next_slot,
+        ).watched(state, totals)
 
     def follow(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""
-        num = totals.num.T.astype(h.dtype)
-        gram = totals.gram.astype(h.dtype)
+        num, gram = totals.num.T, self.penalty.add_right(totals, len(h))
         return np.ascontiguousarray(kernels.multiply(h.T, num, gram, self.delta, self.inner_iter).T)
 
 

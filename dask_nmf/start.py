@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
 
-from dask_nmf import draws, fit, kernels, sampling
+from dask_nmf import draws, fit, observed, sampling
 from dask_nmf.fit import Panels, Stop, iterate, sweep_rows
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
-from dask_nmf.passes import Weighing, Weights
-from dask_nmf.sampling import Draw
+from dask_nmf.measures import DataError
+from dask_nmf.observed import Observed
+from dask_nmf.passes import Weighing, Weights, as_it_is
+from dask_nmf.sampling import Draw, Summary
 from dask_nmf.settings import Settings
-from dask_nmf.solvers import HALS, MU, Solver, State, lift, solve_rows
+from dask_nmf.solvers import HALS, MU, Penalty, Solver, State, lift, solve_rows
 
 logger = logging.getLogger(__name__)
 
 ROUGHLY, CLOSELY = Stop(max_iter=60, tol=1e-3), Stop(max_iter=60, tol=3e-5)
 FEW = 4  # one in so many rows of a sample of MANY entries, to come near
 MANY = 1024 * 1024
-LOOSE = HALS(tol=0.1)  # a third less time than 1e-2
+LOOSE = 0.1  # inner solves: a third less time than with 1e-2
 MOST_PIECES = 4  # each has sums of H's size to be added
 PIECE = 64 * 1024  # entries of the sample that are worth a thread
 LIFT = 1e-3  # of a factor's mean entry
@@ -36,6 +38,8 @@ class Measures(NamedTuple):
     sumsq: float  # ‖V‖²
     stored: int  # entries held
     empty: int  # panel rows (columns, where the panels are columns) without an entry > 0
+    unobserved_rows: int = 0  # of V, of which no entry counts: their factors are zero
+    unobserved_columns: int = 0
 
 
 class Factors(NamedTuple):
@@ -66,31 +70,55 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
     summary = fit.summarise(panels, draw)
     if summary.bad is not None:
         raise summary.bad.at(0, matrix.transposed)
-    m, n = matrix.shape
-    measures = Measures(summary.total / m / n, summary.sumsq, summary.stored, summary.empty_rows)
+    measures = _measures(summary, matrix)
     logger.info(
-        "first read: %d stored entries, mean %.4g, %d empty panel rows",
+        "first read: %d entries, mean %.4g, %d empty panel rows; nothing observed in %d rows and %d columns",
         measures.stored,
         measures.mean,
         measures.empty,
+        measures.unobserved_rows,
+        measures.unobserved_columns,
         extra={"nmf": {"event": "first read", **measures._asdict()}},
     )
     if not sampled:
         return measures, None
     sample = sampling.draw_sample(summary.candidates, draw)
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
-    return measures, sampled_h(sample, settings, _streams(matrix)[1])
+    penalty = _penalty(settings, matrix)
+    if not isinstance(sample, Observed):  # its rows stand for all of them, and the penalty on H is for all
+        penalty = replace(penalty, right=penalty.right * panels.edges[-1] / sample.shape[0])
+    return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1])
+
+
+def _measures(summary: Summary, matrix: Matrix) -> Measures:
+    mass = np.broadcast_to(summary.mass, matrix.layout.columns)
+    unobserved = summary.unobserved_rows, int((mass == 0).sum())
+    if not mass.any():
+        raise DataError("V has no entry that counts: all are missing, held out or of weight 0")
+    return Measures(
+        summary.total / float(mass.sum()),
+        summary.sumsq,
+        summary.stored,
+        summary.empty_rows,
+        *(unobserved[::-1] if matrix.transposed else unobserved),
+    )
+
+
+def _penalty(settings: Settings, matrix: Matrix) -> Penalty:
+    on_w, on_h = settings.alphas
+    return Penalty(on_h, on_w) if matrix.transposed else Penalty(on_w, on_h)
 
 
 def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
     """The solver that the settings name, at the scale of V."""
     if settings.solver == "hals":
-        return HALS()
+        return HALS(_penalty(settings, matrix))
     limits = np.finfo(matrix.dtype)
     scale = factor_scale(measures.mean, settings.rank)
     trifle = max(float(limits.eps) * measures.mean * scale, float(limits.tiny))
     delta = trifle if settings.delta is None else settings.delta
-    return MU(delta, LIFT * scale, settings.inner_iter, weights_first=not matrix.transposed)
+    first = not matrix.transposed
+    return MU(delta, LIFT * scale, settings.inner_iter, first, _penalty(settings, matrix))
 
 
 def writes_left(settings: Settings, given: Factors) -> bool:
@@ -121,7 +149,7 @@ def begin(
                 w = random_factor(settings, range(first, last), scale, left_stream)
                 slot.write(first, w.astype(dtype))
     h = np.ascontiguousarray(right, dtype=dtype)
-    return State(h, h)
+    return State(h, h, slot=0 if writes_left(settings, given) else -1)
 
 
 def _from_given(
@@ -138,19 +166,15 @@ def _from_given(
             slot.write(first, np.asarray(given.left[first:last], dtype))
         if given.right is None or matrix.transposed:
             blank = np.zeros((settings.rank, matrix.layout.columns), dtype)
-            totals = fit.sweep(panels, blank, Weighing(_as_it_is, before=slot))
+            totals = fit.sweep(panels, blank, Weighing(as_it_is, before=slot))
             solver = make_solver(settings, measures, matrix)
             if isinstance(solver, MU) and given.right is not None:
                 return solver.follow(np.asarray(given.right, dtype), totals)
-            solved = solve_rows(totals.num.T, totals.gram, HALS().tol).T
+            gram = solver.penalty.add_right(totals, settings.rank)
+            solved = solve_rows(totals.num.T, gram, HALS().tol).T
             return solved if settings.solver == "hals" else lift(solved, LIFT * float(solved.mean()))
     assert given.right is not None
     return given.right
-
-
-def _as_it_is(v: Block, h: Array, w: Array | None) -> Array:
-    assert w is not None
-    return w
 
 
 def _streams(matrix: Matrix) -> tuple[int, int]:
@@ -170,20 +194,22 @@ def random_factor(settings: Settings, rows: range, scale: float, stream: int) ->
     return scale * np.maximum(numbers, np.finfo(np.float64).eps)
 
 
-def sampled_h(sample: Block, settings: Settings, stream: int) -> Array:
+def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) -> Array:
     """H of the sampled rows, factorised in memory from a random start, (k, n).
 
     Of a large sample a few rows first, and looser inner solves: most of the way can be gone with them. A
     component that the sample does not need at all comes back as it began.
     """
-    mean = float(sample.sum(dtype=np.float64)) / (sample.shape[0] * sample.shape[1])
+    found = observed.measure(sample)
+    mean = found.total / float(np.broadcast_to(found.mass, sample.shape[1]).sum())
     scale = factor_scale(mean, settings.rank)
     random = random_factor(settings, range(sample.shape[1]), scale, stream).astype(sample.dtype)
     h = begun = np.ascontiguousarray(random.T)
-    if _stored(sample) >= MANY:
-        h = _descend(sample, _descend(sample[::FEW], h, LOOSE, ROUGHLY), LOOSE, CLOSELY)
+    if observed.stored(sample) >= MANY:
+        loose = HALS(penalty, LOOSE)
+        h = _descend(sample, _descend(sample[::FEW], h, loose, ROUGHLY), loose, CLOSELY)
     else:
-        h = _descend(sample, h, HALS(), CLOSELY)
+        h = _descend(sample, h, HALS(penalty), CLOSELY)
     return np.where(h.any(axis=1, keepdims=True), h, begun)
 
 
@@ -191,10 +217,10 @@ def _descend(sample: Block, h: Array, solver: HALS, stop: Stop) -> Array:
     """H after passes over a sample in memory, (k, n)."""
     cuts = np.linspace(0, sample.shape[0], _pieces(sample) + 1, dtype=int)
     rows = [sample[a:b] for a, b in pairwise(cuts)]
-    sumsq = float(kernels.measure(sample).norms.sum())
+    sumsq = float(observed.measure(sample).norms.sum())
 
-    def sweep(_: int, h: Array, exact: bool) -> Sums:
-        return sweep_rows(rows, h, Weighing(solver.weigh, residual=exact))
+    def sweep(state: State, exact: bool) -> Sums:
+        return sweep_rows(rows, state.entering, Weighing(solver.weigh, residual=exact))
 
     *_, last = iterate(sweep, solver, State(h, h), sumsq, stop)
     return last.state.h
@@ -202,8 +228,4 @@ def _descend(sample: Block, h: Array, solver: HALS, stop: Stop) -> Array:
 
 def _pieces(sample: Block) -> int:
     """In how many the sample is cut for threads: by its size, not by the machine."""
-    return int(max(1, min(MOST_PIECES, _stored(sample) // PIECE, sample.shape[0])))
-
-
-def _stored(sample: Block) -> int:
-    return int(sample.nnz if scipy.sparse.issparse(sample) else sample.size)
+    return max(1, min(MOST_PIECES, observed.stored(sample) // PIECE, int(sample.shape[0])))

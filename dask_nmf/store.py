@@ -7,7 +7,7 @@
       H (component, column)    the answer; with W and history_*, listed once it is whole
       W (row, component)
       history_loss (pass), history_seconds (pass)
-      checkpoint/edges, checkpoint/0, checkpoint/1
+      checkpoint/edges, checkpoint/0, checkpoint/1 (even and odd passes), checkpoint/w0, w1, w2
 
 A commit writes the idle slot and then the group's attributes: one small object that is replaced whole.
 Whoever looks, at any moment, sees the last whole commit. The consolidated metadata in the same object
@@ -34,10 +34,11 @@ from zarr.errors import ZarrUserWarning
 from dask_nmf import plan
 from dask_nmf.fit import Step, relative_error
 from dask_nmf.kernels import Array
-from dask_nmf.solvers import State
+from dask_nmf.solvers import SLOTS, State
 
 FORMAT = 1
 KEY = "dask_nmf"
+FACTORS = ("h", "entering", "best")  # arrays of a state
 ANSWER = ("H", "W", "history_loss", "history_seconds")
 
 
@@ -141,6 +142,9 @@ class Run:
             "solver": settings["solver"],
             "passes": self.passes,
             "seconds": round(sum(history["seconds"]), 3),
+            "validation_error": record.get("held"),
+            "unobserved_rows": record.get("measures", {}).get("unobserved_rows"),
+            "unobserved_columns": record.get("measures", {}).get("unobserved_columns"),
             "relative_error": error if error is not None else (history["loss"] or [None])[-1],
             "loss_history": history["loss"],
             "settings": settings,
@@ -168,11 +172,12 @@ class Run:
         columns = m if self.transposed else n
         _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
         for slot in "01":
-            for name in ("h", "entering"):
+            for name in FACTORS:
                 self._empty(f"checkpoint/{slot}/{name}", (rank, columns), (rank, columns), dtype, None)
-            if carried:
+        if carried:
+            for place in range(SLOTS):
                 chunks = (plan.unit(edges), rank)
-                self._empty(f"checkpoint/{slot}/w", (edges[-1], rank), chunks, dtype, None)
+                self._empty(f"checkpoint/w{place}", (edges[-1], rank), chunks, dtype, None)
         self._list()
 
     def commit_start(self, state: State, measures: dict[str, Any]) -> None:
@@ -197,15 +202,19 @@ class Run:
         """The state of the last commit."""
         scalars = self.record["state"]
         slot = self.record["pass"] % 2
+        factors: dict[str, Any] = {
+            name: np.asarray(self.array(f"checkpoint/{slot}/{name}")[:]) for name in FACTORS
+        }
+        if scalars["best_held"] is None:
+            factors["best"] = None
         return State(
-            np.asarray(self.array(f"checkpoint/{slot}/h")[:]),
-            np.asarray(self.array(f"checkpoint/{slot}/entering")[:]),
-            **{**scalars, "loss": float("inf") if scalars["loss"] is None else scalars["loss"]},
+            **factors,
+            **{name: value for name, value in scalars.items() if value is not None},
         )
 
     def weights(self, slot: int) -> StoredWeights:
         """The carried W of a slot."""
-        return StoredWeights(self.array(f"checkpoint/{slot}/w"))
+        return StoredWeights(self.array(f"checkpoint/w{slot}"))
 
     def reopen(self) -> None:
         """Take back an answer that more passes will replace."""
@@ -227,25 +236,24 @@ class Run:
         self._empty("H", (rank, n), whole, dtype, ("component", "column"))
         return StoredWeights(self._empty("W", (m, rank), panels, dtype, ("row", "component")))
 
-    def finish(self, given: Array, loss: float, finished: bool) -> None:
+    def finish(self, given: Array, loss: float, held: float, finished: bool) -> None:
         """Add the factor that the panels did not write, (k, columns), and the histories."""
         name = "W" if self.transposed else "H"
         self.array(name)[...] = given.T if self.transposed else given
         for key, values in self.record["history"].items():
             _put(self.group, f"history_{key}", np.asarray(values, np.float64), ("pass",))
         self._list()
-        self._update(finished=finished, answered=True, loss=loss)
+        self._update(finished=finished, answered=True, loss=loss, held=_or_none(held))
         if finished:
             del self.group["checkpoint"]
             self._list()
 
     def _commit_state(self, number: int, state: State, **fields: Any) -> None:
         slot = number % 2
-        self.array(f"checkpoint/{slot}/h")[...] = state.h
-        self.array(f"checkpoint/{slot}/entering")[...] = state.entering
-        scalars = {name: getattr(state, name) for name in State.SCALARS}
-        if not np.isfinite(state.loss):
-            scalars["loss"] = None
+        for name in FACTORS:
+            if (factor := getattr(state, name)) is not None:
+                self.array(f"checkpoint/{slot}/{name}")[...] = factor
+        scalars = {name: _or_none(getattr(state, name)) for name in State.SCALARS}
         self._update(**{"pass": number, "state": scalars}, **fields)
 
     def _update(self, **fields: Any) -> None:
@@ -278,6 +286,11 @@ class Run:
         return self.group.create_array(
             name, shape=shape, chunks=chunks, dtype=dtype, dimension_names=names, overwrite=True
         )
+
+
+def _or_none(number: float) -> float | None:
+    """A number as JSON holds it: what is infinite or NaN is left out, and comes back as it was by default."""
+    return number if np.isfinite(number) else None
 
 
 @contextmanager

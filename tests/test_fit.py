@@ -86,8 +86,9 @@ def test_the_residual_is_asked_for_where_the_expanded_loss_cancels() -> None:
     v = w @ h
     asked: list[bool] = []
 
-    def sweep(_: int, given: Any, exact: bool) -> Sums:
+    def sweep(state: State, exact: bool) -> Sums:
         asked.append(exact)
+        given = state.entering
         return sums(v, HALS().weigh(v, given, None), given if exact else None)
 
     start = h + np.float32(0.05)

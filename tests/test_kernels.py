@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sources import Array, low_rank, sparse
 
 from dask_nmf import kernels
-from dask_nmf.kernels import LANES, BadEntry
+from dask_nmf.kernels import LANES
+from dask_nmf.measures import BadEntry, measure
 
 TYPES = (np.float32, np.float64)
 
@@ -162,7 +163,7 @@ blocks = pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
 def test_measures_of_a_block(dtype: Any, make: Any) -> None:
     v = sparse(40, 11, dtype=dtype)
     v[7] = 0
-    found = kernels.measure(make(v))
+    found = measure(make(v))
     wide = v.astype(np.float64)
     assert found.total == pytest.approx(wide.sum())
     np.testing.assert_allclose(found.norms, (wide**2).sum(axis=1))
@@ -177,7 +178,7 @@ def test_the_first_bad_entry_is_found(at: tuple[int, int], value: float, make: A
     v = sparse(40, 11)
     v[at] = value
     v[-1, -1] = -5
-    bad = kernels.measure(make(v)).bad
+    bad = measure(make(v)).bad
     assert bad is not None
     np.testing.assert_equal((bad.row, bad.column, bad.value), (*at, value))
 
@@ -186,11 +187,11 @@ def test_the_first_bad_entry_is_found(at: tuple[int, int], value: float, make: A
 def test_negative_zero_is_zero(make: Any) -> None:
     v = np.full((3, 4), -0.0)
     v[0, 0] = 1
-    assert kernels.measure(make(v)).bad is None
+    assert measure(make(v)).bad is None
 
 
 def test_a_block_of_no_entries_is_measured() -> None:
-    found = kernels.measure(scipy.sparse.csr_array((5, 4)))
+    found = measure(scipy.sparse.csr_array((5, 4)))
     assert (found.total, found.stored, found.bad) == (0, 0, None)
     np.testing.assert_array_equal(found.norms, np.zeros(5))
 

@@ -16,7 +16,7 @@ from sources import SOURCES, Array, anndata_group, dask_csr, low_rank, sparse
 from strategies import chunkings
 
 from dask_nmf import Result, nmf, settings
-from dask_nmf.kernels import BadEntry
+from dask_nmf.measures import BadEntry
 
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
 TYPES = (np.float32, np.float64)

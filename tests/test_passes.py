@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_info
 
 from dask_nmf import fit, kernels, matrix, nmf, passes
 from dask_nmf.fit import Panels
-from dask_nmf.kernels import BadEntry
+from dask_nmf.measures import BadEntry
 from dask_nmf.passes import Given, Weighing
 from dask_nmf.plan import Layout
 from dask_nmf.sampling import Draw
@@ -131,7 +131,9 @@ def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> N
     np.testing.assert_allclose(w, direct, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(totals.num, direct.T @ V, rtol=1e-9)
     across = np.random.default_rng(0).random((4, 60))
-    np.testing.assert_allclose(fit.project(panels, across), V.T @ across.T, rtol=1e-12)
+    projected = fit.project(panels, across)
+    np.testing.assert_allclose(projected.num, across @ V, rtol=1e-12)
+    np.testing.assert_allclose(projected.gram, across @ across.T, rtol=1e-12)
 
 
 def test_carried_weights_go_from_pass_to_pass() -> None:

@@ -10,9 +10,11 @@ import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
-    ["kernels", "plan", "draws", "settings", "client"],
-    ["readers", "sampling", "solvers", "console"],
-    ["matrix", "passes"],
+    ["cells", "draws", "settings", "client"],
+    ["kernels", "measures", "plan"],
+    ["readers", "observed", "solvers", "console"],
+    ["sampling", "matrix"],
+    ["passes"],
     ["fit"],
     ["start", "store", "cluster"],
     ["resume", "project"],
@@ -27,6 +29,7 @@ PLACES = {  # of libraries that not every module may import
         "client",
         "cluster",
         "matrix",
+        "observed",
         "passes",
         "fit",
         "job",
@@ -38,7 +41,7 @@ PLACES = {  # of libraries that not every module may import
     "distributed": {"client", "cluster", "matrix", "fit", "cli"},
     "zarr": {"readers", "matrix", "store", "project", "cli"},
     "sklearn": {"estimator"},
-    "numba": {"kernels"},
+    "numba": {"cells", "kernels", "measures"},
     "filelock": {"resume"},
     "click": {"cli"},
     "tqdm": {"console"},

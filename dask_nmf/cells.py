@@ -1,0 +1,255 @@
+"""Cells of V that count, where not all do, or not alike: what is missing is not zero.
+
+Each row of W then has normal equations of its own, over the columns that its row observes, and each column
+of H over the rows that observe it. ``gram`` matrices of many rows are packed: their lower triangles, row by
+row, (rows, k (k + 1) / 2).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Block = Any  # NDArray, scipy.sparse.csr_array or Cells
+
+
+class Cells(NamedTuple):
+    """Cells that count, by rows: CSR with sorted columns."""
+
+    values: Array  # (cells,)
+    weights: Array  # (cells,), > 0; empty: all 1
+    indices: Array
+    indptr: Array
+    columns: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.indptr) - 1, self.columns
+
+    @property
+    def mass(self) -> Array:
+        """Σ weights of each row, (rows,), float64."""
+        if len(self.weights) == 0:
+            return np.diff(self.indptr).astype(np.float64)
+        before = np.concatenate([[0.0], np.cumsum(self.weights, dtype=np.float64)])
+        return np.asarray(np.diff(before[self.indptr]))
+
+    def turned(self) -> Cells:
+        """The same cells by columns."""
+        places = np.arange(len(self.values), dtype=self.indices.dtype)
+        by_column = scipy.sparse.csr_array((places, self.indices, self.indptr), shape=self.shape).tocsc()
+        order = by_column.data
+        weights = self.weights[order] if len(self.weights) else self.weights
+        return Cells(self.values[order], weights, by_column.indices, by_column.indptr, self.shape[0])
+
+    def where(self, keep: NDArray[np.bool_]) -> Cells:
+        """Only some of the cells."""
+        kept = np.concatenate([[0], np.cumsum(keep)])
+        weights = self.weights[keep] if len(self.weights) else self.weights
+        return Cells(self.values[keep], weights, self.indices[keep], kept[self.indptr], self.columns)
+
+
+def packed_size(k: int) -> int:
+    """Entries of the lower triangle of a (k, k) matrix."""
+    return k * (k + 1) // 2
+
+
+def equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
+    """Of the rows of the other factor: ``Σ ω v f``, (rows, k), and ``Σ ω f fᵀ``, packed; float64.
+
+    ``factor`` is (columns, k): Hᵀ for the rows of W, W for the columns of H.
+    """
+    factor = np.ascontiguousarray(factor)
+    wide = factor.astype(np.float64, copy=False)
+    num = _nums(cells.values, cells.weights, cells.indices, cells.indptr, wide)
+    return num, _grams(cells.weights, cells.indices, cells.indptr, wide, wide.T @ wide)
+
+
+def residual(cells: Cells, w: Array, h: Array) -> float:
+    """Σ ω (v − w h)² over the cells, float64."""
+    columns = np.ascontiguousarray(h.T)
+    return float(_residual(*cells[:4], np.ascontiguousarray(w), columns))
+
+
+def descend(start: Array, num: Array, gram: Array, tol: float, sweeps: int) -> Array:
+    """`kernels.refit` where every row has a gram matrix of its own, packed. A row of zeros gets zeros."""
+    x = np.array(start, np.float64, order="C")
+    _descend(x, num.astype(np.float64, copy=False), gram, tol, sweeps)
+    return x.astype(start.dtype)
+
+
+def guess(num: Array, gram: Array) -> Array:
+    """`kernels.guess` where every row has a gram matrix of its own, packed."""
+    x = _solve(num.astype(np.float64, copy=False), gram)
+    return np.asarray(np.maximum(x, 0), num.dtype)
+
+
+def apply(gram: Array, x: Array) -> Array:
+    """Each row of x (rows, k) times its packed gram matrix, float64."""
+    return np.asarray(_apply(gram, np.ascontiguousarray(x, np.float64)))
+
+
+def diagonal(k: int) -> Array:
+    """Where the diagonal is in a packed matrix, (k,)."""
+    t = np.arange(k)
+    return t * (t + 3) // 2
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _nums(values: Array, weights: Array, indices: Array, indptr: Array, factor: Array) -> Array:
+    rows, k = len(indptr) - 1, factor.shape[1]
+    out = np.zeros((rows, k))
+    for i in range(rows):
+        for p in range(indptr[i], indptr[i + 1]):
+            x = np.float64(values[p])
+            if len(weights) > 0:
+                x *= weights[p]
+            f = factor[indices[p]]
+            for t in range(k):
+                out[i, t] += x * f[t]
+    return out
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: Array) -> Array:
+    """Over the cells of each row; where most columns are there, ``whole`` less those that are not."""
+    columns, k = factor.shape
+    out = np.zeros((len(indptr) - 1, k * (k + 1) // 2))
+    square = np.zeros((k, k))
+    for i in range(len(out)):
+        first, last = indptr[i], indptr[i + 1]
+        square[:] = 0
+        most = len(weights) == 0 and 2 * (last - first) > columns
+        if most:
+            square[:] = whole
+            p = first
+            for j in range(columns):
+                if p < last and indices[p] == j:
+                    p += 1
+                    continue
+                _add_square(square, factor[j], -1.0)
+        else:
+            for p in range(first, last):
+                _add_square(square, factor[indices[p]], weights[p] if len(weights) > 0 else 1.0)
+        at = 0
+        for t in range(k):
+            for u in range(t + 1):
+                out[i, at] = square[t, u]
+                at += 1
+    return out
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _add_square(square: Array, f: Array, weight: float) -> None:
+    for t in range(len(f)):
+        x = weight * f[t]
+        for u in range(len(f)):
+            square[t, u] += x * f[u]
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _residual(
+    values: Array, weights: Array, indices: Array, indptr: Array, w: Array, columns: Array
+) -> float:
+    total = 0.0
+    for i in range(len(indptr) - 1):
+        for p in range(indptr[i], indptr[i + 1]):
+            rest = np.float64(values[p])
+            h = columns[indices[p]]
+            for t in range(w.shape[1]):
+                rest -= np.float64(w[i, t]) * np.float64(h[t])
+            total += rest * rest * (weights[p] if len(weights) > 0 else 1.0)
+    return total
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _unpack(triangle: Array, square: Array) -> None:
+    at = 0
+    for t in range(len(square)):
+        for u in range(t + 1):
+            square[t, u] = triangle[at]
+            square[u, t] = triangle[at]
+            at += 1
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _apply(gram: Array, x: Array) -> Array:
+    rows, k = x.shape
+    square = np.zeros((k, k))
+    out = np.zeros((rows, k))
+    for i in range(rows):
+        _unpack(gram[i], square)
+        for t in range(k):
+            for u in range(k):
+                out[i, u] += x[i, t] * square[t, u]
+    return out
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _solve(num: Array, gram: Array) -> Array:
+    """Least squares by Cholesky's factors, row by row, with 1e-7 of the mean diagonal added to it."""
+    rows, k = num.shape
+    x = num.copy()
+    lower = np.zeros((k, k))
+    for i in range(rows):
+        _unpack(gram[i], lower)
+        trifle = 1e-7 * np.trace(lower) / k
+        if trifle <= 0:
+            x[i] = 0
+            continue
+        for t in range(k):
+            for u in range(t + 1):
+                rest = lower[t, u] + (trifle if t == u else 0.0)
+                for s in range(u):
+                    rest -= lower[t, s] * lower[u, s]
+                lower[t, u] = np.sqrt(max(rest, trifle)) if t == u else rest / lower[u, u]
+            for s in range(t):
+                x[i, t] -= lower[t, s] * x[i, s]
+            x[i, t] /= lower[t, t]
+        for t in range(k - 1, -1, -1):
+            for s in range(t + 1, k):
+                x[i, t] -= lower[s, t] * x[i, s]
+            x[i, t] /= lower[t, t]
+    return x
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None:
+    """Coordinate descent, row by row, with the slope kept up to date."""
+    rows, k = x.shape
+    square = np.zeros((k, k))
+    slope = np.zeros(k)
+    for i in range(rows):
+        _unpack(gram[i], square)
+        if np.trace(square) <= 0:
+            x[i] = 0
+            continue
+        slope[:] = num[i]
+        for t in range(k):
+            for u in range(k):
+                slope[u] -= x[i, t] * square[t, u]
+        first = 0.0
+        for sweep in range(sweeps):
+            moved, size = 0.0, 0.0
+            for t in range(k):
+                weight = square[t, t]
+                if weight <= 0:
+                    continue
+                new = max(x[i, t] + slope[t] / weight, 0.0)
+                step = new - x[i, t]
+                moved += step * step * weight
+                size += new * new * weight
+                if step == 0:
+                    continue
+                x[i, t] = new
+                for u in range(k):
+                    slope[u] -= step * square[t, u]
+            if sweep == 0:
+                first = moved
+            if moved <= max(tol * tol * first, (k * 2.2e-16) ** 2 * size):
+                break

@@ -1,0 +1,112 @@
+"""What one look at a block of V tells: whether NMF can take it, and how large it is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.cells import Array, Block
+
+
+class DataError(ValueError):
+    """V, or what holds it, is not what NMF can take."""
+
+
+class BadEntry(DataError):
+    """An entry that no NMF can take: negative or not finite."""
+
+    def __init__(self, row: int, column: int, value: float) -> None:
+        super().__init__(row, column, value)
+        self.row, self.column, self.value = row, column, value
+
+    def __str__(self) -> str:
+        need = (
+            "NMF takes entries >= 0: shift or clip V"
+            if -np.inf < self.value < 0
+            else "NMF takes finite entries: replace or drop them"
+        )
+        return f"V has {self.value} at row {self.row}, column {self.column}; {need}"
+
+    def at(self, first_row: int, transposed: bool = False) -> BadEntry:
+        """The same entry where the block begins at ``first_row``, and may be columns of V."""
+        row = self.row + first_row
+        if transposed:
+            return BadEntry(self.column, row, self.value)
+        return BadEntry(row, self.column, self.value)
+
+
+class Measure(NamedTuple):
+    """What one look at a block tells."""
+
+    total: float  # Σ v
+    norms: Array  # ‖v_i‖² of each row, float64
+    stored: int  # entries held: all of a dense block, the explicit ones of a CSR block
+    bad: BadEntry | None  # the first one
+    mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
+    unobserved: int = 0  # rows of which no entry counts
+
+
+def measure(v: Block) -> Measure:
+    """Check and measure a block in one look."""
+    if scipy.sparse.issparse(v):
+        total, norms, at = _measure_rows(v.data, v.indptr)
+        bad = None if at < 0 else BadEntry(_row_of(v.indptr, at), int(v.indices[at]), float(v.data[at]))
+        return Measure(total, norms, int(v.nnz), bad, float(v.shape[0]))
+    if v.flags.f_contiguous and not v.flags.c_contiguous:
+        total, norms, sound = _measure_columns(v.T)
+    else:
+        edges = np.arange(len(v) + 1, dtype=np.int64) * v.shape[1]
+        total, norms, at = _measure_rows(np.ascontiguousarray(v).reshape(-1), edges)
+        sound = at < 0
+    return Measure(total, norms, int(v.size), None if sound else _first_bad(v), float(v.shape[0]))
+
+
+def _row_of(indptr: Array, at: int) -> int:
+    return int(np.searchsorted(indptr, at, side="right")) - 1
+
+
+def _first_bad(v: Array) -> BadEntry:
+    rows, columns = np.nonzero(~((v >= 0) & (v < np.inf)))
+    row, column = int(rows[0]), int(columns[0])
+    return BadEntry(row, column, float(v[row, column]))
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _measure_rows(data: Array, indptr: Array) -> tuple[float, Array, int]:
+    """Sum, squared norm of each row, and the position of the first entry that is not in [0, ∞), or -1."""
+    norms = np.zeros(len(indptr) - 1)
+    total = 0.0
+    for i in range(len(norms)):
+        sound = True
+        part, norm = 0.0, 0.0
+        for p in range(indptr[i], indptr[i + 1]):
+            value = np.float64(data[p])
+            sound &= (value >= 0) & (value < np.inf)
+            part += value
+            norm += value * value
+        if not sound:
+            for p in range(indptr[i], indptr[i + 1]):
+                if not (data[p] >= 0 and data[p] < np.inf):
+                    return total, norms, p
+        norms[i] = norm
+        total += part
+    return total, norms, -1
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _measure_columns(columns: Array) -> tuple[float, Array, bool]:
+    """The same of a block given by its columns, (n, r); and whether every entry is in [0, ∞)."""
+    norms = np.zeros(columns.shape[1])
+    total, sound = 0.0, True
+    for j in range(len(columns)):
+        part = 0.0
+        for i in range(len(norms)):
+            value = np.float64(columns[j, i])
+            sound &= (value >= 0) & (value < np.inf)
+            part += value
+            norms[i] += value * value
+        total += part
+    return total, norms, sound

@@ -1,0 +1,220 @@
+"""Blocks of V of which some entries do not count, or count more than others.
+
+An entry counts with its weight, unless it is missing or held out for validation. The cells that count are
+taken out of a block some rows at a time, so that they are never in memory all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+from dask.sizeof import sizeof
+from numpy.typing import NDArray
+
+from dask_nmf import draws, measures
+from dask_nmf.cells import Array, Block, Cells, packed_size
+from dask_nmf.measures import BadEntry, DataError, Measure
+
+STRIP_CELLS = 512 * 1024  # looked at together
+STRIP_GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices of the rows of a strip
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which entries count."""
+
+    missing: str | None = None  # None: all; "nan": those that are not NaN; "unstored": the stored ones
+    held_out: float = 0.0  # share of the entries that is kept for validation
+    seed: int = 0  # of their choice, by a hash of (seed, row, column)
+    transposed: bool = False  # the rows of a block are columns of V
+    weighted: bool = False
+
+    @property
+    def all_alike(self) -> bool:
+        """Whether every entry counts, and as much as any other."""
+        return self.missing is None and self.held_out == 0 and not self.weighted
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A block with the weights of its entries, and the rule by which they count."""
+
+    v: Block  # (r, n), dense or CSR
+    weights: Block | None  # (r, n), ≥ 0, dense or CSR
+    rows: NDArray[np.int64]  # global indices
+    rule: Rule
+    emphasis: Array | None = None  # (r,): by this the weights of a row are multiplied
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.v.shape
+        return rows, columns
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the entries."""
+        dtype: np.dtype[Any] = self.v.dtype
+        return dtype
+
+    def __getitem__(self, rows: Any) -> Observed:
+        """Some of the rows."""
+        return Observed(
+            self.v[rows],
+            None if self.weights is None else self.weights[rows],
+            self.rows[rows],
+            self.rule,
+            None if self.emphasis is None else self.emphasis[rows],
+        )
+
+
+class Strip(NamedTuple):
+    """Some rows of a block."""
+
+    rows: slice
+    cells: Cells  # that count
+    held: Cells  # that are held out
+    bad: BadEntry | None  # the first that no NMF can take
+
+
+@sizeof.register(Observed)
+def _bytes(block: Observed) -> int:
+    """Dask would count it as an object without contents."""
+    return int(sizeof(block.v) + sizeof(block.weights) + sizeof(block.rows))
+
+
+def strips(block: Observed, rank: int = 1) -> Iterator[Strip]:
+    """A block, some rows at a time: so many that their gram matrices for ``rank`` fit too."""
+    rows, columns = block.shape
+    by_entry = scipy.sparse.issparse(block.v) and block.rule.missing == "unstored" and block.weights is None
+    each = max(block.v.nnz / max(rows, 1), 1) if by_entry else columns
+    step = int(max(1, min(STRIP_CELLS / each, STRIP_GRAMS // packed_size(rank))))
+    for first in range(0, rows, step):
+        chosen = slice(first, min(first + step, rows))
+        yield _strip(block[chosen], chosen, by_entry)
+
+
+def _strip(part: Observed, rows: slice, by_entry: bool) -> Strip:
+    found = _stored(part) if by_entry else _filled(part)
+    at = np.flatnonzero(~((found.values >= 0) & (found.values < np.inf)))
+    bad = None
+    if len(at):
+        row = int(np.searchsorted(found.indptr, at[0], side="right")) - 1
+        bad = BadEntry(rows.start + row, int(found.indices[at[0]]), float(found.values[at[0]]))
+    if part.emphasis is not None:
+        emphasis = np.repeat(part.emphasis, np.diff(found.indptr))
+        weights = found.weights * emphasis if len(found.weights) else emphasis
+        found = found._replace(weights=weights.astype(found.values.dtype))
+    if part.rule.held_out == 0:
+        return Strip(rows, found, found.where(np.zeros(len(found.values), bool)), bad)
+    held = _held_out(part, found)
+    return Strip(rows, found.where(~held), found.where(held), bad)
+
+
+def _stored(part: Observed) -> Cells:
+    """The stored entries of a CSR block."""
+    v = part.v
+    if not v.has_canonical_format:
+        v = v.copy()
+        v.sum_duplicates()
+    return Cells(v.data, v.data[:0], v.indices, v.indptr, v.shape[1])
+
+
+def _filled(part: Observed) -> Cells:
+    """The entries of a block that count, found by looking at all of them."""
+    counts = _counting(part.v, part.rule.missing)
+    v = part.v.toarray() if scipy.sparse.issparse(part.v) else part.v
+    weights = part.weights
+    if weights is not None and scipy.sparse.issparse(weights):
+        weights = weights.toarray()
+    if weights is not None:
+        _check_weights(weights, part)
+        counts &= weights > 0
+    indptr = np.concatenate([[0], np.cumsum(counts.sum(axis=1))])
+    indices = np.nonzero(counts)[1].astype(np.int32)
+    return Cells(v[counts], v[:0, 0] if weights is None else weights[counts], indices, indptr, v.shape[1])
+
+
+def _counting(v: Block, missing: str | None) -> NDArray[np.bool_]:
+    """Where the entries are that are not missing, (r, n)."""
+    if missing == "unstored":
+        if not scipy.sparse.issparse(v):
+            raise DataError("missing is 'unstored' and V is dense; give a sparse V, or missing='nan'")
+        pattern = scipy.sparse.csr_array((np.ones_like(v.data, bool), v.indices, v.indptr), shape=v.shape)
+        return np.asarray(pattern.toarray())
+    if missing == "nan":
+        return np.asarray(~np.isnan(v.toarray() if scipy.sparse.issparse(v) else v))
+    return np.ones(v.shape, bool)
+
+
+def _check_weights(weights: Array, part: Observed) -> None:
+    sound = (weights >= 0) & (weights < np.inf)
+    if not sound.all():
+        row, column = (int(places[0]) for places in np.nonzero(~sound))
+        value, row = float(weights[row, column]), int(part.rows[row])
+        if part.rule.transposed:
+            row, column = column, row
+        raise DataError(f"weights has {value} at row {row}, column {column}; weights must be finite and ≥ 0")
+
+
+def _held_out(part: Observed, found: Cells) -> NDArray[np.bool_]:
+    rows, columns = np.repeat(part.rows, np.diff(found.indptr)), found.indices.astype(np.int64)
+    if part.rule.transposed:
+        rows, columns = columns, rows
+    return np.asarray(draws.of_entries(part.rule.seed, draws.HELD_OUT, rows, columns) < part.rule.held_out)
+
+
+def measure(block: Block) -> Measure:
+    """`measures.measure`, of the cells that count where not all do."""
+    if not isinstance(block, Observed):
+        return measures.measure(block)
+    total, stored, unobserved, bad = 0.0, 0, 0, None
+    mass, norms = np.zeros(block.shape[1]), np.zeros(block.shape[0])
+    for rows, cells, _, wrong in strips(block):
+        bad = bad or wrong
+        weights = cells.weights if len(cells.weights) else np.ones_like(cells.values)
+        values, weights = cells.values.astype(np.float64), weights.astype(np.float64)
+        total += float(np.sum(weights * values))
+        before = np.concatenate([[0.0], np.cumsum(weights * values * values)])
+        norms[rows] = np.diff(before[cells.indptr])
+        mass += np.bincount(cells.indices, weights, minlength=len(mass))
+        stored += len(values)
+        unobserved += int((np.diff(cells.indptr) == 0).sum())
+    return Measure(total, norms, stored, bad, mass, unobserved)
+
+
+def stack(blocks: Sequence[Block]) -> Block:
+    """Blocks below each other."""
+    first = blocks[0]
+    if isinstance(first, Observed):
+        return Observed(
+            stack([block.v for block in blocks]),
+            None if first.weights is None else stack([block.weights for block in blocks]),
+            np.concatenate([block.rows for block in blocks]),
+            first.rule,
+        )
+    if all(scipy.sparse.issparse(block) for block in blocks):
+        return scipy.sparse.csr_array(scipy.sparse.vstack(blocks))
+    return np.concatenate(blocks)
+
+
+def scaled(block: Block, weight: NDArray[np.float64]) -> Block:
+    """A block whose rows count ``weight``, (r,), times."""
+    if np.all(weight == 1):
+        return block
+    if isinstance(block, Observed):
+        return replace(block, emphasis=weight)
+    scale = np.sqrt(weight).astype(block.dtype)
+    if scipy.sparse.issparse(block):
+        return scipy.sparse.csr_array(scipy.sparse.diags_array(scale) @ block)
+    return block * scale[:, None]
+
+
+def stored(block: Block) -> int:
+    """Entries that a block holds."""
+    if isinstance(block, Observed):
+        return stored(block.v)
+    return int(block.nnz if scipy.sparse.issparse(block) else block.size)
