@@ -10,7 +10,7 @@ import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
-    ["kernels", "plan", "draws", "settings", "client"],
+    ["kernels", "plan", "draws", "settings", "client", "outputs"],
     ["readers", "sampling", "solvers", "console"],
     ["matrix", "passes"],
     ["fit"],
