@@ -7,16 +7,19 @@ if TYPE_CHECKING:
     from dask_nmf.estimator import NMF
     from dask_nmf.factorise import nmf
     from dask_nmf.job import Result
+    from dask_nmf.predictions import predict, recommend
     from dask_nmf.project import transform
     from dask_nmf.store import Run
 
-__all__ = ["NMF", "Result", "Run", "nmf", "transform"]
+__all__ = ["NMF", "Result", "Run", "nmf", "predict", "recommend", "transform"]
 
 _HOMES = {
     "NMF": "dask_nmf.estimator",
     "Result": "dask_nmf.job",
     "Run": "dask_nmf.store",
     "nmf": "dask_nmf.factorise",
+    "predict": "dask_nmf.predictions",
+    "recommend": "dask_nmf.predictions",
     "transform": "dask_nmf.project",
 }
 

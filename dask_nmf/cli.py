@@ -22,7 +22,7 @@ EXIT_CODES = """
 Exit codes:
   0    done
   2    the call, the plan or the output does not fit
-  3    bad data: V cannot be read, or is no non-negative matrix
+  3    bad data: V cannot be read, or is no non-negative matrix; a line of PAIRS is no cell
   4    not converged (with --require-convergence)
   74   a file cannot be written: disk full, read-only
   75   try again later: no workers, or another process holds the run
@@ -144,6 +144,50 @@ def transform(
     with console.shown(log_format, sys.stderr.isatty()) as follow:
         shape = transform_to(run, matrix, output, overwrite, lambda: _cluster(follow, **where))
     click.echo(f"{output}: W, {shape[0]} x {shape[1]}")
+    return 0
+
+
+@app.command(epilog=EXIT_CODES, short_help="Values of W H at the cells of a CSV file.")
+@click.argument("run")
+@click.argument("pairs")
+@click.option("--output", "-o", required=True, type=click.Path(), help="A CSV file: row,column,value.")
+@click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
+def predict(run: str, pairs: str, output: str, overwrite: bool) -> int:
+    """Values of W H of a run at the cells of PAIRS, a CSV file of row,column, counted from 0."""
+    from dask_nmf.predictions import predict_to
+
+    click.echo(f"{output}: {predict_to(run, pairs, output, overwrite)} values")
+    return 0
+
+
+@app.command(epilog=EXIT_CODES, short_help="The best cells of each row that V does not have.")
+@click.argument("run")
+@click.argument("matrix", metavar="V")
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Most cells of a row.")
+@click.option("--output", "-o", required=True, type=click.Path(), help="A CSV file: row,column,value.")
+@click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
+@cluster_options
+def recommend(
+    run: str,
+    matrix: str,
+    top: int,
+    output: str,
+    overwrite: bool,
+    log_format: str,
+    debug: bool,
+    **where: Any,
+) -> int:
+    """For each row of V the cells with the largest W H among those that V does not have, in one pass.
+
+    V is what the run was fitted to. It does not have what was missing in the fit, or, where nothing was,
+    what is not positive.
+    """
+    from dask_nmf import console
+    from dask_nmf.predictions import recommend_to
+
+    with console.shown(log_format, sys.stderr.isatty()) as follow:
+        cells = recommend_to(run, matrix, top, output, overwrite, lambda: _cluster(follow, **where))
+    click.echo(f"{output}: {cells} values")
     return 0
 
 

@@ -23,6 +23,7 @@ from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
 from dask_nmf.passes import Given, Weighing
+from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.solvers import Solver, State
 
@@ -187,7 +188,27 @@ def project(panels: Panels, h: Array) -> Sums:
     return totals
 
 
+def best(panels: Panels, weights: da.Array, h: Array, choice: Choice, some: slice) -> list[Best]:
+    """For each row of some panels the best cells that V does not have, given W in blocks like the panels."""
+
+    def build(given: Delayed) -> list[Delayed]:
+        return passes.best(panels.blocks.blocks[some], weights.blocks[some], given, choice)
+
+    return compute_all(panels, h, build)
+
+
+def best_across(panels: Panels, weights: da.Array, h: Array, choice: Choice) -> Best:
+    """The same of all rows, in one pass over panels of columns, given Hᵀ in blocks like the panels and Wᵀ."""
+    found: Best = compute(panels, h, lambda given: passes.best_across(panels.blocks, weights, given, choice))
+    return found
+
+
 def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed]) -> Any:
+    """Build the graph of a pass and compute it: see `compute_all`."""
+    return compute_all(panels, h, lambda given: [build(given)])[0]
+
+
+def compute_all(panels: Panels, h: Array, build: Callable[[Delayed], list[Delayed]]) -> list[Any]:
     """Build the graph of a pass and compute it; again, from the sources, if workers took V with them.
 
     H is a node of the graph, so the scheduler can make it anew when the worker that had it dies.
@@ -199,7 +220,7 @@ def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed]) -> An
             if attempt > 1:
                 panels.renew()
             with passes.one_blas_thread(), dask.config.set(QUIET):
-                return dask.compute(build(given), traverse=False)[0]
+                return list(dask.compute(*build(given), traverse=False))
         except (FutureCancelledError, KilledWorker, WorkersLost) as error:
             if attempt == ATTEMPTS:
                 raise

@@ -50,6 +50,13 @@ class Matrix:
     array: da.Array | None = None  # in panel orientation, where V came as a Dask array
     in_memory: bool = False
 
+    @property
+    def sparse(self) -> bool:
+        """Whether the panels are CSR."""
+        if self.array is not None:
+            return bool(scipy.sparse.issparse(self.array._meta))
+        return isinstance(self.reader, SparseRows | StoredSparseRows)
+
     def panels(self, edges: Sequence[int]) -> da.Array:
         """V as a Dask array with one block a panel, (rows, columns) in panel orientation."""
         heights = tuple(b - a for a, b in pairwise(edges))

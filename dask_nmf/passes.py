@@ -20,9 +20,10 @@ from dask import delayed
 from dask.delayed import Delayed
 from threadpoolctl import ThreadpoolController
 
-from dask_nmf import client, kernels, observed, sampling
+from dask_nmf import client, kernels, observed, ranking, sampling
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.observed import Observed, Rule
+from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
 
 FAN_IN = 8  # of the tree of sums
@@ -90,6 +91,17 @@ def weigh_all(panels: da.Array, given: Delayed, weighing: Weighing) -> list[Dela
     return _map(panels, _weigh, given=given, weighing=weighing._replace(keep=True))
 
 
+def best(panels: da.Array, weights: da.Array, given: Delayed, choice: Choice) -> list[Delayed]:
+    """One pass: a delayed `Best` for each panel. ``weights`` has W, one block a panel, (rows, k)."""
+    parts = _map(panels, _best, given, weights, choice=choice)
+    return [delayed(_unboxed, pure=False)(part) for part in parts]
+
+
+def best_across(panels: da.Array, weights: da.Array, given: Delayed, choice: Choice) -> Delayed:
+    """One pass over panels of columns, with Hᵀ as ``weights`` and Wᵀ given: a delayed `Best`."""
+    return _tree(_map(panels, _best_across, given, weights, choice=choice), ranking.merge)
+
+
 def project(panels: da.Array, given: Delayed) -> Delayed:
     """One pass over panels of columns: the delayed equations for W, as `Sums`. ``given`` has H."""
     return _tree(_map(panels, _project, given=given), _add)
@@ -135,12 +147,15 @@ def _item(pair: Any, index: int) -> Any:
     return _unboxed(pair)[index]
 
 
-def _map(panels: da.Array, function: Callable[..., Any], given: Delayed, **kwargs: Any) -> list[Delayed]:
-    """One delayed result a panel, its loading fused into the same task."""
+def _map(
+    panels: da.Array, function: Callable[..., Any], given: Delayed, *beside: da.Array, **kwargs: Any
+) -> list[Delayed]:
+    """One delayed result a panel, its loading (and that of blocks beside it) fused into the same task."""
     count = panels.numblocks[0]
     boxes = panels.map_blocks(
         _boxed,
         given,
+        *beside,
         function=function,
         name=f"pass-{uuid4().hex}",  # or Dask would hash every argument, each pass
         dtype=object,
@@ -152,7 +167,12 @@ def _map(panels: da.Array, function: Callable[..., Any], given: Delayed, **kwarg
 
 
 def _boxed(
-    v: Block, given: Given, function: Callable[..., Any], block_id: tuple[int, ...], **kwargs: Any
+    v: Block,
+    given: Given,
+    *beside: Array,
+    function: Callable[..., Any],
+    block_id: tuple[int, ...],
+    **kwargs: Any,
 ) -> Any:
     """An object of ours as the only entry of a block.
 
@@ -163,7 +183,7 @@ def _boxed(
     v = _aligned(v)
     box = np.empty((1, 1), object)
     _pin_blas()
-    box[0, 0] = function(v, panel=block_id[0], given=given, **kwargs)
+    box[0, 0] = function(v, *beside, panel=block_id[0], given=given, **kwargs)
     client.announce_panel()
     return box
 
@@ -241,6 +261,14 @@ def as_it_is(v: Block, h: Array, w: Array | None) -> Array:
     """The `Weigher` that keeps the W it is given."""
     assert w is not None
     return w
+
+
+def _best(v: Block, w: Array, panel: int, given: Given, choice: Choice) -> Best:
+    return ranking.best(v, np.require(w, requirements="A"), given.h, choice)
+
+
+def _best_across(v: Block, w: Array, panel: int, given: Given, choice: Choice) -> Best:
+    return ranking.best_across(v, np.require(w, requirements="A"), given.h, choice).at(given.edges[panel])
 
 
 @cache

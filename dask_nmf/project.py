@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import dask.array as da
 import numpy as np
 import zarr
 
-from dask_nmf import cluster, fit, plan
+from dask_nmf import cluster, fit, outputs, plan
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix
@@ -23,7 +21,7 @@ from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
 from dask_nmf.passes import Weighing, Weights
 from dask_nmf.solvers import HALS, Penalty, solve_rows
-from dask_nmf.store import Run, StoredWeights, consolidate, replacing
+from dask_nmf.store import Run, StoredWeights, consolidate
 
 MARK = "dask_nmf_transform"
 
@@ -112,46 +110,27 @@ def transform_to(
     FileExistsError
         If there is an output already, and it may not be overwritten, or was not made by this function.
     """
-    found = Run.load(absolute(run))
-    if not found.record["answered"]:
-        raise ValueError(f"{run} has no H yet; finish it with dask-nmf fit first")
+    found = Run.load_answered(absolute(run))
     matrix = open_matrix(V, found.record["matrix"]["dtype"])
     H = np.asarray(found.array("H")[:])
     place = Path(output).absolute()
-    _check_output(place, overwrite)
-    partial = place.with_name(f".{place.name}.{uuid4().hex}.partial")
+    outputs.check(place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))
     asked = found.record["settings"]
     mark = {"version": version("dask_nmf"), "run": run, "source": matrix.source}
-    try:
-        with connect():
-            transform(
-                matrix,
-                H,
-                missing=asked["missing"],
-                alpha_W=asked["alpha_W"],
-                into=lambda *layout: _new_weights(str(partial), mark, *layout),
-            )
-        with replacing(place):
-            partial.rename(place)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    with outputs.appearing(place) as partial, connect():
+        transform(
+            matrix,
+            H,
+            missing=asked["missing"],
+            alpha_W=asked["alpha_W"],
+            into=lambda *layout: _new_weights(str(partial), mark, *layout),
+        )
     return shape
 
 
-def _check_output(place: Path, overwrite: bool) -> None:
-    if not place.parent.is_dir():
-        raise NotADirectoryError(f"there is no folder {place.parent} for the output; make it first")
-    if not place.exists():
-        return
-    if not overwrite:
-        raise FileExistsError(f"{place} exists; give another output, or ask to overwrite it")
-    try:
-        ours = MARK in zarr.open_group(place, mode="r").attrs
-    except Exception:  # whatever it is, it is not ours
-        ours = False
-    if not ours:
-        raise FileExistsError(f"{place} is not an output of transform; give another output or remove it")
+def _is_ours(place: Path) -> bool:
+    return MARK in zarr.open_group(place, mode="r").attrs
 
 
 def _new_weights(

@@ -17,15 +17,12 @@ lists the answer only when all of it is there.
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -34,6 +31,7 @@ from zarr.errors import ZarrUserWarning
 from dask_nmf import plan
 from dask_nmf.fit import Step, relative_error
 from dask_nmf.kernels import Array
+from dask_nmf.outputs import replacing
 from dask_nmf.solvers import SLOTS, State
 
 FORMAT = 1
@@ -117,6 +115,14 @@ class Run:
                 f"this version reads format {FORMAT}"
             )
         return cls(path, group)
+
+    @classmethod
+    def load_answered(cls, path: str) -> Run:
+        """Open a run that has its W and H; raises as `load` does, and ValueError where it has none yet."""
+        run = cls.load(path)
+        if not run.record["answered"]:
+            raise ValueError(f"{path} has no W and H yet; finish it with dask-nmf fit first")
+        return run
 
     @property
     def record(self) -> dict[str, Any]:
@@ -291,16 +297,6 @@ class Run:
 def _or_none(number: float) -> float | None:
     """A number as JSON holds it: what is infinite or NaN is left out, and comes back as it was by default."""
     return number if np.isfinite(number) else None
-
-
-@contextmanager
-def replacing(place: Path) -> Iterator[None]:
-    """Move what is at a path out of the way, and delete it when the new one is there."""
-    old = place.with_name(f".{place.name}.{uuid4().hex}.old")
-    if place.exists():
-        place.rename(old)
-    yield
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def consolidate(group: zarr.Group) -> zarr.Group:

@@ -1,0 +1,393 @@
+"""Values of W H at some cells, and the best cells that V does not have: against W H itself."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import scipy.sparse
+import zarr
+from distributed import Client
+from hypothesis import given
+from hypothesis import strategies as st
+from sources import SOURCES, Array, dask_csr, low_rank, sparse
+from strategies import chunkings, cuts, seeds
+from test_cli import COMMAND, assert_refused
+from test_passes import EDGES, READS, counted_matrix, no_scheduler
+
+from dask_nmf import fit, nmf, passes, plan, predict, predictions, ranking, recommend, tables
+from dask_nmf.measures import DataError
+from dask_nmf.passes import Given
+from dask_nmf.ranking import Best, Choice
+
+SHAPES = {"tall": (60, 25), "wide": (25, 60)}
+RANK = 3
+shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+def in_zarr(factor: Array, chunks: tuple[int, ...]) -> zarr.Array[Any]:
+    return zarr.create_array({}, data=factor, chunks=chunks)
+
+
+def first_of_each(chunks: Any) -> tuple[int, ...]:
+    return tuple(sizes[0] for sizes in chunks)
+
+
+HOLDERS: dict[str, Callable[[Array, Any], Any]] = {
+    "numpy": lambda factor, chunks: factor,
+    "dask": lambda factor, chunks: da.from_array(factor, chunks=chunks),
+    "zarr": lambda factor, chunks: in_zarr(factor, first_of_each(chunks)),
+}
+
+
+def factors(shape: tuple[int, int], seed: int = 0, dtype: Any = np.float64) -> tuple[Array, Array]:
+    """Small integers: products are exact, and many are equal."""
+    random = np.random.default_rng(seed)
+    w, h = random.integers(0, 3, (shape[0], RANK)), random.integers(0, 3, (RANK, shape[1]))
+    return w.astype(dtype), h.astype(dtype)
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a few rows, columns, cells and lines."""
+    monkeypatch.setattr(plan, "IN_FLIGHT", 4 * RANK * 8)
+    monkeypatch.setattr(predictions, "ENTRIES", 7 * RANK)
+    monkeypatch.setattr(predictions, "LISTED", 1)
+    monkeypatch.setattr(ranking, "STRIP", 4)
+    monkeypatch.setattr(ranking, "TILE", 7)
+    monkeypatch.setattr(tables, "BATCH", 5)
+    monkeypatch.setattr(tables, "LINES", 3)
+
+
+@shapes
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.usefixtures("small_steps")
+@given(data=st.data(), seed=seeds, pairs=st.integers(0, 80))
+def test_values_are_those_of_w_h(
+    shape: tuple[int, int], holder: str, data: Any, seed: int, pairs: int
+) -> None:
+    random = np.random.default_rng(seed)
+    w, h = random.random((shape[0], RANK)), random.random((RANK, shape[1]))
+    rows, columns = random.integers(0, shape[0], pairs), random.integers(0, shape[1], pairs)
+    held = [HOLDERS[holder](factor, data.draw(chunkings(factor.shape))) for factor in (w, h)]
+    values = predict(*held, rows, columns)
+    assert values.dtype == np.float64
+    np.testing.assert_allclose(values, (w @ h)[rows, columns], rtol=1e-12)
+
+
+def test_what_a_fit_gives_can_be_looked_up() -> None:
+    result = nmf(low_rank(50, 20, RANK, dtype=np.float32), RANK, max_iter=2)
+    rows, columns = np.array([49, 0, 7], np.uint16), [19, 0, 7]
+    values = predict(result.W, result.H, rows, columns)
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, (result.W @ result.H).compute()[rows, columns], rtol=1e-5)
+
+
+class Counting:
+    """A factor that tells which slices of it were read."""
+
+    def __init__(self, factor: Array) -> None:
+        self.factor, self.read = factor, []
+        self.shape, self.dtype = factor.shape, factor.dtype
+
+    def __getitem__(self, index: Any) -> Array:
+        self.read.append(index)
+        return self.factor[index]
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_only_the_rows_that_are_needed_are_read_a_few_at_a_time() -> None:
+    w, h = factors((60, 10))
+    counting = Counting(w)
+    predict(counting, h, [41, 6, 40, 5, 59, 5], [0, 9, 1, 2, 3, 4])
+    assert counting.read == [slice(5, 7), slice(40, 42), slice(59, 60)]  # of blocks of four rows
+
+
+NO_CELLS: dict[str, tuple[Any, Any, type[Exception], str]] = {
+    "row too large": ([0, 1, 60], [0, 1, 2], IndexError, "cell 2: row 60, column 2 .* 60 x 25"),
+    "column too large": ([0, 1], [25, 30], IndexError, "cell 0: row 0, column 25"),
+    "negative": ([0, -1], [0, 1], IndexError, "cell 1: row -1, column 1"),
+    "beyond int64": (np.array([2**64 - 1], np.uint64), [0], IndexError, "row 18446744073709551615"),
+    "floats": ([0.0], [1], ValueError, "float64"),
+    "other length": ([0, 1], [0], ValueError, "one of each"),
+    "two dimensions": ([[0]], [[0]], ValueError, r"\(1, 1\)"),
+}
+
+
+@pytest.mark.parametrize("case", NO_CELLS)
+def test_what_is_no_cell_is_refused(case: str) -> None:
+    rows, columns, kind, words = NO_CELLS[case]
+    with pytest.raises(kind, match=words):
+        predict(*factors((60, 25)), rows, columns)
+
+
+def test_factors_must_fit() -> None:
+    w, h = factors((60, 25))
+    with pytest.raises(ValueError, match=r"\(60, 3\) and H \(2, 25\)"):
+        predict(w, h[:2], [0], [0])
+
+
+def assert_best(found: Best, w: Array, h: Array, seen: Array, count: int) -> None:
+    """As a sort of all values says, ties and ends too."""
+    values = np.where(seen, -1, w @ h)
+    order = np.argsort(-values, axis=1, kind="stable")[:, :count]
+    expected = np.take_along_axis(values, order, axis=1)
+    np.testing.assert_array_equal(found.columns, np.where(expected < 0, -1, order))
+    np.testing.assert_array_equal(found.values, np.where(expected < 0, np.nan, expected))
+    assert found.columns.dtype == np.int64
+
+
+MISSING = {
+    None: ("numpy", "csr_array", "dask", "dask csr_array", "zarr v3", "csr in zarr", "csc in zarr", "npy"),
+    "nan": ("numpy", "numpy F", "dask", "zarr v3", "csr_array"),
+    "unstored": ("csr_array", "dask csr_array", "csr in zarr", "csc in zarr"),
+}
+
+
+@shapes
+@pytest.mark.parametrize(("missing", "kind"), [(m, kind) for m, kinds in MISSING.items() for kind in kinds])
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.usefixtures("several_panels", "small_steps")
+def test_the_best_are_those_of_a_sort(
+    shape: tuple[int, int], missing: str | None, kind: str, holder: str, tmp_path: Path
+) -> None:
+    v = sparse(*shape, density=0.6)
+    v[3], v[:, 4] = 1, 0
+    seen = v > 0
+    if missing == "nan":
+        v[~seen] = np.nan
+        v[0, :5] = 0
+        seen = ~np.isnan(v)
+    w, h = factors(shape, dtype=np.float32)
+    held = [HOLDERS[holder](factor, ((factor.shape[0],), (factor.shape[1],))) for factor in (w, h)]
+    found = recommend(SOURCES[kind](v, tmp_path / "v"), *held, 12, missing)
+    assert found.values.dtype == np.float32
+    assert (found.columns[3] < 0).sum() >= 11
+    assert_best(found, w, h, seen, 12)
+
+
+def test_a_zero_that_is_stored_is_observed() -> None:
+    v = scipy.sparse.csr_array(np.array([[1.0, 2.0, 0.0], [3.0, 0.0, 0.0], [0.0, 0.0, 4.0]]))
+    v.data[:2] = 0
+    w, h = np.ones((3, 1)), np.array([[3.0, 2.0, 1.0]])
+    assert recommend(v, w, h, 3, "unstored").columns.tolist() == [[2, -1, -1], [1, 2, -1], [0, 1, -1]]
+    assert recommend(v, w, h, 3).columns.tolist() == [[0, 1, 2], [1, 2, -1], [0, 1, -1]]
+
+
+@shapes
+@pytest.mark.parametrize(
+    "make", [np.asarray, lambda v: dask_csr(v, scipy.sparse.csr_array)], ids=["dense", "csr"]
+)
+@pytest.mark.usefixtures("several_panels")
+def test_the_best_on_a_cluster(client: Client, shape: tuple[int, int], make: Callable[[Array], Any]) -> None:
+    v = sparse(*shape)
+    w, h = factors(shape)
+    held = client.persist(da.from_array(w, chunks=(7, 2))), in_zarr(h, (RANK, 11))
+    assert_best(recommend(make(v), *held, 5), w, h, v > 0, 5)
+
+
+@given(edges=cuts(60), seed=seeds)
+def test_the_best_of_columns_merge(edges: tuple[int, ...], seed: int) -> None:
+    w, h = factors((20, 60), seed)
+    v = sparse(20, 60, density=0.9, seed=seed)
+    parts = [ranking.best(v[:, a:b], w, h[:, a:b], Choice(4)).at(a) for a, b in pairwise(edges)]
+    assert_best(ranking.merge(parts), w, h, v > 0, 4)
+
+
+def test_looking_for_the_best_is_one_read_and_one_task_a_panel() -> None:
+    w, h = factors((60, 12))
+    opened = counted_matrix()
+    with dask.config.set(scheduler=no_scheduler):
+        beside = predictions._beside(in_zarr(w, (10, RANK)), passes.heights(EDGES), w.dtype)
+        given = dask.delayed(Given(h, EDGES), traverse=False)
+        parts = passes.best(opened.panels(EDGES), beside, given, Choice(3))
+        across = passes.best_across(opened.panels(EDGES), beside, given, Choice(3))
+        assert not READS
+    panels = len(EDGES) - 1
+    for built, more in ((parts, panels), ([across], 1)):  # what takes each panel's out, or merges them
+        READS.clear()
+        assert len(dict(dask.optimize(*built)[0].dask)) <= 2 * panels + more
+        dask.compute(*built)
+        assert dict.fromkeys(pairwise(EDGES), 1) == READS
+
+
+UNFIT: dict[str, tuple[Any, int, str | None, str]] = {
+    "shape": (np.ones((25, 60)), 5, None, r"\(25, 60\) and W H is \(60, 25\)"),
+    "count": (np.ones((60, 25)), 0, None, "count is 0"),
+    "another missing": (np.ones((60, 25)), 5, "zero", "'zero'"),
+    "unstored, dense": (np.ones((60, 25)), 5, "unstored", "V is dense"),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_a_v_that_does_not_fit_is_refused(case: str) -> None:
+    v, count, missing, words = UNFIT[case]
+    with pytest.raises(ValueError, match=words):
+        recommend(v, *factors((60, 25)), count, missing)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with v.zarr, the run of a fit, and pairs.csv of the last 1000 cells."""
+    v = low_rank(300, 40, RANK, dtype=np.float32) * (sparse(300, 40) > 0)
+    stored = zarr.create_array(tmp_path / "v.zarr", data=v, chunks=(100, 40))
+    nmf(stored, RANK, max_iter=1, store=str(tmp_path / "run.zarr"))
+    (tmp_path / "run.zarr.lock").unlink(missing_ok=True)
+    cells = [f"{275 + at // 40},{at % 40}\n" for at in range(1000)]
+    (tmp_path / "pairs.csv").write_text("row,column\n" + "".join(cells))
+    return tmp_path
+
+
+def call(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "DASK_SCHEDULER_ADDRESS"}
+    command = [*COMMAND, *map(str, words)]
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+def product(folder: Path) -> Array:
+    run = zarr.open_group(folder / "run.zarr", mode="r")
+    return np.asarray(run["W"][:] @ run["H"][:])
+
+
+def table(path: Path) -> Array:
+    assert path.read_text().startswith("row,column,value\n")
+    return np.loadtxt(path, delimiter=",", skiprows=1)
+
+
+LEFT = {"v.zarr", "run.zarr", "pairs.csv"}
+
+
+def test_the_command_predicts(folder: Path) -> None:
+    words = ["predict", "run.zarr", "pairs.csv", "--output", "out.csv"]
+    done = call(folder, *words)
+    assert (done.returncode, done.stdout) == (0, "out.csv: 1000 values\n"), done.stderr
+    assert {path.name for path in folder.iterdir()} == {*LEFT, "out.csv"}
+    rows, columns, values = table(folder / "out.csv").T
+    np.testing.assert_array_equal(rows * 40 + columns, np.arange(11000, 12000))
+    np.testing.assert_allclose(values, product(folder)[275:].ravel(), rtol=1e-5)
+
+    (folder / "pairs.csv").write_text("3,4\n5,40\n")
+    before = (folder / "out.csv").read_text()
+    assert_refused(call(folder, *words), 2, "out.csv exists", folder=folder, left={*LEFT, "out.csv"})
+    bad = call(folder, *words, "--overwrite")
+    assert_refused(
+        bad, 3, "pairs.csv, line 2: row 5, column 40", "300 x 40", folder=folder, left={*LEFT, "out.csv"}
+    )
+    assert (folder / "out.csv").read_text() == before
+    (folder / "pairs.csv").write_text("3,4\n")
+    assert call(folder, *words, "--overwrite").returncode == 0
+    assert len((folder / "out.csv").read_text().splitlines()) == 2
+
+
+def test_the_command_recommends(folder: Path) -> None:
+    words = ["recommend", "run.zarr", "v.zarr", "--top", 4, "--output", "out.csv"]
+    done = call(folder, *words, "--workers", 1)
+    assert (done.returncode, done.stdout) == (0, "out.csv: 1200 values\n"), done.stderr
+    assert {path.name for path in folder.iterdir()} == {*LEFT, "out.csv"}
+    run = zarr.open_group(folder / "run.zarr", mode="r")
+    v = zarr.open_array(folder / "v.zarr", mode="r")[:]
+    best = recommend(v, run["W"], run["H"], 4)
+    rows, columns, values = table(folder / "out.csv").T
+    np.testing.assert_array_equal(rows, np.repeat(np.arange(300), 4))
+    np.testing.assert_array_equal(columns, best.columns.ravel())
+    np.testing.assert_array_equal(values.astype(np.float32), best.values.ravel())
+    zarr.create_array(folder / "v2.zarr", data=v[:50], chunks=(50, 40))
+    words[2] = "v2.zarr"
+    refused = call(folder, *words, "--overwrite")
+    assert_refused(refused, 2, "(50, 40)", "(300, 40)", folder=folder, left={*LEFT, "out.csv", "v2.zarr"})
+
+
+def test_a_run_without_its_answer_is_refused(folder: Path) -> None:
+    def stop(step: fit.Step) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        nmf(str(folder / "v.zarr"), RANK, store=str(folder / "run.zarr"), overwrite=True, callback=stop)
+    (folder / "run.zarr.lock").unlink(missing_ok=True)
+    for words in (["predict", "run.zarr", "pairs.csv"], ["recommend", "run.zarr", "v.zarr"]):
+        told = call(folder, *words, "--output", "out.csv")
+        assert_refused(told, 2, "finish it with dask-nmf fit", folder=folder, left=LEFT)
+
+
+LINES = {
+    "names": ("row,column\n3,4\n", [3], [4]),
+    "other names, quoted": ('"user id","item"\n3,4\n', [3], [4]),
+    "none": ("3,4", [3], [4]),
+    "of Windows": ("\ufeffrow,column\r\n3,4\r\n\r\n", [3], [4]),
+    "spaces": (" 3 ,\t4 \n", [3], [4]),
+    "many": ("".join(f"{i},{i + 1}\n" for i in range(23)), list(range(23)), list(range(1, 24))),
+    "nothing": ("row,column\n", [], []),
+    "empty": ("", [], []),
+}
+
+
+@pytest.mark.parametrize("case", LINES)
+@pytest.mark.usefixtures("small_steps")
+def test_pairs_of_a_file(folder: Path, case: str) -> None:
+    text, rows, columns = LINES[case]
+    (folder / "pairs.csv").write_text(text, encoding="utf-8", newline="")
+    run, pairs, output = (str(folder / name) for name in ("run.zarr", "pairs.csv", "out.csv"))
+    assert predictions.predict_to(run, pairs, output, False) == len(rows)
+    expected = predict(*(zarr.open_group(run, mode="r")[name] for name in "WH"), rows, columns)
+    lines = [f"{i},{j},{value!s}" for i, j, value in zip(rows, columns, expected, strict=True)]
+    assert (folder / "out.csv").read_text().splitlines() == ["row,column,value", *lines]
+
+
+BAD_LINES = {
+    "text": (b"1,2\n" * 6 + b"x,3\n", "line 7: 'x,3' is no pair of integers; write row,column"),
+    "no names": (b"x,3\n", "line 1: 'x,3'"),
+    "names later": (b"1,2\nrow,column\n", "line 2: 'row,column'"),
+    "one number": (b"1\n", "line 1: '1'"),
+    "three": (b"row,column\n1,2,3\n", "line 2: '1,2,3'"),
+    "floats": (b"1.0,2\n", "line 1: '1.0,2'"),
+    "semicolons": (b"1;2\n", "line 1: '1;2'"),
+    "underscores": (b"1_0,2\n", "line 1: '1_0,2'"),
+    "a huge number": (b"1," + b"9" * 5000 + b"\n", "line 1: '1,999"),
+    "a negative one": (b"0,0\n-1,2\n", "line 2: row -1, column 2 is outside of W H, 300 x 40"),
+    "no text": (bytes(range(256)), "line 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_LINES)
+@pytest.mark.usefixtures("small_steps")
+def test_a_bad_line_is_named_and_nothing_is_written(folder: Path, case: str) -> None:
+    text, words = BAD_LINES[case]
+    (folder / "pairs.csv").write_bytes(text)
+    with pytest.raises(DataError) as told:
+        predictions.predict_to(*(str(folder / name) for name in ("run.zarr", "pairs.csv", "out.csv")), False)
+    assert f"pairs.csv, {words}" in str(told.value)
+    assert len(str(told.value)) < 200 + len(str(folder))
+    assert {path.name for path in folder.iterdir()} == LEFT
+
+
+OUTPUTS = {
+    "no folder": ("no/out.csv", False, NotADirectoryError, "make it first"),
+    "a file of the user": ("pairs.csv", True, FileExistsError, "not an output of predict"),
+    "a folder": ("v.zarr", True, FileExistsError, "not an output of predict"),
+}
+
+
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_an_output_takes_the_place_of_none_but_its_like(folder: Path, case: str) -> None:
+    output, overwrite, kind, words = OUTPUTS[case]
+    run, pairs, place = (str(folder / name) for name in ("run.zarr", "pairs.csv", output))
+    with pytest.raises(kind, match=words):
+        predictions.predict_to(run, pairs, place, overwrite)
+    assert {path.name for path in folder.iterdir()} == LEFT
+
+
+@pytest.mark.parametrize(("pairs", "kind"), [("none.csv", FileNotFoundError), ("v.zarr", DataError)])
+def test_pairs_must_be_a_file(folder: Path, pairs: str, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="give a CSV file"):
+        predictions.predict_to(*(str(folder / name) for name in ("run.zarr", pairs, "out.csv")), False)
+    assert {path.name for path in folder.iterdir()} == LEFT
