@@ -2,79 +2,117 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, ClassVar
 
-SOLVERS = ("hals", "mu")
+SOLVERS = ("hals", "mu", "sgd")
 INITS = ("sample", "random", "custom")
 MISSING = ("nan", "unstored")
+SCHEDULES = ("adagrad", "bold-driver", "constant", "inverse-time")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of a fit. Two fits of one matrix with equal settings give the same W and H."""
+    """Options of a fit. Two fits of one matrix with equal settings give the same W and H.
+
+    Parameters
+    ----------
+    rank : number of components, k.
+    solver : ``"hals"`` (few passes, W solved anew in each), ``"mu"`` (Lee & Seung's steps) or ``"sgd"``
+        (minibatches; for V of which most is missing).
+    init : ``"sample"`` (H of some rows, factorised in memory; the default but for ``"sgd"``), ``"random"``
+        (the default of ``"sgd"``), or ``"custom"`` (from given W and H, or from either; not for ``"sgd"``
+        from W alone).
+    max_iter : most passes over V.
+    tol : stop when a pass lowers the loss by less than ``tol`` times itself, or ``tol`` times what is
+        explained of ‖V‖² if that is less.
+    stop_below : stop when ‖V − W H‖ (Frobenius) is below this.
+    seed : of the start, of the entries held out and of the order of minibatches.
+    alpha_W, alpha_H : L2 penalties, scaled as scikit-learn does: to ‖V − W H‖² is added
+        ``alpha_W · n_i ‖w_i‖²`` for each row of W and ``alpha_H · m_j ‖h_j‖²`` for each column of H, n_i and
+        m_j the number (or weight) of the entries that count in that row or column of V. ``alpha_H="same"`` is
+        ``alpha_W``.
+    missing : None: every entry of V counts; ``"nan"``: NaN is missing; ``"unstored"``: only the stored
+        entries of a sparse V count, and a stored zero is a zero that was observed.
+    validation_fraction : share of the entries that is held out. The fit ends when their error has not fallen
+        for some passes, and its answer is the best of the passes by that error.
+    delta : mu: added to denominators; by default a trifle relative to the scale of V.
+    inner_iter : mu: steps on the products of a pass; 1 is Lee & Seung's.
+    schedule : sgd: of the step. ``"adagrad"``: its own for each row and column, by the gradients so far
+        (Duchi et al. 2011), free of scale; ``"bold-driver"``: grows by 5 % when the loss falls, halved when it
+        rises; ``"constant"``; ``"inverse-time"``: divided by the number of the pass.
+    learning_rate : sgd: for ``"adagrad"`` relative to the size of a factor's entries (default 0.1); absolute
+        for the others (by default one that is safe at the scale of V).
+    batch_size : sgd: rows of V in a minibatch (default 32); where entries are missing, stored entries (1).
+    """
 
     rank: int
     solver: str = "hals"
-    init: str | None = None  # None: "sample"
+    init: str | None = None
     max_iter: int = 200
     tol: float = 1e-4
     seed: int = 0
-    delta: float | None = None  # mu: None is relative to the scale of V
-    inner_iter: int = 1  # mu: steps on the products of one pass
-    alpha_W: float = 0.0  # L2 penalty of w_i for each entry of V that counts in its row
-    alpha_H: float | str = "same"  # of h_j for each in its column
-    missing: str | None = None  # None: every entry counts; "nan", "unstored": these do not
-    validation_fraction: float = 0.0  # of the entries is held out
+    delta: float | None = None
+    inner_iter: int = 1
+    alpha_W: float = 0.0
+    alpha_H: float | str = "same"
+    missing: str | None = None
+    validation_fraction: float = 0.0
+    stop_below: float = 0.0
+    schedule: str = "adagrad"
+    learning_rate: float | None = None
+    batch_size: int | None = None
+
+    OF_ONE: ClassVar[dict[str, tuple[str, ...]]] = {
+        "mu": ("delta", "inner_iter"),
+        "sgd": ("schedule", "learning_rate", "batch_size"),
+    }  # options that only one solver has
 
     def __post_init__(self) -> None:
-        _check(isinstance(self.rank, Integral) and self.rank >= 1, "rank", self.rank, "an integer ≥ 1")
-        _check(self.solver in SOLVERS, "solver", self.solver, f"one of {', '.join(SOLVERS)}")
-        _check(self.init in (None, *INITS), "init", self.init, f"one of {', '.join(INITS)} or None")
-        _check(
-            isinstance(self.max_iter, Integral) and self.max_iter >= 1,
-            "max_iter",
-            self.max_iter,
-            "an integer ≥ 1",
+        for name in ("rank", "max_iter", "inner_iter"):
+            self._check(name, _is_count(getattr(self, name)), "an integer ≥ 1")
+        self._check("seed", isinstance(self.seed, Integral), "an integer")
+        self._check(
+            "batch_size", self.batch_size is None or _is_count(self.batch_size), "an integer ≥ 1 or None"
         )
-        _check(isinstance(self.tol, Real) and self.tol >= 0, "tol", self.tol, "a number ≥ 0")
-        _check(isinstance(self.seed, Integral), "seed", self.seed, "an integer")
-        _check(
-            self.delta is None or (isinstance(self.delta, Real) and self.delta >= 0),
-            "delta",
-            self.delta,
-            "a number ≥ 0 or None",
-        )
-        _check(
-            isinstance(self.inner_iter, Integral) and self.inner_iter >= 1,
-            "inner_iter",
-            self.inner_iter,
-            "an integer ≥ 1",
-        )
-        for name in ("alpha_W", "alpha_H"):
-            value = getattr(self, name)
-            same = name == "alpha_H" and value == "same"
-            _check(same or (isinstance(value, float | int) and value >= 0), name, value, "a number ≥ 0")
-        _check(
-            self.missing in (None, *MISSING), "missing", self.missing, f"one of {', '.join(MISSING)} or None"
-        )
-        fraction = self.validation_fraction
-        _check(
-            isinstance(fraction, float | int) and 0 <= fraction < 1,
-            "validation_fraction",
-            fraction,
-            "in [0, 1)",
-        )
-        if self.solver != "mu" and (self.delta is not None or self.inner_iter != 1):
-            raise ValueError(
-                f"delta and inner_iter belong to solver 'mu'; the solver is {self.solver!r}: leave them out"
-            )
+        for name, values in (
+            ("solver", SOLVERS),
+            ("init", (None, *INITS)),
+            ("missing", (None, *MISSING)),
+            ("schedule", SCHEDULES),
+        ):
+            named = ", ".join(str(value) for value in values)
+            self._check(name, getattr(self, name) in values, f"one of {named}")
+        for name in ("tol", "stop_below", "alpha_W"):
+            self._check(name, _is_size(getattr(self, name)), "a number ≥ 0")
+        self._check("alpha_H", self.alpha_H == "same" or _is_size(self.alpha_H), "a number ≥ 0 or 'same'")
+        self._check("delta", self.delta is None or _is_size(self.delta), "a number ≥ 0 or None")
+        rate = self.learning_rate
+        self._check("learning_rate", rate is None or (_is_size(rate) and rate > 0), "a number > 0 or None")
+        share = self.validation_fraction
+        self._check("validation_fraction", _is_size(share) and share < 1, "at least 0 and below 1")
+        self._refuse_ignored()
+
+    def _check(self, name: str, holds: bool, needed: str) -> None:
+        if not holds:
+            raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {needed}")
+
+    def _refuse_ignored(self) -> None:
+        """No option that the solver would not look at."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for solver, names in self.OF_ONE.items():
+            given = [name for name in names if getattr(self, name) != defaults[name]]
+            if given and self.solver != solver:
+                raise ValueError(
+                    f"{' and '.join(given)} belong to solver {solver!r} and the solver is {self.solver!r}; "
+                    "leave them out"
+                )
 
     @property
     def start(self) -> str:
         """The start that ``init`` means."""
-        return self.init or "sample"
+        return self.init or ("random" if self.solver == "sgd" else "sample")
 
     @property
     def alphas(self) -> tuple[float, float]:
@@ -93,6 +131,9 @@ class Settings:
         return {**asdict(self), "init": self.start}
 
 
-def _check(holds: bool, name: str, value: object, needed: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value!r}; it must be {needed}")
+def _is_count(value: Any) -> bool:
+    return isinstance(value, Integral) and int(value) >= 1
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, Real) and 0 <= float(value) < float("inf")
