@@ -40,8 +40,8 @@ class Settings:
     delta : mu: added to denominators; by default a trifle relative to the scale of V.
     inner_iter : mu: steps on the products of a pass; 1 is Lee & Seung's.
     schedule : sgd: of the step. ``"adagrad"``: its own for each row and column, by the gradients so far
-        (Duchi et al. 2011), free of scale; ``"bold-driver"``: grows by 5 % when the loss falls, halved when it
-        rises; ``"constant"``; ``"inverse-time"``: divided by the number of the pass.
+        (Duchi et al. 2011), free of scale; ``"bold-driver"``: grows by 5 % when the loss falls, halved when
+        it rises; ``"constant"``; ``"inverse-time"``: divided by the number of the pass.
     learning_rate : sgd: for ``"adagrad"`` relative to the size of a factor's entries (default 0.1); absolute
         for the others (by default one that is safe at the scale of V).
     batch_size : sgd: rows of V in a minibatch (default 32); where entries are missing, stored entries (1).
