@@ -12,7 +12,7 @@ from scipy.special import ndtri
 Numbers = NDArray[np.float64]
 
 # Streams: what a number is for.
-UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR, HELD_OUT, STRATA = range(6)
+UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR, HELD_OUT, STRATA, ROW_ORDER = range(7)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

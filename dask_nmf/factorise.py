@@ -85,6 +85,8 @@ def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
     if job.weights is not None:
+        if job.settings.solver == "sgd":
+            raise ValueError("weights are given and the solver is 'sgd'; solvers 'hals' and 'mu' take them")
         job = replace(job, weights=open_beside(matrix, job.weights))
     if job.store is not None:
         path = absolute(job.store)

@@ -17,7 +17,7 @@ from dask.delayed import Delayed, delayed
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
-from dask_nmf import passes
+from dask_nmf import passes, strata
 from dask_nmf.client import WorkersLost, wait_for_workers
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
@@ -25,7 +25,9 @@ from dask_nmf.observed import Rule
 from dask_nmf.passes import Given, Weighing
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
+from dask_nmf.sgd import Swept
 from dask_nmf.solvers import Solver, State
+from dask_nmf.strata import Grid, Sweep
 
 logger = logging.getLogger(__name__)
 
@@ -43,10 +45,18 @@ class Panels:
     """V cut by a plan, with the weights of its entries, and the rule by which they count."""
 
     def __init__(
-        self, matrix: Matrix, edges: tuple[int, ...], weights: Matrix | None = None, rule: Rule = EVERYTHING
+        self,
+        matrix: Matrix,
+        edges: tuple[int, ...],
+        weights: Matrix | None = None,
+        rule: Rule = EVERYTHING,
+        cuts: tuple[int, ...] | None = None,
     ) -> None:
         self.matrix = matrix
         self.edges = edges
+        self.cuts = (
+            cuts  # edges of blocks of columns, where V is stored so that they can be read by themselves
+        )
         self.weights = weights
         self.rule = rule
         self.renew()
@@ -64,6 +74,15 @@ class Panels:
             weights = None if self.weights is None else self.weights.panels(self.edges)
             self.blocks = passes.observe(self.blocks, weights, self.edges, self.rule)
 
+    def tiles(self) -> da.Array:
+        """V in blocks cut both ways, if it is stored so; else its panels."""
+        if self.cuts is None:
+            return self.blocks
+        tiles = self.matrix.panels(self.edges, self.cuts)
+        if self.rule.all_alike:
+            return tiles
+        return passes.observe(tiles, None, self.edges, self.rule, self.cuts)
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -72,6 +91,7 @@ class Stop:
     max_iter: int
     tol: float
     deadline: float = float("inf")  # of time.monotonic()
+    below: float = 0.0  # ‖V − W H‖ that is enough
 
 
 class Step(NamedTuple):
@@ -88,7 +108,7 @@ class Step(NamedTuple):
 
 
 def iterate(
-    sweep: Callable[[State, bool], Sums],
+    sweep: Callable[[State, bool], Sums | Swept],
     solver: Solver,
     state: State,
     sumsq: float,
@@ -114,6 +134,8 @@ def iterate(
         previous, state = state, solver.update(state, totals, sumsq)
         outcome, final = _outcome(number, previous, state, sumsq, stop)
         seconds = time.monotonic() - started
+        if _enough(state, stop):
+            state = state.measured
         error = relative_error(state.loss - state.penalty, sumsq)
         yield Step(number, state, error, seconds, outcome, final, held=float(np.sqrt(state.held)))
         if outcome is not None:
@@ -129,6 +151,10 @@ def _outcome(number: int, previous: State, state: State, sumsq: float, stop: Sto
         return "converged: V is explained to rounding", True
     if stop.tol > 0 and not state.accepted and np.array_equal(previous.entering, previous.h):
         return f"converged: pass {number} and none after it would lower the loss", True
+    if state.diverged:
+        return "diverged: the loss rose however short the step; give a smaller learning_rate", True
+    if state.accepted and _enough(state, stop):
+        return f"stopped: ‖V − W H‖ is below {stop.below:g}", True
     if state.stale >= PATIENCE:
         return f"stopped: the error of the entries held out did not fall in the last {PATIENCE} passes", True
     if state.accepted and np.isfinite(previous.loss) and 0 <= fell < small:
@@ -139,6 +165,10 @@ def _outcome(number: int, previous: State, state: State, sumsq: float, stop: Sto
     if time.monotonic() >= stop.deadline:
         return f"stopped by the time limit after {number} passes; run it again to go on", False
     return None, False
+
+
+def _enough(state: State, stop: Stop) -> bool:
+    return state.loss - state.penalty < stop.below**2
 
 
 def relative_error(loss: float, sumsq: float) -> float:
@@ -157,6 +187,16 @@ def sweep(panels: Panels, h: Array, weighing: Weighing) -> Sums:
     """One pass over V with the given H."""
     totals: Sums = compute(panels, h, lambda given: passes.sweep(panels.blocks, given, weighing))
     return totals
+
+
+def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept:
+    """One sweep of `SGD` over V, from H (k + 1, n)."""
+
+    def build(given: Delayed) -> Delayed:
+        return strata.sweep(panels.tiles(), panels.cuts is None, grid, given, what)
+
+    swept: Swept = compute(panels, right, build)
+    return swept
 
 
 def sweep_rows(rows: list[Block], h: Array, weighing: Weighing) -> Sums:

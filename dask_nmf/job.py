@@ -19,9 +19,11 @@ from dask_nmf.observed import Rule
 from dask_nmf.passes import HeldWeights, Weighing, Weights
 from dask_nmf.resume import identity
 from dask_nmf.settings import Settings
+from dask_nmf.sgd import SGD, Plain, Swept
 from dask_nmf.solvers import SLOTS, Solver, State, loss
 from dask_nmf.start import Factors, Measures
 from dask_nmf.store import Run
+from dask_nmf.strata import Grid, Sweep
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +46,7 @@ class Job:
     @property
     def carries(self) -> bool:
         """Whether a W (or H, in panels of columns) is kept outside of the graphs between passes."""
-        return self.settings.solver == "mu" or self.settings.start == "custom"
+        return self.settings.solver != "hals" or self.settings.start == "custom"
 
     @property
     def given(self) -> dict[str, Array | Matrix | None]:
@@ -62,7 +64,7 @@ class Job:
     def stop(self) -> Stop:
         """The stop rules, the time limit counted from when the job was made."""
         deadline = float("inf") if self.time_limit is None else self.began + self.time_limit
-        return Stop(self.settings.max_iter, self.settings.tol, deadline)
+        return Stop(self.settings.max_iter, self.settings.tol, deadline, self.settings.stop_below)
 
 
 class Result(NamedTuple):
@@ -84,25 +86,26 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool
     ``keep``: the answer stays in (distributed) memory, as it does where there is no run.
     """
     old = where if isinstance(where, Run) and where.passes is not None else None
-    panels, sample_rows = _cut(matrix, job, old)
+    panels, grid, sample_rows = _cut(matrix, job, old)
     given = start.orient(job.W, job.H, matrix.transposed)
     run, progress = (
         (old, _resume(old, panels, job))
         if old is not None
         else _start(panels, job, given, sample_rows, where)
     )
-    progress = _iterate(panels, job, run, progress)
+    progress = _iterate(panels, grid, job, run, progress)
     return _answer(panels, run, progress, keep or run is None)
 
 
-def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, int]:
-    """V in panels that fit the workers: those of the run, if there is one. And the rows to sample."""
+def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
+    """V in panels that fit the workers (those of the run, if any); the grid of blocks; rows to sample."""
     offer = cluster.resources()
     edges = None if run is None else run.edges
     rule = job.rule(matrix)
     beside = None if job.weights is None else job.weights.layout
     layout = replace(matrix.layout, observed=not rule.all_alike, beside=beside)
-    planned = plan.make(layout, job.settings.rank, offer.memory_limit, offer.threads, edges)
+    by_blocks = job.settings.solver == "sgd"
+    planned = plan.make(layout, job.settings.carried, offer.memory_limit, offer.threads, edges, by_blocks)
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,
@@ -114,7 +117,9 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, int]:
     cluster.check_sight(matrix)
     if job.weights is not None:
         cluster.check_sight(job.weights)
-    return Panels(matrix, planned.edges, job.weights, rule), planned.sample_rows
+    tiles = planned.cuts if planned.tiled and by_blocks else None
+    panels = Panels(matrix, planned.edges, job.weights, rule, tiles)
+    return panels, Grid(planned.edges, planned.cuts), planned.sample_rows
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ def _start(
     measures, sampled = start.first_read(panels, settings, sample_rows)
     run = Run.create(where, *identity(matrix, settings, job.given)) if isinstance(where, str) else where
     if run is not None:
-        run.begin(panels.edges, settings.rank, matrix.dtype, job.carries)
+        run.begin(panels.edges, settings, matrix.dtype, job.carries)
     slots = _slots(panels, job, run)
     state = start.begin(panels, settings, measures, given, sampled, slots[0] if slots else None)
     if run is not None:
@@ -169,17 +174,22 @@ def _slots(panels: Panels, job: Job, run: Run | None) -> tuple[Weights, ...] | N
         return None
     if run is not None:
         return tuple(run.weights(slot) for slot in range(SLOTS))
-    rows, rank, dtype = panels.edges[-1], job.settings.rank, panels.matrix.dtype
-    return tuple(HeldWeights(rows, rank, dtype) for _ in range(SLOTS))
+    rows, width, dtype = panels.edges[-1], job.settings.carried, panels.matrix.dtype
+    return tuple(HeldWeights(rows, width, dtype) for _ in range(SLOTS))
 
 
-def _iterate(panels: Panels, job: Job, run: Run | None, progress: Progress) -> Progress:
+def _iterate(panels: Panels, grid: Grid, job: Job, run: Run | None, progress: Progress) -> Progress:
     """The passes that are missing, each committed."""
     if progress.final:
         return progress
     solver, slots = progress.solver, progress.slots
 
-    def sweep(state: State, exact: bool) -> Sums:
+    def sweep(state: State, exact: bool) -> Sums | Swept:
+        if isinstance(solver, SGD):
+            assert slots is not None
+            places = slots[state.slot], slots[state.next_slot]
+            what = Sweep(solver.steps(state), job.settings.seed, state.epoch, *places)
+            return fit.sweep_blocks(panels, grid, state.entering, what)
         weighing = Weighing(solver.weigh, residual=exact)
         if slots is not None and solver.carries_weights:
             before = slots[state.slot] if state.slot >= 0 else None
@@ -234,8 +244,11 @@ def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> 
     """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
     solver, matrix, state = progress.solver, panels.matrix, progress.state
     h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
+    h = np.ascontiguousarray(h[: len(state.h)])
     slots = progress.slots if solver.carries_weights else None
     before = slots[slot] if slots is not None else None
+    if before is not None and isinstance(solver, SGD):
+        before = Plain(before)
     weighing = Weighing(solver.finish, before, residual=True)
     left = None
     if keep:

@@ -57,11 +57,15 @@ class Matrix:
             return bool(scipy.sparse.issparse(self.array._meta))
         return isinstance(self.reader, SparseRows | StoredSparseRows)
 
-    def panels(self, edges: Sequence[int]) -> da.Array:
-        """V as a Dask array with one block a panel, (rows, columns) in panel orientation."""
+    def panels(self, edges: Sequence[int], cuts: Sequence[int] | None = None) -> da.Array:
+        """V as a Dask array with one block a panel, (rows, columns) in panel orientation.
+
+        ``cuts``: edges of blocks of columns, where panels are cut into tiles.
+        """
         heights = tuple(b - a for a, b in pairwise(edges))
+        widths = (self.layout.columns,) if cuts is None else tuple(b - a for a, b in pairwise(cuts))
         if self.array is not None:
-            return _rechunk(self.array, heights).map_blocks(
+            return self.array.rechunk((heights, widths)).map_blocks(
                 as_block, self.dtype, dtype=self.dtype, meta=self.array._meta
             )
         assert self.reader is not None
@@ -69,7 +73,7 @@ class Matrix:
             return _scattered(client, self.reader, edges)
         return da.from_array(
             self.reader,
-            chunks=(heights, (self.layout.columns,)),
+            chunks=(heights, widths),
             name=False,
             asarray=False,
             fancy=False,
@@ -81,7 +85,7 @@ class Matrix:
         """A hash of shape, dtype and of the first, middle and last row of the panels' orientation."""
         rows = sorted({0, self.layout.rows // 2, self.layout.rows - 1})
         if self.array is not None:
-            blocks = dask.compute(*[_rechunk(self.array[r : r + 1], (1,)).to_delayed()[0, 0] for r in rows])
+            blocks = dask.compute(*[self.array[r : r + 1].rechunk((1, -1)).to_delayed()[0, 0] for r in rows])
         else:
             assert self.reader is not None
             everything = slice(0, self.layout.columns)
@@ -341,10 +345,6 @@ def _transpose(array: da.Array) -> da.Array:
 
 def _turn(block: Any) -> Any:
     return block.T.tocsr() if scipy.sparse.issparse(block) else block.T
-
-
-def _rechunk(array: da.Array, heights: tuple[int, ...]) -> da.Array:
-    return array.rechunk((heights, (array.shape[1],)))
 
 
 def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array:

@@ -48,6 +48,7 @@ class Observed:
     rows: NDArray[np.int64]  # global indices
     rule: Rule
     emphasis: Array | None = None  # (r,): by this the weights of a row are multiplied
+    first_column: int = 0  # global index
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -68,6 +69,7 @@ class Observed:
             self.rows[rows],
             self.rule,
             None if self.emphasis is None else self.emphasis[rows],
+            self.first_column,
         )
 
 
@@ -86,11 +88,14 @@ def _bytes(block: Observed) -> int:
     return int(sizeof(block.v) + sizeof(block.weights) + sizeof(block.rows))
 
 
-def strips(block: Observed, rank: int = 1) -> Iterator[Strip]:
-    """A block, some rows at a time: so many that their gram matrices for ``rank`` fit too."""
+def strips(block: Observed, rank: int = 1, even: bool = False) -> Iterator[Strip]:
+    """A block, some rows at a time: so many that their gram matrices for ``rank`` fit too.
+
+    With ``even``, how many they are depends on the shape of the block alone.
+    """
     rows, columns = block.shape
     by_entry = scipy.sparse.issparse(block.v) and block.rule.missing == "unstored" and block.weights is None
-    each = max(block.v.nnz / max(rows, 1), 1) if by_entry else columns
+    each = max(block.v.nnz / max(rows, 1), 1) if by_entry and not even else columns
     step = int(max(1, min(STRIP_CELLS / each, STRIP_GRAMS // packed_size(rank))))
     for first in range(0, rows, step):
         chosen = slice(first, min(first + step, rows))
@@ -161,7 +166,8 @@ def _check_weights(weights: Array, part: Observed) -> None:
 
 
 def _held_out(part: Observed, found: Cells) -> NDArray[np.bool_]:
-    rows, columns = np.repeat(part.rows, np.diff(found.indptr)), found.indices.astype(np.int64)
+    rows = np.repeat(part.rows, np.diff(found.indptr))
+    columns = part.first_column + found.indices.astype(np.int64)
     if part.rule.transposed:
         rows, columns = columns, rows
     return np.asarray(draws.of_entries(part.rule.seed, draws.HELD_OUT, rows, columns) < part.rule.held_out)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cache, partial, reduce
 from itertools import pairwise
 from operator import add
@@ -107,13 +108,16 @@ def project(panels: da.Array, given: Delayed) -> Delayed:
     return _tree(_map(panels, _project, given=given), _add)
 
 
-def observe(panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: Rule) -> da.Array:
-    """Panels of `Observed` blocks."""
+def observe(
+    panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: Rule, cuts: Sequence[int] = (0,)
+) -> da.Array:
+    """Panels, or tiles cut at columns too, of `Observed` blocks."""
     parts = [panels] if weights is None else [panels, weights]
     return da.map_blocks(
         _observe,
         *parts,
         edges=tuple(edges),
+        cuts=tuple(cuts),
         rule=rule,
         dtype=panels.dtype,
         meta=np.empty((0, 0), panels.dtype),
@@ -121,11 +125,25 @@ def observe(panels: da.Array, weights: da.Array | None, edges: Sequence[int], ru
 
 
 def _observe(
-    v: Block, *weights: Block, edges: Sequence[int], rule: Rule, block_id: tuple[int, ...]
+    v: Block,
+    *weights: Block,
+    edges: Sequence[int],
+    cuts: Sequence[int],
+    rule: Rule,
+    block_id: tuple[int, ...],
 ) -> Observed:
     first = edges[block_id[0]]
     rows = np.arange(first, first + v.shape[0])
-    return Observed(_aligned(v), _aligned(weights[0]) if weights else None, rows, rule)
+    column = cuts[block_id[1]]
+    return Observed(_aligned(v), _aligned(weights[0]) if weights else None, rows, rule, first_column=column)
+
+
+def block_of(panel: Block, first: int, last: int) -> Block:
+    """Some columns of a panel."""
+    if not isinstance(panel, Observed):
+        return panel[:, first:last]
+    assert panel.weights is None
+    return replace(panel, v=panel.v[:, first:last], first_column=first)
 
 
 def _aligned(block: Block) -> Block:
@@ -182,7 +200,7 @@ def _boxed(
     given = given._replace(h=np.require(given.h, requirements=["C", "A"]))
     v = _aligned(v)
     box = np.empty((1, 1), object)
-    _pin_blas()
+    pin_blas()
     box[0, 0] = function(v, *beside, panel=block_id[0], given=given, **kwargs)
     client.announce_panel()
     return box
@@ -285,7 +303,7 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     return limiter
 
 
-def _pin_blas() -> None:
+def pin_blas() -> None:
     """Hold BLAS at one thread for as long as this process lives, unless it is held already."""
     if any(pool["num_threads"] > 1 for pool in _controller().info() if pool["user_api"] == "blas"):
         _controller().limit(limits=1, user_api="blas")

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd
+from math import gcd, isqrt
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,8 @@ LARGEST = 128 * MIB  # a panel is at most this, if its storage chunks allow: bey
 SMALLEST = 8 * MIB  # and at least this: below, the 2-3 ms that Dask takes for a task show
 PANELS = 16  # a small V is cut into this many, for load balance
 SAMPLE = 128 * MIB  # of sampled rows, held in the client's memory
+BLOCK = 2**20  # entries of a block, where columns are cut too
+MOST_ACROSS = 16  # blocks side by side
 IN_FLIGHT = 16 * MIB  # of storage chunks that are fetched and decoded at once, if one is not larger
 PROGRAM = 265 * MIB  # resident memory of a worker that has imported and compiled everything and holds nothing
 SUMS_HELD = 10  # sums of panels that wait for their fellows in the tree, and those being added
@@ -52,6 +54,11 @@ class Layout:
     observed: bool = False  # not every entry counts: rows and columns have gram matrices of their own
     beside: Layout | None = None  # of a second matrix that is read along, the weights
 
+    @property
+    def tiled(self) -> bool:
+        """Whether its storage is cut at columns too, so that a block can be read by itself."""
+        return self.chunk_columns is not None and self.chunk_columns < self.columns
+
     def panel_bytes(self, first: int, last: int) -> int:
         """Bytes of rows first..last-1 in memory."""
         weights = 0 if self.beside is None else self.beside.panel_bytes(first, last)
@@ -69,6 +76,8 @@ class Plan:
     worker_bytes: int  # projected peak resident memory of a worker
     pass_bytes: int  # of V in memory, read in a pass
     sample_rows: int  # to draw for the start
+    cuts: tuple[int, ...]  # edges of blocks of columns, for solvers that work on blocks
+    tiled: bool  # whether blocks are read by themselves, or panels that are then divided
 
 
 def make(
@@ -77,6 +86,7 @@ def make(
     memory_limit: int | None,
     threads: int,
     edges: tuple[int, ...] | None = None,
+    blocks: bool = False,
 ) -> Plan:
     """Cut V into panels that fit.
 
@@ -88,6 +98,7 @@ def make(
     memory_limit : bytes a worker may use; None where nothing limits it.
     threads : tasks a worker runs at once.
     edges : of an earlier plan that must be kept.
+    blocks : cut columns too.
 
     Raises
     ------
@@ -99,13 +110,17 @@ def make(
     room = np.inf if memory_limit is None else memory_limit * USABLE
     sample = _sample_rows(layout, rank, memory_limit)
     smallest = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
-    while largest > smallest and _worker_bytes(layout, rank, largest, threads, sample) > room:
+    across = _across(layout) if blocks else 1
+    waiting = 2 * across if blocks and not layout.tiled else 0
+    while largest > smallest and _worker_bytes(layout, rank, largest, threads, sample, waiting) > room:
         largest = largest * 7 // 8
     edges = edges or _edges(layout, rank, largest)
     panel = max(layout.panel_bytes(*pair) for pair in pairwise(edges))
-    while sample > rank and _worker_bytes(layout, rank, panel, threads, sample) > room:
+    while sample > rank and _worker_bytes(layout, rank, panel, threads, sample, waiting) > room:
         sample = max(rank, sample * 7 // 8)
-    plan = Plan(edges, _worker_bytes(layout, rank, panel, threads, sample), whole, sample)
+    cuts = _cuts(layout, min(across, len(edges) - 1))
+    worker = _worker_bytes(layout, rank, panel, threads, sample, waiting)
+    plan = Plan(edges, worker, whole, sample, cuts, layout.tiled)
     if memory_limit is not None and plan.worker_bytes > room:
         raise MemoryError(_refusal(layout, plan, memory_limit, threads))
     return plan
@@ -149,8 +164,22 @@ def _starts(rows: int, step: int) -> NDArray[np.int64]:
     return np.append(np.arange(0, rows, step), rows)
 
 
-def _worker_bytes(layout: Layout, rank: int, panel: int, threads: int, sample: int) -> int:
-    """Projected peak of a worker that has ``threads`` panels of ``panel`` bytes in work.
+def _across(layout: Layout) -> int:
+    """Blocks of columns: as many as give blocks of about `BLOCK` entries, by V alone."""
+    entries = layout.rows * layout.columns if layout.indptr is None else int(layout.indptr[-1])
+    chunks = -(-layout.columns // (layout.chunk_columns or 1))
+    return max(1, min(isqrt(entries // BLOCK), MOST_ACROSS, chunks))
+
+
+def _cuts(layout: Layout, across: int) -> tuple[int, ...]:
+    """Edges of blocks of columns, at chunks where blocks are read by themselves."""
+    step = layout.chunk_columns if layout.tiled and layout.chunk_columns else 1
+    chunks = -(-layout.columns // step)
+    return (*(step * (chunks * i // across) for i in range(across)), layout.columns)
+
+
+def _worker_bytes(layout: Layout, rank: int, panel: int, threads: int, sample: int, waiting: int = 0) -> int:
+    """Projected peak of a worker that has ``threads`` panels of ``panel`` bytes in work, and some waiting.
 
     Memory that was used once may stay with the process, in pieces: what is not needed at one time adds up.
     """
@@ -167,7 +196,7 @@ def _worker_bytes(layout: Layout, rank: int, panel: int, threads: int, sample: i
         residual, product, summed = STRIP_BYTES, product + 2 * grams, summed + grams
     task = panel * (1 + layout.copied) + max(reading, weights + residual + product)
     sums = SUMS_HELD * summed
-    return int(PROGRAM + given + threads * task + sums + SAMPLES_HELD * sample * row)
+    return int(PROGRAM + given + threads * task + waiting * panel + sums + SAMPLES_HELD * sample * row)
 
 
 def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:

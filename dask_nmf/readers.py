@@ -53,8 +53,8 @@ class DenseRows:
         return (n, m) if self.transposed else (m, n)
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
-        rows, everything = index[0], slice(None)
-        box = (everything, rows) if self.transposed else (rows, everything)
+        rows = index[0]
+        box = index[::-1] if self.transposed else index
         with _reading(self.array, rows):
             block = _load(self.array, box, self.dtype)
         return block.T if self.transposed else block

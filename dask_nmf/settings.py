@@ -21,9 +21,8 @@ class Settings:
     rank : number of components, k.
     solver : ``"hals"`` (few passes, W solved anew in each), ``"mu"`` (Lee & Seung's steps) or ``"sgd"``
         (minibatches; for V of which most is missing).
-    init : ``"sample"`` (H of some rows, factorised in memory; the default but for ``"sgd"``), ``"random"``
-        (the default of ``"sgd"``), or ``"custom"`` (from given W and H, or from either; not for ``"sgd"``
-        from W alone).
+    init : ``"sample"`` (default; H of some rows, factorised in memory), ``"random"``, or ``"custom"`` (from
+        given W and H, or from either).
     max_iter : most passes over V.
     tol : stop when a pass lowers the loss by less than ``tol`` times itself, or ``tol`` times what is
         explained of ‖V‖² if that is less.
@@ -112,7 +111,12 @@ class Settings:
     @property
     def start(self) -> str:
         """The start that ``init`` means."""
-        return self.init or ("random" if self.solver == "sgd" else "sample")
+        return self.init or "sample"
+
+    @property
+    def carried(self) -> int:
+        """Components of a factor between passes: sgd has one more than the answer, see `gradient`."""
+        return self.rank + (self.solver == "sgd")
 
     @property
     def alphas(self) -> tuple[float, float]:

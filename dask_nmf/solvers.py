@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from dask_nmf import cells, kernels
 from dask_nmf.kernels import Array, Block, Sums
 
 GROW, GROW_CEILING, SHRINK = 1.05, 1.01, 1.5
-SLOTS = 3  # places for a carried W: the last one, the next one and the best one
+SLOTS = 4  # places for a carried W: the last one, the one before, the best one and the next one
 IN_ONE_GO = 4096  # rows of Hᵀ below which threads do not pay
 
 
@@ -40,24 +40,37 @@ class State:
     best_held: float = float("inf")
     best_slot: int = -1  # where its W is
     stale: int = 0  # passes since
+    good: Array | None = None  # sgd: the H that `entering` came from
+    good_slot: int = -1  # where its W is
+    rate: float = 1.0  # sgd: of the steps, relative to the first ones
+    epoch: int = 0  # sgd: sweeps that were kept
+    diverged: bool = False  # no step is short enough
 
     SCALARS: ClassVar[tuple[str, ...]] = (
         "loss", "penalty", "beta", "ceiling", "last_beta", "accepted", "exact", "slot", "held", "best_held",
-        "best_slot", "stale",
+        "best_slot", "stale", "good_slot", "rate", "epoch", "diverged",
     )  # fmt: skip
 
     @property
     def next_slot(self) -> int:
-        """Where the next W may go: neither its own nor the best one's place."""
-        return next(slot for slot in range(SLOTS) if slot not in (self.slot, self.best_slot))
+        """Where the next W may go: not where one is that may still be asked for."""
+        taken = (self.slot, self.best_slot, self.good_slot)
+        return next(slot for slot in range(SLOTS) if slot not in taken)
 
-    def watched(self, before: State, totals: Sums) -> State:
-        """This state, after a pass from ``before``, with the error of the entries held out looked at."""
+    @property
+    def measured(self) -> State:
+        """The state that the loss is of: of sgd it is the one before."""
+        if self.good is None:
+            return self
+        return replace(self, h=self.good[: len(self.h)], entering=self.good, slot=self.good_slot)
+
+    def watched(self, before: State, totals: Any, given: Array) -> State:
+        """This state, with what is held out looked at: the errors of ``given`` and the W of this state."""
         if totals.held_mass == 0:
             return self
         held = totals.held / totals.held_mass
         if held < before.best_held:
-            return replace(self, held=held, best=before.entering, best_held=held, best_slot=self.slot)
+            return replace(self, held=held, best=given, best_held=held, best_slot=self.slot)
         return replace(
             self,
             held=held,
@@ -117,8 +130,8 @@ class Solver(Protocol):
         """The H of the answer, where it is H that must fit what the panels hold, and not the reverse."""
         ...
 
-    def update(self, state: State, totals: Sums, sumsq: float) -> State:
-        """The next state, from the sums of a pass that was given ``state.entering``."""
+    def update(self, state: State, totals: Any, sumsq: float) -> State:
+        """The next state, from what a pass gave that began with ``state.entering``."""
         ...
 
 
@@ -189,7 +202,7 @@ class HALS:
                 beta=state.beta / SHRINK,
                 ceiling=state.last_beta,
                 accepted=False,
-            ).watched(state, totals)
+            ).watched(state, totals, given)
         return State(
             h=h,
             entering=np.maximum(h + h.dtype.type(state.beta) * (h - state.h), 0),
@@ -199,7 +212,7 @@ class HALS:
             ceiling=min(1.0, GROW_CEILING * state.ceiling),
             last_beta=state.beta,
             exact=not np.isnan(totals.residual),
-        ).watched(state, totals)
+        ).watched(state, totals, given)
 
 
 @dataclass(frozen=True)
@@ -241,7 +254,7 @@ class MU:
             penalty=penalty,
             exact=not np.isnan(totals.residual),
             slot=state.next_slot,
-        ).watched(state, totals)
+        ).watched(state, totals, given)
 
     def follow(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""

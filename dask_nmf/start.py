@@ -11,6 +11,7 @@ import numpy as np
 
 from dask_nmf import draws, fit, observed, sampling
 from dask_nmf.fit import Panels, Stop, iterate, sweep_rows
+from dask_nmf.gradient import Descent, extended
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import DataError
@@ -18,6 +19,7 @@ from dask_nmf.observed import Observed
 from dask_nmf.passes import Weighing, Weights, as_it_is
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.settings import Settings
+from dask_nmf.sgd import SGD, Plain
 from dask_nmf.solvers import HALS, MU, Penalty, Solver, State, lift, solve_rows
 
 logger = logging.getLogger(__name__)
@@ -113,6 +115,8 @@ def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solve
     """The solver that the settings name, at the scale of V."""
     if settings.solver == "hals":
         return HALS(_penalty(settings, matrix))
+    if settings.solver == "sgd":
+        return _descending(settings, measures, matrix)
     limits = np.finfo(matrix.dtype)
     scale = factor_scale(measures.mean, settings.rank)
     trifle = max(float(limits.eps) * measures.mean * scale, float(limits.tiny))
@@ -121,9 +125,22 @@ def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solve
     return MU(delta, LIFT * scale, settings.inner_iter, first, _penalty(settings, matrix))
 
 
+def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
+    """SGD by minibatches of rows, or of cells where not all count."""
+    by_cell = settings.missing is not None or settings.validation_fraction > 0
+    adaptive = settings.schedule == "adagrad"
+    batch = settings.batch_size or (1 if by_cell else 32)
+    unit = measures.mean or 1.0
+    together = 1 if by_cell else max(batch, matrix.layout.columns)
+    rate = settings.learning_rate or (0.1 if adaptive else 0.1 / (unit * together))
+    penalty = _penalty(settings, matrix)
+    return SGD(Descent(rate, adaptive, unit, penalty.left, penalty.right, batch), settings.schedule, penalty)
+
+
 def writes_left(settings: Settings, given: Factors) -> bool:
     """Whether the factor that the panels hold is there before the first pass."""
-    return given.left is not None or (settings.start == "random" and settings.solver == "mu")
+    drawn = settings.start == "random" and settings.solver == "mu"
+    return given.left is not None or drawn or settings.solver == "sgd"
 
 
 def begin(
@@ -138,10 +155,12 @@ def begin(
     matrix, dtype = panels.matrix, panels.matrix.dtype
     scale = factor_scale(measures.mean, settings.rank)
     left_stream, right_stream = _streams(matrix)
+    if slot is not None and settings.solver == "sgd":
+        slot = Plain(slot)
     if settings.start == "custom":
         right = _from_given(panels, settings, measures, given, slot)
     elif sampled is not None:
-        right = sampled if settings.solver == "hals" else lift(sampled, LIFT * scale)
+        right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
     else:
         right = random_factor(settings, range(matrix.layout.columns), scale, right_stream).T
         if slot is not None and writes_left(settings, given):
@@ -149,7 +168,13 @@ def begin(
                 w = random_factor(settings, range(first, last), scale, left_stream)
                 slot.write(first, w.astype(dtype))
     h = np.ascontiguousarray(right, dtype=dtype)
-    return State(h, h, slot=0 if writes_left(settings, given) else -1)
+    entering = h
+    if settings.solver == "sgd":
+        assert slot is not None
+        if settings.start == "sample" or (settings.start == "custom" and given.left is None):
+            fit.sweep(panels, h, Weighing(HALS(_penalty(settings, matrix)).weigh, after=slot))
+        entering = np.ascontiguousarray(extended(h.T).T)
+    return State(h, entering, slot=0 if writes_left(settings, given) else -1)
 
 
 def _from_given(
@@ -164,7 +189,7 @@ def _from_given(
         assert slot is not None
         for first, last in pairwise(panels.edges):
             slot.write(first, np.asarray(given.left[first:last], dtype))
-        if given.right is None or matrix.transposed:
+        if given.right is None or (matrix.transposed and settings.solver != "sgd"):
             blank = np.zeros((settings.rank, matrix.layout.columns), dtype)
             totals = fit.sweep(panels, blank, Weighing(as_it_is, before=slot))
             solver = make_solver(settings, measures, matrix)
@@ -172,7 +197,7 @@ def _from_given(
                 return solver.follow(np.asarray(given.right, dtype), totals)
             gram = solver.penalty.add_right(totals, settings.rank)
             solved = solve_rows(totals.num.T, gram, HALS().tol).T
-            return solved if settings.solver == "hals" else lift(solved, LIFT * float(solved.mean()))
+            return solved if settings.solver != "mu" else lift(solved, LIFT * float(solved.mean()))
     assert given.right is not None
     return given.right
 

@@ -32,11 +32,12 @@ from dask_nmf import plan
 from dask_nmf.fit import Step, relative_error
 from dask_nmf.kernels import Array
 from dask_nmf.outputs import replacing
+from dask_nmf.settings import Settings
 from dask_nmf.solvers import SLOTS, State
 
 FORMAT = 1
 KEY = "dask_nmf"
-FACTORS = ("h", "entering", "best")  # arrays of a state
+FACTORS = ("h", "entering", "best", "good")  # arrays of a state
 ANSWER = ("H", "W", "history_loss", "history_seconds")
 
 
@@ -172,18 +173,20 @@ class Run:
         """Of the panels."""
         return tuple(np.asarray(self.array("checkpoint/edges")[:]).tolist())
 
-    def begin(self, edges: Sequence[int], rank: int, dtype: np.dtype[Any], carried: bool) -> None:
+    def begin(self, edges: Sequence[int], settings: Settings, dtype: np.dtype[Any], carries: bool) -> None:
         """Lay out the checkpoint of a fit over these panels, with a carried W if asked."""
         m, n = self.record["matrix"]["shape"]
         columns = m if self.transposed else n
         _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
         for slot in "01":
             for name in FACTORS:
-                self._empty(f"checkpoint/{slot}/{name}", (rank, columns), (rank, columns), dtype, None)
-        if carried:
+                shape = (settings.rank if name == "h" else settings.carried, columns)
+                self._empty(f"checkpoint/{slot}/{name}", shape, shape, dtype, None)
+        if carries:
             for place in range(SLOTS):
-                chunks = (plan.unit(edges), rank)
-                self._empty(f"checkpoint/w{place}", (edges[-1], rank), chunks, dtype, None)
+                width = settings.carried
+                chunks = (plan.unit(edges), width)
+                self._empty(f"checkpoint/w{place}", (edges[-1], width), chunks, dtype, None)
         self._list()
 
     def commit_start(self, state: State, measures: dict[str, Any]) -> None:
@@ -206,17 +209,11 @@ class Run:
 
     def state(self) -> State:
         """The state of the last commit."""
-        scalars = self.record["state"]
-        slot = self.record["pass"] % 2
+        scalars, place = self.record["state"], f"checkpoint/{self.record['pass'] % 2}"
         factors: dict[str, Any] = {
-            name: np.asarray(self.array(f"checkpoint/{slot}/{name}")[:]) for name in FACTORS
+            name: np.asarray(self.array(f"{place}/{name}")[:]) for name in self.record["factors"]
         }
-        if scalars["best_held"] is None:
-            factors["best"] = None
-        return State(
-            **factors,
-            **{name: value for name, value in scalars.items() if value is not None},
-        )
+        return State(**factors, **{name: value for name, value in scalars.items() if value is not None})
 
     def weights(self, slot: int) -> StoredWeights:
         """The carried W of a slot."""
@@ -256,11 +253,11 @@ class Run:
 
     def _commit_state(self, number: int, state: State, **fields: Any) -> None:
         slot = number % 2
-        for name in FACTORS:
-            if (factor := getattr(state, name)) is not None:
-                self.array(f"checkpoint/{slot}/{name}")[...] = factor
+        factors = {name: getattr(state, name) for name in FACTORS if getattr(state, name) is not None}
+        for name, factor in factors.items():
+            self.array(f"checkpoint/{slot}/{name}")[...] = factor
         scalars = {name: _or_none(getattr(state, name)) for name in State.SCALARS}
-        self._update(**{"pass": number, "state": scalars}, **fields)
+        self._update(**{"pass": number, "state": scalars, "factors": list(factors)}, **fields)
 
     def _update(self, **fields: Any) -> None:
         self.group.attrs.put({KEY: {**self.record, **fields}})

@@ -1,0 +1,113 @@
+"""The solver `SGD`: minibatch sweeps over a grid of blocks, see `dask_nmf.strata`.
+
+Its factors have one more component, what AdaGrad remembers: see `dask_nmf.gradient`. A sweep measures the
+pair that it begins with, as it changes it. So a pair is known to be good one sweep later; until then the
+pair before it is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+from dask_nmf.gradient import Descent, extended
+from dask_nmf.kernels import Array, Block, Sums
+from dask_nmf.solvers import Penalty, State
+
+FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
+RISE = {"bold-driver": 0.0}  # of the loss that is too much, as a share
+NOISE = 0.05  # the same where nothing is said
+STALLED = 2.0**-30  # a rate below this share of the first one goes nowhere
+
+
+class Swept(NamedTuple):
+    """What a sweep over all blocks gives. Adds over blocks, but for H."""
+
+    right: Array  # (k + 1, n)
+    residual: float  # Σ e² over the entries that count, as they were met
+    penalty: float  # likewise
+    held: float  # squared error of the entries held out, likewise
+    held_mass: float  # how many they are
+
+
+class Slot(Protocol):
+    """Where a W is kept, by rows."""
+
+    def read(self, first: int, last: int) -> Array: ...
+
+    def write(self, first: int, w: Array) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A place of extended factors, (rows, k + 1), seen as one of factors, (rows, k)."""
+
+    slot: Slot
+
+    def read(self, first: int, last: int) -> Array:
+        return np.ascontiguousarray(self.slot.read(first, last)[:, :-1])
+
+    def write(self, first: int, w: Array) -> None:
+        self.slot.write(first, extended(w))
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with factors kept ≥ 0, in strata of blocks (Gemulla et al. 2011)."""
+
+    how: Descent
+    schedule: str
+    penalty: Penalty
+    carries_weights: ClassVar[bool] = True
+
+    def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
+        raise NotImplementedError("a sweep of SGD goes over blocks, not over panels")
+
+    def finish(self, v: Block, h: Array, w: Array | None) -> Array:
+        assert w is not None
+        return w
+
+    def settle(self, h: Array, totals: Sums) -> Array:
+        return h
+
+    def steps(self, state: State) -> Descent:
+        """How the next sweep goes on from a state."""
+        by_time = 1 / (1 + state.epoch) if self.schedule == "inverse-time" else 1.0
+        return self.how._replace(rate=self.how.rate * state.rate * by_time)
+
+    def update(self, state: State, totals: Swept, sumsq: float) -> State:
+        loss = totals.residual + totals.penalty
+        most = min(state.loss * (1 + RISE.get(self.schedule, NOISE)), 10 * sumsq + state.penalty)
+        if not (loss <= most and np.isfinite(totals.right).all()):
+            return self._undone(state)
+        faster = FASTER if self.schedule == "bold-driver" else 1.0
+        return State(
+            h=np.ascontiguousarray(totals.right[:-1]),
+            entering=totals.right,
+            loss=loss,
+            penalty=totals.penalty,
+            slot=state.next_slot,
+            good=state.entering,
+            good_slot=state.slot,
+            rate=state.rate * faster,
+            epoch=state.epoch + 1,
+        ).watched(state, totals, totals.right)
+
+    def _undone(self, state: State) -> State:
+        """Back to the pair before, with half the step."""
+        good, slot = (state.entering, state.slot) if state.good is None else (state.good, state.good_slot)
+        rate = state.rate * SLOWER
+        return replace(
+            state,
+            h=np.ascontiguousarray(good[:-1]),
+            entering=good,
+            slot=slot,
+            loss=np.inf,  # with shorter steps a sweep measures more
+            good=None,
+            good_slot=-1,
+            rate=rate,
+            accepted=False,
+            diverged=rate < STALLED,
+        )

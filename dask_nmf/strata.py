@@ -1,0 +1,184 @@
+"""One sweep of `SGD` over V as a graph. Nothing here computes.
+
+V is cut into a grid of blocks. Blocks that share no rows and no columns are a *stratum*, and may be worked
+on at the same time; a sweep is all strata, in a random order::
+
+    columns   0   1   2
+    rows 0  | a | c | b |      a stratum: the blocks a
+         1  | b | a | c |
+         2  | c | b | a |
+
+A task takes a block with the rows of W and the columns of H that belong to it, and hands these on, changed,
+to the next task in its row and in its column. There is no barrier between strata: the graph alone says that
+the result is that of the blocks one after the other, whatever the number of workers.
+
+Source: Gemulla, Nijkamp, Haas & Sismanis, Large-scale matrix factorization with distributed stochastic
+gradient descent, 2011.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import dask.array as da
+import numpy as np
+from dask import delayed
+from dask.delayed import Delayed
+
+from dask_nmf import client, draws, gradient, kernels, observed
+from dask_nmf.cells import Array, Block, Cells
+from dask_nmf.gradient import Descent
+from dask_nmf.observed import Observed
+from dask_nmf.passes import Given, Weights, block_of, item, pin_blas
+from dask_nmf.sgd import Swept
+
+
+class Grid(NamedTuple):
+    """V cut both ways."""
+
+    rows: Sequence[int]  # edges
+    columns: Sequence[int]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.rows) - 1, len(self.columns) - 1
+
+
+class Sweep(NamedTuple):
+    """What a sweep does, but for V and H."""
+
+    how: Descent
+    seed: int
+    epoch: int
+    before: Weights  # where W is
+    after: Weights  # where it goes
+
+
+class Visit(NamedTuple):
+    """One block in a sweep."""
+
+    row: int
+    column: int
+    opens: bool  # the first one of its row: W is read
+    closes: bool  # the last one: W is written
+
+
+def visits(grid: Grid, seed: int, epoch: int) -> list[Visit]:
+    """The blocks in order.
+
+    Rows of blocks come in groups of as many as there are columns, so that few of them are in work at once.
+    The order of groups, and of strata in a group, is random.
+    """
+    height, width = grid.shape
+    groups = np.arange(-(-height // width))
+    found = []
+    for group in groups[np.argsort(_numbers(seed, epoch, groups))]:
+        strata = group * width + np.arange(width)
+        inside = []
+        for stratum in strata[np.argsort(_numbers(seed, epoch, len(groups) + strata))]:
+            for column in range(width):
+                row = group * width + (column + int(stratum)) % width
+                if row < height:
+                    inside.append((int(row), column))
+        first = {row: place for place, (row, _) in reversed(list(enumerate(inside)))}
+        last = {row: place for place, (row, _) in enumerate(inside)}
+        found += [Visit(*at, first[at[0]] == place, last[at[0]] == place) for place, at in enumerate(inside)]
+    return found
+
+
+def _numbers(seed: int, epoch: int, rows: Array) -> Array:
+    return draws.of_entries(seed, draws.STRATA, rows, np.array([epoch]))
+
+
+def sweep(tiles: da.Array, whole: bool, grid: Grid, given: Delayed, what: Sweep) -> Delayed:
+    """All blocks once: a delayed `Swept`.
+
+    Parameters
+    ----------
+    tiles : V in the blocks of the grid; with ``whole``, in its rows of blocks, which are then read at once
+        and divided, at most two groups of them at a time.
+    given : a delayed `passes.Given`, with the H (k + 1, n) to begin with.
+    """
+    height, width = grid.shape
+    blocks = tiles.to_delayed(optimize_graph=True)
+    left: list[Any] = [None] * height
+    right: list[Any] = [None] * width
+    parts: dict[int, Delayed] = {}
+    closed: list[Any] = []  # a task for each row of blocks that is done, in order
+    for visit in visits(grid, what.seed, what.epoch):
+        i, j = visit.row, visit.column
+        if whole and visit.opens:
+            earlier = closed[-2 * width] if len(closed) >= 2 * width else None
+            parts[i] = delayed(_divided, pure=False)(blocks[i, 0], grid.columns, earlier)
+        block = item(parts[i], j) if whole else blocks[i, j]
+        done = delayed(_visit, pure=False)(block, left[i], right[j], given, grid, visit, what)
+        left[i], right[j] = item(done, 0), item(done, 1)
+        if visit.closes:
+            closed.append(left[i])
+    return delayed(_collected, pure=False)(right, closed)
+
+
+def _divided(panel: Block, edges: Sequence[int], earlier: Any) -> list[Block]:
+    """A row of blocks. ``earlier`` is what must be done before there is room for it."""
+    return [block_of(panel, first, last) for first, last in pairwise(edges)]
+
+
+class _Right(NamedTuple):
+    """Columns of H on their way, with what was summed up along it."""
+
+    factor: Array  # (columns, k + 1)
+    totals: Array  # residual, penalty, held, held_mass
+
+
+def _visit(
+    block: Block, left: Any, right: _Right | None, given: Given, grid: Grid, visit: Visit, what: Sweep
+) -> tuple[Array | None, _Right]:
+    """Take the steps of one block."""
+    first, last = grid.rows[visit.row], grid.rows[visit.row + 1]
+    across = slice(grid.columns[visit.column], grid.columns[visit.column + 1])
+    w = what.before.read(first, last) if visit.opens else left
+    w = np.array(w, order="C")  # those of a task may be read-only
+    h = np.array(given.h[:, across].T if right is None else right.factor, order="C")
+    totals = np.zeros(4) if right is None else right.totals
+    pin_blas()
+    chance = draws.of_entries(what.seed, draws.ROW_ORDER, np.arange(first, last), np.array([what.epoch]))
+    totals = totals + _steps(block, w, h, np.argsort(chance), what.how)
+    if visit.closes:
+        what.after.write(first, w)
+        client.announce_panel()
+        return None, _Right(h, totals)
+    return w, _Right(h, totals)
+
+
+def _steps(block: Block, w: Array, h: Array, order: Array, how: Descent) -> Array:
+    """All minibatches of a block: residual, penalty, held, held_mass."""
+    sizes = np.square(w[:, :-1]).sum(axis=1, dtype=float), np.square(h[:, :-1]).sum(axis=1, dtype=float)
+    if not isinstance(block, Observed):
+        penalty = how.left * len(h) * sizes[0].sum() + how.right * len(w) * sizes[1].sum()
+        return np.array([gradient.descend_rows(block, w, h, order, how), penalty, 0.0, 0.0])
+    totals = np.zeros(4)
+    for cells, held, rows in _strips(block, order):
+        by_column = np.bincount(cells.indices, minlength=len(h))
+        penalty = how.left * cells.mass @ sizes[0][rows] + how.right * by_column @ sizes[1]
+        missed = kernels.residual(held, w[rows, :-1], h[:, :-1].T), float(held.mass.sum())
+        within = np.arange(len(rows))
+        part = w[rows]
+        totals += gradient.descend_cells(cells, part, h, within, how), penalty, *missed
+        w[rows] = part
+    return totals
+
+
+def _strips(block: Observed, order: Array) -> Iterator[tuple[Cells, Cells, Array]]:
+    """The cells of a block, its rows in the given order, some at a time."""
+    shuffled = block[order]
+    for rows, cells, held, _ in observed.strips(shuffled, even=True):
+        yield cells, held, order[rows]
+
+
+def _collected(right: list[_Right], closed: list[Any]) -> Swept:
+    """H and the sums, when all of W is written."""
+    factor = np.concatenate([part.factor for part in right])
+    totals = np.sum([part.totals for part in right], axis=0)
+    return Swept(np.ascontiguousarray(factor.T), *totals.tolist())
