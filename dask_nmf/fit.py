@@ -27,7 +27,7 @@ from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.sgd import Swept
 from dask_nmf.solvers import Solver, State
-from dask_nmf.strata import Grid, Sweep
+from dask_nmf.strata import Grid, Source, Sweep
 
 logger = logging.getLogger(__name__)
 
@@ -50,13 +50,9 @@ class Panels:
         edges: tuple[int, ...],
         weights: Matrix | None = None,
         rule: Rule = EVERYTHING,
-        cuts: tuple[int, ...] | None = None,
     ) -> None:
         self.matrix = matrix
         self.edges = edges
-        self.cuts = (
-            cuts  # edges of blocks of columns, where V is stored so that they can be read by themselves
-        )
         self.weights = weights
         self.rule = rule
         self.renew()
@@ -73,15 +69,6 @@ class Panels:
         if not self.rule.all_alike:
             weights = None if self.weights is None else self.weights.panels(self.edges)
             self.blocks = passes.observe(self.blocks, weights, self.edges, self.rule)
-
-    def tiles(self) -> da.Array:
-        """V in blocks cut both ways, if it is stored so; else its panels."""
-        if self.cuts is None:
-            return self.blocks
-        tiles = self.matrix.panels(self.edges, self.cuts)
-        if self.rule.all_alike:
-            return tiles
-        return passes.observe(tiles, None, self.edges, self.rule, self.cuts)
 
 
 @dataclass(frozen=True)
@@ -191,9 +178,14 @@ def sweep(panels: Panels, h: Array, weighing: Weighing) -> Sums:
 
 def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept:
     """One sweep of `SGD` over V, from H (k + 1, n)."""
+    matrix, rule = panels.matrix, panels.rule
 
     def build(given: Delayed) -> Delayed:
-        return strata.sweep(panels.tiles(), panels.cuts is None, grid, given, what)
+        if not matrix.at_hand:
+            return strata.sweep(panels.blocks, None, grid._replace(tiled=False), given, what)
+        assert matrix.reader is not None
+        source = delayed(Source(matrix.reader, rule), traverse=False)
+        return strata.sweep(None, source, grid, given, what)
 
     swept: Swept = compute(panels, right, build)
     return swept

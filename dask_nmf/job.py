@@ -117,9 +117,8 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
     cluster.check_sight(matrix)
     if job.weights is not None:
         cluster.check_sight(job.weights)
-    tiles = planned.cuts if planned.tiled and by_blocks else None
-    panels = Panels(matrix, planned.edges, job.weights, rule, tiles)
-    return panels, Grid(planned.edges, planned.cuts), planned.sample_rows
+    panels = Panels(matrix, planned.edges, job.weights, rule)
+    return panels, Grid(planned.edges, planned.cuts, planned.tiled), planned.sample_rows
 
 
 @dataclass(frozen=True)

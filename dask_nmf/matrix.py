@@ -57,13 +57,14 @@ class Matrix:
             return bool(scipy.sparse.issparse(self.array._meta))
         return isinstance(self.reader, SparseRows | StoredSparseRows)
 
-    def panels(self, edges: Sequence[int], cuts: Sequence[int] | None = None) -> da.Array:
-        """V as a Dask array with one block a panel, (rows, columns) in panel orientation.
+    @property
+    def at_hand(self) -> bool:
+        """Whether a task can read V itself, and any part of it."""
+        return self.reader is not None and not (self.in_memory and active_client() is not None)
 
-        ``cuts``: edges of blocks of columns, where panels are cut into tiles.
-        """
-        heights = tuple(b - a for a, b in pairwise(edges))
-        widths = (self.layout.columns,) if cuts is None else tuple(b - a for a, b in pairwise(cuts))
+    def panels(self, edges: Sequence[int]) -> da.Array:
+        """V as a Dask array with one block a panel, (rows, columns) in panel orientation."""
+        heights, widths = tuple(b - a for a, b in pairwise(edges)), (self.layout.columns,)
         if self.array is not None:
             return self.array.rechunk((heights, widths)).map_blocks(
                 as_block, self.dtype, dtype=self.dtype, meta=self.array._meta

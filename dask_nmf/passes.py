@@ -108,16 +108,13 @@ def project(panels: da.Array, given: Delayed) -> Delayed:
     return _tree(_map(panels, _project, given=given), _add)
 
 
-def observe(
-    panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: Rule, cuts: Sequence[int] = (0,)
-) -> da.Array:
-    """Panels, or tiles cut at columns too, of `Observed` blocks."""
+def observe(panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: Rule) -> da.Array:
+    """Panels of `Observed` blocks."""
     parts = [panels] if weights is None else [panels, weights]
     return da.map_blocks(
         _observe,
         *parts,
         edges=tuple(edges),
-        cuts=tuple(cuts),
         rule=rule,
         dtype=panels.dtype,
         meta=np.empty((0, 0), panels.dtype),
@@ -128,14 +125,12 @@ def _observe(
     v: Block,
     *weights: Block,
     edges: Sequence[int],
-    cuts: Sequence[int],
     rule: Rule,
     block_id: tuple[int, ...],
 ) -> Observed:
     first = edges[block_id[0]]
     rows = np.arange(first, first + v.shape[0])
-    column = cuts[block_id[1]]
-    return Observed(_aligned(v), _aligned(weights[0]) if weights else None, rows, rule, first_column=column)
+    return Observed(aligned(v), aligned(weights[0]) if weights else None, rows, rule)
 
 
 def block_of(panel: Block, first: int, last: int) -> Block:
@@ -146,7 +141,7 @@ def block_of(panel: Block, first: int, last: int) -> Block:
     return replace(panel, v=panel.v[:, first:last], first_column=first)
 
 
-def _aligned(block: Block) -> Block:
+def aligned(block: Block) -> Block:
     """A block that BLAS takes. What came over the network may begin at any byte."""
     return np.require(block, requirements="A") if isinstance(block, np.ndarray) else block
 
@@ -198,7 +193,7 @@ def _boxed(
     had H first.
     """
     given = given._replace(h=np.require(given.h, requirements=["C", "A"]))
-    v = _aligned(v)
+    v = aligned(v)
     box = np.empty((1, 1), object)
     pin_blas()
     box[0, 0] = function(v, *beside, panel=block_id[0], given=given, **kwargs)

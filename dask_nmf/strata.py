@@ -19,6 +19,7 @@ gradient descent, 2011.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -30,8 +31,9 @@ from dask.delayed import Delayed
 from dask_nmf import client, draws, gradient, kernels, observed
 from dask_nmf.cells import Array, Block, Cells
 from dask_nmf.gradient import Descent
-from dask_nmf.observed import Observed
-from dask_nmf.passes import Given, Weights, block_of, item, pin_blas
+from dask_nmf.observed import Observed, Rule
+from dask_nmf.passes import Given, Weights, aligned, block_of, item, pin_blas
+from dask_nmf.readers import Reader
 from dask_nmf.sgd import Swept
 
 
@@ -40,10 +42,27 @@ class Grid(NamedTuple):
 
     rows: Sequence[int]  # edges
     columns: Sequence[int]
+    tiled: bool  # V is stored so that a block can be read by itself
 
     @property
     def shape(self) -> tuple[int, int]:
         return len(self.rows) - 1, len(self.columns) - 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where V is read from, block by block, inside of the task that works on it."""
+
+    reader: Reader
+    rule: Rule
+
+    def read(self, rows: slice, columns: slice) -> Block:
+        """A block, as `passes.observe` gives them."""
+        block = aligned(self.reader[rows, columns])
+        if self.rule.all_alike:
+            return block
+        numbers = np.arange(rows.start, rows.stop)
+        return Observed(block, None, numbers, self.rule, first_column=columns.start)
 
 
 class Sweep(NamedTuple):
@@ -92,37 +111,40 @@ def _numbers(seed: int, epoch: int, rows: Array) -> Array:
     return draws.of_entries(seed, draws.STRATA, rows, np.array([epoch]))
 
 
-def sweep(tiles: da.Array, whole: bool, grid: Grid, given: Delayed, what: Sweep) -> Delayed:
+def sweep(panels: da.Array | None, source: Delayed, grid: Grid, given: Delayed, what: Sweep) -> Delayed:
     """All blocks once: a delayed `Swept`.
 
     Parameters
     ----------
-    tiles : V in the blocks of the grid; with ``whole``, in its rows of blocks, which are then read at once
-        and divided, at most two groups of them at a time.
+    panels : V in its rows of blocks, where it is not read from a source.
+    source : a delayed `Source`; None where there are panels. What it cannot read by the block is read by the
+        row of blocks and divided, at most two groups of rows at a time.
     given : a delayed `passes.Given`, with the H (k + 1, n) to begin with.
     """
     height, width = grid.shape
-    blocks = tiles.to_delayed(optimize_graph=True)
+    rows = [None] * height if panels is None else list(panels.to_delayed(optimize_graph=True).ravel())
     left: list[Any] = [None] * height
     right: list[Any] = [None] * width
     parts: dict[int, Delayed] = {}
     closed: list[Any] = []  # a task for each row of blocks that is done, in order
     for visit in visits(grid, what.seed, what.epoch):
         i, j = visit.row, visit.column
-        if whole and visit.opens:
+        if not grid.tiled and visit.opens:
             earlier = closed[-2 * width] if len(closed) >= 2 * width else None
-            parts[i] = delayed(_divided, pure=False)(blocks[i, 0], grid.columns, earlier)
-        block = item(parts[i], j) if whole else blocks[i, j]
-        done = delayed(_visit, pure=False)(block, left[i], right[j], given, grid, visit, what)
+            parts[i] = delayed(_divided, pure=False)(rows[i], source, grid, i, earlier)
+        block = None if grid.tiled else item(parts[i], j)
+        done = delayed(_visit, pure=False)(block, source, left[i], right[j], given, grid, visit, what)
         left[i], right[j] = item(done, 0), item(done, 1)
         if visit.closes:
             closed.append(left[i])
     return delayed(_collected, pure=False)(right, closed)
 
 
-def _divided(panel: Block, edges: Sequence[int], earlier: Any) -> list[Block]:
+def _divided(panel: Block | None, source: Source, grid: Grid, row: int, earlier: Any) -> list[Block]:
     """A row of blocks. ``earlier`` is what must be done before there is room for it."""
-    return [block_of(panel, first, last) for first, last in pairwise(edges)]
+    if panel is None:
+        panel = source.read(slice(*grid.rows[row : row + 2]), slice(0, grid.columns[-1]))
+    return [block_of(panel, first, last) for first, last in pairwise(grid.columns)]
 
 
 class _Right(NamedTuple):
@@ -133,11 +155,20 @@ class _Right(NamedTuple):
 
 
 def _visit(
-    block: Block, left: Any, right: _Right | None, given: Given, grid: Grid, visit: Visit, what: Sweep
+    block: Block | None,
+    source: Source,
+    left: Array | None,
+    right: _Right | None,
+    given: Given,
+    grid: Grid,
+    visit: Visit,
+    what: Sweep,
 ) -> tuple[Array | None, _Right]:
     """Take the steps of one block."""
     first, last = grid.rows[visit.row], grid.rows[visit.row + 1]
     across = slice(grid.columns[visit.column], grid.columns[visit.column + 1])
+    if block is None:
+        block = source.read(slice(first, last), across)
     w = what.before.read(first, last) if visit.opens else left
     w = np.array(w, order="C")  # those of a task may be read-only
     h = np.array(given.h[:, across].T if right is None else right.factor, order="C")
