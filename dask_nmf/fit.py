@@ -86,7 +86,7 @@ class Step(NamedTuple):
 
     number: int
     state: State
-    loss: float  # relative error ‖V − W H‖ / ‖V‖, over the entries that count
+    loss: float  # relative error ‖V − W H‖ / ‖V‖, over the entries that count; NaN if it is not known
     seconds: float
     outcome: str | None
     final: bool  # False where going on would be of use: the time was up
@@ -123,7 +123,8 @@ def iterate(
         seconds = time.monotonic() - started
         if _enough(state, stop):
             state = state.measured
-        error = relative_error(state.loss - state.penalty, sumsq)
+        known = np.isfinite(state.loss)  # not where all sweeps of sgd so far are undone
+        error = relative_error(state.loss - state.penalty, sumsq) if known else float("nan")
         yield Step(number, state, error, seconds, outcome, final, held=float(np.sqrt(state.held)))
         if outcome is not None:
             return

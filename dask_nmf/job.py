@@ -221,7 +221,7 @@ def _report(step: Step, job: Job) -> None:
     numbers = {
         "event": "pass",
         "pass": step.number,
-        "relative_error": step.loss,
+        "relative_error": None if np.isnan(step.loss) else step.loss,
         "validation_error": None if np.isnan(step.held) else step.held,
         "seconds": round(step.seconds, 3),
         "mb_per_s": round(speed, 1),
@@ -288,7 +288,7 @@ def _result(
         H,
         fit.relative_error(reached, sumsq),
         float(np.sqrt(reached)),
-        np.asarray(history),
+        np.asarray(history, np.float64),  # None, where it is not known, becomes NaN
         len(history),
         outcome or "",
         held,

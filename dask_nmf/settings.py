@@ -41,8 +41,8 @@ class Settings:
     schedule : sgd: of the step. ``"adagrad"``: its own for each row and column, by the gradients so far
         (Duchi et al. 2011), free of scale; ``"bold-driver"``: grows by 5 % when the loss falls, halved when
         it rises; ``"constant"``; ``"inverse-time"``: divided by the number of the pass.
-    learning_rate : sgd: for ``"adagrad"`` relative to the size of a factor's entries (default 0.1); absolute
-        for the others (by default one that is safe at the scale of V).
+    learning_rate : sgd: for ``"adagrad"`` relative to the size of a factor's entries (by default 0.1 from a
+        random start, else 0.03); absolute for the others (by default one that is safe at the scale of V).
     batch_size : sgd: rows of V in a minibatch (default 32); where entries are missing, stored entries (1).
     """
 

@@ -19,6 +19,7 @@ from dask_nmf.solvers import Penalty, State
 FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
 RISE = {"bold-driver": 0.0}  # of the loss that is too much, as a share
 NOISE = 0.05  # the same where nothing is said
+ZERO = 1e-6  # a loss as close as this to ‖V‖² is that of factors that steps have thrown to zero
 STALLED = 2.0**-30  # a rate below this share of the first one goes nowhere
 
 
@@ -79,8 +80,11 @@ class SGD:
 
     def update(self, state: State, totals: Swept, sumsq: float) -> State:
         loss = totals.residual + totals.penalty
-        most = min(state.loss * (1 + RISE.get(self.schedule, NOISE)), 10 * sumsq + state.penalty)
-        if not (loss <= most and np.isfinite(totals.right).all()):
+        most = 10 * sumsq + state.penalty
+        if state.accepted:  # after an undone sweep, with shorter steps, the next one may well meet more
+            most = min(most, state.loss * (1 + RISE.get(self.schedule, NOISE)))
+        collapsed = sumsq > 0 and abs(totals.residual - sumsq) < ZERO * sumsq
+        if collapsed or not (loss <= most and np.isfinite(totals.right).all()):
             return self._undone(state)
         faster = FASTER if self.schedule == "bold-driver" else 1.0
         return State(
@@ -104,7 +108,6 @@ class SGD:
             h=np.ascontiguousarray(good[:-1]),
             entering=good,
             slot=slot,
-            loss=np.inf,  # with shorter steps a sweep measures more
             good=None,
             good_slot=-1,
             rate=rate,

@@ -132,7 +132,8 @@ def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
     batch = settings.batch_size or (1 if by_cell else 32)
     unit = measures.mean or 1.0
     together = 1 if by_cell else max(batch, matrix.layout.columns)
-    rate = settings.learning_rate or (0.1 if adaptive else 0.1 / (unit * together))
+    relative = 0.1 if settings.start == "random" else 0.03  # or a good start would be undone at first
+    rate = settings.learning_rate or (relative if adaptive else 0.5 / (unit * together))
     penalty = _penalty(settings, matrix)
     return SGD(Descent(rate, adaptive, unit, penalty.left, penalty.right, batch), settings.schedule, penalty)
 

@@ -200,7 +200,7 @@ class Run:
             step.number,
             step.state,
             history={
-                "loss": [*history["loss"], step.loss],
+                "loss": [*history["loss"], _or_none(step.loss)],
                 "seconds": [*history["seconds"], step.seconds],
             },
             outcome=step.outcome,
