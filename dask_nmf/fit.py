@@ -144,7 +144,7 @@ def _outcome(number: int, previous: State, state: State, sumsq: float, stop: Sto
         return f"stopped: ‖V − W H‖ is below {stop.below:g}", True
     if state.stale >= PATIENCE:
         return f"stopped: the error of the entries held out did not fall in the last {PATIENCE} passes", True
-    if state.accepted and np.isfinite(previous.loss) and 0 <= fell < small:
+    if stop.tol > 0 and state.accepted and np.isfinite(previous.loss) and 0 <= fell <= small:
         return f"converged: pass {number} changed the loss by less than tol = {stop.tol:g}", True
     if number >= stop.max_iter:
         short = f", not converged to tol = {stop.tol:g}" if stop.tol > 0 else ""
