@@ -51,7 +51,7 @@ def entries(v: Array) -> scipy.sparse.csr_array:
 
 
 HOLDERS: dict[str, Callable[[Array, Path], Any]] = {
-    **{kind: SOURCES[kind] for kind in ("numpy", "numpy F", "dask", "zarr v3", "npy", "npz one")},
+    **{kind: SOURCES[kind] for kind in ("numpy", "dask", "zarr v3", "npy")},
     "dask of csr": lambda v, path: dask_csr(v, entries),
 }
 for _kind in ("csr_array", "csc_array", "csr in zarr", "csc in zarr", "npz csr"):
@@ -82,7 +82,7 @@ def squares(v: Array, w: Array, h: Array, weights: Array | float = 1.0) -> Array
     return np.nan_to_num(weights * (v - w @ h) ** 2)
 
 
-def masked_mu(v: Array, W: Array, H: Array, passes: int, alphas: tuple[float, float] = (0, 0)) -> Any:
+def masked_mu(v: Array, W: Array, H: Array, passes: int, alphas: tuple[float, float]) -> Any:
     """Lee & Seung's steps where a mask is on V and on W H, with L2 penalties."""
     there, w, h = ~np.isnan(v), W, H
     v = np.nan_to_num(v)
@@ -94,11 +94,8 @@ def masked_mu(v: Array, W: Array, H: Array, passes: int, alphas: tuple[float, fl
 
 @kinds
 @shapes
-@pytest.mark.parametrize("alphas", [(0.0, 0.0), (0.02, 0.01)])
-def test_mu_follows_the_masked_loop(
-    alphas: tuple[float, float], shape: tuple[int, int], kind: str, tmp_path: Path
-) -> None:
-    v, start = ratings(shape), factors(shape)
+def test_mu_follows_the_masked_loop(shape: tuple[int, int], kind: str, tmp_path: Path) -> None:
+    v, start, alphas = ratings(shape), factors(shape), (0.02, 0.01)
     result = nmf(
         HOLDERS[kind](v, tmp_path / "v"),
         RANK,
@@ -266,7 +263,7 @@ def test_what_is_not_observed_gets_zero_factors(
     assert (told["unobserved_rows"], told["unobserved_columns"]) == (3, 2)
 
 
-@kinds
+@pytest.mark.parametrize("kind", ["numpy", "dask of csr", "csr in zarr", "csc in zarr"])
 @shapes
 def test_new_rows_with_missing_entries(shape: tuple[int, int], kind: str, tmp_path: Path) -> None:
     v, h = ratings(shape), factors(shape)["H"]
