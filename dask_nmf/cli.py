@@ -8,13 +8,19 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import wraps
+from math import isnan
 from types import FrameType
 from typing import Any
 
 import click
 
+from dask_nmf.options import settings_options
+
 USAGE, BAD_DATA, NOT_CONVERGED, IO_ERROR, TRY_AGAIN = 2, 3, 4, 74, 75
 INTERRUPTED, TERMINATED = 130, 143
+SHORT = ("stopped after", "stopped by", "diverged")  # how outcomes begin that are no convergence
+WHERE = ("workers", "threads_per_worker", "memory_limit", "scheduler", "scheduler_file")
 SHOWN = 5  # losses that info lists, of the last passes
 
 EXIT_CODES = """
@@ -51,7 +57,12 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where to run."""
+    """Where to run: the command is called with it as ``where``."""
+
+    @wraps(command)
+    def called(**given: Any) -> Any:
+        return command(where={name: given.pop(name) for name in WHERE}, **given)
+
     for option in reversed(
         [
             click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster."),
@@ -69,44 +80,32 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--debug", is_flag=True, help="Show the traceback of an error."),
         ]
     ):
-        command = option(command)
-    return command
+        called = option(called)
+    return called
 
 
 @app.command(epilog=EXIT_CODES, short_help="Factorise V into W and H, pass by pass into a run.")
 @click.argument("matrix", metavar="V")
-@click.option("--rank", "-k", type=int, required=True, help="Number of components.")
 @click.option("--output", "-o", required=True, type=click.Path(), help="The run: a Zarr group.")
-@click.option("--solver", type=click.Choice(["hals", "mu"]), default="hals", show_default=True)
-@click.option("--init", type=click.Choice(["sample", "random"]), help="Start.  [default: sample]")
-@click.option("--max-iter", type=int, default=200, show_default=True, help="Most passes over V.")
-@click.option("--tol", type=float, default=1e-4, show_default=True, help="Decrease of the loss to stop at.")
-@click.option("--time-limit", type=float, metavar="SECONDS", help="The pass in work then is the last.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@settings_options
+@click.option("--weights", metavar="PATH", help="Of the entries of V: a matrix like V.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Of the computation.")
-@click.option("--delta", type=float, help="mu: added to denominators.  [default: relative to V]")
-@click.option("--inner-iter", type=int, default=1, show_default=True, help="mu: steps a pass.")
+@click.option("--time-limit", type=float, metavar="SECONDS", help="The pass in work then is the last.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
 @click.option("--require-convergence", is_flag=True, help="Exit with 4 if tol was not reached.")
 @cluster_options
 def fit(
     matrix: str,
-    rank: int,
     output: str,
-    solver: str,
-    init: str | None,
-    max_iter: int,
-    tol: float,
-    time_limit: float | None,
-    seed: int,
+    weights: Any,
     dtype: str | None,
-    delta: float | None,
-    inner_iter: int,
+    time_limit: float | None,
     overwrite: bool,
     require_convergence: bool,
     log_format: str,
     debug: bool,
-    **where: Any,
+    where: dict[str, Any],
+    **settings: Any,
 ) -> int:
     """Factorise V, a path to a Zarr array, a CSR matrix in a Zarr group, an .npy or an .npz file.
 
@@ -118,14 +117,22 @@ def fit(
     from dask_nmf.job import Job
     from dask_nmf.settings import Settings
 
-    settings = Settings(rank, solver, init, max_iter, tol, seed, delta, inner_iter)
-    job = Job(settings, dtype=dtype, store=output, overwrite=overwrite, time_limit=time_limit)
+    job = Job(
+        Settings(**settings),
+        weights=weights,
+        dtype=dtype,
+        store=output,
+        overwrite=overwrite,
+        time_limit=time_limit,
+    )
     with console.shown(log_format, sys.stderr.isatty()) as follow:
         result = factorise(matrix, job, lambda: _cluster(follow, **where))
+    held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     click.echo(
-        f"{output}: relative error {result.relative_error:.6f} after {result.n_iter} passes; {result.outcome}"
+        f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "
+        f"{result.outcome}"
     )
-    return NOT_CONVERGED if require_convergence and not result.outcome.startswith("converged") else 0
+    return NOT_CONVERGED if require_convergence and result.outcome.startswith(SHORT) else 0
 
 
 @app.command(epilog=EXIT_CODES)
@@ -135,7 +142,7 @@ def fit(
 @click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
 @cluster_options
 def transform(
-    run: str, matrix: str, output: str, overwrite: bool, log_format: str, debug: bool, **where: Any
+    run: str, matrix: str, output: str, overwrite: bool, log_format: str, debug: bool, where: dict[str, Any]
 ) -> int:
     """The W of another matrix V2 for the H of a run, in one pass."""
     from dask_nmf import console
@@ -175,7 +182,7 @@ def recommend(
     overwrite: bool,
     log_format: str,
     debug: bool,
-    **where: Any,
+    where: dict[str, Any],
 ) -> int:
     """For each row of V the cells with the largest W H among those that V does not have, in one pass.
 

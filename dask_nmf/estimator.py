@@ -23,6 +23,11 @@ from dask_nmf.matrix import Matrix, open_matrix
 from dask_nmf.project import transform
 from dask_nmf.settings import Settings
 
+OPTIONS = (
+    "solver", "init", "max_iter", "tol", "delta", "inner_iter", "alpha_W", "alpha_H", "missing",
+    "validation_fraction", "stop_below", "schedule", "learning_rate", "batch_size",
+)  # that `Settings` has by the same names  # fmt: skip
+
 
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Non-negative matrix factorisation ``X ≈ W H``, with scikit-learn's names and behaviour.
@@ -36,7 +41,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         The rank. "auto" and None: that of given factors, else the number of features.
     init : {None, "sample", "random", "custom"}
         None is "sample". "custom" takes ``W`` and ``H``, or either, in `fit_transform`.
-    solver : {"hals", "mu"}
+    solver : {"hals", "mu", "sgd"}
     beta_loss : {"frobenius"}
     tol : float
         Stop when a pass lowers the loss by less than this share.
@@ -45,14 +50,24 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     random_state : int, RandomState or None
     verbose : int
         1 prints a line a pass.
-    delta, inner_iter : of solver "mu", see `dask_nmf.nmf`.
+    delta, inner_iter : of solver "mu", see `dask_nmf.settings.Settings`.
+    alpha_W, alpha_H : float, or "same" for ``alpha_H``
+        L2 penalties as in scikit-learn, with its ``l1_ratio=0``; `transform` has that on W too.
+    missing : {None, "nan", "unstored"}
+        Which entries of X count: all, those that are not NaN, or those that a sparse X stores.
+    validation_fraction : float
+        Share of the entries to hold out. The fit is that of the pass with the least error there.
+    stop_below : float
+        Stop when ‖X − W H‖ is below.
+    schedule, learning_rate, batch_size : of solver "sgd", see `dask_nmf.settings.Settings`.
     callback : called with the `dask_nmf.fit.Step` of each pass.
 
     Attributes
     ----------
     components_ : (n_components, n_features) array, H
     n_components_ : int
-    reconstruction_err_ : float, ‖X − W H‖ (Frobenius)
+    reconstruction_err_ : float, ‖X − W H‖ (Frobenius), over the entries that count
+    validation_error_ : float, root mean squared error of the entries held out; NaN if none are
     n_iter_ : int, passes
     loss_history_ : (n_iter_,) array, relative error after each pass
     outcome_ : str, why it stopped
@@ -72,6 +87,14 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         verbose: int = 0,
         delta: float | None = None,
         inner_iter: int = 1,
+        alpha_W: float = 0.0,
+        alpha_H: float | str = "same",
+        missing: str | None = None,
+        validation_fraction: float = 0.0,
+        stop_below: float = 0.0,
+        schedule: str = "adagrad",
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
         callback: Callable[[Step], None] | None = None,
     ) -> None:
         self.n_components = n_components
@@ -84,23 +107,34 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.verbose = verbose
         self.delta = delta
         self.inner_iter = inner_iter
+        self.alpha_W = alpha_W
+        self.alpha_H = alpha_H
+        self.missing = missing
+        self.validation_fraction = validation_fraction
+        self.stop_below = stop_below
+        self.schedule = schedule
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
         self.callback = callback
 
-    def fit(self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None) -> NMF:
-        """Learn H from X (n_samples, n_features)."""
-        self._fit(X, W, H)
+    def fit(
+        self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None, weights: Any = None
+    ) -> NMF:
+        """Learn H from X (n_samples, n_features), its entries with weights of that shape, if given."""
+        self._fit(X, W, H, weights)
         return self
 
     def fit_transform(
-        self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None
+        self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None, weights: Any = None
     ) -> Array | da.Array:
-        """Learn H from X (n_samples, n_features) and return W (n_samples, n_components)."""
-        return self._outward(X, self._fit(X, W, H).W)
+        """`fit`, and return W (n_samples, n_components)."""
+        return self._outward(X, self._fit(X, W, H, weights).W)
 
     def transform(self, X: Any) -> Array | da.Array:
         """The W (n_samples, n_components) that explains X best with the H that was learned."""
         check_is_fitted(self)
-        w = transform(self._open(X, reset=False), self.components_)
+        matrix = self._open(X, reset=False)
+        w = transform(matrix, self.components_, missing=self.missing, alpha_W=self.alpha_W)
         assert w is not None
         return self._outward(X, w)
 
@@ -117,29 +151,27 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         tags = super().__sklearn_tags__()
         tags.input_tags.positive_only = True
         tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self.missing == "nan"
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _fit(self, X: Any, W: Array | None, H: Array | None) -> Result:
+    def _fit(self, X: Any, W: Array | None, H: Array | None, weights: Any) -> Result:
         if self.beta_loss not in ("frobenius", 2):
             raise ValueError(f"beta_loss is {self.beta_loss!r}; this version has 'frobenius'")
         matrix = self._open(X, reset=True)
-        settings = Settings(
-            self._rank(matrix, W, H),
-            self.solver,
-            self.init,
-            self.max_iter,
-            self.tol,
-            self._seed(),
-            self.delta,
-            self.inner_iter,
-        )
-        result = factorise(matrix, Job(settings, W, H, callback=self._on_step))
+        options = {name: getattr(self, name) for name in OPTIONS}
+        settings = Settings(self._rank(matrix, W, H), seed=self._seed(), **options)
+        if weights is not None and not (_is_distributed(weights) or scipy.sparse.issparse(weights)):
+            weights = np.asarray(weights)
+        result = factorise(matrix, Job(settings, W, H, weights, callback=self._on_step))
         if result.n_iter == self.max_iter and self.tol > 0 and "not converged" in result.outcome:
             warnings.warn(f"{result.outcome}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
+        elif result.outcome.startswith("diverged"):
+            warnings.warn(result.outcome, ConvergenceWarning, stacklevel=3)
         self.components_ = np.asarray(result.H.compute())
         self.n_components_ = settings.rank
         self.reconstruction_err_ = result.reconstruction_err
+        self.validation_error_ = result.validation_error
         self.n_iter_ = result.n_iter
         self.loss_history_ = result.loss_history
         self.outcome_ = result.outcome
@@ -154,7 +186,12 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     def _open(self, X: Any, reset: bool) -> Matrix:
         if not _is_distributed(X):
             X = validate_data(
-                self, X, reset=reset, accept_sparse=("csr", "csc"), dtype=[np.float64, np.float32]
+                self,
+                X,
+                reset=reset,
+                accept_sparse=("csr", "csc"),
+                dtype=[np.float64, np.float32],
+                ensure_all_finite="allow-nan" if self.missing == "nan" else True,
             )
             check_non_negative(X, type(self).__name__)
             return open_matrix(X)

@@ -146,7 +146,8 @@ def _outcome(number: int, previous: State, state: State, sumsq: float, stop: Sto
     if state.stale >= PATIENCE:
         return f"stopped: the error of the entries held out did not fall in the last {PATIENCE} passes", True
     compares = previous.accepted or state.epoch == 0  # not in sgd, where shorter steps meet a larger loss
-    if state.accepted and compares and np.isfinite(previous.loss) and 0 <= fell < small:
+    known = state.accepted and compares and np.isfinite(previous.loss)
+    if stop.tol > 0 and known and 0 <= fell <= small:
         return f"converged: pass {number} changed the loss by less than tol = {stop.tol:g}", True
     if number >= stop.max_iter:
         short = f", not converged to tol = {stop.tol:g}" if stop.tol > 0 else ""

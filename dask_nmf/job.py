@@ -255,7 +255,9 @@ def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> 
     else:
         assert run is not None
         totals = fit.sweep(panels, h, weighing._replace(after=run.answer()))
-    right = solver.settle(h, totals) if matrix.transposed else h
+    # What is held out was looked at with the h of that pass: then it is the answer as it is.
+    settles = matrix.transposed and totals.held_mass == 0
+    right = solver.settle(h, totals) if settles else h
     reached = max(loss(progress.measures.sumsq, totals, h, right), 0.0)
     held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
     error = fit.relative_error(reached, progress.measures.sumsq)

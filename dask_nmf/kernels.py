@@ -189,12 +189,13 @@ def times(x: Array, gram: Array) -> Array:
 
 
 def multiply(x: Array, num: Array, gram: Array, delta: float, repeats: int) -> Array:
-    """Multiplicative update ``x ← x ∘ num / (x gram + δ)``, repeated on fixed products.
+    """Multiplicative update ``x ← x ∘ num / (x gram + δ)``, repeated on fixed products. 0 / 0 is 0.
 
     Source: Lee & Seung 2001; repeats, Gillis & Glineur 2012.
     """
     for _ in range(repeats):
-        x = x * num.astype(x.dtype, copy=False) / (times(x, gram) + x.dtype.type(delta))
+        by = times(x, gram) + x.dtype.type(delta)
+        x = np.divide(x * num.astype(x.dtype, copy=False), by, out=np.zeros_like(x), where=by > 0)
     return x
 
 

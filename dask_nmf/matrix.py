@@ -371,7 +371,7 @@ def _meta(reader: Reader) -> Any:
 
 def _open_path(path: str, wanted: Wanted) -> Matrix:
     if "://" not in path and not Path(path).exists():
-        raise FileNotFoundError(f"there is nothing at {path}; give the path of V")
+        raise FileNotFoundError(f"there is nothing at {path}; give the path of {FILES}")
     if path.endswith(".npy"):
         return _from_npy(path, wanted)
     if path.endswith(".npz"):

@@ -23,11 +23,12 @@ class BadEntry(DataError):
         self.row, self.column, self.value = row, column, value
 
     def __str__(self) -> str:
-        need = (
-            "NMF takes entries >= 0: shift or clip V"
-            if -np.inf < self.value < 0
-            else "NMF takes finite entries: replace or drop them"
-        )
+        if -np.inf < self.value < 0:
+            need = "NMF takes entries >= 0: shift or clip V"
+        else:
+            need = "NMF takes finite entries: replace or drop them"
+            if np.isnan(self.value):
+                need += ", or say that NaN in V is missing (missing: nan)"
         return f"V has {self.value} at row {self.row}, column {self.column}; {need}"
 
     def at(self, first_row: int, transposed: bool = False) -> BadEntry:

@@ -240,7 +240,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
 
 
 def _descend(sample: Block, h: Array, solver: HALS, stop: Stop) -> Array:
-    """H after passes over a sample in memory, (k, n)."""
+    """H after passes over a sample in memory, (k, n): of the best of them, where entries are held out."""
     cuts = np.linspace(0, sample.shape[0], _pieces(sample) + 1, dtype=int)
     rows = [sample[a:b] for a, b in pairwise(cuts)]
     sumsq = float(observed.measure(sample).norms.sum())
@@ -249,7 +249,7 @@ def _descend(sample: Block, h: Array, solver: HALS, stop: Stop) -> Array:
         return sweep_rows(rows, state.entering, Weighing(solver.weigh, residual=exact))
 
     *_, last = iterate(sweep, solver, State(h, h), sumsq, stop)
-    return last.state.h
+    return last.state.h if last.state.best is None else last.state.best
 
 
 def _pieces(sample: Block) -> int:

@@ -15,6 +15,8 @@ import pytest
 import zarr
 from distributed import LocalCluster
 
+from dask_nmf import nmf, transform
+
 COMMAND = [sys.executable, "-c", "from dask_nmf.cli import main; main()"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -127,6 +129,75 @@ def test_convergence_can_be_required(dask_nmf: Run, v: np.ndarray) -> None:
     fit = ["fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--max-iter", 2, "--require-convergence"]
     assert dask_nmf(*fit, "--tol", 0).returncode == 4
     assert dask_nmf(*fit, "--tol", 0.9, "--overwrite").returncode == 0
+
+
+@pytest.fixture
+def holes(v: np.ndarray, tmp_path: Path) -> np.ndarray:
+    """V with a third of it missing; ``holes.zarr`` has NaN there, ``weights.npy`` 1 and 2."""
+    holes = np.where(np.random.default_rng(1).random(v.shape) < 1 / 3, np.nan, v)
+    zarr.create_array(tmp_path / "holes.zarr", data=holes, chunks=(100, 40))
+    np.save(tmp_path / "weights.npy", np.repeat([[1, 2]], 300, axis=0).repeat(20, axis=1))
+    return holes
+
+
+def test_missing_weighted_and_held_out_entries(dask_nmf: Run, holes: np.ndarray, tmp_path: Path) -> None:
+    words = ["--missing", "nan", "--weights", "weights.npy", "--validation-fraction", 0.1]
+    words += ["--alpha-w", 0.01, "--alpha-h", 0.02, "--max-iter", 4]
+    done = dask_nmf("fit", "holes.zarr", "-k", 3, "-o", "run.zarr", *words)
+    assert done.returncode == 0, done.stderr
+    same = nmf(
+        holes,
+        3,
+        missing="nan",
+        weights=np.load(tmp_path / "weights.npy"),
+        validation_fraction=0.1,
+        alpha_W=0.01,
+        alpha_H=0.02,
+        max_iter=4,
+    )
+    assert f", held out {same.validation_error:.6g}, after {same.n_iter} passes" in done.stdout
+    told = json.loads(dask_nmf("info", "run.zarr", "--json").stdout)
+    assert told["validation_error"] == pytest.approx(same.validation_error, rel=1e-6)
+    assert (told["unobserved_rows"], told["unobserved_columns"]) == (0, 0)
+
+    told = dask_nmf("transform", "run.zarr", "holes.zarr", "--output", "w.zarr")
+    assert told.returncode == 0, told.stderr
+    H = zarr.open_group(tmp_path / "run.zarr", mode="r")["H"][:]
+    expected = transform(holes, H, missing="nan", alpha_W=0.01)
+    np.testing.assert_allclose(zarr.open_group(tmp_path / "w.zarr", mode="r")["W"][:], expected, rtol=1e-6)
+
+
+def test_sgd_and_an_error_that_is_enough(dask_nmf: Run, v: np.ndarray) -> None:
+    words = ["--solver", "sgd", "--schedule", "bold-driver", "--learning-rate", 1e-3, "--batch-size", 8]
+    words += ["--stop-below", np.linalg.norm(v) / 4, "--require-convergence"]
+    done = dask_nmf("fit", "v.zarr", "-k", 4, "-o", "run.zarr", *words)
+    assert done.returncode == 0, done.stderr
+    assert "is below" in done.stdout
+    settings = json.loads(dask_nmf("info", "run.zarr", "--json").stdout)["settings"]
+    asked = {"solver": "sgd", "schedule": "bold-driver", "learning_rate": 1e-3, "batch_size": 8}
+    assert asked.items() <= settings.items()
+
+
+MISSING = {
+    "NaN": (["holes.zarr"], 3, "missing: nan"),
+    "unstored of a dense V": (["v.zarr", "--missing", "unstored"], 3, "missing='nan'"),
+    "weights of another shape": (["v.zarr", "--weights", "other.npy"], 3, "(4, 3)"),
+    "no weights there": (["v.zarr", "--weights", "nowhere.npy"], 2, "nowhere.npy"),
+    "a weight below 0": (["v.zarr", "--weights", "bad.npy"], 3, "-1.0 at row 7, column 3"),
+    "another solver's": (["v.zarr", "--batch-size", 4], 2, "belong to solver 'sgd'"),
+}
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_what_cannot_count_is_refused(dask_nmf: Run, holes: np.ndarray, tmp_path: Path, case: str) -> None:
+    words, code, word = MISSING[case]
+    bad = np.ones((300, 40))
+    bad[7, 3] = -1
+    np.save(tmp_path / "bad.npy", bad)
+    np.save(tmp_path / "other.npy", np.ones((4, 3)))
+    left = {path.name for path in tmp_path.iterdir()}
+    told = dask_nmf("fit", *words, "-k", 3, "-o", "run.zarr")
+    assert_refused(told, code, word, folder=tmp_path, left=left)
 
 
 ENTRIES = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf, "-1.5": -1.5}

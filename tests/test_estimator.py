@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import dask.array as da
@@ -17,10 +18,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from dask_nmf import NMF, nmf
+from dask_nmf import NMF, estimator, nmf, transform
+from dask_nmf.settings import Settings
 
 
-@parametrize_with_checks([NMF(n_components=2, tol=1e-2), NMF(n_components=2, solver="mu", tol=1e-2)])
+@parametrize_with_checks(
+    [
+        NMF(n_components=2, tol=1e-2),
+        NMF(n_components=2, solver="mu", tol=1e-2),
+        NMF(n_components=2, missing="nan", alpha_W=0.01, tol=1e-2),
+        NMF(n_components=2, solver="sgd", tol=1e-2),
+    ]
+)
 def test_scikit_learns_checks(estimator: NMF, check: Callable[[NMF], None]) -> None:
     check(estimator)
 
@@ -85,6 +94,63 @@ def test_given_factors(v: np.ndarray) -> None:
     np.testing.assert_allclose(model.components_, h, rtol=1e-10)
 
 
+def test_every_setting_is_a_parameter() -> None:
+    names = {field.name for field in fields(Settings)} - {"rank", "seed"}
+    assert names == set(estimator.OPTIONS)
+    defaults = Settings(1)
+    assert {name: getattr(NMF(), name) for name in names} == {name: getattr(defaults, name) for name in names}
+
+
+def hidden(v: np.ndarray) -> np.ndarray:
+    """A third of the entries are missing."""
+    return np.where(np.random.default_rng(1).random(v.shape) < 1 / 3, np.nan, v)
+
+
+@pytest.mark.parametrize(
+    "kind", [np.asarray, lambda x: da.from_array(x, chunks=(50, 7))], ids=["numpy", "dask"]
+)
+def test_missing_entries(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
+    x = kind(hidden(v))
+    with pytest.raises(ValueError, match="NaN"):
+        NMF(3).fit(x)
+    asked: dict[str, Any] = {"missing": "nan", "alpha_W": 0.01, "validation_fraction": 0.1, "tol": 1e-3}
+    model = NMF(3, random_state=5, **asked)
+    w = model.fit_transform(x)
+    same = nmf(x, 3, seed=5, **asked)
+    np.testing.assert_array_equal(w, same.W)
+    assert model.validation_error_ == same.validation_error
+    rows = kind(hidden(v[:40]))
+    ours, theirs = (
+        model.transform(rows),
+        transform(rows, model.components_, missing="nan", alpha_W=0.01),
+    )
+    np.testing.assert_array_equal(ours, theirs)
+    assert model.__sklearn_tags__().input_tags.allow_nan
+
+
+def test_what_a_sparse_x_does_not_store(v: np.ndarray) -> None:
+    x = hidden(v)
+    stored = scipy.sparse.coo_array((x[~np.isnan(x)], np.nonzero(~np.isnan(x))), shape=x.shape)
+    ours = NMF(3, random_state=0, missing="unstored", tol=1e-3).fit_transform(stored)
+    theirs = NMF(3, random_state=0, missing="nan", tol=1e-3).fit_transform(x)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array, np.ndarray.tolist])
+def test_weights_of_entries(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
+    weights = (~np.isnan(hidden(v))).astype(float)
+    ours = NMF(3, random_state=0, tol=1e-3).fit(v, weights=kind(weights))
+    theirs = NMF(3, random_state=0, missing="nan", tol=1e-3).fit(hidden(v))
+    np.testing.assert_allclose(ours.components_, theirs.components_, rtol=1e-6, atol=1e-9)
+
+
+def test_penalties_are_scikit_learns(v: np.ndarray) -> None:
+    penalty: dict[str, Any] = {"alpha_W": 0.02, "alpha_H": 0.05}
+    theirs = SklearnNMF(4, random_state=0, max_iter=2000, tol=1e-6, **penalty).fit(v)
+    ours = NMF(4, random_state=0, max_iter=500, tol=1e-7, **penalty).fit(v)
+    assert ours.reconstruction_err_ == pytest.approx(theirs.reconstruction_err_, rel=2e-3)
+
+
 def test_steps_are_seen(v: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
     steps: list[Any] = []
     model = NMF(3, random_state=0, max_iter=4, tol=0, verbose=1, callback=steps.append).fit(v)
@@ -115,7 +181,11 @@ def test_the_same_seed_is_the_same_as_nmf(v: np.ndarray) -> None:
     ("options", "word"),
     [
         ({"beta_loss": "kullback-leibler"}, "beta_loss"),
-        ({"solver": "cd"}, "hals, mu"),
+        ({"solver": "cd"}, "hals, mu, sgd"),
+        ({"missing": "zeros"}, "nan, unstored"),
+        ({"alpha_W": -1}, "alpha_W is -1"),
+        ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"batch_size": 2}, "batch_size belong to solver 'sgd'"),
         ({"init": "nndsvd"}, "sample, random, custom"),
         ({"n_components": 0}, "rank is 0"),
         ({"n_components": 31}, "at most 30"),

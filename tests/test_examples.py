@@ -1,5 +1,6 @@
 """The examples, as a person runs them."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from dask_nmf import nmf
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-FACES = EXAMPLES.parents[1] / "shared" / "data" / "orl_faces.npz"
+DATA = EXAMPLES.parents[1] / "shared" / "data"
+FACES, JESTER = DATA / "orl_faces.npz", DATA / "jester5k.npz"
 
 
 def run(script: str, *arguments: str) -> str:
@@ -41,6 +43,27 @@ def test_parts_of_faces(tmp_path: Path) -> None:
     picture = tmp_path / "parts.png"
     run("faces.py", str(picture), "--data", str(FACES), "--rank", "4")
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def assert_recommends(output: str) -> None:
+    """Better than the means, for the ratings that were not seen; and the best items of some users."""
+    errors = re.findall(r"^ +(\d+\.\d+)  (.*)$", output, re.MULTILINE)[-3:]
+    assert [name for _, name in errors][::2] == ["the mean of all", "W H"]
+    of_mean, of_biases, ours = (float(error) for error, _ in errors)
+    assert ours < 0.95 * of_biases < of_mean
+    offers = re.findall(r"^user \d+: (.*)$", output, re.MULTILINE)
+    assert [offer.count("item") for offer in offers] == [5, 5, 5]
+
+
+def test_recommendations_of_planted_ratings() -> None:
+    output = run("recommender.py")
+    assert "-> rank 5" in output  # 4 tastes, and one more for what all like
+    assert_recommends(output)
+
+
+@pytest.mark.skipif(not JESTER.exists(), reason="the ratings are not carried by the project")
+def test_recommendations_of_jokes() -> None:
+    assert_recommends(run("recommender.py", str(JESTER)))
 
 
 def test_topics_replace_those_of_an_earlier_run(tmp_path: Path) -> None:

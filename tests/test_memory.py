@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, Worker
+from sources import Array
 
-from dask_nmf import nmf, plan
+from dask_nmf import nmf, plan, transform
 from dask_nmf.cluster import local
 from dask_nmf.matrix import open_matrix
 
@@ -25,12 +27,16 @@ def workers() -> Iterator[Client]:
         yield client
 
 
-def write(path: Path, shape: tuple[int, int], chunks: tuple[int, int], dtype: str) -> str:
+def write(
+    path: Path, shape: tuple[int, int], chunks: tuple[int, int], dtype: str, missing: float = 0.0
+) -> str:
     """A V of rank 10 whose storage chunks are all the same file: gigabytes in no time."""
     array = zarr.create_array(path, shape=shape, chunks=chunks, dtype=dtype)
     rng = np.random.default_rng(0)
-    chunk = rng.integers(0, 4, (chunks[0], 10)) @ rng.integers(0, 4, (10, chunks[1]))
-    array[: chunks[0], : chunks[1]] = chunk.astype(dtype)
+    chunk = (rng.integers(0, 4, (chunks[0], 10)) @ rng.integers(0, 4, (10, chunks[1]))).astype(dtype)
+    if missing:
+        chunk[rng.random(chunk.shape) < missing] = np.nan
+    array[: chunks[0], : chunks[1]] = chunk
     for i, j in product(*(range(size // cut) for size, cut in zip(shape, chunks, strict=True))):
         (path / "c" / str(i)).mkdir(exist_ok=True)
         if i or j:
@@ -42,6 +48,16 @@ def peaks(client: Client) -> dict[int, int]:
     """Peak resident bytes of each worker, by process."""
     statuses = {pid: Path(f"/proc/{pid}/status").read_text() for pid in client.run(os.getpid).values()}
     return {pid: 1024 * int(text.partition("VmHWM:")[2].split()[0]) for pid, text in statuses.items()}
+
+
+class Nowhere:
+    """Where a W may go that nobody wants."""
+
+    def read(self, first: int, last: int) -> Array:
+        raise NotImplementedError
+
+    def write(self, first: int, w: Array) -> None:
+        assert np.isfinite(w).all()
 
 
 def keeps_in_memory(dask_worker: Worker) -> bool:
@@ -72,6 +88,21 @@ def test_a_fit_stays_within_the_memory_of_its_workers(
     assert max(after.values()) < max(1.1 * planned.worker_bytes, max(before.values()) + 1)
     assert max(after.values()) < LIMIT
     assert all(workers.run(keeps_in_memory).values())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+@pytest.mark.parametrize("shape", [(80_000, 2000), (2000, 80_000)], ids=["tall", "wide"])
+def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape: tuple[int, int]) -> None:
+    path = write(tmp_path / "V.zarr", shape, (1000, 2000), "float32", missing=0.97)
+    before = peaks(workers)
+    result = nmf(path, RANK, missing="nan", validation_fraction=0.1, store=tmp_path / "run.zarr", max_iter=1)
+    new = transform(path, np.asarray(result.H), missing="nan", into=lambda *_: Nowhere())
+    after = peaks(workers)
+    planned = plan.make(replace(open_matrix(path).layout, observed=True), RANK, LIMIT, 1)
+    assert new is None
+    assert before.keys() == after.keys(), "a worker was restarted"
+    assert max(after.values()) < max(1.1 * planned.worker_bytes, max(before.values()) + 1)
+    assert max(after.values()) < LIMIT
 
 
 def test_a_panel_that_fits_no_worker_is_refused_with_numbers(workers: Client, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
-    ["cells", "draws", "settings", "client", "outputs"],
+    ["cells", "draws", "settings", "options", "client", "outputs"],
     ["kernels", "measures", "gradient", "plan"],
     ["readers", "observed", "solvers", "ranking", "tables", "console"],
     ["sampling", "matrix", "sgd"],
@@ -46,7 +46,7 @@ PLACES = {  # of libraries that not every module may import
     "sklearn": {"estimator"},
     "numba": {"cells", "gradient", "kernels", "measures", "ranking"},
     "filelock": {"resume"},
-    "click": {"cli"},
+    "click": {"cli", "options"},
     "tqdm": {"console"},
 }
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem not in ("__init__", "__main__"))

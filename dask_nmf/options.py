@@ -1,0 +1,70 @@
+"""The options of the command that are `Settings`, by the same names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+
+def _alpha(context: click.Context, option: click.Parameter, text: str) -> float | str:
+    """A number, or "same"."""
+    try:
+        return text if text == "same" else float(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is neither a number nor 'same'") from None
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The solver and what it is asked for."""
+    for option in reversed(
+        [
+            click.option("--rank", "-k", type=int, required=True, help="Number of components."),
+            click.option(
+                "--solver", type=click.Choice(["hals", "mu", "sgd"]), default="hals", show_default=True
+            ),
+            click.option("--init", type=click.Choice(["sample", "random"]), help="Start.  [default: sample]"),
+            click.option("--max-iter", type=int, default=200, show_default=True, help="Most passes over V."),
+            click.option(
+                "--tol", type=float, default=1e-4, show_default=True, help="Decrease of the loss to stop at."
+            ),
+            click.option("--stop-below", type=float, default=0.0, help="Stop when ‖V − W H‖ is below this."),
+            click.option("--seed", type=int, default=0, show_default=True),
+            click.option(
+                "--missing",
+                type=click.Choice(["nan", "unstored"]),
+                help="What is not there: NaN, or what a sparse V does not store.",
+            ),
+            click.option(
+                "--alpha-w", "alpha_W", type=float, default=0.0, help="L2 penalty on W.  [default: 0]"
+            ),
+            click.option(
+                "--alpha-h",
+                "alpha_H",
+                metavar="FLOAT",
+                default="same",
+                callback=_alpha,
+                help="L2 penalty on H.  [default: that on W]",
+            ),
+            click.option(
+                "--validation-fraction",
+                type=float,
+                default=0.0,
+                help="Share of the entries that is held out, to stop by.",
+            ),
+            click.option("--delta", type=float, help="mu: added to denominators.  [default: relative to V]"),
+            click.option("--inner-iter", type=int, default=1, show_default=True, help="mu: steps a pass."),
+            click.option(
+                "--schedule",
+                type=click.Choice(["adagrad", "bold-driver", "constant", "inverse-time"]),
+                default="adagrad",
+                show_default=True,
+                help="sgd: of the steps.",
+            ),
+            click.option("--learning-rate", type=float, help="sgd: size of the first steps."),
+            click.option("--batch-size", type=int, help="sgd: rows, or entries, a step."),
+        ]
+    ):
+        command = option(command)
+    return command
