@@ -1,0 +1,212 @@
+"""Ratings that are mostly missing: time to LIBMF's test error, and ratings that are larger than memory.
+
+LIBMF (`pip install libmf`) is the peer: non-negative, L2 loss, as many threads as there are cores. Its
+Python predictions read its factors wrongly, so they are taken from the factors here.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+import zarr
+from distributed import Client
+
+from dask_nmf import nmf, predict
+from dask_nmf.cluster import local
+from dask_nmf.kernels import Array
+
+DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "jester5k.npz"
+NEAR = 1.002  # times LIBMF's error
+ITERATIONS = (10, 20, 30, 45, 60, 90)  # of LIBMF, tried in turn
+PASSES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of ours
+REPEATS = 3
+LIMIT = 600_000_000  # bytes, of each worker
+USERS, ITEMS, RATED = 300_000, 20_000, 40_000_000
+
+
+class Ratings(NamedTuple):
+    """Some cells of a matrix of users x items."""
+
+    rows: Array
+    columns: Array
+    values: Array  # ≥ 0
+
+    def error(self, w: Array, h: Array) -> float:
+        """Root mean squared error of W H."""
+        return float(np.sqrt(np.mean((self.values - predict(w, h, self.rows, self.columns)) ** 2)))
+
+
+class Fit(NamedTuple):
+    """One way to factorise the ratings: seconds and error, from how far it goes."""
+
+    name: str
+    lengths: tuple[int, ...]
+    run: Callable[[int], tuple[float, float]]
+
+
+def jester() -> tuple[Ratings, Ratings, tuple[int, int]]:
+    """The fixed split, values moved up to be ≥ 0."""
+    with np.load(DATA) as held:
+        values = ((held["value_x100"].astype(np.int32) + 995) / 100).astype(np.float32)
+        rows, columns = held["row"].astype(np.int64), held["col"].astype(np.int64)
+        test, shape = held["is_test"].astype(bool), held["shape"].tolist()
+    parts = [Ratings(rows[part], columns[part], values[part]) for part in (~test, test)]
+    return parts[0], parts[1], (shape[0], shape[1])
+
+
+def planted(users: int, items: int, rated: int) -> Iterator[tuple[Array, Array, Array]]:
+    """Ratings of rank 8 with noise, 10 000 users at a time: indptr, columns, values."""
+    h = np.random.default_rng(0).gamma(0.5, size=(8, items)).astype(np.float32)
+    for first in range(0, users, 10_000):
+        random = np.random.default_rng([1, first])
+        height = min(10_000, users - first)
+        w = random.gamma(0.5, size=(height, 8)).astype(np.float32)
+        each = rated // users
+        columns = np.sort(random.integers(0, items, (height, each)), axis=1)
+        values = np.einsum("ik,ijk->ij", w, h.T[columns]) + random.normal(0, 0.5, columns.shape)
+        kept = np.diff(columns, axis=1, prepend=-1) > 0
+        indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
+        yield indptr, columns[kept].astype(np.int32), np.maximum(values[kept], 0).astype(np.float32)
+
+
+def libmf(train: Ratings, test: Ratings, rank: int, alpha: float) -> Fit:
+    """LIBMF; the time is that of its training alone."""
+    from libmf import mf  # noqa: PLC0415  a peer that not everyone has
+
+    triplets = np.column_stack(train).astype(np.float32)
+
+    def run(iterations: int) -> tuple[float, float]:
+        model = mf.MF(
+            fun=0, k=rank, nr_iters=iterations, nr_threads=os.cpu_count(), do_nmf=True, quiet=True,
+            lambda_p1=0.0, lambda_q1=0.0, lambda_p2=alpha, lambda_q2=alpha,
+        )  # fmt: skip
+        start = time.monotonic()
+        model.fit(triplets)
+        seconds = time.monotonic() - start
+        return seconds, test.error(model.p_factors(), model.q_factors().T)
+
+    return Fit("LIBMF", ITERATIONS, run)
+
+
+def ours(matrix: Any, test: Ratings, rank: int, alpha: float, solver: str, **options: Any) -> Fit:
+    """A fit in memory, from the matrix to W and H."""
+
+    def run(passes: int) -> tuple[float, float]:
+        asked: dict[str, Any] = {"missing": "unstored", "alpha_W": alpha, "max_iter": passes, "tol": 0}
+        start = time.monotonic()
+        result = nmf(matrix, rank, solver=solver, **asked, **options)
+        w, h = result.W.compute(), result.H.compute()
+        return time.monotonic() - start, test.error(w, h)
+
+    return Fit(f"{solver} {' '.join(map(str, options.values()))}", PASSES, run)
+
+
+def reach(fit: Fit, target: float) -> tuple[int | None, float, float]:
+    """How far it must go to an error, its median time and its error then."""
+    for length in fit.lengths:
+        seconds, error = fit.run(length)
+        if error <= target:
+            runs = [fit.run(length) for _ in range(REPEATS)]
+            return length, median(run[0] for run in runs), median(run[1] for run in runs)
+    return None, seconds, error
+
+
+def compare(
+    name: str, train: Ratings, test: Ratings, shape: tuple[int, int], grid: list[tuple[int, float]]
+) -> None:
+    """LIBMF at its best rank and penalty, and ours, to near the error that it ends with."""
+    matrix = scipy.sparse.csr_array((train.values, (train.rows, train.columns)), shape=shape)
+    found = {asked: libmf(train, test, *asked).run(ITERATIONS[-1])[1] for asked in grid}
+    rank, alpha = min(found, key=lambda asked: found[asked])
+    best = found[rank, alpha]
+    print(f"{name}: {len(train.values)} ratings, {100 * len(train.values) / np.prod(shape):.1f} % of {shape}")
+    print(f"LIBMF ends at {best:.4f} with rank {rank} and penalty {alpha}; times to {NEAR * best:.4f}")
+    peer = libmf(train, test, rank, alpha)
+    mine = [ours(matrix, test, rank, alpha, solver) for solver in ("hals", "sgd", "mu")]
+    mine.append(ours(matrix, test, rank, alpha, "sgd", init="random"))
+    first = 0.0
+    for fit in (peer, *mine):
+        length, seconds, error = reach(fit, NEAR * best)
+        first = first or seconds
+        told = f"{length:3} steps" if length else "not reached"
+        print(
+            f"  {fit.name:12} {told:11} {seconds:7.2f} s  {seconds / first:5.2f} x LIBMF  error {error:.4f}"
+        )
+
+
+def peak(pid: int) -> float:
+    """Peak resident memory of a process, MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def store(path: str) -> int:
+    """The planted ratings as a CSR matrix in Zarr; how many there are."""
+    group = zarr.create_group(
+        path, attributes={"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": [USERS, ITEMS]}
+    )
+    arrays = {
+        name: group.create_array(name, shape=(RATED,), chunks=(2**20,), dtype=dtype)
+        for name, dtype in (("data", "float32"), ("indices", "int32"))
+    }
+    ends, done = [np.zeros(1, np.int64)], 0
+    for indptr, columns, values in planted(USERS, ITEMS, RATED):
+        arrays["data"][done : done + len(values)] = values
+        arrays["indices"][done : done + len(values)] = columns
+        ends.append(indptr[1:] + done)
+        done += len(values)
+    for array in arrays.values():
+        array.resize((done,))
+    pointers = np.concatenate(ends)
+    group.create_array("indptr", data=pointers, chunks=(2**20,))
+    return done
+
+
+def out_of_core() -> None:
+    """Each solver over ratings in Zarr, with two workers of `LIMIT`."""
+    with tempfile.TemporaryDirectory() as folder:
+        entries = store(f"{folder}/V.zarr")
+        print(f"out of core: {entries} ratings of {USERS} x {ITEMS}, two workers of {LIMIT / 1e6:.0f} MB")
+        for solver in ("hals", "sgd"):
+            with local(2, 1, LIMIT) as client:
+                told(client, solver, folder)
+
+
+def told(client: Client, solver: str, folder: str) -> None:
+    pids = [*client.run(os.getpid).values()]
+    start = time.monotonic()
+    asked: dict[str, Any] = {"missing": "unstored", "alpha_W": 0.01, "max_iter": 5, "tol": 0}
+    result = nmf(f"{folder}/V.zarr", 8, solver=solver, store=f"{folder}/{solver}.zarr", **asked)
+    seconds = time.monotonic() - start
+    peaks = " and ".join(f"{peak(pid):.0f}" for pid in pids)
+    print(f"  {solver}: error {result.relative_error:.4f} after 5 passes, {seconds:.0f} s, peaks {peaks} MB")
+
+
+def main() -> None:
+    warm = scipy.sparse.csr_array(np.eye(8, dtype=np.float32) + 1)
+    for solver in ("hals", "mu", "sgd"):
+        nmf(warm, 2, solver=solver, missing="unstored", max_iter=1)  # compiles
+    if DATA.exists():
+        compare("Jester", *jester(), [(rank, alpha) for rank in (16, 32) for alpha in (0.25, 0.3, 0.35)])
+    users, items = 50_000, 5000
+    blocks = list(planted(users, items, 5_000_000))
+    rows = np.concatenate(
+        [np.repeat(np.arange(len(b[0]) - 1), np.diff(b[0])) + i * 10_000 for i, b in enumerate(blocks)]
+    )
+    every = Ratings(rows, *(np.concatenate([block[at] for block in blocks]) for at in (1, 2)))
+    test = np.random.default_rng(0).random(len(rows)) < 0.1
+    parts = [Ratings(*(side[part] for side in every)) for part in (~test, test)]
+    compare("planted", *parts, (users, items), [(8, alpha) for alpha in (0.01, 0.03)])
+    out_of_core()
+
+
+if __name__ == "__main__":
+    main()
