@@ -28,7 +28,7 @@ NEAR = 1.002  # times LIBMF's error
 ITERATIONS = (10, 20, 30, 45, 60, 90)  # of LIBMF, tried in turn
 PASSES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of ours
 REPEATS = 3
-LIMIT = 600_000_000  # bytes, of each worker
+LIMIT = 700_000_000  # bytes, of each worker
 USERS, ITEMS, RATED = 300_000, 20_000, 40_000_000
 
 

@@ -31,7 +31,7 @@ IN_FLIGHT = 16 * MIB  # of storage chunks that are fetched and decoded at once, 
 PROGRAM = 265 * MIB  # resident memory of a worker that has imported and compiled everything and holds nothing
 SUMS_HELD = 10  # sums of panels that wait for their fellows in the tree, and those being added
 SAMPLES_HELD = 6  # samples' worth of rows that a worker holds when it merges the candidates of all panels
-STRIP_BYTES = 96 * MIB  # of the cells that count of some rows of a panel, and their gram matrices
+STRIP_BYTES = 64 * MIB  # of the cells that count of some rows of a panel, and their gram matrices
 STRIP = 256  # rows of a panel whose residual is in memory
 USABLE = 0.7  # of a worker's memory limit: above, distributed spills and pauses
 

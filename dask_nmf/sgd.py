@@ -79,11 +79,14 @@ class SGD:
         return self.how._replace(rate=self.how.rate * state.rate * by_time)
 
     def update(self, state: State, totals: Swept, sumsq: float) -> State:
+        if sumsq == 0:
+            nothing = np.zeros_like(totals.right)
+            return State(h=nothing[:-1], entering=nothing, loss=0.0, slot=state.next_slot)
         loss = totals.residual + totals.penalty
         most = 10 * sumsq + state.penalty
         if state.accepted:  # after an undone sweep, with shorter steps, the next one may well meet more
             most = min(most, state.loss * (1 + RISE.get(self.schedule, NOISE)))
-        collapsed = sumsq > 0 and abs(totals.residual - sumsq) < ZERO * sumsq
+        collapsed = abs(totals.residual - sumsq) < ZERO * sumsq
         if collapsed or not (loss <= most and np.isfinite(totals.right).all()):
             return self._undone(state)
         faster = FASTER if self.schedule == "bold-driver" else 1.0

@@ -71,8 +71,9 @@ def test_contract(
     assert result.relative_error == pytest.approx(direct_error(v, w, h), rel=rounding)
     assert result.reconstruction_err == pytest.approx(result.relative_error * np.linalg.norm(v), rel=1e-5)
     assert len(result.loss_history) == result.n_iter <= 4
-    assert np.all(np.diff(result.loss_history) <= rounding)
-    assert result.relative_error <= result.loss_history[-1] * (1 + rounding)
+    rise = 0.05 if solver == "sgd" else rounding  # its losses are met on the way
+    assert np.all(np.diff(result.loss_history) <= rise * result.loss_history[0])
+    assert result.relative_error <= result.loss_history[-1] * (1 + rise)
 
 
 def sklearn_error(v: Array, rank: int) -> float:
@@ -135,6 +136,9 @@ def test_result_does_not_depend_on_chunking(solver: str, shape: tuple[int, int],
     v = low_rank(*shape, RANK, noise=1)
     whole = nmf(v, RANK, solver=solver, max_iter=3, seed=5)
     cut = nmf(da.from_array(v, chunks=data.draw(chunkings(shape))), RANK, solver=solver, max_iter=3, seed=5)
+    if solver == "sgd":  # its order of minibatches is that of the blocks
+        assert cut.relative_error == pytest.approx(whole.relative_error, rel=0.05)
+        return
     for one, other in zip(arrays(whole), arrays(cut), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
 
@@ -147,8 +151,10 @@ def test_result_does_not_depend_on_the_scheduler(solver: str, request: pytest.Fi
     threads = arrays(nmf(v, RANK, solver=solver, max_iter=4))
     request.getfixturevalue("client")
     cluster = arrays(nmf(v, RANK, solver=solver, max_iter=4))
-    dask_in = arrays(nmf(da.from_array(v, chunks=(7, 9)), RANK, solver=solver, max_iter=4))
-    for other in (threads, cluster, dask_in):
+    others = [threads, cluster]
+    if solver != "sgd":  # whose blocks would be others
+        others.append(arrays(nmf(da.from_array(v, chunks=(7, 9)), RANK, solver=solver, max_iter=4)))
+    for other in others:
         for mine, theirs in zip(here, other, strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=1e-7, atol=1e-12)
 
