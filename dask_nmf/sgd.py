@@ -17,8 +17,7 @@ from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.solvers import Penalty, State
 
 FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
-RISE = {"bold-driver": 0.0}  # of the loss that is too much, as a share
-NOISE = 0.05  # the same where nothing is said
+NOISE = 0.05  # a rise of the loss by this share says nothing, but to the bold driver
 ZERO = 1e-6  # a loss as close as this to ‖V‖² is that of factors that steps have thrown to zero
 STALLED = 2.0**-30  # a rate below this share of the first one goes nowhere
 
@@ -83,13 +82,13 @@ class SGD:
             nothing = np.zeros_like(totals.right)
             return State(h=nothing[:-1], entering=nothing, loss=0.0, slot=state.next_slot)
         loss = totals.residual + totals.penalty
+        bold = self.schedule == "bold-driver"
         most = 10 * sumsq + state.penalty
         if state.accepted:  # after an undone sweep, with shorter steps, the next one may well meet more
-            most = min(most, state.loss * (1 + RISE.get(self.schedule, NOISE)))
+            most = min(most, state.loss * (1 + (0 if bold else NOISE)))
         collapsed = abs(totals.residual - sumsq) < ZERO * sumsq
         if collapsed or not (loss <= most and np.isfinite(totals.right).all()):
             return self._undone(state)
-        faster = FASTER if self.schedule == "bold-driver" else 1.0
         return State(
             h=np.ascontiguousarray(totals.right[:-1]),
             entering=totals.right,
@@ -98,7 +97,7 @@ class SGD:
             slot=state.next_slot,
             good=state.entering,
             good_slot=state.slot,
-            rate=state.rate * faster,
+            rate=state.rate * (FASTER if bold else 1),
             epoch=state.epoch + 1,
         ).watched(state, totals, totals.right)
 

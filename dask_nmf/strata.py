@@ -95,15 +95,12 @@ def visits(grid: Grid, seed: int, epoch: int) -> list[Visit]:
     found = []
     for group in groups[np.argsort(_numbers(seed, epoch, groups))]:
         strata = group * width + np.arange(width)
-        inside = []
-        for stratum in strata[np.argsort(_numbers(seed, epoch, len(groups) + strata))]:
+        order = strata[np.argsort(_numbers(seed, epoch, len(groups) + strata))]
+        for place, stratum in enumerate(order.tolist()):  # each row of the group has one block in each
             for column in range(width):
-                row = group * width + (column + int(stratum)) % width
+                row = int(group) * width + (column + stratum) % width
                 if row < height:
-                    inside.append((int(row), column))
-        first = {row: place for place, (row, _) in reversed(list(enumerate(inside)))}
-        last = {row: place for place, (row, _) in enumerate(inside)}
-        found += [Visit(*at, first[at[0]] == place, last[at[0]] == place) for place, at in enumerate(inside)]
+                    found.append(Visit(row, column, place == 0, place == width - 1))
     return found
 
 
