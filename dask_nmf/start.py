@@ -248,8 +248,10 @@ def _descend(sample: Block, h: Array, solver: HALS, stop: Stop) -> Array:
     def sweep(state: State, exact: bool) -> Sums:
         return sweep_rows(rows, state.entering, Weighing(solver.weigh, residual=exact))
 
-    *_, last = iterate(sweep, solver, State(h, h), sumsq, stop)
-    return last.state.h if last.state.best is None else last.state.best
+    state = State(h, h)
+    for step in iterate(sweep, solver, state, sumsq, stop):
+        state = step.state  # and no other is kept: each has two of H
+    return state.h if state.best is None else state.best
 
 
 def _pieces(sample: Block) -> int:
