@@ -54,7 +54,7 @@ def measure(v: Block) -> Measure:
     """Check and measure a block in one look."""
     if scipy.sparse.issparse(v):
         total, norms, at = _measure_rows(v.data, v.indptr)
-        bad = None if at < 0 else BadEntry(_row_of(v.indptr, at), int(v.indices[at]), float(v.data[at]))
+        bad = None if at < 0 else BadEntry(row_of(v.indptr, at), int(v.indices[at]), float(v.data[at]))
         return Measure(total, norms, int(v.nnz), bad, float(v.shape[0]))
     if v.flags.f_contiguous and not v.flags.c_contiguous:
         total, norms, sound = _measure_columns(v.T)
@@ -65,7 +65,8 @@ def measure(v: Block) -> Measure:
     return Measure(total, norms, int(v.size), None if sound else _first_bad(v), float(v.shape[0]))
 
 
-def _row_of(indptr: Array, at: int) -> int:
+def row_of(indptr: Array, at: int) -> int:
+    """The row of the entry at a position of a CSR block."""
     return int(np.searchsorted(indptr, at, side="right")) - 1
 
 

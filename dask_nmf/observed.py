@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dask_nmf import draws, measures
 from dask_nmf.cells import Array, Block, Cells, packed_size
-from dask_nmf.measures import BadEntry, DataError, Measure
+from dask_nmf.measures import BadEntry, DataError, Measure, row_of
 
 STRIP_CELLS = 512 * 1024  # looked at together
 STRIP_GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices of the rows of a strip
@@ -79,7 +79,6 @@ class Strip(NamedTuple):
     rows: slice
     cells: Cells  # that count
     held: Cells  # that are held out
-    bad: BadEntry | None  # the first that no NMF can take
 
 
 @sizeof.register(Observed)
@@ -104,19 +103,20 @@ def strips(block: Observed, rank: int = 1, even: bool = False) -> Iterator[Strip
 
 def _strip(part: Observed, rows: slice, by_entry: bool) -> Strip:
     found = _stored(part) if by_entry else _filled(part)
-    at = np.flatnonzero(~((found.values >= 0) & (found.values < np.inf)))
-    bad = None
-    if len(at):
-        row = int(np.searchsorted(found.indptr, at[0], side="right")) - 1
-        bad = BadEntry(rows.start + row, int(found.indices[at[0]]), float(found.values[at[0]]))
     if part.emphasis is not None:
         emphasis = np.repeat(part.emphasis, np.diff(found.indptr))
         weights = found.weights * emphasis if len(found.weights) else emphasis
         found = found._replace(weights=weights.astype(found.values.dtype))
     if part.rule.held_out == 0:
-        return Strip(rows, found, found.where(np.zeros(len(found.values), bool)), bad)
+        none = found._replace(
+            values=found.values[:0],
+            weights=found.weights[:0],
+            indices=found.indices[:0],
+            indptr=np.zeros_like(found.indptr),
+        )
+        return Strip(rows, found, none)
     held = _held_out(part, found)
-    return Strip(rows, found.where(~held), found.where(held), bad)
+    return Strip(rows, found.where(~held), found.where(held))
 
 
 def _stored(part: Observed) -> Cells:
@@ -179,8 +179,8 @@ def measure(block: Block) -> Measure:
         return measures.measure(block)
     total, stored, unobserved, bad = 0.0, 0, 0, None
     mass, norms = np.zeros(block.shape[1]), np.zeros(block.shape[0])
-    for rows, cells, _, wrong in strips(block):
-        bad = bad or wrong
+    for rows, cells, held in strips(block):
+        bad = bad or _first_bad(rows.start, cells, held)
         weights = cells.weights if len(cells.weights) else np.ones_like(cells.values)
         values, weights = cells.values.astype(np.float64), weights.astype(np.float64)
         total += float(np.sum(weights * values))
@@ -189,6 +189,17 @@ def measure(block: Block) -> Measure:
         stored += len(values)
         unobserved += int((np.diff(cells.indptr) == 0).sum())
     return Measure(total, norms, stored, bad, mass, unobserved)
+
+
+def _first_bad(first_row: int, *parts: Cells) -> BadEntry | None:
+    """The first entry that no NMF can take, by row and column, of cells of the same rows."""
+    found = []
+    for cells in parts:
+        at = np.flatnonzero(~((cells.values >= 0) & (cells.values < np.inf)))[:1]
+        found += [
+            (row_of(cells.indptr, p), int(cells.indices[p]), float(cells.values[p])) for p in at.tolist()
+        ]
+    return BadEntry(*min(found)).at(first_row) if found else None
 
 
 def stack(blocks: Sequence[Block]) -> Block:

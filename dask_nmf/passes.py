@@ -252,7 +252,7 @@ def look(v: Block, h: Array, weighing: Weighing, before: Array | None = None) ->
         w = weighing.weigh(v, h, before)
         return w, kernels.sums(v, w, h if weighing.residual else None)
     parts, total = [], None
-    for rows, cells, held, _ in observed.strips(v, len(h)):
+    for rows, cells, held in observed.strips(v, len(h)):
         w = weighing.weigh(cells, h, None if before is None else before[rows])
         sums = kernels.sums(cells, w, h)._replace(
             held=kernels.residual(held, w, h), held_mass=float(held.mass.sum())

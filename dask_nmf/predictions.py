@@ -16,6 +16,7 @@ from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, absolute, open_matrix
 from dask_nmf.passes import heights
 from dask_nmf.ranking import Best, Choice
+from dask_nmf.settings import MISSING
 from dask_nmf.store import Run, StoredWeights
 
 ENTRIES = 2**20  # of W and of H that are gathered for pairs at once
@@ -192,8 +193,8 @@ def _open(V: Any, W: Any, H: Any, choice: Choice) -> Matrix:
         raise ValueError(f"V is {matrix.shape} and W H is {shape}; give the V that W and H were fitted to")
     if choice.count < 1:
         raise ValueError(f"count is {choice.count}; it must be at least 1")
-    if choice.missing not in (None, "unstored", "nan"):
-        raise ValueError(f"missing is {choice.missing!r}; it must be one of nan, unstored or None")
+    if choice.missing not in (None, *MISSING):
+        raise ValueError(f"missing is {choice.missing!r}; it must be one of {', '.join(MISSING)} or None")
     if choice.missing == "unstored" and not matrix.sparse:
         raise ValueError("missing is 'unstored' and V is dense; give a sparse V, or missing='nan'")
     return matrix

@@ -201,7 +201,7 @@ def _steps(block: Block, w: Array, h: Array, order: Array, how: Descent) -> Arra
 def _strips(block: Observed, order: Array) -> Iterator[tuple[Cells, Cells, Array]]:
     """The cells of a block, its rows in the given order, some at a time."""
     shuffled = block[order]
-    for rows, cells, held, _ in observed.strips(shuffled, even=True):
+    for rows, cells, held in observed.strips(shuffled, even=True):
         yield cells, held, order[rows]
 
 

@@ -298,10 +298,11 @@ def test_a_run_is_locked_while_it_is_fitted(tmp_path: Path) -> None:
     fit((40, 15), tmp_path / "run.zarr", callback=second)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_finished_run_may_be_read_only(tmp_path: Path) -> None:
+def test_a_finished_run_may_be_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fit((40, 15), tmp_path / "run.zarr")
     (tmp_path / "run.zarr").chmod(0o500)
+    if os.geteuid() == 0:  # who may write everywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
     assert Run.load(str(tmp_path / "run.zarr")).record["finished"]
 
 
