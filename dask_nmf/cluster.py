@@ -1,4 +1,4 @@
-"""Clusters: what the active one offers, and how one is started or found."""
+"""Clusters: what the active one offers, how V is cut for it, and how one is started or found."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import dask
 from distributed import Client, LocalCluster
 
+from dask_nmf import plan
 from dask_nmf.client import NoWorkers, active_client, wait_for_workers
+from dask_nmf.fit import EVERYTHING, Panels
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import DataError
+from dask_nmf.observed import Rule
+from dask_nmf.plan import Plan
 
 GIB = str(2**30)
 # Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of
@@ -71,6 +76,35 @@ def check_sight(matrix: Matrix) -> None:
                 f"the worker at {address} does not see {matrix.source} as this process does; "
                 "put V where all workers reach it under the same path"
             )
+
+
+def cut(
+    matrix: Matrix,
+    rank: int,
+    weights: Matrix | None = None,
+    rule: Rule = EVERYTHING,
+    edges: tuple[int, ...] | None = None,
+    blocks: bool = False,
+) -> tuple[Panels, Plan]:
+    """V in panels that fit the workers, who are found to see it; see `plan.make`.
+
+    Raises
+    ------
+    MemoryError, DataError
+        If a panel does not fit; if a worker does not see V or its weights.
+    """
+    offer = resources()
+    layout = replace(
+        matrix.layout,
+        observed=not rule.all_alike,
+        beside=None if weights is None else weights.layout,
+        chunk_columns=matrix.layout.chunk_columns if matrix.at_hand else None,
+    )
+    planned = plan.make(layout, rank, offer.memory_limit, offer.threads, edges, blocks)
+    for part in (matrix, weights):
+        if part is not None:
+            check_sight(part)
+    return Panels(matrix, planned.edges, weights, rule), planned
 
 
 @contextmanager

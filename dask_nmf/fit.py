@@ -185,7 +185,7 @@ def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept
 
     def build(given: Delayed) -> Delayed:
         if not matrix.at_hand:
-            return strata.sweep(panels.blocks, None, grid._replace(tiled=False), given, what)
+            return strata.sweep(panels.blocks, None, grid, given, what)
         assert matrix.reader is not None
         source = delayed(Source(matrix.reader, rule), traverse=False)
         return strata.sweep(None, source, grid, given, what)

@@ -99,13 +99,9 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool
 
 def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
     """V in panels that fit the workers (those of the run, if any); the grid of blocks; rows to sample."""
-    offer = cluster.resources()
-    edges = None if run is None else run.edges
-    rule = job.rule(matrix)
-    beside = None if job.weights is None else job.weights.layout
-    layout = replace(matrix.layout, observed=not rule.all_alike, beside=beside)
-    by_blocks = job.settings.solver == "sgd"
-    planned = plan.make(layout, job.settings.carried, offer.memory_limit, offer.threads, edges, by_blocks)
+    settings, edges = job.settings, None if run is None else run.edges
+    by_blocks = settings.solver == "sgd"
+    panels, planned = cluster.cut(matrix, settings.carried, job.weights, job.rule(matrix), edges, by_blocks)
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,
@@ -114,10 +110,6 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
         planned.worker_bytes // plan.MIB,
         extra={"nmf": {"event": "plan", "panels": len(planned.edges) - 1, "bytes": planned.pass_bytes}},
     )
-    cluster.check_sight(matrix)
-    if job.weights is not None:
-        cluster.check_sight(job.weights)
-    panels = Panels(matrix, planned.edges, job.weights, rule)
     return panels, Grid(planned.edges, planned.cuts, planned.tiled), planned.sample_rows
 
 

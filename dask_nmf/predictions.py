@@ -11,7 +11,6 @@ import numpy as np
 import zarr
 
 from dask_nmf import cluster, fit, plan, tables
-from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, absolute, open_matrix
 from dask_nmf.passes import heights
@@ -203,12 +202,9 @@ def _open(V: Any, W: Any, H: Any, choice: Choice) -> Matrix:
 def _search(matrix: Matrix, W: Any, H: Any, choice: Choice) -> Iterator[Best]:
     """The best of the rows of V in order, some panels at a time."""
     offer = cluster.resources()
-    listed = choice.count * (
-        3 if matrix.transposed else 2
-    )  # components that take as much memory as the lists
-    edges = plan.make(matrix.layout, max(W.shape[1], listed), offer.memory_limit, offer.threads).edges
-    cluster.check_sight(matrix)
-    panels, dtype, rows = Panels(matrix, edges), _dtype(W, H), heights(edges)
+    listed = choice.count * (3 if matrix.transposed else 2)  # components as large as the lists
+    panels, planned = cluster.cut(matrix, max(W.shape[1], listed))
+    dtype, rows = _dtype(W, H), heights(planned.edges)
     if matrix.transposed:
         beside = _beside(H, rows, dtype, turned=True)
         yield fit.best_across(panels, beside, np.asarray(W[:], dtype).T, choice)

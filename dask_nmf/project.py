@@ -16,7 +16,7 @@ import zarr
 from dask_nmf import cluster, fit, outputs, plan
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
-from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix
+from dask_nmf.matrix import absolute, open_beside, open_matrix
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
 from dask_nmf.passes import Weighing, Weights
@@ -57,22 +57,14 @@ def transform(
     if matrix.shape[1] != H.shape[1]:
         raise ValueError(f"V has {matrix.shape[1]} columns and H has {H.shape[1]}; they must be equal")
     h = np.ascontiguousarray(H, dtype=matrix.dtype)
-    panels = _cut(matrix, None if weights is None else open_beside(matrix, weights), missing, len(h))
+    beside = None if weights is None else open_beside(matrix, weights)
+    rule = Rule(missing, transposed=matrix.transposed, weighted=beside is not None)
+    panels, _ = cluster.cut(matrix, len(h), beside, rule)
     turn = _weigh_columns if matrix.transposed else _weigh_rows
     try:
         return turn(panels, h, HALS(Penalty(left=alpha_W)), into)
     except BadEntry as error:
         raise error.at(0, matrix.transposed) from None
-
-
-def _cut(matrix: Matrix, weights: Matrix | None, missing: str | None, rank: int) -> Panels:
-    rule = Rule(missing, transposed=matrix.transposed, weighted=weights is not None)
-    offer = cluster.resources()
-    beside = None if weights is None else weights.layout
-    layout = replace(matrix.layout, observed=not rule.all_alike, beside=beside)
-    planned = plan.make(layout, rank, offer.memory_limit, offer.threads)
-    cluster.check_sight(matrix)
-    return Panels(matrix, planned.edges, weights, rule)
 
 
 def _weigh_rows(panels: Panels, h: Array, solver: HALS, into: Sink | None) -> da.Array | None:
