@@ -71,6 +71,15 @@ def _stepped(factor: Array, slope: Array, how: Descent) -> Array:
     return out
 
 
+class _Sizes(NamedTuple):
+    """The numbers of `Descent` in the dtype of the factors."""
+
+    rate: float
+    unit: float  # of what AdaGrad adds up
+    left: float
+    right: float
+
+
 def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: Descent) -> float:
     """Minibatches of cells, row by row in the given order of rows; changes both factors.
 
@@ -78,38 +87,28 @@ def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: De
     -------
     Σ e², each e as its minibatch found it.
     """
-    kind = left.dtype.type
-    numbers = how.rate / (how.unit if how.adaptive else 1.0), how.unit**-3, how.left, how.right
-    arguments = cells.values, cells.indices, cells.indptr, order, left, right
+    rate = how.rate / (how.unit if how.adaptive else 1.0)
+    sizes = _Sizes(*map(left.dtype.type, (rate, how.unit**-3, how.left, how.right)))
     if how.batch == 1:
-        return float(_one_by_one(*arguments, how.adaptive, *map(kind, numbers)))
-    return float(_in_batches(*arguments, how.adaptive, *map(kind, numbers), how.batch))
+        return float(_one_by_one(cells, order, left, right, how.adaptive, sizes))
+    return float(_in_batches(cells, order, left, right, how.adaptive, sizes, how.batch))
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
 def _one_by_one(
-    values: Array,
-    indices: Array,
-    indptr: Array,
-    order: Array,
-    left: Array,
-    right: Array,
-    adaptive: bool,
-    rate: float,
-    unit: float,
-    alpha: float,
-    beta: float,
+    cells: Cells, order: Array, left: Array, right: Array, adaptive: bool, sizes: _Sizes
 ) -> float:
     """Each cell by itself, from values that the one before has changed."""
     k = left.shape[1] - 1
     zero = left.dtype.type(0)
-    share = unit / left.dtype.type(k)
+    alpha, beta, rate = sizes.left, sizes.right, sizes.rate
+    share = sizes.unit / left.dtype.type(k)
     total = 0.0
     for i in order:
         w = left[i]
-        for p in range(indptr[i], indptr[i + 1]):
-            h = right[indices[p]]
-            rest = values[p]
+        for p in range(cells.indptr[i], cells.indptr[i + 1]):
+            h = right[cells.indices[p]]
+            rest = cells.values[p]
             for t in range(k):
                 rest -= w[t] * h[t]
             total += np.float64(rest) * np.float64(rest)
@@ -132,64 +131,51 @@ def _one_by_one(
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
 def _in_batches(
-    values: Array,
-    indices: Array,
-    indptr: Array,
-    order: Array,
-    left: Array,
-    right: Array,
-    adaptive: bool,
-    rate: float,
-    unit: float,
-    alpha: float,
-    beta: float,
-    batch: int,
+    cells: Cells, order: Array, left: Array, right: Array, adaptive: bool, sizes: _Sizes, batch: int
 ) -> float:
     """The slopes of a batch of cells are added up before a step is taken."""
     k = left.shape[1] - 1
     slopes_left, slopes_right = np.zeros_like(left), np.zeros_like(right)
     rows, columns = np.empty(batch, np.int64), np.empty(batch, np.int64)
     filled, total = 0, 0.0
-    for at in range(len(order) + 1):
-        last = at == len(order)
-        i = order[at] if not last else 0
-        for p in range(indptr[i], indptr[i + 1] if not last else indptr[i]):
-            j = indices[p]
-            rest = values[p]
+    for i in order:
+        for p in range(cells.indptr[i], cells.indptr[i + 1]):
+            j = cells.indices[p]
+            rest = cells.values[p]
             for t in range(k):
                 rest -= left[i, t] * right[j, t]
             total += np.float64(rest) * np.float64(rest)
             for t in range(k):
-                slopes_left[i, t] += rest * right[j, t] - alpha * left[i, t]
-                slopes_right[j, t] += rest * left[i, t] - beta * right[j, t]
+                slopes_left[i, t] += rest * right[j, t] - sizes.left * left[i, t]
+                slopes_right[j, t] += rest * left[i, t] - sizes.right * right[j, t]
             slopes_left[i, k] = 1
             slopes_right[j, k] = 1
             rows[filled], columns[filled] = i, j
             filled += 1
             if filled == batch:
-                _step(left, slopes_left, rows[:filled], adaptive, rate, unit)
-                _step(right, slopes_right, columns[:filled], adaptive, rate, unit)
+                _step(left, slopes_left, rows, adaptive, sizes)
+                _step(right, slopes_right, columns, adaptive, sizes)
                 filled = 0
-    _step(left, slopes_left, rows[:filled], adaptive, rate, unit)
-    _step(right, slopes_right, columns[:filled], adaptive, rate, unit)
+    _step(left, slopes_left, rows[:filled], adaptive, sizes)
+    _step(right, slopes_right, columns[:filled], adaptive, sizes)
     return total
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
-def _step(factor: Array, slopes: Array, rows: Array, adaptive: bool, rate: float, unit: float) -> None:
+def _step(factor: Array, slopes: Array, rows: Array, adaptive: bool, sizes: _Sizes) -> None:
     """Step along the slopes of some rows, each once, and forget them."""
     k = factor.shape[1] - 1
     zero = factor.dtype.type(0)
     for i in rows:
         if slopes[i, k] == 0:
             continue
-        by = rate
+        by = sizes.rate
         if adaptive:
             squares = zero
             for t in range(k):
                 squares += slopes[i, t] * slopes[i, t]
-            factor[i, k] += squares * unit / factor.dtype.type(k)
-            by = rate / np.sqrt(factor[i, k])
+            factor[i, k] += squares * sizes.unit / factor.dtype.type(k)
+            by = sizes.rate / np.sqrt(factor[i, k])
         for t in range(k):
             factor[i, t] = max(factor[i, t] + by * slopes[i, t], zero)
         slopes[i] = 0
