@@ -1,5 +1,6 @@
 """Solver sgd, end to end: the tutorial's rule, every input, divergence, early stopping, resuming."""
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,8 @@ from sources import SOURCES, Array, low_rank
 from dask_nmf import nmf, plan, transform
 from dask_nmf.fit import Step
 
-TUTORIAL = np.array(
-    [
-        [0.2572934, 0.7850774, 0.1964726, 0.89460898, 0.5124385, 0.6538741],
-        [0.4548971, 0.7619701, 0.4504754, 0.04016496, 0.1973834, 0.9347442],
-        [0.8251736, 0.3744436, 0.5294228, 0.79247087, 0.5080712, 0.3198328],
-        [0.9600582, 0.5075759, 0.1684872, 0.95316732, 0.4352644, 0.5006196],
-        [0.3160396, 0.5518905, 0.2720268, 0.01742472, 0.1015410, 0.3987225],
-    ]
-)
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "tutorial.py"
+TUTORIAL: Array = runpy.run_path(str(EXAMPLE))["V"]
 RULE: dict[str, Any] = {"solver": "sgd", "schedule": "constant", "learning_rate": 1e-3, "batch_size": 6}
 
 
