@@ -20,7 +20,7 @@ from dask_nmf.passes import HeldWeights, Weighing, Weights
 from dask_nmf.resume import identity
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain, Swept
-from dask_nmf.solvers import SLOTS, Solver, State, loss
+from dask_nmf.solvers import HALS, SLOTS, Solver, State, loss
 from dask_nmf.start import Factors, Measures
 from dask_nmf.store import Run
 from dask_nmf.strata import Grid, Sweep
@@ -240,17 +240,21 @@ def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> 
     before = slots[slot] if slots is not None else None
     if before is not None and isinstance(solver, SGD):
         before = Plain(before)
-    weighing = Weighing(solver.finish, before, residual=True)
+    # What is held out was looked at with the h of that pass: then it is the answer as it is.
+    settles = matrix.transposed and isinstance(solver, HALS) and panels.rule.held_out == 0
+    weighing = Weighing(solver.finish, before, residual=True, bare=not settles)
     left = None
     if keep:
         left, totals = fit.weigh_all(panels, h, weighing)
     else:
         assert run is not None
         totals = fit.sweep(panels, h, weighing._replace(after=run.answer()))
-    # What is held out was looked at with the h of that pass: then it is the answer as it is.
-    settles = matrix.transposed and totals.held_mass == 0
-    right = solver.settle(h, totals) if settles else h
-    reached = max(loss(progress.measures.sumsq, totals, h, right), 0.0)
+    right, reached = h, totals.residual
+    if settles:
+        assert isinstance(solver, HALS)
+        right = solver.settle(h, totals)
+        reached = loss(progress.measures.sumsq, totals, h, right)
+    reached = max(reached, 0.0)
     held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
     error = fit.relative_error(reached, progress.measures.sumsq)
     logger.info(

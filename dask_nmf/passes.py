@@ -27,6 +27,7 @@ from dask_nmf.observed import Observed, Rule
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
 
+NOTHING = np.zeros(0)
 FAN_IN = 8  # of the tree of sums
 
 
@@ -73,6 +74,7 @@ class Weighing(NamedTuple):
     keep: bool = False  # W is returned beside the sums
     residual: bool = False  # ‖v − w h‖² is taken entry by entry
     check: bool = False  # raise on the first entry that is negative or not finite
+    bare: bool = False  # of the sums, no more than the residual
 
 
 def summarise(panels: da.Array, given: Delayed, draw: Draw) -> Delayed:
@@ -250,17 +252,23 @@ def look(v: Block, h: Array, weighing: Weighing, before: Array | None = None) ->
     """A pass over one block in memory: its W and its sums."""
     if not isinstance(v, Observed):
         w = weighing.weigh(v, h, before)
-        return w, kernels.sums(v, w, h if weighing.residual else None)
+        return w, _sums(v, w, h if weighing.residual else None, weighing.bare)
     parts, total = [], None
     for rows, cells, held in observed.strips(v, len(h)):
         w = weighing.weigh(cells, h, None if before is None else before[rows])
-        sums = kernels.sums(cells, w, h)._replace(
+        sums = _sums(cells, w, h, weighing.bare)._replace(
             held=kernels.residual(held, w, h), held_mass=float(held.mass.sum())
         )
         total = sums if total is None else total + sums
         parts.append(w)
     assert total is not None
     return np.concatenate(parts), total
+
+
+def _sums(v: Block, w: Array, h: Array | None, bare: bool) -> Sums:
+    if not bare:
+        return kernels.sums(v, w, h)
+    return Sums(NOTHING, NOTHING, np.nan if h is None else kernels.residual(v, w, h))
 
 
 def _project(v: Block, panel: int, given: Given) -> Sums:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import gcd, isqrt
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from dask_nmf.cells import packed_size
 
 MIB = 2**20
 LARGEST = 128 * MIB  # a panel is at most this, if its storage chunks allow: beyond, overhead is < 2 %
+LEAST = MIB  # of a panel while there is a sample that could be smaller
 SMALLEST = 8 * MIB  # and at least this: below, the 2-3 ms that Dask takes for a task show
 PANELS = 16  # a small V is cut into this many, for load balance
 SAMPLE = 128 * MIB  # of sampled rows, held in the client's memory
@@ -112,15 +113,17 @@ def make(
     smallest = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
     across = _across(layout) if blocks else 1
     waiting = 2 * across if blocks and not layout.tiled else 0
-    while largest > smallest and _worker_bytes(layout, rank, largest, threads, sample, waiting) > room:
-        largest = largest * 7 // 8
+    work = _Work(rank, threads, waiting, layout.observed and not blocks)
+    for least in (max(smallest, LEAST), smallest):  # a smaller sample before panels that are not worth a task
+        while largest > least and _worker_bytes(layout, work, largest, sample) > room:
+            largest = largest * 7 // 8
+        if edges is None:
+            sample = _shrunk(layout, work, largest, sample, room)
     edges = edges or _edges(layout, rank, largest)
     panel = max(layout.panel_bytes(*pair) for pair in pairwise(edges))
-    while sample > rank and _worker_bytes(layout, rank, panel, threads, sample, waiting) > room:
-        sample = max(rank, sample * 7 // 8)
+    sample = _shrunk(layout, work, panel, sample, room)
     cuts = _cuts(layout, min(across, len(edges) - 1))
-    worker = _worker_bytes(layout, rank, panel, threads, sample, waiting)
-    plan = Plan(edges, worker, whole, sample, cuts, layout.tiled)
+    plan = Plan(edges, _worker_bytes(layout, work, panel, sample), whole, sample, cuts, layout.tiled)
     if memory_limit is not None and plan.worker_bytes > room:
         raise MemoryError(_refusal(layout, plan, memory_limit, threads))
     return plan
@@ -178,25 +181,45 @@ def _cuts(layout: Layout, across: int) -> tuple[int, ...]:
     return (*(step * (chunks * i // across) for i in range(across)), layout.columns)
 
 
-def _worker_bytes(layout: Layout, rank: int, panel: int, threads: int, sample: int, waiting: int = 0) -> int:
-    """Projected peak of a worker that has ``threads`` panels of ``panel`` bytes in work, and some waiting.
+class _Work(NamedTuple):
+    """What a worker has at once."""
+
+    rank: int
+    threads: int  # with a panel each
+    waiting: int  # panels beside
+    grams: bool  # whether sums have a gram matrix for each column
+
+
+def _shrunk(layout: Layout, work: _Work, panel: int, sample: int, room: float) -> int:
+    """The rows of a sample that fit beside panels, at least one a component."""
+    while sample > work.rank and _worker_bytes(layout, work, panel, sample) > room:
+        sample = max(work.rank, sample * 7 // 8)
+    return sample
+
+
+def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
+    """Projected peak of a worker that has panels of ``panel`` bytes in work, and some waiting.
 
     Memory that was used once may stay with the process, in pieces: what is not needed at one time adds up.
     """
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
-    factor = rank * layout.columns
+    factor = work.rank * layout.columns
     given = 3 * factor * layout.itemsize  # H: as it came, contiguous, and the one before
     reading = 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
-    weights = 4 * panel / row * rank * layout.itemsize  # A, the guess, W and one temporary
+    weights = 4 * panel / row * work.rank * layout.itemsize  # A, the guess, W and one temporary
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
     product = factor * (layout.itemsize + 8)  # WᵀV, in float64
     summed = factor * 8
     if layout.observed:
-        grams = layout.columns * packed_size(rank) * 8
-        residual, product, summed = STRIP_BYTES, product + 2 * grams, summed + grams
+        residual = STRIP_BYTES
+    if work.grams:
+        grams = layout.columns * packed_size(work.rank) * 8
+        product, summed = product + 2 * grams, summed + grams
     task = panel * (1 + layout.copied) + max(reading, weights + residual + product)
     sums = SUMS_HELD * summed
-    return int(PROGRAM + given + threads * task + waiting * panel + sums + SAMPLES_HELD * sample * row)
+    return int(
+        PROGRAM + given + work.threads * task + work.waiting * panel + sums + SAMPLES_HELD * sample * row
+    )
 
 
 def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:

@@ -68,7 +68,7 @@ def transform(
 
 
 def _weigh_rows(panels: Panels, h: Array, solver: HALS, into: Sink | None) -> da.Array | None:
-    weighing = Weighing(solver.finish, check=True)
+    weighing = Weighing(solver.finish, check=True, bare=True)
     if into is None:
         return fit.weigh_all(panels, h, weighing)[0]
     shape = (panels.edges[-1], len(h))

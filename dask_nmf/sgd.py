@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from dask_nmf.gradient import Descent, extended
-from dask_nmf.kernels import Array, Block, Sums
+from dask_nmf.kernels import Array, Block
 from dask_nmf.solvers import Penalty, State
 
 FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
@@ -68,9 +68,6 @@ class SGD:
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
         assert w is not None
         return w
-
-    def settle(self, h: Array, totals: Sums) -> Array:
-        return h
 
     def steps(self, state: State) -> Descent:
         """How the next sweep goes on from a state."""

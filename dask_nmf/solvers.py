@@ -126,10 +126,6 @@ class Solver(Protocol):
         """The W of a panel in the answer."""
         ...
 
-    def settle(self, h: Array, totals: Sums) -> Array:
-        """The H of the answer, where it is H that must fit what the panels hold, and not the reverse."""
-        ...
-
     def update(self, state: State, totals: Any, sumsq: float) -> State:
         """The next state, from what a pass gave that began with ``state.entering``."""
         ...
@@ -186,6 +182,7 @@ class HALS:
         return kernels.solve_weights(v, h, self.final_tol, self.penalty.left)
 
     def settle(self, h: Array, totals: Sums) -> Array:
+        """The H of the answer, where it is H that must fit what the panels hold, and not the reverse."""
         gram = self.penalty.add_right(totals, len(h))
         return solve_rows(totals.num.T.astype(h.dtype), gram, self.final_tol).T
 
@@ -238,9 +235,6 @@ class MU:
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
         assert w is not None
         return w
-
-    def settle(self, h: Array, totals: Sums) -> Array:
-        return h
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
         given = state.entering

@@ -173,7 +173,7 @@ def begin(
     if settings.solver == "sgd":
         assert slot is not None
         if settings.start == "sample" or (settings.start == "custom" and given.left is None):
-            fit.sweep(panels, h, Weighing(HALS(_penalty(settings, matrix)).weigh, after=slot))
+            fit.sweep(panels, h, Weighing(HALS(_penalty(settings, matrix)).weigh, after=slot, bare=True))
         entering = np.ascontiguousarray(extended(h.T).T)
     return State(h, entering, slot=0 if writes_left(settings, given) else -1)
 

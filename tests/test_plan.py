@@ -144,3 +144,12 @@ def test_what_cannot_fit_is_refused_with_numbers(edges: tuple[int, ...] | None) 
 )
 def test_unit_is_the_rows_of_one_writer(edges: tuple[int, ...], unit: int) -> None:
     assert plan.unit(edges) == unit
+
+
+def test_a_sample_shrinks_before_panels_are_not_worth_a_task() -> None:
+    entries = np.linspace(0, 40_000_000, 300_001).astype(np.int64)
+    layout = Layout(300_000, 20_000, 4, chunk_bytes=12 * MIB, indptr=entries, observed=True)
+    for limit in (600_000_000, 700_000_000):
+        planned = plan.make(layout, 9, limit, 1, blocks=True)
+        assert planned.pass_bytes / (len(planned.edges) - 1) > plan.LEAST / 2
+        assert planned.worker_bytes <= limit * plan.USABLE
