@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ import scipy.sparse
 import zarr
 from distributed import Client
 
-from dask_nmf import nmf, predict
+from dask_nmf import Result, nmf, predict
 from dask_nmf.cluster import local
 from dask_nmf.kernels import Array
 
@@ -28,6 +29,9 @@ NEAR = 1.002  # times LIBMF's error
 ITERATIONS = (10, 20, 30, 45, 60, 90)  # of LIBMF, tried in turn
 PASSES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of ours
 REPEATS = 3
+HELD_OUT = 0.1  # of the ratings for training, to choose rank and penalty by
+LONG_SGD = {"learning_rate": 0.07, "tol": 1e-5}  # from random factors it is slow to begin
+LONG_MU = {"inner_iter": 3, "tol": 1e-5}  # and this one slow to end
 LIMIT = 700_000_000  # bytes, of each worker
 USERS, ITEMS, RATED = 300_000, 20_000, 40_000_000
 
@@ -39,17 +43,23 @@ class Ratings(NamedTuple):
     columns: Array
     values: Array  # ≥ 0
 
+    def some(self, which: Array) -> Ratings:
+        return Ratings(*(side[which] for side in self))
+
     def error(self, w: Array, h: Array) -> float:
         """Root mean squared error of W H."""
         return float(np.sqrt(np.mean((self.values - predict(w, h, self.rows, self.columns)) ** 2)))
 
 
-class Fit(NamedTuple):
-    """One way to factorise the ratings: seconds and error, from how far it goes."""
+class Method(NamedTuple):
+    """One way to factorise ratings."""
 
     name: str
-    lengths: tuple[int, ...]
-    run: Callable[[int], tuple[float, float]]
+    lengths: tuple[int, ...]  # iterations or passes, tried in turn
+    fit: Callable[[Ratings, tuple[int, float], int | None], tuple[float, Array, Array]]
+    """Ratings, (rank, penalty) and how far it goes (None: to its end): seconds, W and H."""
+    held_error: Callable[[Ratings, tuple[int, float]], float]
+    """The error of a tenth of the ratings that it has not seen."""
 
 
 def jester() -> tuple[Ratings, Ratings, tuple[int, int]]:
@@ -77,68 +87,91 @@ def planted(users: int, items: int, rated: int) -> Iterator[tuple[Array, Array, 
         yield indptr, columns[kept].astype(np.int32), np.maximum(values[kept], 0).astype(np.float32)
 
 
-def libmf(train: Ratings, test: Ratings, rank: int, alpha: float) -> Fit:
+def libmf(shape: tuple[int, int]) -> Method:
     """LIBMF; the time is that of its training alone."""
     from libmf import mf  # noqa: PLC0415  a peer that not everyone has
 
-    triplets = np.column_stack(train).astype(np.float32)
-
-    def run(iterations: int) -> tuple[float, float]:
+    def fit(train: Ratings, asked: tuple[int, float], length: int | None) -> tuple[float, Array, Array]:
+        rank, alpha = asked
         model = mf.MF(
-            fun=0, k=rank, nr_iters=iterations, nr_threads=os.cpu_count(), do_nmf=True, quiet=True,
-            lambda_p1=0.0, lambda_q1=0.0, lambda_p2=alpha, lambda_q2=alpha,
+            fun=0, k=rank, nr_iters=length or ITERATIONS[-1], nr_threads=os.cpu_count(), do_nmf=True,
+            quiet=True, lambda_p1=0.0, lambda_q1=0.0, lambda_p2=alpha, lambda_q2=alpha,
         )  # fmt: skip
+        triplets = np.column_stack(train).astype(np.float32)
         start = time.monotonic()
         model.fit(triplets)
-        seconds = time.monotonic() - start
-        return seconds, test.error(model.p_factors(), model.q_factors().T)
+        return time.monotonic() - start, model.p_factors(), model.q_factors().T
 
-    return Fit("LIBMF", ITERATIONS, run)
+    def held_error(train: Ratings, asked: tuple[int, float]) -> float:
+        held = np.random.default_rng(0).random(len(train.rows)) < HELD_OUT
+        kept, hidden = train.some(~held), train.some(held)
+        _, w, h = fit(kept, asked, None)
+        known = (hidden.rows < len(w)) & (hidden.columns < h.shape[1])
+        return hidden.some(known).error(w, h)
+
+    return Method("LIBMF", ITERATIONS, fit, held_error)
 
 
-def ours(matrix: Any, test: Ratings, rank: int, alpha: float, solver: str, **options: Any) -> Fit:
+def ours(shape: tuple[int, int], solver: str, **options: Any) -> Method:
     """A fit in memory, from the matrix to W and H."""
 
-    def run(passes: int) -> tuple[float, float]:
-        asked: dict[str, Any] = {"missing": "unstored", "alpha_W": alpha, "max_iter": passes, "tol": 0}
+    def run(train: Ratings, asked: tuple[int, float], **more: Any) -> Result:
+        matrix = scipy.sparse.csr_array((train.values, (train.rows, train.columns)), shape=shape)
+        rank, alpha = asked
+        return nmf(matrix, rank, solver=solver, alpha_W=alpha, missing="unstored", **{**options, **more})
+
+    def fit(train: Ratings, asked: tuple[int, float], length: int | None) -> tuple[float, Array, Array]:
         start = time.monotonic()
-        result = nmf(matrix, rank, solver=solver, **asked, **options)
+        result = run(train, asked, **({"max_iter": length, "tol": 0} if length else {}))
         w, h = result.W.compute(), result.H.compute()
-        return time.monotonic() - start, test.error(w, h)
+        return time.monotonic() - start, w, h
 
-    return Fit(f"{solver} {' '.join(map(str, options.values()))}", PASSES, run)
+    def held_error(train: Ratings, asked: tuple[int, float]) -> float:
+        return float(run(train, asked, validation_fraction=HELD_OUT).validation_error)
+
+    return Method(f"{solver} {options.get('init', '')}", PASSES, fit, held_error)
 
 
-def reach(fit: Fit, target: float) -> tuple[int | None, float, float]:
+def reach(
+    method: Method, train: Ratings, test: Ratings, asked: tuple[int, float], target: float
+) -> tuple[int | None, float, float]:
     """How far it must go to an error, its median time and its error then."""
-    for length in fit.lengths:
-        seconds, error = fit.run(length)
+    for length in method.lengths:
+        seconds, *factors = method.fit(train, asked, length)
+        error = test.error(*factors)
         if error <= target:
-            runs = [fit.run(length) for _ in range(REPEATS)]
-            return length, median(run[0] for run in runs), median(run[1] for run in runs)
+            return length, median(method.fit(train, asked, length)[0] for _ in range(REPEATS)), error
     return None, seconds, error
 
 
 def compare(
     name: str, train: Ratings, test: Ratings, shape: tuple[int, int], grid: list[tuple[int, float]]
 ) -> None:
-    """LIBMF at its best rank and penalty, and ours, to near the error that it ends with."""
-    matrix = scipy.sparse.csr_array((train.values, (train.rows, train.columns)), shape=shape)
-    found = {asked: libmf(train, test, *asked).run(ITERATIONS[-1])[1] for asked in grid}
-    rank, alpha = min(found, key=lambda asked: found[asked])
-    best = found[rank, alpha]
+    """LIBMF and ours, each with the rank and penalty that ratings held out tell."""
     print(f"{name}: {len(train.values)} ratings, {100 * len(train.values) / np.prod(shape):.1f} % of {shape}")
-    print(f"LIBMF ends at {best:.4f} with rank {rank} and penalty {alpha}; times to {NEAR * best:.4f}")
-    peer = libmf(train, test, rank, alpha)
-    mine = [ours(matrix, test, rank, alpha, solver) for solver in ("hals", "sgd", "mu")]
-    mine.append(ours(matrix, test, rank, alpha, "sgd", init="random"))
-    first = 0.0
-    for fit in (peer, *mine):
-        length, seconds, error = reach(fit, NEAR * best)
+    methods = [
+        libmf(shape),
+        ours(shape, "hals"),
+        ours(shape, "sgd"),
+        ours(shape, "sgd", init="random", **LONG_SGD),
+        ours(shape, "mu", **LONG_MU),
+    ]
+    target = first = 0.0
+    for method in methods:
+        held = {asked: method.held_error(train, asked) for asked in grid}
+        asked = min(held, key=lambda one: held[one])
+        whole, *factors = method.fit(train, asked, None)
+        error = test.error(*factors)
+        target = target or NEAR * error
+        length, seconds, reached = reach(method, train, test, asked, target)
         first = first or seconds
-        told = f"{length:3} steps" if length else "not reached"
+        told = (
+            f"{seconds:6.2f} s, {seconds / first:5.2f} x LIBMF" if length else f"not reached: {reached:.4f}"
+        )
+        best = f"{method.name:12} rank {asked[0]:2}, penalty {asked[1]:4}"
         print(
-            f"  {fit.name:12} {told:11} {seconds:7.2f} s  {seconds / first:5.2f} x LIBMF  error {error:.4f}"
+            f"  {best}: error {error:.4f} in {whole:6.2f} s; to {target:.4f} {told}",
+            flush=True,
         )
 
 
@@ -195,7 +228,7 @@ def main() -> None:
     for solver in ("hals", "mu", "sgd"):
         nmf(warm, 2, solver=solver, missing="unstored", max_iter=1)  # compiles
     if DATA.exists():
-        compare("Jester", *jester(), [(rank, alpha) for rank in (16, 32) for alpha in (0.25, 0.3, 0.35)])
+        compare("Jester", *jester(), list(product((12, 16, 20, 32), (0.27, 0.3, 0.33))))
     users, items = 50_000, 5000
     blocks = list(planted(users, items, 5_000_000))
     rows = np.concatenate(
@@ -203,8 +236,9 @@ def main() -> None:
     )
     every = Ratings(rows, *(np.concatenate([block[at] for block in blocks]) for at in (1, 2)))
     test = np.random.default_rng(0).random(len(rows)) < 0.1
-    parts = [Ratings(*(side[part] for side in every)) for part in (~test, test)]
-    compare("planted", *parts, (users, items), [(8, alpha) for alpha in (0.01, 0.03)])
+    compare(
+        "planted", every.some(~test), every.some(test), (users, items), [(8, alpha) for alpha in (0.01, 0.03)]
+    )
     out_of_core()
 
 
