@@ -61,13 +61,14 @@ class Summary(NamedTuple):
     """The first read of V, or of a part of it: `merge` adds parts."""
 
     total: float  # Σ V
-    sumsq: float  # ‖V‖²
+    sumsq: float  # ‖V‖² (Σ V where the loss is a divergence)
     stored: int
     empty_rows: int  # in panel orientation
     unobserved_rows: int  # of these, those of which no entry counts
     mass: float | NDArray[np.float64]  # rows that count, of each column where they differ
     bad: BadEntry | None  # the first one, by row
     candidates: Candidates
+    power: float = 0.0  # see `measures.Measure`
 
 
 def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
@@ -87,6 +88,7 @@ def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
         found.mass,
         bad,
         _keep(everything, draw),
+        found.power,
     )
 
 
@@ -107,6 +109,7 @@ def merge(parts: list[Summary], draw: Draw) -> Summary:
         sum(part.mass for part in parts),
         bad[0] if bad else None,
         _keep(together, draw),
+        sum(part.power for part in parts),
     )
 
 

@@ -11,9 +11,9 @@ import dask_nmf
 PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
     ["cells", "draws", "settings", "options", "client", "outputs"],
-    ["kernels", "measures", "gradient", "plan"],
+    ["kernels", "measures", "gradient", "plan", "divergence"],
     ["readers", "observed", "solvers", "ranking", "tables", "console"],
-    ["sampling", "matrix", "sgd"],
+    ["sampling", "matrix", "sgd", "beta"],
     ["passes"],
     ["strata"],
     ["fit"],
@@ -44,7 +44,7 @@ PLACES = {  # of libraries that not every module may import
     "distributed": {"client", "cluster", "matrix", "fit", "cli"},
     "zarr": {"readers", "matrix", "store", "project", "predictions", "cli"},
     "sklearn": {"estimator"},
-    "numba": {"cells", "gradient", "kernels", "measures", "ranking"},
+    "numba": {"cells", "divergence", "gradient", "kernels", "measures", "ranking"},
     "filelock": {"resume"},
     "click": {"cli", "options"},
     "tqdm": {"console"},
