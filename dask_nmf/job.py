@@ -113,7 +113,10 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
     """V in panels that fit the workers (those of the run, if any); the grid of blocks; rows to sample."""
     settings, edges = job.settings, None if run is None else run.edges
     by_blocks = settings.solver == "sgd"
-    panels, planned = cluster.cut(matrix, settings.carried, job.weights, job.rule(matrix), edges, by_blocks)
+    grams = settings.solver == "hals" or settings.beta == 2
+    panels, planned = cluster.cut(
+        matrix, settings.carried, job.weights, job.rule(matrix), edges, by_blocks, grams
+    )
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,

@@ -20,7 +20,7 @@ FLOORS = [
     ["start", "store", "cluster"],
     ["resume", "project", "predictions"],
     ["job"],
-    ["factorise"],
+    ["factorise", "stream"],
     ["estimator"],
     ["cli"],
 ]
