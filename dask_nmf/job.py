@@ -11,7 +11,7 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
-from dask_nmf import cluster, fit, plan, start
+from dask_nmf import cluster, fit, plan, start, svd
 from dask_nmf.fit import Panels, Step, Stop
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.matrix import Matrix
@@ -101,7 +101,8 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
     """V in panels that fit the workers (those of the run, if any); the grid of blocks; rows to sample."""
     settings, edges = job.settings, None if run is None else run.edges
     by_blocks = settings.solver == "sgd"
-    panels, planned = cluster.cut(matrix, settings.carried, job.weights, job.rule(matrix), edges, by_blocks)
+    width = svd.width(settings.rank) if settings.by_svd else settings.carried
+    panels, planned = cluster.cut(matrix, width, job.weights, job.rule(matrix), edges, by_blocks)
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,

@@ -24,7 +24,11 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--solver", type=click.Choice(["hals", "mu", "sgd"]), default="hals", show_default=True
             ),
-            click.option("--init", type=click.Choice(["sample", "random"]), help="Start.  [default: sample]"),
+            click.option(
+                "--init",
+                type=click.Choice(["sample", "random", "nndsvd", "nndsvda", "nndsvdar"]),
+                help="Start.  [default: sample]",
+            ),
             click.option("--max-iter", type=int, default=200, show_default=True, help="Most passes over V."),
             click.option(
                 "--tol", type=float, default=1e-4, show_default=True, help="Decrease of the loss to stop at."

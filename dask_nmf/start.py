@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dask_nmf import draws, fit, observed, sampling
+from dask_nmf import draws, fit, observed, sampling, svd
 from dask_nmf.fit import Panels, Stop, iterate, sweep_rows
 from dask_nmf.gradient import Descent, extended
 from dask_nmf.kernels import Array, Block, Sums
@@ -59,7 +59,9 @@ def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
 
 
 def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Measures, Array | None]:
-    """Check and measure V; and factorise a sample of its rows, where the fit starts so.
+    """Check and measure V; and look at a sample of its rows, where the fit starts so.
+
+    That is H of the sample, (k, n), or the directions that matter to it: see `svd.of_sample`.
 
     Raises
     ------
@@ -67,7 +69,7 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
         For the first entry that is negative or not finite.
     """
     matrix = panels.matrix
-    sampled = settings.start == "sample"
+    sampled = settings.start == "sample" or settings.by_svd
     draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.seed)
     summary = fit.summarise(panels, draw)
     if summary.bad is not None:
@@ -85,6 +87,9 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
     if not sampled:
         return measures, None
     sample = sampling.draw_sample(summary.candidates, draw)
+    if settings.by_svd:
+        logger.info("singular vectors of a sample of %d panel rows, for the start", sample.shape[0])
+        return measures, _sampled_directions(sample, settings, (panels.edges[-1], sample.shape[1]))
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
     penalty = _penalty(settings, matrix)
     if not isinstance(sample, Observed):  # its rows stand for all of them, and the penalty on H is for all
@@ -140,7 +145,7 @@ def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
 
 def writes_left(settings: Settings, given: Factors) -> bool:
     """Whether the factor that the panels hold is there before the first pass."""
-    drawn = settings.start == "random" and settings.solver == "mu"
+    drawn = settings.start not in ("sample", "custom") and settings.solver == "mu"
     return given.left is not None or drawn or settings.solver == "sgd"
 
 
@@ -160,6 +165,9 @@ def begin(
         slot = Plain(slot)
     if settings.start == "custom":
         right = _from_given(panels, settings, measures, given, slot)
+    elif settings.by_svd:
+        assert sampled is not None
+        right = _from_svd(panels, settings, measures, sampled, slot)
     elif sampled is not None:
         right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
     else:
@@ -203,6 +211,38 @@ def _from_given(
     return given.right
 
 
+def _from_svd(
+    panels: Panels, settings: Settings, measures: Measures, directions: Array, slot: Weights | None
+) -> Array:
+    """NNDSVD's H in panel orientation, in two reads of V; its W goes to ``slot``, where there is one."""
+    matrix, rank, dtype = panels.matrix, settings.rank, panels.matrix.dtype
+    totals = fit.sweep(panels, directions.astype(dtype), Weighing(svd.along))
+    found = svd.oriented(svd.sharpen(totals, dtype)[:rank])
+    right = np.zeros((rank, matrix.layout.columns))
+    right[: len(found)] = found
+    looking = Weighing(svd.halves, after=None if slot is None else svd.Whole(slot))
+    squares = np.diagonal(fit.sweep(panels, right.astype(dtype), looking).gram)
+    left, other = svd.sides(squares, right)
+    floor = svd.TRIFLE * factor_scale(measures.mean, rank)
+    fill = svd.Fill(settings.start, measures.mean, settings.seed)
+    left_stream, right_stream = _streams(matrix)
+    if slot is not None:
+        for first, last in pairwise(panels.edges):
+            w = left.factor(slot.read(first, last), floor)
+            slot.write(first, fill(w, first, left_stream).astype(dtype))
+    return fill(other.factor(right.T, floor), 0, right_stream).T
+
+
+def _sampled_directions(sample: Block, settings: Settings, shape: tuple[int, int]) -> Array:
+    """Directions to look along first, for a V of ``shape`` in panel orientation, (width, n)."""
+    rows = _cut(sample)
+
+    def sweep(directions: Array) -> Sums:
+        return sweep_rows(rows, directions.astype(sample.dtype), Weighing(svd.along))
+
+    return svd.of_sample(sweep, svd.random_directions(settings.rank, shape, settings.seed), sample.dtype)
+
+
 def _streams(matrix: Matrix) -> tuple[int, int]:
     """Of random numbers, for the left and the right factor: W's and H's, however V is cut."""
     streams = (draws.W_FACTOR, draws.H_FACTOR)
@@ -241,8 +281,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
 
 def _descend(sample: Block, h: Array, solver: HALS, stop: Stop) -> Array:
     """H after passes over a sample in memory, (k, n): of the best of them, where entries are held out."""
-    cuts = np.linspace(0, sample.shape[0], _pieces(sample) + 1, dtype=int)
-    rows = [sample[a:b] for a, b in pairwise(cuts)]
+    rows = _cut(sample)
     sumsq = float(observed.measure(sample).norms.sum())
 
     def sweep(state: State, exact: bool) -> Sums:
@@ -254,6 +293,7 @@ def _descend(sample: Block, h: Array, solver: HALS, stop: Stop) -> Array:
     return state.h if state.best is None else state.best
 
 
-def _pieces(sample: Block) -> int:
-    """In how many the sample is cut for threads: by its size, not by the machine."""
-    return max(1, min(MOST_PIECES, observed.stored(sample) // PIECE, int(sample.shape[0])))
+def _cut(sample: Block) -> list[Block]:
+    """The sample in pieces for threads: as many as its size says, not the machine."""
+    pieces = max(1, min(MOST_PIECES, observed.stored(sample) // PIECE, int(sample.shape[0])))
+    return [sample[a:b] for a, b in pairwise(np.linspace(0, sample.shape[0], pieces + 1, dtype=int))]

@@ -12,7 +12,7 @@ PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
     ["cells", "draws", "settings", "options", "client", "outputs"],
     ["kernels", "measures", "gradient", "plan"],
-    ["readers", "observed", "solvers", "ranking", "tables", "console"],
+    ["readers", "observed", "solvers", "svd", "ranking", "tables", "console"],
     ["sampling", "matrix", "sgd"],
     ["passes"],
     ["strata"],
