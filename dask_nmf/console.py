@@ -88,9 +88,6 @@ def shown(log_format: str, terminal: bool) -> Iterator[Callable[[], None]]:
     handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter("%(message)s"))
     level = logger.level
 
-    def say(warning: Warning | str, *_: Any, **__: Any) -> None:
-        logger.warning("%s", warning)
-
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
 
@@ -101,7 +98,7 @@ def shown(log_format: str, terminal: bool) -> Iterator[Callable[[], None]]:
 
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = say  # a line as any other
+            warnings.showwarning = lambda *parts: logger.warning("%s", parts[0])  # a line as any other
             yield follow
     finally:
         if live is not None:

@@ -88,7 +88,14 @@ def sklearn_error(v: Array, rank: int) -> float:
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @shapes
 @pytest.mark.parametrize(
-    ("solver", "init", "passes"), [("hals", "sample", 5), ("hals", "random", 60), ("mu", "sample", 15), ("hals", "nndsvd", 15), ("mu", "nndsvda", 30)]
+    ("solver", "init", "passes"),
+    [
+        ("hals", "sample", 5),
+        ("hals", "random", 60),
+        ("mu", "sample", 15),
+        ("hals", "nndsvd", 15),
+        ("mu", "nndsvda", 30),
+    ],
 )
 def test_as_good_as_sklearn(solver: str, init: str, passes: int, shape: tuple[int, int]) -> None:
     v = low_rank(*shape, RANK, noise=1)
