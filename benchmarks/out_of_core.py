@@ -116,7 +116,7 @@ def compare(client: Client, panels: Panels, h: Array) -> None:
     kinds: dict[str, Callable[[], object]] = {
         "read only": lambda: bare_pass(panels, read, h),
         "read and the bare products": lambda: bare_pass(panels, multiply, h),
-        "a pass": lambda: sweep(panels, h, Weighing(HALS().weigh)),
+        "a pass": lambda: sweep(panels, h, Weighing(HALS().weigh, HALS())),
     }
     costs = [{name: cost(client, run) for name, run in kinds.items()} for _ in range(REPEATS)]
     for name in kinds:

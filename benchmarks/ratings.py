@@ -31,7 +31,7 @@ PASSES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of ours
 REPEATS = 3
 HELD_OUT = 0.1  # of the ratings for training, to choose rank and penalty by
 LONG_SGD = {"learning_rate": 0.07, "tol": 1e-5}  # from random factors it is slow to begin
-LONG_MU = {"inner_iter": 3, "tol": 1e-5}  # and this one slow to end
+LONG_MU = {"inner_iter": 5, "tol": 1e-6, "max_iter": 1000}  # and this one slow to end
 LIMIT = 700_000_000  # bytes, of each worker
 USERS, ITEMS, RATED = 300_000, 20_000, 40_000_000
 

@@ -104,7 +104,7 @@ def pass_over_products(v: Array) -> tuple[float, float, float]:
 
     for _ in range(REPEATS):
         start = time.monotonic()
-        fit.sweep(panels, h, Weighing(HALS().weigh))
+        fit.sweep(panels, h, Weighing(HALS().weigh, HALS()))
         times[0].append(seconds(start))
         start = time.monotonic()
         with one_blas_thread(), ThreadPoolExecutor(threads) as pool:

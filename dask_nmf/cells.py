@@ -26,6 +26,7 @@ class Cells(NamedTuple):
     indices: Array
     indptr: Array
     columns: int
+    zeros: bool = False  # the cells that are not here count too, and are 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -34,9 +35,20 @@ class Cells(NamedTuple):
     @property
     def mass(self) -> Array:
         """Σ weights of each row, (rows,), float64."""
+        if self.zeros:
+            return np.full(len(self.indptr) - 1, float(self.columns))
         if len(self.weights) == 0:
             return np.diff(self.indptr).astype(np.float64)
         return self.of_rows(self.weights)
+
+    @property
+    def column_mass(self) -> Array:
+        """Σ weights of each column, (columns,), float64."""
+        if self.zeros:
+            return np.full(self.columns, float(self.shape[0]))
+        return np.bincount(self.indices, self.weights if len(self.weights) else None, self.columns).astype(
+            float
+        )
 
     def of_rows(self, numbers: Array) -> Array:
         """Σ of one number a cell, over each row, (rows,), float64: no row sees what is in another."""
@@ -49,7 +61,9 @@ class Cells(NamedTuple):
         by_column = scipy.sparse.csr_array((places, self.indices, self.indptr), shape=self.shape).tocsc()
         order = by_column.data
         weights = self.weights[order] if len(self.weights) else self.weights
-        return Cells(self.values[order], weights, by_column.indices, by_column.indptr, self.shape[0])
+        return Cells(
+            self.values[order], weights, by_column.indices, by_column.indptr, self.shape[0], self.zeros
+        )
 
     def where(self, keep: NDArray[np.bool_]) -> Cells:
         """Only some of the cells."""

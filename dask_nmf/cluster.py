@@ -96,7 +96,7 @@ def cut(
     offer = resources()
     layout = replace(
         matrix.layout,
-        observed=not rule.all_alike,
+        observed=not rule.whole,
         beside=None if weights is None else weights.layout,
         chunk_columns=matrix.layout.chunk_columns if matrix.at_hand else None,
     )

@@ -24,8 +24,8 @@ from dask_nmf.project import transform
 from dask_nmf.settings import Settings
 
 OPTIONS = (
-    "solver", "init", "max_iter", "tol", "delta", "inner_iter", "alpha_W", "alpha_H", "missing",
-    "validation_fraction", "stop_below", "schedule", "learning_rate", "batch_size",
+    "solver", "beta_loss", "init", "max_iter", "tol", "delta", "inner_iter", "alpha_W", "alpha_H",
+    "l1_ratio", "missing", "validation_fraction", "stop_below", "schedule", "learning_rate", "batch_size",
 )  # that `Settings` has by the same names  # fmt: skip
 
 
@@ -43,7 +43,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         None is "sample". "nndsvd" and its kin are scikit-learn's. "custom" takes ``W`` and ``H``, or
         either, in `fit_transform`.
     solver : {"hals", "mu", "sgd"}
-    beta_loss : {"frobenius"}
+    beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float
+        Solver "hals" takes the first two, "mu" any, "sgd" the first.
     tol : float
         Stop when a pass lowers the loss by less than this share.
     max_iter : int
@@ -53,7 +54,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         1 prints a line a pass.
     delta, inner_iter : of solver "mu", see `dask_nmf.settings.Settings`.
     alpha_W, alpha_H : float, or "same" for ``alpha_H``
-        L2 penalties as in scikit-learn, with its ``l1_ratio=0``; `transform` has that on W too.
+        Penalties as in scikit-learn; `transform` has that on W too.
+    l1_ratio : float
+        Share of the L1 norm in the penalties.
     missing : {None, "nan", "unstored"}
         Which entries of X count: all, those that are not NaN, or those that a sparse X stores.
     validation_fraction : float
@@ -67,7 +70,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     ----------
     components_ : (n_components, n_features) array, H
     n_components_ : int
-    reconstruction_err_ : float, ‖X − W H‖ (Frobenius), over the entries that count
+    reconstruction_err_ : float, ‖X − W H‖ (Frobenius) or √(2 D(X | W H)), over the entries that count
     validation_error_ : float, root mean squared error of the entries held out; NaN if none are
     n_iter_ : int, passes
     loss_history_ : (n_iter_,) array, relative error after each pass
@@ -90,6 +93,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         inner_iter: int = 1,
         alpha_W: float = 0.0,
         alpha_H: float | str = "same",
+        l1_ratio: float = 0.0,
         missing: str | None = None,
         validation_fraction: float = 0.0,
         stop_below: float = 0.0,
@@ -110,6 +114,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.inner_iter = inner_iter
         self.alpha_W = alpha_W
         self.alpha_H = alpha_H
+        self.l1_ratio = l1_ratio
         self.missing = missing
         self.validation_fraction = validation_fraction
         self.stop_below = stop_below
@@ -135,7 +140,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         """The W (n_samples, n_components) that explains X best with the H that was learned."""
         check_is_fitted(self)
         matrix = self._open(X, reset=False)
-        w = transform(matrix, self.components_, missing=self.missing, alpha_W=self.alpha_W)
+        asked = {name: getattr(self, name) for name in ("missing", "alpha_W", "l1_ratio", "beta_loss")}
+        w = transform(matrix, self.components_, **asked)
         assert w is not None
         return self._outward(X, w)
 
@@ -157,8 +163,6 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return tags
 
     def _fit(self, X: Any, W: Array | None, H: Array | None, weights: Any) -> Result:
-        if self.beta_loss not in ("frobenius", 2):
-            raise ValueError(f"beta_loss is {self.beta_loss!r}; this version has 'frobenius'")
         matrix = self._open(X, reset=True)
         options = {name: getattr(self, name) for name in OPTIONS}
         settings = Settings(self._rank(matrix, W, H), seed=self._seed(), **options)

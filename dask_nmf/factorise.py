@@ -35,6 +35,8 @@ def nmf(
     *,
     W: Array | None = None,
     H: Array | None = None,
+    fixed_W: Array | None = None,
+    fixed_H: Array | None = None,
     weights: Any = None,
     dtype: str | None = None,
     store: str | Path | None = None,
@@ -52,6 +54,7 @@ def nmf(
     V : whatever `open_matrix` takes: an array, a sparse matrix, a Dask array, or a path.
     rank : number of components, k.
     W, H : to begin with, where ``init`` is ``"custom"``: both, or either.
+    fixed_W, fixed_H : one factor that is known (signatures, endmembers): the other is the best for it.
     weights : of the entries of V in the loss, (m, n), ≥ 0, whatever `open_matrix` takes; 0 is not looked at.
     dtype : of the computation, ``"float32"`` or ``"float64"``; see `open_matrix`.
     store : path of a Zarr group that holds the run: each pass is committed, an unfinished run is resumed,
@@ -76,7 +79,11 @@ def nmf(
         If ``store`` holds another fit, or is in use.
     """
     path = None if store is None else str(store)
-    job = Job(Settings(rank, **settings), W, H, weights, dtype, path, overwrite, time_limit, callback)
+    job = Job(
+        Settings(rank, **settings),
+        W, H, fixed_W, fixed_H, weights,
+        dtype, path, overwrite, time_limit, callback,
+    )  # fmt: skip
     return factorise(V, job)
 
 
@@ -137,6 +144,8 @@ def _check_given(job: Job, matrix: Matrix) -> Job:
     m, n = matrix.shape
     k = job.settings.rank
     given = {"W": (job.W, (m, k)), "H": (job.H, (k, n))}
+    if job.fixed:
+        return _check_fixed(job, matrix)
     if job.settings.start != "custom":
         if job.W is not None or job.H is not None:
             raise ValueError(f"W and H are given and init is {job.settings.start!r}; it must be 'custom'")
@@ -145,6 +154,21 @@ def _check_given(job: Job, matrix: Matrix) -> Job:
         raise ValueError("init is 'custom' and neither W nor H is given; give one or both")
     checked = {name: _check_factor(name, *asked) for name, asked in given.items()}
     return replace(job, W=checked["W"], H=checked["H"])
+
+
+def _check_fixed(job: Job, matrix: Matrix) -> Job:
+    """The job with the factor that is fixed as an array, or refused."""
+    m, n = matrix.shape
+    k = job.settings.rank
+    if (job.fixed_W is not None and job.fixed_H is not None) or job.settings.start != "sample":
+        raise ValueError("fixed_W and fixed_H are given, or one and an init; give one, and no init")
+    if job.settings.solver == "sgd":
+        raise ValueError("a factor is fixed and the solver is 'sgd'; solvers 'hals' and 'mu' take one")
+    return replace(
+        job,
+        fixed_W=_check_factor("fixed_W", job.fixed_W, (m, k)),
+        fixed_H=_check_factor("fixed_H", job.fixed_H, (k, n)),
+    )
 
 
 def _check_factor(name: str, factor: Any, shape: tuple[int, int]) -> Array | None:

@@ -18,6 +18,7 @@ from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from dask_nmf import passes, strata
+from dask_nmf.beta import BetaMU, Newton
 from dask_nmf.client import WorkersLost, wait_for_workers
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
@@ -26,7 +27,7 @@ from dask_nmf.passes import Given, Weighing
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.sgd import Swept
-from dask_nmf.solvers import Solver, State
+from dask_nmf.solvers import HALS, Solver, State
 from dask_nmf.strata import Grid, Source, Sweep
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,8 @@ ATTEMPTS = 4  # at a pass whose data was lost with its workers
 # Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.
 CANCELS = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
 EVERYTHING = Rule()
+MOST_SETTLING = 200  # passes, to fit one factor to another
+SETTLED = 1e-9  # of the loss: what such a pass gains at last
 PATIENCE = 3  # passes without a better error of the entries held out
 # Below this share nothing is left to explain: a relative error of 3e-6 and of 3e-8.
 EXPLAINED = {np.dtype(np.float32): 1e-11, np.dtype(np.float64): 1e-15}
@@ -66,7 +69,7 @@ class Panels:
     def renew(self) -> None:
         """Take V from its source again: what was in the memory of workers is lost."""
         self.blocks = self.matrix.panels(self.edges)
-        if not self.rule.all_alike:
+        if not self.rule.whole:
             weights = None if self.weights is None else self.weights.panels(self.edges)
             self.blocks = passes.observe(self.blocks, weights, self.edges, self.rule)
 
@@ -86,7 +89,7 @@ class Step(NamedTuple):
 
     number: int
     state: State
-    loss: float  # relative error ‖V − W H‖ / ‖V‖, over the entries that count; NaN if it is not known
+    loss: float  # relative error, over the entries that count; NaN if it is not known
     seconds: float
     outcome: str | None
     final: bool  # False where going on would be of use: the time was up
@@ -98,7 +101,7 @@ def iterate(
     sweep: Callable[[State, bool], Sums | Swept],
     solver: Solver,
     state: State,
-    sumsq: float,
+    baseline: float,
     stop: Stop,
     done: int = 0,
 ) -> Iterator[Step]:
@@ -107,37 +110,39 @@ def iterate(
     Parameters
     ----------
     sweep : one pass: (the state, whether to take the residual entry by entry) to its sums.
-    sumsq : ‖V‖².
+    baseline : what the loss is compared with: ‖V‖², or of a divergence that of V from its mean.
     done : passes that led to ``state``.
     """
     number = done
     while number < stop.max_iter:
         number += 1
         started = time.monotonic()
-        exact = state.loss < CANCELS[state.h.dtype] * sumsq
+        exact = state.loss < CANCELS[state.h.dtype] * baseline
         if exact and not state.exact:
             state = replace(state, loss=float("inf"))  # the two ways to take it do not compare
         totals = sweep(state, exact)
-        previous, state = state, solver.update(state, totals, sumsq)
-        outcome, final = _outcome(number, previous, state, sumsq, stop)
+        previous, state = state, solver.update(state, totals, baseline)
+        outcome, final = _outcome(number, previous, state, baseline, stop)
         seconds = time.monotonic() - started
         if _enough(state, stop):
             state = state.measured
         known = np.isfinite(state.loss)  # not where all sweeps of sgd so far are undone
-        error = relative_error(state.loss - state.penalty, sumsq) if known else float("nan")
+        error = relative_error(state.loss - state.penalty, baseline) if known else float("nan")
         yield Step(number, state, error, seconds, outcome, final, held=float(np.sqrt(state.held)))
         if outcome is not None:
             return
 
 
-def _outcome(number: int, previous: State, state: State, sumsq: float, stop: Stop) -> tuple[str | None, bool]:
+def _outcome(
+    number: int, previous: State, state: State, baseline: float, stop: Stop
+) -> tuple[str | None, bool]:
     fell = previous.loss - state.loss
-    small = stop.tol * min(max(state.loss, 0.0), max(sumsq - state.loss, 0.0))
-    if sumsq == 0:
+    small = stop.tol * min(max(state.loss, 0.0), max(baseline - state.loss, 0.0))
+    if baseline == 0:
         return "V is zero everywhere: so are W and H", True
-    if stop.tol > 0 and state.exact and state.loss <= EXPLAINED[state.h.dtype] * sumsq:
+    if stop.tol > 0 and state.exact and state.loss <= EXPLAINED[state.h.dtype] * baseline:
         return "converged: V is explained to rounding", True
-    if stop.tol > 0 and not state.accepted and np.array_equal(previous.entering, previous.h):
+    if stop.tol > 0 and state.settled:
         return f"converged: pass {number} and none after it would lower the loss", True
     if state.diverged:
         return "diverged: the loss rose however short the step; give a smaller learning_rate", True
@@ -161,9 +166,9 @@ def _enough(state: State, stop: Stop) -> bool:
     return max(state.loss - state.penalty, 0.0) < stop.below**2  # the expanded form may be below 0
 
 
-def relative_error(loss: float, sumsq: float) -> float:
-    """‖V − W H‖ / ‖V‖ from their squares; 0 for a V of zeros."""
-    return float(np.sqrt(max(loss, 0.0) / sumsq)) if sumsq > 0 else 0.0
+def relative_error(loss: float, baseline: float) -> float:
+    """‖V − W H‖ / ‖V‖ from their squares, or √(D(V | W H) / D(V | mean)); 0 where V is 0."""
+    return float(np.sqrt(max(loss, 0.0) / baseline)) if baseline > 0 else 0.0
 
 
 def summarise(panels: Panels, draw: Draw) -> Summary:
@@ -173,10 +178,32 @@ def summarise(panels: Panels, draw: Draw) -> Summary:
     return summary
 
 
-def sweep(panels: Panels, h: Array, weighing: Weighing) -> Sums:
-    """One pass over V with the given H."""
-    totals: Sums = compute(panels, h, lambda given: passes.sweep(panels.blocks, given, weighing))
+def sweep(panels: Panels, h: Array, weighing: Weighing, left: Array | None = None) -> Sums:
+    """One pass over V with the given H; and W, (rows, k), if it is at hand."""
+    totals: Sums = compute(panels, h, lambda given: passes.sweep(panels.blocks, given, weighing), left)
     return totals
+
+
+def settle_right(
+    panels: Panels, left: Array, solver: HALS | Newton | BetaMU, mean: float, check: bool = False
+) -> Array:
+    """The factor that panels are given, (k, n), that fits the one that they hold, (rows, k).
+
+    One pass for normal equations, else passes until the loss falls no more. ``mean``: of V, about.
+    """
+    weighing = Weighing(passes.as_it_is, solver, residual=True, check=check)
+    k, columns = left.shape[1], panels.matrix.layout.columns
+    if isinstance(solver, HALS):
+        blank = np.zeros((k, columns), left.dtype)
+        return solver.settle(blank, sweep(panels, blank, weighing._replace(residual=False), left))
+    size = mean / max(k * float(left.mean()), float(np.finfo(left.dtype).tiny))
+    h = np.full((k, columns), size, left.dtype)
+    state = State(h, h, beta=0.0, ceiling=0.0, last_beta=0.0)
+    for _ in range(MOST_SETTLING):
+        before, state = state, solver.update(state, sweep(panels, state.entering, weighing, left), 0.0)
+        if state.settled or (state.accepted and before.loss - state.loss <= SETTLED * state.loss):
+            break
+    return state.h
 
 
 def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept:
@@ -201,7 +228,9 @@ def sweep_rows(rows: list[Block], h: Array, weighing: Weighing) -> Sums:
     return sum(parts[1:], parts[0])
 
 
-def weigh_all(panels: Panels, h: Array, weighing: Weighing) -> tuple[da.Array, Sums]:
+def weigh_all(
+    panels: Panels, h: Array, weighing: Weighing, left: Array | None = None
+) -> tuple[da.Array, Sums]:
     """One pass that keeps W: as a Dask array whose blocks are in (distributed) memory, with the sums."""
     pairs: list[Any] = []
 
@@ -209,18 +238,12 @@ def weigh_all(panels: Panels, h: Array, weighing: Weighing) -> tuple[da.Array, S
         pairs[:] = dask.persist(*passes.weigh_all(panels.blocks, given, weighing))
         return passes.add_up([passes.item(pair, 1) for pair in pairs])
 
-    totals: Sums = compute(panels, h, build)
+    totals: Sums = compute(panels, h, build, left)
     blocks = [
         da.from_delayed(passes.item(pair, 0), (rows, h.shape[0]), dtype=h.dtype)
         for pair, rows in zip(pairs, passes.heights(panels.edges), strict=True)
     ]
     return da.concatenate(blocks), totals
-
-
-def project(panels: Panels, h: Array) -> Sums:
-    """The equations for W in one pass over panels of columns: V Hᵀ and H Hᵀ, as `Sums` have them."""
-    totals: Sums = compute(panels, h, lambda given: passes.project(panels.blocks, given))
-    return totals
 
 
 def best(panels: Panels, weights: da.Array, h: Array, choice: Choice, some: slice) -> list[Best]:
@@ -238,19 +261,21 @@ def best_across(panels: Panels, weights: da.Array, h: Array, choice: Choice) -> 
     return found
 
 
-def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed]) -> Any:
+def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed], left: Array | None = None) -> Any:
     """Build the graph of a pass and compute it: see `compute_all`."""
-    return compute_all(panels, h, lambda given: [build(given)])[0]
+    return compute_all(panels, h, lambda given: [build(given)], left)[0]
 
 
-def compute_all(panels: Panels, h: Array, build: Callable[[Delayed], list[Delayed]]) -> list[Any]:
+def compute_all(
+    panels: Panels, h: Array, build: Callable[[Delayed], list[Delayed]], left: Array | None = None
+) -> list[Any]:
     """Build the graph of a pass and compute it; again, from the sources, if workers took V with them.
 
     H is a node of the graph, so the scheduler can make it anew when the worker that had it dies.
     """
     for attempt in range(1, ATTEMPTS + 1):
         wait_for_workers()
-        given = delayed(Given(h, panels.edges), traverse=False)
+        given = delayed(Given(h, panels.edges, left), traverse=False)
         try:
             if attempt > 1:
                 panels.renew()

@@ -1,7 +1,8 @@
 """Gradient steps on one block of V, by minibatches: stochastic gradient descent for V ≈ W H, W and H ≥ 0.
 
-For an entry v with e = v − w h the loss is ``e² + α_w ‖w‖² + α_h ‖h‖²``; a minibatch adds up the steps
-``w ← max(0, w + η (e h − α_w w))`` and ``h ← max(0, h + η (e w − α_h h))``, all from the values before it.
+For an entry v with e = v − w h the loss is ``e² + α_w ‖w‖² + α_h ‖h‖²``, and L1 norms likewise; a minibatch
+adds up the steps ``w ← max(0, w + η (e h − α_w w))`` and ``h ← max(0, h + η (e w − α_h h))``, all from the
+values before it.
 
 Here a factor is held by rows, (rows, k + 1): its last column is what AdaGrad remembers of the gradients of
 a row, their squares added up, in units of ``unit³`` so that it is free of the scale of V.
@@ -28,6 +29,8 @@ class Descent(NamedTuple):
     unit: float  # the mean of V
     left: float  # α_w
     right: float  # α_h
+    left_l1: float
+    right_l1: float
     batch: int  # rows, or cells
 
 
@@ -51,8 +54,8 @@ def descend_rows(v: Block, left: Array, right: Array, order: Array, how: Descent
         rest = block - w @ h.T
         total += float(np.einsum("ij,ij->i", rest, rest).sum(dtype=np.float64))
         slope = (
-            rest @ h - w.dtype.type(how.left * len(h)) * w,
-            rest.T @ w - w.dtype.type(how.right * len(w)) * h,
+            rest @ h - w.dtype.type(len(h)) * (w.dtype.type(how.left) * w + w.dtype.type(how.left_l1)),
+            rest.T @ w - w.dtype.type(len(w)) * (w.dtype.type(how.right) * h + w.dtype.type(how.right_l1)),
         )
         left[rows] = _stepped(left[rows], slope[0], how)
         right[:] = _stepped(right, slope[1], how)
@@ -78,6 +81,8 @@ class _Sizes(NamedTuple):
     unit: float  # of what AdaGrad adds up
     left: float
     right: float
+    left_l1: float
+    right_l1: float
 
 
 def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: Descent) -> float:
@@ -88,7 +93,7 @@ def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: De
     Σ e², each e as its minibatch found it.
     """
     rate = how.rate / (how.unit if how.adaptive else 1.0)
-    sizes = _Sizes(*map(left.dtype.type, (rate, how.unit**-3, how.left, how.right)))
+    sizes = _Sizes(*map(left.dtype.type, (rate, how.unit**-3, *how[3:7])))
     if how.batch == 1:
         return float(_one_by_one(cells, order, left, right, how.adaptive, sizes))
     return float(_in_batches(cells, order, left, right, how.adaptive, sizes, how.batch))
@@ -102,6 +107,7 @@ def _one_by_one(
     k = left.shape[1] - 1
     zero = left.dtype.type(0)
     alpha, beta, rate = sizes.left, sizes.right, sizes.rate
+    lasso_w, lasso_h = sizes.left_l1, sizes.right_l1
     share = sizes.unit / left.dtype.type(k)
     total = 0.0
     for i in order:
@@ -116,7 +122,8 @@ def _one_by_one(
             if adaptive:
                 of_row, of_column = zero, zero
                 for t in range(k):
-                    slope_w, slope_h = rest * h[t] - alpha * w[t], rest * w[t] - beta * h[t]
+                    slope_w = rest * h[t] - alpha * w[t] - lasso_w
+                    slope_h = rest * w[t] - beta * h[t] - lasso_h
                     of_row += slope_w * slope_w
                     of_column += slope_h * slope_h
                 w[k] += of_row * share
@@ -124,8 +131,8 @@ def _one_by_one(
                 by_row, by_column = rate / np.sqrt(w[k]), rate / np.sqrt(h[k])
             for t in range(k):
                 x, y = w[t], h[t]
-                w[t] = max(x + by_row * (rest * y - alpha * x), zero)
-                h[t] = max(y + by_column * (rest * x - beta * y), zero)
+                w[t] = max(x + by_row * (rest * y - alpha * x - lasso_w), zero)
+                h[t] = max(y + by_column * (rest * x - beta * y - lasso_h), zero)
     return total
 
 
@@ -146,8 +153,8 @@ def _in_batches(
                 rest -= left[i, t] * right[j, t]
             total += np.float64(rest) * np.float64(rest)
             for t in range(k):
-                slopes_left[i, t] += rest * right[j, t] - sizes.left * left[i, t]
-                slopes_right[j, t] += rest * left[i, t] - sizes.right * right[j, t]
+                slopes_left[i, t] += rest * right[j, t] - sizes.left * left[i, t] - sizes.left_l1
+                slopes_right[j, t] += rest * left[i, t] - sizes.right * right[j, t] - sizes.right_l1
             slopes_left[i, k] = 1
             slopes_right[j, k] = 1
             rows[filled], columns[filled] = i, j

@@ -12,11 +12,12 @@ import dask.array as da
 import numpy as np
 
 from dask_nmf import cluster, fit, plan, start, svd
+from dask_nmf.beta import Newton
 from dask_nmf.fit import Panels, Step, Stop
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
-from dask_nmf.passes import HeldWeights, Weighing, Weights
+from dask_nmf.passes import HeldWeights, Weighing, Weights, as_it_is
 from dask_nmf.resume import identity
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain, Swept
@@ -35,6 +36,8 @@ class Job:
     settings: Settings
     W: Array | None = None
     H: Array | None = None
+    fixed_W: Array | None = None
+    fixed_H: Array | None = None
     weights: Matrix | None = None  # of V's entries
     dtype: str | None = None
     store: str | None = None
@@ -44,20 +47,27 @@ class Job:
     began: float = field(default_factory=time.monotonic)
 
     @property
+    def fixed(self) -> bool:
+        """Whether one factor is as given, and stays so."""
+        return self.fixed_W is not None or self.fixed_H is not None
+
+    @property
     def carries(self) -> bool:
         """Whether a W (or H, in panels of columns) is kept outside of the graphs between passes."""
-        return self.settings.solver != "hals" or self.settings.start == "custom"
+        return not self.fixed and (self.settings.solver != "hals" or self.settings.start == "custom")
 
     @property
     def given(self) -> dict[str, Array | Matrix | None]:
         """What a fit is given beside V and its settings."""
-        return {"W": self.W, "H": self.H, "weights": self.weights}
+        factors = {"W": self.W, "H": self.H, "fixed_W": self.fixed_W, "fixed_H": self.fixed_H}
+        return {**factors, "weights": self.weights}
 
     def rule(self, matrix: Matrix) -> Rule:
         """By which the entries of V count."""
         asked = self.settings
+        weighted = self.weights is not None
         return Rule(
-            asked.missing, asked.validation_fraction, asked.seed, matrix.transposed, self.weights is not None
+            asked.missing, asked.validation_fraction, asked.seed, matrix.transposed, weighted, asked.beta
         )
 
     @property
@@ -72,12 +82,12 @@ class Result(NamedTuple):
 
     W: da.Array  # (m, k)
     H: da.Array  # (k, n)
-    relative_error: float  # ‖V − W H‖ / ‖V‖, of these W and H, over the entries that count
-    reconstruction_err: float  # ‖V − W H‖, Frobenius
+    relative_error: float  # ‖V − W H‖ / ‖V‖, of these W and H, over the entries that count; see `Settings`
+    reconstruction_err: float  # ‖V − W H‖, Frobenius, or √(2 D(V | W H))
     loss_history: Array  # relative error after each pass
     n_iter: int  # passes
     outcome: str
-    validation_error: float = float("nan")  # root mean squared error of the entries held out
+    validation_error: float = float("nan")  # the same of the entries held out, root mean
 
 
 def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool = False) -> Result:
@@ -93,6 +103,8 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool
         if old is not None
         else _start(panels, job, given, sample_rows, where)
     )
+    if job.fixed:
+        return _answer_fixed(panels, job, run, progress, keep or run is None)
     progress = _iterate(panels, grid, job, run, progress)
     return _answer(panels, run, progress, keep or run is None)
 
@@ -133,12 +145,16 @@ def _start(
 ) -> tuple[Run | None, Progress]:
     """The first read, and pass 0. A run is laid out only when V is known to be good."""
     matrix, settings = panels.matrix, job.settings
-    measures, sampled = start.first_read(panels, settings, sample_rows)
+    measures, sampled = start.first_read(panels, settings, 0 if job.fixed else sample_rows)
     run = Run.create(where, *identity(matrix, settings, job.given)) if isinstance(where, str) else where
     if run is not None:
         run.begin(panels.edges, settings, matrix.dtype, job.carries)
     slots = _slots(panels, job, run)
-    state = start.begin(panels, settings, measures, given, sampled, slots[0] if slots else None)
+    if job.fixed:
+        nothing = np.zeros((settings.rank, matrix.layout.columns), matrix.dtype)
+        state = State(nothing, nothing)
+    else:
+        state = start.begin(panels, settings, measures, given, sampled, slots[0] if slots else None)
     if run is not None:
         run.commit_start(state, measures._asdict())
     return run, Progress(start.make_solver(settings, measures, matrix), measures, slots, state)
@@ -182,14 +198,14 @@ def _iterate(panels: Panels, grid: Grid, job: Job, run: Run | None, progress: Pr
             places = slots[state.slot], slots[state.next_slot]
             what = Sweep(solver.steps(state), job.settings.seed, state.epoch, *places)
             return fit.sweep_blocks(panels, grid, state.entering, what)
-        weighing = Weighing(solver.weigh, residual=exact)
+        weighing = Weighing(solver.weigh, solver, residual=exact)
         if slots is not None and solver.carries_weights:
             before = slots[state.slot] if state.slot >= 0 else None
             weighing = weighing._replace(before=before, after=slots[state.next_slot])
         return fit.sweep(panels, state.entering, weighing)
 
     for step in fit.iterate(
-        sweep, solver, progress.state, progress.measures.sumsq, job.stop, progress.number
+        sweep, solver, progress.state, progress.measures.baseline, job.stop, progress.number
     ):
         step = step._replace(read=panels.bytes)
         if run is not None:
@@ -243,21 +259,57 @@ def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> 
         before = Plain(before)
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
     settles = matrix.transposed and isinstance(solver, HALS) and panels.rule.held_out == 0
-    weighing = Weighing(solver.finish, before, residual=True, bare=not settles)
-    left = None
-    if keep:
-        left, totals = fit.weigh_all(panels, h, weighing)
-    else:
-        assert run is not None
-        totals = fit.sweep(panels, h, weighing._replace(after=run.answer()))
+    weighing = Weighing(solver.finish, solver, before, residual=True, bare=not settles)
+    left, totals = _last_read(panels, h, weighing, run, keep)
+    seen = state.good if isinstance(solver, Newton) and state.best is None else None
+    if seen is not None and totals.residual > state.loss:  # the last step of Newton's went too far
+        h = seen
+        left, totals = _last_read(panels, h, weighing, run, keep)
     right, reached = h, totals.residual
     if settles:
         assert isinstance(solver, HALS)
         right = solver.settle(h, totals)
-        reached = loss(progress.measures.sumsq, totals, h, right)
-    reached = max(reached, 0.0)
+        reached = loss(progress.measures.baseline, totals, h, right)
+    return _finish(panels, run, progress, (left, right), totals._replace(residual=max(reached, 0.0)))
+
+
+def _answer_fixed(panels: Panels, job: Job, run: Run | None, progress: Progress, keep: bool) -> Result:
+    """The other factor for one that is fixed; no pass is needed but those that this takes."""
+    settings, matrix, measures = job.settings, panels.matrix, progress.measures
+    fixed = start.orient(job.fixed_W, job.fixed_H, matrix.transposed)
+    solver = start.answerer(settings, measures, matrix)
+    if fixed.left is None:
+        assert fixed.right is not None
+        right, given = np.ascontiguousarray(fixed.right, matrix.dtype), None
+        weighing = Weighing(solver.finish, solver, residual=True, bare=True)
+    else:
+        given = np.ascontiguousarray(fixed.left, matrix.dtype)
+        right = fit.settle_right(panels, given, solver, measures.mean)
+        weighing = Weighing(as_it_is, solver, residual=True, bare=True)
+    left, totals = _last_read(panels, right, weighing, run, keep, given)
+    name, other = ("W", "H") if job.fixed_H is None else ("H", "W")
+    outcome = f"converged: {name} is fixed, and {other} is the best for it"
+    return _finish(panels, run, replace(progress, outcome=outcome, final=True), (left, right), totals)
+
+
+def _last_read(
+    panels: Panels, h: Array, weighing: Weighing, run: Run | None, keep: bool, given: Array | None = None
+) -> tuple[da.Array | None, Sums]:
+    """W, unless it goes into the run, and the sums."""
+    if keep:
+        return fit.weigh_all(panels, h, weighing, given)
+    assert run is not None
+    return None, fit.sweep(panels, h, weighing._replace(after=run.answer()), given)
+
+
+def _finish(
+    panels: Panels, run: Run | None, progress: Progress, factors: tuple[da.Array | None, Array], totals: Sums
+) -> Result:
+    """The answer, told and committed."""
+    left, right = factors
+    reached, baseline = totals.residual, progress.measures.baseline
     held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
-    error = fit.relative_error(reached, progress.measures.sumsq)
+    error = fit.relative_error(reached, baseline)
     logger.info(
         "relative error %.6f; %s",
         error,
@@ -266,11 +318,11 @@ def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> 
     )
     if left is None:
         assert run is not None
-        run.finish(right, reached, held, progress.final)
+        run.finish(right, reached, held, progress.final, progress.outcome)
         return result_of(run)
     whole = da.from_array(right, chunks=right.shape)
-    W, H = (whole.T, left.T) if matrix.transposed else (left, whole)
-    return _result(W, H, reached, held, progress.measures.sumsq, progress.history, progress.outcome)
+    W, H = (whole.T, left.T) if panels.matrix.transposed else (left, whole)
+    return _result(W, H, reached, held, baseline, progress.history, progress.outcome)
 
 
 def _result(
@@ -278,14 +330,14 @@ def _result(
     H: da.Array,
     reached: float,
     held: float,
-    sumsq: float,
+    baseline: float,
     history: Sequence[float],
     outcome: str | None,
 ) -> Result:
     return Result(
         W,
         H,
-        fit.relative_error(reached, sumsq),
+        fit.relative_error(reached, baseline),
         float(np.sqrt(reached)),
         np.asarray(history, np.float64),  # None, where it is not known, becomes NaN
         len(history),
@@ -300,4 +352,4 @@ def result_of(run: Run) -> Result:
     W, H = (da.from_zarr(run.array(name)) for name in ("W", "H"))
     held = float("nan") if record["held"] is None else record["held"]
     history = record["history"]["loss"]
-    return _result(W, H, record["loss"], held, record["measures"]["sumsq"], history, record["outcome"])
+    return _result(W, H, record["loss"], held, record["measures"]["baseline"], history, record["outcome"])

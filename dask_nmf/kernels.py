@@ -26,12 +26,14 @@ STRIP = 256  # rows of a block looked at together where a temporary of the block
 class Sums(NamedTuple):
     """All that H needs to know about some rows of V. Adds over rows."""
 
-    num: Array  # WᵀV, (k, n)
-    gram: Array  # WᵀW, (k, k); where not every entry counts, of each column its own, packed
-    residual: float  # ‖V − W H‖², NaN unless it was asked for
+    num: Array  # WᵀV, (k, n); for a multiplicative update of another loss, its numerators
+    gram: Array  # WᵀW, (k, k); or of each column its own, packed; or the denominators, (k, n) or (k, 1)
+    residual: float  # ‖V − W H‖² or twice the divergence; NaN unless it was asked for
     mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
-    held: float = 0.0  # squared error of the cells held out
+    held: float = 0.0  # the same as the residual, of the cells held out
     held_mass: float = 0.0  # how many they are
+    squares: float = 0.0  # Σ ‖w_i‖², each as often as entries of its row count
+    ones: float = 0.0  # Σ |w_i|, likewise
 
     def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
         parts: Any = (mine + theirs for mine, theirs in zip(self, other, strict=True))
@@ -52,6 +54,11 @@ def ridge(gram: Array, k: int, weight: float | Array) -> Array:
     heavier = gram.copy()
     heavier[:, cells.diagonal(k)] += np.reshape(weight, (-1, 1))
     return heavier
+
+
+def norms(x: Array) -> tuple[Array, Array]:
+    """‖x_i‖² and |x_i| of each row, float64."""
+    return np.einsum("ij,ij->i", x, x, dtype=np.float64), x.sum(axis=1, dtype=np.float64)
 
 
 def equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Array]:
@@ -176,9 +183,16 @@ def solve(num: Array, gram: Array, tol: float) -> Array:
     return refit(guess(num, gram), num, gram, tol)
 
 
-def solve_weights(v: Block, h: Array, tol: float, alpha: float = 0.0) -> Array:
-    """W of a block given H: ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖²`` over what counts, (r, k)."""
-    return solve(*equations(v, h, alpha), tol)
+def solve_weights(v: Block, h: Array, tol: float, alpha: float = 0.0, lasso: float = 0.0) -> Array:
+    """W of a block given H, (r, k), over what counts.
+
+    ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖² + 2 lasso Σ |w|``.
+    """
+    num, gram = equations(v, h, alpha)
+    if lasso:
+        weight = v.mass[:, None] if isinstance(v, Cells) else h.shape[1]
+        num = (num - lasso * weight).astype(num.dtype)
+    return solve(num, gram, tol)
 
 
 def times(x: Array, gram: Array) -> Array:
@@ -188,13 +202,15 @@ def times(x: Array, gram: Array) -> Array:
     return cells.apply(gram, x).astype(x.dtype)
 
 
-def multiply(x: Array, num: Array, gram: Array, delta: float, repeats: int) -> Array:
+def multiply(x: Array, num: Array, gram: Array, delta: float | Array, repeats: int) -> Array:
     """Multiplicative update ``x ← x ∘ num / (x gram + δ)``, repeated on fixed products. 0 / 0 is 0.
+
+    δ is one number, or one a row, (rows, 1).
 
     Source: Lee & Seung 2001; repeats, Gillis & Glineur 2012.
     """
     for _ in range(repeats):
-        by = times(x, gram) + x.dtype.type(delta)
+        by = times(x, gram) + np.asarray(delta, x.dtype)
         x = np.divide(x * num.astype(x.dtype, copy=False), by, out=np.zeros_like(x), where=by > 0)
     return x
 

@@ -23,7 +23,9 @@ class BadEntry(DataError):
         self.row, self.column, self.value = row, column, value
 
     def __str__(self) -> str:
-        if -np.inf < self.value < 0:
+        if self.value == 0:
+            need = "a beta_loss of β ≤ 0 takes entries > 0: add a little to V, or take another loss"
+        elif -np.inf < self.value < 0:
             need = "NMF takes entries >= 0: shift or clip V"
         else:
             need = "NMF takes finite entries: replace or drop them"
@@ -43,11 +45,12 @@ class Measure(NamedTuple):
     """What one look at a block tells."""
 
     total: float  # Σ v
-    norms: Array  # ‖v_i‖² of each row, float64
+    norms: Array  # how much each row weighs, float64: ‖v_i‖², or Σ v_i where the loss is another
     stored: int  # entries held: all of a dense block, the explicit ones of a CSR block
     bad: BadEntry | None  # the first one
     mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
     unobserved: int = 0  # rows of which no entry counts
+    power: float = 0.0  # of a divergence, what depends on V alone: see `divergence.power`
 
 
 def measure(v: Block) -> Measure:

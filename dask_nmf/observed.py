@@ -15,7 +15,7 @@ import scipy.sparse
 from dask.sizeof import sizeof
 from numpy.typing import NDArray
 
-from dask_nmf import draws, measures
+from dask_nmf import divergence, draws, measures
 from dask_nmf.cells import Array, Block, Cells, packed_size
 from dask_nmf.measures import BadEntry, DataError, Measure, row_of
 
@@ -32,11 +32,22 @@ class Rule:
     seed: int = 0  # of their choice, by a hash of (seed, row, column)
     transposed: bool = False  # the rows of a block are columns of V
     weighted: bool = False
+    beta: float = 2.0  # of the divergence that is the loss
 
     @property
     def all_alike(self) -> bool:
         """Whether every entry counts, and as much as any other."""
         return self.missing is None and self.held_out == 0 and not self.weighted
+
+    @property
+    def whole(self) -> bool:
+        """Whether blocks are taken as they are: the squared error does not look at cells one by one."""
+        return self.all_alike and self.beta == 2
+
+    @property
+    def skips_zeros(self) -> bool:
+        """Whether the cells that are 0 need not be listed: of Kullback & Leibler's their sum is enough."""
+        return self.all_alike and self.beta == 1
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,8 @@ def strips(block: Observed, rank: int = 1, even: bool = False) -> Iterator[Strip
     With ``even``, how many they are depends on the shape of the block alone.
     """
     rows, columns = block.shape
-    by_entry = scipy.sparse.issparse(block.v) and block.rule.missing == "unstored" and block.weights is None
+    listed = block.rule.skips_zeros or block.rule.missing == "unstored"
+    by_entry = scipy.sparse.issparse(block.v) and listed and block.weights is None
     each = max(block.v.nnz / max(rows, 1), 1) if by_entry and not even else columns
     step = int(max(1, min(STRIP_CELLS / each, STRIP_GRAMS // packed_size(rank))))
     for first in range(0, rows, step):
@@ -113,6 +125,7 @@ def _strip(part: Observed, rows: slice, by_entry: bool) -> Strip:
             weights=found.weights[:0],
             indices=found.indices[:0],
             indptr=np.zeros_like(found.indptr),
+            zeros=False,
         )
         return Strip(rows, found, none)
     held = _held_out(part, found)
@@ -125,7 +138,7 @@ def _stored(part: Observed) -> Cells:
     if not v.has_canonical_format:
         v = v.copy()
         v.sum_duplicates()
-    return Cells(v.data, v.data[:0], v.indices, v.indptr, v.shape[1])
+    return Cells(v.data, v.data[:0], v.indices, v.indptr, v.shape[1], part.rule.skips_zeros)
 
 
 def _filled(part: Observed) -> Cells:
@@ -138,9 +151,12 @@ def _filled(part: Observed) -> Cells:
     if weights is not None:
         _check_weights(weights, part)
         counts &= weights > 0
+    if part.rule.skips_zeros:
+        counts &= v != 0
     indptr = np.concatenate([[0], np.cumsum(counts.sum(axis=1))])
     indices = np.nonzero(counts)[1].astype(np.int32)
-    return Cells(v[counts], v[:0, 0] if weights is None else weights[counts], indices, indptr, v.shape[1])
+    weights = v[:0, 0] if weights is None else weights[counts]
+    return Cells(v[counts], weights, indices, indptr, v.shape[1], part.rule.skips_zeros)
 
 
 def _counting(v: Block, missing: str | None) -> NDArray[np.bool_]:
@@ -177,25 +193,28 @@ def measure(block: Block) -> Measure:
     """`measures.measure`, of the cells that count where not all do."""
     if not isinstance(block, Observed):
         return measures.measure(block)
-    total, stored, unobserved, bad = 0.0, 0, 0, None
+    beta = block.rule.beta
+    total, power, stored, unobserved, bad = 0.0, 0.0, 0, 0, None
     mass, norms = np.zeros(block.shape[1]), np.zeros(block.shape[0])
     for rows, cells, held in strips(block):
-        bad = bad or _first_bad(rows.start, cells, held)
-        weights = cells.weights if len(cells.weights) else np.ones_like(cells.values)
-        values, weights = cells.values.astype(np.float64), weights.astype(np.float64)
-        total += float(np.sum(weights * values))
-        norms[rows] = cells.of_rows(weights * values * values)
-        mass += np.bincount(cells.indices, weights, minlength=len(mass))
+        bad = bad or _first_bad(rows.start, beta > 0, cells, held)
+        values = cells.values.astype(np.float64)
+        weighed = values * cells.weights if len(cells.weights) else values
+        total += float(np.sum(weighed))
+        norms[rows] = cells.of_rows(weighed * values if beta == 2 else weighed)
+        power += 0.0 if bad or beta == 2 else divergence.power(values, cells.weights, beta)
+        mass += cells.column_mass
         stored += len(values)
-        unobserved += int((np.diff(cells.indptr) == 0).sum())
-    return Measure(total, norms, stored, bad, mass, unobserved)
+        unobserved += int((cells.mass == 0).sum())
+    return Measure(total, norms, stored, bad, mass, unobserved, power)
 
 
-def _first_bad(first_row: int, *parts: Cells) -> BadEntry | None:
+def _first_bad(first_row: int, with_zeros: bool, *parts: Cells) -> BadEntry | None:
     """The first entry that no NMF can take, by row and column, of cells of the same rows."""
     found = []
     for cells in parts:
-        at = np.flatnonzero(~((cells.values >= 0) & (cells.values < np.inf)))[:1]
+        sound = (cells.values >= 0 if with_zeros else cells.values > 0) & (cells.values < np.inf)
+        at = np.flatnonzero(~sound)[:1]
         found += [
             (row_of(cells.indptr, p), int(cells.indices[p]), float(cells.values[p])) for p in at.tolist()
         ]
@@ -221,12 +240,22 @@ def scaled(block: Block, weight: NDArray[np.float64]) -> Block:
     """A block whose rows count ``weight``, (r,), times."""
     if np.all(weight == 1):
         return block
+    if isinstance(block, Observed) and block.rule.skips_zeros:  # D(c v | c y) = c D(v | y)
+        return replace(block, v=_times(weight.astype(block.dtype), block.v))
     if isinstance(block, Observed):
         return replace(block, emphasis=weight)
-    scale = np.sqrt(weight).astype(block.dtype)
+    return _times(np.sqrt(weight).astype(block.dtype), block)
+
+
+def _times(scale: Array, block: Block) -> Block:
     if scipy.sparse.issparse(block):
         return scipy.sparse.csr_array(scipy.sparse.diags_array(scale) @ block)
     return block * scale[:, None]
+
+
+def plain(block: Block) -> Block:
+    """A block as it is, whatever counts in it."""
+    return block.v if isinstance(block, Observed) else block
 
 
 def stored(block: Block) -> int:

@@ -16,6 +16,14 @@ def _alpha(context: click.Context, option: click.Parameter, text: str) -> float 
         raise click.BadParameter(f"{text!r} is neither a number nor 'same'") from None
 
 
+def _loss(context: click.Context, option: click.Parameter, text: str) -> float | str:
+    """A number, or the name of a loss."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The solver and what it is asked for."""
     for option in reversed(
@@ -23,6 +31,13 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--rank", "-k", type=int, required=True, help="Number of components."),
             click.option(
                 "--solver", type=click.Choice(["hals", "mu", "sgd"]), default="hals", show_default=True
+            ),
+            click.option(
+                "--beta-loss",
+                default="frobenius",
+                show_default=True,
+                callback=_loss,
+                help="frobenius, kullback-leibler, itakura-saito, or a number.",
             ),
             click.option(
                 "--init",
@@ -40,16 +55,17 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 type=click.Choice(["nan", "unstored"]),
                 help="What is not there: NaN, or what a sparse V does not store.",
             ),
-            click.option(
-                "--alpha-w", "alpha_W", type=float, default=0.0, help="L2 penalty on W.  [default: 0]"
-            ),
+            click.option("--alpha-w", "alpha_W", type=float, default=0.0, help="Penalty on W.  [default: 0]"),
             click.option(
                 "--alpha-h",
                 "alpha_H",
                 metavar="FLOAT",
                 default="same",
                 callback=_alpha,
-                help="L2 penalty on H.  [default: that on W]",
+                help="Penalty on H.  [default: that on W]",
+            ),
+            click.option(
+                "--l1-ratio", type=float, default=0.0, help="Share of L1 in the penalties; else L2."
             ),
             click.option(
                 "--validation-fraction",

@@ -22,6 +22,7 @@ from dask.delayed import Delayed
 from threadpoolctl import ThreadpoolController
 
 from dask_nmf import client, kernels, observed, ranking, sampling
+from dask_nmf.cells import Cells
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.observed import Observed, Rule
 from dask_nmf.ranking import Best, Choice
@@ -35,6 +36,14 @@ class Weigher(Protocol):
     """How the W of a panel comes from (v, h, w before)."""
 
     def __call__(self, v: Block, h: Array, w: Array | None) -> Array: ...
+
+
+class Loss(Protocol):
+    """What is to be small, and what H learns from a panel to make it so: a `Solver` has it."""
+
+    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums: ...
+
+    def error(self, v: Block, w: Array, h: Array) -> float: ...
 
 
 class Weights(Protocol):
@@ -63,16 +72,18 @@ class Given(NamedTuple):
 
     h: Array  # (k, n)
     edges: Sequence[int]  # of the panels
+    left: Array | None = None  # the factor that panels hold, (rows, k), where it is at hand
 
 
 class Weighing(NamedTuple):
     """What a pass does with each panel."""
 
     weigh: Weigher
+    loss: Loss
     before: Weights | None = None  # the W that is carried in
     after: Weights | None = None  # where W goes
     keep: bool = False  # W is returned beside the sums
-    residual: bool = False  # ‖v − w h‖² is taken entry by entry
+    residual: bool = False  # the loss is taken entry by entry
     check: bool = False  # raise on the first entry that is negative or not finite
     bare: bool = False  # of the sums, no more than the residual
 
@@ -103,11 +114,6 @@ def best(panels: da.Array, weights: da.Array, given: Delayed, choice: Choice) ->
 def best_across(panels: da.Array, weights: da.Array, given: Delayed, choice: Choice) -> Delayed:
     """One pass over panels of columns, with Hᵀ as ``weights`` and Wᵀ given: a delayed `Best`."""
     return _tree(_map(panels, _best_across, given, weights, choice=choice), ranking.merge)
-
-
-def project(panels: da.Array, given: Delayed) -> Delayed:
-    """One pass over panels of columns: the delayed equations for W, as `Sums`. ``given`` has H."""
-    return _tree(_map(panels, _project, given=given), _add)
 
 
 def observe(panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: Rule) -> da.Array:
@@ -235,7 +241,9 @@ def _weigh(v: Block, panel: int, given: Given, weighing: Weighing) -> Sums | tup
     first, last = given.edges[panel], given.edges[panel + 1]
     if weighing.check:
         _check(v, first)
-    before = None if weighing.before is None else weighing.before.read(first, last)
+    before = None if given.left is None else given.left[first:last]
+    if weighing.before is not None:
+        before = weighing.before.read(first, last)
     w, sums = look(v, given.h, weighing, before)
     if weighing.after is not None:
         weighing.after.write(first, w)
@@ -252,12 +260,12 @@ def look(v: Block, h: Array, weighing: Weighing, before: Array | None = None) ->
     """A pass over one block in memory: its W and its sums."""
     if not isinstance(v, Observed):
         w = weighing.weigh(v, h, before)
-        return w, _sums(v, w, h if weighing.residual else None, weighing.bare)
+        return w, _sums(v, w, h, weighing)
     parts, total = [], None
     for rows, cells, held in observed.strips(v, len(h)):
         w = weighing.weigh(cells, h, None if before is None else before[rows])
-        sums = _sums(cells, w, h, weighing.bare)._replace(
-            held=kernels.residual(held, w, h), held_mass=float(held.mass.sum())
+        sums = _sums(cells, w, h, weighing)._replace(
+            held=weighing.loss.error(held, w, h), held_mass=float(held.mass.sum())
         )
         total = sums if total is None else total + sums
         parts.append(w)
@@ -265,17 +273,14 @@ def look(v: Block, h: Array, weighing: Weighing, before: Array | None = None) ->
     return np.concatenate(parts), total
 
 
-def _sums(v: Block, w: Array, h: Array | None, bare: bool) -> Sums:
-    if not bare:
-        return kernels.sums(v, w, h)
-    return Sums(NOTHING, NOTHING, np.nan if h is None else kernels.residual(v, w, h))
-
-
-def _project(v: Block, panel: int, given: Given) -> Sums:
-    first, last = given.edges[panel], given.edges[panel + 1]
-    _check(v, first)
-    h = np.ascontiguousarray(given.h[:, first:last].T)
-    return look(v, np.zeros((h.shape[1], v.shape[1]), h.dtype), Weighing(as_it_is), h)[1]
+def _sums(v: Block, w: Array, h: Array, weighing: Weighing) -> Sums:
+    by_cell = isinstance(v, Cells)
+    exact = weighing.residual or by_cell  # their residual costs little, and no other form is at hand
+    if weighing.bare:
+        return Sums(NOTHING, NOTHING, weighing.loss.error(v, w, h) if exact else np.nan)
+    mass = v.mass if by_cell else np.full(len(w), float(h.shape[1]))
+    squares, ones = (float(norm @ mass) for norm in kernels.norms(w))
+    return weighing.loss.learn(v, w, h, exact)._replace(squares=squares, ones=ones)
 
 
 def as_it_is(v: Block, h: Array, w: Array | None) -> Array:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,20 @@ import numpy as np
 import zarr
 
 from dask_nmf import cluster, fit, outputs, plan
+from dask_nmf.beta import Newton, Settled, exact
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import absolute, open_beside, open_matrix
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
 from dask_nmf.passes import Weighing, Weights
-from dask_nmf.solvers import HALS, Penalty, solve_rows
+from dask_nmf.settings import Settings
+from dask_nmf.solvers import HALS, Penalty
 from dask_nmf.store import Run, StoredWeights, consolidate
 
 MARK = "dask_nmf_transform"
 
+Exact = HALS | Newton | Settled
 Sink = Callable[[tuple[int, int], int, np.dtype[Any]], Weights]
 
 
@@ -36,15 +38,19 @@ def transform(
     weights: Any = None,
     missing: str | None = None,
     alpha_W: float = 0.0,
+    l1_ratio: float = 0.0,
+    beta_loss: str | float = "frobenius",
     into: Sink | None = None,
 ) -> da.Array | None:
-    """W of a V for a fixed H: ``argmin_{W ≥ 0} ‖V − W H‖``, (m, k), in one pass.
+    """W of a V for a fixed H, (m, k): ``argmin_{W ≥ 0}`` of the loss, solved to tolerance.
+
+    In one pass, unless V is cut into panels of columns and the loss is not the squared error.
 
     Parameters
     ----------
     V : (m, n), whatever `open_matrix` takes.
     H : (k, n), ≥ 0.
-    weights, missing, alpha_W : as in `nmf`.
+    weights, missing, alpha_W, l1_ratio, beta_loss : as in `nmf`.
     into : makes, from the shape, the rows that one task writes and the dtype, the place where W goes panel
         by panel. By default W is returned.
 
@@ -58,17 +64,24 @@ def transform(
         raise ValueError(f"V has {matrix.shape[1]} columns and H has {H.shape[1]}; they must be equal")
     h = np.ascontiguousarray(H, dtype=matrix.dtype)
     beside = None if weights is None else open_beside(matrix, weights)
-    rule = Rule(missing, transposed=matrix.transposed, weighted=beside is not None)
+    settings = Settings(len(h), "mu", beta_loss, missing=missing, alpha_W=alpha_W, l1_ratio=l1_ratio)
+    beta = settings.beta
+    rule = Rule(missing, transposed=matrix.transposed, weighted=beside is not None, beta=beta)
     panels, _ = cluster.cut(matrix, len(h), beside, rule)
     turn = _weigh_columns if matrix.transposed else _weigh_rows
+    on_w = alpha_W * (1 - l1_ratio), alpha_W * l1_ratio
+    penalty = (
+        Penalty(right=on_w[0], right_l1=on_w[1]) if matrix.transposed else Penalty(on_w[0], 0, on_w[1], 0)
+    )
+    floor = float(np.finfo(matrix.dtype).tiny) ** 0.25  # its powers must not overflow
     try:
-        return turn(panels, h, HALS(Penalty(left=alpha_W)), into)
+        return turn(panels, h, exact(beta, penalty, floor), into)
     except BadEntry as error:
         raise error.at(0, matrix.transposed) from None
 
 
-def _weigh_rows(panels: Panels, h: Array, solver: HALS, into: Sink | None) -> da.Array | None:
-    weighing = Weighing(solver.finish, check=True, bare=True)
+def _weigh_rows(panels: Panels, h: Array, solver: Exact, into: Sink | None) -> da.Array | None:
+    weighing = Weighing(solver.finish, solver, check=True, bare=True)
     if into is None:
         return fit.weigh_all(panels, h, weighing)[0]
     shape = (panels.edges[-1], len(h))
@@ -76,10 +89,8 @@ def _weigh_rows(panels: Panels, h: Array, solver: HALS, into: Sink | None) -> da
     return None
 
 
-def _weigh_columns(panels: Panels, h: Array, solver: HALS, into: Sink | None) -> da.Array | None:
-    totals = fit.project(panels, h)
-    gram = replace(solver.penalty, right=solver.penalty.left).add_right(totals, len(h))
-    w = np.ascontiguousarray(solve_rows(totals.num.T.astype(h.dtype), gram, solver.final_tol))
+def _weigh_columns(panels: Panels, h: Array, solver: Exact, into: Sink | None) -> da.Array | None:
+    w = np.ascontiguousarray(fit.settle_right(panels, np.ascontiguousarray(h.T), solver, 1.0, check=True).T)
     if into is None:
         return da.from_array(w, chunks=w.shape)
     into(w.shape, len(w), w.dtype).write(0, w)
@@ -91,7 +102,7 @@ def transform_to(
 ) -> tuple[int, int]:
     """W of ``V`` for the H of a run into ``W`` of a Zarr group, which appears only when it is whole.
 
-    What is missing, and the penalty on W, are as in the run.
+    The loss, what is missing, and the penalty on W, are as in the run.
 
     Returns
     -------
@@ -116,6 +127,8 @@ def transform_to(
             H,
             missing=asked["missing"],
             alpha_W=asked["alpha_W"],
+            l1_ratio=asked["l1_ratio"],
+            beta_loss=asked["beta_loss"],
             into=lambda *layout: _new_weights(str(partial), mark, *layout),
         )
     return shape

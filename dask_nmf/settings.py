@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 SOLVERS = ("hals", "mu", "sgd")
 NNDSVD = ("nndsvd", "nndsvda", "nndsvdar")
 INITS = ("sample", "random", *NNDSVD, "custom")
+LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
 MISSING = ("nan", "unstored")
 SCHEDULES = ("adagrad", "bold-driver", "constant", "inverse-time")
 
@@ -22,6 +23,10 @@ class Settings:
     rank : number of components, k.
     solver : ``"hals"`` (few passes, W solved anew in each), ``"mu"`` (Lee & Seung's steps) or ``"sgd"``
         (minibatches; for V of which most is missing).
+    beta_loss : what is to be small: ``"frobenius"`` (half of ‖V − W H‖²), ``"kullback-leibler"`` (for
+        counts), ``"itakura-saito"`` (V > 0), or the β of a β-divergence (2, 1 and 0 are these). Solver hals
+        takes the first two, mu takes any, sgd the first. A divergence is told as √(2 D), as ‖V − W H‖ is, and
+        its relative error is √(D(V | W H) / D(V | mean of V)).
     init : ``"sample"`` (default; H of some rows, factorised in memory), ``"random"``, or ``"custom"`` (from
         given W and H, or from either). As in scikit-learn: ``"nndsvd"`` (from singular vectors, in two more
         reads of V, of which every entry must count), ``"nndsvda"`` (with the mean of V for its zeros),
@@ -31,10 +36,11 @@ class Settings:
         explained of ‖V‖² if that is less.
     stop_below : stop when ‖V − W H‖ (Frobenius) is below this.
     seed : of the start, of the entries held out and of the order of minibatches.
-    alpha_W, alpha_H : L2 penalties, scaled as scikit-learn does: to ‖V − W H‖² is added
-        ``alpha_W · n_i ‖w_i‖²`` for each row of W and ``alpha_H · m_j ‖h_j‖²`` for each column of H, n_i and
-        m_j the number (or weight) of the entries that count in that row or column of V. ``alpha_H="same"`` is
-        ``alpha_W``.
+    alpha_W, alpha_H : penalties, scaled as scikit-learn does: to the loss, ‖V − W H‖² or twice the
+        divergence, is added ``alpha_W · n_i ((1 − l1_ratio) ‖w_i‖² + 2 l1_ratio |w_i|)`` for each row of W
+        and ``alpha_H · m_j (…)`` for each column of H, n_i and m_j the number (or weight) of the entries that
+        count in that row or column of V. ``alpha_H="same"`` is ``alpha_W``.
+    l1_ratio : share of the L1 norm in the penalties, 0 to 1.
     missing : None: every entry of V counts; ``"nan"``: NaN is missing; ``"unstored"``: only the stored
         entries of a sparse V count, and a stored zero is a zero that was observed.
     validation_fraction : share of the entries that is held out. The fit ends when their error has not fallen
@@ -51,6 +57,7 @@ class Settings:
 
     rank: int
     solver: str = "hals"
+    beta_loss: str | float = "frobenius"
     init: str | None = None
     max_iter: int = 200
     tol: float = 1e-4
@@ -59,6 +66,7 @@ class Settings:
     inner_iter: int = 1
     alpha_W: float = 0.0
     alpha_H: float | str = "same"
+    l1_ratio: float = 0.0
     missing: str | None = None
     validation_fraction: float = 0.0
     stop_below: float = 0.0
@@ -70,6 +78,7 @@ class Settings:
         "mu": ("delta", "inner_iter"),
         "sgd": ("schedule", "learning_rate", "batch_size"),
     }  # options that only one solver has
+    BETAS: ClassVar[dict[str, tuple[float, ...]]] = {"hals": (2.0, 1.0), "sgd": (2.0,)}  # mu: any
 
     def __post_init__(self) -> None:
         for name in ("rank", "max_iter", "inner_iter"):
@@ -92,6 +101,10 @@ class Settings:
         self._check("delta", self.delta is None or _is_size(self.delta), "a number ≥ 0 or None")
         rate = self.learning_rate
         self._check("learning_rate", rate is None or (_is_size(rate) and rate > 0), "a number > 0 or None")
+        named = ", ".join(LOSSES)
+        known = self.beta_loss in LOSSES if isinstance(self.beta_loss, str) else _is_number(self.beta_loss)
+        self._check("beta_loss", known, f"one of {named}, or a number")
+        self._check("l1_ratio", _is_size(self.l1_ratio) and self.l1_ratio <= 1, "from 0 to 1")
         share = self.validation_fraction
         self._check("validation_fraction", _is_size(share) and share < 1, "at least 0 and below 1")
         self._refuse_ignored()
@@ -120,6 +133,20 @@ class Settings:
                     f"{' and '.join(given)} belong to solver {solver!r} and the solver is {self.solver!r}; "
                     "leave them out"
                 )
+        if self.beta not in self.BETAS.get(self.solver, (self.beta,)):
+            named = " and ".join(name for name, beta in LOSSES.items() if beta in self.BETAS[self.solver])
+            raise ValueError(
+                f"beta_loss is {self.beta_loss!r} and solver {self.solver!r} is for {named}; take solver 'mu'"
+            )
+        if self.beta != 2 and self.delta is not None:
+            raise ValueError(
+                f"delta belongs to beta_loss 'frobenius', and it is {self.beta_loss!r}; leave it out"
+            )
+
+    @property
+    def beta(self) -> float:
+        """The β of the loss."""
+        return LOSSES[self.beta_loss] if isinstance(self.beta_loss, str) else float(self.beta_loss)
 
     @property
     def start(self) -> str:
@@ -150,11 +177,15 @@ class Settings:
 
     def record(self) -> dict[str, Any]:
         """As JSON holds it."""
-        return {**asdict(self), "init": self.start}
+        return {**asdict(self), "init": self.start, "beta_loss": self.beta}
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, Integral) and int(value) >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and -float("inf") < float(value) < float("inf")
 
 
 def _is_size(value: Any) -> bool:

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from dask_nmf import cells, kernels
+from dask_nmf import kernels
+from dask_nmf.cells import Cells
 from dask_nmf.kernels import Array, Block, Sums
 
 GROW, GROW_CEILING, SHRINK = 1.05, 1.01, 1.5
@@ -40,15 +41,16 @@ class State:
     best_held: float = float("inf")
     best_slot: int = -1  # where its W is
     stale: int = 0  # passes since
-    good: Array | None = None  # sgd: the H that `entering` came from
+    good: Array | None = None  # sgd, and Newton's steps: the H that `entering` came from
     good_slot: int = -1  # where its W is
-    rate: float = 1.0  # sgd: of the steps, relative to the first ones
+    rate: float = 1.0  # of the steps, relative to the first ones (sgd), or to Newton's
     epoch: int = 0  # sgd: sweeps that were kept
     diverged: bool = False  # no step is short enough
+    settled: bool = False  # no pass after this one would lower the loss
 
     SCALARS: ClassVar[tuple[str, ...]] = (
         "loss", "penalty", "beta", "ceiling", "last_beta", "accepted", "exact", "slot", "held", "best_held",
-        "best_slot", "stale", "good_slot", "rate", "epoch", "diverged",
+        "best_slot", "stale", "good_slot", "rate", "epoch", "diverged", "settled",
     )  # fmt: skip
 
     @property
@@ -83,28 +85,30 @@ class State:
 
 @dataclass(frozen=True)
 class Penalty:
-    """``left Σ ‖w_i‖² + right Σ ‖h_j‖²``, for each entry of V that counts.
+    """``left Σ ‖w_i‖² + 2 left_l1 Σ |w_i| + right Σ ‖h_j‖² + 2 right_l1 Σ |h_j|``.
 
-    Where all do, that is ``left · n ‖W‖² + right · m ‖H‖²``: twice scikit-learn's terms, as our loss is twice
-    its loss.
+    For each entry of V that counts. Where all do, that is ``left · n ‖W‖² + …``: twice scikit-learn's terms,
+    as our loss is twice its loss.
     """
 
     left: float = 0.0  # on the factor that the panels hold
     right: float = 0.0  # on the one that they are given
+    left_l1: float = 0.0
+    right_l1: float = 0.0
 
     def of(self, totals: Sums, h: Array) -> float:
         """Its value, from the sums of W."""
-        k, columns = h.shape
-        if kernels.shared(totals.gram, k):
-            left = columns * float(np.trace(totals.gram))
-        else:
-            left = float(totals.gram[:, cells.diagonal(k)].sum())
-        right = float(np.sum(totals.mass * np.square(h, dtype=np.float64).sum(axis=0)))
-        return float(self.left * left + self.right * right)
+        mass = np.broadcast_to(totals.mass, h.shape[1])
+        squares, ones = (float(norm @ mass) for norm in kernels.norms(h.T))
+        on_left = self.left * totals.squares + 2 * self.left_l1 * totals.ones
+        return on_left + self.right * squares + 2 * self.right_l1 * ones
 
-    def add_right(self, totals: Sums, k: int) -> Array:
-        """The gram matrix for H, with the penalty on H."""
-        return kernels.ridge(totals.gram, k, self.right * totals.mass)
+    def equations(self, totals: Sums, k: int) -> tuple[Array, Array]:
+        """The normal equations for Hᵀ: (n, k), and (k, k) or those of each row, packed."""
+        num = totals.num.T
+        if self.right_l1:
+            num = num - self.right_l1 * np.reshape(totals.mass, (-1, 1))
+        return num, kernels.ridge(totals.gram, k, self.right * totals.mass)
 
 
 class Solver(Protocol):
@@ -122,6 +126,14 @@ class Solver(Protocol):
         """The W of a panel, (r, k), in a pass."""
         ...
 
+    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        """What H learns from a panel and its W; ``exact``: with the loss of ``h``, entry by entry."""
+        ...
+
+    def error(self, v: Block, w: Array, h: Array) -> float:
+        """The loss of W h on a panel, without penalties."""
+        ...
+
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
         """The W of a panel in the answer."""
         ...
@@ -129,6 +141,16 @@ class Solver(Protocol):
     def update(self, state: State, totals: Any, sumsq: float) -> State:
         """The next state, from what a pass gave that began with ``state.entering``."""
         ...
+
+
+class Squares:
+    """The loss ‖V − W H‖², for solvers that work with normal equations."""
+
+    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        return kernels.sums(v, w, h if exact else None)
+
+    def error(self, v: Block, w: Array, h: Array) -> float:
+        return kernels.residual(v, w, h)
 
 
 def loss(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
@@ -162,7 +184,7 @@ def solve_rows(num: Array, gram: Array, tol: float) -> Array:
 
 
 @dataclass(frozen=True)
-class HALS:
+class HALS(Squares):
     """Alternating non-negative least squares with H as the state; see docs/design.md.
 
     W is solved anew in each panel, H from the sums, both by coordinate descent, and H is extrapolated from
@@ -176,20 +198,20 @@ class HALS:
     carries_weights: ClassVar[bool] = False
 
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
-        return kernels.solve_weights(v, h, self.tol, self.penalty.left)
+        return kernels.solve_weights(v, h, self.tol, self.penalty.left, self.penalty.left_l1)
 
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
-        return kernels.solve_weights(v, h, self.final_tol, self.penalty.left)
+        return kernels.solve_weights(v, h, self.final_tol, self.penalty.left, self.penalty.left_l1)
 
     def settle(self, h: Array, totals: Sums) -> Array:
         """The H of the answer, where it is H that must fit what the panels hold, and not the reverse."""
-        gram = self.penalty.add_right(totals, len(h))
-        return solve_rows(totals.num.T.astype(h.dtype), gram, self.final_tol).T
+        num, gram = self.penalty.equations(totals, len(h))
+        return solve_rows(num.astype(h.dtype), gram, self.final_tol).T
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
         given = state.entering
-        num, gram = totals.num.T.astype(given.dtype), self.penalty.add_right(totals, len(given))
-        h = np.ascontiguousarray(refit_rows(given.T, num, gram, self.tol).T)
+        num, gram = self.penalty.equations(totals, len(given))
+        h = np.ascontiguousarray(refit_rows(given.T, num.astype(given.dtype), gram, self.tol).T)
         penalty = self.penalty.of(totals, h)
         reached = loss(sumsq, totals, given, h) + penalty
         if reached > state.loss:
@@ -199,6 +221,7 @@ class HALS:
                 beta=state.beta / SHRINK,
                 ceiling=state.last_beta,
                 accepted=False,
+                settled=np.array_equal(given, state.h),
             ).watched(state, totals, given)
         return State(
             h=h,
@@ -213,7 +236,7 @@ class HALS:
 
 
 @dataclass(frozen=True)
-class MU:
+class MU(Squares):
     """Multiplicative updates of Lee & Seung 2001, W first and then H, with a W that is carried.
 
     ``weights_first`` is False where the panels are columns of V: there H is what a panel holds, so that a
@@ -230,7 +253,9 @@ class MU:
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
         if w is None:
             w = lift(kernels.solve_weights(v, h, 1e-2, self.penalty.left), self.floor)
-        return kernels.multiply(w, *kernels.equations(v, h, self.penalty.left), self.delta, self.inner_iter)
+        lasso = self.penalty.left_l1 * (np.reshape(v.mass, (-1, 1)) if isinstance(v, Cells) else v.shape[1])
+        equations = kernels.equations(v, h, self.penalty.left)
+        return kernels.multiply(w, *equations, self.delta + lasso, self.inner_iter)
 
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
         assert w is not None
@@ -252,8 +277,10 @@ class MU:
 
     def follow(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""
-        num, gram = totals.num.T, self.penalty.add_right(totals, len(h))
-        return np.ascontiguousarray(kernels.multiply(h.T, num, gram, self.delta, self.inner_iter).T)
+        gram = kernels.ridge(totals.gram, len(h), self.penalty.right * totals.mass)
+        lasso = self.penalty.right_l1 * np.reshape(totals.mass, (-1, 1))
+        updated = kernels.multiply(h.T, totals.num.T, gram, self.delta + lasso, self.inner_iter)
+        return np.ascontiguousarray(updated.T)
 
 
 def lift(factor: Array, floor: float) -> Array:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dask_nmf import draws, fit, observed, sampling, svd
+from dask_nmf.beta import BetaMU, Newton, Settled, exact
+from dask_nmf.divergence import from_mean
 from dask_nmf.fit import Panels, Stop, iterate, sweep_rows
 from dask_nmf.gradient import Descent, extended
 from dask_nmf.kernels import Array, Block, Sums
@@ -20,16 +22,16 @@ from dask_nmf.passes import Weighing, Weights, as_it_is
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain
-from dask_nmf.solvers import HALS, MU, Penalty, Solver, State, lift, solve_rows
+from dask_nmf.solvers import HALS, MU, Penalty, Solver, State, lift
 
 logger = logging.getLogger(__name__)
 
 ROUGHLY, CLOSELY = Stop(max_iter=60, tol=1e-3), Stop(max_iter=60, tol=3e-5)
+BRIEFLY = Stop(max_iter=15, tol=1e-3)
+STARTS = 6  # of a divergence, tried briefly on the sample
 FEW = 4  # one in so many rows of a sample of MANY entries, to come near
 MANY = 1024 * 1024
 LOOSE = 0.1  # inner solves: a third less time than with 1e-2
-MOST_PIECES = 4  # each has sums of H's size to be added
-PIECE = 64 * 1024  # entries of the sample that are worth a thread
 LIFT = 1e-3  # of a factor's mean entry
 
 
@@ -37,7 +39,7 @@ class Measures(NamedTuple):
     """What the first read tells of V."""
 
     mean: float
-    sumsq: float  # ‖V‖²
+    baseline: float  # what the loss is compared with: ‖V‖², or twice the divergence of V from its mean
     stored: int  # entries held
     empty: int  # panel rows (columns, where the panels are columns) without an entry > 0
     unobserved_rows: int = 0  # of V, of which no entry counts: their factors are zero
@@ -61,7 +63,7 @@ def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
 def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Measures, Array | None]:
     """Check and measure V; and look at a sample of its rows, where the fit starts so.
 
-    That is H of the sample, (k, n), or the directions that matter to it: see `svd.of_sample`.
+    That is H of the sample, (k, n), or what `svd.sampled_directions` has of it.
 
     Raises
     ------
@@ -74,7 +76,7 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
     summary = fit.summarise(panels, draw)
     if summary.bad is not None:
         raise summary.bad.at(0, matrix.transposed)
-    measures = _measures(summary, matrix)
+    measures = _measures(summary, matrix, settings.beta)
     logger.info(
         "first read: %d entries, mean %.4g, %d empty panel rows; nothing observed in %d rows and %d columns",
         measures.stored,
@@ -86,25 +88,27 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
     )
     if not sampled:
         return measures, None
-    sample = sampling.draw_sample(summary.candidates, draw)
     if settings.by_svd:
-        logger.info("singular vectors of a sample of %d panel rows, for the start", sample.shape[0])
-        return measures, _sampled_directions(sample, settings, (panels.edges[-1], sample.shape[1]))
+        return measures, svd.sampled_directions(summary.candidates, draw, settings.rank)
+    sample = sampling.draw_sample(summary.candidates, draw)
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
     penalty = _penalty(settings, matrix)
-    if not isinstance(sample, Observed):  # its rows stand for all of them, and the penalty on H is for all
-        penalty = replace(penalty, right=penalty.right * panels.edges[-1] / sample.shape[0])
+    if not isinstance(sample, Observed) or sample.rule.skips_zeros:
+        # its rows stand for all of them, and the penalty on H is for all
+        more = panels.edges[-1] / sample.shape[0]
+        penalty = replace(penalty, right=penalty.right * more, right_l1=penalty.right_l1 * more)
     return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1])
 
 
-def _measures(summary: Summary, matrix: Matrix) -> Measures:
+def _measures(summary: Summary, matrix: Matrix, beta: float) -> Measures:
     mass = np.broadcast_to(summary.mass, matrix.layout.columns)
     unobserved = summary.unobserved_rows, int((mass == 0).sum())
     if not mass.any():
         raise DataError("V has no entry that counts: all are missing, held out or of weight 0")
+    entries = float(mass.sum())
     return Measures(
-        summary.total / float(mass.sum()),
-        summary.sumsq,
+        summary.total / entries,
+        summary.sumsq if beta == 2 else from_mean(summary.power, summary.total, entries, beta),
         summary.stored,
         summary.empty_rows,
         *(unobserved[::-1] if matrix.transposed else unobserved),
@@ -112,22 +116,37 @@ def _measures(summary: Summary, matrix: Matrix) -> Measures:
 
 
 def _penalty(settings: Settings, matrix: Matrix) -> Penalty:
-    on_w, on_h = settings.alphas
-    return Penalty(on_h, on_w) if matrix.transposed else Penalty(on_w, on_h)
+    shares = 1 - settings.l1_ratio, settings.l1_ratio
+    alphas = settings.alphas[::-1] if matrix.transposed else settings.alphas
+    return Penalty(*(share * alpha for share in shares for alpha in alphas))
 
 
 def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
     """The solver that the settings name, at the scale of V."""
-    if settings.solver == "hals":
-        return HALS(_penalty(settings, matrix))
+    penalty = _penalty(settings, matrix)
+    floor = _floor(measures.mean, matrix.dtype)
     if settings.solver == "sgd":
         return _descending(settings, measures, matrix)
-    limits = np.finfo(matrix.dtype)
+    if settings.solver == "hals":
+        return _with_h_as_state(settings, penalty, floor)
     scale = factor_scale(measures.mean, settings.rank)
-    trifle = max(float(limits.eps) * measures.mean * scale, float(limits.tiny))
-    delta = trifle if settings.delta is None else settings.delta
     first = not matrix.transposed
-    return MU(delta, LIFT * scale, settings.inner_iter, first, _penalty(settings, matrix))
+    if settings.beta != 2:
+        return BetaMU(settings.beta, floor, scale, LIFT * scale, penalty, settings.inner_iter, first)
+    trifle = _floor(measures.mean * scale, matrix.dtype)
+    delta = trifle if settings.delta is None else settings.delta
+    return MU(delta, LIFT * scale, settings.inner_iter, first, penalty)
+
+
+def _floor(mean: float, dtype: np.dtype[Any]) -> float:
+    """What is divided by in a divergence is at least this."""
+    limits = np.finfo(dtype)
+    return max(float(limits.eps) * mean, float(limits.tiny))
+
+
+def _with_h_as_state(settings: Settings, penalty: Penalty, floor: float) -> HALS | Newton:
+    """The solver for a sample; where the loss has none, that of Kullback & Leibler's."""
+    return HALS(penalty) if settings.beta == 2 else Newton(floor, penalty)
 
 
 def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
@@ -140,7 +159,8 @@ def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
     relative = 0.1 if settings.start == "random" else 0.03  # or a good start would be undone at first
     rate = settings.learning_rate or (relative if adaptive else 0.5 / (unit * together))
     penalty = _penalty(settings, matrix)
-    return SGD(Descent(rate, adaptive, unit, penalty.left, penalty.right, batch), settings.schedule, penalty)
+    alphas = penalty.left, penalty.right, penalty.left_l1, penalty.right_l1
+    return SGD(Descent(rate, adaptive, unit, *alphas, batch), settings.schedule, penalty)
 
 
 def writes_left(settings: Settings, given: Factors) -> bool:
@@ -167,7 +187,8 @@ def begin(
         right = _from_given(panels, settings, measures, given, slot)
     elif settings.by_svd:
         assert sampled is not None
-        right = _from_svd(panels, settings, measures, sampled, slot)
+        fill = svd.Fill(settings.start, measures.mean, settings.seed, _streams(matrix))
+        right = svd.begin(panels, settings.rank, sampled, fill, slot)
     elif sampled is not None:
         right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
     else:
@@ -181,7 +202,8 @@ def begin(
     if settings.solver == "sgd":
         assert slot is not None
         if settings.start == "sample" or (settings.start == "custom" and given.left is None):
-            fit.sweep(panels, h, Weighing(HALS(_penalty(settings, matrix)).weigh, after=slot, bare=True))
+            solver = HALS(_penalty(settings, matrix))
+            fit.sweep(panels, h, Weighing(solver.weigh, solver, after=slot, bare=True))
         entering = np.ascontiguousarray(extended(h.T).T)
     return State(h, entering, slot=0 if writes_left(settings, given) else -1)
 
@@ -198,49 +220,28 @@ def _from_given(
         assert slot is not None
         for first, last in pairwise(panels.edges):
             slot.write(first, np.asarray(given.left[first:last], dtype))
-        if given.right is None or (matrix.transposed and settings.solver != "sgd"):
-            blank = np.zeros((settings.rank, matrix.layout.columns), dtype)
-            totals = fit.sweep(panels, blank, Weighing(as_it_is, before=slot))
-            solver = make_solver(settings, measures, matrix)
-            if isinstance(solver, MU) and given.right is not None:
-                return solver.follow(np.asarray(given.right, dtype), totals)
-            gram = solver.penalty.add_right(totals, settings.rank)
-            solved = solve_rows(totals.num.T, gram, HALS().tol).T
-            return solved if settings.solver != "mu" else lift(solved, LIFT * float(solved.mean()))
+        solver = make_solver(settings, measures, matrix)
+        if given.right is None:
+            right = right_of(panels, settings, measures, given.left)
+            return right if settings.solver != "mu" else lift(right, LIFT * float(right.mean()))
+        if matrix.transposed and isinstance(solver, MU | BetaMU):
+            totals = fit.sweep(panels, np.asarray(given.right, dtype), Weighing(as_it_is, solver, slot))
+            return solver.follow(np.asarray(given.right, dtype), totals)
     assert given.right is not None
     return given.right
 
 
-def _from_svd(
-    panels: Panels, settings: Settings, measures: Measures, directions: Array, slot: Weights | None
-) -> Array:
-    """NNDSVD's H in panel orientation, in two reads of V; its W goes to ``slot``, where there is one."""
-    matrix, rank, dtype = panels.matrix, settings.rank, panels.matrix.dtype
-    totals = fit.sweep(panels, directions.astype(dtype), Weighing(svd.along))
-    found = svd.oriented(svd.sharpen(totals, dtype)[:rank])
-    right = np.zeros((rank, matrix.layout.columns))
-    right[: len(found)] = found
-    looking = Weighing(svd.halves, after=None if slot is None else svd.Whole(slot))
-    squares = np.diagonal(fit.sweep(panels, right.astype(dtype), looking).gram)
-    left, other = svd.sides(squares, right)
-    floor = svd.TRIFLE * factor_scale(measures.mean, rank)
-    fill = svd.Fill(settings.start, measures.mean, settings.seed)
-    left_stream, right_stream = _streams(matrix)
-    if slot is not None:
-        for first, last in pairwise(panels.edges):
-            w = left.factor(slot.read(first, last), floor)
-            slot.write(first, fill(w, first, left_stream).astype(dtype))
-    return fill(other.factor(right.T, floor), 0, right_stream).T
+def right_of(panels: Panels, settings: Settings, measures: Measures, left: Array) -> Array:
+    """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
+    solver = answerer(settings, measures, panels.matrix)
+    return fit.settle_right(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, measures.mean)
 
 
-def _sampled_directions(sample: Block, settings: Settings, shape: tuple[int, int]) -> Array:
-    """Directions to look along first, for a V of ``shape`` in panel orientation, (width, n)."""
-    rows = _cut(sample)
-
-    def sweep(directions: Array) -> Sums:
-        return sweep_rows(rows, directions.astype(sample.dtype), Weighing(svd.along))
-
-    return svd.of_sample(sweep, svd.random_directions(settings.rank, shape, settings.seed), sample.dtype)
+def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | Newton | Settled:
+    """The solver that finds one factor for the other, whatever they come from."""
+    scale = factor_scale(measures.mean, settings.rank)
+    penalty = _penalty(settings, matrix)
+    return exact(settings.beta, penalty, _floor(measures.mean, matrix.dtype), scale)
 
 
 def _streams(matrix: Matrix) -> tuple[int, int]:
@@ -254,9 +255,14 @@ def factor_scale(mean: float, rank: int) -> float:
     return float(np.sqrt(mean / rank))
 
 
-def random_factor(settings: Settings, rows: range, scale: float, stream: int) -> Array:
-    """Rows of a random factor, scale · |N(0, 1)| as in scikit-learn, never 0, (len(rows), k), float64."""
-    numbers = draws.half_normal(settings.seed, stream, np.arange(rows.start, rows.stop), settings.rank)
+def random_factor(settings: Settings, rows: range, scale: float, stream: int, start: int = 0) -> Array:
+    """Rows of a random factor, scale · |N(0, 1)| as in scikit-learn, never 0, (len(rows), k), float64.
+
+    ``start`` tells apart the starts of one seed.
+    """
+    wide = (start + 1) * settings.rank
+    numbers = draws.half_normal(settings.seed, stream, np.arange(rows.start, rows.stop), wide)
+    numbers = numbers[:, -settings.rank :]
     return scale * np.maximum(numbers, np.finfo(np.float64).eps)
 
 
@@ -264,36 +270,45 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     """H of the sampled rows, factorised in memory from a random start, (k, n).
 
     Of a large sample a few rows first, and looser inner solves: most of the way can be gone with them. A
-    component that the sample does not need at all comes back as it began.
+    divergence has poor minima among its many: there the best of some starts goes on. A component that the
+    sample does not need at all comes back as it began.
     """
     found = observed.measure(sample)
-    mean = found.total / float(np.broadcast_to(found.mass, sample.shape[1]).sum())
-    scale = factor_scale(mean, settings.rank)
-    random = random_factor(settings, range(sample.shape[1]), scale, stream).astype(sample.dtype)
-    h = begun = np.ascontiguousarray(random.T)
-    if observed.stored(sample) >= MANY:
-        loose = HALS(penalty, LOOSE)
-        h = _descend(sample, _descend(sample[::FEW], h, loose, ROUGHLY), loose, CLOSELY)
+    entries = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
+    scale = factor_scale(found.total / entries, settings.rank)
+    solver = _with_h_as_state(settings, penalty, _floor(found.total / entries, sample.dtype))
+    starts = 1 if isinstance(solver, HALS) else STARTS
+    random = [random_factor(settings, range(sample.shape[1]), scale, stream, i) for i in range(starts)]
+    begun = np.ascontiguousarray(random[0].T, sample.dtype)
+    if isinstance(solver, Newton):
+        tries = [_descend(sample, np.ascontiguousarray(h.T, sample.dtype), solver, BRIEFLY) for h in random]
+        h = _descend(sample, min(tries, key=lambda state: state.loss).h, solver, CLOSELY)
+    elif observed.stored(sample) >= MANY:
+        loose = replace(solver, tol=LOOSE)
+        h = _descend(sample, _best(_descend(sample[::FEW], begun, loose, ROUGHLY)), loose, CLOSELY)
     else:
-        h = _descend(sample, h, HALS(penalty), CLOSELY)
-    return np.where(h.any(axis=1, keepdims=True), h, begun)
+        h = _descend(sample, begun, solver, CLOSELY)
+    return np.where(_best(h).any(axis=1, keepdims=True), _best(h), begun)
 
 
-def _descend(sample: Block, h: Array, solver: HALS, stop: Stop) -> Array:
-    """H after passes over a sample in memory, (k, n): of the best of them, where entries are held out."""
-    rows = _cut(sample)
-    sumsq = float(observed.measure(sample).norms.sum())
-
-    def sweep(state: State, exact: bool) -> Sums:
-        return sweep_rows(rows, state.entering, Weighing(solver.weigh, residual=exact))
-
-    state = State(h, h)
-    for step in iterate(sweep, solver, state, sumsq, stop):
-        state = step.state  # and no other is kept: each has two of H
+def _best(state: State) -> Array:
+    """Of the passes, by what is held out, if anything is."""
     return state.h if state.best is None else state.best
 
 
-def _cut(sample: Block) -> list[Block]:
-    """The sample in pieces for threads: as many as its size says, not the machine."""
-    pieces = max(1, min(MOST_PIECES, observed.stored(sample) // PIECE, int(sample.shape[0])))
-    return [sample[a:b] for a, b in pairwise(np.linspace(0, sample.shape[0], pieces + 1, dtype=int))]
+def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> State:
+    """The state after passes over a sample in memory, from H (k, n)."""
+    rows = sampling.pieces(sample)
+    found = observed.measure(sample)
+    baseline = float(found.norms.sum())
+    if isinstance(solver, Newton):
+        entries = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
+        baseline = from_mean(found.power, found.total, entries, 1.0)
+
+    def sweep(state: State, exact: bool) -> Sums:
+        return sweep_rows(rows, state.entering, Weighing(solver.weigh, solver, residual=exact))
+
+    state = State(h, h)
+    for step in iterate(sweep, solver, state, baseline, stop):
+        state = step.state  # and no other is kept: each has two of H
+    return state

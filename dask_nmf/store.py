@@ -136,8 +136,8 @@ class Run:
         record = self.record
         history = record.get("history", {"loss": [], "seconds": []})
         matrix, settings = record["matrix"], record["settings"]
-        sumsq = record["measures"]["sumsq"] if "measures" in record else None
-        error = relative_error(record["loss"], sumsq) if record["answered"] and sumsq else None
+        baseline = record["measures"]["baseline"] if "measures" in record else None
+        error = relative_error(record["loss"], baseline) if record["answered"] and baseline else None
         return {
             "run": self.path,
             "state": "finished" if record["finished"] else "stopped" if record["answered"] else "unfinished",
@@ -239,14 +239,14 @@ class Run:
         self._empty("H", (rank, n), whole, dtype, ("component", "column"))
         return StoredWeights(self._empty("W", (m, rank), panels, dtype, ("row", "component")))
 
-    def finish(self, given: Array, loss: float, held: float, finished: bool) -> None:
+    def finish(self, given: Array, loss: float, held: float, finished: bool, outcome: str | None) -> None:
         """Add the factor that the panels did not write, (k, columns), and the histories."""
         name = "W" if self.transposed else "H"
         self.array(name)[...] = given.T if self.transposed else given
         for key, values in self.record["history"].items():
             _put(self.group, f"history_{key}", np.asarray(values, np.float64), ("pass",))
         self._list()
-        self._update(finished=finished, answered=True, loss=loss, held=_or_none(held))
+        self._update(finished=finished, answered=True, loss=loss, held=_or_none(held), outcome=outcome)
         if finished:
             del self.group["checkpoint"]
             self._list()

@@ -182,20 +182,25 @@ def _visit(
 
 def _steps(block: Block, w: Array, h: Array, order: Array, how: Descent) -> Array:
     """All minibatches of a block: residual, penalty, held, held_mass."""
-    sizes = np.square(w[:, :-1]).sum(axis=1, dtype=float), np.square(h[:, :-1]).sum(axis=1, dtype=float)
+    on_w, on_h = _cost(w, how.left, how.left_l1), _cost(h, how.right, how.right_l1)
     if not isinstance(block, Observed):
-        penalty = how.left * len(h) * sizes[0].sum() + how.right * len(w) * sizes[1].sum()
+        penalty = len(h) * on_w.sum() + len(w) * on_h.sum()
         return np.array([gradient.descend_rows(block, w, h, order, how), penalty, 0.0, 0.0])
     totals = np.zeros(4)
     for cells, held, rows in _strips(block, order):
-        by_column = np.bincount(cells.indices, minlength=len(h))
-        penalty = how.left * cells.mass @ sizes[0][rows] + how.right * by_column @ sizes[1]
+        penalty = cells.mass @ on_w[rows] + cells.column_mass @ on_h
         missed = kernels.residual(held, w[rows, :-1], h[:, :-1].T), float(held.mass.sum())
         within = np.arange(len(rows))
         part = w[rows]
         totals += gradient.descend_cells(cells, part, h, within, how), penalty, *missed
         w[rows] = part
     return totals
+
+
+def _cost(factor: Array, ridge: float, lasso: float) -> Array:
+    """The penalty of each row of a factor with its memory, for one entry."""
+    squares, ones = kernels.norms(factor[:, :-1])
+    return np.asarray(ridge * squares + 2 * lasso * ones)
 
 
 def _strips(block: Observed, order: Array) -> Iterator[tuple[Cells, Cells, Array]]:

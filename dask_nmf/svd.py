@@ -1,21 +1,28 @@
-"""Starts from singular vectors (NNDSVD: Boutsidis & Gallopoulos 2008): the algebra between reads of V.
+"""Starts from singular vectors (NNDSVD: Boutsidis & Gallopoulos 2008), in two reads of V.
 
-A read takes Y = V Qᵀ for some directions Q in each panel and adds up YᵀV and YᵀY: these are the sums of a
-pass whose W is Y. From them `sharpen` has the right singular vectors of V projected on the range of Y
-(Halko, Martinsson & Tropp 2011); nothing has the rows of V. One read more, by `halves`, for what NNDSVD
-asks of the left ones: the norms of their positive and of their negative parts.
+1. A read takes Y = V Qᵀ for some directions Q in each panel and adds up YᵀV and YᵀY. From these `sharpen` has
+   the right singular vectors of V projected on the range of Y (Halko, Martinsson & Tropp 2011). What has the
+   rows of V stays in the panels. Q is what the same gives for the sample of the first read.
+2. A read takes U = V Xᵀ for these vectors X, and adds up what NNDSVD asks of U: the norms of its columns'
+   positive and negative parts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dask_nmf import draws
+from dask_nmf import draws, fit, kernels, observed, sampling
+from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array, Block, Sums
+from dask_nmf.passes import NOTHING, Weighing, Weights
+from dask_nmf.sampling import Candidates, Draw
+
+logger = logging.getLogger(__name__)
 
 SPARE = 10  # directions beside two a component: what decays slowly needs them
 STEPS = 6  # of the power method, on the sample
@@ -27,27 +34,25 @@ TIED = 1e-3  # relative difference that does not decide
 TRIFLE = 1e-6  # of a factor's mean scale: less is a zero
 
 
-class Slot(Protocol):
-    """Where a W is kept, by rows."""
+class Along:
+    """What a panel does in the first read: its W is Y = v hᵀ."""
 
-    def read(self, first: int, last: int) -> Array: ...
+    def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
+        return np.asarray(v @ h.T)
 
-    def write(self, first: int, w: Array) -> None: ...
+    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        return kernels.sums(v, w)
+
+    def error(self, v: Block, w: Array, h: Array) -> float:
+        return np.nan
 
 
-@dataclass(frozen=True)
-class Whole:
-    """A place of u, (rows, k), that is written as its parts max(u, 0) and max(−u, 0), (rows, 2k)."""
+class Halves(Along):
+    """What it does in the second: its W is U = v hᵀ, its sums the squared norms of U's parts, (2, k)."""
 
-    slot: Slot
-
-    def read(self, first: int, last: int) -> Array:
-        u = self.slot.read(first, last)
-        return _parts(u)
-
-    def write(self, first: int, w: Array) -> None:
-        k = w.shape[1] // 2
-        self.slot.write(first, w[:, :k] - w[:, k:])
+    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        parts = [np.square(np.maximum(part, 0), dtype=np.float64).sum(axis=0) for part in (w, -w)]
+        return Sums(NOTHING, np.array(parts), np.nan)
 
 
 class Side(NamedTuple):
@@ -70,6 +75,7 @@ class Fill:
     init: str
     mean: float
     seed: int
+    streams: tuple[int, int]  # of the left factor and of the right one
 
     def __call__(self, factor: Array, first: int, stream: int) -> Array:
         """Rows of a factor from the global index ``first``, (rows, k), with its zeros filled."""
@@ -87,38 +93,42 @@ def width(rank: int) -> int:
     return 2 * rank + SPARE
 
 
-def along(v: Block, h: Array, w: Array | None) -> Array:
-    """The `Weigher` that takes Y = v hᵀ for its W."""
-    return np.asarray(v @ h.T)
+def sampled_directions(candidates: Candidates, draw: Draw, rank: int) -> Array:
+    """Directions that matter to a sample of V's rows, orthonormal, (width, n) or as many as V has, float64.
 
-
-def halves(v: Block, h: Array, w: Array | None) -> Array:
-    """The `Weigher` that takes the positive and the negative parts of v hᵀ, (r, 2k), for its W."""
-    return _parts(along(v, h, w))
-
-
-def _parts(u: Array) -> Array:
-    return np.asarray(np.maximum(np.hstack([u, -u]), 0))
-
-
-def random_directions(rank: int, shape: tuple[int, int], seed: int) -> Array:
-    """Gaussian directions for a V of ``shape``, (width, n) or as many as there can be."""
-    return draws.normal(seed, draws.DIRECTIONS, np.arange(shape[1]), min(width(rank), *shape)).T
-
-
-def of_sample(sweep: Callable[[Array], Sums], begun: Array, dtype: np.dtype[Any]) -> Array:
-    """Directions that matter to a sample of V's rows, in float64, of the number and the shape of those given.
-
-    ``sweep`` takes the sums over the sample for some directions. Where the sample has fewer than are wanted,
-    the rest is as it began.
+    Where the sample has fewer, the rest is random.
     """
-    found = begun
+    sample = sampling.draw_sample(candidates._replace(block=observed.plain(candidates.block)), draw)
+    logger.info("singular vectors of a sample of %d panel rows, for the start", sample.shape[0])
+    columns, dtype = sample.shape[1], sample.dtype
+    number = min(width(rank), draw.rows, columns)
+    found = begun = draws.normal(draw.seed, draws.DIRECTIONS, np.arange(columns), number).T
+    rows, along = sampling.pieces(sample), Along()
     for _ in range(STEPS):
-        found = sharpen(sweep(found), dtype)
-        if len(found) < len(begun):
+        totals = fit.sweep_rows(rows, found.astype(dtype), Weighing(along.weigh, along))
+        found = sharpen(totals, dtype)
+        if len(found) < number:
             together = np.vstack([found, begun[len(found) :]])
             found = np.ascontiguousarray(np.linalg.qr(together.T)[0].T)
     return found
+
+
+def begin(panels: Panels, rank: int, directions: Array, fill: Fill, slot: Weights | None) -> Array:
+    """NNDSVD's H in panel orientation, (k, n), in two reads of V; its W goes to ``slot``, if there is one."""
+    panels = Panels(panels.matrix, panels.edges)  # every entry, and as a squared error has it
+    dtype, along, halves = panels.matrix.dtype, Along(), Halves()
+    totals = fit.sweep(panels, directions.astype(dtype), Weighing(along.weigh, along))
+    found = oriented(sharpen(totals, dtype)[:rank])
+    right = np.zeros((rank, panels.matrix.layout.columns))
+    right[: len(found)] = found
+    totals = fit.sweep(panels, right.astype(dtype), Weighing(halves.weigh, halves, after=slot))
+    left, other = sides(np.sqrt(totals.gram), right)
+    floor = TRIFLE * float(np.sqrt(fill.mean / rank))
+    if slot is not None:
+        for first, last in pairwise(panels.edges):
+            w = left.factor(slot.read(first, last), floor)
+            slot.write(first, fill(w, first, fill.streams[0]).astype(dtype))
+    return fill(other.factor(right.T, floor), 0, fill.streams[1]).T
 
 
 def sharpen(totals: Sums, dtype: np.dtype[Any]) -> Array:
@@ -152,17 +162,16 @@ def oriented(vectors: Array) -> Array:
     return signs[:, None] * vectors
 
 
-def sides(squares: Array, right: Array) -> tuple[Side, Side]:
+def sides(lefts: Array, right: Array) -> tuple[Side, Side]:
     """How W's and H's columns and rows are made: W of V rightᵀ, H of ``right`` (k, n).
 
     Of a singular triple σ u xᵀ that part is taken, positive or negative, that has the greater ‖u±‖ ‖x±‖.
 
     Parameters
     ----------
-    squares : ‖max(V x, 0)‖² of each right vector x, then ‖max(−V x, 0)‖², (2k,).
+    lefts : ‖max(V x, 0)‖ of each right vector x, and ‖max(−V x, 0)‖, (2, k).
     """
     k = len(right)
-    lefts = np.sqrt(squares.reshape(2, k))
     rights = np.sqrt([np.square(np.maximum(sign * right, 0)).sum(axis=1) for sign in (1, -1)])
     products = lefts * rights  # σ ‖u±‖ ‖x±‖
     signs = np.where(products[1] > (1 + TIED) * products[0], -1.0, 1.0)

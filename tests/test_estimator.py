@@ -180,7 +180,7 @@ def test_the_same_seed_is_the_same_as_nmf(v: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("options", "word"),
     [
-        ({"beta_loss": "kullback-leibler"}, "beta_loss"),
+        ({"beta_loss": "kullback"}, "beta_loss"),
         ({"solver": "cd"}, "hals, mu, sgd"),
         ({"missing": "zeros"}, "nan, unstored"),
         ({"alpha_W": -1}, "alpha_W is -1"),

@@ -25,17 +25,18 @@ class Scripted(HALS):
     def __init__(self, losses: list[float]) -> None:
         object.__setattr__(self, "script", iter(losses))
 
-    def update(self, state: State, totals: Sums, sumsq: float) -> State:
+    def update(self, state: State, totals: Sums, baseline: float) -> State:
         loss = next(self.script)  # type: ignore[attr-defined]
         accepted = loss <= state.loss
-        return State(state.h, state.h + accepted, min(loss, state.loss), accepted=accepted)
+        settled = not accepted and np.array_equal(state.entering, state.h)
+        return State(state.h, state.h + accepted, min(loss, state.loss), accepted=accepted, settled=settled)
 
 
-def steps(losses: list[float], sumsq: float = 100, done: int = 0, **stop: Any) -> list[Step]:
+def steps(losses: list[float], baseline: float = 100, done: int = 0, **stop: Any) -> list[Step]:
     nothing = Sums(np.zeros((1, 1)), np.zeros((1, 1)), np.nan)
     h = np.ones((1, 1))
     asked = Stop(**{"max_iter": len(losses) + done, "tol": 1e-2, **stop})
-    return list(iterate(lambda *_: nothing, Scripted(losses), State(h, h), sumsq, asked, done))
+    return list(iterate(lambda *_: nothing, Scripted(losses), State(h, h), baseline, asked, done))
 
 
 def test_losses_are_relative_errors_of_the_best_state() -> None:
@@ -68,7 +69,7 @@ def test_outcomes_say_why() -> None:
     assert last.outcome == "stopped after max_iter = 3 passes, not converged to tol = 0.01"
     assert last.final
     assert steps([50, 49.9])[-1].outcome == "converged: pass 2 changed the loss by less than tol = 0.01"
-    assert steps([0, 0], sumsq=0)[0].outcome == "V is zero everywhere: so are W and H"
+    assert steps([0, 0], baseline=0)[0].outcome == "V is zero everywhere: so are W and H"
 
 
 def test_the_time_limit_ends_after_a_pass_that_is_not_final() -> None:
@@ -92,17 +93,17 @@ def test_the_residual_is_asked_for_where_the_expanded_loss_cancels() -> None:
         return sums(v, HALS().weigh(v, given, None), given if exact else None)
 
     start = h + np.float32(0.05)
-    sumsq = float(np.sum(v.astype(np.float64) ** 2))
-    found: Iterator[Step] = iterate(sweep, HALS(), State(start, start), sumsq, Stop(40, 1e-4))
+    baseline = float(np.sum(v.astype(np.float64) ** 2))
+    found: Iterator[Step] = iterate(sweep, HALS(), State(start, start), baseline, Stop(40, 1e-4))
     losses = [step.loss for step in found]
     assert not asked[0]
     assert asked[-1]
     assert losses[-1] < 1e-3
 
 
-@pytest.mark.parametrize(("loss", "sumsq", "error"), [(4, 16, 0.5), (-1e-9, 1, 0), (0, 0, 0)])
-def test_relative_error(loss: float, sumsq: float, error: float) -> None:
-    assert fit.relative_error(loss, sumsq) == error
+@pytest.mark.parametrize(("loss", "baseline", "error"), [(4, 16, 0.5), (-1e-9, 1, 0), (0, 0, 0)])
+def test_relative_error(loss: float, baseline: float, error: float) -> None:
+    assert fit.relative_error(loss, baseline) == error
 
 
 def test_a_fit_outlives_a_worker_that_held_v(several_panels: None) -> None:

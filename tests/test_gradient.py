@@ -34,8 +34,8 @@ def by_loop(v: Array, w: Array, h: Array, batches: list[list[tuple[int, int]]], 
         for i, j in batch:
             rest = v[i, j] - w[i, :-1] @ h[j, :-1]
             total += rest**2
-            slopes[0][i] += rest * h[j, :-1] - how.left * w[i, :-1]
-            slopes[1][j] += rest * w[i, :-1] - how.right * h[j, :-1]
+            slopes[0][i] += rest * h[j, :-1] - how.left * w[i, :-1] - how.left_l1
+            slopes[1][j] += rest * w[i, :-1] - how.right * h[j, :-1] - how.right_l1
         rows, columns = sorted({i for i, _ in batch}), sorted({j for _, j in batch})
         w[rows], h[columns] = (
             stepped(w[rows], slopes[0][rows], how),
@@ -57,6 +57,8 @@ hows = st.builds(
     unit=st.sampled_from([0.5, 2.0]),
     left=st.sampled_from([0.0, 0.1]),
     right=st.sampled_from([0.0, 0.2]),
+    left_l1=st.sampled_from([0.0, 0.05]),
+    right_l1=st.sampled_from([0.0, 0.03]),
     batch=st.sampled_from([1, 2, 4, 100]),
 )
 
@@ -95,7 +97,7 @@ def test_batches_of_cells_are_those_of_the_formula(seed: int, how: Descent, shar
 @pytest.mark.parametrize("batch", [1, 3])
 def test_float32_stays_float32(batch: int) -> None:
     v, w, h = factors(0, np.float32)
-    how = Descent(0.1, True, 1.0, 0.1, 0.1, batch)
+    how = Descent(0.1, True, 1.0, 0.1, 0.1, 0.0, 0.0, batch)
     dense = scipy.sparse.csr_array(v)
     cells = Cells(dense.data, dense.data[:0], dense.indices, dense.indptr, 5)
     gradient.descend_rows(v, w, h, np.arange(9), how)

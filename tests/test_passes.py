@@ -56,7 +56,7 @@ def no_scheduler(*_: Any, **__: Any) -> None:
 
 def sweep(edges: tuple[int, ...], v: Any = V) -> kernels.Sums:
     panels = Panels(matrix.open_matrix(v), edges)
-    return fit.sweep(panels, H, Weighing(SOLVER.weigh, residual=True))
+    return fit.sweep(panels, H, Weighing(SOLVER.weigh, SOLVER, residual=True))
 
 
 def test_building_passes_computes_nothing() -> None:
@@ -64,20 +64,18 @@ def test_building_passes_computes_nothing() -> None:
     with dask.config.set(scheduler=no_scheduler):
         panels = opened.panels(EDGES)
         given = dask.delayed(Given(H, EDGES), traverse=False)
-        passes.sweep(panels, given, Weighing(SOLVER.weigh))
-        passes.add_up(passes.weigh_all(panels, given, Weighing(SOLVER.weigh)))
+        passes.sweep(panels, given, Weighing(SOLVER.weigh, SOLVER))
+        passes.add_up(passes.weigh_all(panels, given, Weighing(SOLVER.weigh, SOLVER)))
         passes.summarise(panels, given, Draw(60, 10, 0))
-        passes.project(panels, given)
     assert not READS
 
 
 BUILDS: dict[str, Callable[[Any, Any], Any]] = {
     "sweep": lambda panels, given: passes.sweep(
-        panels, given, Weighing(SOLVER.weigh, residual=True, check=True)
+        panels, given, Weighing(SOLVER.weigh, SOLVER, residual=True, check=True)
     ),
-    "weigh_all": lambda panels, given: passes.weigh_all(panels, given, Weighing(SOLVER.weigh)),
+    "weigh_all": lambda panels, given: passes.weigh_all(panels, given, Weighing(SOLVER.weigh, SOLVER)),
     "summarise": lambda panels, given: passes.summarise(panels, given, Draw(60, 10, 0)),
-    "project": lambda panels, given: passes.project(panels, dask.delayed(Given(np.ones((3, 60)), EDGES))),
 }
 
 
@@ -99,7 +97,9 @@ def test_a_fit_reads_v_once_a_pass_and_twice_more(several_panels: None) -> None:
 def test_a_pass_is_one_task_a_panel_and_a_tree(panels: int) -> None:
     edges = tuple(np.linspace(0, 60, panels + 1, dtype=int).tolist())
     delayed = passes.sweep(
-        counted_matrix().panels(edges), dask.delayed(Given(H, edges), traverse=False), Weighing(SOLVER.weigh)
+        counted_matrix().panels(edges),
+        dask.delayed(Given(H, edges), traverse=False),
+        Weighing(SOLVER.weigh, SOLVER),
     )
     (optimised,) = dask.optimize(delayed)
     tree, level = 0, panels
@@ -126,12 +126,13 @@ def test_sums_of_one_cut_are_the_same_bits() -> None:
 @given(edges=cuts(60))
 def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> None:
     panels = Panels(matrix.open_matrix(V), edges)
-    w, totals = fit.weigh_all(panels, H, Weighing(SOLVER.finish))
+    w, totals = fit.weigh_all(panels, H, Weighing(SOLVER.finish, SOLVER))
     direct = kernels.solve_weights(V, H, SOLVER.final_tol)
     np.testing.assert_allclose(w, direct, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(totals.num, direct.T @ V, rtol=1e-9)
     across = np.random.default_rng(0).random((4, 60))
-    projected = fit.project(panels, across)
+    held = np.ascontiguousarray(across.T)
+    projected = fit.sweep(panels, H, Weighing(passes.as_it_is, SOLVER), held)
     np.testing.assert_allclose(projected.num, across @ V, rtol=1e-12)
     np.testing.assert_allclose(projected.gram, across @ across.T, rtol=1e-12)
 
@@ -140,18 +141,17 @@ def test_carried_weights_go_from_pass_to_pass() -> None:
     panels = Panels(matrix.open_matrix(V), EDGES)
     before, after = passes.HeldWeights(60, 3, V.dtype), passes.HeldWeights(60, 3, V.dtype)
     before.array[:] = np.random.default_rng(0).random((60, 3))
-    totals = fit.sweep(panels, H, Weighing(lambda v, h, w: 2 * w, before, after))
+    totals = fit.sweep(panels, H, Weighing(lambda v, h, w: 2 * w, SOLVER, before, after))
     np.testing.assert_array_equal(after.array, 2 * before.array)
     np.testing.assert_allclose(totals.num, after.array.T @ V, rtol=1e-12)
 
 
-@pytest.mark.parametrize("build", ["sweep", "project"])
-def test_a_checking_pass_names_the_row_of_v(build: str) -> None:
+def test_a_checking_pass_names_the_row_of_v() -> None:
     v = V.copy()
     v[41, 5] = np.nan
     panels = matrix.open_matrix(v).panels(EDGES)
     with pytest.raises(BadEntry, match="row 41, column 5"):
-        dask.compute(BUILDS[build](panels, dask.delayed(Given(H, EDGES), traverse=False)))
+        dask.compute(BUILDS["sweep"](panels, dask.delayed(Given(H, EDGES), traverse=False)))
 
 
 def blas_threads() -> set[int]:
@@ -165,7 +165,7 @@ def test_blas_has_one_thread_in_a_task_and_its_own_number_after() -> None:
         inside.update(blas_threads())
         return SOLVER.weigh(v, h, w)
 
-    fit.sweep(Panels(matrix.open_matrix(V), EDGES), H, Weighing(weigh))
+    fit.sweep(Panels(matrix.open_matrix(V), EDGES), H, Weighing(weigh, SOLVER))
     assert inside == {1}
     assert blas_threads() == before
 

@@ -22,7 +22,7 @@ from dask_nmf.passes import Given, HeldWeights
 from dask_nmf.strata import Grid, Source, Sweep
 
 V = low_rank(60, 24, 3, noise=1)
-HOW = Descent(0.05, True, float(V.mean()), 0.1, 0.2, 4)
+HOW = Descent(0.05, True, float(V.mean()), 0.1, 0.2, 0.0, 0.0, 4)
 
 
 @given(height=st.integers(1, 12), width=st.integers(1, 5), seed=seeds, epoch=st.integers(0, 3))

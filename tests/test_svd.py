@@ -22,6 +22,7 @@ from dask_nmf import NMF, draws, nmf, start, svd
 from dask_nmf.console import shown
 from dask_nmf.fit import Panels
 from dask_nmf.matrix import Matrix, open_matrix
+from dask_nmf.observed import Rule
 from dask_nmf.passes import HeldWeights
 from dask_nmf.plan import Layout
 from dask_nmf.settings import NNDSVD, Settings
@@ -48,13 +49,19 @@ def decaying(shape: tuple[int, int], dtype: Any = np.float64) -> Array:
 
 
 def begun(
-    v: Any, init: str, edges: tuple[int, ...] | None = None, sample_rows: int = 1000, seed: int = 0
+    v: Any,
+    init: str,
+    edges: tuple[int, ...] | None = None,
+    sample_rows: int = 1000,
+    seed: int = 0,
+    beta: float = 2.0,
 ) -> tuple[Array, Array]:
     """W and H before the first pass."""
     matrix = v if isinstance(v, Matrix) else open_matrix(v)
     rows = matrix.layout.rows
-    panels = Panels(matrix, edges or (0, rows // 3, rows // 2, rows))
-    settings = Settings(RANK, "mu", init=init, seed=seed)
+    rule = Rule(seed=seed, transposed=matrix.transposed, beta=beta)
+    panels = Panels(matrix, edges or (0, rows // 3, rows // 2, rows), rule=rule)
+    settings = Settings(RANK, "mu", beta_loss=beta, init=init, seed=seed)
     slot = HeldWeights(rows, RANK, matrix.dtype)
     measures, sampled = start.first_read(panels, settings, sample_rows)
     state = start.begin(panels, settings, measures, Factors(None, None), sampled, slot)
@@ -225,6 +232,25 @@ def test_workers_and_stores_begin_the_same(init: str, kind: str, client: Any, tm
     assert_close(dask.compute(there.W, there.H), dask.compute(here.W, here.H), 1e-9)
 
 
+@kinds
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 3.0])
+def test_the_loss_does_not_change_them(beta: float, make: Any) -> None:
+    v = decaying((60, 25)) + 0.01
+    whole = begun(make(v), "nndsvda")
+    assert_close(begun(make(v), "nndsvda", beta=beta), whole, 1e-9)
+
+
+@pytest.mark.parametrize(("solver", "beta"), [("hals", 1.0), ("mu", 1.0), ("mu", 0.5), ("mu", 3.0)])
+@inits
+def test_a_divergence_begins_so_too(init: str, solver: str, beta: float, several_panels: None) -> None:
+    v = low_rank(60, 25, RANK, noise=0.5)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = nmf(v, RANK, solver=solver, beta_loss=beta, init=init, max_iter=20)
+    assert np.diff(result.loss_history).max() < 1e-9
+    assert result.relative_error < 0.35
+
+
 @inits
 def test_the_estimator_takes_them(init: str) -> None:
     v = low_rank(60, 25, RANK, noise=0.5, dtype=np.float32)
@@ -234,15 +260,12 @@ def test_the_estimator_takes_them(init: str) -> None:
     assert model.reconstruction_err_ < 1.1 * best.reconstruction_err_
 
 
-@given(seed=seeds, rank=st.integers(1, 5))
-def test_random_directions_are_normal_and_belong_to_their_columns(seed: int, rank: int) -> None:
-    directions = svd.random_directions(rank, (10**6, 500), seed)
-    assert directions.shape == (2 * rank + svd.SPARE, 500)
-    np.testing.assert_allclose([directions.mean(), directions.std()], [0, 1], atol=0.06)
-    np.testing.assert_array_equal(svd.random_directions(rank, (10**6, 20), seed), directions[:, :20])
-    assert not np.array_equal(
-        directions, draws.normal(seed + 1, draws.DIRECTIONS, np.arange(500), len(directions)).T
-    )
+@given(seed=seeds)
+def test_normal_numbers_are_normal_and_belong_to_their_rows(seed: int) -> None:
+    numbers = draws.normal(seed, draws.DIRECTIONS, np.arange(500), 20)
+    np.testing.assert_allclose([numbers.mean(), numbers.std()], [0, 1], atol=0.06)
+    np.testing.assert_array_equal(draws.normal(seed, draws.DIRECTIONS, np.arange(7, 9), 20), numbers[7:9])
+    assert not np.array_equal(draws.normal(seed + 1, draws.DIRECTIONS, np.arange(500), 20), numbers)
 
 
 def test_of_each_pair_the_first_large_entry_is_positive() -> None:

@@ -1,0 +1,424 @@
+"""The β-divergence of V from W H, on blocks given as `Cells`: multiplicative and Newton steps, sums, losses.
+
+``d_β(v | y)`` is half the squared error for β = 2, Kullback & Leibler's divergence for 1, Itakura & Saito's
+for 0 (Févotte & Idier 2011). NMF is symmetric: ``factor`` is Hᵀ, (columns, k), for the rows of W, and W for
+the columns of H. Wherever a y is divided by, it is at least ``floor``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from dask_nmf.cells import Array, Cells
+
+MOST_STEPS = 50  # of Newton, for a row
+MOST_SWEEPS = 10  # of coordinate descent, in a step
+CLOSE = 0.1  # a step's descent is done when a sweep moves a row by this share of its first sweep
+
+
+class Ridge(NamedTuple):
+    """Penalties of each row, (rows,): ``lasso Σ x + ½ ridge Σ x²``."""
+
+    lasso: Array
+    ridge: Array
+
+
+def exponent(beta: float) -> float:
+    """Of the quotient in a multiplicative update, by which the divergence never rises."""
+    if beta < 1:
+        return 1 / (2 - beta)
+    return 1.0 if beta <= 2 else 1 / (beta - 1)
+
+
+def power(values: Array, weights: Array, beta: float) -> float:
+    """Σ ω f(v), all of the divergence that depends on V alone: v log v, log v or v^β."""
+    wide = values.astype(np.float64)
+    if beta == 1:
+        part = wide * np.log(np.where(wide > 0, wide, 1.0))
+    elif beta == 0:
+        part = np.log(np.where(wide > 0, wide, 1.0))
+    else:
+        part = np.where(wide > 0, wide, 0.0 if beta > 0 else 1.0) ** beta
+    return float(np.dot(part, weights) if len(weights) else part.sum())
+
+
+def from_mean(powers: float, total: float, mass: float, beta: float) -> float:
+    """2 D(V | its mean), from Σ f(v), Σ v and how many (or how heavy) the entries are."""
+    if total <= 0:
+        return 0.0
+    mean = total / mass
+    if beta == 1:
+        apart = powers - total * np.log(mean)
+    elif beta == 0:
+        apart = mass * np.log(mean) - powers
+    else:
+        apart = (powers - mass * mean**beta) / (beta * (beta - 1))
+    return float(2 * max(apart, 1e-12 * mass * mean**beta))  # V may be one number everywhere
+
+
+def divergence(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> float:
+    """2 D(v | w h), float64, w (rows, k), h (k, columns)."""
+    columns = np.ascontiguousarray(h.T)
+    total = float(_divergence(*cells[:4], cells.zeros, np.ascontiguousarray(w), columns, beta, floor))
+    return 2 * (total + _unlisted(cells, w, columns))
+
+
+def _unlisted(cells: Cells, w: Array, columns: Array) -> float:
+    """Σ y over all cells, where those that are listed have left theirs out."""
+    if not cells.zeros:
+        return 0.0
+    return float(w.sum(axis=0, dtype=np.float64) @ columns.sum(axis=0, dtype=np.float64))
+
+
+def multiply(
+    cells: Cells,
+    factor: Array,
+    x: Array,
+    ridge: Ridge,
+    beta: float,
+    floor: float,
+    repeats: int,
+    tol: float = 0.0,
+) -> Array:
+    """Multiplicative updates of each row of x, (rows, k), until it moves less than ``tol`` times its sum.
+
+    ``x ← x ∘ [Σ ω v y^(β−2) f / (Σ ω y^(β−1) f + lasso + ridge x)]^γ``
+    """
+    x = np.array(x, order="C")
+    kind = x.dtype.type
+    factor = np.ascontiguousarray(factor, x.dtype)
+    whole = factor.sum(axis=0, dtype=np.float64).astype(x.dtype)
+    penalties = (part.astype(x.dtype) for part in ridge)
+    sizes = kind(beta), kind(exponent(beta)), kind(floor), kind(tol)
+    _multiply(*cells[:4], cells.zeros, factor, whole, *penalties, x, *sizes, repeats)
+    return x
+
+
+def shares(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> tuple[Array, Array, float]:
+    """What a multiplicative update of H takes: its numerators and denominators, and 2 D(v | w h).
+
+    Returns
+    -------
+    (k, columns), and the same or (k, 1) where all columns have one denominator; float64.
+    """
+    columns = np.ascontiguousarray(h.T)
+    w = np.ascontiguousarray(w)
+    kind = w.dtype.type
+    num, den, loss = _shares(*cells[:4], cells.zeros, w, columns, kind(beta), kind(floor))
+    if cells.zeros:
+        den = w.sum(axis=0, dtype=np.float64)[None]
+    return num.T, den.T, 2 * (loss + _unlisted(cells, w, columns))
+
+
+def solve(cells: Cells, factor: Array, ridge: Ridge, floor: float, tol: float) -> Array:
+    """``argmin_{x ≥ 0} d_1(v | x fᵀ)`` with penalties, for each row, (rows, k), float64.
+
+    Newton's method: the quadratic model of the loss is brought down by coordinate descent, and a step that
+    raises the loss is halved. It begins at a multiplicative update of equal entries. A row is done when a
+    step is expected to gain ``tol²`` of the first one, or of Σ v.
+    """
+    factor = np.ascontiguousarray(factor, np.float64)
+    x = np.zeros((cells.shape[0], factor.shape[1]))
+    _solve(*cells[:4], cells.zeros, factor, factor.sum(axis=0), *ridge, x, floor, tol)
+    return x
+
+
+def models(cells: Cells, factor: Array, x: Array, floor: float) -> tuple[Array, Array, float]:
+    """Of each row, the quadratic model of d_1 about x, as normal equations; and 2 D(v | x fᵀ).
+
+    Returns
+    -------
+    (rows, k), and packed matrices (see `cells`); float64.
+    """
+    factor = np.ascontiguousarray(factor, np.float64)
+    x = np.ascontiguousarray(x, np.float64)
+    whole = factor.sum(axis=0)
+    num, gram, loss = _models(*cells[:4], cells.zeros, factor, whole, x, floor)
+    return num, gram, 2 * (loss + (float(x.sum(axis=0) @ whole) if cells.zeros else 0.0))
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"}, inline="always")
+def _dot(x: Array, f: Array) -> Any:
+    y = x[0] * f[0]
+    for t in range(1, len(x)):
+        y += x[t] * f[t]
+    return y
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _of_cell(v: float, y: float, beta: float, zeros: bool) -> Any:
+    """d_β(v | y); without y itself where it is added for all cells together."""
+    if beta == 1:
+        rest = 0.0 if zeros else y
+        return v * np.log(v / y) - v + rest if v > 0 else rest
+    if beta == 0:
+        return v / y - np.log(v / y) - 1
+    return ((v**beta if v > 0 else 0.0) + (beta - 1) * y**beta - beta * v * y ** (beta - 1)) / (
+        beta * (beta - 1)
+    )
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _divergence(
+    values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, w: Array, columns: Array,
+    beta: float, floor: float,
+) -> float:  # fmt: skip
+    total = 0.0
+    for i in range(len(indptr) - 1):
+        for p in range(indptr[i], indptr[i + 1]):
+            y = max(np.float64(_dot(w[i], columns[indices[p]])), floor)
+            one = _of_cell(np.float64(values[p]), y, beta, zeros)
+            total += one * weights[p] if len(weights) > 0 else one
+    return total
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"}, inline="always")
+def _quotients(v: float, y: float, beta: float) -> tuple[float, float]:
+    """v y^(β−2) and y^(β−1)."""
+    if beta == 1:
+        return v / y, y / y
+    if beta == 2:
+        return v, y
+    by = y ** (beta - 2)
+    return v * by, by * y
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _multiply(
+    values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, factor: Array, whole: Array,
+    lasso: Array, ridge: Array, x: Array, beta: float, gamma: float, floor: float, tol: float, repeats: int,
+) -> None:  # fmt: skip
+    k = factor.shape[1]
+    num, den = np.zeros(k, x.dtype), np.zeros(k, x.dtype)
+    for i in range(len(indptr) - 1):
+        w = x[i]
+        for _ in range(repeats):
+            num[:] = 0
+            den[:] = 0
+            if zeros:
+                den[:] = whole
+            for p in range(indptr[i], indptr[i + 1]):
+                f = factor[indices[p]]
+                above, below = _quotients(x.dtype.type(values[p]), max(_dot(w, f), floor), beta)
+                if len(weights) > 0:
+                    above *= weights[p]
+                    below *= weights[p]
+                for t in range(k):
+                    num[t] += above * f[t]
+                if not zeros:
+                    for t in range(k):
+                        den[t] += below * f[t]
+            moved, size = x.dtype.type(0), x.dtype.type(0)
+            for t in range(k):
+                by = den[t] + lasso[i] + ridge[i] * w[t]
+                ratio = num[t] / by if by > 0 else x.dtype.type(0)
+                new = w[t] * (ratio if gamma == 1 else ratio**gamma)
+                moved += abs(new - w[t])
+                size += new
+                w[t] = new
+            if moved <= tol * size:
+                break
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _shares(
+    values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, w: Array, columns: Array,
+    beta: float, floor: float,
+) -> tuple[Array, Array, float]:  # fmt: skip
+    n, k = columns.shape
+    num, den = np.zeros((n, k), w.dtype), np.zeros((0 if zeros else n, k), w.dtype)
+    total = 0.0
+    for i in range(len(indptr) - 1):
+        x = w[i]
+        for p in range(indptr[i], indptr[i + 1]):
+            j = indices[p]
+            y = max(_dot(x, columns[j]), floor)
+            v = w.dtype.type(values[p])
+            weight = np.float64(weights[p]) if len(weights) > 0 else 1.0
+            total += weight * _of_cell(np.float64(v), np.float64(y), np.float64(beta), zeros)
+            above, below = _quotients(v, y, beta)
+            if len(weights) > 0:
+                above *= weights[p]
+                below *= weights[p]
+            into = num[j]
+            for t in range(k):
+                into[t] += above * x[t]
+            if not zeros:
+                for t in range(k):
+                    den[j, t] += below * x[t]
+    return num, den, total
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _model(
+    cells: tuple[Array, Array, Array], first: int, zeros: bool, rows: Array, curved: Array, floor: float,
+    x: Array, slope: Array, square: Array,
+) -> float:  # fmt: skip
+    """−∇ of d_1 at x is added to the slope, its Hessian replaces the square; returns d_1.
+
+    ``rows`` has the rows of the factor for the cells from ``first`` on, ``curved`` room for as many.
+    """
+    values, weights, _ = cells
+    total, k = 0.0, len(x)
+    for p in range(len(rows)):
+        v = np.float64(values[first + p])
+        weight = np.float64(weights[first + p]) if len(weights) > 0 else 1.0
+        y = 0.0
+        for t in range(k):
+            y += x[t] * rows[p, t]
+        y = max(y, floor)
+        total += weight * _of_cell(v, y, 1.0, zeros)
+        ratio = weight * v / y
+        pull, curve = ratio - (0.0 if zeros else weight), ratio / y
+        for t in range(k):
+            slope[t] += pull * rows[p, t]
+            curved[p, t] = curve * rows[p, t]
+    np.dot(rows.T, curved, square)
+    return total
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _longest(indptr: Array) -> int:
+    most = 0
+    for i in range(len(indptr) - 1):
+        most = max(most, indptr[i + 1] - indptr[i])
+    return most
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _gather(indices: Array, factor: Array, rows: Array) -> None:
+    for p in range(len(indices)):
+        for t in range(factor.shape[1]):
+            rows[p, t] = factor[indices[p], t]
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _models(
+    values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, factor: Array, whole: Array,
+    x: Array, floor: float,
+) -> tuple[Array, Array, float]:  # fmt: skip
+    rows, k = x.shape
+    num, gram, square = np.zeros((rows, k)), np.zeros((rows, k * (k + 1) // 2)), np.zeros((k, k))
+    total = 0.0
+    most = _longest(indptr)
+    room, curved = np.empty((most, k)), np.empty((most, k))
+    for i in range(rows):
+        if zeros:
+            num[i] -= whole
+        a, b = indptr[i], indptr[i + 1]
+        _gather(indices[a:b], factor, room)
+        total += _model(
+            (values, weights, indices), a, zeros, room[: b - a], curved[: b - a], floor, x[i], num[i], square
+        )
+        at = 0
+        for t in range(k):
+            for u in range(k):
+                num[i, t] += square[t, u] * x[i, u]
+            for u in range(t + 1):
+                gram[i, at] = square[t, u]
+                at += 1
+    return num, gram, total
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _begin(
+    cells: tuple[Array, Array, Array],
+    first: int,
+    last: int,
+    zeros: bool,
+    factor: Array,
+    whole: Array,
+    x: Array,
+) -> float:
+    """One multiplicative update of equal entries; returns Σ ω v."""
+    values, weights, indices = cells
+    total = 0.0
+    pull, against = np.zeros(len(x)), np.zeros(len(x))
+    if zeros:
+        against[:] = whole
+    for p in range(first, last):
+        f = factor[indices[p]]
+        weight = np.float64(weights[p]) if len(weights) > 0 else 1.0
+        v = weight * values[p]
+        size = f.sum()
+        total += v
+        if size > 0:
+            for t in range(len(x)):
+                pull[t] += v / size * f[t]
+        if not zeros:
+            for t in range(len(x)):
+                against[t] += weight * f[t]
+    for t in range(len(x)):
+        x[t] = pull[t] / against[t] if against[t] > 0 else 0.0
+    return total
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _step(x: Array, slope: Array, square: Array) -> float:
+    """Bring the quadratic model down over x ≥ 0; returns what it gains."""
+    k = len(x)
+    begun, first_slope = x.copy(), slope.copy()
+    first = 0.0
+    for sweep in range(MOST_SWEEPS):
+        moved = 0.0
+        for t in range(k):
+            if square[t, t] <= 0:
+                continue
+            change = max(x[t] + slope[t] / square[t, t], 0.0) - x[t]
+            if change == 0:
+                continue
+            moved += change * change * square[t, t]
+            x[t] += change
+            for u in range(k):
+                slope[u] -= change * square[t, u]
+        if sweep == 0:
+            first = moved
+        if moved <= CLOSE * CLOSE * first:
+            break
+    gain = 0.0
+    for t in range(k):
+        gain += 0.5 * (first_slope[t] + slope[t]) * (x[t] - begun[t])
+    return gain
+
+
+@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+def _solve(
+    values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, factor: Array, whole: Array,
+    lasso: Array, ridge: Array, out: Array, floor: float, tol: float,
+) -> None:  # fmt: skip
+    k = factor.shape[1]
+    square, slope, old = np.zeros((k, k)), np.zeros(k), np.zeros(k)
+    cells = (values, weights, indices)
+    most = _longest(indptr)
+    room, curved = np.empty((most, k)), np.empty((most, k))
+    for i in range(len(out)):
+        x, a, b = out[i], indptr[i], indptr[i + 1]
+        total = _begin(cells, a, b, zeros, factor, whole, x)
+        if total <= 0:
+            x[:] = 0
+            continue
+        _gather(indices[a:b], factor, room)
+        before, first = np.inf, -1.0
+        for _ in range(MOST_STEPS):
+            slope[:] = 0
+            if zeros:
+                slope[:] = -whole
+            loss = _model(cells, a, zeros, room[: b - a], curved[: b - a], floor, x, slope, square)
+            for t in range(k):
+                loss += lasso[i] * x[t] + 0.5 * ridge[i] * x[t] * x[t] + (whole[t] * x[t] if zeros else 0.0)
+                slope[t] -= lasso[i] + ridge[i] * x[t]
+                square[t, t] += ridge[i]
+            if loss > before + 1e-14 * abs(before):
+                for t in range(k):
+                    x[t] = 0.5 * (x[t] + old[t])
+                continue
+            before = loss
+            old[:] = x
+            gain = _step(x, slope, square)
+            if first < 0:
+                first = gain
+            if gain <= tol * tol * max(first, total):
+                break
