@@ -85,8 +85,9 @@ def cut(
     rule: Rule = EVERYTHING,
     edges: tuple[int, ...] | None = None,
     blocks: bool = False,
+    grams: bool = True,
 ) -> tuple[Panels, Plan]:
-    """V in panels that fit the workers, who are found to see it; see `plan.make`.
+    """V in panels that fit the workers, who are found to see it; see `plan.make` and `plan.Layout`.
 
     Raises
     ------
@@ -97,6 +98,7 @@ def cut(
     layout = replace(
         matrix.layout,
         observed=not rule.whole,
+        grams=grams,
         beside=None if weights is None else weights.layout,
         chunk_columns=matrix.layout.chunk_columns if matrix.at_hand else None,
     )

@@ -13,20 +13,27 @@ import scipy.sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
 from dask_nmf.factorise import factorise
 from dask_nmf.fit import Step
 from dask_nmf.job import Job, Result
 from dask_nmf.kernels import Array
-from dask_nmf.matrix import Matrix, open_matrix
+from dask_nmf.matrix import Matrix, open_beside, open_matrix
 from dask_nmf.project import transform
 from dask_nmf.settings import Settings
+from dask_nmf.stream import learn
 
 OPTIONS = (
     "solver", "beta_loss", "init", "max_iter", "tol", "delta", "inner_iter", "alpha_W", "alpha_H",
     "l1_ratio", "missing", "validation_fraction", "stop_below", "schedule", "learning_rate", "batch_size",
 )  # that `Settings` has by the same names  # fmt: skip
+
+
+def _learns_from_batches(model: NMF) -> bool:
+    """Whether the sums of a pass are all that is needed to go on with other rows."""
+    return bool(model.solver == "hals")
 
 
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -64,6 +71,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     stop_below : float
         Stop when ‖X − W H‖ is below.
     schedule, learning_rate, batch_size : of solver "sgd", see `dask_nmf.settings.Settings`.
+    forget_factor : float
+        In `partial_fit`, how much earlier batches count at each call; 1 forgets nothing.
     callback : called with the `dask_nmf.fit.Step` of each pass.
 
     Attributes
@@ -73,6 +82,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     reconstruction_err_ : float, ‖X − W H‖ (Frobenius) or √(2 D(X | W H)), over the entries that count
     validation_error_ : float, root mean squared error of the entries held out; NaN if none are
     n_iter_ : int, passes
+    n_steps_ : int, batches that `partial_fit` has seen
     loss_history_ : (n_iter_,) array, relative error after each pass
     outcome_ : str, why it stopped
     n_features_in_, feature_names_in_ : as in scikit-learn
@@ -100,6 +110,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         schedule: str = "adagrad",
         learning_rate: float | None = None,
         batch_size: int | None = None,
+        forget_factor: float = 1.0,
         callback: Callable[[Step], None] | None = None,
     ) -> None:
         self.n_components = n_components
@@ -121,6 +132,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.schedule = schedule
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.forget_factor = forget_factor
         self.callback = callback
 
     def fit(
@@ -135,6 +147,28 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     ) -> Array | da.Array:
         """`fit`, and return W (n_samples, n_components)."""
         return self._outward(X, self._fit(X, W, H, weights).W)
+
+    @available_if(_learns_from_batches)
+    def partial_fit(self, X: Any, y: None = None, H: Array | None = None, weights: Any = None) -> NMF:
+        """Go on learning H from a batch of rows, (n_rows, n_features), beside those of the calls before.
+
+        The first call begins with a fit of its batch, or with ``H``. ``reconstruction_err_`` and its like are
+        then those of that fit, or missing: of a batch that is gone no error is known.
+        """
+        first = not hasattr(self, "components_") or H is not None
+        matrix = self._open(X, reset=first, by_rows=True)
+        if first:
+            self.n_steps_, self._sums = 0, None
+            if H is None:
+                self._learn(matrix, None, None, self._beside(weights))
+            else:
+                self.components_ = np.array(H, matrix.dtype)
+        settings = self._settings(len(self.components_))
+        job = Job(settings, weights=None if weights is None else open_beside(matrix, self._beside(weights)))
+        self.components_, self._sums = learn(matrix, job, self.components_, self._sums, self.forget_factor)
+        self.n_components_ = len(self.components_)
+        self.n_steps_ += 1
+        return self
 
     def transform(self, X: Any) -> Array | da.Array:
         """The W (n_samples, n_components) that explains X best with the H that was learned."""
@@ -163,12 +197,21 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return tags
 
     def _fit(self, X: Any, W: Array | None, H: Array | None, weights: Any) -> Result:
-        matrix = self._open(X, reset=True)
-        options = {name: getattr(self, name) for name in OPTIONS}
-        settings = Settings(self._rank(matrix, W, H), seed=self._seed(), **options)
-        if weights is not None and not (_is_distributed(weights) or scipy.sparse.issparse(weights)):
-            weights = np.asarray(weights)
-        result = factorise(matrix, Job(settings, W, H, weights, callback=self._on_step))
+        self.n_steps_, self._sums = 0, None
+        return self._learn(self._open(X, reset=True), W, H, self._beside(weights))
+
+    def _settings(self, rank: int) -> Settings:
+        return Settings(rank, seed=self._seed(), **{name: getattr(self, name) for name in OPTIONS})
+
+    def _beside(self, weights: Any) -> Any:
+        """Weights as `open_matrix` takes them."""
+        if weights is None or _is_distributed(weights) or scipy.sparse.issparse(weights):
+            return weights
+        return np.asarray(weights)
+
+    def _learn(self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any) -> Result:
+        settings = self._settings(self._rank(matrix, W, H))
+        result = factorise(matrix, Job(settings, W=W, H=H, weights=weights, callback=self._on_step))
         if result.n_iter == self.max_iter and self.tol > 0 and "not converged" in result.outcome:
             warnings.warn(f"{result.outcome}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
         elif result.outcome.startswith("diverged"):
@@ -188,7 +231,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         if self.callback is not None:
             self.callback(step)
 
-    def _open(self, X: Any, reset: bool) -> Matrix:
+    def _open(self, X: Any, reset: bool, by_rows: bool = False) -> Matrix:
         if not _is_distributed(X):
             X = validate_data(
                 self,
@@ -199,8 +242,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
                 ensure_all_finite="allow-nan" if self.missing == "nan" else True,
             )
             check_non_negative(X, type(self).__name__)
-            return open_matrix(X)
-        matrix = open_matrix(X)
+            return open_matrix(X, transposed=False if by_rows else None)
+        matrix = open_matrix(X, transposed=False if by_rows else None)
         features = matrix.shape[1]
         if reset:
             self.n_features_in_ = features

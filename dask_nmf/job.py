@@ -114,7 +114,8 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
     settings, edges = job.settings, None if run is None else run.edges
     by_blocks = settings.solver == "sgd"
     width = svd.width(settings.rank) if settings.by_svd else settings.carried
-    panels, planned = cluster.cut(matrix, width, job.weights, job.rule(matrix), edges, by_blocks)
+    grams = settings.solver == "hals" or settings.beta == 2
+    panels, planned = cluster.cut(matrix, width, job.weights, job.rule(matrix), edges, by_blocks, grams)
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,

@@ -52,7 +52,8 @@ class Layout:
     )
     blind: bool = False  # blocks of unknown density: a chunk row is a panel, its bytes are a guess
     chunk_columns: int | None = None  # of a storage chunk; None: it spans all of them
-    observed: bool = False  # not every entry counts: rows and columns have gram matrices of their own
+    observed: bool = False  # V is looked at cell by cell
+    grams: bool = True  # where it is, rows and columns have gram matrices of their own; else a quotient
     beside: Layout | None = None  # of a second matrix that is read along, the weights
 
     @property
@@ -113,7 +114,7 @@ def make(
     smallest = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
     across = _across(layout) if blocks else 1
     waiting = 2 * across if blocks and not layout.tiled else 0
-    work = _Work(rank, threads, waiting, layout.observed and not blocks)
+    work = _Work(rank, threads, waiting, layout.observed and layout.grams and not blocks)
     for least in (max(smallest, LEAST), smallest):  # a smaller sample before panels that are not worth a task
         while largest > least and _worker_bytes(layout, work, largest, sample) > room:
             largest = largest * 7 // 8
@@ -212,6 +213,8 @@ def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
     summed = factor * 8
     if layout.observed:
         residual = STRIP_BYTES
+    if layout.observed and not layout.grams:
+        product, summed = 2 * product, 2 * summed
     if work.grams:
         grams = layout.columns * packed_size(work.rank) * 8
         product, summed = product + 2 * grams, summed + grams

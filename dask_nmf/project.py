@@ -16,12 +16,12 @@ from dask_nmf import cluster, fit, outputs, plan
 from dask_nmf.beta import Newton, Settled, exact
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
-from dask_nmf.matrix import absolute, open_beside, open_matrix
+from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
 from dask_nmf.passes import Weighing, Weights
 from dask_nmf.settings import Settings
-from dask_nmf.solvers import HALS, Penalty
+from dask_nmf.solvers import HALS, penalty_of
 from dask_nmf.store import Run, StoredWeights, consolidate
 
 MARK = "dask_nmf_transform"
@@ -64,20 +64,22 @@ def transform(
         raise ValueError(f"V has {matrix.shape[1]} columns and H has {H.shape[1]}; they must be equal")
     h = np.ascontiguousarray(H, dtype=matrix.dtype)
     beside = None if weights is None else open_beside(matrix, weights)
-    settings = Settings(len(h), "mu", beta_loss, missing=missing, alpha_W=alpha_W, l1_ratio=l1_ratio)
-    beta = settings.beta
-    rule = Rule(missing, transposed=matrix.transposed, weighted=beside is not None, beta=beta)
-    panels, _ = cluster.cut(matrix, len(h), beside, rule)
+    asked: dict[str, Any] = {"missing": missing, "alpha_W": alpha_W, "l1_ratio": l1_ratio, "alpha_H": 0.0}
+    settings = Settings(len(h), "mu", beta_loss, **asked)
+    rule = Rule(missing, transposed=matrix.transposed, weighted=beside is not None, beta=settings.beta)
+    grams = matrix.transposed and settings.beta in (1, 2)  # else no sums are needed
+    panels, _ = cluster.cut(matrix, len(h), beside, rule, grams=grams)
     turn = _weigh_columns if matrix.transposed else _weigh_rows
-    on_w = alpha_W * (1 - l1_ratio), alpha_W * l1_ratio
-    penalty = (
-        Penalty(right=on_w[0], right_l1=on_w[1]) if matrix.transposed else Penalty(on_w[0], 0, on_w[1], 0)
-    )
-    floor = float(np.finfo(matrix.dtype).tiny) ** 0.25  # its powers must not overflow
     try:
-        return turn(panels, h, exact(beta, penalty, floor), into)
+        return turn(panels, h, exact_solver(settings, matrix), into)
     except BadEntry as error:
         raise error.at(0, matrix.transposed) from None
+
+
+def exact_solver(settings: Settings, matrix: Matrix) -> Exact:
+    """The solver of W for a fixed H, where the scale of V is not known."""
+    floor = float(np.finfo(matrix.dtype).tiny) ** 0.25  # its powers must not overflow
+    return exact(settings.beta, penalty_of(settings, matrix.transposed), floor)
 
 
 def _weigh_rows(panels: Panels, h: Array, solver: Exact, into: Sink | None) -> da.Array | None:

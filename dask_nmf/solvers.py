@@ -16,6 +16,7 @@ import numpy as np
 from dask_nmf import kernels
 from dask_nmf.cells import Cells
 from dask_nmf.kernels import Array, Block, Sums
+from dask_nmf.settings import Settings
 
 GROW, GROW_CEILING, SHRINK = 1.05, 1.01, 1.5
 SLOTS = 4  # places for a carried W: the last one, the one before, the best one and the next one
@@ -109,6 +110,13 @@ class Penalty:
         if self.right_l1:
             num = num - self.right_l1 * np.reshape(totals.mass, (-1, 1))
         return num, kernels.ridge(totals.gram, k, self.right * totals.mass)
+
+
+def penalty_of(settings: Settings, transposed: bool) -> Penalty:
+    """The penalties that are asked for, as panels of rows (or of columns) see them."""
+    shares = 1 - settings.l1_ratio, settings.l1_ratio
+    alphas = settings.alphas[::-1] if transposed else settings.alphas
+    return Penalty(*(share * alpha for share in shares for alpha in alphas))
 
 
 class Solver(Protocol):
@@ -208,10 +216,14 @@ class HALS(Squares):
         num, gram = self.penalty.equations(totals, len(h))
         return solve_rows(num.astype(h.dtype), gram, self.final_tol).T
 
+    def follow(self, given: Array, totals: Sums) -> Array:
+        """H from the sums, beginning at the one that was given."""
+        num, gram = self.penalty.equations(totals, len(given))
+        return np.ascontiguousarray(refit_rows(given.T, num.astype(given.dtype), gram, self.tol).T)
+
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
         given = state.entering
-        num, gram = self.penalty.equations(totals, len(given))
-        h = np.ascontiguousarray(refit_rows(given.T, num.astype(given.dtype), gram, self.tol).T)
+        h = self.follow(given, totals)
         penalty = self.penalty.of(totals, h)
         reached = loss(sumsq, totals, given, h) + penalty
         if reached > state.loss:

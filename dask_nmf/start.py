@@ -22,7 +22,7 @@ from dask_nmf.passes import Weighing, Weights, as_it_is
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain
-from dask_nmf.solvers import HALS, MU, Penalty, Solver, State, lift
+from dask_nmf.solvers import HALS, MU, Penalty, Solver, State, lift, penalty_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
         return measures, svd.sampled_directions(summary.candidates, draw, settings.rank)
     sample = sampling.draw_sample(summary.candidates, draw)
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
-    penalty = _penalty(settings, matrix)
+    penalty = penalty_of(settings, matrix.transposed)
     if not isinstance(sample, Observed) or sample.rule.skips_zeros:
         # its rows stand for all of them, and the penalty on H is for all
         more = panels.edges[-1] / sample.shape[0]
@@ -115,15 +115,9 @@ def _measures(summary: Summary, matrix: Matrix, beta: float) -> Measures:
     )
 
 
-def _penalty(settings: Settings, matrix: Matrix) -> Penalty:
-    shares = 1 - settings.l1_ratio, settings.l1_ratio
-    alphas = settings.alphas[::-1] if matrix.transposed else settings.alphas
-    return Penalty(*(share * alpha for share in shares for alpha in alphas))
-
-
 def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
     """The solver that the settings name, at the scale of V."""
-    penalty = _penalty(settings, matrix)
+    penalty = penalty_of(settings, matrix.transposed)
     floor = _floor(measures.mean, matrix.dtype)
     if settings.solver == "sgd":
         return _descending(settings, measures, matrix)
@@ -158,7 +152,7 @@ def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
     together = 1 if by_cell else max(batch, matrix.layout.columns)
     relative = 0.1 if settings.start == "random" else 0.03  # or a good start would be undone at first
     rate = settings.learning_rate or (relative if adaptive else 0.5 / (unit * together))
-    penalty = _penalty(settings, matrix)
+    penalty = penalty_of(settings, matrix.transposed)
     alphas = penalty.left, penalty.right, penalty.left_l1, penalty.right_l1
     return SGD(Descent(rate, adaptive, unit, *alphas, batch), settings.schedule, penalty)
 
@@ -202,7 +196,7 @@ def begin(
     if settings.solver == "sgd":
         assert slot is not None
         if settings.start == "sample" or (settings.start == "custom" and given.left is None):
-            solver = HALS(_penalty(settings, matrix))
+            solver = HALS(penalty_of(settings, matrix.transposed))
             fit.sweep(panels, h, Weighing(solver.weigh, solver, after=slot, bare=True))
         entering = np.ascontiguousarray(extended(h.T).T)
     return State(h, entering, slot=0 if writes_left(settings, given) else -1)
@@ -240,7 +234,7 @@ def right_of(panels: Panels, settings: Settings, measures: Measures, left: Array
 def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | Newton | Settled:
     """The solver that finds one factor for the other, whatever they come from."""
     scale = factor_scale(measures.mean, settings.rank)
-    penalty = _penalty(settings, matrix)
+    penalty = penalty_of(settings, matrix.transposed)
     return exact(settings.beta, penalty, _floor(measures.mean, matrix.dtype), scale)
 
 

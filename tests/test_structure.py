@@ -21,7 +21,7 @@ FLOORS = [
     ["start", "store", "cluster"],
     ["resume", "project", "predictions"],
     ["job"],
-    ["factorise"],
+    ["factorise", "stream"],
     ["estimator"],
     ["cli"],
 ]
