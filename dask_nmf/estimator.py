@@ -46,8 +46,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     ----------
     n_components : int, "auto" or None
         The rank. "auto" and None: that of given factors, else the number of features.
-    init : {None, "sample", "random", "custom"}
-        None is "sample". "custom" takes ``W`` and ``H``, or either, in `fit_transform`.
+    init : {None, "sample", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
+        None is "sample". "nndsvd" and its kin are scikit-learn's. "custom" takes ``W`` and ``H``, or
+        either, in `fit_transform`.
     solver : {"hals", "mu", "sgd"}
     beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float
         Solver "hals" takes the first two, "mu" any, "sgd" the first.

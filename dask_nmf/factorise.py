@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -91,7 +92,17 @@ def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:
     matrix = open_matrix(V, job.dtype)
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
+    if job.settings.start == "nndsvd" and job.settings.solver == "mu":
+        warnings.warn(
+            "solver 'mu' cannot move the zeros of init 'nndsvd'; give init 'nndsvda' or 'nndsvdar'",
+            stacklevel=3,
+        )
     if job.weights is not None:
+        if job.settings.by_svd:
+            raise ValueError(
+                f"weights are given and init is {job.settings.start!r}, which needs every entry of V alike; "
+                "leave weights out, or give init 'sample' or 'random'"
+            )
         if job.settings.solver == "sgd":
             raise ValueError("weights are given and the solver is 'sgd'; solvers 'hals' and 'mu' take them")
         job = replace(job, weights=open_beside(matrix, job.weights))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
-from dask_nmf import cluster, fit, plan, start
+from dask_nmf import cluster, fit, plan, start, svd
 from dask_nmf.beta import Newton
 from dask_nmf.fit import Panels, Step, Stop
 from dask_nmf.kernels import Array, Sums
@@ -113,10 +113,9 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
     """V in panels that fit the workers (those of the run, if any); the grid of blocks; rows to sample."""
     settings, edges = job.settings, None if run is None else run.edges
     by_blocks = settings.solver == "sgd"
+    width = svd.width(settings.rank) if settings.by_svd else settings.carried
     grams = settings.solver == "hals" or settings.beta == 2
-    panels, planned = cluster.cut(
-        matrix, settings.carried, job.weights, job.rule(matrix), edges, by_blocks, grams
-    )
+    panels, planned = cluster.cut(matrix, width, job.weights, job.rule(matrix), edges, by_blocks, grams)
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,

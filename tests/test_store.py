@@ -88,7 +88,7 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-@pytest.mark.parametrize("init", ["sample", "random", "custom"])
+@pytest.mark.parametrize("init", ["sample", "random", "nndsvdar", "custom"])
 @shapes
 @solvers
 def test_resumed_run_gives_the_same_bits(

@@ -17,6 +17,7 @@ FLOORS = [
     ["passes"],
     ["strata"],
     ["fit"],
+    ["svd"],
     ["start", "store", "cluster"],
     ["resume", "project", "predictions"],
     ["job"],
