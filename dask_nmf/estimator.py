@@ -27,7 +27,8 @@ from dask_nmf.stream import learn
 
 OPTIONS = (
     "solver", "beta_loss", "init", "max_iter", "tol", "delta", "inner_iter", "alpha_W", "alpha_H",
-    "l1_ratio", "missing", "validation_fraction", "stop_below", "schedule", "learning_rate", "batch_size",
+    "l1_ratio", "normalize", "missing", "validation_fraction", "stop_below",
+    "schedule", "learning_rate", "batch_size",
 )  # that `Settings` has by the same names  # fmt: skip
 
 
@@ -64,6 +65,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         Penalties as in scikit-learn; `transform` has that on W too.
     l1_ratio : float
         Share of the L1 norm in the penalties.
+    normalize : {None, "l1", "l2"}
+        Components of that norm 1, the heaviest first.
     missing : {None, "nan", "unstored"}
         Which entries of X count: all, those that are not NaN, or those that a sparse X stores.
     validation_fraction : float
@@ -104,6 +107,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         alpha_W: float = 0.0,
         alpha_H: float | str = "same",
         l1_ratio: float = 0.0,
+        normalize: str | None = None,
         missing: str | None = None,
         validation_fraction: float = 0.0,
         stop_below: float = 0.0,
@@ -126,6 +130,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.alpha_W = alpha_W
         self.alpha_H = alpha_H
         self.l1_ratio = l1_ratio
+        self.normalize = normalize
         self.missing = missing
         self.validation_fraction = validation_fraction
         self.stop_below = stop_below

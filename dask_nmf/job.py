@@ -11,7 +11,7 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
-from dask_nmf import cluster, fit, plan, start, svd
+from dask_nmf import cluster, components, fit, plan, start, svd
 from dask_nmf.beta import Newton
 from dask_nmf.fit import Panels, Step, Stop
 from dask_nmf.kernels import Array, Sums
@@ -106,7 +106,7 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool
     if job.fixed:
         return _answer_fixed(panels, job, run, progress, keep or run is None)
     progress = _iterate(panels, grid, job, run, progress)
-    return _answer(panels, run, progress, keep or run is None)
+    return _answer(panels, job, run, progress, keep or run is None)
 
 
 def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
@@ -249,7 +249,7 @@ def _report(step: Step, job: Job) -> None:
     )
 
 
-def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> Result:
+def _answer(panels: Panels, job: Job, run: Run | None, progress: Progress, keep: bool) -> Result:
     """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
     solver, matrix, state = progress.solver, panels.matrix, progress.state
     h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
@@ -271,7 +271,7 @@ def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> 
         assert isinstance(solver, HALS)
         right = solver.settle(h, totals)
         reached = loss(progress.measures.baseline, totals, h, right)
-    return _finish(panels, run, progress, (left, right), totals._replace(residual=max(reached, 0.0)))
+    return _finish(panels, job, run, progress, (left, right), totals._replace(residual=max(reached, 0.0)))
 
 
 def _answer_fixed(panels: Panels, job: Job, run: Run | None, progress: Progress, keep: bool) -> Result:
@@ -290,24 +290,33 @@ def _answer_fixed(panels: Panels, job: Job, run: Run | None, progress: Progress,
     left, totals = _last_read(panels, right, weighing, run, keep, given)
     name, other = ("W", "H") if job.fixed_H is None else ("H", "W")
     outcome = f"converged: {name} is fixed, and {other} is the best for it"
-    return _finish(panels, run, replace(progress, outcome=outcome, final=True), (left, right), totals)
+    return _finish(panels, job, run, replace(progress, outcome=outcome, final=True), (left, right), totals)
 
 
 def _last_read(
     panels: Panels, h: Array, weighing: Weighing, run: Run | None, keep: bool, given: Array | None = None
-) -> tuple[da.Array | None, Sums]:
-    """W, unless it goes into the run, and the sums."""
+) -> tuple[da.Array | Weights, Sums]:
+    """W in memory, or where it is in the run, and the sums."""
     if keep:
         return fit.weigh_all(panels, h, weighing, given)
     assert run is not None
-    return None, fit.sweep(panels, h, weighing._replace(after=run.answer()), given)
+    place = run.answer()
+    return place, fit.sweep(panels, h, weighing._replace(after=place), given)
 
 
 def _finish(
-    panels: Panels, run: Run | None, progress: Progress, factors: tuple[da.Array | None, Array], totals: Sums
+    panels: Panels,
+    job: Job,
+    run: Run | None,
+    progress: Progress,
+    factors: tuple[da.Array | Weights, Array],
+    totals: Sums,
 ) -> Result:
     """The answer, told and committed."""
     left, right = factors
+    turned = panels.matrix.transposed
+    if job.settings.normalize is not None:
+        left, right = components.arranged(left, panels.edges, right, job.settings.normalize, turned)
     reached, baseline = totals.residual, progress.measures.baseline
     held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
     error = fit.relative_error(reached, baseline)
@@ -317,12 +326,12 @@ def _finish(
         progress.outcome,
         extra={"nmf": {"event": "done", "relative_error": error, "outcome": progress.outcome}},
     )
-    if left is None:
+    if not isinstance(left, da.Array):
         assert run is not None
         run.finish(right, reached, held, progress.final, progress.outcome)
         return result_of(run)
     whole = da.from_array(right, chunks=right.shape)
-    W, H = (whole.T, left.T) if panels.matrix.transposed else (left, whole)
+    W, H = (whole.T, left.T) if turned else (left, whole)
     return _result(W, H, reached, held, baseline, progress.history, progress.outcome)
 
 

@@ -68,6 +68,11 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--l1-ratio", type=float, default=0.0, help="Share of L1 in the penalties; else L2."
             ),
             click.option(
+                "--normalize",
+                type=click.Choice(["l1", "l2"]),
+                help="Components of that norm 1, the heaviest first.",
+            ),
+            click.option(
                 "--validation-fraction",
                 type=float,
                 default=0.0,

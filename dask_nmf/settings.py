@@ -45,6 +45,8 @@ class Settings:
         entries of a sparse V count, and a stored zero is a zero that was observed.
     validation_fraction : share of the entries that is held out. The fit ends when their error has not fallen
         for some passes, and its answer is the best of the passes by that error.
+    normalize : ``"l1"`` or ``"l2"``: in the answer the rows of H have that norm 1, W is scaled so that W H
+        stays, and the components are in the order of their weight, the norm of W's column, the largest first.
     delta : mu: added to denominators; by default a trifle relative to the scale of V.
     inner_iter : mu: steps on the products of a pass; 1 is Lee & Seung's.
     schedule : sgd: of the step. ``"adagrad"``: its own for each row and column, by the gradients so far
@@ -62,6 +64,7 @@ class Settings:
     max_iter: int = 200
     tol: float = 1e-4
     seed: int = 0
+    normalize: str | None = None
     delta: float | None = None
     inner_iter: int = 1
     alpha_W: float = 0.0
@@ -92,6 +95,7 @@ class Settings:
             ("init", (None, *INITS)),
             ("missing", (None, *MISSING)),
             ("schedule", SCHEDULES),
+            ("normalize", (None, "l1", "l2")),
         ):
             named = ", ".join(str(value) for value in values)
             self._check(name, getattr(self, name) in values, f"one of {named}")
