@@ -16,9 +16,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
+from dask_nmf.answer import Result
 from dask_nmf.factorise import factorise
 from dask_nmf.fit import Step
-from dask_nmf.job import Job, Result
+from dask_nmf.job import Job
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, open_beside, open_matrix
 from dask_nmf.project import transform

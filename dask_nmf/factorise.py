@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from dask_nmf import cluster
+from dask_nmf.answer import Result, result_of
 from dask_nmf.client import shares_memory
 from dask_nmf.fit import Step
-from dask_nmf.job import Job, Result, fit_and_answer, result_of
+from dask_nmf.job import Job, fit_and_answer
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix
 from dask_nmf.measures import measure
@@ -162,6 +163,8 @@ def _check_fixed(job: Job, matrix: Matrix) -> Job:
     k = job.settings.rank
     if (job.fixed_W is not None and job.fixed_H is not None) or job.settings.start != "sample":
         raise ValueError("fixed_W and fixed_H are given, or one and an init; give one, and no init")
+    if job.settings.normalize is not None:
+        raise ValueError("a factor is fixed and normalize is asked for, which would change it; leave that out")
     if job.settings.solver == "sgd":
         raise ValueError("a factor is fixed and the solver is 'sgd'; solvers 'hals' and 'mu' take one")
     return replace(
