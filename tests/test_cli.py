@@ -89,7 +89,7 @@ def test_fit_info_transform_and_again(dask_nmf: Run, v: np.ndarray, tmp_path: Pa
     assert "relative_error:" in dask_nmf("info", "run.zarr").stdout
 
     before = (tmp_path / "run.zarr" / "zarr.json").stat().st_mtime_ns
-    again = dask_nmf("fit", "v.zarr", "--rank", 4, "--output", "run.zarr", "--max-iter", 5, own=True)
+    again = dask_nmf("fit", "v.zarr", "--rank", 4, "--output", "run.zarr", "--max-iter", 5)
     assert again.returncode == 0
     assert "finished already" in again.stderr
     assert again.stdout == done.stdout

@@ -69,7 +69,7 @@ def keeps_in_memory(dask_worker: Worker) -> bool:
 @pytest.mark.parametrize(
     ("shape", "chunks", "dtype"),
     [
-        pytest.param((120_000, 5000), (400, 5000), "float32", id="four-times-the-limit"),
+        pytest.param((90_000, 5000), (400, 5000), "float32", id="three-times-the-limit"),
         pytest.param((2000, 150_000), (500, 2000), "int16", id="wide-and-cast"),
         pytest.param((60_000, 2500), (500, 1250), "float64", id="float64"),
     ],
