@@ -69,7 +69,7 @@ def keeps_in_memory(dask_worker: Worker) -> bool:
 @pytest.mark.parametrize(
     ("shape", "chunks", "dtype", "init"),
     [
-        pytest.param((120_000, 5000), (400, 5000), "float32", "sample", id="four-times-the-limit"),
+        pytest.param((90_000, 5000), (400, 5000), "float32", "sample", id="three-times-the-limit"),
         pytest.param((2000, 150_000), (500, 2000), "int16", "sample", id="wide-and-cast"),
         pytest.param((60_000, 2500), (500, 1250), "float64", "sample", id="float64"),
         pytest.param((60_000, 5000), (500, 5000), "float32", "nndsvda", id="singular-vectors"),
