@@ -164,7 +164,9 @@ def _check_fixed(job: Job, matrix: Matrix) -> Job:
     if (job.fixed_W is not None and job.fixed_H is not None) or job.settings.start != "sample":
         raise ValueError("fixed_W and fixed_H are given, or one and an init; give one, and no init")
     if job.settings.normalize is not None:
-        raise ValueError("a factor is fixed and normalize is asked for, which would change it; leave that out")
+        raise ValueError(
+            "a factor is fixed and normalize is asked for, which would change it; leave that out"
+        )
     if job.settings.solver == "sgd":
         raise ValueError("a factor is fixed and the solver is 'sgd'; solvers 'hals' and 'mu' take one")
     return replace(
