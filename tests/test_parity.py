@@ -178,7 +178,7 @@ def test_the_error_is_scikit_learns_of_the_same_factors(
 @pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler"])
 def test_a_fit_of_full_rank_gives_v_back(beta_loss: str, solver: str) -> None:
     v = np.random.default_rng(42).random((6, 5)) + 0.1
-    model = NMF(5, solver=solver, beta_loss=beta_loss, random_state=0, max_iter=3000, tol=1e-9)
+    model = NMF(5, solver=solver, beta_loss=beta_loss, random_state=0, max_iter=300, tol=1e-7)
     w = model.fit_transform(v)
     assert model.reconstruction_err_ < 0.05
     np.testing.assert_allclose(model.inverse_transform(w), v, atol=0.05)
@@ -192,7 +192,7 @@ def test_parts_that_do_not_overlap_are_found(shape: tuple[int, int], solver: str
     w *= np.arange(shape[0])[:, None] % RANK == np.arange(RANK)
     h *= np.arange(RANK)[:, None] == np.arange(shape[1]) % RANK
     tol = 1e-4 if solver == "sgd" else 1e-9
-    model = NMF(RANK, solver=solver, beta_loss=beta_loss, random_state=0, max_iter=2000, tol=tol)
+    model = NMF(RANK, solver=solver, beta_loss=beta_loss, random_state=0, max_iter=200, tol=tol)
     found = model.fit_transform(w @ h)
     np.testing.assert_allclose(found @ model.components_, w @ h, atol=1e-2)
 
@@ -203,7 +203,7 @@ def test_transform_of_what_was_fitted_is_the_w_of_the_fit(
     shape: tuple[int, int], solver: str, beta_loss: Any
 ) -> None:
     v = noisy(shape)
-    model = NMF(RANK, solver=solver, beta_loss=beta_loss, random_state=0, max_iter=3000, tol=1e-8)
+    model = NMF(RANK, solver=solver, beta_loss=beta_loss, random_state=0, max_iter=200, tol=1e-6)
     w = model.fit_transform(v)
     loose = 5e-2 if solver == "sgd" else 1e-2
     np.testing.assert_allclose(model.transform(v), w, rtol=loose, atol=loose * w.max())
@@ -222,7 +222,7 @@ def test_transform_is_scikit_learns_or_better(
     ours = model.fit(v, H=h).transform(v)
     solver = "cd" if beta == 2 else "mu"
     theirs = non_negative_factorization(
-        v, H=model.components_, update_H=False, solver=solver, beta_loss=beta, max_iter=2000, tol=1e-7, **penalty
+        v, H=model.components_, update_H=False, solver=solver, beta_loss=beta, max_iter=500, tol=1e-5, **penalty
     )[0]
     reached = [objective(v, w, model.components_, beta, alpha_H=0, **penalty) for w in (ours, theirs)]
     assert reached[0] <= reached[1] * (1 + 1e-6)
@@ -341,7 +341,7 @@ def test_l1_makes_zeros_and_l2_makes_factors_small(
     shape: tuple[int, int], solver: str, beta_loss: str
 ) -> None:
     v = noisy(shape)
-    model = NMF(RANK, solver=solver, beta_loss=beta_loss, random_state=0, max_iter=1000, tol=1e-6)
+    model = NMF(RANK, solver=solver, beta_loss=beta_loss, random_state=0, max_iter=150, tol=1e-6)
     factors = {}
     for name, penalty in {"plain": {}, "l1": {"alpha_W": 0.05, "l1_ratio": 1.0}, "l2": {"alpha_W": 0.2}}.items():
         chosen = clone(model).set_params(**penalty)
