@@ -4,9 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dask_nmf.answer import Result
     from dask_nmf.estimator import NMF
     from dask_nmf.factorise import nmf
-    from dask_nmf.job import Result
     from dask_nmf.predictions import predict, recommend
     from dask_nmf.project import transform
     from dask_nmf.store import Run

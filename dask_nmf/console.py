@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -86,6 +87,7 @@ def shown(log_format: str, terminal: bool) -> Iterator[Callable[[], None]]:
     handler = live or logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter("%(message)s"))
     level = logger.level
+
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
 
@@ -95,7 +97,9 @@ def shown(log_format: str, terminal: bool) -> Iterator[Callable[[], None]]:
             client.subscribe_topic(PANELS_DONE, live.panel_done)
 
     try:
-        yield follow
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda *parts: logger.warning("%s", parts[0])  # a line as any other
+            yield follow
     finally:
         if live is not None:
             live.finish()

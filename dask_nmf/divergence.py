@@ -16,6 +16,7 @@ from dask_nmf.cells import Array, Cells
 
 MOST_STEPS = 50  # of Newton, for a row
 MOST_SWEEPS = 10  # of coordinate descent, in a step
+LEAST = 0.1  # of an x f that a step leaves, or it is halved: near 0 the model is worth nothing
 CLOSE = 0.1  # a step's descent is done when a sweep moves a row by this share of its first sweep
 
 
@@ -117,8 +118,8 @@ def solve(cells: Cells, factor: Array, ridge: Ridge, floor: float, tol: float) -
     """``argmin_{x ≥ 0} d_1(v | x fᵀ)`` with penalties, for each row, (rows, k), float64.
 
     Newton's method: the quadratic model of the loss is brought down by coordinate descent, and a step that
-    raises the loss is halved. It begins at a multiplicative update of equal entries. A row is done when a
-    step is expected to gain ``tol²`` of the first one, or of Σ v.
+    raises the loss or leaves the model's reach is halved. It begins at a multiplicative update of equal
+    entries. A row is done when a step is expected to gain ``tol²`` of the first one, or of Σ v.
     """
     factor = np.ascontiguousarray(factor, np.float64)
     x = np.zeros((cells.shape[0], factor.shape[1]))
@@ -255,11 +256,12 @@ def _shares(
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
 def _model(
     cells: tuple[Array, Array, Array], first: int, zeros: bool, rows: Array, curved: Array, floor: float,
-    x: Array, slope: Array, square: Array,
+    x: Array, slope: Array, square: Array, products: Array,
 ) -> float:  # fmt: skip
     """−∇ of d_1 at x is added to the slope, its Hessian replaces the square; returns d_1.
 
-    ``rows`` has the rows of the factor for the cells from ``first`` on, ``curved`` room for as many.
+    ``rows`` has the rows of the factor for the cells from ``first`` on, ``curved`` room for as many, and
+    ``products`` gets x f of each.
     """
     values, weights, _ = cells
     total, k = 0.0, len(x)
@@ -269,7 +271,7 @@ def _model(
         y = 0.0
         for t in range(k):
             y += x[t] * rows[p, t]
-        y = max(y, floor)
+        y = products[p] = max(y, floor)
         total += weight * _of_cell(v, y, 1.0, zeros)
         ratio = weight * v / y
         pull, curve = ratio - (0.0 if zeros else weight), ratio / y
@@ -304,14 +306,23 @@ def _models(
     num, gram, square = np.zeros((rows, k)), np.zeros((rows, k * (k + 1) // 2)), np.zeros((k, k))
     total = 0.0
     most = _longest(indptr)
-    room, curved = np.empty((most, k)), np.empty((most, k))
+    room, curved, products = np.empty((most, k)), np.empty((most, k)), np.empty(most)
     for i in range(rows):
         if zeros:
             num[i] -= whole
         a, b = indptr[i], indptr[i + 1]
         _gather(indices[a:b], factor, room)
         total += _model(
-            (values, weights, indices), a, zeros, room[: b - a], curved[: b - a], floor, x[i], num[i], square
+            (values, weights, indices),
+            a,
+            zeros,
+            room[: b - a],
+            curved[: b - a],
+            floor,
+            x[i],
+            num[i],
+            square,
+            products,
         )
         at = 0
         for t in range(k):
@@ -394,6 +405,7 @@ def _solve(
     cells = (values, weights, indices)
     most = _longest(indptr)
     room, curved = np.empty((most, k)), np.empty((most, k))
+    products, trusted = np.empty(most), np.empty(most)
     for i in range(len(out)):
         x, a, b = out[i], indptr[i], indptr[i + 1]
         total = _begin(cells, a, b, zeros, factor, whole, x)
@@ -402,21 +414,26 @@ def _solve(
             continue
         _gather(indices[a:b], factor, room)
         before, first = np.inf, -1.0
+        trusted[:] = 0
         for _ in range(MOST_STEPS):
             slope[:] = 0
             if zeros:
                 slope[:] = -whole
-            loss = _model(cells, a, zeros, room[: b - a], curved[: b - a], floor, x, slope, square)
+            loss = _model(cells, a, zeros, room[: b - a], curved[: b - a], floor, x, slope, square, products)
             for t in range(k):
                 loss += lasso[i] * x[t] + 0.5 * ridge[i] * x[t] * x[t] + (whole[t] * x[t] if zeros else 0.0)
                 slope[t] -= lasso[i] + ridge[i] * x[t]
                 square[t, t] += ridge[i]
-            if loss > before + 1e-14 * abs(before):
+            far = loss > before + 1e-14 * abs(before)
+            for p in range(b - a):
+                far |= products[p] < LEAST * trusted[p] and values[a + p] > 0
+            if far:
                 for t in range(k):
                     x[t] = 0.5 * (x[t] + old[t])
                 continue
             before = loss
             old[:] = x
+            trusted[: b - a] = products[: b - a]
             gain = _step(x, slope, square)
             if first < 0:
                 first = gain

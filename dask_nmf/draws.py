@@ -12,7 +12,7 @@ from scipy.special import ndtri
 Numbers = NDArray[np.float64]
 
 # Streams: what a number is for.
-UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR, HELD_OUT, STRATA, ROW_ORDER = range(7)
+UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR, HELD_OUT, STRATA, ROW_ORDER, DIRECTIONS = range(8)
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -36,6 +36,11 @@ def of_entries(seed: int, stream: int, rows: NDArray[np.int64], columns: NDArray
 def uniform(seed: int, stream: int, rows: NDArray[np.int64], columns: int = 1) -> Numbers:
     """Numbers in (0, 1) for the given rows (global indices) and columns 0..columns-1, (rows, columns)."""
     return of_entries(seed, stream, rows[:, None], np.arange(columns))
+
+
+def normal(seed: int, stream: int, rows: NDArray[np.int64], columns: int) -> Numbers:
+    """N(0, 1) for the given rows and columns 0..columns-1, (rows, columns)."""
+    return np.asarray(ndtri(uniform(seed, stream, rows, columns)))
 
 
 def half_normal(seed: int, stream: int, rows: NDArray[np.int64], columns: int) -> Numbers:

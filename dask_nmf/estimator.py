@@ -16,9 +16,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
 
+from dask_nmf.answer import Result
 from dask_nmf.factorise import factorise
 from dask_nmf.fit import Step
-from dask_nmf.job import Job, Result
+from dask_nmf.job import Job
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, open_beside, open_matrix
 from dask_nmf.project import transform
@@ -27,7 +28,8 @@ from dask_nmf.stream import learn
 
 OPTIONS = (
     "solver", "beta_loss", "init", "max_iter", "tol", "delta", "inner_iter", "alpha_W", "alpha_H",
-    "l1_ratio", "missing", "validation_fraction", "stop_below", "schedule", "learning_rate", "batch_size",
+    "l1_ratio", "normalize", "missing", "validation_fraction", "stop_below",
+    "schedule", "learning_rate", "batch_size",
 )  # that `Settings` has by the same names  # fmt: skip
 
 
@@ -46,8 +48,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     ----------
     n_components : int, "auto" or None
         The rank. "auto" and None: that of given factors, else the number of features.
-    init : {None, "sample", "random", "custom"}
-        None is "sample". "custom" takes ``W`` and ``H``, or either, in `fit_transform`.
+    init : {None, "sample", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
+        None is "sample". "nndsvd" and its kin are scikit-learn's. "custom" takes ``W`` and ``H``, or
+        either, in `fit_transform`.
     solver : {"hals", "mu", "sgd"}
     beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float
         Solver "hals" takes the first two, "mu" any, "sgd" the first.
@@ -63,6 +66,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         Penalties as in scikit-learn; `transform` has that on W too.
     l1_ratio : float
         Share of the L1 norm in the penalties.
+    normalize : {None, "l1", "l2"}
+        Components of that norm 1, the heaviest first.
     missing : {None, "nan", "unstored"}
         Which entries of X count: all, those that are not NaN, or those that a sparse X stores.
     validation_fraction : float
@@ -103,6 +108,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         alpha_W: float = 0.0,
         alpha_H: float | str = "same",
         l1_ratio: float = 0.0,
+        normalize: str | None = None,
         missing: str | None = None,
         validation_fraction: float = 0.0,
         stop_below: float = 0.0,
@@ -125,6 +131,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.alpha_W = alpha_W
         self.alpha_H = alpha_H
         self.l1_ratio = l1_ratio
+        self.normalize = normalize
         self.missing = missing
         self.validation_fraction = validation_fraction
         self.stop_below = stop_below

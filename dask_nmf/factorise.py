@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -13,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from dask_nmf import cluster
+from dask_nmf.answer import Result, result_of
 from dask_nmf.client import shares_memory
 from dask_nmf.fit import Step
-from dask_nmf.job import Job, Result, fit_and_answer, result_of
+from dask_nmf.job import Job, fit_and_answer
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix
 from dask_nmf.measures import measure
@@ -91,7 +93,17 @@ def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:
     matrix = open_matrix(V, job.dtype)
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
+    if job.settings.start == "nndsvd" and job.settings.solver == "mu":
+        warnings.warn(
+            "solver 'mu' cannot move the zeros of init 'nndsvd'; give init 'nndsvda' or 'nndsvdar'",
+            stacklevel=3,
+        )
     if job.weights is not None:
+        if job.settings.by_svd:
+            raise ValueError(
+                f"weights are given and init is {job.settings.start!r}, which needs every entry of V alike; "
+                "leave weights out, or give init 'sample' or 'random'"
+            )
         if job.settings.solver == "sgd":
             raise ValueError("weights are given and the solver is 'sgd'; solvers 'hals' and 'mu' take them")
         job = replace(job, weights=open_beside(matrix, job.weights))
@@ -151,6 +163,10 @@ def _check_fixed(job: Job, matrix: Matrix) -> Job:
     k = job.settings.rank
     if (job.fixed_W is not None and job.fixed_H is not None) or job.settings.start != "sample":
         raise ValueError("fixed_W and fixed_H are given, or one and an init; give one, and no init")
+    if job.settings.normalize is not None:
+        raise ValueError(
+            "a factor is fixed and normalize is asked for, which would change it; leave that out"
+        )
     if job.settings.solver == "sgd":
         raise ValueError("a factor is fixed and the solver is 'sgd'; solvers 'hals' and 'mu' take one")
     return replace(

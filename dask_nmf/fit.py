@@ -163,7 +163,7 @@ def _outcome(
 
 
 def _enough(state: State, stop: Stop) -> bool:
-    return state.loss - state.penalty < stop.below**2
+    return max(state.loss - state.penalty, 0.0) < stop.below**2  # the expanded form may be below 0
 
 
 def relative_error(loss: float, baseline: float) -> float:

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
-import dask.array as da
 import numpy as np
 
-from dask_nmf import cluster, fit, plan, start
-from dask_nmf.beta import Newton
+from dask_nmf import cluster, fit, plan, start, svd
+from dask_nmf.answer import Progress, Result, answer, answer_fixed
 from dask_nmf.fit import Panels, Step, Stop
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
-from dask_nmf.passes import HeldWeights, Weighing, Weights, as_it_is
+from dask_nmf.passes import HeldWeights, Weighing, Weights
 from dask_nmf.resume import identity
 from dask_nmf.settings import Settings
-from dask_nmf.sgd import SGD, Plain, Swept
-from dask_nmf.solvers import HALS, SLOTS, Solver, State, loss
+from dask_nmf.sgd import SGD, Swept
+from dask_nmf.solvers import SLOTS, State
 from dask_nmf.start import Factors, Measures
 from dask_nmf.store import Run
 from dask_nmf.strata import Grid, Sweep
@@ -77,19 +75,6 @@ class Job:
         return Stop(self.settings.max_iter, self.settings.tol, deadline, self.settings.stop_below)
 
 
-class Result(NamedTuple):
-    """A factorisation V ≈ W H."""
-
-    W: da.Array  # (m, k)
-    H: da.Array  # (k, n)
-    relative_error: float  # ‖V − W H‖ / ‖V‖, of these W and H, over the entries that count; see `Settings`
-    reconstruction_err: float  # ‖V − W H‖, Frobenius, or √(2 D(V | W H))
-    loss_history: Array  # relative error after each pass
-    n_iter: int  # passes
-    outcome: str
-    validation_error: float = float("nan")  # the same of the entries held out, root mean
-
-
 def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool = False) -> Result:
     """Fit and answer. ``where``: an open run, the path of one to begin, or nowhere.
 
@@ -104,19 +89,19 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool
         else _start(panels, job, given, sample_rows, where)
     )
     if job.fixed:
-        return _answer_fixed(panels, job, run, progress, keep or run is None)
+        fixed = start.orient(job.fixed_W, job.fixed_H, matrix.transposed)
+        return answer_fixed(panels, job.settings, fixed, run, progress, keep or run is None)
     progress = _iterate(panels, grid, job, run, progress)
-    return _answer(panels, run, progress, keep or run is None)
+    return answer(panels, job.settings.normalize, run, progress, keep or run is None)
 
 
 def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
     """V in panels that fit the workers (those of the run, if any); the grid of blocks; rows to sample."""
     settings, edges = job.settings, None if run is None else run.edges
     by_blocks = settings.solver == "sgd"
+    width = svd.width(settings.rank) if settings.by_svd else settings.carried
     grams = settings.solver == "hals" or settings.beta == 2
-    panels, planned = cluster.cut(
-        matrix, settings.carried, job.weights, job.rule(matrix), edges, by_blocks, grams
-    )
+    panels, planned = cluster.cut(matrix, width, job.weights, job.rule(matrix), edges, by_blocks, grams)
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,
@@ -126,20 +111,6 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
         extra={"nmf": {"event": "plan", "panels": len(planned.edges) - 1, "bytes": planned.pass_bytes}},
     )
     return panels, Grid(planned.edges, planned.cuts, planned.tiled), planned.sample_rows
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A fit between two passes."""
-
-    solver: Solver
-    measures: Measures
-    slots: tuple[Weights, ...] | None  # where a carried W may be
-    state: State
-    number: int = 0
-    history: tuple[float, ...] = ()
-    outcome: str | None = None
-    final: bool = False
 
 
 def _start(
@@ -248,110 +219,3 @@ def _report(step: Step, job: Job) -> None:
         speed,
         extra={"nmf": numbers},
     )
-
-
-def _answer(panels: Panels, run: Run | None, progress: Progress, keep: bool) -> Result:
-    """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
-    solver, matrix, state = progress.solver, panels.matrix, progress.state
-    h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
-    h = np.ascontiguousarray(h[: len(state.h)])
-    slots = progress.slots if solver.carries_weights else None
-    before = slots[slot] if slots is not None else None
-    if before is not None and isinstance(solver, SGD):
-        before = Plain(before)
-    # What is held out was looked at with the h of that pass: then it is the answer as it is.
-    settles = matrix.transposed and isinstance(solver, HALS) and panels.rule.held_out == 0
-    weighing = Weighing(solver.finish, solver, before, residual=True, bare=not settles)
-    left, totals = _last_read(panels, h, weighing, run, keep)
-    seen = state.good if isinstance(solver, Newton) and state.best is None else None
-    if seen is not None and totals.residual > state.loss:  # the last step of Newton's went too far
-        h = seen
-        left, totals = _last_read(panels, h, weighing, run, keep)
-    right, reached = h, totals.residual
-    if settles:
-        assert isinstance(solver, HALS)
-        right = solver.settle(h, totals)
-        reached = loss(progress.measures.baseline, totals, h, right)
-    return _finish(panels, run, progress, (left, right), totals._replace(residual=max(reached, 0.0)))
-
-
-def _answer_fixed(panels: Panels, job: Job, run: Run | None, progress: Progress, keep: bool) -> Result:
-    """The other factor for one that is fixed; no pass is needed but those that this takes."""
-    settings, matrix, measures = job.settings, panels.matrix, progress.measures
-    fixed = start.orient(job.fixed_W, job.fixed_H, matrix.transposed)
-    solver = start.answerer(settings, measures, matrix)
-    if fixed.left is None:
-        assert fixed.right is not None
-        right, given = np.ascontiguousarray(fixed.right, matrix.dtype), None
-        weighing = Weighing(solver.finish, solver, residual=True, bare=True)
-    else:
-        given = np.ascontiguousarray(fixed.left, matrix.dtype)
-        right = fit.settle_right(panels, given, solver, measures.mean)
-        weighing = Weighing(as_it_is, solver, residual=True, bare=True)
-    left, totals = _last_read(panels, right, weighing, run, keep, given)
-    name, other = ("W", "H") if job.fixed_H is None else ("H", "W")
-    outcome = f"converged: {name} is fixed, and {other} is the best for it"
-    return _finish(panels, run, replace(progress, outcome=outcome, final=True), (left, right), totals)
-
-
-def _last_read(
-    panels: Panels, h: Array, weighing: Weighing, run: Run | None, keep: bool, given: Array | None = None
-) -> tuple[da.Array | None, Sums]:
-    """W, unless it goes into the run, and the sums."""
-    if keep:
-        return fit.weigh_all(panels, h, weighing, given)
-    assert run is not None
-    return None, fit.sweep(panels, h, weighing._replace(after=run.answer()), given)
-
-
-def _finish(
-    panels: Panels, run: Run | None, progress: Progress, factors: tuple[da.Array | None, Array], totals: Sums
-) -> Result:
-    """The answer, told and committed."""
-    left, right = factors
-    reached, baseline = totals.residual, progress.measures.baseline
-    held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
-    error = fit.relative_error(reached, baseline)
-    logger.info(
-        "relative error %.6f; %s",
-        error,
-        progress.outcome,
-        extra={"nmf": {"event": "done", "relative_error": error, "outcome": progress.outcome}},
-    )
-    if left is None:
-        assert run is not None
-        run.finish(right, reached, held, progress.final, progress.outcome)
-        return result_of(run)
-    whole = da.from_array(right, chunks=right.shape)
-    W, H = (whole.T, left.T) if panels.matrix.transposed else (left, whole)
-    return _result(W, H, reached, held, baseline, progress.history, progress.outcome)
-
-
-def _result(
-    W: da.Array,
-    H: da.Array,
-    reached: float,
-    held: float,
-    baseline: float,
-    history: Sequence[float],
-    outcome: str | None,
-) -> Result:
-    return Result(
-        W,
-        H,
-        fit.relative_error(reached, baseline),
-        float(np.sqrt(reached)),
-        np.asarray(history, np.float64),  # None, where it is not known, becomes NaN
-        len(history),
-        outcome or "",
-        held,
-    )
-
-
-def result_of(run: Run) -> Result:
-    """The answer of a run; W and H stay in Zarr until they are computed."""
-    record = run.record
-    W, H = (da.from_zarr(run.array(name)) for name in ("W", "H"))
-    held = float("nan") if record["held"] is None else record["held"]
-    history = record["history"]["loss"]
-    return _result(W, H, record["loss"], held, record["measures"]["baseline"], history, record["outcome"])

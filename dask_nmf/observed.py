@@ -253,6 +253,11 @@ def _times(scale: Array, block: Block) -> Block:
     return block * scale[:, None]
 
 
+def plain(block: Block) -> Block:
+    """A block as it is, whatever counts in it."""
+    return block.v if isinstance(block, Observed) else block
+
+
 def stored(block: Block) -> int:
     """Entries that a block holds."""
     if isinstance(block, Observed):

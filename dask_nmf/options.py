@@ -39,7 +39,11 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 callback=_loss,
                 help="frobenius, kullback-leibler, itakura-saito, or a number.",
             ),
-            click.option("--init", type=click.Choice(["sample", "random"]), help="Start.  [default: sample]"),
+            click.option(
+                "--init",
+                type=click.Choice(["sample", "random", "nndsvd", "nndsvda", "nndsvdar"]),
+                help="Start.  [default: sample]",
+            ),
             click.option("--max-iter", type=int, default=200, show_default=True, help="Most passes over V."),
             click.option(
                 "--tol", type=float, default=1e-4, show_default=True, help="Decrease of the loss to stop at."
@@ -62,6 +66,11 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--l1-ratio", type=float, default=0.0, help="Share of L1 in the penalties; else L2."
+            ),
+            click.option(
+                "--normalize",
+                type=click.Choice(["l1", "l2"]),
+                help="Components of that norm 1, the heaviest first.",
             ),
             click.option(
                 "--validation-fraction",

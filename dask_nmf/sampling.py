@@ -8,6 +8,7 @@ depends on a hash of (seed, row) and on V, not on how V is cut.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from dask_nmf.kernels import Block
 from dask_nmf.measures import BadEntry
 
 STRATA = 64
+MOST_PIECES = 4  # each has sums of H's size to be added
+PIECE = 64 * 1024  # entries of the sample that are worth a thread
 SHARE = 4  # rows that a stratum may hold back, in multiples of its fair share
 
 
@@ -121,6 +124,12 @@ def draw_sample(candidates: Candidates, draw: Draw) -> Block:
     chosen = _uniform(rows, draw) | drawn
     probability = 1 - (1 - draw.uniform_share) * (1 - by_norm)
     return observed.scaled(block[np.flatnonzero(chosen)], 1 / probability[chosen])
+
+
+def pieces(sample: Block) -> list[Block]:
+    """The sample in pieces for threads: as many as its size says, not the machine."""
+    number = max(1, min(MOST_PIECES, observed.stored(sample) // PIECE, int(sample.shape[0])))
+    return [sample[a:b] for a, b in pairwise(np.linspace(0, sample.shape[0], number + 1, dtype=int))]
 
 
 def _by_key(candidates: Candidates, draw: Draw) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:

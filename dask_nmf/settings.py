@@ -7,7 +7,8 @@ from numbers import Integral, Real
 from typing import Any, ClassVar
 
 SOLVERS = ("hals", "mu", "sgd")
-INITS = ("sample", "random", "custom")
+NNDSVD = ("nndsvd", "nndsvda", "nndsvdar")
+INITS = ("sample", "random", *NNDSVD, "custom")
 LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
 MISSING = ("nan", "unstored")
 SCHEDULES = ("adagrad", "bold-driver", "constant", "inverse-time")
@@ -27,7 +28,9 @@ class Settings:
         takes the first two, mu takes any, sgd the first. A divergence is told as √(2 D), as ‖V − W H‖ is, and
         its relative error is √(D(V | W H) / D(V | mean of V)).
     init : ``"sample"`` (default; H of some rows, factorised in memory), ``"random"``, or ``"custom"`` (from
-        given W and H, or from either).
+        given W and H, or from either). As in scikit-learn: ``"nndsvd"`` (from singular vectors, in two more
+        reads of V, of which every entry must count), ``"nndsvda"`` (with the mean of V for its zeros),
+        ``"nndsvdar"`` (with small random numbers, of a hundredth of the mean).
     max_iter : most passes over V.
     tol : stop when a pass lowers the loss by less than ``tol`` times itself, or ``tol`` times what is
         explained of ‖V‖² if that is less.
@@ -42,6 +45,8 @@ class Settings:
         entries of a sparse V count, and a stored zero is a zero that was observed.
     validation_fraction : share of the entries that is held out. The fit ends when their error has not fallen
         for some passes, and its answer is the best of the passes by that error.
+    normalize : ``"l1"`` or ``"l2"``: in the answer the rows of H have that norm 1, W is scaled so that W H
+        stays, and the components are in the order of their weight, the norm of W's column, the largest first.
     delta : mu: added to denominators; by default a trifle relative to the scale of V.
     inner_iter : mu: steps on the products of a pass; 1 is Lee & Seung's.
     schedule : sgd: of the step. ``"adagrad"``: its own for each row and column, by the gradients so far
@@ -59,6 +64,7 @@ class Settings:
     max_iter: int = 200
     tol: float = 1e-4
     seed: int = 0
+    normalize: str | None = None
     delta: float | None = None
     inner_iter: int = 1
     alpha_W: float = 0.0
@@ -89,6 +95,7 @@ class Settings:
             ("init", (None, *INITS)),
             ("missing", (None, *MISSING)),
             ("schedule", SCHEDULES),
+            ("normalize", (None, "l1", "l2")),
         ):
             named = ", ".join(str(value) for value in values)
             self._check(name, getattr(self, name) in values, f"one of {named}")
@@ -105,10 +112,20 @@ class Settings:
         share = self.validation_fraction
         self._check("validation_fraction", _is_size(share) and share < 1, "at least 0 and below 1")
         self._refuse_ignored()
+        self._refuse_gaps()
 
     def _check(self, name: str, holds: bool, needed: str) -> None:
         if not holds:
             raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {needed}")
+
+    def _refuse_gaps(self) -> None:
+        """A singular value decomposition wants every entry."""
+        for name in ("missing", "validation_fraction"):
+            if self.by_svd and getattr(self, name):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r} and init is {self.init!r}, which needs every entry "
+                    f"of V; leave {name} out, or give init 'sample' or 'random'"
+                )
 
     def _refuse_ignored(self) -> None:
         """No option that the solver would not look at."""
@@ -139,6 +156,11 @@ class Settings:
     def start(self) -> str:
         """The start that ``init`` means."""
         return self.init or "sample"
+
+    @property
+    def by_svd(self) -> bool:
+        """Whether the start is from singular vectors."""
+        return self.start in NNDSVD
 
     @property
     def carried(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dask_nmf import draws, fit, observed, sampling
+from dask_nmf import draws, fit, observed, sampling, svd
 from dask_nmf.beta import BetaMU, Newton, Settled, exact
 from dask_nmf.divergence import from_mean
 from dask_nmf.fit import Panels, Stop, iterate, sweep_rows
@@ -32,8 +32,6 @@ STARTS = 6  # of a divergence, tried briefly on the sample
 FEW = 4  # one in so many rows of a sample of MANY entries, to come near
 MANY = 1024 * 1024
 LOOSE = 0.1  # inner solves: a third less time than with 1e-2
-MOST_PIECES = 4  # each has sums of H's size to be added
-PIECE = 64 * 1024  # entries of the sample that are worth a thread
 LIFT = 1e-3  # of a factor's mean entry
 
 
@@ -63,7 +61,9 @@ def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
 
 
 def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Measures, Array | None]:
-    """Check and measure V; and factorise a sample of its rows, where the fit starts so.
+    """Check and measure V; and look at a sample of its rows, where the fit starts so.
+
+    That is H of the sample, (k, n), or what `svd.sampled_directions` has of it.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
         For the first entry that is negative or not finite.
     """
     matrix = panels.matrix
-    sampled = settings.start == "sample"
+    sampled = settings.start == "sample" or settings.by_svd
     draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.seed)
     summary = fit.summarise(panels, draw)
     if summary.bad is not None:
@@ -88,6 +88,8 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
     )
     if not sampled:
         return measures, None
+    if settings.by_svd:
+        return measures, svd.sampled_directions(summary.candidates, draw, settings.rank)
     sample = sampling.draw_sample(summary.candidates, draw)
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
     penalty = penalty_of(settings, matrix.transposed)
@@ -157,7 +159,7 @@ def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
 
 def writes_left(settings: Settings, given: Factors) -> bool:
     """Whether the factor that the panels hold is there before the first pass."""
-    drawn = settings.start == "random" and settings.solver == "mu"
+    drawn = settings.start not in ("sample", "custom") and settings.solver == "mu"
     return given.left is not None or drawn or settings.solver == "sgd"
 
 
@@ -177,6 +179,10 @@ def begin(
         slot = Plain(slot)
     if settings.start == "custom":
         right = _from_given(panels, settings, measures, given, slot)
+    elif settings.by_svd:
+        assert sampled is not None
+        fill = svd.Fill(settings.start, measures.mean, settings.seed, _streams(matrix))
+        right = svd.begin(panels, settings.rank, sampled, fill, slot)
     elif sampled is not None:
         right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
     else:
@@ -286,8 +292,7 @@ def _best(state: State) -> Array:
 
 def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> State:
     """The state after passes over a sample in memory, from H (k, n)."""
-    cuts = np.linspace(0, sample.shape[0], _pieces(sample) + 1, dtype=int)
-    rows = [sample[a:b] for a, b in pairwise(cuts)]
+    rows = sampling.pieces(sample)
     found = observed.measure(sample)
     baseline = float(found.norms.sum())
     if isinstance(solver, Newton):
@@ -301,8 +306,3 @@ def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Stat
     for step in iterate(sweep, solver, state, baseline, stop):
         state = step.state  # and no other is kept: each has two of H
     return state
-
-
-def _pieces(sample: Block) -> int:
-    """In how many the sample is cut for threads: by its size, not by the machine."""
-    return max(1, min(MOST_PIECES, observed.stored(sample) // PIECE, int(sample.shape[0])))

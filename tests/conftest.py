@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+from commands import Forks
 from distributed import Client, LocalCluster
 from hypothesis import HealthCheck, settings
 
@@ -39,3 +40,11 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
     """The active client of `cluster`."""
     with Client(cluster) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Calls the command, in processes that need not import first."""
+    forks = Forks()
+    yield forks
+    forks.close()

@@ -13,33 +13,35 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from commands import COMMAND, Forks
 from distributed import LocalCluster
 
 from dask_nmf import nmf, transform
 
-COMMAND = [sys.executable, "-c", "from dask_nmf.cli import main; main()"]
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def scheduler() -> Iterator[str]:
     """A cluster that the commands of this module share, so that each starts fast."""
-    with LocalCluster(n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address=None) as cluster:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    ) as cluster:
         yield cluster.scheduler_address
 
 
 @pytest.fixture
-def dask_nmf(tmp_path: Path, scheduler: str) -> Run:
-    """Call the command in ``tmp_path``; on its own cluster with ``own=True``."""
+def dask_nmf(tmp_path: Path, scheduler: str, forks: Forks) -> Run:
+    """Call the command in ``tmp_path``; with ``own=True`` in a new Python, and on its own cluster."""
 
     def call(*words: object, own: bool = False) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
+        environment = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
         if not own:
-            environment["DASK_SCHEDULER_ADDRESS"] = scheduler
+            return forks.call(words, tmp_path, DASK_SCHEDULER_ADDRESS=scheduler, **environment)
         return subprocess.run(
             [*COMMAND, *map(str, words)],
             cwd=tmp_path,
-            env=environment,
+            env=os.environ | environment,
             capture_output=True,
             text=True,
             timeout=120,
@@ -87,7 +89,7 @@ def test_fit_info_transform_and_again(dask_nmf: Run, v: np.ndarray, tmp_path: Pa
     assert "relative_error:" in dask_nmf("info", "run.zarr").stdout
 
     before = (tmp_path / "run.zarr" / "zarr.json").stat().st_mtime_ns
-    again = dask_nmf("fit", "v.zarr", "--rank", 4, "--output", "run.zarr", "--max-iter", 5, own=True)
+    again = dask_nmf("fit", "v.zarr", "--rank", 4, "--output", "run.zarr", "--max-iter", 5)
     assert again.returncode == 0
     assert "finished already" in again.stderr
     assert again.stdout == done.stdout

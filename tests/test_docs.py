@@ -130,8 +130,11 @@ def runnable(page: Path) -> list[str]:
     return [line for line in lines if not line.endswith("--help")]
 
 
-def test_commands_of_the_readme_run(folder: Path) -> None:
-    shell(runnable(ROOT / "README.md"), folder)
+def test_commands_of_the_readme_run(folder: Path, by_hand: Path) -> None:
+    address = json.loads(by_hand.read_text())["address"]
+    alone = "--memory-limit"  # such a command starts a cluster; a cluster of its own for each would take long
+    for line in runnable(ROOT / "README.md"):
+        shell([line], folder, **({} if alone in line else {"DASK_SCHEDULER_ADDRESS": address}))
 
 
 @pytest.mark.parametrize("page", having("console", ROOT / "docs"), ids=name_of)

@@ -186,7 +186,7 @@ def test_the_same_seed_is_the_same_as_nmf(v: np.ndarray) -> None:
         ({"alpha_W": -1}, "alpha_W is -1"),
         ({"validation_fraction": 1.0}, "validation_fraction"),
         ({"batch_size": 2}, "batch_size belong to solver 'sgd'"),
-        ({"init": "nndsvd"}, "sample, random, custom"),
+        ({"init": "svd"}, "sample, random, nndsvd"),
         ({"n_components": 0}, "rank is 0"),
         ({"n_components": 31}, "at most 30"),
         ({"n_components": "mle"}, "n_components"),

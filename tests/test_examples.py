@@ -1,6 +1,7 @@
 """The examples, as a person runs them."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -45,6 +46,32 @@ def test_parts_of_faces(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_gene_programs_of_cells(tmp_path: Path) -> None:
+    picture = tmp_path / "cells.png"
+    output = run("cells.py", str(picture))
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert re.search(r": .*\bMS4A1 CD79[AB]\b.*; most in CD19\+ B, ", output)  # what is known of B cells,
+    assert re.search(r": .*\bGNLY NKG7\b.*; most in CD56\+ NK, ", output)  # and of natural killers
+    told = {name: float(share) for share, name in re.findall(r"^ +([\d.]+)%  (.*)$", output, re.MULTILINE)}
+    assert told["W, 10 programs"] > 2 * told["the commonest kind, always"]
+    assert told["W, 10 programs"] > told["all 765 genes"] - 5
+
+
+def test_signatures_of_tumours(tmp_path: Path) -> None:
+    picture = tmp_path / "signatures.png"
+    output = run("signatures.py", str(picture), "--starts", "2")
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    divergences = re.search(r"from each start: (\d+) (\d+)$", output, re.MULTILINE)
+    assert divergences is not None
+    assert min(map(int, divergences.groups())) < 24_589 * 1.01  # scikit-learn's best of six starts
+    shares = [float(share) for share in re.findall(r"^ +[1-6] +([\d.]+)% ", output, re.MULTILINE)]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.5)
+    best = re.search(r"tells HRD best: AUC ([\d.]+); .* alone: ([\d.]+)$", output, re.MULTILINE)
+    assert best is not None
+    assert float(best[1]) > 0.97 > float(best[2])
+
+
 def assert_recommends(output: str) -> None:
     """Better than the means, for the ratings that were not seen; and the best items of some users."""
     errors = re.findall(r"^ +(\d+\.\d+)  (.*)$", output, re.MULTILINE)[-3:]
@@ -62,8 +89,16 @@ def test_recommendations_of_planted_ratings() -> None:
 
 
 @pytest.mark.skipif(not JESTER.exists(), reason="the ratings are not carried by the project")
-def test_recommendations_of_jokes() -> None:
-    assert_recommends(run("recommender.py", str(JESTER)))
+def test_recommendations_of_jokes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = runpy.run_path(str(EXAMPLES / "recommender.py"))
+    settings = example["main"].__globals__
+    monkeypatch.setitem(settings, "RANKS", (2, 10))  # of the whole grid the best, and one beside it
+    monkeypatch.setitem(settings, "ALPHAS", (0.3,))
+    monkeypatch.setattr(sys, "argv", ["recommender.py", str(JESTER)])
+    example["main"]()
+    assert_recommends(capsys.readouterr().out)
 
 
 def test_topics_replace_those_of_an_earlier_run(tmp_path: Path) -> None:
@@ -80,3 +115,5 @@ def test_the_data_comes_with_its_licence() -> None:
     notice = (EXAMPLES / "data" / "NOTICE").read_text()
     assert "WordNet 3.0 Copyright 2006 by Princeton University.  All rights reserved." in notice
     assert 'IS PROVIDED "AS IS"' in notice
+    for file in (EXAMPLES / "data").glob("*.npz"):
+        assert f"{file.name}\n\n" in notice

@@ -16,38 +16,49 @@ import psutil
 import pytest
 import zarr
 
-FIT = [sys.executable, "-c", "from dask_nmf.cli import main; main()", "fit", "v.zarr", "-k", "8"]
-FIT += [
-    "--tol",
-    "0",
-    "--max-iter",
-    "12",
-    "--workers",
-    "2",
-    "--threads-per-worker",
-    "1",
-    "--log-format",
-    "json",
-]
+from dask_nmf import Result, nmf
+from dask_nmf.cluster import local
+from dask_nmf.settings import SOLVERS
+
+RANK, PASSES = 8, 16
+MOMENTS = 0.4  # seconds within which a kill comes: some passes
+FIT = [sys.executable, "-c", "from dask_nmf.cli import main; main()", "fit", "v.zarr", "--rank", str(RANK)]
+FIT += ["--tol", "0", "--workers", "2", "--threads-per-worker", "1", "--log-format", "json"]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A V on which a pass takes some tenths of a second, in 40 panels."""
+    """A V on which a pass takes a tenth of a second, in 40 panels."""
     folder = tmp_path_factory.mktemp("kill")
     rng = np.random.default_rng(0)
-    v = rng.gamma(0.5, size=(40_000, 8)).astype(np.float32) @ rng.gamma(0.5, size=(8, 1000)).astype(
-        np.float32
-    )
-    stored = zarr.create_array(folder / "v.zarr", shape=v.shape, chunks=(1000, 1000), dtype=v.dtype)
+    w, h = (rng.gamma(0.5, size=size).astype(np.float32) for size in ((16_000, 8), (8, 1000)))
+    v = w @ h
+    stored = zarr.create_array(folder / "v.zarr", shape=v.shape, chunks=(400, 1000), dtype=v.dtype)
     stored[:] = v * rng.random(v.shape, dtype=np.float32)
     return folder
 
 
-def begin(folder: Path, output: str, solver: str) -> subprocess.Popen[str]:
+@pytest.fixture(scope="module")
+def whole(folder: Path) -> dict[str, Result]:
+    """Of each solver a run that nobody disturbed."""
+    with local(2, 1, None):
+        return {
+            solver: nmf(
+                folder / "v.zarr",
+                RANK,
+                solver=solver,
+                tol=0,
+                max_iter=PASSES,
+                store=folder / f"{solver}-whole.zarr",
+            )
+            for solver in SOLVERS
+        }
+
+
+def begin(folder: Path, output: str, solver: str, passes: int = PASSES) -> subprocess.Popen[str]:
     """The command, in a process group of its own."""
     return subprocess.Popen(
-        [*FIT, "--output", output, "--solver", solver],
+        [*FIT, "--output", output, "--solver", solver, "--max-iter", str(passes)],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -75,45 +86,30 @@ def end(process: subprocess.Popen[str]) -> int:
     return process.returncode
 
 
-def factors(folder: Path, run: str) -> tuple[np.ndarray, np.ndarray]:
-    """W and H of a run."""
-    group = zarr.open_group(folder / run, mode="r")
-    return np.asarray(group["W"][:]), np.asarray(group["H"][:])
-
-
-@pytest.fixture(scope="module", params=["hals", "mu", "sgd"])
-def solver(folder: Path, request: pytest.FixtureRequest) -> str:
-    """A solver, of which there is a run that nobody disturbed."""
-    name: str = request.param
-    assert end(begin(folder, f"{name}-whole.zarr", name)) == 0
-    return name
-
-
-def test_sigkill_of_everything_at_random_moments(folder: Path, solver: str) -> None:
+@pytest.mark.parametrize(
+    ("solver", "events"),
+    [("hals", ("plan", "pass", "pass")), ("mu", ("pass", "pass")), ("sgd", ("pass", "pass"))],
+)
+def test_sigkill_of_everything_at_random_moments_and_then_of_a_worker(
+    folder: Path, whole: dict[str, Result], solver: str, events: tuple[str, ...]
+) -> None:
     moments = random.Random(solver)
-    for event in ("plan", "pass", "pass"):
-        process = begin(folder, f"{solver}-killed.zarr", solver)
+    output = f"{solver}-killed.zarr"
+    for event in events:
+        process = begin(folder, output, solver)
         wait_for(process, event)
-        time.sleep(moments.uniform(0, 1.5))
+        time.sleep(moments.uniform(0, MOMENTS))
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    assert end(begin(folder, f"{solver}-killed.zarr", solver)) == 0
-    for ours, theirs in zip(
-        factors(folder, f"{solver}-killed.zarr"), factors(folder, f"{solver}-whole.zarr"), strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
-
-
-def test_sigkill_of_a_worker_in_mid_pass(folder: Path, solver: str) -> None:
-    process = begin(folder, f"{solver}-shaken.zarr", solver)
+    process = begin(folder, output, solver)
     wait_for(process, "pass")
     workers = [p for p in psutil.Process(process.pid).children(recursive=True) if is_worker(p)]
     assert len(workers) == 2
     workers[0].kill()
     assert end(process) == 0
-    shaken, whole = (factors(folder, f"{solver}-{how}.zarr") for how in ("shaken", "whole"))
-    for ours, theirs in zip(shaken, whole, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    run = zarr.open_group(folder / output, mode="r")
+    for name in ("W", "H"):
+        np.testing.assert_array_equal(run[name][:], getattr(whole[solver], name))
 
 
 def is_worker(process: psutil.Process) -> bool:
@@ -122,9 +118,13 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_leaves_a_committed_run(folder: Path, number: signal.Signals, code: int) -> None:
+def test_a_second_command_is_told_to_wait_and_a_signal_leaves_a_committed_run(
+    folder: Path, number: signal.Signals, code: int
+) -> None:
     output = f"{number.name}.zarr"
-    process = begin(folder, output, "hals")
+    process = begin(folder, output, "hals", 1000)
+    wait_for(process, "plan")
+    assert end(begin(folder, output, "hals", 1000)) == 75
     wait_for(process, "pass")
     # Ctrl-C on a terminal reaches the workers too; SIGTERM comes to the command alone.
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
@@ -134,11 +134,3 @@ def test_a_signal_leaves_a_committed_run(folder: Path, number: signal.Signals, c
     assert record["pass"] >= 1
     assert not record["finished"]
     assert not (folder / f"{output}.lock").exists()
-
-
-def test_a_second_command_on_the_same_output_is_told_to_wait(folder: Path) -> None:
-    first = begin(folder, "shared.zarr", "hals")
-    wait_for(first, "plan")
-    second = begin(folder, "shared.zarr", "hals")
-    assert end(second) == 75
-    assert end(first) == 0

@@ -12,7 +12,7 @@ import zarr
 from distributed import Client, Worker
 from sources import Array
 
-from dask_nmf import nmf, plan, transform
+from dask_nmf import nmf, plan, svd, transform
 from dask_nmf.cluster import local
 from dask_nmf.matrix import open_matrix
 
@@ -67,21 +67,24 @@ def keeps_in_memory(dask_worker: Worker) -> bool:
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 @pytest.mark.parametrize(
-    ("shape", "chunks", "dtype"),
+    ("shape", "chunks", "dtype", "init"),
     [
-        pytest.param((120_000, 5000), (400, 5000), "float32", id="four-times-the-limit"),
-        pytest.param((2000, 150_000), (500, 2000), "int16", id="wide-and-cast"),
-        pytest.param((60_000, 2500), (500, 1250), "float64", id="float64"),
+        pytest.param((90_000, 5000), (400, 5000), "float32", "sample", id="three-times-the-limit"),
+        pytest.param((2000, 150_000), (500, 2000), "int16", "sample", id="wide-and-cast"),
+        pytest.param((60_000, 2500), (500, 1250), "float64", "sample", id="float64"),
+        pytest.param((60_000, 5000), (500, 5000), "float32", "nndsvda", id="singular-vectors"),
     ],
 )
 def test_a_fit_stays_within_the_memory_of_its_workers(
-    workers: Client, tmp_path: Path, shape: tuple[int, int], chunks: tuple[int, int], dtype: str
+    workers: Client, tmp_path: Path, shape: tuple[int, int], chunks: tuple[int, int], dtype: str, init: str
 ) -> None:
     path = write(tmp_path / "V.zarr", shape, chunks, dtype)
+    solver = "hals" if init == "sample" else "mu"
     before = peaks(workers)
-    result = nmf(path, RANK, store=tmp_path / "run.zarr", max_iter=1)
+    result = nmf(path, RANK, solver=solver, init=init, store=tmp_path / "run.zarr", max_iter=1)
     after = peaks(workers)
-    planned = plan.make(open_matrix(path).layout, RANK, LIMIT, 1)
+    width = RANK if init == "sample" else svd.width(RANK)
+    planned = plan.make(open_matrix(path).layout, width, LIMIT, 1)
     assert planned.pass_bytes >= 2 * LIMIT
     assert result.n_iter == 1
     assert before.keys() == after.keys(), "a worker was restarted"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -15,12 +14,13 @@ import numpy as np
 import pytest
 import scipy.sparse
 import zarr
+from commands import Forks
 from distributed import Client
 from hypothesis import given
 from hypothesis import strategies as st
 from sources import SOURCES, Array, dask_csr, low_rank, sparse
 from strategies import chunkings, cuts, seeds
-from test_cli import COMMAND, assert_refused
+from test_cli import assert_refused
 from test_passes import EDGES, READS, counted_matrix, no_scheduler
 
 from dask_nmf import fit, nmf, passes, plan, predict, predictions, ranking, recommend, tables
@@ -153,8 +153,13 @@ MISSING = {
 
 
 @shapes
-@pytest.mark.parametrize(("missing", "kind"), [(m, kind) for m, kinds in MISSING.items() for kind in kinds])
-@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize(
+    ("missing", "kind", "holder"),
+    [
+        *((missing, kind, "numpy") for missing, kinds in MISSING.items() for kind in kinds),
+        *(("nan", kind, holder) for kind in ("numpy", "csr_array") for holder in ("dask", "zarr")),
+    ],
+)
 @pytest.mark.usefixtures("several_panels", "small_steps")
 def test_the_best_are_those_of_a_sort(
     shape: tuple[int, int], missing: str | None, kind: str, holder: str, tmp_path: Path
@@ -234,24 +239,23 @@ def test_a_v_that_does_not_fit_is_refused(case: str) -> None:
         recommend(v, *factors((60, 25)), count, missing)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with v.zarr, the run of a fit, and pairs.csv of the last 1000 cells."""
+    filled = tmp_path_factory.mktemp("filled")
     v = low_rank(300, 40, RANK, dtype=np.float32) * (sparse(300, 40) > 0)
-    stored = zarr.create_array(tmp_path / "v.zarr", data=v, chunks=(100, 40))
-    nmf(stored, RANK, max_iter=1, store=str(tmp_path / "run.zarr"))
-    (tmp_path / "run.zarr.lock").unlink(missing_ok=True)
+    stored = zarr.create_array(filled / "v.zarr", data=v, chunks=(100, 40))
+    nmf(stored, RANK, max_iter=1, store=str(filled / "run.zarr"))
+    (filled / "run.zarr.lock").unlink(missing_ok=True)
     cells = [f"{275 + at // 40},{at % 40}\n" for at in range(1000)]
-    (tmp_path / "pairs.csv").write_text("row,column\n" + "".join(cells))
-    return tmp_path
+    (filled / "pairs.csv").write_text("row,column\n" + "".join(cells))
+    return filled
 
 
-def call(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "DASK_SCHEDULER_ADDRESS"}
-    command = [*COMMAND, *map(str, words)]
-    return subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+@pytest.fixture
+def folder(filled: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(filled, tmp_path / "folder"))
 
 
 def product(folder: Path) -> Array:
@@ -267,9 +271,9 @@ def table(path: Path) -> Array:
 LEFT = {"v.zarr", "run.zarr", "pairs.csv"}
 
 
-def test_the_command_predicts(folder: Path) -> None:
+def test_the_command_predicts(folder: Path, forks: Forks) -> None:
     words = ["predict", "run.zarr", "pairs.csv", "--output", "out.csv"]
-    done = call(folder, *words)
+    done = forks.call(words, folder)
     assert (done.returncode, done.stdout) == (0, "out.csv: 1000 values\n"), done.stderr
     assert {path.name for path in folder.iterdir()} == {*LEFT, "out.csv"}
     rows, columns, values = table(folder / "out.csv").T
@@ -278,20 +282,20 @@ def test_the_command_predicts(folder: Path) -> None:
 
     (folder / "pairs.csv").write_text("3,4\n5,40\n")
     before = (folder / "out.csv").read_text()
-    assert_refused(call(folder, *words), 2, "out.csv exists", folder=folder, left={*LEFT, "out.csv"})
-    bad = call(folder, *words, "--overwrite")
+    assert_refused(forks.call(words, folder), 2, "out.csv exists", folder=folder, left={*LEFT, "out.csv"})
+    bad = forks.call((*words, "--overwrite"), folder)
     assert_refused(
         bad, 3, "pairs.csv, line 2: row 5, column 40", "300 x 40", folder=folder, left={*LEFT, "out.csv"}
     )
     assert (folder / "out.csv").read_text() == before
     (folder / "pairs.csv").write_text("3,4\n")
-    assert call(folder, *words, "--overwrite").returncode == 0
+    assert forks.call((*words, "--overwrite"), folder).returncode == 0
     assert len((folder / "out.csv").read_text().splitlines()) == 2
 
 
-def test_the_command_recommends(folder: Path) -> None:
+def test_the_command_recommends(folder: Path, forks: Forks) -> None:
     words = ["recommend", "run.zarr", "v.zarr", "--top", 4, "--output", "out.csv"]
-    done = call(folder, *words, "--workers", 1)
+    done = forks.call((*words, "--workers", 1), folder)
     assert (done.returncode, done.stdout) == (0, "out.csv: 1200 values\n"), done.stderr
     assert {path.name for path in folder.iterdir()} == {*LEFT, "out.csv"}
     run = zarr.open_group(folder / "run.zarr", mode="r")
@@ -303,11 +307,11 @@ def test_the_command_recommends(folder: Path) -> None:
     np.testing.assert_array_equal(values.astype(np.float32), best.values.ravel())
     zarr.create_array(folder / "v2.zarr", data=v[:50], chunks=(50, 40))
     words[2] = "v2.zarr"
-    refused = call(folder, *words, "--overwrite")
+    refused = forks.call((*words, "--overwrite"), folder)
     assert_refused(refused, 2, "(50, 40)", "(300, 40)", folder=folder, left={*LEFT, "out.csv", "v2.zarr"})
 
 
-def test_a_run_without_its_answer_is_refused(folder: Path) -> None:
+def test_a_run_without_its_answer_is_refused(folder: Path, forks: Forks) -> None:
     def stop(step: fit.Step) -> None:
         raise KeyboardInterrupt
 
@@ -315,7 +319,7 @@ def test_a_run_without_its_answer_is_refused(folder: Path) -> None:
         nmf(str(folder / "v.zarr"), RANK, store=str(folder / "run.zarr"), overwrite=True, callback=stop)
     (folder / "run.zarr.lock").unlink(missing_ok=True)
     for words in (["predict", "run.zarr", "pairs.csv"], ["recommend", "run.zarr", "v.zarr"]):
-        told = call(folder, *words, "--output", "out.csv")
+        told = forks.call((*words, "--output", "out.csv"), folder)
         assert_refused(told, 2, "finish it with dask-nmf fit", folder=folder, left=LEFT)
 
 

@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +90,16 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
     }
 
 
-@pytest.mark.parametrize("init", ["sample", "random", "custom"])
-@shapes
+@pytest.mark.parametrize(
+    ("init", "shape"),
+    [
+        ("sample", SHAPES["tall"]),
+        ("random", SHAPES["wide"]),
+        ("nndsvdar", SHAPES["tall"]),
+        ("custom", SHAPES["tall"]),
+        ("custom", SHAPES["wide"]),
+    ],
+)
 @solvers
 def test_resumed_run_gives_the_same_bits(
     solver: str, shape: tuple[int, int], init: str, tmp_path: Path
@@ -323,6 +333,9 @@ def test_an_empty_folder_is_a_place_for_a_run(tmp_path: Path) -> None:
 def test_a_carried_w_survives_a_scheduler_of_processes() -> None:
     v = np.random.default_rng(0).random((20, 6))
     here = nmf(v, 2, solver="mu", max_iter=3)
-    with dask.config.set(scheduler="processes", num_workers=1):
+    with (
+        ProcessPoolExecutor(1, get_context("spawn")) as pool,  # or every pass would start its own
+        dask.config.set(scheduler="processes", pool=pool),
+    ):
         there = nmf(v, 2, solver="mu", max_iter=3)
         assert there.relative_error == pytest.approx(here.relative_error, rel=1e-9)

@@ -1,0 +1,172 @@
+"""The answer of a fit: the last read of V, and the result."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import dask.array as da
+import numpy as np
+
+from dask_nmf import components, fit, start
+from dask_nmf.beta import Newton
+from dask_nmf.fit import Panels
+from dask_nmf.kernels import Array, Sums
+from dask_nmf.passes import Weighing, Weights, as_it_is
+from dask_nmf.settings import Settings
+from dask_nmf.sgd import SGD, Plain
+from dask_nmf.solvers import HALS, Solver, State, loss
+from dask_nmf.start import Factors, Measures
+from dask_nmf.store import Run
+
+logger = logging.getLogger(__name__)
+
+
+class Result(NamedTuple):
+    """A factorisation V ≈ W H."""
+
+    W: da.Array  # (m, k)
+    H: da.Array  # (k, n)
+    relative_error: float  # ‖V − W H‖ / ‖V‖, of these W and H, over the entries that count; see `Settings`
+    reconstruction_err: float  # ‖V − W H‖, Frobenius, or √(2 D(V | W H))
+    loss_history: Array  # relative error after each pass
+    n_iter: int  # passes
+    outcome: str
+    validation_error: float = float("nan")  # the same of the entries held out, root mean
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A fit between two passes."""
+
+    solver: Solver
+    measures: Measures
+    slots: tuple[Weights, ...] | None  # where a carried W may be
+    state: State
+    number: int = 0
+    history: tuple[float, ...] = ()
+    outcome: str | None = None
+    final: bool = False
+
+
+def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Progress, keep: bool) -> Result:
+    """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
+    solver, matrix, state = progress.solver, panels.matrix, progress.state
+    h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
+    h = np.ascontiguousarray(h[: len(state.h)])
+    slots = progress.slots if solver.carries_weights else None
+    before = slots[slot] if slots is not None else None
+    if before is not None and isinstance(solver, SGD):
+        before = Plain(before)
+    # What is held out was looked at with the h of that pass: then it is the answer as it is.
+    settles = matrix.transposed and isinstance(solver, HALS) and panels.rule.held_out == 0
+    weighing = Weighing(solver.finish, solver, before, residual=True, bare=not settles)
+    left, totals = _last_read(panels, h, weighing, run, keep)
+    seen = state.good if isinstance(solver, Newton) and state.best is None else None
+    if seen is not None and totals.residual > state.loss:  # the last step of Newton's went too far
+        h = seen
+        left, totals = _last_read(panels, h, weighing, run, keep)
+    right, reached = h, totals.residual
+    if settles:
+        assert isinstance(solver, HALS)
+        right = solver.settle(h, totals)
+        reached = loss(progress.measures.baseline, totals, h, right)
+    return _finish(
+        panels, normalize, run, progress, (left, right), totals._replace(residual=max(reached, 0.0))
+    )
+
+
+def answer_fixed(
+    panels: Panels, settings: Settings, fixed: Factors, run: Run | None, progress: Progress, keep: bool
+) -> Result:
+    """The other factor for one that is fixed; no pass is needed but those that this takes."""
+    matrix, measures = panels.matrix, progress.measures
+    solver = start.answerer(settings, measures, matrix)
+    if fixed.left is None:
+        assert fixed.right is not None
+        right, given = np.ascontiguousarray(fixed.right, matrix.dtype), None
+        weighing = Weighing(solver.finish, solver, residual=True, bare=True)
+    else:
+        given = np.ascontiguousarray(fixed.left, matrix.dtype)
+        right = fit.settle_right(panels, given, solver, measures.mean)
+        weighing = Weighing(as_it_is, solver, residual=True, bare=True)
+    left, totals = _last_read(panels, right, weighing, run, keep, given)
+    name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
+    outcome = f"converged: {name} is fixed, and {other} is the best for it"
+    return _finish(
+        panels, settings.normalize, run, replace(progress, outcome=outcome, final=True), (left, right), totals
+    )
+
+
+def _last_read(
+    panels: Panels, h: Array, weighing: Weighing, run: Run | None, keep: bool, given: Array | None = None
+) -> tuple[da.Array | Weights, Sums]:
+    """W in memory, or where it is in the run, and the sums."""
+    if keep:
+        return fit.weigh_all(panels, h, weighing, given)
+    assert run is not None
+    place = run.answer()
+    return place, fit.sweep(panels, h, weighing._replace(after=place), given)
+
+
+def _finish(
+    panels: Panels,
+    normalize: str | None,
+    run: Run | None,
+    progress: Progress,
+    factors: tuple[da.Array | Weights, Array],
+    totals: Sums,
+) -> Result:
+    """The answer, told and committed."""
+    left, right = factors
+    turned = panels.matrix.transposed
+    if normalize is not None:
+        left, right = components.arranged(left, panels.edges, right, normalize, turned)
+    reached, baseline = totals.residual, progress.measures.baseline
+    held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
+    error = fit.relative_error(reached, baseline)
+    logger.info(
+        "relative error %.6f; %s",
+        error,
+        progress.outcome,
+        extra={"nmf": {"event": "done", "relative_error": error, "outcome": progress.outcome}},
+    )
+    if not isinstance(left, da.Array):
+        assert run is not None
+        run.finish(right, reached, held, progress.final, progress.outcome)
+        return result_of(run)
+    whole = da.from_array(right, chunks=right.shape)
+    W, H = (whole.T, left.T) if turned else (left, whole)
+    return _result(W, H, reached, held, baseline, progress.history, progress.outcome)
+
+
+def _result(
+    W: da.Array,
+    H: da.Array,
+    reached: float,
+    held: float,
+    baseline: float,
+    history: Sequence[float],
+    outcome: str | None,
+) -> Result:
+    return Result(
+        W,
+        H,
+        fit.relative_error(reached, baseline),
+        float(np.sqrt(reached)),
+        np.asarray(history, np.float64),  # None, where it is not known, becomes NaN
+        len(history),
+        outcome or "",
+        held,
+    )
+
+
+def result_of(run: Run) -> Result:
+    """The answer of a run; W and H stay in Zarr until they are computed."""
+    record = run.record
+    W, H = (da.from_zarr(run.array(name)) for name in ("W", "H"))
+    held = float("nan") if record["held"] is None else record["held"]
+    history = record["history"]["loss"]
+    return _result(W, H, record["loss"], held, record["measures"]["baseline"], history, record["outcome"])

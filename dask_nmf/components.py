@@ -1,0 +1,68 @@
+"""Components of unit norm, in the order of their weight: W H stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import dask
+import dask.array as da
+import numpy as np
+
+from dask_nmf.kernels import Array
+from dask_nmf.passes import Weights
+
+POWERS = {"l1": 1, "l2": 2}
+
+
+class Arrangement(NamedTuple):
+    """What becomes of the components."""
+
+    order: Array  # of the old ones, the heaviest first, (k,)
+    left: Array  # by what the factor that panels hold is multiplied, in the new order, (k,)
+    right: Array  # and the one that they are given
+
+    def of_left(self, left: Array) -> Array:
+        """Some rows of the factor, (rows, k)."""
+        return np.asarray(left[:, self.order] * self.left.astype(left.dtype))
+
+    def of_right(self, right: Array) -> Array:
+        """The other factor, (k, n)."""
+        return np.asarray(right[self.order] * self.right.astype(right.dtype)[:, None])
+
+
+def arrange(left: Array, right: Array, transposed: bool) -> Arrangement:
+    """From the norms of the components in both factors, (k,): H of norm 1, and W by falling norm.
+
+    A component that is zero is left alone, and comes last.
+    """
+    of_h = left if transposed else right
+    order = np.argsort(-left * right, kind="stable")
+    by = np.where(of_h > 0, of_h, 1.0)[order]
+    return Arrangement(order, 1 / by if transposed else by, by if transposed else 1 / by)
+
+
+def norms_of(factor: Array, how: str) -> Array:
+    """The norm of each component of a factor (rows, k), to the power of ``how``, (k,), float64."""
+    return np.asarray((factor.astype(np.float64) ** POWERS[how]).sum(axis=0))
+
+
+def arranged(
+    left: da.Array | Weights, edges: Sequence[int], right: Array, how: str, transposed: bool
+) -> tuple[da.Array | Weights, Array]:
+    """Both factors: the one that panels hold where it is, in (distributed) memory or in a run."""
+    if isinstance(left, da.Array):
+        parts = [dask.delayed(norms_of)(block, how) for block in left.to_delayed().ravel()]
+        found = _arrangement(sum(dask.compute(*parts)), right, how, transposed)
+        return left.map_blocks(found.of_left, dtype=left.dtype), found.of_right(right)
+    panels = list(pairwise(edges))
+    found = _arrangement(sum(norms_of(left.read(*panel), how) for panel in panels), right, how, transposed)
+    for panel in panels:
+        left.write(panel[0], found.of_left(left.read(*panel)))
+    return left, found.of_right(right)
+
+
+def _arrangement(left: Array | int, right: Array, how: str, transposed: bool) -> Arrangement:
+    root = 1 / POWERS[how]
+    return arrange(np.asarray(left) ** root, norms_of(right.T, how) ** root, transposed)

@@ -1,0 +1,55 @@
+"""The command in real processes, forked from one that has imported everything: what takes a second."""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+COMMAND = [sys.executable, "-c", "from dask_nmf.cli import main; main()"]
+SERVER = """
+import gc, json, os, sys
+import dask.config
+import dask_nmf.cli, dask_nmf.estimator, dask_nmf.console
+
+gc.freeze()
+for line in sys.stdin:
+    words, folder, environment, output, errors = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        for number, file in ((0, os.devnull), (1, output), (2, errors)):
+            os.dup2(os.open(file, os.O_RDWR), number)
+        os.chdir(folder)
+        os.environ |= environment
+        dask.config.refresh()
+        sys.argv = ["dask-nmf", *words]
+        dask_nmf.cli.main()
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Forks:
+    """Calls the command, one call after the other."""
+
+    def __init__(self) -> None:
+        self.server = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def call(self, words: Any, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Call it in a folder."""
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        told = list(map(str, words))
+        with tempfile.NamedTemporaryFile("r") as output, tempfile.NamedTemporaryFile("r") as errors:
+            request = (told, str(folder), environment, output.name, errors.name)
+            print(json.dumps(request), file=self.server.stdin, flush=True)
+            code = int(self.server.stdout.readline())
+            return subprocess.CompletedProcess(told, code, output.read(), errors.read())
+
+    def close(self) -> None:
+        self.server.communicate()
