@@ -92,7 +92,7 @@ def test_for_kullback_and_leibler_it_is_where_multiplicative_updates_end(
 
 
 @pytest.mark.parametrize("penalty", [{}, {"alpha_W": 0.02, "alpha_H": 0.1}], ids=["", "penalised"])
-@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler", 0.5, 1.5])
+@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler", 1.5])
 @shapes
 def test_a_fixed_h_is_scikit_learns_h_that_is_not_updated(
     shape: tuple[int, int], beta_loss: Any, penalty: dict[str, float]
@@ -154,25 +154,25 @@ def test_factors_have_the_dtype_of_v(shape: tuple[int, int], name: str) -> None:
 
 
 @pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler"])
-@kinds
 @names
 @shapes
 def test_a_store_holds_it_and_a_finished_run_stays_as_it_is(
-    shape: tuple[int, int], name: str, kind: Any, beta_loss: str, tmp_path: Path
+    shape: tuple[int, int], name: str, beta_loss: str, tmp_path: Path
 ) -> None:
     v, known = problem(shape)
+    chunked = da.from_array(v, chunks=(7, 9))
     place = tmp_path / "run.zarr"
-    first = fit(kind(v), name, known, beta_loss=beta_loss, store=place)
+    first = fit(chunked, name, known, beta_loss=beta_loss, store=place)
     expected = found(fit(v, name, known, beta_loss=beta_loss), name)
     np.testing.assert_allclose(found(first, name), expected, rtol=1e-6)
     assert Run.load(str(place)).record["finished"]
-    assert_same_bits(fit(kind(v), name, known, beta_loss=beta_loss, store=place), first)
+    assert_same_bits(fit(chunked, name, known, beta_loss=beta_loss, store=place), first)
     other = {key: 2 * factor for key, factor in known.items()}
     with pytest.raises(RunMismatch, match=f"fixed_{name} is"):
-        fit(kind(v), name, other, beta_loss=beta_loss, store=place)
+        fit(chunked, name, other, beta_loss=beta_loss, store=place)
     with pytest.raises(RunMismatch, match=f"fixed_{name} is None"):
-        nmf(kind(v), RANK, beta_loss=beta_loss, store=place)
-    again = fit(kind(v), name, other, beta_loss=beta_loss, store=place, overwrite=True)
+        nmf(chunked, RANK, beta_loss=beta_loss, store=place)
+    again = fit(chunked, name, other, beta_loss=beta_loss, store=place, overwrite=True)
     np.testing.assert_allclose(found(again, name), expected / 2, rtol=1e-3, atol=1e-6)
 
 
