@@ -47,7 +47,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     Parameters
     ----------
     n_components : int, "auto" or None
-        The rank. "auto" and None: that of given factors, else the number of features.
+        The rank. "auto" and None: that of given factors, else the lesser side of X.
     init : {None, "sample", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
         None is "sample". "nndsvd" and its kin are scikit-learn's. "custom" takes ``W`` and ``H``, or
         either, in `fit_transform`.

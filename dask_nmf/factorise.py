@@ -163,6 +163,8 @@ def _check_fixed(job: Job, matrix: Matrix) -> Job:
     k = job.settings.rank
     if (job.fixed_W is not None and job.fixed_H is not None) or job.settings.start != "sample":
         raise ValueError("fixed_W and fixed_H are given, or one and an init; give one, and no init")
+    if job.W is not None or job.H is not None:
+        raise ValueError("a factor is fixed, and W or H is given to begin with; leave W and H out")
     if job.settings.normalize is not None:
         raise ValueError(
             "a factor is fixed and normalize is asked for, which would change it; leave that out"

@@ -71,7 +71,7 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
         For the first entry that is negative or not finite.
     """
     matrix = panels.matrix
-    sampled = settings.start == "sample" or settings.by_svd
+    sampled = sample_rows > 0 and (settings.start == "sample" or settings.by_svd)
     draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.seed)
     summary = fit.summarise(panels, draw)
     if summary.bad is not None:
@@ -264,8 +264,9 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     """H of the sampled rows, factorised in memory from a random start, (k, n).
 
     Of a large sample a few rows first, and looser inner solves: most of the way can be gone with them. A
-    divergence has poor minima among its many: there the best of some starts goes on. A component that the
-    sample does not need at all comes back as it began.
+    divergence has poor minima among its many: there the best of some starts goes on. An L1 penalty comes
+    last: of random components, which are much alike, it would leave none but the largest. A component that
+    the sample does not need at all comes back as it began.
     """
     found = observed.measure(sample)
     entries = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
@@ -273,7 +274,10 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     solver = _with_h_as_state(settings, penalty, _floor(found.total / entries, sample.dtype))
     starts = 1 if isinstance(solver, HALS) else STARTS
     random = [random_factor(settings, range(sample.shape[1]), scale, stream, i) for i in range(starts)]
-    begun = np.ascontiguousarray(random[0].T, sample.dtype)
+    drawn = begun = np.ascontiguousarray(random[0].T, sample.dtype)
+    if isinstance(solver, HALS) and (penalty.left_l1 or penalty.right_l1):
+        smooth = replace(solver, penalty=replace(penalty, left_l1=0.0, right_l1=0.0))
+        begun = _best(_descend(sample, drawn, smooth, ROUGHLY))
     if isinstance(solver, Newton):
         tries = [_descend(sample, np.ascontiguousarray(h.T, sample.dtype), solver, BRIEFLY) for h in random]
         h = _descend(sample, min(tries, key=lambda state: state.loss).h, solver, CLOSELY)
@@ -282,7 +286,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
         h = _descend(sample, _best(_descend(sample[::FEW], begun, loose, ROUGHLY)), loose, CLOSELY)
     else:
         h = _descend(sample, begun, solver, CLOSELY)
-    return np.where(_best(h).any(axis=1, keepdims=True), _best(h), begun)
+    return np.where(_best(h).any(axis=1, keepdims=True), _best(h), drawn)
 
 
 def _best(state: State) -> Array:
