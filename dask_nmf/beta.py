@@ -10,13 +10,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from dask_nmf import divergence
+from dask_nmf import cells, divergence
 from dask_nmf.cells import Cells
 from dask_nmf.divergence import Ridge
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.solvers import GROW, GROW_CEILING, HALS, SHRINK, Penalty, State, lift, refit_rows
 
 LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model is not to be trusted
+FURTHEST = 2.0  # times an entry, that a step goes
 SHORTER, SHORTEST = 0.25, 0.25**3  # steps, where Newton's is too long
 MOST_UPDATES, SETTLED = 5000, 1e-7
 FIRST_UPDATES = 10  # of a W that begins anew
@@ -50,16 +51,29 @@ class Newton:
     def learn(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
         columns = v.turned()
         num, gram, loss = divergence.models(columns, w, h.T, self.floor)
-        return Sums(num.T, gram, loss, columns.mass)
+        pull = w.sum(axis=0, dtype=np.float64) if v.zeros else 0.0
+        return Sums(num.T, gram, loss, columns.mass, pull=pull)
 
     def error(self, v: Cells, w: Array, h: Array) -> float:
         return divergence.divergence(v, w, h, 1.0, self.floor)
 
     def follow(self, given: Array, totals: Sums) -> Array:
-        """H at the bottom of the quadratic model about the one that was given, but not too far from it."""
+        """H at the bottom of the quadratic model about the one that was given, but not too far from it.
+
+        Near 0 a model goes no further than to twice an entry: a column whose sum is further from that of V
+        gets a multiplicative update.
+        """
         num, gram = self.penalty.equations(totals, len(given))
-        h = refit_rows(given.T.astype(np.float64), num, gram, self.tol).T
-        return np.ascontiguousarray(np.maximum(h, LEAST * given), given.dtype)
+        begun = given.T.astype(np.float64)
+        least = LEAST * totals.gram.any(axis=1)[:, None]  # a column of zeros goes to 0 at once
+        h = np.maximum(refit_rows(begun, num, gram, self.tol), least * begun)
+        if isinstance(totals.pull, np.ndarray):
+            above = np.maximum(totals.num.T - cells.apply(totals.gram, begun) + totals.pull, 0)
+            weighs = self.penalty.right_l1 + self.penalty.right * begun
+            below = totals.pull + np.reshape(totals.mass, (-1, 1)) * weighs
+            low = (begun * above).sum(axis=1) > FURTHEST * (begun * below).sum(axis=1)
+            h[low] = (begun * above / np.maximum(below, self.floor))[low]
+        return np.ascontiguousarray(h.T, given.dtype)
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:
         given = state.entering

@@ -90,6 +90,7 @@ def shown(log_format: str, terminal: bool) -> Iterator[Callable[[], None]]:
 
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a signal leaves tasks of distributed's behind
 
     def follow() -> None:
         client = active_client()

@@ -34,6 +34,7 @@ class Sums(NamedTuple):
     held_mass: float = 0.0  # how many they are
     squares: float = 0.0  # Σ ‖w_i‖², each as often as entries of its row count
     ones: float = 0.0  # Σ |w_i|, likewise
+    pull: float | Array = 0.0  # Σ w_i, (k,), of a divergence where every entry counts
 
     def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
         parts: Any = (mine + theirs for mine, theirs in zip(self, other, strict=True))
