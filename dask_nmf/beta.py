@@ -34,7 +34,7 @@ class Newton:
 
     floor: float  # of what is divided by
     penalty: Penalty
-    tol: float = 1e-2  # of the inner solves, see `divergence.solve`
+    tol: float = 1e-3  # of the inner solves: with less, noise hides what a pass gains
     final_tol: float = 1e-6
     carries_weights: ClassVar[bool] = False
 
@@ -65,7 +65,8 @@ class Newton:
         """
         num, gram = self.penalty.equations(totals, len(given))
         begun = given.T.astype(np.float64)
-        least = LEAST * totals.gram.any(axis=1)[:, None]  # a column of zeros goes to 0 at once
+        curved = np.asarray(totals.gram != 0).any(axis=1, keepdims=True)
+        least = LEAST * curved  # a column of zeros goes to 0 at once
         h = np.maximum(refit_rows(begun, num, gram, self.tol), least * begun)
         if isinstance(totals.pull, np.ndarray):
             above = np.maximum(totals.num.T - cells.apply(totals.gram, begun) + totals.pull, 0)

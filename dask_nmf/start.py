@@ -28,8 +28,6 @@ from dask_nmf.solvers import HALS, MU, Penalty, Solver, State, lift, penalty_of
 logger = logging.getLogger(__name__)
 
 ROUGHLY, CLOSELY = Stop(max_iter=60, tol=1e-3), Stop(max_iter=60, tol=3e-5)
-BRIEFLY = Stop(max_iter=15, tol=1e-3)
-STARTS = 6  # of a divergence, tried briefly on the sample
 FEW = 4  # one in so many rows of a sample of MANY entries, to come near
 MANY = 1024 * 1024
 LOOSE = 0.1  # inner solves: a third less time than with 1e-2
@@ -124,7 +122,7 @@ def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solve
     if settings.solver == "sgd":
         return _descending(settings, measures, matrix)
     if settings.solver == "hals":
-        return _with_h_as_state(settings, penalty, floor)
+        return HALS(penalty) if settings.beta == 2 else Newton(floor, penalty)
     scale = factor_scale(measures.mean, settings.rank)
     first = not matrix.transposed
     if settings.beta != 2:
@@ -138,11 +136,6 @@ def _floor(mean: float, dtype: np.dtype[Any]) -> float:
     """What is divided by in a divergence is at least this."""
     limits = np.finfo(dtype)
     return max(float(limits.eps) * mean, float(limits.tiny))
-
-
-def _with_h_as_state(settings: Settings, penalty: Penalty, floor: float) -> HALS | Newton:
-    """The solver for a sample; where the loss has none, that of Kullback & Leibler's."""
-    return HALS(penalty) if settings.beta == 2 else Newton(floor, penalty)
 
 
 def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
@@ -284,30 +277,33 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
 def _factorised(sample: Block, settings: Settings, penalty: Penalty, stream: int) -> Array:
     """H of rows in memory, from a random start, (k, n).
 
-    Of a large sample a few rows first, and looser inner solves: most of the way can be gone with them. A
-    divergence has poor minima among its many: there the best of some starts goes on. An L1 penalty comes
-    last: of random components, which are much alike, it would leave none but the largest. A component that
-    the sample does not need at all comes back as it began.
+    Of a large sample a few rows first, and looser inner solves: most of the way can be gone with them. An L1
+    penalty comes last: of random components, which are much alike, it would leave none but the largest. A
+    divergence has poor minima among its many; it begins at H of the squared error, which has fewer. A
+    component that the sample does not need at all comes back as it began.
     """
     found = observed.measure(sample)
-    entries = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
-    scale = factor_scale(found.total / entries, settings.rank)
-    solver = _with_h_as_state(settings, penalty, _floor(found.total / entries, sample.dtype))
-    starts = 1 if isinstance(solver, HALS) else STARTS
-    random = [random_factor(settings, range(sample.shape[1]), scale, stream, i) for i in range(starts)]
-    drawn = begun = np.ascontiguousarray(random[0].T, sample.dtype)
-    if isinstance(solver, HALS) and (penalty.left_l1 or penalty.right_l1):
+    mean = found.total / float(np.broadcast_to(found.mass, sample.shape[1]).sum())
+    random = random_factor(settings, range(sample.shape[1]), factor_scale(mean, settings.rank), stream)
+    begun = h = np.ascontiguousarray(random.T, sample.dtype)
+    squared, solver = _squared(sample), HALS(penalty if settings.beta == 2 else Penalty())
+    if solver.penalty.left_l1 or solver.penalty.right_l1:
         smooth = replace(solver, penalty=replace(penalty, left_l1=0.0, right_l1=0.0))
-        begun = _best(_descend(sample, drawn, smooth, ROUGHLY))
-    if isinstance(solver, Newton):
-        tries = [_descend(sample, np.ascontiguousarray(h.T, sample.dtype), solver, BRIEFLY) for h in random]
-        h = _descend(sample, min(tries, key=lambda state: state.loss).h, solver, CLOSELY)
-    elif observed.stored(sample) >= MANY:
-        loose = replace(solver, tol=LOOSE)
-        h = _descend(sample, _best(_descend(sample[::FEW], begun, loose, ROUGHLY)), loose, CLOSELY)
-    else:
-        h = _descend(sample, begun, solver, CLOSELY)
-    return np.where(_best(h).any(axis=1, keepdims=True), _best(h), drawn)
+        h = _descend(squared, h, smooth, ROUGHLY)
+    if observed.stored(sample) >= MANY:
+        solver = replace(solver, tol=LOOSE)
+        h = _descend(squared[::FEW], h, solver, ROUGHLY)
+    h = _descend(squared, h, solver, CLOSELY)
+    if settings.beta != 2:
+        h = _descend(sample, h, Newton(_floor(mean, sample.dtype), penalty, LOOSE), CLOSELY)
+    return np.where(h.any(axis=1, keepdims=True), h, begun)
+
+
+def _squared(sample: Block) -> Block:
+    """The same cells, where the squared error is the loss."""
+    if not isinstance(sample, Observed):
+        return sample
+    return sample.v if sample.rule.all_alike else replace(sample, rule=replace(sample.rule, beta=2.0))
 
 
 def _seen(sample: Block) -> NDArray[np.bool_]:
@@ -318,13 +314,8 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
     return seen
 
 
-def _best(state: State) -> Array:
-    """Of the passes, by what is held out, if anything is."""
-    return state.h if state.best is None else state.best
-
-
-def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> State:
-    """The state after passes over a sample in memory, from H (k, n)."""
+def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Array:
+    """H after passes over a sample in memory, (k, n): by what is held out the best, if anything is."""
     rows = sampling.pieces(sample)
     found = observed.measure(sample)
     baseline = float(found.norms.sum())
@@ -338,4 +329,4 @@ def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Stat
     state = State(h, h)
     for step in iterate(sweep, solver, state, baseline, stop):
         state = step.state  # and no other is kept: each has two of H
-    return state
+    return state.h if state.best is None else state.best
