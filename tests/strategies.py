@@ -3,9 +3,11 @@
 from itertools import pairwise
 from typing import Any
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 seeds = st.integers(0, 2**63 - 1)
+few = settings(max_examples=5)  # where each is a fit or two
 
 
 @st.composite

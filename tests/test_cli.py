@@ -296,9 +296,10 @@ def test_a_disk_that_takes_nothing_more(
 
 
 def test_a_scheduler_that_does_not_answer_means_try_again(
-    dask_nmf: Run, v: np.ndarray, tmp_path: Path
+    forks: Forks, v: np.ndarray, tmp_path: Path
 ) -> None:
-    told = dask_nmf("fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--scheduler", "tcp://127.0.0.1:1")
+    words = ["fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--scheduler", "tcp://127.0.0.1:1"]
+    told = forks.call(words, tmp_path, DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT="1s")
     assert_refused(told, 75, "tcp://127.0.0.1:1", folder=tmp_path, left={"v.zarr"})
 
 

@@ -118,13 +118,12 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_second_command_is_told_to_wait_and_a_signal_leaves_a_committed_run(
-    folder: Path, number: signal.Signals, code: int
-) -> None:
+def test_a_signal_leaves_a_committed_run(folder: Path, number: signal.Signals, code: int) -> None:
     output = f"{number.name}.zarr"
     process = begin(folder, output, "hals", 1000)
-    wait_for(process, "plan")
-    assert end(begin(folder, output, "hals", 1000)) == 75
+    if number == signal.SIGTERM:
+        wait_for(process, "plan")
+        assert end(begin(folder, output, "hals", 1000)) == 75  # a second command is told to wait
     wait_for(process, "pass")
     # Ctrl-C on a terminal reaches the workers too; SIGTERM comes to the command alone.
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)

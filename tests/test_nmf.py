@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.decomposition import NMF
 from sources import SOURCES, Array, anndata_group, dask_csr, low_rank, sparse
-from strategies import chunkings
+from strategies import chunkings, few
 
 from dask_nmf import Result, nmf, settings
 from dask_nmf.measures import BadEntry
@@ -119,6 +119,7 @@ def lee_seung(v: Array, w: Array, h: Array, passes: int, inner: int, delta: floa
 
 @pytest.mark.parametrize("inner", [1, 3])
 @shapes
+@few
 @given(data=st.data())
 def test_mu_follows_lee_and_seung_under_any_chunking(
     shape: tuple[int, int], inner: int, data: st.DataObject
@@ -150,6 +151,7 @@ def whole_fit(solver: str, shape: tuple[int, int]) -> Result:
 
 @shapes
 @solvers
+@few
 @given(data=st.data())
 def test_result_does_not_depend_on_chunking(solver: str, shape: tuple[int, int], data: st.DataObject) -> None:
     v, whole = low_rank(*shape, RANK, noise=1), whole_fit(solver, shape)
@@ -185,16 +187,16 @@ def test_seed_is_the_only_source_of_chance() -> None:
 
 
 @shapes
-@pytest.mark.parametrize("factor", [1e-6, 1e6])
 @pytest.mark.parametrize("dtype", TYPES)
 @solvers
-def test_scale_of_v_is_only_a_scale(solver: str, dtype: Any, factor: float, shape: tuple[int, int]) -> None:
+def test_scale_of_v_is_only_a_scale(solver: str, dtype: Any, shape: tuple[int, int]) -> None:
     v = low_rank(*shape, RANK, noise=1, dtype=dtype)
-    factor = 2.0 ** round(np.log2(factor))
-    one, scaled = (nmf(data, RANK, solver=solver, max_iter=4) for data in (v, v * dtype(factor)))
-    np.testing.assert_allclose(scaled.loss_history, one.loss_history, rtol=1e-4)
-    products = [w @ h for w, h in (arrays(one), arrays(scaled))]
-    np.testing.assert_allclose(products[1] / factor, products[0], rtol=1e-2, atol=1e-3 * v.max())
+    one = nmf(v, RANK, solver=solver, max_iter=4)
+    for factor in (2.0**-20, 2.0**20):
+        scaled = nmf(v * dtype(factor), RANK, solver=solver, max_iter=4)
+        np.testing.assert_allclose(scaled.loss_history, one.loss_history, rtol=1e-4)
+        products = [w @ h for w, h in (arrays(one), arrays(scaled))]
+        np.testing.assert_allclose(products[1] / factor, products[0], rtol=1e-2, atol=1e-3 * v.max())
 
 
 @pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array], ids=["dense", "csr"])

@@ -15,7 +15,7 @@ from distributed import Client
 from hypothesis import given
 from hypothesis import strategies as st
 from sources import SOURCES, Array, dask_csr, low_rank
-from strategies import chunkings
+from strategies import chunkings, few
 
 from dask_nmf import Result, Run, nmf, observed, transform
 from dask_nmf.matrix import open_matrix
@@ -161,6 +161,7 @@ def whole_fit(solver: str, shape: tuple[int, int], missing: str) -> Result:
 @pytest.mark.parametrize("missing", ["nan", "unstored"])
 @shapes
 @solvers
+@few
 @given(data=st.data())
 def test_result_does_not_depend_on_chunking(
     missing: str, solver: str, shape: tuple[int, int], data: st.DataObject

@@ -187,10 +187,10 @@ def test_the_scheduler_forgets_every_pass(
         3,
         solver=solver,
         tol=0,
-        max_iter=50,
+        max_iter=25,
         callback=lambda _: counts.append(len(cluster.scheduler.tasks)),
     )
-    assert result.n_iter == 50
+    assert result.n_iter == 25
     assert max(counts[10:]) <= max(counts[:10]) + 2  # a release may lag behind
 
 

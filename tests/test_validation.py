@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sources import Array, low_rank
-from strategies import chunkings
+from strategies import chunkings, few
 from test_observed import HOLDERS, how, ratings
 from test_store import Crash, assert_same_bits, crash_after
 
@@ -71,6 +71,7 @@ def test_the_error_is_that_of_the_entries_of_v_held_out(
 
 @solvers
 @shapes
+@few
 @given(data=st.data())
 def test_any_chunking_holds_out_the_same(solver: str, shape: tuple[int, int], data: st.DataObject) -> None:
     v = low_rank(*shape, RANK, noise=1)
