@@ -20,7 +20,7 @@ LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model i
 FURTHEST = 2.0  # times an entry, that a step goes
 SHORTER, SHORTEST = 0.25, 0.25**3  # steps, where Newton's is too long
 MOST_UPDATES, SETTLED = 5000, 1e-7
-FIRST_UPDATES = 10  # of a W that begins anew
+FIRST_UPDATES, NEAR = 100, 1e-3  # of a W that begins anew: with 10, W lags behind H for ever
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ class Newton:
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:
         given = state.entering
-        reached = totals.residual + self.penalty.of(totals, given)
+        penalty = self.penalty.of(totals, given)
+        reached = totals.residual + penalty
         if reached > state.loss:
             return self._undone(state).watched(state, totals, given)
         h = entering = self.follow(given, totals)
@@ -89,7 +90,7 @@ class Newton:
             h=h,
             entering=entering,
             loss=reached,
-            penalty=self.penalty.of(totals, given),
+            penalty=penalty,
             beta=min(state.ceiling, GROW * state.beta),
             ceiling=min(1.0, GROW_CEILING * state.ceiling),
             last_beta=state.beta,
@@ -129,7 +130,7 @@ class BetaMU:
 
     def weigh(self, v: Cells, h: Array, w: Array | None) -> Array:
         if w is None:
-            w = lift(self.settle(v, h, FIRST_UPDATES), self.least)
+            w = lift(self.settle(v, h, FIRST_UPDATES, NEAR), self.least)
         return self._multiply(v, h, w, self.inner_iter)
 
     def finish(self, v: Cells, h: Array, w: Array | None) -> Array:
