@@ -84,14 +84,13 @@ def answer_fixed(
     """The other factor for one that is fixed; no pass is needed but those that this takes."""
     matrix, measures = panels.matrix, progress.measures
     solver = start.answerer(settings, measures, matrix)
-    if fixed.left is None:
+    given = None if fixed.left is None else np.ascontiguousarray(fixed.left, matrix.dtype)
+    if given is None:
         assert fixed.right is not None
-        right, given = np.ascontiguousarray(fixed.right, matrix.dtype), None
-        weighing = Weighing(solver.finish, solver, residual=True, bare=True)
+        right, weigh = np.ascontiguousarray(fixed.right, matrix.dtype), solver.finish
     else:
-        given = np.ascontiguousarray(fixed.left, matrix.dtype)
-        right = fit.settle_right(panels, given, solver, measures.mean)
-        weighing = Weighing(as_it_is, solver, residual=True, bare=True)
+        right, weigh = start.right_of(panels, settings, measures, given), as_it_is
+    weighing = Weighing(weigh, solver, residual=True, bare=True)
     left, totals = _last_read(panels, right, weighing, run, keep, given)
     name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
     outcome = f"converged: {name} is fixed, and {other} is the best for it"

@@ -255,19 +255,18 @@ def _shares(
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
 def _model(
-    cells: tuple[Array, Array, Array], first: int, zeros: bool, rows: Array, curved: Array, floor: float,
-    x: Array, slope: Array, square: Array, products: Array,
+    values: Array, weights: Array, zeros: bool, rows: Array, curved: Array, floor: float, x: Array,
+    slope: Array, square: Array, products: Array,
 ) -> float:  # fmt: skip
     """−∇ of d_1 at x is added to the slope, its Hessian replaces the square; returns d_1.
 
-    ``rows`` has the rows of the factor for the cells from ``first`` on, ``curved`` room for as many, and
-    ``products`` gets x f of each.
+    ``rows`` has the rows of the factor for the cells, ``curved`` room for as many, and ``products`` gets x f
+    of each.
     """
-    values, weights, _ = cells
     total, k = 0.0, len(x)
     for p in range(len(rows)):
-        v = np.float64(values[first + p])
-        weight = np.float64(weights[first + p]) if len(weights) > 0 else 1.0
+        v = np.float64(values[p])
+        weight = np.float64(weights[p]) if len(weights) > 0 else 1.0
         y = 0.0
         for t in range(k):
             y += x[t] * rows[p, t]
@@ -313,8 +312,8 @@ def _models(
         a, b = indptr[i], indptr[i + 1]
         _gather(indices[a:b], factor, room)
         total += _model(
-            (values, weights, indices),
-            a,
+            values[a:b],
+            weights[a:b],
             zeros,
             room[: b - a],
             curved[: b - a],
@@ -335,23 +334,14 @@ def _models(
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
-def _begin(
-    cells: tuple[Array, Array, Array],
-    first: int,
-    last: int,
-    zeros: bool,
-    factor: Array,
-    whole: Array,
-    x: Array,
-) -> float:
+def _begin(values: Array, weights: Array, zeros: bool, rows: Array, whole: Array, x: Array) -> float:
     """One multiplicative update of equal entries; returns Σ ω v."""
-    values, weights, indices = cells
     total = 0.0
     pull, against = np.zeros(len(x)), np.zeros(len(x))
     if zeros:
         against[:] = whole
-    for p in range(first, last):
-        f = factor[indices[p]]
+    for p in range(len(values)):
+        f = rows[p]
         weight = np.float64(weights[p]) if len(weights) > 0 else 1.0
         v = weight * values[p]
         size = f.sum()
@@ -402,31 +392,31 @@ def _solve(
 ) -> None:  # fmt: skip
     k = factor.shape[1]
     square, slope, old = np.zeros((k, k)), np.zeros(k), np.zeros(k)
-    cells = (values, weights, indices)
     most = _longest(indptr)
     room, curved = np.empty((most, k)), np.empty((most, k))
     products, trusted = np.empty(most), np.empty(most)
     for i in range(len(out)):
         x, a, b = out[i], indptr[i], indptr[i + 1]
-        total = _begin(cells, a, b, zeros, factor, whole, x)
+        of_row, weigh, rows = values[a:b], weights[a:b], room[: b - a]
+        _gather(indices[a:b], factor, rows)
+        total = _begin(of_row, weigh, zeros, rows, whole, x)
         if total <= 0:
             x[:] = 0
             continue
-        _gather(indices[a:b], factor, room)
         before, first = np.inf, -1.0
         trusted[:] = 0
         for _ in range(MOST_STEPS):
             slope[:] = 0
             if zeros:
                 slope[:] = -whole
-            loss = _model(cells, a, zeros, room[: b - a], curved[: b - a], floor, x, slope, square, products)
+            loss = _model(of_row, weigh, zeros, rows, curved[: b - a], floor, x, slope, square, products)
             for t in range(k):
                 loss += lasso[i] * x[t] + 0.5 * ridge[i] * x[t] * x[t] + (whole[t] * x[t] if zeros else 0.0)
                 slope[t] -= lasso[i] + ridge[i] * x[t]
                 square[t, t] += ridge[i]
             far = loss > before + 1e-14 * abs(before)
             for p in range(b - a):
-                far |= products[p] < LEAST * trusted[p] and values[a + p] > 0
+                far |= products[p] < LEAST * trusted[p] and of_row[p] > 0
             if far:
                 for t in range(k):
                     x[t] = 0.5 * (x[t] + old[t])

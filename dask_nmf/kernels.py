@@ -62,6 +62,11 @@ def ridge(gram: Array, k: int, weight: float | Array) -> Array:
     return heavier
 
 
+def row_mass(v: Block) -> Array:
+    """How many entries of each row count, or how much, (r,), float64."""
+    return v.mass if isinstance(v, Cells) else np.full(v.shape[0], float(v.shape[1]))
+
+
 def norms(x: Array) -> tuple[Array, Array]:
     """‖x_i‖² and |x_i| of each row, float64."""
     return np.einsum("ij,ij->i", x, x, dtype=np.float64), x.sum(axis=1, dtype=np.float64)
@@ -196,8 +201,7 @@ def solve_weights(v: Block, h: Array, tol: float, alpha: float = 0.0, lasso: flo
     """
     num, gram = equations(v, h, alpha)
     if lasso:
-        weight = v.mass[:, None] if isinstance(v, Cells) else h.shape[1]
-        num = (num - lasso * weight).astype(num.dtype)
+        num = (num - lasso * row_mass(v)[:, None]).astype(num.dtype)
     return solve(num, gram, tol)
 
 

@@ -274,11 +274,12 @@ def look(v: Block, h: Array, weighing: Weighing, before: Array | None = None) ->
 
 
 def _sums(v: Block, w: Array, h: Array, weighing: Weighing) -> Sums:
-    by_cell = isinstance(v, Cells)
-    exact = weighing.residual or by_cell  # their residual costs little, and no other form is at hand
+    exact = weighing.residual or isinstance(
+        v, Cells
+    )  # their residual costs little, and no other form is at hand
     if weighing.bare:
         return Sums(NOTHING, NOTHING, weighing.loss.error(v, w, h) if exact else np.nan)
-    mass = v.mass if by_cell else np.full(len(w), float(h.shape[1]))
+    mass = kernels.row_mass(v)
     squares, ones = (float(norm @ mass) for norm in kernels.norms(w))
     return weighing.loss.learn(v, w, h, exact)._replace(squares=squares, ones=ones)
 

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from dask_nmf import kernels
-from dask_nmf.cells import Cells
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.settings import Settings
 
@@ -265,7 +264,7 @@ class MU(Squares):
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
         if w is None:
             w = lift(kernels.solve_weights(v, h, 1e-2, self.penalty.left), self.floor)
-        lasso = self.penalty.left_l1 * (np.reshape(v.mass, (-1, 1)) if isinstance(v, Cells) else v.shape[1])
+        lasso = self.penalty.left_l1 * kernels.row_mass(v)[:, None]
         equations = kernels.equations(v, h, self.penalty.left)
         return kernels.multiply(w, *equations, self.delta + lasso, self.inner_iter)
 

@@ -244,14 +244,9 @@ def factor_scale(mean: float, rank: int) -> float:
     return float(np.sqrt(mean / rank))
 
 
-def random_factor(settings: Settings, rows: range, scale: float, stream: int, start: int = 0) -> Array:
-    """Rows of a random factor, scale · |N(0, 1)| as in scikit-learn, never 0, (len(rows), k), float64.
-
-    ``start`` tells apart the starts of one seed.
-    """
-    wide = (start + 1) * settings.rank
-    numbers = draws.half_normal(settings.seed, stream, np.arange(rows.start, rows.stop), wide)
-    numbers = numbers[:, -settings.rank :]
+def random_factor(settings: Settings, rows: range, scale: float, stream: int) -> Array:
+    """Rows of a random factor, scale · |N(0, 1)| as in scikit-learn, never 0, (len(rows), k), float64."""
+    numbers = draws.half_normal(settings.seed, stream, np.arange(rows.start, rows.stop), settings.rank)
     return scale * np.maximum(numbers, np.finfo(np.float64).eps)
 
 

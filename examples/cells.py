@@ -16,21 +16,12 @@ from sklearn.decomposition import PCA
 from sklearn.model_selection import RepeatedStratifiedKFold, cross_val_score
 from sklearn.neighbors import KNeighborsClassifier
 
-from dask_nmf import Result, nmf
+from dask_nmf import nmf
 
 CELLS = Path(__file__).parent / "data" / "pbmc68k_reduced_lognorm.npz"
 RANK = 10
 GENES = 5  # named of each program
 NEIGHBOURS = 15
-
-
-def programs(result: Result) -> tuple[np.ndarray, np.ndarray]:
-    """W and H, the most used program first: rows of H sum to 1, so that W is in units of expression."""
-    W, H = result.W.compute(), result.H.compute()
-    sizes = H.sum(axis=1)
-    usage = W * sizes
-    order = np.argsort(-usage.sum(axis=0))
-    return usage[:, order], (H / sizes[:, None])[order]
 
 
 def marker_genes(H: np.ndarray, genes: np.ndarray) -> list[list[str]]:
@@ -85,10 +76,10 @@ def main() -> None:
     V = scipy.sparse.csr_array(scipy.sparse.load_npz(CELLS))
     with np.load(CELLS) as held:
         kind_of, genes = held["bulk_label"], held["gene"]
-    result = nmf(V, RANK)
+    result = nmf(V, RANK, normalize="l1")  # rows of H sum to 1: W is in units of expression
     print(f"{V.shape[0]} cells x {V.shape[1]} genes: relative error {result.relative_error:.4f},", end=" ")
     print(result.outcome)
-    W, H = programs(result)
+    W, H = result.W.compute(), result.H.compute()
     markers = marker_genes(H, genes)
     kinds, means = mean_usage(W, kind_of)
     for program, names in enumerate(markers):

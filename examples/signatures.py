@@ -32,19 +32,11 @@ COLOURS = {  # of the substitutions, as in COSMIC's pictures
 
 
 def best_of(V: np.ndarray, starts: int) -> Result:
-    """The fit with the smallest divergence."""
-    results = [nmf(V, RANK, beta_loss="kullback-leibler", seed=seed) for seed in range(starts)]
+    """The fit with the smallest divergence: rows of H sum to 1, so that W counts mutations."""
+    asked: dict[str, Any] = {"beta_loss": "kullback-leibler", "normalize": "l1"}
+    results = [nmf(V, RANK, seed=seed, **asked) for seed in range(starts)]
     print("divergence from each start:", *(f"{result.reconstruction_err**2 / 2:.0f}" for result in results))
     return min(results, key=lambda result: result.reconstruction_err)
-
-
-def signatures(result: Result) -> tuple[np.ndarray, np.ndarray]:
-    """Mutations of each tumour by signature, and the signatures, which sum to 1, the largest first."""
-    W, H = result.W.compute(), result.H.compute()
-    sizes = H.sum(axis=1)
-    counts = W * sizes
-    order = np.argsort(-counts.sum(axis=0))
-    return counts[:, order], (H / sizes[:, None])[order]
 
 
 def areas(counts: np.ndarray, deficient: np.ndarray) -> np.ndarray:
@@ -94,7 +86,8 @@ def main() -> None:
     with np.load(MUTATIONS) as held:
         V, types, deficient = held["X"].astype(np.float64), held["mutation_type"], held["hrd_label"]
     print(f"{V.shape[0]} tumours x {V.shape[1]} types, {V.sum():.0f} mutations; {deficient.sum()} with HRD")
-    counts, H = signatures(best_of(V, asked.starts))
+    best = best_of(V, asked.starts)
+    counts, H = best.W.compute(), best.H.compute()
     area = areas(counts, deficient)
     print_signatures(counts, H, types, area)
     print(f"signature {area.argmax() + 1} tells HRD best: AUC {area.max():.3f}", end="; ")
