@@ -239,7 +239,7 @@ def _shares(
             y = max(_dot(x, columns[j]), floor)
             v = w.dtype.type(values[p])
             weight = np.float64(weights[p]) if len(weights) > 0 else 1.0
-            total += weight * _of_cell(np.float64(v), np.float64(y), np.float64(beta), zeros)
+            total += weight * np.float64(_of_cell(v, y, beta, zeros))
             above, below = _quotients(v, y, beta)
             if len(weights) > 0:
                 above *= weights[p]

@@ -24,7 +24,9 @@ MIB = 2**20
 LARGEST = 128 * MIB  # a panel is at most this, if its storage chunks allow: beyond, overhead is < 2 %
 LEAST = MIB  # of a panel while there is a sample that could be smaller
 SMALLEST = 8 * MIB  # and at least this: below, the 2-3 ms that Dask takes for a task show
+SLOWER = 2  # times as small where cells are looked at one by one: that is more work for an entry
 PANELS = 16  # a small V is cut into this many, for load balance
+STEPS = 16  # of a sparse panel: where it may end
 SAMPLE = 128 * MIB  # of sampled rows, held in the client's memory
 BLOCK = 2**20  # entries of a block, where columns are cut too
 MOST_ACROSS = 16  # blocks side by side
@@ -108,7 +110,8 @@ def make(
         If the smallest panel does not fit; the message has the numbers and the cure.
     """
     whole = layout.panel_bytes(0, layout.rows)
-    largest = min(max(whole // PANELS, SMALLEST), LARGEST)
+    worthwhile = SMALLEST // SLOWER if layout.observed else SMALLEST
+    largest = min(max(whole // PANELS, worthwhile), LARGEST)
     room = np.inf if memory_limit is None else memory_limit * USABLE
     sample = _sample_rows(layout, rank, memory_limit)
     smallest = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
@@ -148,20 +151,27 @@ def _edges(layout: Layout, rank: int, largest: int) -> tuple[int, ...]:
 
 
 def _sparse_edges(layout: Layout, rank: int, largest: int) -> tuple[int, ...]:
-    """As many stored entries a panel as ``largest`` allows, in steps that make W's chunks about 1 MiB."""
-    whole = layout.panel_bytes(0, layout.rows)
+    """Panels of about as many stored entries, in steps that make W's chunks about 1 MiB.
+
+    Where they are few, there is a power of 2 of them: so that two threads end together, and four do.
+    """
     before = np.asarray(layout.indptr, np.int64) * (layout.itemsize + 4) + 8 * np.arange(layout.rows + 1)
-    step = max(1, min(MIB // (rank * layout.itemsize), layout.rows * min(largest, SMALLEST) // whole))
+    panels = -(-int(before[-1]) // largest)
+    if panels < PANELS:
+        panels = 1 << (panels - 1).bit_length()
+    step = max(1, min(MIB // (rank * layout.itemsize), layout.rows // (STEPS * panels)))
     starts = _starts(layout.rows, step)
     while step > 1 and np.diff(before[starts]).max() > largest:
         step //= 2
         starts = _starts(layout.rows, step)
     ends = before[starts]
-    edges = [0]
-    while edges[-1] < len(starts) - 1:
-        furthest = int(np.searchsorted(ends, ends[edges[-1]] + largest, side="right")) - 1
-        edges.append(max(furthest, edges[-1] + 1))
-    return tuple(starts[edges].tolist())
+    while panels < len(starts) - 1:
+        inner = np.searchsorted(ends, ends[-1] * np.arange(1, panels) / panels)
+        edges = starts[np.unique([0, *inner, len(starts) - 1])]
+        if np.diff(before[edges]).max() <= largest:
+            return tuple(edges.tolist())
+        panels += 1 + panels // PANELS
+    return tuple(starts.tolist())
 
 
 def _starts(rows: int, step: int) -> NDArray[np.int64]:
