@@ -89,6 +89,10 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--output", "-o", required=True, type=click.Path(), help="The run: a Zarr group.")
 @settings_options
 @click.option("--weights", metavar="PATH", help="Of the entries of V: a matrix like V.")
+@click.option("--w", "W", metavar="PATH", help="W to begin with: an array; init is then custom.")
+@click.option("--h", "H", metavar="PATH", help="H to begin with, such as that of another run: RUN/H.")
+@click.option("--fixed-w", "fixed_W", metavar="PATH", help="W that is known: H alone is looked for.")
+@click.option("--fixed-h", "fixed_H", metavar="PATH", help="H that is known, such as signatures.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Of the computation.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="The pass in work then is the last.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
@@ -117,8 +121,12 @@ def fit(
     from dask_nmf.job import Job
     from dask_nmf.settings import Settings
 
+    factors = {name: settings.pop(name) for name in ("W", "H", "fixed_W", "fixed_H")}
+    if settings["init"] is None and (factors["W"] or factors["H"]):
+        settings["init"] = "custom"
     job = Job(
         Settings(**settings),
+        **factors,
         weights=weights,
         dtype=dtype,
         store=output,

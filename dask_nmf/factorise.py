@@ -19,7 +19,7 @@ from dask_nmf.client import shares_memory
 from dask_nmf.fit import Step
 from dask_nmf.job import Job, fit_and_answer
 from dask_nmf.kernels import Array
-from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix
+from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix, read_whole
 from dask_nmf.measures import measure
 from dask_nmf.resume import existing, identity, locked
 from dask_nmf.settings import Settings
@@ -34,10 +34,10 @@ def nmf(
     V: Any,
     rank: int,
     *,
-    W: Array | None = None,
-    H: Array | None = None,
-    fixed_W: Array | None = None,
-    fixed_H: Array | None = None,
+    W: Any = None,
+    H: Any = None,
+    fixed_W: Any = None,
+    fixed_H: Any = None,
     weights: Any = None,
     dtype: str | None = None,
     store: str | Path | None = None,
@@ -54,7 +54,7 @@ def nmf(
     ----------
     V : whatever `open_matrix` takes: an array, a sparse matrix, a Dask array, or a path.
     rank : number of components, k.
-    W, H : to begin with, where ``init`` is ``"custom"``: both, or either.
+    W, H : to begin with, where ``init`` is ``"custom"``: both, or either; arrays, or paths as V may be one.
     fixed_W, fixed_H : one factor that is known (signatures, endmembers): the other is the best for it.
     weights : of the entries of V in the loss, (m, n), ≥ 0, whatever `open_matrix` takes; 0 is not looked at.
     dtype : of the computation, ``"float32"`` or ``"float64"``; see `open_matrix`.
@@ -181,7 +181,7 @@ def _check_fixed(job: Job, matrix: Matrix) -> Job:
 def _check_factor(name: str, factor: Any, shape: tuple[int, int]) -> Array | None:
     if factor is None:
         return None
-    array = np.asarray(factor)
+    array = read_whole(factor) if isinstance(factor, str | Path) else np.asarray(factor)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}; for this V and rank it must be {shape}")
     found = measure(array)

@@ -18,7 +18,7 @@ from dask.sizeof import sizeof
 from distributed import Client
 
 from dask_nmf.client import WorkersLost, active_client
-from dask_nmf.kernels import Block
+from dask_nmf.kernels import Array, Block
 from dask_nmf.measures import DataError
 from dask_nmf.plan import Layout
 from dask_nmf.readers import DenseRows, NpyRows, Reader, SparseRows, StoredSparseRows
@@ -154,6 +154,15 @@ def open_matrix(
         return _from_numpy(source, wanted, "numpy")
     kind = type(source).__name__
     raise TypeError(f"V is {kind}; give an array (NumPy, scipy.sparse, Dask, Zarr) or the path of {FILES}")
+
+
+def read_whole(path: str | Path) -> Array:
+    """What is at a path that `open_matrix` takes, as one array in memory."""
+    opened = open_matrix(path, transposed=False)
+    assert opened.reader is not None
+    rows, columns = (slice(0, size) for size in opened.shape)
+    block = opened.reader[rows, columns]
+    return block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
 
 
 def open_beside(matrix: Matrix, weights: Any) -> Matrix:

@@ -310,3 +310,20 @@ def test_help_imports_nothing_heavy() -> None:
     began = time.monotonic()
     subprocess.run([*COMMAND, "--help"], capture_output=True, check=True)
     assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize("name", ["W", "H"])
+def test_factors_are_given_as_paths(dask_nmf: Run, v: np.ndarray, tmp_path: Path, name: str) -> None:
+    first = nmf(v, 4, max_iter=2)
+    np.save(tmp_path / "known.npy", np.asarray(getattr(first, name)))
+    fit, key = ("fit", "v.zarr", "--rank", 4), name.lower()
+    assert dask_nmf(*fit, "-o", "run.zarr", f"--fixed-{key}", "known.npy").returncode == 0
+    expected = nmf(v, 4, **{f"fixed_{name}": getattr(first, name).compute()})
+    for found in ("W", "H"):
+        stored = zarr.open_array(tmp_path / "run.zarr" / found, mode="r")[:]
+        np.testing.assert_allclose(stored, getattr(expected, found), rtol=1e-6)
+    go_on = dask_nmf(*fit, "-o", "next.zarr", f"--{key}", f"run.zarr/{name}", "--max-iter", 1)
+    assert go_on.returncode == 0
+    wrong = dask_nmf(*fit, "-o", "x.zarr", f"--fixed-{key}", "v.zarr")
+    left = {"v.zarr", "known.npy", "run.zarr", "next.zarr"}
+    assert_refused(wrong, 2, f"fixed_{name} has shape (300, 40)", folder=tmp_path, left=left)
