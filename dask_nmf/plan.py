@@ -28,6 +28,7 @@ SLOWER = 2  # times as small where cells are looked at one by one: that is more 
 PANELS = 16  # a small V is cut into this many, for load balance
 STEPS = 16  # of a sparse panel: where it may end
 SAMPLE = 128 * MIB  # of sampled rows, held in the client's memory
+SAMPLED = 128 * 1024  # entries of a sample that are no work to speak of
 BLOCK = 2**20  # entries of a block, where columns are cut too
 MOST_ACROSS = 16  # blocks side by side
 IN_FLIGHT = 16 * MIB  # of storage chunks that are fetched and decoded at once, if one is not larger
@@ -62,6 +63,11 @@ class Layout:
     def tiled(self) -> bool:
         """Whether its storage is cut at columns too, so that a block can be read by itself."""
         return self.chunk_columns is not None and self.chunk_columns < self.columns
+
+    @property
+    def stored(self) -> int:
+        """Entries that V holds."""
+        return self.rows * self.columns if self.indptr is None else int(self.indptr[-1])
 
     def panel_bytes(self, first: int, last: int) -> int:
         """Bytes of rows first..last-1 in memory."""
@@ -180,9 +186,8 @@ def _starts(rows: int, step: int) -> NDArray[np.int64]:
 
 def _across(layout: Layout) -> int:
     """Blocks of columns: as many as give blocks of about `BLOCK` entries, by V alone."""
-    entries = layout.rows * layout.columns if layout.indptr is None else int(layout.indptr[-1])
     chunks = -(-layout.columns // (layout.chunk_columns or 1))
-    return max(1, min(isqrt(entries // BLOCK), MOST_ACROSS, chunks))
+    return max(1, min(isqrt(layout.stored // BLOCK), MOST_ACROSS, chunks))
 
 
 def _cuts(layout: Layout, across: int) -> tuple[int, ...]:
@@ -236,10 +241,12 @@ def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
 
 
 def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:
-    """5 % of the rows, at least 1000 and 50 a component, at most `SAMPLE` bytes or 1/80 of a worker."""
+    """5 % of the rows, at least 1000, 50 a component and `SAMPLED` entries, at most `SAMPLE` bytes or 1/80 of a
+    worker."""
     most = SAMPLE if memory_limit is None else min(SAMPLE, memory_limit // 80)
     row = max(1, layout.panel_bytes(0, layout.rows) // layout.rows)
-    wanted = max(1000, 50 * rank, layout.rows // 20)
+    easy = layout.rows * SAMPLED // max(1, layout.stored)
+    wanted = max(1000, 50 * rank, layout.rows // 20, easy)
     return min(layout.rows, max(rank, min(wanted, most // row)))
 
 
