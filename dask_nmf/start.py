@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf import draws, fit, observed, sampling, svd
@@ -253,20 +254,29 @@ def random_factor(settings: Settings, rows: range, scale: float, stream: int) ->
 def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) -> Array:
     """H of the sampled rows, (k, n).
 
-    Of columns in which they have no entry nothing is known. For the squared error that is no harm; of a
-    divergence they begin small, not at 0, and take no part before.
+    Of columns in which they have no entry nothing is known, and a sparse sample is looked at without them.
+    For the squared error they are 0; of a divergence they begin small, as they would stay 0.
     """
-    if not isinstance(sample, Observed) or settings.beta == 2:
+    squared = settings.beta == 2
+    if squared and not scipy.sparse.issparse(sample):
         return _factorised(sample, settings, penalty, stream)
     seen = _seen(sample)
     part = sample
-    if sample.rule.skips_zeros and seen.any() and not seen.all():
-        part = replace(sample, v=sample.v[:, np.flatnonzero(seen)])
+    if seen.any() and not seen.all():
+        part = _of_columns(sample, np.flatnonzero(seen))
     found = _factorised(part, settings, penalty, stream)
     h = np.zeros((len(found), len(seen)), found.dtype)
     h[:, seen] = found if part is not sample else found[:, seen]
-    h[:, ~seen] = FAINT * found.mean(axis=1, keepdims=True)
+    if not squared:
+        h[:, ~seen] = FAINT * found.mean(axis=1, keepdims=True)
     return h
+
+
+def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
+    """The sample without its other columns, if nothing but what it stores counts."""
+    if not isinstance(sample, Observed):
+        return sample[:, columns]
+    return replace(sample, v=sample.v[:, columns]) if sample.rule.skips_zeros else sample
 
 
 def _factorised(sample: Block, settings: Settings, penalty: Penalty, stream: int) -> Array:
@@ -304,6 +314,9 @@ def _squared(sample: Block) -> Block:
 def _seen(sample: Block) -> NDArray[np.bool_]:
     """The columns in which the sample has an entry > 0."""
     seen = np.zeros(sample.shape[1], bool)
+    if not isinstance(sample, Observed):
+        seen[sample.indices[sample.data > 0]] = True
+        return seen
     for _, cells, _ in observed.strips(sample):
         seen[cells.indices[cells.values > 0]] = True
     return seen
