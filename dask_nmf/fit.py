@@ -223,8 +223,11 @@ def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept
 
 def sweep_rows(rows: list[Block], h: Array, weighing: Weighing) -> Sums:
     """One pass over rows in this process's memory, in its threads."""
-    with passes.one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = [sums for _, sums in pool.map(lambda v: passes.look(v, h, weighing), rows)]
+    with passes.one_blas_thread():
+        if len(rows) == 1:
+            return passes.look(rows[0], h, weighing)[1]
+        with ThreadPoolExecutor(min(len(rows), os.cpu_count() or 1)) as pool:
+            parts = [sums for _, sums in pool.map(lambda v: passes.look(v, h, weighing), rows)]
     return sum(parts[1:], parts[0])
 
 

@@ -241,8 +241,7 @@ def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
 
 
 def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:
-    """5 % of the rows, at least 1000, 50 a component and `SAMPLED` entries, at most `SAMPLE` bytes or 1/80 of a
-    worker."""
+    """5 % of the rows, at least 1000, 50 a component and `SAMPLED` entries; at most `SAMPLE` bytes."""
     most = SAMPLE if memory_limit is None else min(SAMPLE, memory_limit // 80)
     row = max(1, layout.panel_bytes(0, layout.rows) // layout.rows)
     easy = layout.rows * SAMPLED // max(1, layout.stored)

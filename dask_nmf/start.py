@@ -21,6 +21,7 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.measures import DataError
 from dask_nmf.observed import Observed
 from dask_nmf.passes import Weighing, Weights, as_it_is
+from dask_nmf.plan import SAMPLED
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 ROUGHLY, CLOSELY = Stop(max_iter=60, tol=1e-3), Stop(max_iter=60, tol=3e-5)
 FEW = 4  # one in so many rows of a sample of MANY entries, to come near
 MANY = 1024 * 1024
+TRIES = 8  # random starts, where the sample has few entries
 LOOSE = 0.1  # inner solves: a third less time than with 1e-2
 FAINT = 1e-2  # of a component's mean entry: a column that the sample has not seen
 LIFT = 1e-3  # of a factor's mean entry
@@ -280,7 +282,7 @@ def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
 
 
 def _factorised(sample: Block, settings: Settings, penalty: Penalty, stream: int) -> Array:
-    """H of rows in memory, from a random start, (k, n).
+    """H of rows in memory, from a random start, (k, n); of few rows, from the best of some.
 
     Of a large sample a few rows first, and looser inner solves: most of the way can be gone with them. An L1
     penalty comes last: of random components, which are much alike, it would leave none but the largest. A
@@ -289,19 +291,32 @@ def _factorised(sample: Block, settings: Settings, penalty: Penalty, stream: int
     """
     found = observed.measure(sample)
     mean = found.total / float(np.broadcast_to(found.mass, sample.shape[1]).sum())
-    random = random_factor(settings, range(sample.shape[1]), factor_scale(mean, settings.rank), stream)
-    begun = h = np.ascontiguousarray(random.T, sample.dtype)
     squared, solver = _squared(sample), HALS(penalty if settings.beta == 2 else Penalty())
-    if solver.penalty.left_l1 or solver.penalty.right_l1:
-        smooth = replace(solver, penalty=replace(penalty, left_l1=0.0, right_l1=0.0))
-        h = _descend(squared, h, smooth, ROUGHLY)
-    if observed.stored(sample) >= MANY:
+    smooth = replace(solver, penalty=replace(solver.penalty, left_l1=0.0, right_l1=0.0))
+    many = observed.stored(sample) >= MANY
+    tries = TRIES if observed.stored(sample) <= SAMPLED else 1
+
+    def begin(attempt: int) -> Array:
+        numbers = range(attempt * sample.shape[1], (attempt + 1) * sample.shape[1])
+        random = random_factor(settings, numbers, factor_scale(mean, settings.rank), stream)
+        return np.ascontiguousarray(random.T, sample.dtype)
+
+    begun = h = begin(0)
+    if tries > 1 or smooth != solver:
+        tried = [_descend(squared, begin(i), smooth, ROUGHLY) for i in range(tries)]
+        h = _best(min(tried, key=lambda state: state.loss))
+    if many:
         solver = replace(solver, tol=LOOSE)
-        h = _descend(squared[::FEW], h, solver, ROUGHLY)
-    h = _descend(squared, h, solver, CLOSELY)
+        h = _best(_descend(squared[::FEW], h, solver, ROUGHLY))
+    h = _best(_descend(squared, h, solver, CLOSELY))
     if settings.beta != 2:
-        h = _descend(sample, h, Newton(_floor(mean, sample.dtype), penalty, LOOSE), CLOSELY)
+        h = _best(_descend(sample, h, Newton(_floor(mean, sample.dtype), penalty, LOOSE), CLOSELY))
     return np.where(h.any(axis=1, keepdims=True), h, begun)
+
+
+def _best(state: State) -> Array:
+    """H by what is held out the best, if anything is."""
+    return state.h if state.best is None else state.best
 
 
 def _squared(sample: Block) -> Block:
@@ -322,8 +337,8 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
     return seen
 
 
-def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Array:
-    """H after passes over a sample in memory, (k, n): by what is held out the best, if anything is."""
+def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> State:
+    """After passes over a sample in memory, from H (k, n)."""
     rows = sampling.pieces(sample)
     found = observed.measure(sample)
     baseline = float(found.norms.sum())
@@ -337,4 +352,4 @@ def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Arra
     state = State(h, h)
     for step in iterate(sweep, solver, state, baseline, stop):
         state = step.state  # and no other is kept: each has two of H
-    return state.h if state.best is None else state.best
+    return state

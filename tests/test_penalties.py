@@ -92,7 +92,7 @@ def test_a_converged_fit_fulfils_the_conditions_of_a_minimum(
         "weighted": (filled, {"weights": there}),
     }
     source, more = sources[kind]
-    result = nmf(source, RANK, alpha_W=alphas[0], alpha_H=alphas[1], max_iter=100, tol=1e-10, **more)
+    result = nmf(source, RANK, alpha_W=alphas[0], alpha_H=alphas[1], max_iter=400, tol=1e-13, **more)
     w, h = dask.compute(result.W, result.H)
     rest = there * (w @ h - filled)
     size = float(((there * filled) @ h.T).max())
