@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf import draws, fit, observed, sampling, svd
@@ -33,6 +33,7 @@ ROUGHLY, CLOSELY = Stop(max_iter=60, tol=1e-3), Stop(max_iter=60, tol=3e-5)
 FEW = 4  # one in so many rows of a sample of MANY entries, to come near
 MANY = 1024 * 1024
 TRIES = 8  # random starts, where the sample has few entries
+ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one end
 LOOSE = 0.1  # inner solves: a third less time than with 1e-2
 FAINT = 1e-2  # of a component's mean entry: a column that the sample has not seen
 LIFT = 1e-3  # of a factor's mean entry
@@ -184,10 +185,10 @@ def begin(
     elif sampled is not None:
         right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
     else:
-        right = random_factor(settings, range(matrix.layout.columns), scale, right_stream).T
+        right = random_factor(settings, np.arange(matrix.layout.columns), scale, right_stream).T
         if slot is not None and writes_left(settings, given):
             for first, last in pairwise(panels.edges):
-                w = random_factor(settings, range(first, last), scale, left_stream)
+                w = random_factor(settings, np.arange(first, last), scale, left_stream)
                 slot.write(first, w.astype(dtype))
     h = np.ascontiguousarray(right, dtype=dtype)
     entering = h
@@ -247,30 +248,39 @@ def factor_scale(mean: float, rank: int) -> float:
     return float(np.sqrt(mean / rank))
 
 
-def random_factor(settings: Settings, rows: range, scale: float, stream: int) -> Array:
+def random_factor(settings: Settings, rows: NDArray[np.intp], scale: float, stream: int) -> Array:
     """Rows of a random factor, scale · |N(0, 1)| as in scikit-learn, never 0, (len(rows), k), float64."""
-    numbers = draws.half_normal(settings.seed, stream, np.arange(rows.start, rows.stop), settings.rank)
+    numbers = draws.half_normal(settings.seed, stream, rows, settings.rank)
     return scale * np.maximum(numbers, np.finfo(np.float64).eps)
 
 
 def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) -> Array:
     """H of the sampled rows, (k, n).
 
-    Of columns in which they have no entry nothing is known, and a sparse sample is looked at without them.
+    Of columns in which they have no entry nothing is known, and the sample is looked at without them.
     For the squared error they are 0; of a divergence they begin small, as they would stay 0.
     """
+    found = observed.measure(sample)
+    mean = found.total / float(np.broadcast_to(found.mass, sample.shape[1]).sum())
     squared = settings.beta == 2
-    if squared and not scipy.sparse.issparse(sample):
-        return _factorised(sample, settings, penalty, stream)
-    seen = _seen(sample)
-    part = sample
+    anywhere = squared and isinstance(sample, Observed)
+    seen = np.ones(sample.shape[1], bool) if anywhere else _seen(sample)
+    part, columns = sample, np.arange(len(seen))
     if seen.any() and not seen.all():
         part = _of_columns(sample, np.flatnonzero(seen))
-    found = _factorised(part, settings, penalty, stream)
-    h = np.zeros((len(found), len(seen)), found.dtype)
-    h[:, seen] = found if part is not sample else found[:, seen]
+    if part is not sample:
+        columns = columns[seen]
+
+    def begin(attempt: int) -> Array:
+        apart = attempt << 32  # so that no start has numbers of another
+        random = random_factor(settings, apart + columns, factor_scale(mean, settings.rank), stream)
+        return np.ascontiguousarray(random.T, sample.dtype)
+
+    solver = HALS(penalty) if squared else Newton(_floor(mean, sample.dtype), penalty, LOOSE)
+    h = np.zeros((settings.rank, len(seen)), sample.dtype)
+    h[:, columns] = _factorised(part, begin, solver)
     if not squared:
-        h[:, ~seen] = FAINT * found.mean(axis=1, keepdims=True)
+        h[:, ~seen] = FAINT * h[:, seen].mean(axis=1, keepdims=True)
     return h
 
 
@@ -281,36 +291,28 @@ def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
     return replace(sample, v=sample.v[:, columns]) if sample.rule.skips_zeros else sample
 
 
-def _factorised(sample: Block, settings: Settings, penalty: Penalty, stream: int) -> Array:
-    """H of rows in memory, from a random start, (k, n); of few rows, from the best of some.
+def _factorised(sample: Block, begin: Callable[[int], Array], solver: HALS | Newton) -> Array:
+    """H of rows in memory, from random starts, (k, n): from one, or of few rows from the best of some.
 
     Of a large sample a few rows first, and looser inner solves: most of the way can be gone with them. An L1
     penalty comes last: of random components, which are much alike, it would leave none but the largest. A
     divergence has poor minima among its many; it begins at H of the squared error, which has fewer. A
     component that the sample does not need at all comes back as it began.
     """
-    found = observed.measure(sample)
-    mean = found.total / float(np.broadcast_to(found.mass, sample.shape[1]).sum())
-    squared, solver = _squared(sample), HALS(penalty if settings.beta == 2 else Penalty())
-    smooth = replace(solver, penalty=replace(solver.penalty, left_l1=0.0, right_l1=0.0))
-    many = observed.stored(sample) >= MANY
+    squared, first = _squared(sample), solver if isinstance(solver, HALS) else HALS()
+    smooth = replace(first, penalty=replace(first.penalty, left_l1=0.0, right_l1=0.0))
     tries = TRIES if observed.stored(sample) <= SAMPLED else 1
-
-    def begin(attempt: int) -> Array:
-        numbers = range(attempt * sample.shape[1], (attempt + 1) * sample.shape[1])
-        random = random_factor(settings, numbers, factor_scale(mean, settings.rank), stream)
-        return np.ascontiguousarray(random.T, sample.dtype)
-
     begun = h = begin(0)
-    if tries > 1 or smooth != solver:
-        tried = [_descend(squared, begin(i), smooth, ROUGHLY) for i in range(tries)]
-        h = _best(min(tried, key=lambda state: state.loss))
-    if many:
-        solver = replace(solver, tol=LOOSE)
-        h = _best(_descend(squared[::FEW], h, solver, ROUGHLY))
-    h = _best(_descend(squared, h, solver, CLOSELY))
-    if settings.beta != 2:
-        h = _best(_descend(sample, h, Newton(_floor(mean, sample.dtype), penalty, LOOSE), CLOSELY))
+    if tries > 1 or smooth != first:
+        tried = [_descend(squared, begin(attempt), smooth, ROUGHLY) for attempt in range(tries)]
+        least = min(state.loss for state in tried)
+        h = _best(next(state for state in tried if state.loss <= max(least, ALIKE * least)))
+    if observed.stored(sample) >= MANY:
+        first = replace(first, tol=LOOSE)
+        h = _best(_descend(squared[::FEW], h, first, ROUGHLY))
+    h = _best(_descend(squared, h, first, CLOSELY))
+    if isinstance(solver, Newton):
+        h = _best(_descend(sample, h, solver, CLOSELY))
     return np.where(h.any(axis=1, keepdims=True), h, begun)
 
 
@@ -329,6 +331,8 @@ def _squared(sample: Block) -> Block:
 def _seen(sample: Block) -> NDArray[np.bool_]:
     """The columns in which the sample has an entry > 0."""
     seen = np.zeros(sample.shape[1], bool)
+    if isinstance(sample, np.ndarray):
+        return np.asarray(sample.any(axis=0))
     if not isinstance(sample, Observed):
         seen[sample.indices[sample.data > 0]] = True
         return seen
