@@ -125,13 +125,7 @@ def _finish(
         left, right = components.arranged(left, panels.edges, right, normalize, turned)
     reached, baseline = totals.residual, progress.measures.baseline
     held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
-    error = fit.relative_error(reached, baseline)
-    logger.info(
-        "relative error %.6f; %s",
-        error,
-        progress.outcome,
-        extra={"nmf": {"event": "done", "relative_error": error, "outcome": progress.outcome}},
-    )
+    tell(reached, progress)
     if not isinstance(left, da.Array):
         assert run is not None
         run.finish(right, reached, held, progress.final, progress.outcome)
@@ -139,6 +133,17 @@ def _finish(
     whole = da.from_array(right, chunks=right.shape)
     W, H = (whole.T, left.T) if turned else (left, whole)
     return _result(W, H, reached, held, baseline, progress.history, progress.outcome)
+
+
+def tell(reached: float, progress: Progress) -> None:
+    """The end in the log."""
+    error = fit.relative_error(reached, progress.measures.baseline)
+    logger.info(
+        "relative error %.6f; %s",
+        error,
+        progress.outcome,
+        extra={"nmf": {"event": "done", "relative_error": error, "outcome": progress.outcome}},
+    )
 
 
 def _result(

@@ -14,7 +14,7 @@ from dask_nmf import cells, divergence
 from dask_nmf.cells import Cells
 from dask_nmf.divergence import Ridge
 from dask_nmf.kernels import Array, Sums
-from dask_nmf.solvers import GROW, GROW_CEILING, HALS, SHRINK, Penalty, State, lift, refit_rows
+from dask_nmf.solvers import HALS, SHRINK, Penalty, State, advanced, lift, refit_rows
 
 LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model is not to be trusted
 FURTHEST = 2.0  # times an entry, that a step goes
@@ -86,16 +86,9 @@ class Newton:
         if state.good is not None and state.accepted:
             further = h + h.dtype.type(state.beta) * (h - state.h)
             entering = np.maximum(further, h.dtype.type(LEAST) * h)
-        return State(
-            h=h,
-            entering=entering,
-            loss=reached,
-            penalty=penalty,
-            beta=min(state.ceiling, GROW * state.beta),
-            ceiling=min(1.0, GROW_CEILING * state.ceiling),
-            last_beta=state.beta,
-            good=given,
-        ).watched(state, totals, given)
+        return advanced(state, h=h, entering=entering, loss=reached, penalty=penalty, good=given).watched(
+            state, totals, given
+        )
 
     def _undone(self, state: State) -> State:
         """To where Newton's step led, without extrapolation; from there by shorter steps."""

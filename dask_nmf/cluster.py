@@ -12,13 +12,14 @@ from typing import NamedTuple
 import dask
 from distributed import Client, LocalCluster
 
-from dask_nmf import plan
+from dask_nmf import plan, tiling
 from dask_nmf.client import NoWorkers, active_client, wait_for_workers
 from dask_nmf.fit import EVERYTHING, Panels
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import DataError
 from dask_nmf.observed import Rule
 from dask_nmf.plan import Plan
+from dask_nmf.tiling import Tiling
 
 GIB = str(2**30)
 # Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of
@@ -107,6 +108,14 @@ def cut(
         if part is not None:
             check_sight(part)
     return Panels(matrix, planned.edges, weights, rule), planned
+
+
+def tile(matrix: Matrix, rank: int, kept: tuple[tuple[int, ...], tuple[int, ...]] | None = None) -> Tiling:
+    """V in blocks that fit the workers, who are found to see it; see `tiling.make`. Raises as `cut` does."""
+    offer = resources()
+    made = tiling.make(matrix.layout, rank, offer.memory_limit, offer.threads, kept)
+    check_sight(matrix)
+    return made
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -56,11 +56,28 @@ def arranged(
         parts = [dask.delayed(norms_of)(block, how) for block in left.to_delayed().ravel()]
         found = _arrangement(sum(dask.compute(*parts)), right, how, transposed)
         return left.map_blocks(found.of_left, dtype=left.dtype), found.of_right(right)
-    panels = list(pairwise(edges))
-    found = _arrangement(sum(norms_of(left.read(*panel), how) for panel in panels), right, how, transposed)
-    for panel in panels:
-        left.write(panel[0], found.of_left(left.read(*panel)))
+    found = _arrangement(_norms_at(left, edges, how), right, how, transposed)
+    _rewrite(left, edges, found.of_left)
     return left, found.of_right(right)
+
+
+def arrange_pieces(
+    left: tuple[Weights, Sequence[int]], right: tuple[Weights, Sequence[int]], how: str, transposed: bool
+) -> None:
+    """Both factors in a run, by rows, each with the edges of its pieces: never whole in memory."""
+    root = 1 / POWERS[how]
+    found = arrange(_norms_at(*left, how) ** root, _norms_at(*right, how) ** root, transposed)
+    _rewrite(*left, found.of_left)
+    _rewrite(*right, lambda piece: found.of_right(piece.T).T)
+
+
+def _norms_at(factor: Weights, edges: Sequence[int], how: str) -> Array:
+    return np.asarray(sum(norms_of(factor.read(*piece), how) for piece in pairwise(edges)))
+
+
+def _rewrite(factor: Weights, edges: Sequence[int], change: Callable[[Array], Array]) -> None:
+    for piece in pairwise(edges):
+        factor.write(piece[0], change(factor.read(*piece)))
 
 
 def _arrangement(left: Array | int, right: Array, how: str, transposed: bool) -> Arrangement:

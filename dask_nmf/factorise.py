@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf import cluster
 from dask_nmf.answer import Result, result_of
 from dask_nmf.client import shares_memory
 from dask_nmf.fit import Step
@@ -21,9 +19,8 @@ from dask_nmf.job import Job, fit_and_answer
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix, read_whole
 from dask_nmf.measures import measure
-from dask_nmf.resume import existing, identity, locked
+from dask_nmf.resume import existing, identity, locked, scratch
 from dask_nmf.settings import Settings
-from dask_nmf.store import Run
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +72,7 @@ def nmf(
     ValueError, TypeError
         If V or an option is not as above.
     MemoryError
-        If a panel of V does not fit a worker.
+        If neither a panel of V nor a block does fit a worker.
     RunMismatch, RunLocked
         If ``store`` holds another fit, or is in use.
     """
@@ -130,13 +127,9 @@ def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Resu
 
 def _fit_in_scratch(matrix: Matrix, job: Job) -> Result:
     """A fit that carries W, in other processes: it goes through the disk, so that no graph grows."""
-    if not cluster.shares_this_disk():
-        raise ValueError(
-            f"solver {job.settings.solver!r} with init {job.settings.start!r} keeps a factor on disk between "
-            "passes, and the workers are on other machines; give store= a path that all of them reach"
-        )
-    with tempfile.TemporaryDirectory(prefix="dask-nmf-") as folder:
-        run = Run.create(f"{folder}/run.zarr", *identity(matrix, job.settings, job.given))
+    asked = job.settings
+    why = f"solver {asked.solver!r} with init {asked.start!r} keeps a factor on disk between passes"
+    with scratch(identity(matrix, job.settings, job.given), why) as run:
         return fit_and_answer(matrix, job, run, keep=True)
 
 

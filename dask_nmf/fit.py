@@ -14,12 +14,13 @@ import dask
 import dask.array as da
 import numpy as np
 from dask.delayed import Delayed, delayed
+from distributed import wait
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from dask_nmf import passes, strata
 from dask_nmf.beta import BetaMU, Newton
-from dask_nmf.client import WorkersLost, wait_for_workers
+from dask_nmf.client import WorkersLost, active_client, wait_for_workers
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
@@ -98,7 +99,7 @@ class Step(NamedTuple):
 
 
 def iterate(
-    sweep: Callable[[State, bool], Sums | Swept],
+    sweep: Callable[[State, bool], Any],
     solver: Solver,
     state: State,
     baseline: float,
@@ -272,18 +273,34 @@ def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed], left:
 def compute_all(
     panels: Panels, h: Array, build: Callable[[Delayed], list[Delayed]], left: Array | None = None
 ) -> list[Any]:
-    """Build the graph of a pass and compute it; again, from the sources, if workers took V with them.
+    """Build the graph of a pass and compute it: see `persistently`.
 
     H is a node of the graph, so the scheduler can make it anew when the worker that had it dies.
     """
+
+    def graph() -> list[Delayed]:
+        return build(delayed(Given(h, panels.edges, left), traverse=False))
+
+    return persistently(graph, panels.renew)
+
+
+def hold(*arrays: da.Array) -> tuple[da.Array, ...]:
+    """Arrays computed, their blocks in (distributed) memory."""
+    held: tuple[da.Array, ...] = dask.persist(*arrays)
+    if active_client() is not None:
+        wait(held)
+    return held
+
+
+def persistently(graph: Callable[[], list[Delayed]], renew: Callable[[], None] = lambda: None) -> list[Any]:
+    """Build a graph and compute it; again, from the sources, if workers took V with them."""
     for attempt in range(1, ATTEMPTS + 1):
         wait_for_workers()
-        given = delayed(Given(h, panels.edges, left), traverse=False)
         try:
             if attempt > 1:
-                panels.renew()
+                renew()
             with passes.one_blas_thread(), dask.config.set(QUIET):
-                return list(dask.compute(*build(given), traverse=False))
+                return list(dask.compute(*graph(), traverse=False))
         except (FutureCancelledError, KilledWorker, WorkersLost) as error:
             if attempt == ATTEMPTS:
                 raise

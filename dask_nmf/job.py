@@ -6,20 +6,23 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from dask_nmf import cluster, fit, plan, start, svd
+from dask_nmf import blockwise, cluster, fit, plan, start, svd
 from dask_nmf.answer import Progress, Result, answer, answer_fixed
+from dask_nmf.blockwise import Pieces, Reached
 from dask_nmf.fit import Panels, Step, Stop
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
 from dask_nmf.passes import HeldWeights, Weighing, Weights
-from dask_nmf.resume import identity
+from dask_nmf.readers import DenseRows, NpyRows
+from dask_nmf.resume import identity, scratch
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Swept
-from dask_nmf.solvers import SLOTS, State
+from dask_nmf.solvers import SLOTS, Solver, State, penalty_of
 from dask_nmf.start import Factors, Measures
 from dask_nmf.store import Run
 from dask_nmf.strata import Grid, Sweep
@@ -81,7 +84,15 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool
     ``keep``: the answer stays in (distributed) memory, as it does where there is no run.
     """
     old = where if isinstance(where, Run) and where.passes is not None else None
-    panels, grid, sample_rows = _cut(matrix, job, old)
+    if old is not None and old.cuts is not None:
+        return _fit_in_blocks(matrix, job, old, keep)
+    try:
+        panels, grid, sample_rows = _cut(matrix, job, old)
+    except MemoryError as refusal:
+        if old is not None:
+            raise
+        _check_blocks(matrix, job, refusal)
+        return _fit_in_blocks(matrix, job, where, keep, refusal)
     given = start.orient(job.W, job.H, matrix.transposed)
     run, progress = (
         (old, _resume(old, panels, job))
@@ -91,8 +102,58 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool
     if job.fixed:
         fixed = start.orient(job.fixed_W, job.fixed_H, matrix.transposed)
         return answer_fixed(panels, job.settings, fixed, run, progress, keep or run is None)
-    progress = _iterate(panels, grid, job, run, progress)
+    progress = _iterate(_sweeper(panels, grid, job, progress), panels.bytes, job, run, progress)
     return answer(panels, job.settings.normalize, run, progress, keep or run is None)
+
+
+def _fit_in_blocks(
+    matrix: Matrix, job: Job, where: Run | str | None, keep: bool, refusal: MemoryError | None = None
+) -> Result:
+    """The same where V is cut both ways, for H fits no worker; ``refusal``: that of panels."""
+    settings = job.settings
+    mine = identity(matrix, settings, job.given)
+    if where is None:
+        why = "V is cut both ways and its H is kept on disk between passes"
+        with scratch(mine, why) as run:
+            return _fit_in_blocks(matrix, job, run, True, refusal)
+    try:
+        tiles = blockwise.cut(matrix, settings, where if isinstance(where, Run) else None)
+    except MemoryError as error:
+        raise MemoryError("; ".join(str(part) for part in (refusal, error) if part)) from None
+    solver = Pieces(penalty_of(settings, matrix.transposed))
+    if isinstance(where, Run) and where.passes is not None:
+        run, progress = where, _resumed(where, solver, None)
+    else:
+        measures, sample, draw = blockwise.first_read(tiles, settings)
+        run = Run.create(where, *mine) if isinstance(where, str) else where
+        run.begin_pieces(tiles.tiling.rows, tiles.tiling.columns, settings.rank, matrix.dtype)
+        state = blockwise.begin(tiles, settings, measures, sample, draw, run)
+        run.commit_start(state, measures._asdict())
+        progress = Progress(solver, measures, None, state)
+
+    def sweep(state: State, exact: bool) -> Reached:
+        return blockwise.sweep(tiles, solver, run, state, exact)
+
+    progress = _iterate(sweep, tiles.tiling.pass_bytes, job, run, progress)
+    result = blockwise.answered(tiles, settings, run, progress)
+    return blockwise.kept(result, run) if keep else result
+
+
+def _check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
+    """Refuse, as panels are, what blocks do not take."""
+    settings = job.settings
+    on_disk = isinstance(matrix.reader, DenseRows | NpyRows) and not matrix.in_memory
+    for holds, needed in (
+        (matrix.array is not None or on_disk, "a Zarr or Dask array or an .npy file"),
+        (settings.solver == "hals" and settings.beta == 2, "solver 'hals' and beta_loss 'frobenius'"),
+        (job.rule(matrix).whole, "every entry to count alike: none missing, weighted or held out"),
+        (
+            settings.start in ("sample", "random") and not job.fixed,
+            "init 'sample' or 'random', and no factors",
+        ),
+    ):
+        if not holds:
+            raise MemoryError(f"{refusal}; V may be cut both ways instead, but that takes {needed}") from None
 
 
 def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
@@ -134,14 +195,18 @@ def _start(
 
 
 def _resume(run: Run, panels: Panels, job: Job) -> Progress:
+    measures = Measures(**run.record["measures"])
+    return _resumed(run, start.make_solver(job.settings, measures, panels.matrix), _slots(panels, job, run))
+
+
+def _resumed(run: Run, solver: Solver, slots: tuple[Weights, ...] | None) -> Progress:
     record = run.record
     if record["answered"]:
         run.reopen()
-    measures = Measures(**record["measures"])
     return Progress(
-        start.make_solver(job.settings, measures, panels.matrix),
-        measures,
-        _slots(panels, job, run),
+        solver,
+        Measures(**record["measures"]),
+        slots,
         run.state(),
         record["pass"],
         tuple(record["history"]["loss"]),
@@ -159,10 +224,8 @@ def _slots(panels: Panels, job: Job, run: Run | None) -> tuple[Weights, ...] | N
     return tuple(HeldWeights(rows, width, dtype) for _ in range(SLOTS))
 
 
-def _iterate(panels: Panels, grid: Grid, job: Job, run: Run | None, progress: Progress) -> Progress:
-    """The passes that are missing, each committed."""
-    if progress.final:
-        return progress
+def _sweeper(panels: Panels, grid: Grid, job: Job, progress: Progress) -> Callable[[State, bool], Any]:
+    """A pass over panels, or over blocks in the order of `SGD`."""
     solver, slots = progress.solver, progress.slots
 
     def sweep(state: State, exact: bool) -> Sums | Swept:
@@ -177,10 +240,19 @@ def _iterate(panels: Panels, grid: Grid, job: Job, run: Run | None, progress: Pr
             weighing = weighing._replace(before=before, after=slots[state.next_slot])
         return fit.sweep(panels, state.entering, weighing)
 
+    return sweep
+
+
+def _iterate(
+    sweep: Callable[[State, bool], Any], read: int, job: Job, run: Run | None, progress: Progress
+) -> Progress:
+    """The passes that are missing, each committed; each reads so many bytes of V."""
+    if progress.final:
+        return progress
     for step in fit.iterate(
-        sweep, solver, progress.state, progress.measures.baseline, job.stop, progress.number
+        sweep, progress.solver, progress.state, progress.measures.baseline, job.stop, progress.number
     ):
-        step = step._replace(read=panels.bytes)
+        step = step._replace(read=read)
         if run is not None:
             run.commit(step)
         progress = replace(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
+from dask_nmf import cluster
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, digest
 from dask_nmf.settings import Settings
@@ -75,6 +77,23 @@ def existing(path: str, mine: Identity, overwrite: bool) -> Run | None:
             f"{path} holds another fit: {'; '.join(differing)}; give another output, or ask to overwrite it"
         )
     return run
+
+
+@contextmanager
+def scratch(mine: Identity, why: str) -> Iterator[Run]:
+    """A run that is gone afterwards.
+
+    Raises
+    ------
+    ValueError
+        If workers are on other machines; ``why`` it was needed.
+    """
+    if not cluster.shares_this_disk():
+        raise ValueError(
+            f"{why}, and the workers are on other machines; give store= a path that all of them reach"
+        )
+    with tempfile.TemporaryDirectory(prefix="dask-nmf-") as folder:
+        yield Run.create(f"{folder}/run.zarr", *mine)
 
 
 @contextmanager

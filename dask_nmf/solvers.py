@@ -160,6 +160,33 @@ class Squares:
         return kernels.residual(v, w, h)
 
 
+def further(h: Array, before: Array, beta: float) -> Array:
+    """H extrapolated: ``max(0, H + β (H − H_before))``."""
+    return np.asarray(np.maximum(h + h.dtype.type(beta) * (h - before), 0))
+
+
+def undone(state: State, settled: bool) -> State:
+    """The state after a pass of `HALS` that raised the loss; ``settled``: it began with the H of before."""
+    return replace(
+        state,
+        entering=state.h,
+        beta=state.beta / SHRINK,
+        ceiling=state.last_beta,
+        accepted=False,
+        settled=settled,
+    )
+
+
+def advanced(state: State, **reached: Any) -> State:
+    """The state after a pass of `HALS` that did not: what it ``reached``, and a larger β."""
+    return State(
+        beta=min(state.ceiling, GROW * state.beta),
+        ceiling=min(1.0, GROW_CEILING * state.ceiling),
+        last_beta=state.beta,
+        **reached,
+    )
+
+
 def loss(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
     """‖V − W h‖² where the sums are those of W and, if they have one, the residual is that of ``given``."""
     if np.isnan(totals.residual):
@@ -226,22 +253,13 @@ class HALS(Squares):
         penalty = self.penalty.of(totals, h)
         reached = loss(sumsq, totals, given, h) + penalty
         if reached > state.loss:
-            return replace(
-                state,
-                entering=state.h,
-                beta=state.beta / SHRINK,
-                ceiling=state.last_beta,
-                accepted=False,
-                settled=np.array_equal(given, state.h),
-            ).watched(state, totals, given)
-        return State(
+            return undone(state, np.array_equal(given, state.h)).watched(state, totals, given)
+        return advanced(
+            state,
             h=h,
-            entering=np.maximum(h + h.dtype.type(state.beta) * (h - state.h), 0),
+            entering=further(h, state.h, state.beta),
             loss=reached,
             penalty=penalty,
-            beta=min(state.ceiling, GROW * state.beta),
-            ceiling=min(1.0, GROW_CEILING * state.ceiling),
-            last_beta=state.beta,
             exact=not np.isnan(totals.residual),
         ).watched(state, totals, given)
 

@@ -81,15 +81,7 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
     if summary.bad is not None:
         raise summary.bad.at(0, matrix.transposed)
     measures = _measures(summary, matrix, settings.beta)
-    logger.info(
-        "first read: %d entries, mean %.4g, %d empty panel rows; nothing observed in %d rows and %d columns",
-        measures.stored,
-        measures.mean,
-        measures.empty,
-        measures.unobserved_rows,
-        measures.unobserved_columns,
-        extra={"nmf": {"event": "first read", **measures._asdict()}},
-    )
+    tell(measures)
     if not sampled:
         return measures, None
     if settings.by_svd:
@@ -102,6 +94,19 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
         more = panels.edges[-1] / sample.shape[0]
         penalty = replace(penalty, right=penalty.right * more, right_l1=penalty.right_l1 * more)
     return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1])
+
+
+def tell(measures: Measures) -> None:
+    """A line in the log."""
+    logger.info(
+        "first read: %d entries, mean %.4g, %d empty panel rows; nothing observed in %d rows and %d columns",
+        measures.stored,
+        measures.mean,
+        measures.empty,
+        measures.unobserved_rows,
+        measures.unobserved_columns,
+        extra={"nmf": {"event": "first read", **measures._asdict()}},
+    )
 
 
 def _measures(summary: Summary, matrix: Matrix, beta: float) -> Measures:

@@ -8,6 +8,7 @@
       W (row, component)
       history_loss (pass), history_seconds (pass)
       checkpoint/edges, checkpoint/0, checkpoint/1 (even and odd passes), checkpoint/w0, w1, w2
+      checkpoint/cuts, checkpoint/h0, h1, h2    where V is cut both ways, instead of 0 and 1: H in pieces
 
 A commit writes the idle slot and then the group's attributes: one small object that is replaced whole.
 Whoever looks, at any moment, sees the last whole commit. The consolidated metadata in the same object
@@ -38,6 +39,7 @@ from dask_nmf.solvers import SLOTS, State
 FORMAT = 1
 KEY = "dask_nmf"
 FACTORS = ("h", "entering", "best", "good")  # arrays of a state
+PLACES = 3  # for an H in pieces: the last one, the one before and the next one
 ANSWER = ("H", "W", "history_loss", "history_seconds")
 
 
@@ -173,6 +175,12 @@ class Run:
         """Of the panels."""
         return tuple(np.asarray(self.array("checkpoint/edges")[:]).tolist())
 
+    @property
+    def cuts(self) -> tuple[int, ...] | None:
+        """Edges of the pieces of columns, where V is cut both ways."""
+        name = "checkpoint/cuts"
+        return tuple(np.asarray(self.array(name)[:]).tolist()) if name in self.group else None
+
     def begin(self, edges: Sequence[int], settings: Settings, dtype: np.dtype[Any], carries: bool) -> None:
         """Lay out the checkpoint of a fit over these panels, with a carried W if asked."""
         m, n = self.record["matrix"]["shape"]
@@ -187,6 +195,17 @@ class Run:
                 width = settings.carried
                 chunks = (plan.unit(edges), width)
                 self._empty(f"checkpoint/w{place}", (edges[-1], width), chunks, dtype, None)
+        self._list()
+
+    def begin_pieces(
+        self, edges: Sequence[int], cuts: Sequence[int], rank: int, dtype: np.dtype[Any]
+    ) -> None:
+        """Lay out the checkpoint of a fit over blocks: no factor is whole in any process."""
+        _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
+        _put(self.group, "checkpoint/cuts", np.asarray(cuts, np.int64), ("edge",))
+        sides = {"w0": edges, **{f"h{place}": cuts for place in range(PLACES)}}
+        for name, side in sides.items():
+            self._empty(f"checkpoint/{name}", (side[-1], rank), (plan.unit(side), rank), dtype, None)
         self._list()
 
     def commit_start(self, state: State, measures: dict[str, Any]) -> None:
@@ -210,7 +229,8 @@ class Run:
     def state(self) -> State:
         """The state of the last commit."""
         scalars, place = self.record["state"], f"checkpoint/{self.record['pass'] % 2}"
-        factors: dict[str, Any] = {
+        nothing = np.empty((self.record["settings"]["rank"], 0), self.record["matrix"]["dtype"])
+        factors: dict[str, Any] = {"h": nothing, "entering": nothing} | {
             name: np.asarray(self.array(f"{place}/{name}")[:]) for name in self.record["factors"]
         }
         return State(**factors, **{name: value for name, value in scalars.items() if value is not None})
@@ -218,6 +238,10 @@ class Run:
     def weights(self, slot: int) -> StoredWeights:
         """The carried W of a slot."""
         return StoredWeights(self.array(f"checkpoint/w{slot}"))
+
+    def pieces(self, slot: int) -> StoredWeights:
+        """The Hᵀ of a slot, in pieces."""
+        return StoredWeights(self.array(f"checkpoint/h{slot}"))
 
     def reopen(self) -> None:
         """Take back an answer that more passes will replace."""
@@ -231,18 +255,27 @@ class Run:
         rows = plan.unit(self.edges)
         dtype = np.dtype(self.record["matrix"]["dtype"])
         across = (m, n) if not self.transposed else (n, m)
-        panels, whole = (rows, rank), (rank, across[1])
+        cuts = self.cuts
+        piece = across[1] if cuts is None else plan.unit(cuts)
+        panels, whole = (rows, rank), (rank, piece)
         if self.transposed:
-            self._empty("W", (m, rank), (across[1], rank), dtype, ("row", "component"))
+            self._empty("W", (m, rank), (piece, rank), dtype, ("row", "component"))
             h = self._empty("H", (rank, n), panels[::-1], dtype, ("component", "column"))
             return StoredWeights(h, transposed=True)
         self._empty("H", (rank, n), whole, dtype, ("component", "column"))
         return StoredWeights(self._empty("W", (m, rank), panels, dtype, ("row", "component")))
 
-    def finish(self, given: Array, loss: float, held: float, finished: bool, outcome: str | None) -> None:
-        """Add the factor that the panels did not write, (k, columns), and the histories."""
+    def given(self) -> StoredWeights:
+        """The factor of the answer that the panels do not write, laid out by `answer`, by rows of columns."""
         name = "W" if self.transposed else "H"
-        self.array(name)[...] = given.T if self.transposed else given
+        return StoredWeights(self.array(name), transposed=not self.transposed)
+
+    def finish(
+        self, given: Array | None, loss: float, held: float, finished: bool, outcome: str | None
+    ) -> None:
+        """Add the factor that the panels did not write, (k, columns), if it is needed; and the histories."""
+        if given is not None:
+            self.given().write(0, given.T)
         for key, values in self.record["history"].items():
             _put(self.group, f"history_{key}", np.asarray(values, np.float64), ("pass",))
         self._list()
@@ -253,7 +286,8 @@ class Run:
 
     def _commit_state(self, number: int, state: State, **fields: Any) -> None:
         slot = number % 2
-        factors = {name: getattr(state, name) for name in FACTORS if getattr(state, name) is not None}
+        present = (name for name in FACTORS if getattr(state, name) is not None)
+        factors = {name: getattr(state, name) for name in present if getattr(state, name).size}
         for name, factor in factors.items():
             self.array(f"checkpoint/{slot}/{name}")[...] = factor
         scalars = {name: _or_none(getattr(state, name)) for name in State.SCALARS}

@@ -1,0 +1,233 @@
+"""A fit over V cut both ways: H is in pieces in the run, never whole in a process.
+
+Three places of the run's checkpoint have the last H, the one before, and room for the next. Which is which,
+and by how much H is extrapolated, is in the `State`, whose own arrays have no columns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from dask.delayed import Delayed
+
+from dask_nmf import answer, cluster, components, draws, fit, grid, observed, solvers, start
+from dask_nmf.answer import Progress, Result
+from dask_nmf.grid import Blocks, Draw, Given, Look, Pass, Piece
+from dask_nmf.kernels import Array, Block
+from dask_nmf.matrix import Matrix
+from dask_nmf.plan import MIB
+from dask_nmf.settings import Settings
+from dask_nmf.solvers import HALS, State, penalty_of
+from dask_nmf.start import Measures
+from dask_nmf.store import Run
+from dask_nmf.tiling import Tiling
+
+logger = logging.getLogger(__name__)
+
+
+class Tiles(NamedTuple):
+    """V cut by a tiling."""
+
+    matrix: Matrix
+    tiling: Tiling
+
+    def compute(self, build: Callable[[Blocks], list[Delayed]]) -> list[Any]:
+        """Build a graph of blocks and compute it."""
+        return fit.persistently(lambda: build(Blocks.of(self.matrix, self.tiling)))
+
+
+class Reached(NamedTuple):
+    """What a pass gives."""
+
+    loss: float  # without the penalty; less ‖V‖², where it was not taken entry by entry
+    penalty: float
+    exact: bool
+    same: bool  # it began with the H of before
+
+
+@dataclass(frozen=True)
+class Pieces(HALS):
+    """`HALS` with H in places: a pass has followed it up already, the state says where it is."""
+
+    def update(self, state: State, totals: Any, sumsq: float) -> State:
+        """The next state, from what was `Reached`: the same as that of `HALS`, but for H."""
+        reached = totals.loss + totals.penalty + (0.0 if totals.exact else sumsq)
+        if reached > state.loss:
+            return solvers.undone(state, totals.same)
+        return solvers.advanced(
+            state,
+            h=state.h,
+            entering=state.entering,
+            loss=reached,
+            penalty=totals.penalty,
+            exact=totals.exact,
+            slot=state.next_slot,
+            good_slot=state.slot,
+        )
+
+
+def cut(matrix: Matrix, settings: Settings, run: Run | None) -> Tiles:
+    """V in blocks that fit the workers (those of the run, if any), told.
+
+    Raises
+    ------
+    MemoryError, DataError
+        If no block does; if a worker does not see V.
+    """
+    kept = None if run is None or run.cuts is None else (run.edges, run.cuts)
+    tiling = cluster.tile(matrix, settings.rank, kept)
+    (down, across), block = tiling.shape, tiling.block
+    logger.info(
+        "V is %d x %d %s, cut both ways: %d x %d blocks of %d x %d, read %s a pass; "
+        "a worker may take up to %d MiB; the start is %s",
+        *matrix.shape,
+        matrix.dtype,
+        *((down, across) if not matrix.transposed else (across, down)),
+        *(block if not matrix.transposed else block[::-1]),
+        "once" if tiling.reads == 1 else "twice",
+        tiling.worker_bytes // MIB,
+        "random"
+        if settings.start == "random"
+        else "that of {} rows and {} columns".format(
+            *(tiling.sample if not matrix.transposed else tiling.sample[::-1])
+        ),
+        extra={"nmf": {"event": "plan", "panels": down * across, "bytes": tiling.pass_bytes}},
+    )
+    return Tiles(matrix, tiling)
+
+
+def first_read(tiles: Tiles, settings: Settings) -> tuple[Measures, Block, Draw]:
+    """Check and measure V, and draw a sample of its rows and columns, if the fit begins so.
+
+    Raises
+    ------
+    BadEntry
+        For the first entry that is negative or not finite.
+    """
+    matrix, (rows, columns) = tiles.matrix, tiles.tiling.sample
+    sampled = settings.start == "sample"
+    layout = matrix.layout
+    draw = Draw(settings.seed, sampled * rows / layout.rows, sampled * columns / layout.columns)
+    looks: list[Look] = tiles.compute(lambda blocks: grid.look(blocks, draw))
+    for look in looks:
+        if look.bad is not None:
+            raise look.bad.at(0, matrix.transposed)
+    measures = Measures(
+        sum(look.total for look in looks) / (layout.rows * layout.columns),
+        sum(look.sumsq for look in looks),
+        sum(look.stored for look in looks),
+        sum(look.empty_rows for look in looks),
+    )
+    start.tell(measures)
+    return measures, observed.stack([look.sample for look in looks]), draw
+
+
+def begin(
+    tiles: Tiles, settings: Settings, measures: Measures, sample: Block, draw: Draw, places: Run
+) -> State:
+    """The state before the first pass; writes an H to begin with into the run.
+
+    H of a sample is known for some columns alone. It is 0 in the others: so the first pass finds W from the
+    columns of the sample, and H of all columns from W. It is not extrapolated from.
+    """
+    transposed, columns = tiles.matrix.transposed, tiles.tiling.columns
+    stream = draws.W_FACTOR if transposed else draws.H_FACTOR
+    nothing = np.empty((settings.rank, 0), tiles.matrix.dtype)
+    make: Callable[[int, int], Array] = partial(
+        _random, settings, start.factor_scale(measures.mean, settings.rank), stream, tiles.matrix.dtype
+    )
+    known = sample.size > 0 and sample.sum() > 0
+    if known:
+        h = start.sampled_h(sample, settings, penalty_of(settings, transposed), stream)
+        make = partial(_spread, h, draw)
+    fit.persistently(lambda: grid.begin(places.pieces(0), columns, make))
+    return State(nothing, nothing, slot=-1 if known else 0, good_slot=0 if known else -1)
+
+
+def _random(
+    settings: Settings, scale: float, stream: int, dtype: np.dtype[Any], first: int, last: int
+) -> Array:
+    return start.random_factor(settings, range(first, last), scale, stream).astype(dtype)
+
+
+def _spread(h: Array, draw: Draw, first: int, last: int) -> Array:
+    """Columns of an H (k, drawn columns) in the places where they were drawn, as rows."""
+    before = len(draw.of_columns((0, first)))
+    drawn = draw.of_columns((first, last))
+    piece = np.zeros((last - first, len(h)), h.dtype)
+    piece[drawn] = h[:, before : before + len(drawn)].T
+    return piece
+
+
+def sweep(tiles: Tiles, solver: Pieces, run: Run, state: State, exact: bool) -> Reached:
+    """One pass, from the H that the state says: its H is in the next place."""
+    what = Pass(
+        solver,
+        solver.tol,
+        given(run, state),
+        run.weights(0),
+        run.pieces(state.next_slot),
+        solver.follow,
+        exact,
+    )
+    return _computed(tiles, what)
+
+
+def given(run: Run, state: State) -> Given:
+    """The H that the next pass begins with."""
+    if state.slot < 0:  # no pass so far has given one
+        return Given(run.pieces(state.good_slot))
+    last = run.pieces(state.slot)
+    if not state.accepted or state.good_slot < 0:
+        return Given(last)
+    return Given(last, run.pieces(state.good_slot), state.last_beta)
+
+
+def _computed(tiles: Tiles, what: Pass) -> Reached:
+    rows = len(tiles.tiling.rows) - 1
+    if tiles.tiling.reads == 1:
+        found = tiles.compute(lambda blocks: grid.at_once(blocks, what))
+        on_w, pieces = found[:rows], found[rows:]
+    else:
+        on_w = tiles.compute(lambda blocks: grid.by_rows(blocks, what))
+        pieces = tiles.compute(lambda blocks: grid.by_columns(blocks, what))
+    losses, on_h, same = zip(*(Piece(*piece) for piece in pieces), strict=True)
+    return Reached(sum(losses), sum(on_w) + sum(on_h), what.exact, all(same))
+
+
+def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> Result:
+    """The last pass: W for H (and H for W, where V was cut along its columns), and the exact loss."""
+    solver, transposed = progress.solver, tiles.matrix.transposed
+    assert isinstance(solver, Pieces)
+    left, right = run.answer(), run.given()
+    last = replace(progress.state, accepted=False)  # H as it is, and no further
+    follow = solver.settle if transposed else None
+    reached = _computed(tiles, Pass(solver, solver.final_tol, given(run, last), left, right, follow)).loss
+    if settings.normalize is not None:
+        sides = (left, tiles.tiling.rows), (right, tiles.tiling.columns)
+        components.arrange_pieces(*sides, settings.normalize, transposed)
+    answer.tell(reached, progress)
+    run.finish(None, max(reached, 0.0), float("nan"), progress.final, progress.outcome)
+    return answer.result_of(run)
+
+
+def kept(result: Result, run: Run) -> Result:
+    """The answer in the memory of the cluster, from a run that is about to go."""
+    W, H = fit.hold(*(factor.map_blocks(_there, run.path) for factor in (result.W, result.H)))
+    return result._replace(W=W, H=H)
+
+
+def _there(block: Array, path: str) -> Array:
+    """A block that was read while its run was there: else Zarr gives zeros."""
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"a part of the answer was lost with a worker, and its copy in {path} is gone; "
+            "give store= to keep it"
+        )
+    return block
