@@ -19,7 +19,7 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.measures import DataError
 from dask_nmf.observed import Rule
 from dask_nmf.plan import Plan
-from dask_nmf.tiling import Tiling
+from dask_nmf.tiling import Edges, Tiling
 
 GIB = str(2**30)
 # Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of
@@ -110,7 +110,7 @@ def cut(
     return Panels(matrix, planned.edges, weights, rule), planned
 
 
-def tile(matrix: Matrix, rank: int, kept: tuple[tuple[int, ...], tuple[int, ...]] | None = None) -> Tiling:
+def tile(matrix: Matrix, rank: int, kept: Edges | None = None) -> Tiling:
     """V in blocks that fit the workers, who are found to see it; see `tiling.make`. Raises as `cut` does."""
     offer = resources()
     made = tiling.make(matrix.layout, rank, offer.memory_limit, offer.threads, kept)

@@ -14,7 +14,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isqrt
@@ -33,6 +33,9 @@ from dask_nmf.plan import (
     Layout,
 )
 
+Edges = tuple[tuple[int, ...], tuple[int, ...]]  # of rows and of columns
+
+FLATTEST = 16  # times k: the rows of blocks that are held; with fewer, H and sums are as much to move as V
 CHAINS = 2  # sums of columns that a worker thread has begun
 ROWS_HELD = 2  # rows of blocks in memory, where V is read once a pass
 
@@ -64,7 +67,7 @@ def make(
     rank: int,
     memory_limit: int | None,
     threads: int,
-    kept: tuple[tuple[int, ...], tuple[int, ...]] | None = None,
+    kept: Edges | None = None,
 ) -> Tiling:
     """Cut V into blocks that fit.
 
@@ -84,63 +87,62 @@ def make(
     room = inf if memory_limit is None else memory_limit * USABLE
     whole = layout.rows * layout.columns * layout.itemsize
     most = min(max(whole // PANELS, SMALLEST), LARGEST)
-    for reads, least in ((1, min(SMALLEST, most)), (2, 1)):
-        for edges in [kept] if kept else _candidates(layout, most, least):
-            taken = _worker_bytes(layout, rank, threads, edges, reads)
+    before = None if kept is None else [(_longest(kept[0]), _longest(kept[1]))]
+    for reads in (1, 2):
+        for height, width in before or _candidates(layout, rank, most, reads):
+            taken = _worker_bytes(layout, rank, threads, (height, width), reads)
             if taken <= room:
+                edges = kept or (_edges(layout.rows, height), _edges(layout.columns, width))
                 return Tiling(*edges, reads, taken, reads * whole, _sample(layout, memory_limit))
-    rows, columns = (_longest(side) for side in edges)
     raise MemoryError(
-        f"nor does a block of V cut both ways: {rows} rows x {columns} columns take "
-        f"{rows * columns * layout.itemsize / MIB:.0f} MiB, and a worker running {threads} at once would "
+        f"nor does a block of V cut both ways: {height} rows x {width} columns take "
+        f"{height * width * layout.itemsize / MIB:.0f} MiB, and a worker running {threads} at once would "
         f"need {taken / MIB:.0f} MiB of the {room / MIB:.0f} MiB it may fill; give it at least "
         f"{taken / USABLE / MIB:.0f} MiB, fewer threads, or store V in smaller chunks"
     )
 
 
-def _candidates(layout: Layout, most: int, least: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Edges for blocks of falling size, in bytes, down to one storage chunk."""
-    found: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    while most >= least:
-        edges = _edges(layout, most // layout.itemsize)
-        if not found or edges != found[-1]:
-            found.append(edges)
-        most = most * 7 // 8
-    return found
+def _candidates(layout: Layout, rank: int, most: int, reads: int) -> Iterator[tuple[int, int]]:
+    """Rows and columns of blocks of falling size, nearly square, down to one storage chunk.
 
-
-def _edges(layout: Layout, entries: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Edges of blocks of about so many entries, nearly square, of whole storage chunks.
-
-    Beside a block its H, W and sums are moved: k rows and k columns; least for a square.
+    Beside a block its H, W and sums are moved, k rows and k columns: least for a square. Blocks that are held
+    may be flatter, for then a row of them takes less; and they must be worth their tasks.
     """
     across = layout.chunk_columns or layout.columns
-    height = _side(layout.rows, layout.chunk_rows, isqrt(entries))
-    width = _side(layout.columns, across, entries // min(height, layout.rows))
-    return _even(layout.rows, layout.chunk_rows, height), _even(layout.columns, across, width)
+    smallest = layout.itemsize if reads == 2 else min(SMALLEST, most)
+    while most >= smallest:
+        entries = most // layout.itemsize
+        wanted = isqrt(entries)
+        lowest = wanted if reads == 2 else min(wanted, FLATTEST * rank)
+        while wanted >= lowest:
+            height = _side(layout.rows, layout.chunk_rows, wanted)
+            yield height, _side(layout.columns, across, entries // height)
+            wanted = wanted * 7 // 8
+        most = most * 7 // 8
+
+
+def _edges(size: int, side: int) -> tuple[int, ...]:
+    return (*range(0, size, side), size)
 
 
 def _side(size: int, chunk: int, wanted: int) -> int:
-    return chunk * min(max(1, wanted // chunk), -(-size // chunk))
-
-
-def _even(size: int, chunk: int, side: int) -> tuple[int, ...]:
+    """About so many, of whole storage chunks, so that all pieces are about as large."""
     chunks = -(-size // chunk)
-    pieces = -(-size // side)
-    return (*range(0, size, chunk * -(-chunks // pieces)), size)
+    pieces = -(-chunks // max(1, wanted // chunk))
+    return min(chunk * -(-chunks // pieces), size)
 
 
-def _worker_bytes(layout: Layout, rank: int, threads: int, edges: Sequence[Sequence[int]], reads: int) -> int:
+def _worker_bytes(layout: Layout, rank: int, threads: int, block: tuple[int, int], reads: int) -> int:
     """Projected peak of a worker that has a block in each thread and, of one read, rows of blocks beside."""
-    height, width = (_longest(side) for side in edges)
+    height, width = block
     size = layout.itemsize
-    block = height * width * size
+    loaded = height * width * size
     reading = 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
     given = 3 * rank * width * size  # H: where it is, where it was, and what is made of both
     left = rank * height * (3 * size + 2 * 8)  # V Hᵀ, W, a guess and a temporary, and V Hᵀ in float64
     right = rank * width * (size + 3 * 8)  # WᵀV; in float64; the sum of those above; both added
-    residual = 2 * min(block, STRIP * width * size)
-    task = block * (2 + layout.copied) + max(reading, given + left + right + residual)
+    residual = 2 * min(loaded, STRIP * width * size)
+    task = loaded * (2 + layout.copied) + max(reading, given + left + right + residual)
     parts = SUMS_HELD * rank * height * 8  # V Hᵀ of blocks side by side, that wait to be added
     if reads == 1:
         beside = ROWS_HELD * height * layout.columns * size + 2 * rank * layout.columns * 8
