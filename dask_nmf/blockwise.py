@@ -153,7 +153,7 @@ def begin(
 def _random(
     settings: Settings, scale: float, stream: int, dtype: np.dtype[Any], first: int, last: int
 ) -> Array:
-    return start.random_factor(settings, range(first, last), scale, stream).astype(dtype)
+    return start.random_factor(settings, np.arange(first, last), scale, stream).astype(dtype)
 
 
 def _spread(h: Array, draw: Draw, first: int, last: int) -> Array:

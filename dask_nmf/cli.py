@@ -95,6 +95,13 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--fixed-h", "fixed_H", metavar="PATH", help="H that is known, such as signatures.")
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Of the computation.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="The pass in work then is the last.")
+@click.option(
+    "--cache",
+    default="auto",
+    show_default=True,
+    metavar="auto|off|SIZE",
+    help="What each worker keeps of V from pass to pass.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
 @click.option("--require-convergence", is_flag=True, help="Exit with 4 if tol was not reached.")
 @cluster_options
@@ -104,6 +111,7 @@ def fit(
     weights: Any,
     dtype: str | None,
     time_limit: float | None,
+    cache: str,
     overwrite: bool,
     require_convergence: bool,
     log_format: str,
@@ -117,7 +125,7 @@ def fit(
     finished one is left as it is.
     """
     from dask_nmf import console
-    from dask_nmf.factorise import factorise
+    from dask_nmf.factorise import cache_bytes, factorise
     from dask_nmf.job import Job
     from dask_nmf.settings import Settings
 
@@ -132,6 +140,7 @@ def fit(
         store=output,
         overwrite=overwrite,
         time_limit=time_limit,
+        cache=cache_bytes(cache),
     )
     with console.shown(log_format, sys.stderr.isatty()) as follow:
         result = factorise(matrix, job, lambda: _cluster(follow, **where))

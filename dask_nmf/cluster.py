@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.system import MEMORY_LIMIT
 
 from dask_nmf import plan, tiling
 from dask_nmf.client import NoWorkers, active_client, wait_for_workers
@@ -22,6 +23,7 @@ from dask_nmf.plan import Plan
 from dask_nmf.tiling import Edges, Tiling
 
 GIB = str(2**30)
+KEPT = 0.8  # of the memory that a plan leaves: what stays long leaves gaps between what does not
 # Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of
 # Zarr take twice as long. These take effect before a worker starts, so only in clusters that we start.
 # One arena: Zarr decodes in threads of its own, and each would keep what its arena once held (measured: up to
@@ -87,8 +89,12 @@ def cut(
     edges: tuple[int, ...] | None = None,
     blocks: bool = False,
     grams: bool = True,
+    cache: int | None = 0,
 ) -> tuple[Panels, Plan]:
     """V in panels that fit the workers, who are found to see it; see `plan.make` and `plan.Layout`.
+
+    ``cache``: most bytes of panels that a worker keeps from pass to pass, of what the plan leaves free; None:
+    all of that.
 
     Raises
     ------
@@ -107,7 +113,19 @@ def cut(
     for part in (matrix, weights):
         if part is not None:
             check_sight(part)
-    return Panels(matrix, planned.edges, weights, rule), planned
+    room = 0 if blocks and offer.workers > 1 else _spare(offer.memory_limit, planned, cache)
+    return Panels(matrix, planned.edges, weights, rule, room), planned
+
+
+def _spare(memory_limit: int | None, planned: Plan, cache: int | None) -> int:
+    """Bytes of panels that a worker may keep; where nothing limits it, a quarter of the machine's."""
+    if cache == 0:
+        return 0
+    if memory_limit is not None:
+        spare = KEPT * (memory_limit * plan.USABLE - planned.worker_bytes)
+    else:
+        spare = MEMORY_LIMIT / 4
+    return max(0, int(spare if cache is None else min(spare, cache)))
 
 
 def tile(matrix: Matrix, rank: int, kept: Edges | None = None) -> Tiling:

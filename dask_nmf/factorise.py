@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from dask.utils import parse_bytes
 
 from dask_nmf.answer import Result, result_of
 from dask_nmf.client import shares_memory
@@ -40,6 +41,7 @@ def nmf(
     store: str | Path | None = None,
     overwrite: bool = False,
     time_limit: float | None = None,
+    cache: int | str = "auto",
     callback: Callable[[Step], None] | None = None,
     **settings: Any,
 ) -> Result:
@@ -58,6 +60,8 @@ def nmf(
     store : path of a Zarr group that holds the run: each pass is committed, an unfinished run is resumed,
         and W never is in memory.
     time_limit : seconds, after which the pass in work is the last.
+    cache : what each worker keeps of V from pass to pass: ``"auto"`` (what the plan leaves of its memory),
+        ``"off"``, or at most so much of that, in bytes or as text (``"2GiB"``). The result stays the same.
     callback : called with the `Step` of each pass.
     settings : the solver and its options: see `dask_nmf.settings.Settings`.
 
@@ -80,9 +84,19 @@ def nmf(
     job = Job(
         Settings(rank, **settings),
         W, H, fixed_W, fixed_H, weights,
-        dtype, path, overwrite, time_limit, callback,
+        dtype, path, overwrite, time_limit, cache_bytes(cache), callback,
     )  # fmt: skip
     return factorise(V, job)
+
+
+def cache_bytes(cache: int | str) -> int | None:
+    """Bytes, None for "auto"."""
+    if cache in ("auto", "off"):
+        return None if cache == "auto" else 0
+    with suppress(ValueError):
+        if (size := int(parse_bytes(cache))) >= 0:
+            return size
+    raise ValueError(f"cache is {cache!r}; give 'auto', 'off' or a size such as '2GiB'")
 
 
 def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:

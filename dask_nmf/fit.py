@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import dask
 import dask.array as da
@@ -18,11 +21,12 @@ from distributed import wait
 from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
-from dask_nmf import passes, strata
+from dask_nmf import kept, passes, strata
 from dask_nmf.beta import BetaMU, Newton
 from dask_nmf.client import WorkersLost, active_client, wait_for_workers
+from dask_nmf.kept import Keeping
 from dask_nmf.kernels import Array, Block, Sums
-from dask_nmf.matrix import Matrix
+from dask_nmf.matrix import Matrix, Through
 from dask_nmf.observed import Rule
 from dask_nmf.passes import Given, Weighing
 from dask_nmf.ranking import Best, Choice
@@ -38,6 +42,7 @@ ATTEMPTS = 4  # at a pass whose data was lost with its workers
 # Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.
 CANCELS = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
 EVERYTHING = Rule()
+BESIDE = "-weights"
 MOST_SETTLING = 200  # passes, to fit one factor to another
 SETTLED = 1e-9  # of the loss: what such a pass gains at last
 PATIENCE = 3  # passes without a better error of the entries held out
@@ -54,11 +59,14 @@ class Panels:
         edges: tuple[int, ...],
         weights: Matrix | None = None,
         rule: Rule = EVERYTHING,
+        room: int = 0,
     ) -> None:
         self.matrix = matrix
         self.edges = edges
         self.weights = weights
         self.rule = rule
+        self.room = room  # bytes of V that a process may keep from pass to pass
+        self.name = uuid4().hex
         self.renew()
 
     @property
@@ -69,10 +77,34 @@ class Panels:
 
     def renew(self) -> None:
         """Take V from its source again: what was in the memory of workers is lost."""
-        self.blocks = self.matrix.panels(self.edges)
+        self.blocks = self.matrix.panels(self.edges, self.through(self.matrix))
         if not self.rule.whole:
-            weights = None if self.weights is None else self.weights.panels(self.edges)
-            self.blocks = passes.observe(self.blocks, weights, self.edges, self.rule)
+            beside = self.weights and self.weights.panels(self.edges, self.through(self.weights))
+            self.blocks = passes.observe(self.blocks, beside, self.edges, self.rule)
+
+    def through(self, matrix: Matrix) -> Through | None:
+        """How tasks read: so that what they read stays, as far as there is room."""
+        if not self.room or not matrix.read_anew:
+            return None
+        name = self.name if matrix is self.matrix else f"{self.name}{BESIDE}"
+        return lambda reader: Keeping(reader, name, self.room)
+
+    def homes(self) -> dict[int, str]:
+        """The workers that keep panels, by the number of the panel."""
+        client = active_client()
+        if client is None or self.through(self.matrix) is None:
+            return {}
+        numbers = {first: number for number, first in enumerate(self.edges[:-1])}
+        found = client.run(kept.held, self.name, on_error="ignore")
+        return {numbers[place[0]]: address for address, places in found.items() for place in places}
+
+    def release(self) -> None:
+        """What is kept may go."""
+        client = active_client()
+        for name in (self.name, f"{self.name}{BESIDE}") if self.room else ():
+            kept.drop(name)
+            if client is not None and client.status == "running":
+                client.run(kept.drop, name, on_error="ignore")
 
 
 @dataclass(frozen=True)
@@ -215,7 +247,9 @@ def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept
         if not matrix.at_hand:
             return strata.sweep(panels.blocks, None, grid, given, what)
         assert matrix.reader is not None
-        source = delayed(Source(matrix.reader, rule), traverse=False)
+        through = panels.through(matrix)
+        reader = matrix.reader if through is None else through(matrix.reader)
+        source = delayed(Source(reader, rule), traverse=False)
         return strata.sweep(None, source, grid, given, what)
 
     swept: Swept = compute(panels, right, build)
@@ -281,7 +315,7 @@ def compute_all(
     def graph() -> list[Delayed]:
         return build(delayed(Given(h, panels.edges, left), traverse=False))
 
-    return persistently(graph, panels.renew)
+    return persistently(graph, panels.renew, panels.homes)
 
 
 def hold(*arrays: da.Array) -> tuple[da.Array, ...]:
@@ -292,17 +326,38 @@ def hold(*arrays: da.Array) -> tuple[da.Array, ...]:
     return held
 
 
-def persistently(graph: Callable[[], list[Delayed]], renew: Callable[[], None] = lambda: None) -> list[Any]:
-    """Build a graph and compute it; again, from the sources, if workers took V with them."""
+def persistently(
+    graph: Callable[[], list[Delayed]],
+    renew: Callable[[], None] = lambda: None,
+    homes: Callable[[], dict[int, str]] = dict,
+) -> list[Any]:
+    """Build a graph and compute it; again, from the sources, if workers took V with them.
+
+    ``homes``: the workers that panels are best sent to; another that is idle may take them.
+    """
     for attempt in range(1, ATTEMPTS + 1):
         wait_for_workers()
         try:
             if attempt > 1:
                 renew()
-            with passes.one_blas_thread(), dask.config.set(QUIET):
-                return list(dask.compute(*graph(), traverse=False))
+            nodes = graph()
+            with passes.one_blas_thread(), dask.config.set(QUIET), _sent(nodes, homes()):
+                return list(dask.compute(*nodes, traverse=False))
         except (FutureCancelledError, KilledWorker, WorkersLost) as error:
             if attempt == ATTEMPTS:
                 raise
             logger.warning("workers were lost (%s); the pass starts again", type(error).__name__)
     raise AssertionError("unreachable")
+
+
+def _sent(nodes: list[Delayed], homes: dict[int, str]) -> AbstractContextManager[Any]:
+    """Tasks of panels go to the workers that keep them."""
+    if not homes:
+        return nullcontext()
+    numbers = ((key, passes.panel_of(key)) for node in nodes for key in node.dask)
+    places = {key: (homes[number],) for key, number in numbers if number in homes}
+    # a function that the scheduler can load, though it may not have this package
+    sent: AbstractContextManager[Any] = dask.annotate(
+        workers=defaultdict(tuple, places).__getitem__, allow_other_workers=True
+    )
+    return sent

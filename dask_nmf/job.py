@@ -44,6 +44,9 @@ class Job:
     store: str | None = None
     overwrite: bool = False
     time_limit: float | None = None  # seconds
+    cache: int | None = (
+        None  # bytes of V that each worker keeps from pass to pass; None: what the plan leaves
+    )
     callback: Callable[[Step], None] | None = None
     began: float = field(default_factory=time.monotonic)
 
@@ -93,10 +96,20 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool
             raise
         _check_blocks(matrix, job, refusal)
         return _fit_in_blocks(matrix, job, where, keep, refusal)
+    try:
+        return _fit_in_panels(panels, grid, sample_rows, job, old or where, keep)
+    finally:
+        panels.release()
+
+
+def _fit_in_panels(
+    panels: Panels, grid: Grid, sample_rows: int, job: Job, where: Run | str | None, keep: bool
+) -> Result:
+    matrix = panels.matrix
     given = start.orient(job.W, job.H, matrix.transposed)
     run, progress = (
-        (old, _resume(old, panels, job))
-        if old is not None
+        (where, _resume(where, panels, job))
+        if isinstance(where, Run) and where.passes is not None
         else _start(panels, job, given, sample_rows, where)
     )
     if job.fixed:
@@ -162,7 +175,9 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
     by_blocks = settings.solver == "sgd"
     width = svd.width(settings.rank) if settings.by_svd else settings.carried
     grams = settings.solver == "hals" or settings.beta == 2
-    panels, planned = cluster.cut(matrix, width, job.weights, job.rule(matrix), edges, by_blocks, grams)
+    panels, planned = cluster.cut(
+        matrix, width, job.weights, job.rule(matrix), edges, by_blocks, grams, job.cache
+    )
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +22,8 @@ from dask_nmf.kernels import Array, Block
 from dask_nmf.measures import DataError
 from dask_nmf.plan import Layout
 from dask_nmf.readers import DenseRows, NpyRows, Reader, SparseRows, StoredSparseRows
+
+Through = Callable[[Reader], Reader]
 
 FILES = "a Zarr array, a CSR or CSC matrix in a Zarr group, an .npy or an .npz file"
 
@@ -62,8 +64,16 @@ class Matrix:
         """Whether a task can read V itself, and any part of it."""
         return self.reader is not None and not (self.in_memory and active_client() is not None)
 
-    def panels(self, edges: Sequence[int]) -> da.Array:
-        """V as a Dask array with one block a panel, (rows, columns) in panel orientation."""
+    @property
+    def read_anew(self) -> bool:
+        """Whether a panel costs reading and decoding each time, and more memory if it stays."""
+        return self.reader is not None and not self.in_memory and not isinstance(self.reader, NpyRows)
+
+    def panels(self, edges: Sequence[int], through: Through | None = None) -> da.Array:
+        """V as a Dask array with one block a panel, (rows, columns) in panel orientation.
+
+        ``through``: makes of the reader the one that tasks read by.
+        """
         heights, widths = tuple(b - a for a, b in pairwise(edges)), (self.layout.columns,)
         if self.array is not None:
             return self.array.rechunk((heights, widths)).map_blocks(
@@ -73,7 +83,7 @@ class Matrix:
         if self.in_memory and (client := active_client()) is not None:
             return _scattered(client, self.reader, edges)
         return da.from_array(
-            self.reader,
+            self.reader if through is None else through(self.reader),
             chunks=(heights, widths),
             name=False,
             asarray=False,

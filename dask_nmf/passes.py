@@ -29,6 +29,7 @@ from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
 
 NOTHING = np.zeros(0)
+PASS = "pass-"  # how the keys of panels begin
 FAN_IN = 8  # of the tree of sums
 
 
@@ -178,13 +179,18 @@ def _map(
         given,
         *beside,
         function=function,
-        name=f"pass-{uuid4().hex}",  # or Dask would hash every argument, each pass
+        name=f"{PASS}{uuid4().hex}",  # or Dask would hash every argument, each pass
         dtype=object,
         chunks=((1,) * count, (1,)),
         meta=np.empty((0, 0), object),
         **kwargs,
     )
     return list(boxes.to_delayed(optimize_graph=True).ravel())
+
+
+def panel_of(key: Any) -> int | None:
+    """The number of the panel that a task of a pass looks at."""
+    return int(key[1]) if isinstance(key, tuple) and key[0].startswith(PASS) else None
 
 
 def _boxed(

@@ -13,7 +13,7 @@ FLOORS = [
     ["cells", "draws", "settings", "options", "client", "outputs"],
     ["kernels", "measures", "gradient", "plan", "divergence"],
     ["readers", "observed", "solvers", "ranking", "tables", "console", "tiling"],
-    ["sampling", "matrix", "sgd", "beta"],
+    ["sampling", "matrix", "sgd", "beta", "kept"],
     ["passes"],
     ["strata", "grid"],
     ["fit"],

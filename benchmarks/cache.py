@@ -1,0 +1,46 @@
+"""What it saves that panels stay in memory between passes: seconds of a pass, as memory grows towards V."""
+
+from __future__ import annotations
+
+import tempfile
+from statistics import median
+
+from out_of_core import CHUNK_ROWS, COLUMNS, write
+
+from dask_nmf import nmf
+from dask_nmf.cluster import local
+from dask_nmf.fit import Step
+
+GIGABYTES, RANK, PASSES = 1.0, 16, 5
+WORKERS, LIMIT = 2, 2_000_000_000  # bytes, of each worker
+RATIOS = (8, 4, 2, 1, 0.5)  # bytes of V / bytes that all workers may keep
+REPEATS = 3
+
+
+def seconds(path: str, cache: int | str) -> float:
+    """Of a pass, after the first: that one finds what the first read kept."""
+    steps: list[Step] = []
+    nmf(path, RANK, max_iter=PASSES, tol=0, cache=cache, callback=steps.append)
+    return median(step.seconds for step in steps[1:])
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/V.zarr"
+        write(path, GIGABYTES)
+        whole = round(GIGABYTES * 1e9 / (CHUNK_ROWS * COLUMNS * 4)) * CHUNK_ROWS * COLUMNS * 4
+        with local(WORKERS, 1, LIMIT):
+            seconds(path, "off")  # compiles
+            rounds = [
+                [seconds(path, "off"), *(seconds(path, int(whole / ratio / WORKERS)) for ratio in RATIOS)]
+                for _ in range(REPEATS)
+            ]
+    off = median(one[0] for one in rounds)
+    print(f"V {whole / 1e9:.1f} GB, rank {RANK}: a pass that keeps nothing {off:.2f} s")
+    for number, ratio in enumerate(RATIOS, 1):
+        share = median(one[number] / one[0] for one in rounds)
+        print(f"V / memory {ratio:g}: {share:.2f} of that")
+
+
+if __name__ == "__main__":
+    main()
