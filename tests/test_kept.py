@@ -85,7 +85,7 @@ def test_what_fits_is_read_once(path: str, reads: list[slice]) -> None:
 
 def test_reads_fall_as_room_grows(path: str, reads: list[slice]) -> None:
     counts = []
-    for share in (0, 0.35, 0.65, 1):
+    for share in (0, 0.4, 0.75, 1):
         reads.clear()
         nmf(path, 3, max_iter=4, tol=0, cache=int(share * 240 * 30 * 8))
         counts.append(sum(rows.stop - rows.start for rows in reads if rows.stop - rows.start > 1))
@@ -108,8 +108,8 @@ def test_workers_keep_panels_and_let_them_go(client: Client, path: str, options:
     if options.get("solver") == "sgd":  # whose blocks have no home
         assert set(held) == {0}
     else:
-        assert held[-1] >= 4
-        assert held[-1] <= held[0] + 4  # they went where they were, or a few were taken by an idle worker
+        assert held[-1] >= 3
+        assert held[-1] <= held[0] + 3  # they went where they were, or a few were taken by an idle worker
 
 
 @pytest.mark.parametrize("cache", ["much", "-1 GB", -5])
