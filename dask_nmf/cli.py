@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import wraps
 from math import isnan
 from types import FrameType
@@ -21,6 +21,7 @@ USAGE, BAD_DATA, NOT_CONVERGED, IO_ERROR, TRY_AGAIN = 2, 3, 4, 74, 75
 INTERRUPTED, TERMINATED = 130, 143
 SHORT = ("stopped after", "stopped by", "diverged")  # how outcomes begin that are no convergence
 WHERE = ("workers", "threads_per_worker", "memory_limit", "scheduler", "scheduler_file")
+SMALL = 64 * 2**20  # bytes of a V that the threads of this process are enough for
 SHOWN = 5  # losses that info lists, of the last passes
 
 EXIT_CODES = """
@@ -143,7 +144,7 @@ def fit(
         cache=cache_bytes(cache),
     )
     with console.shown(log_format, sys.stderr.isatty()) as follow:
-        result = factorise(matrix, job, lambda: _cluster(follow, **where))
+        result = factorise(matrix, job, lambda matrix: _cluster(follow, matrix, **where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     click.echo(
         f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "
@@ -166,7 +167,7 @@ def transform(
     from dask_nmf.project import transform_to
 
     with console.shown(log_format, sys.stderr.isatty()) as follow:
-        shape = transform_to(run, matrix, output, overwrite, lambda: _cluster(follow, **where))
+        shape = transform_to(run, matrix, output, overwrite, lambda matrix: _cluster(follow, matrix, **where))
     click.echo(f"{output}: W, {shape[0]} x {shape[1]}")
     return 0
 
@@ -210,7 +211,9 @@ def recommend(
     from dask_nmf.predictions import recommend_to
 
     with console.shown(log_format, sys.stderr.isatty()) as follow:
-        cells = recommend_to(run, matrix, top, output, overwrite, lambda: _cluster(follow, **where))
+        cells = recommend_to(
+            run, matrix, top, output, overwrite, lambda matrix: _cluster(follow, matrix, **where)
+        )
     click.echo(f"{output}: {cells} values")
     return 0
 
@@ -236,13 +239,17 @@ def info(run: str, as_json: bool) -> int:
 @contextmanager
 def _cluster(
     follow: Callable[[], None],
+    matrix: Any,
     workers: int | None,
     threads_per_worker: int | None,
     memory_limit: int | None,
     scheduler: str | None,
     scheduler_file: str | None,
 ) -> Iterator[None]:
-    """The cluster that the options name, or Dask's configuration, or one of our own."""
+    """The cluster that the options name, or Dask's configuration, or one of our own.
+
+    A small V needs no more processes than this one.
+    """
     import dask
 
     from dask_nmf import cluster
@@ -256,6 +263,8 @@ def _cluster(
                 "is given; leave one of them out"
             )
         own = cluster.remote(address, scheduler_file)
+    elif matrix.bytes <= SMALL and not (workers or threads_per_worker or memory_limit):
+        own = nullcontext()
     else:
         own = cluster.local(workers, threads_per_worker, memory_limit)
     with own:

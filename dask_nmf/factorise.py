@@ -25,7 +25,7 @@ from dask_nmf.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-Connect = Callable[[], AbstractContextManager[Any]]
+Connect = Callable[[Matrix], AbstractContextManager[Any]]
 
 
 def nmf(
@@ -99,7 +99,7 @@ def cache_bytes(cache: int | str) -> int | None:
     raise ValueError(f"cache is {cache!r}; give 'auto', 'off' or a size such as '2GiB'")
 
 
-def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:
+def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext()) -> Result:
     """`nmf`, with its options as a `Job`, and a cluster that is entered only if there is work for it."""
     matrix = open_matrix(V, job.dtype)
     job.settings.check_rank(matrix.shape)
@@ -122,7 +122,7 @@ def factorise(V: Any, job: Job, connect: Connect = nullcontext) -> Result:
         path = absolute(job.store)
         with locked(path):
             return _fit_in_store(matrix, job, path, connect)
-    with connect():
+    with connect(matrix):
         if not job.carries or shares_memory():
             return fit_and_answer(matrix, job, None)
         return _fit_in_scratch(matrix, job)
@@ -135,7 +135,7 @@ def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Resu
         return result_of(run)
     if run is not None and run.passes is not None:
         logger.info("resuming %s after pass %d", path, run.passes)
-    with connect():
+    with connect(matrix):
         return fit_and_answer(matrix, job, run or path)
 
 

@@ -73,7 +73,7 @@ class Panels:
     def bytes(self) -> int:
         """Of V and its weights in memory: what a pass reads."""
         parts = (self.matrix,) if self.weights is None else (self.matrix, self.weights)
-        return sum(part.layout.panel_bytes(0, self.edges[-1]) for part in parts)
+        return sum(part.bytes for part in parts)
 
     def renew(self) -> None:
         """Take V from its source again: what was in the memory of workers is lost."""

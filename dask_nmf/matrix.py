@@ -60,6 +60,11 @@ class Matrix:
         return isinstance(self.reader, SparseRows | StoredSparseRows)
 
     @property
+    def bytes(self) -> int:
+        """Of all panels in memory."""
+        return self.layout.panel_bytes(0, self.layout.rows)
+
+    @property
     def at_hand(self) -> bool:
         """Whether a task can read V itself, and any part of it."""
         return self.reader is not None and not (self.in_memory and active_client() is not None)

@@ -104,7 +104,7 @@ def recommend_to(
     count: int,
     output: str,
     overwrite: bool,
-    connect: Callable[[], AbstractContextManager[Any]],
+    connect: Callable[[Matrix], AbstractContextManager[Any]],
 ) -> int:
     """What `recommend` gives for the V of a run, into a CSV file, which appears only when it is whole.
 
@@ -117,7 +117,7 @@ def recommend_to(
     choice = Choice(count, found.record["settings"].get("missing"))
     matrix = _open(V, W, H, choice)
     first, done = 0, 0
-    with tables.new(output, overwrite) as file, connect():
+    with tables.new(output, overwrite) as file, connect(matrix):
         for best in _search(matrix, W, H, choice):
             rows, at = np.nonzero(best.columns >= 0)
             tables.write(file, rows + first, best.columns[rows, at], best.values[rows, at])

@@ -100,7 +100,7 @@ def _weigh_columns(panels: Panels, h: Array, solver: Exact, into: Sink | None) -
 
 
 def transform_to(
-    run: str, V: Any, output: str, overwrite: bool, connect: Callable[[], AbstractContextManager[Any]]
+    run: str, V: Any, output: str, overwrite: bool, connect: Callable[[Matrix], AbstractContextManager[Any]]
 ) -> tuple[int, int]:
     """W of ``V`` for the H of a run into ``W`` of a Zarr group, which appears only when it is whole.
 
@@ -123,7 +123,7 @@ def transform_to(
     shape = (matrix.shape[0], len(H))
     asked = found.record["settings"]
     mark = {"version": version("dask_nmf"), "run": run, "source": matrix.source}
-    with outputs.appearing(place) as partial, connect():
+    with outputs.appearing(place) as partial, connect(matrix):
         transform(
             matrix,
             H,
