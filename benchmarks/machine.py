@@ -38,4 +38,5 @@ def peak(pid: int) -> float:
 def family_peak() -> float:
     """Peaks of this process and of all that it started and that still run, added, MB."""
     children = psutil.Process().children(recursive=True)
-    return sum(peak(pid) for pid in (os.getpid(), *(child.pid for child in children)))
+    running = [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return sum(peak(pid) for pid in (os.getpid(), *running))

@@ -2,7 +2,8 @@
 
 The error to reach is `NEAR` times that of a reference: scikit-learn's coordinate descent when it has
 converged, or Spark's alternating least squares where entries are missing. Each method first goes on until it
-is there, or until `PATIENCE` is over; then so long a fit is timed in rounds, each in a process of its own.
+is there, or until `PATIENCE` is over; then so long a fit is timed in rounds, each in a process of its own. What
+was that slow is timed once.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -261,22 +263,29 @@ def compare(at: int, without: list[str], short: bool) -> list[Row]:
         reference = alone(refer, at, folder)
         print(f"{problem.name}: the reference's error is {reference:.5f}", flush=True)
         patience = 0.5 if short else PATIENCE
-        found = dict.fromkeys(floors, Reached(1, np.nan))
-        found |= {which: alone(search, at, which, folder, NEAR * reference, patience) for which in kept}
+        found, slow = dict.fromkeys(floors, Reached(1, np.nan)), set()
+        for which, method in kept.items():
+            start = time.monotonic()
+            found[which] = alone(search, at, which, folder, NEAR * reference, patience)
+            if which > 0 and time.monotonic() - start > patience:
+                slow.add(which)
+            print(
+                f"  {method.name}: {found[which].error / reference:.4f} x in {found[which].length}",
+                flush=True,
+            )
         kinds = {which: partial(alone, spend, at, which, folder, found[which].length) for which in found}
-        far = {which for which in found if which > 0 and found[which].error > NEAR * reference}
-        spent = in_turn({which: kinds[which] for which in kinds if which not in far}, 1 if short else ROUNDS)
-        spent |= in_turn({which: kinds[which] for which in far}, 1)
+        spent = in_turn({which: kinds[which] for which in kinds if which not in slow}, 1 if short else ROUNDS)
+        spent |= in_turn({which: kinds[which] for which in slow}, 1)
     base = [one.seconds for one in spent[0]]
     rows = []
     for which, method in (kept | floors).items():
         length, error = found[which]
-        rounds = spent[which]
+        seconds = [one.seconds for one in spent[which]]
         row = Row(
             problem.name, method.name, length,
             None if which in floors else error / reference, not error > NEAR * reference,
-            median(one.seconds for one in rounds), ratio([one.seconds for one in rounds], base[: len(rounds)]),
-            method.reads(length), median(one.peak for one in rounds),
+            median(seconds), ratio(seconds, base[: len(seconds)]),
+            method.reads(length), median(one.peak for one in spent[which]),
         )  # fmt: skip
         rows.append(row)
         print("  " + " | ".join(row.cells()[1:]), flush=True)

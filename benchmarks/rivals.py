@@ -19,6 +19,7 @@ TORCH_ITERATIONS = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 60, 80, 100)
 STEPS = (*range(10, 101, 10), *range(120, 401, 20))  # of Lee & Seung
 SPARK_ITERATIONS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 40)
 BATCH = 1024  # rows, as MiniBatchNMF has it
+TRANSFORMS = 50  # iterations for W in the end: by default 200, much longer than an epoch
 SPARK_MEMORY = "4g"
 
 
@@ -94,7 +95,7 @@ def streamed(lengths: Sequence[int] = EPOCHS) -> Method:
     """MiniBatchNMF fed with batches of rows from wherever they are, and W from one more read."""
 
     def fit(case: Case, length: int) -> Factors:
-        model = MiniBatchNMF(case.rank, random_state=0)
+        model = MiniBatchNMF(case.rank, random_state=0, transform_max_iter=TRANSFORMS)
         firsts = range(0, case.V.shape[0], BATCH)
         for _ in range(length):
             for first in firsts:
