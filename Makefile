@@ -1,9 +1,10 @@
 # Every target sets up what it needs: a .venv here, renewed when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
-BENCHMARKS = $(sort $(wildcard benchmarks/*.py))
+# What `make bench` runs, or `make bench SHORT=1`: small matrices, to see that all peers run.
+BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py out_of_core.py losses.py ratings.py)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench kernels clean
 
 demo: .venv/installed
 	$(BIN)/python examples/topics.py demo
@@ -16,12 +17,14 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed-dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench]"
-	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+bench: .venv/installed-bench
+	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python benchmarks/$$script || exit 1; done
+
+kernels: .venv/installed-bench
+	$(BIN)/python -m pytest benchmarks/bench_kernels.py
 
 clean:
-	rm -rf .venv demo dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv demo short dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -35,3 +38,7 @@ clean:
 .venv/installed-dev: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev,examples]"
 	touch $@ .venv/installed
+
+.venv/installed-bench: pyproject.toml | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench,examples]"
+	touch $@ .venv/installed .venv/installed-dev

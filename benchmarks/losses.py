@@ -5,17 +5,19 @@ Three looks: the time to scikit-learn's objective, the reads of V to it, and the
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
+import machine
 import numpy as np
 import scipy.sparse
-from reads import DATA, load
-from sklearn.decomposition import NMF, MiniBatchNMF
+from matrices import DATA, counts, load, noisy, topics
+from methods import ITERATIONS, KL, SQUARED, Case, Method, go, minibatch, ours, scikit_learn
+from rounds import elapsed, in_turn, ratio
+from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import (
     _beta_divergence,
     _multiplicative_update_h,
@@ -31,13 +33,7 @@ from dask_nmf.divergence import Ridge
 from dask_nmf.fit import Step
 from dask_nmf.kernels import Array
 
-KL, SQUARED = "kullback-leibler", "frobenius"
-NEAR = 1.005  # times the objective that scikit-learn reaches in so many iterations:
-ITERATIONS = 200
-LOOKS = (1, 2, 3, 5, 7, *range(10, ITERATIONS + 1, 10))  # at its objective on the way
-TIMED = 10  # iterations, for the time of one
-EPOCHS = (1, 2, 4, 8, 16)  # of MiniBatchNMF, tried in turn
-PASSES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48)  # of ours
+NEAR = 1.005  # times the objective that scikit-learn reaches in `ITERATIONS`
 REPEATS = 3
 SEEDS = range(3)
 MOST_PASSES = 60
@@ -45,157 +41,44 @@ FITTED = {"golub_all_aml": 3, "hrdetect_sbs96": 6, "reuters_lda": 20, "msweb_vis
           "digits": 16, "wordnet_gloss": 10}  # ranks  # fmt: skip
 
 
-class Case(NamedTuple):
-    """A matrix, float32, and what is asked of it."""
-
-    name: str
-    V: Any
-    rank: int
-    loss: str
-
-    def objective(self, w: Array, h: Array) -> float:
-        """The divergence, or half the squared error; float64."""
-        wide = (np.ascontiguousarray(part, np.float64) for part in (w, h))
-        return float(_beta_divergence(self.V.astype(np.float64), *wide, self.loss))
+def objective(case: Case, w: Array, h: Array) -> float:
+    """The divergence, or half the squared error; float64."""
+    wide = (np.ascontiguousarray(part, np.float64) for part in (w, h))
+    return float(_beta_divergence(case.V.astype(np.float64), *wide, case.loss))
 
 
-class Method(NamedTuple):
-    """A way to factorise."""
-
-    name: str
-    trail: Callable[[Case], Iterator[tuple[int, Array, Array]]]
-    """Longer and longer fits: iterations, epochs or passes, W and H."""
-    seconds: Callable[[Case, int], float]
-    """Of a fit so long."""
-
-
-class Reached(NamedTuple):
-    """How far a method went, and its objective then."""
-
-    length: int
-    objective: float
-
-
-def topics(documents: int = 20_000, words: int = 4000, rank: int = 20, length: int = 55) -> Any:
-    """Counts of the words of documents, each of few topics: Poisson, a million entries above 0."""
-    random = np.random.default_rng(0)
-    h = random.gamma(0.1, size=(rank, words))
-    h /= h.sum(axis=1, keepdims=True)
-    w = random.dirichlet(np.full(rank, 0.1), documents) * random.gamma(5, length / 5, (documents, 1))
-    blocks = [random.poisson(part @ h) for part in np.array_split(w, 10)]
-    return scipy.sparse.vstack([scipy.sparse.csr_array(block.astype(np.float32)) for block in blocks], "csr")
-
-
-def dense(rows: int = 5000, columns: int = 500, rank: int = 20) -> Array:
-    """Poisson counts of a low rank, few of them 0."""
-    random = np.random.default_rng(0)
-    w, h = random.gamma(0.5, size=(rows, rank)), random.gamma(0.5, size=(rank, columns))
-    return random.poisson(w @ h).astype(np.float32)
-
-
-def noisy(rows: int = 10_000, columns: int = 2000, rank: int = 20) -> Array:
-    """Low rank + noise of 10 % of its size, cut at 0."""
-    random = np.random.default_rng(0)
-    v = random.gamma(0.5, size=(rows, rank)) @ random.gamma(0.5, size=(rank, columns))
-    v += 0.1 * np.sqrt(np.mean(np.square(v))) * random.standard_normal(v.shape)
-    return np.maximum(v, 0).astype(np.float32)
-
-
-def elapsed(work: Callable[[], Any]) -> float:
-    start = time.monotonic()
-    work()
-    return time.monotonic() - start
-
-
-def peer(solver: str, init: str) -> Method:
-    """scikit-learn's NMF. The time is that of its start, and of an iteration times their number."""
-
-    def model(case: Case, length: int, start: str = init) -> NMF:
-        return NMF(
-            case.rank, solver=solver, init=start, beta_loss=case.loss, tol=0, max_iter=length, random_state=0
-        )
-
-    def trail(case: Case) -> Iterator[tuple[int, Array, Array]]:
-        first, done = model(case, 1), 1
-        w, h = first.fit_transform(case.V), first.components_
-        for length in LOOKS:
-            if length > done:
-                more = model(case, length - done, "custom")
-                w, h = more.fit_transform(case.V, W=w.copy(), H=h.copy()), more.components_
-                done = length
-            yield length, w, h
-
-    def seconds(case: Case, length: int) -> float:
-        begun = elapsed(lambda: model(case, 1).fit_transform(case.V))
-        more = elapsed(lambda: model(case, 1 + TIMED).fit_transform(case.V)) - begun
-        return begun + (length - 1) * more / TIMED
-
-    return Method(f"NMF {solver}, {init}", trail, seconds)
-
-
-def minibatch() -> Method:
-    """scikit-learn's MiniBatchNMF, as it comes."""
-
-    def fit(case: Case, length: int) -> tuple[Array, Array]:
-        model = MiniBatchNMF(
-            case.rank, beta_loss=case.loss, tol=0, max_no_improvement=None, max_iter=length, random_state=0
-        )
-        return model.fit_transform(case.V), model.components_
-
-    return Method(
-        "MiniBatchNMF",
-        lambda case: ((length, *fit(case, length)) for length in EPOCHS),
-        lambda case, length: elapsed(lambda: fit(case, length)),
-    )
-
-
-def ours(solver: str, **options: Any) -> Method:
-    """From the matrix to W and H in memory."""
-
-    def fit(case: Case, length: int) -> tuple[Array, Array]:
-        result = nmf(case.V, case.rank, solver=solver, beta_loss=case.loss, max_iter=length, tol=0, **options)
-        return result.W.compute(), result.H.compute()
-
-    return Method(
-        f"dask_nmf {solver}",
-        lambda case: ((length, *fit(case, length)) for length in PASSES),
-        lambda case, length: elapsed(lambda: fit(case, length)),
-    )
-
-
-def go(method: Method, case: Case, target: float) -> Reached:
-    """Longer and longer, until the objective is reached or no more is tried."""
-    reached = Reached(0, np.inf)
-    for length, w, h in method.trail(case):
-        reached = Reached(length, case.objective(w, h))
-        if reached.objective <= target:
-            break
-    return reached
+def timer(method: Method, case: Case, length: int) -> Callable[[], float]:
+    return lambda: elapsed(lambda: method.fit(case, length))
 
 
 def compare(case: Case) -> None:
     """Seconds to `NEAR` times what scikit-learn's best suited solver reaches, the first of these methods."""
     if case.loss == KL:
-        peers = [peer("mu", "nndsvda"), peer("mu", "random"), minibatch()]
+        peers = [scikit_learn("mu"), scikit_learn("mu", "random"), minibatch()]
         mine = [ours("hals"), ours("mu", inner_iter=10)]
     else:
-        peers = [peer("cd", "nndsvda"), peer("cd", "random"), minibatch()]
+        peers = [scikit_learn("cd"), scikit_learn("cd", "random"), minibatch()]
         mine = [ours("hals")]
-    reference = go(peers[0], case, 0.0).objective
-    found = {method: go(method, case, NEAR * reference) for method in (*peers, *mine)}
-    near = [method for method in found if found[method].objective <= NEAR * reference]
-    rounds = [[method.seconds(case, found[method].length) for method in near] for _ in range(REPEATS)]
-    best = [min(one[near.index(method)] for method in near if method in peers) for one in rounds]
+
+    def error(w: Array, h: Array) -> float:
+        return objective(case, w, h)
+
+    reference = go(peers[0], case, error, 0.0).error
+    found = {method: go(method, case, error, NEAR * reference) for method in (*peers, *mine)}
+    near = [method for method in found if found[method].error <= NEAR * reference]
+    rounds = in_turn({method.name: timer(method, case, found[method].length) for method in near}, REPEATS)
+    theirs = [rounds[method.name] for method in near if method in peers]
+    best = [min(turn) for turn in zip(*theirs, strict=True)]
     stored = case.V.nnz if scipy.sparse.issparse(case.V) else case.V.size
     print(f"{case.name}, {case.loss}: {case.V.shape}, {stored} entries, k = {case.rank};", end=" ")
     print(f"objective {reference:.6g} after {ITERATIONS} iterations")
     for method in found:
-        length, objective = found[method]
+        length, reached = found[method]
         if method not in near:
-            print(f"  {method.name:18} not reached: {objective / reference:.4f} x after {length}")
+            print(f"  {method.name:18} not reached: {reached / reference:.4f} x after {length}")
             continue
-        spent = [one[near.index(method)] for one in rounds]
-        sooner = median(other / one for other, one in zip(best, spent, strict=True))
+        spent = rounds[method.name]
+        sooner = ratio(best, spent)
         print(f"  {method.name:18} {length:4} {median(spent):8.2f} s, {sooner:5.2f} x scikit-learn's best")
 
 
@@ -213,18 +96,18 @@ def count_reads(name: str, rank: int) -> None:
         NMF(rank, solver="mu", init=init, beta_loss=KL, tol=0, max_iter=ITERATIONS, random_state=0)
         for init in ("nndsvda", "random")
     ]
-    objective = min(case.objective(model.fit_transform(V), model.components_) for model in models)
+    best = min(objective(case, model.fit_transform(V), model.components_) for model in models)
     told = []
     for seed in SEEDS:
         steps: list[Step] = []
         nmf(V, rank, beta_loss=KL, seed=seed, max_iter=MOST_PASSES, tol=0, callback=steps.append)
-        losses = [step.loss**2 * flat / objective for step in steps]
+        losses = [step.loss**2 * flat / best for step in steps]
         reads = [
             next((str(1 + p) for p, loss in enumerate(losses, 1) if loss <= goal), "-")
             for goal in (NEAR, 1.0)
         ]
         told.append(f"{reads[0]:>3} {reads[1]:>3} {min(losses):.4f}")
-    print(f"{name:15} {rank:3} {objective:12.6g} | {' | '.join(told)}", flush=True)
+    print(f"{name:15} {rank:3} {best:12.6g} | {' | '.join(told)}", flush=True)
 
 
 def bare(V: Any, rank: int) -> None:
@@ -247,34 +130,33 @@ def bare(V: Any, rank: int) -> None:
             divergence.models(columns, w, h.T, 1e-9),
         ),
     }
-    spent: dict[str, list[float]] = {name: [] for name in kinds}
+
+    def timer(work: Callable[[], Any]) -> Callable[[], float]:
+        return lambda: elapsed(work, time.thread_time) * 1e9 / (V.nnz * rank)
+
     with threadpool_limits(1):
-        for _ in range(REPEATS + 1):
-            for name, work in kinds.items():
-                start = time.thread_time()
-                work()
-                spent[name].append((time.thread_time() - start) * 1e9 / (V.nnz * rank))
+        spent = in_turn({name: timer(work) for name, work in kinds.items()}, REPEATS + 1)
     told = ", ".join(f"{name} {median(times[1:]):.2f}" for name, times in spent.items())
     print(f"k = {rank}: ns per entry and component: {told}", flush=True)
 
 
 def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
-    counts = topics()
-    for small in (counts[:300], counts[:300].toarray()):
+    words = topics()
+    for small in (words[:300], words[:300].toarray()):
         for solver, loss in (("hals", KL), ("mu", KL), ("hals", SQUARED)):
             nmf(small, 2, solver=solver, beta_loss=loss, max_iter=1)  # compiles
-    print(f"{os.cpu_count()} cores; scikit-learn's iterations or epochs, or our passes, and seconds")
+    print(f"{machine.name()}; scikit-learn's iterations or epochs, or our passes, and seconds")
     for rank in (10, 20, 32):
-        bare(counts, rank)
-    compare(Case("topics", counts, 20, KL))
-    compare(Case("dense counts", dense(), 20, KL))
-    compare(Case("dense, noisy", noisy(), 20, SQUARED))
+        bare(words, rank)
+    compare(Case("topics", words, 20, KL))
+    compare(Case("dense counts", counts(), 20, KL))
+    compare(Case("dense, noisy", noisy(10_000, 2000, 20), 20, SQUARED))
     if not DATA.exists():
         return
-    words = load("wordnet_gloss").astype(np.float32)
-    compare(Case("WordNet", words, 10, KL))
-    tfidf = TfidfTransformer(sublinear_tf=True).fit_transform(words)
+    glosses = load("wordnet_gloss").astype(np.float32)
+    compare(Case("WordNet", glosses, 10, KL))
+    tfidf = TfidfTransformer(sublinear_tf=True).fit_transform(glosses)
     compare(Case("WordNet tf-idf", tfidf, 20, SQUARED))
     print(f"reads of V to {NEAR} x and 1 x the objective of {ITERATIONS} iterations, which read it", end=" ")
     print(f"{2 * ITERATIONS} times, and the least of {MOST_PASSES} passes, relative to it; three seeds")

@@ -9,14 +9,15 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+import machine
 import numpy as np
 import zarr
 from dask.delayed import delayed
 from distributed import Client, Worker
+from rounds import in_turn, ratio
 
 from dask_nmf import nmf, plan
 from dask_nmf.cluster import local
@@ -50,12 +51,6 @@ def write(path: str, gigabytes: float) -> None:
         list(pool.map(write_rows, [path] * len(firsts), firsts))
 
 
-def peak(pid: int) -> float:
-    """Peak resident memory of a process, MB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
-
-
 def keeps_in_memory(dask_worker: Worker) -> bool:
     """Whether the worker's values have no disk to go to."""
     return type(dask_worker.data) is dict
@@ -70,8 +65,8 @@ def fit(client: Client, path: str, store: str) -> Array:
     ended = time.monotonic()
     for address, pid in client.run(os.getpid).items():
         fate = "" if before.get(address) == pid else ", RESTARTED"
-        print(f"peak of worker {address}: {peak(pid):.0f} MB of {LIMIT / 1e6:.0f} MB{fate}")
-    print(f"peak of the client: {peak(os.getpid()):.0f} MB")
+        print(f"peak of worker {address}: {machine.peak(pid):.0f} MB of {LIMIT / 1e6:.0f} MB{fate}")
+    print(f"peak of the client: {machine.peak(os.getpid()):.0f} MB")
     print(f"nothing can be spilled: {all(client.run(keeps_in_memory).values())}")
     seconds = median(step.seconds for _, step in steps)
     first = steps[0][0] - steps[0][1].seconds - started
@@ -118,13 +113,16 @@ def compare(client: Client, panels: Panels, h: Array) -> None:
         "read and the bare products": lambda: bare_pass(panels, multiply, h),
         "a pass": lambda: sweep(panels, h, Weighing(HALS().weigh, HALS())),
     }
-    costs = [{name: cost(client, run) for name, run in kinds.items()} for _ in range(REPEATS)]
-    for name in kinds:
-        wall, cpu = (median(values) for values in zip(*(turn[name] for turn in costs), strict=True))
+
+    def measured(work: Callable[[], object]) -> Callable[[], Cost]:
+        return lambda: cost(client, work)
+
+    costs = in_turn({name: measured(work) for name, work in kinds.items()}, REPEATS)
+    columns = {name: list(zip(*turns, strict=True)) for name, turns in costs.items()}
+    for name, both in columns.items():
+        wall, cpu = map(median, both)
         print(f"{name}: {wall:.2f} s, {cpu:.2f} s of the processors")
-    wall, cpu = (
-        median(turn["a pass"][i] / turn["read and the bare products"][i] for turn in costs) for i in range(2)
-    )
+    wall, cpu = map(ratio, columns["a pass"], columns["read and the bare products"])
     print(f"a pass / (read and the bare products): {wall:.2f}, by the processors' time {cpu:.2f}")
 
 
@@ -133,6 +131,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=4.0, help="of V (default: 4)")
     parser.add_argument("--folder", help="where V and the run are kept meanwhile (default: a temporary one)")
     asked = parser.parse_args()
+    print(machine.name())
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         path = f"{folder}/V.zarr"
         write(path, asked.gigabytes)

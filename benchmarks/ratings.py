@@ -9,22 +9,23 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+import machine
 import numpy as np
 import scipy.sparse
 import zarr
 from distributed import Client
+from matrices import DATA, Ratings, planted, split
 
-from dask_nmf import Result, nmf, predict
+from dask_nmf import Result, nmf
 from dask_nmf.cluster import local
 from dask_nmf.kernels import Array
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "jester5k.npz"
+JESTER = DATA / "jester5k.npz"
 NEAR = 1.002  # times LIBMF's error
 ITERATIONS = (10, 20, 30, 45, 60, 90)  # of LIBMF, tried in turn
 PASSES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)  # of ours
@@ -34,21 +35,6 @@ LONG_SGD = {"learning_rate": 0.07, "tol": 1e-5}  # from random factors it is slo
 LONG_MU = {"inner_iter": 5, "tol": 1e-6, "max_iter": 1000}  # and this one slow to end
 LIMIT = 700_000_000  # bytes, of each worker
 USERS, ITEMS, RATED = 300_000, 20_000, 40_000_000
-
-
-class Ratings(NamedTuple):
-    """Some cells of a matrix of users x items."""
-
-    rows: Array
-    columns: Array
-    values: Array  # ≥ 0
-
-    def some(self, which: Array) -> Ratings:
-        return Ratings(*(side[which] for side in self))
-
-    def error(self, w: Array, h: Array) -> float:
-        """Root mean squared error of W H."""
-        return float(np.sqrt(np.mean((self.values - predict(w, h, self.rows, self.columns)) ** 2)))
 
 
 class Method(NamedTuple):
@@ -64,27 +50,12 @@ class Method(NamedTuple):
 
 def jester() -> tuple[Ratings, Ratings, tuple[int, int]]:
     """The fixed split, values moved up to be ≥ 0."""
-    with np.load(DATA) as held:
+    with np.load(JESTER) as held:
         values = ((held["value_x100"].astype(np.int32) + 995) / 100).astype(np.float32)
         rows, columns = held["row"].astype(np.int64), held["col"].astype(np.int64)
         test, shape = held["is_test"].astype(bool), held["shape"].tolist()
     parts = [Ratings(rows[part], columns[part], values[part]) for part in (~test, test)]
     return parts[0], parts[1], (shape[0], shape[1])
-
-
-def planted(users: int, items: int, rated: int) -> Iterator[tuple[Array, Array, Array]]:
-    """Ratings of rank 8 with noise, 10 000 users at a time: indptr, columns, values."""
-    h = np.random.default_rng(0).gamma(0.5, size=(8, items)).astype(np.float32)
-    for first in range(0, users, 10_000):
-        random = np.random.default_rng([1, first])
-        height = min(10_000, users - first)
-        w = random.gamma(0.5, size=(height, 8)).astype(np.float32)
-        each = rated // users
-        columns = np.sort(random.integers(0, items, (height, each)), axis=1)
-        values = np.einsum("ik,ijk->ij", w, h.T[columns]) + random.normal(0, 0.5, columns.shape)
-        kept = np.diff(columns, axis=1, prepend=-1) > 0
-        indptr = np.concatenate([[0], np.cumsum(kept.sum(axis=1))])
-        yield indptr, columns[kept].astype(np.int32), np.maximum(values[kept], 0).astype(np.float32)
 
 
 def libmf(shape: tuple[int, int]) -> Method:
@@ -116,8 +87,8 @@ def ours(shape: tuple[int, int], solver: str, **options: Any) -> Method:
     """A fit in memory, from the matrix to W and H."""
 
     def run(train: Ratings, asked: tuple[int, float], **more: Any) -> Result:
-        matrix = scipy.sparse.csr_array((train.values, (train.rows, train.columns)), shape=shape)
         rank, alpha = asked
+        matrix = train.matrix(shape)
         return nmf(matrix, rank, solver=solver, alpha_W=alpha, missing="unstored", **{**options, **more})
 
     def fit(train: Ratings, asked: tuple[int, float], length: int | None) -> tuple[float, Array, Array]:
@@ -175,12 +146,6 @@ def compare(
         )
 
 
-def peak(pid: int) -> float:
-    """Peak resident memory of a process, MB."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
-
-
 def store(path: str) -> int:
     """The planted ratings as a CSR matrix in Zarr; how many there are."""
     group = zarr.create_group(
@@ -219,26 +184,20 @@ def told(client: Client, solver: str, folder: str) -> None:
     asked: dict[str, Any] = {"missing": "unstored", "alpha_W": 0.01, "max_iter": 5, "tol": 0}
     result = nmf(f"{folder}/V.zarr", 8, solver=solver, store=f"{folder}/{solver}.zarr", **asked)
     seconds = time.monotonic() - start
-    peaks = " and ".join(f"{peak(pid):.0f}" for pid in pids)
+    peaks = " and ".join(f"{machine.peak(pid):.0f}" for pid in pids)
     print(f"  {solver}: error {result.relative_error:.4f} after 5 passes, {seconds:.0f} s, peaks {peaks} MB")
 
 
 def main() -> None:
+    print(machine.name())
     warm = scipy.sparse.csr_array(np.eye(8, dtype=np.float32) + 1)
     for solver in ("hals", "mu", "sgd"):
         nmf(warm, 2, solver=solver, missing="unstored", max_iter=1)  # compiles
-    if DATA.exists():
+    if JESTER.exists():
         compare("Jester", *jester(), list(product((12, 16, 20, 32), (0.27, 0.3, 0.33))))
     users, items = 50_000, 5000
-    blocks = list(planted(users, items, 5_000_000))
-    rows = np.concatenate(
-        [np.repeat(np.arange(len(b[0]) - 1), np.diff(b[0])) + i * 10_000 for i, b in enumerate(blocks)]
-    )
-    every = Ratings(rows, *(np.concatenate([block[at] for block in blocks]) for at in (1, 2)))
-    test = np.random.default_rng(0).random(len(rows)) < 0.1
-    compare(
-        "planted", every.some(~test), every.some(test), (users, items), [(8, alpha) for alpha in (0.01, 0.03)]
-    )
+    train, test = split(users, items, 5_000_000)
+    compare("planted", train, test, (users, items), [(8, alpha) for alpha in (0.01, 0.03)])
     out_of_core()
 
 

@@ -6,19 +6,17 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import numpy as np
-import scipy.sparse
+import machine
+from matrices import DATA, load
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from dask_nmf import nmf
 from dask_nmf.matrix import open_matrix
 from dask_nmf.readers import DenseRows, SparseRows
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
 SEEDS = range(3)
 
 
@@ -47,15 +45,6 @@ class Fit(NamedTuple):
     passes: float
     reads: float  # of V: rows of panels loaded / rows
     single: float  # rows loaded one by one, to know V again
-
-
-def load(name: str) -> Any:
-    """A data set as it is kept: dense, or CSR."""
-    with np.load(DATA / f"{name}.npz", allow_pickle=False) as held:
-        if "X" in held.files:
-            return held["X"]
-        parts = (held["data"], held["indices"], held["indptr"])
-        return scipy.sparse.csr_array(parts, shape=tuple(held["shape"]))
 
 
 @contextmanager
@@ -108,6 +97,7 @@ def row(reference: str, known: dict[str, Any], short: Fit, long: Fit) -> str:
 
 
 def main() -> None:
+    print(machine.name())
     references = json.loads((DATA / "sklearn_reference_objectives.json").read_text())
     print(f"scikit-learn {references['sklearn']}, best of its starts; an iteration reads V twice")
     print(f"{'':40} | {'max_iter=3':39} | converged")

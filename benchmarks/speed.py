@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
+import machine
 import numpy as np
+from matrices import noisy
+from rounds import elapsed, in_turn, ratio
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
@@ -35,15 +38,6 @@ class Reached(NamedTuple):
     error: float  # ‖V − W H‖ / ‖V‖ in the end
     steps: int  # in all
     steps_near: int
-
-
-def make() -> Array:
-    """Low rank + noise of 10 % of its norm, cut at 0, float32."""
-    rng = np.random.default_rng(0)
-    w, h = (rng.gamma(0.5, size=shape).astype(np.float32) for shape in ((ROWS, RANK), (RANK, COLUMNS)))
-    v = w @ h
-    size = np.float32(0.1 * np.sqrt(np.mean(np.square(v))))
-    return np.maximum(v + size * rng.standard_normal(v.shape, dtype=np.float32), 0)
 
 
 def seconds(start: float) -> float:
@@ -102,22 +96,24 @@ def pass_over_products(v: Array) -> tuple[float, float, float]:
         w = block @ h.T
         w.T @ block
 
-    for _ in range(REPEATS):
-        start = time.monotonic()
-        fit.sweep(panels, h, Weighing(HALS().weigh, HALS()))
-        times[0].append(seconds(start))
-        start = time.monotonic()
+    def bare() -> None:
         with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
             list(pool.map(products, pairwise(panels.edges)))
-        times[1].append(seconds(start))
-    return median(times[0]), median(times[1]), median(a / b for a, b in zip(*times, strict=True))
+
+    kinds: dict[str, Callable[[], float]] = {
+        "pass": lambda: elapsed(lambda: fit.sweep(panels, h, Weighing(HALS().weigh, HALS()))),
+        "products": lambda: elapsed(bare),
+    }
+    times = in_turn(kinds, REPEATS)
+    return median(times["pass"]), median(times["products"]), ratio(times["pass"], times["products"])
 
 
 def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
-    v = make()
+    v = noisy(ROWS, COLUMNS, RANK)
     nmf(v[:500, :300], 3)  # compiles
-    print(f"V {ROWS} x {COLUMNS} float32, k = {RANK}, {os.cpu_count()} cores")
+    print(machine.name())
+    print(f"V {ROWS} x {COLUMNS} float32, k = {RANK}")
     for tol in (1e-4, 1e-6):
         theirs = scikit_learn(v, tol)
         mine = ours(v, NEAR * theirs.error)

@@ -1,0 +1,130 @@
+"""Micro-benchmarks of the kernels, on one core: ``pytest benchmarks/bench_kernels.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from matrices import noisy, topics
+from threadpoolctl import threadpool_limits
+
+from dask_nmf import cells, divergence, kernels
+from dask_nmf.cells import Cells
+from dask_nmf.divergence import Ridge
+
+RANK = 20
+FLOOR, TOL = 1e-9, 1e-2
+dense, sparse = (
+    pytest.mark.benchmark(group="dense panel"),
+    pytest.mark.benchmark(group="cells, each looked at"),
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_core() -> Iterator[None]:
+    with threadpool_limits(1):
+        yield
+
+
+@pytest.fixture(scope="module")
+def v() -> Any:
+    """A panel of 20 MB."""
+    return noisy(2500, 2000, RANK)
+
+
+@pytest.fixture(scope="module")
+def counts() -> Any:
+    """Some 270 thousand counts above 0."""
+    return topics(5000)
+
+
+@pytest.fixture(scope="module")
+def of_counts(counts: Any) -> Cells:
+    return Cells(counts.data, counts.data[:0], counts.indices, counts.indptr, counts.shape[1], zeros=True)
+
+
+@pytest.fixture(scope="module")
+def known(of_counts: Cells) -> Cells:
+    """The same where what is not stored is missing."""
+    return of_counts._replace(zeros=False)
+
+
+def factors(shape: tuple[int, ...]) -> tuple[Any, Any]:
+    random = np.random.default_rng(0)
+    return 0.1 + random.random((shape[0], RANK), np.float32), 0.1 + random.random(
+        (RANK, shape[1]), np.float32
+    )
+
+
+@dense
+def test_products(benchmark: Any, v: Any) -> None:
+    _, h = factors(v.shape)
+    benchmark(lambda: (v @ h.T).T @ v)
+
+
+@dense
+def test_solve_weights(benchmark: Any, v: Any) -> None:
+    benchmark(kernels.solve_weights, v, factors(v.shape)[1], TOL)
+
+
+@dense
+def test_refit(benchmark: Any, v: Any) -> None:
+    w, h = factors(v.shape)
+    benchmark(kernels.refit, w, *kernels.equations(v, h), TOL)
+
+
+@dense
+def test_sums(benchmark: Any, v: Any) -> None:
+    benchmark(kernels.sums, v, factors(v.shape)[0])
+
+
+@dense
+def test_residual(benchmark: Any, v: Any) -> None:
+    benchmark(kernels.residual, v, *factors(v.shape))
+
+
+@sparse
+def test_equations_of_cells(benchmark: Any, known: Cells) -> None:
+    benchmark(cells.equations, known, factors(known.shape)[1].T)
+
+
+@sparse
+def test_descend_of_cells(benchmark: Any, known: Cells) -> None:
+    w, h = factors(known.shape)
+    benchmark(cells.descend, w, *cells.equations(known, h.T), TOL, kernels.SWEEPS)
+
+
+@sparse
+def test_turned(benchmark: Any, known: Cells) -> None:
+    benchmark(known.turned)
+
+
+@sparse
+def test_newton_solve(benchmark: Any, of_counts: Cells) -> None:
+    none = Ridge(*np.zeros((2, of_counts.shape[0])))
+    benchmark(divergence.solve, of_counts, factors(of_counts.shape)[1].T, none, FLOOR, TOL)
+
+
+@sparse
+def test_newton_models(benchmark: Any, of_counts: Cells) -> None:
+    w, h = factors(of_counts.shape)
+    benchmark(divergence.models, of_counts.turned(), w, h.T, FLOOR)
+
+
+@sparse
+def test_multiply(benchmark: Any, of_counts: Cells) -> None:
+    w, h = factors(of_counts.shape)
+    none = Ridge(*np.zeros((2, of_counts.shape[0])))
+    benchmark(divergence.multiply, of_counts, h.T, w, none, 1.0, FLOOR, 1)
+
+
+@sparse
+def test_shares(benchmark: Any, of_counts: Cells) -> None:
+    benchmark(divergence.shares, of_counts, *factors(of_counts.shape), 1.0, FLOOR)
+
+
+@sparse
+def test_divergence(benchmark: Any, of_counts: Cells) -> None:
+    benchmark(divergence.divergence, of_counts, *factors(of_counts.shape), 1.0, FLOOR)

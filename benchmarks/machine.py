@@ -1,0 +1,42 @@
+"""The machine that a benchmark runs on, and the memory that its processes take."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+from threadpoolctl import threadpool_info
+
+PACKAGES = ("numpy", "scipy", "scikit-learn", "numba", "dask", "zarr")
+
+
+def name(packages: tuple[str, ...] = PACKAGES) -> str:
+    """Cores, memory, BLAS and versions, in one line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    blas = {f"{pool['internal_api']} {pool['version']}" for pool in pools}
+    parts = [
+        f"{os.cpu_count()} cores of {models[0] if models else platform.machine()}",
+        f"{psutil.virtual_memory().total / 1e9:.0f} GB",
+        *sorted(blas),
+        f"Python {platform.python_version()}",
+        *(f"{package} {version(package)}" for package in packages),
+    ]
+    return ", ".join(parts)
+
+
+def peak(pid: int) -> float:
+    """Peak resident memory of a process, MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
+
+
+def family_peak() -> float:
+    """Peaks of this process and of all that it started and that still run, added, MB."""
+    children = psutil.Process().children(recursive=True)
+    running = [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return sum(peak(pid) for pid in (os.getpid(), *running))

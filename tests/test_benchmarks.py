@@ -1,0 +1,40 @@
+"""The comparison with others, small, and without those that the tests do not install."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+PEERS = Path(__file__).resolve().parents[1] / "benchmarks" / "peers.py"
+
+
+def test_the_table_has_a_row_for_each_method(tmp_path: Path) -> None:
+    asked = ["--short", "--case", "dense, in memory", "--without", "nmf-torch", "--output", str(tmp_path)]
+    done = subprocess.run([sys.executable, PEERS, *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "table.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| dense")]
+    assert [row[1] for row in rows] == [
+        "dask_nmf hals",
+        "dask_nmf mu",
+        "NMF cd, nndsvda",
+        "NMF mu, nndsvda",
+        "MiniBatchNMF",
+        "dask.array, Lee–Seung",
+        "floor: the two products, once (BLAS)",
+        "Spark ALS",
+    ]
+    assert float(rows[0][3]) <= 1.005  # ours is there,
+    assert float(rows[0][5]) == 1  # and what the others are compared with
+    assert float(rows[2][3]) <= 1.005  # so is scikit-learn, that set the error
+    assert "Left out: nmf-torch." in table
+    for name in ("time", "reads", "memory"):
+        assert (tmp_path / f"{name}.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_a_peer_that_is_not_installed_is_an_error(tmp_path: Path) -> None:
+    hidden = f"import sys; sys.modules['nmf'] = None; sys.path.insert(0, {str(PEERS.parent)!r}); "
+    hidden += f"sys.argv[1:] = ['--output', {str(tmp_path)!r}]; import peers; peers.main()"
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "nmf-torch (nmf)" in done.stderr.partition("not installed: ")[2]
+    assert list(tmp_path.iterdir()) == []
