@@ -2,8 +2,8 @@
 
 The error to reach is `NEAR` times that of a reference: scikit-learn's coordinate descent when it has
 converged, or Spark's alternating least squares where entries are missing. Each method first goes on until it
-is there, or until `PATIENCE` is over; then so long a fit is timed in rounds, each in a process of its own. What
-was that slow is timed once.
+is there, or until `PATIENCE` is over; then so long a fit is timed in rounds, each in a process of its own.
+What was that slow is timed once.
 """
 
 from __future__ import annotations

@@ -306,7 +306,8 @@ def _factorised(sample: Block, begin: Callable[[int], Array], solver: HALS | New
     """
     squared, first = _squared(sample), solver if isinstance(solver, HALS) else HALS()
     smooth = replace(first, penalty=replace(first.penalty, left_l1=0.0, right_l1=0.0))
-    tries = TRIES if observed.stored(sample) <= SAMPLED else 1
+    few = observed.stored(sample) <= SAMPLED
+    tries = TRIES if few and first is solver else 1  # the least squared error is not the least divergence
     begun = h = begin(0)
     if tries > 1 or smooth != first:
         tried = [_descend(squared, begin(attempt), smooth, ROUGHLY) for attempt in range(tries)]
