@@ -2,8 +2,8 @@
 
 The error to reach is `NEAR` times that of a reference: scikit-learn's coordinate descent when it has
 converged, or Spark's alternating least squares where entries are missing. Each method first goes on until it
-is there, or until `PATIENCE` is over; then so long a fit is timed in rounds, each in a process of its own. What
-was that slow is timed once.
+is there, or until `PATIENCE` is over; then so long a fit is timed in rounds, each in a process of its own.
+What was that slow is timed once.
 """
 
 from __future__ import annotations
@@ -262,7 +262,7 @@ def compare(at: int, without: list[str], short: bool) -> list[Row]:
         alone(problem.write, folder, short)
         reference = alone(refer, at, folder)
         print(f"{problem.name}: the reference's error is {reference:.5f}", flush=True)
-        patience = 0.5 if short else PATIENCE
+        patience = 1.0 if short else PATIENCE
         found, slow = dict.fromkeys(floors, Reached(1, np.nan)), set()
         for which, method in kept.items():
             start = time.monotonic()
