@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from functools import partial
 from statistics import median
 
+import machine
 from out_of_core import CHUNK_ROWS, COLUMNS, write
+from rounds import in_turn, ratio
 
 from dask_nmf import nmf
 from dask_nmf.cluster import local
@@ -25,21 +28,20 @@ def seconds(path: str, cache: int | str) -> float:
 
 
 def main() -> None:
+    print(machine.name())
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/V.zarr"
         write(path, GIGABYTES)
         whole = round(GIGABYTES * 1e9 / (CHUNK_ROWS * COLUMNS * 4)) * CHUNK_ROWS * COLUMNS * 4
+        kinds = {0.0: partial(seconds, path, "off")}
+        kinds |= {less: partial(seconds, path, int(whole / less / WORKERS)) for less in RATIOS}
         with local(WORKERS, 1, LIMIT):
             seconds(path, "off")  # compiles
-            rounds = [
-                [seconds(path, "off"), *(seconds(path, int(whole / ratio / WORKERS)) for ratio in RATIOS)]
-                for _ in range(REPEATS)
-            ]
-    off = median(one[0] for one in rounds)
-    print(f"V {whole / 1e9:.1f} GB, rank {RANK}: a pass that keeps nothing {off:.2f} s")
-    for number, ratio in enumerate(RATIOS, 1):
-        share = median(one[number] / one[0] for one in rounds)
-        print(f"V / memory {ratio:g}: {share:.2f} of that")
+            spent = in_turn(kinds, REPEATS)
+    off = spent.pop(0.0)
+    print(f"V {whole / 1e9:.1f} GB, rank {RANK}: a pass that keeps nothing {median(off):.2f} s")
+    for less, times in spent.items():
+        print(f"V / memory {less:g}: {ratio(times, off):.2f} of that")
 
 
 if __name__ == "__main__":

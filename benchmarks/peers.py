@@ -262,7 +262,7 @@ def compare(at: int, without: list[str], short: bool) -> list[Row]:
         alone(problem.write, folder, short)
         reference = alone(refer, at, folder)
         print(f"{problem.name}: the reference's error is {reference:.5f}", flush=True)
-        patience = 0.5 if short else PATIENCE
+        patience = 1.0 if short else PATIENCE
         found, slow = dict.fromkeys(floors, Reached(1, np.nan)), set()
         for which, method in kept.items():
             start = time.monotonic()
