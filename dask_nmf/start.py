@@ -21,7 +21,6 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.measures import DataError
 from dask_nmf.observed import Observed
 from dask_nmf.passes import Weighing, Weights, as_it_is
-from dask_nmf.plan import SAMPLED
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain
@@ -32,7 +31,8 @@ logger = logging.getLogger(__name__)
 ROUGHLY, CLOSELY = Stop(max_iter=60, tol=1e-3), Stop(max_iter=60, tol=3e-5)
 FEW = 4  # one in so many rows of a sample of MANY entries, to come near
 MANY = 1024 * 1024
-TRIES = 8  # random starts, where the sample has few entries
+TRIES = 8  # random starts, where the sample is little work:
+EASY = 256 * 1024  # entries, and those of its W and H
 ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one end
 LOOSE = 0.1  # inner solves: a third less time than with 1e-2
 FAINT = 1e-2  # of a component's mean entry: a column that the sample has not seen
@@ -285,7 +285,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     h = np.zeros((settings.rank, len(seen)), sample.dtype)
     h[:, columns] = _factorised(part, begin, solver)
     if not squared:
-        h[:, ~seen] = FAINT * h[:, seen].mean(axis=1, keepdims=True)
+        h[:, ~seen] = FAINT * h[:, columns].mean(axis=1, keepdims=True)
     return h
 
 
@@ -306,8 +306,11 @@ def _factorised(sample: Block, begin: Callable[[int], Array], solver: HALS | New
     """
     squared, first = _squared(sample), solver if isinstance(solver, HALS) else HALS()
     smooth = replace(first, penalty=replace(first.penalty, left_l1=0.0, right_l1=0.0))
-    few = observed.stored(sample) <= SAMPLED
-    tries = TRIES if few and first is solver else 1  # the least squared error is not the least divergence
+    work = observed.stored(sample) + sum(sample.shape) * len(begin(0))
+    plain = first is solver and not isinstance(
+        sample, Observed
+    )  # the least error is not the least divergence
+    tries = TRIES if plain and work <= EASY else 1
     begun = h = begin(0)
     if tries > 1 or smooth != first:
         tried = [_descend(squared, begin(attempt), smooth, ROUGHLY) for attempt in range(tries)]

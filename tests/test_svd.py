@@ -179,7 +179,7 @@ def test_the_start_reads_v_twice_more(init: str, solver: str, several_panels: No
     matrix = Matrix(v.shape, v.dtype, "here", False, Layout(*v.shape, 8), reader)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        nmf(matrix, RANK, solver=solver, init=init, max_iter=3, tol=0)
+        nmf(matrix, RANK, solver=solver, init=init, max_iter=3, tol=0, cache="off")
     counts = [count for count in reader.reads.values() if count]
     assert len(counts) > 1
     assert set(counts) == {1 + 2 + 3 + 1}
