@@ -283,7 +283,8 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
 
     solver = HALS(penalty) if squared else Newton(_floor(mean, sample.dtype), penalty, LOOSE)
     h = np.zeros((settings.rank, len(seen)), sample.dtype)
-    h[:, columns] = _factorised(part, begin, solver)
+    tries = TRIES if settings.solver == "hals" else 1  # measured for it alone: mu ended worse on 5 x 6
+    h[:, columns] = _factorised(part, begin, solver, tries)
     if not squared:
         h[:, ~seen] = FAINT * h[:, columns].mean(axis=1, keepdims=True)
     return h
@@ -296,7 +297,7 @@ def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
     return replace(sample, v=sample.v[:, columns]) if sample.rule.skips_zeros else sample
 
 
-def _factorised(sample: Block, begin: Callable[[int], Array], solver: HALS | Newton) -> Array:
+def _factorised(sample: Block, begin: Callable[[int], Array], solver: HALS | Newton, tries: int) -> Array:
     """H of rows in memory, from random starts, (k, n): from one, or of few rows from the best of some.
 
     Of a large sample a few rows first, and looser inner solves: most of the way can be gone with them. An L1
@@ -310,7 +311,7 @@ def _factorised(sample: Block, begin: Callable[[int], Array], solver: HALS | New
     plain = first is solver and not isinstance(
         sample, Observed
     )  # the least error is not the least divergence
-    tries = TRIES if plain and work <= EASY else 1
+    tries = tries if plain and work <= EASY else 1
     begun = h = begin(0)
     if tries > 1 or smooth != first:
         tried = [_descend(squared, begin(attempt), smooth, ROUGHLY) for attempt in range(tries)]
