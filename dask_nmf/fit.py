@@ -8,8 +8,10 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -256,14 +258,15 @@ def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept
     return swept
 
 
-def sweep_rows(rows: list[Block], h: Array, weighing: Weighing) -> Sums:
-    """One pass over rows in this process's memory, in its threads."""
-    with passes.one_blas_thread():
-        if len(rows) == 1:
-            return passes.look(rows[0], h, weighing)[1]
-        with ThreadPoolExecutor(min(len(rows), os.cpu_count() or 1)) as pool:
-            parts = [sums for _, sums in pool.map(lambda v: passes.look(v, h, weighing), rows)]
-    return sum(parts[1:], parts[0])
+@contextmanager
+def in_threads(rows: list[Block]) -> Iterator[Callable[[Array, Weighing], Sums]]:
+    """Passes over rows in this process's memory, in its threads."""
+    with passes.one_blas_thread(), ThreadPoolExecutor(min(len(rows), os.cpu_count() or 1)) as pool:
+
+        def sweep(h: Array, weighing: Weighing) -> Sums:
+            return reduce(add, pool.map(lambda v: passes.look(v, h, weighing)[1], rows))
+
+        yield sweep
 
 
 def weigh_all(

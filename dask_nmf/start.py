@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dask_nmf import draws, fit, observed, sampling, svd
 from dask_nmf.beta import BetaMU, Newton, Settled, exact
 from dask_nmf.divergence import from_mean
-from dask_nmf.fit import Panels, Stop, iterate, sweep_rows
+from dask_nmf.fit import Panels, Stop, in_threads, iterate
 from dask_nmf.gradient import Descent, extended
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
@@ -360,10 +360,12 @@ def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Stat
         entries = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
         baseline = from_mean(found.power, found.total, entries, 1.0)
 
-    def sweep(state: State, exact: bool) -> Sums:
-        return sweep_rows(rows, state.entering, Weighing(solver.weigh, solver, residual=exact))
-
     state = State(h, h)
-    for step in iterate(sweep, solver, state, baseline, stop):
-        state = step.state  # and no other is kept: each has two of H
+    with in_threads(rows) as over:
+
+        def sweep(state: State, exact: bool) -> Sums:
+            return over(state.entering, Weighing(solver.weigh, solver, residual=exact))
+
+        for step in iterate(sweep, solver, state, baseline, stop):
+            state = step.state  # and no other is kept: each has two of H
     return state

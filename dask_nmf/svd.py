@@ -104,12 +104,12 @@ def sampled_directions(candidates: Candidates, draw: Draw, rank: int) -> Array:
     number = min(width(rank), draw.rows, columns)
     found = begun = draws.normal(draw.seed, draws.DIRECTIONS, np.arange(columns), number).T
     rows, along = sampling.pieces(sample), Along()
-    for _ in range(STEPS):
-        totals = fit.sweep_rows(rows, found.astype(dtype), Weighing(along.weigh, along))
-        found = sharpen(totals, dtype)
-        if len(found) < number:
-            together = np.vstack([found, begun[len(found) :]])
-            found = np.ascontiguousarray(np.linalg.qr(together.T)[0].T)
+    with fit.in_threads(rows) as sweep:
+        for _ in range(STEPS):
+            found = sharpen(sweep(found.astype(dtype), Weighing(along.weigh, along)), dtype)
+            if len(found) < number:
+                together = np.vstack([found, begun[len(found) :]])
+                found = np.ascontiguousarray(np.linalg.qr(together.T)[0].T)
     return found
 
 
