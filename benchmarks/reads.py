@@ -14,7 +14,7 @@ from matrices import DATA, load
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from dask_nmf import nmf
-from dask_nmf.matrix import open_matrix
+from dask_nmf.opening import open_matrix
 from dask_nmf.readers import DenseRows, SparseRows
 
 SEEDS = range(3)

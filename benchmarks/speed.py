@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from dask_nmf import cluster, fit, nmf, plan
 from dask_nmf.fit import Panels, Step
 from dask_nmf.kernels import Array, residual
-from dask_nmf.matrix import open_matrix
+from dask_nmf.opening import open_matrix
 from dask_nmf.passes import Weighing, one_blas_thread
 from dask_nmf.solvers import HALS
 

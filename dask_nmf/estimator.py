@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -21,8 +22,9 @@ from dask_nmf.factorise import factorise
 from dask_nmf.fit import Step
 from dask_nmf.job import Job
 from dask_nmf.kernels import Array
-from dask_nmf.matrix import Matrix, open_beside, open_matrix
-from dask_nmf.project import transform
+from dask_nmf.matrix import Matrix
+from dask_nmf.opening import open_beside, open_matrix
+from dask_nmf.project import opened, transform
 from dask_nmf.settings import Settings
 from dask_nmf.stream import learn
 
@@ -162,7 +164,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         then those of that fit, or missing: of a batch that is gone no error is known.
         """
         first = not hasattr(self, "components_") or H is not None
-        matrix = self._open(X, reset=first, by_rows=True)
+        matrix = self._open(X, reset=first, opening=partial(open_matrix, transposed=False))
         if first:
             self.n_steps_, self._sums = 0, None
             if H is None:
@@ -179,7 +181,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     def transform(self, X: Any) -> Array | da.Array:
         """The W (n_samples, n_components) that explains X best with the H that was learned."""
         check_is_fitted(self)
-        matrix = self._open(X, reset=False)
+        matrix = self._open(X, False, partial(opened, dtype=None, beta_loss=self.beta_loss))
         asked = {name: getattr(self, name) for name in ("missing", "alpha_W", "l1_ratio", "beta_loss")}
         w = transform(matrix, self.components_, **asked)
         assert w is not None
@@ -237,7 +239,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         if self.callback is not None:
             self.callback(step)
 
-    def _open(self, X: Any, reset: bool, by_rows: bool = False) -> Matrix:
+    def _open(self, X: Any, reset: bool, opening: Callable[[Any], Matrix] = open_matrix) -> Matrix:
         if not _is_distributed(X):
             X = validate_data(
                 self,
@@ -248,8 +250,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
                 ensure_all_finite="allow-nan" if self.missing == "nan" else True,
             )
             check_non_negative(X, type(self).__name__)
-            return open_matrix(X, transposed=False if by_rows else None)
-        matrix = open_matrix(X, transposed=False if by_rows else None)
+            return opening(X)
+        matrix = opening(X)
         features = matrix.shape[1]
         if reset:
             self.n_features_in_ = features

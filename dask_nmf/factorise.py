@@ -18,8 +18,9 @@ from dask_nmf.client import shares_memory
 from dask_nmf.fit import Step
 from dask_nmf.job import Job, fit_and_answer
 from dask_nmf.kernels import Array
-from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix, read_whole
+from dask_nmf.matrix import Matrix
 from dask_nmf.measures import measure
+from dask_nmf.opening import absolute, open_beside, open_holding, read_whole
 from dask_nmf.resume import existing, identity, locked, scratch
 from dask_nmf.settings import Settings
 
@@ -101,7 +102,8 @@ def cache_bytes(cache: int | str) -> int | None:
 
 def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext()) -> Result:
     """`nmf`, with its options as a `Job`, and a cluster that is entered only if there is work for it."""
-    matrix = open_matrix(V, job.dtype)
+    anyhow = not job.fixed or job.settings.beta == 2
+    matrix = open_holding(V, job.dtype, transposed=job.fixed_H is None, anyhow=anyhow)
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
     if job.settings.start == "nndsvd" and job.settings.solver == "mu":

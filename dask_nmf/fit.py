@@ -45,7 +45,7 @@ ATTEMPTS = 4  # at a pass whose data was lost with its workers
 CANCELS = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
 EVERYTHING = Rule()
 BESIDE = "-weights"
-MOST_SETTLING = 200  # passes, to fit one factor to another
+MOST_SETTLING = 2000  # passes, to fit one factor to another
 SETTLED = 1e-9  # of the loss: what such a pass gains at last
 PATIENCE = 3  # passes without a better error of the entries held out
 # Below this share nothing is left to explain: a relative error of 3e-6 and of 3e-8.

@@ -16,11 +16,12 @@ from dask_nmf import cluster, fit, outputs, plan
 from dask_nmf.beta import Newton, Settled, exact
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
-from dask_nmf.matrix import Matrix, absolute, open_beside, open_matrix
+from dask_nmf.matrix import Matrix
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
+from dask_nmf.opening import absolute, open_beside, open_holding
 from dask_nmf.passes import Weighing, Weights
-from dask_nmf.settings import Settings
+from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.solvers import HALS, penalty_of
 from dask_nmf.store import Run, StoredWeights, consolidate
 
@@ -44,7 +45,7 @@ def transform(
 ) -> da.Array | None:
     """W of a V for a fixed H, (m, k): ``argmin_{W ≥ 0}`` of the loss, solved to tolerance.
 
-    In one pass, unless V is cut into panels of columns and the loss is not the squared error.
+    In one pass, unless V is stored by columns and the loss is not the squared error.
 
     Parameters
     ----------
@@ -59,7 +60,7 @@ def transform(
     BadEntry, ValueError, TypeError, MemoryError
         As for `nmf`.
     """
-    matrix = open_matrix(V, dtype)
+    matrix = opened(V, dtype, beta_loss)
     if matrix.shape[1] != H.shape[1]:
         raise ValueError(f"V has {matrix.shape[1]} columns and H has {H.shape[1]}; they must be equal")
     h = np.ascontiguousarray(H, dtype=matrix.dtype)
@@ -74,6 +75,11 @@ def transform(
         return turn(panels, h, exact_solver(settings, matrix), into)
     except BadEntry as error:
         raise error.at(0, matrix.transposed) from None
+
+
+def opened(V: Any, dtype: str | None, beta_loss: str | float) -> Matrix:
+    """V as `transform` looks at it."""
+    return open_holding(V, dtype, transposed=False, anyhow=LOSSES.get(str(beta_loss), beta_loss) == 2)
 
 
 def exact_solver(settings: Settings, matrix: Matrix) -> Exact:
@@ -116,12 +122,12 @@ def transform_to(
         If there is an output already, and it may not be overwritten, or was not made by this function.
     """
     found = Run.load_answered(absolute(run))
-    matrix = open_matrix(V, found.record["matrix"]["dtype"])
+    asked = found.record["settings"]
+    matrix = opened(V, found.record["matrix"]["dtype"], asked["beta_loss"])
     H = np.asarray(found.array("H")[:])
     place = Path(output).absolute()
     outputs.check(place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))
-    asked = found.record["settings"]
     mark = {"version": version("dask_nmf"), "run": run, "source": matrix.source}
     with outputs.appearing(place) as partial, connect(matrix):
         transform(

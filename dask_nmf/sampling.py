@@ -20,7 +20,7 @@ from dask_nmf.measures import BadEntry
 
 STRATA = 64
 MOST_PIECES = 4  # each has sums of H's size to be added
-PIECE = 128 * 1024  # entries of the sample that are worth a thread
+PIECE = 64 * 1024  # entries of the sample that are worth a thread
 SHARE = 4  # rows that a stratum may hold back, in multiples of its fair share
 
 

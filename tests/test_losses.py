@@ -1,5 +1,6 @@
 """Fits with the other losses: one contract for every solver, loss, penalty and kind of source."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,20 @@ def test_transform_is_the_w_of_the_fit(solver: str, loss: Any) -> None:
         of_fit, slack = divergence(v, w, h, loss), 1e-6 if LOSSES[loss] == 1 else 5e-3
         assert best <= of_fit * (1 + slack)
         assert best >= of_fit * (1 - 2e-2)  # the W that mu carries lags behind its H
+
+
+IN_ROWS = ["numpy", "dask csr_array", "zarr v3"]
+IN_COLUMNS = [("csc in zarr", "kullback-leibler"), ("dask columns", "kullback-leibler"), ("dask columns", 1.5)]
+
+
+@pytest.mark.parametrize(("kind", "loss"), [*itertools.product(IN_ROWS, LOSSES), *IN_COLUMNS])
+def test_transform_solves_each_row_of_a_wide_v(kind: str, loss: Any, tmp_path: Path) -> None:
+    v, h = matrix(loss, SHAPES["wide"]), np.random.default_rng(0).random((RANK, 60))
+    rows = [np.asarray(transform(row[None], h, beta_loss=loss)) for row in v]
+    make = SOURCES.get(kind, lambda v, path: da.from_array(v, chunks=(25, 9)))
+    found = transform(make(v, tmp_path / "v"), h, beta_loss=loss)
+    expected = divergence(v, np.concatenate(rows), h, loss)
+    assert divergence(v, np.asarray(found), h, loss) == pytest.approx(expected, rel=1e-6)
 
 
 @shapes

@@ -19,7 +19,8 @@ from strategies import chunkings
 from zarr.storage import LocalStore
 
 from dask_nmf import nmf, plan
-from dask_nmf.matrix import Matrix, open_matrix
+from dask_nmf.matrix import Matrix
+from dask_nmf.opening import open_matrix
 
 SHAPES = {"tall": (30, 20), "wide": (20, 30)}
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)

@@ -14,7 +14,7 @@ from sources import Array
 
 from dask_nmf import nmf, plan, svd, transform
 from dask_nmf.cluster import local
-from dask_nmf.matrix import open_matrix
+from dask_nmf.opening import open_matrix
 
 LIMIT = 600_000_000  # bytes of a worker: less than half of it is left beside the program
 RANK = 8

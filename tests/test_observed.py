@@ -18,8 +18,8 @@ from sources import SOURCES, Array, dask_csr, low_rank
 from strategies import chunkings, few
 
 from dask_nmf import Result, Run, nmf, observed, transform
-from dask_nmf.matrix import open_matrix
 from dask_nmf.measures import BadEntry, DataError
+from dask_nmf.opening import open_matrix
 
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
 RANK = 3

@@ -17,9 +17,11 @@ from sources import Array, low_rank
 from strategies import cuts
 from threadpoolctl import threadpool_info
 
-from dask_nmf import fit, kernels, matrix, nmf, passes
+from dask_nmf import fit, kernels, nmf, passes
 from dask_nmf.fit import Panels
+from dask_nmf.matrix import Matrix
 from dask_nmf.measures import BadEntry
+from dask_nmf.opening import open_matrix
 from dask_nmf.passes import Given, Weighing
 from dask_nmf.plan import Layout
 from dask_nmf.sampling import Draw
@@ -45,9 +47,9 @@ class CountingReader:
         return V[index]
 
 
-def counted_matrix() -> matrix.Matrix:
+def counted_matrix() -> Matrix:
     READS.clear()
-    return matrix.Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), CountingReader())
+    return Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), CountingReader())
 
 
 def no_scheduler(*_: Any, **__: Any) -> None:
@@ -55,7 +57,7 @@ def no_scheduler(*_: Any, **__: Any) -> None:
 
 
 def sweep(edges: tuple[int, ...], v: Any = V) -> kernels.Sums:
-    panels = Panels(matrix.open_matrix(v), edges)
+    panels = Panels(open_matrix(v), edges)
     return fit.sweep(panels, H, Weighing(SOLVER.weigh, SOLVER, residual=True))
 
 
@@ -125,7 +127,7 @@ def test_sums_of_one_cut_are_the_same_bits() -> None:
 
 @given(edges=cuts(60))
 def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> None:
-    panels = Panels(matrix.open_matrix(V), edges)
+    panels = Panels(open_matrix(V), edges)
     w, totals = fit.weigh_all(panels, H, Weighing(SOLVER.finish, SOLVER))
     direct = kernels.solve_weights(V, H, SOLVER.final_tol)
     np.testing.assert_allclose(w, direct, rtol=1e-9, atol=1e-12)
@@ -138,7 +140,7 @@ def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> N
 
 
 def test_carried_weights_go_from_pass_to_pass() -> None:
-    panels = Panels(matrix.open_matrix(V), EDGES)
+    panels = Panels(open_matrix(V), EDGES)
     before, after = passes.HeldWeights(60, 3, V.dtype), passes.HeldWeights(60, 3, V.dtype)
     before.array[:] = np.random.default_rng(0).random((60, 3))
     totals = fit.sweep(panels, H, Weighing(lambda v, h, w: 2 * w, SOLVER, before, after))
@@ -149,7 +151,7 @@ def test_carried_weights_go_from_pass_to_pass() -> None:
 def test_a_checking_pass_names_the_row_of_v() -> None:
     v = V.copy()
     v[41, 5] = np.nan
-    panels = matrix.open_matrix(v).panels(EDGES)
+    panels = open_matrix(v).panels(EDGES)
     with pytest.raises(BadEntry, match="row 41, column 5"):
         dask.compute(BUILDS["sweep"](panels, dask.delayed(Given(H, EDGES), traverse=False)))
 
@@ -165,7 +167,7 @@ def test_blas_has_one_thread_in_a_task_and_its_own_number_after() -> None:
         inside.update(blas_threads())
         return SOLVER.weigh(v, h, w)
 
-    fit.sweep(Panels(matrix.open_matrix(V), EDGES), H, Weighing(weigh, SOLVER))
+    fit.sweep(Panels(open_matrix(V), EDGES), H, Weighing(weigh, SOLVER))
     assert inside == {1}
     assert blas_threads() == before
 
@@ -206,6 +208,6 @@ def test_merging_bad_entries_keeps_the_first(data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, 59), min_size=1, max_size=3))
     v[rows, 4] = -1
     edges = data.draw(cuts(60))
-    bad = fit.summarise(Panels(matrix.open_matrix(v), edges), Draw(60, 10, 0)).bad
+    bad = fit.summarise(Panels(open_matrix(v), edges), Draw(60, 10, 0)).bad
     assert bad is not None
     assert (bad.row, bad.column) == (min(rows), 4)

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from sources import Array, low_rank
 from strategies import cuts, seeds
 
-from dask_nmf import fit, gradient, matrix, strata
+from dask_nmf import fit, gradient, strata
 from dask_nmf.fit import Panels
 from dask_nmf.gradient import Descent
 from dask_nmf.observed import Rule
+from dask_nmf.opening import open_matrix
 from dask_nmf.passes import Given, HeldWeights
 from dask_nmf.strata import Grid, Source, Sweep
 
@@ -61,7 +62,7 @@ def test_the_order_is_another_one_in_every_epoch_and_for_every_seed() -> None:
 
 def swept(v: object, rule: Rule, grid: Grid, epoch: int = 0) -> tuple[Array, Array, strata.Swept]:
     """W and H after a sweep, and the sums."""
-    opened = matrix.open_matrix(v, transposed=False)
+    opened = open_matrix(v, transposed=False)
     panels = Panels(opened, tuple(grid.rows), rule=rule)
     before, after = (HeldWeights(V.shape[0], 4, V.dtype) for _ in range(2))
     random = np.random.default_rng(1)
@@ -79,7 +80,7 @@ def serial(v: Array, rule: Rule, grid: Grid, epoch: int = 0) -> tuple[Array, Arr
         rows, columns = slice(*grid.rows[visit.row :][:2]), slice(*grid.columns[visit.column :][:2])
         numbers = np.arange(rows.start, rows.stop)
         chance = strata.draws.of_entries(7, strata.draws.ROW_ORDER, numbers, np.array([epoch]))
-        block = Source(matrix.open_matrix(v, transposed=False).reader, rule).read(rows, columns)  # type: ignore[arg-type]
+        block = Source(open_matrix(v, transposed=False).reader, rule).read(rows, columns)  # type: ignore[arg-type]
         part, across = w[rows].copy(), h[columns].copy()
         strata._steps(block, part, across, np.argsort(chance), HOW)
         w[rows], h[columns] = part, across

@@ -21,8 +21,9 @@ from strategies import cuts, seeds
 from dask_nmf import NMF, draws, nmf, start, svd
 from dask_nmf.console import shown
 from dask_nmf.fit import Panels
-from dask_nmf.matrix import Matrix, open_matrix
+from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
+from dask_nmf.opening import open_matrix
 from dask_nmf.passes import HeldWeights
 from dask_nmf.plan import Layout
 from dask_nmf.settings import NNDSVD, Settings
