@@ -50,6 +50,15 @@ def wait_for_workers() -> None:
         ) from error
 
 
+def dealt(count: int, threads: dict[str, int]) -> list[str]:
+    """The workers of so many neighbours: to each a run of them, by its threads.
+
+    Their sums are then added up where they are, and few cross the network.
+    """
+    places = [address for address in sorted(threads) for _ in range(threads[address])]
+    return [places[number * len(places) // count] for number in range(count)]
+
+
 def announce_panel() -> None:
     """Say, from inside a task, that a panel is done."""
     try:

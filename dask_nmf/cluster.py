@@ -106,6 +106,7 @@ def cut(
         matrix.layout,
         observed=not rule.whole,
         grams=grams,
+        ahead=matrix.read_anew,
         beside=None if weights is None else weights.layout,
         chunk_columns=matrix.layout.chunk_columns if matrix.at_hand else None,
     )
@@ -114,7 +115,7 @@ def cut(
         if part is not None:
             check_sight(part)
     room = 0 if blocks and offer.workers > 1 else _spare(offer.memory_limit, planned, cache)
-    return Panels(matrix, planned.edges, weights, rule, room), planned
+    return Panels(matrix, planned.edges, weights, rule, room, planned.ahead), planned
 
 
 def _spare(memory_limit: int | None, planned: Plan, cache: int | None) -> int:

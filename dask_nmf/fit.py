@@ -24,8 +24,9 @@ from distributed.client import FutureCancelledError
 from distributed.scheduler import KilledWorker
 
 from dask_nmf import kept, passes, strata
+from dask_nmf.ahead import one_thread_more
 from dask_nmf.beta import BetaMU, Newton
-from dask_nmf.client import WorkersLost, active_client, wait_for_workers
+from dask_nmf.client import WorkersLost, active_client, dealt, wait_for_workers
 from dask_nmf.kept import Keeping
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix, Through
@@ -62,12 +63,14 @@ class Panels:
         weights: Matrix | None = None,
         rule: Rule = EVERYTHING,
         room: int = 0,
+        ahead: bool = False,
     ) -> None:
         self.matrix = matrix
         self.edges = edges
         self.weights = weights
         self.rule = rule
         self.room = room  # bytes of V that a process may keep from pass to pass
+        self.ahead = ahead  # whether a process may read one panel while it works on others
         self.name = uuid4().hex
         self.renew()
 
@@ -92,13 +95,16 @@ class Panels:
         return lambda reader: Keeping(reader, name, self.room)
 
     def homes(self) -> dict[int, str]:
-        """The workers that keep panels, by the number of the panel."""
+        """The workers that read panels best, by the number of the panel: they keep it, or its neighbours."""
         client = active_client()
-        if client is None or self.through(self.matrix) is None:
+        if client is None or not self.matrix.at_hand:
             return {}
-        numbers = {first: number for number, first in enumerate(self.edges[:-1])}
-        found = client.run(kept.held, self.name, on_error="ignore")
-        return {numbers[place[0]]: address for address, places in found.items() for place in places}
+        homes = dict(enumerate(dealt(len(self.edges) - 1, client.nthreads())))
+        if self.through(self.matrix) is not None:
+            numbers = {first: number for number, first in enumerate(self.edges[:-1])}
+            found = client.run(kept.held, self.name, on_error="ignore")
+            homes |= {numbers[place[0]]: address for address, places in found.items() for place in places}
+        return homes
 
     def release(self) -> None:
         """What is kept may go."""
@@ -316,9 +322,11 @@ def compute_all(
     """
 
     def graph() -> list[Delayed]:
-        return build(delayed(Given(h, panels.edges, left), traverse=False))
+        return build(delayed(Given(h, panels.edges, left, panels.ahead), traverse=False))
 
-    return persistently(graph, panels.renew, panels.homes)
+    here = panels.ahead and active_client() is None
+    with one_thread_more() if here else nullcontext():
+        return persistently(graph, panels.renew, panels.homes)
 
 
 def hold(*arrays: da.Array) -> tuple[da.Array, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any
 
 import dask
@@ -15,7 +15,7 @@ import scipy.sparse
 from dask.sizeof import sizeof
 from distributed import Client
 
-from dask_nmf.client import WorkersLost, active_client
+from dask_nmf.client import WorkersLost, active_client, dealt, wait_for_workers
 from dask_nmf.kernels import Block
 from dask_nmf.plan import Layout
 from dask_nmf.readers import NpyRows, Reader, SparseRows, StoredSparseRows
@@ -128,8 +128,12 @@ def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array
     """An array in this process's memory, sent to the workers once."""
     width = slice(0, reader.shape[1])
     blocks = [reader[slice(a, b), width] for a, b in pairwise(edges)]
+    wait_for_workers()
+    runs = groupby(range(len(blocks)), dealt(len(blocks), client.nthreads()).__getitem__)
+    futures: list[Any] = []
     try:
-        futures = client.scatter(blocks, hash=False)
+        for address, run in runs:
+            futures += client.scatter([blocks[i] for i in run], workers=[address], hash=False)
     except (OSError, KeyError) as error:  # how `distributed` fails when a worker dies under it
         raise WorkersLost(str(error)) from error
     return da.concatenate(

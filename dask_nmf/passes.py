@@ -6,7 +6,7 @@ A pass is one task a panel (load, look, return what H needs) and a tree that add
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cache, partial, reduce
 from itertools import pairwise
@@ -21,7 +21,7 @@ from dask import delayed
 from dask.delayed import Delayed
 from threadpoolctl import ThreadpoolController
 
-from dask_nmf import client, kernels, observed, ranking, sampling
+from dask_nmf import ahead, client, kernels, observed, ranking, sampling
 from dask_nmf.cells import Cells
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.observed import Observed, Rule
@@ -29,7 +29,7 @@ from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
 
 NOTHING = np.zeros(0)
-PASS = "pass-"  # how the keys of panels begin
+PASS, SUMS = "pass-", "sums-"  # how the keys of panels begin, and of what is combined
 FAN_IN = 8  # of the tree of sums
 
 
@@ -74,6 +74,7 @@ class Given(NamedTuple):
     h: Array  # (k, n)
     edges: Sequence[int]  # of the panels
     left: Array | None = None  # the factor that panels hold, (rows, k), where it is at hand
+    ahead: bool = False  # whether one panel more may be read meanwhile
 
 
 class Weighing(NamedTuple):
@@ -189,8 +190,10 @@ def _map(
 
 
 def panel_of(key: Any) -> int | None:
-    """The number of the panel that a task of a pass looks at."""
-    return int(key[1]) if isinstance(key, tuple) and key[0].startswith(PASS) else None
+    """The number of the panel that a task of a pass looks at, or of the first one that it combines."""
+    if isinstance(key, tuple):
+        return int(key[1]) if key[0].startswith(PASS) else None
+    return int(key.rpartition("-")[2]) if key.startswith(SUMS) else None
 
 
 def _boxed(
@@ -210,7 +213,8 @@ def _boxed(
     v = aligned(v)
     box = np.empty((1, 1), object)
     pin_blas()
-    box[0, 0] = function(v, *beside, panel=block_id[0], given=given, **kwargs)
+    with ahead.working() if given.ahead else nullcontext():
+        box[0, 0] = function(v, *beside, panel=block_id[0], given=given, **kwargs)
     client.announce_panel()
     return box
 
@@ -221,10 +225,13 @@ def _unboxed(part: Any) -> Any:
 
 def _tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:
     """Combine neighbours, FAN_IN at a time; the shape depends on the number of parts only."""
-    level = list(parts)
+    level, width, name = list(parts), 1, f"{SUMS}{uuid4().hex}"
     while True:
+        width *= FAN_IN
         level = [
-            delayed(_combine, pure=False)(level[i : i + FAN_IN], combine)
+            delayed(_combine, pure=False)(
+                level[i : i + FAN_IN], combine, dask_key_name=f"{name}-{width}-{i * width // FAN_IN}"
+            )
             for i in range(0, len(level), FAN_IN)
         ]
         if len(level) == 1:

@@ -57,6 +57,7 @@ class Layout:
     chunk_columns: int | None = None  # of a storage chunk; None: it spans all of them
     observed: bool = False  # V is looked at cell by cell
     grams: bool = True  # where it is, rows and columns have gram matrices of their own; else a quotient
+    ahead: bool = False  # a panel more may be read while others are worked on
     beside: Layout | None = None  # of a second matrix that is read along, the weights
 
     @property
@@ -88,6 +89,7 @@ class Plan:
     sample_rows: int  # to draw for the start
     cuts: tuple[int, ...]  # edges of blocks of columns, for solvers that work on blocks
     tiled: bool  # whether blocks are read by themselves, or panels that are then divided
+    ahead: bool = False  # whether there is room to read a panel more than are worked on
 
 
 def make(
@@ -124,6 +126,13 @@ def make(
     across = _across(layout) if blocks else 1
     waiting = 2 * across if blocks and not layout.tiled else 0
     work = _Work(rank, threads, waiting, layout.observed and layout.grams and not blocks)
+    if layout.ahead and not blocks:
+        further = work._replace(ahead=1)
+        least = largest
+        while least > max(smallest, LEAST) and _worker_bytes(layout, further, least, sample) > room:
+            least = least * 7 // 8
+        if _worker_bytes(layout, further, least, sample) <= room:
+            work, largest = further, least
     for least in (max(smallest, LEAST), smallest):  # a smaller sample before panels that are not worth a task
         while largest > least and _worker_bytes(layout, work, largest, sample) > room:
             largest = largest * 7 // 8
@@ -131,9 +140,12 @@ def make(
             sample = _shrunk(layout, work, largest, sample, room)
     edges = edges or _edges(layout, rank, largest)
     panel = max(layout.panel_bytes(*pair) for pair in pairwise(edges))
+    if _worker_bytes(layout, work, panel, sample) > room:
+        work = work._replace(ahead=0)
     sample = _shrunk(layout, work, panel, sample, room)
     cuts = _cuts(layout, min(across, len(edges) - 1))
-    plan = Plan(edges, _worker_bytes(layout, work, panel, sample), whole, sample, cuts, layout.tiled)
+    needed = _worker_bytes(layout, work, panel, sample)
+    plan = Plan(edges, needed, whole, sample, cuts, layout.tiled, work.ahead > 0)
     if memory_limit is not None and plan.worker_bytes > room:
         raise MemoryError(_refusal(layout, plan, memory_limit, threads))
     return plan
@@ -204,6 +216,7 @@ class _Work(NamedTuple):
     threads: int  # with a panel each
     waiting: int  # panels beside
     grams: bool  # whether sums have a gram matrix for each column
+    ahead: int = 0  # panels that are read meanwhile
 
 
 def _shrunk(layout: Layout, work: _Work, panel: int, sample: int, room: float) -> int:
@@ -236,7 +249,13 @@ def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
     task = panel * (1 + layout.copied) + max(reading, weights + residual + product)
     sums = SUMS_HELD * summed
     return int(
-        PROGRAM + given + work.threads * task + work.waiting * panel + sums + SAMPLES_HELD * sample * row
+        PROGRAM
+        + given
+        + work.threads * task
+        + work.waiting * panel
+        + work.ahead * (panel * (1 + layout.copied) + reading)
+        + sums
+        + SAMPLES_HELD * sample * row
     )
 
 

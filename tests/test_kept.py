@@ -49,7 +49,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[slice]:
 def client() -> Iterator[Client]:
     """Two workers in processes of their own."""
     with (
-        LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as cluster,
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+        ) as cluster,
         Client(cluster) as client,
     ):
         yield client

@@ -134,7 +134,11 @@ def test_transform_is_the_w_of_the_fit(solver: str, loss: Any) -> None:
 
 
 IN_ROWS = ["numpy", "dask csr_array", "zarr v3"]
-IN_COLUMNS = [("csc in zarr", "kullback-leibler"), ("dask columns", "kullback-leibler"), ("dask columns", 1.5)]
+IN_COLUMNS = [
+    ("csc in zarr", "kullback-leibler"),
+    ("dask columns", "kullback-leibler"),
+    ("dask columns", 1.5),
+]
 
 
 @pytest.mark.parametrize(("kind", "loss"), [*itertools.product(IN_ROWS, LOSSES), *IN_COLUMNS])

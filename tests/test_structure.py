@@ -10,7 +10,7 @@ import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
-    ["cells", "draws", "settings", "options", "client", "outputs"],
+    ["ahead", "cells", "draws", "settings", "options", "client", "outputs"],
     ["kernels", "measures", "gradient", "plan", "divergence"],
     ["readers", "observed", "solvers", "ranking", "tables", "console", "tiling"],
     ["sampling", "matrix", "sgd", "beta", "kept"],
@@ -30,6 +30,7 @@ FLOORS = [
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
 PLACES = {  # of libraries that not every module may import
     "dask": {
+        "ahead",
         "client",
         "cluster",
         "matrix",
@@ -49,7 +50,7 @@ PLACES = {  # of libraries that not every module may import
         "estimator",
         "cli",
     },
-    "distributed": {"client", "cluster", "matrix", "fit", "cli"},
+    "distributed": {"ahead", "client", "cluster", "matrix", "fit", "cli"},
     "zarr": {"readers", "opening", "store", "project", "predictions", "cli"},
     "sklearn": {"estimator"},
     "numba": {"cells", "divergence", "gradient", "kernels", "measures", "ranking"},

@@ -1,0 +1,65 @@
+"""A V in a store that answers late: how near a pass comes to a read of V alone."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import machine
+import numpy as np
+import zarr
+from out_of_core import LIMIT, RANK, bare_pass, read, write
+from rounds import elapsed, in_turn, ratio
+from zarr.storage import LocalStore
+from zarr.testing.store import LatencyStore
+
+from dask_nmf import cluster, fit
+from dask_nmf.fit import Panels
+from dask_nmf.opening import open_matrix
+from dask_nmf.passes import Weighing
+from dask_nmf.solvers import HALS
+
+GIGABYTES = 1.0
+WORKERS = 2
+REPEATS = 3
+
+
+def passes(path: str, latency: float, rank: int) -> dict[str, Callable[[], float]]:
+    """Seconds of a read alone, of a pass that reads ahead, and of one that does not."""
+    matrix = open_matrix(zarr.open_array(LatencyStore(LocalStore(path), get_latency=latency), mode="r"))
+    panels, planned = cluster.cut(matrix, rank)
+    assert planned.ahead
+    h = np.random.default_rng(0).random((rank, matrix.layout.columns)).astype(matrix.dtype)
+    weighing = Weighing(HALS().weigh, HALS())
+    kinds = {
+        "a read alone": partial(bare_pass, panels, read, h),
+        "a pass": partial(fit.sweep, panels, h, weighing),
+        "a pass without reading ahead": partial(fit.sweep, Panels(matrix, planned.edges), h, weighing),
+    }
+    return {name: partial(elapsed, work) for name, work in kinds.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gigabytes", type=float, default=GIGABYTES, help="of V (default: %(default)s)")
+    asked = parser.parse_args()
+    print(machine.name())
+    with tempfile.TemporaryDirectory() as folder, cluster.local(WORKERS, 1, 2 * LIMIT):
+        path = f"{folder}/V.zarr"
+        write(path, asked.gigabytes)
+        for latency in (0.0, 0.05, 0.5):
+            spent = in_turn(passes(path, latency, RANK), REPEATS)
+            alone = spent.pop("a read alone")
+            print(f"an answer after {latency * 1000:.0f} ms: a read alone {median(alone):.2f} s", flush=True)
+            for name, seconds in spent.items():
+                print(
+                    f"  {name} {median(seconds):.2f} s, {ratio(alone, seconds):.0%} of the throughput",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""Reading ahead, and what crosses the network: how many panels at once, where, and how many bytes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, ClassVar
+
+import dask
+import numpy as np
+import pytest
+from distributed import Client, LocalCluster
+from sources import Array, low_rank
+
+from dask_nmf import fit, plan
+from dask_nmf.fit import Panels
+from dask_nmf.kernels import Sums
+from dask_nmf.matrix import Matrix
+from dask_nmf.passes import Weighing
+from dask_nmf.plan import MIB, Layout
+from dask_nmf.solvers import HALS
+
+V = low_rank(240, 12, 3)
+H = np.ones((3, 12))
+EDGES = tuple(range(0, 241, 20))
+WHILE = 0.03  # seconds, to read a panel and to work on it
+NETWORK: dict[str, Any] = {
+    "processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0",
+}  # fmt: skip
+
+
+class Watch:
+    """How many are reading, working, and either at once."""
+
+    def __init__(self) -> None:
+        self.lock, self.overlaps = Lock(), 0
+        self.now, self.most = {"read": 0, "work": 0}, {"read": 0, "work": 0, "either": 0}
+
+    @contextmanager
+    def during(self, what: str) -> Iterator[None]:
+        with self.lock:
+            self.now[what] += 1
+            self.overlaps += what == "read" and self.now["work"] > 0
+            for name, count in (*self.now.items(), ("either", sum(self.now.values()))):
+                self.most[name] = max(self.most[name], count)
+        time.sleep(WHILE)
+        yield
+        with self.lock:
+            self.now[what] -= 1
+
+
+class Slow:
+    """V and its solver; when they are at it, it is known."""
+
+    shape, dtype, ndim = V.shape, V.dtype, 2
+    watch: ClassVar[Watch]
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        with self.watch.during("read"):
+            return V[index]
+
+    def weigh(self, v: Array, h: Array, w: Array | None) -> Array:
+        with self.watch.during("work"):
+            return HALS().weigh(v, h, w)
+
+    def fail(self, v: Array, h: Array, w: Array | None) -> Array:
+        raise RuntimeError("no W")
+
+
+MATRIX = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), Slow())
+
+
+def watched_pass(ahead: bool) -> tuple[Watch, Sums]:
+    Slow.watch = Watch()
+    totals = fit.sweep(Panels(MATRIX, EDGES, ahead=ahead), H, Weighing(Slow().weigh, HALS()))
+    return Slow.watch, totals
+
+
+@contextmanager
+def threads_of_a_worker(threads: int) -> Iterator[None]:
+    with LocalCluster(n_workers=1, threads_per_worker=threads, **NETWORK) as cluster, Client(cluster):
+        yield
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("place", ["worker", "this process"])
+def test_one_panel_more_is_read_than_are_worked_on(place: str, threads: int) -> None:
+    here = dask.config.set(num_workers=threads) if place == "this process" else threads_of_a_worker(threads)
+    with here:
+        expected = watched_pass(ahead=False)
+        found = watched_pass(ahead=True)
+    assert expected[0].most["either"] <= threads
+    assert found[0].most["work"] <= threads
+    assert found[0].most["either"] == threads + 1
+    assert found[0].overlaps >= len(EDGES) // 2
+    np.testing.assert_array_equal(found[1].num, expected[1].num)
+
+
+def test_a_failure_leaves_no_turn_taken() -> None:
+    Slow.watch = Watch()
+    with threads_of_a_worker(1):
+        for _ in range(3):
+            with pytest.raises(RuntimeError, match="no W"):
+                fit.sweep(Panels(MATRIX, EDGES, ahead=True), H, Weighing(Slow().fail, HALS()))
+        assert watched_pass(ahead=True)[0].overlaps > 0
+
+
+def test_a_plan_reads_ahead_where_there_is_room() -> None:
+    layout = Layout(1_000_000, 1000, 4, chunk_rows=1000, chunk_bytes=4_000_000)
+    for limit in (plan.PROGRAM * 2, 3000 * MIB, None):
+        without = plan.make(layout, 8, limit, 2)
+        made = plan.make(Layout(**{**vars(layout), "ahead": True}), 8, limit, 2)
+        assert made.ahead == (limit != plan.PROGRAM * 2)
+        assert made.sample_rows == without.sample_rows
+        if limit is not None:
+            assert made.worker_bytes <= limit * plan.USABLE
+    assert made.worker_bytes > without.worker_bytes
+
+
+def moved(client: Client, panels: int, rank: int) -> int:
+    """Bytes between workers in a pass."""
+
+    def sent(dask_worker: Any) -> int:
+        return int(dask_worker.transfer_outgoing_bytes_total)
+
+    shape, h = (20 * panels, 500), np.ones((rank, 500))
+    matrix = Matrix(shape, h.dtype, "here", False, Layout(*shape, 8), Made(shape))
+    cut, solver = Panels(matrix, tuple(range(0, 20 * panels + 1, 20))), HALS()
+    before = sum(client.run(sent).values())
+    fit.sweep(cut, h, Weighing(solver.weigh, solver))
+    return sum(client.run(sent).values()) - before
+
+
+@dataclass(frozen=True)
+class Made:
+    """A V that is made where it is read."""
+
+    shape: tuple[int, int]
+    dtype = np.dtype(np.float64)
+    ndim = 2
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        return np.random.default_rng(index[0].start).random((index[0].stop - index[0].start, 500))
+
+
+def test_bytes_that_cross_the_network_grow_with_workers_not_with_panels() -> None:
+    workers, rank = 4, 8
+    with (
+        LocalCluster(n_workers=workers, threads_per_worker=1, **NETWORK) as cluster,
+        Client(cluster) as client,
+    ):
+        moved(client, 32, rank)
+        few, many = (min(moved(client, panels, rank) for _ in range(2)) for panels in (32, 600))
+    factor = rank * 500 * 8  # of H; its sums are as large
+    assert few >= workers * factor
+    assert max(few, many) <= 8 * workers * factor
