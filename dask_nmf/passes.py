@@ -19,6 +19,7 @@ import numpy as np
 import scipy.linalg  # noqa: F401  SciPy brings a BLAS of its own: it must be there to be pinned
 from dask import delayed
 from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph
 from threadpoolctl import ThreadpoolController
 
 from dask_nmf import ahead, client, kernels, observed, ranking, sampling
@@ -225,17 +226,18 @@ def _unboxed(part: Any) -> Any:
 
 def _tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:
     """Combine neighbours, FAN_IN at a time; the shape depends on the number of parts only."""
-    level, width, name = list(parts), 1, f"{SUMS}{uuid4().hex}"
+    level, width, name = [part.key for part in parts], 1, f"{SUMS}{uuid4().hex}"
+    layer: dict[str, Any] = {}
     while True:
         width *= FAN_IN
-        level = [
-            delayed(_combine, pure=False)(
-                level[i : i + FAN_IN], combine, dask_key_name=f"{name}-{width}-{i * width // FAN_IN}"
-            )
-            for i in range(0, len(level), FAN_IN)
-        ]
+        firsts = range(0, len(level), FAN_IN)
+        above = [f"{name}-{width}-{first * width // FAN_IN}" for first in firsts]
+        for key, first in zip(above, firsts, strict=True):
+            layer[key] = (_combine, level[first : first + FAN_IN], combine)
+        level = above
         if len(level) == 1:
-            return level[0]
+            graph = HighLevelGraph.from_collections(name, layer, dependencies=parts)
+            return Delayed(level[0], graph, layer=name)
 
 
 def _combine(parts: list[Any], combine: Callable[[list[Any]], Any]) -> Any:
