@@ -22,6 +22,7 @@ from dask_nmf.cells import packed_size
 
 MIB = 2**20
 LARGEST = 128 * MIB  # a panel is at most this, if its storage chunks allow: beyond, overhead is < 2 %
+MOST_PANELS = 10_000  # or more, where V would be cut into more: the scheduler takes 2 ms for each
 LEAST = MIB  # of a panel while there is a sample that could be smaller
 SMALLEST = 8 * MIB  # and at least this: below, the 2-3 ms that Dask takes for a task show
 SLOWER = 2  # times as small where cells are looked at one by one: that is more work for an entry
@@ -119,7 +120,7 @@ def make(
     """
     whole = layout.panel_bytes(0, layout.rows)
     worthwhile = SMALLEST // SLOWER if layout.observed else SMALLEST
-    largest = min(max(whole // PANELS, worthwhile), LARGEST)
+    largest = min(max(whole // PANELS, worthwhile), max(LARGEST, whole // MOST_PANELS))
     room = np.inf if memory_limit is None else memory_limit * USABLE
     sample = _sample_rows(layout, rank, memory_limit)
     smallest = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
