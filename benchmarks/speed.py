@@ -1,32 +1,23 @@
-"""Time to scikit-learn's answer, and the cost of a pass over the two products that no pass can do without."""
+"""Time in memory to scikit-learn's answer."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from statistics import median
 from typing import NamedTuple
 
 import machine
 import numpy as np
 from matrices import noisy
-from rounds import elapsed, in_turn, ratio
 from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
-from dask_nmf import cluster, fit, nmf, plan
-from dask_nmf.fit import Panels, Step
+from dask_nmf import nmf
+from dask_nmf.fit import Step
 from dask_nmf.kernels import Array, residual
-from dask_nmf.opening import open_matrix
-from dask_nmf.passes import Weighing, one_blas_thread
-from dask_nmf.solvers import HALS
 
 ROWS, COLUMNS, RANK = 20_000, 5000, 32
 NEAR = 1.005  # of scikit-learn's converged error
-REPEATS = 7
 STRIDE = 5  # iterations between two looks at scikit-learn's error
 
 
@@ -83,31 +74,6 @@ def ours(v: Array, target: float) -> Reached:
     return Reached(seconds(start), total, result.relative_error, len(steps), near)
 
 
-def pass_over_products(v: Array) -> tuple[float, float, float]:
-    """Seconds of a pass, of its two products alone over the same panels and threads, and the ratio."""
-    matrix = open_matrix(v)
-    threads = cluster.resources().threads
-    panels = Panels(matrix, plan.make(matrix.layout, RANK, None, threads).edges)
-    h = np.asarray(nmf(v, RANK, max_iter=1).H)
-    times: tuple[list[float], list[float]] = [], []
-
-    def products(edges: tuple[int, int]) -> None:
-        block = v[slice(*edges)]
-        w = block @ h.T
-        w.T @ block
-
-    def bare() -> None:
-        with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
-            list(pool.map(products, pairwise(panels.edges)))
-
-    kinds: dict[str, Callable[[], float]] = {
-        "pass": lambda: elapsed(lambda: fit.sweep(panels, h, Weighing(HALS().weigh, HALS()))),
-        "products": lambda: elapsed(bare),
-    }
-    times = in_turn(kinds, REPEATS)
-    return median(times["pass"]), median(times["products"]), ratio(times["pass"], times["products"])
-
-
 def main() -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)
     v = noisy(ROWS, COLUMNS, RANK)
@@ -125,8 +91,6 @@ def main() -> None:
                 f"{run.steps_near:5d} {run.near:7.2f}"
             )
         print(f"times sooner: {theirs.near / mine.near:.1f} (whole fits: {theirs.total / mine.total:.1f})")
-    one, bare, ratio = pass_over_products(v)
-    print(f"a pass {one:.3f} s, the bare products {bare:.3f} s: {ratio:.2f}")
 
 
 if __name__ == "__main__":

@@ -55,10 +55,10 @@ def whole(folder: Path) -> dict[str, Result]:
         }
 
 
-def begin(folder: Path, output: str, solver: str, passes: int = PASSES) -> subprocess.Popen[str]:
+def begin(folder: Path, output: str, solver: str, passes: int = PASSES, *more: str) -> subprocess.Popen[str]:
     """The command, in a process group of its own."""
     return subprocess.Popen(
-        [*FIT, "--output", output, "--solver", solver, "--max-iter", str(passes)],
+        [*FIT, "--output", output, "--solver", solver, "--max-iter", str(passes), *more],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -110,6 +110,27 @@ def test_sigkill_of_everything_at_random_moments_and_then_of_a_worker(
     run = zarr.open_group(folder / output, mode="r")
     for name in ("W", "H"):
         np.testing.assert_array_equal(run[name][:], getattr(whole[solver], name))
+
+
+def test_a_v_cut_both_ways_is_killed_too(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    w, h = (rng.gamma(0.5, size=size).astype(np.float32) for size in ((6000, 8), (8, 3600)))
+    stored = zarr.create_array(tmp_path / "v.zarr", shape=(6000, 3600), chunks=(2000, 400), dtype="float32")
+    stored[:] = (w @ h) * rng.random((6000, 3600), dtype=np.float32)
+    memory = "--memory-limit", "480MB"  # no room for a panel of 2000 rows
+    assert end(begin(tmp_path, "whole.zarr", "hals", 5, *memory)) == 0
+    process = begin(tmp_path, "killed.zarr", "hals", 5, *memory)
+    wait_for(process, "pass")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    process = begin(tmp_path, "killed.zarr", "hals", 5, *memory)
+    wait_for(process, "pass")
+    next(p for p in psutil.Process(process.pid).children(recursive=True) if is_worker(p)).kill()
+    assert end(process) == 0
+    whole, killed = (zarr.open_group(tmp_path / f"{name}.zarr", mode="r") for name in ("whole", "killed"))
+    assert whole.attrs["dask_nmf"]["pass"] == 5
+    for name in ("W", "H"):
+        np.testing.assert_array_equal(killed[name][:], whole[name][:])
 
 
 def is_worker(process: psutil.Process) -> bool:

@@ -12,7 +12,7 @@ import zarr
 from distributed import Client, Worker
 from sources import Array
 
-from dask_nmf import nmf, plan, svd, transform
+from dask_nmf import nmf, plan, svd, tiling, transform
 from dask_nmf.cluster import local
 from dask_nmf.opening import open_matrix
 
@@ -84,7 +84,7 @@ def test_a_fit_stays_within_the_memory_of_its_workers(
     result = nmf(path, RANK, solver=solver, init=init, store=tmp_path / "run.zarr", max_iter=1)
     after = peaks(workers)
     width = RANK if init == "sample" else svd.width(RANK)
-    planned = plan.make(open_matrix(path).layout, width, LIMIT, 1)
+    planned = plan.make(replace(open_matrix(path).layout, ahead=True), width, LIMIT, 1)
     assert planned.pass_bytes >= 2 * LIMIT
     assert result.n_iter == 1
     assert before.keys() == after.keys(), "a worker was restarted"
@@ -101,8 +101,22 @@ def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape
     result = nmf(path, RANK, missing="nan", validation_fraction=0.1, store=tmp_path / "run.zarr", max_iter=1)
     new = transform(path, np.asarray(result.H), missing="nan", into=lambda *_: Nowhere())
     after = peaks(workers)
-    planned = plan.make(replace(open_matrix(path).layout, observed=True), RANK, LIMIT, 1)
+    planned = plan.make(replace(open_matrix(path).layout, observed=True, ahead=True), RANK, LIMIT, 1)
     assert new is None
+    assert before.keys() == after.keys(), "a worker was restarted"
+    assert max(after.values()) < max(1.1 * planned.worker_bytes, max(before.values()) + 1)
+    assert max(after.values()) < LIMIT
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+def test_so_does_one_of_a_v_cut_both_ways(workers: Client, tmp_path: Path) -> None:
+    path = write(tmp_path / "V.zarr", (24_000, 24_000), (2000, 2000), "float32")
+    before = peaks(workers)
+    result = nmf(path, RANK, store=tmp_path / "run.zarr", max_iter=1)
+    after = peaks(workers)
+    planned = tiling.make(open_matrix(path).layout, RANK, LIMIT, 1, None)
+    assert result.n_iter == 1
+    assert zarr.open_group(tmp_path / "run.zarr", mode="r")["H"].shape == (RANK, 24_000)
     assert before.keys() == after.keys(), "a worker was restarted"
     assert max(after.values()) < max(1.1 * planned.worker_bytes, max(before.values()) + 1)
     assert max(after.values()) < LIMIT

@@ -1,0 +1,86 @@
+"""A pass in memory beside its two bare products, over the same panels and threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise, product
+from typing import Any
+
+import machine
+import numpy as np
+import scipy.sparse
+from matrices import noisy
+from rounds import elapsed, in_turn, ratio
+
+from dask_nmf import cluster, fit, nmf
+from dask_nmf.kernels import Array, solve
+from dask_nmf.opening import open_matrix
+from dask_nmf.passes import Weighing, one_blas_thread
+from dask_nmf.plan import MIB
+from dask_nmf.solvers import HALS
+
+RANKS, COLUMNS = (8, 32, 128), (500, 5000, 50_000)
+DENSE, STORED = 128 * MIB, 4_000_000  # bytes of a dense V, entries of a sparse one
+DENSITY = 0.01
+REPEATS = 5
+
+
+def dense(columns: int, dtype: Any) -> Array:
+    rows = DENSE // (columns * np.dtype(dtype).itemsize)
+    return noisy(rows, columns, 16).astype(dtype)
+
+
+def sparse(columns: int) -> Any:
+    rows = int(STORED / (DENSITY * columns))
+    made = scipy.sparse.random_array((rows, columns), density=DENSITY, format="csr", rng=0, dtype=np.float32)
+    return scipy.sparse.csr_array(made)
+
+
+KINDS: dict[str, Callable[[int], Any]] = {
+    "float32": partial(dense, dtype=np.float32),
+    "float64": partial(dense, dtype=np.float64),
+    "CSR, 1 %": sparse,
+}
+
+
+def compare(v: Any, k: int) -> tuple[float, float]:
+    """A pass, and one with the solve of W besides the products, relative to the products."""
+    panels, _ = cluster.cut(open_matrix(v, transposed=False), k)
+    h = np.asarray(nmf(v, k, max_iter=1).H)
+    blocks = [v[a:b] for a, b in pairwise(panels.edges)]
+    solver, threads = HALS(), cluster.resources().threads
+
+    def products(block: Any, solves: bool) -> None:
+        num = np.asarray(block @ h.T)
+        w = solve(num, h @ h.T, solver.tol) if solves else num
+        np.asarray(w.T @ block)
+
+    def bare(solves: bool) -> None:
+        with one_blas_thread(), ThreadPoolExecutor(threads) as pool:
+            list(pool.map(partial(products, solves=solves), blocks))
+
+    kinds: dict[str, Callable[[], float]] = {
+        "pass": partial(elapsed, partial(fit.sweep, panels, h, Weighing(solver.weigh, solver))),
+        "products": partial(elapsed, partial(bare, False)),
+        "and solves": partial(elapsed, partial(bare, True)),
+    }
+    spent = in_turn(kinds, REPEATS)
+    return ratio(spent["pass"], spent["products"]), ratio(spent["pass"], spent["and solves"])
+
+
+def main() -> None:
+    print(machine.name())
+    print("a pass / its two products, and / those with a solve of W between them")
+    for name, make in KINDS.items():
+        for n, k in product(COLUMNS, RANKS):
+            started = time.monotonic()
+            products, solves = compare(make(n), k)
+            told = f"{name}, n = {n}, k = {k}: {products:.2f}, {solves:.2f}"
+            print(f"{told} ({time.monotonic() - started:.0f} s)", flush=True)
+
+
+if __name__ == "__main__":
+    main()
