@@ -118,17 +118,17 @@ def test_a_v_cut_both_ways_is_killed_too(tmp_path: Path) -> None:
     stored = zarr.create_array(tmp_path / "v.zarr", shape=(6000, 3600), chunks=(2000, 400), dtype="float32")
     stored[:] = (w @ h) * rng.random((6000, 3600), dtype=np.float32)
     memory = "--memory-limit", "480MB"  # no room for a panel of 2000 rows
-    assert end(begin(tmp_path, "whole.zarr", "hals", 5, *memory)) == 0
-    process = begin(tmp_path, "killed.zarr", "hals", 5, *memory)
+    assert end(begin(tmp_path, "whole.zarr", "hals", 3, *memory)) == 0
+    process = begin(tmp_path, "killed.zarr", "hals", 3, *memory)
     wait_for(process, "pass")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
-    process = begin(tmp_path, "killed.zarr", "hals", 5, *memory)
+    process = begin(tmp_path, "killed.zarr", "hals", 3, *memory)
     wait_for(process, "pass")
     next(p for p in psutil.Process(process.pid).children(recursive=True) if is_worker(p)).kill()
     assert end(process) == 0
     whole, killed = (zarr.open_group(tmp_path / f"{name}.zarr", mode="r") for name in ("whole", "killed"))
-    assert whole.attrs["dask_nmf"]["pass"] == 5
+    assert whole.attrs["dask_nmf"]["pass"] == 3
     for name in ("W", "H"):
         np.testing.assert_array_equal(killed[name][:], whole[name][:])
 
