@@ -131,6 +131,8 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=4.0, help="of V (default: 4)")
     parser.add_argument("--folder", help="where V and the run are kept meanwhile (default: a temporary one)")
     asked = parser.parse_args()
+    if asked.gigabytes < 0.2:
+        parser.error("V has 5000 columns and must have more rows: give at least 0.2 gigabytes")
     print(machine.name())
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         path = f"{folder}/V.zarr"

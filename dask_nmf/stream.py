@@ -14,7 +14,7 @@ from dask_nmf.passes import Weighing
 from dask_nmf.project import exact_solver
 from dask_nmf.solvers import HALS
 
-TURNS = 3  # at a batch: its sums are replaced as H moves
+TURNS, OF_MODELS = 3, 6  # at a batch: its sums are replaced as H moves; models hold near their H only
 
 
 def learn(matrix: Matrix, job: Job, h: Array, known: Sums | None, keep: float) -> tuple[Array, Sums]:
@@ -44,7 +44,7 @@ def learn(matrix: Matrix, job: Job, h: Array, known: Sums | None, keep: float) -
     panels, _ = cluster.cut(matrix, len(h), job.weights, job.rule(matrix))
     h = np.ascontiguousarray(h, matrix.dtype)
     known = None if known is None else known.times(keep)
-    for _ in range(TURNS):
+    for _ in range(TURNS if isinstance(solver, HALS) else OF_MODELS):
         try:
             found = fit.sweep(panels, h, Weighing(solver.weigh, solver, check=True))
         except BadEntry as error:
