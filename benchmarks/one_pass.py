@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import argparse
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -23,13 +23,13 @@ from dask_nmf.plan import MIB
 from dask_nmf.solvers import HALS
 
 RANKS, COLUMNS = (8, 32, 128), (500, 5000, 50_000)
-DENSE, STORED = 128 * MIB, 4_000_000  # bytes of a dense V, entries of a sparse one
+MEBIBYTES, STORED = 128, 4_000_000  # of a dense V, entries of a sparse one
 DENSITY = 0.01
 REPEATS = 5
 
 
-def dense(columns: int, dtype: Any) -> Array:
-    rows = DENSE // (columns * np.dtype(dtype).itemsize)
+def dense(columns: int, dtype: Any, mebibytes: int) -> Array:
+    rows = mebibytes * MIB // (columns * np.dtype(dtype).itemsize)
     return noisy(rows, columns, 16).astype(dtype)
 
 
@@ -37,13 +37,6 @@ def sparse(columns: int) -> Any:
     rows = int(STORED / (DENSITY * columns))
     made = scipy.sparse.random_array((rows, columns), density=DENSITY, format="csr", rng=0, dtype=np.float32)
     return scipy.sparse.csr_array(made)
-
-
-KINDS: dict[str, Callable[[int], Any]] = {
-    "float32": partial(dense, dtype=np.float32),
-    "float64": partial(dense, dtype=np.float64),
-    "CSR, 1 %": sparse,
-}
 
 
 def compare(v: Any, k: int) -> tuple[float, float]:
@@ -72,14 +65,22 @@ def compare(v: Any, k: int) -> tuple[float, float]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--mebibytes", type=int, default=MEBIBYTES, help="of a dense V (default: %(default)s)"
+    )
+    asked = parser.parse_args()
+    kinds: dict[str, Callable[[int], Any]] = {
+        "float32": partial(dense, dtype=np.float32, mebibytes=asked.mebibytes),
+        "float64": partial(dense, dtype=np.float64, mebibytes=asked.mebibytes),
+        "CSR, 1 %": sparse,
+    }
     print(machine.name())
     print("a pass / its two products, and / those with a solve of W between them")
-    for name, make in KINDS.items():
+    for name, make in kinds.items():
         for n, k in product(COLUMNS, RANKS):
-            started = time.monotonic()
             products, solves = compare(make(n), k)
-            told = f"{name}, n = {n}, k = {k}: {products:.2f}, {solves:.2f}"
-            print(f"{told} ({time.monotonic() - started:.0f} s)", flush=True)
+            print(f"{name}, n = {n}, k = {k}: {products:.2f}, {solves:.2f}", flush=True)
 
 
 if __name__ == "__main__":
