@@ -282,7 +282,9 @@ def weigh_all(
     pairs: list[Any] = []
 
     def build(given: Delayed) -> Delayed:
-        pairs[:] = dask.persist(*passes.weigh_all(panels.blocks, given, weighing))
+        nodes = passes.weigh_all(panels.blocks, given, weighing)
+        with _sent(nodes, panels.homes()):
+            pairs[:] = dask.persist(*nodes)
         return passes.add_up([passes.item(pair, 1) for pair in pairs])
 
     totals: Sums = compute(panels, h, build, left)
@@ -351,9 +353,10 @@ def persistently(
         try:
             if attempt > 1:
                 renew()
-            nodes = graph()
-            with passes.one_blas_thread(), dask.config.set(QUIET), _sent(nodes, homes()):
-                return list(dask.compute(*nodes, traverse=False))
+            with passes.one_blas_thread(), dask.config.set(QUIET):
+                nodes = graph()  # which may compute a part of it already
+                with _sent(nodes, homes()):
+                    return list(dask.compute(*nodes, traverse=False))
         except (FutureCancelledError, KilledWorker, WorkersLost) as error:
             if attempt == ATTEMPTS:
                 raise
@@ -362,7 +365,7 @@ def persistently(
 
 
 def _sent(nodes: list[Delayed], homes: dict[int, str]) -> AbstractContextManager[Any]:
-    """Tasks of panels go to the workers that keep them."""
+    """Tasks of panels, and of their sums, are best sent to these workers."""
     if not homes:
         return nullcontext()
     numbers = ((key, passes.panel_of(key)) for node in nodes for key in node.dask)

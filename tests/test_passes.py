@@ -1,5 +1,8 @@
 """A pass: built without computing, one read and one task a panel, the same sums under any cut."""
 
+import os
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -170,6 +173,17 @@ def test_blas_has_one_thread_in_a_task_and_its_own_number_after() -> None:
     fit.sweep(Panels(open_matrix(V), EDGES), H, Weighing(weigh, SOLVER))
     assert inside == {1}
     assert blas_threads() == before
+
+
+def test_blas_is_released_after_a_fit() -> None:
+    code = (
+        "import numpy as np; from threadpoolctl import threadpool_info; from dask_nmf import nmf; "
+        "nmf(np.ones((60, 12)), 2, max_iter=1); "
+        "print({pool['num_threads'] for pool in threadpool_info() if pool['user_api'] == 'blas'})"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "{2}", done.stderr
 
 
 def test_blas_is_released_after_a_failure() -> None:
