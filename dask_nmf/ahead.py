@@ -8,7 +8,9 @@ from threading import Lock, Semaphore
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import get_worker, secede
+from distributed import secede
+
+from dask_nmf.client import own_worker
 
 
 class Turns:
@@ -45,16 +47,13 @@ def working() -> Iterator[None]:
     A worker runs as many tasks as it has threads. One of those that work leaves its place to a task that can
     only read meanwhile, as it has to wait for its turn.
     """
-    try:
-        worker = get_worker()
-    except ValueError:
-        name, threads = "", own_threads()
-    else:
-        name, threads = worker.address, worker.state.nthreads
+    worker = own_worker()
     with _lock:
-        turns = _turns.setdefault(name, Turns(threads))
+        if worker is not None and worker.address not in _turns:
+            _turns[worker.address] = Turns(worker.state.nthreads)
+        turns = _turns["" if worker is None else worker.address]
     with turns.work:
-        left = bool(name) and turns.spare.acquire(blocking=False)
+        left = worker is not None and turns.spare.acquire(blocking=False)
         if left:
             secede()
         try:

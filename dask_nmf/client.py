@@ -5,7 +5,7 @@ from __future__ import annotations
 import dask
 import dask.local
 import dask.threaded
-from distributed import Client, get_worker
+from distributed import Client, Worker, get_worker
 
 PANELS_DONE = "dask-nmf-panels-done"  # topic of the events that `announce_panel` sends
 WAIT = 60  # seconds for a first worker
@@ -59,10 +59,16 @@ def dealt(count: int, threads: dict[str, int]) -> list[str]:
     return [places[number * len(places) // count] for number in range(count)]
 
 
+def own_worker() -> Worker | None:
+    """That of the task that asks; None in the threads of this process."""
+    try:
+        return get_worker()
+    except ValueError:
+        return None
+
+
 def announce_panel() -> None:
     """Say, from inside a task, that a panel is done."""
-    try:
-        worker = get_worker()
-    except ValueError:
-        return
-    worker.log_event(PANELS_DONE, 1)
+    worker = own_worker()
+    if worker is not None:
+        worker.log_event(PANELS_DONE, 1)

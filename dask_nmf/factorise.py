@@ -102,8 +102,8 @@ def cache_bytes(cache: int | str) -> int | None:
 
 def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext()) -> Result:
     """`nmf`, with its options as a `Job`, and a cluster that is entered only if there is work for it."""
-    anyhow = not job.fixed or job.settings.beta == 2
-    matrix = open_holding(V, job.dtype, transposed=job.fixed_H is None, anyhow=anyhow)
+    by_itself = job.fixed and job.settings.beta != 2  # a row of W, or a column of H: no sums tell as much
+    matrix = open_holding(V, job.dtype, job.fixed_H is None if by_itself else None)
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
     if job.settings.start == "nndsvd" and job.settings.solver == "mu":

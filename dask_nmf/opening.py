@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,20 +69,16 @@ def open_matrix(
     raise TypeError(f"V is {kind}; give an array (NumPy, scipy.sparse, Dask, Zarr) or the path of {FILES}")
 
 
-def open_holding(
-    source: Any, dtype: str | np.dtype[Any] | None, transposed: bool, anyhow: bool = False
-) -> Matrix:
+def open_holding(source: Any, dtype: str | np.dtype[Any] | None, transposed: bool | None) -> Matrix:
     """V in panels of columns, or of rows, which hold the factor that is asked for: each solves its own part.
 
-    Unless it is stored the other way, so that such a panel would be all of it; or a sum tells as much
-    (``anyhow``), and it is cut as `open_matrix` does.
+    Unless it is stored the other way, so that such a panel would be all of it. None: as `open_matrix` does.
     """
-    opened = open_matrix(source, dtype)
-    if anyhow or opened.transposed == transposed or isinstance(opened.reader, StoredSparseRows):
-        return opened
-    turned = open_matrix(source, dtype, transposed)
-    whole = 1 < turned.layout.rows <= turned.layout.chunk_rows and turned.layout.tiled
-    return opened if whole else turned
+    with suppress(DataError):  # a sparse matrix that is stored the other way; what else is wrong stays so
+        opened = open_matrix(source, dtype, transposed)
+        if not (1 < opened.layout.rows <= opened.layout.chunk_rows and opened.layout.tiled):
+            return opened
+    return open_matrix(source, dtype)
 
 
 def read_whole(path: str | Path) -> Array:

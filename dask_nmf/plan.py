@@ -129,14 +129,11 @@ def make(
     work = _Work(rank, threads, waiting, layout.observed and layout.grams and not blocks)
     if layout.ahead and not blocks:
         further = work._replace(ahead=1)
-        least = largest
-        while least > max(smallest, LEAST) and _worker_bytes(layout, further, least, sample) > room:
-            least = least * 7 // 8
-        if _worker_bytes(layout, further, least, sample) <= room:
-            work, largest = further, least
+        smaller = _reduced(layout, further, largest, max(smallest, LEAST), sample, room)
+        if _worker_bytes(layout, further, smaller, sample) <= room:
+            work, largest = further, smaller
     for least in (max(smallest, LEAST), smallest):  # a smaller sample before panels that are not worth a task
-        while largest > least and _worker_bytes(layout, work, largest, sample) > room:
-            largest = largest * 7 // 8
+        largest = _reduced(layout, work, largest, least, sample, room)
         if edges is None:
             sample = _shrunk(layout, work, largest, sample, room)
     edges = edges or _edges(layout, rank, largest)
@@ -218,6 +215,13 @@ class _Work(NamedTuple):
     waiting: int  # panels beside
     grams: bool  # whether sums have a gram matrix for each column
     ahead: int = 0  # panels that are read meanwhile
+
+
+def _reduced(layout: Layout, work: _Work, panel: int, least: int, sample: int, room: float) -> int:
+    """Bytes of panels that fit beside a sample, as far as they may fall for that."""
+    while panel > least and _worker_bytes(layout, work, panel, sample) > room:
+        panel = panel * 7 // 8
+    return panel
 
 
 def _shrunk(layout: Layout, work: _Work, panel: int, sample: int, room: float) -> int:

@@ -79,7 +79,7 @@ def transform(
 
 def opened(V: Any, dtype: str | None, beta_loss: str | float) -> Matrix:
     """V as `transform` looks at it."""
-    return open_holding(V, dtype, transposed=False, anyhow=LOSSES.get(str(beta_loss), beta_loss) == 2)
+    return open_holding(V, dtype, None if LOSSES.get(str(beta_loss), beta_loss) == 2 else False)
 
 
 def exact_solver(settings: Settings, matrix: Matrix) -> Exact:

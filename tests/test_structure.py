@@ -10,8 +10,8 @@ import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
-    ["ahead", "cells", "draws", "settings", "options", "client", "outputs"],
-    ["kernels", "measures", "gradient", "plan", "divergence"],
+    ["cells", "draws", "settings", "options", "client", "outputs"],
+    ["ahead", "kernels", "measures", "gradient", "plan", "divergence"],
     ["readers", "observed", "solvers", "ranking", "tables", "console", "tiling"],
     ["sampling", "matrix", "sgd", "beta", "kept"],
     ["passes", "opening"],
