@@ -26,7 +26,7 @@ from dask_nmf.solvers import HALS
 V = low_rank(240, 12, 3)
 H = np.ones((3, 12))
 EDGES = tuple(range(0, 241, 20))
-WHILE = 0.03  # seconds, to read a panel and to work on it
+WHILE = {"read": 0.01, "work": 0.05}  # seconds: so that a read that may begin finds work going on
 NETWORK: dict[str, Any] = {
     "processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0",
 }  # fmt: skip
@@ -46,7 +46,7 @@ class Watch:
             self.overlaps += what == "read" and self.now["work"] > 0
             for name, count in (*self.now.items(), ("either", sum(self.now.values()))):
                 self.most[name] = max(self.most[name], count)
-        time.sleep(WHILE)
+        time.sleep(WHILE[what])
         yield
         with self.lock:
             self.now[what] -= 1
