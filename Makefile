@@ -4,13 +4,16 @@ BIN := .venv/bin
 # What `make bench` runs, or `make bench SHORT=1`: small matrices, to see that all peers run.
 BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py ratings.py)
 
-.PHONY: demo test lint bench kernels clean
+.PHONY: demo test test-real lint bench kernels clean
 
 demo: .venv/installed
 	$(BIN)/python examples/topics.py demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
+
+test-real: .venv/installed-dev
+	$(BIN)/python -m pytest -m real
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

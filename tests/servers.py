@@ -1,0 +1,40 @@
+"""Real servers: what a test needs of the machine, and processes that end with the test."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+MUST = bool(os.environ.get("DASK_NMF_MUST"))  # CI: what is missing is an error
+
+
+def needs(*programs: str, root: bool = False) -> pytest.MarkDecorator:
+    """Skip a test where a program (or the rights of root) is missing; in CI let it fail."""
+    path = f"{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
+    missing = [program for program in programs if not shutil.which(program, path=path)]
+    if root and os.geteuid():
+        missing.append("root")
+    return pytest.mark.skipif(bool(missing) and not MUST, reason=f"needs {', '.join(missing)}")
+
+
+@contextmanager
+def process(*command: Any, log: Path, **more: Any) -> Iterator[subprocess.Popen[str]]:
+    """A process, its output in a file, that is ended and waited for."""
+    with log.open("w") as output:
+        started = subprocess.Popen(
+            list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, text=True, **more
+        )
+    try:
+        yield started
+    finally:
+        started.terminate()
+        try:
+            started.wait(20)
+        except subprocess.TimeoutExpired:
+            started.kill()
+            started.wait()
