@@ -31,8 +31,8 @@ Exit codes:
   2    the call, the plan or the output does not fit
   3    bad data: V cannot be read, or is no non-negative matrix; a line of PAIRS is no cell
   4    not converged (with --require-convergence)
-  74   a file cannot be written: disk full, read-only
-  75   try again later: no workers, or another process holds the run
+  74   a file cannot be written (disk full, read-only), or a store refuses access
+  75   try again later: no workers, no answer of a store, or another process holds the run
   130, 143  interrupted (Ctrl-C, SIGTERM); what was committed is kept
 """
 
@@ -276,11 +276,12 @@ def exit_code(error: BaseException) -> int:
     """The documented code of an error; 1 for what should not happen."""
     from dask_nmf.client import NoWorkers
     from dask_nmf.measures import DataError
-    from dask_nmf.resume import RunLocked
+    from dask_nmf.objects import Overtaken, Unreachable
+    from dask_nmf.outputs import RunLocked
 
     for kinds, code in (
         (DataError, BAD_DATA),
-        ((NoWorkers, RunLocked), TRY_AGAIN),
+        ((NoWorkers, RunLocked, Overtaken, Unreachable), TRY_AGAIN),
         ((FileNotFoundError, FileExistsError, NotADirectoryError), USAGE),
         (OSError, IO_ERROR),
         ((ValueError, TypeError, MemoryError), USAGE),

@@ -20,8 +20,9 @@ from dask_nmf.job import Job, fit_and_answer
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import measure
-from dask_nmf.opening import absolute, open_beside, open_holding, read_whole
-from dask_nmf.resume import existing, identity, locked, scratch
+from dask_nmf.opening import open_beside, open_holding, read_whole
+from dask_nmf.places import absolute, at
+from dask_nmf.resume import existing, identity, scratch
 from dask_nmf.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -122,7 +123,7 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
         job = replace(job, weights=open_beside(matrix, job.weights))
     if job.store is not None:
         path = absolute(job.store)
-        with locked(path):
+        with at(path).locked():
             return _fit_in_store(matrix, job, path, connect)
     with connect(matrix):
         if not job.carries or shares_memory():

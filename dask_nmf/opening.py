@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,9 +15,13 @@ import zarr
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import DataError
+from dask_nmf.objects import fetch, is_url
+from dask_nmf.places import absolute, at
 from dask_nmf.plan import Layout
-from dask_nmf.readers import DenseRows, NpyRows, SparseRows, StoredSparseRows
+from dask_nmf.readers import DenseRows, NpyRows, RemoteNpyRows, SparseRows, StoredSparseRows
 
+READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+HEADER = 2**16  # bytes: the header of an .npy file is shorter
 FILES = "a Zarr array, a CSR or CSC matrix in a Zarr group, an .npy or an .npz file"
 
 
@@ -104,11 +109,6 @@ def open_beside(matrix: Matrix, weights: Any) -> Matrix:
     return opened
 
 
-def absolute(path: str | Path) -> str:
-    """The path as a worker that was started elsewhere knows it. A URL stays as it is."""
-    return str(path) if "://" in str(path) else str(Path(path).absolute())
-
-
 def working_dtype(stored: np.dtype[Any], wanted: str | np.dtype[Any] | None) -> np.dtype[Any]:
     """The dtype of a panel: see `open_matrix`."""
     if stored.kind not in "biuf":
@@ -178,8 +178,23 @@ def _from_npy(path: str, wanted: Wanted) -> Matrix:
     return Matrix(mapped.shape, dtype, path, transposed, layout, reader)
 
 
+def _from_remote_npy(url: str, wanted: Wanted) -> Matrix:
+    with BytesIO(fetch(url, 0, HEADER)) as head:
+        read = READ_HEADER[np.lib.format.read_magic(head)]
+        shape, fortran, stored = read(head)
+        begin = head.tell()
+    _check_shape(shape)
+    if wanted.transposed not in (None, fortran):
+        order, needed = ("columns", "rows") if fortran else ("rows", "columns")
+        raise DataError(f"{url} holds V by {order}, and V is cut the other way; store it by {needed}")
+    nothing = np.broadcast_to(np.empty((), stored), shape)
+    dtype, _, layout = _dense(nothing, wanted._replace(transposed=fortran))
+    reader = RemoteNpyRows(url, (layout.rows, layout.columns), stored, begin, dtype)
+    return Matrix((shape[0], shape[1]), dtype, url, fortran, layout, reader)
+
+
 def _from_npz(path: str, wanted: Wanted) -> Matrix:
-    with np.load(path, allow_pickle=False) as held:
+    with np.load(BytesIO(fetch(path)) if is_url(path) else path, allow_pickle=False) as held:
         if {"format", "shape", "data"} <= set(held.files):
             parts = {
                 key: held[key] for key in ("data", "indices", "indptr", "shape", "format") if key in held
@@ -276,7 +291,9 @@ def _turn(block: Any) -> Any:
 
 
 def _open_path(path: str, wanted: Wanted) -> Matrix:
-    if "://" not in path and not Path(path).exists():
+    if is_url(path):
+        return _open_url(path, wanted)
+    if not Path(path).exists():
         raise FileNotFoundError(f"there is nothing at {path}; give the path of {FILES}")
     if path.endswith(".npy"):
         return _from_npy(path, wanted)
@@ -284,8 +301,26 @@ def _open_path(path: str, wanted: Wanted) -> Matrix:
         return _from_npz(path, wanted)
     if Path(path).is_file():
         raise DataError(f"{path} is a file of another kind; give {FILES}")
+    return _open_zarr(path, wanted)
+
+
+def _open_url(url: str, wanted: Wanted) -> Matrix:
+    place = at(url)
     try:
-        opened = zarr.open(path, mode="r")
+        if url.endswith(".npy"):
+            return _from_remote_npy(url, wanted)
+        if url.endswith(".npz"):
+            return _from_npz(url, wanted)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is nothing at {url}; give the URL of {FILES}") from None
+    if not place.exists():
+        raise FileNotFoundError(f"there is nothing at {url}; give the URL of {FILES}")
+    return _open_zarr(url, wanted)
+
+
+def _open_zarr(path: str, wanted: Wanted) -> Matrix:
+    try:
+        opened = zarr.open(at(path).store(), mode="r")
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
         raise DataError(f"{path} is no Zarr array or group; give {FILES}") from error
     if isinstance(opened, zarr.Group):

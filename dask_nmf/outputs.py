@@ -1,38 +1,40 @@
-"""Files and folders that appear when they are whole, and take the place of nothing that they should not."""
+"""Files and folders that appear when they are whole, and a lock on them."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from filelock import FileLock, Timeout
 
-def check(place: Path, overwrite: bool, ours: Callable[[Path], bool], maker: str) -> None:
-    """Refuse a place where an output may not go.
 
-    Parameters
-    ----------
-    ours : tells whether what is there was made by ``maker``, and so may be overwritten. May raise anything.
+class RunLocked(RuntimeError):
+    """Another process works on the run."""
+
+
+@contextmanager
+def locked(place: Path) -> Iterator[None]:
+    """Hold a place for this process; the operating system lets go when it dies.
 
     Raises
     ------
-    NotADirectoryError, FileExistsError
-        If there is no folder for it; if there is something, and it may not be overwritten or is not ours.
+    RunLocked
+        If another process holds it.
     """
-    if not place.parent.is_dir():
-        raise NotADirectoryError(f"there is no folder {place.parent} for the output; make it first")
-    if not place.exists():
-        return
-    if not overwrite:
-        raise FileExistsError(f"{place} exists; give another output, or ask to overwrite it")
+    lock = FileLock(f"{place}.lock")
+    Path(lock.lock_file).touch()  # a folder that cannot be written to is no lock that is held
     try:
-        known = ours(place)
-    except Exception:  # whatever it is, it is not ours
-        known = False
-    if not known:
-        raise FileExistsError(f"{place} is not an output of {maker}; give another output or remove it")
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise RunLocked(f"another process works on {place}; try again when it is done") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 @contextmanager
@@ -42,7 +44,7 @@ def appearing(place: Path) -> Iterator[Path]:
     try:
         yield partial
         if place.is_dir():
-            with replacing(place):
+            with _replacing(place):
                 partial.rename(place)
         else:
             partial.replace(place)
@@ -54,10 +56,9 @@ def appearing(place: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing(place: Path) -> Iterator[None]:
+def _replacing(place: Path) -> Iterator[None]:
     """Move a folder at a path out of the way, and delete it when the new one is there."""
     old = place.with_name(f".{place.name}.{uuid4().hex}.old")
-    if place.exists():
-        place.rename(old)
+    place.rename(old)
     yield
     shutil.rmtree(old, ignore_errors=True)

@@ -13,8 +13,9 @@ import zarr
 from dask_nmf import cluster, fit, plan, tables
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
-from dask_nmf.opening import absolute, open_matrix
+from dask_nmf.opening import open_matrix
 from dask_nmf.passes import heights
+from dask_nmf.places import absolute
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.settings import MISSING
 from dask_nmf.store import Run, StoredWeights

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import zarr
 
-from dask_nmf import cluster, fit, outputs, plan
+from dask_nmf import cluster, fit, places, plan
 from dask_nmf.beta import Newton, Settled, exact
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
-from dask_nmf.opening import absolute, open_beside, open_holding
+from dask_nmf.opening import open_beside, open_holding
 from dask_nmf.passes import Weighing, Weights
 from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.solvers import HALS, penalty_of
@@ -121,15 +120,15 @@ def transform_to(
     FileExistsError
         If there is an output already, and it may not be overwritten, or was not made by this function.
     """
-    found = Run.load_answered(absolute(run))
+    found = Run.load_answered(places.absolute(run))
     asked = found.record["settings"]
     matrix = opened(V, found.record["matrix"]["dtype"], asked["beta_loss"])
     H = np.asarray(found.array("H")[:])
-    place = Path(output).absolute()
-    outputs.check(place, overwrite, _is_ours, "transform")
+    place = places.at(output)
+    places.check(place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))
     mark = {"version": version("dask_nmf"), "run": run, "source": matrix.source}
-    with outputs.appearing(place) as partial, connect(matrix):
+    with place.appearing() as partial, connect(matrix):
         transform(
             matrix,
             H,
@@ -137,19 +136,19 @@ def transform_to(
             alpha_W=asked["alpha_W"],
             l1_ratio=asked["l1_ratio"],
             beta_loss=asked["beta_loss"],
-            into=lambda *layout: _new_weights(str(partial), mark, *layout),
+            into=lambda *layout: _new_weights(partial, mark, *layout),
         )
     return shape
 
 
-def _is_ours(place: Path) -> bool:
-    return MARK in zarr.open_group(place, mode="r").attrs
+def _is_ours(name: str) -> bool:
+    return MARK in zarr.open_group(places.at(name).store(), mode="r").attrs
 
 
 def _new_weights(
-    path: str, mark: dict[str, str], shape: tuple[int, int], rows: int, dtype: np.dtype[Any]
+    store: places.Store, mark: dict[str, str], shape: tuple[int, int], rows: int, dtype: np.dtype[Any]
 ) -> StoredWeights:
-    group = zarr.create_group(path, zarr_format=3, attributes={MARK: mark})
+    group = zarr.create_group(store, zarr_format=3, attributes={MARK: mark})
     array = group.create_array(
         "W", shape=shape, chunks=(rows, shape[1]), dtype=dtype, dimension_names=("row", "component")
     )

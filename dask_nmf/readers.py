@@ -20,6 +20,7 @@ from zarr.buffer.cpu import NDBuffer
 
 from dask_nmf.kernels import Array, Block
 from dask_nmf.measures import DataError
+from dask_nmf.objects import fetch
 from dask_nmf.plan import IN_FLIGHT
 
 
@@ -73,6 +74,25 @@ class NpyRows:
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         mapped = np.load(self.path, mmap_mode="r", allow_pickle=False)
         return DenseRows(mapped, self.transposed, self.dtype)[index]
+
+
+@dataclass(frozen=True)
+class RemoteNpyRows:
+    """Rows of an ``.npy`` file in an object store, as they lie there: a panel is one range of its bytes."""
+
+    url: str
+    shape: tuple[int, int]
+    stored: np.dtype[Any]
+    begin: int  # bytes, of the header
+    dtype: np.dtype[Any]
+    ndim: int = 2
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        first, last, _ = index[0].indices(self.shape[0])
+        row = self.shape[1] * self.stored.itemsize
+        held = fetch(self.url, self.begin + first * row, (last - first) * row)
+        block = np.frombuffer(held, self.stored).reshape(last - first, self.shape[1])
+        return block[:, index[1]].astype(self.dtype, copy=False)
 
 
 @dataclass(frozen=True)
@@ -155,6 +175,8 @@ def _reading(source: Any, rows: slice) -> Iterator[None]:
     """Name the place of what cannot be read: codecs and stores raise whatever they like."""
     try:
         yield
+    except OSError:  # no word of what V holds
+        raise
     except Exception as error:
         place = getattr(source, "store_path", "V")
         reason = " ".join(f"{type(error).__name__}: {error}".split())

@@ -5,12 +5,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
-
-from dask_nmf import cluster
+from dask_nmf import cluster, places
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix, digest
 from dask_nmf.settings import Settings
@@ -19,10 +16,6 @@ from dask_nmf.store import Run
 
 class RunMismatch(ValueError):
     """The run at the path is of another fit."""
-
-
-class RunLocked(RuntimeError):
-    """Another process works on the run."""
 
 
 class Identity(NamedTuple):
@@ -60,8 +53,7 @@ def existing(path: str, mine: Identity, overwrite: bool) -> Run | None:
     NotARun
         If there is something else: that is never overwritten.
     """
-    place = Path(path)
-    if not place.exists() or (place.is_dir() and not any(place.iterdir())):
+    if not places.at(path).exists():
         return None
     run = Run.load(path)
     if overwrite:
@@ -94,28 +86,3 @@ def scratch(mine: Identity, why: str) -> Iterator[Run]:
         )
     with tempfile.TemporaryDirectory(prefix="dask-nmf-") as folder:
         yield Run.create(f"{folder}/run.zarr", *mine)
-
-
-@contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Hold the run at a path for this process; the operating system lets go when it dies.
-
-    Raises
-    ------
-    RunLocked
-        If another process holds it.
-    """
-    place = Path(path).absolute()
-    if not place.parent.is_dir():
-        raise NotADirectoryError(f"there is no folder {place.parent} for the output; make it first")
-    lock = FileLock(f"{place}.lock")
-    Path(lock.lock_file).touch()  # a folder that cannot be written to is no lock that is held
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise RunLocked(f"another process works on {path}; try again when it is done") from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()

@@ -17,12 +17,10 @@ lists the answer only when all of it is there.
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,7 @@ from zarr.errors import ZarrUserWarning
 from dask_nmf import plan
 from dask_nmf.fit import Step, relative_error
 from dask_nmf.kernels import Array
-from dask_nmf.outputs import replacing
+from dask_nmf.places import at
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import SLOTS, State
 
@@ -76,7 +74,7 @@ class Run:
 
     @classmethod
     def create(cls, path: str, settings: dict[str, Any], matrix: dict[str, Any]) -> Run:
-        """Begin a run at a path where there is none, or replace the one that is there."""
+        """Begin a run at a place where there is none, or in the stead of the one that is there."""
         record = {
             "format": FORMAT,
             "version": version("dask_nmf"),
@@ -88,9 +86,11 @@ class Run:
             "answered": False,  # H and W are there
             "finished": False,  # nothing is left to do
         }
-        with replacing(Path(path)):
-            group = zarr.create_group(path, zarr_format=3, attributes={KEY: record})
-        return cls(path, group)
+        if at(path).exists():
+            old = cls.load(path)
+            old._unlist(record)
+            return old
+        return cls(path, zarr.create_group(at(path).store(), zarr_format=3, attributes={KEY: record}))
 
     @classmethod
     def load(cls, path: str) -> Run:
@@ -103,10 +103,11 @@ class Run:
         NotARun
             If there is something else.
         """
-        if not Path(path).exists():
+        place = at(path)
+        if not place.exists():
             raise FileNotFoundError(f"there is no run at {path}")
         try:
-            group = zarr.open_group(path, mode="r+" if os.access(path, os.W_OK) else "r")
+            group = zarr.open_group(place.store(), mode="r+" if place.writable() else "r")
         except (FileNotFoundError, FileExistsError, zarr.errors.BaseZarrError, NotADirectoryError) as error:
             raise NotARun(f"{path} is not a run of dask-nmf; give another path or remove it") from error
         record = group.attrs.get(KEY)
@@ -185,6 +186,7 @@ class Run:
         """Lay out the checkpoint of a fit over these panels, with a carried W if asked."""
         m, n = self.record["matrix"]["shape"]
         columns = m if self.transposed else n
+        self._clear()
         _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
         for slot in "01":
             for name in FACTORS:
@@ -201,6 +203,7 @@ class Run:
         self, edges: Sequence[int], cuts: Sequence[int], rank: int, dtype: np.dtype[Any]
     ) -> None:
         """Lay out the checkpoint of a fit over blocks: no factor is whole in any process."""
+        self._clear()
         _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
         _put(self.group, "checkpoint/cuts", np.asarray(cuts, np.int64), ("edge",))
         sides = {"w0": edges, **{f"h{place}": cuts for place in range(PLACES)}}
@@ -245,11 +248,11 @@ class Run:
 
     def reopen(self) -> None:
         """Take back an answer that more passes will replace."""
-        self._unlist(outcome=None, answered=False)
+        self._unlist({**self.record, "outcome": None, "answered": False})
 
     def answer(self) -> StoredWeights:
         """Lay out W and H, and return the one that the panels write."""
-        self._unlist()
+        self._unlist(self.record)
         m, n = self.record["matrix"]["shape"]
         rank = self.record["settings"]["rank"]
         rows = plan.unit(self.edges)
@@ -296,16 +299,22 @@ class Run:
     def _update(self, **fields: Any) -> None:
         self.group.attrs.put({KEY: {**self.record, **fields}})
 
+    def _clear(self) -> None:
+        """Delete what an earlier run left."""
+        unlisted = zarr.open_group(self.group.store, mode="r+", use_consolidated=False)
+        for name in list(unlisted):
+            del unlisted[name]
+
     def _list(self) -> None:
         self.group = consolidate(self.group)
 
-    def _unlist(self, **fields: Any) -> None:
-        """Stop listing the answer and change the record, in one write."""
+    def _unlist(self, record: dict[str, Any]) -> None:
+        """Stop listing the answer and replace the record, in one write."""
         listed = self.group.metadata.consolidated_metadata
         if listed is not None:
             for name in ANSWER:
                 listed.metadata.pop(name, None)
-        self._update(**fields)
+        self.group.attrs.put({KEY: record})
 
     def array(self, name: str) -> zarr.Array[Any]:
         """An array of the group, listed or not."""

@@ -12,9 +12,10 @@ from typing import TextIO
 
 import numpy as np
 
-from dask_nmf import outputs
+from dask_nmf import outputs, places
 from dask_nmf.kernels import Array
 from dask_nmf.measures import DataError
+from dask_nmf.objects import is_url
 
 HEADER = "row,column,value\n"
 CELL = re.compile(r"\s*(-?\d{1,18})\s*,\s*(-?\d{1,18})\s*", re.ASCII)
@@ -60,11 +61,13 @@ def new(output: str, overwrite: bool) -> Iterator[TextIO]:
     Raises
     ------
     NotADirectoryError, FileExistsError
-        As `outputs.check` does.
+        As `places.check` does.
     """
-    place = Path(output).absolute()
-    outputs.check(place, overwrite, _is_ours, "predict or recommend")
-    with outputs.appearing(place) as partial, partial.open("x", newline="", encoding="ascii") as file:
+    place = places.absolute(output)
+    if is_url(place):
+        raise ValueError(f"{place} is the URL of a store, and this output is a file; give a path")
+    places.check(places.at(place), overwrite, _is_ours, "predict or recommend")
+    with outputs.appearing(Path(place)) as partial, partial.open("x", newline="", encoding="ascii") as file:
         file.write(HEADER)
         yield file
 
@@ -97,6 +100,6 @@ def _in_columns(held: array[int]) -> tuple[Array, Array]:
     return cells[:, 0], cells[:, 1]
 
 
-def _is_ours(place: Path) -> bool:
-    with place.open(encoding="ascii") as file:
+def _is_ours(place: str) -> bool:
+    with open(place, encoding="ascii") as file:
         return file.read(len(HEADER)) == HEADER

@@ -19,7 +19,9 @@ from sources import Array, low_rank
 from zarr.storage import LocalStore
 
 from dask_nmf import Result, Run, nmf
-from dask_nmf.resume import RunLocked, RunMismatch, locked
+from dask_nmf.outputs import RunLocked
+from dask_nmf.places import at
+from dask_nmf.resume import RunMismatch
 from dask_nmf.settings import SOLVERS
 from dask_nmf.store import KEY, NotARun
 
@@ -295,7 +297,7 @@ def test_half_an_answer_is_not_seen(
 
 def test_a_run_has_one_writer(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
-    with locked(str(path)), pytest.raises(RunLocked, match=r"run\.zarr"):
+    with at(path).locked(), pytest.raises(RunLocked, match=r"run\.zarr"):
         fit((40, 15), path)
     fit((40, 15), path)
 

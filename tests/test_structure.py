@@ -10,10 +10,10 @@ import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
-    ["cells", "draws", "settings", "options", "client", "outputs"],
-    ["ahead", "kernels", "measures", "gradient", "plan", "divergence"],
-    ["readers", "observed", "solvers", "ranking", "tables", "console", "tiling"],
-    ["sampling", "matrix", "sgd", "beta", "kept"],
+    ["cells", "draws", "settings", "options", "client", "outputs", "objects"],
+    ["ahead", "kernels", "measures", "gradient", "plan", "divergence", "lease"],
+    ["readers", "observed", "solvers", "ranking", "console", "tiling", "places"],
+    ["sampling", "matrix", "sgd", "beta", "kept", "tables"],
     ["passes", "opening"],
     ["strata", "grid"],
     ["fit"],
@@ -51,10 +51,11 @@ PLACES = {  # of libraries that not every module may import
         "cli",
     },
     "distributed": {"ahead", "client", "cluster", "matrix", "fit", "cli"},
-    "zarr": {"readers", "opening", "store", "project", "predictions", "cli"},
+    "zarr": {"objects", "readers", "opening", "store", "project", "predictions", "cli"},
     "sklearn": {"estimator"},
     "numba": {"cells", "divergence", "gradient", "kernels", "measures", "ranking"},
-    "filelock": {"resume"},
+    "filelock": {"outputs"},
+    "obstore": {"objects", "lease"},
     "click": {"cli", "options"},
     "tqdm": {"console"},
 }

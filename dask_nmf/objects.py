@@ -1,0 +1,321 @@
+"""Object stores by URL: what zarr reads and writes below one, commits that no other process overwrites.
+
+Credentials are those of the environment of the process that reads or writes: what travels to a worker, or is
+stored, is the URL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.sync import sync
+from zarr.storage import ObjectStore
+
+try:
+    import obstore
+    from obstore import exceptions
+    from obstore.store import from_url
+except ImportError:  # the extra "cloud"
+    obstore = None
+
+SCHEMES = ("s3", "gs", "az", "http", "https")
+READ_ONLY = ("http", "https")
+ROOT = "zarr.json"  # of a group: all that a commit replaces
+ROOTS = (ROOT, ".zarray", ".zgroup")
+RETRIES = {"max_retries": 9, "retry_timeout": timedelta(minutes=2)}  # from 0.1 s, each up to twice as long
+
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
+T = TypeVar("T")
+BROKEN_OFF = "response body error"
+
+
+class Unreachable(ConnectionError):
+    """A store did not answer, or not well, however often it was asked."""
+
+
+class Denied(PermissionError):
+    """A store refuses what was asked, for want of the right credentials."""
+
+
+class Overtaken(RuntimeError):
+    """What was to be replaced has been replaced by another process."""
+
+
+def is_url(place: str) -> bool:
+    """Whether a place is not a path."""
+    return "://" in place
+
+
+def check_url(url: str) -> None:
+    """Refuse what is no URL of a place in a store, or has a secret in it, which would be stored with the run.
+
+    Raises
+    ------
+    ValueError
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise ValueError(f"{parts.scheme}:// is no store that is known; give a path, or one of {known}")
+    if parts.username or parts.password or parts.query:
+        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+        raise ValueError(
+            f"{shown} is given with a user, a password or a query; leave them out, credentials are those of "
+            "the environment"
+        )
+    if not parts.netloc or not parts.path.strip("/"):
+        raise ValueError(f"{url} names no place in a store; give one such as s3://bucket/V.zarr")
+    if obstore is None:
+        raise ValueError(f"{url} is in an object store, which takes more: pip install 'dask_nmf[cloud]'")
+
+
+def parted(url: str) -> tuple[str, str]:
+    """A URL as that of the folder, and the name in it."""
+    folder, _, name = url.rstrip("/").rpartition("/")
+    return folder, name
+
+
+def connect(url: str) -> Any:
+    """An obstore store of all that is below a URL; asks nothing yet."""
+    check_url(f"{url}/_")
+    options: dict[str, Any] = {"allow_http": True} if urlsplit(url).scheme == "http" else {}
+    with plainly(url):
+        return from_url(url, retry_config=RETRIES, client_options=options or None)
+
+
+def fetch(url: str, first: int = 0, length: int | None = None) -> memoryview:
+    """Bytes of an object: ``length`` of them, or all that follow; `FileNotFoundError` if there is none."""
+    check_url(url)
+    folder, name = parted(url)
+    store = connect(folder)
+
+    async def read() -> memoryview:
+        if length is None:
+            return memoryview(await (await obstore.get_async(store, name)).bytes_async())[first:]
+        return memoryview(await obstore.get_range_async(store, name, start=first, length=length))
+
+    return ask(url, read)
+
+
+def listed(url: str) -> bool:
+    """Whether anything is stored below a URL."""
+    if urlsplit(url).scheme not in READ_ONLY:
+        return bool(_below(url, 1))
+    store = connect(url)
+    for name in ROOTS:
+        with suppress(FileNotFoundError):
+            ask(url, partial(obstore.head_async, store, name))
+            return True
+    return False
+
+
+def remove(url: str) -> None:
+    """Delete all that is stored below a URL, first of all what makes it a Zarr hierarchy."""
+    store, keys = connect(url), _below(url)
+    for some in ([key for key in keys if key in ROOTS], [key for key in keys if key not in ROOTS]):
+        if some:
+            ask(url, partial(obstore.delete_async, store, some))
+
+
+def _below(url: str, most: int | None = None) -> list[str]:
+    """Keys of all that is stored below a URL, or of the first ones."""
+    store = connect(url)
+
+    async def keys() -> list[str]:
+        found = obstore.list(store, chunk_size=most or 1000)
+        try:
+            some = await (found.__anext__() if most else found.collect_async())
+        except StopAsyncIteration:
+            some = []
+        return [told["path"] for told in some]
+
+    return ask(url, keys)
+
+
+def ask(url: str, question: Callable[[], Awaitable[T]]) -> T:
+    """Ask a store, see `asked`, and wait for the answer."""
+    return sync(asked(url, question))
+
+
+async def asked(url: str, question: Callable[[], Awaitable[T]]) -> T:
+    """Ask a store; again where the answer breaks off, which obstore does for large bodies only."""
+    with plainly(url):
+        for pause in PAUSES:
+            try:
+                return await question()
+            except exceptions.BaseError as error:
+                if BROKEN_OFF not in str(error):
+                    raise
+                await asyncio.sleep(pause)
+        return await question()
+
+
+@contextmanager
+def plainly(url: str) -> Iterator[None]:
+    """Say what a store raises in one line, by a class that the command has a code for."""
+    try:
+        yield
+    except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
+        raise
+    except (exceptions.BaseError, FileNotFoundError) as error:
+        told = _first_words(error)
+        if told.startswith(("401", "403")):
+            raise Denied(
+                f"{url}: the store refuses access ({told}); give credentials that may, in the environment of "
+                "this process and of the workers"
+            ) from None
+        if told.startswith("404") or isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{url}: there is no such bucket or object ({told})") from None
+        raise Unreachable(
+            f"{url}: the store does not answer as it should ({told}); try again later"
+        ) from None
+
+
+def _first_words(error: Exception) -> str:
+    """What an error says, without addresses, documents, and the debugging that obstore adds."""
+    text = " ".join(str(error).partition("Debug source")[0].split())
+    status = re.search(r"status code: (\d+ [A-Za-z ]+)", text)
+    return status[1].strip() if status else text.rpartition(" - ")[2][:200].strip()
+
+
+class Objects(ObjectStore[Any]):
+    """What zarr reads and writes below a URL.
+
+    The root's metadata is only replaced if it still is what this process wrote or read last, where the store
+    has conditional writes. ``held``: it stays in this process until `release`, and nothing is seen before.
+    """
+
+    def __init__(self, url: str, *, read_only: bool = False, held: bool = False) -> None:
+        super().__init__(connect(url), read_only=read_only)
+        self.url = url
+        self.held = held
+        self._waiting: bytes | None = None  # of the root, where it is held
+        self._version: dict[str, Any] | None = None  # of the root, as this process knows it
+
+    def __reduce__(self) -> Any:
+        return _connected, (self.url, self.read_only)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Objects) and (self.url, self.read_only) == (other.url, other.read_only)
+
+    def __hash__(self) -> int:
+        return hash(self.url)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def with_read_only(self, read_only: bool = False) -> Objects:
+        """The same, for reading only."""
+        return type(self)(self.url, read_only=read_only)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """An object, or a part of it; None if there is none."""
+        if key != ROOT or byte_range is not None:
+            return await asked(self.url, lambda: ObjectStore.get(self, key, prototype, byte_range))
+        content = self._waiting if self.held else await self._get_root()
+        return None if content is None else prototype.buffer.from_bytes(content)
+
+    async def _get_root(self) -> bytes | None:
+        async def read() -> tuple[bytes, dict[str, Any]]:
+            found = await obstore.get_async(self.store, ROOT)
+            return bytes(await found.bytes_async()), version_of(found.meta)
+
+        try:
+            content, version = await asked(self.url, read)
+        except FileNotFoundError:
+            return None
+        if self._version not in (None, version) and not self.read_only:
+            raise Overtaken(f"{self.url} was changed by another process meanwhile; it goes on there")
+        self._version = version
+        return content
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Write an object, whole or not at all."""
+        self._check_writable()
+        if key != ROOT:
+            await asked(self.url, lambda: ObjectStore.set(self, key, value))
+        elif self.held:
+            self._waiting = value.to_bytes()
+        else:
+            await self._set_root(value.to_bytes())
+
+    async def _set_root(self, content: bytes) -> None:
+        if self._version is not None:
+            await self._get_root()  # for stores that ignore conditions
+        mode: Any = "create" if self._version is None else self._version or "overwrite"
+        try:
+            told = await asked(self.url, lambda: obstore.put_async(self.store, ROOT, content, mode=mode))
+            self._version = version_of(told)
+        except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
+            # it may have been this process, in an attempt whose answer was lost
+            self._version = None
+            if await self._get_root() != content:
+                raise Overtaken(
+                    f"{self.url} was changed by another process meanwhile; it goes on there"
+                ) from None
+
+    def release(self) -> None:
+        """Let the root be seen."""
+        content, self.held = self._waiting, False
+        if content is not None:
+            told = ask(self.url, lambda: obstore.put_async(self.store, ROOT, content))
+            self._version = version_of(told)
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is such an object."""
+        if key == ROOT and self.held:
+            return self._waiting is not None
+        return await asked(self.url, lambda: ObjectStore.exists(self, key))
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write an object, unless there is one."""
+        if not await self.exists(key):
+            await self.set(key, value)
+
+    async def delete(self, key: str) -> None:
+        """Delete an object, if there is one."""
+        await asked(self.url, lambda: ObjectStore.delete(self, key))
+
+    async def delete_dir(self, prefix: str) -> None:
+        """Delete all objects of a folder."""
+        keys = [key async for key in self.list_prefix(f"{prefix.rstrip('/')}/")]
+        if keys:
+            await asked(self.url, lambda: obstore.delete_async(self.store, keys))
+
+    async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Keys that begin so."""
+
+        async def keys() -> list[str]:
+            return [key async for key in ObjectStore.list_prefix(self, prefix)]
+
+        for key in await asked(self.url, keys):
+            yield key
+
+    async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
+        """Names in a folder."""
+
+        async def names() -> list[str]:
+            return [name async for name in ObjectStore.list_dir(self, prefix)]
+
+        for name in await asked(self.url, names):
+            yield name
+
+
+def _connected(url: str, read_only: bool) -> Objects:
+    return Objects(url, read_only=read_only)
+
+
+def version_of(told: Any) -> dict[str, Any]:
+    """What tells a version of an object from others, as obstore takes it for a condition."""
+    return {name: told[name] for name in ("e_tag", "version") if told[name] is not None}

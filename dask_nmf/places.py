@@ -1,0 +1,155 @@
+"""Where V, runs and other outputs are: folders of this machine, or below URLs of object stores, all alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import unquote, urlsplit
+
+from dask_nmf import outputs
+from dask_nmf.lease import leased
+from dask_nmf.objects import READ_ONLY, Objects, check_url, is_url, listed, remove
+
+FILE = "file"  # the scheme of URLs that are paths
+Store = str | Objects  # what zarr opens
+
+
+class Place(Protocol):
+    """Somewhere that a Zarr hierarchy can be read from and written to."""
+
+    name: str
+
+    def exists(self) -> bool:
+        """Whether there is anything."""
+
+    def check_room(self) -> None:
+        """Refuse a place where nothing can be made: `NotADirectoryError`, `ValueError`."""
+
+    def store(self) -> Store:
+        """What zarr opens."""
+
+    def writable(self) -> bool:
+        """Whether it may be written to, as far as can be told."""
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold it for this process, or raise `outputs.RunLocked`."""
+
+    def appearing(self) -> AbstractContextManager[Store]:
+        """What zarr creates an output in, which replaces what is there when it is whole."""
+
+
+def at(text: str | Path) -> Place:
+    """The place at a path, or below a URL.
+
+    Raises
+    ------
+    ValueError
+        If a URL is not of a place in a store.
+    """
+    name = absolute(text)
+    if not is_url(name):
+        return _Folder(name)
+    check_url(name)
+    return _Bucket(name)
+
+
+def absolute(text: str | Path) -> str:
+    """The path as a worker that was started elsewhere knows it. A URL stays as it is, but for file://."""
+    given = str(text)
+    if given.startswith(f"{FILE}://"):
+        given = unquote(urlsplit(given).path)
+    return given.rstrip("/") if is_url(given) else str(Path(given).absolute())
+
+
+def check(place: Place, overwrite: bool, ours: Callable[[str], bool], maker: str) -> None:
+    """Refuse a place where an output may not go.
+
+    Parameters
+    ----------
+    ours : tells of the name of a place whether what is there was made by ``maker``, and so may be
+        overwritten. May raise anything.
+
+    Raises
+    ------
+    NotADirectoryError, FileExistsError
+        If there is no folder for it; if there is something, and it may not be overwritten or is not ours.
+    """
+    place.check_room()
+    if not place.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"{place.name} exists; give another output, or ask to overwrite it")
+    try:
+        known = ours(place.name)
+    except Exception:  # whatever it is, it is not ours
+        known = False
+    if not known:
+        raise FileExistsError(f"{place.name} is not an output of {maker}; give another output or remove it")
+
+
+class _Folder:
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.path = Path(name)
+
+    def exists(self) -> bool:
+        return self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
+
+    def check_room(self) -> None:
+        if not self.path.parent.is_dir():
+            raise NotADirectoryError(f"there is no folder {self.path.parent} for the output; make it first")
+
+    def store(self) -> Store:
+        return self.name
+
+    def writable(self) -> bool:
+        return os.access(self.path, os.W_OK)
+
+    def locked(self) -> AbstractContextManager[None]:
+        self.check_room()
+        return outputs.locked(self.path)
+
+    @contextmanager
+    def appearing(self) -> Iterator[Store]:
+        with outputs.appearing(self.path) as partial:
+            yield str(partial)
+
+
+class _Bucket:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def exists(self) -> bool:
+        return listed(self.name)
+
+    def check_room(self) -> None:
+        if not self.writable():
+            raise ValueError(
+                f"{self.name} can be read only; give a path, or a place in s3://, gs:// or az://"
+            )
+
+    def store(self) -> Store:
+        return Objects(self.name)
+
+    def writable(self) -> bool:
+        return urlsplit(self.name).scheme not in READ_ONLY
+
+    def locked(self) -> AbstractContextManager[None]:
+        self.check_room()
+        return leased(self.name)
+
+    @contextmanager
+    def appearing(self) -> Iterator[Store]:
+        """The old output goes first: there is no renaming. The root of the new one is written last."""
+        remove(self.name)
+        store = Objects(self.name, held=True)
+        try:
+            yield store
+        except BaseException:
+            with suppress(OSError):
+                remove(self.name)
+            raise
+        store.release()

@@ -1,0 +1,415 @@
+"""V and runs in object stores, on two real servers: one honours conditions of writes, one checks keys."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import boto3
+import faults
+import numpy as np
+import obstore
+import pytest
+import zarr
+from servers import needs, process
+from sources import Array
+
+from dask_nmf import Result, Run, lease, nmf, objects, transform
+from dask_nmf.lease import leased
+from dask_nmf.measures import DataError
+from dask_nmf.objects import Denied, Objects, Overtaken, Unreachable
+from dask_nmf.opening import open_matrix
+from dask_nmf.outputs import RunLocked
+from dask_nmf.places import at
+
+KEY, SECRET = "one-key", "a-secret-that-nobody-else-has"
+V = "s3://bucket/v.zarr"
+SHAPE, CHUNKS = (900, 50), (100, 50)
+PASSES = 4
+COMMAND = [sys.executable, "-c", "from dask_nmf.cli import main; main()"]
+OFTEN = ("500", "503", "429", faults.CUT, faults.TRUNCATED, faults.LATE, faults.LOST)
+pytestmark = [pytest.mark.real, needs("moto_server", "rclone")]
+
+
+def free_port() -> int:
+    with socket.socket() as chosen:
+        chosen.bind(("127.0.0.1", 0))
+        return int(chosen.getsockname()[1])
+
+
+def answers(port: int) -> None:
+    for _ in range(300):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise TimeoutError(f"nothing answers at port {port}")
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
+    """Of both servers, each with a bucket."""
+    folder = tmp_path_factory.mktemp("servers")
+    moto, rclone = free_port(), free_port()
+    (folder / "buckets" / "bucket").mkdir(parents=True)
+    (folder / "tmp").mkdir()
+    bin = Path(sys.executable).parent
+    serve = ["rclone", "serve", "s3", folder / "buckets", "--addr", f"127.0.0.1:{rclone}"]
+    environment = {
+        **os.environ,
+        "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}",
+        "TMPDIR": str(folder / "tmp"),
+    }
+    with ExitStack() as stack:
+        for name, command in (
+            ("moto", ["moto_server", "-H", "127.0.0.1", "-p", moto]),
+            ("rclone", [*serve, "--auth-key", f"{KEY},{SECRET}", "--vfs-cache-mode", "off", "--config", ""]),
+        ):
+            stack.enter_context(process(*command, log=folder / f"{name}.log", env=environment))
+        answers(moto)
+        answers(rclone)
+        address = f"http://127.0.0.1:{moto}"
+        boto3.client("s3", "us-east-1", None, True, None, address, KEY, SECRET).create_bucket(Bucket="bucket")
+        yield {"moto": moto, "rclone": rclone}
+
+
+@pytest.fixture(scope="module")
+def v() -> Array:
+    rng = np.random.default_rng(0)
+    w, h = (rng.gamma(0.5, size=size).astype(np.float32) for size in ((SHAPE[0], 5), (5, SHAPE[1])))
+    made: Array = (w @ h) * rng.random(SHAPE, dtype=np.float32)
+    return made
+
+
+def enter(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    for name, value in {
+        "AWS_ENDPOINT_URL": address,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ALLOW_HTTP": "true",
+    }.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(params=["moto", "rclone"])
+def server(
+    request: pytest.FixtureRequest, ports: dict[str, int], v: Array, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[faults.Proxy]:
+    """A proxy before a server that has V, with nothing else in its bucket."""
+    with faults.proxy(ports[request.param]) as proxy:
+        enter(monkeypatch, proxy.url)
+        bucket = objects.connect("s3://bucket")
+        for some in obstore.list(bucket):
+            obstore.delete(bucket, [told["path"] for told in some])
+        store(Objects(V), v)
+        proxy.seen.clear()
+        yield proxy
+
+
+only_moto = pytest.mark.parametrize("server", ["moto"], indirect=True)
+only_rclone = pytest.mark.parametrize("server", ["rclone"], indirect=True)
+
+
+def store(where: Objects | Path, v: Array) -> None:
+    zarr.create_array(where, shape=v.shape, chunks=CHUNKS, dtype=v.dtype)[:] = v
+
+
+def fit(matrix: str | Path, output: str | Path, **settings: object) -> Result:
+    return nmf(matrix, 5, store=output, tol=0, **{"max_iter": PASSES, **settings})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def on_disk(v: Array, tmp_path: Path, several_panels: None) -> Path:
+    """A run on disk, of the same V."""
+    store(tmp_path / "v.zarr", v)
+    fit(tmp_path / "v.zarr", tmp_path / "run.zarr")
+    return tmp_path / "run.zarr"
+
+
+def same_factors(one: str | Path, other: str | Path) -> None:
+    for name in ("W", "H"):
+        np.testing.assert_array_equal(Run.load(str(one)).array(name)[:], Run.load(str(other)).array(name)[:])
+
+
+def now_and_then(share: float, kinds: tuple[str, ...]) -> faults.Fault:
+    """One of some faults, at random."""
+    chances = random.Random(0)
+    return lambda method, path: chances.choice(kinds) if chances.random() < share else None
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=200)
+
+
+def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v: Array) -> None:
+    run, output = "s3://bucket/run.zarr", "s3://bucket/W.zarr"
+    asked = ["--rank", "5", "--tol", "0", "--max-iter", str(PASSES), "--workers", "2", "--debug"]
+    done = command("fit", V, "--output", run, *asked)
+    assert done.returncode == 0, done.stderr
+    turned = command("transform", run, V, "--output", output)
+    assert turned.returncode == 0, turned.stderr
+    H = Run.load(run).array("H")[:]
+    np.testing.assert_allclose(H, Run.load(str(on_disk)).array("H")[:], rtol=1e-3, atol=1e-3)  # another cut
+    W = zarr.open_group(Objects(output), mode="r")["W"][:]
+    np.testing.assert_array_equal(W, transform(v, H).compute())
+    assert "exists" in command("transform", run, V, "--output", output).stderr
+    assert command("transform", run, V, "--output", output, "--overwrite").returncode == 0
+    bucket = objects.connect("s3://bucket")
+    stored = {
+        told["path"]: bytes(obstore.get(bucket, told["path"]).bytes())
+        for told in obstore.list(bucket).collect()
+    }
+    assert {name.partition("/")[0] for name in stored} == {"v.zarr", "run.zarr", "W.zarr"}  # and no lock
+    tasks = pickle.dumps(open_matrix(V).reader)
+    for text in (*stored.values(), done.stderr.encode(), turned.stderr.encode(), tasks):
+        assert SECRET.encode() not in text
+        assert KEY.encode() not in text
+
+
+@only_rclone
+def test_a_wrong_key_is_one_line(server: faults.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    done = command("fit", V, "--output", "s3://bucket/run.zarr", "--rank", "5")
+    assert done.returncode == 74
+    assert done.stderr.startswith(
+        f"dask-nmf: {V}: the store refuses access (403 Forbidden); give credentials"
+    )
+    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(Denied):
+        open_matrix(V)
+
+
+def test_what_goes_wrong_now_and_then_changes_nothing(server: faults.Proxy, on_disk: Path) -> None:
+    server.fault = now_and_then(0.2, OFTEN)
+    fit(V, "s3://bucket/run.zarr")
+    server.fault = lambda method, path: None
+    assert {kind for kind in OFTEN if server.seen[kind]} == set(OFTEN)
+    same_factors("s3://bucket/run.zarr", on_disk)
+
+
+@only_moto
+def test_a_body_that_is_short_and_says_nothing_of_it_is_found(
+    server: faults.Proxy, several_panels: None
+) -> None:
+    server.fault = lambda method, path: faults.SHORT if path.endswith("v.zarr/c/5/0") else None
+    with pytest.raises(DataError, match=r"v\.zarr: panel rows 300 to 600 cannot be read .*; restore"):
+        fit(V, "s3://bucket/run.zarr")
+    server.fault = lambda method, path: None
+    assert not at("s3://bucket/run.zarr").exists()
+
+
+def test_a_store_that_is_gone_for_long_ends_the_fit_which_goes_on_later(
+    server: faults.Proxy, on_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(objects.RETRIES, "max_retries", 2)
+    run, commits = "s3://bucket/run.zarr", 0
+
+    def down_after_two_commits(method: str, path: str) -> str | None:
+        nonlocal commits
+        commits += method == "PUT" and path.endswith("run.zarr/zarr.json")
+        return "503" if commits > 6 else None
+
+    server.fault = down_after_two_commits
+    with pytest.raises(Unreachable, match=r"s3://bucket/.*: the store does not answer as it should \(503"):
+        fit(V, run)
+    server.fault = lambda method, path: None
+    passes = Run.load(run).passes
+    assert passes is not None
+    assert 0 < passes < PASSES
+    obstore.delete(objects.connect("s3://bucket"), "run.zarr.lock")  # of a process that is dead by then
+    fit(V, run)
+    same_factors(run, on_disk)
+
+
+def test_a_run_that_another_process_has_taken_over_is_left_to_it(server: faults.Proxy, v: Array) -> None:
+    run = "s3://bucket/run.zarr"
+    fit(V, run, max_iter=2, time_limit=0)
+    mine, others = Run.load(run), Run.load(run)
+    others.reopen()
+    with pytest.raises(Overtaken, match=r"run\.zarr was changed by another process"):
+        mine.reopen()
+    assert not Run.load(run).record["answered"]
+
+
+def test_a_second_process_is_told_to_wait_and_a_dead_one_is_followed(
+    server: faults.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = "s3://bucket/run.zarr"
+    monkeypatch.setattr(lease, "WATCHED", 0.5)
+    with leased(run):
+        with pytest.raises(RunLocked, match=rf"works on {run} \(process {os.getpid()} on"), leased(run):
+            raise AssertionError
+        told = content("run.zarr.lock")
+        assert 0 < told["expires"] - time.time() <= lease.LASTS
+    assert not obstore.list(objects.connect("s3://bucket"), prefix="run.zarr.lock").collect()
+    for expires in (time.time() - 1, time.time() + 1e6):  # a clock that was wrong
+        put("run.zarr.lock", {**told, "host": "another", "expires": expires})
+        with leased(run):
+            assert content("run.zarr.lock")["owner"] != told["owner"]
+    put("run.zarr.lock", {**told, "host": "another", "expires": time.time() + 30})
+    with pytest.raises(RunLocked, match="on another"), leased(run):
+        raise AssertionError
+    obstore.delete(objects.connect("s3://bucket"), "run.zarr.lock")
+
+
+def test_an_owner_whose_clock_is_wrong_keeps_the_lock(
+    server: faults.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = "s3://bucket/run.zarr"
+    monkeypatch.setattr(lease, "WATCHED", 1.5)
+    monkeypatch.setattr(lease, "RENEWED", 0.3)
+    real = lease._host  # another machine, as far as the lock tells
+    with leased(run):
+        monkeypatch.setattr(lease, "_host", lambda: "another")
+        monkeypatch.setattr(lease, "LASTS", -1e4)
+        time.sleep(0.7)
+        assert content("run.zarr.lock")["expires"] < time.time()
+        monkeypatch.setattr(lease, "_host", real)
+        with pytest.raises(RunLocked), leased(run):
+            raise AssertionError
+
+
+def test_of_two_that_begin_at_once_one_has_the_lock(server: faults.Proxy) -> None:
+    both, had = threading.Barrier(2), []
+
+    def try_it() -> None:
+        both.wait()
+        try:
+            with leased("s3://bucket/run.zarr"):
+                had.append(True)
+                time.sleep(2)
+        except RunLocked:
+            had.append(False)
+
+    threads = [threading.Thread(target=try_it) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(had) == [False, True]
+
+
+@only_moto
+def test_sigkill_of_everything_then_the_same_command(server: faults.Proxy, v: Array, tmp_path: Path) -> None:
+    asked = ["--rank", "5", "--tol", "0", "--max-iter", "30", "--workers", "2", "--log-format", "json"]
+    whole, run = "s3://bucket/whole.zarr", "s3://bucket/run.zarr"
+    assert command("fit", V, "--output", whole, *asked).returncode == 0
+    moments = random.Random(0)
+    for _ in range(3):
+        started = subprocess.Popen(
+            [*COMMAND, "fit", V, "--output", run, *asked],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert started.stderr is not None
+        for line in started.stderr:
+            if json.loads(line)["event"] == "pass":
+                break
+        time.sleep(moments.uniform(0, 0.5))
+        os.killpg(started.pid, signal.SIGKILL)
+        started.communicate()
+    done = command("fit", V, "--output", run, *asked)
+    assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stderr
+    same_factors(run, whole)
+
+
+@only_moto
+def test_an_output_is_not_seen_before_it_is_whole(server: faults.Proxy, v: Array) -> None:
+    output = at("s3://bucket/W.zarr")
+    with suppress(KeyboardInterrupt), output.appearing() as inside:
+        group = zarr.create_group(inside, attributes={"a": 1})
+        group.create_array("W", shape=(4, 2), chunks=(2, 2), dtype="f4")[:] = 1
+        with pytest.raises(FileNotFoundError):
+            zarr.open_group(Objects("s3://bucket/W.zarr"), mode="r")
+        raise KeyboardInterrupt
+    assert not output.exists()
+
+
+@only_moto
+def test_overwriting_leaves_nothing_of_the_old_run(server: faults.Proxy, on_disk: Path) -> None:
+    run = "s3://bucket/run.zarr"
+    fit(V, run, max_iter=1, solver="mu")
+    with pytest.raises(ValueError, match="holds another fit"):
+        fit(V, run)
+    fit(V, run, overwrite=True)
+    same_factors(run, on_disk)
+    names = {
+        told["path"].split("/")[1]
+        for told in obstore.list(objects.connect("s3://bucket"), "run.zarr/").collect()
+    }
+    assert names == {"zarr.json", "W", "H", "history_loss", "history_seconds"}
+
+
+@only_moto
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_numpy_files_in_a_store(server: faults.Proxy, v: Array, order: str, tmp_path: Path) -> None:
+    given = np.asarray(v, order=order)  # type: ignore[call-overload]
+    np.save(tmp_path / "v.npy", given)
+    np.savez(tmp_path / "v.npz", given)
+    bucket = objects.connect("s3://bucket")
+    for name in ("v.npy", "v.npz"):
+        obstore.put(bucket, name, tmp_path / name)
+        matrix = open_matrix(f"s3://bucket/{name}")
+        edges = (0, 10, matrix.layout.rows)
+        read = matrix.panels(edges).compute()
+        np.testing.assert_array_equal(read.T if matrix.transposed else read, v)
+    assert open_matrix("s3://bucket/v.npy").transposed == (order == "F")
+    with pytest.raises(DataError, match="cut the other way"):
+        open_matrix("s3://bucket/v.npy", transposed=order == "C")
+
+
+@only_moto
+def test_what_is_not_there_is_one_line(server: faults.Proxy, v: Array, tmp_path: Path) -> None:
+    store(tmp_path / "v.zarr", v)
+    here = str(tmp_path / "v.zarr")
+    for words, code, told in (
+        (["fit", "s3://bucket/no.zarr", "-k", "5", "-o", "s3://bucket/r"], 2, "there is nothing at s3://bucket/no.zarr"),
+        (["fit", "s3://bucket/no.npy", "-k", "5", "-o", "s3://bucket/r"], 2, "there is nothing at s3://bucket/no.npy"),
+        (["fit", here, "-k", "5", "-o", "s3://no/r"], 2, "s3://no/r: there is no such bucket"),
+        (["fit", here, "-k", "5", "-o", "http://127.0.0.1:1/r"], 2, "http://127.0.0.1:1/r can be read only"),
+        (["info", "s3://bucket/r"], 2, "there is no run at s3://bucket/r"),
+        (["info", V], 2, f"{V} is not a run"),
+    ):  # fmt: skip
+        done = command(*words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
+        assert done.stderr.startswith(f"dask-nmf: {told}")
+
+
+@pytest.mark.parametrize("scheme", ["http", "file"])
+def test_other_urls_are_read(scheme: str, on_disk: Path, tmp_path: Path) -> None:
+    run = tmp_path / "other.zarr"
+    if scheme == "file":
+        fit(f"file://{tmp_path}/v.zarr", f"file://{run}")
+    else:
+        serve = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+        with ThreadingHTTPServer(("127.0.0.1", 0), serve) as files:
+            threading.Thread(target=files.serve_forever, daemon=True).start()
+            fit(f"http://127.0.0.1:{files.server_port}/v.zarr", run)
+            files.shutdown()
+    same_factors(run, on_disk)
+
+
+def content(key: str) -> dict[str, float]:
+    found: dict[str, float] = json.loads(bytes(obstore.get(objects.connect("s3://bucket"), key).bytes()))
+    return found
+
+
+def put(key: str, told: object) -> None:
+    obstore.put(objects.connect("s3://bucket"), key, json.dumps(told).encode())
