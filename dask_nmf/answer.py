@@ -170,7 +170,7 @@ def _result(
 def result_of(run: Run) -> Result:
     """The answer of a run; W and H stay in Zarr until they are computed."""
     record = run.record
-    W, H = (da.from_zarr(run.array(name)) for name in ("W", "H"))
+    W, H = (da.from_zarr(array) for array in run.factors)
     held = float("nan") if record["held"] is None else record["held"]
     history = record["history"]["loss"]
     return _result(W, H, record["loss"], held, record["measures"]["baseline"], history, record["outcome"])

@@ -15,7 +15,9 @@ from typing import Any
 
 import click
 
+from dask_nmf.errors import DataError
 from dask_nmf.options import settings_options
+from dask_nmf.text import visible
 
 USAGE, BAD_DATA, NOT_CONVERGED, IO_ERROR, TRY_AGAIN = 2, 3, 4, 74, 75
 INTERRUPTED, TERMINATED = 130, 143
@@ -146,7 +148,7 @@ def fit(
     with console.shown(log_format, sys.stderr.isatty()) as follow:
         result = factorise(matrix, job, lambda matrix: _cluster(follow, matrix, **where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
-    click.echo(
+    _say(
         f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "
         f"{result.outcome}"
     )
@@ -168,7 +170,7 @@ def transform(
 
     with console.shown(log_format, sys.stderr.isatty()) as follow:
         shape = transform_to(run, matrix, output, overwrite, lambda matrix: _cluster(follow, matrix, **where))
-    click.echo(f"{output}: W, {shape[0]} x {shape[1]}")
+    _say(f"{output}: W, {shape[0]} x {shape[1]}")
     return 0
 
 
@@ -181,7 +183,7 @@ def predict(run: str, pairs: str, output: str, overwrite: bool) -> int:
     """Values of W H of a run at the cells of PAIRS, a CSV file of row,column, counted from 0."""
     from dask_nmf.predictions import predict_to
 
-    click.echo(f"{output}: {predict_to(run, pairs, output, overwrite)} values")
+    _say(f"{output}: {predict_to(run, pairs, output, overwrite)} values")
     return 0
 
 
@@ -214,7 +216,7 @@ def recommend(
         cells = recommend_to(
             run, matrix, top, output, overwrite, lambda matrix: _cluster(follow, matrix, **where)
         )
-    click.echo(f"{output}: {cells} values")
+    _say(f"{output}: {cells} values")
     return 0
 
 
@@ -227,13 +229,18 @@ def info(run: str, as_json: bool) -> int:
 
     found = Run.load(run).summary()
     if as_json:
-        click.echo(json.dumps(found))
+        _say(json.dumps(found))
     else:
         for name, value in found.items():
             if name == "loss_history" and len(value) > SHOWN:
                 value = ["...", *value[-SHOWN:]]
-            click.echo(f"{name + ':':16} {value}")
+            _say(f"{name + ':':16} {value}")
     return 0
+
+
+def _say(line: str, error: bool = False) -> None:
+    """Print a line: all that this command says goes through here, or through its log."""
+    click.echo(visible(line), err=error)
 
 
 @contextmanager
@@ -275,7 +282,6 @@ def _cluster(
 def exit_code(error: BaseException) -> int:
     """The documented code of an error; 1 for what should not happen."""
     from dask_nmf.client import NoWorkers
-    from dask_nmf.measures import DataError
     from dask_nmf.objects import Overtaken, Unreachable
     from dask_nmf.outputs import RunLocked
 
@@ -298,16 +304,18 @@ def main() -> None:
     try:
         status = app(standalone_mode=False) or 0
     except click.ClickException as error:
+        if not all(word.isprintable() for word in sys.argv):
+            vars(error)["message"] = visible(error.message)
         error.show()
         status = error.exit_code
     except (KeyboardInterrupt, Terminated, click.exceptions.Abort) as error:
         status = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-        click.echo("dask-nmf: interrupted; run the same command to go on from the last pass", err=True)
+        _say("dask-nmf: interrupted; run the same command to go on from the last pass", error=True)
     except Exception as error:
         if "--debug" in sys.argv:
             raise
         status = exit_code(error)
-        click.echo(f"dask-nmf: {_in_a_line(error, status)}", err=True)
+        _say(f"dask-nmf: {_in_a_line(error, status)}", error=True)
     with suppress(BrokenPipeError):
         sys.stdout.flush()
     sys.exit(status)

@@ -15,9 +15,9 @@ from distributed.system import MEMORY_LIMIT
 
 from dask_nmf import plan, tiling
 from dask_nmf.client import NoWorkers, active_client, wait_for_workers
+from dask_nmf.errors import DataError
 from dask_nmf.fit import EVERYTHING, Panels
 from dask_nmf.matrix import Matrix
-from dask_nmf.measures import DataError
 from dask_nmf.observed import Rule
 from dask_nmf.plan import Plan
 from dask_nmf.tiling import Edges, Tiling

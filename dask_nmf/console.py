@@ -14,6 +14,15 @@ from typing import Any
 from tqdm import tqdm
 
 from dask_nmf.client import PANELS_DONE, active_client
+from dask_nmf.text import visible
+
+
+class Lines(logging.Formatter):
+    """A line a record: its message."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        return visible(record.getMessage())
 
 
 class JsonLines(logging.Formatter):
@@ -85,7 +94,7 @@ def shown(log_format: str, terminal: bool) -> Iterator[Callable[[], None]]:
     logger = logging.getLogger("dask_nmf")
     live = LiveLine() if terminal and log_format == "text" else None
     handler = live or logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if log_format == "json" else logging.Formatter("%(message)s"))
+    handler.setFormatter(JsonLines() if log_format == "json" else Lines())
     level = logger.level
 
     logger.addHandler(handler)

@@ -20,7 +20,7 @@ from dask_nmf.job import Job, fit_and_answer
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import measure
-from dask_nmf.opening import open_beside, open_holding, read_whole
+from dask_nmf.opening import open_beside, open_holding, open_matrix, read_whole
 from dask_nmf.places import absolute, at
 from dask_nmf.resume import existing, identity, scratch
 from dask_nmf.settings import Settings
@@ -191,9 +191,10 @@ def _check_fixed(job: Job, matrix: Matrix) -> Job:
 def _check_factor(name: str, factor: Any, shape: tuple[int, int]) -> Array | None:
     if factor is None:
         return None
-    array = read_whole(factor) if isinstance(factor, str | Path) else np.asarray(factor)
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; for this V and rank it must be {shape}")
+    held = open_matrix(factor, transposed=False) if isinstance(factor, str | Path) else np.asarray(factor)
+    if held.shape != shape:
+        raise ValueError(f"{name} has shape {held.shape}; for this V and rank it must be {shape}")
+    array = read_whole(held) if isinstance(held, Matrix) else held
     found = measure(array)
     if found.bad is not None:
         raise ValueError(str(found.bad).replace("V has", f"{name} has", 1))

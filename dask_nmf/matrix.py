@@ -15,6 +15,7 @@ import scipy.sparse
 from dask.sizeof import sizeof
 from distributed import Client
 
+from dask_nmf.claims import csr
 from dask_nmf.client import WorkersLost, active_client, dealt, wait_for_workers
 from dask_nmf.kernels import Block
 from dask_nmf.plan import Layout
@@ -120,7 +121,7 @@ def digest(*parts: Any) -> str:
 def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
     """A block of a user's Dask array as kernels want it."""
     if scipy.sparse.issparse(block):
-        return scipy.sparse.csr_array(block).astype(dtype, copy=False)
+        return csr(block).astype(dtype, copy=False)
     return np.asarray(block).astype(dtype, copy=False)
 
 

@@ -9,10 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.cells import Array, Block
-
-
-class DataError(ValueError):
-    """V, or what holds it, is not what NMF can take."""
+from dask_nmf.errors import DataError
 
 
 class BadEntry(DataError):

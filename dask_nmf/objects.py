@@ -28,6 +28,7 @@ except ImportError:  # the extra "cloud"
     obstore = None
 
 SCHEMES = ("s3", "gs", "az", "http", "https")
+PAGE = 1000  # keys that a store lists at once
 READ_ONLY = ("http", "https")
 ROOT = "zarr.json"  # of a group: all that a commit replaces
 ROOTS = (ROOT, ".zarray", ".zgroup")
@@ -104,6 +105,12 @@ def fetch(url: str, first: int = 0, length: int | None = None) -> memoryview:
         return memoryview(await obstore.get_range_async(store, name, start=first, length=length))
 
     return ask(url, read)
+
+
+def size_of(url: str) -> int:
+    """Bytes of an object; `FileNotFoundError` if there is none."""
+    folder, name = parted(url)
+    return int(ask(url, partial(obstore.head_async, connect(folder), name))["size"])
 
 
 def listed(url: str) -> bool:
@@ -293,14 +300,24 @@ class Objects(ObjectStore[Any]):
         if keys:
             await asked(self.url, lambda: obstore.delete_async(self.store, keys))
 
+    @property
+    def supports_listing(self) -> bool:
+        """Whether it can tell what there is."""
+        return urlsplit(self.url).scheme not in READ_ONLY
+
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
-        """Keys that begin so."""
+        """Keys that begin so, a page of them at a time, as they are asked for."""
+        last: str | None = None
 
-        async def keys() -> list[str]:
-            return [key async for key in ObjectStore.list_prefix(self, prefix)]
+        async def page() -> list[str]:
+            async for some in obstore.list(self.store, prefix, offset=last, chunk_size=PAGE):
+                return [told["path"] for told in some]
+            return []
 
-        for key in await asked(self.url, keys):
-            yield key
+        while keys := await asked(self.url, page):
+            for key in keys:
+                yield key
+            last = keys[-1]
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Names in a folder."""

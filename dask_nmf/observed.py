@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from dask_nmf import divergence, draws, measures
 from dask_nmf.cells import Array, Block, Cells, packed_size
-from dask_nmf.measures import BadEntry, DataError, Measure, row_of
+from dask_nmf.errors import DataError
+from dask_nmf.measures import BadEntry, Measure, row_of
 
 STRIP_CELLS = 512 * 1024  # looked at together
 STRIP_GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices of the rows of a strip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from io import BytesIO
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,16 +13,16 @@ import numpy as np
 import scipy.sparse
 import zarr
 
+from dask_nmf.archives import HEAD, WRITE_ANEW, Npz, header_of, map_npy, opened_npz
+from dask_nmf.claims import check_room, check_stored, check_width, csr, row_pointers
+from dask_nmf.errors import DataError, readable
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
-from dask_nmf.measures import DataError
-from dask_nmf.objects import fetch, is_url
+from dask_nmf.objects import fetch, is_url, size_of
 from dask_nmf.places import absolute, at
 from dask_nmf.plan import Layout
 from dask_nmf.readers import DenseRows, NpyRows, RemoteNpyRows, SparseRows, StoredSparseRows
 
-READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-HEADER = 2**16  # bytes: the header of an .npy file is shorter
 FILES = "a Zarr array, a CSR or CSC matrix in a Zarr group, an .npy or an .npz file"
 
 
@@ -86,9 +87,8 @@ def open_holding(source: Any, dtype: str | np.dtype[Any] | None, transposed: boo
     return open_matrix(source, dtype)
 
 
-def read_whole(path: str | Path) -> Array:
-    """What is at a path that `open_matrix` takes, as one array in memory."""
-    opened = open_matrix(path, transposed=False)
+def read_whole(opened: Matrix) -> Array:
+    """What a path held that was opened by rows, as one array in memory."""
     assert opened.reader is not None
     rows, columns = (slice(0, size) for size in opened.shape)
     block = opened.reader[rows, columns]
@@ -127,7 +127,7 @@ def working_dtype(stored: np.dtype[Any], wanted: str | np.dtype[Any] | None) -> 
 def _check_shape(shape: tuple[Any, ...]) -> None:
     if len(shape) != 2:
         raise DataError(f"V has {len(shape)} dimension(s), shape {shape}; it must have rows and columns")
-    if any(np.isnan(size) for size in shape):
+    if any(size != size for size in shape):
         raise DataError(f"V has unknown chunk sizes, shape {shape}; call V.compute_chunk_sizes() first")
     if 0 in shape:
         raise DataError(f"V is empty, shape {shape}; it must have at least one row and one column")
@@ -162,9 +162,10 @@ def _from_numpy(array: Any, wanted: Wanted, source: str) -> Matrix:
 
 
 def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
+    check_stored(array, source)
     _check_shape(array.shape)
     cuts = array.shards or array.chunks
-    chunk_bytes = int(np.prod(cuts)) * array.dtype.itemsize
+    chunk_bytes = prod(cuts) * array.dtype.itemsize
     dtype, transposed, layout = _dense(array, wanted, (cuts[0], cuts[1]), chunk_bytes)
     reader = DenseRows(array, transposed, dtype)
     m, n = array.shape
@@ -172,51 +173,57 @@ def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
 
 
 def _from_npy(path: str, wanted: Wanted) -> Matrix:
-    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    mapped = map_npy(path)
     dtype, transposed, layout = _dense(mapped, wanted)
     reader = NpyRows(path, (layout.rows, layout.columns), transposed, dtype)
     return Matrix(mapped.shape, dtype, path, transposed, layout, reader)
 
 
 def _from_remote_npy(url: str, wanted: Wanted) -> Matrix:
-    with BytesIO(fetch(url, 0, HEADER)) as head:
-        read = READ_HEADER[np.lib.format.read_magic(head)]
-        shape, fortran, stored = read(head)
-        begin = head.tell()
-    _check_shape(shape)
+    header = header_of(url, fetch(url, 0, HEAD), size_of(url))
+    fortran = header.fortran
+    _check_shape(header.shape)
     if wanted.transposed not in (None, fortran):
         order, needed = ("columns", "rows") if fortran else ("rows", "columns")
         raise DataError(f"{url} holds V by {order}, and V is cut the other way; store it by {needed}")
-    nothing = np.broadcast_to(np.empty((), stored), shape)
+    nothing = np.broadcast_to(np.empty((), header.dtype), header.shape)
     dtype, _, layout = _dense(nothing, wanted._replace(transposed=fortran))
-    reader = RemoteNpyRows(url, (layout.rows, layout.columns), stored, begin, dtype)
-    return Matrix((shape[0], shape[1]), dtype, url, fortran, layout, reader)
+    reader = RemoteNpyRows(url, (layout.rows, layout.columns), header.dtype, header.begin, dtype)
+    return Matrix(nothing.shape, dtype, url, fortran, layout, reader)
 
 
 def _from_npz(path: str, wanted: Wanted) -> Matrix:
-    with np.load(BytesIO(fetch(path)) if is_url(path) else path, allow_pickle=False) as held:
-        if {"format", "shape", "data"} <= set(held.files):
-            parts = {
-                key: held[key] for key in ("data", "indices", "indptr", "shape", "format") if key in held
-            }
-            return _from_sparse(_sparse_from_parts(parts, path), wanted, path)
-        arrays = [key for key in held.files if held[key].ndim == 2]
-        key = "X" if "X" in held.files else arrays[0] if len(arrays) == 1 else None
-        if key is None:
+    with opened_npz(BytesIO(fetch(path)) if is_url(path) else path, path) as held:
+        names = list(held.headers)
+        if {"format", "shape", "data"} <= set(names):
+            return _from_sparse(_sparse_of(held), wanted, path)
+        arrays = [name for name in names if len(held.headers[name].shape) == 2]
+        name = "X" if "X" in names else arrays[0] if len(arrays) == 1 else None
+        if name is None:
             raise DataError(
-                f"{path} holds {held.files}; it must hold one two-dimensional array, an array named X, "
+                f"{path} holds {names}; it must hold one two-dimensional array, an array named X, "
                 "or what scipy.sparse.save_npz writes"
             )
-        return _from_numpy(held[key], wanted, path)
+        (array,) = held.read(name)
+        return _from_numpy(array, wanted, path)
 
 
-def _sparse_from_parts(parts: dict[str, Any], path: str) -> scipy.sparse.csr_array:
-    kind = str(parts["format"].item().decode() if parts["format"].dtype.kind == "S" else parts["format"])
-    makers = {"csr": scipy.sparse.csr_array, "csc": scipy.sparse.csc_array}
-    if kind not in makers:
-        raise DataError(f"{path} holds a sparse matrix in format {kind!r}; convert it to csr or csc")
-    shape = tuple(int(size) for size in parts["shape"])
-    return makers[kind]((parts["data"], parts["indices"], parts["indptr"]), shape=shape)
+def _sparse_of(held: Npz) -> scipy.sparse.csr_array | scipy.sparse.csc_array:
+    """What `scipy.sparse.save_npz` wrote."""
+    with readable(held.place, WRITE_ANEW):
+        (named,) = held.read("format")
+        kind = named.item().decode() if named.dtype.kind == "S" else str(named)
+        makers = {"csr": scipy.sparse.csr_array, "csc": scipy.sparse.csc_array}
+        if kind not in makers:
+            raise DataError(
+                f"{held.place} holds a sparse matrix in format {kind!r}; convert it to csr or csc"
+            )
+        data, indices, indptr, sizes = held.read("data", "indices", "indptr", "shape")
+        shape = (int(sizes[0]), int(sizes[1]))
+        across = shape[::-1] if kind == "csc" else shape
+        pointers = row_pointers(indptr, across[0], len(data), held.place)
+        check_width(held.place, shape, across[1], len(data))
+        return makers[kind]((data, indices, pointers), shape=shape)
 
 
 def _from_sparse(array: Any, wanted: Wanted, source: str) -> Matrix:
@@ -224,7 +231,8 @@ def _from_sparse(array: Any, wanted: Wanted, source: str) -> Matrix:
     dtype = working_dtype(array.dtype, wanted.dtype)
     m, n = array.shape
     turned = wanted.turned((m, n))
-    rows = scipy.sparse.csr_array(array.T if turned else array)
+    with readable(source, WRITE_ANEW):
+        rows = csr(array.T if turned else array)
     height, width = rows.shape
     layout = Layout(height, width, dtype.itemsize, copied=array.dtype != dtype, indptr=rows.indptr)
     return Matrix((m, n), dtype, source, turned, layout, SparseRows(rows, dtype), in_memory=True)
@@ -238,25 +246,36 @@ def _from_sparse_group(group: zarr.Group, wanted: Wanted, source: str) -> Matrix
             f"{source} is a Zarr group with encoding-type {encoding!r} holding {inside}; give the path of an "
             "array, or of a group with encoding-type 'csr_matrix' or 'csc_matrix'"
         )
-    shape = tuple(int(size) for size in group.attrs["shape"])  # type: ignore[union-attr, arg-type]
-    _check_shape(shape)
-    data = group["data"]
-    assert isinstance(data, zarr.Array)
+    with readable(source, WRITE_ANEW):
+        m, n = (int(size) for size in group.attrs["shape"])  # type: ignore[union-attr, arg-type]
+    _check_shape((m, n))
+    data, indices, stored = (_part(group, name, source) for name in ("data", "indices", "indptr"))
     dtype = working_dtype(data.dtype, wanted.dtype)
     transposed = encoding == "csc_matrix"
     if wanted.transposed not in (None, transposed):
         needed = "csc_matrix" if wanted.transposed else "csr_matrix"
         raise DataError(f"{source} is a {encoding} and V is cut the other way; store it as a {needed}")
-    across = (shape[1], shape[0]) if transposed else (shape[0], shape[1])
-    indptr = np.asarray(group["indptr"][:])  # type: ignore[index]
-    if len(indptr) != across[0] + 1 or np.any(np.diff(indptr) < 0) or indptr[-1] > data.shape[0]:
-        raise DataError(f"{source}: indptr does not fit its shape {shape} and its {data.shape[0]} entries")
-    chunk_bytes = int(np.prod(data.shards or data.chunks)) * (data.dtype.itemsize + 8)
+    across = (n, m) if transposed else (m, n)
+    entries = min(data.shape[0], indices.shape[0])
+    check_width(source, (m, n), across[1], entries)
+    check_room(source, "indptr", stored.nbytes)
+    with readable(source, WRITE_ANEW):
+        indptr = row_pointers(np.asarray(stored[:]), across[0], entries, source)
+    chunk_bytes = prod(data.shards or data.chunks) * (data.dtype.itemsize + 8)
     layout = Layout(
         *across, dtype.itemsize, chunk_bytes=chunk_bytes, copied=data.dtype != dtype, indptr=indptr
     )
-    reader = StoredSparseRows(group, across, dtype)
-    return Matrix((shape[0], shape[1]), dtype, source, transposed, layout, reader)
+    return Matrix((m, n), dtype, source, transposed, layout, StoredSparseRows(group, across, dtype))
+
+
+def _part(group: zarr.Group, name: str, source: str) -> zarr.Array[Any]:
+    """An array of a sparse matrix in a group."""
+    with readable(source, WRITE_ANEW):
+        part = group.get(name)
+    if not isinstance(part, zarr.Array) or part.ndim != 1:
+        raise DataError(f"{source} has no array {name} of one dimension, as CSR and CSC have; {WRITE_ANEW}")
+    check_stored(part, f"{source}/{name}", whole=name == "indices")  # no chunk of theirs is all zeros
+    return part
 
 
 def _from_dask(array: da.Array, wanted: Wanted) -> Matrix:
@@ -320,7 +339,8 @@ def _open_url(url: str, wanted: Wanted) -> Matrix:
 
 def _open_zarr(path: str, wanted: Wanted) -> Matrix:
     try:
-        opened = zarr.open(at(path).store(), mode="r")
+        with readable(path, f"give {FILES}"):
+            opened = zarr.open(at(path).store(), mode="r")
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
         raise DataError(f"{path} is no Zarr array or group; give {FILES}") from error
     if isinstance(opened, zarr.Group):

@@ -11,14 +11,16 @@ import numpy as np
 import zarr
 
 from dask_nmf import cluster, fit, plan, tables
+from dask_nmf.errors import readable
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
 from dask_nmf.opening import open_matrix
 from dask_nmf.passes import heights
 from dask_nmf.places import absolute
 from dask_nmf.ranking import Best, Choice
+from dask_nmf.readers import DenseRows
 from dask_nmf.settings import MISSING
-from dask_nmf.store import Run, StoredWeights
+from dask_nmf.store import CURE, Run, StoredWeights
 
 ENTRIES = 2**20  # of W and of H that are gathered for pairs at once
 LISTED = 2**22  # columns of rows that come to this process at once
@@ -91,7 +93,8 @@ def predict_to(run: str, pairs: str, output: str, overwrite: bool) -> int:
         If there is an output already, and it may not be overwritten, or is not of this kind.
     """
     found = Run.load_answered(absolute(run))
-    W, H = _hold_smaller(found.array("W"), found.array("H"))
+    W, H = found.factors
+    W, H = _hold_smaller(W, H)
     done = 0
     with tables.new(output, overwrite) as file:
         for rows, columns in tables.read_cells(pairs, _shape(W, H)):
@@ -115,8 +118,8 @@ def recommend_to(
     The number of cells; `FileExistsError` as for `predict_to`.
     """
     found = Run.load_answered(absolute(run))
-    W, H = found.array("W"), found.array("H")
-    choice = Choice(count, found.record["settings"].get("missing"))
+    W, H = found.factors
+    choice = Choice(count, found.settings.missing)
     matrix = _open(V, W, H, choice)
     first, done = 0, 0
     with tables.new(output, overwrite) as file, connect(matrix):
@@ -157,8 +160,14 @@ def _cells(rows: Any, columns: Any, shape: tuple[int, int]) -> tuple[Array, Arra
 def _hold_smaller(W: Any, H: Any) -> tuple[Any, Any]:
     """Both factors, the smaller one in memory."""
     if W.shape[0] >= H.shape[1]:
-        return W, np.asarray(H[:], order="F")  # so that what a cell needs of it is in one piece
-    return np.asarray(W[:], order="C"), H
+        return W, np.asarray(_whole(H), order="F")  # so that what a cell needs of it is in one piece
+    return np.asarray(_whole(W), order="C"), H
+
+
+def _whole(factor: Any) -> Any:
+    """A factor in memory."""
+    with readable(getattr(factor, "store_path", "a factor"), CURE):
+        return factor[:]
 
 
 def _step(factor: Any, axis: int) -> int:
@@ -209,9 +218,9 @@ def _search(matrix: Matrix, W: Any, H: Any, choice: Choice) -> Iterator[Best]:
     dtype, rows = _dtype(W, H), heights(planned.edges)
     if matrix.transposed:
         beside = _beside(H, rows, dtype, turned=True)
-        yield fit.best_across(panels, beside, np.asarray(W[:], dtype).T, choice)
+        yield fit.best_across(panels, beside, np.asarray(_whole(W), dtype).T, choice)
         return
-    beside, h = _beside(W, rows, dtype), np.asarray(H[:], dtype)
+    beside, h = _beside(W, rows, dtype), np.asarray(_whole(H), dtype)
     some = max(1, offer.threads * offer.workers, LISTED // (choice.count * max(rows)))
     for first in range(0, len(rows), some):
         yield from fit.best(panels, beside, h, choice, slice(first, first + some))
@@ -219,10 +228,15 @@ def _search(matrix: Matrix, W: Any, H: Any, choice: Choice) -> Iterator[Best]:
 
 def _beside(factor: Any, rows: tuple[int, ...], dtype: np.dtype[Any], turned: bool = False) -> da.Array:
     """W (or Hᵀ, from H) as a Dask array with one block a panel."""
+    if isinstance(factor, zarr.Array):
+        reader = DenseRows(factor, turned, dtype)
+        chunks = (rows, (reader.shape[1],))
+        meta = np.empty((0, 0), dtype)
+        return da.from_array(
+            reader, chunks, name=False, asarray=False, fancy=False, inline_array=True, meta=meta
+        )
     array = factor
     if not isinstance(factor, da.Array):
-        chunks = (-1, rows) if turned else (rows, -1)
-        inline = isinstance(factor, zarr.Array)
-        array = da.from_array(factor, chunks=chunks, name=False, inline_array=inline)
+        array = da.from_array(factor, chunks=(-1, rows) if turned else (rows, -1), name=False)
     upright = array.T if turned else array
     return upright.rechunk((rows, (upright.shape[1],))).astype(dtype)

@@ -121,9 +121,9 @@ def transform_to(
         If there is an output already, and it may not be overwritten, or was not made by this function.
     """
     found = Run.load_answered(places.absolute(run))
-    asked = found.record["settings"]
-    matrix = opened(V, found.record["matrix"]["dtype"], asked["beta_loss"])
-    H = np.asarray(found.array("H")[:])
+    asked = found.settings
+    matrix = opened(V, found.record["matrix"]["dtype"], asked.beta_loss)
+    H = found.read("H")
     place = places.at(output)
     places.check(place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))
@@ -132,10 +132,10 @@ def transform_to(
         transform(
             matrix,
             H,
-            missing=asked["missing"],
-            alpha_W=asked["alpha_W"],
-            l1_ratio=asked["l1_ratio"],
-            beta_loss=asked["beta_loss"],
+            missing=asked.missing,
+            alpha_W=asked.alpha_W,
+            l1_ratio=asked.l1_ratio,
+            beta_loss=asked.beta_loss,
             into=lambda *layout: _new_weights(partial, mark, *layout),
         )
     return shape

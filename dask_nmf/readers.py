@@ -18,8 +18,9 @@ import scipy.sparse
 import zarr
 from zarr.buffer.cpu import NDBuffer
 
+from dask_nmf.claims import csr
+from dask_nmf.errors import readable
 from dask_nmf.kernels import Array, Block
-from dask_nmf.measures import DataError
 from dask_nmf.objects import fetch
 from dask_nmf.plan import IN_FLIGHT
 
@@ -72,8 +73,9 @@ class NpyRows:
     ndim: int = 2
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
-        mapped = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        return DenseRows(mapped, self.transposed, self.dtype)[index]
+        with _reading(self.path, index[0]):
+            mapped = np.lib.format.open_memmap(self.path, mode="r")
+            return DenseRows(mapped, self.transposed, self.dtype)[index]
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,10 @@ class RemoteNpyRows:
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         first, last, _ = index[0].indices(self.shape[0])
         row = self.shape[1] * self.stored.itemsize
-        held = fetch(self.url, self.begin + first * row, (last - first) * row)
-        block = np.frombuffer(held, self.stored).reshape(last - first, self.shape[1])
-        return block[:, index[1]].astype(self.dtype, copy=False)
+        with _reading(self.url, index[0]):
+            held = fetch(self.url, self.begin + first * row, (last - first) * row)
+            block = np.frombuffer(held, self.stored).reshape(last - first, self.shape[1])
+            return block[:, index[1]].astype(self.dtype, copy=False)
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,7 @@ class StoredSparseRows:
         indices = _load(stored_indices, entries, np.dtype(stored_indices.dtype))  # type: ignore[union-attr]
         data = _load(self.group["data"], entries, self.dtype)
         shape = (last - first, self.shape[1])
-        block = scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape)
-        block.check_format(full_check=True)
-        return block
+        return csr(scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape))
 
 
 def _load(array: Any, box: tuple[slice, ...], dtype: np.dtype[Any]) -> Array:
@@ -172,15 +173,7 @@ def _strips(sides: list[range], cuts: tuple[int, ...], itemsize: int) -> list[li
 
 @contextmanager
 def _reading(source: Any, rows: slice) -> Iterator[None]:
-    """Name the place of what cannot be read: codecs and stores raise whatever they like."""
-    try:
+    """Name the place of what cannot be read."""
+    place = source if isinstance(source, str) else getattr(source, "store_path", "V")
+    with readable(f"{place}: panel rows {rows.start} to {rows.stop}", "restore that part, or write all anew"):
         yield
-    except OSError:  # no word of what V holds
-        raise
-    except Exception as error:
-        place = getattr(source, "store_path", "V")
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
-        raise DataError(
-            f"{place}: panel rows {rows.start} to {rows.stop} cannot be read ({reason}); "
-            "restore that part of V, or write V anew"
-        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 from dask_nmf import draws, fit, observed, sampling, svd
 from dask_nmf.beta import BetaMU, Newton, Settled, exact
 from dask_nmf.divergence import from_mean
+from dask_nmf.errors import DataError
 from dask_nmf.fit import Panels, Stop, in_threads, iterate
 from dask_nmf.gradient import Descent, extended
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
-from dask_nmf.measures import DataError
 from dask_nmf.observed import Observed
 from dask_nmf.passes import Weighing, Weights, as_it_is
 from dask_nmf.sampling import Draw, Summary
@@ -36,6 +37,10 @@ EASY = 256 * 1024  # entries, and those of its W and H
 ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one end
 LOOSE = 0.1  # inner solves: a third less time than with 1e-2
 FAINT = 1e-2  # of a component's mean entry: a column that the sample has not seen
+FITTED = {
+    4: (1e-20, 1e17),
+    8: (1e-70, 1e70),
+}  # by itemsize: sizes of entries that were fitted as those near 1 are
 LIFT = 1e-3  # of a factor's mean entry
 
 
@@ -80,6 +85,8 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
     summary = fit.summarise(panels, draw)
     if summary.bad is not None:
         raise summary.bad.at(0, matrix.transposed)
+    if panels.weights is None:
+        _check_scale(summary, matrix, settings.beta)
     measures = _measures(summary, matrix, settings.beta)
     tell(measures)
     if not sampled:
@@ -94,6 +101,19 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
         more = panels.edges[-1] / sample.shape[0]
         penalty = replace(penalty, right=penalty.right * more, right_l1=penalty.right_l1 * more)
     return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1])
+
+
+def _check_scale(summary: Summary, matrix: Matrix, beta: float) -> None:
+    """Refuse a V whose squares, or products with its factors, would overflow or vanish."""
+    norm, size = summary.sumsq, summary.sumsq / max(summary.stored, 1)
+    if beta == 2:
+        norm, size = math.sqrt(norm), math.sqrt(size)
+    least, most = FITTED[matrix.dtype.itemsize]
+    if summary.total > 0 and not (size > least and norm < most):
+        raise DataError(
+            f"V has entries of about {size:.3g} and norm {norm:.3g}: squares do not fit {matrix.dtype}; "
+            "multiply V by a number that brings them near 1"
+        )
 
 
 def tell(measures: Measures) -> None:

@@ -18,7 +18,8 @@ lists the answer only when all of it is there.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -27,8 +28,10 @@ import numpy as np
 import zarr
 from zarr.errors import ZarrUserWarning
 
-from dask_nmf import plan
-from dask_nmf.fit import Step, relative_error
+from dask_nmf import plan, record
+from dask_nmf.claims import check_chunks, check_stored
+from dask_nmf.errors import DataError, readable
+from dask_nmf.fit import Step
 from dask_nmf.kernels import Array
 from dask_nmf.places import at
 from dask_nmf.settings import Settings
@@ -36,8 +39,8 @@ from dask_nmf.solvers import SLOTS, State
 
 FORMAT = 1
 KEY = "dask_nmf"
-FACTORS = ("h", "entering", "best", "good")  # arrays of a state
 PLACES = 3  # for an H in pieces: the last one, the one before and the next one
+CURE = "restore it, or remove it and begin anew"
 ANSWER = ("H", "W", "history_loss", "history_seconds")
 
 
@@ -53,8 +56,8 @@ class StoredWeights:
     transposed: bool = False
 
     def read(self, first: int, last: int) -> Array:
-        rows = self.array[:, first:last] if self.transposed else self.array[first:last]
-        block = np.asarray(rows)
+        with readable(getattr(self.array, "store_path", "a factor"), CURE):
+            block = np.asarray(self.array[:, first:last] if self.transposed else self.array[first:last])
         return block.T if self.transposed else block
 
     def write(self, first: int, w: Array) -> None:
@@ -75,7 +78,7 @@ class Run:
     @classmethod
     def create(cls, path: str, settings: dict[str, Any], matrix: dict[str, Any]) -> Run:
         """Begin a run at a place where there is none, or in the stead of the one that is there."""
-        record = {
+        told = {
             "format": FORMAT,
             "version": version("dask_nmf"),
             "settings": settings,
@@ -88,9 +91,9 @@ class Run:
         }
         if at(path).exists():
             old = cls.load(path)
-            old._unlist(record)
+            old._unlist(told)
             return old
-        return cls(path, zarr.create_group(at(path).store(), zarr_format=3, attributes={KEY: record}))
+        return cls(path, zarr.create_group(at(path).store(), zarr_format=3, attributes={KEY: told}))
 
     @classmethod
     def load(cls, path: str) -> Run:
@@ -107,18 +110,22 @@ class Run:
         if not place.exists():
             raise FileNotFoundError(f"there is no run at {path}")
         try:
-            group = zarr.open_group(place.store(), mode="r+" if place.writable() else "r")
-        except (FileNotFoundError, FileExistsError, zarr.errors.BaseZarrError, NotADirectoryError) as error:
+            with readable(path, CURE):
+                group = zarr.open_group(place.store(), mode="r+" if place.writable() else "r")
+                told = dict(group.attrs).get(KEY)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, DataError) as error:
             raise NotARun(f"{path} is not a run of dask-nmf; give another path or remove it") from error
-        record = group.attrs.get(KEY)
-        if not isinstance(record, dict):
+        if not isinstance(told, dict):
             raise NotARun(f"{path} is a Zarr group, but not a run of dask-nmf; give another path")
-        if record.get("format") != FORMAT:
+        if told.get("format") != FORMAT:
             raise NotARun(
-                f"{path} is a run of format {record.get('format')}, made by version {record.get('version')}; "
+                f"{path} is a run of format {told.get('format')}, made by version {told.get('version')}; "
                 f"this version reads format {FORMAT}"
             )
-        return cls(path, group)
+        run = cls(path, group)
+        with run.sound():
+            record.check(told)
+        return run
 
     @classmethod
     def load_answered(cls, path: str) -> Run:
@@ -131,34 +138,31 @@ class Run:
     @property
     def record(self) -> dict[str, Any]:
         """The attributes of the last commit."""
-        record: dict[str, Any] = self.group.attrs[KEY]  # type: ignore[assignment]
-        return record
+        told: dict[str, Any] = self.group.attrs[KEY]  # type: ignore[assignment]
+        return told
+
+    @contextmanager
+    def sound(self) -> Iterator[None]:
+        """Call a run damaged of which some part cannot be read, or is not as the others have it.
+
+        Raises
+        ------
+        NotARun
+        """
+        try:
+            with readable(self.path, CURE):
+                yield
+        except (FileNotFoundError, DataError) as error:
+            raise NotARun(f"{self.path} is damaged: {error.__cause__ or error}; {CURE}") from error
 
     def summary(self) -> dict[str, Any]:
         """What a person wants to know of the run, as JSON holds it."""
-        record = self.record
-        history = record.get("history", {"loss": [], "seconds": []})
-        matrix, settings = record["matrix"], record["settings"]
-        baseline = record["measures"]["baseline"] if "measures" in record else None
-        error = relative_error(record["loss"], baseline) if record["answered"] and baseline else None
-        return {
-            "run": self.path,
-            "state": "finished" if record["finished"] else "stopped" if record["answered"] else "unfinished",
-            "outcome": record["outcome"],
-            "source": matrix["source"],
-            "shape": matrix["shape"],
-            "dtype": matrix["dtype"],
-            "rank": settings["rank"],
-            "solver": settings["solver"],
-            "passes": self.passes,
-            "seconds": round(sum(history["seconds"]), 3),
-            "validation_error": record.get("held"),
-            "unobserved_rows": record.get("measures", {}).get("unobserved_rows"),
-            "unobserved_columns": record.get("measures", {}).get("unobserved_columns"),
-            "relative_error": error if error is not None else (history["loss"] or [None])[-1],
-            "loss_history": history["loss"],
-            "settings": settings,
-        }
+        return {"run": self.path, **record.summary(self.record)}
+
+    @property
+    def settings(self) -> Settings:
+        """Of the fit."""
+        return record.settings(self.record)
 
     @property
     def transposed(self) -> bool:
@@ -174,13 +178,22 @@ class Run:
     @property
     def edges(self) -> tuple[int, ...]:
         """Of the panels."""
-        return tuple(np.asarray(self.array("checkpoint/edges")[:]).tolist())
+        return self._edges("checkpoint/edges", record.across(self.record)[0])
 
     @property
     def cuts(self) -> tuple[int, ...] | None:
         """Edges of the pieces of columns, where V is cut both ways."""
         name = "checkpoint/cuts"
-        return tuple(np.asarray(self.array(name)[:]).tolist()) if name in self.group else None
+        return self._edges(name, record.across(self.record)[1]) if name in self.group else None
+
+    @property
+    def factors(self) -> tuple[zarr.Array[Any], zarr.Array[Any]]:
+        """W and H, which are there."""
+        w, h = self.array("W"), self.array("H")
+        with self.sound():
+            for array in (w, h):
+                _check_stored(array)
+        return w, h
 
     def begin(self, edges: Sequence[int], settings: Settings, dtype: np.dtype[Any], carries: bool) -> None:
         """Lay out the checkpoint of a fit over these panels, with a carried W if asked."""
@@ -189,7 +202,7 @@ class Run:
         self._clear()
         _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
         for slot in "01":
-            for name in FACTORS:
+            for name in record.FACTORS:
                 shape = (settings.rank if name == "h" else settings.carried, columns)
                 self._empty(f"checkpoint/{slot}/{name}", shape, shape, dtype, None)
         if carries:
@@ -232,9 +245,9 @@ class Run:
     def state(self) -> State:
         """The state of the last commit."""
         scalars, place = self.record["state"], f"checkpoint/{self.record['pass'] % 2}"
-        nothing = np.empty((self.record["settings"]["rank"], 0), self.record["matrix"]["dtype"])
+        nothing = np.empty((self.settings.rank, 0), self.record["matrix"]["dtype"])
         factors: dict[str, Any] = {"h": nothing, "entering": nothing} | {
-            name: np.asarray(self.array(f"{place}/{name}")[:]) for name in self.record["factors"]
+            name: self.read(f"{place}/{name}") for name in self.record["factors"]
         }
         return State(**factors, **{name: value for name, value in scalars.items() if value is not None})
 
@@ -254,7 +267,7 @@ class Run:
         """Lay out W and H, and return the one that the panels write."""
         self._unlist(self.record)
         m, n = self.record["matrix"]["shape"]
-        rank = self.record["settings"]["rank"]
+        rank = self.settings.rank
         rows = plan.unit(self.edges)
         dtype = np.dtype(self.record["matrix"]["dtype"])
         across = (m, n) if not self.transposed else (n, m)
@@ -289,7 +302,7 @@ class Run:
 
     def _commit_state(self, number: int, state: State, **fields: Any) -> None:
         slot = number % 2
-        present = (name for name in FACTORS if getattr(state, name) is not None)
+        present = (name for name in record.FACTORS if getattr(state, name) is not None)
         factors = {name: getattr(state, name) for name in present if getattr(state, name).size}
         for name, factor in factors.items():
             self.array(f"checkpoint/{slot}/{name}")[...] = factor
@@ -306,20 +319,38 @@ class Run:
             del unlisted[name]
 
     def _list(self) -> None:
-        self.group = consolidate(self.group)
+        with self.sound():
+            self.group = consolidate(self.group)
 
-    def _unlist(self, record: dict[str, Any]) -> None:
+    def _unlist(self, told: dict[str, Any]) -> None:
         """Stop listing the answer and replace the record, in one write."""
         listed = self.group.metadata.consolidated_metadata
         if listed is not None:
             for name in ANSWER:
                 listed.metadata.pop(name, None)
-        self.group.attrs.put({KEY: record})
+        self.group.attrs.put({KEY: told})
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """An array of the group, listed or not."""
+        """An array of the group, listed or not; `NotARun` if it is not of the shape that the record tells."""
         mode = "r" if self.group.read_only else "r+"
-        return zarr.open_array(self.group.store, path=name, mode=mode)
+        with self.sound():
+            array = zarr.open_array(self.group.store, path=name, mode=mode)
+            check_chunks(array, name)
+            record.check_array(self.record, name, array.shape, array.dtype)
+        return array
+
+    def read(self, name: str) -> Array:
+        """A small array of the group, whole."""
+        array = self.array(name)
+        with self.sound():
+            _check_stored(array)
+            return np.asarray(array[...])
+
+    def _edges(self, name: str, size: int) -> tuple[int, ...]:
+        edges = tuple(self.read(name).tolist())
+        with self.sound():
+            record.check_edges(edges, size)
+        return edges
 
     def _empty(
         self,
@@ -330,13 +361,24 @@ class Run:
         names: tuple[str, ...] | None,
     ) -> zarr.Array[Any]:
         return self.group.create_array(
-            name, shape=shape, chunks=chunks, dtype=dtype, dimension_names=names, overwrite=True
+            name,
+            shape=shape,
+            chunks=chunks,
+            dtype=dtype,
+            dimension_names=names,
+            fill_value=np.nan,  # zarr leaves out chunks of the fill value: so all are there, or lost
+            overwrite=True,
         )
 
 
 def _or_none(number: float) -> float | None:
     """A number as JSON holds it: what is infinite or NaN is left out, and comes back as it was by default."""
     return number if np.isfinite(number) else None
+
+
+def _check_stored(array: zarr.Array[Any]) -> None:
+    """Refuse an array of which a chunk is lost, as far as can be told."""
+    check_stored(array, array.name, whole=bool(np.isnan(array.fill_value)))
 
 
 def consolidate(group: zarr.Group) -> zarr.Group:

@@ -7,20 +7,22 @@ import re
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 import numpy as np
 
 from dask_nmf import outputs, places
+from dask_nmf.errors import DataError
 from dask_nmf.kernels import Array
-from dask_nmf.measures import DataError
 from dask_nmf.objects import is_url
 
 HEADER = "row,column,value\n"
 CELL = re.compile(r"\s*(-?\d{1,18})\s*,\s*(-?\d{1,18})\s*", re.ASCII)
 NAMES = re.compile(r'\s*"?[^\W\d][^,]*,\s*"?[^\W\d][^,]*')
 BATCH = 10**6  # cells of a file that are in memory
+LONGEST = 2**12  # characters of a line
 LINES = 2**16  # lines that are made at once
 
 
@@ -41,7 +43,7 @@ def read_cells(path: str, shape: tuple[int, int]) -> Iterator[tuple[Array, Array
         raise DataError(f"{path} is a folder; give a CSV file of row,column")
     held = array("q")
     with open(path, encoding="utf-8-sig", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(iter(partial(lines.readline, LONGEST), ""), 1):
             held.extend(_cell(line, f"{path}, line {number}", shape, number == 1))
             if len(held) == 2 * BATCH:
                 yield _in_columns(held)
@@ -83,9 +85,9 @@ def write(file: TextIO, rows: Array, columns: Array, values: Array) -> None:
 
 def _cell(line: str, place: str, shape: tuple[int, int], first: bool) -> tuple[int, ...]:
     """The cell of a line; nothing for a blank line, and for one of names if it is the first."""
-    match = CELL.fullmatch(line)
+    match = CELL.fullmatch(line) if len(line) < LONGEST else None
     if match is None:
-        if line.isspace() or (first and NAMES.fullmatch(line)):
+        if len(line) < LONGEST and (line.isspace() or (first and NAMES.fullmatch(line))):
             return ()
         given = repr(line.strip()[:60])
         raise DataError(f"{place}: {given} is no pair of integers; write row,column, counted from 0")

@@ -1,0 +1,106 @@
+"""What files say of themselves, held against what is there before anything is allocated.
+
+A file of V may come from anybody. Its metadata can claim any shape at the price of some bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from math import prod
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import zarr
+from distributed.system import MEMORY_LIMIT
+from zarr.core.sync import sync
+
+from dask_nmf.cells import Array
+from dask_nmf.errors import DataError, readable
+
+WRITE_ANEW = "write V anew"
+SPARSEST = 1000  # of what is claimed, one in so many is there
+GIB = 2**30
+
+
+def check_room(place: Any, part: str, size: int) -> None:
+    """Refuse what would not fit the memory of this machine, in bytes."""
+    if size > MEMORY_LIMIT:
+        raise DataError(
+            f"{place}: {part} takes {size / GIB:.3g} GiB in memory, and this machine has "
+            f"{MEMORY_LIMIT / GIB:.3g} GiB; store it in smaller pieces, in Zarr"
+        )
+
+
+def check_stored(array: zarr.Array[Any], place: Any, whole: bool = False) -> None:
+    """Refuse an array of whose storage chunks next to none are there, or of which one does not fit in memory.
+
+    ``whole``: all of them must be there.
+
+    Zarr reads a chunk that is not there as the fill value: so some bytes of metadata make a V of any size.
+    Lists as few names as show that chunks are there.
+    """
+    with readable(place, WRITE_ANEW):
+        cuts = check_chunks(array, place)
+        claimed = prod(-(-size // cut) for size, cut in zip(array.shape, cuts, strict=True))
+        wanted = claimed if whole else -(-claimed // SPARSEST)
+        if array.store.supports_listing and (there := sync(_count(array, wanted))) < wanted:
+            raise DataError(
+                f"{place} has shape {array.shape}, in {claimed} storage chunks, of which {there} are there; "
+                "write or copy all of it"
+            )
+
+
+def check_chunks(array: zarr.Array[Any], place: Any) -> tuple[int, ...]:
+    """The shape of an array's chunks (or shards), refused if one is nothing or does not fit in memory."""
+    cuts: tuple[int, ...] = array.shards or array.chunks
+    if 0 in cuts:
+        raise DataError(f"{place} has chunks of shape {cuts}; {WRITE_ANEW}, in chunks of some entries")
+    check_room(place, f"a storage chunk of shape {cuts}", prod(cuts) * array.dtype.itemsize)
+    return cuts
+
+
+def check_width(place: Any, shape: tuple[int, int], across: int, entries: int) -> None:
+    """Refuse a sparse matrix with far more rows or columns, ``across``, than any entry could be in."""
+    if across > SPARSEST * max(entries, SPARSEST):
+        raise DataError(
+            f"{place} has shape {shape} and {entries} entries; leave out rows and columns without any"
+        )
+
+
+def row_pointers(indptr: Array, rows: int, entries: int, place: Any) -> Array:
+    """Where the entries of each row of a CSR matrix begin, as int64, or refused."""
+    if indptr.dtype.kind in "iu" and indptr.shape == (rows + 1,):
+        pointers = indptr.astype(np.int64)
+        if pointers[0] == 0 and pointers[-1] <= entries and np.all(pointers[1:] >= pointers[:-1]):
+            return pointers
+    raise DataError(f"{place}: indptr does not fit its shape, {rows} rows of {entries} entries; {WRITE_ANEW}")
+
+
+def csr(array: Any) -> scipy.sparse.csr_array:
+    """A sparse array as CSR, the entries of a row in order and each once: twice means their sum, as in SciPy.
+
+    Raises
+    ------
+    ValueError
+        If the indices are outside of the shape. SciPy itself would write there.
+    """
+    if hasattr(array, "check_format"):
+        array.check_format(full_check=True)
+    rows = scipy.sparse.csr_array(array)
+    if not rows.has_canonical_format:
+        rows = rows.copy()
+        rows.sum_duplicates()
+    return rows
+
+
+async def _count(array: zarr.Array[Any], enough: int) -> int:
+    """Chunks that are stored, or ``enough`` of them."""
+    path = array.store_path.path
+    keys: AsyncIterator[str] = array.store.list_prefix(f"{path}/" if path else "")
+    there = 0
+    async for key in keys:
+        if there == enough:
+            break
+        there += not key.rpartition("/")[2].startswith((".z", "zarr.json"))
+    return there

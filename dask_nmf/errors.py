@@ -1,0 +1,37 @@
+"""What V and the files that hold it may do wrong, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from gzip import BadGzipFile
+from typing import Any
+
+
+class DataError(ValueError):
+    """V, or what holds it, is not what NMF can take."""
+
+
+@contextmanager
+def readable(place: Any, cure: str) -> Iterator[None]:
+    """Name the place of what cannot be read: parsers and codecs raise whatever they like.
+
+    Raises
+    ------
+    DataError
+        For every error but those of the operating system and of stores, which stay what they are.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and not _of_content(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise DataError(f"{place} cannot be read ({reason}); {cure}") from error
+
+
+def _of_content(error: OSError) -> bool:
+    """Whether it is how gzip and bz2 speak of what they were given."""
+    return isinstance(error, BadGzipFile) or (type(error) is OSError and error.errno is None)
