@@ -116,7 +116,7 @@ def size_of(url: str) -> int:
 def listed(url: str) -> bool:
     """Whether anything is stored below a URL."""
     if urlsplit(url).scheme not in READ_ONLY:
-        return bool(_below(url, 1))
+        return bool(ask(url, partial(_page, connect(url), None, None, 1)))
     store = connect(url)
     for name in ROOTS:
         with suppress(FileNotFoundError):
@@ -127,25 +127,23 @@ def listed(url: str) -> bool:
 
 def remove(url: str) -> None:
     """Delete all that is stored below a URL, first of all what makes it a Zarr hierarchy."""
-    store, keys = connect(url), _below(url)
+    store, keys = connect(url), sync(_keys(url))
     for some in ([key for key in keys if key in ROOTS], [key for key in keys if key not in ROOTS]):
         if some:
             ask(url, partial(obstore.delete_async, store, some))
 
 
-def _below(url: str, most: int | None = None) -> list[str]:
-    """Keys of all that is stored below a URL, or of the first ones."""
-    store = connect(url)
+async def _keys(url: str) -> list[str]:
+    """Of all that is stored below a URL."""
+    return [key async for key in Objects(url).list_prefix("")]
 
-    async def keys() -> list[str]:
-        found = obstore.list(store, chunk_size=most or 1000)
-        try:
-            some = await (found.__anext__() if most else found.collect_async())
-        except StopAsyncIteration:
-            some = []
-        return [told["path"] for told in some]
 
-    return ask(url, keys)
+async def _page(store: Any, prefix: str | None, after: str | None, most: int) -> list[str]:
+    found = obstore.list(store, prefix, offset=after, chunk_size=most)
+    try:
+        return [told["path"] for told in await found.__anext__()]
+    except StopAsyncIteration:
+        return []
 
 
 def ask(url: str, question: Callable[[], Awaitable[T]]) -> T:
@@ -296,7 +294,8 @@ class Objects(ObjectStore[Any]):
 
     async def delete_dir(self, prefix: str) -> None:
         """Delete all objects of a folder."""
-        keys = [key async for key in self.list_prefix(f"{prefix.rstrip('/')}/")]
+        folder = prefix.rstrip("/")
+        keys = [key async for key in self.list_prefix(f"{folder}/" if folder else "")]
         if keys:
             await asked(self.url, lambda: obstore.delete_async(self.store, keys))
 
@@ -307,17 +306,11 @@ class Objects(ObjectStore[Any]):
 
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
         """Keys that begin so, a page of them at a time, as they are asked for."""
-        last: str | None = None
-
-        async def page() -> list[str]:
-            async for some in obstore.list(self.store, prefix, offset=last, chunk_size=PAGE):
-                return [told["path"] for told in some]
-            return []
-
-        while keys := await asked(self.url, page):
-            for key in keys:
-                yield key
-            last = keys[-1]
+        page, last = [""] * PAGE, None
+        while len(page) == PAGE:
+            page = await asked(self.url, partial(_page, self.store, prefix, last, PAGE))
+            for last in page:
+                yield last
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Names in a folder."""

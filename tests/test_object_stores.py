@@ -343,8 +343,11 @@ def test_an_output_is_not_seen_before_it_is_whole(server: faults.Proxy, v: Array
 
 
 @only_moto
-def test_overwriting_leaves_nothing_of_the_old_run(server: faults.Proxy, on_disk: Path) -> None:
+def test_overwriting_leaves_nothing_of_the_old_run(
+    server: faults.Proxy, on_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = "s3://bucket/run.zarr"
+    monkeypatch.setattr(objects, "PAGE", 4)  # names come in many answers
     fit(V, run, max_iter=1, solver="mu")
     with pytest.raises(ValueError, match="holds another fit"):
         fit(V, run)
@@ -390,6 +393,15 @@ def test_what_is_not_there_is_one_line(server: faults.Proxy, v: Array, tmp_path:
         done = command(*words)
         assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
         assert done.stderr.startswith(f"dask-nmf: {told}")
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://me:hidden@bucket/v", "https://a.example/v?sig=hidden", "ftp://hidden/v"]
+)
+def test_a_secret_in_a_url_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match=r"leave them out|no store that is known") as refused:
+        at(url)
+    assert "hidden" not in str(refused.value)
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])
