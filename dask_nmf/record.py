@@ -98,13 +98,17 @@ def check_edges(edges: Sequence[int], size: int) -> None:
         raise ValueError(f"its panels do not cover {size} rows in order")
 
 
-def check_array(record: dict[str, Any], name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse an array of another shape than the run's, or of what are no numbers."""
+def check_array(
+    record: dict[str, Any], name: str, shape: tuple[int, ...], cuts: tuple[int, ...], dtype: np.dtype[Any]
+) -> None:
+    """Refuse an array of another shape than the run's, of larger chunks, or of what are no numbers."""
     expected = _shape(record, name)
     if expected not in (None, shape) or dtype.kind not in "fi":
         raise ValueError(
             f"{name} has shape {shape} and type {dtype}, and the run is for {expected or 'numbers'}"
         )
+    if any(cut > max(size, 1) for cut, size in zip(cuts, shape, strict=True)):
+        raise ValueError(f"{name} has shape {shape}, in chunks of shape {cuts}")
 
 
 def across(record: dict[str, Any]) -> tuple[int, int]:

@@ -335,8 +335,7 @@ class Run:
         mode = "r" if self.group.read_only else "r+"
         with self.sound():
             array = zarr.open_array(self.group.store, path=name, mode=mode)
-            check_chunks(array, name)
-            record.check_array(self.record, name, array.shape, array.dtype)
+            record.check_array(self.record, name, array.shape, check_chunks(array, name), array.dtype)
         return array
 
     def read(self, name: str) -> Array:

@@ -7,6 +7,7 @@ for each. What is not refused by an error that the command has a code for must b
 SciPy read it.
 """
 
+import copy
 import json
 import random
 import resource
@@ -176,7 +177,7 @@ def _bent(content: bytes, draw: random.Random) -> bytes:
             elif way < 0.25 and isinstance(part[key], int | float):
                 part[key] += draw.choice([-1, 1])
             else:
-                part[key] = draw.choice(VALUES + RAW)
+                part[key] = copy.deepcopy(draw.choice(VALUES + RAW))
             break
     return json.dumps(told).encode()
 
@@ -239,16 +240,22 @@ def _as_others_read(path: Path) -> Array:
         archive = BytesIO(content[content.index(b"PK") :])  # what is before it is of no matter
         with np.load(archive, allow_pickle=False) as held:
             if "format" in held.files:
-                return scipy.sparse.load_npz(archive).toarray()
+                parts = [held[name] for name in ("data", "indices", "indptr")]
+                return _filled(str(held["format"].astype(str)), parts, held["shape"])
             return held["X"] if "X" in held.files else next(held[n] for n in held.files if held[n].ndim == 2)
     opened = zarr.open(str(path), mode="r")
     if isinstance(opened, zarr.Array):
         return np.asarray(opened[...])
     parts = [np.asarray(opened[name][...]) for name in ("data", "indices", "indptr")]
-    held = parts[2][-1]
-    kind = {"csr_matrix": scipy.sparse.csr_array, "csc_matrix": scipy.sparse.csc_array}
-    make = kind[str(opened.attrs["encoding-type"])]
-    return make((parts[0][:held], parts[1][:held], parts[2]), shape=opened.attrs["shape"]).toarray()
+    return _filled(str(opened.attrs["encoding-type"])[:3], parts, opened.attrs["shape"])
+
+
+def _filled(kind: str, parts: list[Array], shape: Any) -> Array:
+    """A dense array, as SciPy makes it."""
+    data, indices, indptr = parts
+    make = {"csr": scipy.sparse.csr_array, "csc": scipy.sparse.csc_array}[kind]
+    held = make((data[: indptr[-1]], indices[: indptr[-1]], indptr), shape=tuple(map(int, shape)))
+    return np.asarray(held.toarray())
 
 
 def _refused(error: Exception) -> str:

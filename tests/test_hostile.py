@@ -504,6 +504,19 @@ def test_a_run_whose_arrays_are_of_another_size_is_damaged(sound: dict[str, Path
         transform_to(str(run), str(run.parent / "v.npy"), str(tmp_path / "w.zarr"), False, lambda _: None)  # type: ignore[arg-type, return-value]
 
 
+def test_a_run_whose_chunks_are_larger_than_its_arrays_is_damaged(
+    sound: dict[str, Path], tmp_path: Path
+) -> None:
+    run = copied(sound["broken"], tmp_path)
+    for slot in "01":
+        file = run / "checkpoint" / slot / "h" / "zarr.json"
+        told = json.loads(file.read_text())
+        told["chunk_grid"]["configuration"]["chunk_shape"] = [10**7, 20]
+        file.write_text(json.dumps(told))
+    with pytest.raises(NotARun, match="in chunks of shape"):
+        fuzz.fitted(run)
+
+
 def test_a_line_of_cells_without_an_end_is_refused(sound: dict[str, Path], tmp_path: Path) -> None:
     tracemalloc.start()
     try:
