@@ -10,9 +10,9 @@ import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
-    ["cells", "draws", "settings", "options", "client", "outputs"],
-    ["ahead", "kernels", "measures", "gradient", "plan", "divergence"],
-    ["readers", "observed", "solvers", "ranking", "tables", "console", "tiling"],
+    ["cells", "draws", "settings", "options", "configuration", "versions", "outputs"],
+    ["client", "kernels", "measures", "gradient", "plan", "divergence"],
+    ["ahead", "readers", "observed", "solvers", "ranking", "tables", "console", "tiling", "launch"],
     ["sampling", "matrix", "sgd", "beta", "kept"],
     ["passes", "opening"],
     ["strata", "grid"],
@@ -31,8 +31,9 @@ FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in flo
 PLACES = {  # of libraries that not every module may import
     "dask": {
         "ahead",
+        "configuration",
         "client",
-        "cluster",
+        "launch",
         "matrix",
         "opening",
         "observed",
@@ -48,9 +49,8 @@ PLACES = {  # of libraries that not every module may import
         "predictions",
         "factorise",
         "estimator",
-        "cli",
     },
-    "distributed": {"ahead", "client", "cluster", "matrix", "fit", "cli"},
+    "distributed": {"ahead", "client", "versions", "launch", "cluster", "matrix", "fit"},
     "zarr": {"readers", "opening", "store", "project", "predictions", "cli"},
     "sklearn": {"estimator"},
     "numba": {"cells", "divergence", "gradient", "kernels", "measures", "ranking"},
