@@ -129,7 +129,7 @@ def test_a_job_that_is_stopped_queues_itself_again(
     assert "Traceback" not in log.read_text()
     assert_same(folder / "job.zarr", whole)
     again = subprocess.run(
-        bash([" ".join([output.replace("sbatch", "sbatch --wait"), "--seed", "1"])]),
+        bash([" ".join([output.replace("sbatch ", "sbatch --wait ", 1), "--seed", "1"])]),
         cwd=folder,
         env=environment,
         check=False,
