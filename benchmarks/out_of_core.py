@@ -20,9 +20,9 @@ from distributed import Client, Worker
 from rounds import in_turn, ratio
 
 from dask_nmf import nmf, plan
-from dask_nmf.cluster import local
 from dask_nmf.fit import Panels, Step, sweep
 from dask_nmf.kernels import Array
+from dask_nmf.launch import local
 from dask_nmf.opening import open_matrix
 from dask_nmf.passes import Weighing, one_blas_thread
 from dask_nmf.solvers import HALS

@@ -33,7 +33,7 @@ from rounds import elapsed, in_turn, ratio
 from sklearn.decomposition import NMF
 from table import Row, write
 
-from dask_nmf import cluster
+from dask_nmf import cluster, launch
 from dask_nmf.kernels import Array, residual
 
 NEAR = 1.005
@@ -126,7 +126,7 @@ def read_in_memory(method: Method) -> Method:
 
 
 def workers() -> Any:
-    return cluster.local(2, 1, LIMIT)
+    return launch.local(2, 1, LIMIT)
 
 
 def bare(look: Callable[[Array, Array], Array]) -> Callable[[Case], None]:

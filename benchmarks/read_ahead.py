@@ -16,7 +16,7 @@ from rounds import elapsed, in_turn, ratio
 from zarr.storage import LocalStore
 from zarr.testing.store import LatencyStore
 
-from dask_nmf import cluster, fit
+from dask_nmf import cluster, fit, launch
 from dask_nmf.fit import Panels
 from dask_nmf.opening import open_matrix
 from dask_nmf.passes import Weighing
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=GIGABYTES, help="of V (default: %(default)s)")
     asked = parser.parse_args()
     print(machine.name())
-    with tempfile.TemporaryDirectory() as folder, cluster.local(WORKERS, 1, 2 * LIMIT):
+    with tempfile.TemporaryDirectory() as folder, launch.local(WORKERS, 1, 2 * LIMIT):
         path = f"{folder}/V.zarr"
         write(path, asked.gigabytes)
         for latency in (0.0, 0.05, 0.5):

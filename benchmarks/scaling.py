@@ -21,7 +21,7 @@ from distributed import Client, Future, LocalCluster
 from out_of_core import LIMIT, RANK, write
 from rounds import elapsed, in_turn, ratio
 
-from dask_nmf import cluster, fit
+from dask_nmf import cluster, fit, launch
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.matrix import Matrix
@@ -130,7 +130,7 @@ def overhead(panels: int, workers: int, threads: int, rounds: int = REPEATS) -> 
 
 def real_pass(path: str, workers: int) -> float:
     """Seconds of a pass over V in Zarr, whose panels are read anew."""
-    with cluster.local(workers, 1, LIMIT):
+    with launch.local(workers, 1, LIMIT):
         matrix = open_matrix(path)
         panels, _ = cluster.cut(matrix, RANK)
         h = np.random.default_rng(0).random((RANK, matrix.layout.columns)).astype(matrix.dtype)

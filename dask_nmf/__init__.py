@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from dask_nmf.project import transform
     from dask_nmf.store import Run
 
+__version__ = "0.1.0"
+
 __all__ = ["NMF", "Result", "Run", "nmf", "predict", "recommend", "transform"]
 
 _HOMES = {

@@ -7,8 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import wraps
+from contextlib import contextmanager, suppress
 from math import isnan
 from types import FrameType
 from typing import Any
@@ -16,14 +15,12 @@ from typing import Any
 import click
 
 from dask_nmf.errors import DataError
-from dask_nmf.options import settings_options
+from dask_nmf.options import cluster_options, settings_options
 from dask_nmf.text import visible
 
 USAGE, BAD_DATA, NOT_CONVERGED, IO_ERROR, TRY_AGAIN = 2, 3, 4, 74, 75
 INTERRUPTED, TERMINATED = 130, 143
 SHORT = ("stopped after", "stopped by", "diverged")  # how outcomes begin that are no convergence
-WHERE = ("workers", "threads_per_worker", "memory_limit", "scheduler", "scheduler_file")
-SMALL = 64 * 2**20  # bytes of a V that the threads of this process are enough for
 SHOWN = 5  # losses that info lists, of the last passes
 
 EXIT_CODES = """
@@ -47,44 +44,6 @@ class Terminated(BaseException):
 @click.version_option(package_name="dask_nmf")
 def app() -> None:
     """Factorise non-negative matrices that do not fit in memory: V ≈ W H."""
-
-
-def _size(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
-    """Bytes, from text."""
-    from dask.utils import parse_bytes
-
-    try:
-        return None if text is None else parse_bytes(text)
-    except ValueError:
-        raise click.BadParameter(f'{text!r} is no size; write it as "600MB" or "2GiB"') from None
-
-
-def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where to run: the command is called with it as ``where``."""
-
-    @wraps(command)
-    def called(**given: Any) -> Any:
-        return command(where={name: given.pop(name) for name in WHERE}, **given)
-
-    for option in reversed(
-        [
-            click.option("--workers", type=click.IntRange(1), help="Processes of the local cluster."),
-            click.option("--threads-per-worker", type=click.IntRange(1), help="Threads of each."),
-            click.option(
-                "--memory-limit", metavar="SIZE", callback=_size, help='Memory of each, such as "2GiB".'
-            ),
-            click.option("--scheduler", metavar="ADDRESS", help="Use a running cluster instead."),
-            click.option(
-                "--scheduler-file", type=click.Path(dir_okay=False), help="The same, by its scheduler's file."
-            ),
-            click.option(
-                "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True
-            ),
-            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
-        ]
-    ):
-        called = option(called)
-    return called
 
 
 @app.command(epilog=EXIT_CODES, short_help="Factorise V into W and H, pass by pass into a run.")
@@ -146,7 +105,7 @@ def fit(
         cache=cache_bytes(cache),
     )
     with console.shown(log_format, sys.stderr.isatty()) as follow:
-        result = factorise(matrix, job, lambda matrix: _cluster(follow, matrix, **where))
+        result = factorise(matrix, job, lambda matrix: _cluster(follow, matrix, where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     _say(
         f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "
@@ -169,7 +128,7 @@ def transform(
     from dask_nmf.project import transform_to
 
     with console.shown(log_format, sys.stderr.isatty()) as follow:
-        shape = transform_to(run, matrix, output, overwrite, lambda matrix: _cluster(follow, matrix, **where))
+        shape = transform_to(run, matrix, output, overwrite, lambda matrix: _cluster(follow, matrix, where))
     _say(f"{output}: W, {shape[0]} x {shape[1]}")
     return 0
 
@@ -214,7 +173,7 @@ def recommend(
 
     with console.shown(log_format, sys.stderr.isatty()) as follow:
         cells = recommend_to(
-            run, matrix, top, output, overwrite, lambda matrix: _cluster(follow, matrix, **where)
+            run, matrix, top, output, overwrite, lambda matrix: _cluster(follow, matrix, where)
         )
     _say(f"{output}: {cells} values")
     return 0
@@ -244,37 +203,11 @@ def _say(line: str, error: bool = False) -> None:
 
 
 @contextmanager
-def _cluster(
-    follow: Callable[[], None],
-    matrix: Any,
-    workers: int | None,
-    threads_per_worker: int | None,
-    memory_limit: int | None,
-    scheduler: str | None,
-    scheduler_file: str | None,
-) -> Iterator[None]:
-    """The cluster that the options name, or Dask's configuration, or one of our own.
+def _cluster(follow: Callable[[], None], matrix: Any, where: dict[str, Any]) -> Iterator[None]:
+    """The cluster that the options ask for, followed."""
+    from dask_nmf.launch import Where, connected
 
-    A small V needs no more processes than this one.
-    """
-    import dask
-
-    from dask_nmf import cluster
-
-    address = scheduler or dask.config.get("scheduler-address", None)
-    own: AbstractContextManager[Any]
-    if address or scheduler_file:
-        if workers or threads_per_worker or memory_limit:
-            raise ValueError(
-                "--workers, --threads-per-worker and --memory-limit are of a local cluster, and a scheduler "
-                "is given; leave one of them out"
-            )
-        own = cluster.remote(address, scheduler_file)
-    elif matrix.bytes <= SMALL and not (workers or threads_per_worker or memory_limit):
-        own = nullcontext()
-    else:
-        own = cluster.local(workers, threads_per_worker, memory_limit)
-    with own:
+    with connected(Where(**where), matrix.bytes):
         follow()
         yield
 

@@ -7,8 +7,10 @@ import dask.local
 import dask.threaded
 from distributed import Client, Worker, get_worker
 
+from dask_nmf import configuration
+
 PANELS_DONE = "dask-nmf-panels-done"  # topic of the events that `announce_panel` sends
-WAIT = 60  # seconds for a first worker
+LOOPBACK = ("inproc://", "tcp://127.", "tls://127.", "tcp://[::1]", "tls://[::1]")
 
 
 class NoWorkers(TimeoutError):
@@ -25,6 +27,11 @@ def active_client() -> Client | None:
     return owner if isinstance(owner, Client) else None
 
 
+def is_loopback(address: str) -> bool:
+    """Whether a scheduler is on this machine, and reached from it only."""
+    return address.startswith(LOOPBACK)
+
+
 def shares_memory() -> bool:
     """Whether tasks run in this process, and see what it holds."""
     return dask.base.get_scheduler() in (None, dask.threaded.get, dask.local.get_sync)
@@ -36,17 +43,18 @@ def wait_for_workers() -> None:
     Raises
     ------
     NoWorkers
-        If there is none for `WAIT` seconds.
+        If there is none for ``dask_nmf.wait`` seconds.
     """
     client = active_client()
     if client is None or client.nthreads():
         return
+    seconds = configuration.read().wait
     try:
-        client.wait_for_workers(1, timeout=WAIT)
+        client.wait_for_workers(1, timeout=seconds)
     except TimeoutError as error:
         raise NoWorkers(
-            f"the cluster at {client.scheduler.address} had no worker for {WAIT} s; "
-            "start workers and run this again"
+            f"the cluster at {client.scheduler.address} had no worker for {seconds:g} s (dask_nmf.wait); "
+            "start workers, or let their jobs start, and run this again"
         ) from error
 
 

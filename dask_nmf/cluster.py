@@ -1,20 +1,15 @@
-"""Clusters: what the active one offers, how V is cut for it, and how one is started or found."""
+"""The active cluster: what it offers, and how V is cut for it."""
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
-import dask
-from distributed import Client, LocalCluster
 from distributed.system import MEMORY_LIMIT
 
 from dask_nmf import plan, tiling
-from dask_nmf.client import NoWorkers, active_client, wait_for_workers
+from dask_nmf.client import active_client, is_loopback, wait_for_workers
 from dask_nmf.errors import DataError
 from dask_nmf.fit import EVERYTHING, Panels
 from dask_nmf.matrix import Matrix
@@ -22,15 +17,7 @@ from dask_nmf.observed import Rule
 from dask_nmf.plan import Plan
 from dask_nmf.tiling import Edges, Tiling
 
-GIB = str(2**30)
 KEPT = 0.8  # of the memory that a plan leaves: what stays long leaves gaps between what does not
-# Dask's nanny makes malloc hand back every large temporary, which then faults its pages in anew: reads of
-# Zarr take twice as long. These take effect before a worker starts, so only in clusters that we start.
-# One arena: Zarr decodes in threads of its own, and each would keep what its arena once held (measured: up to
-# 100 MB of resident memory above the plan).
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": GIB, "MALLOC_TRIM_THRESHOLD_": GIB, "MALLOC_ARENA_MAX": "1"}
-# A terminal sends Ctrl-C to the workers too; it is this process that ends them.
-DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 class Resources(NamedTuple):
@@ -55,10 +42,7 @@ def resources() -> Resources:
 def shares_this_disk() -> bool:
     """Whether the workers are sure to see the files of this machine."""
     client = active_client()
-    if client is None:
-        return True
-    address: str = client.scheduler.address
-    return address.startswith(("inproc://", "tcp://127.", "tls://127.", "tcp://[::1]", "tls://[::1]"))
+    return client is None or is_loopback(client.scheduler.address)
 
 
 def check_sight(matrix: Matrix) -> None:
@@ -135,55 +119,3 @@ def tile(matrix: Matrix, rank: int, kept: Edges | None = None) -> Tiling:
     made = tiling.make(matrix.layout, rank, offer.memory_limit, offer.threads, kept)
     check_sight(matrix)
     return made
-
-
-@contextmanager
-def local(workers: int | None, threads: int | None, memory_limit: int | str | None) -> Iterator[Client]:
-    """A cluster of processes on this machine, reachable from this machine only.
-
-    Its workers neither spill nor pause: the plan keeps them under their limit, and as malloc does not give
-    back what it had, a worker that once paused would never go on. The nanny still ends one at 95 %.
-
-    Parameters
-    ----------
-    workers, threads : processes, and threads of each; by default as `LocalCluster` divides the cores.
-    memory_limit : of each process, in bytes or as text (``"2GiB"``); by default its share of the machine.
-    """
-    settings: dict[str, object] = {
-        "distributed.deploy.lost-worker-timeout": "1h",  # or a worker that dies twice is given up
-        "distributed.worker.preload": [DEAF_TO_CTRL_C],
-        **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
-        **{f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in MALLOC.items()},
-    }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=threads,
-            memory_limit="auto" if memory_limit is None else memory_limit,
-            host="127.0.0.1",
-            silence_logs=logging.CRITICAL,  # what fails is raised here
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
-
-
-@contextmanager
-def remote(address: str | None, scheduler_file: str | None) -> Iterator[Client]:
-    """A running cluster, by the address of its scheduler or by the file that the scheduler wrote.
-
-    Raises
-    ------
-    NoWorkers
-        If there is no scheduler.
-    """
-    try:
-        client = Client(address, scheduler_file=scheduler_file)
-    except (OSError, TimeoutError) as error:
-        raise NoWorkers(
-            f"no scheduler answers at {address or scheduler_file}; start it and run this again"
-        ) from error
-    with client:
-        yield client

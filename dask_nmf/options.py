@@ -1,11 +1,17 @@
-"""The options of the command that are `Settings`, by the same names."""
+"""Options that commands share: `Settings`, by the same names, and where to run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import click
+
+WHERE = (
+    *("cluster", "workers", "threads_per_worker", "memory_limit", "scheduler", "scheduler_file"),
+    "upload_package",
+)
 
 
 def _alpha(context: click.Context, option: click.Parameter, text: str) -> float | str:
@@ -93,3 +99,35 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     ):
         command = option(command)
     return command
+
+
+def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where to run: the command is called with it as ``where``."""
+
+    @wraps(command)
+    def called(**given: Any) -> Any:
+        return command(where={name: given.pop(name) for name in WHERE}, **given)
+
+    for option in reversed(
+        [
+            click.option(
+                "--cluster",
+                type=click.Choice(["local", "ssh", "slurm"]),
+                help="Start one of that kind, as Dask's configuration describes it.",
+            ),
+            click.option("--workers", type=click.IntRange(1), help="Processes of a cluster that is started."),
+            click.option("--threads-per-worker", type=click.IntRange(1), help="Threads of each."),
+            click.option("--memory-limit", metavar="SIZE", help='Memory of each, such as "2GiB".'),
+            click.option("--scheduler", metavar="ADDRESS", help="Use a running cluster instead."),
+            click.option(
+                "--scheduler-file", type=click.Path(dir_okay=False), help="The same, by its scheduler's file."
+            ),
+            click.option("--upload-package", is_flag=True, help="Send dask_nmf to workers that lack it."),
+            click.option(
+                "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True
+            ),
+            click.option("--debug", is_flag=True, help="Show the traceback of an error."),
+        ]
+    ):
+        called = option(called)
+    return called

@@ -22,7 +22,7 @@ for line in sys.stdin:
             os.dup2(os.open(file, os.O_RDWR), number)
         os.chdir(folder)
         os.environ |= environment
-        dask.config.refresh()
+        dask.config.refresh(paths=[*dask.config.paths, os.environ.get("DASK_CONFIG", "")])
         sys.argv = ["dask-nmf", *words]
         dask_nmf.cli.main()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)

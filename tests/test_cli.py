@@ -255,9 +255,9 @@ def test_a_call_that_does_not_fit_is_refused(dask_nmf: Run, v: np.ndarray, tmp_p
 
 def test_usage_errors_come_from_the_parser(dask_nmf: Run) -> None:
     assert dask_nmf("fit", "v.zarr", "-o", "run.zarr").returncode == 2
-    told = dask_nmf("fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--memory-limit", "much")
+    told = dask_nmf("fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--workers", "many")
     assert told.returncode == 2
-    assert "is no size" in told.stderr
+    assert "not a valid integer" in told.stderr
 
 
 def test_a_worker_that_is_too_small_is_refused_with_numbers(

@@ -20,7 +20,7 @@ import pytest
 import zarr
 from test_structure import FLOOR
 
-from dask_nmf import cli, cluster
+from dask_nmf import cli, launch
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -205,5 +205,5 @@ def test_a_fit_on_workers_that_were_started_by_hand(folder: Path, by_hand: Path)
     (folder / "scheduler.json").symlink_to(by_hand)
     seen = shell([commands(blocks(BY_HAND, "console")[0])[-1], ASK_WORKERS], folder)
     assert "run.zarr: relative error" in seen
-    for name, value in cluster.MALLOC.items():
+    for name, value in launch.MALLOC.items():
         assert seen.count(f"{name}={value}") == 2, seen

@@ -17,7 +17,7 @@ import pytest
 import zarr
 
 from dask_nmf import Result, nmf
-from dask_nmf.cluster import local
+from dask_nmf.launch import local
 from dask_nmf.settings import SOLVERS
 
 RANK, PASSES = 8, 16

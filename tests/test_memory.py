@@ -13,7 +13,7 @@ from distributed import Client, Worker
 from sources import Array
 
 from dask_nmf import nmf, plan, svd, tiling, transform
-from dask_nmf.cluster import local
+from dask_nmf.launch import local
 from dask_nmf.opening import open_matrix
 
 LIMIT = 600_000_000  # bytes of a worker: less than half of it is left beside the program

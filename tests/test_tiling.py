@@ -16,8 +16,8 @@ from sources import Array, dask_csr, low_rank, sparse
 from strategies import seeds
 
 from dask_nmf import Result, blockwise, nmf, plan, tiling
-from dask_nmf.cluster import local
 from dask_nmf.fit import Step
+from dask_nmf.launch import local
 from dask_nmf.measures import BadEntry
 from dask_nmf.plan import MIB, Layout
 from dask_nmf.tiling import Tiling

@@ -15,9 +15,9 @@ from distributed import Client, LocalCluster
 from sources import Array
 
 from dask_nmf import fit
-from dask_nmf.cluster import local
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Sums
+from dask_nmf.launch import local
 from dask_nmf.matrix import Matrix
 from dask_nmf.passes import Weighing
 from dask_nmf.plan import Layout

@@ -1,0 +1,153 @@
+"""Where a fit runs: what is asked for, what the cluster must have, who can reach it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import numpy as np
+import psutil
+import pytest
+from commands import Forks
+
+from dask_nmf import configuration, versions
+from dask_nmf.launch import local
+
+FIT = ["fit", "v.npy", "--rank", "3", "--output", "run.zarr", "--max-iter", "2"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a V."""
+    np.save(tmp_path / "v.npy", np.random.default_rng(0).random((60, 20)))
+    return tmp_path
+
+
+def refused(forks: Forks, folder: Path, *words: str, **environment: str) -> tuple[int, str]:
+    """The exit code of a command that fails, and its line."""
+    told = forks.call([*FIT, *words], folder, **environment)
+    assert "Traceback" not in told.stderr
+    assert not (folder / "run.zarr").exists()
+    return told.returncode, told.stderr.strip().splitlines()[-1]
+
+
+def test_keys_come_from_yaml_and_the_environment() -> None:
+    assert configuration.read() == configuration.Configuration()
+    given = {"cluster": "ssh", "workers": 3, "wait": "2 minutes", "ssh": {"remote-python": "python3"}}
+    with dask.config.set({"dask-nmf": given}):
+        found = configuration.read()
+    assert (found.cluster, found.workers, found.wait) == ("ssh", 3, 120)
+    assert found.ssh == {"remote_python": "python3"}
+    environment = {"DASK_DASK_NMF__WAIT": "5", "DASK_DASK_NMF__SSH__HOSTS": "['a', 'b']"}
+    with dask.config.set(dask.config.collect_env(environment)):
+        assert configuration.read().wait == 5
+        assert configuration.read().ssh["hosts"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"worker": 3}, ["dask_nmf.worker,", "workers", "ssh.hosts"]),
+        ({"ssh": {"port": 22}}, ["dask_nmf.ssh.port,", "ssh.connect_options"]),
+        ({"wait": "long"}, ["dask_nmf.wait", "5 minutes"]),
+        ({"workers": "many"}, ["dask_nmf.workers", "many"]),
+        ("slurm", ["keys and values"]),
+    ],
+)
+def test_keys_that_are_not_known_are_refused(given: object, words: list[str]) -> None:
+    with dask.config.set({"dask_nmf": given}), pytest.raises(ValueError, match=r"dask_nmf") as error:
+        configuration.read()
+    assert all(word in str(error.value) for word in words)
+
+
+CALLS = {
+    "a scheduler and a cluster": (
+        ["--cluster", "local", "--scheduler", "tcp://127.0.0.1:1"],
+        {},
+        "leave one",
+    ),
+    "a size that is none": (["--cluster", "local", "--memory-limit", "much"], {}, "is no size"),
+    "no hosts": (["--cluster", "ssh"], {}, "dask_nmf.ssh.hosts"),
+    "no number of jobs": (["--cluster", "slurm"], {}, "--workers"),
+    "memory of a job": (["--cluster", "slurm", "--memory-limit", "1GiB"], {}, "jobqueue.slurm"),
+    "no SLURM": (["--cluster", "slurm", "--workers", "2"], {"PATH": "/nowhere"}, "sbatch"),
+    "a kind of its own": ([], {"DASK_DASK_NMF__CLUSTER": "cloud"}, "local, ssh, slurm"),
+    "an unknown key": ([], {"DASK_DASK_NMF__WORKER": "3"}, "dask_nmf.worker,"),
+}
+
+
+@pytest.mark.parametrize("case", CALLS)
+def test_what_does_not_go_together_is_refused(forks: Forks, folder: Path, case: str) -> None:
+    words, environment, word = CALLS[case]
+    code, line = refused(forks, folder, *words, **environment)
+    assert code == 2
+    assert word in line
+
+
+@pytest.mark.parametrize(("module", "kind"), [("asyncssh", "ssh"), ("dask_jobqueue", "slurm")])
+def test_an_extra_that_is_not_installed_is_named(folder: Path, module: str, kind: str) -> None:
+    (folder / "sbatch").touch(0o755)
+    path = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
+    script = f"import sys; sys.modules[{module!r}] = None; from dask_nmf.cli import main; main()"
+    told = subprocess.run(
+        [sys.executable, "-c", script, *FIT, "--cluster", kind, "--workers", "1"],
+        cwd=folder,
+        env=os.environ | path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2, told.stderr
+    assert told.stderr.strip().splitlines()[-1].endswith(f"pip install 'dask_nmf[{kind}]'")
+
+
+def test_who_does_not_come_in_time_is_waited_for_no_longer(forks: Forks, folder: Path) -> None:
+    short = {"DASK_DASK_NMF__WAIT": "0.5", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
+    code, line = refused(forks, folder, "--scheduler-file", "nothing.json", **short)
+    assert code == 75
+    assert "nothing.json" in line
+    with socket.create_server(("127.0.0.1", 0)) as deaf:  # takes the connection and says nothing
+        address = f"tcp://127.0.0.1:{deaf.getsockname()[1]}"
+        (folder / "scheduler.json").write_text(json.dumps({"address": address}))
+        code, line = refused(forks, folder, "--scheduler-file", "scheduler.json", **short)
+    assert code == 75
+    assert address in line
+
+
+HERE = {"python": "3.11.2.final.0", "dask": "2026.8.0", "numpy": "2.4.6", "zarr": "3.1.6", "lz4": "4.3"}
+
+
+def test_versions_that_differ_are_told_in_a_line() -> None:
+    same, near = {**HERE, "lz4": "4.0"}, {**HERE, "python": "3.11.9.final.0", "zarr": "3.1.0"}
+    assert versions.difference(HERE, {"the scheduler": HERE, "the worker at A": same}) is None
+    line = str(versions.difference(HERE, {"the scheduler": HERE, "the worker at A": near}))
+    assert "\n" not in line
+    assert "zarr is 3.1.6 here and 3.1.0 on the worker at A" in line
+    assert "python is 3.11.2" in line
+    other = {name: f"{version}1" for name, version in HERE.items()}
+    assert "(and 1 more)" in str(versions.difference(HERE, {"the scheduler": other}))
+
+
+@pytest.mark.parametrize(
+    ("other", "word"),
+    [({"python": "3.12.1.final.0"}, "Python 3.12,"), ({"zarr": None}, "install zarr 3.1.6")],
+)
+def test_versions_that_cannot_work_are_refused(other: dict[str, str | None], word: str) -> None:
+    with pytest.raises(ValueError, match=r"^the worker at A") as error:
+        versions.difference(HERE, {"the worker at A": {**HERE, **other}})
+    assert word in str(error.value)
+
+
+def test_a_local_cluster_listens_on_the_loopback_interface_only() -> None:
+    with local(2, 1, None):
+        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+        sockets = [
+            found for process in processes for found in process.net_connections() if found.status == "LISTEN"
+        ]
+    assert len(sockets) >= 6  # scheduler and dashboard; of both workers: nanny, worker, its pages
+    assert {found.laddr.ip for found in sockets} == {"127.0.0.1"}
