@@ -13,8 +13,8 @@ from distributed import Client
 
 from dask_nmf.cli import main
 
-# In the processes of workers too, which import this file. SLURM sends SIGTERM to all: the command, with a handler
-# of its own, stops in order and then ends scheduler and workers. What fails is raised in the command.
+# In the processes of workers too, which import this file. SLURM sends SIGTERM to all: the command, with a
+# handler of its own, stops in order and then ends scheduler and workers. What fails is raised in the command.
 signal.signal(signal.SIGTERM, lambda number, frame: None)
 logging.getLogger("distributed").setLevel(logging.CRITICAL)
 
