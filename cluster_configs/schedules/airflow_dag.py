@@ -1,6 +1,7 @@
-"""A DAG for Airflow 3: a fit every night, as far as it gets in four hours. Put it into Airflow's folder of DAGs.
+"""A DAG for Airflow 3: a fit every night, as far as it gets in four hours.
 
-The command runs on the machine of Airflow's worker, in an environment of its own: Airflow pins versions of packages.
+Put it into the folder of DAGs. The command runs where the worker of Airflow does, in an environment of its
+own, as Airflow asks for certain versions of packages.
 """
 
 from datetime import datetime, timedelta
