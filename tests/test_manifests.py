@@ -238,3 +238,5 @@ def test_settings_are_those_of_dask() -> None:
     assert with_tls.pop("DASK_SCHEDULER_ADDRESS") == "tls://nmf-scheduler:8786"
     for name in with_tls:
         dask.config.get(name.removeprefix("DASK_").lower().replace("__", "."))  # or KeyError
+    files = {Path(value).name for value in with_tls.values() if value.startswith("/tls/")}
+    assert files == set(re.findall(r"--from-file=(\S+)", (FOLDER / "README.md").read_text()))

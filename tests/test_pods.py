@@ -117,7 +117,7 @@ def contained(image: Image, name: str, folder: Path, environment: dict[str, str]
     pod = pods()[name]
     only, spec = container(pod), pod["spec"]
     given = image.environment | environment | {"DASK_WORKER_NAME": "nmf-default-worker-1"}
-    user = str(spec["securityContext"]["runAsUser"])
+    user, group = str(spec["securityContext"]["runAsUser"]), spec["securityContext"]["fsGroup"]
     assert image.user.split(":")[0] == user
     box = ["bwrap", "--ro-bind", str(image.root), "/", "--proc", "/proc", "--dev", "/dev"]
     box += ["--perms", "1777", "--tmpfs", "/dev/shm", "--ro-bind", str(folder / "hosts"), "/etc/hosts"]
@@ -126,14 +126,19 @@ def contained(image: Image, name: str, folder: Path, environment: dict[str, str]
     box += ["--chdir", image.folder, "--clearenv"]
     for variable, value in given.items():
         box += ["--setenv", variable, value]
+    volumes = {volume["name"]: volume for volume in spec["volumes"]}
     for mount in only["volumeMounts"]:
-        place = image.scratch / name if mount["name"] == "scratch" else folder / mount["name"]
+        secret = volumes[mount["name"]].get("secret")
+        place = folder / secret["secretName"] if secret else image.scratch / name
         place.mkdir(exist_ok=True)
+        os.chown(place, 0, group)
+        place.chmod(0o2775)
+        for file in place.iterdir() if secret else ():
+            os.chown(file, 0, group)
+            file.chmod(secret["defaultMode"])
         box += ["--ro-bind" if mount.get("readOnly") else "--bind", str(place), mount["mountPath"]]
-        if not mount.get("readOnly"):
-            os.chown(place, int(user), int(user))
     words = only.get("command", image.entrypoint) + only.get("args", [])
-    box += ["--", "setpriv", "--reuid", user, "--regid", user, "--clear-groups"]
+    box += ["--", "setpriv", "--reuid", user, "--regid", user, "--groups", str(group)]
     return [*box, *(expanded(str(word), given) for word in words)]
 
 
@@ -212,23 +217,11 @@ def test_a_job_whose_pod_is_evicted_is_finished_by_the_next(
     tmp_path.chmod(0o755)
     (tmp_path / "hosts").write_text("127.0.0.1 localhost nmf-scheduler\n")
     if tls:
-        (tmp_path / "tls").mkdir()
-        pair = ["-keyout", tmp_path / "tls/key.pem", "-out", tmp_path / "tls/cert.pem"]
-        run(
-            "openssl",
-            "req",
-            "-x509",
-            "-nodes",
-            "-newkey",
-            "rsa:2048",
-            "-days",
-            "1",
-            "-subj",
-            "/CN=nmf",
-            *pair,
-        )
-        shutil.copy(tmp_path / "tls/cert.pem", tmp_path / "tls/ca.pem")
-        (tmp_path / "tls/key.pem").chmod(0o644)
+        run("sh", ROOT / "cluster_configs/scheduler/certificates.sh", tmp_path, "nmf-scheduler")
+        for secret, who in (("nmf-tls", "node"), ("nmf-tls-client", "client")):
+            (tmp_path / secret).mkdir()
+            for file in ("ca.pem", f"{who}.pem", f"{who}-key.pem"):
+                shutil.copy(tmp_path / file, tmp_path / secret)
     given = settings(tls)
     fit = [*contained(image, "fit", tmp_path, given | SECRET), "--tol=0", "--max-iter=40"]
 

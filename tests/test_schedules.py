@@ -128,13 +128,14 @@ def test_cron_runs_a_fit_and_leaves_one_at_work_alone(folder: Path) -> None:
     file = Path(f"/etc/cron.d/dask-nmf-{os.getpid()}")
     with process(*held, log=folder / "holder.log", cwd=folder) as holder:
         until(lambda: said("holder.log").count('"pass"') > 2, 120)
-        with process(shutil.which("cron", path="/usr/sbin") or "cron", "-f", log=folder / "cron.log") as cron:
-            file.write_text(f"PYTHONPATH={ROOT}\n{text}")
-            try:
+        file.write_text(f"PYTHONPATH={ROOT}\n{text}")
+        try:
+            with process("/usr/sbin/cron", "-f", log=folder / "cron.log") as cron:
                 until(lambda: "exit code" in said("held.log") and '"done"' in said("fit.log"), 180)
-            finally:
                 file.unlink()
-            until(lambda: not psutil.Process(cron.pid).children(), 60)
+                until(lambda: not psutil.Process(cron.pid).children(), 60)
+        finally:
+            file.unlink(missing_ok=True)
         before = state(folder / "held.zarr")["passes"]
         until(lambda: state(folder / "held.zarr")["passes"] > before, 30)
         holder.send_signal(signal.SIGTERM)
