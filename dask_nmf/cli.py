@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+from dask_nmf import __version__
 from dask_nmf.errors import DataError
 from dask_nmf.options import cluster_options, settings_options
 from dask_nmf.text import visible
@@ -41,7 +42,7 @@ class Terminated(BaseException):
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="dask_nmf")
+@click.version_option(__version__)
 def app() -> None:
     """Factorise non-negative matrices that do not fit in memory: V ≈ W H."""
 

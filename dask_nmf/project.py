@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from importlib.metadata import version
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import zarr
 
-from dask_nmf import cluster, fit, places, plan
+from dask_nmf import __version__, cluster, fit, places, plan
 from dask_nmf.beta import Newton, Settled, exact
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
@@ -127,7 +126,7 @@ def transform_to(
     place = places.at(output)
     places.check(place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))
-    mark = {"version": version("dask_nmf"), "run": run, "source": matrix.source}
+    mark = {"version": __version__, "run": run, "source": matrix.source}
     with place.appearing() as partial, connect(matrix):
         transform(
             matrix,

@@ -21,14 +21,13 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.errors import ZarrUserWarning
 
-from dask_nmf import plan, record
+from dask_nmf import __version__, plan, record
 from dask_nmf.claims import check_chunks, check_stored
 from dask_nmf.errors import DataError, readable
 from dask_nmf.fit import Step
@@ -80,7 +79,7 @@ class Run:
         """Begin a run at a place where there is none, or in the stead of the one that is there."""
         told = {
             "format": FORMAT,
-            "version": version("dask_nmf"),
+            "version": __version__,
             "settings": settings,
             "matrix": matrix,
             "pass": None,
