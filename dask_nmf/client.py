@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from threading import Thread
@@ -65,10 +66,8 @@ def wait_for_workers() -> None:
         return
     address, seconds = client.scheduler.address, configuration.read().wait
     try:
-        if client.status == "closed":
-            raise OSError(f"{client} is closed")
-        if not client.sync(client.scheduler.ncores, callback_timeout=seconds):
-            client.wait_for_workers(1, timeout=seconds)
+        while not _has_workers(client, seconds):
+            time.sleep(0.1)
     except TimeoutError as error:
         raise NoWorkers(
             f"the cluster at {address} had no worker for {seconds:g} s (dask_nmf.wait); "
@@ -76,6 +75,21 @@ def wait_for_workers() -> None:
         ) from error
     except OSError as error:
         raise NoWorkers(f"the scheduler at {address} was lost; start it and run this again") from error
+
+
+def _has_workers(client: Client, seconds: float) -> bool:
+    """Whether there is a worker, or comes one in time; False where the connection broke just now.
+
+    The client itself then tries to come back to the scheduler, for a while, and closes if it cannot.
+    """
+    if client.status == "closed":
+        raise OSError(f"{client} is closed")
+    try:
+        if not client.sync(client.scheduler.ncores, callback_timeout=seconds):
+            client.wait_for_workers(1, timeout=seconds)
+    except CommClosedError:
+        return False
+    return True
 
 
 def watched(call: Callable[[], Value]) -> Value:

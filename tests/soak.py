@@ -31,6 +31,7 @@ PASSES = {"hals": 60, "mu": 60, "sgd": 40}
 FIRST = ("--workers", "2", "--threads-per-worker", "1", "--memory-limit", "1GiB")  # panels depend on it
 HANG = 240  # seconds, in which every try must end
 AGAIN = {75: "try again", 130: "SIGINT", 143: "SIGTERM", -signal.SIGKILL: "SIGKILL"}
+AGAIN |= {-signal.SIGTERM: "SIGTERM", -signal.SIGINT: "SIGINT"}  # as Python starts, or ends
 PAUSE = 1.5  # seconds between faults, in the mean
 SHORT = SOON | {"DASK_DASK_NMF__WAIT": "20", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "15s"}
 

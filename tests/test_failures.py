@@ -187,14 +187,14 @@ def test_the_clock_jumps(folder: Path) -> None:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "LD_PRELOAD": str(next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))),
     }
-    fit = begin(folder, "clock.zarr", "hals", PASSES, **environment)
+    fit = begin(folder, "clock.zarr", "hals", PASSES, *HERE, **environment)
     wait_for(fit, "pass", 2)
     for jump in ("+1d", "-1d", "+0"):
         clock.write_text(jump)
         done = fit.count("pass")
         until(lambda done=done: fit.count("pass") > done or fit.process.poll() is not None)
     ends_well(fit)
-    same_factors(folder / "clock.zarr", folder / "whole.zarr")
+    same_factors(folder / "clock.zarr", folder / "here.zarr")
 
 
 def a_chunk(v: Path) -> Path:
