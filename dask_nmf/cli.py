@@ -253,6 +253,8 @@ def main() -> None:
         _say(f"dask-nmf: {_in_a_line(error, status)}", error=True)
     with suppress(BrokenPipeError):
         sys.stdout.flush()
+    if status in (INTERRUPTED, TERMINATED):
+        os._exit(status)  # Dask, at exit, would close what was half begun, and print how that fails
     sys.exit(status)
 
 
