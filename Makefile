@@ -4,7 +4,7 @@ BIN := .venv/bin
 # What `make bench` runs, or `make bench SHORT=1`: small matrices, to see that all peers run.
 BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py ratings.py)
 
-.PHONY: demo test test-real lint bench kernels clean
+.PHONY: demo test test-real soak lint bench kernels clean
 
 demo: .venv/installed
 	$(BIN)/python examples/topics.py demo
@@ -14,6 +14,9 @@ test: .venv/installed-dev
 
 test-real: .venv/installed-dev
 	$(BIN)/python -m pytest -m real
+
+soak: .venv/installed-dev
+	$(BIN)/python tests/soak.py $(or $(MINUTES),10) $(SEED)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -215,13 +215,13 @@ def _cluster(follow: Callable[[], None], matrix: Any, where: dict[str, Any]) -> 
 
 def exit_code(error: BaseException) -> int:
     """The documented code of an error; 1 for what should not happen."""
-    from dask_nmf.client import NoWorkers
-    from dask_nmf.objects import Overtaken, Unreachable
+    from dask_nmf.client import LOST
+    from dask_nmf.objects import Overtaken
     from dask_nmf.outputs import RunLocked
 
     for kinds, code in (
         (DataError, BAD_DATA),
-        ((NoWorkers, RunLocked, Overtaken, Unreachable), TRY_AGAIN),
+        ((TimeoutError, ConnectionError, RunLocked, Overtaken, *LOST), TRY_AGAIN),
         ((FileNotFoundError, FileExistsError, NotADirectoryError), USAGE),
         (OSError, IO_ERROR),
         ((ValueError, TypeError, MemoryError), USAGE),
@@ -248,11 +248,21 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
+        error = _cause(error)
         status = exit_code(error)
         _say(f"dask-nmf: {_in_a_line(error, status)}", error=True)
     with suppress(BrokenPipeError):
         sys.stdout.flush()
+    if status in (INTERRUPTED, TERMINATED):
+        os._exit(status)  # Dask, at exit, would close what was half begun, and print how that fails
     sys.exit(status)
+
+
+def _cause(error: Exception) -> Exception:
+    """What is behind the plain RuntimeError of a server of Dask's that did not start."""
+    while type(error) is RuntimeError and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
 
 
 def _in_a_line(error: Exception, status: int) -> str:

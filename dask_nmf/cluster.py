@@ -6,10 +6,11 @@ import os
 from dataclasses import replace
 from typing import NamedTuple
 
+from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
 from dask_nmf import plan, tiling
-from dask_nmf.client import active_client, is_loopback, wait_for_workers
+from dask_nmf.client import active_client, asked, is_loopback, wait_for_workers, watched
 from dask_nmf.errors import DataError
 from dask_nmf.fit import EVERYTHING, Panels
 from dask_nmf.matrix import Matrix
@@ -57,8 +58,11 @@ def check_sight(matrix: Matrix) -> None:
     if client is None or matrix.reader is None or matrix.in_memory:
         return
     ours = matrix.fingerprint()
-    for address, theirs in client.run(matrix.fingerprint, on_error="return").items():
-        if theirs != ours:
+    answers = asked(matrix.fingerprint, on_error="return")
+    there = watched(client.nthreads)
+    for address, theirs in answers.items():
+        died = isinstance(theirs, CommClosedError) or address not in there
+        if theirs != ours and not died:
             raise DataError(
                 f"the worker at {address} does not see {matrix.source} as this process does; "
                 "put V where all workers reach it under the same path"

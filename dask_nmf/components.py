@@ -10,6 +10,7 @@ import dask
 import dask.array as da
 import numpy as np
 
+from dask_nmf.client import computed
 from dask_nmf.kernels import Array
 from dask_nmf.passes import Weights
 
@@ -54,7 +55,7 @@ def arranged(
     """Both factors: the one that panels hold where it is, in (distributed) memory or in a run."""
     if isinstance(left, da.Array):
         parts = [dask.delayed(norms_of)(block, how) for block in left.to_delayed().ravel()]
-        found = _arrangement(sum(dask.compute(*parts)), right, how, transposed)
+        found = _arrangement(sum(computed(parts)), right, how, transposed)
         return left.map_blocks(found.of_left, dtype=left.dtype), found.of_right(right)
     found = _arrangement(_norms_at(left, edges, how), right, how, transposed)
     _rewrite(left, edges, found.of_left)

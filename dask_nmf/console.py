@@ -25,6 +25,10 @@ class Lines(logging.Formatter):
         return visible(record.getMessage())
 
 
+# Of a cluster that is lost they print tracebacks, from their own threads; what fails is raised here too.
+SILENT = ("asyncio", "distributed", "distributed.client", "tornado.application")
+
+
 class JsonLines(logging.Formatter):
     """One JSON object a record: time, level, message, and the record's numbers."""
 
@@ -99,7 +103,8 @@ def shown(log_format: str, terminal: bool) -> Iterator[Callable[[], None]]:
 
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # a signal leaves tasks of distributed's behind
+    for name in SILENT:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def follow() -> None:
         client = active_client()

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -20,13 +20,22 @@ import dask.array as da
 import numpy as np
 from dask.delayed import Delayed, delayed
 from distributed import wait
-from distributed.client import FutureCancelledError
-from distributed.scheduler import KilledWorker
 
 from dask_nmf import kept, passes, strata
 from dask_nmf.ahead import one_thread_more
 from dask_nmf.beta import BetaMU, Newton
-from dask_nmf.client import WorkersLost, active_client, dealt, wait_for_workers
+from dask_nmf.client import (
+    LOST,
+    NoWorkers,
+    WorkersLost,
+    active_client,
+    asked,
+    computed,
+    dealt,
+    wait_for_workers,
+    watched,
+    why_lost,
+)
 from dask_nmf.kept import Keeping
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix, Through
@@ -102,7 +111,7 @@ class Panels:
         homes = dict(enumerate(dealt(len(self.edges) - 1, client.nthreads())))
         if self.through(self.matrix) is not None:
             numbers = {first: number for number, first in enumerate(self.edges[:-1])}
-            found = client.run(kept.held, self.name, on_error="ignore")
+            found = asked(kept.held, self.name, on_error="ignore")
             homes |= {numbers[place[0]]: address for address, places in found.items() for place in places}
         return homes
 
@@ -112,7 +121,8 @@ class Panels:
         for name in (self.name, f"{self.name}{BESIDE}") if self.room else ():
             kept.drop(name)
             if client is not None and client.status == "running":
-                client.run(kept.drop, name, on_error="ignore")
+                with suppress(*LOST, NoWorkers):  # a cluster that is gone keeps nothing
+                    asked(kept.drop, name, on_error="ignore")
 
 
 @dataclass(frozen=True)
@@ -335,7 +345,7 @@ def hold(*arrays: da.Array) -> tuple[da.Array, ...]:
     """Arrays computed, their blocks in (distributed) memory."""
     held: tuple[da.Array, ...] = dask.persist(*arrays)
     if active_client() is not None:
-        wait(held)
+        watched(lambda: wait(held))
     return held
 
 
@@ -356,11 +366,11 @@ def persistently(
             with passes.one_blas_thread(), dask.config.set(QUIET):
                 nodes = graph()  # which may compute a part of it already
                 with _sent(nodes, homes()):
-                    return list(dask.compute(*nodes, traverse=False))
-        except (FutureCancelledError, KilledWorker, WorkersLost) as error:
+                    return computed(nodes)
+        except LOST as error:
             if attempt == ATTEMPTS:
-                raise
-            logger.warning("workers were lost (%s); the pass starts again", type(error).__name__)
+                raise WorkersLost(f"a pass was lost {ATTEMPTS} times: {why_lost(error)}") from error
+            logger.warning("the pass starts again: %s", why_lost(error))
     raise AssertionError("unreachable")
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import scipy.sparse
@@ -16,7 +15,7 @@ from dask.sizeof import sizeof
 from distributed import Client
 
 from dask_nmf.claims import csr
-from dask_nmf.client import WorkersLost, active_client, dealt, wait_for_workers
+from dask_nmf.client import WorkersLost, active_client, computed, dealt, wait_for_workers
 from dask_nmf.kernels import Block
 from dask_nmf.plan import Layout
 from dask_nmf.readers import NpyRows, Reader, SparseRows, StoredSparseRows
@@ -47,6 +46,7 @@ class Matrix:
     reader: Reader | None = None
     array: da.Array | None = None  # in panel orientation, where V came as a Dask array
     in_memory: bool = False
+    present: str = ""  # which chunks are stored, if not all are: see `chunks.holding`
 
     @property
     def sparse(self) -> bool:
@@ -94,15 +94,19 @@ class Matrix:
         )
 
     def fingerprint(self) -> str:
-        """A hash of shape, dtype and of the first, middle and last row of the panels' orientation."""
+        """A hash of shape, dtype, some rows, and of which chunks are stored, if not all are.
+
+        The rows are the first, the middle and the last in the panels' orientation.
+        """
         rows = sorted({0, self.layout.rows // 2, self.layout.rows - 1})
         if self.array is not None:
-            blocks = dask.compute(*[self.array[r : r + 1].rechunk((1, -1)).to_delayed()[0, 0] for r in rows])
+            blocks = computed([self.array[r : r + 1].rechunk((1, -1)).to_delayed()[0, 0] for r in rows])
         else:
             assert self.reader is not None
             everything = slice(0, self.layout.columns)
-            blocks = tuple(self.reader[slice(r, r + 1), everything] for r in rows)
-        return digest(self.shape, self.dtype, *(as_block(block, self.dtype) for block in blocks))
+            blocks = [self.reader[slice(r, r + 1), everything] for r in rows]
+        parts = [self.present] if self.present else []
+        return digest(self.shape, self.dtype, *(as_block(block, self.dtype) for block in blocks), *parts)
 
 
 def digest(*parts: Any) -> str:

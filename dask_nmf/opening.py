@@ -14,6 +14,7 @@ import scipy.sparse
 import zarr
 
 from dask_nmf.archives import HEAD, WRITE_ANEW, Npz, header_of, map_npy, opened_npz
+from dask_nmf.chunks import holding
 from dask_nmf.claims import check_room, check_stored, check_width, csr, row_pointers
 from dask_nmf.errors import DataError, readable
 from dask_nmf.kernels import Array
@@ -167,9 +168,10 @@ def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
     cuts = array.shards or array.chunks
     chunk_bytes = prod(cuts) * array.dtype.itemsize
     dtype, transposed, layout = _dense(array, wanted, (cuts[0], cuts[1]), chunk_bytes)
-    reader = DenseRows(array, transposed, dtype)
+    complete, present = holding(array, [array])
+    reader = DenseRows(complete, transposed, dtype)
     m, n = array.shape
-    return Matrix((m, n), dtype, source, transposed, layout, reader)
+    return Matrix((m, n), dtype, source, transposed, layout, reader, present=present)
 
 
 def _from_npy(path: str, wanted: Wanted) -> Matrix:
@@ -265,7 +267,9 @@ def _from_sparse_group(group: zarr.Group, wanted: Wanted, source: str) -> Matrix
     layout = Layout(
         *across, dtype.itemsize, chunk_bytes=chunk_bytes, copied=data.dtype != dtype, indptr=indptr
     )
-    return Matrix((m, n), dtype, source, transposed, layout, StoredSparseRows(group, across, dtype))
+    complete, present = holding(group, [data, indices, stored])
+    reader = StoredSparseRows(complete, across, dtype)
+    return Matrix((m, n), dtype, source, transposed, layout, reader, present=present)
 
 
 def _part(group: zarr.Group, name: str, source: str) -> zarr.Array[Any]:

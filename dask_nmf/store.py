@@ -119,7 +119,7 @@ class Run:
         if told.get("format") != FORMAT:
             raise NotARun(
                 f"{path} is a run of format {told.get('format')}, made by version {told.get('version')}; "
-                f"this version reads format {FORMAT}"
+                f"this version reads format {FORMAT}; use that version for it, or give another path"
             )
         run = cls(path, group)
         with run.sound():
@@ -291,6 +291,8 @@ class Run:
         """Add the factor that the panels did not write, (k, columns), if it is needed; and the histories."""
         if given is not None:
             self.given().write(0, given.T)
+        for name in ("W", "H"):
+            self.array(name)  # they are there
         for key, values in self.record["history"].items():
             _put(self.group, f"history_{key}", np.asarray(values, np.float64), ("pass",))
         self._list()

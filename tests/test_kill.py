@@ -2,93 +2,54 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import zarr
+from fits import RANK, begin, end, ends_well, make_v, passes_done, refused, same_factors, wait_for, workers
 
 from dask_nmf import Result, nmf
 from dask_nmf.launch import local
 from dask_nmf.settings import SOLVERS
 
-RANK, PASSES = 8, 16
+PASSES = 16
 MOMENTS = 0.4  # seconds within which a kill comes: some passes
-FIT = [sys.executable, "-c", "from dask_nmf.cli import main; main()", "fit", "v.zarr", "--rank", str(RANK)]
-FIT += ["--tol", "0", "--workers", "2", "--threads-per-worker", "1", "--log-format", "json"]
+SIGNALS = ((signal.SIGTERM, 143), (signal.SIGINT, 130))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A V on which a pass takes a tenth of a second, in 40 panels."""
+    """A folder with a V, in 40 panels."""
     folder = tmp_path_factory.mktemp("kill")
-    rng = np.random.default_rng(0)
-    w, h = (rng.gamma(0.5, size=size).astype(np.float32) for size in ((16_000, 8), (8, 1000)))
-    v = w @ h
-    stored = zarr.create_array(folder / "v.zarr", shape=v.shape, chunks=(400, 1000), dtype=v.dtype)
-    stored[:] = v * rng.random(v.shape, dtype=np.float32)
+    make_v(folder / "v.zarr")
     return folder
 
 
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> dict[str, Result]:
     """Of each solver a run that nobody disturbed."""
-    with local(2, 1, None):
+    asked = {"tol": 0, "max_iter": PASSES}
+    with local(2, 1, "1GiB"):
         return {
             solver: nmf(
-                folder / "v.zarr",
-                RANK,
-                solver=solver,
-                tol=0,
-                max_iter=PASSES,
-                store=folder / f"{solver}-whole.zarr",
+                folder / "v.zarr", RANK, solver=solver, store=folder / f"{solver}-whole.zarr", **asked
             )
             for solver in SOLVERS
         }
 
 
-def begin(folder: Path, output: str, solver: str, passes: int = PASSES, *more: str) -> subprocess.Popen[str]:
-    """The command, in a process group of its own."""
-    return subprocess.Popen(
-        [*FIT, "--output", output, "--solver", solver, "--max-iter", str(passes), *more],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(process: subprocess.Popen[str], event: str) -> dict[str, object]:
-    """The first log line of a kind. Whatever comes before it is read."""
-    assert process.stderr is not None
-    seen = []
-    for line in process.stderr:
-        seen.append(line)
-        told: dict[str, object] = json.loads(line) if line.startswith("{") else {}
-        if told.get("event") == event:
-            return told
-    raise AssertionError(f"no {event}: {''.join(seen)}")
-
-
-def end(process: subprocess.Popen[str]) -> int:
-    """Read the process out and wait for it."""
-    _, log = process.communicate(timeout=120)
-    assert "Traceback" not in log, log
-    return process.returncode
-
-
 @pytest.mark.parametrize(
     ("solver", "events"),
-    [("hals", ("plan", "pass", "pass")), ("mu", ("pass", "pass")), ("sgd", ("pass", "pass"))],
+    [
+        ("hals", ("plan", "pass", "pass")),
+        pytest.param("mu", ("pass", "pass"), marks=pytest.mark.real),
+        pytest.param("sgd", ("pass", "pass"), marks=pytest.mark.real),
+    ],
 )
 def test_sigkill_of_everything_at_random_moments_and_then_of_a_worker(
     folder: Path, whole: dict[str, Result], solver: str, events: tuple[str, ...]
@@ -96,61 +57,83 @@ def test_sigkill_of_everything_at_random_moments_and_then_of_a_worker(
     moments = random.Random(solver)
     output = f"{solver}-killed.zarr"
     for event in events:
-        process = begin(folder, output, solver)
-        wait_for(process, event)
+        fit = begin(folder, output, solver, PASSES)
+        wait_for(fit, event)
         time.sleep(moments.uniform(0, MOMENTS))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    process = begin(folder, output, solver)
-    wait_for(process, "pass")
-    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if is_worker(p)]
-    assert len(workers) == 2
-    workers[0].kill()
-    assert end(process) == 0
+        os.killpg(fit.pid, signal.SIGKILL)
+        fit.process.wait()
+    fit = begin(folder, output, solver, PASSES)
+    wait_for(fit, "pass")
+    found = workers(fit.pid)
+    assert len(found) == 2
+    found[0].kill()
+    ends_well(fit)
     run = zarr.open_group(folder / output, mode="r")
     for name in ("W", "H"):
         np.testing.assert_array_equal(run[name][:], getattr(whole[solver], name))
 
 
+@pytest.mark.real
 def test_a_v_cut_both_ways_is_killed_too(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     w, h = (rng.gamma(0.5, size=size).astype(np.float32) for size in ((6000, 8), (8, 3600)))
-    stored = zarr.create_array(tmp_path / "v.zarr", shape=(6000, 3600), chunks=(2000, 400), dtype="float32")
-    stored[:] = (w @ h) * rng.random((6000, 3600), dtype=np.float32)
-    memory = "--memory-limit", "480MB"  # no room for a panel of 2000 rows
-    assert end(begin(tmp_path, "whole.zarr", "hals", 3, *memory)) == 0
-    process = begin(tmp_path, "killed.zarr", "hals", 3, *memory)
-    wait_for(process, "pass")
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    process = begin(tmp_path, "killed.zarr", "hals", 3, *memory)
-    wait_for(process, "pass")
-    next(p for p in psutil.Process(process.pid).children(recursive=True) if is_worker(p)).kill()
-    assert end(process) == 0
-    whole, killed = (zarr.open_group(tmp_path / f"{name}.zarr", mode="r") for name in ("whole", "killed"))
-    assert whole.attrs["dask_nmf"]["pass"] == 3
-    for name in ("W", "H"):
-        np.testing.assert_array_equal(killed[name][:], whole[name][:])
+    v = (w @ h) * rng.random((6000, 3600), dtype=np.float32)
+    zarr.create_array(tmp_path / "v.zarr", data=v, chunks=(2000, 400))
+    asked = (
+        "hals",
+        3,
+        "--workers",
+        "2",
+        "--threads-per-worker",
+        "1",
+        "--memory-limit",
+        "480MB",
+    )  # no room for a panel
+    ends_well(begin(tmp_path, "whole.zarr", *asked))
+    fit = begin(tmp_path, "killed.zarr", *asked)
+    wait_for(fit, "pass")
+    os.killpg(fit.pid, signal.SIGKILL)
+    fit.process.wait()
+    fit = begin(tmp_path, "killed.zarr", *asked)
+    wait_for(fit, "pass")
+    workers(fit.pid)[0].kill()
+    ends_well(fit)
+    assert passes_done(tmp_path / "whole.zarr") == 3
+    same_factors(tmp_path / "killed.zarr", tmp_path / "whole.zarr")
 
 
-def is_worker(process: psutil.Process) -> bool:
-    """Whether this is one of the nannies' children, and not the tracker of their resources."""
-    return "spawn_main" in " ".join(process.cmdline())
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_leaves_a_committed_run(folder: Path, number: signal.Signals, code: int) -> None:
     output = f"{number.name}.zarr"
-    process = begin(folder, output, "hals", 1000)
+    fit = begin(folder, output, "hals", 1000)
     if number == signal.SIGTERM:
-        wait_for(process, "plan")
-        assert end(begin(folder, output, "hals", 1000)) == 75  # a second command is told to wait
-    wait_for(process, "pass")
+        wait_for(fit, "plan")
+        refused(
+            begin(folder, output, "hals", 1000), 75, "another process"
+        )  # a second command is told to wait
+    wait_for(fit, "pass")
     # Ctrl-C on a terminal reaches the workers too; SIGTERM comes to the command alone.
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    assert end(process) == code
+    (os.killpg if number == signal.SIGINT else os.kill)(fit.pid, number)
+    assert end(fit)[0] == code
     record = zarr.open_group(folder / output, mode="r").attrs["dask_nmf"]
     assert isinstance(record, dict)
     assert record["pass"] >= 1
     assert not record["finished"]
     assert not (folder / f"{output}.lock").exists()
+
+
+@pytest.mark.real
+def test_ctrl_c_twice_ends_at_once(folder: Path, whole: dict[str, Result]) -> None:
+    fit = begin(folder, "twice.zarr", "hals", PASSES)
+    wait_for(fit, "pass")
+    for worker in workers(fit.pid):
+        worker.suspend()  # so that the end in order would take long
+    try:
+        for _ in range(2):
+            os.kill(fit.pid, signal.SIGINT)
+            time.sleep(0.5)
+        assert end(fit, 5)[0] == 130
+    finally:
+        os.killpg(fit.pid, signal.SIGKILL)
+    ends_well(begin(folder, "twice.zarr", "hals", PASSES))
+    same_factors(folder / "twice.zarr", folder / "hals-whole.zarr")

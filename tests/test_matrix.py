@@ -166,7 +166,7 @@ def test_other_working_dtypes_are_refused(dtype: str) -> None:
 
 @pytest.mark.parametrize("kind", SOURCES)
 def test_fingerprint_sees_the_first_row_and_no_chunking(kind: str, tmp_path: Path) -> None:
-    v = sparse(30, 20)
+    v = sparse(30, 20) + 1  # Zarr leaves out chunks of zeros, and which ones are left out is seen
     other = v.copy()
     other[0, 0] += 1
     same, twice, changed = (

@@ -239,10 +239,12 @@ def test_what_is_not_a_run_is_never_touched(
     assert (path.read_bytes() if path.is_file() else files(path)) == before
 
 
-def test_a_newer_format_is_named(tmp_path: Path) -> None:
-    a_newer_run(tmp_path / "run.zarr")
-    with pytest.raises(NotARun, match=r"format 999, made by version 9\.9"):
-        Run.load(str(tmp_path / "run.zarr"))
+@pytest.mark.parametrize(("number", "version"), [(999, "9.9"), (0, "0.0.1")])
+def test_a_newer_or_older_format_is_named(number: int, version: str, tmp_path: Path) -> None:
+    path = str(tmp_path / "run.zarr")
+    zarr.create_group(path, attributes={KEY: {"format": number, "version": version}})
+    with pytest.raises(NotARun, match=f"format {number}, made by version {version}.*use that version"):
+        Run.load(path)
 
 
 def test_no_run_is_not_found(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ FLOORS = [
         "errors",
         "text",
     ],
-    ["client", "claims", "kernels", "measures", "gradient", "plan", "divergence", "lease"],
+    ["chunks", "client", "claims", "kernels", "measures", "gradient", "plan", "divergence", "lease"],
     [
         "ahead",
         "archives",
@@ -73,7 +73,7 @@ PLACES = {  # of libraries that not every module may import
         "estimator",
     },
     "distributed": {"claims", "ahead", "client", "versions", "launch", "cluster", "matrix", "fit"},
-    "zarr": {"claims", "objects", "readers", "opening", "store", "project", "predictions", "cli"},
+    "zarr": {"chunks", "claims", "objects", "readers", "opening", "store", "project", "predictions", "cli"},
     "sklearn": {"estimator"},
     "numba": {"cells", "divergence", "gradient", "kernels", "measures", "ranking"},
     "filelock": {"outputs"},
