@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 import zarr
+from dask.utils import parse_bytes
 from servers import needs, process
 from sources import low_rank
 
@@ -60,7 +61,7 @@ def test_commands_are_alike_and_known() -> None:
     assert in_cron[1] == in_unit == in_dag
     options = cli.app.commands["fit"].make_context("fit", shlex.split(in_unit)[1:]).params
     assert options["rank"] == RANK
-    assert options["workers"] * options["memory_limit"] + 2**31 <= 6 * 2**30
+    assert options["workers"] * parse_bytes(options["memory_limit"]) + 2**31 <= 6 * 2**30
     assert unit("MemoryMax") == "6G"
     assert options["time_limit"] < 6 * HOURS
     assert unit("TimeoutStartSec") == "6h"
