@@ -248,7 +248,6 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             raise
-        error = _cause(error)
         status = exit_code(error)
         _say(f"dask-nmf: {_in_a_line(error, status)}", error=True)
     with suppress(BrokenPipeError):
@@ -256,13 +255,6 @@ def main() -> None:
     if status in (INTERRUPTED, TERMINATED):
         os._exit(status)  # Dask, at exit, would close what was half begun, and print how that fails
     sys.exit(status)
-
-
-def _cause(error: Exception) -> Exception:
-    """What is behind the plain RuntimeError of a server of Dask's that did not start."""
-    while type(error) is RuntimeError and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return error
 
 
 def _in_a_line(error: Exception, status: int) -> str:

@@ -123,7 +123,8 @@ def computed(nodes: list[Delayed]) -> list[Any]:
     try:
         return list(watched(lambda: client.gather(futures)))
     except BaseException:
-        client.cancel(futures)
+        if client.status == "running":
+            client.cancel(futures)
         raise
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from itertools import cycle, islice
@@ -148,25 +148,43 @@ def local(workers: int | None, threads: int | None, memory_limit: int | str | No
     ----------
     workers, threads : processes, and threads of each; by default as `LocalCluster` divides the cores.
     memory_limit : of each process, in bytes or as text (``"2GiB"``); by default its share of the machine.
+
+    Raises
+    ------
+    NoWorkers, OSError
+        If a worker does not start.
     """
     settings: dict[str, object] = {
         "distributed.deploy.lost-worker-timeout": "1h",  # or a worker that dies twice is given up
         "distributed.worker.preload": [DEAF_TO_CTRL_C],
         **TUNED,
     }
-    with (
-        dask.config.set(settings),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=threads,
-            memory_limit="auto" if memory_limit is None else memory_limit,
-            host="127.0.0.1",
-            silence_logs=logging.CRITICAL,  # what fails is raised here
-            dashboard_address="127.0.0.1:0",
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    with dask.config.set(settings), ExitStack() as stack:
+        with _starting():
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=threads,
+                memory_limit="auto" if memory_limit is None else memory_limit,
+                host="127.0.0.1",
+                silence_logs=logging.CRITICAL,  # what fails is raised here
+                dashboard_address="127.0.0.1:0",
+            )
+        stack.enter_context(cluster)
+        yield stack.enter_context(Client(cluster))
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Say why a worker did not start: an error of the operating system, as it was, or `NoWorkers`."""
+    try:
+        yield
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while isinstance(cause, RuntimeError):
+            cause = cause.__cause__
+        if isinstance(cause, OSError) and cause.errno is not None:
+            raise cause from error
+        raise NoWorkers(f"a worker on this machine died as it started ({error}); run this again") from error
 
 
 @contextmanager
