@@ -404,6 +404,15 @@ def test_a_secret_in_a_url_is_refused_and_not_shown(url: str) -> None:
     assert "hidden" not in str(refused.value)
 
 
+def test_a_machine_without_certificates_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(monkeypatch, "http://127.0.0.1:9")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, "/nothing")
+    done = command("info", "s3://bucket/run.zarr")
+    assert done.returncode == 2
+    assert done.stderr.startswith("dask-nmf: s3://bucket/run.zarr: no certificates of authorities are found")
+
+
 @pytest.mark.parametrize("scheme", ["http", "file"])
 def test_other_urls_are_read(scheme: str, on_disk: Path, tmp_path: Path) -> None:
     run = tmp_path / "other.zarr"
