@@ -180,8 +180,8 @@ def plainly(url: str) -> Iterator[None]:
             ) from None
         if told.endswith("builder error"):  # obstore asks for them whatever the URL
             raise ValueError(
-                f"{url}: no certificates of authorities are found on this machine; install ca-certificates, or "
-                "name a file of them by SSL_CERT_FILE"
+                f"{url}: no certificates of authorities are found on this machine; install ca-certificates, "
+                "or name a file of them by SSL_CERT_FILE"
             ) from None
         if told.startswith("404") or isinstance(error, FileNotFoundError):
             raise FileNotFoundError(f"{url}: there is no such bucket or object ({told})") from None
