@@ -4,10 +4,11 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 MUST = bool(os.environ.get("DASK_NMF_MUST"))  # CI: what is missing is an error
@@ -24,7 +25,7 @@ def needs(*programs: str, root: bool = False) -> pytest.MarkDecorator:
 
 @contextmanager
 def process(*command: Any, log: Path, **more: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process, its output in a file, that is ended and waited for."""
+    """A process, its output in a file, that is ended and waited for, and what it has started."""
     with log.open("w") as output:
         started = subprocess.Popen(
             list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, text=True, **more
@@ -32,9 +33,13 @@ def process(*command: Any, log: Path, **more: Any) -> Iterator[subprocess.Popen[
     try:
         yield started
     finally:
+        family = psutil.Process(started.pid).children(recursive=True) if started.poll() is None else []
         started.terminate()
         try:
             started.wait(20)
         except subprocess.TimeoutExpired:
             started.kill()
             started.wait()
+        for child in family:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
