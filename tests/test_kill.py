@@ -87,7 +87,7 @@ def test_a_v_cut_both_ways_is_killed_too(tmp_path: Path) -> None:
         "--threads-per-worker",
         "1",
         "--memory-limit",
-        "480MB",
+        "500MB",
     )  # no room for a panel
     ends_well(begin(tmp_path, "whole.zarr", *asked))
     fit = begin(tmp_path, "killed.zarr", *asked)

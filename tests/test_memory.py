@@ -124,6 +124,6 @@ def test_so_does_one_of_a_v_cut_both_ways(workers: Client, tmp_path: Path) -> No
 
 def test_a_panel_that_fits_no_worker_is_refused_with_numbers(workers: Client, tmp_path: Path) -> None:
     path = tmp_path / "V.zarr"
-    zarr.create_array(path, shape=(40_000, 5000), chunks=(20_000, 5000), dtype="float32")
+    zarr.create_array(path, shape=(40_000, 5000), chunks=(20_000, 5000), dtype="float32")[:] = 1
     with pytest.raises(MemoryError, match=r"20000 rows x 5000 columns take 381 MiB.*its limit is 572 MiB"):
         nmf(path, RANK)
