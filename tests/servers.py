@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ MUST = bool(os.environ.get("DASK_NMF_MUST"))  # CI: what is missing is an error
 
 def needs(*programs: str, root: bool = False) -> pytest.MarkDecorator:
     """Skip a test where a program (or the rights of root) is missing; in CI let it fail."""
-    path = f"{os.environ['PATH']}{os.pathsep}/usr/sbin{os.pathsep}/sbin"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin", "/sbin"])
     missing = [program for program in programs if not shutil.which(program, path=path)]
     if root and os.geteuid():
         missing.append("root")
