@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import signal
@@ -253,7 +254,7 @@ def main() -> None:
     with suppress(BrokenPipeError):
         sys.stdout.flush()
     if status in (INTERRUPTED, TERMINATED):
-        os._exit(status)  # Dask, at exit, would close what was half begun, and print how that fails
+        atexit.register(os._exit, status)  # before what Dask does at exit: it prints how closing fails
     sys.exit(status)
 
 
