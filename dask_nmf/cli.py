@@ -38,6 +38,9 @@ Exit codes:
 """
 
 
+_came: list[int] = []  # signals, to stop
+
+
 class Terminated(BaseException):
     """SIGTERM came."""
 
@@ -243,14 +246,15 @@ def main() -> None:
             vars(error)["message"] = visible(error.message)
         error.show()
         status = error.exit_code
-    except (KeyboardInterrupt, Terminated, click.exceptions.Abort) as error:
-        status = TERMINATED if isinstance(error, Terminated) else INTERRUPTED
-        _say("dask-nmf: interrupted; run the same command to go on from the last pass", error=True)
-    except Exception as error:
-        if "--debug" in sys.argv:
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        if _came or isinstance(error, KeyboardInterrupt | click.exceptions.Abort):  # an import may hide it
+            status = TERMINATED if signal.SIGTERM in _came else INTERRUPTED
+            _say("dask-nmf: interrupted; run the same command to go on from the last pass", error=True)
+        elif "--debug" in sys.argv:
             raise
-        status = exit_code(error)
-        _say(f"dask-nmf: {_in_a_line(error, status)}", error=True)
+        else:
+            status = exit_code(error)
+            _say(f"dask-nmf: {_in_a_line(error, status)}", error=True)
     with suppress(BrokenPipeError):
         sys.stdout.flush()
     if status in (INTERRUPTED, TERMINATED):
@@ -258,7 +262,7 @@ def main() -> None:
     sys.exit(status)
 
 
-def _in_a_line(error: Exception, status: int) -> str:
+def _in_a_line(error: BaseException, status: int) -> str:
     if isinstance(error, OSError) and status == IO_ERROR and error.strerror:
         place = f": {error.filename}" if error.filename else ""
         return (
@@ -270,5 +274,6 @@ def _in_a_line(error: Exception, status: int) -> str:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """Stop in order at the first signal, at once at the second."""
+    _came.append(number)
     signal.signal(number, lambda number, frame: os._exit(128 + number))
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
