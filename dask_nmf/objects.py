@@ -48,7 +48,10 @@ class Denied(PermissionError):
 
 
 class Overtaken(RuntimeError):
-    """What was to be replaced has been replaced by another process."""
+    """What was to be replaced, at a URL, has been replaced by another process."""
+
+    def __str__(self) -> str:
+        return f"{self.args[0]} was changed by another process meanwhile; it goes on there"
 
 
 def is_url(place: str) -> bool:
@@ -246,7 +249,7 @@ class Objects(ObjectStore[Any]):
         except FileNotFoundError:
             return None
         if self._version not in (None, version) and not self.read_only:
-            raise Overtaken(f"{self.url} was changed by another process meanwhile; it goes on there")
+            raise Overtaken(self.url)
         self._version = version
         return content
 
@@ -271,9 +274,7 @@ class Objects(ObjectStore[Any]):
             # it may have been this process, in an attempt whose answer was lost
             self._version = None
             if await self._get_root() != content:
-                raise Overtaken(
-                    f"{self.url} was changed by another process meanwhile; it goes on there"
-                ) from None
+                raise Overtaken(self.url) from None
 
     def release(self) -> None:
         """Let the root be seen."""
