@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from threading import Lock
+from threading import Condition
 from typing import Any, ClassVar
 
 import dask
@@ -26,57 +25,69 @@ from dask_nmf.solvers import HALS
 V = low_rank(240, 12, 3)
 H = np.ones((3, 12))
 EDGES = tuple(range(0, 241, 20))
-WHILE = {"read": 0.01, "work": 0.05}  # seconds: so that a read that may begin finds work going on
 NETWORK: dict[str, Any] = {
     "processes": False, "protocol": "tcp", "host": "127.0.0.1", "dashboard_address": "127.0.0.1:0",
 }  # fmt: skip
 
 
 class Watch:
-    """How many are reading, working, and either at once."""
+    """How many panels are held, and worked on, at once.
 
-    def __init__(self) -> None:
-        self.lock, self.overlaps = Lock(), 0
-        self.now, self.most = {"read": 0, "work": 0}, {"read": 0, "work": 0, "either": 0}
+    Who works waits until ``more`` panels than are worked on at once are held, if as many are left:
+    for ever, were they not read ahead.
+    """
+
+    def __init__(self, threads: int, more: int) -> None:
+        self.changed, self.enough = Condition(), threads + more if more else 0
+        self.read = self.done = self.working = self.missed = 0
+        self.most = {"held": 0, "worked on": 0}
+
+    def reading(self) -> None:
+        with self.changed:
+            self.read += 1
+            self.most["held"] = max(self.most["held"], self.read - self.done)
+            self.changed.notify_all()
 
     @contextmanager
-    def during(self, what: str) -> Iterator[None]:
-        with self.lock:
-            self.now[what] += 1
-            self.overlaps += what == "read" and self.now["work"] > 0
-            for name, count in (*self.now.items(), ("either", sum(self.now.values()))):
-                self.most[name] = max(self.most[name], count)
-        time.sleep(WHILE[what])
+    def work(self) -> Iterator[None]:
+        with self.changed:
+            self.working += 1
+            self.most["worked on"] = max(self.most["worked on"], self.working)
+            self.missed += not self.changed.wait_for(self.ahead, timeout=10)
         yield
-        with self.lock:
-            self.now[what] -= 1
+        with self.changed:
+            self.working -= 1
+            self.done += 1
+
+    def ahead(self) -> bool:
+        return self.read - self.done >= self.enough or self.read == len(EDGES) - 1
 
 
-class Slow:
-    """V and its solver; when they are at it, it is known."""
+class Watched:
+    """V and its solver, watched."""
 
     shape, dtype, ndim = V.shape, V.dtype, 2
     watch: ClassVar[Watch]
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
-        with self.watch.during("read"):
-            return V[index]
+        self.watch.reading()
+        return V[index]
 
     def weigh(self, v: Array, h: Array, w: Array | None) -> Array:
-        with self.watch.during("work"):
+        with self.watch.work():
             return HALS().weigh(v, h, w)
 
     def fail(self, v: Array, h: Array, w: Array | None) -> Array:
         raise RuntimeError("no W")
 
 
-MATRIX = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), Slow())
+MATRIX = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), Watched())
 
 
-def watched_pass(ahead: bool) -> tuple[Watch, Sums]:
-    Slow.watch = Watch()
-    totals = fit.sweep(Panels(MATRIX, EDGES, ahead=ahead), H, Weighing(Slow().weigh, HALS()))
-    return Slow.watch, totals
+def watched_pass(ahead: bool, threads: int = 1) -> tuple[Watch, Sums]:
+    Watched.watch = Watch(threads, int(ahead))
+    totals = fit.sweep(Panels(MATRIX, EDGES, ahead=ahead), H, Weighing(Watched().weigh, HALS()))
+    return Watched.watch, totals
 
 
 @contextmanager
@@ -90,22 +101,22 @@ def threads_of_a_worker(threads: int) -> Iterator[None]:
 def test_one_panel_more_is_read_than_are_worked_on(place: str, threads: int) -> None:
     here = dask.config.set(num_workers=threads) if place == "this process" else threads_of_a_worker(threads)
     with here:
-        expected = watched_pass(ahead=False)
-        found = watched_pass(ahead=True)
-    assert expected[0].most["either"] <= threads
-    assert found[0].most["work"] <= threads
-    assert found[0].most["either"] == threads + 1
-    assert found[0].overlaps >= len(EDGES) // 4  # all but the first, where the machine is not busy
+        expected = watched_pass(False, threads)
+        found = watched_pass(True, threads)
+    assert expected[0].most["held"] <= threads
+    assert found[0].most["worked on"] <= threads
+    assert found[0].most["held"] == threads + 1
+    assert found[0].missed == 0
     np.testing.assert_array_equal(found[1].num, expected[1].num)
 
 
 def test_a_failure_leaves_no_turn_taken() -> None:
-    Slow.watch = Watch()
+    Watched.watch = Watch(1, 0)
     with threads_of_a_worker(1):
         for _ in range(3):
             with pytest.raises(RuntimeError, match="no W"):
-                fit.sweep(Panels(MATRIX, EDGES, ahead=True), H, Weighing(Slow().fail, HALS()))
-        assert watched_pass(ahead=True)[0].overlaps > 0
+                fit.sweep(Panels(MATRIX, EDGES, ahead=True), H, Weighing(Watched().fail, HALS()))
+        assert watched_pass(True)[0].missed == 0
 
 
 def test_a_plan_reads_ahead_where_there_is_room() -> None:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import dask
 import numpy as np
 from distributed import Client, LocalCluster
 from sources import Array
@@ -90,7 +91,10 @@ def test_a_worker_that_is_killed_costs_its_own_panels_only(tmp_path: Path) -> No
 
 
 def test_an_idle_worker_takes_panels_of_a_slow_one(tmp_path: Path) -> None:
-    with local(2, 1, None) as client:
+    often = {
+        "distributed.scheduler.work-stealing-interval": "100ms"
+    }  # by default each second, here 20 panels
+    with dask.config.set(often), local(2, 1, None) as client:
         expected = one_pass(tmp_path / "before")  # how long a panel takes is known then
         slow = next(iter(client.run(os.getpid).values()))
         (tmp_path / "log.slow").write_text(str(slow))
