@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from math import ceil, prod
+from math import ceil, inf, prod
 from typing import Any, TypeVar
 
 import zarr
@@ -46,13 +46,11 @@ def holding(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[Stored, 
     that cannot be listed tells nothing.
     """
     store, path = stored.store_path.store, stored.store_path.path
-    if not store.supports_listing:
+    names = [there(array) for array in arrays]
+    found = [name for some in names if some is not None for name in sorted(some)]
+    expected = sum(map(count, arrays))
+    if None in names:
         return stored, ""
-    try:
-        found = [key for array in arrays for key in sorted(sync(_chunks(array)))]
-    except PermissionError:  # to read, but not to list
-        return stored, ""
-    expected = sum(_count(array) for array in arrays)
     if len(found) >= expected:
         return zarr.open(Complete(store), path=path, mode="r"), ""  # type: ignore[return-value]
     logger.warning(
@@ -61,14 +59,28 @@ def holding(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[Stored, 
     return stored, hashlib.sha256("\n".join(found).encode()).hexdigest()
 
 
-def _count(array: zarr.Array[Any]) -> int:
+def count(array: zarr.Array[Any]) -> int:
     """Chunks, or shards, that an array is cut into."""
     cuts = array.shards or array.chunks
     return prod(ceil(size / cut) for size, cut in zip(array.shape, cuts, strict=True))
 
 
-async def _chunks(array: zarr.Array[Any]) -> list[str]:
-    """Names of those that are there."""
+def there(array: zarr.Array[Any], enough: float = inf) -> list[str] | None:
+    """Names of stored chunks: all, or ``enough`` of them; None where the store cannot be listed."""
     place = array.store_path
-    prefix = f"{place.path}/" if place.path else ""
-    return [key async for key in place.store.list_prefix(prefix) if not key.endswith(METADATA)]
+
+    async def listed() -> list[str]:
+        names: list[str] = []
+        async for name in place.store.list_prefix(f"{place.path}/" if place.path else ""):
+            if len(names) >= enough:
+                break
+            if not name.endswith(METADATA):
+                names.append(name)
+        return names
+
+    if not place.store.supports_listing:
+        return None
+    try:
+        return sync(listed())
+    except PermissionError:  # to read, but not to list
+        return None

@@ -5,7 +5,6 @@ A file of V may come from anybody. Its metadata can claim any shape at the price
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from math import prod
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy as np
 import scipy.sparse
 import zarr
 from distributed.system import MEMORY_LIMIT
-from zarr.core.sync import sync
 
+from dask_nmf import chunks
 from dask_nmf.cells import Array
 from dask_nmf.errors import DataError, readable
 
@@ -41,13 +40,14 @@ def check_stored(array: zarr.Array[Any], place: Any, whole: bool = False) -> Non
     Lists as few names as show that chunks are there.
     """
     with readable(place, WRITE_ANEW):
-        cuts = check_chunks(array, place)
-        claimed = prod(-(-size // cut) for size, cut in zip(array.shape, cuts, strict=True))
+        check_chunks(array, place)
+        claimed = chunks.count(array)
         wanted = claimed if whole else -(-claimed // SPARSEST)
-        if array.store.supports_listing and (there := sync(_count(array, wanted))) < wanted:
+        found = chunks.there(array, wanted)
+        if found is not None and len(found) < wanted:
             raise DataError(
-                f"{place} has shape {array.shape}, in {claimed} storage chunks, of which {there} are there; "
-                "write or copy all of it"
+                f"{place} has shape {array.shape}, in {claimed} storage chunks, of which {len(found)} are "
+                "there; write or copy all of it"
             )
 
 
@@ -92,15 +92,3 @@ def csr(array: Any) -> scipy.sparse.csr_array:
         rows = rows.copy()
         rows.sum_duplicates()
     return rows
-
-
-async def _count(array: zarr.Array[Any], enough: int) -> int:
-    """Chunks that are stored, or ``enough`` of them."""
-    path = array.store_path.path
-    keys: AsyncIterator[str] = array.store.list_prefix(f"{path}/" if path else "")
-    there = 0
-    async for key in keys:
-        if there == enough:
-            break
-        there += not key.rpartition("/")[2].startswith((".z", "zarr.json"))
-    return there

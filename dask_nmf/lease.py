@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,7 +21,7 @@ try:
 except ImportError:  # the extra "cloud"
     obstore = None
 
-from dask_nmf.objects import Unreachable, ask, connect, parted, version_of
+from dask_nmf.objects import Unreachable, ask, connect, parted, versioned
 from dask_nmf.outputs import RunLocked
 
 logger = logging.getLogger(__name__)
@@ -101,12 +102,7 @@ class _Lease:
 
     def _look(self) -> tuple[dict[str, Any], Any]:
         """What it says, and its version."""
-
-        async def read() -> tuple[bytes, Any]:
-            found = await obstore.get_async(self.store, self.key)
-            return bytes(await found.bytes_async()), version_of(found.meta)
-
-        content, version = ask(self.url, read)
+        content, version = ask(self.url, partial(versioned, self.store, self.key))
         try:
             told = json.loads(content)
         except ValueError:

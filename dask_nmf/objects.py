@@ -240,12 +240,8 @@ class Objects(ObjectStore[Any]):
         return None if content is None else prototype.buffer.from_bytes(content)
 
     async def _get_root(self) -> bytes | None:
-        async def read() -> tuple[bytes, dict[str, Any]]:
-            found = await obstore.get_async(self.store, ROOT)
-            return bytes(await found.bytes_async()), version_of(found.meta)
-
         try:
-            content, version = await asked(self.url, read)
+            content, version = await asked(self.url, partial(versioned, self.store, ROOT))
         except FileNotFoundError:
             return None
         if self._version not in (None, version) and not self.read_only:
@@ -330,6 +326,12 @@ class Objects(ObjectStore[Any]):
 
 def _connected(url: str, read_only: bool) -> Objects:
     return Objects(url, read_only=read_only)
+
+
+async def versioned(store: Any, key: str) -> tuple[bytes, dict[str, Any]]:
+    """An object, and its version."""
+    found = await obstore.get_async(store, key)
+    return bytes(await found.bytes_async()), version_of(found.meta)
 
 
 def version_of(told: Any) -> dict[str, Any]:

@@ -1,6 +1,9 @@
 """Settings and fixtures of all tests."""
 
+import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from commands import Forks
@@ -9,6 +12,8 @@ from hypothesis import HealthCheck, settings
 
 from dask_nmf import plan
 
+# as in an environment that is activated
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 settings.register_profile(
     "short",
     max_examples=8,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -19,7 +17,7 @@ import numpy as np
 import psutil
 import zarr
 from commands import COMMAND
-from servers import process
+from servers import free_port, listens, process, until
 from zarr.codecs import ZstdCodec
 
 RANK = 8
@@ -151,14 +149,6 @@ def same_factors(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(mine[name][:], theirs[name][:])
 
 
-def until(holds: Callable[[], bool], seconds: float = 60) -> None:
-    """Return when something holds."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 @dataclass
 class Cluster:
     """A scheduler at a port that stays, and its workers; each may be killed, and started again."""
@@ -181,13 +171,8 @@ class Cluster:
 
     def scheduler(self) -> subprocess.Popen[str]:
         self.schedulers.append(self.start("scheduler", "--host", "127.0.0.1", "--port", self.port))
-        until(self.listens)
+        until(lambda: listens(self.port))
         return self.schedulers[-1]
-
-    def listens(self) -> bool:
-        """Whether the scheduler is there."""
-        with socket.socket() as tried:
-            return tried.connect_ex(("127.0.0.1", self.port)) == 0
 
     def worker(self, *more: str) -> subprocess.Popen[str]:
         words = ("worker", self.address, "--nthreads", 1, "--memory-limit", "1GiB", "--death-timeout", 60)
@@ -198,8 +183,5 @@ class Cluster:
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
     """A cluster that is yet to be started, and is ended."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     with ExitStack() as stack:
-        yield Cluster(folder, port, stack)
+        yield Cluster(folder, free_port(), stack)

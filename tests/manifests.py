@@ -1,9 +1,7 @@
 """The manifests of Kubernetes as documents, and the pods that come of them."""
 
-import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -23,9 +21,7 @@ def documents() -> dict[str, Document]:
         folder = shutil.copytree(FOLDER, Path(empty) / "copy")
         kustomization = folder / "kustomization.yaml"
         kustomization.write_text(kustomization.read_text().replace("# - nightly.yaml", "- nightly.yaml"))
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        kubectl = shutil.which("kubectl", path=path) or "kubectl"
-        built = subprocess.run([kubectl, "kustomize", folder], stdout=subprocess.PIPE, check=True).stdout
+        built = subprocess.run(["kubectl", "kustomize", folder], stdout=subprocess.PIPE, check=True).stdout
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in yaml.safe_load_all(built)}
 
 

@@ -2,9 +2,10 @@
 
 import os
 import shutil
+import socket
 import subprocess
-import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,31 @@ MUST = bool(os.environ.get("DASK_NMF_MUST"))  # CI: what is missing is an error
 
 def needs(*programs: str, root: bool = False) -> pytest.MarkDecorator:
     """Skip a test where a program (or the rights of root) is missing; in CI let it fail."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin", "/sbin"])
+    path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
     missing = [program for program in programs if not shutil.which(program, path=path)]
     if root and os.geteuid():
         missing.append("root")
     return pytest.mark.skipif(bool(missing) and not MUST, reason=f"needs {', '.join(missing)}")
+
+
+def until(holds: Callable[[], Any], seconds: float = 60) -> None:
+    """Return when something holds."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port of loopback that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as chosen:
+        return int(chosen.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Whether somebody does at a port of loopback."""
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager

@@ -4,10 +4,11 @@ import os
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from servers import free_port, until
 
 CONFIGURATION = """
 ClusterName=test
@@ -49,8 +50,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
     host = socket.gethostname().split(".")[0]
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
-        ports = [free.getsockname()[1] for free in (one, other)]
+    ports = [free_port(), free_port()]
     (folder / "slurm.conf").write_text(CONFIGURATION.format(host=host, folder=folder, ports=ports))
     (folder / "munge.key").write_bytes(os.urandom(1024))
     (folder / "munge.key").chmod(0o400)
@@ -78,11 +78,3 @@ def told(environment: dict[str, str], *command: str) -> str:
     """What a command of SLURM prints."""
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return done.stdout.strip()
-
-
-def until(there: Callable[[], object], seconds: float) -> None:
-    """Wait for something."""
-    deadline = time.monotonic() + seconds
-    while not there():
-        assert time.monotonic() < deadline, there
-        time.sleep(0.2)

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,11 +27,7 @@ PAGES = [
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "cluster_configs").rglob("*.md")),
 ]
-ENVIRONMENT = {
-    **os.environ,
-    "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    "COLUMNS": "100",
-}
+ENVIRONMENT = os.environ | {"COLUMNS": "100"}
 CLEAN_UP = "status=$?; kill $(jobs -p) 2>/dev/null || true; wait || true; exit $status"
 BY_HAND = ROOT / "cluster_configs" / "scheduler" / "README.md"
 ASK_WORKERS = """python - <<EOF

@@ -24,11 +24,10 @@ from fits import (
     make_v,
     refused,
     same_factors,
-    until,
     wait_for,
     workers,
 )
-from servers import needs
+from servers import needs, until
 
 from dask_nmf import fit as fitting
 from dask_nmf.client import WorkersLost

@@ -7,7 +7,6 @@ import os
 import pickle
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -24,7 +23,7 @@ import numpy as np
 import obstore
 import pytest
 import zarr
-from servers import needs, process
+from servers import free_port, listens, needs, process, until
 from sources import Array
 
 from dask_nmf import Result, Run, lease, nmf, objects, transform
@@ -44,21 +43,6 @@ OFTEN = ("500", "503", "429", faults.CUT, faults.TRUNCATED, faults.LATE, faults.
 pytestmark = [pytest.mark.real, needs("moto_server", "rclone")]
 
 
-def free_port() -> int:
-    with socket.socket() as chosen:
-        chosen.bind(("127.0.0.1", 0))
-        return int(chosen.getsockname()[1])
-
-
-def answers(port: int) -> None:
-    for _ in range(300):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise TimeoutError(f"nothing answers at port {port}")
-
-
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
     """Of both servers, each with a bucket."""
@@ -66,21 +50,15 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
     moto, rclone = free_port(), free_port()
     (folder / "buckets" / "bucket").mkdir(parents=True)
     (folder / "tmp").mkdir()
-    bin = Path(sys.executable).parent
     serve = ["rclone", "serve", "s3", folder / "buckets", "--addr", f"127.0.0.1:{rclone}"]
-    environment = {
-        **os.environ,
-        "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}",
-        "TMPDIR": str(folder / "tmp"),
-    }
+    environment = os.environ | {"TMPDIR": str(folder / "tmp")}
     with ExitStack() as stack:
         for name, command in (
             ("moto", ["moto_server", "-H", "127.0.0.1", "-p", moto]),
             ("rclone", [*serve, "--auth-key", f"{KEY},{SECRET}", "--vfs-cache-mode", "off", "--config", ""]),
         ):
             stack.enter_context(process(*command, log=folder / f"{name}.log", env=environment))
-        answers(moto)
-        answers(rclone)
+        until(lambda: listens(moto) and listens(rclone))
         address = f"http://127.0.0.1:{moto}"
         boto3.client("s3", "us-east-1", None, True, None, address, KEY, SECRET).create_bucket(Bucket="bucket")
         yield {"moto": moto, "rclone": rclone}

@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy as np
 import psutil
 import pytest
 from manifests import FOLDER, container, documents, pods
-from servers import needs, process
+from servers import needs, process, until
 from sources import low_rank
 from test_manifests import NANNY
 
@@ -142,14 +141,6 @@ def contained(image: Image, name: str, folder: Path, environment: dict[str, str]
     return [*box, *(expanded(str(word), given) for word in words)]
 
 
-def until(what: Callable[[], bool], seconds: float = 60) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.2)
-
-
 def succeeds(command: list[str], **more: Any) -> bool:
     """Whether a command does; quietly."""
     return not subprocess.run(command, stderr=subprocess.DEVNULL, check=False, **more).returncode
@@ -197,8 +188,7 @@ SECRET = {  # of the object store, as `store.env` has it
 def object_store(network: list[str], folder: Path) -> Iterator[None]:
     """An S3 server with V in the bucket that the manifests name."""
     np.save(folder / "V.npy", low_rank(4000, 300, RANK, dtype=np.float32))
-    server = Path(sys.executable).parent / "moto_server"
-    with process(*network, server, "-H", "127.0.0.1", "-p", "9000", log=folder / "s3.log"):
+    with process(*network, "moto_server", "-H", "127.0.0.1", "-p", "9000", log=folder / "s3.log"):
         fill = [*network, sys.executable, "-c", FILL, SECRET["AWS_ENDPOINT_URL"]]
         until(lambda: succeeds(fill, cwd=folder, env=os.environ | SECRET))
         yield

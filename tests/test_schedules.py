@@ -10,8 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ import psutil
 import pytest
 import zarr
 from dask.utils import parse_bytes
-from servers import needs, process
+from servers import needs, process, until
 from sources import low_rank
 
 from dask_nmf import cli
@@ -95,19 +93,9 @@ def check_run(folder: Path) -> None:
     assert best <= error < 1.2 * best
 
 
-def until(what: Callable[[], Any], seconds: float) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        time.sleep(0.2)
-
-
 def state(run: Path) -> dict[str, Any]:
     """What `dask-nmf info` says."""
-    told = subprocess.run(
-        [BIN / "dask-nmf", "info", run, "--json"], stdout=subprocess.PIPE, check=True
-    ).stdout
+    told = subprocess.run(["dask-nmf", "info", run, "--json"], stdout=subprocess.PIPE, check=True).stdout
     return dict(json.loads(told))
 
 
@@ -119,7 +107,7 @@ def test_cron_runs_a_fit_and_leaves_one_at_work_alone(folder: Path) -> None:
     other = line.replace("run.zarr", "held.zarr").replace("fit.log", "held.log")
     text = CRON.read_text().replace(cron_line(), f"{line}\n{other}")
     text = text.replace("/opt/dask-nmf/bin", str(BIN)).replace("/srv/nmf", str(folder))
-    held = [BIN / "dask-nmf", "fit", "V.zarr", "--rank", "20", "--output", "held.zarr", "--tol", "0"]
+    held = ["dask-nmf", "fit", "V.zarr", "--rank", "20", "--output", "held.zarr", "--tol", "0"]
     held += ["--max-iter", "1000000", "--log-format", "json"]
 
     def said(log: str) -> str:

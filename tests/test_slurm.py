@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import zarr
 from commands import COMMAND
-from servers import needs
-from slurm import slurm, told, until
+from servers import needs, until
+from slurm import slurm, told
 from test_docs import ENVIRONMENT, ROOT, bash, blocks, commands
 
 from dask_nmf import Result, nmf

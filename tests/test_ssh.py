@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 import zarr
-from servers import needs, process
-from test_docs import ROOT, bash, blocks, commands
+from servers import free_port, listens, needs, process, until
+from test_docs import ENVIRONMENT, ROOT, bash, blocks, commands
 
 from dask_nmf import nmf
 
@@ -42,8 +40,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     for key in ("host", "user"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", ssh / key], check=True)
     (ssh / "authorized_keys").write_bytes((ssh / "user.pub").read_bytes())
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     kind, key, *_ = (ssh / "host.pub").read_text().split()
     (ssh / "known_hosts").write_text(f"[localhost]:{port} {kind} {key}\n")
     (ssh / "config").write_text(
@@ -61,19 +58,13 @@ def home(tmp_path: Path) -> Iterator[Path]:
     )
     Path("/run/sshd").mkdir(exist_ok=True)
     with process("/usr/sbin/sshd", "-D", "-e", "-f", ssh / "sshd_config", log=tmp_path / "sshd.log"):
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            try:
-                socket.create_connection(("127.0.0.1", port)).close()
-                break
-            except OSError:
-                time.sleep(0.05)
+        until(lambda: listens(port))
         yield tmp_path / "home"
 
 
 def run(lines: list[str], folder: Path, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """Lines of a page."""
-    environment = os.environ | LOOPBACK | {"HOME": str(home)} | more
+    environment = ENVIRONMENT | LOOPBACK | {"HOME": str(home)} | more
     return subprocess.run(
         bash(lines), cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
@@ -92,10 +83,7 @@ def test_the_commands_of_the_page(folder: Path, home: Path) -> None:
     assert "without TLS" not in done.stderr
     expected = nmf(folder / "V.zarr", 5, tol=0, max_iter=3)
     np.testing.assert_allclose(zarr.open_group(folder / "run.zarr")["H"][:], expected.H, rtol=1e-6)
-    deadline = time.monotonic() + 20
-    while left_behind() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert left_behind() == []
+    until(lambda: not left_behind(), 20)
     again = [configure, fit.replace("run.zarr", "x.zarr")]
     refused = {
         "a python that is not there": (
