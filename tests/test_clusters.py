@@ -143,11 +143,20 @@ def test_versions_that_cannot_work_are_refused(other: dict[str, str | None], wor
     assert word in str(error.value)
 
 
+def listening() -> set[tuple[int, str, int]]:
+    """Sockets of this process and its children."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return {
+        (process.pid, *found.laddr)
+        for process in family
+        for found in process.net_connections()
+        if found.status == "LISTEN"
+    }
+
+
 def test_a_local_cluster_listens_on_the_loopback_interface_only() -> None:
+    before = listening()  # those of other tests
     with local(2, 1, None):
-        processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
-        sockets = [
-            found for process in processes for found in process.net_connections() if found.status == "LISTEN"
-        ]
-    assert len(sockets) >= 6  # scheduler and dashboard; of both workers: nanny, worker, its pages
-    assert {found.laddr.ip for found in sockets} == {"127.0.0.1"}
+        found = listening() - before
+    assert len(found) >= 6  # scheduler and dashboard; of both workers: nanny, worker, its pages
+    assert {address for _, address, _ in found} == {"127.0.0.1"}

@@ -20,9 +20,10 @@ FLOORS = [
         "outputs",
         "objects",
         "errors",
+        "chunks",
         "text",
     ],
-    ["chunks", "client", "claims", "kernels", "measures", "gradient", "plan", "divergence", "lease"],
+    ["client", "claims", "kernels", "measures", "gradient", "plan", "divergence", "lease"],
     [
         "ahead",
         "archives",
