@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import isnan
@@ -39,6 +40,7 @@ Exit codes:
 
 
 _came: list[int] = []  # signals, to stop
+_dropped: list[int] = []  # those of them that are on their way again
 
 
 class Terminated(BaseException):
@@ -239,6 +241,7 @@ def main() -> None:
     """Run the command and exit with a documented code: one line, no traceback."""
     signal.signal(signal.SIGTERM, _on_signal)
     signal.signal(signal.SIGINT, _on_signal)
+    sys.unraisablehook = _on_unraisable
     try:
         status = app(standalone_mode=False) or 0
     except click.ClickException as error:
@@ -274,6 +277,17 @@ def _in_a_line(error: BaseException, status: int) -> str:
 
 def _on_signal(number: int, frame: FrameType | None) -> None:
     """Stop in order at the first signal, at once at the second."""
+    if number in _came and not _dropped:
+        os._exit(128 + number)
     _came.append(number)
-    signal.signal(number, lambda number, frame: os._exit(128 + number))
+    _dropped.clear()
     raise Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _on_unraisable(told: sys.UnraisableHookArgs) -> None:
+    """Send a signal again that came in a callback of Python's collector, where what is raised is dropped."""
+    if isinstance(told.exc_value, KeyboardInterrupt | Terminated):
+        _dropped.append(_came[-1])
+        threading.Timer(0.1, os.kill, (os.getpid(), _came[-1])).start()
+    elif not _came:  # else what fails since that callback was left half done
+        sys.__unraisablehook__(told)

@@ -5,13 +5,27 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
-from fits import RANK, begin, end, ends_well, make_v, passes_done, refused, same_factors, wait_for, workers
+from fits import (
+    RANK,
+    begin,
+    end,
+    ends_well,
+    make_v,
+    passes_done,
+    refused,
+    same_factors,
+    wait_for,
+    words,
+    workers,
+)
 
 from dask_nmf import Result, nmf
 from dask_nmf.launch import local
@@ -120,6 +134,41 @@ def test_a_signal_leaves_a_committed_run(folder: Path, number: signal.Signals, c
     assert record["pass"] >= 1
     assert not record["finished"]
     assert not (folder / f"{output}.lock").exists()
+
+
+COLLECTED = """
+import gc, os, threading
+from pathlib import Path
+
+def strike(phase, info):
+    here = threading.current_thread() is threading.main_thread()
+    if here and Path("{output}/checkpoint").exists() and not sent:
+        sent.append(1)
+        os.kill(os.getpid(), {number})
+        for _ in range(1000):  # the handler is called here
+            pass
+
+sent = []
+gc.callbacks.append(strike)
+from dask_nmf.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
+def test_a_signal_comes_while_python_collects(folder: Path, number: signal.Signals, code: int) -> None:
+    output = f"collected-{number.name}.zarr"
+    script = COLLECTED.format(output=output, number=int(number))
+    done = subprocess.run(
+        [sys.executable, "-c", script, *words(output, "hals", 10**6)],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    assert "interrupted" in done.stderr
 
 
 @pytest.mark.real
