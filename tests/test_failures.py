@@ -176,7 +176,8 @@ def test_a_worker_runs_out_of_memory(always: bool, tmp_path: Path) -> None:
 
 
 @needs("faketime")
-def test_the_clock_jumps(folder: Path) -> None:
+@pytest.mark.parametrize(("output", "where"), [("clock.zarr", HERE), ("clocks.zarr", OWN)])
+def test_the_clock_jumps(output: str, where: tuple[str, ...], folder: Path) -> None:
     clock = folder / "clock"
     clock.write_text("+0")
     environment = {
@@ -185,14 +186,14 @@ def test_the_clock_jumps(folder: Path) -> None:
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "LD_PRELOAD": str(next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))),
     }
-    fit = begin(folder, "clock.zarr", "hals", PASSES, *HERE, **environment)
+    fit = begin(folder, output, "hals", PASSES, *where, **environment)
     wait_for(fit, "pass", 2)
     for jump in ("+1d", "-1d", "+0"):
         clock.write_text(jump)
         done = fit.count("pass")
         until(lambda done=done: fit.count("pass") > done or fit.process.poll() is not None)
     ends_well(fit)
-    same_factors(folder / "clock.zarr", folder / "here.zarr")
+    same_factors(folder / output, folder / "here.zarr")
 
 
 def a_chunk(v: Path) -> Path:
