@@ -17,6 +17,7 @@ import pytest
 import zarr
 from commands import Forks
 from distributed import Client
+from fits import begin, cluster, ends_well, make_v, wait_for
 from servers import needs, process
 from test_docs import ROOT, blocks, commands, shell
 
@@ -161,6 +162,23 @@ def test_workers_without_this_package_are_named_or_sent_it(folder: Path, fit: Fi
         assert "the worker at tcp://127.0.0.1:" in line
     one, other = (zarr.open_group(folder / f"{name}.zarr", mode="r")["H"][:] for name in ("run", "later"))
     np.testing.assert_allclose(one, other, rtol=1e-6)
+
+
+def test_a_worker_without_this_package_joins(tmp_path: Path) -> None:
+    bare = site(tmp_path / "site", "dask_nmf")
+    make_v(tmp_path / "v.zarr")
+    with cluster(tmp_path) as servers:
+        servers.scheduler()
+        servers.worker()
+        fit = begin(tmp_path, "run.zarr", "hals", 60, "--scheduler", servers.address, "--cache", "off")
+        wait_for(fit, "pass", 2)
+        joins = [*WORKER, servers.address, "--no-nanny"]
+        with process(*bare, *joins, log=tmp_path / "bare.log", cwd=tmp_path) as worker:
+            worker.wait(60)  # Dask ends it when it cannot read its first task
+            assert fit.process.poll() is None
+            ends_well(fit)
+    log = (tmp_path / "bare.log").read_text()
+    assert "No module named 'dask_nmf'" in log
 
 
 def test_other_versions_are_told_or_refused(folder: Path, fit: Fit) -> None:
