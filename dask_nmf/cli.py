@@ -286,8 +286,10 @@ def _on_signal(number: int, frame: FrameType | None) -> None:
 
 def _on_unraisable(told: sys.UnraisableHookArgs) -> None:
     """Send a signal again that came in a callback of Python's collector, where what is raised is dropped."""
-    if isinstance(told.exc_value, KeyboardInterrupt | Terminated):
-        _dropped.append(_came[-1])
-        threading.Timer(0.1, os.kill, (os.getpid(), _came[-1])).start()
-    elif not _came:  # else what fails since that callback was left half done
+    if not _came:
         sys.__unraisablehook__(told)
+    elif isinstance(told.exc_value, KeyboardInterrupt | Terminated):
+        _dropped.append(_came[-1])
+        again = threading.Timer(0.1, os.kill, (os.getpid(), _came[-1]))
+        again.daemon = True  # a process that ends meanwhile does not wait for it
+        again.start()
