@@ -5,10 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks" / "peers.py"
 
 
+@pytest.mark.real  # half a minute
 def test_the_table_has_a_row_for_each_method(tmp_path: Path) -> None:
     asked = ["--short", "--case", "dense, in memory", "--without", "nmf-torch", "--output", str(tmp_path)]
     done = subprocess.run([sys.executable, PEERS, *asked], capture_output=True, text=True, check=False)
