@@ -46,11 +46,13 @@ def holding(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[Stored, 
     that cannot be listed tells nothing.
     """
     store, path = stored.store_path.store, stored.store_path.path
-    names = [there(array) for array in arrays]
-    found = [name for some in names if some is not None for name in sorted(some)]
+    found: list[str] = []
+    for array in arrays:
+        names = there(array)
+        if names is None:
+            return stored, ""
+        found += sorted(names)
     expected = sum(map(count, arrays))
-    if None in names:
-        return stored, ""
     if len(found) >= expected:
         return zarr.open(Complete(store), path=path, mode="r"), ""  # type: ignore[return-value]
     logger.warning(

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import click
 import numpy as np
 import pytest
 import zarr
+from servers import until
 from test_structure import FLOOR
 
 from dask_nmf import cli, launch
@@ -85,9 +85,7 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     file = folder / "scheduler.json"
     with subprocess.Popen(bash([*start, "wait"]), cwd=folder, env=ENVIRONMENT) as process:
         try:
-            deadline = time.monotonic() + 60
-            while not file.exists() and time.monotonic() < deadline:
-                time.sleep(0.1)
+            until(file.exists)
             yield file
         finally:
             process.terminate()

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -18,7 +17,7 @@ import zarr
 from commands import Forks
 from distributed import Client
 from fits import begin, cluster, ends_well, make_v, wait_for
-from servers import needs, process
+from servers import needs, process, until
 from test_docs import ROOT, blocks, commands, shell
 
 import dask_nmf
@@ -70,9 +69,7 @@ def started(
     file = folder / "scheduler.json"
     file.unlink(missing_ok=True)
     with process(*scheduler, *SCHEDULER, *FILE, log=folder / "scheduler.log", **more):
-        deadline = time.monotonic() + 60
-        while not file.exists() and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(file.exists)
         with ExitStack() as stack:
             yield [
                 stack.enter_context(
