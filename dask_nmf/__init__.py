@@ -3,31 +3,36 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from dask_nmf.answer import Result
-    from dask_nmf.estimator import NMF
-    from dask_nmf.factorise import nmf
-    from dask_nmf.predictions import predict, recommend
-    from dask_nmf.project import transform
-    from dask_nmf.store import Run
+if TYPE_CHECKING:  # what type checkers see of `_MODULES`: a test holds that they are the same
+    from dask_nmf.answer import Result as Result
+    from dask_nmf.api import nmf as nmf
+    from dask_nmf.estimator import NMF as NMF
+    from dask_nmf.predictions import predict as predict
+    from dask_nmf.predictions import recommend as recommend
+    from dask_nmf.project import transform as transform
+    from dask_nmf.store import Run as Run
 
 __version__ = "0.1.0"
 
-__all__ = ["NMF", "Result", "Run", "nmf", "predict", "recommend", "transform"]
-
-_HOMES = {
+_MODULES = {
     "NMF": "dask_nmf.estimator",
-    "Result": "dask_nmf.job",
+    "Result": "dask_nmf.answer",
     "Run": "dask_nmf.store",
-    "nmf": "dask_nmf.factorise",
+    "nmf": "dask_nmf.api",
     "predict": "dask_nmf.predictions",
     "recommend": "dask_nmf.predictions",
     "transform": "dask_nmf.project",
-}
+}  # of the public names
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: `dask-nmf --help` needs none of it."""
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'dask_nmf' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Return the public names."""
+    return sorted(__all__)

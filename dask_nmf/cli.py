@@ -99,8 +99,6 @@ def fit(
     from dask_nmf.settings import Settings
 
     factors = {name: settings.pop(name) for name in ("W", "H", "fixed_W", "fixed_H")}
-    if settings["init"] is None and (factors["W"] or factors["H"]):
-        settings["init"] = "custom"
     job = Job(
         Settings(**settings),
         **factors,

@@ -15,13 +15,14 @@ from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, Transfo
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, check_non_negative, validate_data
+from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dask_nmf.answer import Result
 from dask_nmf.factorise import factorise
 from dask_nmf.fit import Step
 from dask_nmf.job import Job
 from dask_nmf.kernels import Array
+from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
 from dask_nmf.opening import open_beside, open_matrix
 from dask_nmf.project import opened, transform
@@ -51,8 +52,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     n_components : int, "auto" or None
         The rank. "auto" and None: that of given factors, else the lesser side of X.
     init : {None, "sample", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
-        None is "sample". "nndsvd" and its kin are scikit-learn's. "custom" takes ``W`` and ``H``, or
-        either, in `fit_transform`.
+        None is "sample", or "custom" where ``W`` or ``H`` is given to `fit_transform`. "nndsvd" and its kin
+        are scikit-learn's.
     solver : {"hals", "mu", "sgd"}
     beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float
         Solver "hals" takes the first two, "mu" any, "sgd" the first.
@@ -63,7 +64,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     random_state : int, RandomState or None
     verbose : int
         1 prints a line a pass.
-    delta, inner_iter : of solver "mu", see `dask_nmf.settings.Settings`.
+    delta, inner_iter : of solver "mu", see `dask_nmf.nmf`.
     alpha_W, alpha_H : float, or "same" for ``alpha_H``
         Penalties as in scikit-learn; `transform` has that on W too.
     l1_ratio : float
@@ -76,7 +77,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         Share of the entries to hold out. The fit is that of the pass with the least error there.
     stop_below : float
         Stop when ‖X − W H‖ is below.
-    schedule, learning_rate, batch_size : of solver "sgd", see `dask_nmf.settings.Settings`.
+    schedule, learning_rate, batch_size : of solver "sgd", see `dask_nmf.nmf`.
     forget_factor : float
         In `partial_fit`, how much earlier batches count at each call; 1 forgets nothing.
     callback : called with the `dask_nmf.fit.Step` of each pass.
@@ -94,6 +95,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     n_features_in_, feature_names_in_ : as in scikit-learn
     """
 
+    @checked
     def __init__(
         self,
         n_components: int | str | None = "auto",
@@ -241,16 +243,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
     def _open(self, X: Any, reset: bool, opening: Callable[[Any], Matrix] = open_matrix) -> Matrix:
         if not _is_distributed(X):
-            X = validate_data(
-                self,
-                X,
-                reset=reset,
-                accept_sparse=("csr", "csc"),
-                dtype=[np.float64, np.float32],
-                ensure_all_finite="allow-nan" if self.missing == "nan" else True,
-            )
-            check_non_negative(X, type(self).__name__)
-            return opening(X)
+            return opening(self._numbers(X, reset))
         matrix = opening(X)
         features = matrix.shape[1]
         if reset:
@@ -262,6 +255,16 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
                 f"X has {features} features, but NMF is expecting {self.n_features_in_} features as input"
             )
         return matrix
+
+    def _numbers(self, X: Any, reset: bool) -> Any:
+        """Return X, which is in memory, as floats; that they are finite and ≥ 0 the first read checks."""
+        kinds: dict[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": [np.float64, np.float32]}
+        try:
+            return validate_data(self, X, reset=reset, ensure_all_finite=False, **kinds)
+        except TypeError as error:
+            raise TypeError(
+                f"X has an entry that is no number ({error}); give NaN for what is missing"
+            ) from error
 
     def _rank(self, matrix: Matrix, W: Array | None, H: Array | None) -> int:
         if isinstance(self.n_components, Integral):

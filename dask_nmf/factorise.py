@@ -1,4 +1,4 @@
-"""The main job, from whatever holds V to W and H: `nmf`, and what its two faces share."""
+"""The main job, from whatever holds V to W and H: what `nmf`, `NMF` and the command share."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from dask.utils import parse_bytes
 
 from dask_nmf.answer import Result, result_of
 from dask_nmf.client import shares_memory
-from dask_nmf.fit import Step
 from dask_nmf.job import Job, fit_and_answer
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
@@ -23,72 +22,10 @@ from dask_nmf.measures import measure
 from dask_nmf.opening import open_beside, open_holding, open_matrix, read_whole
 from dask_nmf.places import absolute, at
 from dask_nmf.resume import existing, identity, scratch
-from dask_nmf.settings import Settings
 
 logger = logging.getLogger(__name__)
 
 Connect = Callable[[Matrix], AbstractContextManager[Any]]
-
-
-def nmf(
-    V: Any,
-    rank: int,
-    *,
-    W: Any = None,
-    H: Any = None,
-    fixed_W: Any = None,
-    fixed_H: Any = None,
-    weights: Any = None,
-    dtype: str | None = None,
-    store: str | Path | None = None,
-    overwrite: bool = False,
-    time_limit: float | None = None,
-    cache: int | str = "auto",
-    callback: Callable[[Step], None] | None = None,
-    **settings: Any,
-) -> Result:
-    """Factorise a non-negative V (m × n) as W H, with W (m × rank) and H (rank × n) non-negative.
-
-    Runs on the active `distributed` client, or in the threads of this process if there is none.
-
-    Parameters
-    ----------
-    V : whatever `open_matrix` takes: an array, a sparse matrix, a Dask array, or a path.
-    rank : number of components, k.
-    W, H : to begin with, where ``init`` is ``"custom"``: both, or either; arrays, or paths as V may be one.
-    fixed_W, fixed_H : one factor that is known (signatures, endmembers): the other is the best for it.
-    weights : of the entries of V in the loss, (m, n), ≥ 0, whatever `open_matrix` takes; 0 is not looked at.
-    dtype : of the computation, ``"float32"`` or ``"float64"``; see `open_matrix`.
-    store : path of a Zarr group that holds the run: each pass is committed, an unfinished run is resumed,
-        and W never is in memory.
-    time_limit : seconds, after which the pass in work is the last.
-    cache : what each worker keeps of V from pass to pass: ``"auto"`` (what the plan leaves of its memory),
-        ``"off"``, or at most so much of that, in bytes or as text (``"2GiB"``). The result stays the same.
-    callback : called with the `Step` of each pass.
-    settings : the solver and its options: see `dask_nmf.settings.Settings`.
-
-    Returns
-    -------
-    Result
-
-    Raises
-    ------
-    BadEntry
-        If V has a NaN (unless ``missing="nan"``), an infinity or a negative entry.
-    ValueError, TypeError
-        If V or an option is not as above.
-    MemoryError
-        If neither a panel of V nor a block does fit a worker.
-    RunMismatch, RunLocked
-        If ``store`` holds another fit, or is in use.
-    """
-    path = None if store is None else str(store)
-    job = Job(
-        Settings(rank, **settings),
-        W, H, fixed_W, fixed_H, weights,
-        dtype, path, overwrite, time_limit, cache_bytes(cache), callback,
-    )  # fmt: skip
-    return factorise(V, job)
 
 
 def cache_bytes(cache: int | str) -> int | None:
@@ -102,7 +39,7 @@ def cache_bytes(cache: int | str) -> int | None:
 
 
 def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext()) -> Result:
-    """`nmf`, with its options as a `Job`, and a cluster that is entered only if there is work for it."""
+    """Factorise V as a `Job` says, on a cluster that is entered only if there is work for it."""
     by_itself = job.fixed and job.settings.beta != 2  # a row of W, or a column of H: no sums tell as much
     matrix = open_holding(V, job.dtype, job.fixed_H is None if by_itself else None)
     job.settings.check_rank(matrix.shape)
@@ -157,11 +94,18 @@ def _check_given(job: Job, matrix: Matrix) -> Job:
     given = {"W": (job.W, (m, k)), "H": (job.H, (k, n))}
     if job.fixed:
         return _check_fixed(job, matrix)
-    if job.settings.start != "custom":
-        if job.W is not None or job.H is not None:
-            raise ValueError(f"W and H are given and init is {job.settings.start!r}; it must be 'custom'")
+    names = [name for name in ("W", "H") if getattr(job, name) is not None]
+    if names and job.settings.init is None:
+        job = replace(job, settings=replace(job.settings, init="custom"))
+    if job.settings.start != "custom" and not names:
         return job
-    if job.W is None and job.H is None:
+    if job.settings.start != "custom":
+        listed = " and ".join(names)
+        raise ValueError(
+            f"{listed} {'are' if names[1:] else 'is'} given to begin with, and init is "
+            f"{job.settings.init!r}; leave init out (it is 'custom' then), or leave {listed} out"
+        )
+    if not names:
         raise ValueError("init is 'custom' and neither W nor H is given; give one or both")
     checked = {name: _check_factor(name, *asked) for name, asked in given.items()}
     return replace(job, W=checked["W"], H=checked["H"])

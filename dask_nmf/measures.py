@@ -27,8 +27,9 @@ class BadEntry(DataError):
         else:
             need = "NMF takes finite entries: replace or drop them"
             if np.isnan(self.value):
-                need += ", or say that NaN in V is missing (missing: nan)"
-        return f"V has {self.value} at row {self.row}, column {self.column}; {need}"
+                need += ', or let NaN be missing: missing="nan", --missing nan'
+        found = "Negative values in data: V" if -np.inf < self.value < 0 else "V"  # as scikit-learn has it
+        return f"{found} has {self.value} at row {self.row}, column {self.column}; {need}"
 
     def at(self, first_row: int, transposed: bool = False) -> BadEntry:
         """The same entry where the block begins at ``first_row``, and may be columns of V."""

@@ -13,6 +13,7 @@ import zarr
 from dask_nmf import cluster, fit, plan, tables
 from dask_nmf.errors import readable
 from dask_nmf.kernels import Array
+from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
 from dask_nmf.opening import open_matrix
 from dask_nmf.passes import heights
@@ -26,6 +27,7 @@ ENTRIES = 2**20  # of W and of H that are gathered for pairs at once
 LISTED = 2**22  # columns of rows that come to this process at once
 
 
+@checked
 def predict(W: Any, H: Any, rows: Any, columns: Any) -> Array:
     """Values of W H at some cells, without W H: (len(rows),).
 
@@ -51,6 +53,7 @@ def predict(W: Any, H: Any, rows: Any, columns: Any) -> Array:
     return _look_up(StoredWeights(H, transposed=True), _step(H, 1), W, *cells[::-1])
 
 
+@checked
 def recommend(V: Any, W: Any, H: Any, count: int, missing: str | None = None) -> Best:
     """For each row of V the columns with the largest values of W H among those that V does not have.
 

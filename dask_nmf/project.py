@@ -14,6 +14,7 @@ from dask_nmf import __version__, cluster, fit, places, plan
 from dask_nmf.beta import Newton, Settled, exact
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
+from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
@@ -29,6 +30,7 @@ Exact = HALS | Newton | Settled
 Sink = Callable[[tuple[int, int], int, np.dtype[Any]], Weights]
 
 
+@checked
 def transform(
     V: Any,
     H: Array,

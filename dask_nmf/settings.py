@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from numbers import Integral, Real
 from typing import Any, ClassVar
 
@@ -12,49 +13,22 @@ INITS = ("sample", "random", *NNDSVD, "custom")
 LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}
 MISSING = ("nan", "unstored")
 SCHEDULES = ("adagrad", "bold-driver", "constant", "inverse-time")
+NORMS = ("l1", "l2")
+OTHER_WORDS = {  # of scikit-learn and other packages, for values that we have by another name
+    **dict.fromkeys(("cd", "als", "anls", "nnls", "bcd"), "hals"),
+    **dict.fromkeys(("lee-seung", "multiplicative", "multiplicative-update"), "mu"),
+    **dict.fromkeys(("fro", "euclidean", "squared", "mse"), "frobenius"),
+    **dict.fromkeys(("kl", "poisson", "generalized-kl"), "kullback-leibler"),
+    **dict.fromkeys(("is", "itakura"), "itakura-saito"),
+    **dict.fromkeys(("svd", "nmf-svd"), "nndsvd"),
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of a fit. Two fits of one matrix with equal settings give the same W and H.
+    """Options of a fit, by the names and defaults of `dask_nmf.nmf`, which explains them.
 
-    Parameters
-    ----------
-    rank : number of components, k.
-    solver : ``"hals"`` (few passes, W solved anew in each), ``"mu"`` (Lee & Seung's steps) or ``"sgd"``
-        (minibatches; for V of which most is missing).
-    beta_loss : what is to be small: ``"frobenius"`` (half of ‖V − W H‖²), ``"kullback-leibler"`` (for
-        counts), ``"itakura-saito"`` (V > 0), or the β of a β-divergence (2, 1 and 0 are these). Solver hals
-        takes the first two, mu takes any, sgd the first. A divergence is told as √(2 D), as ‖V − W H‖ is, and
-        its relative error is √(D(V | W H) / D(V | mean of V)).
-    init : ``"sample"`` (default; H of some rows, factorised in memory), ``"random"``, or ``"custom"`` (from
-        given W and H, or from either). As in scikit-learn: ``"nndsvd"`` (from singular vectors, in two more
-        reads of V, of which every entry must count), ``"nndsvda"`` (with the mean of V for its zeros),
-        ``"nndsvdar"`` (with small random numbers, of a hundredth of the mean).
-    max_iter : most passes over V.
-    tol : stop when a pass lowers the loss by less than ``tol`` times itself, or ``tol`` times what is
-        explained of ‖V‖² if that is less.
-    stop_below : stop when ‖V − W H‖ (Frobenius) is below this.
-    seed : of the start, of the entries held out and of the order of minibatches.
-    alpha_W, alpha_H : penalties, scaled as scikit-learn does: to the loss, ‖V − W H‖² or twice the
-        divergence, is added ``alpha_W · n_i ((1 − l1_ratio) ‖w_i‖² + 2 l1_ratio |w_i|)`` for each row of W
-        and ``alpha_H · m_j (…)`` for each column of H, n_i and m_j the number (or weight) of the entries that
-        count in that row or column of V. ``alpha_H="same"`` is ``alpha_W``.
-    l1_ratio : share of the L1 norm in the penalties, 0 to 1.
-    missing : None: every entry of V counts; ``"nan"``: NaN is missing; ``"unstored"``: only the stored
-        entries of a sparse V count, and a stored zero is a zero that was observed.
-    validation_fraction : share of the entries that is held out. The fit ends when their error has not fallen
-        for some passes, and its answer is the best of the passes by that error.
-    normalize : ``"l1"`` or ``"l2"``: in the answer the rows of H have that norm 1, W is scaled so that W H
-        stays, and the components are in the order of their weight, the norm of W's column, the largest first.
-    delta : mu: added to denominators; by default a trifle relative to the scale of V.
-    inner_iter : mu: steps on the products of a pass; 1 is Lee & Seung's.
-    schedule : sgd: of the step. ``"adagrad"``: its own for each row and column, by the gradients so far
-        (Duchi et al. 2011), free of scale; ``"bold-driver"``: grows by 5 % when the loss falls, halved when
-        it rises; ``"constant"``; ``"inverse-time"``: divided by the number of the pass.
-    learning_rate : sgd: for ``"adagrad"`` relative to the size of a factor's entries (by default 0.1 from a
-        random start, else 0.03); absolute for the others (by default one that is safe at the scale of V).
-    batch_size : sgd: rows of V in a minibatch (default 32); where entries are missing, stored entries (1).
+    Two fits of one matrix with equal settings give the same W and H.
     """
 
     rank: int
@@ -95,19 +69,18 @@ class Settings:
             ("init", (None, *INITS)),
             ("missing", (None, *MISSING)),
             ("schedule", SCHEDULES),
-            ("normalize", (None, "l1", "l2")),
+            ("normalize", (None, *NORMS)),
         ):
-            named = ", ".join(str(value) for value in values)
-            self._check(name, getattr(self, name) in values, f"one of {named}")
+            value = getattr(self, name)
+            self._check(name, value in values, f"one of {_choice(value, values)}")
         for name in ("tol", "stop_below", "alpha_W"):
             self._check(name, _is_size(getattr(self, name)), "a number ≥ 0")
         self._check("alpha_H", self.alpha_H == "same" or _is_size(self.alpha_H), "a number ≥ 0 or 'same'")
         self._check("delta", self.delta is None or _is_size(self.delta), "a number ≥ 0 or None")
         rate = self.learning_rate
         self._check("learning_rate", rate is None or (_is_size(rate) and rate > 0), "a number > 0 or None")
-        named = ", ".join(LOSSES)
         known = self.beta_loss in LOSSES if isinstance(self.beta_loss, str) else _is_number(self.beta_loss)
-        self._check("beta_loss", known, f"one of {named}, or a number")
+        self._check("beta_loss", known, f"a number or one of {_choice(self.beta_loss, tuple(LOSSES))}")
         self._check("l1_ratio", _is_size(self.l1_ratio) and self.l1_ratio <= 1, "from 0 to 1")
         share = self.validation_fraction
         self._check("validation_fraction", _is_size(share) and share < 1, "at least 0 and below 1")
@@ -182,6 +155,16 @@ class Settings:
     def record(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {**asdict(self), "init": self.start, "beta_loss": self.beta}
+
+
+def _choice(value: Any, values: tuple[str | None, ...]) -> str:
+    """Return the values there are to choose from, and the one that is meant, where that can be guessed."""
+    named, word = [name for name in values if name is not None], str(value).lower()
+    listed = ", ".join(map(str, values))
+    if OTHER_WORDS.get(word) in named:
+        return f"{listed}; {word!r} is called {OTHER_WORDS[word]!r} here"
+    meant = get_close_matches(word, named, 1)
+    return f"{listed}; give {meant[0]!r}" if meant else listed
 
 
 def _is_count(value: Any) -> bool:

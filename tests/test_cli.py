@@ -181,7 +181,7 @@ def test_sgd_and_an_error_that_is_enough(dask_nmf: Run, v: np.ndarray) -> None:
 
 
 MISSING = {
-    "NaN": (["holes.zarr"], 3, "missing: nan"),
+    "NaN": (["holes.zarr"], 3, "--missing nan"),
     "unstored of a dense V": (["v.zarr", "--missing", "unstored"], 3, "missing='nan'"),
     "weights of another shape": (["v.zarr", "--weights", "other.npy"], 3, "(4, 3)"),
     "no weights there": (["v.zarr", "--weights", "nowhere.npy"], 2, "nowhere.npy"),

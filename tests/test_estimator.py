@@ -9,6 +9,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
 from sklearn.base import clone
@@ -126,6 +127,35 @@ def test_missing_entries(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
     )
     np.testing.assert_array_equal(ours, theirs)
     assert model.__sklearn_tags__().input_tags.allow_nan
+
+
+BAD = {np.nan: 'missing="nan"', np.inf: "replace or drop", -np.inf: "replace or drop", -1.5: "shift or clip"}
+HOLDERS: dict[str, Callable[[Any], Any]] = {
+    "numpy": np.asarray,
+    "list": np.ndarray.tolist,
+    "sparse": scipy.sparse.csr_array,
+    "frame": pd.DataFrame,
+    "frame with NA": lambda x: pd.DataFrame(x).convert_dtypes(),
+    "dask": lambda x: da.from_array(x, chunks=(50, 7)),
+}
+
+
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("kind", HOLDERS)
+def test_a_bad_entry_is_named_with_its_cure(v: np.ndarray, kind: str, value: float) -> None:
+    bad = v.copy()
+    bad[77, 11] = value
+    x, fitted = HOLDERS[kind](bad), NMF(3, tol=0.1).fit(v)
+    for call in (NMF(3).fit, fitted.transform, NMF(3).partial_fit):
+        with pytest.raises(ValueError, match=f"{value} at row 77, column 11; .*{BAD[value]}"):
+            call(x)
+
+
+def test_an_entry_that_is_no_number_is_refused(v: np.ndarray) -> None:
+    x = pd.DataFrame(v).astype(object)
+    x.iloc[3, 2] = pd.NA
+    with pytest.raises(TypeError, match=r"no number .* give NaN for what is missing"):
+        NMF(3).fit(x)
 
 
 def test_what_a_sparse_x_does_not_store(v: np.ndarray) -> None:

@@ -13,6 +13,7 @@ FLOORS = [
     [
         "cells",
         "draws",
+        "keywords",
         "settings",
         "options",
         "configuration",
@@ -47,7 +48,7 @@ FLOORS = [
     ["blockwise"],
     ["job"],
     ["factorise", "stream"],
-    ["estimator"],
+    ["api", "estimator"],
     ["cli"],
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
