@@ -156,7 +156,7 @@ def _cells(rows: Any, columns: Any, shape: tuple[int, int]) -> tuple[Array, Arra
     outside = (i < 0) | (i >= shape[0]) | (j < 0) | (j >= shape[1])
     if outside.any():
         first = int(outside.argmax())
-        raise IndexError(f"cell {first}: {tables.outside(int(i[first]), int(j[first]), shape)}")
+        raise IndexError(f"cell {first}: {tables.outside((int(i[first]), int(j[first])), shape)}")
     return i.astype(np.int64, copy=False), j.astype(np.int64, copy=False)
 
 

@@ -1,13 +1,14 @@
-"""CSV files: cells of W H, one a line, and the values there."""
+"""CSV files: cells or rows of V to look at, one a line, and the values that are written for them."""
 
 from __future__ import annotations
 
 import csv
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -19,41 +20,45 @@ from dask_nmf.kernels import Array
 from dask_nmf.objects import is_url
 
 HEADER = "row,column,value\n"
-CELL = re.compile(r"\s*(-?\d{1,18})\s*,\s*(-?\d{1,18})\s*", re.ASCII)
-NAMES = re.compile(r'\s*"?[^\W\d][^,]*,\s*"?[^\W\d][^,]*')
-BATCH = 10**6  # cells of a file that are in memory
-LONGEST = 2**12  # characters of a line
+DELIMITERS = ",\t"
+ROW, CELL = ("row",), ("row", "column")  # the columns of a table that are read
+ALIASES = {"col": "column"}
+NUMBER = re.compile(r"\s*-?\d{1,18}\s*", re.ASCII)
+BATCH = 10**6  # lines of a file that are in memory
+LONGEST = 2**16  # characters of a line
 LINES = 2**16  # lines that are made at once
 
 
 def read_cells(path: str, shape: tuple[int, int]) -> Iterator[tuple[Array, Array]]:
-    """Rows and columns of a file of ``row,column``, counted from 0, `BATCH` at a time.
+    """Read the rows and columns of cells from a CSV file, `BATCH` of them at a time.
 
-    Its first line may be names, and lines may be blank.
+    Fields are separated by commas or tabs, and may be quoted. A first line that names ``row`` and ``column``
+    says where they are, among any others. Without names each line is ``row,column``. Both are counted from 0.
+    Lines may be blank.
 
     Raises
     ------
     DataError
-        With the first line that has no cell of a matrix of this shape.
+        With the first line that has no cell of a matrix of this shape; with a header that does not name both.
     FileNotFoundError
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"there is nothing at {path}; give a CSV file of row,column")
-    if Path(path).is_dir():
-        raise DataError(f"{path} is a folder; give a CSV file of row,column")
-    held = array("q")
-    with open(path, encoding="utf-8-sig", errors="replace") as lines:
-        for number, line in enumerate(iter(partial(lines.readline, LONGEST), ""), 1):
-            held.extend(_cell(line, f"{path}, line {number}", shape, number == 1))
-            if len(held) == 2 * BATCH:
-                yield _in_columns(held)
-                held = array("q")
-    yield _in_columns(held)
+    for cells in _read(path, CELL, shape):
+        yield cells[:, 0], cells[:, 1]
 
 
-def outside(row: int, column: int, shape: tuple[int, int]) -> str:
-    """What to say of a cell that is outside of W H."""
-    return f"row {row}, column {column} is outside of W H, {shape[0]} x {shape[1]}, counted from 0"
+def read_rows(path: str, shape: tuple[int, int]) -> Iterator[Array]:
+    """Read numbers of rows from a CSV file, `BATCH` of them at a time.
+
+    The conventions and errors are those of `read_cells`: a header names ``row``, or each line is one number.
+    """
+    for rows in _read(path, ROW, shape):
+        yield rows[:, 0]
+
+
+def outside(place: Sequence[int], shape: tuple[int, int]) -> str:
+    """What to say of a row, or of a row and a column, outside of W H."""
+    given = ", ".join(f"{name} {index}" for name, index in zip(CELL, place, strict=False))
+    return f"{given} is outside of W H, {shape[0]} x {shape[1]}, counted from 0"
 
 
 @contextmanager
@@ -83,23 +88,101 @@ def write(file: TextIO, rows: Array, columns: Array, values: Array) -> None:
         table.writerows(zip(rows[some].tolist(), columns[some].tolist(), texts.tolist(), strict=True))
 
 
-def _cell(line: str, place: str, shape: tuple[int, int], first: bool) -> tuple[int, ...]:
-    """The cell of a line; nothing for a blank line, and for one of names if it is the first."""
-    match = CELL.fullmatch(line) if len(line) < LONGEST else None
-    if match is None:
-        if len(line) < LONGEST and (line.isspace() or (first and NAMES.fullmatch(line))):
-            return ()
-        given = repr(line.strip()[:60])
-        raise DataError(f"{place}: {given} is no pair of integers; write row,column, counted from 0")
-    row, column = int(match[1]), int(match[2])
-    if not (0 <= row < shape[0] and 0 <= column < shape[1]):
-        raise DataError(f"{place}: {outside(row, column, shape)}")
-    return row, column
+def _read(path: str, names: tuple[str, ...], shape: tuple[int, int]) -> Iterator[Array]:
+    """Read the integers of these columns of a table, (lines, columns), `BATCH` lines at a time."""
+    needed = ",".join(names)
+    if not Path(path).exists():
+        raise FileNotFoundError(f"there is nothing at {path}; give a CSV file of {needed}")
+    if Path(path).is_dir():
+        raise DataError(f"{path} is a folder; give a CSV file of {needed}")
+    held, places, width = array("q"), None, 0
+    for number, fields in _records(path, names):
+        line = f"{path}, line {number}"
+        if places is None:
+            named = _named(fields, names, line)
+            places, width = named or range(len(names)), len(fields) if named else len(names)
+            if named:
+                continue
+        held.extend(_integers(fields, places, width, line))
+        if any(not 0 <= index < size for index, size in zip(held[-len(names) :], shape, strict=False)):
+            raise DataError(f"{line}: {outside(held[-len(names) :], shape)}")
+        if len(held) == len(names) * BATCH:
+            yield _in_columns(held, names)
+            held = array("q")
+    yield _in_columns(held, names)
 
 
-def _in_columns(held: array[int]) -> tuple[Array, Array]:
-    cells = np.array(held, np.int64).reshape(-1, 2)
-    return cells[:, 0], cells[:, 1]
+def _records(path: str, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """Read the fields of each line that is not blank, with its number."""
+    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
+        lines = _lines(file, path)
+        first = []
+        for line in lines:
+            first.append(line)
+            if not line.isspace():
+                break
+        delimiter = _delimiter("".join(first[-1:]), names)
+        reader = csv.reader(chain(first, lines), delimiter=delimiter, skipinitialspace=True)
+        try:
+            for fields in reader:
+                if len(fields) > 1 or "".join(fields).strip():
+                    yield reader.line_num, fields
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}; write a CSV file") from None
+
+
+def _lines(file: TextIO, path: str) -> Iterator[str]:
+    for number, line in enumerate(iter(partial(file.readline, LONGEST), ""), 1):
+        if len(line) == LONGEST and not line.endswith(("\n", "\r")):
+            raise DataError(f"{path}, line {number}: {line[:60]!r}... is longer than {LONGEST} characters")
+        yield line
+
+
+def _delimiter(line: str, names: tuple[str, ...]) -> str:
+    """The delimiter by which a table's first line makes sense."""
+    for delimiter in DELIMITERS:
+        fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        if _places(fields, names) or (len(fields) == len(names) and all(map(NUMBER.fullmatch, fields))):
+            return delimiter
+    return DELIMITERS[0] if DELIMITERS[0] in line else DELIMITERS[1]
+
+
+def _places(fields: list[str], names: tuple[str, ...]) -> list[int] | None:
+    """Where a header has these names, each once; None if it has not."""
+    found = [ALIASES.get(name, name) for name in (field.strip().lower() for field in fields)]
+    return [found.index(name) for name in names] if all(found.count(name) == 1 for name in names) else None
+
+
+def _named(fields: list[str], names: tuple[str, ...], line: str) -> list[int] | None:
+    """Where the first line of a table has these names; None if it begins with numbers at once."""
+    places = _places(fields, names)
+    if places is None and not any(map(NUMBER.fullmatch, fields)):
+        raise DataError(
+            f"{line}: {_shown(fields)} does not name {' and '.join(names)} once each; "
+            f"name them in the header, or leave it out and write {','.join(names)} in each line"
+        )
+    return places
+
+
+def _integers(fields: list[str], places: Sequence[int], width: int, line: str) -> list[int]:
+    """The integers of a line, at these places of ``width`` fields."""
+    if len(fields) != width or not all(NUMBER.fullmatch(fields[place]) for place in places):
+        kind, needed = ("integer", "row") if len(places) == 1 else ("pair of integers", "row,column")
+        if width > len(places):
+            raise DataError(
+                f"{line}: {_shown(fields)} has no {kind} where the header has {needed}, among {width} fields"
+            )
+        others = ", and name all columns in a header if there are others" if len(fields) > width else ""
+        raise DataError(f"{line}: {_shown(fields)} is no {kind}; write {needed}, counted from 0{others}")
+    return [int(fields[place]) for place in places]
+
+
+def _shown(fields: list[str]) -> str:
+    return repr(",".join(fields).strip()[:60])
+
+
+def _in_columns(held: array[int], names: tuple[str, ...]) -> Array:
+    return np.array(held, np.int64).reshape(-1, len(names))
 
 
 def _is_ours(place: str) -> bool:
