@@ -44,9 +44,9 @@ def check_stored(array: zarr.Array[Any], place: Any, whole: bool = False) -> Non
         claimed = chunks.count(array)
         wanted = claimed if whole else -(-claimed // SPARSEST)
         found = chunks.there(array, wanted)
-        if found is not None and len(found) < wanted:
+        if found is not None and found < wanted:
             raise DataError(
-                f"{place} has shape {array.shape}, in {claimed} storage chunks, of which {len(found)} are "
+                f"{place} has shape {array.shape}, in {claimed} storage chunks, of which {found} are "
                 "there; write or copy all of it"
             )
 

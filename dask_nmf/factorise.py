@@ -20,7 +20,7 @@ from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import measure
 from dask_nmf.opening import open_beside, open_holding, open_matrix, read_whole
-from dask_nmf.places import absolute, at
+from dask_nmf.places import absolute, at, check_apart
 from dask_nmf.resume import existing, identity, scratch
 
 logger = logging.getLogger(__name__)
@@ -60,6 +60,8 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
         job = replace(job, weights=open_beside(matrix, job.weights))
     if job.store is not None:
         path = absolute(job.store)
+        beside = {} if job.weights is None else {"the weights": job.weights.source}
+        check_apart(path, V=matrix.source, **beside)
         with at(path).locked():
             return _fit_in_store(matrix, job, path, connect)
     with connect(matrix):

@@ -46,7 +46,7 @@ class Matrix:
     reader: Reader | None = None
     array: da.Array | None = None  # in panel orientation, where V came as a Dask array
     in_memory: bool = False
-    present: str = ""  # which chunks are stored, if not all are: see `chunks.holding`
+    listing: str | None = None  # a digest of files and when they were written; None where that is not known
 
     @property
     def sparse(self) -> bool:
@@ -94,7 +94,7 @@ class Matrix:
         )
 
     def fingerprint(self) -> str:
-        """A hash of shape, dtype, some rows, and of which chunks are stored, if not all are.
+        """A hash of shape, dtype and three rows, by which a worker sees this V or another one.
 
         The rows are the first, the middle and the last in the panels' orientation.
         """
@@ -105,8 +105,7 @@ class Matrix:
             assert self.reader is not None
             everything = slice(0, self.layout.columns)
             blocks = [self.reader[slice(r, r + 1), everything] for r in rows]
-        parts = [self.present] if self.present else []
-        return digest(self.shape, self.dtype, *(as_block(block, self.dtype) for block in blocks), *parts)
+        return digest(self.shape, self.dtype, *(as_block(block, self.dtype) for block in blocks))
 
 
 def digest(*parts: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
@@ -141,12 +141,19 @@ async def _keys(url: str) -> list[str]:
     return [key async for key in Objects(url).list_prefix("")]
 
 
-async def _page(store: Any, prefix: str | None, after: str | None, most: int) -> list[str]:
+async def _page(store: Any, prefix: str | None, after: str | None, most: int) -> Sequence[Any]:
+    """What a store tells of its objects: a page, of which one after another are asked for."""
     found = obstore.list(store, prefix, offset=after, chunk_size=most)
     try:
-        return [told["path"] for told in await found.__anext__()]
+        page: Sequence[Any] = await found.__anext__()
+        return page
     except StopAsyncIteration:
         return []
+
+
+def stamp_of(told: Any) -> str:
+    """Return by what a store tells an object from what was there before, as text: its ETag, or its time."""
+    return f"{told['size']} {told['e_tag'] or told['last_modified'].isoformat()}"
 
 
 def ask(url: str, question: Callable[[], Awaitable[T]]) -> T:
@@ -308,11 +315,18 @@ class Objects(ObjectStore[Any]):
 
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
         """Keys that begin so, a page of them at a time, as they are asked for."""
-        page, last = [""] * PAGE, None
+        async for key, _ in self.list_stamped(prefix):
+            yield key
+
+    async def list_stamped(self, prefix: str) -> AsyncGenerator[tuple[str, str], None]:
+        """The same, and by what a change of each object shows: see `stamp_of`."""
+        page: Sequence[Any] = range(PAGE)
+        last = None
         while len(page) == PAGE:
             page = await asked(self.url, partial(_page, self.store, prefix, last, PAGE))
-            for last in page:
-                yield last
+            for told in page:
+                last = told["path"]
+                yield last, stamp_of(told)
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Names in a folder."""

@@ -168,10 +168,10 @@ def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
     cuts = array.shards or array.chunks
     chunk_bytes = prod(cuts) * array.dtype.itemsize
     dtype, transposed, layout = _dense(array, wanted, (cuts[0], cuts[1]), chunk_bytes)
-    complete, present = holding(array, [array])
+    complete, listing = holding(array, [array])
     reader = DenseRows(complete, transposed, dtype)
     m, n = array.shape
-    return Matrix((m, n), dtype, source, transposed, layout, reader, present=present)
+    return Matrix((m, n), dtype, source, transposed, layout, reader, listing=listing)
 
 
 def _from_npy(path: str, wanted: Wanted) -> Matrix:
@@ -243,7 +243,7 @@ def _from_sparse(array: Any, wanted: Wanted, source: str) -> Matrix:
 def _from_sparse_group(group: zarr.Group, wanted: Wanted, source: str) -> Matrix:
     encoding = group.attrs.get("encoding-type")
     if encoding not in ("csr_matrix", "csc_matrix"):
-        inside = ", ".join(sorted(group.keys())) or "nothing"
+        inside = ", ".join(sorted(group.keys())) or "nothing" if group.store.supports_listing else "arrays"
         raise DataError(
             f"{source} is a Zarr group with encoding-type {encoding!r} holding {inside}; give the path of an "
             "array, or of a group with encoding-type 'csr_matrix' or 'csc_matrix'"
@@ -267,9 +267,9 @@ def _from_sparse_group(group: zarr.Group, wanted: Wanted, source: str) -> Matrix
     layout = Layout(
         *across, dtype.itemsize, chunk_bytes=chunk_bytes, copied=data.dtype != dtype, indptr=indptr
     )
-    complete, present = holding(group, [data, indices, stored])
+    complete, listing = holding(group, [data, indices, stored])
     reader = StoredSparseRows(complete, across, dtype)
-    return Matrix((m, n), dtype, source, transposed, layout, reader, present=present)
+    return Matrix((m, n), dtype, source, transposed, layout, reader, listing=listing)
 
 
 def _part(group: zarr.Group, name: str, source: str) -> zarr.Array[Any]:
@@ -344,7 +344,7 @@ def _open_url(url: str, wanted: Wanted) -> Matrix:
 def _open_zarr(path: str, wanted: Wanted) -> Matrix:
     try:
         with readable(path, f"give {FILES}"):
-            opened = zarr.open(at(path).store(), mode="r")
+            opened = zarr.open(at(path).store(), mode="r", use_consolidated=False)
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
         raise DataError(f"{path} is no Zarr array or group; give {FILES}") from error
     if isinstance(opened, zarr.Group):

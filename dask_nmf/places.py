@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -88,6 +89,47 @@ def check(place: Place, overwrite: bool, ours: Callable[[str], bool], maker: str
         known = False
     if not known:
         raise FileExistsError(f"{place.name} is not an output of {maker}; give another output or remove it")
+
+
+def check_apart(output: str | Path, **inputs: str) -> None:
+    """Refuse an output inside of an input, and an input inside of the output, which might replace it.
+
+    Parameters
+    ----------
+    inputs : absolute paths and URLs, by the names of what is there; other text names no place.
+
+    Raises
+    ------
+    ValueError
+    """
+    place = absolute(output)
+    for name, source in inputs.items():
+        other = absolute(source) if is_url(source) else source
+        if _is_within(place, other):
+            raise ValueError(f"the output {place} is inside of {name}, {other}; give an output elsewhere")
+        if _is_within(other, place):
+            raise ValueError(
+                f"{name}, {other}, is inside of the output {place}, which may replace it; "
+                "give an output elsewhere"
+            )
+
+
+def _is_within(inner: str, outer: str) -> bool:
+    """Whether a place is another one or below it, whatever links and mounts lead there."""
+    if is_url(inner) or is_url(outer):
+        one, other = (posixpath.normpath(place) + "/" for place in (inner, outer))
+        return is_url(inner) and is_url(outer) and one.startswith(other)
+    if not (os.path.isabs(inner) and os.path.isabs(outer)):
+        return False
+    below, above = Path(inner).resolve(), Path(outer).resolve()
+    return any(_is_same(folder, above) for folder in (below, *below.parents))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there, or must not be looked at
+        return one == other
 
 
 class _Folder:

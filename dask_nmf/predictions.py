@@ -17,7 +17,7 @@ from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
 from dask_nmf.opening import open_matrix
 from dask_nmf.passes import heights
-from dask_nmf.places import absolute
+from dask_nmf.places import absolute, check_apart
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.readers import DenseRows
 from dask_nmf.settings import MISSING
@@ -96,6 +96,7 @@ def predict_to(run: str, pairs: str, output: str, overwrite: bool) -> int:
         If there is an output already, and it may not be overwritten, or is not of this kind.
     """
     found = Run.load_answered(absolute(run))
+    check_apart(output, run=absolute(run))
     W, H = found.factors
     W, H = _hold_smaller(W, H)
     done = 0
@@ -124,6 +125,7 @@ def recommend_to(
     W, H = found.factors
     choice = Choice(count, found.settings.missing)
     matrix = _open(V, W, H, choice)
+    check_apart(output, V=matrix.source, run=absolute(run))
     first, done = 0, 0
     with tables.new(output, overwrite) as file, connect(matrix):
         for best in _search(matrix, W, H, choice):

@@ -125,6 +125,7 @@ def transform_to(
     asked = found.settings
     matrix = opened(V, found.record["matrix"]["dtype"], asked.beta_loss)
     H = found.read("H")
+    places.check_apart(output, V=matrix.source, run=places.absolute(run))
     place = places.at(output)
     places.check(place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))

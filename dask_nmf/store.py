@@ -41,6 +41,7 @@ KEY = "dask_nmf"
 PLACES = 3  # for an H in pieces: the last one, the one before and the next one
 CURE = "restore it, or remove it and begin anew"
 ANSWER = ("H", "W", "history_loss", "history_seconds")
+PARTS = (*ANSWER, "checkpoint")
 
 
 class NotARun(ValueError):
@@ -183,7 +184,7 @@ class Run:
     def cuts(self) -> tuple[int, ...] | None:
         """Edges of the pieces of columns, where V is cut both ways."""
         name = "checkpoint/cuts"
-        return self._edges(name, record.across(self.record)[1]) if name in self.group else None
+        return self._edges(name, record.across(self.record)[1]) if name in self._unlisted() else None
 
     @property
     def factors(self) -> tuple[zarr.Array[Any], zarr.Array[Any]]:
@@ -315,9 +316,17 @@ class Run:
 
     def _clear(self) -> None:
         """Delete what an earlier run left."""
-        unlisted = zarr.open_group(self.group.store, mode="r+", use_consolidated=False)
-        for name in list(unlisted):
-            del unlisted[name]
+        unlisted = self._unlisted()
+        for name in PARTS:
+            if name in unlisted:
+                del unlisted[name]
+
+    def _unlisted(self) -> zarr.Group:
+        """The group by the metadata of each part, whatever its consolidated metadata says."""
+        with self.sound():
+            return zarr.open_group(
+                self.group.store, mode="r" if self.group.read_only else "r+", use_consolidated=False
+            )
 
     def _list(self) -> None:
         with self.sound():
