@@ -18,13 +18,12 @@ import click
 
 from dask_nmf import __version__
 from dask_nmf.errors import DataError
-from dask_nmf.options import cluster_options, settings_options
-from dask_nmf.text import visible
+from dask_nmf.options import Commands, cluster_options, settings_options
+from dask_nmf.text import aligned, visible
 
 USAGE, BAD_DATA, NOT_CONVERGED, IO_ERROR, TRY_AGAIN = 2, 3, 4, 74, 75
 INTERRUPTED, TERMINATED = 130, 143
 SHORT = ("stopped after", "stopped by", "diverged")  # how outcomes begin that are no convergence
-SHOWN = 5  # losses that info lists, of the last passes
 
 EXIT_CODES = """
 \b
@@ -47,23 +46,37 @@ class Terminated(BaseException):
     """SIGTERM came."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def app() -> None:
-    """Factorise non-negative matrices that do not fit in memory: V ≈ W H."""
+    """Factorise non-negative matrices that do not fit in memory: V ≈ W H.
+
+    \b
+    dask-nmf fit V.zarr --rank 20 --output run.zarr
+    dask-nmf info run.zarr
+    """
 
 
 @app.command(epilog=EXIT_CODES, short_help="Factorise V into W and H, pass by pass into a run.")
 @click.argument("matrix", metavar="V")
 @click.option("--output", "-o", required=True, type=click.Path(), help="The run: a Zarr group.")
 @settings_options
-@click.option("--weights", metavar="PATH", help="Of the entries of V: a matrix like V.")
-@click.option("--w", "W", metavar="PATH", help="W to begin with: an array; init is then custom.")
+@click.option("--weights", metavar="PATH", help="Weights of the entries of V: a matrix like V.")
+@click.option("--w", "W", metavar="PATH", help="W to begin with: an array.")
 @click.option("--h", "H", metavar="PATH", help="H to begin with, such as that of another run: RUN/H.")
 @click.option("--fixed-w", "fixed_W", metavar="PATH", help="W that is known: H alone is looked for.")
 @click.option("--fixed-h", "fixed_H", metavar="PATH", help="H that is known, such as signatures.")
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), help="Of the computation.")
-@click.option("--time-limit", type=float, metavar="SECONDS", help="The pass in work then is the last.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    help="Precision of the computation.  [default: that of V]",
+)
+@click.option(
+    "--time-limit",
+    type=float,
+    metavar="SECONDS",
+    help="Let the pass that runs then be the last; the same command goes on.",
+)
 @click.option(
     "--cache",
     default="auto",
@@ -89,6 +102,10 @@ def fit(
     **settings: Any,
 ) -> int:
     """Factorise V, a path to a Zarr array, a CSR matrix in a Zarr group, an .npy or an .npz file.
+
+    \b
+    dask-nmf fit V.zarr --rank 20 --output run.zarr
+    dask-nmf fit counts.npz --rank 20 --beta-loss kullback-leibler --output run.zarr
 
     Each pass over V is committed to the output. Called again, an unfinished fit goes on from there, and a
     finished one is left as it is.
@@ -128,7 +145,11 @@ def fit(
 def transform(
     run: str, matrix: str, output: str, overwrite: bool, log_format: str, debug: bool, where: dict[str, Any]
 ) -> int:
-    """The W of another matrix V2 for the H of a run, in one pass."""
+    """The W of another matrix V2 for the H of a run, in one pass.
+
+    \b
+    dask-nmf transform run.zarr V2.zarr --output W2.zarr
+    """
     from dask_nmf import console
     from dask_nmf.project import transform_to
 
@@ -144,7 +165,11 @@ def transform(
 @click.option("--output", "-o", required=True, type=click.Path(), help="A CSV file: row,column,value.")
 @click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
 def predict(run: str, pairs: str, output: str, overwrite: bool) -> int:
-    """Values of W H of a run at the cells of PAIRS, a CSV file of row,column, counted from 0."""
+    """Values of W H of a run at the cells of PAIRS, a CSV file of row,column, counted from 0.
+
+    \b
+    dask-nmf predict run.zarr pairs.csv --output values.csv
+    """
     from dask_nmf.predictions import predict_to
 
     _say(f"{output}: {predict_to(run, pairs, output, overwrite)} values")
@@ -170,6 +195,9 @@ def recommend(
 ) -> int:
     """For each row of V the cells with the largest W H among those that V does not have, in one pass.
 
+    \b
+    dask-nmf recommend run.zarr V.zarr --top 10 --output best.csv
+
     V is what the run was fitted to. It does not have what was missing in the fit, or, where nothing was,
     what is not positive.
     """
@@ -188,17 +216,16 @@ def recommend(
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def info(run: str, as_json: bool) -> int:
-    """What a run holds, and how far it is."""
+    """What a run holds, and how far it is.
+
+    \b
+    dask-nmf info run.zarr
+    """
     from dask_nmf.store import Run
 
     found = Run.load(run).summary()
-    if as_json:
-        _say(json.dumps(found))
-    else:
-        for name, value in found.items():
-            if name == "loss_history" and len(value) > SHOWN:
-                value = ["...", *value[-SHOWN:]]
-            _say(f"{name + ':':16} {value}")
+    for line in [json.dumps(found)] if as_json else aligned(found):
+        _say(line)
     return 0
 
 

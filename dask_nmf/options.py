@@ -8,10 +8,63 @@ from typing import Any
 
 import click
 
-WHERE = (
-    *("cluster", "workers", "threads_per_worker", "memory_limit", "scheduler", "scheduler_file"),
-    "upload_package",
-)
+from dask_nmf.keywords import OTHER_NAMES
+from dask_nmf.settings import INITS, LOSSES, MISSING, NORMS, SCHEDULES, SOLVERS, Settings
+
+GROUPS = {  # of options, as help lists them; what is in none comes first
+    "Input": ("missing", "weights", "dtype", "cache"),
+    "Model": (
+        *("solver", "beta_loss", "alpha_W", "alpha_H", "l1_ratio", "normalize", "fixed_W", "fixed_H"),
+        *("delta", "inner_iter", "schedule", "learning_rate", "batch_size"),
+    ),
+    "Start": ("init", "W", "H"),
+    "Stopping": ("stop_below", "validation_fraction", "time_limit", "require_convergence"),
+    "Cluster": (
+        *("cluster", "workers", "threads_per_worker", "memory_limit", "scheduler", "scheduler_file"),
+        "upload_package",
+    ),
+    "Log": ("log_format", "debug"),
+}
+WHERE = GROUPS["Cluster"]
+
+
+class Command(click.Command):
+    """A command whose help has its options in groups, and which knows other packages' names for them."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options: the common ones, then those of each group."""
+        group_of = {name: title for title, names in GROUPS.items() for name in names}
+        records: dict[str, list[tuple[str, str]]] = {title: [] for title in ("Options", *GROUPS)}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                records[group_of.get(str(parameter.name), "Options")].append(record)
+        for title, rows in records.items():
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows, col_max=26)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse; an option that there is not is refused with the one that is meant."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            meant = OTHER_NAMES.get(error.option_name.lstrip("-").replace("-", "_"), ())
+            ours = [max(option.opts, key=len) for option in self.params if option.name in meant]
+            if not ours:
+                raise
+            text = f"No such option '{error.option_name}'. Did you mean '{ours[0]}'?"
+            raise click.NoSuchOption(error.option_name, text, ctx=ctx) from None
+
+
+class Commands(click.Group):
+    """The commands, in the order in which a person needs them."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return their names."""
+        return list(self.commands)
 
 
 def _alpha(context: click.Context, option: click.Parameter, text: str) -> float | str:
@@ -31,36 +84,18 @@ def _loss(context: click.Context, option: click.Parameter, text: str) -> float |
 
 
 def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The solver and what it is asked for."""
+    """Add the settings of a fit, with the defaults and choices of `Settings`."""
     for option in reversed(
         [
             click.option("--rank", "-k", type=int, required=True, help="Number of components."),
-            click.option(
-                "--solver", type=click.Choice(["hals", "mu", "sgd"]), default="hals", show_default=True
-            ),
-            click.option(
-                "--beta-loss",
-                default="frobenius",
-                show_default=True,
-                callback=_loss,
-                help="frobenius, kullback-leibler, itakura-saito, or a number.",
-            ),
-            click.option(
-                "--init",
-                type=click.Choice(["sample", "random", "nndsvd", "nndsvda", "nndsvdar"]),
-                help="Start.  [default: sample]",
-            ),
-            click.option("--max-iter", type=int, default=200, show_default=True, help="Most passes over V."),
-            click.option(
-                "--tol", type=float, default=1e-4, show_default=True, help="Decrease of the loss to stop at."
-            ),
-            click.option("--stop-below", type=float, default=0.0, help="Stop when ‖V − W H‖ is below this."),
-            click.option("--seed", type=int, default=0, show_default=True),
-            click.option(
-                "--missing",
-                type=click.Choice(["nan", "unstored"]),
-                help="What is not there: NaN, or what a sparse V does not store.",
-            ),
+            _setting("solver", "hals needs the fewest passes; see docs/choosing.md.", SOLVERS),
+            _setting("beta_loss", f"Loss: {', '.join(LOSSES)}, or a number.", callback=_loss, metavar="LOSS"),
+            _setting("init", "Start.  [default: sample]", tuple(name for name in INITS if name != "custom")),
+            _setting("max_iter", "Most passes over V.", type=int),
+            _setting("tol", "Stop when a pass lowers the loss by less than this share.", type=float),
+            _setting("stop_below", "Stop when ‖V − W H‖ is below this.", type=float),
+            _setting("seed", "Seed of the start and of what is held out.", type=int),
+            _setting("missing", "What is unknown: NaN, or what a sparse V does not store.", MISSING),
             click.option("--alpha-w", "alpha_W", type=float, default=0.0, help="Penalty on W.  [default: 0]"),
             click.option(
                 "--alpha-h",
@@ -70,35 +105,27 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 callback=_alpha,
                 help="Penalty on H.  [default: that on W]",
             ),
-            click.option(
-                "--l1-ratio", type=float, default=0.0, help="Share of L1 in the penalties; else L2."
-            ),
-            click.option(
-                "--normalize",
-                type=click.Choice(["l1", "l2"]),
-                help="Components of that norm 1, the heaviest first.",
-            ),
-            click.option(
-                "--validation-fraction",
-                type=float,
-                default=0.0,
-                help="Share of the entries that is held out, to stop by.",
-            ),
-            click.option("--delta", type=float, help="mu: added to denominators.  [default: relative to V]"),
-            click.option("--inner-iter", type=int, default=1, show_default=True, help="mu: steps a pass."),
-            click.option(
-                "--schedule",
-                type=click.Choice(["adagrad", "bold-driver", "constant", "inverse-time"]),
-                default="adagrad",
-                show_default=True,
-                help="sgd: of the steps.",
-            ),
-            click.option("--learning-rate", type=float, help="sgd: size of the first steps."),
-            click.option("--batch-size", type=int, help="sgd: rows, or entries, a step."),
+            _setting("l1_ratio", "Share of L1 in the penalties; the rest is L2.", type=float),
+            _setting("normalize", "Components of that norm 1, the heaviest first.", NORMS),
+            _setting("validation_fraction", "Share of the entries to hold out, and to stop by.", type=float),
+            _setting("delta", "mu: added to denominators.  [default: relative to V]", type=float),
+            _setting("inner_iter", "mu: steps a pass.", type=int),
+            _setting("schedule", "sgd: how the size of steps changes.", SCHEDULES),
+            _setting("learning_rate", "sgd: size of the first steps.", type=float),
+            _setting("batch_size", "sgd: rows, or entries, a step.", type=int),
         ]
     ):
         command = option(command)
     return command
+
+
+def _setting(name: str, text: str, choices: tuple[str, ...] | None = None, **more: Any) -> Any:
+    """Return the option of a setting; its default is told where there is one."""
+    default = Settings.__dataclass_fields__[name].default
+    if choices is not None:
+        more["type"] = click.Choice(choices)
+    shown = default not in (None, 0.0) or name == "seed"
+    return click.option(f"--{name.replace('_', '-')}", default=default, show_default=shown, help=text, **more)
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,18 +140,24 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--cluster",
                 type=click.Choice(["local", "ssh", "slurm"]),
-                help="Start one of that kind, as Dask's configuration describes it.",
+                help="Start a cluster of this kind, as Dask's configuration describes it.",
             ),
             click.option("--workers", type=click.IntRange(1), help="Processes of a cluster that is started."),
-            click.option("--threads-per-worker", type=click.IntRange(1), help="Threads of each."),
-            click.option("--memory-limit", metavar="SIZE", help='Memory of each, such as "2GiB".'),
-            click.option("--scheduler", metavar="ADDRESS", help="Use a running cluster instead."),
+            click.option("--threads-per-worker", type=click.IntRange(1), help="Threads of each process."),
+            click.option("--memory-limit", metavar="SIZE", help='Memory of each process, such as "2GiB".'),
+            click.option("--scheduler", metavar="ADDRESS", help="Use a cluster that runs already."),
             click.option(
-                "--scheduler-file", type=click.Path(dir_okay=False), help="The same, by its scheduler's file."
+                "--scheduler-file",
+                type=click.Path(dir_okay=False),
+                help="Use the one whose scheduler wrote this file.",
             ),
             click.option("--upload-package", is_flag=True, help="Send dask_nmf to workers that lack it."),
             click.option(
-                "--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True
+                "--log-format",
+                type=click.Choice(["text", "json"]),
+                default="text",
+                show_default=True,
+                help="Lines for people, or for machines.",
             ),
             click.option("--debug", is_flag=True, help="Show the traceback of an error."),
         ]

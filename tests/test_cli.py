@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import click
 import numpy as np
 import pytest
 import zarr
@@ -17,6 +20,8 @@ from commands import COMMAND, Forks
 from distributed import LocalCluster
 
 from dask_nmf import nmf, transform
+from dask_nmf.cli import app
+from dask_nmf.options import GROUPS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -86,7 +91,7 @@ def test_fit_info_transform_and_again(dask_nmf: Run, v: np.ndarray, tmp_path: Pa
     assert told["state"] == "finished"
     assert told["relative_error"] == pytest.approx(error, rel=1e-9)
     assert told["passes"] == len(told["loss_history"])
-    assert "relative_error:" in dask_nmf("info", "run.zarr").stdout
+    assert_aligned(dask_nmf("info", "run.zarr").stdout.splitlines(), told)
 
     before = (tmp_path / "run.zarr" / "zarr.json").stat().st_mtime_ns
     again = dask_nmf("fit", "v.zarr", "--rank", 4, "--output", "run.zarr", "--max-iter", 5)
@@ -102,6 +107,21 @@ def test_fit_info_transform_and_again(dask_nmf: Run, v: np.ndarray, tmp_path: Pa
     replaced = dask_nmf("transform", "run.zarr", "v.zarr", "--output", "w.zarr", "--overwrite")
     assert replaced.returncode == 0, replaced.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"v.zarr", "run.zarr", "w.zarr"}
+
+
+def assert_aligned(lines: list[str], told: dict[str, Any]) -> None:
+    """Each value of a run stands on a line of its own, and all of them begin at one column."""
+    pairs = [line.strip().split(":", 1) for line in lines]
+    assert [name for name, _ in pairs] == [*told, *told["settings"]]
+    shown = dict(pairs)
+    assert float(shown["relative_error"]) == pytest.approx(told["relative_error"], rel=1e-5)
+    losses = [float(loss) for loss in shown["loss_history"].split("(")[0].split()]
+    assert losses == pytest.approx(told["loss_history"][-5:], rel=1e-5)
+    assert shown["shape"].strip() == "300 x 40"
+    assert shown["validation_error"].strip() == shown["missing"].strip() == "-"
+    assert shown["rank"].strip() == "4"
+    columns = {len(line) - len(line.split(":", 1)[1].lstrip()) for line in lines if not line.endswith(":")}
+    assert len(columns) == 1
 
 
 def test_another_fit_on_the_same_output_is_refused_unless_it_may_overwrite(
@@ -251,6 +271,26 @@ CALLS = {
 def test_a_call_that_does_not_fit_is_refused(dask_nmf: Run, v: np.ndarray, tmp_path: Path, case: str) -> None:
     words, word = CALLS[case]
     assert_refused(dask_nmf("fit", *words), 2, word, folder=tmp_path, left={"v.zarr"})
+
+
+@pytest.mark.parametrize(
+    ("other", "ours"),
+    [("--n-components", "--rank"), ("--random-state", "--seed"), ("--max-itr", "--max-iter")],
+)
+def test_an_option_of_others_is_refused_with_ours(dask_nmf: Run, other: str, ours: str) -> None:
+    told = dask_nmf("fit", "v.zarr", "-o", "run.zarr", "-k", 3, other, 3)
+    assert told.returncode == 2
+    assert f"Did you mean '{ours}'?" in told.stderr
+
+
+def test_help_has_every_option_once_under_a_heading(dask_nmf: Run) -> None:
+    for command in app.commands.values():
+        lines = dask_nmf(command.name, "--help").stdout.split("\nOptions:\n")[1].splitlines()
+        options = [option for option in command.params if isinstance(option, click.Option)]
+        for name in (max(option.opts, key=len) for option in options):
+            assert sum(f"{name} " in f"{line} " for line in lines if line.startswith("  -")) == 1, name
+    headings = [line for line in dask_nmf("fit", "--help").stdout.splitlines() if re.match(r"\w+:$", line)]
+    assert headings == [f"{title}:" for title in ("Options", *GROUPS)]
 
 
 def test_usage_errors_come_from_the_parser(dask_nmf: Run) -> None:

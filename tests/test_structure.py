@@ -15,7 +15,6 @@ FLOORS = [
         "draws",
         "keywords",
         "settings",
-        "options",
         "configuration",
         "versions",
         "outputs",
@@ -24,7 +23,7 @@ FLOORS = [
         "chunks",
         "text",
     ],
-    ["client", "claims", "kernels", "measures", "gradient", "plan", "divergence", "lease"],
+    ["options", "client", "claims", "kernels", "measures", "gradient", "plan", "divergence", "lease"],
     [
         "ahead",
         "archives",
