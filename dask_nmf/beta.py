@@ -6,7 +6,7 @@ A pass measures the loss of the H that it is given, so an update knows how good 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -190,3 +190,9 @@ def on_left(penalty: Penalty, v: Cells) -> Ridge:
     """The penalties of the rows of a block's W."""
     mass = v.mass
     return Ridge(penalty.left_l1 * mass, penalty.left * mass)
+
+
+def floor_of(mean: float, dtype: np.dtype[Any]) -> float:
+    """Return the least number that a divergence divides by, for a V of that mean."""
+    limits = np.finfo(dtype)
+    return max(float(limits.eps) * mean, float(limits.tiny))

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from dask.delayed import Delayed
 
-from dask_nmf import answer, cluster, components, draws, fit, grid, observed, solvers, start
+from dask_nmf import answer, cluster, components, draws, fit, grid, observed, sample_start, solvers, start
 from dask_nmf.answer import Progress, Result
 from dask_nmf.grid import Blocks, Draw, Given, Look, Pass, Piece
 from dask_nmf.kernels import Array, Block
@@ -140,11 +140,11 @@ def begin(
     stream = draws.W_FACTOR if transposed else draws.H_FACTOR
     nothing = np.empty((settings.rank, 0), tiles.matrix.dtype)
     make: Callable[[int, int], Array] = partial(
-        _random, settings, start.factor_scale(measures.mean, settings.rank), stream, tiles.matrix.dtype
+        _random, settings, sample_start.factor_scale(measures.mean, settings.rank), stream, tiles.matrix.dtype
     )
     known = sample.size > 0 and sample.sum() > 0
     if known:
-        h = start.sampled_h(sample, settings, penalty_of(settings, transposed), stream)
+        h = sample_start.sampled_h(sample, settings, penalty_of(settings, transposed), stream)
         make = partial(_spread, h, draw)
     fit.persistently(lambda: grid.begin(places.pieces(0), columns, make))
     return State(nothing, nothing, slot=-1 if known else 0, good_slot=0 if known else -1)
@@ -153,7 +153,7 @@ def begin(
 def _random(
     settings: Settings, scale: float, stream: int, dtype: np.dtype[Any], first: int, last: int
 ) -> Array:
-    return start.random_factor(settings, np.arange(first, last), scale, stream).astype(dtype)
+    return sample_start.random_factor(settings, np.arange(first, last), scale, stream).astype(dtype)
 
 
 def _spread(h: Array, draw: Draw, first: int, last: int) -> Array:

@@ -40,7 +40,7 @@ FLOORS = [
     ["passes", "opening"],
     ["strata", "grid"],
     ["fit"],
-    ["svd", "record"],
+    ["svd", "record", "sample_start"],
     ["start", "store", "cluster"],
     ["resume", "project", "predictions", "components"],
     ["answer"],
