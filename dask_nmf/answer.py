@@ -15,6 +15,7 @@ from dask_nmf.beta import Newton
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.passes import Weighing, Weights, as_it_is
+from dask_nmf.progress import done, stage
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain
 from dask_nmf.solvers import HALS, Solver, State, loss
@@ -103,6 +104,7 @@ def _last_read(
     panels: Panels, h: Array, weighing: Weighing, run: Run | None, keep: bool, given: Array | None = None
 ) -> tuple[da.Array | Weights, Sums]:
     """W in memory, or where it is in the run, and the sums."""
+    stage("last read")
     if keep:
         return fit.weigh_all(panels, h, weighing, given)
     assert run is not None
@@ -138,12 +140,10 @@ def _finish(
 def tell(reached: float, progress: Progress) -> None:
     """The end in the log."""
     error = fit.relative_error(reached, progress.measures.baseline)
-    logger.info(
-        "relative error %.6f; %s",
-        error,
-        progress.outcome,
-        extra={"nmf": {"event": "done", "relative_error": error, "outcome": progress.outcome}},
-    )
+    text = f"relative error {error:.6f}; {progress.outcome}"
+    numbers = {"event": "done", "relative_error": error, "outcome": progress.outcome}
+    logger.info("%s", text, extra={"nmf": numbers})
+    done(text)
 
 
 def _result(

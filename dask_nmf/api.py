@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dask_nmf.answer import Result
+from dask_nmf.console import watched
 from dask_nmf.factorise import cache_bytes, factorise
 from dask_nmf.fit import Step
 from dask_nmf.job import Job
@@ -48,6 +49,7 @@ def nmf(
     time_limit: float | None = None,
     cache: int | str = "auto",
     callback: Callable[[Step], None] | None = None,
+    verbose: int = 0,
 ) -> Result:
     """Factorise a non-negative V (m × n) as W H, with W (m × rank) and H (rank × n) non-negative.
 
@@ -103,6 +105,7 @@ def nmf(
     cache : what each worker keeps of V from pass to pass: ``"auto"`` (what the plan leaves of its memory),
         ``"off"``, or at most so much of that, in bytes or as text (``"2GiB"``). The result stays the same.
     callback : called with the `Step` of each pass.
+    verbose : 1 shows where the fit is: a bar on a terminal or in a notebook, elsewhere a line a pass.
 
     Returns
     -------
@@ -154,4 +157,5 @@ def nmf(
         cache=cache_bytes(cache),
         callback=callback,
     )
-    return factorise(V, job)
+    with watched(verbose):
+        return factorise(V, job)

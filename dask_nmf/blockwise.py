@@ -22,6 +22,7 @@ from dask_nmf.grid import Blocks, Draw, Given, Look, Pass, Piece
 from dask_nmf.kernels import Array, Block
 from dask_nmf.matrix import Matrix
 from dask_nmf.plan import MIB
+from dask_nmf.progress import stage
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import HALS, State, penalty_of
 from dask_nmf.start import Measures
@@ -39,7 +40,8 @@ class Tiles(NamedTuple):
 
     def compute(self, build: Callable[[Blocks], list[Delayed]]) -> list[Any]:
         """Build a graph of blocks and compute it."""
-        return fit.persistently(lambda: build(Blocks.of(self.matrix, self.tiling)))
+        down, across = self.tiling.shape
+        return fit.persistently(lambda: build(Blocks.of(self.matrix, self.tiling)), reads=down * across)
 
 
 class Reached(NamedTuple):
@@ -114,6 +116,7 @@ def first_read(tiles: Tiles, settings: Settings) -> tuple[Measures, Block, Draw]
     sampled = settings.start == "sample"
     layout = matrix.layout
     draw = Draw(settings.seed, sampled * rows / layout.rows, sampled * columns / layout.columns)
+    stage("first read")
     looks: list[Look] = tiles.compute(lambda blocks: grid.look(blocks, draw))
     for look in looks:
         if look.bad is not None:
@@ -206,6 +209,7 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
     solver, transposed = progress.solver, tiles.matrix.transposed
     assert isinstance(solver, Pieces)
     left, right = run.answer(), run.given()
+    stage("last read")
     last = replace(progress.state, accepted=False)  # H as it is, and no further
     follow = solver.settle if transposed else None
     reached = _computed(tiles, Pass(solver, solver.final_tol, given(run, last), left, right, follow)).loss

@@ -17,7 +17,7 @@ from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
-from dask_nmf import configuration
+from dask_nmf import configuration, progress
 
 PANELS_DONE = "dask-nmf-panels-done"  # topic of the events that `announce_panel` sends
 LOOPBACK = ("inproc://", "tcp://127.", "tls://127.", "tcp://[::1]", "tls://[::1]")
@@ -169,5 +169,7 @@ def own_worker() -> Worker | None:
 def announce_panel() -> None:
     """Say, from inside a task, that a panel is done."""
     worker = own_worker()
-    if worker is not None:
+    if worker is None:
+        progress.panel()
+    else:
         worker.log_event(PANELS_DONE, 1)

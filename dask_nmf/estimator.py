@@ -18,6 +18,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dask_nmf.answer import Result
+from dask_nmf.console import watched
 from dask_nmf.factorise import factorise
 from dask_nmf.fit import Step
 from dask_nmf.job import Job
@@ -63,7 +64,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         Most passes over X.
     random_state : int, RandomState or None
     verbose : int
-        1 prints a line a pass.
+        1 shows where a fit is: a bar on a terminal or in a notebook, elsewhere a line a pass.
     delta, inner_iter : of solver "mu", see `dask_nmf.nmf`.
     alpha_W, alpha_H : float, or "same" for ``alpha_H``
         Penalties as in scikit-learn; `transform` has that on W too.
@@ -221,7 +222,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
     def _learn(self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any) -> Result:
         settings = self._settings(self._rank(matrix, W, H))
-        result = factorise(matrix, Job(settings, W=W, H=H, weights=weights, callback=self._on_step))
+        job = Job(settings, W=W, H=H, weights=weights, callback=self.callback)
+        with watched(self.verbose):
+            result = factorise(matrix, job)
         if result.n_iter == self.max_iter and self.tol > 0 and "not converged" in result.outcome:
             warnings.warn(f"{result.outcome}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
         elif result.outcome.startswith("diverged"):
@@ -234,12 +237,6 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.loss_history_ = result.loss_history
         self.outcome_ = result.outcome
         return result
-
-    def _on_step(self, step: Step) -> None:
-        if self.verbose:
-            print(f"pass {step.number}: relative error {step.loss:.6f}, {step.seconds:.2f} s")
-        if self.callback is not None:
-            self.callback(step)
 
     def _open(self, X: Any, reset: bool, opening: Callable[[Any], Matrix] = open_matrix) -> Matrix:
         if not _is_distributed(X):

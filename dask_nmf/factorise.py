@@ -47,7 +47,7 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
     if job.settings.start == "nndsvd" and job.settings.solver == "mu":
         warnings.warn(
             "solver 'mu' cannot move the zeros of init 'nndsvd'; give init 'nndsvda' or 'nndsvdar'",
-            stacklevel=3,
+            stacklevel=4,  # factorise, nmf, its check of keywords, the caller
         )
     if job.weights is not None:
         if job.settings.by_svd:
@@ -73,7 +73,7 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
 def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Result:
     run = existing(path, identity(matrix, job.settings, job.given), job.overwrite)
     if run is not None and run.record["finished"]:
-        logger.info("%s is finished already: %s", path, run.record["outcome"])
+        logger.info("%s is finished already; nothing is left to do", path)
         return result_of(run)
     if run is not None and run.passes is not None:
         logger.info("resuming %s after pass %d", path, run.passes)

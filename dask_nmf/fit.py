@@ -21,7 +21,7 @@ import numpy as np
 from dask.delayed import Delayed, delayed
 from distributed import wait
 
-from dask_nmf import kept, passes, strata
+from dask_nmf import kept, passes, progress, strata
 from dask_nmf.ahead import one_thread_more
 from dask_nmf.beta import BetaMU, Newton
 from dask_nmf.client import (
@@ -338,7 +338,7 @@ def compute_all(
 
     here = panels.ahead and active_client() is None
     with one_thread_more() if here else nullcontext():
-        return persistently(graph, panels.renew, panels.homes)
+        return persistently(graph, panels.renew, panels.homes, len(panels.edges) - 1)
 
 
 def hold(*arrays: da.Array) -> tuple[da.Array, ...]:
@@ -353,16 +353,20 @@ def persistently(
     graph: Callable[[], list[Delayed]],
     renew: Callable[[], None] = lambda: None,
     homes: Callable[[], dict[int, str]] = dict,
+    reads: int = 0,
 ) -> list[Any]:
     """Build a graph and compute it; again, from the sources, if workers took V with them.
 
-    ``homes``: the workers that panels are best sent to; another that is idle may take them.
+    ``homes``: the workers that panels are best sent to; another that is idle may take them. ``reads``: so
+    many panels or blocks of V are read, which `progress` then follows.
     """
     for attempt in range(1, ATTEMPTS + 1):
         wait_for_workers()
         try:
             if attempt > 1:
                 renew()
+            if reads:
+                progress.read(reads)
             with passes.one_blas_thread(), dask.config.set(QUIET):
                 nodes = graph()  # which may compute a part of it already
                 with _sent(nodes, homes()):

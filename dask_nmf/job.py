@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from dask_nmf.kernels import Array, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
 from dask_nmf.passes import HeldWeights, Weighing, Weights
+from dask_nmf.progress import passed, stage
 from dask_nmf.readers import DenseRows, NpyRows
 from dask_nmf.resume import identity, scratch
 from dask_nmf.settings import Settings
@@ -264,8 +266,14 @@ def _iterate(
     """The passes that are missing, each committed; each reads so many bytes of V."""
     if progress.final:
         return progress
+    numbers = count(progress.number + 1)
+
+    def staged(state: State, exact: bool) -> Any:
+        stage(f"pass {next(numbers)}")
+        return sweep(state, exact)
+
     for step in fit.iterate(
-        sweep, progress.solver, progress.state, progress.measures.baseline, job.stop, progress.number
+        staged, progress.solver, progress.state, progress.measures.baseline, job.stop, progress.number
     ):
         step = step._replace(read=read)
         if run is not None:
@@ -297,12 +305,7 @@ def _report(step: Step, job: Job) -> None:
         "outcome": step.outcome,
         "seconds_left_at_most": round((job.settings.max_iter - step.number) * step.seconds),
     }
-    logger.info(
-        "pass %d: relative error %.6f%s, %.2f s, %.0f MB/s",
-        step.number,
-        step.loss,
-        "" if np.isnan(step.held) else f", held out {step.held:.6g}",
-        step.seconds,
-        speed,
-        extra={"nmf": numbers},
-    )
+    held = "" if np.isnan(step.held) else f", held out {step.held:.6g}"
+    text = f"pass {step.number}: relative error {step.loss:.6f}{held}, {step.seconds:.2f} s, {speed:.0f} MB/s"
+    logger.info("%s", text, extra={"nmf": numbers})
+    passed(text, numbers)

@@ -20,6 +20,7 @@ from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
 from dask_nmf.opening import open_beside, open_holding
 from dask_nmf.passes import Weighing, Weights
+from dask_nmf.progress import stage
 from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.solvers import HALS, penalty_of
 from dask_nmf.store import Run, StoredWeights, consolidate
@@ -126,6 +127,7 @@ def transform_to(
     matrix = opened(V, found.record["matrix"]["dtype"], asked.beta_loss)
     H = found.read("H")
     places.check_apart(output, V=matrix.source, run=places.absolute(run))
+    stage("W of V2")
     place = places.at(output)
     places.check(place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))

@@ -20,6 +20,7 @@ from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Observed
 from dask_nmf.passes import Weighing, Weights, as_it_is
+from dask_nmf.progress import stage
 from dask_nmf.sample_start import factor_scale, random_factor, sampled_h
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.settings import Settings
@@ -73,6 +74,7 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
     matrix = panels.matrix
     sampled = sample_rows > 0 and (settings.start == "sample" or settings.by_svd)
     draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.seed)
+    stage("first read")
     summary = fit.summarise(panels, draw)
     if summary.bad is not None:
         raise summary.bad.at(0, matrix.transposed)
@@ -108,7 +110,8 @@ def _check_scale(summary: Summary, matrix: Matrix, beta: float) -> None:
 
 
 def tell(measures: Measures) -> None:
-    """A line in the log."""
+    """The first read is done: a line in the log."""
+    stage("start")
     logger.info(
         "first read: %d entries, mean %.4g, %d empty panel rows; nothing observed in %d rows and %d columns",
         measures.stored,

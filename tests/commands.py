@@ -40,13 +40,16 @@ class Forks:
             text=True,
         )
 
-    def call(self, words: Any, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Call it in a folder."""
+    def call(
+        self, words: Any, folder: Path, terminal: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Call it in a folder; what it prints goes to a terminal, if one is given by its path."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         told = list(map(str, words))
         with tempfile.NamedTemporaryFile("r") as output, tempfile.NamedTemporaryFile("r") as errors:
-            request = (told, str(folder), environment, output.name, errors.name)
+            places = (terminal or output.name, terminal or errors.name)
+            request = (told, str(folder), environment, *places)
             print(json.dumps(request), file=self.server.stdin, flush=True)
             code = int(self.server.stdout.readline())
             return subprocess.CompletedProcess(told, code, output.read(), errors.read())

@@ -14,6 +14,7 @@ FLOORS = [
         "cells",
         "draws",
         "keywords",
+        "progress",
         "settings",
         "configuration",
         "versions",

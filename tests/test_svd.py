@@ -192,7 +192,7 @@ def test_the_start_reads_v_twice_more(init: str, solver: str, several_panels: No
         ({"missing": "nan"}, "missing is 'nan' and init is 'nndsvd'.*every entry.*leave missing out"),
         ({"validation_fraction": 0.1}, r"validation_fraction is 0.1 and init is 'nndsvd'.*'sample'"),
         ({"weights": np.ones((9, 6))}, "weights are given and init is 'nndsvd'.*leave weights out"),
-        ({"H": np.ones((2, 6))}, "init is 'nndsvd'; it must be 'custom'"),
+        ({"H": np.ones((2, 6))}, "H is given to begin with, and init is 'nndsvd'; leave init out"),
     ],
 )
 def test_what_has_no_singular_vectors_is_refused(options: dict[str, Any], text: str) -> None:
