@@ -74,9 +74,7 @@ def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Pro
         assert isinstance(solver, HALS)
         right = solver.settle(h, totals)
         reached = loss(progress.measures.baseline, totals, h, right)
-    return _finish(
-        panels, normalize, run, progress, (left, right), totals._replace(residual=max(reached, 0.0))
-    )
+    return _finish(panels, normalize, run, progress, (left, right), totals._replace(residual=reached))
 
 
 def answer_fixed(
@@ -125,7 +123,8 @@ def _finish(
     turned = panels.matrix.transposed
     if normalize is not None:
         left, right = components.arranged(left, panels.edges, right, normalize, turned)
-    reached, baseline = totals.residual, progress.measures.baseline
+    reached = max(totals.residual, 0.0)  # of CSR it is expanded, and may be below 0 by rounding
+    baseline = progress.measures.baseline
     held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
     tell(reached, progress)
     if not isinstance(left, da.Array):

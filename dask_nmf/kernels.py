@@ -20,6 +20,7 @@ from dask_nmf.cells import Cells
 
 LANES = 64  # rows descended side by side: fills the vector registers, and k x LANES stays in L1
 SWEEPS = 500
+MOST_SWEEPS = 40 * SWEEPS  # of an answer: with more components than equations a row converges slowly
 STRIP = 256  # rows of a block looked at together where a temporary of the block's width is needed
 
 
@@ -189,20 +190,22 @@ def guess(num: Array, gram: Array) -> Array:
     return np.asarray(np.maximum(num @ inverse.astype(num.dtype) / num.dtype.type(scale), 0))
 
 
-def solve(num: Array, gram: Array, tol: float) -> Array:
+def solve(num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
     """`refit` from the best start that needs no other."""
-    return refit(guess(num, gram), num, gram, tol)
+    return refit(guess(num, gram), num, gram, tol, sweeps)
 
 
-def solve_weights(v: Block, h: Array, tol: float, alpha: float = 0.0, lasso: float = 0.0) -> Array:
-    """W of a block given H, (r, k), over what counts.
+def solve_weights(
+    v: Block, h: Array, tol: float, alpha: float = 0.0, lasso: float = 0.0, sweeps: int = SWEEPS
+) -> Array:
+    """W of a block given H, (r, k), over what counts; ``tol`` and ``sweeps`` as in `refit`.
 
     ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖² + 2 lasso Σ |w|``.
     """
     num, gram = equations(v, h, alpha)
     if lasso:
         num = (num - lasso * row_mass(v)[:, None]).astype(num.dtype)
-    return solve(num, gram, tol)
+    return solve(num, gram, tol, sweeps)
 
 
 def times(x: Array, gram: Array) -> Array:

@@ -36,6 +36,7 @@ IN_FLIGHT = 16 * MIB  # of storage chunks that are fetched and decoded at once, 
 PROGRAM = 285 * MIB  # resident memory of a worker that has imported, compiled and read, and holds nothing
 SUMS_HELD = 10  # sums of panels that wait for their fellows in the tree, and those being added
 SAMPLES_HELD = 6  # samples' worth of rows that a worker holds when it merges the candidates of all panels
+SQUARES_HELD = 6  # k x k matrices of float64 that one solve for W has: H Hᵀ, its inverse, temporaries, WᵀW
 STRIP_BYTES = 64 * MIB  # of the cells that count of some rows of a panel, and their gram matrices
 STRIP = 256  # rows of a panel whose residual is in memory
 USABLE = 0.7  # of a worker's memory limit: above, distributed spills and pauses
@@ -242,8 +243,9 @@ def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
     reading = 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
     weights = 4 * panel / row * work.rank * layout.itemsize  # A, the guess, W and one temporary
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
-    product = factor * (layout.itemsize + 8)  # WᵀV, in float64
-    summed = factor * 8
+    square = work.rank**2 * 8  # more than a factor has, where k is above the number of columns
+    product = factor * (layout.itemsize + 8) + SQUARES_HELD * square  # WᵀV, in float64
+    summed = factor * 8 + square
     if layout.observed:
         residual = STRIP_BYTES
     if layout.observed and not layout.grams:

@@ -146,10 +146,12 @@ class Settings:
         return self.alpha_W, self.alpha_W if isinstance(self.alpha_H, str) else self.alpha_H
 
     def check_rank(self, shape: tuple[int, int]) -> None:
-        """Refuse a rank above either dimension of V."""
-        if self.rank > min(shape):
+        """Refuse more components than a start from singular vectors has: min(m, n). Others take any rank."""
+        if self.by_svd and self.rank > min(shape):
             raise ValueError(
-                f"rank is {self.rank} and V is {shape[0]} x {shape[1]}; give a rank of at most {min(shape)}"
+                f"rank is {self.rank}, init is {self.start!r} and V is {shape[0]} x {shape[1]}, which has "
+                f"{min(shape)} pairs of singular vectors; give a rank of at most {min(shape)}, or init "
+                "'sample' or 'random'"
             )
 
     def record(self) -> dict[str, Any]:

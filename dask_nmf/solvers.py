@@ -196,10 +196,10 @@ def loss(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
     return totals.residual + float(np.vdot(step, slope))
 
 
-def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
+def refit_rows(start: Array, num: Array, gram: Array, tol: float, sweeps: int = kernels.SWEEPS) -> Array:
     """`kernels.refit`, its rows shared among the threads of this process."""
     if len(start) <= IN_ONE_GO:
-        return kernels.refit(start, num, gram, tol)
+        return kernels.refit(start, num, gram, tol, sweeps)
     cuts = np.linspace(0, len(start), 4 * (os.cpu_count() or 1) + 1, dtype=int)
 
     def own(first: int, last: int) -> Array:
@@ -207,14 +207,14 @@ def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         parts = pool.map(
-            lambda a, b: kernels.refit(start[a:b], num[a:b], own(a, b), tol), cuts[:-1], cuts[1:]
+            lambda a, b: kernels.refit(start[a:b], num[a:b], own(a, b), tol, sweeps), cuts[:-1], cuts[1:]
         )
         return np.concatenate(list(parts))
 
 
 def solve_rows(num: Array, gram: Array, tol: float) -> Array:
     """`kernels.solve`, its rows shared among the threads of this process."""
-    return refit_rows(kernels.guess(num, gram), num, gram, tol)
+    return refit_rows(kernels.guess(num, gram), num, gram, tol, kernels.MOST_SWEEPS)
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,8 @@ class HALS(Squares):
         return kernels.solve_weights(v, h, self.tol, self.penalty.left, self.penalty.left_l1)
 
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
-        return kernels.solve_weights(v, h, self.final_tol, self.penalty.left, self.penalty.left_l1)
+        left, lasso = self.penalty.left, self.penalty.left_l1
+        return kernels.solve_weights(v, h, self.final_tol, left, lasso, kernels.MOST_SWEEPS)
 
     def settle(self, h: Array, totals: Sums) -> Array:
         """The H of the answer, where it is H that must fit what the panels hold, and not the reverse."""

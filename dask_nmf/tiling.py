@@ -27,6 +27,7 @@ from dask_nmf.plan import (
     PROGRAM,
     SAMPLE,
     SMALLEST,
+    SQUARES_HELD,
     STRIP,
     SUMS_HELD,
     USABLE,
@@ -142,7 +143,8 @@ def _worker_bytes(layout: Layout, rank: int, threads: int, block: tuple[int, int
     left = rank * height * (3 * size + 2 * 8)  # V Hᵀ, W, a guess and a temporary, and V Hᵀ in float64
     right = rank * width * (size + 3 * 8)  # WᵀV; in float64; the sum of those above; both added
     residual = 2 * min(loaded, STRIP * width * size)
-    task = loaded * (2 + layout.copied) + max(reading, given + left + right + residual)
+    squares = SQUARES_HELD * rank**2 * 8
+    task = loaded * (2 + layout.copied) + max(reading, given + left + right + squares + residual)
     parts = SUMS_HELD * rank * height * 8  # V Hᵀ of blocks side by side, that wait to be added
     if reads == 1:
         beside = ROWS_HELD * height * layout.columns * size + 2 * rank * layout.columns * 8
