@@ -59,7 +59,7 @@ def nmf(
     Parameters
     ----------
     V : whatever `open_matrix` takes: an array, a sparse matrix, a Dask array, or a path.
-    rank : number of components, k.
+    rank : number of components, k; from singular vectors at most min(m, n).
     solver : ``"hals"`` (few passes, W solved anew in each), ``"mu"`` (Lee & Seung's steps) or ``"sgd"``
         (minibatches; for V of which most is missing).
     beta_loss : what is to be small: ``"frobenius"`` (half of ‖V − W H‖²), ``"kullback-leibler"`` (for
