@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+
+from dask_nmf.compiled import compiled
 
 Array = NDArray[Any]
 Block = Any  # NDArray, scipy.sparse.csr_array or Cells
@@ -118,7 +119,7 @@ def diagonal(k: int) -> Array:
     return t * (t + 3) // 2
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _nums(values: Array, weights: Array, indices: Array, indptr: Array, factor: Array) -> Array:
     rows, k = len(indptr) - 1, factor.shape[1]
     out = np.zeros((rows, k))
@@ -133,7 +134,7 @@ def _nums(values: Array, weights: Array, indices: Array, indptr: Array, factor: 
     return out
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: Array) -> Array:
     """Over the cells of each row; where most columns are there, ``whole`` less those that are not."""
     columns, k = factor.shape
@@ -162,7 +163,7 @@ def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: 
     return out
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _add_square(square: Array, f: Array, weight: float) -> None:
     for t in range(len(f)):
         x = weight * f[t]
@@ -170,7 +171,7 @@ def _add_square(square: Array, f: Array, weight: float) -> None:
             square[t, u] += x * f[u]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _residual(
     values: Array, weights: Array, indices: Array, indptr: Array, w: Array, columns: Array
 ) -> float:
@@ -185,7 +186,7 @@ def _residual(
     return total
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _unpack(triangle: Array, square: Array) -> None:
     at = 0
     for t in range(len(square)):
@@ -195,7 +196,7 @@ def _unpack(triangle: Array, square: Array) -> None:
             at += 1
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _apply(gram: Array, x: Array) -> Array:
     rows, k = x.shape
     square = np.zeros((k, k))
@@ -208,7 +209,7 @@ def _apply(gram: Array, x: Array) -> Array:
     return out
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _solve(num: Array, gram: Array) -> Array:
     """Least squares by Cholesky's factors, row by row, with 1e-7 of the mean diagonal added to it."""
     rows, k = num.shape
@@ -236,7 +237,7 @@ def _solve(num: Array, gram: Array) -> Array:
     return x
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None:
     """Coordinate descent, row by row, with the slope kept up to date."""
     rows, k = x.shape

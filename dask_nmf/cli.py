@@ -229,6 +229,23 @@ def info(run: str, as_json: bool) -> int:
     return 0
 
 
+@app.command("warm-up", epilog=EXIT_CODES, short_help="Compile what fits need, ahead of the first one.")
+def warm_up() -> int:
+    """Compile what fits need and keep it on disk, so that the first fit need not: for images of containers.
+
+    It is kept where numba can write: in the folder that NUMBA_CACHE_DIR names, else beside the package, else
+    in the cache of the user.
+    """
+    from dask_nmf.warmup import warm_up
+
+    done = warm_up()
+    _say(
+        f"{done.folder}: {done.compiled} variants of functions compiled, {done.found} found, "
+        f"{done.bytes / 1e6:.1f} MB, in {done.seconds:.0f} s"
+    )
+    return 0
+
+
 def _say(line: str, error: bool = False) -> None:
     """Print a line: all that this command says goes through here, or through its log."""
     click.echo(visible(line), err=error)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 
 from dask_nmf.cells import Array, Cells
+from dask_nmf.compiled import compiled
 
 MOST_STEPS = 50  # of Newton, for a row
 MOST_SWEEPS = 10  # of coordinate descent, in a step
@@ -92,9 +92,9 @@ def multiply(
     kind = x.dtype.type
     factor = np.ascontiguousarray(factor, x.dtype)
     whole = factor.sum(axis=0, dtype=np.float64).astype(x.dtype)
-    penalties = (part.astype(x.dtype) for part in ridge)
+    lasso, square = (part.astype(x.dtype) for part in ridge)
     sizes = kind(beta), kind(exponent(beta)), kind(floor), kind(tol)
-    _multiply(*cells[:4], cells.zeros, factor, whole, *penalties, x, *sizes, repeats)
+    _multiply(*cells[:4], cells.zeros, factor, whole, lasso, square, x, *sizes, repeats)
     return x
 
 
@@ -141,7 +141,7 @@ def models(cells: Cells, factor: Array, x: Array, floor: float) -> tuple[Array, 
     return num, gram, 2 * (loss + (float(x.sum(axis=0) @ whole) if cells.zeros else 0.0))
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"}, inline="always")
+@compiled(fastmath={"contract", "reassoc"}, inline="always")
 def _dot(x: Array, f: Array) -> Any:
     y = x[0] * f[0]
     for t in range(1, len(x)):
@@ -149,7 +149,7 @@ def _dot(x: Array, f: Array) -> Any:
     return y
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _of_cell(v: float, y: float, beta: float, zeros: bool) -> Any:
     """d_β(v | y); without y itself where it is added for all cells together."""
     if beta == 1:
@@ -162,7 +162,7 @@ def _of_cell(v: float, y: float, beta: float, zeros: bool) -> Any:
     )
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _divergence(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, w: Array, columns: Array,
     beta: float, floor: float,
@@ -176,7 +176,7 @@ def _divergence(
     return total
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"}, inline="always")
+@compiled(fastmath={"contract", "reassoc"}, inline="always")
 def _quotients(v: float, y: float, beta: float) -> tuple[float, float]:
     """v y^(β−2) and y^(β−1)."""
     if beta == 1:
@@ -187,7 +187,7 @@ def _quotients(v: float, y: float, beta: float) -> tuple[float, float]:
     return v * by, by * y
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _multiply(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, factor: Array, whole: Array,
     lasso: Array, ridge: Array, x: Array, beta: float, gamma: float, floor: float, tol: float, repeats: int,
@@ -224,7 +224,7 @@ def _multiply(
                 break
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _shares(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, w: Array, columns: Array,
     beta: float, floor: float,
@@ -253,7 +253,7 @@ def _shares(
     return num, den, total
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _model(
     values: Array, weights: Array, zeros: bool, rows: Array, curved: Array, floor: float, x: Array,
     slope: Array, square: Array, products: Array,
@@ -281,7 +281,7 @@ def _model(
     return total
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _longest(indptr: Array) -> int:
     most = 0
     for i in range(len(indptr) - 1):
@@ -289,14 +289,14 @@ def _longest(indptr: Array) -> int:
     return most
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _gather(indices: Array, factor: Array, rows: Array) -> None:
     for p in range(len(indices)):
         for t in range(factor.shape[1]):
             rows[p, t] = factor[indices[p], t]
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _models(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, factor: Array, whole: Array,
     x: Array, floor: float,
@@ -333,7 +333,7 @@ def _models(
     return num, gram, total
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _begin(values: Array, weights: Array, zeros: bool, rows: Array, whole: Array, x: Array) -> float:
     """One multiplicative update of equal entries; returns Σ ω v."""
     total = 0.0
@@ -357,7 +357,7 @@ def _begin(values: Array, weights: Array, zeros: bool, rows: Array, whole: Array
     return total
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _step(x: Array, slope: Array, square: Array) -> float:
     """Bring the quadratic model down over x ≥ 0; returns what it gains."""
     k = len(x)
@@ -385,7 +385,7 @@ def _step(x: Array, slope: Array, square: Array) -> float:
     return gain
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _solve(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, factor: Array, whole: Array,
     lasso: Array, ridge: Array, out: Array, floor: float, tol: float,

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import scipy.sparse
 
 from dask_nmf.cells import Array, Block, Cells
+from dask_nmf.compiled import compiled
 
 ONE = 1.0  # what AdaGrad begins with
 
@@ -99,7 +99,7 @@ def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: De
     return float(_in_batches(cells, order, left, right, how.adaptive, sizes, how.batch))
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@compiled(fastmath={"contract", "reassoc", "nsz"})
 def _one_by_one(
     cells: Cells, order: Array, left: Array, right: Array, adaptive: bool, sizes: _Sizes
 ) -> float:
@@ -136,7 +136,7 @@ def _one_by_one(
     return total
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@compiled(fastmath={"contract", "reassoc", "nsz"})
 def _in_batches(
     cells: Cells, order: Array, left: Array, right: Array, adaptive: bool, sizes: _Sizes, batch: int
 ) -> float:
@@ -168,7 +168,7 @@ def _in_batches(
     return total
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@compiled(fastmath={"contract", "reassoc", "nsz"})
 def _step(factor: Array, slopes: Array, rows: Array, adaptive: bool, sizes: _Sizes) -> None:
     """Step along the slopes of some rows, each once, and forget them."""
     k = factor.shape[1] - 1

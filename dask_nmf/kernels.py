@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import scipy.sparse
 
@@ -17,6 +16,7 @@ from dask_nmf import cells
 from dask_nmf.cells import Array as Array
 from dask_nmf.cells import Block as Block
 from dask_nmf.cells import Cells
+from dask_nmf.compiled import compiled
 
 LANES = 64  # rows descended side by side: fills the vector registers, and k x LANES stays in L1
 SWEEPS = 500
@@ -114,7 +114,7 @@ def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEP
     return x
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+@compiled(fastmath={"contract", "nsz"})
 def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None:
     """Coordinate descent with LANES rows in flight; a row that is done gives its lane to the next."""
     rows, k = num.shape

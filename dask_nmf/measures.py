@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import scipy.sparse
 
 from dask_nmf.cells import Array, Block
+from dask_nmf.compiled import compiled
 from dask_nmf.errors import DataError
 
 
@@ -77,7 +77,7 @@ def _first_bad(v: Array) -> BadEntry:
     return BadEntry(row, column, float(v[row, column]))
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _measure_rows(data: Array, indptr: Array) -> tuple[float, Array, int]:
     """Sum, squared norm of each row, and the position of the first entry that is not in [0, ∞), or -1."""
     norms = np.zeros(len(indptr) - 1)
@@ -99,7 +99,7 @@ def _measure_rows(data: Array, indptr: Array) -> tuple[float, Array, int]:
     return total, norms, -1
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"})
 def _measure_columns(columns: Array) -> tuple[float, Array, bool]:
     """The same of a block given by its columns, (n, r); and whether every entry is in [0, ∞)."""
     norms = np.zeros(columns.shape[1])

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import scipy.sparse
 
+from dask_nmf.compiled import compiled
 from dask_nmf.kernels import STRIP, Array, Block
 
 TILE = 4096  # columns whose values are in memory, of `STRIP` rows
@@ -97,7 +97,7 @@ def _merge_two(left: Best, right: Best) -> Best:
     return Best(np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1))
 
 
-@numba.njit(nogil=True, cache=True)
+@compiled()
 def _insert(values: Array, left: int, columns: Array, held: Array) -> None:
     """Put values, (r, t), of columns that begin at ``left`` into the lists of those before; NaN is none."""
     count = columns.shape[1]

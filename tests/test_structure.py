@@ -10,6 +10,7 @@ import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
+    ["compiled"],
     [
         "cells",
         "draws",
@@ -49,6 +50,7 @@ FLOORS = [
     ["job"],
     ["factorise", "stream"],
     ["api", "estimator"],
+    ["warmup"],
     ["cli"],
 ]
 FLOOR = {module: number for number, floor in enumerate(FLOORS) for module in floor}
@@ -77,7 +79,7 @@ PLACES = {  # of libraries that not every module may import
     "distributed": {"claims", "ahead", "client", "versions", "launch", "cluster", "matrix", "fit"},
     "zarr": {"chunks", "claims", "objects", "readers", "opening", "store", "project", "predictions", "cli"},
     "sklearn": {"estimator"},
-    "numba": {"cells", "divergence", "gradient", "kernels", "measures", "ranking"},
+    "numba": {"compiled"},
     "filelock": {"outputs"},
     "obstore": {"objects", "lease"},
     "click": {"cli", "options"},
