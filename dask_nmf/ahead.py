@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock, Semaphore
@@ -25,14 +26,25 @@ _turns: dict[str, Turns] = {}
 _lock = Lock()
 
 
+def _renew_after_fork() -> None:
+    """Forget, in a forked process, the turns of threads that it does not have."""
+    global _lock
+    _turns.clear()
+    _lock = Lock()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
+
+
 def own_threads() -> int:
-    """Of this process, where there is no cluster."""
-    return int(dask.config.get("num_workers", None) or CPU_COUNT)
+    """Return how many tasks run at once in this process, where there is no cluster."""
+    pool = dask.config.get("pool", None)
+    return int(getattr(pool, "_max_workers", None) or dask.config.get("num_workers", None) or CPU_COUNT)
 
 
 @contextmanager
 def one_thread_more() -> Iterator[None]:
-    """For the tasks of this process: the one that reads."""
+    """Give the tasks of this process one more thread, which reads; not where their pool is the caller's."""
     threads = own_threads()
     with _lock:
         _turns[""] = Turns(threads)
@@ -41,17 +53,22 @@ def one_thread_more() -> Iterator[None]:
 
 
 @contextmanager
-def working() -> Iterator[None]:
-    """Around what a task does with a panel that it has read.
+def working(on_cluster: bool) -> Iterator[None]:
+    """Wait for one's turn to work on a panel that was read.
 
     A worker runs as many tasks as it has threads. One of those that work leaves its place to a task that can
     only read meanwhile, as it has to wait for its turn.
+
+    Parameters
+    ----------
+    on_cluster : whether this is a task of a worker; not where a task of a worker fits in threads of its own.
     """
-    worker = own_worker()
+    worker = own_worker() if on_cluster else None
+    address = "" if worker is None else worker.address
     with _lock:
-        if worker is not None and worker.address not in _turns:
-            _turns[worker.address] = Turns(worker.state.nthreads)
-        turns = _turns["" if worker is None else worker.address]
+        if address not in _turns:  # in a process of Dask's multiprocessing scheduler, or of a worker
+            _turns[address] = Turns(own_threads() if worker is None else worker.state.nthreads)
+        turns = _turns[address]
     with turns.work:
         left = worker is not None and turns.spare.acquire(blocking=False)
         if left:

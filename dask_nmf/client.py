@@ -1,18 +1,26 @@
-"""The distributed client that is active, if any, and the word that its workers send."""
+"""Where tasks run: on the active distributed client or in this process; and the word that workers send."""
 
 from __future__ import annotations
 
+import multiprocessing.pool
+import os
+import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import partial
 from threading import Thread
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import dask
+import dask.array as da
 import dask.local
 import dask.threaded
 from dask.delayed import Delayed
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Client, Worker, get_worker
+from distributed import Future as RemoteFuture
 from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
@@ -37,10 +45,57 @@ class WorkersLost(RuntimeError):
 LOST = (FutureCancelledError, KilledWorker, WorkersLost, CommClosedError)  # what work ends with on a cluster
 
 
+_inherited: WeakSet[Client] = WeakSet()  # of the process that this one was forked from
+
+
+def _renew_after_fork() -> None:
+    """Let go, in a forked process, of what needs threads: only the one that forks goes on there."""
+    dask.threaded.default_pool = None
+    dask.threaded.pools.clear()
+    dask.threaded.pools_lock = threading.Lock()
+    dask.threaded.main_thread = threading.current_thread()
+    _inherited.update(Client._instances)
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
+
+
 def active_client() -> Client | None:
-    """The client that `dask.compute` would use now."""
-    owner = getattr(dask.base.get_scheduler(), "__self__", None)
-    return owner if isinstance(owner, Client) else None
+    """Return the client that `dask.compute` would use now, if any.
+
+    Raises
+    ------
+    ValueError
+        If there is one that cannot be waited for: it is asynchronous, or belongs to the process that this one
+        was forked from.
+    """
+    owner = getattr(_scheduler(), "__self__", None)
+    if not isinstance(owner, Client):
+        return None
+    if owner in _inherited:
+        raise ValueError(
+            f"the active client, {owner}, belongs to the process that this one was forked from; start "
+            "processes with multiprocessing.get_context('spawn'), or set Dask's scheduler to 'threads' here"
+        )
+    return owner
+
+
+def _scheduler() -> Any:
+    """Return the function that `dask.compute` would call now; None: that of the collection."""
+    try:
+        return dask.base.get_scheduler()
+    except RuntimeError as error:
+        try:
+            client = Client.current()
+        except ValueError:
+            raise ValueError(
+                "Dask's scheduler is set to 'distributed' and no client is connected; connect a Client, or "
+                "set the scheduler to 'threads' (dask.config.set)"
+            ) from error
+        raise ValueError(
+            f"the active client, {client}, is asynchronous, and this call waits for its answers; in a "
+            "coroutine call it in a thread (await asyncio.to_thread(nmf, V, 5)), else leave asynchronous out"
+        ) from error
 
 
 def is_loopback(address: str) -> bool:
@@ -50,7 +105,17 @@ def is_loopback(address: str) -> bool:
 
 def shares_memory() -> bool:
     """Whether tasks run in this process, and see what it holds."""
-    return dask.base.get_scheduler() in (None, dask.threaded.get, dask.local.get_sync)
+    get = _scheduler()
+    if get in (None, dask.threaded.get):
+        return _has_threads(dask.config.get("pool", None))
+    if isinstance(get, partial) and get.func is dask.local.get_async:  # the scheduler is set to an Executor
+        return _has_threads(getattr(get.args[0], "__self__", get))
+    return get is dask.local.get_sync
+
+
+def _has_threads(pool: Any) -> bool:
+    """Whether the workers of a pool are threads, as those of Dask's own are."""
+    return pool is None or isinstance(pool, ThreadPoolExecutor | multiprocessing.pool.ThreadPool)
 
 
 def wait_for_workers() -> None:
@@ -59,11 +124,13 @@ def wait_for_workers() -> None:
     Raises
     ------
     NoWorkers
-        If there is none for ``dask_nmf.wait`` seconds, or no scheduler.
+        If there is none for ``dask_nmf.wait`` seconds, or no scheduler, or the client is closed.
     """
     client = active_client()
     if client is None:
         return
+    if client.scheduler is None:
+        raise NoWorkers("the active client is closed; connect a new Client and run this again")
     address, seconds = client.scheduler.address, configuration.read().wait
     try:
         while not _has_workers(client, seconds):
@@ -126,6 +193,53 @@ def computed(nodes: list[Delayed]) -> list[Any]:
         if client.status == "running":
             client.cancel(futures)
         raise
+
+
+class Held(MaterializedLayer):  # type: ignore[misc]
+    """Blocks in the memory of a cluster, as a part of graphs.
+
+    Once its client is closed they become tasks that say so; Dask only says that a dependency is missing.
+    """
+
+    def __init__(self, futures: Any, client: Client) -> None:
+        self.client = client
+        self.address = client.scheduler.address
+        super().__init__(futures)
+
+    @property
+    def mapping(self) -> Any:
+        """Futures by their keys."""
+        if self.client.status in ("closing", "closed"):
+            return dict.fromkeys(self._futures, (_refuse_lost_block, self.address))
+        return self._futures
+
+    @mapping.setter
+    def mapping(self, futures: Any) -> None:
+        self._futures = futures
+
+    def __reduce__(self) -> Any:
+        """As a layer of Dask's own: the scheduler may lack this package."""
+        return MaterializedLayer, (self.mapping, self.annotations, self.collection_annotations)
+
+
+def _refuse_lost_block(address: str) -> None:
+    raise RuntimeError(
+        f"the blocks of this array were in the memory of the cluster at {address}, and its client is closed; "
+        "compute the array before that, or keep W and H in a run (store=...)"
+    )
+
+
+def marked_as_held(array: da.Array) -> da.Array:
+    """Return an array that was persisted, with its futures as `Held`; without a cluster, as it is."""
+    client = active_client()
+    if client is None:
+        return array
+    layers = dict(array.dask.layers)
+    for name, layer in layers.items():
+        if all(isinstance(part, RemoteFuture) for part in layer.values()):
+            layers[name] = Held(dict(layer), client)
+    graph = HighLevelGraph(layers, array.dask.dependencies)
+    return da.Array(graph, array.name, array.chunks, meta=array._meta)
 
 
 def asked(function: Callable[..., Any], *given: Any, on_error: str) -> dict[str, Any]:

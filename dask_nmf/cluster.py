@@ -10,7 +10,7 @@ from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
 from dask_nmf import plan, tiling
-from dask_nmf.client import active_client, asked, is_loopback, wait_for_workers, watched
+from dask_nmf.client import active_client, asked, is_loopback, shares_memory, wait_for_workers, watched
 from dask_nmf.errors import DataError
 from dask_nmf.fit import EVERYTHING, Panels
 from dask_nmf.matrix import Matrix
@@ -102,7 +102,8 @@ def cut(
     for part in (matrix, weights):
         if part is not None:
             check_sight(part)
-    room = 0 if blocks and offer.workers > 1 else _spare(offer.memory_limit, planned, cache)
+    lost = active_client() is None and not shares_memory()  # with each pass, or not to be released
+    room = 0 if lost or (blocks and offer.workers > 1) else _spare(offer.memory_limit, planned, cache)
     return Panels(matrix, planned.edges, weights, rule, room, planned.ahead), planned
 
 

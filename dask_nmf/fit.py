@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -32,6 +32,8 @@ from dask_nmf.client import (
     asked,
     computed,
     dealt,
+    marked_as_held,
+    shares_memory,
     wait_for_workers,
     watched,
     why_lost,
@@ -293,8 +295,8 @@ def weigh_all(
 
     def build(given: Delayed) -> Delayed:
         nodes = passes.weigh_all(panels.blocks, given, weighing)
-        with _sent(nodes, panels.homes()):
-            pairs[:] = dask.persist(*nodes)
+        _prefer(nodes, panels.homes())
+        pairs[:] = dask.persist(*nodes)
         return passes.add_up([passes.item(pair, 1) for pair in pairs])
 
     totals: Sums = compute(panels, h, build, left)
@@ -302,7 +304,7 @@ def weigh_all(
         da.from_delayed(passes.item(pair, 0), (rows, h.shape[0]), dtype=h.dtype)
         for pair, rows in zip(pairs, passes.heights(panels.edges), strict=True)
     ]
-    return da.concatenate(blocks), totals
+    return marked_as_held(da.concatenate(blocks)), totals
 
 
 def best(panels: Panels, weights: da.Array, h: Array, choice: Choice, some: slice) -> list[Best]:
@@ -333,10 +335,13 @@ def compute_all(
     H is a node of the graph, so the scheduler can make it anew when the worker that had it dies.
     """
 
-    def graph() -> list[Delayed]:
-        return build(delayed(Given(h, panels.edges, left, panels.ahead), traverse=False))
+    on_cluster = active_client() is not None
 
-    here = panels.ahead and active_client() is None
+    def graph() -> list[Delayed]:
+        given = Given(h, panels.edges, left, panels.ahead, on_cluster)
+        return build(delayed(given, traverse=False))
+
+    here = panels.ahead and not on_cluster and shares_memory()
     with one_thread_more() if here else nullcontext():
         return persistently(graph, panels.renew, panels.homes, len(panels.edges) - 1)
 
@@ -346,7 +351,7 @@ def hold(*arrays: da.Array) -> tuple[da.Array, ...]:
     held: tuple[da.Array, ...] = dask.persist(*arrays)
     if active_client() is not None:
         watched(lambda: wait(held))
-    return held
+    return tuple(map(marked_as_held, held))
 
 
 def persistently(
@@ -369,8 +374,8 @@ def persistently(
                 progress.read(reads)
             with passes.one_blas_thread(), dask.config.set(QUIET):
                 nodes = graph()  # which may compute a part of it already
-                with _sent(nodes, homes()):
-                    return computed(nodes)
+                _prefer(nodes, homes())
+                return computed(nodes)
         except LOST as error:
             if attempt == ATTEMPTS:
                 raise WorkersLost(f"a pass was lost {ATTEMPTS} times: {why_lost(error)}") from error
@@ -378,14 +383,15 @@ def persistently(
     raise AssertionError("unreachable")
 
 
-def _sent(nodes: list[Delayed], homes: dict[int, str]) -> AbstractContextManager[Any]:
-    """Tasks of panels, and of their sums, are best sent to these workers."""
-    if not homes:
-        return nullcontext()
-    numbers = ((key, passes.panel_of(key)) for node in nodes for key in node.dask)
-    places = {key: (homes[number],) for key, number in numbers if number in homes}
-    # a function that the scheduler can load, though it may not have this package
-    sent: AbstractContextManager[Any] = dask.annotate(
-        workers=defaultdict(tuple, places).__getitem__, allow_other_workers=True
-    )
-    return sent
+def _prefer(nodes: list[Delayed], homes: dict[int, str]) -> None:
+    """Annotate the graphs: tasks of panels, and of their sums, are best sent to these workers.
+
+    `dask.annotate` would hold for all threads of this process, and another may be fitting something else.
+    """
+    for layer in {id(layer): layer for node in nodes for layer in node.dask.layers.values()}.values():
+        numbers = ((key, passes.panel_of(key)) for key in layer)
+        places = {key: (homes[number],) for key, number in numbers if number in homes}
+        if places:
+            # a function that the scheduler can load, though it may not have this package
+            workers = defaultdict(tuple, places).__getitem__
+            layer.annotations = {"workers": workers, "allow_other_workers": True} | (layer.annotations or {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -51,6 +52,15 @@ class Shelf:
 
 
 _shelf = Shelf()
+
+
+def _renew_after_fork() -> None:
+    """Begin anew in a forked process, as another thread of its parent may have held the lock."""
+    global _shelf
+    _shelf = Shelf()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 def held(fit: str) -> list[Place]:

@@ -76,6 +76,7 @@ class Given(NamedTuple):
     edges: Sequence[int]  # of the panels
     left: Array | None = None  # the factor that panels hold, (rows, k), where it is at hand
     ahead: bool = False  # whether one panel more may be read meanwhile
+    on_cluster: bool = False  # whether tasks run on workers
 
 
 class Weighing(NamedTuple):
@@ -214,7 +215,7 @@ def _boxed(
     v = aligned(v)
     box = np.empty((1, 1), object)
     pin_blas()
-    with ahead.working() if given.ahead else nullcontext():
+    with ahead.working(given.on_cluster) if given.ahead else nullcontext():
         box[0, 0] = function(v, *beside, panel=block_id[0], given=given, **kwargs)
     client.announce_panel()
     return box
