@@ -29,6 +29,7 @@ from dask_nmf import configuration, progress
 
 PANELS_DONE = "dask-nmf-panels-done"  # topic of the events that `announce_panel` sends
 LOOPBACK = ("inproc://", "tcp://127.", "tls://127.", "tcp://[::1]", "tls://[::1]")
+ENDED_FOR_MEMORY = "worker-restart-memory"  # topic of the events of nannies that end their workers
 WATCH = 5  # seconds between two looks at a cluster that computes
 
 Value = TypeVar("Value")
@@ -138,10 +139,25 @@ def wait_for_workers() -> None:
     except TimeoutError as error:
         raise NoWorkers(
             f"the cluster at {address} had no worker for {seconds:g} s (dask_nmf.wait); "
-            "start workers, or let their jobs start, and run this again"
+            f"{_why_none(client)}start workers, or let their jobs start, and run this again"
         ) from error
     except OSError as error:
         raise NoWorkers(f"the scheduler at {address} was lost; start it and run this again") from error
+
+
+def _why_none(client: Client) -> str:
+    """Return what the scheduler was told of workers that ended: their nannies end them for their memory."""
+    try:
+        events = client.get_events(ENDED_FOR_MEMORY)
+    except (OSError, TimeoutError):
+        return ""
+    if not events:
+        return ""
+    taken = max(event["rss"] for _, event in events)
+    return (
+        f"{len(events)} were ended as they took more than their memory limit allows, the largest "
+        f"{taken / 2**20:.0f} MiB; give each a larger limit (dask worker --memory-limit); "
+    )
 
 
 def _has_workers(client: Client, seconds: float) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
@@ -30,14 +30,29 @@ class Resources(NamedTuple):
 
 
 def resources() -> Resources:
-    """Of the active cluster, or of this process's threads where there is none."""
+    """Return what the active cluster offers, or this process's threads where there is none.
+
+    Raises
+    ------
+    NoWorkers
+        As `wait_for_workers`.
+    MemoryError
+        If the memory limit of a worker is too small for it to live.
+    """
     client = active_client()
     if client is None:
         return Resources(None, os.cpu_count() or 1, 1)
-    wait_for_workers()
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    limits = [worker["memory_limit"] for worker in workers if worker["memory_limit"]]
-    return Resources(min(limits, default=None), max(w["nthreads"] for w in workers), len(workers))
+    workers: dict[str, Any] = {}
+    while not workers:  # the first one may be gone again
+        wait_for_workers()
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+    limits = {
+        address: worker["memory_limit"] for address, worker in workers.items() if worker["memory_limit"]
+    }
+    for address, limit in limits.items():
+        plan.check_limit(limit, f"the memory limit of the worker at {address}")
+    threads = max(worker["nthreads"] for worker in workers.values())
+    return Resources(min(limits.values(), default=None), threads, len(workers))
 
 
 def shares_this_disk() -> bool:

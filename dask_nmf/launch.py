@@ -23,9 +23,10 @@ from dask.utils import parse_bytes, parse_timedelta
 from distributed import Client, LocalCluster, SSHCluster
 from distributed.comm import CommClosedError, connect
 from distributed.security import Security
+from distributed.system import MEMORY_LIMIT
 from distributed.versions import VersionMismatchWarning
 
-from dask_nmf import configuration, versions
+from dask_nmf import configuration, plan, versions
 from dask_nmf.client import NoWorkers, is_loopback, wait_for_workers
 from dask_nmf.configuration import Configuration
 
@@ -82,6 +83,8 @@ def connected(where: Where, size: int) -> Iterator[None]:
     ValueError
         If what is asked for does not go together, something to start with is missing, or the cluster cannot
         work with this process.
+    MemoryError
+        If no worker lives on the memory limit.
     NoWorkers
         If no scheduler answers, or no worker comes.
     """
@@ -123,11 +126,35 @@ def _start(kind: str, where: Where, asked: Configuration) -> AbstractContextMana
 
 
 def _size(memory: int | str | None) -> int | None:
-    """In bytes."""
+    """Return a memory limit in bytes, or refuse it.
+
+    Raises
+    ------
+    ValueError, MemoryError
+        If it is no size; if no worker lives on it.
+    """
+    if memory is None:
+        return None
     try:
-        return None if memory is None else int(parse_bytes(memory))
-    except ValueError:
+        size = int(parse_bytes(memory))
+    except (ValueError, OverflowError):
         raise ValueError(f'memory limit {memory!r} is no size; write it as "600MB" or "2GiB"') from None
+    plan.check_limit(size, "the memory limit of each worker (--memory-limit)")
+    return size
+
+
+def _warn_if_too_much(workers: int | None, memory_limit: int | None) -> None:
+    """Say that workers may fill more than this machine has: the system then kills some of them."""
+    count = workers or 1  # Dask itself gives one worker no more than the machine has
+    if memory_limit is not None and count * memory_limit > MEMORY_LIMIT:
+        logger.warning(
+            "%d x %.1f GiB (workers x --memory-limit) are more than the %.1f GiB of this machine, which ends "
+            "workers when it is full; give --memory-limit %dMiB or less",
+            count,
+            memory_limit / 2**30,
+            MEMORY_LIMIT / 2**30,
+            MEMORY_LIMIT // count // 2**20,
+        )
 
 
 def _warn_if_open(address: str) -> None:
@@ -154,6 +181,7 @@ def local(workers: int | None, threads: int | None, memory_limit: int | str | No
     NoWorkers, OSError
         If a worker does not start.
     """
+    _warn_if_too_much(workers, None if memory_limit is None else int(parse_bytes(memory_limit)))
     settings: dict[str, object] = {
         "distributed.deploy.lost-worker-timeout": "1h",  # or a worker that dies twice is given up
         "distributed.worker.preload": [DEAF_TO_CTRL_C],

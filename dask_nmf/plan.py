@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd, isqrt
+from math import ceil, gcd, isqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,6 +148,27 @@ def make(
     if memory_limit is not None and plan.worker_bytes > room:
         raise MemoryError(_refusal(layout, plan, memory_limit, threads))
     return plan
+
+
+def check_limit(memory_limit: int, whose: str) -> None:
+    """Refuse a limit of memory in which a worker does not live.
+
+    Parameters
+    ----------
+    memory_limit : bytes.
+    whose : how the message begins, such as "--memory-limit".
+
+    Raises
+    ------
+    MemoryError
+        With what is needed.
+    """
+    if memory_limit * USABLE < PROGRAM:
+        raise MemoryError(
+            f"{whose} is {memory_limit / MIB:.0f} MiB, and a worker needs at least "
+            f"{ceil(PROGRAM / USABLE / MIB)} MiB: the program by itself takes {PROGRAM / MIB:.0f} MiB, and "
+            f"may fill {USABLE:.0%} of its limit"
+        )
 
 
 def unit(edges: Sequence[int]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,8 +15,11 @@ import numpy as np
 import psutil
 import pytest
 from commands import Forks
+from distributed import Client, LocalCluster
 
-from dask_nmf import configuration, versions
+from dask_nmf import configuration, launch, nmf, versions
+from dask_nmf.client import ENDED_FOR_MEMORY, NoWorkers
+from dask_nmf.cluster import resources
 from dask_nmf.launch import local
 
 FIT = ["fit", "v.npy", "--rank", "3", "--output", "run.zarr", "--max-iter", "2"]
@@ -72,6 +76,26 @@ CALLS = {
         "leave one",
     ),
     "a size that is none": (["--cluster", "local", "--memory-limit", "much"], {}, "is no size"),
+    "a size without end": (["--cluster", "local", "--memory-limit", "1e400GB"], {}, "is no size"),
+    "no memory": (
+        ["--workers", "1", "--memory-limit", "0"],
+        {},
+        "is 0 MiB, and a worker needs at least 408 MiB",
+    ),
+    "less than no memory": (["--workers", "1", "--memory-limit", "-1GiB"], {}, "at least 408 MiB"),
+    "memory that no worker lives on": (
+        ["--workers", "1", "--memory-limit", "50MiB"],
+        {},
+        "is 50 MiB, and a worker needs at least 408 MiB",
+    ),
+    "such memory by SSH": (
+        ["--cluster", "ssh", "--memory-limit", "50MiB"],
+        {},
+        "is 50 MiB, and a worker needs at least 408 MiB",
+    ),
+    "no workers": (["--workers", "0"], {}, "--workers"),
+    "no threads": (["--threads-per-worker", "0"], {}, "--threads-per-worker"),
+    "no workers in the configuration": ([], {"DASK_DASK_NMF__WORKERS": "0"}, "dask_nmf.workers is 0"),
     "no hosts": (["--cluster", "ssh"], {}, "dask_nmf.ssh.hosts"),
     "no number of jobs": (["--cluster", "slurm"], {}, "--workers"),
     "memory of a job": (["--cluster", "slurm", "--memory-limit", "1GiB"], {}, "jobqueue.slurm"),
@@ -87,6 +111,44 @@ def test_what_does_not_go_together_is_refused(forks: Forks, folder: Path, case: 
     code, line = refused(forks, folder, *words, **environment)
     assert code == 2
     assert word in line
+
+
+def test_workers_that_are_too_small_are_refused_by_address() -> None:
+    """Of a running cluster: what a worker needs is known before it is given anything."""
+    small = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "memory_limit": "100MiB"}
+    with LocalCluster(**small, dashboard_address="127.0.0.1:0") as running, Client(running):
+        (address,) = running.scheduler.workers
+        said = f"the memory limit of the worker at {address} is 100 MiB, and a worker needs at least 408 MiB"
+        with pytest.raises(MemoryError, match=re.escape(said)):
+            nmf(np.ones((20, 5)), 2)
+
+
+def test_a_worker_that_is_gone_again_is_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    there, calls = client.scheduler_info, iter([{"workers": {}}])
+    monkeypatch.setattr(client, "scheduler_info", lambda **how: next(calls, None) or there(**how))
+    assert resources().workers == 2
+
+
+def test_why_there_is_no_worker_is_said_once(cluster: LocalCluster) -> None:
+    """The nannies of workers tell the scheduler that they end them, and how large they were."""
+    empty = {"n_workers": 0, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(**empty) as running, Client(running) as client, dask.config.set({"dask_nmf.wait": 0.2}):
+        with pytest.raises(NoWorkers, match=r"had no worker for 0\.2 s \(dask_nmf\.wait\); start workers"):
+            nmf(np.ones((20, 5)), 2)
+        for size in 150, 200:
+            client.log_event(ENDED_FOR_MEMORY, {"worker": "tcp://a", "pid": 1, "rss": size * 2**20})
+        with pytest.raises(
+            NoWorkers, match=r"2 were ended as they took more .*, the largest 200 MiB; give each"
+        ):
+            nmf(np.ones((20, 5)), 2)
+
+
+def test_more_memory_than_the_machine_has_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    launch._warn_if_too_much(2, launch.MEMORY_LIMIT // 2)
+    launch._warn_if_too_much(None, None)
+    assert not caplog.records
+    launch._warn_if_too_much(2, launch.MEMORY_LIMIT)
+    assert f"--memory-limit {launch.MEMORY_LIMIT // 2**21}MiB or less" in caplog.text
 
 
 @pytest.mark.parametrize(("module", "kind"), [("asyncssh", "ssh"), ("dask_jobqueue", "slurm")])
