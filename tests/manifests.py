@@ -15,12 +15,19 @@ Document = dict[str, Any]
 
 
 @cache
-def documents() -> dict[str, Document]:
-    """What `kubectl apply --kustomize` sends, and the CronJob, which is a comment there; by kind and name."""
+def documents(*comments: str) -> dict[str, Document]:
+    """What `kubectl apply --kustomize` sends, by kind and name; with lines that are comments taken in.
+
+    Those of the CronJob always are.
+    """
     with tempfile.TemporaryDirectory() as empty:
         folder = shutil.copytree(FOLDER, Path(empty) / "copy")
         kustomization = folder / "kustomization.yaml"
-        kustomization.write_text(kustomization.read_text().replace("# - nightly.yaml", "- nightly.yaml"))
+        text = kustomization.read_text()
+        for line in ("  # - nightly.yaml", *comments):
+            assert line in text
+            text = text.replace(line, line.replace("# ", "", 1))
+        kustomization.write_text(text)
         built = subprocess.run(["kubectl", "kustomize", folder], stdout=subprocess.PIPE, check=True).stdout
     return {f"{each['kind']}/{each['metadata']['name']}": each for each in yaml.safe_load_all(built)}
 

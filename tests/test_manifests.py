@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,57 @@ def test_an_unknown_key_is_refused_wherever_it_is() -> None:
             with pytest.raises(kubernetes_validate.ValidationError):
                 kubernetes_validate.validate(spoilt, "1.33", strict=True)
             del mapping["unknown"]
+
+
+VOLUME = ("# components:", "#   - volume")
+DATED = ("# patches:", "#   - path: dated.yaml")
+
+
+@pytest.mark.parametrize("comments", [VOLUME, DATED, (*VOLUME, *DATED)], ids=["volume", "dated", "both"])
+def test_variants_are_valid(comments: tuple[str, ...]) -> None:
+    for document in documents(*comments).values():
+        if document["kind"] != "DaskCluster":
+            kubernetes_validate.validate(document, "1.33", strict=True)
+
+
+def test_a_volume_takes_the_place_of_the_object_store() -> None:
+    found = documents(*VOLUME)
+    claim = found["PersistentVolumeClaim/nmf-data"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]  # of pods on several nodes
+    cluster = found["DaskCluster/nmf"]["spec"]
+    assert cluster["scheduler"] == documents()["DaskCluster/nmf"]["spec"]["scheduler"]  # which reads no V
+    jobs = found["Job/nmf-fit"], found["CronJob/nmf-nightly"]["spec"]["jobTemplate"]
+    for spec in (cluster["worker"]["spec"], *(job["spec"]["template"]["spec"] for job in jobs)):
+        assert {"name": "data", "persistentVolumeClaim": {"claimName": "nmf-data"}} in spec["volumes"]
+        (only,) = spec["containers"]
+        assert {"name": "data", "mountPath": "/data"} in only["volumeMounts"]
+        assert "nmf-store" not in str(spec)
+    for job in jobs:
+        name, *rest = job["spec"]["template"]["spec"]["containers"][0]["args"]
+        given = COMMANDS[name].make_context(name, rest).params
+        assert (given["matrix"], given["output"]) == ("/data/V.zarr", "/data/run.zarr")
+
+
+def test_each_night_may_have_a_run_of_its_own() -> None:
+    plain, dated = (
+        found["CronJob/nmf-nightly"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]
+        for found in (documents(), documents(*DATED))
+    )
+    assert dated["command"] == ["sh", "-c"]
+    (script,) = dated["args"]
+    shell = script.replace("$$(", "$(").replace(
+        "$(DASK_SCHEDULER_ADDRESS)", "tcp://a:1"
+    )  # as the kubelet does
+    told = subprocess.run(
+        ["sh", "-c", shell.replace("exec dask-nmf", "printf '%s\\n'")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    args = told.stdout.splitlines()
+    expected = [word.replace("$(DASK_SCHEDULER_ADDRESS)", "tcp://a:1") for word in plain["args"]]
+    assert args == [word.replace("run.zarr", f"run-{date.today()}.zarr") for word in expected]
+    assert {**dated, "command": None, "args": None} == {**plain, "command": None, "args": None}
 
 
 def strict(schema: Any) -> Any:

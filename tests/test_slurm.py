@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,12 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(600), needs("slurmctld", "sl
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """That of the commands of a SLURM."""
     with slurm(tmp_path_factory.mktemp("slurm")) as environment:
-        yield ENVIRONMENT | environment | {"DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "2s"}
+        ours = {
+            "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "2s",
+            "DASK_JOBQUEUE__SLURM__INTERFACE": "lo",
+            "NMF_ENVIRONMENT": sys.prefix,
+        }
+        yield ENVIRONMENT | environment | ours
 
 
 @pytest.fixture(scope="module")
