@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from html import escape
 
 import dask.array as da
 import numpy as np
@@ -25,17 +25,59 @@ from dask_nmf.store import Run
 logger = logging.getLogger(__name__)
 
 
-class Result(NamedTuple):
-    """A factorisation V ≈ W H."""
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """A factorisation V ≈ W H. ``W, H = result`` takes the factors alone.
 
-    W: da.Array  # (m, k)
-    H: da.Array  # (k, n)
-    relative_error: float  # ‖V − W H‖ / ‖V‖, of these W and H, over the entries that count; see `Settings`
-    reconstruction_err: float  # ‖V − W H‖, Frobenius, or √(2 D(V | W H))
-    loss_history: Array  # relative error after each pass
-    n_iter: int  # passes
+    Attributes
+    ----------
+    W : (m, k) Dask array
+    H : (k, n) Dask array
+    relative_error : ‖V − W H‖ / ‖V‖, or √(D(V | W H) / D(V | mean of V)), over the entries that count
+    reconstruction_err : ‖V − W H‖ (Frobenius), or √(2 D(V | W H))
+    loss_history : (n_iter,) array, relative error after each pass
+    n_iter : passes
+    outcome : why it stopped
+    validation_error : root mean squared error of the entries held out; NaN if none are
+    """
+
+    W: da.Array
+    H: da.Array
+    relative_error: float
+    reconstruction_err: float
+    loss_history: Array
+    n_iter: int
     outcome: str
-    validation_error: float = float("nan")  # the same of the entries held out, root mean
+    validation_error: float = float("nan")
+
+    @property
+    def explained(self) -> float:
+        """The share of ‖V‖², or of the divergence of V from its mean, that W H explains."""
+        return 1 - self.relative_error**2
+
+    def __iter__(self) -> Iterator[da.Array]:
+        """W, and then H."""
+        return iter((self.W, self.H))
+
+    def __repr__(self) -> str:
+        """In a line: the shapes, how good it is, and why it stopped."""
+        return f"<Result: {'; '.join(f'{name} {value}' for name, value in self._told())}>"
+
+    def _repr_html_(self) -> str:
+        """As a table, for notebooks."""
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._told())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _told(self) -> list[tuple[str, str]]:
+        (m, k), n = self.W.shape, self.H.shape[1]
+        held = self.validation_error
+        return [
+            ("V", f"{m} x {n} ≈ W H of rank {k}"),
+            ("relative error", f"{self.relative_error:.6g}, {100 * self.explained:.4g} % explained"),
+            *([] if np.isnan(held) else [("held out", f"{held:.6g}")]),
+            ("passes", str(self.n_iter)),
+            ("outcome", self.outcome),
+        ]
 
 
 @dataclass(frozen=True)

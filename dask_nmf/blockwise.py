@@ -224,7 +224,7 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
 def kept(result: Result, run: Run) -> Result:
     """The answer in the memory of the cluster, from a run that is about to go."""
     W, H = fit.hold(*(factor.map_blocks(_there, run.path) for factor in (result.W, result.H)))
-    return result._replace(W=W, H=H)
+    return replace(result, W=W, H=H)
 
 
 def _there(block: Array, path: str) -> Array:
