@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -17,7 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from dask_nmf.answer import Result
+from dask_nmf.answer import Result, result_of
 from dask_nmf.console import watched
 from dask_nmf.factorise import factorise
 from dask_nmf.fit import Step
@@ -26,8 +27,10 @@ from dask_nmf.kernels import Array
 from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
 from dask_nmf.opening import open_beside, open_matrix
+from dask_nmf.places import absolute
 from dask_nmf.project import opened, transform
 from dask_nmf.settings import Settings
+from dask_nmf.store import Run
 from dask_nmf.stream import learn
 
 OPTIONS = (
@@ -82,6 +85,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     forget_factor : float
         In `partial_fit`, how much earlier batches count at each call; 1 forgets nothing.
     callback : called with the `dask_nmf.fit.Step` of each pass.
+    store : path of a Zarr group that holds the run of `fit`: each pass is committed, and `fit` of the same X
+        goes on with an unfinished run, or takes W and H of a finished one. Another X, or other parameters,
+        are refused unless ``overwrite``. A ``random_state`` of None is then 0. See `load`.
+    overwrite : whether a run that is in ``store`` may be replaced.
+    time_limit : seconds, after which the pass in work is the last.
 
     Attributes
     ----------
@@ -122,6 +130,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         batch_size: int | None = None,
         forget_factor: float = 1.0,
         callback: Callable[[Step], None] | None = None,
+        store: str | Path | None = None,
+        overwrite: bool = False,
+        time_limit: float | None = None,
     ) -> None:
         self.n_components = n_components
         self.init = init
@@ -145,6 +156,36 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.batch_size = batch_size
         self.forget_factor = forget_factor
         self.callback = callback
+        self.store = store
+        self.overwrite = overwrite
+        self.time_limit = time_limit
+
+    @classmethod
+    def load(cls, path: str | Path) -> NMF:
+        """Return the fitted estimator of a run: it transforms, and goes on learning from batches.
+
+        Parameters
+        ----------
+        path : of a run of `fit` with ``store``, of `nmf`, or of the command; it becomes ``store``. Nothing is
+            written to it but by `fit`.
+
+        Raises
+        ------
+        FileNotFoundError, NotARun
+            If there is no run.
+        ValueError
+            If the run has no W and H yet: the same fit has to be called again to finish it.
+        """
+        run = Run.load_answered(absolute(path))
+        asked = run.settings
+        given = {name: getattr(asked, name) for name in OPTIONS}
+        given["init"] = None if asked.start == "sample" else asked.init
+        given["beta_loss"] = asked.loss_name
+        model = cls(asked.rank, random_state=asked.seed, store=path, **given)
+        model.n_features_in_ = int(run.record["matrix"]["shape"][1])
+        model.n_steps_, model._sums = 0, None
+        model._take(result_of(run))
+        return model
 
     def fit(
         self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None, weights: Any = None
@@ -222,21 +263,34 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
     def _learn(self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any) -> Result:
         settings = self._settings(self._rank(matrix, W, H))
-        job = Job(settings, W=W, H=H, weights=weights, callback=self.callback)
+        job = Job(
+            settings,
+            W=W,
+            H=H,
+            weights=weights,
+            store=None if self.store is None else str(self.store),
+            overwrite=self.overwrite,
+            time_limit=self.time_limit,
+            callback=self.callback,
+        )
         with watched(self.verbose):
             result = factorise(matrix, job)
         if result.n_iter == self.max_iter and self.tol > 0 and "not converged" in result.outcome:
             warnings.warn(f"{result.outcome}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
-        elif result.outcome.startswith("diverged"):
+        elif result.outcome.startswith(("diverged", "stopped by the time limit")):
             warnings.warn(result.outcome, ConvergenceWarning, stacklevel=3)
+        self._take(result)
+        return result
+
+    def _take(self, result: Result) -> None:
+        """Become the estimator that has this result."""
         self.components_ = np.asarray(result.H.compute())
-        self.n_components_ = settings.rank
+        self.n_components_ = len(self.components_)
         self.reconstruction_err_ = result.reconstruction_err
         self.validation_error_ = result.validation_error
         self.n_iter_ = result.n_iter
         self.loss_history_ = result.loss_history
         self.outcome_ = result.outcome
-        return result
 
     def _open(self, X: Any, reset: bool, opening: Callable[[Any], Matrix] = open_matrix) -> Matrix:
         if not _is_distributed(X):
@@ -279,6 +333,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     def _seed(self) -> int:
         if isinstance(self.random_state, Integral):
             return int(self.random_state)
+        if self.random_state is None and self.store is not None:
+            return 0  # or no fit could be resumed
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
     def _outward(self, X: Any, w: da.Array) -> Array | da.Array:

@@ -126,6 +126,11 @@ class Settings:
         return LOSSES[self.beta_loss] if isinstance(self.beta_loss, str) else float(self.beta_loss)
 
     @property
+    def loss_name(self) -> str | float:
+        """The loss, by its name where it has one."""
+        return {beta: name for name, beta in LOSSES.items()}.get(self.beta, self.beta)
+
+    @property
     def start(self) -> str:
         """The start that ``init`` means."""
         return self.init or "sample"
