@@ -1,6 +1,6 @@
 """Topics of the glosses of WordNet: 117,659 documents x 99,922 terms, 94 GB if it were dense.
 
-Writes V (tf-idf) to Zarr, runs `dask-nmf fit` on it as a process, and reads the run.
+Writes V (tf-idf) to Zarr, runs `dask-nmf fit` on it as a process, reads the run, and says how good it is.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,15 @@ import scipy.sparse
 import zarr
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, TfidfTransformer
 
+from dask_nmf import Run
+
 GLOSSES = Path(__file__).parent / "data" / "wordnet_gloss.npz"
 CHUNK = 2**18  # stored entries
 WORDS = 8
+RANK = 20
+# The share of ‖V‖² that scikit-learn explains, for this V and this rank, converged after 87 iterations that
+# read V twice each: NMF(20, init="nndsvda", max_iter=200, random_state=0).fit(V).
+SCIKIT_LEARN = 0.020077
 
 
 def vocabulary() -> np.ndarray:
@@ -78,30 +85,59 @@ def resident(process: psutil.Process) -> list[int]:
         return [0]
 
 
+def print_quality(run: Path, whole: bool) -> None:
+    """What the fit explains of V, beside what scikit-learn does where that is known."""
+    told = Run.load(str(run)).summary()
+    explained = 1 - told["relative_error"] ** 2
+    print(
+        f"{told['rank']} topics explain {100 * explained:.2f} % of ‖V‖²: glosses are short, and all different"
+    )
+    if whole and told["rank"] == RANK:
+        share = 100 * explained / SCIKIT_LEARN
+        print(f"that is {share:.1f} % of what scikit-learn explains when it has converged")
+
+
 def print_topics(run: Path) -> None:
-    """The loss after each read, and the words with the largest entries of H for each component."""
+    """Each component by its two heaviest words, its share of W H, and the words that come next."""
     words = vocabulary()
     group = zarr.open_group(run, mode="r")
     W, H = group["W"][:], group["H"][:]
-    print("relative error after each pass:", *(f"{loss:.5f}" for loss in group["history_loss"][:]))
     weight = W.sum(axis=0) * H.sum(axis=1)
-    for place, topic in enumerate(np.argsort(-weight), start=1):
-        print(f"topic {place:2d}:", *words[np.argsort(-H[topic])[:WORDS]])
+    print("topics, by their share of W H")
+    for topic in np.argsort(-weight):
+        first, second, *others = words[np.argsort(-H[topic])[:WORDS]]
+        share = 100 * weight[topic] / weight.sum()
+        print(f"{share:5.1f} %  {first + ', ' + second:24} {' '.join(others)}")
+
+
+def print_next(V: Path, run: Path) -> None:
+    """Three commands to go on with."""
+    command = Path(sys.executable).with_name("dask-nmf")
+    with suppress(ValueError):
+        command = command.relative_to(Path.cwd())
+    print("next, try")
+    print(f"  {command} info {run}")
+    print(f"  {command} transform {run} {V} --output {run.with_name('weights.zarr')} --overwrite")
+    print(f"  {command} fit {V} --rank 40 --output {run.with_name('topics-40.zarr')}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="where V and the run are written")
     parser.add_argument("--documents", type=int, help="the first so many only")
-    parser.add_argument("--rank", default="20")
-    parser.add_argument("--max-iter", default="5")
+    parser.add_argument("--rank", default=str(RANK))
+    parser.add_argument("--max-iter", help="most passes")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
     V, run = asked.folder / "wordnet.zarr", asked.folder / "topics.zarr"
     write_glosses(V, asked.documents)
-    command = ["fit", str(V), "--rank", asked.rank, "--output", str(run), "--max-iter", asked.max_iter]
-    seconds, largest, together = run_watched([*command, "--overwrite"])
+    command = ["fit", str(V), "--rank", asked.rank, "--output", str(run), "--overwrite"]
+    if asked.max_iter:
+        command += ["--max-iter", asked.max_iter]
+    seconds, largest, together = run_watched(command)
+    print_quality(run, whole=asked.documents is None)
     print_topics(run)
+    print_next(V, run)
     print(
         f"{seconds:.1f} s; peak memory {largest / 1e6:.0f} MB in the largest process, "
         f"{together / 1e6:.0f} MB in all of them"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Forks
 
 from dask_nmf import nmf
 
@@ -101,14 +102,21 @@ def test_recommendations_of_jokes(
     assert_recommends(capsys.readouterr().out)
 
 
-def test_topics_replace_those_of_an_earlier_run(tmp_path: Path) -> None:
+def test_topics_replace_those_of_an_earlier_run(tmp_path: Path, forks: Forks) -> None:
     nmf(np.eye(3), 1, store=tmp_path / "topics.zarr")
     output = run("topics.py", str(tmp_path), "--documents", "4000", "--rank", "4", "--max-iter", "2")
     lines = output.splitlines()
     assert lines[0].endswith("3 GB if dense")
     assert lines[1].startswith("$ dask-nmf fit")
-    assert sum(line.startswith("topic ") for line in lines) == 4
+    assert any(line.startswith("4 topics explain ") for line in lines)
+    shares = [float(share) for share in re.findall(r"^ *([\d.]+) %  \w+, \w+ ", output, re.MULTILINE)]
+    assert len(shares) == 4
+    assert sum(shares) == pytest.approx(100, abs=0.2)
     assert "MB in the largest process" in lines[-1]
+    commands = re.findall(r"^  \S+dask-nmf (.*)$", output, re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["info", "transform", "fit"]
+    for command in commands[:2]:
+        assert forks.call(command.split(), tmp_path).returncode == 0
 
 
 def test_the_data_comes_with_its_licence() -> None:
