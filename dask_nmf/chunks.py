@@ -69,7 +69,11 @@ def holding(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[Stored, 
     found, expected = sum(map(_chunks, listings)), sum(map(count, arrays))
     if found < expected:
         logger.warning(
-            "%s has %d of its %d chunks; the others are read as zeros", stored.store_path, found, expected
+            "%s has %d of its %d chunks; the others are read as their fill value, %s",
+            stored.store_path,
+            found,
+            expected,
+            arrays[0].fill_value,
         )
         return stored, digest_of(listings)
     place = stored.store_path

@@ -77,8 +77,11 @@ def row_pointers(indptr: Array, rows: int, entries: int, place: Any) -> Array:
     raise DataError(f"{place}: indptr does not fit its shape, {rows} rows of {entries} entries; {WRITE_ANEW}")
 
 
-def csr(array: Any) -> scipy.sparse.csr_array:
-    """A sparse array as CSR, the entries of a row in order and each once: twice means their sum, as in SciPy.
+def csr(array: Any, dtype: np.dtype[Any]) -> scipy.sparse.csr_array:
+    """Return a sparse array as CSR, the entries of a row in order and each once.
+
+    Entries that are stored twice mean their sum, as in SciPy. They are added as ``dtype``, so that narrow
+    integers do not overflow. Where none are, the entries stay in the dtype that they have.
 
     Raises
     ------
@@ -87,8 +90,10 @@ def csr(array: Any) -> scipy.sparse.csr_array:
     """
     if hasattr(array, "check_format"):
         array.check_format(full_check=True)
+    if array.format not in ("csr", "csc"):  # converting those adds
+        array = array.astype(dtype)
     rows = scipy.sparse.csr_array(array)
     if not rows.has_canonical_format:
-        rows = rows.copy()
+        rows = rows.astype(dtype, copy=True)
         rows.sum_duplicates()
     return rows

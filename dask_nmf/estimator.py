@@ -11,12 +11,11 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import scipy.sparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from dask_nmf.answer import Result, result_of
 from dask_nmf.console import watched
@@ -26,7 +25,7 @@ from dask_nmf.job import Job
 from dask_nmf.kernels import Array
 from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
-from dask_nmf.opening import open_beside, open_matrix
+from dask_nmf.opening import in_memory_form, open_beside, open_matrix, read_factor
 from dask_nmf.places import absolute
 from dask_nmf.project import opened, transform
 from dask_nmf.settings import Settings
@@ -48,8 +47,9 @@ def _learns_from_batches(model: NMF) -> bool:
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Non-negative matrix factorisation ``X ≈ W H``, with scikit-learn's names and behaviour.
 
-    X may also be a Dask array of any chunking, or anything else that `open_matrix` takes. NumPy,
-    SciPy and pandas in gives NumPy out; else W is a Dask array, chunked as the rows of a Dask X.
+    X may be anything that `open_matrix` takes. What is in memory (NumPy, SciPy, lists, tables, xarray) gives
+    a W in NumPy. All else (paths, Dask, Zarr, HDF5, xarray that is backed by those) is read by panels, never
+    as a whole, and W is a Dask array, chunked as the rows of a Dask X.
 
     Parameters
     ----------
@@ -191,14 +191,15 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None, weights: Any = None
     ) -> NMF:
         """Learn H from X (n_samples, n_features), its entries with weights of that shape, if given."""
-        self._fit(X, W, H, weights)
+        self._fit(self._open(X, reset=True), W, H, weights)
         return self
 
     def fit_transform(
         self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None, weights: Any = None
     ) -> Array | da.Array:
         """`fit`, and return W (n_samples, n_components)."""
-        return self._outward(X, self._fit(X, W, H, weights).W)
+        matrix = self._open(X, reset=True)
+        return _outward(matrix, self._fit(matrix, W, H, weights).W)
 
     @available_if(_learns_from_batches)
     def partial_fit(self, X: Any, y: None = None, H: Array | None = None, weights: Any = None) -> NMF:
@@ -212,11 +213,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         if first:
             self.n_steps_, self._sums = 0, None
             if H is None:
-                self._learn(matrix, None, None, self._beside(weights))
+                self._learn(matrix, None, None, weights)
             else:
-                self.components_ = np.array(H, matrix.dtype)
+                self.components_ = np.array(read_factor(H, "H"), matrix.dtype)
         settings = self._settings(len(self.components_))
-        job = Job(settings, weights=None if weights is None else open_beside(matrix, self._beside(weights)))
+        job = Job(settings, weights=None if weights is None else open_beside(matrix, weights))
         self.components_, self._sums = learn(matrix, job, self.components_, self._sums, self.forget_factor)
         self.n_components_ = len(self.components_)
         self.n_steps_ += 1
@@ -229,7 +230,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         asked = {name: getattr(self, name) for name in ("missing", "alpha_W", "l1_ratio", "beta_loss")}
         w = transform(matrix, self.components_, **asked)
         assert w is not None
-        return self._outward(X, w)
+        return _outward(matrix, w)
 
     def inverse_transform(self, X: Any) -> Array | da.Array:
         """X (n_samples, n_features) back from W (n_samples, n_components)."""
@@ -248,18 +249,12 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _fit(self, X: Any, W: Array | None, H: Array | None, weights: Any) -> Result:
+    def _fit(self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any) -> Result:
         self.n_steps_, self._sums = 0, None
-        return self._learn(self._open(X, reset=True), W, H, self._beside(weights))
+        return self._learn(matrix, W, H, weights)
 
     def _settings(self, rank: int) -> Settings:
         return Settings(rank, seed=self._seed(), **{name: getattr(self, name) for name in OPTIONS})
-
-    def _beside(self, weights: Any) -> Any:
-        """Weights as `open_matrix` takes them."""
-        if weights is None or _is_distributed(weights) or scipy.sparse.issparse(weights):
-            return weights
-        return np.asarray(weights)
 
     def _learn(self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any) -> Result:
         settings = self._settings(self._rank(matrix, W, H))
@@ -293,25 +288,21 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.outcome_ = result.outcome
 
     def _open(self, X: Any, reset: bool, opening: Callable[[Any], Matrix] = open_matrix) -> Matrix:
-        if not _is_distributed(X):
-            return opening(self._numbers(X, reset))
-        matrix = opening(X)
-        features = matrix.shape[1]
-        if reset:
-            self.n_features_in_ = features
-            if hasattr(self, "feature_names_in_"):
-                del self.feature_names_in_
-        elif features != self.n_features_in_:
-            raise ValueError(
-                f"X has {features} features, but NMF is expecting {self.n_features_in_} features as input"
-            )
+        """Open X; only what is in memory goes through scikit-learn's checks, all else is read by panels."""
+        held = in_memory_form(X, "X")
+        matrix = opening(X if held is None else self._numbers(held))
+        named = X if held is not None else getattr(X, "_meta", None)  # a Dask DataFrame has columns too
+        if not hasattr(named, "columns"):
+            named = np.broadcast_to(0.0, matrix.shape)
+        validate_data(self, named, reset=reset, skip_check_array=True)
         return matrix
 
-    def _numbers(self, X: Any, reset: bool) -> Any:
-        """Return X, which is in memory, as floats; that they are finite and ≥ 0 the first read checks."""
-        kinds: dict[str, Any] = {"accept_sparse": ("csr", "csc"), "dtype": [np.float64, np.float32]}
+    def _numbers(self, held: Any) -> Any:
+        """Return what is in memory, checked; that it is finite and ≥ 0 the first read checks."""
         try:
-            return validate_data(self, X, reset=reset, ensure_all_finite=False, **kinds)
+            return check_array(
+                held, accept_sparse=True, ensure_all_finite=False, estimator=self, input_name="X"
+            )
         except TypeError as error:
             raise TypeError(
                 f"X has an entry that is no number ({error}); give NaN for what is missing"
@@ -327,7 +318,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         if H is not None:
             return len(H)
         if W is not None:
-            return int(W.shape[1])
+            return int(np.shape(W)[1])
         return min(matrix.shape)
 
     def _seed(self) -> int:
@@ -337,15 +328,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             return 0  # or no fit could be resumed
         return int(check_random_state(self.random_state).randint(2**31 - 1))
 
-    def _outward(self, X: Any, w: da.Array) -> Array | da.Array:
-        """W as the caller's kind of array."""
-        if isinstance(X, da.Array):
-            return w.rechunk((X.chunks[0], w.shape[1]))
-        return w if _is_distributed(X) else np.asarray(w.compute())
 
-
-def _is_distributed(X: Any) -> bool:
-    """Whether X is more than scikit-learn knows."""
-    if scipy.sparse.issparse(X) or isinstance(X, list | tuple | np.ndarray):
-        return False
-    return not hasattr(X, "__array__") or isinstance(X, da.Array | Matrix)
+def _outward(matrix: Matrix, w: da.Array) -> Array | da.Array:
+    """Return W as NumPy where X was in memory, else as a Dask array, chunked as the rows of a Dask X."""
+    if matrix.in_memory:
+        return np.asarray(w.compute())
+    if matrix.array is None:
+        return w
+    return w.rechunk((matrix.array.chunks[matrix.transposed], w.shape[1]))

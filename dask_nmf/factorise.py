@@ -7,10 +7,8 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from dask.utils import parse_bytes
 
 from dask_nmf.answer import Result, result_of
@@ -18,8 +16,7 @@ from dask_nmf.client import shares_memory
 from dask_nmf.job import Job, fit_and_answer
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
-from dask_nmf.measures import measure
-from dask_nmf.opening import open_beside, open_holding, open_matrix, read_whole
+from dask_nmf.opening import open_beside, open_holding, read_factor
 from dask_nmf.places import absolute, at, check_apart
 from dask_nmf.resume import existing, identity, scratch
 
@@ -137,13 +134,9 @@ def _check_fixed(job: Job, matrix: Matrix) -> Job:
 def _check_factor(name: str, factor: Any, shape: tuple[int, int]) -> Array | None:
     if factor is None:
         return None
-    held = open_matrix(factor, transposed=False) if isinstance(factor, str | Path) else np.asarray(factor)
-    if held.shape != shape:
-        raise ValueError(f"{name} has shape {held.shape}; for this V and rank it must be {shape}")
-    array = read_whole(held) if isinstance(held, Matrix) else held
-    found = measure(array)
-    if found.bad is not None:
-        raise ValueError(str(found.bad).replace("V has", f"{name} has", 1))
-    if not found.total > 0:
+    array = read_factor(factor, name)
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}; for this V and rank it must be {shape}")
+    if not array.any():
         raise ValueError(f"{name} is zero everywhere; it must have an entry > 0")
     return array

@@ -117,8 +117,7 @@ class Blocks:
         if matrix.array is None:
             return cls(tiling, delayed(matrix.reader, traverse=False), None)
         cut = matrix.array.rechunk((heights(tiling.rows), heights(tiling.columns)))
-        array = cut.map_blocks(as_block, matrix.dtype, dtype=matrix.dtype, meta=cut._meta)
-        return cls(tiling, None, array.to_delayed(optimize_graph=True).tolist())
+        return cls(tiling, None, cut.to_delayed(optimize_graph=True).tolist())
 
     @property
     def rows(self) -> list[Span]:

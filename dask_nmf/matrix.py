@@ -16,6 +16,7 @@ from distributed import Client
 
 from dask_nmf.claims import csr
 from dask_nmf.client import WorkersLost, active_client, computed, dealt, wait_for_workers
+from dask_nmf.in_memory import to_arrays, unmasked
 from dask_nmf.kernels import Block
 from dask_nmf.plan import Layout
 from dask_nmf.readers import NpyRows, Reader, SparseRows, StoredSparseRows
@@ -44,7 +45,7 @@ class Matrix:
     transposed: bool
     layout: Layout
     reader: Reader | None = None
-    array: da.Array | None = None  # in panel orientation, where V came as a Dask array
+    array: da.Array | None = None  # in panel orientation and dtype, where V came as a Dask array
     in_memory: bool = False
     listing: str | None = None  # a digest of files and when they were written; None where that is not known
 
@@ -77,9 +78,7 @@ class Matrix:
         """
         heights, widths = tuple(b - a for a, b in pairwise(edges)), (self.layout.columns,)
         if self.array is not None:
-            return self.array.rechunk((heights, widths)).map_blocks(
-                as_block, self.dtype, dtype=self.dtype, meta=self.array._meta
-            )
+            return self.array.rechunk((heights, widths))
         assert self.reader is not None
         if self.in_memory and (client := active_client()) is not None:
             return _scattered(client, self.reader, edges)
@@ -122,10 +121,11 @@ def digest(*parts: Any) -> str:
 
 
 def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
-    """A block of a user's Dask array as kernels want it."""
-    if scipy.sparse.issparse(block):
-        return csr(block).astype(dtype, copy=False)
-    return np.asarray(block).astype(dtype, copy=False)
+    """Return a block of a user's Dask array as kernels want it, cast; NaN where it is masked."""
+    held = to_arrays(block)
+    if scipy.sparse.issparse(held):
+        return csr(held, dtype).astype(dtype, copy=False)
+    return unmasked(held, dtype).astype(dtype, copy=False)
 
 
 def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array:

@@ -27,7 +27,7 @@ class BadEntry(DataError):
         else:
             need = "NMF takes finite entries: replace or drop them"
             if np.isnan(self.value):
-                need += ', or let NaN be missing: missing="nan", --missing nan'
+                need += ', or let NaN, and what is masked, be missing: missing="nan", --missing nan'
         found = "Negative values in data: V" if -np.inf < self.value < 0 else "V"  # as scikit-learn has it
         return f"{found} has {self.value} at row {self.row}, column {self.column}; {need}"
 

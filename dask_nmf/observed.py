@@ -179,7 +179,10 @@ def _check_weights(weights: Array, part: Observed) -> None:
         value, row = float(weights[row, column]), int(part.rows[row])
         if part.rule.transposed:
             row, column = column, row
-        raise DataError(f"weights has {value} at row {row}, column {column}; weights must be finite and ≥ 0")
+        raise DataError(
+            f"weights has {value} at row {row}, column {column}; weights must be finite and ≥ 0, "
+            "0 for what should not count"
+        )
 
 
 def _held_out(part: Observed, found: Cells) -> NDArray[np.bool_]:

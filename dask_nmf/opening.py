@@ -2,55 +2,76 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import dask.array as da
 import numpy as np
 import scipy.sparse
 import zarr
+from zarr.storage import ZipStore
 
 from dask_nmf.archives import HEAD, WRITE_ANEW, Npz, header_of, map_npy, opened_npz
-from dask_nmf.chunks import holding
-from dask_nmf.claims import check_room, check_stored, check_width, csr, row_pointers
+from dask_nmf.arrays import from_dask, from_held, from_numpy, from_sparse
+from dask_nmf.chunks import METADATA, holding
+from dask_nmf.claims import check_room, check_stored, check_width, row_pointers
+from dask_nmf.client import computed
 from dask_nmf.errors import DataError, readable
+from dask_nmf.hdf5 import StoredDataset, from_hdf5
+from dask_nmf.in_memory import ACCEPTED, is_a, is_sliced, to_arrays
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
+from dask_nmf.measures import measure
 from dask_nmf.objects import fetch, is_url, size_of
+from dask_nmf.packing import find_packing
 from dask_nmf.places import absolute, at
-from dask_nmf.plan import Layout
-from dask_nmf.readers import DenseRows, NpyRows, RemoteNpyRows, SparseRows, StoredSparseRows
+from dask_nmf.plan import IN_FLIGHT, Layout
+from dask_nmf.readers import DenseRows, NpyRows, RemoteNpyRows, StoredSparseRows
+from dask_nmf.sliced import from_frame, from_xarray, is_lazy
+from dask_nmf.wanted import Wanted, check_shape, dense_layout, working_dtype
 
 FILES = "a Zarr array, a CSR or CSC matrix in a Zarr group, an .npy or an .npz file"
 
 
-class Wanted(NamedTuple):
-    """What is asked of a matrix beside its entries."""
+class Opener(NamedTuple):
+    """A kind of source that is not in the memory of this process, and how it is opened."""
 
-    dtype: str | np.dtype[Any] | None = None
-    transposed: bool | None = None  # panels of columns; None: of whichever are more
-
-    def turned(self, shape: tuple[int, int]) -> bool:
-        """Whether the panels are columns, where either is as good."""
-        return shape[0] < shape[1] if self.transposed is None else self.transposed
+    can_open: Callable[[Any], bool]
+    open: Callable[[Any, Wanted], Matrix]
 
 
 def open_matrix(
-    source: Any, dtype: str | np.dtype[Any] | None = None, transposed: bool | None = None
+    source: Any,
+    dtype: str | np.dtype[Any] | None = None,
+    transposed: bool | None = None,
+    name: str = "V",
 ) -> Matrix:
     """Open V as row panels; reads no more of it than its metadata (and a CSR matrix's row pointers).
 
     Parameters
     ----------
-    source : a NumPy array, a ``scipy.sparse`` matrix or array, a Dask array of any chunking with dense or
-        ``csr_array`` blocks, or a path: to a Zarr v2 or v3 array, to a CSR or CSC matrix in a Zarr group
-        (AnnData's layout), to an ``.npy`` (memory-mapped) or an ``.npz`` file (dense or scipy's; loaded).
+    source : one of
+
+        * a path, to a Zarr v2 or v3 array (also in a ``.zip``), to a CSR or CSC matrix in a Zarr group
+          (AnnData's layout), to an ``.npy`` (memory-mapped) or an ``.npz`` file (dense or SciPy's; loaded);
+        * what is read by panels: a Dask array of any chunking with dense, masked or sparse blocks, a Dask
+          DataFrame (whose rows are counted first), a ``zarr.Array``, an ``h5py.Dataset``, an xarray
+          ``DataArray``, a ``zarr.Group`` or ``h5py.Group`` in AnnData's layout, AnnData's backed matrices,
+          and other arrays of which parts can be read by slices;
+        * what is in memory: NumPy, masked and ``scipy.sparse`` arrays and matrices, lists of rows, tables of
+          pandas, polars and pyarrow, ``sparse`` arrays of pydata, and what ``numpy.asarray`` takes.
+
+        What is masked, null, or missing by the CF conventions (see `dask_nmf.packing`) is NaN in the panels.
     dtype : of the panels, ``float32`` or ``float64``. By default these stay what they are, integers and
         floats of at most 16 bits become ``float32``, wider integers ``float64``.
     transposed : cut into panels of columns (True) or of rows; by default of whichever are more.
+    name : how messages call it.
 
     Raises
     ------
@@ -59,21 +80,25 @@ def open_matrix(
     FileNotFoundError
         If there is nothing at the path.
     """
-    wanted = Wanted(dtype, transposed)
-    if isinstance(source, str | Path):
-        return _open_path(absolute(source), wanted)
     if isinstance(source, Matrix):
         return source
-    if isinstance(source, da.Array):
-        return _from_dask(source, wanted)
-    if scipy.sparse.issparse(source):
-        return _from_sparse(source, wanted, "scipy.sparse")
-    if isinstance(source, zarr.Array):
-        return _from_zarr(source, wanted, str(source.store_path))
-    if isinstance(source, np.ndarray):
-        return _from_numpy(source, wanted, "numpy")
-    kind = type(source).__name__
-    raise TypeError(f"V is {kind}; give an array (NumPy, scipy.sparse, Dask, Zarr) or the path of {FILES}")
+    wanted = Wanted(dtype, transposed, name)
+    for opener in OPENERS:
+        if opener.can_open(source):
+            return opener.open(source, wanted)
+    held = to_arrays(source, name)
+    if held is not None:
+        return from_held(held, wanted)
+    if is_sliced(source):
+        return from_numpy(source, wanted, type(source).__name__)
+    raise TypeError(f"{name} is {type(source).__name__}; give {ACCEPTED} of {FILES}")
+
+
+def in_memory_form(source: Any, name: str = "V") -> Any | None:
+    """Return what is in this process's memory as NumPy or SciPy hold it; None for what is read by panels."""
+    if isinstance(source, Matrix) or any(opener.can_open(source) for opener in OPENERS):
+        return None
+    return to_arrays(source, name)
 
 
 def open_holding(source: Any, dtype: str | np.dtype[Any] | None, transposed: bool | None) -> Matrix:
@@ -88,14 +113,6 @@ def open_holding(source: Any, dtype: str | np.dtype[Any] | None, transposed: boo
     return open_matrix(source, dtype)
 
 
-def read_whole(opened: Matrix) -> Array:
-    """What a path held that was opened by rows, as one array in memory."""
-    assert opened.reader is not None
-    rows, columns = (slice(0, size) for size in opened.shape)
-    block = opened.reader[rows, columns]
-    return block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
-
-
 def open_beside(matrix: Matrix, weights: Any) -> Matrix:
     """Open the weights of a V's entries, to be cut as V is.
 
@@ -104,79 +121,66 @@ def open_beside(matrix: Matrix, weights: Any) -> Matrix:
     DataError
         If their shape is another one, or they are stored the other way.
     """
-    opened = open_matrix(weights, matrix.dtype, matrix.transposed)
+    opened = open_matrix(weights, matrix.dtype, matrix.transposed, "weights")
     if opened.shape != matrix.shape:
         raise DataError(f"weights has shape {opened.shape} and V {matrix.shape}; they must be equal")
     return opened
 
 
-def working_dtype(stored: np.dtype[Any], wanted: str | np.dtype[Any] | None) -> np.dtype[Any]:
-    """The dtype of a panel: see `open_matrix`."""
-    if stored.kind not in "biuf":
-        cure = "; take its absolute value or its real part" if stored.kind == "c" else ""
-        raise DataError(f"V has entries of type {stored}; NMF needs real numbers{cure}")
-    if wanted is not None:
-        chosen = np.dtype(wanted)
-        if chosen not in (np.float32, np.float64):
-            raise ValueError(f"dtype is {chosen}; it must be float32 or float64")
-        return chosen
-    if stored.kind == "f" and stored.itemsize >= 4:
-        return np.dtype(np.float32 if stored.itemsize == 4 else np.float64)
-    return np.dtype(np.float32 if stored.itemsize <= 2 else np.float64)
+def read_factor(factor: Any, name: str) -> Array:
+    """Return a factor that the caller gives, in any way that V may be given, as one array in memory.
+
+    Raises
+    ------
+    DataError
+        If an entry is negative, not finite or masked; and as `open_matrix` does.
+    """
+    opened = open_matrix(factor, transposed=False, name=name)
+    if opened.array is not None:
+        (block,) = computed([opened.array.rechunk(opened.shape).to_delayed()[0, 0]])
+    else:
+        assert opened.reader is not None
+        block = opened.reader[slice(0, opened.shape[0]), slice(0, opened.shape[1])]
+    array = block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
+    bad = measure(array).bad
+    if bad is not None:
+        raise DataError(
+            f"{name} has {bad.value} at row {bad.row}, column {bad.column}; a factor must be finite and ≥ 0, "
+            "with nothing masked"
+        )
+    return array
 
 
-def _check_shape(shape: tuple[Any, ...]) -> None:
-    if len(shape) != 2:
-        raise DataError(f"V has {len(shape)} dimension(s), shape {shape}; it must have rows and columns")
-    if any(size != size for size in shape):
-        raise DataError(f"V has unknown chunk sizes, shape {shape}; call V.compute_chunk_sizes() first")
-    if 0 in shape:
-        raise DataError(f"V is empty, shape {shape}; it must have at least one row and one column")
+def _open_group(source: Any, wanted: Wanted) -> Matrix:
+    """Open a group, or an object that is backed by one, in AnnData's layout."""
+    group = source if _is_group(source) else source.group
+    place = group.store_path if isinstance(group, zarr.Group) else f"{group.file.filename}{group.name}"
+    return _from_sparse_group(group, wanted, str(place))
 
 
-def _dense(
-    array: Any, wanted: Wanted, chunks: tuple[int, int] = (1, 1), chunk_bytes: int = 0
-) -> tuple[np.dtype[Any], bool, Layout]:
-    _check_shape(array.shape)
-    dtype = working_dtype(np.dtype(array.dtype), wanted.dtype)
-    transposed = wanted.turned(array.shape)
-    rows, columns = array.shape[::-1] if transposed else array.shape
-    return (
-        dtype,
-        transposed,
-        Layout(
-            rows,
-            columns,
-            dtype.itemsize,
-            chunks[transposed],
-            chunk_bytes,
-            copied=array.dtype != dtype,
-            chunk_columns=chunks[not transposed],
-        ),
-    )
-
-
-def _from_numpy(array: Any, wanted: Wanted, source: str) -> Matrix:
-    dtype, transposed, layout = _dense(array, wanted)
-    reader = DenseRows(array, transposed, dtype)
-    return Matrix(array.shape, dtype, source, transposed, layout, reader, in_memory=True)
+def _is_group(source: Any) -> bool:
+    return isinstance(source, zarr.Group) or is_a(source, "h5py", "Group")
 
 
 def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
     check_stored(array, source)
-    _check_shape(array.shape)
+    check_shape(array.shape, wanted.name)
+    fill = array.fill_value if array.metadata.zarr_format == 2 else None
+    packing = find_packing(array.attrs.asdict(), array.dtype, source, fill)
     cuts = array.shards or array.chunks
     chunk_bytes = prod(cuts) * array.dtype.itemsize
-    dtype, transposed, layout = _dense(array, wanted, (cuts[0], cuts[1]), chunk_bytes)
+    if packing is not None:  # what is read beside the panel, before it is decoded into that
+        chunk_bytes = 2 * max(chunk_bytes, IN_FLIGHT)
+    dtype, transposed, layout = dense_layout(array, wanted, (cuts[0], cuts[1]), chunk_bytes)
     complete, listing = holding(array, [array])
-    reader = DenseRows(complete, transposed, dtype)
+    reader = DenseRows(complete, transposed, dtype, packing=packing)
     m, n = array.shape
     return Matrix((m, n), dtype, source, transposed, layout, reader, listing=listing)
 
 
 def _from_npy(path: str, wanted: Wanted) -> Matrix:
     mapped = map_npy(path)
-    dtype, transposed, layout = _dense(mapped, wanted)
+    dtype, transposed, layout = dense_layout(mapped, wanted)
     reader = NpyRows(path, (layout.rows, layout.columns), transposed, dtype)
     return Matrix(mapped.shape, dtype, path, transposed, layout, reader)
 
@@ -184,12 +188,12 @@ def _from_npy(path: str, wanted: Wanted) -> Matrix:
 def _from_remote_npy(url: str, wanted: Wanted) -> Matrix:
     header = header_of(url, fetch(url, 0, HEAD), size_of(url))
     fortran = header.fortran
-    _check_shape(header.shape)
+    check_shape(header.shape, wanted.name)
     if wanted.transposed not in (None, fortran):
         order, needed = ("columns", "rows") if fortran else ("rows", "columns")
         raise DataError(f"{url} holds V by {order}, and V is cut the other way; store it by {needed}")
     nothing = np.broadcast_to(np.empty((), header.dtype), header.shape)
-    dtype, _, layout = _dense(nothing, wanted._replace(transposed=fortran))
+    dtype, _, layout = dense_layout(nothing, wanted._replace(transposed=fortran))
     reader = RemoteNpyRows(url, (layout.rows, layout.columns), header.dtype, header.begin, dtype)
     return Matrix(nothing.shape, dtype, url, fortran, layout, reader)
 
@@ -198,7 +202,7 @@ def _from_npz(path: str, wanted: Wanted) -> Matrix:
     with opened_npz(BytesIO(fetch(path)) if is_url(path) else path, path) as held:
         names = list(held.headers)
         if {"format", "shape", "data"} <= set(names):
-            return _from_sparse(_sparse_of(held), wanted, path)
+            return from_sparse(_sparse_of(held), wanted, path)
         arrays = [name for name in names if len(held.headers[name].shape) == 2]
         name = "X" if "X" in names else arrays[0] if len(arrays) == 1 else None
         if name is None:
@@ -207,7 +211,7 @@ def _from_npz(path: str, wanted: Wanted) -> Matrix:
                 "or what scipy.sparse.save_npz writes"
             )
         (array,) = held.read(name)
-        return _from_numpy(array, wanted, path)
+        return from_numpy(array, wanted, path)
 
 
 def _sparse_of(held: Npz) -> scipy.sparse.csr_array | scipy.sparse.csc_array:
@@ -228,31 +232,22 @@ def _sparse_of(held: Npz) -> scipy.sparse.csr_array | scipy.sparse.csc_array:
         return makers[kind]((data, indices, pointers), shape=shape)
 
 
-def _from_sparse(array: Any, wanted: Wanted, source: str) -> Matrix:
-    _check_shape(array.shape)
-    dtype = working_dtype(array.dtype, wanted.dtype)
-    m, n = array.shape
-    turned = wanted.turned((m, n))
-    with readable(source, WRITE_ANEW):
-        rows = csr(array.T if turned else array)
-    height, width = rows.shape
-    layout = Layout(height, width, dtype.itemsize, copied=array.dtype != dtype, indptr=rows.indptr)
-    return Matrix((m, n), dtype, source, turned, layout, SparseRows(rows, dtype), in_memory=True)
-
-
-def _from_sparse_group(group: zarr.Group, wanted: Wanted, source: str) -> Matrix:
+def _from_sparse_group(group: Any, wanted: Wanted, source: str) -> Matrix:
+    """Open a CSR or CSC matrix in AnnData's layout, in a group of Zarr or of HDF5."""
     encoding = group.attrs.get("encoding-type")
     if encoding not in ("csr_matrix", "csc_matrix"):
-        inside = ", ".join(sorted(group.keys())) or "nothing" if group.store.supports_listing else "arrays"
+        kind = "a Zarr" if isinstance(group, zarr.Group) else "an HDF5"
+        listed = not isinstance(group, zarr.Group) or group.store.supports_listing
+        inside = (", ".join(sorted(group.keys())) or "nothing") if listed else "arrays"
         raise DataError(
-            f"{source} is a Zarr group with encoding-type {encoding!r} holding {inside}; give the path of an "
-            "array, or of a group with encoding-type 'csr_matrix' or 'csc_matrix'"
+            f"{source} is {kind} group with encoding-type {encoding!r} holding {inside}; give the path "
+            "of an array, or of a group with encoding-type 'csr_matrix' or 'csc_matrix'"
         )
     with readable(source, WRITE_ANEW):
-        m, n = (int(size) for size in group.attrs["shape"])  # type: ignore[union-attr, arg-type]
-    _check_shape((m, n))
+        m, n = (int(size) for size in group.attrs["shape"])
+    check_shape((m, n), wanted.name)
     data, indices, stored = (_part(group, name, source) for name in ("data", "indices", "indptr"))
-    dtype = working_dtype(data.dtype, wanted.dtype)
+    dtype = working_dtype(data.dtype, wanted)
     transposed = encoding == "csc_matrix"
     if wanted.transposed not in (None, transposed):
         needed = "csc_matrix" if wanted.transposed else "csr_matrix"
@@ -263,54 +258,34 @@ def _from_sparse_group(group: zarr.Group, wanted: Wanted, source: str) -> Matrix
     check_room(source, "indptr", stored.nbytes)
     with readable(source, WRITE_ANEW):
         indptr = row_pointers(np.asarray(stored[:]), across[0], entries, source)
-    chunk_bytes = prod(data.shards or data.chunks) * (data.dtype.itemsize + 8)
+    cuts = getattr(data, "shards", None) or data.chunks or (1,)
     layout = Layout(
-        *across, dtype.itemsize, chunk_bytes=chunk_bytes, copied=data.dtype != dtype, indptr=indptr
+        *across,
+        dtype.itemsize,
+        chunk_bytes=prod(cuts) * (data.dtype.itemsize + 8),
+        copied=data.dtype != dtype,
+        indptr=indptr,
     )
-    complete, listing = holding(group, [data, indices, stored])
-    reader = StoredSparseRows(complete, across, dtype)
-    return Matrix((m, n), dtype, source, transposed, layout, reader, listing=listing)
+    listing, in_memory = None, False
+    parts: Any = {"data": data, "indices": indices, "indptr": stored}
+    if isinstance(group, zarr.Group):
+        parts, listing = holding(group, list(parts.values()))
+    else:
+        parts = {name: StoredDataset(part) for name, part in parts.items()}
+        in_memory = not parts["data"].in_a_file
+    reader = StoredSparseRows(parts, across, dtype)
+    return Matrix((m, n), dtype, source, transposed, layout, reader, in_memory=in_memory, listing=listing)
 
 
-def _part(group: zarr.Group, name: str, source: str) -> zarr.Array[Any]:
-    """An array of a sparse matrix in a group."""
+def _part(group: Any, name: str, source: str) -> Any:
+    """Return an array of a sparse matrix in a group."""
     with readable(source, WRITE_ANEW):
         part = group.get(name)
-    if not isinstance(part, zarr.Array) or part.ndim != 1:
+    if getattr(part, "ndim", 0) != 1:
         raise DataError(f"{source} has no array {name} of one dimension, as CSR and CSC have; {WRITE_ANEW}")
-    check_stored(part, f"{source}/{name}", whole=name == "indices")  # no chunk of theirs is all zeros
+    if isinstance(part, zarr.Array):
+        check_stored(part, f"{source}/{name}", whole=name == "indices")  # no chunk of theirs is all zeros
     return part
-
-
-def _from_dask(array: da.Array, wanted: Wanted) -> Matrix:
-    _check_shape(array.shape)
-    dtype = working_dtype(array.dtype, wanted.dtype)
-    m, n = array.shape
-    sparse = scipy.sparse.issparse(array._meta)
-    turned = wanted.turned((m, n))
-    upright = _transpose(array) if turned else array
-    heights = upright.chunks[0]
-    regular = len(set(heights[:-1])) <= 1 and heights[-1] <= heights[0]
-    layout = Layout(
-        upright.shape[0],
-        upright.shape[1],
-        dtype.itemsize,
-        chunk_rows=max(heights) if regular or sparse else 1,
-        chunk_bytes=0 if sparse else int(np.prod(array.chunksize)) * array.dtype.itemsize,
-        copied=array.dtype != dtype,
-        blind=sparse,
-        chunk_columns=array.chunksize[not turned],
-    )
-    return Matrix((m, n), dtype, "dask", turned, layout, array=upright)
-
-
-def _transpose(array: da.Array) -> da.Array:
-    """V turned, block by block: `da.transpose` would leave CSR blocks as CSC."""
-    return da.blockwise(_turn, "ji", array, "ij", dtype=array.dtype, meta=_turn(array._meta))
-
-
-def _turn(block: Any) -> Any:
-    return block.T.tocsr() if scipy.sparse.issparse(block) else block.T
 
 
 def _open_path(path: str, wanted: Wanted) -> Matrix:
@@ -322,6 +297,8 @@ def _open_path(path: str, wanted: Wanted) -> Matrix:
         return _from_npy(path, wanted)
     if path.endswith(".npz"):
         return _from_npz(path, wanted)
+    if path.endswith(".zip"):
+        return _open_zip(path, wanted)
     if Path(path).is_file():
         raise DataError(f"{path} is a file of another kind; give {FILES}")
     return _open_zarr(path, wanted)
@@ -341,12 +318,39 @@ def _open_url(url: str, wanted: Wanted) -> Matrix:
     return _open_zarr(url, wanted)
 
 
-def _open_zarr(path: str, wanted: Wanted) -> Matrix:
+def _open_zip(path: str, wanted: Wanted) -> Matrix:
+    """Open what Zarr wrote into a zip archive, at its root or in its one folder."""
+    with readable(path, f"give {FILES}"), ZipFile(path) as archive:
+        members = [Path(name) for name in archive.namelist() if Path(name).name in METADATA]
+    roots = {str(name.parent) for name in members if len(name.parts) <= 2}
+    inside = "." if "." in roots or len(roots) != 1 else roots.pop()
+    return _open_zarr(path, wanted, ZipStore(path, mode="r"), inside.strip("."))
+
+
+def _open_zarr(path: str, wanted: Wanted, store: Any = None, inside: str = "") -> Matrix:
     try:
         with readable(path, f"give {FILES}"):
-            opened = zarr.open(at(path).store(), mode="r", use_consolidated=False)
+            place = at(path).store() if store is None else store
+            opened = zarr.open(place, path=inside, mode="r", use_consolidated=False)
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
         raise DataError(f"{path} is no Zarr array or group; give {FILES}") from error
     if isinstance(opened, zarr.Group):
         return _from_sparse_group(opened, wanted, path)
     return _from_zarr(opened, wanted, path)
+
+
+OPENERS = (  # the first that can open a source does
+    Opener(
+        lambda source: isinstance(source, str | os.PathLike),
+        lambda path, wanted: _open_path(absolute(path), wanted),
+    ),
+    Opener(lambda source: isinstance(source, da.Array), from_dask),
+    Opener(lambda source: is_a(source, "dask", "DataFrame"), from_frame),
+    Opener(
+        lambda source: isinstance(source, zarr.Array),
+        lambda array, wanted: _from_zarr(array, wanted, str(array.store_path)),
+    ),
+    Opener(lambda source: is_a(source, "h5py", "Dataset"), from_hdf5),
+    Opener(lambda source: _is_group(source) or _is_group(getattr(source, "group", None)), _open_group),
+    Opener(is_lazy, from_xarray),
+)

@@ -18,7 +18,7 @@ from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
-from dask_nmf.opening import open_beside, open_holding
+from dask_nmf.opening import open_beside, open_holding, read_factor
 from dask_nmf.passes import Weighing, Weights
 from dask_nmf.progress import stage
 from dask_nmf.settings import LOSSES, Settings
@@ -34,7 +34,7 @@ Sink = Callable[[tuple[int, int], int, np.dtype[Any]], Weights]
 @checked
 def transform(
     V: Any,
-    H: Array,
+    H: Any,
     dtype: str | None = None,
     *,
     weights: Any = None,
@@ -51,7 +51,7 @@ def transform(
     Parameters
     ----------
     V : (m, n), whatever `open_matrix` takes.
-    H : (k, n), ≥ 0.
+    H : (k, n), ≥ 0, whatever `open_matrix` takes.
     weights, missing, alpha_W, l1_ratio, beta_loss : as in `nmf`.
     into : makes, from the shape, the rows that one task writes and the dtype, the place where W goes panel
         by panel. By default W is returned.
@@ -61,10 +61,10 @@ def transform(
     BadEntry, ValueError, TypeError, MemoryError
         As for `nmf`.
     """
-    matrix = opened(V, dtype, beta_loss)
-    if matrix.shape[1] != H.shape[1]:
-        raise ValueError(f"V has {matrix.shape[1]} columns and H has {H.shape[1]}; they must be equal")
-    h = np.ascontiguousarray(H, dtype=matrix.dtype)
+    matrix, h = opened(V, dtype, beta_loss), read_factor(H, "H")
+    if matrix.shape[1] != h.shape[1]:
+        raise ValueError(f"V has {matrix.shape[1]} columns and H has {h.shape[1]}; they must be equal")
+    h = np.ascontiguousarray(h, dtype=matrix.dtype)
     beside = None if weights is None else open_beside(matrix, weights)
     asked: dict[str, Any] = {"missing": missing, "alpha_W": alpha_W, "l1_ratio": l1_ratio, "alpha_H": 0.0}
     settings = Settings(len(h), "mu", beta_loss, **asked)

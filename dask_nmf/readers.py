@@ -6,7 +6,7 @@ gives blocks in the working dtype, and travels to a worker as a path or a handle
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise, product
@@ -20,8 +20,10 @@ from zarr.buffer.cpu import NDBuffer
 
 from dask_nmf.claims import csr
 from dask_nmf.errors import readable
+from dask_nmf.in_memory import unmasked
 from dask_nmf.kernels import Array, Block
 from dask_nmf.objects import fetch
+from dask_nmf.packing import Packing
 from dask_nmf.plan import IN_FLIGHT
 
 
@@ -42,12 +44,14 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class DenseRows:
-    """Rows of a dense array: NumPy (views where the dtype allows), Zarr (whole storage chunks)."""
+    """Rows of a dense array: NumPy (views where the dtype allows), Zarr (whole storage chunks), or any other
+    array of which parts can be read."""
 
     array: Any
     transposed: bool
     dtype: np.dtype[Any]
     ndim: int = 2
+    packing: Packing | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -58,7 +62,7 @@ class DenseRows:
         rows = index[0]
         box = index[::-1] if self.transposed else index
         with _reading(self.array, rows):
-            block = _load(self.array, box, self.dtype)
+            block = _load(self.array, box, self.dtype, self.packing)
         return block.T if self.transposed else block
 
 
@@ -119,7 +123,7 @@ class SparseRows:
 class StoredSparseRows:
     """Rows of a CSR matrix in a Zarr group (AnnData's layout); of a CSC matrix, its columns."""
 
-    group: zarr.Group
+    group: zarr.Group | Mapping[str, Any]  # of data, indices and indptr
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     ndim: int = 2
@@ -136,17 +140,17 @@ class StoredSparseRows:
         indices = _load(stored_indices, entries, np.dtype(stored_indices.dtype))  # type: ignore[union-attr]
         data = _load(self.group["data"], entries, self.dtype)
         shape = (last - first, self.shape[1])
-        return csr(scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape))
+        return csr(scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape), self.dtype)
 
 
-def _load(array: Any, box: tuple[slice, ...], dtype: np.dtype[Any]) -> Array:
-    """A box of an array as ``dtype``; of a stored one, `IN_FLIGHT` bytes of storage chunks at a time.
+def _load(array: Any, box: tuple[slice, ...], dtype: np.dtype[Any], packing: Packing | None = None) -> Array:
+    """Return a box of an array as ``dtype``, unpacked; a stored one by `IN_FLIGHT` bytes of storage chunks.
 
     Zarr decodes a selection into memory of its own, ten chunks at a time in as many threads: without a bound
     that takes twice the memory of the panel, and casting takes as much again.
     """
     if not isinstance(array, zarr.Array):
-        return np.asarray(array[box]).astype(dtype, copy=False)
+        return _unpacked(array[box], dtype, packing)
     cuts = array.shards or array.chunks
     sides = [range(*side.indices(size)) for side, size in zip(box, array.shape, strict=True)]
     block: Array = np.empty([len(side) for side in sides], dtype)
@@ -155,8 +159,20 @@ def _load(array: Any, box: tuple[slice, ...], dtype: np.dtype[Any]) -> Array:
             slice(piece.start - side.start, piece.stop - side.start)
             for piece, side in zip(part, sides, strict=True)
         )
-        array.get_basic_selection(part, out=NDBuffer.from_numpy_array(block[inside]))
+        if packing is None:
+            array.get_basic_selection(part, out=NDBuffer.from_numpy_array(block[inside]))
+        else:
+            packing.unpack(np.asarray(array.get_basic_selection(part)), block[inside])
     return block
+
+
+def _unpacked(block: Any, dtype: np.dtype[Any], packing: Packing | None) -> Array:
+    """Return a block that was read as ``dtype``, with NaN where it is masked."""
+    if packing is None:
+        return unmasked(block, dtype).astype(dtype, copy=False)
+    values: Array = np.empty(block.shape, dtype)
+    packing.unpack(np.asarray(block), values)
+    return values
 
 
 def _strips(sides: list[range], cuts: tuple[int, ...], itemsize: int) -> list[list[slice]]:

@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import dask.array as da
+import dask.dataframe as dd
+import h5py
 import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
 import scipy.sparse
+import sparse as pydata
+import xarray
 import zarr
+from zarr.storage import ZipStore
 
 Array = np.ndarray[Any, Any]
 
@@ -68,6 +76,50 @@ def dask_csr(v: Array, kind: Callable[[Array], Any], chunks: Any = (7, 9)) -> da
     )
 
 
+def _zip(v: Array, path: Path) -> str:
+    with ZipStore(f"{path}.zarr.zip", mode="w") as store:
+        zarr.create_array(store, data=v, chunks=(7, 9))
+    return f"{path}.zarr.zip"
+
+
+def hdf5(v: Array, path: Path, **options: Any) -> h5py.Dataset:
+    """A dataset of a file that stays open."""
+    return h5py.File(f"{path}.h5", "w").create_dataset("group/V", data=v, **options)
+
+
+def hdf5_group(v: Array, path: Path) -> h5py.Group:
+    """A CSR matrix as AnnData writes it into HDF5."""
+    held = scipy.sparse.csr_array(v)
+    group = h5py.File(f"{path}.h5", "w").create_group("X")
+    group.attrs.update({"encoding-type": "csr_matrix", "shape": v.shape})
+    for name in ("data", "indices", "indptr"):
+        group.create_dataset(name, data=getattr(held, name), chunks=(16,))
+    return group
+
+
+class Backed:
+    """AnnData's matrices in files have a group like this."""
+
+    def __init__(self, group: Any) -> None:
+        self.group = group
+
+
+def frame(v: Array) -> pd.DataFrame:
+    """A table with names."""
+    return pd.DataFrame(v, columns=[f"column {number}" for number in range(v.shape[1])])
+
+
+def lazy(v: Array, path: Path) -> xarray.DataArray:
+    """What xarray reads part by part."""
+    xarray.Dataset({"V": (("row", "column"), v)}).to_zarr(path, consolidated=False)
+    return xarray.open_zarr(path, chunks=None, consolidated=False)["V"]
+
+
+def labelled(v: Any) -> xarray.DataArray:
+    """An array with names of dimensions."""
+    return xarray.DataArray(v, dims=("row", "column"))
+
+
 SOURCES: dict[str, Callable[[Array, Path], Any]] = {
     "numpy": lambda v, path: np.ascontiguousarray(v),
     "numpy F": lambda v, path: np.asfortranarray(v),
@@ -91,4 +143,27 @@ SOURCES: dict[str, Callable[[Array, Path], Any]] = {
     "npz one": lambda v, path: _npz(path, anything=v),
     "npz csr": lambda v, path: _scipy_npz(scipy.sparse.csr_array(v), path),
     "npz csc": lambda v, path: _scipy_npz(scipy.sparse.csc_matrix(v), path),
+}
+
+LIBRARIES: dict[str, Callable[[Array, Path], Any]] = {  # what is read as one of those is
+    "zarr zip": lambda v, path: _zip(v, path),
+    "zarr group": lambda v, path: zarr.open_group(anndata_group(v, path, "csr_matrix"), mode="r"),
+    "anndata": lambda v, path: Backed(zarr.open_group(anndata_group(v, path, "csc_matrix"), mode="r")),
+    "hdf5": lambda v, path: hdf5(v, path, chunks=(7, 9)),
+    "hdf5 contiguous": lambda v, path: hdf5(v, path),
+    "hdf5 csr": lambda v, path: hdf5_group(v, path),
+    "memory map": lambda v, path: np.load(_npy(v, path), mmap_mode="r"),
+    "masked": lambda v, path: np.ma.array(v),
+    "dask masked": lambda v, path: da.from_array(np.ma.array(v), chunks=(7, 9)),
+    "pandas": lambda v, path: frame(v),
+    "pandas nullable": lambda v, path: frame(v).astype(v.dtype.name.capitalize()),
+    "pandas sparse": lambda v, path: pd.DataFrame.sparse.from_spmatrix(scipy.sparse.csr_array(v)),
+    "polars": lambda v, path: pl.DataFrame(v),
+    "pyarrow": lambda v, path: pa.Table.from_pandas(frame(v)),
+    "dask frame": lambda v, path: dd.from_pandas(frame(v), npartitions=4),
+    "xarray": lambda v, path: labelled(v),
+    "xarray of dask": lambda v, path: labelled(da.from_array(v, chunks=(7, 9))),
+    "xarray lazy": lambda v, path: lazy(v, path),
+    "pydata": lambda v, path: pydata.COO.from_numpy(v),
+    "dask pydata": lambda v, path: da.from_array(v, chunks=(7, 9)).map_blocks(pydata.COO.from_numpy),
 }

@@ -157,6 +157,11 @@ def test_an_entry_that_is_no_number_is_refused(v: np.ndarray) -> None:
     x = pd.DataFrame(v).astype(object)
     x.iloc[3, 2] = pd.NA
     with pytest.raises(TypeError, match=r"no number .* give NaN for what is missing"):
+        NMF(3).fit(x.to_numpy())
+    with pytest.raises(ValueError, match=r"nan at row 3, column 2; .*missing=\"nan\""):
+        NMF(3).fit(x)
+    x.iloc[3, 2] = "many"
+    with pytest.raises(ValueError, match=r"columns that hold no numbers: 2 \(object\)"):
         NMF(3).fit(x)
 
 
