@@ -18,7 +18,8 @@ MOST = 2**53  # integers that JSON and float64 hold
 MEASURES = ("mean", "baseline", "stored", "empty", "unobserved_rows", "unobserved_columns")
 DTYPES = ("float32", "float64")
 SLOTTED = ("slot", "best_slot", "good_slot")  # of a state: which W belongs to it
-FACTORS = ("h", "entering", "best", "good")  # of a state
+STORED = ("entering", "best", "good")  # of a state, below the checkpoint
+FACTORS = ("h", *STORED)
 
 
 def check(record: dict[str, Any]) -> None:
@@ -65,6 +66,11 @@ def settings(record: dict[str, Any]) -> Settings:
         return Settings(**known)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"its settings: {error}") from None
+
+
+def fixed(record: dict[str, Any]) -> bool:
+    """Whether one factor was given, and stays as it is: the other one is found with the answer alone."""
+    return any(record["settings"].get(name) is not None for name in ("fixed_W", "fixed_H"))
 
 
 def summary(told: dict[str, Any]) -> dict[str, Any]:
@@ -122,9 +128,9 @@ def _shape(record: dict[str, Any], name: str) -> tuple[int, ...] | None:
     (m, n), (rows, columns), asked = record["matrix"]["shape"], across(record), settings(record)
     folder, _, last = name.rpartition("/")
     if folder == "checkpoint":
-        return {"w": (rows, asked.carried), "h": (columns, asked.rank)}.get(last[0])
+        return (rows, asked.carried) if last[0] == "w" else None
     if folder:
-        return (asked.rank if last == "h" else asked.carried, columns)
+        return (asked.carried, columns)
     return {"W": (m, asked.rank), "H": (asked.rank, n)}.get(name)
 
 

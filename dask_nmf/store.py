@@ -4,15 +4,15 @@
 
     run.zarr
       attributes["dask_nmf"]   format, settings, matrix, plan, the last commit, the outcome
-      H (component, column)    the answer; with W and history_*, listed once it is whole
-      W (row, component)
+      H (component, column)    of the last commit, until it is that of the answer
+      W (row, component)       likewise where the panels are columns; else of the answer alone
       history_loss (pass), history_seconds (pass)
       checkpoint/edges, checkpoint/0, checkpoint/1 (even and odd passes), checkpoint/w0, w1, w2
-      checkpoint/cuts, checkpoint/h0, h1, h2    where V is cut both ways, instead of 0 and 1: H in pieces
+      checkpoint/cuts    where V is cut both ways, instead of 0 and 1; H is in pieces then
 
 A commit writes the idle slot and then the group's attributes: one small object that is replaced whole.
 Whoever looks, at any moment, sees the last whole commit. The consolidated metadata in the same object
-lists the answer only when all of it is there.
+lists H and the histories of that commit (see `commits`), and the answer only when all of it is there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 import zarr
 from zarr.errors import ZarrUserWarning
 
-from dask_nmf import __version__, plan, record
+from dask_nmf import __version__, commits, plan, record
 from dask_nmf.claims import check_chunks, check_stored
 from dask_nmf.errors import DataError, readable
 from dask_nmf.fit import Step
@@ -36,9 +36,8 @@ from dask_nmf.places import at
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import SLOTS, State
 
-FORMAT = 1
+FORMAT = 2
 KEY = "dask_nmf"
-PLACES = 3  # for an H in pieces: the last one, the one before and the next one
 CURE = "restore it, or remove it and begin anew"
 ANSWER = ("H", "W", "history_loss", "history_seconds")
 PARTS = (*ANSWER, "checkpoint")
@@ -91,7 +90,7 @@ class Run:
         }
         if at(path).exists():
             old = cls.load(path)
-            old._unlist(told)
+            old._publish(told)
             return old
         return cls(path, zarr.create_group(at(path).store(), zarr_format=3, attributes={KEY: told}))
 
@@ -165,6 +164,12 @@ class Run:
         return record.settings(self.record)
 
     @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the factors."""
+        dtype: np.dtype[Any] = np.dtype(self.record["matrix"]["dtype"])
+        return dtype
+
+    @property
     def transposed(self) -> bool:
         """Whether the panels are columns of V."""
         return bool(self.record["matrix"]["transposed"])
@@ -202,8 +207,8 @@ class Run:
         self._clear()
         _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
         for slot in "01":
-            for name in record.FACTORS:
-                shape = (settings.rank if name == "h" else settings.carried, columns)
+            for name in record.STORED:
+                shape = (settings.carried, columns)
                 self._empty(f"checkpoint/{slot}/{name}", shape, shape, dtype, None)
         if carries:
             for place in range(SLOTS):
@@ -219,9 +224,7 @@ class Run:
         self._clear()
         _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
         _put(self.group, "checkpoint/cuts", np.asarray(cuts, np.int64), ("edge",))
-        sides = {"w0": edges, **{f"h{place}": cuts for place in range(PLACES)}}
-        for name, side in sides.items():
-            self._empty(f"checkpoint/{name}", (side[-1], rank), (plan.unit(side), rank), dtype, None)
+        self._empty("checkpoint/w0", (edges[-1], rank), (plan.unit(edges), rank), dtype, None)
         self._list()
 
     def commit_start(self, state: State, measures: dict[str, Any]) -> None:
@@ -247,7 +250,8 @@ class Run:
         scalars, place = self.record["state"], f"checkpoint/{self.record['pass'] % 2}"
         nothing = np.empty((self.settings.rank, 0), self.record["matrix"]["dtype"])
         factors: dict[str, Any] = {"h": nothing, "entering": nothing} | {
-            name: self.read(f"{place}/{name}") for name in self.record["factors"]
+            name: self._read_factor() if name == "h" else self.read(f"{place}/{name}")
+            for name in self.record["factors"]
         }
         return State(**factors, **{name: value for name, value in scalars.items() if value is not None})
 
@@ -257,19 +261,22 @@ class Run:
 
     def pieces(self, slot: int) -> StoredWeights:
         """The Hᵀ of a slot, in pieces."""
-        return StoredWeights(self.array(f"checkpoint/h{slot}"))
+        cuts = self.cuts
+        assert cuts is not None
+        return StoredWeights(commits.pieces(self.group, self.record, cuts, slot))
 
     def reopen(self) -> None:
         """Take back an answer that more passes will replace."""
-        self._unlist({**self.record, "outcome": None, "answered": False})
+        self._publish({**self.record, "outcome": None, "answered": False})
 
     def answer(self) -> StoredWeights:
         """Lay out W and H, and return the one that the panels write."""
-        self._unlist(self.record)
         m, n = self.record["matrix"]["shape"]
         rank = self.settings.rank
         rows = plan.unit(self.edges)
-        dtype = np.dtype(self.record["matrix"]["dtype"])
+        dtype = self.dtype
+        for name in ANSWER:
+            commits.make_room(self.group, name)
         across = (m, n) if not self.transposed else (n, m)
         cuts = self.cuts
         piece = across[1] if cuts is None else plan.unit(cuts)
@@ -292,14 +299,13 @@ class Run:
         """Add the factor that the panels did not write, (k, columns), if it is needed; and the histories."""
         if given is not None:
             self.given().write(0, given.T)
-        for name in ("W", "H"):
-            self.array(name)  # they are there
         for key, values in self.record["history"].items():
             _put(self.group, f"history_{key}", np.asarray(values, np.float64), ("pass",))
-        self._list()
-        self._update(finished=finished, answered=True, loss=loss, held=_or_none(held), outcome=outcome)
+        told = {"finished": finished, "answered": True, "loss": loss, "held": _or_none(held)}
+        self._publish({**self.record, **told, "outcome": outcome})
         if finished:
-            del self.group["checkpoint"]
+            commits.delete(self.group, ["checkpoint"])
+            commits.delete_slots(self.group, ANSWER)
             self._list()
 
     def _commit_state(self, number: int, state: State, **fields: Any) -> None:
@@ -307,19 +313,36 @@ class Run:
         present = (name for name in record.FACTORS if getattr(state, name) is not None)
         factors = {name: getattr(state, name) for name in present if getattr(state, name).size}
         for name, factor in factors.items():
-            self.array(f"checkpoint/{slot}/{name}")[...] = factor
+            if name == "h":
+                commits.factor(self.group, self.record, slot)[...] = factor.T if self.transposed else factor
+            else:
+                self.array(f"checkpoint/{slot}/{name}")[...] = factor
         scalars = {name: _or_none(getattr(state, name)) for name in State.SCALARS}
-        self._update(**{"pass": number, "state": scalars, "factors": list(factors)}, **fields)
+        told = {**self.record, "pass": number, "state": scalars, "factors": list(factors), **fields}
+        commits.write_histories(self.group, told)
+        self._publish(told)
 
-    def _update(self, **fields: Any) -> None:
-        self.group.attrs.put({KEY: {**self.record, **fields}})
+    def _publish(self, told: dict[str, Any]) -> None:
+        """Replace the record, and list what belongs to it, in one write."""
+        if told["answered"]:
+            shown = {name: self.array(name) for name in ANSWER}
+        else:
+            in_pieces = told["pass"] is not None and "h" not in told["factors"]
+            shown = commits.shown(self.group, told, self.cuts if in_pieces else None)
+        with self.sound():
+            commits.publish(self.group, ANSWER, shown, {KEY: told})
+
+    def _read_factor(self) -> Array:
+        """The h of the last commit."""
+        array = commits.factor(self.group, self.record, self.record["pass"] % 2)
+        with self.sound():
+            _check_stored(array)
+            factor = np.asarray(array[...])
+        return np.ascontiguousarray(factor.T) if self.transposed else factor
 
     def _clear(self) -> None:
         """Delete what an earlier run left."""
-        unlisted = self._unlisted()
-        for name in PARTS:
-            if name in unlisted:
-                del unlisted[name]
+        commits.delete(self.group, PARTS)
 
     def _unlisted(self) -> zarr.Group:
         """The group by the metadata of each part, whatever its consolidated metadata says."""
@@ -331,14 +354,6 @@ class Run:
     def _list(self) -> None:
         with self.sound():
             self.group = consolidate(self.group)
-
-    def _unlist(self, told: dict[str, Any]) -> None:
-        """Stop listing the answer and replace the record, in one write."""
-        listed = self.group.metadata.consolidated_metadata
-        if listed is not None:
-            for name in ANSWER:
-                listed.metadata.pop(name, None)
-        self.group.attrs.put({KEY: told})
 
     def array(self, name: str) -> zarr.Array[Any]:
         """An array of the group, listed or not; `NotARun` if it is not of the shape that the record tells."""
@@ -376,7 +391,6 @@ class Run:
             dtype=dtype,
             dimension_names=names,
             fill_value=np.nan,  # zarr leaves out chunks of the fill value: so all are there, or lost
-            overwrite=True,
         )
 
 
@@ -400,6 +414,6 @@ def consolidate(group: zarr.Group) -> zarr.Group:
 def _put(group: zarr.Group, name: str, values: Array, names: tuple[str, ...]) -> None:
     shape = tuple(max(size, 1) for size in values.shape)
     array = group.create_array(
-        name, shape=values.shape, chunks=shape, dtype=values.dtype, dimension_names=names, overwrite=True
+        name, shape=values.shape, chunks=shape, dtype=values.dtype, dimension_names=names
     )
     array[...] = values

@@ -91,6 +91,14 @@ def test_the_measures_of_a_record_are_those_of_a_fit() -> None:
     assert Measures._fields == MEASURES
 
 
+def test_a_lost_part_of_a_commit_is_missed(sound: dict[str, Path], tmp_path: Path) -> None:
+    run = copied(sound["broken"], tmp_path)
+    for chunk in ("H/0.0", "H/c.0.0"):
+        (run / chunk).unlink(missing_ok=True)
+    with pytest.raises(NotARun, match=r"run\.zarr is damaged: .*H.*; restore it"):
+        fuzz.fitted(run)
+
+
 @pytest.mark.parametrize("name", ["W/c/0/0", "H/c/0/0", "W/zarr.json", "H/zarr.json"])
 def test_a_lost_part_of_an_answer_is_missed(name: str, sound: dict[str, Path], tmp_path: Path) -> None:
     run = copied(sound["finished"], tmp_path)
@@ -113,7 +121,7 @@ def test_a_run_whose_chunks_are_larger_than_its_arrays_is_damaged(
 ) -> None:
     run = copied(sound["broken"], tmp_path)
     for slot in "01":
-        file = run / "checkpoint" / slot / "h" / "zarr.json"
+        file = run / "checkpoint" / slot / "entering" / "zarr.json"
         told = json.loads(file.read_text())
         told["chunk_grid"]["configuration"]["chunk_shape"] = [10**7, 20]
         file.write_text(json.dumps(told))

@@ -78,10 +78,38 @@ def photographed(path: Path, album: Path) -> Iterator[list[Path]]:
 def answer_seen(path: Path) -> tuple[bytes, bytes] | None:
     """H and W as a reader of the run finds them, if they are listed."""
     listed = json.loads((path / "zarr.json").read_text()).get("consolidated_metadata") or {"metadata": {}}
-    if not {"H", "W"} & set(listed["metadata"]):
+    if not {"H", "W"} <= set(listed["metadata"]):
         return None
     group = zarr.open_consolidated(str(path), mode="r")
     return group["H"][:].tobytes(), group["W"][:].tobytes()
+
+
+Commit = tuple[int, bytes, tuple[float, ...]]
+
+
+def commits_of(shape: tuple[int, int], store: Path, **options: Any) -> tuple[Result, set[Commit]]:
+    """A fit, and what it commits: the number of each pass, H (W of a wide V), and the losses so far."""
+    made: set[Commit] = set()
+    losses: list[float] = []
+
+    def note(step: Any) -> None:
+        losses.append(step.loss)
+        factor = step.state.h if shape[0] > shape[1] else step.state.h.T
+        made.add((step.number, np.ascontiguousarray(factor).tobytes(), tuple(losses)))
+
+    return fit(shape, store, callback=note, **options), made
+
+
+def commit_seen(path: Path) -> Commit | None:
+    """What a run that is not answered lists, as xarray reads it."""
+    group = zarr.open_consolidated(str(path), mode="r")
+    record: dict[str, Any] = group.attrs[KEY]  # type: ignore[assignment]
+    if record["answered"] or record["pass"] is None:
+        return None
+    shown = dict(group.arrays())
+    (factor,) = (shown.pop(name) for name in "HW" if name in shown)
+    assert set(shown) == {"history_loss", "history_seconds"}
+    return record["pass"], factor[:].tobytes(), tuple(shown["history_loss"][:].tolist())
 
 
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -121,6 +149,7 @@ def test_resumed_run_gives_the_same_bits(
 def test_every_moment_of_a_run_can_be_read_and_resumed(
     solver: str, shape: tuple[int, int], tmp_path: Path
 ) -> None:
+    _, made = commits_of(shape, tmp_path / "whole.zarr", solver=solver, max_iter=3)
     run, album = tmp_path / "run.zarr", tmp_path / "album"
     with photographed(run, album / "first") as first:
         short = fit(shape, run, solver=solver, max_iter=3, time_limit=0)
@@ -129,7 +158,11 @@ def test_every_moment_of_a_run_can_be_read_and_resumed(
         whole = fit(shape, run, solver=solver, max_iter=3)
         answers |= {tuple(factor.compute().tobytes() for factor in (whole.H, whole.W))}
     moments = first + second
-    assert {answer_seen(moment) for moment in moments if (moment / "zarr.json").exists()} <= answers
+    there = [moment for moment in moments if (moment / "zarr.json").exists()]
+    assert {answer_seen(moment) for moment in there} <= answers
+    shown = {commit_seen(moment) for moment in there if "consolidated" in (moment / "zarr.json").read_text()}
+    assert {commit for commit in shown if commit is not None and commit[0] > 0} == made
+    assert sum(commit is not None and commit[0] == 0 for commit in shown) == 1
     for number, moment in enumerate(moments[1::6]):
         with photographed(moment, album / f"resumed {number}") as later:
             resumed = fit(shape, moment, solver=solver, max_iter=3)
@@ -275,9 +308,32 @@ def test_xarray_shows_the_run(solver: str, shape: tuple[int, int], tmp_path: Pat
 def test_run_is_plain_json_and_arrays(tmp_path: Path) -> None:
     fit((40, 15), tmp_path / "run.zarr")
     record = json.loads((tmp_path / "run.zarr" / "zarr.json").read_text())["attributes"][KEY]
-    assert (record["format"], record["pass"], record["finished"]) == (1, 4, True)
+    assert (record["format"], record["pass"], record["finished"]) == (2, 4, True)
     assert record["settings"]["rank"] == 3
     assert record["matrix"]["shape"] == [40, 15]
+
+
+def test_of_a_fit_with_a_fixed_factor_no_factor_is_shown_before_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "finish", lambda *_: (_ for _ in ()).throw(Crash()))
+    with pytest.raises(Crash):
+        fit((40, 15), tmp_path / "run.zarr", fixed_H=np.ones((3, 15)))
+    assert set(xarray.open_zarr(tmp_path / "run.zarr")) == {"history_loss", "history_seconds"}
+
+
+def test_a_finished_run_holds_the_answer_alone(tmp_path: Path) -> None:
+    path = tmp_path / "run.zarr"
+    fit((15, 40), path, time_limit=0)
+    assert {name.name for name in (path / "W").iterdir()} == {"0.0", "c.0.0", "c", "zarr.json"}
+    fit((15, 40), path)
+    assert {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()} == {
+        "zarr.json",
+        *(f"{name}/{part}" for name in ("history_loss", "history_seconds") for part in ("zarr.json", "c/0")),
+        *(f"{name}/zarr.json" for name in "WH"),
+        "W/c/0/0",
+        *(f"H/c/0/{panel}" for panel in range(4)),
+    }
 
 
 @shapes
@@ -291,7 +347,11 @@ def test_half_an_answer_is_not_seen(
         with pytest.raises(Crash):
             fit(shape, path, solver=solver)
     assert (path / "W" / "zarr.json").exists()
-    assert set(xarray.open_zarr(path)) == set()
+    with xarray.open_zarr(path) as seen:
+        side, axis = ("H", "column") if shape[0] > shape[1] else ("W", "row")
+        assert set(seen) == {side, "history_loss", "history_seconds"}
+        assert dict(seen.sizes) == {"component": 3, axis: min(shape), "pass": 4}
+        assert (seen[side].values >= 0).all()
     assert not Run.load(str(path)).record["answered"]
     fit(shape, path, solver=solver)
     assert {"H", "W"} <= set(xarray.open_zarr(path))

@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import scipy.sparse
+import xarray
 import zarr
 from distributed import Client
 from hypothesis import given, settings
@@ -139,9 +140,15 @@ def test_blocks_are_read_as_often_as_the_plan_says(
 
     def note(step: Step) -> None:
         counts.append(len(READ))
+        with xarray.open_zarr(tmp_path / "run.zarr") as seen:
+            assert seen.H.dims == ("column", "component")
+            assert seen.history_loss.values[-1] == step.loss
+            shown.append(seen.H.values)
 
-    nmf(v, K, max_iter=3, tol=0, callback=note, store=tmp_path / "run.zarr")
+    shown: list[Array] = []
+    result = nmf(v, K, max_iter=3, tol=0, callback=note, store=tmp_path / "run.zarr")
     assert np.diff(counts).tolist() == [reads * 12] * 2
+    np.testing.assert_array_equal(shown[-1].T, result.H)
 
 
 def test_a_bad_entry_is_the_first_one_by_row(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
