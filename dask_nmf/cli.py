@@ -212,18 +212,18 @@ def recommend(
     return 0
 
 
-@app.command()
+@app.command(short_help="What a run or an output of transform holds.")
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 def info(run: str, as_json: bool) -> int:
-    """What a run holds, and how far it is.
+    """What a run holds, and how far it is; or what an output of transform was made from.
 
     \b
     dask-nmf info run.zarr
     """
-    from dask_nmf.store import Run
+    from dask_nmf.project import summary
 
-    found = Run.load(run).summary()
+    found = summary(run)
     for line in [json.dumps(found)] if as_json else aligned(found):
         _say(line)
     return 0

@@ -21,7 +21,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 
-from dask_nmf import plan, record
+from dask_nmf import plan
 
 ENCODINGS = (
     {"name": "v2", "separator": "."},
@@ -43,7 +43,7 @@ class Layout(NamedTuple):
 
 def factor(group: zarr.Group, told: dict[str, Any], slot: int) -> zarr.Array[Any]:
     """Return the place of the factor that panels are given: H (k, n), or W (m, k) where they are columns."""
-    (m, n), rank, dtype = told["matrix"]["shape"], record.settings(told).rank, told["matrix"]["dtype"]
+    (m, n), rank, dtype = told["matrix"]["shape"], told["settings"]["rank"], told["matrix"]["dtype"]
     if told["matrix"]["transposed"]:
         return _array(group, "W", Layout((m, rank), (m, rank), dtype, ("row", "component")), slot)
     return _array(group, "H", Layout((rank, n), (rank, n), dtype, ("component", "column")), slot)
@@ -51,7 +51,7 @@ def factor(group: zarr.Group, told: dict[str, Any], slot: int) -> zarr.Array[Any
 
 def pieces(group: zarr.Group, told: dict[str, Any], cuts: Sequence[int], slot: int) -> zarr.Array[Any]:
     """Return the place of that factor by rows, (columns, k), where it is in pieces."""
-    name, rank = "W" if told["matrix"]["transposed"] else "H", record.settings(told).rank
+    name, rank = "W" if told["matrix"]["transposed"] else "H", told["settings"]["rank"]
     dimensions = {"W": ("row", "component"), "H": ("column", "component")}[name]
     layout = Layout((cuts[-1], rank), (plan.unit(cuts), rank), told["matrix"]["dtype"], dimensions)
     return _array(group, name, layout, slot)
@@ -71,7 +71,8 @@ def shown(group: zarr.Group, told: dict[str, Any], cuts: Sequence[int] | None) -
     if told["pass"] is None:
         return {}
     arrays = _histories(group, told)
-    if cuts is None and not record.fixed(told):
+    fixed = any(told["settings"].get(name) is not None for name in ("fixed_W", "fixed_H"))
+    if cuts is None and not fixed:
         known = factor(group, told, told["pass"] % 2)
     elif cuts is not None and told["state"]["slot"] >= 0:
         known = pieces(group, told, cuts, told["state"]["slot"])

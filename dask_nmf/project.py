@@ -12,6 +12,7 @@ import zarr
 
 from dask_nmf import __version__, cluster, fit, places, plan
 from dask_nmf.beta import Newton, Settled, exact
+from dask_nmf.errors import DataError, readable
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
 from dask_nmf.keywords import checked
@@ -23,9 +24,10 @@ from dask_nmf.passes import Weighing, Weights
 from dask_nmf.progress import stage
 from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.solvers import HALS, penalty_of
-from dask_nmf.store import Run, StoredWeights, consolidate
+from dask_nmf.store import CURE, NotARun, Run, StoredWeights, consolidate
 
 MARK = "dask_nmf_transform"
+OPTIONS = ("beta_loss", "missing", "alpha_W", "l1_ratio")  # of a run, that its W of other rows depends on
 
 Exact = HALS | Newton | Settled
 Sink = Callable[[tuple[int, int], int, np.dtype[Any]], Weights]
@@ -131,26 +133,63 @@ def transform_to(
     place = places.at(output)
     places.check(place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))
-    mark = {"version": __version__, "run": run, "source": matrix.source}
+    options = {name: getattr(asked, name) for name in OPTIONS}
+    mark = {"version": __version__, "run": places.absolute(run), "source": matrix.source, "settings": options}
     with place.appearing() as partial, connect(matrix):
-        transform(
-            matrix,
-            H,
-            missing=asked.missing,
-            alpha_W=asked.alpha_W,
-            l1_ratio=asked.l1_ratio,
-            beta_loss=asked.beta_loss,
-            into=lambda *layout: _new_weights(partial, mark, *layout),
-        )
+        transform(matrix, H, **options, into=lambda *layout: _new_weights(partial, mark, *layout))
     return shape
 
 
+def summary(path: str) -> dict[str, Any]:
+    """What a person wants to know of a run, or of an output of `transform_to`, as JSON holds it.
+
+    Raises
+    ------
+    FileNotFoundError, NotARun
+        As `Run.load` does; if an output of `transform_to` is damaged.
+    """
+    name = places.absolute(path)
+    try:
+        mark = _mark(name)
+    except Exception:  # whatever it is, it is no output of ours
+        mark = None
+    return Run.load(path).summary() if mark is None else _summary(name, mark)
+
+
+def _summary(name: str, mark: Any) -> dict[str, Any]:
+    """What an output of `transform_to` holds, and what it was made from."""
+    try:
+        with readable(name, CURE):
+            array = zarr.open_array(places.at(name).store(), path="W", mode="r")
+            rows, rank = array.shape
+            made = {key: str(mark[key]) for key in ("run", "source", "version")}
+            options = {key: mark["settings"][key] for key in OPTIONS}
+    except (FileNotFoundError, DataError, KeyError, TypeError, ValueError) as error:
+        raise NotARun(f"{name} is a damaged output of dask-nmf transform; make it again") from error
+    return {
+        "transform": name,
+        "state": "finished",
+        "run": made["run"],
+        "source": made["source"],
+        "shape": [rows, rank],
+        "dtype": str(array.dtype),
+        "rank": rank,
+        "version": made["version"],
+        "settings": options,
+    }
+
+
 def _is_ours(name: str) -> bool:
-    return MARK in zarr.open_group(places.at(name).store(), mode="r").attrs
+    return _mark(name) is not None
+
+
+def _mark(name: str) -> Any:
+    """What an output of `transform_to` says of itself; None if it is something else."""
+    return zarr.open_group(places.at(name).store(), mode="r").attrs.get(MARK)
 
 
 def _new_weights(
-    store: places.Store, mark: dict[str, str], shape: tuple[int, int], rows: int, dtype: np.dtype[Any]
+    store: places.Store, mark: dict[str, Any], shape: tuple[int, int], rows: int, dtype: np.dtype[Any]
 ) -> StoredWeights:
     group = zarr.create_group(store, zarr_format=3, attributes={MARK: mark})
     array = group.create_array(

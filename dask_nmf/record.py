@@ -68,11 +68,6 @@ def settings(record: dict[str, Any]) -> Settings:
         raise ValueError(f"its settings: {error}") from None
 
 
-def fixed(record: dict[str, Any]) -> bool:
-    """Whether one factor was given, and stays as it is: the other one is found with the answer alone."""
-    return any(record["settings"].get(name) is not None for name in ("fixed_W", "fixed_H"))
-
-
 def summary(told: dict[str, Any]) -> dict[str, Any]:
     """What a person wants to know of the run, as JSON holds it."""
     history = told.get("history", {"loss": [], "seconds": []})

@@ -19,7 +19,7 @@ import zarr
 from commands import COMMAND, Forks
 from distributed import LocalCluster
 
-from dask_nmf import nmf, transform
+from dask_nmf import __version__, nmf, transform
 from dask_nmf.cli import app
 from dask_nmf.options import GROUPS
 
@@ -107,6 +107,35 @@ def test_fit_info_transform_and_again(dask_nmf: Run, v: np.ndarray, tmp_path: Pa
     replaced = dask_nmf("transform", "run.zarr", "v.zarr", "--output", "w.zarr", "--overwrite")
     assert replaced.returncode == 0, replaced.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"v.zarr", "run.zarr", "w.zarr"}
+    of_run, of_w = told_of(dask_nmf, "run.zarr"), told_of(dask_nmf, "w.zarr")
+    assert of_w == {
+        "transform": str(tmp_path / "w.zarr"),
+        "state": "finished",
+        "run": str(tmp_path / "run.zarr"),
+        "source": str(tmp_path / "v.zarr"),
+        "shape": [300, 4],
+        "dtype": "float64",
+        "rank": 4,
+        "version": __version__,
+        "settings": {name: of_run["settings"][name] for name in of_w["settings"]},
+    }
+    assert set(of_w["settings"]) == {"beta_loss", "missing", "alpha_W", "l1_ratio"}
+    lines = dask_nmf("info", "w.zarr").stdout.splitlines()
+    assert [line.strip().split(":")[0] for line in lines] == [*of_w, *of_w["settings"]]
+
+
+def test_info_says_that_an_output_of_transform_is_damaged(dask_nmf: Run, tmp_path: Path) -> None:
+    zarr.create_group(tmp_path / "w.zarr", attributes={"dask_nmf_transform": {"run": 1}})
+    left = {"w.zarr"}
+    assert_refused(
+        dask_nmf("info", "w.zarr"), 2, "a damaged output of dask-nmf transform", folder=tmp_path, left=left
+    )
+
+
+def told_of(dask_nmf: Run, path: str) -> dict[str, Any]:
+    """What info says of a run or another output."""
+    told: dict[str, Any] = json.loads(dask_nmf("info", path, "--json").stdout)
+    return told
 
 
 def assert_aligned(lines: list[str], told: dict[str, Any]) -> None:
