@@ -18,7 +18,7 @@ import zarr
 from distributed import Client, LocalCluster
 from sources import low_rank
 
-from dask_nmf import NMF, nmf
+from dask_nmf import NMF, ahead, nmf
 from dask_nmf.client import NoWorkers, active_client, shares_memory
 
 V = low_rank(120, 12, 3)
@@ -63,6 +63,13 @@ def fit_in_threads(path: Path, solver: str) -> float:
         return fit(path, solver=solver)
 
 
+def test_a_process_that_dask_starts_takes_turns_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "_turns", {})  # as it is there: no pass was begun in that process
+    with dask.config.set(num_workers=2), ahead.working(on_cluster=False), ahead.working(on_cluster=False):
+        assert not ahead._turns[""].work.acquire(blocking=False)
+
+
+@pytest.mark.real
 def test_a_fit_is_the_same_in_processes(path: Path) -> None:
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         for solver, way in (
@@ -196,7 +203,7 @@ expected = fit()
 in_child(lambda: fit() == expected)
 with multiprocessing.get_context("fork").Pool(1) as pool:
     assert pool.apply(fit) == expected
-busy = threading.Thread(target=lambda: [fit() for _ in range(5)])
+busy = threading.Thread(target=lambda: [fit() for _ in range(3)])
 busy.start()
 while busy.is_alive():
     in_child(lambda: fit() == expected)
