@@ -22,7 +22,7 @@ from dask_nmf.console import watched
 from dask_nmf.factorise import factorise
 from dask_nmf.fit import Step
 from dask_nmf.job import Job
-from dask_nmf.kernels import Array
+from dask_nmf.kernels import Array, Sums
 from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
 from dask_nmf.opening import in_memory_form, open_beside, open_matrix, read_factor
@@ -30,7 +30,7 @@ from dask_nmf.places import absolute
 from dask_nmf.project import opened, transform
 from dask_nmf.settings import Settings
 from dask_nmf.store import Run
-from dask_nmf.stream import learn
+from dask_nmf.stream import learn, remembered
 
 OPTIONS = (
     "solver", "beta_loss", "init", "max_iter", "tol", "delta", "inner_iter", "alpha_W", "alpha_H",
@@ -103,6 +103,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     outcome_ : str, why it stopped
     n_features_in_, feature_names_in_ : as in scikit-learn
     """
+
+    _sums: Sums | None  # of the batches so far, and of the fit before them
+    _fitted_W: da.Array | None  # of a fit whose sums are not taken yet
 
     @checked
     def __init__(
@@ -183,8 +186,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         given["beta_loss"] = asked.loss_name
         model = cls(asked.rank, random_state=asked.seed, store=path, **given)
         model.n_features_in_ = int(run.record["matrix"]["shape"][1])
-        model.n_steps_, model._sums = 0, None
-        model._take(result_of(run))
+        result = result_of(run)
+        model._take(result)
+        model._begin_stream(result.W if run.record["settings"]["weights"] is None else None)
         return model
 
     def fit(
@@ -205,17 +209,22 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     def partial_fit(self, X: Any, y: None = None, H: Array | None = None, weights: Any = None) -> NMF:
         """Go on learning H from a batch of rows, (n_rows, n_features), beside those of the calls before.
 
+        The rows of a `fit`, or of a run that was loaded, count too where the loss is the squared error and
+        every entry counts; else that fit gives the H to begin with, and no more.
+
         The first call begins with a fit of its batch, or with ``H``. ``reconstruction_err_`` and its like are
         then those of that fit, or missing: of a batch that is gone no error is known.
         """
         first = not hasattr(self, "components_") or H is not None
         matrix = self._open(X, reset=first, opening=partial(open_matrix, transposed=False))
         if first:
-            self.n_steps_, self._sums = 0, None
+            self._begin_stream(None)
             if H is None:
                 self._learn(matrix, None, None, weights)
             else:
                 self.components_ = np.array(read_factor(H, "H"), matrix.dtype)
+        if self._fitted_W is not None:
+            self._remember(self._fitted_W)
         settings = self._settings(len(self.components_))
         job = Job(settings, weights=None if weights is None else open_beside(matrix, weights))
         self.components_, self._sums = learn(matrix, job, self.components_, self._sums, self.forget_factor)
@@ -250,8 +259,21 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return tags
 
     def _fit(self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any) -> Result:
-        self.n_steps_, self._sums = 0, None
-        return self._learn(matrix, W, H, weights)
+        result = self._learn(matrix, W, H, weights)
+        self._begin_stream(result.W if weights is None else None)
+        if self._fitted_W is not None and self.store is None:
+            self._remember(self._fitted_W)  # or it would stay in memory
+        return result
+
+    def _begin_stream(self, W: da.Array | None) -> None:
+        """Begin with no batch, and with the W of a fit, which is read when the first batch comes."""
+        self.n_steps_, self._sums, self._fitted_W = 0, None, W
+
+    def _remember(self, W: da.Array) -> None:
+        """Let the rows of the fit that gave W count beside batches, where its W and H tell what they ask."""
+        self._fitted_W = None
+        if self.solver == "hals" and self.beta_loss in ("frobenius", 2) and self.missing is None:
+            self._sums = remembered(W, self.components_, self._settings(self.n_components_))
 
     def _settings(self, rank: int) -> Settings:
         return Settings(rank, seed=self._seed(), **{name: getattr(self, name) for name in OPTIONS})

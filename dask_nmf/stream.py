@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from dask_nmf import cluster, fit
@@ -12,7 +14,8 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.measures import BadEntry
 from dask_nmf.passes import Weighing
 from dask_nmf.project import exact_solver
-from dask_nmf.solvers import HALS
+from dask_nmf.settings import Settings
+from dask_nmf.solvers import HALS, penalty_of
 
 TURNS, OF_MODELS = 3, 6  # at a batch: its sums are replaced as H moves; models hold near their H only
 
@@ -52,3 +55,20 @@ def learn(matrix: Matrix, job: Job, h: Array, known: Sums | None, keep: float) -
         sums = found if known is None else found + known
         h = solver.follow(h, sums)
     return h, sums
+
+
+def remembered(W: Any, h: Array, settings: Settings) -> Sums:
+    """Return the sums of a fit whose rows are gone: those of the normal equations that its H solves.
+
+    WᵀW follows from W. WᵀV is not known, but at the H of the fit it balances WᵀW H and the penalty on H.
+
+    Parameters
+    ----------
+    W : (m, k) Dask array.
+    h : (k, n), of the squared error, with every entry of V counting.
+    """
+    penalty, rows = penalty_of(settings, False), float(W.shape[0])
+    tall = W.astype(np.float64)
+    gram = np.asarray((tall.T @ tall).compute())
+    num = gram @ h + rows * (penalty.right * h + penalty.right_l1)
+    return Sums(num, gram, float("nan"), rows)

@@ -225,6 +225,23 @@ def test_an_estimator_comes_back_from_its_run(fit: str, v: np.ndarray, tmp_path:
         NMF.load(tmp_path / "run.zarr").transform(v[:, :20])
 
 
+@pytest.mark.parametrize("penalty", [{}, {"alpha_W": 0.01, "alpha_H": 0.02, "l1_ratio": 0.5}])
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_batch_after_a_fit_counts_as_its_rows(
+    v: np.ndarray, tmp_path: Path, stored: bool, penalty: dict[str, float]
+) -> None:
+    store = tmp_path / "run.zarr" if stored else None
+    model = NMF(3, random_state=0, tol=1e-7, store=store, **penalty).fit(v)
+    fitted, batch = model.components_, v[::-1][:12]
+    model = NMF.load(tmp_path / "run.zarr") if stored else model
+    whole = np.linalg.norm(v - model.transform(v) @ fitted)
+    model.partial_fit(batch)
+    after = np.linalg.norm(v - model.transform(v) @ model.components_)
+    assert after < 1.01 * whole  # rows of V again: little is to learn, and nothing to forget
+    alone = NMF(3, random_state=0, **penalty).partial_fit(batch, H=fitted)
+    assert np.linalg.norm(v - alone.transform(v) @ alone.components_) > 1.03 * whole
+
+
 def test_a_fit_of_an_estimator_is_resumed(v: np.ndarray, tmp_path: Path) -> None:
     asked: dict[str, Any] = {"init": "random", "max_iter": 5, "tol": 0.0}
     with pytest.raises(Crash):
