@@ -137,7 +137,10 @@ def recommend_to(
 
 
 def _shape(W: Any, H: Any) -> tuple[int, int]:
-    """Of W H."""
+    """Return the shape of W H, of factors that fit each other and are not masked."""
+    for name, factor in (("W", W), ("H", H)):
+        if isinstance(getattr(factor, "_meta", factor), np.ma.MaskedArray):
+            raise ValueError(f"{name} is a masked array; give its values, such as {name}.filled(0)")
     if len(W.shape) != 2 or len(H.shape) != 2 or W.shape[1] != H.shape[0]:
         raise ValueError(f"W is {W.shape} and H {H.shape}; they must be (m, k) and (k, n)")
     return int(W.shape[0]), int(H.shape[1])

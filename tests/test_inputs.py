@@ -27,7 +27,7 @@ from sources import LIBRARIES, SOURCES, Array, dask_csr, frame, hdf5, labelled, 
 from strategies import chunkings
 from test_matrix import read
 
-from dask_nmf import NMF, nmf, transform
+from dask_nmf import NMF, nmf, predict, transform
 from dask_nmf.opening import open_matrix
 
 ASKED: dict[str, Any] = {"max_iter": 3, "tol": 0}
@@ -142,6 +142,8 @@ def test_nothing_else_may_be_masked(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} has nan at row"):
         nmf(v, 3, **{name: given})
     if name == "H":
+        with pytest.raises(ValueError, match=r"H is a masked array; .*filled\(0\)"):
+            predict(np.ones((40, 3)), given, [0], [0])
         with pytest.raises(ValueError, match="H has nan"):
             transform(v, given)
         with pytest.raises(ValueError, match="H has nan"):
