@@ -18,6 +18,7 @@ from dask.delayed import Delayed
 
 from dask_nmf import answer, cluster, components, draws, fit, grid, observed, sample_start, solvers, start
 from dask_nmf.answer import Progress, Result
+from dask_nmf.digests import Digest, merged
 from dask_nmf.grid import Blocks, Draw, Given, Look, Pass, Piece
 from dask_nmf.kernels import Array, Block
 from dask_nmf.matrix import Matrix
@@ -104,8 +105,8 @@ def cut(matrix: Matrix, settings: Settings, run: Run | None) -> Tiles:
     return Tiles(matrix, tiling)
 
 
-def first_read(tiles: Tiles, settings: Settings) -> tuple[Measures, Block, Draw]:
-    """Check and measure V, and draw a sample of its rows and columns, if the fit begins so.
+def first_read(tiles: Tiles, settings: Settings) -> tuple[Measures, Block, Draw, Digest]:
+    """Check, measure and digest V, and draw a sample of its rows and columns, if the fit begins so.
 
     Raises
     ------
@@ -117,7 +118,7 @@ def first_read(tiles: Tiles, settings: Settings) -> tuple[Measures, Block, Draw]
     layout = matrix.layout
     draw = Draw(settings.seed, sampled * rows / layout.rows, sampled * columns / layout.columns)
     stage("first read")
-    looks: list[Look] = tiles.compute(lambda blocks: grid.look(blocks, draw))
+    looks = _looks(tiles, draw)
     for look in looks:
         if look.bad is not None:
             raise look.bad.at(0, matrix.transposed)
@@ -128,7 +129,21 @@ def first_read(tiles: Tiles, settings: Settings) -> tuple[Measures, Block, Draw]
         sum(look.empty_rows for look in looks),
     )
     start.tell(measures)
-    return measures, observed.stack([look.sample for look in looks]), draw
+    return measures, observed.stack([look.sample for look in looks]), draw, _digest(looks)
+
+
+def content(tiles: Tiles) -> Digest:
+    """Return the digest of V as it is now, in one read."""
+    return _digest(_looks(tiles, Draw(0, 0.0, 0.0)))
+
+
+def _looks(tiles: Tiles, draw: Draw) -> list[Look]:
+    looks: list[Look] = tiles.compute(lambda blocks: grid.look(blocks, draw))
+    return looks
+
+
+def _digest(looks: list[Look]) -> Digest:
+    return merged([look.digest for look in looks])
 
 
 def begin(

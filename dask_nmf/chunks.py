@@ -34,7 +34,7 @@ Stored = TypeVar("Stored", zarr.Array[Any], zarr.Group)
 class Stamping(Protocol):
     """A store that tells by what a change of an object shows: `objects.Objects`."""
 
-    def list_stamped(self, prefix: str) -> AsyncIterator[tuple[str, str]]:
+    def list_stamped(self, prefix: str) -> AsyncIterator[tuple[str, str | None]]:
         """Keys that begin so, and their stamps."""
 
 

@@ -19,6 +19,7 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.opening import open_beside, open_holding, read_factor
 from dask_nmf.places import absolute, at, check_apart
 from dask_nmf.resume import existing, identity, scratch
+from dask_nmf.verification import check_content, is_unwritten
 
 logger = logging.getLogger(__name__)
 
@@ -69,13 +70,18 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
 
 def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Result:
     run = existing(path, identity(matrix, job.settings, job.given), job.overwrite)
-    if run is not None and run.record["finished"]:
-        logger.info("%s is finished already; nothing is left to do", path)
-        return result_of(run)
-    if run is not None and run.passes is not None:
+    if run is None or run.passes is None:
+        with connect(matrix):
+            return fit_and_answer(matrix, job, run or path)
+    finished, verified = run.record["finished"], is_unwritten(matrix, job.weights, run)
+    with nullcontext() if finished and verified else connect(matrix):
+        if not verified:
+            check_content(matrix, job.weights, job.rule(matrix), run)
+        if finished:
+            logger.info("%s is finished already; nothing is left to do", path)
+            return result_of(run)
         logger.info("resuming %s after pass %d", path, run.passes)
-    with connect(matrix):
-        return fit_and_answer(matrix, job, run or path)
+        return fit_and_answer(matrix, job, run)
 
 
 def _fit_in_scratch(matrix: Matrix, job: Job) -> Result:

@@ -28,6 +28,7 @@ from dask import delayed
 from dask.delayed import Delayed
 
 from dask_nmf import client, draws, kernels, measures, solvers
+from dask_nmf.digests import Digest, digest_of, keys_of
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix, as_block
 from dask_nmf.measures import BadEntry, Measure
@@ -102,6 +103,7 @@ class Look(NamedTuple):
     empty_rows: int
     bad: BadEntry | None  # the first one, by row
     sample: Block
+    digest: Digest
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def look(blocks: Blocks, draw: Draw) -> list[Delayed]:
         delayed(_looked, pure=False)(
             [delayed(_look, pure=False)(*blocks.loose(i, j), draw) for j in range(len(blocks.columns))],
             rows[0],
+            blocks.tiling.rows[-1],
         )
         for i, rows in enumerate(blocks.rows)
     ]
@@ -167,14 +170,14 @@ def _look(
     block: Block | None, reader: Reader | None, rows: Span, columns: Span, draw: Draw
 ) -> tuple[Measure, Block]:
     v = _loaded(block, reader, rows, columns)
-    found = measures.measure(v)
+    found = measures.measure(v, keys_of(*columns))
     if found.bad is not None:
         found = found._replace(bad=BadEntry(found.bad.row, found.bad.column + columns[0], found.bad.value))
     client.announce_panel()
     return found, v[draw.of_rows(rows)][:, draw.of_columns(columns)]
 
 
-def _looked(parts: list[tuple[Measure, Block]], first_row: int) -> Look:
+def _looked(parts: list[tuple[Measure, Block]], first_row: int, rows: int) -> Look:
     found, samples = zip(*parts, strict=True)
     norms = np.sum([part.norms for part in found], axis=0)
     bad = min((part.bad for part in found if part.bad), key=lambda bad: (bad.row, bad.column), default=None)
@@ -186,6 +189,7 @@ def _looked(parts: list[tuple[Measure, Block]], first_row: int) -> Look:
         int((norms == 0).sum()),
         bad and bad.at(first_row),
         as_block(beside(samples), samples[0].dtype),
+        digest_of(np.sum([part.hashes[0] for part in found], axis=0), first_row, rows),
     )
 
 

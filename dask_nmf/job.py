@@ -21,7 +21,7 @@ from dask_nmf.observed import Rule
 from dask_nmf.passes import HeldWeights, Weighing, Weights
 from dask_nmf.progress import passed, stage
 from dask_nmf.readers import DenseRows, NpyRows
-from dask_nmf.resume import identity, scratch
+from dask_nmf.resume import identity, listing, scratch
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Swept
 from dask_nmf.solvers import SLOTS, Solver, State, penalty_of
@@ -139,11 +139,11 @@ def _fit_in_blocks(
     if isinstance(where, Run) and where.passes is not None:
         run, progress = where, _resumed(where, solver, None)
     else:
-        measures, sample, draw = blockwise.first_read(tiles, settings)
+        measures, sample, draw, digest = blockwise.first_read(tiles, settings)
         run = Run.create(where, *mine) if isinstance(where, str) else where
         run.begin_pieces(tiles.tiling.rows, tiles.tiling.columns, settings.rank, matrix.dtype)
         state = blockwise.begin(tiles, settings, measures, sample, draw, run)
-        run.commit_start(state, measures._asdict())
+        run.commit_start(state, measures._asdict(), [digest], listing(matrix, None))
         progress = Progress(solver, measures, None, state)
 
     def sweep(state: State, exact: bool) -> Reached:
@@ -196,7 +196,7 @@ def _start(
 ) -> tuple[Run | None, Progress]:
     """The first read, and pass 0. A run is laid out only when V is known to be good."""
     matrix, settings = panels.matrix, job.settings
-    measures, sampled = start.first_read(panels, settings, 0 if job.fixed else sample_rows)
+    measures, sampled, digests = start.first_read(panels, settings, 0 if job.fixed else sample_rows)
     run = Run.create(where, *identity(matrix, settings, job.given)) if isinstance(where, str) else where
     if run is not None:
         run.begin(panels.edges, settings, matrix.dtype, job.carries)
@@ -207,7 +207,7 @@ def _start(
     else:
         state = start.begin(panels, settings, measures, given, sampled, slots[0] if slots else None)
     if run is not None:
-        run.commit_start(state, measures._asdict())
+        run.commit_start(state, measures._asdict(), digests, listing(matrix, job.weights))
     return run, Progress(start.make_solver(settings, measures, matrix), measures, slots, state)
 
 

@@ -9,6 +9,7 @@ import scipy.sparse
 
 from dask_nmf.cells import Array, Block
 from dask_nmf.compiled import compiled
+from dask_nmf.digests import NO_INDICES, NO_KEYS, Hashes, add_column, bits_of, hash_row, row_edges
 from dask_nmf.errors import DataError
 
 
@@ -49,21 +50,30 @@ class Measure(NamedTuple):
     mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
     unobserved: int = 0  # rows of which no entry counts
     power: float = 0.0  # of a divergence, what depends on V alone: see `divergence.power`
+    hashes: tuple[Hashes, ...] = ()  # of each row, if asked for: of V, and of its weights where it has some
 
 
-def measure(v: Block) -> Measure:
-    """Check and measure a block in one look."""
+def measure(v: Block, keys: Hashes = NO_KEYS) -> Measure:
+    """Check and measure a block in one look.
+
+    ``keys``: of its columns, if the hashes of its rows are wanted; see `digests`.
+    """
     if scipy.sparse.issparse(v):
-        total, norms, at = _measure_rows(v.data, v.indptr)
+        total, norms, at, hashes = _measure_rows(v.data, bits_of(v.data), v.indices, v.indptr, keys)
         bad = None if at < 0 else BadEntry(row_of(v.indptr, at), int(v.indices[at]), float(v.data[at]))
-        return Measure(total, norms, int(v.nnz), bad, float(v.shape[0]))
+        return Measure(total, norms, int(v.nnz), bad, float(v.shape[0]), hashes=_wanted(hashes, keys))
     if v.flags.f_contiguous and not v.flags.c_contiguous:
-        total, norms, sound = _measure_columns(v.T)
+        total, norms, sound, hashes = _measure_columns(v.T, bits_of(v.T), keys)
     else:
-        edges = np.arange(len(v) + 1, dtype=np.int64) * v.shape[1]
-        total, norms, at = _measure_rows(np.ascontiguousarray(v).reshape(-1), edges)
+        flat = np.ascontiguousarray(v).reshape(-1)
+        total, norms, at, hashes = _measure_rows(flat, bits_of(flat), NO_INDICES, row_edges(v), keys)
         sound = at < 0
-    return Measure(total, norms, int(v.size), None if sound else _first_bad(v), float(v.shape[0]))
+    bad = None if sound else _first_bad(v)
+    return Measure(total, norms, int(v.size), bad, float(v.shape[0]), hashes=_wanted(hashes, keys))
+
+
+def _wanted(hashes: Hashes, keys: Hashes) -> tuple[Hashes, ...]:
+    return (hashes,) if len(keys) else ()
 
 
 def row_of(indptr: Array, at: int) -> int:
@@ -78,11 +88,14 @@ def _first_bad(v: Array) -> BadEntry:
 
 
 @compiled(fastmath={"contract", "reassoc"})
-def _measure_rows(data: Array, indptr: Array) -> tuple[float, Array, int]:
-    """Sum, squared norm of each row, and the position of the first entry that is not in [0, ∞), or -1."""
-    norms = np.zeros(len(indptr) - 1)
-    total = 0.0
-    for i in range(len(norms)):
+def _measure_rows(
+    data: Array, bits: Array, indices: Array, indptr: Array, keys: Array
+) -> tuple[float, Array, int, Array]:
+    """Sum, norm² of each row, the position of the first entry that is not in [0, ∞), or -1; and hashes."""
+    rows = len(indptr) - 1
+    norms, hashes = np.zeros(rows), np.zeros(rows, np.uint64)
+    total, bad = 0.0, -1
+    for i in range(rows):
         sound = True
         part, norm = 0.0, 0.0
         for p in range(indptr[i], indptr[i + 1]):
@@ -90,26 +103,31 @@ def _measure_rows(data: Array, indptr: Array) -> tuple[float, Array, int]:
             sound &= (value >= 0) & (value < np.inf)
             part += value
             norm += value * value
-        if not sound:
+        if not sound and bad < 0:
             for p in range(indptr[i], indptr[i + 1]):
-                if not (data[p] >= 0 and data[p] < np.inf):
-                    return total, norms, p
+                if bad < 0 and not (data[p] >= 0 and data[p] < np.inf):
+                    bad = p
+        if len(keys) > 0:
+            hashes[i] = hash_row(data, bits, indices, indptr[i], indptr[i + 1], keys, False)
         norms[i] = norm
         total += part
-    return total, norms, -1
+    return total, norms, bad, hashes
 
 
 @compiled(fastmath={"contract", "reassoc"})
-def _measure_columns(columns: Array) -> tuple[float, Array, bool]:
+def _measure_columns(columns: Array, bits: Array, keys: Array) -> tuple[float, Array, bool, Array]:
     """The same of a block given by its columns, (n, r); and whether every entry is in [0, ∞)."""
-    norms = np.zeros(columns.shape[1])
+    rows = columns.shape[1]
+    norms, hashes = np.zeros(rows), np.zeros(rows, np.uint64)
     total, sound = 0.0, True
     for j in range(len(columns)):
         part = 0.0
-        for i in range(len(norms)):
+        for i in range(rows):
             value = np.float64(columns[j, i])
             sound &= (value >= 0) & (value < np.inf)
             part += value
             norms[i] += value * value
+        if len(keys) > 0:
+            add_column(hashes, columns[j], bits[j], keys[j])
         total += part
-    return total, norms, sound
+    return total, norms, sound, hashes

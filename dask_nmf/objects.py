@@ -110,10 +110,11 @@ def fetch(url: str, first: int = 0, length: int | None = None) -> memoryview:
     return ask(url, read)
 
 
-def size_of(url: str) -> int:
-    """Bytes of an object; `FileNotFoundError` if there is none."""
+def stat(url: str) -> tuple[int, str | None]:
+    """Bytes of an object, and its stamp: see `stamp_of`; `FileNotFoundError` if there is none."""
     folder, name = parted(url)
-    return int(ask(url, partial(obstore.head_async, connect(folder), name))["size"])
+    told = ask(url, partial(obstore.head_async, connect(folder), name))
+    return int(told["size"]), stamp_of(told)
 
 
 def listed(url: str) -> bool:
@@ -151,9 +152,14 @@ async def _page(store: Any, prefix: str | None, after: str | None, most: int) ->
         return []
 
 
-def stamp_of(told: Any) -> str:
-    """Return by what a store tells an object from what was there before, as text: its ETag, or its time."""
-    return f"{told['size']} {told['e_tag'] or told['last_modified'].isoformat()}"
+def stamp_of(told: Any) -> str | None:
+    """Return what tells an object from the one before it, as text: its size, and its ETag or its time.
+
+    None if the store tells neither of these: obstore then has the time 0.
+    """
+    written = told["last_modified"]
+    version = told["e_tag"] or (written.isoformat() if written.timestamp() > 0 else None)
+    return f"{told['size']} {version}" if version else None
 
 
 def ask(url: str, question: Callable[[], Awaitable[T]]) -> T:
@@ -318,7 +324,7 @@ class Objects(ObjectStore[Any]):
         async for key, _ in self.list_stamped(prefix):
             yield key
 
-    async def list_stamped(self, prefix: str) -> AsyncGenerator[tuple[str, str], None]:
+    async def list_stamped(self, prefix: str) -> AsyncGenerator[tuple[str, str | None], None]:
         """The same, and by what a change of each object shows: see `stamp_of`."""
         page: Sequence[Any] = range(PAGE)
         last = None

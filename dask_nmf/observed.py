@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dask_nmf import divergence, draws, measures
 from dask_nmf.cells import Array, Block, Cells, packed_size
+from dask_nmf.digests import NO_KEYS, Hashes, row_hashes
 from dask_nmf.errors import DataError
 from dask_nmf.measures import BadEntry, Measure, row_of
 
@@ -193,10 +194,10 @@ def _held_out(part: Observed, found: Cells) -> NDArray[np.bool_]:
     return np.asarray(draws.of_entries(part.rule.seed, draws.HELD_OUT, rows, columns) < part.rule.held_out)
 
 
-def measure(block: Block) -> Measure:
+def measure(block: Block, keys: Hashes = NO_KEYS) -> Measure:
     """`measures.measure`, of the cells that count where not all do."""
     if not isinstance(block, Observed):
-        return measures.measure(block)
+        return measures.measure(block, keys)
     beta = block.rule.beta
     total, power, stored, unobserved, bad = 0.0, 0.0, 0, 0, None
     mass, norms = np.zeros(block.shape[1]), np.zeros(block.shape[0])
@@ -210,7 +211,15 @@ def measure(block: Block) -> Measure:
         mass += cells.column_mass
         stored += len(values)
         unobserved += int((cells.mass == 0).sum())
-    return Measure(total, norms, stored, bad, mass, unobserved, power)
+    return Measure(total, norms, stored, bad, mass, unobserved, power, _hashes(block, keys))
+
+
+def _hashes(block: Observed, keys: Hashes) -> tuple[Hashes, ...]:
+    """The hashes of the rows of V, whatever counts in it, and of its weights where it has some."""
+    if not len(keys):
+        return ()
+    of_v = row_hashes(block.v, keys, block.rule.missing == "unstored")
+    return (of_v,) if block.weights is None else (of_v, row_hashes(block.weights, keys))
 
 
 def _first_bad(first_row: int, with_zeros: bool, *parts: Cells) -> BadEntry | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -19,7 +20,7 @@ from zarr.storage import ZipStore
 
 from dask_nmf.archives import HEAD, WRITE_ANEW, Npz, header_of, map_npy, opened_npz
 from dask_nmf.arrays import from_dask, from_held, from_numpy, from_sparse
-from dask_nmf.chunks import METADATA, holding
+from dask_nmf.chunks import METADATA, holding, stamp_of
 from dask_nmf.claims import check_room, check_stored, check_width, row_pointers
 from dask_nmf.client import computed
 from dask_nmf.errors import DataError, readable
@@ -28,7 +29,7 @@ from dask_nmf.in_memory import ACCEPTED, is_a, is_sliced, to_arrays
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import measure
-from dask_nmf.objects import fetch, is_url, size_of
+from dask_nmf.objects import fetch, is_url, stat
 from dask_nmf.packing import find_packing
 from dask_nmf.places import absolute, at
 from dask_nmf.plan import IN_FLIGHT, Layout
@@ -182,11 +183,12 @@ def _from_npy(path: str, wanted: Wanted) -> Matrix:
     mapped = map_npy(path)
     dtype, transposed, layout = dense_layout(mapped, wanted)
     reader = NpyRows(path, (layout.rows, layout.columns), transposed, dtype)
-    return Matrix(mapped.shape, dtype, path, transposed, layout, reader)
+    return Matrix(mapped.shape, dtype, path, transposed, layout, reader, listing=stamp_of(os.stat(path)))
 
 
 def _from_remote_npy(url: str, wanted: Wanted) -> Matrix:
-    header = header_of(url, fetch(url, 0, HEAD), size_of(url))
+    size, stamp = stat(url)
+    header = header_of(url, fetch(url, 0, HEAD), size)
     fortran = header.fortran
     check_shape(header.shape, wanted.name)
     if wanted.transposed not in (None, fortran):
@@ -195,10 +197,15 @@ def _from_remote_npy(url: str, wanted: Wanted) -> Matrix:
     nothing = np.broadcast_to(np.empty((), header.dtype), header.shape)
     dtype, _, layout = dense_layout(nothing, wanted._replace(transposed=fortran))
     reader = RemoteNpyRows(url, (layout.rows, layout.columns), header.dtype, header.begin, dtype)
-    return Matrix(nothing.shape, dtype, url, fortran, layout, reader)
+    return Matrix(nothing.shape, dtype, url, fortran, layout, reader, listing=stamp)
 
 
 def _from_npz(path: str, wanted: Wanted) -> Matrix:
+    stamp = stat(path)[1] if is_url(path) else stamp_of(os.stat(path))
+    return replace(_load_npz(path, wanted), listing=stamp)
+
+
+def _load_npz(path: str, wanted: Wanted) -> Matrix:
     with opened_npz(BytesIO(fetch(path)) if is_url(path) else path, path) as held:
         names = list(held.headers)
         if {"format", "shape", "data"} <= set(names):
@@ -324,7 +331,8 @@ def _open_zip(path: str, wanted: Wanted) -> Matrix:
         members = [Path(name) for name in archive.namelist() if Path(name).name in METADATA]
     roots = {str(name.parent) for name in members if len(name.parts) <= 2}
     inside = "." if "." in roots or len(roots) != 1 else roots.pop()
-    return _open_zarr(path, wanted, ZipStore(path, mode="r"), inside.strip("."))
+    opened = _open_zarr(path, wanted, ZipStore(path, mode="r"), inside.strip("."))
+    return replace(opened, listing=stamp_of(os.stat(path)))
 
 
 def _open_zarr(path: str, wanted: Wanted, store: Any = None, inside: str = "") -> Matrix:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_nmf.digests import span_of
 from dask_nmf.fit import relative_error
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import SLOTS, State
@@ -20,6 +21,7 @@ DTYPES = ("float32", "float64")
 SLOTTED = ("slot", "best_slot", "good_slot")  # of a state: which W belongs to it
 STORED = ("entering", "best", "good")  # of a state, below the checkpoint
 FACTORS = ("h", *STORED)
+SOURCES = ("V", "weights")  # of which a run knows the content and the files
 
 
 def check(record: dict[str, Any]) -> None:
@@ -122,6 +124,8 @@ def _shape(record: dict[str, Any], name: str) -> tuple[int, ...] | None:
     """Of an array of the run; None where it is free."""
     (m, n), (rows, columns), asked = record["matrix"]["shape"], across(record), settings(record)
     folder, _, last = name.rpartition("/")
+    if folder == "digests":
+        return (-(-rows // span_of(rows)),)
     if folder == "checkpoint":
         return (rows, asked.carried) if last[0] == "w" else None
     if folder:
@@ -135,6 +139,7 @@ def _check_pass(record: dict[str, Any]) -> None:
     _check(record["measures"], [(name, _is_size) for name in MEASURES])
     if set(record["measures"]) != set(MEASURES):
         raise ValueError(f"measures has {sorted(record['measures'])}")
+    _check(record, [("listing", _is_listing)])
     several = [
         ("loss", lambda value: _is_list(value, lambda one: one is None or _is_size(one))),
         ("seconds", lambda value: _is_list(value, _is_size)),
@@ -176,6 +181,12 @@ def _like(name: str, default: Any) -> Callable[[Any], bool]:
 
 def _is_object(value: Any) -> bool:
     return isinstance(value, dict)
+
+
+def _is_listing(value: Any) -> bool:
+    return _is_object(value) and all(
+        name in SOURCES and (digest is None or isinstance(digest, str)) for name, digest in value.items()
+    )
 
 
 def _is_list(value: Any, holds: Callable[[Any], bool]) -> bool:

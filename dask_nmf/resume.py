@@ -19,7 +19,7 @@ class RunMismatch(ValueError):
 
 
 class Identity(NamedTuple):
-    """What makes two fits the same fit."""
+    """What makes two fits the same fit, beside the content of V and of its weights: see `verification`."""
 
     settings: dict[str, Any]
     matrix: dict[str, Any]
@@ -28,7 +28,7 @@ class Identity(NamedTuple):
 def identity(matrix: Matrix, settings: Settings, given: Mapping[str, Array | Matrix | None]) -> Identity:
     """Of a fit of ``matrix`` with ``settings``, from given factors and weights, if any."""
     hashes = {
-        name: part.fingerprint() if isinstance(part, Matrix) else None if part is None else digest(part)
+        name: "given" if isinstance(part, Matrix) else None if part is None else digest(part)
         for name, part in given.items()
     }
     return Identity(
@@ -38,7 +38,6 @@ def identity(matrix: Matrix, settings: Settings, given: Mapping[str, Array | Mat
             "shape": list(matrix.shape),
             "dtype": matrix.dtype.name,
             "transposed": matrix.transposed,
-            "fingerprint": matrix.fingerprint(),
         },
     )
 
@@ -69,6 +68,11 @@ def existing(path: str, mine: Identity, overwrite: bool) -> Run | None:
             f"{path} holds another fit: {'; '.join(differing)}; give another output, or ask to overwrite it"
         )
     return run
+
+
+def listing(matrix: Matrix, weights: Matrix | None) -> dict[str, str | None]:
+    """Return how the files of V and of its weights are, as a run records it: see `Matrix.listing`."""
+    return {"V": matrix.listing} | ({} if weights is None else {"weights": weights.listing})
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_nmf import draws, observed
+from dask_nmf.digests import Digest, digest_of, keys_of, merged
 from dask_nmf.kernels import Block
 from dask_nmf.measures import BadEntry
 
@@ -72,11 +73,12 @@ class Summary(NamedTuple):
     bad: BadEntry | None  # the first one, by row
     candidates: Candidates
     power: float = 0.0  # see `measures.Measure`
+    digests: tuple[Digest, ...] = ()  # of V, and of its weights where it has some
 
 
 def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
     """Measure a panel that begins at ``first_row`` and take the candidates out of it."""
-    found = observed.measure(block)
+    found = observed.measure(block, keys_of(0, block.shape[1]))
     rows = first_row + np.arange(block.shape[0])
     bad = found.bad and found.bad.at(first_row)
     with np.errstate(divide="ignore"):
@@ -92,6 +94,7 @@ def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
         bad,
         _keep(everything, draw),
         found.power,
+        tuple(digest_of(hashes, first_row, draw.rows) for hashes in found.hashes),
     )
 
 
@@ -113,6 +116,7 @@ def merge(parts: list[Summary], draw: Draw) -> Summary:
         bad[0] if bad else None,
         _keep(together, draw),
         sum(part.power for part in parts),
+        tuple(map(merged, zip(*(part.digests for part in parts), strict=True))),
     )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from dask_nmf import draws, fit, sampling, svd
 from dask_nmf.beta import BetaMU, Newton, Settled, exact, floor_of
+from dask_nmf.digests import Digest
 from dask_nmf.divergence import from_mean
 from dask_nmf.errors import DataError
 from dask_nmf.fit import Panels
@@ -61,10 +62,12 @@ def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
     return Factors(None if h is None else h.T, None if w is None else w.T)
 
 
-def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Measures, Array | None]:
-    """Check and measure V; and look at a sample of its rows, where the fit starts so.
+def first_read(
+    panels: Panels, settings: Settings, sample_rows: int
+) -> tuple[Measures, Array | None, tuple[Digest, ...]]:
+    """Check, measure and digest V, and look at a sample of its rows, where the fit starts so.
 
-    That is H of the sample, (k, n), or what `svd.sampled_directions` has of it.
+    What comes of the sample is H of it, (k, n), or what `svd.sampled_directions` has of it.
 
     Raises
     ------
@@ -83,9 +86,10 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
     measures = _measures(summary, matrix, settings.beta)
     tell(measures)
     if not sampled:
-        return measures, None
+        return measures, None, summary.digests
     if settings.by_svd:
-        return measures, svd.sampled_directions(summary.candidates, draw, settings.rank)
+        directions = svd.sampled_directions(summary.candidates, draw, settings.rank)
+        return measures, directions, summary.digests
     sample = sampling.draw_sample(summary.candidates, draw)
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
     penalty = penalty_of(settings, matrix.transposed)
@@ -93,7 +97,7 @@ def first_read(panels: Panels, settings: Settings, sample_rows: int) -> tuple[Me
         # its rows stand for all of them, and the penalty on H is for all
         more = panels.edges[-1] / sample.shape[0]
         penalty = replace(penalty, right=penalty.right * more, right_l1=penalty.right_l1 * more)
-    return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1])
+    return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1]), summary.digests
 
 
 def _check_scale(summary: Summary, matrix: Matrix, beta: float) -> None:

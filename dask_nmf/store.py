@@ -7,6 +7,7 @@
       H (component, column)    of the last commit, until it is that of the answer
       W (row, component)       likewise where the panels are columns; else of the answer alone
       history_loss (pass), history_seconds (pass)
+      digests/V, weights       of their content, by spans of rows: see `digests`
       checkpoint/edges, checkpoint/0, checkpoint/1 (even and odd passes), checkpoint/w0, w1, w2
       checkpoint/cuts    where V is cut both ways, instead of 0 and 1; H is in pieces then
 
@@ -29,6 +30,7 @@ from zarr.errors import ZarrUserWarning
 
 from dask_nmf import __version__, commits, plan, record
 from dask_nmf.claims import check_chunks, check_stored
+from dask_nmf.digests import Digest, Hashes
 from dask_nmf.errors import DataError, readable
 from dask_nmf.fit import Step
 from dask_nmf.kernels import Array
@@ -36,11 +38,11 @@ from dask_nmf.places import at
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import SLOTS, State
 
-FORMAT = 2
+FORMAT = 3
 KEY = "dask_nmf"
 CURE = "restore it, or remove it and begin anew"
 ANSWER = ("H", "W", "history_loss", "history_seconds")
-PARTS = (*ANSWER, "checkpoint")
+PARTS = (*ANSWER, "checkpoint", "digests")
 
 
 class NotARun(ValueError):
@@ -227,9 +229,22 @@ class Run:
         self._empty("checkpoint/w0", (edges[-1], rank), (plan.unit(edges), rank), dtype, None)
         self._list()
 
-    def commit_start(self, state: State, measures: dict[str, Any]) -> None:
-        """Commit the start as pass 0."""
-        self._commit_state(0, state, measures=measures, history={"loss": [], "seconds": []})
+    def commit_start(
+        self, state: State, measures: dict[str, Any], digests: Sequence[Digest], listing: dict[str, Any]
+    ) -> None:
+        """Commit the start as pass 0, with what V and its weights were: their content and their files."""
+        for name, digest in zip(record.SOURCES, digests, strict=False):
+            _put(self.group, f"digests/{name}", digest.sums.view(np.int64), ("span",))
+        self._commit_state(0, state, measures=measures, listing=listing, history={"loss": [], "seconds": []})
+
+    def sums(self, name: str) -> Hashes:
+        """The digest of V or its weights at the first read, whole: see `digests.Digest`."""
+        return self.read(f"digests/{name}").view(np.uint64)
+
+    def note_listing(self, listing: dict[str, Any]) -> None:
+        """Commit how the files of V and its weights are now, whose content is known to be the same."""
+        if listing != self.record["listing"] and not self.group.read_only:
+            self._publish({**self.record, "listing": listing})
 
     def commit(self, step: Step) -> None:
         """Make a pass the last one done."""

@@ -237,7 +237,7 @@ def test_v_has_changed_when_a_run_goes_on(folder: Path, tmp_path: Path) -> None:
     fit.process.wait()
     delete(tmp_path / "v.zarr")
     fit = begin(tmp_path, "run.zarr", "hals", PASSES, *HERE)
-    refused(fit, 2, "fingerprint")
+    refused(fit, 2, "V is not the same in rows")
     assert "9 of its 10 chunks" in fit.log.read_text()
 
 

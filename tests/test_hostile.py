@@ -49,6 +49,8 @@ RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
     "losses": (("history", "loss"), {"0": 1}),
     "seconds": (("history", "seconds"), ["1", "1", "1"]),
     "measures": (("measures", "baseline"), None),
+    "listing": (("listing",), {"V": 7}),
+    "listing of what": (("listing",), {"V": None, "../V": "0"}),
     "outcome": (("outcome",), {"a": 1}),
     "answered": (("answered",), 1),
     "state": (("state", "slot"), 9),

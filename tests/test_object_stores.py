@@ -335,7 +335,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(
         told["path"].split("/")[1]
         for told in obstore.list(objects.connect("s3://bucket"), "run.zarr/").collect()
     }
-    assert names == {"zarr.json", "W", "H", "history_loss", "history_seconds"}
+    assert names == {"zarr.json", "W", "H", "history_loss", "history_seconds", "digests"}
 
 
 @only_moto

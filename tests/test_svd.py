@@ -64,7 +64,7 @@ def begun(
     panels = Panels(matrix, edges or (0, rows // 3, rows // 2, rows), rule=rule)
     settings = Settings(RANK, "mu", beta_loss=beta, init=init, seed=seed)
     slot = HeldWeights(rows, RANK, matrix.dtype)
-    measures, sampled = start.first_read(panels, settings, sample_rows)
+    measures, sampled, _ = start.first_read(panels, settings, sample_rows)
     state = start.begin(panels, settings, measures, Factors(None, None), sampled, slot)
     assert state.slot == 0
     return (state.h.T, slot.array.T) if matrix.transposed else (slot.array, state.h)
