@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import random
@@ -33,6 +34,7 @@ from dask_nmf.objects import Denied, Objects, Overtaken, Unreachable
 from dask_nmf.opening import open_matrix
 from dask_nmf.outputs import RunLocked
 from dask_nmf.places import at
+from dask_nmf.resume import RunMismatch
 
 KEY, SECRET = "one-key", "a-secret-that-nobody-else-has"
 V = "s3://bucket/v.zarr"
@@ -336,6 +338,25 @@ def test_overwriting_leaves_nothing_of_the_old_run(
         for told in obstore.list(objects.connect("s3://bucket"), "run.zarr/").collect()
     }
     assert names == {"zarr.json", "W", "H", "history_loss", "history_seconds", "digests"}
+
+
+def test_the_same_v_in_a_store_is_known_by_its_listing_and_another_by_its_content(
+    server: faults.Proxy, v: Array, several_panels: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, bucket = "s3://bucket/run.zarr", objects.connect("s3://bucket")
+    caplog.set_level(logging.INFO, "dask_nmf")
+    first = fit(V, run)
+    obstore.put(bucket, "v.zarr/c/.DS_Store", b"\0")
+    again = fit(V, run)
+    assert "reading V once" not in caplog.text
+    np.testing.assert_array_equal(again.H, first.H)
+    store(Objects("s3://bucket/elsewhere.zarr"), v)
+    fit("s3://bucket/elsewhere.zarr", run)
+    zarr.open_array(Objects(V), mode="r+")[450, 3] += 1
+    with pytest.raises(RunMismatch, match="V is not the same in row 450;"):
+        fit(V, run)
+    with pytest.raises(ValueError, match="inside of V"):
+        fit(V, f"{V}/run.zarr")
 
 
 @only_moto

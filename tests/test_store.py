@@ -333,6 +333,7 @@ def test_a_finished_run_holds_the_answer_alone(tmp_path: Path) -> None:
         *(f"{name}/zarr.json" for name in "WH"),
         "W/c/0/0",
         *(f"H/c/0/{panel}" for panel in range(4)),
+        *(f"digests/{part}" for part in ("zarr.json", "V/zarr.json", "V/c/0")),
     }
 
 
