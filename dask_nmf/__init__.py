@@ -7,20 +7,22 @@ if TYPE_CHECKING:  # what type checkers see of `_MODULES`: a test holds that the
     from dask_nmf.answer import Result as Result
     from dask_nmf.api import nmf as nmf
     from dask_nmf.estimator import NMF as NMF
+    from dask_nmf.means import Means as Means
     from dask_nmf.predictions import predict as predict
-    from dask_nmf.predictions import recommend as recommend
     from dask_nmf.project import transform as transform
+    from dask_nmf.recommendations import recommend as recommend
     from dask_nmf.store import Run as Run
 
 __version__ = "0.1.0"
 
 _MODULES = {
+    "Means": "dask_nmf.means",
     "NMF": "dask_nmf.estimator",
     "Result": "dask_nmf.answer",
     "Run": "dask_nmf.store",
     "nmf": "dask_nmf.api",
     "predict": "dask_nmf.predictions",
-    "recommend": "dask_nmf.predictions",
+    "recommend": "dask_nmf.recommendations",
     "transform": "dask_nmf.project",
 }  # of the public names
 __all__ = list(_MODULES)

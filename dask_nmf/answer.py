@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
+from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -14,6 +15,7 @@ from dask_nmf import components, fit, start
 from dask_nmf.beta import Newton
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array, Sums
+from dask_nmf.means import Means, divided
 from dask_nmf.passes import Weighing, Weights, as_it_is
 from dask_nmf.progress import done, stage
 from dask_nmf.settings import Settings
@@ -39,6 +41,8 @@ class Result:
     n_iter : passes
     outcome : why it stopped
     validation_error : root mean squared error of the entries held out; NaN if none are
+    means : of the entries that count, of each row and column, where some are missing or have weights: what
+        `predict` and `recommend` go by where nothing is observed; else None
     """
 
     W: da.Array
@@ -49,6 +53,7 @@ class Result:
     n_iter: int
     outcome: str
     validation_error: float = float("nan")
+    means: Means | None = None
 
     @property
     def explained(self) -> float:
@@ -106,17 +111,18 @@ def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Pro
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
     settles = matrix.transposed and isinstance(solver, HALS) and panels.rule.held_out == 0
     weighing = Weighing(solver.finish, solver, before, residual=True, bare=not settles)
-    left, totals = _last_read(panels, h, weighing, run, keep)
+    last = _last_read(panels, h, weighing, run, keep)
     seen = state.good if isinstance(solver, Newton) and state.best is None else None
-    if seen is not None and totals.residual > state.loss:  # the last step of Newton's went too far
+    if seen is not None and last.sums.residual > state.loss:  # the last step of Newton's went too far
         h = seen
-        left, totals = _last_read(panels, h, weighing, run, keep)
-    right, reached = h, totals.residual
+        last = _last_read(panels, h, weighing, run, keep)
+    right, reached = h, last.sums.residual
     if settles:
         assert isinstance(solver, HALS)
-        right = solver.settle(h, totals)
-        reached = loss(progress.measures.baseline, totals, h, right)
-    return _finish(panels, normalize, run, progress, (left, right), totals._replace(residual=reached))
+        right = solver.settle(h, last.sums)
+        reached = loss(progress.measures.baseline, last.sums, h, right)
+    last = last._replace(sums=last.sums._replace(residual=reached))
+    return _finish(panels, normalize, run, progress, last, right)
 
 
 def answer_fixed(
@@ -132,24 +138,32 @@ def answer_fixed(
     else:
         right, weigh = start.right_of(panels, settings, measures, given), as_it_is
     weighing = Weighing(weigh, solver, residual=True, bare=True)
-    left, totals = _last_read(panels, right, weighing, run, keep, given)
+    last = _last_read(panels, right, weighing, run, keep, given)
     name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
     outcome = f"converged: {name} is fixed, and {other} is the best for it"
-    return _finish(
-        panels, settings.normalize, run, replace(progress, outcome=outcome, final=True), (left, right), totals
-    )
+    progress = replace(progress, outcome=outcome, final=True)
+    return _finish(panels, settings.normalize, run, progress, last, right)
+
+
+class LastRead(NamedTuple):
+    """What the last read of V gives."""
+
+    left: da.Array | Weights  # the factor that the panels hold, in memory or where it is in the run
+    sums: Sums
+    means: da.Array | None = None  # of the rows of the panels, if they are taken and not in the run
 
 
 def _last_read(
     panels: Panels, h: Array, weighing: Weighing, run: Run | None, keep: bool, given: Array | None = None
-) -> tuple[da.Array | Weights, Sums]:
-    """W in memory, or where it is in the run, and the sums."""
+) -> LastRead:
     stage("last read")
+    weighing = weighing._replace(averages=panels.rule.partial)
     if keep:
-        return fit.weigh_all(panels, h, weighing, given)
+        return LastRead(*fit.weigh_all(panels, h, weighing, given))
     assert run is not None
     place = run.answer()
-    return place, fit.sweep(panels, h, weighing._replace(after=place), given)
+    weighing = weighing._replace(after=place, means=run.place_of_means())
+    return LastRead(place, fit.sweep(panels, h, weighing, given))
 
 
 def _finish(
@@ -157,11 +171,11 @@ def _finish(
     normalize: str | None,
     run: Run | None,
     progress: Progress,
-    factors: tuple[da.Array | Weights, Array],
-    totals: Sums,
+    last: LastRead,
+    right: Array,
 ) -> Result:
     """The answer, told and committed."""
-    left, right = factors
+    left, totals = last.left, last.sums
     turned = panels.matrix.transposed
     if normalize is not None:
         left, right = components.arranged(left, panels.edges, right, normalize, turned)
@@ -171,11 +185,23 @@ def _finish(
     tell(reached, progress)
     if not isinstance(left, da.Array):
         assert run is not None
+        if panels.rule.partial:
+            run.write_means(divided(*np.asarray(totals.columns)))
         run.finish(right, reached, held, progress.final, progress.outcome)
         return result_of(run)
     whole = da.from_array(right, chunks=right.shape)
     W, H = (whole.T, left.T) if turned else (left, whole)
-    return _result(W, H, reached, held, baseline, progress.history, progress.outcome)
+    found = _result(W, H, reached, held, baseline, progress.history, progress.outcome)
+    return replace(found, means=_means(last, turned, progress.measures.mean))
+
+
+def _means(last: LastRead, turned: bool, overall: float) -> Means | None:
+    """The means of rows and columns of V, where they are taken and kept in memory."""
+    if last.means is None:
+        return None
+    across = divided(*np.asarray(last.sums.columns)).astype(last.means.dtype)
+    sides = last.means, da.from_array(across, chunks=across.shape)
+    return Means(*(sides[::-1] if turned else sides), overall)
 
 
 def tell(reached: float, progress: Progress) -> None:
@@ -214,4 +240,9 @@ def result_of(run: Run) -> Result:
     W, H = (da.from_zarr(array) for array in run.factors)
     held = float("nan") if record["held"] is None else record["held"]
     history = record["history"]["loss"]
-    return _result(W, H, record["loss"], held, record["measures"]["baseline"], history, record["outcome"])
+    found = _result(W, H, record["loss"], held, record["measures"]["baseline"], history, record["outcome"])
+    means = run.means
+    if means is None:
+        return found
+    rows, columns = da.from_zarr(means.rows), da.from_zarr(means.columns)
+    return replace(found, means=Means(rows, columns, means.overall))

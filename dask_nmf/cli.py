@@ -164,15 +164,19 @@ def transform(
 @click.argument("pairs")
 @click.option("--output", "-o", required=True, type=click.Path(), help="A CSV file: row,column,value.")
 @click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
-def predict(run: str, pairs: str, output: str, overwrite: bool) -> int:
+@click.option("--clip", nargs=2, type=float, metavar="LOW HIGH", help="Bounds of the values.")
+def predict(run: str, pairs: str, output: str, overwrite: bool, clip: tuple[float, float] | None) -> int:
     """Values of W H of a run at the cells of PAIRS, a CSV file of row,column, counted from 0.
 
     \b
     dask-nmf predict run.zarr pairs.csv --output values.csv
+
+    Where entries are missing or weighted, a mean stands in for a row or column that the fit has not seen, and
+    a fourth column, source, says so.
     """
     from dask_nmf.predictions import predict_to
 
-    _say(f"{output}: {predict_to(run, pairs, output, overwrite)} values")
+    _say(f"{output}: {predict_to(run, pairs, output, overwrite, clip)} values")
     return 0
 
 
@@ -182,6 +186,8 @@ def predict(run: str, pairs: str, output: str, overwrite: bool) -> int:
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Most cells of a row.")
 @click.option("--output", "-o", required=True, type=click.Path(), help="A CSV file: row,column,value.")
 @click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
+@click.option("--clip", nargs=2, type=float, metavar="LOW HIGH", help="Bounds of the values.")
+@click.option("--rows", metavar="FILE", help="For these rows only: a CSV file of row, counted from 0.")
 @cluster_options
 def recommend(
     run: str,
@@ -189,6 +195,8 @@ def recommend(
     top: int,
     output: str,
     overwrite: bool,
+    clip: tuple[float, float] | None,
+    rows: str | None,
     log_format: str,
     debug: bool,
     where: dict[str, Any],
@@ -199,14 +207,15 @@ def recommend(
     dask-nmf recommend run.zarr V.zarr --top 10 --output best.csv
 
     V is what the run was fitted to. It does not have what was missing in the fit, or, where nothing was,
-    what is not positive.
+    what is not positive. A row that the fit has not seen gets the columns of the largest means, and is marked
+    in a fourth column, source.
     """
     from dask_nmf import console
-    from dask_nmf.predictions import recommend_to
+    from dask_nmf.recommendations import recommend_to
 
     with console.shown(log_format, sys.stderr.isatty()) as follow:
         cells = recommend_to(
-            run, matrix, top, output, overwrite, lambda matrix: _cluster(follow, matrix, where)
+            run, matrix, top, output, overwrite, lambda matrix: _cluster(follow, matrix, where), clip, rows
         )
     _say(f"{output}: {cells} values")
     return 0

@@ -239,24 +239,28 @@ def sweep(panels: Panels, h: Array, weighing: Weighing, left: Array | None = Non
 
 def settle_right(
     panels: Panels, left: Array, solver: HALS | Newton | BetaMU, mean: float, check: bool = False
-) -> Array:
-    """The factor that panels are given, (k, n), that fits the one that they hold, (rows, k).
+) -> tuple[Array, Sums]:
+    """The factor that panels are given, (k, n), that fits the one they hold, (rows, k); and the last sums.
 
-    One pass for normal equations, else passes until the loss falls no more. ``mean``: of V, about.
+    One pass for normal equations, else passes until the loss falls no more. ``mean``: of V, about. What is
+    ``check``ed is new to the fit, and its means are taken too, if not all of it is observed.
     """
-    weighing = Weighing(passes.as_it_is, solver, residual=True, check=check)
+    averages = check and panels.rule.partial
+    weighing = Weighing(passes.as_it_is, solver, residual=True, check=check, averages=averages)
     k, columns = left.shape[1], panels.matrix.layout.columns
     if isinstance(solver, HALS):
         blank = np.zeros((k, columns), left.dtype)
-        return solver.settle(blank, sweep(panels, blank, weighing._replace(residual=False), left))
+        totals = sweep(panels, blank, weighing._replace(residual=False), left)
+        return solver.settle(blank, totals), totals
     size = mean / max(k * float(left.mean()), float(np.finfo(left.dtype).tiny))
     h = np.full((k, columns), size, left.dtype)
     state = State(h, h, beta=0.0, ceiling=0.0, last_beta=0.0)
     for _ in range(MOST_SETTLING):
-        before, state = state, solver.update(state, sweep(panels, state.entering, weighing, left), 0.0)
+        totals = sweep(panels, state.entering, weighing, left)
+        before, state = state, solver.update(state, totals, 0.0)
         if state.settled or (state.accepted and before.loss - state.loss <= SETTLED * state.loss):
             break
-    return state.h
+    return state.h, totals
 
 
 def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept:
@@ -289,8 +293,11 @@ def in_threads(rows: list[Block]) -> Iterator[Callable[[Array, Weighing], Sums]]
 
 def weigh_all(
     panels: Panels, h: Array, weighing: Weighing, left: Array | None = None
-) -> tuple[da.Array, Sums]:
-    """One pass that keeps W: as a Dask array whose blocks are in (distributed) memory, with the sums."""
+) -> tuple[da.Array, Sums, da.Array | None]:
+    """One pass that keeps W: as a Dask array whose blocks are in (distributed) memory, with the sums.
+
+    The means of the rows come the same way, if they are taken.
+    """
     pairs: list[Any] = []
 
     def build(given: Delayed) -> Delayed:
@@ -300,25 +307,41 @@ def weigh_all(
         return passes.add_up([passes.item(pair, 1) for pair in pairs])
 
     totals: Sums = compute(panels, h, build, left)
-    blocks = [
-        da.from_delayed(passes.item(pair, 0), (rows, h.shape[0]), dtype=h.dtype)
-        for pair, rows in zip(pairs, passes.heights(panels.edges), strict=True)
-    ]
-    return marked_as_held(da.concatenate(blocks)), totals
+    heights = passes.heights(panels.edges)
+
+    def whole(index: int, *width: int, dtype: Any) -> da.Array:
+        parts = zip(pairs, heights, strict=True)
+        blocks = [da.from_delayed(passes.item(pair, index), (rows, *width), dtype) for pair, rows in parts]
+        return marked_as_held(da.concatenate(blocks))
+
+    means = whole(2, dtype=h.dtype) if weighing.averages else None
+    return whole(0, h.shape[0], dtype=h.dtype), totals, means
 
 
-def best(panels: Panels, weights: da.Array, h: Array, choice: Choice, some: slice) -> list[Best]:
-    """For each row of some panels the best cells that V does not have, given W in blocks like the panels."""
+def best(
+    panels: Panels, weights: da.Array, h: Array, choice: Choice, some: list[int], chosen: da.Array | None
+) -> list[Best]:
+    """For the rows of some panels the best cells that V does not have, given W in blocks like the panels.
+
+    ``chosen``: which rows of these panels it is for, if not all; see `passes.best`.
+    """
 
     def build(given: Delayed) -> list[Delayed]:
-        return passes.best(panels.blocks.blocks[some], weights.blocks[some], given, choice)
+        return passes.best(panels.blocks.blocks[some], weights.blocks[some], given, choice, chosen)
 
     return compute_all(panels, h, build)
 
 
-def best_across(panels: Panels, weights: da.Array, h: Array, choice: Choice) -> Best:
-    """The same of all rows, in one pass over panels of columns, given Hᵀ in blocks like the panels and Wᵀ."""
-    found: Best = compute(panels, h, lambda given: passes.best_across(panels.blocks, weights, given, choice))
+def best_across(panels: Panels, weights: da.Array, h: Array, choice: Choice, chosen: Array | None) -> Best:
+    """The same in one pass over panels of columns, given Hᵀ in blocks like the panels and Wᵀ.
+
+    ``chosen``: which rows of V it is for, (m,), if not all.
+    """
+
+    def build(given: Delayed) -> Delayed:
+        return passes.best_across(panels.blocks, weights, given, choice, chosen)
+
+    found: Best = compute(panels, h, build)
     return found
 
 

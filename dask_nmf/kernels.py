@@ -36,6 +36,7 @@ class Sums(NamedTuple):
     squares: float = 0.0  # Σ ‖w_i‖², each as often as entries of its row count
     ones: float = 0.0  # Σ |w_i|, likewise
     pull: float | Array = 0.0  # Σ w_i, (k,), of a divergence where every entry counts
+    columns: float | Array = 0.0  # of each column Σ v and how much counts, (2, n), where means are asked for
 
     def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
         parts: Any = (mine + theirs for mine, theirs in zip(self, other, strict=True))

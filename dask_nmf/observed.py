@@ -15,7 +15,7 @@ import scipy.sparse
 from dask.sizeof import sizeof
 from numpy.typing import NDArray
 
-from dask_nmf import divergence, draws, measures
+from dask_nmf import divergence, draws, means, measures
 from dask_nmf.cells import Array, Block, Cells, packed_size
 from dask_nmf.digests import NO_KEYS, Hashes, row_hashes
 from dask_nmf.errors import DataError
@@ -40,6 +40,11 @@ class Rule:
     def all_alike(self) -> bool:
         """Whether every entry counts, and as much as any other."""
         return self.missing is None and self.held_out == 0 and not self.weighted
+
+    @property
+    def partial(self) -> bool:
+        """Whether of some rows or columns nothing may be observed, so that their means are to be known."""
+        return self.missing is not None or self.weighted
 
     @property
     def whole(self) -> bool:
@@ -84,6 +89,13 @@ class Observed:
             None if self.emphasis is None else self.emphasis[rows],
             self.first_column,
         )
+
+
+class Totals(NamedTuple):
+    """The means of the rows of a block, and of its columns what means are made from."""
+
+    rows: Array  # (r,), NaN where no entry counts
+    columns: Array  # (2, n): Σ v of what counts, and how much that is
 
 
 class Strip(NamedTuple):
@@ -220,6 +232,19 @@ def _hashes(block: Observed, keys: Hashes) -> tuple[Hashes, ...]:
         return ()
     of_v = row_hashes(block.v, keys, block.rule.missing == "unstored")
     return (of_v,) if block.weights is None else (of_v, row_hashes(block.weights, keys))
+
+
+def total(block: Observed) -> Totals:
+    """Add up the cells that count, each with its weight; float64."""
+    rows, columns = np.full(block.shape[0], np.nan), np.zeros((2, block.shape[1]))
+    for chosen, cells, _ in strips(block):
+        values = cells.values.astype(np.float64)
+        if len(cells.weights):
+            values *= cells.weights
+        rows[chosen] = means.divided(cells.of_rows(values), cells.mass)
+        columns[0] += np.bincount(cells.indices, values, block.shape[1])
+        columns[1] += cells.column_mass
+    return Totals(rows, columns)
 
 
 def _first_bad(first_row: int, with_zeros: bool, *parts: Cells) -> BadEntry | None:

@@ -90,6 +90,8 @@ class Weighing(NamedTuple):
     residual: bool = False  # the loss is taken entry by entry
     check: bool = False  # raise on the first entry that is negative or not finite
     bare: bool = False  # of the sums, no more than the residual
+    averages: bool = False  # the means of the rows are taken, and `Sums.columns`
+    means: Weights | None = None  # where those of the rows go
 
 
 def summarise(panels: da.Array, given: Delayed, draw: Draw) -> Delayed:
@@ -105,19 +107,30 @@ def sweep(panels: da.Array, given: Delayed, weighing: Weighing) -> Delayed:
 
 
 def weigh_all(panels: da.Array, given: Delayed, weighing: Weighing) -> list[Delayed]:
-    """One pass that keeps W: a delayed (W, `Sums`) for each panel."""
+    """One pass that keeps W: a delayed (W, `Sums`, means of rows, if taken) for each panel."""
     return _map(panels, _weigh, given=given, weighing=weighing._replace(keep=True))
 
 
-def best(panels: da.Array, weights: da.Array, given: Delayed, choice: Choice) -> list[Delayed]:
-    """One pass: a delayed `Best` for each panel. ``weights`` has W, one block a panel, (rows, k)."""
-    parts = _map(panels, _best, given, weights, choice=choice)
+def best(
+    panels: da.Array, weights: da.Array, given: Delayed, choice: Choice, chosen: da.Array | None = None
+) -> list[Delayed]:
+    """One pass: a delayed `Best` for each panel, of all its rows or of those that are ``chosen``.
+
+    ``weights`` has W, (rows, k), and ``chosen`` whether a row is, (rows, 1), each with one block a panel.
+    """
+    beside = [weights] if chosen is None else [weights, chosen]
+    parts = _map(panels, _best, given, *beside, choice=choice)
     return [delayed(_unboxed, pure=False)(part) for part in parts]
 
 
-def best_across(panels: da.Array, weights: da.Array, given: Delayed, choice: Choice) -> Delayed:
-    """One pass over panels of columns, with Hᵀ as ``weights`` and Wᵀ given: a delayed `Best`."""
-    return _tree(_map(panels, _best_across, given, weights, choice=choice), ranking.merge)
+def best_across(
+    panels: da.Array, weights: da.Array, given: Delayed, choice: Choice, chosen: Array | None = None
+) -> Delayed:
+    """One pass over panels of columns, with Hᵀ as ``weights`` and Wᵀ given: a delayed `Best`.
+
+    ``chosen``: which rows of V it is for, (m,), if not all.
+    """
+    return _tree(_map(panels, _best_across, given, weights, choice=choice, chosen=chosen), ranking.merge)
 
 
 def observe(panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: Rule) -> da.Array:
@@ -253,7 +266,7 @@ def _summarise(v: Block, panel: int, given: Given, draw: Draw) -> Summary:
     return sampling.summarise(v, given.edges[panel], draw)
 
 
-def _weigh(v: Block, panel: int, given: Given, weighing: Weighing) -> Sums | tuple[Array, Sums]:
+def _weigh(v: Block, panel: int, given: Given, weighing: Weighing) -> Sums | tuple[Array, Sums, Array]:
     first, last = given.edges[panel], given.edges[panel + 1]
     if weighing.check:
         _check(v, first)
@@ -263,7 +276,13 @@ def _weigh(v: Block, panel: int, given: Given, weighing: Weighing) -> Sums | tup
     w, sums = look(v, given.h, weighing, before)
     if weighing.after is not None:
         weighing.after.write(first, w)
-    return (w, sums) if weighing.keep else sums
+    means = NOTHING
+    if weighing.averages:
+        found = observed.total(v)
+        means, sums = found.rows.astype(w.dtype), sums._replace(columns=found.columns)
+        if weighing.means is not None:
+            weighing.means.write(first, means)
+    return (w, sums, means) if weighing.keep else sums
 
 
 def _check(v: Block, first: int) -> None:
@@ -306,12 +325,19 @@ def as_it_is(v: Block, h: Array, w: Array | None) -> Array:
     return w
 
 
-def _best(v: Block, w: Array, panel: int, given: Given, choice: Choice) -> Best:
+def _best(
+    v: Block, w: Array, chosen: Array | None = None, *, panel: int, given: Given, choice: Choice
+) -> Best:
+    if chosen is not None:
+        v, w = v[chosen[:, 0]], w[chosen[:, 0]]
     return ranking.best(v, np.require(w, requirements="A"), given.h, choice)
 
 
-def _best_across(v: Block, w: Array, panel: int, given: Given, choice: Choice) -> Best:
-    return ranking.best_across(v, np.require(w, requirements="A"), given.h, choice).at(given.edges[panel])
+def _best_across(v: Block, w: Array, panel: int, given: Given, choice: Choice, chosen: Array | None) -> Best:
+    h = given.h
+    if chosen is not None:
+        v, h = v[:, chosen], np.ascontiguousarray(h[:, chosen])
+    return ranking.best_across(v, np.require(w, requirements="A"), h, choice).at(given.edges[panel])
 
 
 @cache

@@ -17,6 +17,7 @@ from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
 from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
+from dask_nmf.means import divided
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
 from dask_nmf.opening import open_beside, open_holding, read_factor
@@ -30,7 +31,7 @@ MARK = "dask_nmf_transform"
 OPTIONS = ("beta_loss", "missing", "alpha_W", "l1_ratio")  # of a run, that its W of other rows depends on
 
 Exact = HALS | Newton | Settled
-Sink = Callable[[tuple[int, int], int, np.dtype[Any]], Weights]
+Sink = Callable[[tuple[int, int], int, np.dtype[Any]], tuple[Weights, Weights | None]]
 
 
 @checked
@@ -56,7 +57,7 @@ def transform(
     H : (k, n), ≥ 0, whatever `open_matrix` takes.
     weights, missing, alpha_W, l1_ratio, beta_loss : as in `nmf`.
     into : makes, from the shape, the rows that one task writes and the dtype, the place where W goes panel
-        by panel. By default W is returned.
+        by panel, and that of the means of its rows, if they are to be known. By default W is returned.
 
     Raises
     ------
@@ -95,16 +96,20 @@ def _weigh_rows(panels: Panels, h: Array, solver: Exact, into: Sink | None) -> d
     weighing = Weighing(solver.finish, solver, check=True, bare=True)
     if into is None:
         return fit.weigh_all(panels, h, weighing)[0]
-    shape = (panels.edges[-1], len(h))
-    fit.sweep(panels, h, weighing._replace(after=into(shape, plan.unit(panels.edges), h.dtype)))
+    after, means = into((panels.edges[-1], len(h)), plan.unit(panels.edges), h.dtype)
+    fit.sweep(panels, h, weighing._replace(after=after, averages=means is not None, means=means))
     return None
 
 
 def _weigh_columns(panels: Panels, h: Array, solver: Exact, into: Sink | None) -> da.Array | None:
-    w = np.ascontiguousarray(fit.settle_right(panels, np.ascontiguousarray(h.T), solver, 1.0, check=True).T)
+    right, totals = fit.settle_right(panels, np.ascontiguousarray(h.T), solver, 1.0, check=True)
+    w = np.ascontiguousarray(right.T)
     if into is None:
         return da.from_array(w, chunks=w.shape)
-    into(w.shape, len(w), w.dtype).write(0, w)
+    after, means = into(w.shape, len(w), w.dtype)
+    after.write(0, w)
+    if means is not None:
+        means.write(0, divided(*np.asarray(totals.columns)))
     return None
 
 
@@ -113,7 +118,8 @@ def transform_to(
 ) -> tuple[int, int]:
     """W of ``V`` for the H of a run into ``W`` of a Zarr group, which appears only when it is whole.
 
-    The loss, what is missing, and the penalty on W, are as in the run.
+    The loss, what is missing, and the penalty on W, are as in the run. Where entries may be missing the group
+    also has ``row_mean``, NaN where nothing of a row is observed, and W is zero for that.
 
     Returns
     -------
@@ -190,10 +196,15 @@ def _mark(name: str) -> Any:
 
 def _new_weights(
     store: places.Store, mark: dict[str, Any], shape: tuple[int, int], rows: int, dtype: np.dtype[Any]
-) -> StoredWeights:
+) -> tuple[StoredWeights, StoredWeights | None]:
     group = zarr.create_group(store, zarr_format=3, attributes={MARK: mark})
-    array = group.create_array(
-        "W", shape=shape, chunks=(rows, shape[1]), dtype=dtype, dimension_names=("row", "component")
-    )
+    layout: dict[str, Any] = {"W": (shape, (rows, shape[1]), ("row", "component"))}
+    if mark["settings"]["missing"] is not None:
+        layout["row_mean"] = (shape[:1], (rows,), ("row",))
+    arrays = {
+        name: group.create_array(name, shape=whole, chunks=chunks, dtype=dtype, dimension_names=names)
+        for name, (whole, chunks, names) in layout.items()
+    }
     consolidate(group)
-    return StoredWeights(array)
+    made = {name: StoredWeights(array) for name, array in arrays.items()}
+    return made["W"], made.get("row_mean")

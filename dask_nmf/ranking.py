@@ -36,7 +36,8 @@ class Best(NamedTuple):
 def best(v: Block, w: Array, h: Array, choice: Choice) -> Best:
     """The largest values of w h, (r, n), among the cells that v does not have.
 
-    The values of `STRIP` rows and `TILE` columns are in memory at a time.
+    A column of h that has a NaN is not looked at. The values of `STRIP` rows and `TILE` columns are in memory
+    at a time.
     """
     shape = (len(w), choice.count)
     found = Best(np.full(shape, -1, np.int64), np.full(shape, np.nan, w.dtype))
@@ -46,6 +47,7 @@ def best(v: Block, w: Array, h: Array, choice: Choice) -> Best:
         for left in range(0, h.shape[1], TILE):
             tile = slice(left, left + TILE)
             values = w[rows] @ h[:, tile]
+            values[:, np.isnan(h[:, tile]).any(axis=0)] = np.nan
             values[seen(strip[:, tile], choice.missing)] = np.nan
             _insert(values, left, found.columns[rows], found.values[rows])
     return found

@@ -70,6 +70,11 @@ def settings(record: dict[str, Any]) -> Settings:
         raise ValueError(f"its settings: {error}") from None
 
 
+def partial(record: dict[str, Any]) -> bool:
+    """Whether the entries of V may be missing, or of weight 0: see `observed.Rule.partial`."""
+    return any(record["settings"].get(name) is not None for name in ("missing", "weights"))
+
+
 def summary(told: dict[str, Any]) -> dict[str, Any]:
     """What a person wants to know of the run, as JSON holds it."""
     history = told.get("history", {"loss": [], "seconds": []})
@@ -130,7 +135,7 @@ def _shape(record: dict[str, Any], name: str) -> tuple[int, ...] | None:
         return (rows, asked.carried) if last[0] == "w" else None
     if folder:
         return (asked.carried, columns)
-    return {"W": (m, asked.rank), "H": (asked.rank, n)}.get(name)
+    return {"W": (m, asked.rank), "H": (asked.rank, n), "row_mean": (m,), "column_mean": (n,)}.get(name)
 
 
 def _check_pass(record: dict[str, Any]) -> None:

@@ -244,7 +244,8 @@ def _from_given(
 def right_of(panels: Panels, settings: Settings, measures: Measures, left: Array) -> Array:
     """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
     solver = answerer(settings, measures, panels.matrix)
-    return fit.settle_right(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, measures.mean)
+    left = np.ascontiguousarray(left, panels.matrix.dtype)
+    return fit.settle_right(panels, left, solver, measures.mean)[0]
 
 
 def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | Newton | Settled:

@@ -34,15 +34,18 @@ from dask_nmf.digests import Digest, Hashes
 from dask_nmf.errors import DataError, readable
 from dask_nmf.fit import Step
 from dask_nmf.kernels import Array
+from dask_nmf.means import Means
 from dask_nmf.places import at
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import SLOTS, State
 
 FORMAT = 3
 KEY = "dask_nmf"
+NOTHING = -1.0  # the fill value of means, of which all may be NaN
 CURE = "restore it, or remove it and begin anew"
 ANSWER = ("H", "W", "history_loss", "history_seconds")
-PARTS = (*ANSWER, "checkpoint", "digests")
+MEANS = ("row_mean", "column_mean")  # a part of the answer where not every entry is observed
+PARTS = (*ANSWER, *MEANS, "checkpoint", "digests")
 
 
 class NotARun(ValueError):
@@ -290,11 +293,17 @@ class Run:
         rank = self.settings.rank
         rows = plan.unit(self.edges)
         dtype = self.dtype
-        for name in ANSWER:
+        for name in (*ANSWER, *MEANS):
             commits.make_room(self.group, name)
         across = (m, n) if not self.transposed else (n, m)
         cuts = self.cuts
         piece = across[1] if cuts is None else plan.unit(cuts)
+        if record.partial(self.record):
+            for name, size, chunk in (
+                ("row_mean", m, piece if self.transposed else rows),
+                ("column_mean", n, rows if self.transposed else piece),
+            ):
+                self._empty(name, (size,), (chunk,), dtype, (name.removesuffix("_mean"),), NOTHING)
         panels, whole = (rows, rank), (rank, piece)
         if self.transposed:
             self._empty("W", (m, rank), (piece, rank), dtype, ("row", "component"))
@@ -302,6 +311,27 @@ class Run:
             return StoredWeights(h, transposed=True)
         self._empty("H", (rank, n), whole, dtype, ("component", "column"))
         return StoredWeights(self._empty("W", (m, rank), panels, dtype, ("row", "component")))
+
+    def place_of_means(self) -> StoredWeights | None:
+        """Where the panels write the means of their rows, laid out by `answer`; None if none are taken."""
+        if not record.partial(self.record):
+            return None
+        return StoredWeights(self.array(MEANS[self.transposed]))
+
+    def write_means(self, across: Array) -> None:
+        """Write the means of the other side, (columns,)."""
+        StoredWeights(self.array(MEANS[not self.transposed])).write(0, across)
+
+    @property
+    def means(self) -> Means | None:
+        """Means of what the fit observed of rows and columns, if not all of V is, and of everything."""
+        if not record.partial(self.record):
+            return None
+        rows, columns = self.array("row_mean"), self.array("column_mean")
+        with self.sound():
+            for array in (rows, columns):
+                _check_stored(array)
+        return Means(rows, columns, self.record["measures"]["mean"])
 
     def given(self) -> StoredWeights:
         """The factor of the answer that the panels do not write, laid out by `answer`, by rows of columns."""
@@ -340,12 +370,13 @@ class Run:
     def _publish(self, told: dict[str, Any]) -> None:
         """Replace the record, and list what belongs to it, in one write."""
         if told["answered"]:
-            shown = {name: self.array(name) for name in ANSWER}
+            names = (*ANSWER, *MEANS) if record.partial(told) else ANSWER
+            shown = {name: self.array(name) for name in names}
         else:
             in_pieces = told["pass"] is not None and "h" not in told["factors"]
             shown = commits.shown(self.group, told, self.cuts if in_pieces else None)
         with self.sound():
-            commits.publish(self.group, ANSWER, shown, {KEY: told})
+            commits.publish(self.group, (*ANSWER, *MEANS), shown, {KEY: told})
 
     def _read_factor(self) -> Array:
         """The h of the last commit."""
@@ -398,6 +429,7 @@ class Run:
         chunks: tuple[int, ...],
         dtype: np.dtype[Any],
         names: tuple[str, ...] | None,
+        nothing: float = np.nan,
     ) -> zarr.Array[Any]:
         return self.group.create_array(
             name,
@@ -405,7 +437,7 @@ class Run:
             chunks=chunks,
             dtype=dtype,
             dimension_names=names,
-            fill_value=np.nan,  # zarr leaves out chunks of the fill value: so all are there, or lost
+            fill_value=nothing,  # zarr leaves out chunks of the fill value: so all are there, or lost
         )
 
 
@@ -416,7 +448,7 @@ def _or_none(number: float) -> float | None:
 
 def _check_stored(array: zarr.Array[Any]) -> None:
     """Refuse an array of which a chunk is lost, as far as can be told."""
-    check_stored(array, array.name, whole=bool(np.isnan(array.fill_value)))
+    check_stored(array, array.name, whole=bool(array.fill_value != 0))
 
 
 def consolidate(group: zarr.Group) -> zarr.Group:

@@ -17,9 +17,10 @@ import numpy as np
 from dask_nmf import outputs, places
 from dask_nmf.errors import DataError
 from dask_nmf.kernels import Array
+from dask_nmf.means import SOURCES
 from dask_nmf.objects import is_url
 
-HEADER = "row,column,value\n"
+HEADER, MARKED = "row,column,value\n", "row,column,value,source\n"
 DELIMITERS = ",\t"
 ROW, CELL = ("row",), ("row", "column")  # the columns of a table that are read
 ALIASES = {"col": "column"}
@@ -62,8 +63,8 @@ def outside(place: Sequence[int], shape: tuple[int, int]) -> str:
 
 
 @contextmanager
-def new(output: str, overwrite: bool) -> Iterator[TextIO]:
-    """A file for `write`, which appears when it is whole.
+def new(output: str, overwrite: bool, marked: bool = False) -> Iterator[TextIO]:
+    """A file for `write`, which appears when it is whole; ``marked``: each line tells its source.
 
     Raises
     ------
@@ -75,17 +76,22 @@ def new(output: str, overwrite: bool) -> Iterator[TextIO]:
         raise ValueError(f"{place} is the URL of a store, and this output is a file; give a path")
     places.check(places.at(place), overwrite, _is_ours, "predict or recommend")
     with outputs.appearing(Path(place)) as partial, partial.open("x", newline="", encoding="ascii") as file:
-        file.write(HEADER)
+        file.write(MARKED if marked else HEADER)
         yield file
 
 
-def write(file: TextIO, rows: Array, columns: Array, values: Array) -> None:
-    """Add lines of ``row,column,value``; a value is the shortest text of its number."""
+def write(file: TextIO, rows: Array, columns: Array, values: Array, sources: Array | None = None) -> None:
+    """Add lines of ``row,column,value``; a value is the shortest text of its number.
+
+    ``sources``: numbers in `means.SOURCES`, for tables that are marked.
+    """
     table = csv.writer(file, lineterminator="\n")
     for first in range(0, len(rows), LINES):
         some = slice(first, first + LINES)
-        texts = values[some].astype(str)
-        table.writerows(zip(rows[some].tolist(), columns[some].tolist(), texts.tolist(), strict=True))
+        fields = [rows[some], columns[some], values[some].astype(str)]
+        if sources is not None:
+            fields.append(SOURCES[sources[some]])
+        table.writerows(zip(*(field.tolist() for field in fields), strict=True))
 
 
 def _read(path: str, names: tuple[str, ...], shape: tuple[int, int]) -> Iterator[Array]:
@@ -187,4 +193,4 @@ def _in_columns(held: array[int], names: tuple[str, ...]) -> Array:
 
 def _is_ours(place: str) -> bool:
     with open(place, encoding="ascii") as file:
-        return file.read(len(HEADER)) == HEADER
+        return file.readline(len(MARKED)) in (HEADER, MARKED)

@@ -16,7 +16,7 @@ from dask_nmf import compiled
 from dask_nmf.api import nmf
 from dask_nmf.compiled import NotKept
 from dask_nmf.estimator import NMF
-from dask_nmf.predictions import recommend
+from dask_nmf.recommendations import recommend
 
 RANK = 2
 SHAPES = (24, 8), (8, 24)  # panels of rows, panels of columns

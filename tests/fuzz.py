@@ -35,8 +35,9 @@ from sources import SOURCES, Array, low_rank
 from dask_nmf import Run, nmf
 from dask_nmf.cli import exit_code
 from dask_nmf.opening import open_matrix
-from dask_nmf.predictions import predict_to, recommend_to
+from dask_nmf.predictions import predict_to
 from dask_nmf.project import transform_to
+from dask_nmf.recommendations import recommend_to
 
 MATRICES = (
     "npy", "npy F", "npz X", "npz one", "npz csr", "npz csc",

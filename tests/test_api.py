@@ -19,7 +19,7 @@ import dask_nmf
 from dask_nmf import NMF, cli, nmf, predict, recommend, settings, transform
 from dask_nmf.settings import Settings
 
-PUBLIC = ["NMF", "Result", "Run", "nmf", "predict", "recommend", "transform"]
+PUBLIC = ["Means", "NMF", "Result", "Run", "nmf", "predict", "recommend", "transform"]
 V = np.random.default_rng(0).random((30, 8))
 
 

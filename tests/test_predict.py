@@ -23,7 +23,7 @@ from strategies import chunkings, cuts, seeds
 from test_cli import assert_refused
 from test_passes import EDGES, READS, counted_matrix, no_scheduler
 
-from dask_nmf import fit, nmf, passes, plan, predict, predictions, ranking, recommend, tables
+from dask_nmf import fit, nmf, passes, plan, predict, predictions, ranking, recommend, recommendations, tables
 from dask_nmf.measures import DataError
 from dask_nmf.passes import Given
 from dask_nmf.ranking import Best, Choice
@@ -60,7 +60,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a few rows, columns, cells and lines."""
     monkeypatch.setattr(plan, "IN_FLIGHT", 4 * RANK * 8)
     monkeypatch.setattr(predictions, "ENTRIES", 7 * RANK)
-    monkeypatch.setattr(predictions, "LISTED", 1)
+    monkeypatch.setattr(recommendations, "LISTED", 1)
     monkeypatch.setattr(ranking, "STRIP", 4)
     monkeypatch.setattr(ranking, "TILE", 7)
     monkeypatch.setattr(tables, "BATCH", 5)
@@ -211,7 +211,7 @@ def test_looking_for_the_best_is_one_read_and_one_task_a_panel() -> None:
     w, h = factors((60, 12))
     opened = counted_matrix()
     with dask.config.set(scheduler=no_scheduler):
-        beside = predictions._beside(in_zarr(w, (10, RANK)), passes.heights(EDGES), w.dtype)
+        beside = recommendations._beside(in_zarr(w, (10, RANK)), passes.heights(EDGES), w.dtype)
         given = dask.delayed(Given(h, EDGES), traverse=False)
         parts = passes.best(opened.panels(EDGES), beside, given, Choice(3))
         across = passes.best_across(opened.panels(EDGES), beside, given, Choice(3))
