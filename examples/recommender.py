@@ -100,13 +100,14 @@ def main() -> None:
     print(f"{known.values.mean():.2f}; {len(unseen.values)} more for the test")
     result = choose(known)
     W, H = result.W.compute(), result.H.compute()
-    guesses = predict(W, H, unseen.rows, unseen.columns)
+    guesses = predict(W, H, unseen.rows, unseen.columns, means=result.means)
     print("root mean squared error of the test ratings")
     print(f"{unseen.error(known.values.mean()):8.4f}  the mean of all")
     print(f"{unseen.error(biases(known, unseen)):8.4f}  and how far the item and the user are from it")
     print(f"{unseen.error(guesses):8.4f}  W H")
-    best = recommend(known.matrix, W, H, TOP, missing="unstored")
-    for user in range(SHOWN):
+    users = range(SHOWN)
+    best = recommend(known.matrix, W, H, TOP, missing="unstored", means=result.means, rows=users)
+    for user in users:
         offers = zip(best.columns[user], best.values[user], strict=True)
         print(f"user {user}:", ", ".join(f"item {item} ({value:.1f})" for item, value in offers))
 
