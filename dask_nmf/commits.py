@@ -84,7 +84,7 @@ def shown(group: zarr.Group, told: dict[str, Any], cuts: Sequence[int] | None) -
 def publish(
     group: zarr.Group, names: Iterable[str], shown: Mapping[str, zarr.Array[Any]], attributes: dict[str, Any]
 ) -> None:
-    """Of the arrays of these names list those that are shown, and replace the attributes, in one write."""
+    """List those arrays of these names that are shown, and replace the attributes, in one write."""
     listed = group.metadata.consolidated_metadata
     if listed is not None:
         for name in names:

@@ -26,18 +26,18 @@ def shape_of(W: Any, H: Any) -> tuple[int, int]:
 
 
 def dtype_of(W: Any, H: Any) -> np.dtype[Any]:
-    """Of W H."""
+    """Return the dtype of W H."""
     return np.result_type(W.dtype, H.dtype, np.float32)
 
 
 def in_memory(factor: Any) -> Any:
-    """A factor in memory."""
+    """Return a factor in memory."""
     with readable(getattr(factor, "store_path", "a factor"), CURE):
         return factor[:]
 
 
 def means_at(means: Any, places: Array) -> Array:
-    """Means at some places, of which those that are needed are read, once."""
+    """Return means at some places, of which those that are needed are read, once."""
     if isinstance(means, np.ndarray):
         return means[places]
     needed, back = np.unique(places, return_inverse=True)
@@ -47,6 +47,7 @@ def means_at(means: Any, places: Array) -> Array:
 
 
 def clipped(values: Array, clip: Clip | None) -> Array:
+    """Return values within the bounds, if there are any."""
     return values if clip is None else np.clip(values, *clip)
 
 

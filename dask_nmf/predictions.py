@@ -119,7 +119,10 @@ def _predict(
         values = _look_up(StoredWeights(H, transposed=True), _step(H, 1), W, *cells[::-1])
     sources = None
     if means is not None:
-        of_rows, of_columns = factors.means_at(means.rows, cells[0]), factors.means_at(means.columns, cells[1])
+        of_rows, of_columns = (
+            factors.means_at(means.rows, cells[0]),
+            factors.means_at(means.columns, cells[1]),
+        )
         values, sources = filled(values, of_rows, of_columns, means.overall)
     return factors.clipped(values, clip), sources
 

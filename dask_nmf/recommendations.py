@@ -20,7 +20,7 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.means import COLUMN_MEAN, MODEL, Means
 from dask_nmf.opening import open_matrix
 from dask_nmf.passes import heights
-from dask_nmf.places import absolute
+from dask_nmf.places import absolute, check_apart
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.readers import DenseRows
 from dask_nmf.settings import MISSING
@@ -105,6 +105,7 @@ def recommend_to(
     factors.check(W, H, means, clip)
     search = Search(W, H, Choice(count, found.settings.missing), means, clip)
     matrix = _open(V, search)
+    check_apart(output, V=matrix.source, run=absolute(run))
     marks = None if rows is None else _marked(tables.read_rows(rows, matrix.shape), matrix.shape[0])
     done = 0
     with tables.new(output, overwrite, means is not None) as file, connect(matrix):
