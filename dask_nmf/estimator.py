@@ -22,7 +22,7 @@ from dask_nmf.console import watched
 from dask_nmf.factorise import factorise
 from dask_nmf.fit import Step
 from dask_nmf.job import Job
-from dask_nmf.kernels import Array, Sums
+from dask_nmf.kernels import Array
 from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
 from dask_nmf.opening import in_memory_form, open_beside, open_matrix, read_factor
@@ -30,7 +30,7 @@ from dask_nmf.places import absolute
 from dask_nmf.project import opened, transform
 from dask_nmf.settings import Settings
 from dask_nmf.store import Run
-from dask_nmf.stream import learn, remembered
+from dask_nmf.stream import Learned, learn, remembered
 
 OPTIONS = (
     "solver", "beta_loss", "init", "max_iter", "tol", "delta", "inner_iter", "alpha_W", "alpha_H",
@@ -104,7 +104,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     n_features_in_, feature_names_in_ : as in scikit-learn
     """
 
-    _sums: Sums | None  # of the batches so far, and of the fit before them
+    _learned: Learned | None  # from the batches so far, and the fit before them
     _fitted_W: da.Array | None  # of a fit whose sums are not taken yet
 
     @checked
@@ -212,22 +212,27 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         The rows of a `fit`, or of a run that was loaded, count too where the loss is the squared error and
         every entry counts; else that fit gives the H to begin with, and no more.
 
-        The first call begins with a fit of its batch, or with ``H``. ``reconstruction_err_`` and its like are
-        then those of that fit, or missing: of a batch that is gone no error is known.
+        The first call begins with a fit of its batch (not in ``store``), or with ``H``. A batch may have
+        fewer rows than there are components, or be zero. Beside H the estimator keeps sums of its size and a
+        sample of the rows: 1000, or 50 a component, of at most 16 MiB (but 2 a component at least).
+        ``reconstruction_err_`` and its like are those of the first fit, or missing: of a batch that is gone
+        no error is known.
         """
         first = not hasattr(self, "components_") or H is not None
         matrix = self._open(X, reset=first, opening=partial(open_matrix, transposed=False))
         if first:
             self._begin_stream(None)
-            if H is None:
-                self._learn(matrix, None, None, weights)
-            else:
-                self.components_ = np.array(read_factor(H, "H"), matrix.dtype)
+        if H is not None:
+            self.components_ = np.array(read_factor(H, "H"), matrix.dtype)
+        elif first or not self.components_.any():  # from rows of zeros no step leads away
+            self._learn(matrix, None, None, weights, None)
         if self._fitted_W is not None:
             self._remember(self._fitted_W)
         settings = self._settings(len(self.components_))
         job = Job(settings, weights=None if weights is None else open_beside(matrix, weights))
-        self.components_, self._sums = learn(matrix, job, self.components_, self._sums, self.forget_factor)
+        self.components_, self._learned = learn(
+            matrix, job, self.components_, self._learned, self.forget_factor
+        )
         self.n_components_ = len(self.components_)
         self.n_steps_ += 1
         return self
@@ -259,7 +264,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return tags
 
     def _fit(self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any) -> Result:
-        result = self._learn(matrix, W, H, weights)
+        result = self._learn(matrix, W, H, weights, self.store)
         self._begin_stream(result.W if weights is None else None)
         if self._fitted_W is not None and self.store is None:
             self._remember(self._fitted_W)  # or it would stay in memory
@@ -267,25 +272,27 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
     def _begin_stream(self, W: da.Array | None) -> None:
         """Begin with no batch, and with the W of a fit, which is read when the first batch comes."""
-        self.n_steps_, self._sums, self._fitted_W = 0, None, W
+        self.n_steps_, self._learned, self._fitted_W = 0, None, W
 
     def _remember(self, W: da.Array) -> None:
         """Let the rows of the fit that gave W count beside batches, where its W and H tell what they ask."""
         self._fitted_W = None
         if self.solver == "hals" and self.beta_loss in ("frobenius", 2) and self.missing is None:
-            self._sums = remembered(W, self.components_, self._settings(self.n_components_))
+            self._learned = remembered(W, self.components_, self._settings(self.n_components_))
 
     def _settings(self, rank: int) -> Settings:
         return Settings(rank, seed=self._seed(), **{name: getattr(self, name) for name in OPTIONS})
 
-    def _learn(self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any) -> Result:
+    def _learn(
+        self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any, store: str | Path | None
+    ) -> Result:
         settings = self._settings(self._rank(matrix, W, H))
         job = Job(
             settings,
             W=W,
             H=H,
             weights=weights,
-            store=None if self.store is None else str(self.store),
+            store=None if store is None else str(store),
             overwrite=self.overwrite,
             time_limit=self.time_limit,
             callback=self.callback,

@@ -268,10 +268,20 @@ def stack(blocks: Sequence[Block]) -> Block:
             None if first.weights is None else stack([block.weights for block in blocks]),
             np.concatenate([block.rows for block in blocks]),
             first.rule,
+            _stacked_emphasis(blocks),
         )
     if all(scipy.sparse.issparse(block) for block in blocks):
         return scipy.sparse.csr_array(scipy.sparse.vstack(blocks))
     return np.concatenate(blocks)
+
+
+def _stacked_emphasis(blocks: Sequence[Observed]) -> Array | None:
+    if all(block.emphasis is None for block in blocks):
+        return None
+    ones = (np.ones(block.shape[0]) for block in blocks)
+    return np.concatenate(
+        [one if block.emphasis is None else block.emphasis for block, one in zip(blocks, ones, strict=True)]
+    )
 
 
 def scaled(block: Block, weight: NDArray[np.float64]) -> Block:
@@ -281,7 +291,7 @@ def scaled(block: Block, weight: NDArray[np.float64]) -> Block:
     if isinstance(block, Observed) and block.rule.skips_zeros:  # D(c v | c y) = c D(v | y)
         return replace(block, v=_times(weight.astype(block.dtype), block.v))
     if isinstance(block, Observed):
-        return replace(block, emphasis=weight)
+        return replace(block, emphasis=weight if block.emphasis is None else weight * block.emphasis)
     return _times(np.sqrt(weight).astype(block.dtype), block)
 
 

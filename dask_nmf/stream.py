@@ -1,40 +1,69 @@
-"""NMF of rows that come in batches: what was learned of the earlier ones is kept, not the rows."""
+"""NMF of rows that come in batches: what was learned of the earlier ones is kept, and a sample of them."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from dask_nmf import cluster, fit
-from dask_nmf.beta import Newton
+from dask_nmf import cluster, draws, fit, kernels, observed, sampling
+from dask_nmf.beta import Newton, floor_of
+from dask_nmf.fit import Panels
 from dask_nmf.job import Job
-from dask_nmf.kernels import Array, Sums
+from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
-from dask_nmf.measures import BadEntry
-from dask_nmf.passes import Weighing
+from dask_nmf.observed import Observed
+from dask_nmf.passes import Weighing, look
 from dask_nmf.project import exact_solver
+from dask_nmf.reservoir import alike, occurring, size_of, thinned
+from dask_nmf.sample_start import FAINT, LOOSE, sampled_h
+from dask_nmf.sampling import Draw
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import HALS, penalty_of
 
 TURNS, OF_MODELS = 3, 6  # at a batch: its sums are replaced as H moves; models hold near their H only
+OTHER = 1.05  # times the loss that the sample had for its size: rows of another kind came
+BETTER = 0.98  # times the loss of the present H, on rows of the sample that judge
+JUDGES = 4  # one row in so many
+STRIP = 1024  # gram matrices that are unpacked together
 
 
-def learn(matrix: Matrix, job: Job, h: Array, known: Sums | None, keep: float) -> tuple[Array, Sums]:
-    """H after one pass over a batch, and the sums to go on with.
+class Learned(NamedTuple):
+    """What a stream goes on with, beside H."""
+
+    sums: Sums  # of all rows so far, each with the W that it had when it came
+    sample: Block  # of all rows so far, scaled so that it stands for them: see `sampling`
+    rows: float  # how many they are
+    fitted: float  # how many they were when H was last fitted to the sample
+    rate: float  # the loss of the sample then, for its size
+
+    def times(self, share: float) -> Learned:
+        """The same, where all rows so far count for less."""
+        if share == 1:
+            return self
+        sample = observed.scaled(self.sample, np.full(self.sample.shape[0], share))
+        return Learned(self.sums.times(share), sample, self.rows * share, self.fitted * share, self.rate)
+
+
+def learn(matrix: Matrix, job: Job, h: Array, known: Learned | None, keep: float) -> tuple[Array, Learned]:
+    """H after a batch, and what to go on with.
 
     The sums of all batches add up to normal equations for H: WᵀV and WᵀW, or where the loss is Kullback &
     Leibler's the quadratic models about the H of their time. So a batch counts as much as it has rows, in
-    whatever order they come (Mairal et al. 2010, for the squared error).
+    whatever order they come (Mairal et al. 2010, for the squared error). They hold for a W that is never
+    solved again. So H is fitted anew, to a sample of all rows so far, when they are twice as many as the last
+    time, and when that sample is explained worse than it was then.
 
     Parameters
     ----------
     h : (k, n), before.
-    known : the sums of earlier batches, which count ``keep`` times (1: nothing is forgotten).
+    known : what earlier batches left, which count ``keep`` times (1: nothing is forgotten).
 
     Raises
     ------
-    BadEntry, ValueError, MemoryError
+    BadEntry, DataError, ValueError, MemoryError
         As for `nmf`.
     """
     settings = job.settings
@@ -44,23 +73,36 @@ def learn(matrix: Matrix, job: Job, h: Array, known: Sums | None, keep: float) -
             f"solver is {settings.solver!r} and beta_loss {settings.beta_loss!r}; solver 'hals' learns from "
             "batches, with frobenius or kullback-leibler"
         )
-    panels, _ = cluster.cut(matrix, len(h), job.weights, job.rule(matrix))
+    panels, planned = cluster.cut(matrix, len(h), job.weights, job.rule(matrix))
     h = np.ascontiguousarray(h, matrix.dtype)
-    known = None if known is None else known.times(keep)
-    for _ in range(TURNS if isinstance(solver, HALS) else OF_MODELS):
-        try:
-            found = fit.sweep(panels, h, Weighing(solver.weigh, solver, check=True))
-        except BadEntry as error:
-            raise error.at(0, matrix.transposed) from None
-        sums = found if known is None else found + known
-        h = solver.follow(h, sums)
-    return h, sums
+    came = float(panels.edges[-1])
+    if known is None:
+        sample = _drawn(panels, settings, planned.sample_rows)
+        h, sums = _gone_over(panels, solver, h, None)
+        return h, Learned(sums, sample, came, came, _rate(sample, h, _judge(sample, settings, came)))
+    known = known.times(keep)
+    rows = known.rows + came
+    settings = replace(settings, seed=settings.seed + int(rows))  # other random numbers for each batch
+    past, batch = alike(known.sample, _drawn(panels, settings, planned.sample_rows))
+    sample, fitted = observed.stack([past, batch]), known.fitted
+    judge = _judge(sample, settings, rows)
+    before, (h, sums) = h, _gone_over(panels, solver, h, known.sums)
+    worse = _rate(sample, h, judge) > OTHER * known.rate
+    if worse or rows >= 2 * fitted:
+        fitted, anew = rows, fitted_anew(sample, rows, h, settings, judge)
+        if anew is not None:
+            h, of_past = carried(known.sums, past, before, anew, solver)
+            h, sums = _gone_over(panels, solver, h, of_past)
+    rate = _rate(sample, h, judge) if fitted == rows else known.rate
+    return h, Learned(sums, thinned(sample, len(h), settings.seed), rows, fitted, rate)
 
 
-def remembered(W: Any, h: Array, settings: Settings) -> Sums:
-    """Return the sums of a fit whose rows are gone: those of the normal equations that its H solves.
+def remembered(W: Any, h: Array, settings: Settings) -> Learned:
+    """Return what a fit leaves whose rows are gone: the sums of the normal equations that its H solves.
 
-    WᵀW follows from W. WᵀV is not known, but at the H of the fit it balances WᵀW H and the penalty on H.
+    WᵀW follows from W. WᵀV is not known, but at the H of the fit it balances WᵀW H and the penalty on H. For
+    a sample stand k rows, one a component: with unit rows of H and C = WᵀW they weigh C 1. As diag(C 1) − C
+    is positive semidefinite for C ≥ 0, another H loses no more of W H than it loses of them.
 
     Parameters
     ----------
@@ -71,4 +113,145 @@ def remembered(W: Any, h: Array, settings: Settings) -> Sums:
     tall = W.astype(np.float64)
     gram = np.asarray((tall.T @ tall).compute())
     num = gram @ h + rows * (penalty.right * h + penalty.right_l1)
-    return Sums(num, gram, float("nan"), rows)
+    sizes = np.linalg.norm(h.astype(np.float64), axis=1)
+    weights = np.divide(gram @ sizes, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    sample = (np.sqrt(weights)[:, None] * h).astype(h.dtype)
+    return Learned(Sums(num, gram, float("nan"), rows), sample, rows, rows, 0.0)
+
+
+def _gone_over(panels: Panels, solver: HALS | Newton, h: Array, known: Sums | None) -> tuple[Array, Sums]:
+    """Return H after some turns at a batch, and the sums of all rows."""
+    weighing = Weighing(solver.weigh, solver)
+    for _ in range(TURNS if isinstance(solver, HALS) else OF_MODELS):
+        found = fit.sweep(panels, h, weighing)
+        if isinstance(solver, Newton) and (awake := woken(h, np.asarray(found.gram.any(axis=1)))) is not h:
+            h, found = awake, fit.sweep(panels, awake, weighing)
+        sums = found if known is None else _added(found, known)
+        h = solver.follow(h, sums)
+    return h, sums
+
+
+def _added(some: Sums, others: Sums) -> Sums:
+    """Return the sum of both; where one has a gram matrix for each column, so has the sum."""
+    if some.gram.shape != others.gram.shape:
+        some, others = _of_each_column(some), _of_each_column(others)
+    return some + others
+
+
+def _of_each_column(sums: Sums) -> Sums:
+    """Return sums with a gram matrix for each column, packed, where all share one."""
+    k, n = sums.num.shape
+    if not kernels.shared(sums.gram, k):
+        return sums
+    return sums._replace(gram=np.tile(sums.gram[np.tril_indices(k)], (n, 1)))
+
+
+def woken(h: Array, occurs: NDArray[np.bool_]) -> Array:
+    """Return H where columns that occur and are zero begin small: no step for a divergence leaves 0."""
+    there = h.any(axis=0)
+    zero = occurs & ~there
+    if not zero.any() or not there.any():
+        return h
+    h = h.copy()
+    h[:, zero] = FAINT * h[:, there].mean(axis=1, keepdims=True)
+    return h
+
+
+def fitted_anew(
+    sample: Block, rows: float, h: Array, settings: Settings, judge: HALS | Newton
+) -> Array | None:
+    """Return H of a sample from a fresh start, or None if that is no better than the present H.
+
+    Where the sample has all the rows, it judges. Else one row in four judges, and H is fitted to the others:
+    on the rows that it is fitted to any H is better than one of all rows. A row that weighs as much as many
+    does both.
+    """
+    learned = judges = sample
+    if sample.shape[0] < rows:
+        norms = observed.measure(sample).norms
+        heavy = JUDGES * len(h) * norms > norms.sum()
+        judging = np.arange(len(norms)) % JUDGES == JUDGES - 1
+        learned, judges = (sample[np.flatnonzero(heavy | some)] for some in (~judging, judging))
+    if not observed.measure(learned).total > 0:
+        return None
+    anew = sampled_h(learned, settings, judge.penalty, draws.H_FACTOR)
+    return anew if _loss(judges, anew, judge) < BETTER * _loss(judges, h, judge) else None
+
+
+def carried(sums: Sums, past: Block, before: Array, h: Array, solver: HALS | Newton) -> tuple[Array, Sums]:
+    """Return H and the sums of earlier rows after H was fitted anew: those of the sample of these rows.
+
+    Of columns in which the sample has no entry the old sums are all that is known. They turn with W: where
+    the H before is about A h, the new W is W A.
+    """
+    found = look(past, h, Weighing(solver.weigh, solver))[1]
+    there = occurring(past)
+    lost = before.any(axis=0) & ~there
+    if not lost.any() or not there.any():
+        return h, found
+    a = kernels.solve_weights(before[:, there], h[:, there], solver.final_tol).astype(np.float64)
+    h, num, gram = h.copy(), found.num.copy(), found.gram
+    h[:, lost] = kernels.solve((a.T @ before[:, lost]).T, a.T @ a, solver.final_tol).T
+    num[:, lost] = a.T @ sums.num[:, lost]
+    if not kernels.shared(gram, len(h)):
+        gram = gram.copy()
+        gram[lost] = _turned_grams(_of_each_column(sums).gram[lost], a)
+    return h, found._replace(num=num, gram=gram)
+
+
+def _turned_grams(gram: Array, a: Array) -> Array:
+    """Return ``Aᵀ G A`` of each packed matrix G, (rows, k (k + 1) / 2), packed; A is (k, k)."""
+    k = len(a)
+    lower, turned = np.tril_indices(k), np.empty_like(gram)
+    for first in range(0, len(gram), STRIP):
+        part = gram[first : first + STRIP]
+        square = np.empty((len(part), k, k))
+        square[:, lower[0], lower[1]] = square[:, lower[1], lower[0]] = part
+        turned[first : first + STRIP] = (a.T @ square @ a)[:, lower[0], lower[1]]
+    return turned
+
+
+def _judge(sample: Block, settings: Settings, rows: float) -> HALS | Newton:
+    """Return the solver for a sample that stands for so many rows."""
+    penalty = penalty_of(settings, False)
+    if not isinstance(sample, Observed) or sample.rule.skips_zeros:
+        more = rows / sample.shape[0]
+        penalty = replace(penalty, right=penalty.right * more, right_l1=penalty.right_l1 * more)
+    if settings.beta == 2:
+        return HALS(penalty)
+    found = observed.measure(sample)
+    mass = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
+    return Newton(floor_of(found.total / max(mass, 1.0), sample.dtype), penalty, LOOSE)
+
+
+def _rate(rows: Block, h: Array, judge: HALS | Newton) -> float:
+    """Return the loss of H on rows in memory, for their size."""
+    size = float(observed.measure(rows).norms.sum())
+    return _loss(rows, h, judge) / size if size > 0 else 0.0
+
+
+def _loss(rows: Block, h: Array, judge: HALS | Newton) -> float:
+    """Return the loss of H and of the best W for it on rows in memory, with penalties."""
+    weighing = Weighing(judge.weigh, judge, residual=True)
+    if isinstance(judge, Newton):
+        h = woken(h, occurring(rows))
+    with fit.in_threads(sampling.pieces(rows)) as over:
+        totals = over(np.ascontiguousarray(h), weighing)
+    return totals.residual + judge.penalty.of(totals, h)
+
+
+def _drawn(panels: Panels, settings: Settings, most: int) -> Block:
+    """Return a sample of a batch, of at most so many rows.
+
+    Raises
+    ------
+    BadEntry, DataError
+        If the batch cannot be learned from.
+    """
+    layout = panels.matrix.layout
+    size = min(size_of(layout.stored, layout.rows, settings.rank), most)
+    draw = Draw(layout.rows, size, settings.seed)
+    summary = fit.summarise(panels, draw)
+    if summary.bad is not None:
+        raise summary.bad.at(0, panels.matrix.transposed)
+    return sampling.draw_sample(summary.candidates, draw)

@@ -287,7 +287,7 @@ def test_what_is_no_real_matrix_is_refused(dask_nmf: Run, tmp_path: Path, case: 
 CALLS = {
     "no V": (["nothing.zarr", "-k", 3, "-o", "run.zarr"], "nothing.zarr"),
     "rank 0": (["v.zarr", "-k", 0, "-o", "run.zarr"], "rank is 0"),
-    "rank too large": (["v.zarr", "-k", 41, "-o", "run.zarr"], "at most 40"),
+    "rank too large": (["v.zarr", "-k", 41, "--init", "nndsvd", "-o", "run.zarr"], "at most 40"),
     "no folder": (["v.zarr", "-k", 3, "-o", "no/run.zarr"], "make it first"),
     "not a run": (["v.zarr", "-k", 3, "-o", "v.zarr"], "not a run"),
     "not a run, forced": (["v.zarr", "-k", 3, "-o", "v.zarr", "--overwrite"], "not a run"),

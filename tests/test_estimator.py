@@ -300,6 +300,7 @@ def test_the_same_seed_is_the_same_as_nmf(v: np.ndarray) -> None:
         ({"batch_size": 2}, "batch_size belong to solver 'sgd'"),
         ({"init": "svd"}, "sample, random, nndsvd"),
         ({"n_components": 0}, "rank is 0"),
+        ({"n_components": 31, "init": "nndsvd"}, "at most 30"),
         ({"n_components": "mle"}, "n_components"),
         ({"init": "custom"}, "neither W nor H"),
         ({"delta": 1.0}, "delta"),

@@ -10,8 +10,14 @@ from sklearn.decomposition import MiniBatchNMF
 from sklearn.decomposition._nmf import _beta_divergence
 from sources import Array
 
-from dask_nmf import NMF, transform
+from dask_nmf import NMF, stream, transform
+from dask_nmf.beta import Newton
+from dask_nmf.kernels import Sums
 from dask_nmf.measures import BadEntry
+from dask_nmf.observed import Observed, Rule
+from dask_nmf.passes import Weighing, look
+from dask_nmf.reservoir import size_of
+from dask_nmf.solvers import HALS, Penalty
 
 RANK = 5
 LOSSES = {"frobenius": 2, "kullback-leibler": 1}
@@ -116,3 +122,143 @@ def test_it_begins_with_a_given_h_or_a_fit() -> None:
 def test_what_cannot_be_is_refused(options: dict[str, Any], batch: Array, words: str) -> None:
     with pytest.raises((ValueError, AttributeError, BadEntry), match=words):
         NMF(2, **options).partial_fit(np.random.default_rng(0).random((9, 8))).partial_fit(batch)
+
+
+def of_kinds(seed: int, noise: float = 0.1) -> Array:
+    """Rows of eight kinds, of which the first hundred are all of one, (800, 60)."""
+    random = np.random.default_rng(seed)
+    h = random.gamma(0.5, 1, (8, 60)) * (random.random((8, 60)) < 0.5)
+    kinds = random.integers(0, 8, 800)
+    kinds[:100] = 0
+    v = random.gamma(4, 0.25, 800)[:, None] * h[kinds] * random.gamma(11, 0.09, (800, 60))
+    return np.maximum(v + noise * v.mean() * random.standard_normal(v.shape), 0)
+
+
+def with_late_words(seed: int) -> Array:
+    """Counts: half of the topics, with words of their own, come after the first 50 rows, (800, 120)."""
+    random = np.random.default_rng(seed)
+    topics = np.zeros((6, 120))
+    topics[:3, :60], topics[3:, 60:] = (random.dirichlet(np.full(60, 0.1), 3) for _ in range(2))
+    shares = random.dirichlet(np.full(6, 0.1), 800)
+    shares[:50, 3:] = 0
+    return random.poisson(60 * shares / shares.sum(axis=1, keepdims=True) @ topics).astype(float)
+
+
+def relative(v: Array, h: Array, loss: str) -> float:
+    """√(D(V | W H) / D(V | mean of V)), or ‖V − W H‖ / ‖V‖."""
+    apart = _beta_divergence(v, np.ones((len(v), 1)), np.full((1, v.shape[1]), v.mean()), LOSSES[loss])
+    return float(np.sqrt(error(v, h, loss) / (apart if loss != "frobenius" else 0.5 * np.sum(v**2))))
+
+
+@pytest.mark.parametrize(
+    ("loss", "v", "rank", "cuts"),
+    [
+        ("frobenius", of_kinds(1), 8, 24),
+        ("kullback-leibler", of_kinds(1, noise=0), 8, 16),
+        ("frobenius", with_late_words(1), 6, 32),
+        ("kullback-leibler", with_late_words(1), 6, 32),
+    ],
+    ids=["one kind first", "one kind first, KL", "late words", "late words, KL"],
+)
+def test_what_the_first_batch_did_not_have_is_learned_later(
+    loss: str, v: Array, rank: int, cuts: int
+) -> None:
+    whole = relative(v, NMF(rank, beta_loss=loss, random_state=0).fit(v).components_, loss)
+    model = NMF(rank, beta_loss=loss, random_state=0)
+    theirs = MiniBatchNMF(rank, beta_loss=loss, random_state=0)
+    for batch in np.array_split(v, cuts):
+        model.partial_fit(batch)
+        theirs.partial_fit(batch)
+    reached = relative(v, model.components_, loss)
+    assert reached <= 1.03 * whole
+    assert reached <= 1.01 * relative(v, theirs.components_, loss)
+
+
+NOTHING = np.zeros((10, 60))
+V = of_kinds(3)[100:340]
+
+
+@losses
+@pytest.mark.parametrize(
+    "batches",
+    [
+        [NOTHING, V],
+        [NOTHING, V[:80], NOTHING, NOTHING, V[80:], NOTHING],
+        [V[:1], V[1:]],
+        [V[:3], NOTHING[:2], V[3:100], V[100:]],
+        [*V[:10, None], V[10:]],
+    ],
+    ids=["zeros first", "zeros anywhere", "one row first", "less than the rank", "row by row"],
+)
+def test_batches_may_be_zero_or_smaller_than_the_rank(loss: str, batches: list[Array]) -> None:
+    model = NMF(8, beta_loss=loss, random_state=1)
+    for batch in batches:
+        model.partial_fit(batch)
+    whole = relative(V, NMF(8, beta_loss=loss, random_state=1).fit(V).components_, loss)
+    assert relative(V, model.components_, loss) <= (1.05 if loss == "frobenius" else 1.5) * whole
+    assert model.n_steps_ == len(batches)
+
+
+@losses
+@pytest.mark.parametrize(
+    "options",
+    [{"missing": "nan"}, {"alpha_W": 1e-3, "l1_ratio": 0.5}, {"weighted": True}, {"forget_factor": 0.9}],
+    ids=lambda options: next(iter(options)),
+)
+def test_so_it_is_with_gaps_penalties_weights_and_forgetting(loss: str, options: dict[str, Any]) -> None:
+    random = np.random.default_rng(0)
+    weighted = options.get("weighted", False)
+    model = NMF(8, beta_loss=loss, random_state=0, **{k: o for k, o in options.items() if k != "weighted"})
+    for batch in [NOTHING, V[:2], *np.array_split(V[2:], 4)]:
+        given = batch.copy()
+        if "missing" in options:
+            given[random.random(batch.shape) < 0.2] = np.nan
+        model.partial_fit(given, weights=0.5 + random.random(batch.shape) if weighted else None)
+    whole = relative(V, NMF(8, beta_loss=loss, random_state=0).fit(V).components_, loss)
+    assert relative(V, model.components_, loss) <= 1.1 * whole
+
+
+@losses
+def test_batches_may_be_held_in_different_ways(loss: str) -> None:
+    one, two = (NMF(8, beta_loss=loss, random_state=0) for _ in range(2))
+    ways: list[Any] = [np.asarray, scipy.sparse.csr_array, np.float32, scipy.sparse.csc_matrix, np.asarray]
+    for number, batch in enumerate(np.array_split(V, 5)):
+        one.partial_fit(batch)
+        ones = np.ones(batch.shape) if number in (1, 4) else None
+        two.partial_fit(ways[number](batch), weights=ones)
+    assert two.components_.dtype == np.float64
+    assert relative(V, two.components_, loss) == pytest.approx(relative(V, one.components_, loss), rel=0.02)
+
+
+def test_what_is_kept_has_a_bound() -> None:
+    random = np.random.default_rng(0)
+    model = NMF(2, random_state=0)
+    sizes = []
+    for _ in range(12):
+        model.partial_fit(random.random((400, 5)))
+        sizes.append(len(pickle.dumps(model)))
+    assert sizes[-1] < 1.1 * sizes[4] < 1000 * 5 * 8 * 2
+    assert size_of(stored=10**9, rows=10**3, rank=20) == 40  # rows of 8 MB
+
+
+@pytest.mark.parametrize("beta", [2.0, 1.0])
+def test_what_the_sample_does_not_have_stays_known(beta: float) -> None:
+    random = np.random.default_rng(0)
+    mixing = np.array([[1, 0.5, 0], [0, 1, 0], [0, 0.2, 1.0]])
+    w, h = random.random((50, 3)), random.random((3, 12))
+    before, seen = mixing @ h, np.arange(12) < 8
+    solver = HALS() if beta == 2 else Newton(1e-12, Penalty())
+
+    def held(v: Array) -> Any:
+        return v if beta == 2 else Observed(v, None, np.arange(50), Rule(beta=beta))
+
+    def summed(w: Array, h: Array) -> Sums:
+        return look(held(v), h, Weighing(lambda *_: w, solver))[1]
+
+    v = w @ before
+    got, sums = stream.carried(summed(w, before), held(v * seen), before, h * seen, solver)
+    np.testing.assert_allclose(got, h, rtol=1e-4)
+    expected = summed(w @ mixing, h)
+    np.testing.assert_allclose(sums.num[:, ~seen], expected.num[:, ~seen], rtol=1e-3)
+    if beta == 1:
+        np.testing.assert_allclose(sums.gram[~seen], expected.gram[~seen], rtol=1e-3)

@@ -53,7 +53,7 @@ FLOORS = [
     ],
     ["sampling", "readers", "wanted"],
     ["matrix", "sgd", "beta", "kept", "tables", "commits"],
-    ["passes", "arrays", "hdf5"],
+    ["passes", "reservoir", "arrays", "hdf5"],
     ["sliced"],
     ["opening"],
     ["strata", "grid"],
