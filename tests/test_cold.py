@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse
 import zarr
 from commands import Forks
+from distributed import Client
 from hypothesis import given
 from hypothesis import strategies as st
 from sources import Array, dask_csr
@@ -205,6 +206,17 @@ def test_new_rows_get_the_columns_of_the_largest_means_and_nobody_a_new_column(
     clipped = recommend(given_v.v, *factors, means=result.means, clip=(1, 2))
     np.testing.assert_array_equal(clipped.columns, found.columns)
     np.testing.assert_allclose(clipped.values, np.clip(found.values, 1, 2))
+
+
+@shapes
+def test_some_rows_of_a_fit_on_a_cluster(client: Client, shape: tuple[int, int]) -> None:
+    given_v = ratings(shape)
+    result = nmf(da.from_array(given_v.v, chunks=(20, 20)), **OPTIONS)
+    rows = [COLD_ROWS[0], 0, shape[0] - 1]
+    found = recommend(given_v.v, result.W, result.H, 3, "nan", means=result.means, rows=rows)
+    columns, values = best_of(given_v, product(result), 3)
+    np.testing.assert_array_equal(found.columns, columns[rows])
+    np.testing.assert_allclose(found.values, values[rows], rtol=1e-5)
 
 
 @given(data=st.data(), size=st.integers(1, 40))
