@@ -182,6 +182,9 @@ def _finish(
     reached = max(totals.residual, 0.0)  # of CSR it is expanded, and may be below 0 by rounding
     baseline = progress.measures.baseline
     held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
+    if progress.final:
+        error = fit.relative_error(reached, baseline)
+        progress = replace(progress, outcome=fit.judged(progress.outcome or "", error))
     tell(reached, progress)
     if not isinstance(left, da.Array):
         assert run is not None
@@ -208,7 +211,8 @@ def tell(reached: float, progress: Progress) -> None:
     """The end in the log."""
     error = fit.relative_error(reached, progress.measures.baseline)
     text = f"relative error {error:.6f}; {progress.outcome}"
-    numbers = {"event": "done", "relative_error": error, "outcome": progress.outcome}
+    told = error if np.isfinite(error) else None
+    numbers = {"event": "done", "relative_error": told, "outcome": progress.outcome}
     logger.info("%s", text, extra={"nmf": numbers})
     done(text)
 
@@ -240,7 +244,8 @@ def result_of(run: Run) -> Result:
     W, H = (da.from_zarr(array) for array in run.factors)
     held = float("nan") if record["held"] is None else record["held"]
     history = record["history"]["loss"]
-    found = _result(W, H, record["loss"], held, record["measures"]["baseline"], history, record["outcome"])
+    reached = float("inf") if record["loss"] is None else record["loss"]
+    found = _result(W, H, reached, held, record["measures"]["baseline"], history, record["outcome"])
     means = run.means
     if means is None:
         return found

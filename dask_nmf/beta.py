@@ -39,13 +39,13 @@ class Newton:
     carries_weights: ClassVar[bool] = False
 
     def weigh(self, v: Cells, h: Array, w: Array | None) -> Array:
-        return self._solve(v, h, self.tol)
+        return self._solve(v, h, w, self.tol)
 
     def finish(self, v: Cells, h: Array, w: Array | None) -> Array:
-        return self._solve(v, h, self.final_tol)
+        return self._solve(v, h, w, self.final_tol)
 
-    def _solve(self, v: Cells, h: Array, tol: float) -> Array:
-        found = divergence.solve(v, h.T, on_left(self.penalty, v), self.floor, tol)
+    def _solve(self, v: Cells, h: Array, w: Array | None, tol: float) -> Array:
+        found = divergence.solve(v, h.T, on_left(self.penalty, v), self.floor, tol, w)
         return found.astype(h.dtype)
 
     def learn(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
@@ -54,8 +54,8 @@ class Newton:
         pull = w.sum(axis=0, dtype=np.float64) if v.zeros else 0.0
         return Sums(num.T, gram, loss, columns.mass, pull=pull)
 
-    def error(self, v: Cells, w: Array, h: Array) -> float:
-        return divergence.divergence(v, w, h, 1.0, self.floor)
+    def error(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
+        return divergence.divergence(v, w, h, 1.0, 0.0 if final else self.floor)
 
     def follow(self, given: Array, totals: Sums) -> Array:
         """H at the bottom of the quadratic model about the one that was given, but not too far from it.
@@ -142,8 +142,8 @@ class BetaMU:
         num, den, loss = divergence.shares(v, w, h, self.beta, self.floor)
         return Sums(num.astype(np.float64), den.astype(np.float64), loss, v.column_mass)
 
-    def error(self, v: Cells, w: Array, h: Array) -> float:
-        return divergence.divergence(v, w, h, self.beta, self.floor)
+    def error(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
+        return divergence.divergence(v, w, h, self.beta, 0.0 if final else self.floor)
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:
         given = state.entering

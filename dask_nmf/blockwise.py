@@ -171,7 +171,9 @@ def begin(
 def _random(
     settings: Settings, scale: float, stream: int, dtype: np.dtype[Any], first: int, last: int
 ) -> Array:
-    return sample_start.random_factor(settings, np.arange(first, last), scale, stream).astype(dtype)
+    return sample_start.random_factor(
+        settings.seed, np.arange(first, last), settings.rank, scale, stream
+    ).astype(dtype)
 
 
 def _spread(h: Array, draw: Draw, first: int, last: int) -> Array:

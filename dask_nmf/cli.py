@@ -23,7 +23,12 @@ from dask_nmf.text import aligned, visible
 
 USAGE, BAD_DATA, NOT_CONVERGED, IO_ERROR, TRY_AGAIN = 2, 3, 4, 74, 75
 INTERRUPTED, TERMINATED = 130, 143
-SHORT = ("stopped after", "stopped by", "diverged")  # how outcomes begin that are no convergence
+SHORT = (
+    "stopped after",
+    "stopped by",
+    "diverged",
+    "not converged",
+)  # how outcomes begin that are no convergence
 
 EXIT_CODES = """
 \b

@@ -17,6 +17,7 @@ from dask_nmf.compiled import compiled
 MOST_STEPS = 50  # of Newton, for a row
 MOST_SWEEPS = 10  # of coordinate descent, in a step
 LEAST = 0.1  # of an x f that a step leaves, or it is halved: near 0 the model is worth nothing
+TINY = float(np.finfo(np.float64).tiny)
 CLOSE = 0.1  # a step's descent is done when a sweep moves a row by this share of its first sweep
 
 
@@ -61,7 +62,10 @@ def from_mean(powers: float, total: float, mass: float, beta: float) -> float:
 
 
 def divergence(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> float:
-    """2 D(v | w h), float64, w (rows, k), h (k, columns)."""
+    """Return 2 D(v | w h), float64, from w (rows, k) and h (k, columns).
+
+    With ``floor = 0`` that is infinite for β ≤ 1 where an entry > 0 meets a 0 of w h.
+    """
     columns = np.ascontiguousarray(h.T)
     total = float(_divergence(*cells[:4], cells.zeros, np.ascontiguousarray(w), columns, beta, floor))
     return 2 * (total + _unlisted(cells, w, columns))
@@ -114,16 +118,20 @@ def shares(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> tuple
     return num.T, den.T, 2 * (loss + _unlisted(cells, w, columns))
 
 
-def solve(cells: Cells, factor: Array, ridge: Ridge, floor: float, tol: float) -> Array:
+def solve(
+    cells: Cells, factor: Array, ridge: Ridge, floor: float, tol: float, start: Array | None = None
+) -> Array:
     """``argmin_{x ≥ 0} d_1(v | x fᵀ)`` with penalties, for each row, (rows, k), float64.
 
     Newton's method: the quadratic model of the loss is brought down by coordinate descent, and a step that
-    raises the loss or leaves the model's reach is halved. It begins at a multiplicative update of equal
-    entries. A row is done when a step is expected to gain ``tol²`` of the first one, or of Σ v.
+    raises the loss or leaves the model's reach is halved. Each row begins at a multiplicative update of equal
+    entries, or at its row of ``start``, (rows, k), where the loss is less. A row is done when a step is
+    expected to gain ``tol²`` of the first one, or of Σ v.
     """
     factor = np.ascontiguousarray(factor, np.float64)
     x = np.zeros((cells.shape[0], factor.shape[1]))
-    _solve(*cells[:4], cells.zeros, factor, factor.sum(axis=0), *ridge, x, floor, tol)
+    begun = x[:0] if start is None else np.ascontiguousarray(start, np.float64)
+    _solve(*cells[:4], cells.zeros, factor, factor.sum(axis=0), *ridge, begun, x, floor, tol)
     return x
 
 
@@ -171,7 +179,9 @@ def _divergence(
     for i in range(len(indptr) - 1):
         for p in range(indptr[i], indptr[i + 1]):
             y = max(np.float64(_dot(w[i], columns[indices[p]])), floor)
-            one = _of_cell(np.float64(values[p]), y, beta, zeros)
+            if y <= 0 and beta <= 1 and values[p] > 0:
+                return np.inf
+            one = _of_cell(np.float64(values[p]), max(y, TINY), beta, zeros)
             total += one * weights[p] if len(weights) > 0 else one
     return total
 
@@ -358,6 +368,22 @@ def _begin(values: Array, weights: Array, zeros: bool, rows: Array, whole: Array
 
 
 @compiled(fastmath={"contract", "reassoc"})
+def _objective(
+    values: Array, weights: Array, zeros: bool, rows: Array, whole: Array, x: Array, floor: float,
+    lasso: float, ridge: float,
+) -> float:  # fmt: skip
+    """d_1 of a row at x, with its penalties."""
+    total = 0.0
+    for p in range(len(values)):
+        weight = np.float64(weights[p]) if len(weights) > 0 else 1.0
+        y = max(_dot(x, rows[p]), floor)
+        total += weight * _of_cell(np.float64(values[p]), y, 1.0, zeros)
+    for t in range(len(x)):
+        total += lasso * x[t] + 0.5 * ridge * x[t] * x[t] + (whole[t] * x[t] if zeros else 0.0)
+    return total
+
+
+@compiled(fastmath={"contract", "reassoc"})
 def _step(x: Array, slope: Array, square: Array) -> float:
     """Bring the quadratic model down over x ≥ 0; returns what it gains."""
     k = len(x)
@@ -388,7 +414,7 @@ def _step(x: Array, slope: Array, square: Array) -> float:
 @compiled(fastmath={"contract", "reassoc"})
 def _solve(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, factor: Array, whole: Array,
-    lasso: Array, ridge: Array, out: Array, floor: float, tol: float,
+    lasso: Array, ridge: Array, start: Array, out: Array, floor: float, tol: float,
 ) -> None:  # fmt: skip
     k = factor.shape[1]
     square, slope, old = np.zeros((k, k)), np.zeros(k), np.zeros(k)
@@ -403,6 +429,12 @@ def _solve(
         if total <= 0:
             x[:] = 0
             continue
+        if len(start) > 0:
+            penalties = lasso[i], ridge[i]
+            if _objective(of_row, weigh, zeros, rows, whole, start[i], floor, *penalties) < _objective(
+                of_row, weigh, zeros, rows, whole, x, floor, *penalties
+            ):
+                x[:] = start[i]
         before, first = np.inf, -1.0
         trusted[:] = 0
         for _ in range(MOST_STEPS):

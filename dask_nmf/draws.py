@@ -12,9 +12,10 @@ from scipy.special import ndtri
 Numbers = NDArray[np.float64]
 
 # Streams: what a number is for.
-UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR, HELD_OUT, STRATA, ROW_ORDER, DIRECTIONS, UNIFORM_COLUMNS = (
-    range(9)
-)
+(
+    UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR, HELD_OUT, STRATA, ROW_ORDER, DIRECTIONS, UNIFORM_COLUMNS,
+    EXCHANGES,
+) = range(10)  # fmt: skip
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -301,7 +301,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             result = factorise(matrix, job)
         if result.n_iter == self.max_iter and self.tol > 0 and "not converged" in result.outcome:
             warnings.warn(f"{result.outcome}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
-        elif result.outcome.startswith(("diverged", "stopped by the time limit")):
+        elif result.outcome.startswith(("diverged", "not converged", "stopped by the time limit")):
             warnings.warn(result.outcome, ConvergenceWarning, stacklevel=3)
         self._take(result)
         return result

@@ -51,6 +51,8 @@ from dask_nmf.strata import Grid, Source, Sweep
 
 logger = logging.getLogger(__name__)
 
+UNCONVERGED = "not converged"  # how outcomes begin where the passes ended at no solution
+LARGE = float(np.finfo(np.float64).max)
 QUIET = {"distributed.admin.large-graph-warning-threshold": "1 GiB"}  # H is part of the graph
 ATTEMPTS = 4  # at a pass whose data was lost with its workers
 # Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.
@@ -186,7 +188,34 @@ def iterate(
             return
 
 
+def judged(outcome: str, error: float) -> str:
+    """Return an outcome, which is no convergence where W H is no better than the mean of V.
+
+    ``error`` is the relative error, infinite where W H is 0 and V is not and the loss is a divergence.
+    """
+    if error == np.inf:
+        return (
+            f"{UNCONVERGED}: W H is 0 at entries where V is not, so the divergence is infinite; "
+            "leave the factor that was given out, or give one without zeros there"
+        )
+    if error > 1 and outcome.startswith("converged"):
+        return (
+            f"{UNCONVERGED}: the passes end at relative error {error:.4g}, where the mean of V has 1; "
+            "give another seed, or init='random'"
+        )
+    return outcome
+
+
 def _outcome(
+    number: int, previous: State, state: State, baseline: float, stop: Stop
+) -> tuple[str | None, bool]:
+    outcome, final = _stopped(number, previous, state, baseline, stop)
+    if outcome is None:
+        return None, False
+    return judged(outcome, min(relative_error(state.loss - state.penalty, baseline), LARGE)), final
+
+
+def _stopped(
     number: int, previous: State, state: State, baseline: float, stop: Stop
 ) -> tuple[str | None, bool]:
     fell = previous.loss - state.loss
@@ -282,11 +311,17 @@ def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept
 
 @contextmanager
 def in_threads(rows: list[Block]) -> Iterator[Callable[[Array, Weighing], Sums]]:
-    """Passes over rows in this process's memory, in its threads."""
+    """Passes over rows in this process's memory, in its threads; each begins at the W of the one before."""
+    known: list[Array | None] = [None] * len(rows)
+
+    def look(number: int, h: Array, weighing: Weighing) -> Sums:
+        known[number], sums = passes.look(rows[number], h, weighing, known[number])
+        return sums
+
     with passes.one_blas_thread(), ThreadPoolExecutor(min(len(rows), os.cpu_count() or 1)) as pool:
 
         def sweep(h: Array, weighing: Weighing) -> Sums:
-            return reduce(add, pool.map(lambda v: passes.look(v, h, weighing)[1], rows))
+            return reduce(add, pool.map(lambda number: look(number, h, weighing), range(len(rows))))
 
         yield sweep
 

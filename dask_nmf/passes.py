@@ -45,7 +45,7 @@ class Loss(Protocol):
 
     def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums: ...
 
-    def error(self, v: Block, w: Array, h: Array) -> float: ...
+    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float: ...
 
 
 class Weights(Protocol):
@@ -313,7 +313,7 @@ def _sums(v: Block, w: Array, h: Array, weighing: Weighing) -> Sums:
         v, Cells
     )  # their residual costs little, and no other form is at hand
     if weighing.bare:
-        return Sums(NOTHING, NOTHING, weighing.loss.error(v, w, h) if exact else np.nan)
+        return Sums(NOTHING, NOTHING, weighing.loss.error(v, w, h, final=True) if exact else np.nan)
     mass = kernels.row_mass(v)
     squares, ones = (float(norm @ mass) for norm in kernels.norms(w))
     return weighing.loss.learn(v, w, h, exact)._replace(squares=squares, ones=ones)

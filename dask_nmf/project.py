@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -94,11 +95,20 @@ def exact_solver(settings: Settings, matrix: Matrix) -> Exact:
 
 def _weigh_rows(panels: Panels, h: Array, solver: Exact, into: Sink | None) -> da.Array | None:
     weighing = Weighing(solver.finish, solver, check=True, bare=True)
+    w: da.Array | None = None
     if into is None:
-        return fit.weigh_all(panels, h, weighing)[0]
-    after, means = into((panels.edges[-1], len(h)), plan.unit(panels.edges), h.dtype)
-    fit.sweep(panels, h, weighing._replace(after=after, averages=means is not None, means=means))
-    return None
+        w, totals, _ = fit.weigh_all(panels, h, weighing)
+    else:
+        after, means = into((panels.edges[-1], len(h)), plan.unit(panels.edges), h.dtype)
+        weighing = weighing._replace(after=after, averages=means is not None, means=means)
+        totals = fit.sweep(panels, h, weighing)
+    if np.isinf(totals.residual):
+        warnings.warn(
+            "H is 0 in columns where V has entries > 0: W H is 0 there whatever W is, and the divergence is "
+            "infinite; W explains the other columns",
+            stacklevel=5,
+        )
+    return w
 
 
 def _weigh_columns(panels: Panels, h: Array, solver: Exact, into: Sink | None) -> da.Array | None:

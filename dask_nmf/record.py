@@ -55,7 +55,13 @@ def check(record: dict[str, Any]) -> None:
     elif record["answered"] or record["finished"] or record["final"]:
         raise ValueError("it has an answer and no pass")
     if record["answered"]:
-        _check(record, [("loss", _is_size), ("held", lambda value: value is None or _is_size(value))])
+        _check(
+            record,
+            [
+                ("loss", lambda value: value is None or _is_size(value)),
+                ("held", lambda value: value is None or _is_size(value)),
+            ],
+        )
     elif record["finished"]:
         raise ValueError("it is finished and has no answer")
 
@@ -80,7 +86,8 @@ def summary(told: dict[str, Any]) -> dict[str, Any]:
     history = told.get("history", {"loss": [], "seconds": []})
     matrix, asked = told["matrix"], settings(told)
     baseline = told["measures"]["baseline"] if "measures" in told else None
-    error = relative_error(told["loss"], baseline) if told["answered"] and baseline else None
+    known = told["answered"] and told["loss"] is not None  # else the divergence is infinite
+    error = relative_error(told["loss"], baseline) if known and baseline else None
     return {
         "state": "finished" if told["finished"] else "stopped" if told["answered"] else "unfinished",
         "outcome": told["outcome"],
@@ -94,7 +101,7 @@ def summary(told: dict[str, Any]) -> dict[str, Any]:
         "validation_error": told.get("held"),
         "unobserved_rows": told.get("measures", {}).get("unobserved_rows"),
         "unobserved_columns": told.get("measures", {}).get("unobserved_columns"),
-        "relative_error": error if error is not None else (history["loss"] or [None])[-1],
+        "relative_error": error if error is not None or told["answered"] else (history["loss"] or [None])[-1],
         "loss_history": history["loss"],
         "settings": told["settings"],
     }

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf import draws, observed, sampling
@@ -13,19 +16,38 @@ from dask_nmf.beta import Newton, floor_of
 from dask_nmf.divergence import from_mean
 from dask_nmf.fit import Stop, in_threads, iterate
 from dask_nmf.kernels import Array, Block, Sums
+from dask_nmf.merging import merge, merge_costs, merge_down
 from dask_nmf.observed import Observed
 from dask_nmf.passes import Weighing
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import HALS, Penalty, State
 
 ROUGHLY, CLOSELY = Stop(max_iter=60, tol=1e-3), Stop(max_iter=60, tol=3e-5)
+EXCHANGING = Stop(max_iter=20, tol=2e-3)  # after an exchange of components
+SCREENING = Stop(max_iter=6, tol=1e-3)  # of the starts of a divergence
+STARTS, EXCHANGES = 3, 12  # random starts, and components exchanged in the best of them
+NEAREST = 10  # an exchange merges one of so many cheapest pairs
+WIDER = 1.3  # times the rank, of the start that is merged down to it
+EASY = 80 * 1024  # entries, with those of W and H, on which starts are judged
+EASIER = 24 * 1024  # the same for a divergence
+ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one end
+TIED = 1e-6  # of ‖V‖²: less is rounding in float32, and no better start
 FEW = 4  # one in so many rows of a sample of MANY entries, to come near
 MANY = 1024 * 1024
-TRIES = 8  # random starts, where the sample is little work:
-EASY = 256 * 1024  # entries, and those of its W and H
-ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one end
 LOOSE = 0.1  # inner solves: a third less time than with 1e-2
 FAINT = 1e-2  # of a component's mean entry: a column that the sample has not seen
+PHASE = 0.618  # where the steps of thinning begin: rounding decides nothing there
+TINY = float(np.finfo(np.float64).tiny)
+SMOOTHING = 1e-2  # of the best single component, in each component that a divergence begins with
+
+
+class Search(NamedTuple):
+    """What the search for a start needs beside the sample."""
+
+    begin: Callable[[int, int], Array]  # (attempt, rank) to a random H, (rank, n)
+    rank: int
+    seed: int
+    several: bool  # whether more than one start is tried by the squared error
 
 
 def factor_scale(mean: float, rank: int) -> float:
@@ -33,9 +55,9 @@ def factor_scale(mean: float, rank: int) -> float:
     return float(np.sqrt(mean / rank))
 
 
-def random_factor(settings: Settings, rows: NDArray[np.intp], scale: float, stream: int) -> Array:
-    """Rows of a random factor, scale · |N(0, 1)| as in scikit-learn, never 0, (len(rows), k), float64."""
-    numbers = draws.half_normal(settings.seed, stream, rows, settings.rank)
+def random_factor(seed: int, rows: NDArray[np.intp], rank: int, scale: float, stream: int) -> Array:
+    """Rows of a random factor, scale · |N(0, 1)| as in scikit-learn, never 0, (len(rows), rank), float64."""
+    numbers = draws.half_normal(seed, stream, rows, rank)
     return scale * np.maximum(numbers, np.finfo(np.float64).eps)
 
 
@@ -56,18 +78,31 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     if part is not sample:
         columns = columns[seen]
 
-    def begin(attempt: int) -> Array:
+    def begin(attempt: int, rank: int) -> Array:
         apart = attempt << 32  # so that no start has numbers of another
-        random = random_factor(settings, apart + columns, factor_scale(mean, settings.rank), stream)
+        random = random_factor(settings.seed, apart + columns, rank, factor_scale(mean, rank), stream)
         return np.ascontiguousarray(random.T, sample.dtype)
 
     solver = HALS(penalty) if squared else Newton(floor_of(mean, sample.dtype), penalty, LOOSE)
     h = np.zeros((settings.rank, len(seen)), sample.dtype)
-    tries = TRIES if settings.solver == "hals" else 1  # measured for it alone: mu ended worse on 5 x 6
-    h[:, columns] = _factorised(part, begin, solver, tries)
-    if not squared:
-        h[:, ~seen] = FAINT * h[:, columns].mean(axis=1, keepdims=True)
-    return h
+    several = settings.solver == "hals"  # measured for it alone: mu ended worse on 5 x 6
+    h[:, columns] = _factorise(part, Search(begin, settings.rank, settings.seed, several), solver)
+    return h if squared else lift_columns(h, settings.seed, stream)
+
+
+def lift_columns(h: Array, seed: int, stream: int) -> Array:
+    """Return H with small random numbers in its columns of zeros, (k, n): a divergence cannot leave zeros.
+
+    The column gets its true size in the first pass, and 0 where V has nothing. Equal numbers would be a
+    saddle point, where rows that have this entry alone cannot choose between the components.
+    """
+    empty = ~h.any(axis=0)
+    if not empty.any() or empty.all():
+        return h
+    sizes = FAINT * h[:, ~empty].mean(axis=1, keepdims=True)
+    lifted = h.copy()
+    lifted[:, empty] = sizes * draws.half_normal(seed, stream, np.flatnonzero(empty), len(h)).T
+    return lifted
 
 
 def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
@@ -77,33 +112,129 @@ def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
     return replace(sample, v=sample.v[:, columns]) if sample.rule.skips_zeros else sample
 
 
-def _factorised(sample: Block, begin: Callable[[int], Array], solver: HALS | Newton, tries: int) -> Array:
-    """H of rows in memory, from random starts, (k, n): from one, or of few rows from the best of some.
+def _factorise(sample: Block, search: Search, solver: HALS | Newton) -> Array:
+    """Return H of rows in memory, (k, n): the best of some starts, brought near its minimum.
 
-    Of a large sample a few rows first, and looser inner solves: most of the way can be gone with them. An L1
-    penalty comes last: of random components, which are much alike, it would leave none but the largest. A
-    divergence has poor minima among its many; it begins at H of the squared error, which has fewer. A
-    component that the sample does not need at all comes back as it began.
+    An L1 penalty comes last: of random components, which are much alike, it would leave none but the largest.
+    A component that the sample does not need at all comes back as it began.
     """
     squared, first = _squared(sample), solver if isinstance(solver, HALS) else HALS()
     smooth = replace(first, penalty=replace(first.penalty, left_l1=0.0, right_l1=0.0))
-    work = observed.stored(sample) + sum(sample.shape) * len(begin(0))
-    plain = first is solver and not isinstance(
-        sample, Observed
-    )  # the least error is not the least divergence
-    tries = tries if plain and work <= EASY else 1
-    begun = h = begin(0)
-    if tries > 1 or smooth != first:
-        tried = [_descend(squared, begin(attempt), smooth, ROUGHLY) for attempt in range(tries)]
-        least = min(state.loss for state in tried)
-        h = _best(next(state for state in tried if state.loss <= max(least, ALIKE * least)))
-    if observed.stored(sample) >= MANY:
-        first = replace(first, tol=LOOSE)
-        h = _best(_descend(squared[::FEW], h, first, ROUGHLY))
-    h = _best(_descend(squared, h, first, CLOSELY))
+    random = search.begin(0, search.rank)
+    if search.several and not isinstance(squared, Observed):
+        starts = _search(squared, search, smooth, EXCHANGES if first is solver else 0)
+    else:
+        starts = [random if smooth == first else _best(_descend(squared, random, smooth, ROUGHLY))]
     if isinstance(solver, Newton):
+        h = _screened(sample, [*starts, random], solver)
         h = _best(_descend(sample, h, solver, CLOSELY))
-    return np.where(h.any(axis=1, keepdims=True), h, begun)
+    else:
+        if not search.several and observed.stored(sample) >= MANY:
+            starts = [_best(_descend(squared[::FEW], starts[0], replace(first, tol=LOOSE), ROUGHLY))]
+        h = _best(_descend(squared, starts[0], first, CLOSELY))
+    return np.where(h.any(axis=1, keepdims=True), h, random)
+
+
+def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list[Array]:
+    """Return starts, (k, n) each, by the squared error of few rows: the best one first.
+
+    They are random ones; one with more components, merged down to the rank; and the best of these with
+    components exchanged, one at a time. Of those that are alike the first is the best.
+    """
+    few = _thinned(sample, search.rank, EASY)
+    tie = TIED * float(observed.measure(few).norms.sum())
+    begun = [search.begin(attempt, search.rank) for attempt in range(STARTS)]
+    if (wider := math.ceil(WIDER * search.rank)) <= min(few.shape):
+        wide = _descend(few, search.begin(STARTS, wider), solver, ROUGHLY).h
+        begun.append(merge_down(wide, _gram(few, wide, solver), search.rank).astype(few.dtype))
+    tried = [_descend(few, h, solver, ROUGHLY) for h in begun]
+    best = tried.pop(_first_of_the_best([state.loss for state in tried], tie))
+    for number in range(exchanges if search.rank > 1 and best.loss > tie else 0):
+        state = _descend(few, _exchanged(few, best.h, search.seed, number, solver), solver, EXCHANGING)
+        if state.loss < best.loss - tie:
+            best = state
+    return [best.h, *(state.h for state in tried)]
+
+
+def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) -> Array:
+    """Return H with two components merged, and one in the place that has what a row lacks, (k, n).
+
+    The pair is one of the cheapest, the row is drawn with a probability proportional to its squared error.
+    """
+    which, where = draws.uniform(seed, draws.EXCHANGES, np.array([number]), 2)[0]
+    w = solver.weigh(sample, h, None).astype(np.float64)
+    costs = merge_costs(h, w.T @ w)
+    pairs = np.argsort(costs, axis=None, kind="stable")[: min(NEAREST, len(h) * (len(h) - 1) // 2)]
+    i, j = np.unravel_index(pairs[int(which * len(pairs))], costs.shape)
+    merged, _ = merge(h, w.T @ w, int(i), int(j))
+    explained = np.einsum("ij,ij->i", w, 2 * np.asarray(sample @ h.T) - w @ (h @ h.T))
+    errors = np.cumsum(np.maximum(observed.measure(sample).norms - explained, 0))
+    row = min(int(np.searchsorted(errors, where * errors[-1])), len(w) - 1)
+    v = sample[[row]].toarray()[0] if scipy.sparse.issparse(sample) else sample[row]
+    rest = np.maximum(v - w[row] @ h, 0)
+    lacking = rest if rest.any() else v
+    sizes = np.linalg.norm(merged, axis=1, keepdims=True)
+    merged *= np.divide(sizes.mean(), sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    lacking = lacking * (sizes.mean() / max(float(np.linalg.norm(lacking)), TINY))
+    return np.ascontiguousarray(np.vstack([merged, lacking]), h.dtype)
+
+
+def _gram(sample: Block, h: Array, solver: HALS) -> Array:
+    w = solver.weigh(sample, h, None).astype(np.float64)
+    return np.asarray(w.T @ w)
+
+
+def _screened(sample: Block, starts: list[Array], solver: Newton) -> Array:
+    """Return the start, (k, n), from which a few passes over few rows lead to the least divergence.
+
+    Each start gets a share of the best single component, so that no entry of V is out of its reach.
+    """
+    few = _thinned(sample, len(starts[0]), EASIER)
+    means = _column_means(sample)
+
+    def smoothed(h: Array) -> Array:
+        share = SMOOTHING * means / max(float(means.sum()), TINY)
+        return np.ascontiguousarray(h + h.sum(axis=1, keepdims=True) * share, h.dtype)
+
+    begun = [smoothed(h) for h in starts]
+    losses = [_descend(few, h, solver, SCREENING).loss for h in begun]
+    return begun[_first_of_the_best(losses, 0.0)]  # not where few rows led, which is apart from all of them
+
+
+def _first_of_the_best(losses: list[float], tie: float) -> int:
+    """Return the number of the first loss that is the least one but for a difference that decides nothing."""
+    least = min(losses)
+    return next((at for at, loss in enumerate(losses) if loss <= max(ALIKE * least, least + tie)), 0)
+
+
+def _thinned(sample: Block, rank: int, work: int) -> Block:
+    """Return rows that stand for a sample, with W and H some ``work`` entries, where it has more.
+
+    As in `sampling`, a row is taken with a probability that is half uniform and half proportional to its
+    squared norm, and is scaled by 1/√(that probability).
+    """
+    rows, columns = sample.shape
+    each = observed.stored(sample) / max(rows, 1) + rank
+    size = max(work - columns * rank, work / 4) / each
+    if size >= rows:
+        return sample
+    norms = observed.measure(sample).norms
+    probability = np.minimum(size * (0.5 / rows + 0.5 * norms / max(float(norms.sum()), TINY)), 1)
+    steps = np.floor(np.cumsum(probability) + PHASE)
+    chosen = np.flatnonzero(np.diff(steps, prepend=0.0) > 0)
+    return observed.scaled(sample[chosen], 1 / probability[chosen])
+
+
+def _column_means(sample: Block) -> Array:
+    """Return the mean of the entries of each column that count, (n,), float64."""
+    if not isinstance(sample, Observed):
+        return np.asarray(sample.sum(axis=0, dtype=np.float64).ravel() / max(sample.shape[0], 1))
+    sums, mass = np.zeros(sample.shape[1]), np.zeros(sample.shape[1])
+    for _, cells, _ in observed.strips(sample):
+        weighed = cells.values * cells.weights if len(cells.weights) else cells.values
+        sums += np.bincount(cells.indices, weighed, len(sums))
+        mass += cells.column_mass
+    return np.divide(sums, mass, out=np.zeros_like(sums), where=mass > 0)
 
 
 def _best(state: State) -> Array:

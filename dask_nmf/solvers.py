@@ -19,6 +19,7 @@ from dask_nmf.settings import Settings
 
 GROW, GROW_CEILING, SHRINK = 1.05, 1.01, 1.5
 SLOTS = 4  # places for a carried W: the last one, the one before, the best one and the next one
+BETTER = 1 - 1e-6  # times the least error of what is held out: less of a gain is rounding
 IN_ONE_GO = 4096  # rows of Hᵀ below which threads do not pay
 
 
@@ -71,7 +72,7 @@ class State:
         if totals.held_mass == 0:
             return self
         held = totals.held / totals.held_mass
-        if held < before.best_held:
+        if held < BETTER * before.best_held:
             return replace(self, held=held, best=given, best_held=held, best_slot=self.slot)
         return replace(
             self,
@@ -137,8 +138,11 @@ class Solver(Protocol):
         """What H learns from a panel and its W; ``exact``: with the loss of ``h``, entry by entry."""
         ...
 
-    def error(self, v: Block, w: Array, h: Array) -> float:
-        """The loss of W h on a panel, without penalties."""
+    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+        """Return the loss of w h on a panel, without penalties.
+
+        With ``final`` a divergence may be infinite, where an entry > 0 meets a 0 of w h.
+        """
         ...
 
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
@@ -156,7 +160,7 @@ class Squares:
     def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         return kernels.sums(v, w, h if exact else None)
 
-    def error(self, v: Block, w: Array, h: Array) -> float:
+    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
         return kernels.residual(v, w, h)
 
 

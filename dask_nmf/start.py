@@ -22,7 +22,7 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Observed
 from dask_nmf.passes import Weighing, Weights, as_it_is
 from dask_nmf.progress import stage
-from dask_nmf.sample_start import factor_scale, random_factor, sampled_h
+from dask_nmf.sample_start import factor_scale, lift_columns, random_factor, sampled_h
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain
@@ -202,11 +202,15 @@ def begin(
     elif sampled is not None:
         right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
     else:
-        right = random_factor(settings, np.arange(matrix.layout.columns), scale, right_stream).T
+        right = random_factor(
+            settings.seed, np.arange(matrix.layout.columns), settings.rank, scale, right_stream
+        ).T
         if slot is not None and writes_left(settings, given):
             for first, last in pairwise(panels.edges):
-                w = random_factor(settings, np.arange(first, last), scale, left_stream)
+                w = random_factor(settings.seed, np.arange(first, last), settings.rank, scale, left_stream)
                 slot.write(first, w.astype(dtype))
+    if settings.beta != 2 and settings.solver == "hals":
+        right = lift_columns(right, settings.seed, right_stream)
     h = np.ascontiguousarray(right, dtype=dtype)
     entering = h
     if settings.solver == "sgd":

@@ -346,7 +346,7 @@ class Run:
             self.given().write(0, given.T)
         for key, values in self.record["history"].items():
             _put(self.group, f"history_{key}", np.asarray(values, np.float64), ("pass",))
-        told = {"finished": finished, "answered": True, "loss": loss, "held": _or_none(held)}
+        told = {"finished": finished, "answered": True, "loss": _or_none(loss), "held": _or_none(held)}
         self._publish({**self.record, **told, "outcome": outcome})
         if finished:
             commits.delete(self.group, ["checkpoint"])

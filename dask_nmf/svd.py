@@ -43,7 +43,7 @@ class Along:
     def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         return kernels.sums(v, w)
 
-    def error(self, v: Block, w: Array, h: Array) -> float:
+    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
         return np.nan
 
 

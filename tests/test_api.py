@@ -7,7 +7,7 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -140,3 +140,19 @@ def test_factors_that_are_given_are_begun_with(names: str) -> None:
     listed = " and ".join(names)
     with pytest.raises(ValueError, match=f"^{listed} (is|are) given to begin with, and init is 'random'"):
         nmf(V, 3, **given, init="random")
+
+
+def test_a_result_is_two_factors_and_a_line() -> None:
+    v = np.random.default_rng(0).random((30, 8))
+    result = nmf(v, 2, max_iter=3)
+    W, H = result
+    assert W.shape == (30, 2)
+    assert H.shape == (2, 8)
+    line = repr(result)
+    assert "\n" not in line
+    assert len(line) < 300
+    for part in ("30", "8", str(result.n_iter), result.outcome):
+        assert part in line
+    told = replace(result, outcome="<script>alert(1)</script>")
+    assert "<script>" not in told._repr_html_()
+    assert "&lt;script&gt;" in told._repr_html_()

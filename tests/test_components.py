@@ -25,7 +25,7 @@ def test_components_have_norm_1_and_w_h_stays(
 ) -> None:
     v = low_rank(*shape, 4)
     options: dict[str, Any] = {"max_iter": 3, "tol": 0}
-    plain = dask.compute(*nmf(v, 4, **options)[:2])
+    plain = dask.compute(*nmf(v, 4, **options))
     where = {"store": tmp_path / "run.zarr"} if stored else {}
     result = nmf(v, 4, normalize=how, **options, **where)
     w, h = dask.compute(result.W, result.H)

@@ -70,12 +70,12 @@ def test_contract(solver: str, loss: Any, kind: str, shape: tuple[int, int], tmp
 def test_sparse_dense_and_any_chunking_are_the_same(solver: str, shape: tuple[int, int]) -> None:
     v = counts(shape)
     options: dict[str, Any] = {"solver": solver, "beta_loss": 1, "max_iter": 5, "tol": 0}
-    expected = dask.compute(*nmf(v, RANK, **options)[:2])
+    expected = dask.compute(*nmf(v, RANK, **options))
 
     @given(chunks=chunkings(shape), make=st.sampled_from([np.asarray, scipy.sparse.csr_array]))
     def check(chunks: Any, make: Any) -> None:
         source = da.from_array(v, chunks=chunks).map_blocks(make, dtype=v.dtype, meta=make(np.empty((0, 0))))
-        for ours, theirs in zip(dask.compute(*nmf(source, RANK, **options)[:2]), expected, strict=True):
+        for ours, theirs in zip(dask.compute(*nmf(source, RANK, **options)), expected, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
 
     check()
@@ -215,7 +215,7 @@ def test_a_run_goes_on_bit_for_bit(solver: str, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         nmf(v, RANK, max_iter=8, store=tmp_path / "part.zarr", callback=stop, **options)
     again = nmf(v, RANK, max_iter=8, store=tmp_path / "part.zarr", **options)
-    for ours, theirs in zip(dask.compute(*again[:2]), dask.compute(*whole[:2]), strict=True):
+    for ours, theirs in zip(dask.compute(*again), dask.compute(*whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -223,9 +223,9 @@ def test_a_run_goes_on_bit_for_bit(solver: str, tmp_path: Path) -> None:
 def test_a_cluster_gives_the_same(solver: str, request: pytest.FixtureRequest) -> None:
     v = counts((60, 25))
     options: dict[str, Any] = {"solver": solver, "beta_loss": 1, "max_iter": 4, "tol": 0}
-    here = dask.compute(*nmf(v, RANK, **options)[:2])
+    here = dask.compute(*nmf(v, RANK, **options))
     request.getfixturevalue("client")
-    there = dask.compute(*nmf(v, RANK, **options)[:2])
+    there = dask.compute(*nmf(v, RANK, **options))
     for ours, theirs in zip(here, there, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
 

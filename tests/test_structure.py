@@ -35,6 +35,7 @@ FLOORS = [
         "measures",
         "gradient",
         "packing",
+        "merging",
         "plan",
         "divergence",
         "lease",
