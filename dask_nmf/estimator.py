@@ -265,6 +265,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
     def _fit(self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any) -> Result:
         result = self._learn(matrix, W, H, weights, self.store)
+        self._warn_unless_converged(result)
         self._begin_stream(result.W if weights is None else None)
         if self._fitted_W is not None and self.store is None:
             self._remember(self._fitted_W)  # or it would stay in memory
@@ -299,12 +300,15 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         )
         with watched(self.verbose):
             result = factorise(matrix, job)
-        if result.n_iter == self.max_iter and self.tol > 0 and "not converged" in result.outcome:
-            warnings.warn(f"{result.outcome}; raise max_iter or tol", ConvergenceWarning, stacklevel=3)
-        elif result.outcome.startswith(("diverged", "not converged", "stopped by the time limit")):
-            warnings.warn(result.outcome, ConvergenceWarning, stacklevel=3)
         self._take(result)
         return result
+
+    def _warn_unless_converged(self, result: Result) -> None:
+        """Warn of a fit that ended early. A stream goes on from its first batch, and needs no such end."""
+        if result.n_iter == self.max_iter and self.tol > 0 and "not converged" in result.outcome:
+            warnings.warn(f"{result.outcome}; raise max_iter or tol", ConvergenceWarning, stacklevel=4)
+        elif result.outcome.startswith(("diverged", "not converged", "stopped by the time limit")):
+            warnings.warn(result.outcome, ConvergenceWarning, stacklevel=4)
 
     def _take(self, result: Result) -> None:
         """Become the estimator that has this result."""

@@ -38,7 +38,6 @@ LOOSE = 0.1  # inner solves: a third less time than with 1e-2
 FAINT = 1e-2  # of a component's mean entry: a column that the sample has not seen
 PHASE = 0.618  # where the steps of thinning begin: rounding decides nothing there
 TINY = float(np.finfo(np.float64).tiny)
-SMOOTHING = 1e-2  # of the best single component, in each component that a divergence begins with
 
 
 class Search(NamedTuple):
@@ -47,6 +46,7 @@ class Search(NamedTuple):
     begin: Callable[[int, int], Array]  # (attempt, rank) to a random H, (rank, n)
     rank: int
     seed: int
+    stream: int  # of the random numbers for H
     several: bool  # whether more than one start is tried by the squared error
 
 
@@ -86,7 +86,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     solver = HALS(penalty) if squared else Newton(floor_of(mean, sample.dtype), penalty, LOOSE)
     h = np.zeros((settings.rank, len(seen)), sample.dtype)
     several = settings.solver == "hals"  # measured for it alone: mu ended worse on 5 x 6
-    h[:, columns] = _factorise(part, Search(begin, settings.rank, settings.seed, several), solver)
+    h[:, columns] = _factorise(part, Search(begin, settings.rank, settings.seed, stream, several), solver)
     return h if squared else lift_columns(h, settings.seed, stream)
 
 
@@ -126,7 +126,7 @@ def _factorise(sample: Block, search: Search, solver: HALS | Newton) -> Array:
     else:
         starts = [random if smooth == first else _best(_descend(squared, random, smooth, ROUGHLY))]
     if isinstance(solver, Newton):
-        h = _screened(sample, [*starts, random], solver)
+        h = _screened(sample, [*starts, random], search, solver)
         h = _best(_descend(sample, h, solver, CLOSELY))
     else:
         if not search.several and observed.stored(sample) >= MANY:
@@ -184,21 +184,15 @@ def _gram(sample: Block, h: Array, solver: HALS) -> Array:
     return np.asarray(w.T @ w)
 
 
-def _screened(sample: Block, starts: list[Array], solver: Newton) -> Array:
+def _screened(sample: Block, starts: list[Array], search: Search, solver: Newton) -> Array:
     """Return the start, (k, n), from which a few passes over few rows lead to the least divergence.
 
-    Each start gets a share of the best single component, so that no entry of V is out of its reach.
+    It is returned as it was, since a fit of few rows is further from that of all rows.
     """
-    few = _thinned(sample, len(starts[0]), EASIER)
-    means = _column_means(sample)
-
-    def smoothed(h: Array) -> Array:
-        share = SMOOTHING * means / max(float(means.sum()), TINY)
-        return np.ascontiguousarray(h + h.sum(axis=1, keepdims=True) * share, h.dtype)
-
-    begun = [smoothed(h) for h in starts]
+    few = _thinned(sample, search.rank, EASIER)
+    begun = [lift_columns(h, search.seed, search.stream) for h in starts]
     losses = [_descend(few, h, solver, SCREENING).loss for h in begun]
-    return begun[_first_of_the_best(losses, 0.0)]  # not where few rows led, which is apart from all of them
+    return begun[_first_of_the_best(losses, 0.0)]
 
 
 def _first_of_the_best(losses: list[float], tie: float) -> int:
@@ -223,18 +217,6 @@ def _thinned(sample: Block, rank: int, work: int) -> Block:
     steps = np.floor(np.cumsum(probability) + PHASE)
     chosen = np.flatnonzero(np.diff(steps, prepend=0.0) > 0)
     return observed.scaled(sample[chosen], 1 / probability[chosen])
-
-
-def _column_means(sample: Block) -> Array:
-    """Return the mean of the entries of each column that count, (n,), float64."""
-    if not isinstance(sample, Observed):
-        return np.asarray(sample.sum(axis=0, dtype=np.float64).ravel() / max(sample.shape[0], 1))
-    sums, mass = np.zeros(sample.shape[1]), np.zeros(sample.shape[1])
-    for _, cells, _ in observed.strips(sample):
-        weighed = cells.values * cells.weights if len(cells.weights) else cells.values
-        sums += np.bincount(cells.indices, weighed, len(sums))
-        mass += cells.column_mass
-    return np.divide(sums, mass, out=np.zeros_like(sums), where=mass > 0)
 
 
 def _best(state: State) -> Array:
