@@ -289,8 +289,8 @@ CALLS = {
     "rank 0": (["v.zarr", "-k", 0, "-o", "run.zarr"], "rank is 0"),
     "rank too large": (["v.zarr", "-k", 41, "--init", "nndsvd", "-o", "run.zarr"], "at most 40"),
     "no folder": (["v.zarr", "-k", 3, "-o", "no/run.zarr"], "make it first"),
-    "not a run": (["v.zarr", "-k", 3, "-o", "v.zarr"], "not a run"),
-    "not a run, forced": (["v.zarr", "-k", 3, "-o", "v.zarr", "--overwrite"], "not a run"),
+    "V itself": (["v.zarr", "-k", 3, "-o", "v.zarr"], "inside of V"),
+    "V itself, forced": (["v.zarr", "-k", 3, "-o", "v.zarr", "--overwrite"], "inside of V"),
     "option of another solver": (["v.zarr", "-k", 3, "-o", "run.zarr", "--delta", 1], "delta"),
     "two clusters": (["v.zarr", "-k", 3, "-o", "run.zarr", "--workers", 2], "local cluster"),
 }
@@ -300,6 +300,16 @@ CALLS = {
 def test_a_call_that_does_not_fit_is_refused(dask_nmf: Run, v: np.ndarray, tmp_path: Path, case: str) -> None:
     words, word = CALLS[case]
     assert_refused(dask_nmf("fit", *words), 2, word, folder=tmp_path, left={"v.zarr"})
+
+
+@pytest.mark.parametrize("words", [[], ["--overwrite"]], ids=["", "forced"])
+def test_an_output_that_is_no_run_is_left_alone(
+    dask_nmf: Run, v: np.ndarray, tmp_path: Path, words: list[str]
+) -> None:
+    zarr.create_group(tmp_path / "other.zarr", attributes={"mine": 1})
+    told = dask_nmf("fit", "v.zarr", "-k", 3, "-o", "other.zarr", *words)
+    assert_refused(told, 2, "not a run", folder=tmp_path, left={"v.zarr", "other.zarr"})
+    assert dict(zarr.open_group(tmp_path / "other.zarr", mode="r").attrs) == {"mine": 1}
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,6 @@ ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\nlevel=error forged\u202e"
 # Runs that lie.
 
 RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
-    "rank": (("settings", "rank"), 10**9),
     "rank of text": (("settings", "rank"), "2"),
     "solver": (("settings", "solver"), "\x1b[31m"),
     "loss": (("settings", "beta_loss"), [2]),
@@ -87,6 +86,16 @@ def test_a_record_that_no_commit_made_is_damaged(case: str, sound: dict[str, Pat
     with pytest.raises(NotARun, match=r"run\.zarr is damaged: .*; restore it, or remove it") as refused:
         Run.load(str(run))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("state", ["finished", "broken"])
+def test_a_rank_that_its_factors_do_not_have_is_damage(
+    state: str, sound: dict[str, Path], tmp_path: Path
+) -> None:
+    run = copied(sound[state], tmp_path)
+    put(run, ("settings", "rank"), 10**9)
+    with pytest.raises(NotARun, match=r"run\.zarr is damaged: .*\b1000000000\b.*; restore it"):
+        Run.load(str(run)).state() if state == "broken" else Run.load(str(run)).read("H")
 
 
 def test_the_measures_of_a_record_are_those_of_a_fit() -> None:
