@@ -140,9 +140,7 @@ def _check_fixed(job: Job, matrix: Matrix) -> Job:
 def _check_factor(name: str, factor: Any, shape: tuple[int, int]) -> Array | None:
     if factor is None:
         return None
-    array = read_factor(factor, name)
-    if array.shape != shape:
-        raise ValueError(f"{name} has shape {array.shape}; for this V and rank it must be {shape}")
+    array = read_factor(factor, name, shape)
     if not array.any():
         raise ValueError(f"{name} is zero everywhere; it must have an entry > 0")
     return array

@@ -128,15 +128,19 @@ def open_beside(matrix: Matrix, weights: Any) -> Matrix:
     return opened
 
 
-def read_factor(factor: Any, name: str) -> Array:
+def read_factor(factor: Any, name: str, shape: tuple[int, int] | None = None) -> Array:
     """Return a factor that the caller gives, in any way that V may be given, as one array in memory.
 
     Raises
     ------
+    ValueError
+        If it has another shape than ``shape``: before it is read.
     DataError
         If an entry is negative, not finite or masked; and as `open_matrix` does.
     """
     opened = open_matrix(factor, transposed=False, name=name)
+    if shape is not None and opened.shape != shape:
+        raise ValueError(f"{name} has shape {opened.shape}; for this V and rank it must be {shape}")
     if opened.array is not None:
         (block,) = computed([opened.array.rechunk(opened.shape).to_delayed()[0, 0]])
     else:
