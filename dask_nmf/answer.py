@@ -14,9 +14,10 @@ import numpy as np
 from dask_nmf import components, fit, start
 from dask_nmf.beta import Newton
 from dask_nmf.fit import Panels
-from dask_nmf.kernels import Array, Sums
+from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.means import Means, divided
 from dask_nmf.passes import Weighing, Weights, as_it_is
+from dask_nmf.penalties import Penalty
 from dask_nmf.progress import done, stage
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain
@@ -99,30 +100,48 @@ class Progress:
     final: bool = False
 
 
+@dataclass(frozen=True)
+class InOwnUnits:
+    """The last `Weigher` of a fit: it takes H and gives W in the user's units, not in those of the fit."""
+
+    solver: Solver
+
+    def __call__(self, v: Block, h: Array, w: Array | None) -> Array:
+        unit = h.dtype.type(self.solver.penalty.unit)
+        if unit == 1:
+            return self.solver.finish(v, h, w)
+        return np.asarray(self.solver.finish(v, h * unit, w) * unit)
+
+
 def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Progress, keep: bool) -> Result:
     """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
     solver, matrix, state = progress.solver, panels.matrix, progress.state
     h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
-    h = np.ascontiguousarray(h[: len(state.h)])
+    h, own = in_own_units(h[: len(state.h)], solver.penalty), InOwnUnits(solver)
     slots = progress.slots if solver.carries_weights else None
     before = slots[slot] if slots is not None else None
     if before is not None and isinstance(solver, SGD):
         before = Plain(before)
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
     settles = matrix.transposed and isinstance(solver, HALS) and panels.rule.held_out == 0
-    weighing = Weighing(solver.finish, solver, before, residual=True, bare=not settles)
+    weighing = Weighing(own, solver, before, residual=True, bare=not settles)
     last = _last_read(panels, h, weighing, run, keep)
     seen = state.good if isinstance(solver, Newton) and state.best is None else None
     if seen is not None and last.sums.residual > state.loss:  # the last step of Newton's went too far
-        h = seen
+        h = in_own_units(seen, solver.penalty)
         last = _last_read(panels, h, weighing, run, keep)
-    right, reached = h, last.sums.residual
+    right, reached = solver.penalty.without_dead(last.sums, h), last.sums.residual
     if settles:
         assert isinstance(solver, HALS)
-        right = solver.settle(h, last.sums)
+        right = replace(solver, penalty=solver.penalty.in_own_units).settle(h, last.sums)
         reached = loss(progress.measures.baseline, last.sums, h, right)
     last = last._replace(sums=last.sums._replace(residual=reached))
     return _finish(panels, normalize, run, progress, last, right)
+
+
+def in_own_units(right: Array, penalty: Penalty) -> Array:
+    """Return a right factor (k, n) of a fit in the user's units."""
+    return np.ascontiguousarray(right / right.dtype.type(penalty.unit))
 
 
 def answer_fixed(
@@ -136,7 +155,7 @@ def answer_fixed(
         assert fixed.right is not None
         right, weigh = np.ascontiguousarray(fixed.right, matrix.dtype), solver.finish
     else:
-        right, weigh = start.right_of(panels, settings, measures, given), as_it_is
+        right, weigh = start.right_of(panels, solver, measures.mean, given), as_it_is
     weighing = Weighing(weigh, solver, residual=True, bare=True)
     last = _last_read(panels, right, weighing, run, keep, given)
     name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")

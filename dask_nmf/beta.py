@@ -14,7 +14,8 @@ from dask_nmf import cells, divergence
 from dask_nmf.cells import Cells
 from dask_nmf.divergence import Ridge
 from dask_nmf.kernels import Array, Sums
-from dask_nmf.solvers import HALS, SHRINK, Penalty, State, advanced, lift, refit_rows
+from dask_nmf.penalties import Penalty, norms_of, rescaled
+from dask_nmf.solvers import HALS, SHRINK, State, advanced, lift, refit_rows
 
 LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model is not to be trusted
 FURTHEST = 2.0  # times an entry, that a step goes
@@ -78,7 +79,7 @@ class Newton:
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:
         given = state.entering
-        penalty = self.penalty.of(totals, given)
+        scales, penalty = self.penalty.balance(*norms_of(totals, given))
         reached = totals.residual + penalty
         if reached > state.loss:
             return self._undone(state).watched(state, totals, given)
@@ -86,9 +87,14 @@ class Newton:
         if state.good is not None and state.accepted:
             further = h + h.dtype.type(state.beta) * (h - state.h)
             entering = np.maximum(further, h.dtype.type(LEAST) * h)
-        return advanced(state, h=h, entering=entering, loss=reached, penalty=penalty, good=given).watched(
-            state, totals, given
-        )
+        return advanced(
+            state,
+            h=rescaled(h, scales),
+            entering=rescaled(entering, scales),
+            loss=reached,
+            penalty=penalty,
+            good=rescaled(given, scales),
+        ).watched(state, totals, given)
 
     def _undone(self, state: State) -> State:
         """To where Newton's step led, without extrapolation; from there by shorter steps."""

@@ -22,10 +22,11 @@ from dask_nmf.digests import Digest, merged
 from dask_nmf.grid import Blocks, Draw, Given, Look, Pass, Piece
 from dask_nmf.kernels import Array, Block
 from dask_nmf.matrix import Matrix
+from dask_nmf.penalties import penalty_of
 from dask_nmf.plan import MIB
 from dask_nmf.progress import stage
 from dask_nmf.settings import Settings
-from dask_nmf.solvers import HALS, State, penalty_of
+from dask_nmf.solvers import HALS, State
 from dask_nmf.start import Measures
 from dask_nmf.store import Run
 from dask_nmf.tiling import Tiling
@@ -49,7 +50,8 @@ class Reached(NamedTuple):
     """What a pass gives."""
 
     loss: float  # without the penalty; less ‖V‖², where it was not taken entry by entry
-    penalty: float
+    left: Array  # norms of W, and of the H that follows: see `Piece`
+    right: Array
     exact: bool
     same: bool  # it began with the H of before
 
@@ -60,7 +62,8 @@ class Pieces(HALS):
 
     def update(self, state: State, totals: Any, sumsq: float) -> State:
         """The next state, from what was `Reached`: the same as that of `HALS`, but for H."""
-        reached = totals.loss + totals.penalty + (0.0 if totals.exact else sumsq)
+        scales, penalty = self.penalty.balance(tuple(totals.left), tuple(totals.right))
+        reached = totals.loss + penalty + (0.0 if totals.exact else sumsq)
         if reached > state.loss:
             return solvers.undone(state, totals.same)
         return solvers.advanced(
@@ -68,10 +71,12 @@ class Pieces(HALS):
             h=state.h,
             entering=state.entering,
             loss=reached,
-            penalty=totals.penalty,
+            penalty=penalty,
             exact=totals.exact,
             slot=state.next_slot,
             good_slot=state.slot,
+            scales=_divisors(scales),
+            good_scales=_divisors(scales * (state.scales or 1.0)),
         )
 
 
@@ -157,15 +162,27 @@ def begin(
     transposed, columns = tiles.matrix.transposed, tiles.tiling.columns
     stream = draws.W_FACTOR if transposed else draws.H_FACTOR
     nothing = np.empty((settings.rank, 0), tiles.matrix.dtype)
+    scale = sample_start.factor_scale(measures.mean, settings.rank)
+    penalty = penalty_of(settings, transposed).in_balanced_units(scale)
     make: Callable[[int, int], Array] = partial(
-        _random, settings, sample_start.factor_scale(measures.mean, settings.rank), stream, tiles.matrix.dtype
+        _random, settings, scale / penalty.unit, stream, tiles.matrix.dtype
     )
     known = sample.size > 0 and sample.sum() > 0
     if known:
-        h = sample_start.sampled_h(sample, settings, penalty_of(settings, transposed), stream)
+        h = sample_start.sampled_h(sample, settings, penalty.in_own_units, stream)
         make = partial(_spread, h, draw)
     fit.persistently(lambda: grid.begin(places.pieces(0), columns, make))
-    return State(nothing, nothing, slot=-1 if known else 0, good_slot=0 if known else -1)
+    state = State(nothing, nothing, slot=-1 if known else 0, good_slot=0 if known else -1)
+    own = penalty.in_own_units
+    for _ in range(start.WARM if settings.start == "random" and settings.lasso else 0):
+        reached = sweep(tiles, Pieces(own.without_lasso), places, state, False)
+        scales, _ = own.balance(tuple(reached.left), tuple(reached.right))
+        state = State(nothing, nothing, slot=state.next_slot, scales=_divisors(scales))
+    return state
+
+
+def _divisors(scales: Array) -> tuple[float, ...]:
+    return () if (scales == 1).all() else tuple(scales.tolist())
 
 
 def _random(
@@ -205,8 +222,9 @@ def given(run: Run, state: State) -> Given:
         return Given(run.pieces(state.good_slot))
     last = run.pieces(state.slot)
     if not state.accepted or state.good_slot < 0:
-        return Given(last)
-    return Given(last, run.pieces(state.good_slot), state.last_beta)
+        return Given(last, scales=state.scales)
+    before = run.pieces(state.good_slot)
+    return Given(last, before, state.last_beta, state.scales, state.good_scales)
 
 
 def _computed(tiles: Tiles, what: Pass) -> Reached:
@@ -218,7 +236,7 @@ def _computed(tiles: Tiles, what: Pass) -> Reached:
         on_w = tiles.compute(lambda blocks: grid.by_rows(blocks, what))
         pieces = tiles.compute(lambda blocks: grid.by_columns(blocks, what))
     losses, on_h, same = zip(*(Piece(*piece) for piece in pieces), strict=True)
-    return Reached(sum(losses), sum(on_w) + sum(on_h), what.exact, all(same))
+    return Reached(sum(losses), sum(on_w), sum(on_h), what.exact, all(same))
 
 
 def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> Result:

@@ -33,6 +33,7 @@ from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix, as_block
 from dask_nmf.measures import BadEntry, Measure
 from dask_nmf.passes import NOTHING, Weights, add_up, aligned, heights, pin_blas
+from dask_nmf.penalties import rescaled
 from dask_nmf.readers import Reader
 from dask_nmf.solvers import HALS
 from dask_nmf.tiling import Tiling
@@ -46,13 +47,20 @@ class Given(NamedTuple):
     h: Weights  # Hᵀ, by columns of V
     before: Weights | None = None
     beta: float = 0.0
+    scales: tuple[float, ...] = ()  # by what the components of H are to be divided; (): by 1
+    before_scales: tuple[float, ...] = ()
 
     def piece(self, columns: Span) -> Array:
         """Some columns, (k, columns)."""
-        h = np.ascontiguousarray(self.h.read(*columns).T)
+        h = _scaled(self.h.read(*columns).T, self.scales)
         if self.before is None:
             return h
-        return np.ascontiguousarray(solvers.further(h, self.before.read(*columns).T, self.beta))
+        before = _scaled(self.before.read(*columns).T, self.before_scales)
+        return np.ascontiguousarray(solvers.further(h, before, self.beta))
+
+
+def _scaled(h: Array, scales: tuple[float, ...]) -> Array:
+    return np.ascontiguousarray(rescaled(h, np.array(scales)) if scales else h)
 
 
 class Pass(NamedTuple):
@@ -71,7 +79,7 @@ class Piece(NamedTuple):
     """What is known of some columns after a pass."""
 
     loss: float  # their part in ‖V − W H‖², less ‖V‖² where it was not taken entry by entry
-    penalty: float  # on H
+    norms: Array  # Σ h_jt² and Σ h_jt, each as often as entries of its column count, (2, k)
     same: bool  # H is the one that was before
 
 
@@ -204,7 +212,7 @@ def _begin(place: Weights, make: Callable[[int, int], Array], first: int, last: 
 
 
 def by_rows(blocks: Blocks, what: Pass) -> list[Delayed]:
-    """The first half of a pass that reads V twice: W, and the penalty on it of each row of blocks."""
+    """The first half of a pass that reads V twice: W, and its norms in each row of blocks."""
     told = delayed(what, traverse=False)
     gram = _gram_of(blocks, told)
     across = range(len(blocks.columns))
@@ -265,16 +273,15 @@ def _project(block: Block | None, reader: Reader | None, rows: Span, columns: Sp
     return np.asarray(v @ what.given.piece(columns).T).astype(np.float64)
 
 
-def _weigh(num: Array, gram: Array, rows: Span, width: int, what: Pass) -> float:
-    """W of some rows is found and written; the penalty on it is returned."""
+def _weigh(num: Array, gram: Array, rows: Span, width: int, what: Pass) -> Array:
+    """Find and write W of some rows; return its norms, as those of a `Piece` are."""
     pin_blas()
     penalty, k = what.solver.penalty, len(gram)
     dtype = what.given.h.read(0, 1).dtype
     num = (num - penalty.left_l1 * width).astype(dtype)
     w = kernels.solve(num, kernels.ridge(gram.astype(dtype), k, penalty.left * width), what.tol)
     what.left.write(rows[0], w)
-    squares, ones = (width * float(norm.sum()) for norm in kernels.norms(w))
-    return penalty.left * squares + 2 * penalty.left_l1 * ones
+    return np.stack(kernels.component_norms(w, float(width)))
 
 
 def _learn(
@@ -284,7 +291,7 @@ def _learn(
     rows: Span,
     columns: Span,
     what: Pass,
-    written: float | None,
+    written: Array | None,
 ) -> Sums:
     """What some columns of H learn from a block, beside what they have from those above it."""
     pin_blas()
@@ -303,9 +310,9 @@ def _follow(sums: Sums, columns: Span, what: Pass) -> Piece:
     given = what.given.piece(columns)
     if what.follow is None:
         what.right.write(columns[0], given.T)
-        return Piece(sums.residual, 0.0, True)
+        return Piece(sums.residual, np.zeros((2, len(given))), True)
     h = what.follow(given, sums)
     what.right.write(columns[0], h.T)
     loss = solvers.loss(0.0, sums, given, h)
-    same = np.array_equal(given, what.given.h.read(*columns).T)
-    return Piece(loss, what.solver.penalty.of(sums, h), same)
+    same = np.array_equal(given, what.given._replace(before=None).piece(columns))
+    return Piece(loss, np.stack(kernels.component_norms(h.T, sums.mass)), same)

@@ -19,12 +19,13 @@ from dask_nmf.kernels import Array, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
 from dask_nmf.passes import HeldWeights, Weighing, Weights
+from dask_nmf.penalties import penalty_of
 from dask_nmf.progress import passed, stage
 from dask_nmf.readers import DenseRows, NpyRows
 from dask_nmf.resume import identity, listing, scratch
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Swept
-from dask_nmf.solvers import SLOTS, Solver, State, penalty_of
+from dask_nmf.solvers import SLOTS, Solver, State
 from dask_nmf.start import Factors, Measures
 from dask_nmf.store import Run
 from dask_nmf.strata import Grid, Sweep
@@ -135,7 +136,7 @@ def _fit_in_blocks(
         tiles = blockwise.cut(matrix, settings, where if isinstance(where, Run) else None)
     except MemoryError as error:
         raise MemoryError("; ".join(str(part) for part in (refusal, error) if part)) from None
-    solver = Pieces(penalty_of(settings, matrix.transposed))
+    solver = Pieces(penalty_of(settings, matrix.transposed).bounded)
     if isinstance(where, Run) and where.passes is not None:
         run, progress = where, _resumed(where, solver, None)
     else:

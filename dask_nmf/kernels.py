@@ -33,8 +33,8 @@ class Sums(NamedTuple):
     mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
     held: float = 0.0  # the same as the residual, of the cells held out
     held_mass: float = 0.0  # how many they are
-    squares: float = 0.0  # Σ ‖w_i‖², each as often as entries of its row count
-    ones: float = 0.0  # Σ |w_i|, likewise
+    squares: float | Array = 0.0  # Σ w_it² of each component, each as often as entries of its row count, (k,)
+    ones: float | Array = 0.0  # Σ w_it, counted the same way
     pull: float | Array = 0.0  # Σ w_i, (k,), of a divergence where every entry counts
     columns: float | Array = 0.0  # of each column Σ v and how much counts, (2, n), where means are asked for
 
@@ -72,6 +72,15 @@ def row_mass(v: Block) -> Array:
 def norms(x: Array) -> tuple[Array, Array]:
     """‖x_i‖² and |x_i| of each row, float64."""
     return np.einsum("ij,ij->i", x, x, dtype=np.float64), x.sum(axis=1, dtype=np.float64)
+
+
+def component_norms(x: Array, mass: float | Array) -> tuple[Array, Array]:
+    """Return Σ x_it² and Σ x_it of each column of x (rows, k), float64: a row counts ``mass`` times."""
+    if np.ndim(mass) == 0:
+        squares = np.einsum("ij,ij->j", x, x, dtype=np.float64)
+        return mass * squares, mass * x.sum(axis=0, dtype=np.float64)
+    weighed = np.reshape(mass, (-1, 1)) * x.astype(np.float64, copy=False)
+    return np.einsum("ij,ij->j", weighed, x, dtype=np.float64), weighed.sum(axis=0)
 
 
 def equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Array]:

@@ -312,10 +312,10 @@ def _sums(v: Block, w: Array, h: Array, weighing: Weighing) -> Sums:
     exact = weighing.residual or isinstance(
         v, Cells
     )  # their residual costs little, and no other form is at hand
+    squares, ones = kernels.component_norms(w, v.mass if isinstance(v, Cells) else float(v.shape[1]))
     if weighing.bare:
-        return Sums(NOTHING, NOTHING, weighing.loss.error(v, w, h, final=True) if exact else np.nan)
-    mass = kernels.row_mass(v)
-    squares, ones = (float(norm @ mass) for norm in kernels.norms(w))
+        rest = weighing.loss.error(v, w, h, final=True) if exact else np.nan
+        return Sums(NOTHING, NOTHING, rest, squares=squares, ones=ones)
     return weighing.loss.learn(v, w, h, exact)._replace(squares=squares, ones=ones)
 
 

@@ -23,9 +23,10 @@ from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
 from dask_nmf.opening import open_beside, open_holding, read_factor
 from dask_nmf.passes import Weighing, Weights
+from dask_nmf.penalties import penalty_of
 from dask_nmf.progress import stage
 from dask_nmf.settings import LOSSES, Settings
-from dask_nmf.solvers import HALS, penalty_of
+from dask_nmf.solvers import HALS
 from dask_nmf.store import CURE, NotARun, Run, StoredWeights, consolidate
 
 MARK = "dask_nmf_transform"

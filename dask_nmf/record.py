@@ -20,6 +20,7 @@ MEASURES = ("mean", "baseline", "stored", "empty", "unobserved_rows", "unobserve
 DTYPES = ("float32", "float64")
 SLOTTED = ("slot", "best_slot", "good_slot")  # of a state: which W belongs to it
 STORED = ("entering", "best", "good")  # of a state, below the checkpoint
+LATER = {"scales", "good_scales"}  # of a state: runs that were begun before have none
 FACTORS = ("h", *STORED)
 SOURCES = ("V", "weights")  # of which a run knows the content and the files
 
@@ -161,7 +162,7 @@ def _check_pass(record: dict[str, Any]) -> None:
         raise ValueError(f"history is not of {record['pass']} passes")
     _check(record, [("factors", lambda value: _is_list(value, lambda one: one in FACTORS))])
     defaults = {field.name: field.default for field in fields(State)}
-    for name in State.SCALARS:
+    for name in set(State.SCALARS) - (LATER - set(record["state"])):
         _check(record["state"], [(name, _like(name, defaults[name]))])
     if unknown := set(record["state"]) - set(State.SCALARS):
         raise ValueError(f"state has {sorted(unknown)}")
@@ -184,6 +185,8 @@ def _like(name: str, default: Any) -> Callable[[Any], bool]:
     """Whether a value is one that a scalar of a state can have."""
     if name in SLOTTED:
         return lambda value: type(value) is int and -1 <= value < SLOTS
+    if isinstance(default, tuple):
+        return lambda value: _is_list(value, lambda one: _is_number(one) and one > 0)
     if isinstance(default, bool):
         return _is_bool
     if isinstance(default, int):

@@ -19,8 +19,9 @@ from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.merging import merge, merge_costs, merge_down
 from dask_nmf.observed import Observed
 from dask_nmf.passes import Weighing
+from dask_nmf.penalties import Penalty
 from dask_nmf.settings import Settings
-from dask_nmf.solvers import HALS, Penalty, State
+from dask_nmf.solvers import HALS, State
 
 ROUGHLY, CLOSELY = Stop(max_iter=60, tol=1e-3), Stop(max_iter=60, tol=3e-5)
 EXCHANGING = Stop(max_iter=20, tol=2e-3)  # after an exchange of components
@@ -62,7 +63,7 @@ def random_factor(seed: int, rows: NDArray[np.intp], rank: int, scale: float, st
 
 
 def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) -> Array:
-    """H of the sampled rows, (k, n).
+    """H of the sampled rows, (k, n), in the units of ``penalty``.
 
     Of columns in which they have no entry nothing is known, and the sample is looked at without them.
     For the squared error they are 0; of a divergence they begin small, as they would stay 0.
@@ -83,11 +84,34 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
         random = random_factor(settings.seed, apart + columns, rank, factor_scale(mean, rank), stream)
         return np.ascontiguousarray(random.T, sample.dtype)
 
-    solver = HALS(penalty) if squared else Newton(floor_of(mean, sample.dtype), penalty, LOOSE)
+    balanced = penalty.in_balanced_units(factor_scale(mean, settings.rank))
+    solver = HALS(balanced) if squared else Newton(floor_of(mean, sample.dtype), balanced, LOOSE)
     h = np.zeros((settings.rank, len(seen)), sample.dtype)
-    several = settings.solver == "hals"  # measured for it alone: mu ended worse on 5 x 6
+    # measured for hals alone: mu ended worse on 5 x 6; an L1 penalty has more poor minima than that
+    several = settings.solver == "hals" or penalty.left_l1 > 0
     h[:, columns] = _factorise(part, Search(begin, settings.rank, settings.seed, stream, several), solver)
-    return h if squared else lift_columns(h, settings.seed, stream)
+    found_h = h if squared else lift_columns(h, settings.seed, stream)
+    return np.asarray(found_h / h.dtype.type(balanced.unit / penalty.unit))
+
+
+def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
+    """Return the penalties for rows that stand for all ``rows`` of the panels.
+
+    Rows that count more by their weights do so in the penalties too. The others are scaled, so their W is:
+    by √p⁻¹ for the squared error (p is the share that is drawn), and by p⁻¹ for a divergence.
+    """
+    scaled = not isinstance(sample, Observed)
+    if not scaled and not sample.rule.skips_zeros:
+        return penalty
+    more = rows / sample.shape[0]
+    left, left_l1 = (1.0, math.sqrt(more)) if scaled else (1 / more, 1.0)
+    return replace(
+        penalty,
+        left=penalty.left * left,
+        left_l1=penalty.left_l1 * left_l1,
+        right=penalty.right * more,
+        right_l1=penalty.right_l1 * more,
+    )
 
 
 def lift_columns(h: Array, seed: int, stream: int) -> Array:
@@ -119,7 +143,7 @@ def _factorise(sample: Block, search: Search, solver: HALS | Newton) -> Array:
     A component that the sample does not need at all comes back as it began.
     """
     squared, first = _squared(sample), solver if isinstance(solver, HALS) else HALS()
-    smooth = replace(first, penalty=replace(first.penalty, left_l1=0.0, right_l1=0.0))
+    smooth = replace(first, penalty=first.penalty.without_lasso)
     random = search.begin(0, search.rank)
     if search.several and not isinstance(squared, Observed):
         starts = _search(squared, search, smooth, EXCHANGES if first is solver else 0)
@@ -129,6 +153,8 @@ def _factorise(sample: Block, search: Search, solver: HALS | Newton) -> Array:
         h = _screened(sample, [*starts, random], search, solver)
         h = _best(_descend(sample, h, solver, CLOSELY))
     else:
+        if smooth != first and len(starts) > 1:
+            starts = [_least_penalised(squared, starts, search.rank, first)]
         if not search.several and observed.stored(sample) >= MANY:
             starts = [_best(_descend(squared[::FEW], starts[0], replace(first, tol=LOOSE), ROUGHLY))]
         h = _best(_descend(squared, starts[0], first, CLOSELY))
@@ -154,6 +180,14 @@ def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list
         if state.loss < best.loss - tie:
             best = state
     return [best.h, *(state.h for state in tried)]
+
+
+def _least_penalised(sample: Block, starts: list[Array], rank: int, solver: HALS) -> Array:
+    """Return what the start leads to, (k, n), from which few rows reach the least loss with all penalties."""
+    few = _thinned(sample, rank, EASY)
+    solver = replace(solver, penalty=penalty_of_sample(solver.penalty, few, sample.shape[0]))
+    tried = [_descend(few, h, solver, ROUGHLY) for h in starts]
+    return _best(tried[_first_of_the_best([state.loss for state in tried], 0.0)])
 
 
 def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) -> Array:

@@ -150,6 +150,11 @@ class Settings:
         """The penalties on W and on H."""
         return self.alpha_W, self.alpha_W if isinstance(self.alpha_H, str) else self.alpha_H
 
+    @property
+    def lasso(self) -> bool:
+        """Whether there is an L1 penalty."""
+        return self.l1_ratio > 0 and any(self.alphas)
+
     def check_rank(self, shape: tuple[int, int]) -> None:
         """Refuse more components than a start from singular vectors has: min(m, n). Others take any rank."""
         if self.by_svd and self.rank > min(shape):

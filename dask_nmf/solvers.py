@@ -15,7 +15,7 @@ import numpy as np
 
 from dask_nmf import kernels
 from dask_nmf.kernels import Array, Block, Sums
-from dask_nmf.settings import Settings
+from dask_nmf.penalties import NO_PENALTY, Penalty, norms_of, rescaled
 
 GROW, GROW_CEILING, SHRINK = 1.05, 1.01, 1.5
 SLOTS = 4  # places for a carried W: the last one, the one before, the best one and the next one
@@ -48,10 +48,12 @@ class State:
     epoch: int = 0  # sgd: sweeps that were kept
     diverged: bool = False  # no step is short enough
     settled: bool = False  # no pass after this one would lower the loss
+    scales: tuple[float, ...] = ()  # blocks: by what the components of the H in `slot` are to be divided
+    good_scales: tuple[float, ...] = ()  # and those of the H in `good_slot`; (): by 1
 
     SCALARS: ClassVar[tuple[str, ...]] = (
         "loss", "penalty", "beta", "ceiling", "last_beta", "accepted", "exact", "slot", "held", "best_held",
-        "best_slot", "stale", "good_slot", "rate", "epoch", "diverged", "settled",
+        "best_slot", "stale", "good_slot", "rate", "epoch", "diverged", "settled", "scales", "good_scales",
     )  # fmt: skip
 
     @property
@@ -82,41 +84,6 @@ class State:
             best_slot=before.best_slot,
             stale=before.stale + self.accepted,  # a pass that went too far says nothing
         )
-
-
-@dataclass(frozen=True)
-class Penalty:
-    """``left Σ ‖w_i‖² + 2 left_l1 Σ |w_i| + right Σ ‖h_j‖² + 2 right_l1 Σ |h_j|``.
-
-    For each entry of V that counts. Where all do, that is ``left · n ‖W‖² + …``: twice scikit-learn's terms,
-    as our loss is twice its loss.
-    """
-
-    left: float = 0.0  # on the factor that the panels hold
-    right: float = 0.0  # on the one that they are given
-    left_l1: float = 0.0
-    right_l1: float = 0.0
-
-    def of(self, totals: Sums, h: Array) -> float:
-        """Its value, from the sums of W."""
-        mass = np.broadcast_to(totals.mass, h.shape[1])
-        squares, ones = (float(norm @ mass) for norm in kernels.norms(h.T))
-        on_left = self.left * totals.squares + 2 * self.left_l1 * totals.ones
-        return on_left + self.right * squares + 2 * self.right_l1 * ones
-
-    def equations(self, totals: Sums, k: int) -> tuple[Array, Array]:
-        """The normal equations for Hᵀ: (n, k), and (k, k) or those of each row, packed."""
-        num = totals.num.T
-        if self.right_l1:
-            num = num - self.right_l1 * np.reshape(totals.mass, (-1, 1))
-        return num, kernels.ridge(totals.gram, k, self.right * totals.mass)
-
-
-def penalty_of(settings: Settings, transposed: bool) -> Penalty:
-    """The penalties that are asked for, as panels of rows (or of columns) see them."""
-    shares = 1 - settings.l1_ratio, settings.l1_ratio
-    alphas = settings.alphas[::-1] if transposed else settings.alphas
-    return Penalty(*(share * alpha for share in shares for alpha in alphas))
 
 
 class Solver(Protocol):
@@ -230,7 +197,7 @@ class HALS(Squares):
     step is undone and β shrinks (Ang & Gillis 2019).
     """
 
-    penalty: Penalty = Penalty()
+    penalty: Penalty = NO_PENALTY
     tol: float = 1e-2  # of the inner solves, see `kernels.refit`
     final_tol: float = 1e-6
     carries_weights: ClassVar[bool] = False
@@ -255,14 +222,14 @@ class HALS(Squares):
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
         given = state.entering
         h = self.follow(given, totals)
-        penalty = self.penalty.of(totals, h)
+        scales, penalty = self.penalty.balance(*norms_of(totals, h))
         reached = loss(sumsq, totals, given, h) + penalty
         if reached > state.loss:
             return undone(state, np.array_equal(given, state.h)).watched(state, totals, given)
         return advanced(
             state,
-            h=h,
-            entering=further(h, state.h, state.beta),
+            h=rescaled(h, scales),
+            entering=rescaled(further(h, state.h, state.beta), scales),
             loss=reached,
             penalty=penalty,
             exact=not np.isnan(totals.residual),
@@ -281,7 +248,7 @@ class MU(Squares):
     floor: float  # of a W that begins as the solution for H: a zero would stay zero
     inner_iter: int = 1
     weights_first: bool = True
-    penalty: Penalty = Penalty()
+    penalty: Penalty = NO_PENALTY
     carries_weights: ClassVar[bool] = True
 
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:

@@ -19,14 +19,20 @@ from dask_nmf.fit import Panels
 from dask_nmf.gradient import Descent, extended
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
-from dask_nmf.observed import Observed
 from dask_nmf.passes import Weighing, Weights, as_it_is
+from dask_nmf.penalties import Penalty, norms_of, penalty_of, rescaled
 from dask_nmf.progress import stage
-from dask_nmf.sample_start import factor_scale, lift_columns, random_factor, sampled_h
+from dask_nmf.sample_start import (
+    factor_scale,
+    lift_columns,
+    penalty_of_sample,
+    random_factor,
+    sampled_h,
+)
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain
-from dask_nmf.solvers import HALS, MU, Solver, State, lift, penalty_of
+from dask_nmf.solvers import HALS, MU, Solver, State, lift
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +40,7 @@ FITTED = {
     4: (1e-20, 1e17),
     8: (1e-70, 1e70),
 }  # by itemsize: sizes of entries that were fitted as those near 1 are
+WARM = 3  # passes without the L1 penalties, from a random start
 LIFT = 1e-3  # of a factor's mean entry
 
 
@@ -92,12 +99,19 @@ def first_read(
         return measures, directions, summary.digests
     sample = sampling.draw_sample(summary.candidates, draw)
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
-    penalty = penalty_of(settings, matrix.transposed)
-    if not isinstance(sample, Observed) or sample.rule.skips_zeros:
-        # its rows stand for all of them, and the penalty on H is for all
-        more = panels.edges[-1] / sample.shape[0]
-        penalty = replace(penalty, right=penalty.right * more, right_l1=penalty.right_l1 * more)
+    penalty = penalty_of_sample(penalty_of_fit(settings, measures, matrix), sample, panels.edges[-1])
     return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1]), summary.digests
+
+
+def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
+    """Return the penalties in the units of a fit: see `Penalty.in_balanced_units`.
+
+    The steps of mu and sgd from given factors are the textbook's, so these factors stay as they are.
+    """
+    penalty = penalty_of(settings, matrix.transposed)
+    if settings.start == "custom" and settings.solver != "hals":
+        return penalty
+    return penalty.in_balanced_units(factor_scale(measures.mean, settings.rank))
 
 
 def _check_scale(summary: Summary, matrix: Matrix, beta: float) -> None:
@@ -144,7 +158,7 @@ def _measures(summary: Summary, matrix: Matrix, beta: float) -> Measures:
 
 def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
     """The solver that the settings name, at the scale of V."""
-    penalty = penalty_of(settings, matrix.transposed)
+    penalty = penalty_of_fit(settings, measures, matrix)
     floor = floor_of(measures.mean, matrix.dtype)
     if settings.solver == "sgd":
         return _descending(settings, measures, matrix)
@@ -168,7 +182,7 @@ def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
     together = 1 if by_cell else max(batch, matrix.layout.columns)
     relative = 0.1 if settings.start == "random" else 0.03  # or a good start would be undone at first
     rate = settings.learning_rate or (relative if adaptive else 0.5 / (unit * together))
-    penalty = penalty_of(settings, matrix.transposed)
+    penalty = penalty_of_fit(settings, measures, matrix)
     alphas = penalty.left, penalty.right, penalty.left_l1, penalty.right_l1
     return SGD(Descent(rate, adaptive, unit, *alphas, batch), settings.schedule, penalty)
 
@@ -212,14 +226,39 @@ def begin(
     if settings.beta != 2 and settings.solver == "hals":
         right = lift_columns(right, settings.seed, right_stream)
     h = np.ascontiguousarray(right, dtype=dtype)
+    if settings.start == "random" and settings.solver == "hals" and settings.lasso:
+        h = _warmed(panels, h, make_solver(settings, measures, matrix))
     entering = h
     if settings.solver == "sgd":
         assert slot is not None
         if settings.start == "sample" or (settings.start == "custom" and given.left is None):
-            solver = HALS(penalty_of(settings, matrix.transposed))
-            fit.sweep(panels, h, Weighing(solver.weigh, solver, after=slot, bare=True))
+            h = _balanced_pair(panels, h, HALS(penalty_of_fit(settings, measures, matrix)), slot)
         entering = np.ascontiguousarray(extended(h.T).T)
     return State(h, entering, slot=0 if writes_left(settings, given) else -1)
+
+
+def _warmed(panels: Panels, h: Array, solver: Solver) -> Array:
+    """Return H (k, n) after some passes without the L1 penalties.
+
+    Random components are much alike: an L1 penalty would leave none but the largest.
+    """
+    assert isinstance(solver, HALS | Newton)
+    smooth, penalty = replace(solver, penalty=solver.penalty.without_lasso), solver.penalty
+    for _ in range(WARM):
+        totals = fit.sweep(panels, h, Weighing(smooth.weigh, smooth))
+        followed = smooth.follow(h, totals)
+        h = rescaled(followed, penalty.balance(*norms_of(totals, followed))[0])
+    return h
+
+
+def _balanced_pair(panels: Panels, h: Array, solver: HALS, slot: Weights) -> Array:
+    """Write W for H (k, n) to a place, and return H, both at the scale where the penalties are least."""
+    totals = fit.sweep(panels, h, Weighing(solver.weigh, solver, after=slot))
+    scales, _ = solver.penalty.balance(*norms_of(totals, h))
+    if (scales != 1).any():
+        for first, last in pairwise(panels.edges):
+            slot.write(first, slot.read(first, last) * scales.astype(h.dtype))
+    return rescaled(solver.penalty.without_dead(totals, h), scales)
 
 
 def _from_given(
@@ -230,13 +269,16 @@ def _from_given(
     Where only the panels' side is given, or a column-panelled V must be updated W first, that takes a pass.
     """
     matrix, dtype = panels.matrix, panels.matrix.dtype
+    solver = make_solver(settings, measures, matrix)
+    if isinstance(solver, HALS | Newton):
+        given = _balanced(given, solver.penalty, measures.mean / settings.rank)
     if given.left is not None:
         assert slot is not None
         for first, last in pairwise(panels.edges):
             slot.write(first, np.asarray(given.left[first:last], dtype))
-        solver = make_solver(settings, measures, matrix)
         if given.right is None:
-            right = right_of(panels, settings, measures, given.left)
+            solver_of_right = replace(answerer(settings, measures, matrix), penalty=solver.penalty)
+            right = right_of(panels, solver_of_right, measures.mean, given.left)
             return right if settings.solver != "mu" else lift(right, LIFT * float(right.mean()))
         if matrix.transposed and isinstance(solver, MU | BetaMU):
             totals = fit.sweep(panels, np.asarray(given.right, dtype), Weighing(as_it_is, solver, slot))
@@ -245,11 +287,18 @@ def _from_given(
     return given.right
 
 
-def right_of(panels: Panels, settings: Settings, measures: Measures, left: Array) -> Array:
+def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
+    """Return given factors at the scale where the penalties of each of their components are least."""
+    left, right = given
+    if right is not None:
+        return Factors(left, rescaled(right, penalty.scales_of_right(right, product)))
+    assert left is not None
+    return Factors(rescaled(left.T, penalty.turned.scales_of_right(left.T, product)).T, None)
+
+
+def right_of(panels: Panels, solver: HALS | Newton | Settled, mean: float, left: Array) -> Array:
     """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
-    solver = answerer(settings, measures, panels.matrix)
-    left = np.ascontiguousarray(left, panels.matrix.dtype)
-    return fit.settle_right(panels, left, solver, measures.mean)[0]
+    return fit.settle_right(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
 
 
 def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | Newton | Settled:

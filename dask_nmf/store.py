@@ -271,7 +271,9 @@ class Run:
             name: self._read_factor() if name == "h" else self.read(f"{place}/{name}")
             for name in self.record["factors"]
         }
-        return State(**factors, **{name: value for name, value in scalars.items() if value is not None})
+        known = {name: value for name, value in scalars.items() if value is not None}
+        lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        return State(**factors, **known | lists)
 
     def weights(self, slot: int) -> StoredWeights:
         """The carried W of a slot."""
@@ -362,7 +364,7 @@ class Run:
                 commits.factor(self.group, self.record, slot)[...] = factor.T if self.transposed else factor
             else:
                 self.array(f"checkpoint/{slot}/{name}")[...] = factor
-        scalars = {name: _or_none(getattr(state, name)) for name in State.SCALARS}
+        scalars = {name: _as_json(getattr(state, name)) for name in State.SCALARS}
         told = {**self.record, "pass": number, "state": scalars, "factors": list(factors), **fields}
         commits.write_histories(self.group, told)
         self._publish(told)
@@ -439,6 +441,11 @@ class Run:
             dimension_names=names,
             fill_value=nothing,  # zarr leaves out chunks of the fill value: so all are there, or lost
         )
+
+
+def _as_json(value: Any) -> Any:
+    """A scalar of a state as JSON holds it."""
+    return list(value) if isinstance(value, tuple) else _or_none(value)
 
 
 def _or_none(number: float) -> float | None:

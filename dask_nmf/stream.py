@@ -14,14 +14,14 @@ from dask_nmf.fit import Panels
 from dask_nmf.job import Job
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
-from dask_nmf.observed import Observed
 from dask_nmf.passes import Weighing, look
+from dask_nmf.penalties import penalty_of
 from dask_nmf.project import exact_solver
 from dask_nmf.reservoir import alike, occurring, size_of, thinned
-from dask_nmf.sample_start import FAINT, LOOSE, sampled_h
+from dask_nmf.sample_start import FAINT, LOOSE, penalty_of_sample, sampled_h
 from dask_nmf.sampling import Draw
 from dask_nmf.settings import Settings
-from dask_nmf.solvers import HALS, penalty_of
+from dask_nmf.solvers import HALS
 
 TURNS, OF_MODELS = 3, 6  # at a batch: its sums are replaced as H moves; models hold near their H only
 OTHER = 1.05  # times the loss that the sample had for its size: rows of another kind came
@@ -213,10 +213,7 @@ def _turned_grams(gram: Array, a: Array) -> Array:
 
 def _judge(sample: Block, settings: Settings, rows: float) -> HALS | Newton:
     """Return the solver for a sample that stands for so many rows."""
-    penalty = penalty_of(settings, False)
-    if not isinstance(sample, Observed) or sample.rule.skips_zeros:
-        more = rows / sample.shape[0]
-        penalty = replace(penalty, right=penalty.right * more, right_l1=penalty.right_l1 * more)
+    penalty = penalty_of_sample(penalty_of(settings, False), sample, rows)
     if settings.beta == 2:
         return HALS(penalty)
     found = observed.measure(sample)
