@@ -7,6 +7,7 @@ and by how much H is extrapolated, is in the `State`, whose own arrays have no c
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,7 +17,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from dask.delayed import Delayed
 
-from dask_nmf import answer, cluster, components, draws, fit, grid, observed, sample_start, solvers, start
+from dask_nmf import (
+    answer,
+    cluster,
+    components,
+    draws,
+    fit,
+    grid,
+    observed,
+    sample_start,
+    scales,
+    solvers,
+    start,
+)
 from dask_nmf.answer import Progress, Result
 from dask_nmf.digests import Digest, merged
 from dask_nmf.grid import Blocks, Draw, Given, Look, Pass, Piece
@@ -133,6 +146,7 @@ def first_read(tiles: Tiles, settings: Settings) -> tuple[Measures, Block, Draw,
         sum(look.stored for look in looks),
         sum(look.empty_rows for look in looks),
     )
+    scales.check(measures.mean, math.sqrt(measures.baseline), 0.0, settings.beta, matrix.dtype)
     start.tell(measures)
     return measures, observed.stack([look.sample for look in looks]), draw, _digest(looks)
 

@@ -43,7 +43,8 @@ def power(values: Array, weights: Array, beta: float) -> float:
     elif beta == 0:
         part = np.log(np.where(wide > 0, wide, 1.0))
     else:
-        part = np.where(wide > 0, wide, 0.0 if beta > 0 else 1.0) ** beta
+        with np.errstate(over="ignore"):  # ∞ is refused, with what V needs
+            part = np.where(wide > 0, wide, 0.0 if beta > 0 else 1.0) ** beta
     return float(np.dot(part, weights) if len(weights) else part.sum())
 
 

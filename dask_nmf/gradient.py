@@ -52,7 +52,7 @@ def descend_rows(v: Block, left: Array, right: Array, order: Array, how: Descent
         block = v[rows].toarray() if scipy.sparse.issparse(v) else v[rows]
         w, h = left[rows, :-1], right[:, :-1].copy()
         rest = block - w @ h.T
-        total += float(np.einsum("ij,ij->i", rest, rest).sum(dtype=np.float64))
+        total += float(np.einsum("ij,ij->i", rest, rest, dtype=np.float64).sum())
         slope = (
             rest @ h - w.dtype.type(len(h)) * (w.dtype.type(how.left) * w + w.dtype.type(how.left_l1)),
             rest.T @ w - w.dtype.type(len(w)) * (w.dtype.type(how.right) * h + w.dtype.type(how.right_l1)),

@@ -21,6 +21,7 @@ from dask_nmf.compiled import compiled
 LANES = 64  # rows descended side by side: fills the vector registers, and k x LANES stays in L1
 SWEEPS = 500
 MOST_SWEEPS = 40 * SWEEPS  # of an answer: with more components than equations a row converges slowly
+NEGLIGIBLE = 1e-5  # of a sum of squares
 STRIP = 256  # rows of a block looked at together where a temporary of the block's width is needed
 
 
@@ -264,8 +265,17 @@ def residual(v: Block, w: Array, h: Array) -> float:
     for first in range(0, v.shape[0], STRIP):
         rest = w[first : first + STRIP] @ h
         np.subtract(v[first : first + STRIP], rest, out=rest)
-        total += float(np.einsum("ij,ij->i", rest, rest).sum(dtype=np.float64))
+        total += squares(rest)
     return total
+
+
+def squares(x: Array) -> float:
+    """Return Σ x², float64: also where squares of float32 would be below its range, or above it."""
+    total = float(np.einsum("ij,ij->i", x, x).sum(dtype=np.float64))
+    lost = x.size * float(np.finfo(x.dtype).tiny)  # at most, by squares that are subnormal or 0
+    if x.dtype == np.float64 or (NEGLIGIBLE * total > lost and total < np.inf):
+        return total
+    return float(np.square(x, dtype=np.float64).sum())
 
 
 def expanded_loss(sumsq: float, totals: Sums, h: Array) -> float:

@@ -22,7 +22,7 @@ from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 from threadpoolctl import ThreadpoolController
 
-from dask_nmf import ahead, client, kernels, observed, ranking, sampling
+from dask_nmf import ahead, client, kernels, observed, ranking, sampling, scales
 from dask_nmf.cells import Cells
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.observed import Observed, Rule
@@ -286,9 +286,11 @@ def _weigh(v: Block, panel: int, given: Given, weighing: Weighing) -> Sums | tup
 
 
 def _check(v: Block, first: int) -> None:
-    bad = observed.measure(v).bad
-    if bad is not None:
-        raise bad.at(first)
+    found = observed.measure(v)
+    if found.bad is not None:
+        raise found.bad.at(first)
+    if isinstance(v, Observed) and found.total > 0:
+        scales.check_rows(found.total / float(np.sum(np.broadcast_to(found.mass, v.shape[1]))), v.rule.beta)
 
 
 def look(v: Block, h: Array, weighing: Weighing, before: Array | None = None) -> tuple[Array, Sums]:

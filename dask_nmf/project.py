@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 import zarr
 
-from dask_nmf import __version__, cluster, fit, places, plan
+from dask_nmf import __version__, cluster, fit, places, plan, scales
 from dask_nmf.beta import Newton, Settled, exact
 from dask_nmf.errors import DataError, readable
 from dask_nmf.fit import Panels
@@ -90,7 +90,7 @@ def opened(V: Any, dtype: str | None, beta_loss: str | float) -> Matrix:
 
 def exact_solver(settings: Settings, matrix: Matrix) -> Exact:
     """The solver of W for a fixed H, where the scale of V is not known."""
-    floor = float(np.finfo(matrix.dtype).tiny) ** 0.25  # its powers must not overflow
+    floor = max(float(np.finfo(matrix.dtype).tiny), scales.LEAST)
     return exact(settings.beta, penalty_of(settings, matrix.transposed), floor)
 
 

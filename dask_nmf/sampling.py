@@ -81,7 +81,7 @@ def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
     found = observed.measure(block, keys_of(0, block.shape[1]))
     rows = first_row + np.arange(block.shape[0])
     bad = found.bad and found.bad.at(first_row)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         keys = -np.log(draws.uniform(draw.seed, draws.WEIGHTED_ROWS, rows)[:, 0]) / found.norms
     everything = Candidates(rows, found.norms, keys, block)
     return Summary(

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dask_nmf import draws, fit, sampling, svd
+from dask_nmf import draws, fit, sampling, scales, svd
 from dask_nmf.beta import BetaMU, Newton, Settled, exact, floor_of
 from dask_nmf.digests import Digest
 from dask_nmf.divergence import from_mean
@@ -36,10 +36,6 @@ from dask_nmf.solvers import HALS, MU, Solver, State, lift
 
 logger = logging.getLogger(__name__)
 
-FITTED = {
-    4: (1e-20, 1e17),
-    8: (1e-70, 1e70),
-}  # by itemsize: sizes of entries that were fitted as those near 1 are
 WARM = 3  # passes without the L1 penalties, from a random start
 LIFT = 1e-3  # of a factor's mean entry
 
@@ -88,8 +84,6 @@ def first_read(
     summary = fit.summarise(panels, draw)
     if summary.bad is not None:
         raise summary.bad.at(0, matrix.transposed)
-    if panels.weights is None:
-        _check_scale(summary, matrix, settings.beta)
     measures = _measures(summary, matrix, settings.beta)
     tell(measures)
     if not sampled:
@@ -114,19 +108,6 @@ def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Pe
     return penalty.in_balanced_units(factor_scale(measures.mean, settings.rank))
 
 
-def _check_scale(summary: Summary, matrix: Matrix, beta: float) -> None:
-    """Refuse a V whose squares, or products with its factors, would overflow or vanish."""
-    norm, size = summary.sumsq, summary.sumsq / max(summary.stored, 1)
-    if beta == 2:
-        norm, size = math.sqrt(norm), math.sqrt(size)
-    least, most = FITTED[matrix.dtype.itemsize]
-    if summary.total > 0 and not (size > least and norm < most):
-        raise DataError(
-            f"V has entries of about {size:.3g} and norm {norm:.3g}: squares do not fit {matrix.dtype}; "
-            "multiply V by a number that brings them near 1"
-        )
-
-
 def tell(measures: Measures) -> None:
     """The first read is done: a line in the log."""
     stage("start")
@@ -147,6 +128,8 @@ def _measures(summary: Summary, matrix: Matrix, beta: float) -> Measures:
     if not mass.any():
         raise DataError("V has no entry that counts: all are missing, held out or of weight 0")
     entries = float(mass.sum())
+    size = math.sqrt(summary.sumsq) if beta == 2 else summary.total
+    scales.check(summary.total / entries, size, summary.power, beta, matrix.dtype)
     return Measures(
         summary.total / entries,
         summary.sumsq if beta == 2 else from_mean(summary.power, summary.total, entries, beta),

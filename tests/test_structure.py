@@ -36,6 +36,7 @@ FLOORS = [
         "gradient",
         "packing",
         "merging",
+        "scales",
         "plan",
         "divergence",
         "lease",
