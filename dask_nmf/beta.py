@@ -75,7 +75,7 @@ class Newton:
             weighs = self.penalty.right_l1 + self.penalty.right * begun
             below = totals.pull + np.reshape(totals.mass, (-1, 1)) * weighs
             low = (begun * above).sum(axis=1) > FURTHEST * (begun * below).sum(axis=1)
-            h[low] = (begun * above / np.maximum(below, self.floor))[low]
+            h[low] = (begun * above / np.maximum(below, np.finfo(np.float64).tiny))[low]
         return np.ascontiguousarray(h.T, given.dtype)
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:

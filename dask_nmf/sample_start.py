@@ -285,7 +285,8 @@ def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Stat
     baseline = float(found.norms.sum())
     if isinstance(solver, Newton):
         entries = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
-        baseline = from_mean(found.power, found.total, entries, 1.0)
+        power = observed.measure(replace(sample, rule=replace(sample.rule, beta=1.0))).power
+        baseline = from_mean(power, found.total, entries, 1.0)
 
     state = State(h, h)
     with in_threads(rows) as over:

@@ -14,6 +14,7 @@ from dask_nmf.errors import DataError
 FITTED = {4: (1e-20, 1e17), 8: (1e-70, 1e70)}
 LEAST = 1e-140  # that a divergence divides by, in float64: a number over the square of it is one
 SMALLEST = 1e10 * LEAST  # mean of rows that are far above that
+LARGEST = 280  # power of 10, of v^β: a sum of many is a number
 WIDE = np.dtype(np.float64)
 
 
@@ -54,16 +55,16 @@ def fits(mean: float, size: float, power: float, beta: float, dtype: np.dtype[An
 
 
 def check_rows(mean: float, beta: float) -> None:
-    """Refuse rows that are too small for a divergence from the W H of an H that is given.
+    """Refuse rows that are too small or large for a divergence from the W H of an H that is given.
 
     Raises
     ------
     DataError
         With the cure.
     """
-    if beta != 2 and 0 < mean < SMALLEST:
+    if beta != 2 and mean > 0 and not (mean > SMALLEST and beta * math.log10(mean) < LARGEST):
         raise DataError(
-            f"V has rows of mean {mean:.3g}, which is too little for beta_loss {beta:g}; "
+            f"V has rows of mean {mean:.3g}, whose powers for beta_loss {beta:g} do not fit float64; "
             "multiply V by a number that brings it near the V that H is of"
         )
 
