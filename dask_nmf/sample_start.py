@@ -172,7 +172,7 @@ def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list
     begun = [search.begin(attempt, search.rank) for attempt in range(STARTS)]
     if (wider := math.ceil(WIDER * search.rank)) <= min(few.shape):
         wide = _descend(few, search.begin(STARTS, wider), solver, ROUGHLY).h
-        begun.append(merge_down(wide, _gram(few, wide, solver), search.rank).astype(few.dtype))
+        begun.append(_sized_as(wide, merge_down(wide, _gram(few, wide, solver), search.rank)))
     tried = [_descend(few, h, solver, ROUGHLY) for h in begun]
     best = tried.pop(_first_of_the_best([state.loss for state in tried], tie))
     for number in range(exchanges if search.rank > 1 and best.loss > tie else 0):
@@ -207,10 +207,15 @@ def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) ->
     v = sample[[row]].toarray()[0] if scipy.sparse.issparse(sample) else sample[row]
     rest = np.maximum(v - w[row] @ h, 0)
     lacking = rest if rest.any() else v
-    sizes = np.linalg.norm(merged, axis=1, keepdims=True)
-    merged *= np.divide(sizes.mean(), sizes, out=np.zeros_like(sizes), where=sizes > 0)
-    lacking = lacking * (sizes.mean() / max(float(np.linalg.norm(lacking)), TINY))
-    return np.ascontiguousarray(np.vstack([merged, lacking]), h.dtype)
+    return _sized_as(h, np.vstack([merged, lacking]))
+
+
+def _sized_as(h: Array, components: Array) -> Array:
+    """Return components of equal norm, the mean of those of H: their scale is that of another fit's H."""
+    sizes = np.linalg.norm(components, axis=1, keepdims=True)
+    mean = np.linalg.norm(h.astype(np.float64), axis=1).mean()
+    scaled = components * np.divide(mean, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    return np.ascontiguousarray(scaled, h.dtype)
 
 
 def _gram(sample: Block, h: Array, solver: HALS) -> Array:

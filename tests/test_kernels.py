@@ -197,9 +197,11 @@ def test_a_block_of_no_entries_is_measured() -> None:
 
 
 def test_a_bad_entry_names_position_value_and_cure() -> None:
+    negative = "Negative values in data: V has"  # as scikit-learn's own checks ask
     assert (
-        str(BadEntry(3, 4, -0.5)) == "V has -0.5 at row 3, column 4; NMF takes entries >= 0: shift or clip V"
+        str(BadEntry(3, 4, -0.5))
+        == f"{negative} -0.5 at row 3, column 4; NMF takes entries >= 0: shift or clip V"
     )
     assert "replace or drop" in str(BadEntry(3, 4, np.nan))
-    assert str(BadEntry(3, 4, -1).at(10)).startswith("V has -1 at row 13, column 4")
-    assert str(BadEntry(3, 4, -1).at(10, transposed=True)).startswith("V has -1 at row 4, column 13")
+    assert str(BadEntry(3, 4, -1).at(10)).startswith(f"{negative} -1 at row 13, column 4")
+    assert str(BadEntry(3, 4, -1).at(10, transposed=True)).startswith(f"{negative} -1 at row 4, column 13")

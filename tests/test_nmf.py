@@ -282,7 +282,7 @@ def test_one_given_factor_is_enough(solver: str, given_factor: str, shape: tuple
     ("options", "text"),
     [
         ({"init": "custom"}, "neither W nor H"),
-        ({"init": "random", "H": np.ones((RANK, 25))}, "must be 'custom'"),
+        ({"init": "random", "H": np.ones((RANK, 25))}, "H is given .* init is 'random'"),
         ({"init": "custom", "H": np.ones((RANK, 24))}, r"\(3, 24\).*\(3, 25\)"),
         ({"init": "custom", "W": np.ones((RANK, 60))}, r"\(3, 60\).*\(60, 3\)"),
         ({"init": "custom", "H": np.zeros((RANK, 25))}, "H is zero everywhere"),
