@@ -331,10 +331,15 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return matrix
 
     def _numbers(self, held: Any) -> Any:
-        """Return what is in memory, checked; that it is finite and ≥ 0 the first read checks."""
+        """Return what is in memory, checked, integers as float64. The first read looks at the entries."""
         try:
             return check_array(
-                held, accept_sparse=True, ensure_all_finite=False, estimator=self, input_name="X"
+                held,
+                accept_sparse=True,
+                dtype=[np.float64, np.float32],
+                ensure_all_finite=False,
+                estimator=self,
+                input_name="X",
             )
         except TypeError as error:
             raise TypeError(

@@ -80,18 +80,18 @@ CALLS = {
     "no memory": (
         ["--workers", "1", "--memory-limit", "0"],
         {},
-        "is 0 MiB, and a worker needs at least 408 MiB",
+        "is 0 MiB, and a worker needs at least 458 MiB",
     ),
-    "less than no memory": (["--workers", "1", "--memory-limit", "-1GiB"], {}, "at least 408 MiB"),
+    "less than no memory": (["--workers", "1", "--memory-limit", "-1GiB"], {}, "at least 458 MiB"),
     "memory that no worker lives on": (
         ["--workers", "1", "--memory-limit", "50MiB"],
         {},
-        "is 50 MiB, and a worker needs at least 408 MiB",
+        "is 50 MiB, and a worker needs at least 458 MiB",
     ),
     "such memory by SSH": (
         ["--cluster", "ssh", "--memory-limit", "50MiB"],
         {},
-        "is 50 MiB, and a worker needs at least 408 MiB",
+        "is 50 MiB, and a worker needs at least 458 MiB",
     ),
     "no workers": (["--workers", "0"], {}, "--workers"),
     "no threads": (["--threads-per-worker", "0"], {}, "--threads-per-worker"),
@@ -118,7 +118,7 @@ def test_workers_that_are_too_small_are_refused_by_address() -> None:
     small = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "memory_limit": "100MiB"}
     with LocalCluster(**small, dashboard_address="127.0.0.1:0") as running, Client(running):
         (address,) = running.scheduler.workers
-        said = f"the memory limit of the worker at {address} is 100 MiB, and a worker needs at least 408 MiB"
+        said = f"the memory limit of the worker at {address} is 100 MiB, and a worker needs at least 458 MiB"
         with pytest.raises(MemoryError, match=re.escape(said)):
             nmf(np.ones((20, 5)), 2)
 

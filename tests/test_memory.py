@@ -16,7 +16,7 @@ from dask_nmf import nmf, plan, svd, tiling, transform
 from dask_nmf.launch import local
 from dask_nmf.opening import open_matrix
 
-LIMIT = 600_000_000  # bytes of a worker: less than half of it is left beside the program
+LIMIT = 652_000_000  # bytes of a worker: less than half of it is left beside the program
 RANK = 8
 
 
@@ -70,9 +70,9 @@ def keeps_in_memory(dask_worker: Worker) -> bool:
     ("shape", "chunks", "dtype", "init"),
     [
         pytest.param((90_000, 5000), (400, 5000), "float32", "sample", id="three-times-the-limit"),
-        pytest.param((2000, 150_000), (500, 2000), "int16", "sample", id="wide-and-cast"),
-        pytest.param((60_000, 2500), (500, 1250), "float64", "sample", id="float64"),
-        pytest.param((60_000, 5000), (500, 5000), "float32", "nndsvda", id="singular-vectors"),
+        pytest.param((2000, 166_000), (500, 2000), "int16", "sample", id="wide-and-cast"),
+        pytest.param((66_000, 2500), (500, 1250), "float64", "sample", id="float64"),
+        pytest.param((66_000, 5000), (500, 5000), "float32", "nndsvda", id="singular-vectors"),
     ],
 )
 def test_a_fit_stays_within_the_memory_of_its_workers(
@@ -99,7 +99,7 @@ def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape
     path = write(tmp_path / "V.zarr", shape, (1000, 2000), "float32", missing=0.97)
     before = peaks(workers)
     result = nmf(path, RANK, missing="nan", validation_fraction=0.1, store=tmp_path / "run.zarr", max_iter=1)
-    new = transform(path, np.asarray(result.H), missing="nan", into=lambda *_: Nowhere())
+    new = transform(path, np.asarray(result.H), missing="nan", into=lambda *_: (Nowhere(), None))
     after = peaks(workers)
     planned = plan.make(replace(open_matrix(path).layout, observed=True, ahead=True), RANK, LIMIT, 1)
     assert new is None
@@ -109,21 +109,22 @@ def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
-def test_so_does_one_of_a_v_cut_both_ways(workers: Client, tmp_path: Path) -> None:
+def test_so_does_one_of_a_v_cut_both_ways(tmp_path: Path) -> None:
     path = write(tmp_path / "V.zarr", (18_000, 18_000), (2000, 2000), "float32")
-    before = peaks(workers)
-    result = nmf(path, RANK, store=tmp_path / "run.zarr", max_iter=1)
-    after = peaks(workers)
+    with local(2, 1, LIMIT) as own:  # whose peaks are not those of other tests
+        before = peaks(own)
+        result = nmf(path, RANK, store=tmp_path / "run.zarr", max_iter=1)
+        after = peaks(own)
     planned = tiling.make(open_matrix(path).layout, RANK, LIMIT, 1, None)
     assert result.n_iter == 1
     assert zarr.open_group(tmp_path / "run.zarr", mode="r")["H"].shape == (RANK, 18_000)
     assert before.keys() == after.keys(), "a worker was restarted"
-    assert max(after.values()) < max(1.1 * planned.worker_bytes, max(before.values()) + 1)
+    assert max(after.values()) < 1.1 * planned.worker_bytes
     assert max(after.values()) < LIMIT
 
 
 def test_a_panel_that_fits_no_worker_is_refused_with_numbers(workers: Client, tmp_path: Path) -> None:
     path = tmp_path / "V.zarr"
     zarr.create_array(path, shape=(40_000, 5000), chunks=(20_000, 5000), dtype="float32")[:] = 1
-    with pytest.raises(MemoryError, match=r"20000 rows x 5000 columns take 381 MiB.*its limit is 572 MiB"):
+    with pytest.raises(MemoryError, match=r"20000 rows x 5000 columns take 381 MiB.*its limit is 622 MiB"):
         nmf(path, RANK)

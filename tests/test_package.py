@@ -54,7 +54,7 @@ def test_links_of_the_description_lead_somewhere(wheel: zipfile.ZipFile) -> None
     text = str(told.get_payload())
     assert "[obstore]" in (ROOT / "docs" / "operations.md").read_text()  # a link that is absolute stays one
     assert text.startswith("# dask_nmf")
-    assert "```console\n$ dask-nmf fit V.zarr" in text
+    assert "\n$ dask-nmf fit V.zarr --rank" in text
     assert all(target.startswith("https://") for target in re.findall(r"\]\(([^)]*)\)", text))
 
 

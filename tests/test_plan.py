@@ -111,7 +111,7 @@ def test_a_blind_layout_has_a_chunk_a_panel() -> None:
     assert edges == tuple(range(0, 1001, 100))
 
 
-@pytest.mark.parametrize("limit", [None, 600 * MIB])
+@pytest.mark.parametrize("limit", [None, 650 * MIB])
 def test_sparse_panels_have_like_numbers_of_entries(limit: int | None) -> None:
     entries = np.r_[np.full(1000, 20_000), np.full(99_000, 10)]
     layout = Layout(100_000, 100_000, 4, indptr=np.r_[0, np.cumsum(entries)])
@@ -149,7 +149,7 @@ def test_unit_is_the_rows_of_one_writer(edges: tuple[int, ...], unit: int) -> No
 def test_a_sample_shrinks_before_panels_are_not_worth_a_task() -> None:
     entries = np.linspace(0, 40_000_000, 300_001).astype(np.int64)
     layout = Layout(300_000, 20_000, 4, chunk_bytes=12 * MIB, indptr=entries, observed=True)
-    for limit in (600_000_000, 700_000_000):
+    for limit in (652_000_000, 752_000_000):
         planned = plan.make(layout, 9, limit, 1, blocks=True)
         assert planned.pass_bytes / (len(planned.edges) - 1) > plan.LEAST / 2
         assert planned.worker_bytes <= limit * plan.USABLE

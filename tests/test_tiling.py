@@ -25,7 +25,7 @@ from dask_nmf.tiling import Tiling
 
 M, N, K = 40, 30, 4
 READ: list[tuple[int, int]] = []  # blocks, in threads of this process
-LIMIT = 500_000_000  # bytes of a worker: no room for a panel of 2000 x 3600
+LIMIT = 552_000_000  # bytes of a worker: no room for a panel of 2000 x 3600
 
 
 def counted(block: Array, block_info: Any = None) -> Array:
