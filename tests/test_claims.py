@@ -264,5 +264,5 @@ def test_entries_that_are_stored_twice_or_in_disorder_are_summed(kind: str, tmp_
 
 @pytest.mark.parametrize("scale", [1e-200, 1e160, 1e300])
 def test_a_v_whose_squares_are_no_numbers_is_refused(scale: float) -> None:
-    with pytest.raises(DataError, match="brings them near 1"):
+    with pytest.raises(DataError, match="brings its mean near 1"):
         nmf(scale * low_rank(30, 10, 2), 2)
