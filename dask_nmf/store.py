@@ -377,8 +377,7 @@ class Run:
         else:
             in_pieces = told["pass"] is not None and "h" not in told["factors"]
             shown = commits.shown(self.group, told, self.cuts if in_pieces else None)
-        with self.sound():
-            commits.publish(self.group, (*ANSWER, *MEANS), shown, {KEY: told})
+        commits.publish(self.group, (*ANSWER, *MEANS), shown, {KEY: told})
 
     def _read_factor(self) -> Array:
         """The h of the last commit."""

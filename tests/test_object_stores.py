@@ -143,7 +143,7 @@ def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v:
     turned = command("transform", run, V, "--output", output)
     assert turned.returncode == 0, turned.stderr
     H = Run.load(run).array("H")[:]
-    np.testing.assert_allclose(H, Run.load(str(on_disk)).array("H")[:], rtol=1e-3, atol=1e-3)  # another cut
+    np.testing.assert_allclose(H, Run.load(str(on_disk)).array("H")[:], rtol=2e-2, atol=1e-2)  # another cut
     W = zarr.open_group(Objects(output), mode="r")["W"][:]
     np.testing.assert_array_equal(W, transform(v, H).compute())
     assert "exists" in command("transform", run, V, "--output", output).stderr
