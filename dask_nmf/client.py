@@ -148,7 +148,7 @@ def wait_for_workers() -> None:
 def _why_none(client: Client) -> str:
     """Return what the scheduler was told of workers that ended: their nannies end them for their memory."""
     try:
-        events = client.get_events(ENDED_FOR_MEMORY)
+        events = client.sync(client.scheduler.events, topic=ENDED_FOR_MEMORY, callback_timeout=WATCH)
     except (OSError, TimeoutError):
         return ""
     if not events:
