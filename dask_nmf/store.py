@@ -357,6 +357,7 @@ class Run:
 
     def _commit_state(self, number: int, state: State, **fields: Any) -> None:
         slot = number % 2
+        self.array("checkpoint/edges")  # or nothing is written: the run was deleted under the fit
         present = (name for name in record.FACTORS if getattr(state, name) is not None)
         factors = {name: getattr(state, name) for name in present if getattr(state, name).size}
         for name, factor in factors.items():
