@@ -93,16 +93,7 @@ def test_a_v_cut_both_ways_is_killed_too(tmp_path: Path) -> None:
     w, h = (rng.gamma(0.5, size=size).astype(np.float32) for size in ((6000, 8), (8, 3600)))
     v = (w @ h) * rng.random((6000, 3600), dtype=np.float32)
     zarr.create_array(tmp_path / "v.zarr", data=v, chunks=(2000, 400))
-    asked = (
-        "hals",
-        3,
-        "--workers",
-        "2",
-        "--threads-per-worker",
-        "1",
-        "--memory-limit",
-        "500MB",
-    )  # no room for a panel
+    asked = ("hals", 3, "--workers", "2", "--threads-per-worker", "1", "--memory-limit", "550MB")
     ends_well(begin(tmp_path, "whole.zarr", *asked))
     fit = begin(tmp_path, "killed.zarr", *asked)
     wait_for(fit, "pass")

@@ -21,6 +21,7 @@ from dask.utils import parse_bytes
 from servers import needs, process, until
 from sources import low_rank
 
+import dask_nmf
 from dask_nmf import cli
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -209,6 +210,8 @@ def test_a_fit_runs_under_the_restrictions_of_the_unit(folder: Path) -> None:
         "--unshare-ipc",
         "--unshare-uts",
     ]
+    installed = Path(dask_nmf.__file__).parent / "__pycache__"  # what a warm-up may have compiled
+    box += ["--tmpfs", installed, "--remount-ro", installed]
     box += ["--setenv", unit("Environment").split("=")[0], cache]
     assert unit("ProtectSystem") == "strict"
     command = unit("ExecStart").replace("/opt/dask-nmf/bin", str(BIN)).split()
