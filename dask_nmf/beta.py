@@ -20,6 +20,7 @@ from dask_nmf.solvers import HALS, SHRINK, State, advanced, lift, refit_rows
 
 LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model is not to be trusted
 FURTHEST = 2.0  # times an entry, that a step goes
+NOTHING = 1e-30  # of the largest entry of H: a component of such entries would get a W that overflows
 SHORTER, SHORTEST = 0.25, 0.25**3  # steps, where Newton's is too long
 MOST_UPDATES, SETTLED = 5000, 1e-7
 FIRST_UPDATES, NEAR = 100, 1e-3  # of a W that begins anew: with 10, W lags behind H for ever
@@ -76,6 +77,7 @@ class Newton:
             below = totals.pull + np.reshape(totals.mass, (-1, 1)) * weighs
             low = (begun * above).sum(axis=1) > FURTHEST * (begun * below).sum(axis=1)
             h[low] = (begun * above / np.maximum(below, np.finfo(np.float64).tiny))[low]
+        h[h < NOTHING * h.max()] = 0
         return np.ascontiguousarray(h.T, given.dtype)
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:

@@ -29,7 +29,7 @@ SCREENING = Stop(max_iter=6, tol=1e-3)  # of the starts of a divergence
 STARTS, EXCHANGES = 3, 12  # random starts, and components exchanged in the best of them
 NEAREST = 10  # an exchange merges one of so many cheapest pairs
 WIDER = 1.3  # times the rank, of the start that is merged down to it
-EASY = 80 * 1024  # entries, with those of W and H, on which starts are judged
+EASY = 160 * 1024  # entries, with those of W and H, on which starts are judged
 EASIER = 24 * 1024  # the same for a divergence
 ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one end
 TIED = 1e-6  # of ‖V‖²: less is rounding in float32, and no better start
@@ -114,18 +114,20 @@ def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
     )
 
 
-def lift_columns(h: Array, seed: int, stream: int) -> Array:
+def lift_columns(h: Array, seed: int, stream: int, which: NDArray[np.bool_] | bool = True) -> Array:
     """Return H with small random numbers in its columns of zeros, (k, n): a divergence cannot leave zeros.
 
     The column gets its true size in the first pass, and 0 where V has nothing. Equal numbers would be a
-    saddle point, where rows that have this entry alone cannot choose between the components.
+    saddle point, where rows that have this entry alone cannot choose between the components. Columns that
+    are not in ``which`` stay as they are.
     """
-    empty = ~h.any(axis=0)
-    if not empty.any() or empty.all():
+    there = h.any(axis=0)
+    empty = np.flatnonzero(which & ~there)
+    if not len(empty) or not there.any():
         return h
-    sizes = FAINT * h[:, ~empty].mean(axis=1, keepdims=True)
+    sizes = FAINT * h[:, there].mean(axis=1, keepdims=True)
     lifted = h.copy()
-    lifted[:, empty] = sizes * draws.half_normal(seed, stream, np.flatnonzero(empty), len(h)).T
+    lifted[:, empty] = sizes * draws.half_normal(seed, stream, empty, len(h)).T
     return lifted
 
 

@@ -18,7 +18,7 @@ from dask_nmf.passes import Weighing, look
 from dask_nmf.penalties import penalty_of
 from dask_nmf.project import exact_solver
 from dask_nmf.reservoir import alike, occurring, size_of, thinned
-from dask_nmf.sample_start import FAINT, LOOSE, penalty_of_sample, sampled_h
+from dask_nmf.sample_start import LOOSE, lift_columns, penalty_of_sample, sampled_h
 from dask_nmf.sampling import Draw
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import HALS
@@ -148,13 +148,7 @@ def _of_each_column(sums: Sums) -> Sums:
 
 def woken(h: Array, occurs: NDArray[np.bool_]) -> Array:
     """Return H where columns that occur and are zero begin small: no step for a divergence leaves 0."""
-    there = h.any(axis=0)
-    zero = occurs & ~there
-    if not zero.any() or not there.any():
-        return h
-    h = h.copy()
-    h[:, zero] = FAINT * h[:, there].mean(axis=1, keepdims=True)
-    return h
+    return lift_columns(h, 0, draws.H_FACTOR, occurs)
 
 
 def fitted_anew(
