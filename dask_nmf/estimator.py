@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.opening import in_memory_form, open_beside, open_matrix, read_factor
 from dask_nmf.places import absolute
 from dask_nmf.project import opened, transform
-from dask_nmf.settings import Settings
+from dask_nmf.settings import Settings, plain
 from dask_nmf.store import Run
 from dask_nmf.stream import Learned, learn, remembered
 
@@ -347,9 +346,10 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             ) from error
 
     def _rank(self, matrix: Matrix, W: Array | None, H: Array | None) -> int:
-        if isinstance(self.n_components, Integral):
-            return int(self.n_components)
-        if self.n_components not in (None, "auto"):
+        asked = plain(self.n_components)
+        if isinstance(asked, int):
+            return asked
+        if asked not in (None, "auto"):
             raise ValueError(
                 f"n_components is {self.n_components!r}; it must be an integer >= 1, 'auto' or None"
             )
@@ -360,11 +360,12 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return min(matrix.shape)
 
     def _seed(self) -> int:
-        if isinstance(self.random_state, Integral):
-            return int(self.random_state)
-        if self.random_state is None and self.store is not None:
+        asked = plain(self.random_state)
+        if isinstance(asked, int):
+            return asked
+        if asked is None and self.store is not None:
             return 0  # or no fit could be resumed
-        return int(check_random_state(self.random_state).randint(2**31 - 1))
+        return int(check_random_state(asked).randint(2**31 - 1))
 
 
 def _outward(matrix: Matrix, w: da.Array) -> Array | da.Array:

@@ -19,6 +19,7 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.opening import open_beside, open_holding, read_factor
 from dask_nmf.places import absolute, at, check_apart
 from dask_nmf.resume import existing, identity, scratch
+from dask_nmf.settings import plain
 from dask_nmf.verification import check_content, is_unwritten
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ Connect = Callable[[Matrix], AbstractContextManager[Any]]
 
 def cache_bytes(cache: int | str) -> int | None:
     """Bytes, None for "auto"."""
+    cache = plain(cache)
     if cache in ("auto", "off"):
         return None if cache == "auto" else 0
     with suppress(ValueError):

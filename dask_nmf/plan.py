@@ -88,7 +88,7 @@ class Plan:
     edges: tuple[int, ...]  # 0 = edges[0] < ... < edges[-1] = rows, multiples of a unit but for the last
     worker_bytes: int  # projected peak resident memory of a worker
     pass_bytes: int  # of V in memory, read in a pass
-    sample_rows: int  # to draw for the start
+    sample_rows: int  # to draw for the start; 0: so few fit that it has to be another
     cuts: tuple[int, ...]  # edges of blocks of columns, for solvers that work on blocks
     tiled: bool  # whether blocks are read by themselves, or panels that are then divided
     ahead: bool = False  # whether there is room to read a panel more than are worked on
@@ -133,6 +133,8 @@ def make(
         smaller = _reduced(layout, further, largest, max(smallest, LEAST), sample, room)
         if _worker_bytes(layout, further, smaller, sample) <= room:
             work, largest = further, smaller
+    if _worker_bytes(layout, work, smallest, min(sample, _fewest(rank))) > room:
+        sample = 0
     for least in (max(smallest, LEAST), smallest):  # a smaller sample before panels that are not worth a task
         largest = _reduced(layout, work, largest, least, sample, room)
         if edges is None:
@@ -142,6 +144,8 @@ def make(
     if _worker_bytes(layout, work, panel, sample) > room:
         work = work._replace(ahead=0)
     sample = _shrunk(layout, work, panel, sample, room)
+    if _worker_bytes(layout, work, panel, sample) > room:
+        sample = 0
     cuts = _cuts(layout, min(across, len(edges) - 1))
     needed = _worker_bytes(layout, work, panel, sample)
     plan = Plan(edges, needed, whole, sample, cuts, layout.tiled, work.ahead > 0)
@@ -247,10 +251,16 @@ def _reduced(layout: Layout, work: _Work, panel: int, least: int, sample: int, r
 
 
 def _shrunk(layout: Layout, work: _Work, panel: int, sample: int, room: float) -> int:
-    """The rows of a sample that fit beside panels, at least one a component."""
-    while sample > work.rank and _worker_bytes(layout, work, panel, sample) > room:
-        sample = max(work.rank, sample * 7 // 8)
+    """The rows of a sample that fit beside panels, or the fewest that are worth a start."""
+    least = min(sample, _fewest(work.rank))
+    while sample > least and _worker_bytes(layout, work, panel, sample) > room:
+        sample = max(least, sample * 7 // 8)
     return sample
+
+
+def _fewest(rank: int) -> int:
+    """Return the rows of the smallest sample: half are drawn by weight, so more than one a component."""
+    return 2 * rank + 2
 
 
 def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
@@ -293,7 +303,7 @@ def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:
     row = max(1, layout.panel_bytes(0, layout.rows) // layout.rows)
     easy = layout.rows * SAMPLED // max(1, layout.stored)
     wanted = max(1000, 50 * rank, layout.rows // 20, easy)
-    return min(layout.rows, max(rank, min(wanted, most // row)))
+    return min(layout.rows, max(_fewest(rank), min(wanted, most // row)))
 
 
 def _refusal(layout: Layout, plan: Plan, memory_limit: int, threads: int) -> str:

@@ -103,7 +103,7 @@ def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
     scaled = not isinstance(sample, Observed)
     if not scaled and not sample.rule.skips_zeros:
         return penalty
-    more = rows / sample.shape[0]
+    more = rows / max(sample.shape[0], 1)
     left, left_l1 = (1.0, math.sqrt(more)) if scaled else (1 / more, 1.0)
     return replace(
         penalty,

@@ -58,6 +58,8 @@ class Settings:
     BETAS: ClassVar[dict[str, tuple[float, ...]]] = {"hals": (2.0, 1.0), "sgd": (2.0,)}  # mu: any
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         for name in ("rank", "max_iter", "inner_iter"):
             self._check(name, _is_count(getattr(self, name)), "an integer ≥ 1")
         self._check("seed", isinstance(self.seed, Integral), "an integer")
@@ -167,6 +169,19 @@ class Settings:
     def record(self) -> dict[str, Any]:
         """As JSON holds it."""
         return {**asdict(self), "init": self.start, "beta_loss": self.beta}
+
+
+def plain(value: Any) -> Any:
+    """Return an option as Python's own number or text: NumPy's are narrow, and JSON does not take them."""
+    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, Real):
+        return float(value)
+    return str(value) if isinstance(value, str) else value
 
 
 def _choice(value: Any, values: tuple[str | None, ...]) -> str:

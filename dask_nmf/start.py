@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dask_nmf import draws, fit, sampling, scales, svd
+from dask_nmf import draws, fit, observed, sampling, scales, svd
 from dask_nmf.beta import BetaMU, Newton, Settled, exact, floor_of
 from dask_nmf.digests import Digest
 from dask_nmf.divergence import from_mean
@@ -78,7 +78,7 @@ def first_read(
         For the first entry that is negative or not finite.
     """
     matrix = panels.matrix
-    sampled = sample_rows > 0 and (settings.start == "sample" or settings.by_svd)
+    sampled = settings.by_svd or (sample_rows > 0 and settings.start == "sample")
     draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.seed)
     stage("first read")
     summary = fit.summarise(panels, draw)
@@ -92,6 +92,8 @@ def first_read(
         directions = svd.sampled_directions(summary.candidates, draw, settings.rank)
         return measures, directions, summary.digests
     sample = sampling.draw_sample(summary.candidates, draw)
+    if not sample.shape[0] or not np.any(observed.measure(sample).mass):
+        return measures, None, summary.digests
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
     penalty = penalty_of_sample(penalty_of_fit(settings, measures, matrix), sample, panels.edges[-1])
     return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1]), summary.digests
@@ -199,6 +201,8 @@ def begin(
     elif sampled is not None:
         right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
     else:
+        if settings.start == "sample":
+            logger.info("no sample of V fits a worker, or none has an entry that counts: the start is random")
         right = random_factor(
             settings.seed, np.arange(matrix.layout.columns), settings.rank, scale, right_stream
         ).T
@@ -209,7 +213,8 @@ def begin(
     if settings.beta != 2 and settings.solver == "hals":
         right = lift_columns(right, settings.seed, right_stream)
     h = np.ascontiguousarray(right, dtype=dtype)
-    if settings.start == "random" and settings.solver == "hals" and settings.lasso:
+    drawn = sampled is None and settings.start in ("random", "sample")
+    if drawn and settings.solver == "hals" and settings.lasso:
         h = _warmed(panels, h, make_solver(settings, measures, matrix))
     entering = h
     if settings.solver == "sgd":

@@ -156,3 +156,46 @@ def test_a_result_is_two_factors_and_a_line() -> None:
     told = replace(result, outcome="<script>alert(1)</script>")
     assert "<script>" not in told._repr_html_()
     assert "&lt;script&gt;" in told._repr_html_()
+
+
+NUMPY_OPTIONS = [
+    {"max_iter": np.int8(2), "tol": np.float32(0.25), "seed": np.uint32(3), "stop_below": np.float16(0.5)},
+    {
+        "solver": np.str_("mu"),
+        "beta_loss": np.float32(1.5),
+        "inner_iter": np.int64(2),
+        "alpha_W": np.uint8(1),
+    },
+    {"solver": "mu", "delta": np.float32(0.25), "alpha_W": np.float64(0.25), "alpha_H": np.float16(0.5)},
+    {"solver": "sgd", "batch_size": np.uint16(4), "learning_rate": np.float32(0.25), "l1_ratio": np.array(1)},
+    {"missing": np.str_("nan"), "validation_fraction": np.float32(0.125), "init": np.str_("random")},
+]
+
+
+@pytest.mark.parametrize("options", NUMPY_OPTIONS)
+def test_numpy_scalars_are_taken_as_the_numbers_that_they_are(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in options.items()}
+    begun = {"max_iter": 2} | options
+    stored = nmf(V, np.int64(3), **begun, store=tmp_path / "run.zarr", cache=np.int64(1000))
+    expected = nmf(V, 3, **({"max_iter": 2} | plain))
+    np.testing.assert_array_equal(stored.H, expected.H)
+    again = nmf(V, 3, **({"max_iter": 2} | plain), store=tmp_path / "run.zarr")  # it is the same fit
+    np.testing.assert_array_equal(again.H, expected.H)
+
+
+def test_numpy_scalars_are_parameters_of_the_estimator(tmp_path: Path) -> None:
+    expected = NMF(3, random_state=3, max_iter=2, tol=0).fit(V)
+    model = NMF(store=tmp_path / "run.zarr")
+    model.set_params(
+        n_components=np.int16(3), random_state=np.uint8(3), max_iter=np.int32(2), tol=np.float32(0)
+    )
+    np.testing.assert_array_equal(model.fit(V).components_, expected.components_)
+    np.testing.assert_array_equal(NMF.load(tmp_path / "run.zarr").components_, expected.components_)
+    batches = [
+        NMF(3, random_state=seed, forget_factor=share)
+        for seed, share in ((3, 0.5), (np.uint8(3), np.float32(0.5)))
+    ]
+    first, second = (model.partial_fit(V).partial_fit(V).components_ for model in batches)
+    np.testing.assert_array_equal(first, second)

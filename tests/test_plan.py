@@ -62,7 +62,7 @@ def test_panels_cover_the_rows_and_fit(layout: Layout, rank: int, limit: int | N
     assert all((b - a) % plan.unit(edges) == 0 for a, b in pairwise(edges[:-1]))
     assert limit is None or made.worker_bytes <= limit
     assert made.pass_bytes == layout.panel_bytes(0, layout.rows)
-    assert 1 <= made.sample_rows <= layout.rows
+    assert made.sample_rows == 0 or min(2 * rank + 2, layout.rows) <= made.sample_rows <= layout.rows
 
 
 @settings(max_examples=40)
@@ -153,3 +153,11 @@ def test_a_sample_shrinks_before_panels_are_not_worth_a_task() -> None:
         planned = plan.make(layout, 9, limit, 1, blocks=True)
         assert planned.pass_bytes / (len(planned.edges) - 1) > plan.LEAST / 2
         assert planned.worker_bytes <= limit * plan.USABLE
+
+
+def test_a_sample_has_rows_enough_to_draw_or_there_is_none() -> None:
+    layout = Layout(200_000, 200_000, 4)
+    assert plan.make(layout, 1, 519 * MIB, 1).sample_rows == 4
+    without = plan.make(layout, 1, 500 * MIB, 1)  # two rows would fit, of which none may be drawn
+    assert without.sample_rows == 0
+    assert without.worker_bytes <= 500 * MIB * plan.USABLE

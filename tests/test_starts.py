@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,9 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
+from sources import low_rank
 
-from dask_nmf import NMF, fit, nmf, observed, sample_start
+from dask_nmf import NMF, fit, nmf, observed, plan, sample_start
 from dask_nmf.kernels import Array
 from dask_nmf.merging import merge, merge_costs, merge_down
 from dask_nmf.observed import Observed, Rule
@@ -173,3 +175,21 @@ def test_a_poisson_fit_begins_well_whatever_the_seed() -> None:
         warnings.simplefilter("error")
         found = [nmf(v, 6, beta_loss=KL, seed=seed).reconstruction_err ** 2 for seed in range(5)]
     assert max(found) < 1.002 * min(found)
+
+
+@pytest.mark.parametrize("rows", [0, 1])
+@pytest.mark.parametrize(
+    "options", [{}, {"solver": "mu"}, {"solver": "sgd"}, {"beta_loss": 1}, {"init": "nndsvda"}], ids=str
+)
+def test_a_sample_that_is_empty_is_a_random_start_and_said(
+    rows: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make = plan.make
+    monkeypatch.setattr(plan, "make", lambda *given: replace(make(*given), sample_rows=rows))
+    v = low_rank(40, 12, 2) + 0.01
+    with caplog.at_level("INFO"):
+        result = nmf(v, 2, max_iter=60, **options)
+    assert result.relative_error < 0.7
+    drawn = "singular vectors of a sample of" in caplog.text or "factorising a sample" in caplog.text
+    assert drawn or "the start is random" in caplog.text
+    assert NMF(2, random_state=0, max_iter=5).partial_fit(v).partial_fit(v).components_.any()
