@@ -30,7 +30,7 @@ from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
 from dask_nmf.measures import measure
 from dask_nmf.objects import fetch, is_url, stat
-from dask_nmf.packing import find_packing
+from dask_nmf.packing import SCALING, Packing, find_packing
 from dask_nmf.places import absolute, at
 from dask_nmf.plan import IN_FLIGHT, Layout
 from dask_nmf.readers import DenseRows, NpyRows, RemoteNpyRows, StoredSparseRows
@@ -170,8 +170,7 @@ def _is_group(source: Any) -> bool:
 def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
     check_stored(array, source)
     check_shape(array.shape, wanted.name)
-    fill = array.fill_value if array.metadata.zarr_format == 2 else None
-    packing = find_packing(array.attrs.asdict(), array.dtype, source, fill)
+    packing = _packing_of(array, source)
     cuts = array.shards or array.chunks
     chunk_bytes = prod(cuts) * array.dtype.itemsize
     if packing is not None:  # what is read beside the panel, before it is decoded into that
@@ -181,6 +180,14 @@ def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
     reader = DenseRows(complete, transposed, dtype, packing=packing)
     m, n = array.shape
     return Matrix((m, n), dtype, source, transposed, layout, reader, listing=listing)
+
+
+def _packing_of(array: Any, place: str) -> Packing | None:
+    """Return how an array of Zarr or of h5py is packed; None if it is not packed."""
+    fill = None
+    if isinstance(array, zarr.Array) and array.metadata.zarr_format == 2:
+        fill = array.fill_value
+    return find_packing(dict(array.attrs), array.dtype, place, fill)
 
 
 def _from_npy(path: str, wanted: Wanted) -> Matrix:
@@ -258,6 +265,7 @@ def _from_sparse_group(group: Any, wanted: Wanted, source: str) -> Matrix:
         m, n = (int(size) for size in group.attrs["shape"])
     check_shape((m, n), wanted.name)
     data, indices, stored = (_part(group, name, source) for name in ("data", "indices", "indptr"))
+    packing = _packing_of(data, f"{source}/data")
     dtype = working_dtype(data.dtype, wanted)
     transposed = encoding == "csc_matrix"
     if wanted.transposed not in (None, transposed):
@@ -270,10 +278,11 @@ def _from_sparse_group(group: Any, wanted: Wanted, source: str) -> Matrix:
     with readable(source, WRITE_ANEW):
         indptr = row_pointers(np.asarray(stored[:]), across[0], entries, source)
     cuts = getattr(data, "shards", None) or data.chunks or (1,)
+    chunk_bytes = prod(cuts) * (data.dtype.itemsize + 8)
     layout = Layout(
         *across,
         dtype.itemsize,
-        chunk_bytes=prod(cuts) * (data.dtype.itemsize + 8),
+        chunk_bytes=chunk_bytes if packing is None else 2 * max(chunk_bytes, IN_FLIGHT),
         copied=data.dtype != dtype,
         indptr=indptr,
     )
@@ -284,7 +293,7 @@ def _from_sparse_group(group: Any, wanted: Wanted, source: str) -> Matrix:
     else:
         parts = {name: StoredDataset(part) for name, part in parts.items()}
         in_memory = not parts["data"].in_a_file
-    reader = StoredSparseRows(parts, across, dtype)
+    reader = StoredSparseRows(parts, across, dtype, packing=packing)
     return Matrix((m, n), dtype, source, transposed, layout, reader, in_memory=in_memory, listing=listing)
 
 
@@ -296,6 +305,12 @@ def _part(group: Any, name: str, source: str) -> Any:
         raise DataError(f"{source} has no array {name} of one dimension, as CSR and CSC have; {WRITE_ANEW}")
     if isinstance(part, zarr.Array):
         check_stored(part, f"{source}/{name}", whole=name == "indices")  # no chunk of theirs is all zeros
+    scaling = [attribute for attribute in (*SCALING, "_Unsigned") if attribute in part.attrs]
+    if name != "data" and scaling:
+        raise DataError(
+            f"{source}/{name} has the attribute {', '.join(scaling)}, and it must hold plain integers; "
+            "of a sparse matrix only data may be packed"
+        )
     return part
 
 

@@ -14,7 +14,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf, isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ class Packing:
 
         They are decoded in double precision. What is below 0 by less than rounding is 0.
         """
-        rows = max(1, PIECE // max(1, block.shape[-1]))
+        rows = max(1, PIECE // max(1, prod(block.shape[1:])))
         for first in range(0, len(block), rows):
             out[first : first + rows] = self._values(block[first : first + rows].view(self.stored))
 

@@ -127,6 +127,7 @@ class StoredSparseRows:
     shape: tuple[int, int]
     dtype: np.dtype[Any]
     ndim: int = 2
+    packing: Packing | None = None  # of data
 
     def __getitem__(self, index: tuple[slice, slice]) -> Block:
         with _reading(self.group, index[0]):
@@ -138,7 +139,7 @@ class StoredSparseRows:
         entries = (slice(int(indptr[0]), int(indptr[-1])),)
         stored_indices = self.group["indices"]
         indices = _load(stored_indices, entries, np.dtype(stored_indices.dtype))  # type: ignore[union-attr]
-        data = _load(self.group["data"], entries, self.dtype)
+        data = _load(self.group["data"], entries, self.dtype, self.packing)
         shape = (last - first, self.shape[1])
         return csr(scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape), self.dtype)
 

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import scipy.sparse
 import xarray
 import zarr
 from hypothesis import given
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from sources import Array, low_rank
 from test_matrix import read
 
-from dask_nmf import NMF, nmf
+from dask_nmf import NMF, nmf, packing
 from dask_nmf.errors import DataError
 from dask_nmf.opening import open_matrix
 
@@ -202,6 +203,54 @@ def test_weights_are_decoded(tmp_path: Path) -> None:
     np.testing.assert_allclose(ours.H, theirs.H, rtol=1e-6)
     with pytest.raises(ValueError, match="weights has nan"):
         nmf(v, 3, weights=stored(tmp_path / "m", weights, {"_FillValue": int(weights[0, 0])}))
+
+
+SPARSE_ATTRIBUTES = {"scale_factor": 0.001, "add_offset": 2.0, "_FillValue": 7}
+
+
+def packed_group(path: Path, held: Any, kind: str, holder: str) -> Any:
+    """A CSR or CSC matrix whose data is packed, in Zarr or HDF5."""
+    about = {"encoding-type": kind, "shape": held.shape}
+    parts = {name: getattr(held, name) for name in ("data", "indices", "indptr")}
+    if holder == "hdf5":
+        group: Any = h5py.File(f"{path}.h5", "w").create_group("X")
+        for name, values in parts.items():
+            group.create_dataset(name, data=values)
+    else:
+        group = zarr.create_group(path, zarr_format=int(holder[-1]))  # type: ignore[arg-type]
+        for name, values in parts.items():
+            group.create_array(name, data=values, chunks=(16,))
+    group.attrs.update(about)
+    group["data"].attrs.update(SPARSE_ATTRIBUTES)
+    return group
+
+
+@pytest.mark.parametrize("holder", ["zarr v2", "zarr v3", "hdf5"])
+@pytest.mark.parametrize("kind", ["csr_matrix", "csc_matrix"])
+def test_the_data_of_a_sparse_group_is_decoded(kind: str, holder: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    numbers = random.integers(1, 60000, (40, 12)) * (random.random((40, 12)) < 0.4)
+    numbers[3, 5] = 7
+    make = scipy.sparse.csr_array if kind == "csr_matrix" else scipy.sparse.csc_array
+    group = packed_group(tmp_path / "x", make(numbers.astype("u2")), kind, holder)
+    expected = np.where(numbers == 0, 0, np.where(numbers == 7, nan, 0.001 * numbers + 2))
+    opened = open_matrix(group)
+    assert opened.dtype == np.float32
+    np.testing.assert_allclose(read(opened), expected, rtol=1e-6)
+    group["indptr"].attrs["scale_factor"] = 2
+    with pytest.raises(DataError, match=r"indptr has the attribute scale_factor.* only data may be packed"):
+        open_matrix(group)
+
+
+def test_a_long_row_of_numbers_is_decoded_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    monkeypatch.setattr(packing, "PIECE", 8)
+    values = packing.Packing._values
+    monkeypatch.setattr(packing.Packing, "_values", lambda self, x: sizes.append(len(x)) or values(self, x))
+    numbers, decoded = np.arange(20, dtype="u2"), np.empty(20)
+    packing.Packing(numbers.dtype, 0.5, 1.0).unpack(numbers, decoded)
+    np.testing.assert_array_equal(decoded, 0.5 * numbers + 1)
+    assert sizes == [8, 8, 4]
 
 
 def test_xarray_that_was_not_decoded_is_refused(tmp_path: Path) -> None:
