@@ -319,9 +319,10 @@ def in_threads(rows: list[Block]) -> Iterator[Callable[[Array, Weighing], Sums]]
         return sums
 
     with passes.one_blas_thread(), ThreadPoolExecutor(min(len(rows), os.cpu_count() or 1)) as pool:
+        each = pool.map if len(rows) > 1 else map  # to hand a small block to a thread takes as long as a pass
 
         def sweep(h: Array, weighing: Weighing) -> Sums:
-            return reduce(add, pool.map(lambda number: look(number, h, weighing), range(len(rows))))
+            return reduce(add, each(lambda number: look(number, h, weighing), range(len(rows))))
 
         yield sweep
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from numbers import Integral, Real
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 SOLVERS = ("hals", "mu", "sgd")
 NNDSVD = ("nndsvd", "nndsvda", "nndsvdar")
@@ -73,8 +73,8 @@ class Settings:
             ("schedule", SCHEDULES),
             ("normalize", (None, *NORMS)),
         ):
-            value = getattr(self, name)
-            self._check(name, value in values, f"one of {_choice(value, values)}")
+            if (value := getattr(self, name)) not in values:  # a run's settings are read at each look at it
+                self._refuse(name, f"one of {_choice(value, values)}")
         for name in ("tol", "stop_below", "alpha_W"):
             self._check(name, _is_size(getattr(self, name)), "a number ≥ 0")
         self._check("alpha_H", self.alpha_H == "same" or _is_size(self.alpha_H), "a number ≥ 0 or 'same'")
@@ -82,7 +82,8 @@ class Settings:
         rate = self.learning_rate
         self._check("learning_rate", rate is None or (_is_size(rate) and rate > 0), "a number > 0 or None")
         known = self.beta_loss in LOSSES if isinstance(self.beta_loss, str) else _is_number(self.beta_loss)
-        self._check("beta_loss", known, f"a number or one of {_choice(self.beta_loss, tuple(LOSSES))}")
+        if not known:
+            self._refuse("beta_loss", f"a number or one of {_choice(self.beta_loss, tuple(LOSSES))}")
         self._check("l1_ratio", _is_size(self.l1_ratio) and self.l1_ratio <= 1, "from 0 to 1")
         share = self.validation_fraction
         self._check("validation_fraction", _is_size(share) and share < 1, "at least 0 and below 1")
@@ -91,7 +92,10 @@ class Settings:
 
     def _check(self, name: str, holds: bool, needed: str) -> None:
         if not holds:
-            raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {needed}")
+            self._refuse(name, needed)
+
+    def _refuse(self, name: str, needed: str) -> NoReturn:
+        raise ValueError(f"{name} is {getattr(self, name)!r}; it must be {needed}")
 
     def _refuse_gaps(self) -> None:
         """A singular value decomposition wants every entry."""

@@ -1,4 +1,4 @@
-"""The command in real processes, forked from one that has imported everything: what takes a second."""
+"""The command and scripts in real processes, forked from one that has imported all: which takes seconds."""
 
 import json
 import subprocess
@@ -9,7 +9,7 @@ from typing import Any
 
 COMMAND = [sys.executable, "-c", "from dask_nmf.cli import main; main()"]
 SERVER = """
-import gc, json, os, sys
+import gc, json, os, runpy, sys
 import dask.config
 import dask_nmf.cli, dask_nmf.estimator, dask_nmf.console
 
@@ -23,14 +23,17 @@ for line in sys.stdin:
         os.chdir(folder)
         os.environ |= environment
         dask.config.refresh(paths=[*dask.config.paths, os.environ.get("DASK_CONFIG", "")])
-        sys.argv = ["dask-nmf", *words]
-        dask_nmf.cli.main()
+        sys.argv = words
+        if words[0] == "dask-nmf":
+            dask_nmf.cli.main()
+        runpy.run_path(words[0], run_name="__main__")
+        sys.exit()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
 class Forks:
-    """Calls the command, one call after the other."""
+    """Calls the command or runs a script, one after the other."""
 
     def __init__(self) -> None:
         self.server = subprocess.Popen(
@@ -43,7 +46,13 @@ class Forks:
     def call(
         self, words: Any, folder: Path, terminal: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Call it in a folder; what it prints goes to a terminal, if one is given by its path."""
+        """Call the command in a folder; see `run`."""
+        return self.run(["dask-nmf", *words], folder, terminal, **environment)
+
+    def run(
+        self, words: Any, folder: Path, terminal: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script, or the command; what it prints goes to a terminal, if one is given by its path."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         told = list(map(str, words))
