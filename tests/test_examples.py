@@ -2,8 +2,8 @@
 
 import re
 import runpy
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,16 +17,22 @@ DATA = EXAMPLES.parents[1] / "shared" / "data"
 FACES, JESTER = DATA / "orl_faces.npz", DATA / "jester5k.npz"
 
 
-def run(script: str, *arguments: str) -> str:
-    """What an example prints on standard output."""
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+Run = Callable[..., str]
 
 
-def test_tutorial_is_beaten() -> None:
+@pytest.fixture
+def run(forks: Forks, tmp_path: Path) -> Run:
+    """Return a function that runs an example, and returns what it prints on standard output."""
+
+    def run(script: str, *arguments: str) -> str:
+        done = forks.run([EXAMPLES / script, *arguments], tmp_path)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+def test_tutorial_is_beaten(run: Run) -> None:
     lines = run("tutorial.py", "--steps", "300").splitlines()[1:]
     errors = {line.split("  ")[-1]: float(line.split()[0]) for line in lines}
     theirs = [error for name, error in errors.items() if name.startswith("the tutorial")]
@@ -34,20 +40,20 @@ def test_tutorial_is_beaten() -> None:
     assert errors["dask_nmf, mu, 100 steps"] < min(theirs) / 10
 
 
-def test_parts_of_digits(tmp_path: Path) -> None:
+def test_parts_of_digits(tmp_path: Path, run: Run) -> None:
     picture = tmp_path / "parts.png"
     assert "relative error 0.25" in run("faces.py", str(picture))
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.skipif(not FACES.exists(), reason="the faces are not carried by the project")
-def test_parts_of_faces(tmp_path: Path) -> None:
+def test_parts_of_faces(tmp_path: Path, run: Run) -> None:
     picture = tmp_path / "parts.png"
     run("faces.py", str(picture), "--data", str(FACES), "--rank", "4")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-def test_gene_programs_of_cells(tmp_path: Path) -> None:
+def test_gene_programs_of_cells(tmp_path: Path, run: Run) -> None:
     picture = tmp_path / "cells.png"
     output = run("cells.py", str(picture))
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -58,7 +64,7 @@ def test_gene_programs_of_cells(tmp_path: Path) -> None:
     assert told["W, 10 programs"] > told["all 765 genes"] - 5
 
 
-def test_signatures_of_tumours(tmp_path: Path) -> None:
+def test_signatures_of_tumours(tmp_path: Path, run: Run) -> None:
     picture = tmp_path / "signatures.png"
     output = run("signatures.py", str(picture), "--starts", "2")
     assert picture.read_bytes().startswith(b"\x89PNG")
@@ -83,7 +89,7 @@ def assert_recommends(output: str) -> None:
     assert [offer.count("item") for offer in offers] == [5, 5, 5]
 
 
-def test_recommendations_of_planted_ratings() -> None:
+def test_recommendations_of_planted_ratings(run: Run) -> None:
     output = run("recommender.py")
     assert "-> rank 5" in output  # 4 tastes, and one more for what all like
     assert_recommends(output)
@@ -102,7 +108,7 @@ def test_recommendations_of_jokes(
     assert_recommends(capsys.readouterr().out)
 
 
-def test_topics_replace_those_of_an_earlier_run(tmp_path: Path, forks: Forks) -> None:
+def test_topics_replace_those_of_an_earlier_run(tmp_path: Path, forks: Forks, run: Run) -> None:
     nmf(np.eye(3), 1, store=tmp_path / "topics.zarr")
     output = run("topics.py", str(tmp_path), "--documents", "4000", "--rank", "4", "--max-iter", "2")
     lines = output.splitlines()
