@@ -188,17 +188,20 @@ def test_unequal_penalties_reach_scikit_learns_objective(
         assert result.n_iter <= 10
 
 
-@pytest.mark.parametrize("l1_ratio", [0.0, 1.0])
+WAYS = [
+    *(("nan", *how) for how in (("hals", 2), ("mu", 2), ("hals", 1))),
+    *((kind, "hals", 2) for kind in ("csr", "weighted", "random", "nndsvda")),
+]
+
+
 @pytest.mark.parametrize(
-    ("kind", "solver", "beta"),
-    [
-        *(("nan", *how) for how in (("hals", 2), ("mu", 2), ("hals", 1))),
-        *((kind, "hals", 2) for kind in ("csr", "weighted", "random", "nndsvda")),
+    ("kind", "solver", "beta", "l1_ratio", "turned"),
+    [  # each way with L1 and with L2, of which one is tall and one is wide
+        (*way, float(l1), (number + l1) % 2 == 1) for number, way in enumerate(WAYS) for l1 in (0, 1)
     ],
 )
-@turns
 def test_only_the_product_of_the_penalties_matters(
-    turned: bool, kind: str, solver: str, beta: int, l1_ratio: float
+    kind: str, solver: str, beta: int, l1_ratio: float, turned: bool
 ) -> None:
     """Where both are L1, or both L2, the scale of W and H undoes the rest."""
     v = mixed(turned)

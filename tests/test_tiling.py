@@ -97,7 +97,6 @@ def test_blocks_cover_v_and_fit(layout: Layout, rank: int, limit: int, threads: 
     kind=st.integers(0, 2),
 )
 def test_the_results_are_those_of_panels(
-    client: Client,
     tmp_path_factory: pytest.TempPathFactory,
     height: int,
     width: int,
@@ -180,7 +179,7 @@ def test_any_number_of_workers_and_a_fit_that_was_broken_off_give_the_same_bits(
             raise Enough
 
     def run(name: str, **options: Any) -> Result:
-        return nmf(large, 8, store=tmp_path / name, max_iter=4, tol=0, **options)
+        return nmf(large, 8, store=tmp_path / name, max_iter=3, tol=0, **options)
 
     with local(2, 1, LIMIT):
         with pytest.raises(Enough):
