@@ -9,8 +9,8 @@ BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py s
 demo: .venv/installed
 	$(BIN)/python examples/topics.py demo
 
-test: .venv/installed-dev # files of tests share two processes
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: .venv/installed-dev # two processes; one that is done takes tests from the other
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-real: .venv/installed-dev
 	$(BIN)/python -m pytest -m real
