@@ -115,7 +115,8 @@ class InOwnUnits:
 
 def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Progress, keep: bool) -> Result:
     """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
-    solver, matrix, state = progress.solver, panels.matrix, progress.state
+    matrix, state = panels.matrix, progress.state
+    solver = progress.solver.at_level(state.level)
     h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
     h, own = in_own_units(h[: len(state.h)], solver.penalty), InOwnUnits(solver)
     slots = progress.slots if solver.carries_weights else None
@@ -127,7 +128,9 @@ def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Pro
     weighing = Weighing(own, solver, before, residual=True, bare=not settles)
     last = _last_read(panels, h, weighing, run, keep)
     seen = state.good if isinstance(solver, Newton) and state.best is None else None
-    if seen is not None and last.sums.residual > state.loss:  # the last step of Newton's went too far
+    own_penalty = solver.penalty.in_own_units
+    if seen is not None and last.sums.residual + own_penalty.of(last.sums, h) > state.loss:
+        # the last step of Newton's went too far
         h = in_own_units(seen, solver.penalty)
         last = _last_read(panels, h, weighing, run, keep)
     right, reached = solver.penalty.without_dead(last.sums, h), last.sums.residual

@@ -6,7 +6,7 @@ A pass measures the loss of the H that it is given, so an update knows how good 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from dask_nmf.divergence import Ridge
 from dask_nmf.errors import DataError
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.penalties import Penalty, norms_of, rescaled
-from dask_nmf.solvers import HALS, SHRINK, State, advanced, lift, refit_rows
+from dask_nmf.solvers import FINER, FINEST, HALS, SHRINK, OneLevel, State, advanced, lift, refit_rows
 
 LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model is not to be trusted
 FURTHEST = 2.0  # times an entry, that a step goes
@@ -40,6 +40,10 @@ class Newton:
     tol: float = 1e-3  # of the inner solves: with less, noise hides what a pass gains
     final_tol: float = 1e-6
     carries_weights: ClassVar[bool] = False
+    finest: ClassVar[int] = FINEST
+
+    def at_level(self, level: int) -> Self:
+        return replace(self, tol=self.tol * FINER**level) if level else self
 
     def weigh(self, v: Cells, h: Array, w: Array | None) -> Array:
         return self._solve(v, h, w, self.tol)
@@ -118,7 +122,7 @@ class Newton:
 
 
 @dataclass(frozen=True)
-class BetaMU:
+class BetaMU(OneLevel):
     """Multiplicative updates for any β, W first and then H; W is carried (Févotte & Idier 2011)."""
 
     beta: float

@@ -67,9 +67,9 @@ def divergence(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> f
 
     With ``floor = 0`` that is infinite for β ≤ 1 where an entry > 0 meets a 0 of w h.
     """
-    columns = np.ascontiguousarray(h.T)
-    total = float(_divergence(*cells[:4], cells.zeros, np.ascontiguousarray(w), columns, beta, floor))
-    return 2 * (total + _unlisted(cells, w, columns))
+    wide, columns = np.ascontiguousarray(w, np.float64), np.ascontiguousarray(h.T, np.float64)
+    whole = columns.sum(axis=0)
+    return 2 * float(_divergence(*cells[:4], cells.zeros, wide, columns, whole, beta, floor))
 
 
 def _unlisted(cells: Cells, w: Array, columns: Array) -> float:
@@ -161,9 +161,11 @@ def _dot(x: Array, f: Array) -> Any:
 @compiled(fastmath={"contract", "reassoc"})
 def _of_cell(v: float, y: float, beta: float, zeros: bool) -> Any:
     """d_β(v | y); without y itself where it is added for all cells together."""
+    if beta == 1 and zeros:
+        return v * np.log(v / y) - v if v > 0 else 0.0
     if beta == 1:
-        rest = 0.0 if zeros else y
-        return v * np.log(v / y) - v + rest if v > 0 else rest
+        far = (y - v) / v if v > 0 else 0.0
+        return v * (far - np.log1p(far)) if v > 0 else y  # where v is nearly y no large terms cancel
     if beta == 0:
         return v / y - np.log(v / y) - 1
     return ((v**beta if v > 0 else 0.0) + (beta - 1) * y**beta - beta * v * y ** (beta - 1)) / (
@@ -174,16 +176,20 @@ def _of_cell(v: float, y: float, beta: float, zeros: bool) -> Any:
 @compiled(fastmath={"contract", "reassoc"})
 def _divergence(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, w: Array, columns: Array,
-    beta: float, floor: float,
+    whole: Array, beta: float, floor: float,
 ) -> float:  # fmt: skip
     total = 0.0
     for i in range(len(indptr) - 1):
+        listed = 0.0
         for p in range(indptr[i], indptr[i + 1]):
-            y = max(np.float64(_dot(w[i], columns[indices[p]])), floor)
+            y = max(_dot(w[i], columns[indices[p]]), floor)
             if y <= 0 and beta <= 1 and values[p] > 0:
                 return np.inf
-            one = _of_cell(np.float64(values[p]), max(y, TINY), beta, zeros)
+            one = _of_cell(np.float64(values[p]), max(y, TINY), beta, False)
             total += one * weights[p] if len(weights) > 0 else one
+            listed += y
+        if zeros and indptr[i + 1] - indptr[i] < len(columns):
+            total += max(_dot(w[i], whole) - listed, 0.0)
     return total
 
 

@@ -46,7 +46,7 @@ from dask_nmf.passes import Given, Weighing
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.sgd import Swept
-from dask_nmf.solvers import HALS, Solver, State
+from dask_nmf.solvers import FINEST, HALS, Solver, State
 from dask_nmf.strata import Grid, Source, Sweep
 
 logger = logging.getLogger(__name__)
@@ -62,8 +62,9 @@ BESIDE = "-weights"
 MOST_SETTLING = 2000  # passes, to fit one factor to another
 SETTLED = 1e-9  # of the loss: what such a pass gains at last
 PATIENCE = 3  # passes without a better error of the entries held out
-# Below this share nothing is left to explain: a relative error of 3e-6 and of 3e-8.
-EXPLAINED = {np.dtype(np.float32): 1e-11, np.dtype(np.float64): 1e-15}
+# Below this share nothing is left to explain: a relative error of 3e-7 and of 3e-8.
+EXPLAINED = {np.dtype(np.float32): 1e-13, np.dtype(np.float64): 1e-15}
+NEARLY = 1e-4  # of the baseline: of a loss below, inner solves may hide what a pass gains
 
 
 class Panels:
@@ -137,6 +138,7 @@ class Stop:
     tol: float
     deadline: float = float("inf")  # of time.monotonic()
     below: float = 0.0  # ‖V − W H‖ that is enough
+    finest: int = FINEST  # level of the solver (see `Solver.at_level`) that is gone to before the end
 
 
 class Step(NamedTuple):
@@ -172,12 +174,15 @@ def iterate(
     while number < stop.max_iter:
         number += 1
         started = time.monotonic()
-        exact = state.loss < CANCELS[state.h.dtype] * baseline
+        exact = state.level > 0 or state.loss < CANCELS[state.h.dtype] * baseline
         if exact and not state.exact:
             state = replace(state, loss=float("inf"))  # the two ways to take it do not compare
         totals = sweep(state, exact)
-        previous, state = state, solver.update(state, totals, baseline)
-        outcome, final = _outcome(number, previous, state, baseline, stop)
+        previous, state = state, solver.at_level(state.level).update(state, totals, baseline)
+        reason = _convergence(number, previous, state, baseline, stop)
+        if reason and _may_be_noise(state, baseline) and state.level < min(solver.finest, stop.finest):
+            reason, state = None, replace(state, level=state.level + 1, settled=False)
+        outcome, final = _outcome(number, state, reason, baseline, stop)
         seconds = time.monotonic() - started
         if _enough(state, stop):
             state = state.measured
@@ -207,41 +212,60 @@ def judged(outcome: str, error: float) -> str:
 
 
 def _outcome(
-    number: int, previous: State, state: State, baseline: float, stop: Stop
+    number: int, state: State, convergence: str | None, baseline: float, stop: Stop
 ) -> tuple[str | None, bool]:
-    outcome, final = _stopped(number, previous, state, baseline, stop)
+    outcome, final = _stopped(number, state, convergence, baseline, stop)
     if outcome is None:
         return None, False
     return judged(outcome, min(relative_error(state.loss - state.penalty, baseline), LARGE)), final
 
 
 def _stopped(
-    number: int, previous: State, state: State, baseline: float, stop: Stop
+    number: int, state: State, convergence: str | None, baseline: float, stop: Stop
 ) -> tuple[str | None, bool]:
-    fell = previous.loss - state.loss
-    small = stop.tol * min(max(state.loss, 0.0), max(baseline - state.loss, 0.0))
     if baseline == 0:
         return "V is zero everywhere: so are W and H", True
-    if stop.tol > 0 and state.exact and state.loss <= EXPLAINED[state.h.dtype] * baseline:
-        return "converged: V is explained to rounding", True
-    if stop.tol > 0 and state.settled:
-        return f"converged: pass {number} and none after it would lower the loss", True
     if state.diverged:
         return "diverged: the loss rose however short the step; give a smaller learning_rate", True
     if state.accepted and _enough(state, stop):
         return f"stopped: ‖V − W H‖ is below {stop.below:g}", True
     if state.stale >= PATIENCE:
         return f"stopped: the error of the entries held out did not fall in the last {PATIENCE} passes", True
-    compares = previous.accepted or state.epoch == 0  # not in sgd, where shorter steps meet a larger loss
-    known = state.accepted and compares and np.isfinite(previous.loss)
-    if stop.tol > 0 and known and 0 <= fell <= small:
-        return f"converged: pass {number} changed the loss by less than tol = {stop.tol:g}", True
+    if convergence is not None:
+        return f"converged: {convergence}", True
     if number >= stop.max_iter:
         short = f", not converged to tol = {stop.tol:g}" if stop.tol > 0 else ""
         return f"stopped after max_iter = {stop.max_iter} passes{short}", True
     if time.monotonic() >= stop.deadline:
         return f"stopped by the time limit after {number} passes; run it again to go on", False
     return None, False
+
+
+def _convergence(number: int, previous: State, state: State, baseline: float, stop: Stop) -> str | None:
+    """Return why the passes seem to have converged; None where they do not."""
+    if stop.tol <= 0:
+        return None
+    if _is_explained(state, baseline):
+        return f"the relative error is below {np.sqrt(EXPLAINED[state.h.dtype]):.0e}"
+    if state.settled:
+        return f"pass {number} did not lower the loss, however exactly its equations were solved"
+    fell = previous.loss - state.loss
+    small = stop.tol * min(max(state.loss, 0.0), max(baseline - state.loss, 0.0))
+    compares = previous.accepted or state.epoch == 0  # not in sgd, where shorter steps meet a larger loss
+    if state.accepted and compares and np.isfinite(previous.loss) and 0 <= fell <= small:
+        return f"pass {number} changed the loss by less than tol = {stop.tol:g}"
+    return None
+
+
+def _may_be_noise(state: State, baseline: float) -> bool:
+    """Return whether what ended the passes may be the rounding and the tolerance of their equations."""
+    if _is_explained(state, baseline):
+        return False
+    return state.settled or (state.level == 0 and state.loss - state.penalty < NEARLY * baseline)
+
+
+def _is_explained(state: State, baseline: float) -> bool:
+    return state.exact and state.loss <= EXPLAINED[state.h.dtype] * baseline
 
 
 def _enough(state: State, stop: Stop) -> bool:
@@ -267,12 +291,18 @@ def sweep(panels: Panels, h: Array, weighing: Weighing, left: Array | None = Non
 
 
 def settle_right(
-    panels: Panels, left: Array, solver: HALS | Newton | BetaMU, mean: float, check: bool = False
+    panels: Panels,
+    left: Array,
+    solver: HALS | Newton | BetaMU,
+    mean: float,
+    check: bool = False,
+    most: int = MOST_SETTLING,
 ) -> tuple[Array, Sums]:
     """The factor that panels are given, (k, n), that fits the one they hold, (rows, k); and the last sums.
 
-    One pass for normal equations, else passes until the loss falls no more. ``mean``: of V, about. What is
-    ``check``ed is new to the fit, and its means are taken too, if not all of it is observed.
+    One pass for normal equations, else passes until the loss falls no more, but at ``most`` so many.
+    ``mean``: of V, about. What is ``check``ed is new to the fit, and its means are taken too, if not all of
+    it is observed.
     """
     averages = check and panels.rule.partial
     weighing = Weighing(passes.as_it_is, solver, residual=True, check=check, averages=averages)
@@ -284,7 +314,7 @@ def settle_right(
     size = mean / max(k * float(left.mean()), float(np.finfo(left.dtype).tiny))
     h = np.full((k, columns), size, left.dtype)
     state = State(h, h, beta=0.0, ceiling=0.0, last_beta=0.0)
-    for _ in range(MOST_SETTLING):
+    for _ in range(most):
         totals = sweep(panels, state.entering, weighing, left)
         before, state = state, solver.update(state, totals, 0.0)
         if state.settled or (state.accepted and before.loss - state.loss <= SETTLED * state.loss):

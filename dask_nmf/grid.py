@@ -27,7 +27,7 @@ import scipy.sparse
 from dask import delayed
 from dask.delayed import Delayed
 
-from dask_nmf import client, draws, kernels, measures, solvers
+from dask_nmf import client, draws, kernels, measures, precise, solvers
 from dask_nmf.digests import Digest, digest_of, keys_of
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix, as_block
@@ -269,17 +269,19 @@ def _row(told: Delayed, gram: Delayed, blocks: list[tuple[Any, ...]]) -> Delayed
 def _project(block: Block | None, reader: Reader | None, rows: Span, columns: Span, what: Pass) -> Array:
     """v hᵀ, (rows, k), float64."""
     pin_blas()
-    v = _loaded(block, reader, rows, columns)
-    return np.asarray(v @ what.given.piece(columns).T).astype(np.float64)
+    v, h = _loaded(block, reader, rows, columns), what.given.piece(columns)
+    return precise.products(v, h) if what.solver.in_float64 else np.asarray(v @ h.T).astype(np.float64)
 
 
 def _weigh(num: Array, gram: Array, rows: Span, width: int, what: Pass) -> Array:
     """Find and write W of some rows; return its norms, as those of a `Piece` are."""
     pin_blas()
     penalty, k = what.solver.penalty, len(gram)
-    dtype = what.given.h.read(0, 1).dtype
+    stored = what.given.h.read(0, 1).dtype
+    dtype = np.float64 if what.solver.in_float64 else stored
     num = (num - penalty.left_l1 * width).astype(dtype)
     w = kernels.solve(num, kernels.ridge(gram.astype(dtype), k, penalty.left * width), what.tol)
+    w = w.astype(stored)
     what.left.write(rows[0], w)
     return np.stack(kernels.component_norms(w, float(width)))
 

@@ -148,7 +148,7 @@ def _fit_in_blocks(
         progress = Progress(solver, measures, None, state)
 
     def sweep(state: State, exact: bool) -> Reached:
-        return blockwise.sweep(tiles, solver, run, state, exact)
+        return blockwise.sweep(tiles, solver.at_level(state.level), run, state, exact)
 
     progress = _iterate(sweep, tiles.tiling.pass_bytes, job, run, progress)
     result = blockwise.answered(tiles, settings, run, progress)
@@ -252,7 +252,8 @@ def _sweeper(panels: Panels, grid: Grid, job: Job, progress: Progress) -> Callab
             places = slots[state.slot], slots[state.next_slot]
             what = Sweep(solver.steps(state), job.settings.seed, state.epoch, *places)
             return fit.sweep_blocks(panels, grid, state.entering, what)
-        weighing = Weighing(solver.weigh, solver, residual=exact)
+        finer = solver.at_level(state.level)
+        weighing = Weighing(finer.weigh, finer, residual=exact)
         if slots is not None and solver.carries_weights:
             before = slots[state.slot] if state.slot >= 0 else None
             weighing = weighing._replace(before=before, after=slots[state.next_slot])

@@ -23,9 +23,10 @@ from dask_nmf.penalties import Penalty
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import HALS, State
 
-ROUGHLY, CLOSELY = Stop(max_iter=60, tol=1e-3), Stop(max_iter=60, tol=3e-5)
-EXCHANGING = Stop(max_iter=20, tol=2e-3)  # after an exchange of components
-SCREENING = Stop(max_iter=6, tol=1e-3)  # of the starts of a divergence
+ROUGHLY = Stop(max_iter=60, tol=1e-3, finest=0)
+CLOSELY = Stop(max_iter=60, tol=3e-5, finest=0)
+EXCHANGING = Stop(max_iter=20, tol=2e-3, finest=0)  # after an exchange of components
+SCREENING = Stop(max_iter=6, tol=1e-3, finest=0)  # of the starts of a divergence
 STARTS, EXCHANGES = 3, 12  # random starts, and components exchanged in the best of them
 NEAREST = 10  # an exchange merges one of so many cheapest pairs
 WIDER = 1.3  # times the rank, of the start that is merged down to it

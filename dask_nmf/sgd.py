@@ -15,7 +15,7 @@ import numpy as np
 from dask_nmf.gradient import Descent, extended
 from dask_nmf.kernels import Array, Block
 from dask_nmf.penalties import Penalty
-from dask_nmf.solvers import Squares, State
+from dask_nmf.solvers import OneLevel, Squares, State
 
 FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
 NOISE = 0.05  # a rise of the loss by this share says nothing, but to the bold driver
@@ -55,7 +55,7 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class SGD(Squares):
+class SGD(Squares, OneLevel):
     """Stochastic gradient descent with factors kept ≥ 0, in strata of blocks (Gemulla et al. 2011)."""
 
     how: Descent

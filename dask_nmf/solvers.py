@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from dask_nmf import kernels
+from dask_nmf import kernels, precise
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.penalties import NO_PENALTY, Penalty, norms_of, rescaled
 
 GROW, GROW_CEILING, SHRINK = 1.05, 1.01, 1.5
 SLOTS = 4  # places for a carried W: the last one, the one before, the best one and the next one
 BETTER = 1 - 1e-6  # times the least error of what is held out: less of a gain is rounding
+FINER = 1e-2  # times the tolerance of the inner solves, from one level to the next
+FINEST = 2  # levels above the first one, of solvers that have an inner solve
 IN_ONE_GO = 4096  # rows of Hᵀ below which threads do not pay
 
 
@@ -47,13 +49,15 @@ class State:
     rate: float = 1.0  # of the steps, relative to the first ones (sgd), or to Newton's
     epoch: int = 0  # sgd: sweeps that were kept
     diverged: bool = False  # no step is short enough
-    settled: bool = False  # no pass after this one would lower the loss
+    settled: bool = False  # a pass from the H of before did not lower the loss
+    level: int = 0  # how exactly equations are solved: see `Solver.at_level`
     scales: tuple[float, ...] = ()  # blocks: by what the components of the H in `slot` are to be divided
     good_scales: tuple[float, ...] = ()  # and those of the H in `good_slot`; (): by 1
 
     SCALARS: ClassVar[tuple[str, ...]] = (
         "loss", "penalty", "beta", "ceiling", "last_beta", "accepted", "exact", "slot", "held", "best_held",
-        "best_slot", "stale", "good_slot", "rate", "epoch", "diverged", "settled", "scales", "good_scales",
+        "best_slot", "stale", "good_slot", "rate", "epoch", "diverged", "settled", "level", "scales",
+        "good_scales",
     )  # fmt: skip
 
     @property
@@ -97,6 +101,15 @@ class Solver(Protocol):
         """Whether W must be kept from pass to pass."""
         ...
 
+    @property
+    def finest(self) -> int:
+        """The highest level that `at_level` knows."""
+        ...
+
+    def at_level(self, level: int) -> Solver:
+        """Return the solver for a level: each solves a pass's equations more exactly than the one before."""
+        ...
+
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
         """The W of a panel, (r, k), in a pass."""
         ...
@@ -119,6 +132,15 @@ class Solver(Protocol):
     def update(self, state: State, totals: Any, sumsq: float) -> State:
         """The next state, from what a pass gave that began with ``state.entering``."""
         ...
+
+
+class OneLevel:
+    """A solver whose updates have no inner solve that could be more exact."""
+
+    finest: ClassVar[int] = 0
+
+    def at_level(self, level: int) -> Self:
+        return self
 
 
 class Squares:
@@ -151,6 +173,7 @@ def undone(state: State, settled: bool) -> State:
 def advanced(state: State, **reached: Any) -> State:
     """The state after a pass of `HALS` that did not: what it ``reached``, and a larger β."""
     return State(
+        level=state.level,
         beta=min(state.ceiling, GROW * state.beta),
         ceiling=min(1.0, GROW_CEILING * state.ceiling),
         last_beta=state.beta,
@@ -199,14 +222,28 @@ class HALS(Squares):
 
     penalty: Penalty = NO_PENALTY
     tol: float = 1e-2  # of the inner solves, see `kernels.refit`
+    in_float64: bool = False  # equations of float32 are made and solved in float64
     final_tol: float = 1e-6
     carries_weights: ClassVar[bool] = False
+    finest: ClassVar[int] = FINEST
+
+    def at_level(self, level: int) -> Self:
+        return replace(self, tol=self.tol * FINER**level, in_float64=True) if level else self
 
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
-        return kernels.solve_weights(v, h, self.tol, self.penalty.left, self.penalty.left_l1)
+        left, lasso = self.penalty.left, self.penalty.left_l1
+        if self.in_float64:
+            return precise.solve_weights(v, h, self.tol, left, lasso, kernels.MOST_SWEEPS)
+        return kernels.solve_weights(v, h, self.tol, left, lasso)
+
+    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        h_or_none = h if exact else None
+        return precise.sums(v, w, h_or_none) if self.in_float64 else kernels.sums(v, w, h_or_none)
 
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
         left, lasso = self.penalty.left, self.penalty.left_l1
+        if self.in_float64:
+            return precise.solve_weights(v, h, self.final_tol, left, lasso, kernels.MOST_SWEEPS)
         return kernels.solve_weights(v, h, self.final_tol, left, lasso, kernels.MOST_SWEEPS)
 
     def settle(self, h: Array, totals: Sums) -> Array:
@@ -217,7 +254,9 @@ class HALS(Squares):
     def follow(self, given: Array, totals: Sums) -> Array:
         """H from the sums, beginning at the one that was given."""
         num, gram = self.penalty.equations(totals, len(given))
-        return np.ascontiguousarray(refit_rows(given.T, num.astype(given.dtype), gram, self.tol).T)
+        dtype = np.float64 if self.in_float64 else given.dtype
+        h = refit_rows(given.T.astype(dtype), num.astype(dtype), gram, self.tol)
+        return np.ascontiguousarray(h.T, given.dtype)
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
         given = state.entering
@@ -237,7 +276,7 @@ class HALS(Squares):
 
 
 @dataclass(frozen=True)
-class MU(Squares):
+class MU(Squares, OneLevel):
     """Multiplicative updates of Lee & Seung 2001, W first and then H, with a W that is carried.
 
     ``weights_first`` is False where the panels are columns of V: there H is what a panel holds, so that a

@@ -36,6 +36,7 @@ from dask_nmf.solvers import HALS, MU, Solver, State, lift
 
 logger = logging.getLogger(__name__)
 
+FOLLOWING = 3  # passes, to fit the right factor to the left one that is given
 WARM = 3  # passes without the L1 penalties, from a random start
 LIFT = 1e-3  # of a factor's mean entry
 
@@ -254,7 +255,8 @@ def _from_given(
 ) -> Array:
     """H in panel orientation, from given factors.
 
-    Where only the panels' side is given, or a column-panelled V must be updated W first, that takes a pass.
+    That takes passes where the panels' side is given alone, or must be updated first, or may lead further
+    than the other one: a solver that finds the panels' side anew would not look at it.
     """
     matrix, dtype = panels.matrix, panels.matrix.dtype
     solver = make_solver(settings, measures, matrix)
@@ -271,8 +273,24 @@ def _from_given(
         if matrix.transposed and isinstance(solver, MU | BetaMU):
             totals = fit.sweep(panels, np.asarray(given.right, dtype), Weighing(as_it_is, solver, slot))
             return solver.follow(np.asarray(given.right, dtype), totals)
+        if isinstance(solver, HALS | Newton):
+            return _better_start(panels, solver, measures.mean, given)
     assert given.right is not None
     return given.right
+
+
+def _better_start(panels: Panels, solver: HALS | Newton, mean: float, given: Factors) -> Array:
+    """Return the right factor that is given, (k, n), or that which fits the left one, if it leads further."""
+    dtype = panels.matrix.dtype
+    left, right = (np.ascontiguousarray(factor, dtype) for factor in given)
+    followed, _ = fit.settle_right(panels, left, solver, mean, most=FOLLOWING)
+    weighing = Weighing(solver.weigh, solver, residual=True)
+
+    def reached(h: Array) -> float:
+        totals = fit.sweep(panels, h, weighing)
+        return totals.residual + solver.penalty.of(totals, h)
+
+    return followed if reached(followed) < reached(right) else right
 
 
 def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
