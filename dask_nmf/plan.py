@@ -275,7 +275,7 @@ def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
     weights = 4 * panel / row * work.rank * layout.itemsize  # A, the guess, W and one temporary
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
     square = work.rank**2 * 8  # more than a factor has, where k is above the number of columns
-    product = factor * (layout.itemsize + 8) + SQUARES_HELD * square  # WᵀV, in float64
+    product = factor * 24 + SQUARES_HELD * square  # WᵀV and that of a strip, and H, in float64
     summed = factor * 8 + square
     if layout.observed:
         residual = STRIP_BYTES

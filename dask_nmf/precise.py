@@ -6,8 +6,6 @@ A block is widened by strips of rows, so that no copy of it is ever whole.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import reduce
-from operator import add
 
 import numpy as np
 
@@ -20,29 +18,42 @@ STRIP = kernels.STRIP // 4  # rows: with their residual no more bytes than `kern
 
 def products(v: Block, h: Array) -> Array:
     """Return v hᵀ of a dense or CSR block, (rows, k), float64."""
-    wide = h.T.astype(np.float64)
+    wide = _widened(h.T)
     return np.concatenate([np.asarray(strip @ wide) for _, strip in strips(v)])
 
 
 def solve_weights(v: Block, h: Array, tol: float, alpha: float, lasso: float, sweeps: int) -> Array:
     """Return the W of a block, (rows, k), as `kernels.solve_weights` does."""
-    wide = h.astype(np.float64)
+    wide = _widened(h)
     parts = [kernels.solve_weights(strip, wide, tol, alpha, lasso, sweeps) for _, strip in strips(v)]
     return np.concatenate(parts).astype(h.dtype)
 
 
 def sums(v: Block, w: Array, h: Array | None) -> Sums:
     """Return what H learns from a block, as `kernels.sums` does."""
-    wide = None if h is None else h.astype(np.float64)
-    parts = (kernels.sums(strip, w[rows].astype(np.float64), wide) for rows, strip in strips(v))
-    return reduce(add, parts)
+    wide = None if h is None else _widened(h)
+    total: Sums | None = None
+    for rows, strip in strips(v):
+        found = kernels.sums(strip, _widened(w[rows]), wide)
+        if total is None:
+            total = found
+            continue
+        total.num[...] += found.num
+        total.gram[...] += found.gram
+        total = total._replace(residual=total.residual + found.residual, mass=total.mass + found.mass)
+    assert total is not None
+    return total
 
 
 def strips(v: Block) -> Iterator[tuple[slice, Block]]:
     """Yield slices of the rows of a block, and these rows in float64."""
     if isinstance(v, Cells):  # `observed.strips` has cut them already
-        yield slice(None), v._replace(values=v.values.astype(np.float64))
+        yield slice(None), v._replace(values=_widened(v.values))
         return
     for first in range(0, max(v.shape[0], 1), STRIP):
         rows = slice(first, first + STRIP)
-        yield rows, v[rows].astype(np.float64)
+        yield rows, _widened(v[rows])
+
+
+def _widened(block: Block) -> Block:
+    return block.astype(np.float64, copy=False)
