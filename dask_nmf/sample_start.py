@@ -234,7 +234,7 @@ def _screened(sample: Block, starts: list[Array], search: Search, solver: Newton
     few = _thinned(sample, search.rank, EASIER)
     begun = [lift_columns(h, search.seed, search.stream) for h in starts]
     losses = [_descend(few, h, solver, SCREENING).loss for h in begun]
-    return begun[_first_of_the_best(losses, 0.0)]
+    return begun[_first_of_the_best(losses, TIED * _baseline(few, solver))]
 
 
 def _first_of_the_best(losses: list[float], tie: float) -> int:
@@ -288,14 +288,9 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
 
 def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> State:
     """After passes over a sample in memory, from H (k, n)."""
-    rows = sampling.pieces(sample)
-    found = observed.measure(sample)
-    baseline = float(found.norms.sum())
-    if isinstance(solver, Newton):
-        entries = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
-        power = observed.measure(replace(sample, rule=replace(sample.rule, beta=1.0))).power
-        baseline = from_mean(power, found.total, entries, 1.0)
-
+    rows, baseline = sampling.pieces(sample), _baseline(sample, solver)
+    if stop in (ROUGHLY, EXCHANGING):  # or the rounding of float32 and of float64 would end it elsewhere
+        stop = replace(stop, below=math.sqrt(TIED * baseline))
     state = State(h, h)
     with in_threads(rows) as over:
 
@@ -305,3 +300,13 @@ def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Stat
         for step in iterate(sweep, solver, state, baseline, stop):
             state = step.state  # and no other is kept: each has two of H
     return state
+
+
+def _baseline(sample: Block, solver: HALS | Newton) -> float:
+    """Return what a loss is compared with: ‖V‖², or the divergence of V from its mean."""
+    found = observed.measure(sample)
+    if isinstance(solver, HALS):
+        return float(found.norms.sum())
+    entries = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
+    power = observed.measure(replace(sample, rule=replace(sample.rule, beta=1.0))).power
+    return from_mean(power, found.total, entries, 1.0)

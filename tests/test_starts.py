@@ -126,6 +126,13 @@ def test_rounding_does_not_choose_among_exact_fits(kind: str, seed: int) -> None
     assert np.linalg.norm(dense - single) < 0.05 * size  # of one solution, as near as float32 comes
 
 
+@pytest.mark.parametrize("seed", [2, 5, 6])
+def test_nor_does_it_among_those_of_a_divergence(seed: int) -> None:
+    v = np.random.default_rng(seed).random((50, 7))
+    double, single = (nmf(given, 7, beta_loss=KL, seed=seed).W.compute() for given in (v, v.astype("f4")))
+    assert np.linalg.norm(double - single) < 0.05 * np.linalg.norm(double)
+
+
 @given(st.integers(0, 2**31), st.integers(3, 6))
 def test_merging_two_components_loses_the_least(seed: int, k: int) -> None:
     """The loss of merging is the square of the second singular value of what the pair explains."""
