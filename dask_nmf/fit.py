@@ -62,8 +62,8 @@ BESIDE = "-weights"
 MOST_SETTLING = 2000  # passes, to fit one factor to another
 SETTLED = 1e-9  # of the loss: what such a pass gains at last
 PATIENCE = 3  # passes without a better error of the entries held out
-# Below this share nothing is left to explain: a relative error of 3e-7 and of 3e-8.
-EXPLAINED = {np.dtype(np.float32): 1e-13, np.dtype(np.float64): 1e-15}
+# Below this share nothing is left to explain: a relative error of 1e-6 and of 3e-8.
+EXPLAINED = {np.dtype(np.float32): 1e-12, np.dtype(np.float64): 1e-15}
 NEARLY = 1e-4  # of the baseline: of a loss below, inner solves may hide what a pass gains
 
 

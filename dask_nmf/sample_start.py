@@ -34,6 +34,7 @@ EASY = 160 * 1024  # entries, with those of W and H, on which starts are judged
 EASIER = 24 * 1024  # the same for a divergence
 ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one end
 TIED = 1e-6  # of ‖V‖²: less is rounding in float32, and no better start
+EXPLAINED = 1e-14  # of ‖V‖²: the passes over all of V go on from there
 FEW = 4  # one in so many rows of a sample of MANY entries, to come near
 MANY = 1024 * 1024
 LOOSE = 0.1  # inner solves: a third less time than with 1e-2
@@ -289,8 +290,8 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
 def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> State:
     """After passes over a sample in memory, from H (k, n)."""
     rows, baseline = sampling.pieces(sample), _baseline(sample, solver)
-    if stop in (ROUGHLY, EXCHANGING):  # or the rounding of float32 and of float64 would end it elsewhere
-        stop = replace(stop, below=math.sqrt(TIED * baseline))
+    enough = EXPLAINED if stop == CLOSELY else TIED  # or rounding would end it, in each dtype elsewhere
+    stop = replace(stop, below=math.sqrt(enough * baseline))
     state = State(h, h)
     with in_threads(rows) as over:
 

@@ -111,7 +111,7 @@ def test_a_blind_layout_has_a_chunk_a_panel() -> None:
     assert edges == tuple(range(0, 1001, 100))
 
 
-@pytest.mark.parametrize("limit", [None, 650 * MIB])
+@pytest.mark.parametrize("limit", [None, 664 * MIB])
 def test_sparse_panels_have_like_numbers_of_entries(limit: int | None) -> None:
     entries = np.r_[np.full(1000, 20_000), np.full(99_000, 10)]
     layout = Layout(100_000, 100_000, 4, indptr=np.r_[0, np.cumsum(entries)])
