@@ -26,6 +26,7 @@ from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from dask_nmf import configuration, progress
+from dask_nmf.errors import ClusterLost
 
 PANELS_DONE = "dask-nmf-panels-done"  # topic of the events that `announce_panel` sends
 LOOPBACK = ("inproc://", "tcp://127.", "tls://127.", "tcp://[::1]", "tls://[::1]")
@@ -39,7 +40,7 @@ class NoWorkers(TimeoutError):
     """The cluster has no worker, and none came in time."""
 
 
-class WorkersLost(RuntimeError):
+class WorkersLost(ClusterLost):
     """Workers died, again and again or while they were sent something."""
 
 
@@ -239,7 +240,7 @@ class Held(MaterializedLayer):  # type: ignore[misc]
 
 
 def _refuse_lost_block(address: str) -> None:
-    raise RuntimeError(
+    raise ClusterLost(
         f"the blocks of this array were in the memory of the cluster at {address}, and its client is closed; "
         "compute the array before that, or keep W and H in a run (store=...)"
     )

@@ -12,6 +12,10 @@ class DataError(ValueError):
     """V, or what holds it, is not what NMF can take."""
 
 
+class ClusterLost(RuntimeError):
+    """What a cluster held or computed is gone with its workers, or with its client."""
+
+
 @contextmanager
 def readable(place: Any, cure: str) -> Iterator[None]:
     """Name the place of what cannot be read: parsers and codecs raise whatever they like.
@@ -19,11 +23,12 @@ def readable(place: Any, cure: str) -> Iterator[None]:
     Raises
     ------
     DataError
-        For every error but those of the operating system and of stores, which stay what they are.
+        For every error but those of the operating system, of stores and of a cluster that is gone, which stay
+        what they are.
     """
     try:
         yield
-    except DataError:
+    except (DataError, ClusterLost):
         raise
     except Exception as error:
         if isinstance(error, OSError) and not _of_content(error):

@@ -19,11 +19,13 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 from dask_nmf.answer import Result, result_of
 from dask_nmf.console import watched
 from dask_nmf.factorise import factorise
+from dask_nmf.factors import opened_factor
 from dask_nmf.fit import Step
 from dask_nmf.job import Job
 from dask_nmf.kernels import Array
 from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
+from dask_nmf.means import Means
 from dask_nmf.opening import in_memory_form, open_beside, open_matrix, read_factor
 from dask_nmf.places import absolute
 from dask_nmf.project import opened, transform
@@ -95,6 +97,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     components_ : (n_components, n_features) array, H
     n_components_ : int
     reconstruction_err_ : float, ‖X − W H‖ (Frobenius) or √(2 D(X | W H)), over the entries that count
+    means_ : Means of the entries of X that count, of each row and column, if some are missing or have weights
+        in `fit`; else None, as after `partial_fit`. `dask_nmf.predict` and `recommend` take them. Those of
+        the rows are a Dask array if there is a ``store``.
     validation_error_ : float, root mean squared error of the entries held out; NaN if none are
     n_iter_ : int, passes
     n_steps_ : int, batches that `partial_fit` has seen
@@ -190,22 +195,20 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         model._begin_stream(result.W if run.record["settings"]["weights"] is None else None)
         return model
 
-    def fit(
-        self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None, weights: Any = None
-    ) -> NMF:
+    def fit(self, X: Any, y: None = None, W: Any = None, H: Any = None, weights: Any = None) -> NMF:
         """Learn H from X (n_samples, n_features), its entries with weights of that shape, if given."""
         self._fit(self._open(X, reset=True), W, H, weights)
         return self
 
     def fit_transform(
-        self, X: Any, y: None = None, W: Array | None = None, H: Array | None = None, weights: Any = None
+        self, X: Any, y: None = None, W: Any = None, H: Any = None, weights: Any = None
     ) -> Array | da.Array:
         """`fit`, and return W (n_samples, n_components)."""
         matrix = self._open(X, reset=True)
         return _outward(matrix, self._fit(matrix, W, H, weights).W)
 
     @available_if(_learns_from_batches)
-    def partial_fit(self, X: Any, y: None = None, H: Array | None = None, weights: Any = None) -> NMF:
+    def partial_fit(self, X: Any, y: None = None, H: Any = None, weights: Any = None) -> NMF:
         """Go on learning H from a batch of rows, (n_rows, n_features), beside those of the calls before.
 
         The rows of a `fit`, or of a run that was loaded, count too where the loss is the squared error and
@@ -233,22 +236,43 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             matrix, job, self.components_, self._learned, self.forget_factor
         )
         self.n_components_ = len(self.components_)
+        self.means_ = None
         self.n_steps_ += 1
         return self
 
     def transform(self, X: Any) -> Array | da.Array:
-        """The W (n_samples, n_components) that explains X best with the H that was learned."""
+        """The W (n_samples, n_components) that explains X best with the H that was learned.
+
+        It is 0 for rows of which nothing is observed. `dask_nmf.transform` with ``means=model.means_`` also
+        gives the means that tell which rows these are.
+        """
         check_is_fitted(self)
         matrix = self._open(X, False, partial(opened, dtype=None, beta_loss=self.beta_loss))
         asked = {name: getattr(self, name) for name in ("missing", "alpha_W", "l1_ratio", "beta_loss")}
         w = transform(matrix, self.components_, **asked)
-        assert w is not None
+        assert isinstance(w, da.Array)
         return _outward(matrix, w)
 
     def inverse_transform(self, X: Any) -> Array | da.Array:
-        """X (n_samples, n_features) back from W (n_samples, n_components)."""
+        """The product of W (n_samples, n_components) and the H that was learned, (n_samples, n_features).
+
+        It is 0 in rows and columns of which nothing was observed. `dask_nmf.predict` and `recommend` have
+        means in their place, with ``means=model.means_``.
+
+        Parameters
+        ----------
+        X : W, as `transform` gives it or in any form that `open_matrix` takes.
+        """
         check_is_fitted(self)
-        return X @ self.components_
+        W = opened_factor(X, "X")
+        if len(W.shape) != 2 or W.shape[1] != self.n_components_:
+            raise ValueError(
+                f"X has shape {W.shape} and there are {self.n_components_} components; give a W with a "
+                "column for each, as transform does"
+            )
+        if not isinstance(W, np.ndarray | da.Array):
+            W = da.from_array(W, name=False)
+        return W @ self.components_
 
     @property
     def _n_features_out(self) -> int:
@@ -262,7 +286,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
-    def _fit(self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any) -> Result:
+    def _fit(self, matrix: Matrix, W: Any, H: Any, weights: Any) -> Result:
         result = self._learn(matrix, W, H, weights, self.store)
         self._warn_unless_converged(result)
         self._begin_stream(result.W if weights is None else None)
@@ -283,9 +307,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     def _settings(self, rank: int) -> Settings:
         return Settings(rank, seed=self._seed(), **{name: getattr(self, name) for name in OPTIONS})
 
-    def _learn(
-        self, matrix: Matrix, W: Array | None, H: Array | None, weights: Any, store: str | Path | None
-    ) -> Result:
+    def _learn(self, matrix: Matrix, W: Any, H: Any, weights: Any, store: str | Path | None) -> Result:
+        W, H = (
+            None if factor is None else open_matrix(factor, transposed=False, name=name)
+            for factor, name in ((W, "W"), (H, "H"))
+        )
         settings = self._settings(self._rank(matrix, W, H))
         job = Job(
             settings,
@@ -318,6 +344,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.n_iter_ = result.n_iter
         self.loss_history_ = result.loss_history
         self.outcome_ = result.outcome
+        means = result.means
+        if means is not None:
+            rows = means.rows if self.store is not None else np.asarray(means.rows)
+            means = Means(rows, np.asarray(means.columns), means.overall)
+        self.means_ = means
 
     def _open(self, X: Any, reset: bool, opening: Callable[[Any], Matrix] = open_matrix) -> Matrix:
         """Open X; only what is in memory goes through scikit-learn's checks, all else is read by panels."""
@@ -345,7 +376,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
                 f"X has an entry that is no number ({error}); give NaN for what is missing"
             ) from error
 
-    def _rank(self, matrix: Matrix, W: Array | None, H: Array | None) -> int:
+    def _rank(self, matrix: Matrix, W: Matrix | None, H: Matrix | None) -> int:
         asked = plain(self.n_components)
         if isinstance(asked, int):
             return asked
@@ -354,9 +385,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
                 f"n_components is {self.n_components!r}; it must be an integer >= 1, 'auto' or None"
             )
         if H is not None:
-            return len(H)
+            return H.shape[0]
         if W is not None:
-            return int(np.shape(W)[1])
+            return W.shape[1]
         return min(matrix.shape)
 
     def _seed(self) -> int:

@@ -102,16 +102,18 @@ def in_memory_form(source: Any, name: str = "V") -> Any | None:
     return to_arrays(source, name)
 
 
-def open_holding(source: Any, dtype: str | np.dtype[Any] | None, transposed: bool | None) -> Matrix:
+def open_holding(
+    source: Any, dtype: str | np.dtype[Any] | None, transposed: bool | None, name: str = "V"
+) -> Matrix:
     """V in panels of columns, or of rows, which hold the factor that is asked for: each solves its own part.
 
     Unless it is stored the other way, so that such a panel would be all of it. None: as `open_matrix` does.
     """
     with suppress(DataError):  # a sparse matrix that is stored the other way; what else is wrong stays so
-        opened = open_matrix(source, dtype, transposed)
+        opened = open_matrix(source, dtype, transposed, name)
         if not (1 < opened.layout.rows <= opened.layout.chunk_rows and opened.layout.tiled):
             return opened
-    return open_matrix(source, dtype)
+    return open_matrix(source, dtype, name=name)
 
 
 def open_beside(matrix: Matrix, weights: Any) -> Matrix:
@@ -142,11 +144,12 @@ def read_factor(factor: Any, name: str, shape: tuple[int, int] | None = None) ->
     if shape is not None and opened.shape != shape:
         raise ValueError(f"{name} has shape {opened.shape}; for this V and rank it must be {shape}")
     if opened.array is not None:
-        (block,) = computed([opened.array.rechunk(opened.shape).to_delayed()[0, 0]])
+        (block,) = computed([opened.array.rechunk(opened.array.shape).to_delayed()[0, 0]])
     else:
         assert opened.reader is not None
-        block = opened.reader[slice(0, opened.shape[0]), slice(0, opened.shape[1])]
+        block = opened.reader[slice(0, opened.layout.rows), slice(0, opened.layout.columns)]
     array = block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
+    array = array.T if opened.transposed else array
     bad = measure(array).bad
     if bad is not None:
         raise DataError(

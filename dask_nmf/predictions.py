@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import warnings
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -29,12 +30,12 @@ def predict(
 
     Parameters
     ----------
-    W : (m, k), NumPy, Dask or Zarr.
+    W : (m, k), whatever `open_matrix` takes.
     H : (k, n), likewise.
     rows, columns : of the cells: integers, counted from 0.
     means : `Result.means` of the fit. Where nothing of a row was observed the value is the mean of the
         column, where nothing of the column was, that of the row, and where nothing of either was, that of
-        everything.
+        everything. Without them W H is 0 there, and a warning says so.
     clip : (low, high): values outside are set to the nearer of the two.
 
     Raises
@@ -44,8 +45,19 @@ def predict(
     ValueError
         If the shapes do not fit, or ``rows`` and ``columns`` are no integers, one of each for a cell.
     """
+    W, H = factors.opened(W, H)
     factors.check(W, H, means, clip)
-    return _predict(W, H, _cells(rows, columns, factors.shape_of(W, H)), means, clip)[0]
+    cells = _cells(rows, columns, factors.shape_of(W, H))
+    found = _predict(W, H, cells, means, clip)
+    if means is None and found.unknown.any():
+        first = int(found.unknown.argmax())
+        warnings.warn(
+            f"W or H is 0 throughout for {found.unknown.sum()} of {len(found.unknown)} cells, first for row "
+            f"{cells[0][first]}, column {cells[1][first]}, and the value is 0; if nothing was observed "
+            "there, give the means of the fit, as means=result.means",
+            stacklevel=3,  # predict, its check of keywords, the caller
+        )
+    return found.values
 
 
 def predict_to(run: str, pairs: str, output: str, overwrite: bool, clip: Clip | None = None) -> int:
@@ -70,14 +82,14 @@ def predict_to(run: str, pairs: str, output: str, overwrite: bool, clip: Clip | 
     done = 0
     with tables.new(output, overwrite, means is not None) as file:
         for cells in tables.read_cells(pairs, factors.shape_of(W, H)):
-            values, sources = _predict(W, H, cells, means, clip)
+            values, sources, _ = _predict(W, H, cells, means, clip)
             tables.write(file, *cells, values, sources)
             done += len(values)
     return done
 
 
 def _cells(rows: Any, columns: Any, shape: tuple[int, int]) -> tuple[Array, Array]:
-    i, j = np.asarray(rows), np.asarray(columns)
+    i, j = factors.numbers(rows, "rows"), factors.numbers(columns, "columns")
     if i.ndim != 1 or i.shape != j.shape or any(x.dtype.kind not in "iu" and x.size for x in (i, j)):
         raise ValueError(
             f"rows are {i.dtype} of shape {i.shape} and columns {j.dtype} of shape {j.shape}; give integers, "
@@ -108,15 +120,20 @@ def _step(factor: Any, axis: int) -> int:
     return cut * max(1, plan.IN_FLIGHT // (cut * row))
 
 
-def _predict(
-    W: Any, H: Any, cells: tuple[Array, Array], means: Means | None, clip: Clip | None
-) -> tuple[Array, Array | None]:
-    """Values at cells, and where each comes from (see `means.SOURCES`), if there are means."""
+class Predicted(NamedTuple):
+    """Values of W H at some cells."""
+
+    values: Array
+    sources: Array | None  # where each comes from (see `means.SOURCES`), if there are means
+    unknown: Array  # for which the row of W, or the column of H, is 0 throughout
+
+
+def _predict(W: Any, H: Any, cells: tuple[Array, Array], means: Means | None, clip: Clip | None) -> Predicted:
     W, H = _hold_smaller(W, H)
     if W.shape[0] >= H.shape[1]:
-        values = _look_up(StoredWeights(W), _step(W, 0), H.T, *cells)
+        values, unknown = _look_up(StoredWeights(W), _step(W, 0), H.T, *cells)
     else:
-        values = _look_up(StoredWeights(H, transposed=True), _step(H, 1), W, *cells[::-1])
+        values, unknown = _look_up(StoredWeights(H, transposed=True), _step(H, 1), W, *cells[::-1])
     sources = None
     if means is not None:
         of_rows, of_columns = (
@@ -124,13 +141,16 @@ def _predict(
             factors.means_at(means.columns, cells[1]),
         )
         values, sources = filled(values, of_rows, of_columns, means.overall)
-    return factors.clipped(values, clip), sources
+    return Predicted(factors.clipped(values, clip), sources, unknown)
 
 
-def _look_up(read: StoredWeights, step: int, held: Array, i: Array, j: Array) -> Array:
-    """The products of rows i of one factor, ``step`` of them read at once, and rows j of the held one."""
+def _look_up(read: StoredWeights, step: int, held: Array, i: Array, j: Array) -> tuple[Array, Array]:
+    """The products of rows i of one factor, ``step`` of them read at once, and rows j of the held one.
+
+    Beside them stands for which of the cells either row is 0 throughout.
+    """
     dtype = factors.dtype_of(read.array, held)
-    values = np.empty(len(i), dtype)
+    values, unknown = np.empty(len(i), dtype), np.zeros(len(i), bool)
     block = i // step
     order = np.argsort(block, kind="stable")
     some = max(1, ENTRIES // held.shape[1])
@@ -140,4 +160,6 @@ def _look_up(read: StoredWeights, step: int, held: Array, i: Array, j: Array) ->
             w = read.read(first, int(i[cells].max()) + 1)
             for at in (cells[k : k + some] for k in range(0, len(cells), some)):
                 values[at] = np.einsum("ij,ij->i", w[i[at] - first], held[j[at]], dtype=dtype)
-    return values
+                zero = at[values[at] == 0]
+                unknown[zero] = ~(w[i[zero] - first].any(axis=1) & held[j[zero]].any(axis=1))
+    return values, unknown

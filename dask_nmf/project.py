@@ -18,7 +18,7 @@ from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array
 from dask_nmf.keywords import checked
 from dask_nmf.matrix import Matrix
-from dask_nmf.means import divided
+from dask_nmf.means import Means, divided
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
 from dask_nmf.opening import open_beside, open_holding, read_factor
@@ -47,8 +47,9 @@ def transform(
     alpha_W: float = 0.0,
     l1_ratio: float = 0.0,
     beta_loss: str | float = "frobenius",
+    means: Means | None = None,
     into: Sink | None = None,
-) -> da.Array | None:
+) -> da.Array | tuple[da.Array, Means] | None:
     """W of a V for a fixed H, (m, k): ``argmin_{W ≥ 0}`` of the loss, solved to tolerance.
 
     In one pass, unless V is stored by columns and the loss is not the squared error.
@@ -58,6 +59,9 @@ def transform(
     V : (m, n), whatever `open_matrix` takes.
     H : (k, n), ≥ 0, whatever `open_matrix` takes.
     weights, missing, alpha_W, l1_ratio, beta_loss : as in `nmf`.
+    means : `Result.means` of the fit that H comes from. Then W is returned with the means for `predict` and
+        `recommend`: of the rows of this V, NaN where nothing is observed and W is 0, beside those of the
+        columns and of everything in the fit.
     into : makes, from the shape, the rows that one task writes and the dtype, the place where W goes panel
         by panel, and that of the means of its rows, if they are to be known. By default W is returned.
 
@@ -74,13 +78,31 @@ def transform(
     asked: dict[str, Any] = {"missing": missing, "alpha_W": alpha_W, "l1_ratio": l1_ratio, "alpha_H": 0.0}
     settings = Settings(len(h), "mu", beta_loss, **asked)
     rule = Rule(missing, transposed=matrix.transposed, weighted=beside is not None, beta=settings.beta)
+    _check_means(means, matrix, rule)
     grams = matrix.transposed and settings.beta in (1, 2)  # else no sums are needed
     panels, _ = cluster.cut(matrix, len(h), beside, rule, grams=grams)
     turn = _weigh_columns if matrix.transposed else _weigh_rows
     try:
-        return turn(panels, h, exact_solver(settings, matrix), into)
+        w, rows = turn(panels, h, exact_solver(settings, matrix), into, means is not None)
     except BadEntry as error:
         raise error.at(0, matrix.transposed) from None
+    return w if means is None else (w, means._replace(rows=rows))
+
+
+def _check_means(means: Means | None, matrix: Matrix, rule: Rule) -> None:
+    """Refuse means that are no means of V's columns, or that nothing needs."""
+    if means is None:
+        return
+    if not rule.partial:
+        raise ValueError(
+            "means are given and every entry of V counts, so no row is without a W; leave means out, or give "
+            "missing or weights"
+        )
+    if np.shape(means.columns) != matrix.shape[1:]:
+        raise ValueError(
+            f"means are of {np.shape(means.columns)} columns and V has {matrix.shape[1]}; give the means of "
+            "the fit that H comes from"
+        )
 
 
 def opened(V: Any, dtype: str | None, beta_loss: str | float) -> Matrix:
@@ -94,11 +116,15 @@ def exact_solver(settings: Settings, matrix: Matrix) -> Exact:
     return exact(settings.beta, penalty_of(settings, matrix.transposed), floor)
 
 
-def _weigh_rows(panels: Panels, h: Array, solver: Exact, into: Sink | None) -> da.Array | None:
-    weighing = Weighing(solver.finish, solver, check=True, bare=True)
+def _weigh_rows(
+    panels: Panels, h: Array, solver: Exact, into: Sink | None, averages: bool
+) -> tuple[da.Array | None, da.Array | None]:
+    """Return W, and the means of its rows if they are asked for; neither where they go ``into`` places."""
+    weighing = Weighing(solver.finish, solver, check=True, bare=True, averages=averages)
     w: da.Array | None = None
+    rows: da.Array | None = None
     if into is None:
-        w, totals, _ = fit.weigh_all(panels, h, weighing)
+        w, totals, rows = fit.weigh_all(panels, h, weighing)
     else:
         after, means = into((panels.edges[-1], len(h)), plan.unit(panels.edges), h.dtype)
         weighing = weighing._replace(after=after, averages=means is not None, means=means)
@@ -109,19 +135,26 @@ def _weigh_rows(panels: Panels, h: Array, solver: Exact, into: Sink | None) -> d
             "infinite; W explains the other columns",
             stacklevel=5,
         )
-    return w
+    return w, rows
 
 
-def _weigh_columns(panels: Panels, h: Array, solver: Exact, into: Sink | None) -> da.Array | None:
+def _weigh_columns(
+    panels: Panels, h: Array, solver: Exact, into: Sink | None, averages: bool
+) -> tuple[da.Array | None, da.Array | None]:
+    """Return the same where the panels are columns."""
     right, totals = fit.settle_right(panels, np.ascontiguousarray(h.T), solver, 1.0, check=True)
     w = np.ascontiguousarray(right.T)
-    if into is None:
-        return da.from_array(w, chunks=w.shape)
-    after, means = into(w.shape, len(w), w.dtype)
-    after.write(0, w)
-    if means is not None:
-        means.write(0, divided(*np.asarray(totals.columns)))
-    return None
+    place, place_of_means = (None, None) if into is None else into(w.shape, len(w), w.dtype)
+    rows: da.Array | None = None
+    if averages or place_of_means is not None:
+        found = divided(*np.asarray(totals.columns)).astype(w.dtype)
+        rows = da.from_array(found, chunks=found.shape)
+        if place_of_means is not None:
+            place_of_means.write(0, found)
+    if place is None:
+        return da.from_array(w, chunks=w.shape), rows
+    place.write(0, w)
+    return None, None
 
 
 def transform_to(

@@ -23,7 +23,7 @@ from dask_nmf.passes import heights
 from dask_nmf.places import absolute, check_apart
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.readers import DenseRows
-from dask_nmf.settings import MISSING
+from dask_nmf.settings import MISSING, plain
 from dask_nmf.store import Run
 
 LISTED = 2**22  # columns of rows that come to this process at once
@@ -46,7 +46,7 @@ def recommend(
     Parameters
     ----------
     V : (m, n), whatever `open_matrix` takes. Read once, panel by panel, on the active Dask client.
-    W : (m, k), NumPy, Dask or Zarr.
+    W : (m, k), whatever `open_matrix` takes.
     H : (k, n), likewise.
     count : most columns of a row.
     missing : what V does not have: "nan", what is NaN; "unstored", what a sparse V does not store. By default
@@ -59,7 +59,8 @@ def recommend(
     Returns
     -------
     (columns, values), both (rows, count), best first, and of equal ones the first column. Where a row has
-    fewer such columns they end in -1 and NaN.
+    fewer such columns they end in -1 and NaN. A row has none if all values of these are 0: the model knows no
+    better column for it than another.
 
     Raises
     ------
@@ -68,12 +69,14 @@ def recommend(
     IndexError
         With the first row that is outside of V.
     """
+    W, H = factors.opened(W, H)
     factors.check(W, H, means, clip)
-    search = Search(W, H, Choice(count, missing), means, clip)
+    search = Search(W, H, Choice(plain(count), missing), means, clip)
+    matrix = _open(V, search)
     chosen = None if rows is None else _rows(rows, factors.shape_of(W, H))
     marks = None if chosen is None else chosen.marks
     nothing = Best(np.empty((0, count), np.int64), np.empty((0, count), factors.dtype_of(W, H)))
-    found = [nothing, *(best for _, best in _search(_open(V, search), search, marks))]
+    found = [nothing, *(best for _, best in _search(matrix, search, marks))]
     best = Best(*(np.concatenate(side) for side in zip(*found, strict=True)))
     return best if chosen is None else Best(best.columns[chosen.places], best.values[chosen.places])
 
@@ -90,7 +93,7 @@ def recommend_to(
 ) -> int:
     """What `recommend` gives for the V of a run, into a CSV file, which appears only when it is whole.
 
-    A row for which every value is 0 is left out: the model knows no better column than another.
+    A row for which `recommend` has no column is left out.
 
     Parameters
     ----------
@@ -110,7 +113,7 @@ def recommend_to(
     done = 0
     with tables.new(output, overwrite, means is not None) as file, connect(matrix):
         for numbers, best in _search(matrix, search, marks):
-            at, place = np.nonzero((best.columns >= 0) & (best.values > 0).any(axis=1, keepdims=True))
+            at, place = np.nonzero(best.columns >= 0)
             sources = None if means is None else _sources(means, numbers)[at]
             tables.write(file, numbers[at], best.columns[at, place], best.values[at, place], sources)
             done += len(at)
@@ -145,8 +148,8 @@ def _open(V: Any, search: Search) -> Matrix:
     matrix, shape = open_matrix(V), factors.shape_of(W, H)
     if matrix.shape != shape:
         raise ValueError(f"V is {matrix.shape} and W H is {shape}; give the V that W and H were fitted to")
-    if choice.count < 1:
-        raise ValueError(f"count is {choice.count}; it must be at least 1")
+    if not isinstance(choice.count, int) or choice.count < 1:
+        raise ValueError(f"count is {choice.count!r}; it must be an integer ≥ 1")
     if choice.missing not in (None, *MISSING):
         raise ValueError(f"missing is {choice.missing!r}; it must be one of {', '.join(MISSING)} or None")
     if choice.missing == "unstored" and not matrix.sparse:
@@ -155,7 +158,7 @@ def _open(V: Any, search: Search) -> Matrix:
 
 
 def _rows(rows: Any, shape: tuple[int, int]) -> Rows:
-    asked = np.asarray(rows)
+    asked = factors.numbers(rows, "rows")
     if asked.ndim != 1 or (asked.dtype.kind not in "iu" and asked.size):
         raise ValueError(f"rows are {asked.dtype} of shape {asked.shape}; give a list of integers")
     outside = (asked < 0) | (asked >= shape[0])
@@ -187,7 +190,14 @@ def _search(matrix: Matrix, search: Search, marks: Array | None) -> Iterator[tup
     w, h = _sides(search, heights(planned.edges), matrix.transposed)
     find = _across if matrix.transposed else _panel_by_panel
     for numbers, best in find(panels, w, h, choice, marks):
-        yield numbers, best._replace(values=factors.clipped(best.values, search.clip))
+        known = _known(best)
+        yield numbers, known._replace(values=factors.clipped(known.values, search.clip))
+
+
+def _known(best: Best) -> Best:
+    """Return the best columns without those of rows for which all values are 0."""
+    zero = ~(best.values > 0).any(axis=1, keepdims=True)
+    return Best(np.where(zero, -1, best.columns), np.where(zero, np.nan, best.values))
 
 
 def _across(

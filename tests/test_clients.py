@@ -18,7 +18,7 @@ import zarr
 from distributed import Client, LocalCluster
 from sources import low_rank
 
-from dask_nmf import NMF, ahead, nmf
+from dask_nmf import NMF, ahead, nmf, predict
 from dask_nmf.client import NoWorkers, active_client, shares_memory
 
 V = low_rank(120, 12, 3)
@@ -101,12 +101,16 @@ def test_distributed_without_a_client_is_refused() -> None:
 
 
 def test_an_asynchronous_client_is_refused_and_works_from_a_thread() -> None:
+    factors = dask.array.ones((40, 3)), dask.array.ones((3, 12))
+
     async def main() -> float:
         async with Client(asynchronous=True, n_workers=1, threads_per_worker=1, **HERE):
             with pytest.raises(ValueError, match=r"asynchronous.*asyncio\.to_thread"):
                 fit(V)
             with pytest.raises(ValueError, match="asynchronous"):
                 NMF(3).fit(V)
+            with pytest.raises(ValueError, match=r"^the active client, .* is asynchronous"):
+                predict(*factors, [0], [0])
             return await asyncio.to_thread(fit, V)
 
     assert asyncio.run(main()) == pytest.approx(fit(V), rel=1e-9)
@@ -124,6 +128,8 @@ def test_arrays_of_a_client_that_is_closed_say_why_they_are_gone(cluster: LocalC
         assert "Dask graph" in array._repr_html_()
         with pytest.raises(RuntimeError, match=r"client is closed; compute the array before .*store="):
             array.compute()
+    with pytest.raises(RuntimeError, match=r"^the blocks of this array .* client is closed"):
+        predict(result.W, result.H, [0], [0])
     with Client(cluster), pytest.raises(RuntimeError, match="client is closed"):
         result.W.compute()
 

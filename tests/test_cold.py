@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from sources import Array, dask_csr
 from test_cli import assert_refused
 
-from dask_nmf import Means, Result, draws, nmf, predict, recommend, transform
+from dask_nmf import NMF, Means, Result, draws, nmf, predict, recommend, transform
 from dask_nmf.errors import DataError
 from dask_nmf.means import SOURCES, divided
 from dask_nmf.predictions import predict_to
@@ -177,7 +178,9 @@ def test_unseen_users_and_items_cost_no_more_than_their_means(tmp_path: Path) ->
     assert error(means=result.means) == pytest.approx(
         np.sqrt(np.mean((expected - values)[test] ** 2)), rel=1e-9
     )
-    assert error(means=result.means) < 0.7 * error()
+    with pytest.warns(UserWarning, match=r"0 throughout for \d+ of \d+ cells, first for row 0"):
+        blind = error()
+    assert error(means=result.means) < 0.7 * blind
 
 
 def best_of(given_v: Ratings, wh: Array, count: int) -> tuple[Array, Array]:
@@ -315,13 +318,83 @@ def test_the_command_predicts_and_recommends_marked_means(folder: Path, forks: F
     assert_refused(refused, 2, "clip is 5 to 1", folder=folder, left=left)
 
 
-def test_a_row_for_which_all_values_are_0_gets_no_line(tmp_path: Path) -> None:
-    v = ratings((60, 25)).values
+@shapes
+@pytest.mark.parametrize("clip", [None, (0.5, 5.0)])
+def test_a_row_of_which_nothing_is_known_gets_no_column_at_any_door(
+    shape: tuple[int, int], clip: tuple[float, float] | None, tmp_path: Path
+) -> None:
+    v = ratings(shape).values * (np.random.default_rng(0).random(shape) < 0.3)
     v[4] = 0
-    nmf(v, 3, max_iter=1, store=tmp_path / "run.zarr")
+    result = nmf(v, 3, max_iter=1, store=tmp_path / "run.zarr")
+    found = recommend(v, result.W, result.H, 2, clip=clip)
+    assert found.columns[4].tolist() == [-1, -1]
+    assert np.isnan(found.values[4]).all()
+    assert (found.columns[[3, 5]] >= 0).all()
+    np.testing.assert_array_equal(
+        recommend(v, *result, 2, clip=clip, rows=[4, 5]).columns, found.columns[4:6]
+    )
     output = tmp_path / "out.csv"
-    recommend_to(str(tmp_path / "run.zarr"), v, 2, str(output), False, lambda _: nullcontext())
-    assert "\n4," not in output.read_text()
+    recommend_to(str(tmp_path / "run.zarr"), v, 2, str(output), False, lambda _: nullcontext(), clip)
+    table = np.loadtxt(output, delimiter=",", skiprows=1)
+    np.testing.assert_array_equal(table[:, 1], found.columns[found.columns >= 0])
+
+
+def test_predict_without_means_warns_of_rows_and_columns_that_are_0() -> None:
+    result = nmf(ratings((60, 25)).v, **OPTIONS)
+    for row, column in ((COLD_ROWS[0], 0), (0, COLD_COLUMN)):
+        told = f"0 throughout for 1 of 2 cells, first for row {row}, column {column}.*means=result.means"
+        with pytest.warns(UserWarning, match=told) as warned:
+            found = predict(result.W, result.H, [0, row], [0, column])
+        assert found[1] == 0
+        assert warned[0].filename == __file__
+    assert predict(result.W, result.H, [0], [0])[0] > 0
+    disjoint = predict(np.eye(2), np.eye(2), [0], [1])  # of rows and columns that are known
+    assert disjoint.tolist() == [0]
+
+
+@shapes
+@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "in a run"])
+def test_an_estimator_has_the_means_of_its_fit(shape: tuple[int, int], stored: bool, tmp_path: Path) -> None:
+    given_v, store = ratings(shape), tmp_path / "run.zarr" if stored else None
+    model = NMF(3, missing="nan", max_iter=4, tol=0, random_state=0, store=store)
+    w = model.fit_transform(given_v.v)
+    models = [model, pickle.loads(pickle.dumps(model)), *([NMF.load(store)] if stored else [])]
+    for one in models:
+        assert_means(one.means_, given_v.means(given_v.known))
+        found = predict(w, one.components_, *everywhere(shape), means=one.means_)
+        expected = given_v.predicted(w @ one.components_, given_v.known)
+        np.testing.assert_allclose(found.reshape(shape), expected, rtol=1e-5)
+        best = recommend(given_v.v, w, one.components_, 3, "nan", means=one.means_)
+        np.testing.assert_array_equal(best.columns, best_of(given_v, w @ one.components_, 3)[0])
+    assert model.inverse_transform(w)[COLD_ROWS[0]].tolist() == [0] * shape[1]  # it is W H
+    assert model.partial_fit(given_v.v).means_ is None
+    assert NMF(2, random_state=0).fit(given_v.values).means_ is None
+
+
+def test_an_estimator_has_the_means_of_weighted_entries() -> None:
+    given_v = ratings((60, 25))
+    model = NMF(2, max_iter=9, tol=0, random_state=0).fit(given_v.values, weights=given_v.known)
+    assert_means(model.means_, given_v.means(given_v.known))
+
+
+@pytest.mark.parametrize("by_columns", [False, True])
+def test_transform_gives_the_means_of_new_rows_beside_those_of_the_fit(by_columns: bool) -> None:
+    fitted, new = ratings((60, 25)), ratings((40, 25))
+    result = nmf(fitted.v, **OPTIONS)
+    v = da.from_array(new.v, chunks=(40, 5)) if by_columns else new.v
+    assert result.means is not None
+    found = transform(v, result.H, missing="nan", alpha_W=0.05, means=result.means)
+    assert isinstance(found, tuple)
+    w, means = found
+    np.testing.assert_array_equal(w, transform(v, result.H, missing="nan", alpha_W=0.05))
+    rows, columns = new.means(new.known)[0], fitted.means(fitted.known)[1]
+    assert_means(means, (rows, columns, result.means.overall))
+    value = predict(w, result.H, [COLD_ROWS[0]], [0], means=means)
+    np.testing.assert_allclose(value, columns[:1], rtol=1e-6)
+    with pytest.raises(ValueError, match="every entry of V counts"):
+        transform(new.values, result.H, means=result.means)
+    with pytest.raises(ValueError, match=r"means are of \(40,\) columns and V has 25"):
+        transform(new.v, result.H, missing="nan", means=Means(columns, rows, 1.0))
 
 
 def test_lost_means_are_missed(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import dask
 import dask.array as da
+import h5py
 import numpy as np
 import pytest
 import scipy.sparse
@@ -18,12 +19,24 @@ from commands import Forks
 from distributed import Client
 from hypothesis import given
 from hypothesis import strategies as st
-from sources import SOURCES, Array, dask_csr, low_rank, sparse
+from sources import LIBRARIES, SOURCES, Array, dask_csr, low_rank, sparse
 from strategies import chunkings, cuts, seeds
 from test_cli import assert_refused
 from test_passes import EDGES, READS, counted_matrix, no_scheduler
 
-from dask_nmf import fit, nmf, passes, plan, predict, predictions, ranking, recommend, recommendations, tables
+from dask_nmf import (
+    NMF,
+    fit,
+    nmf,
+    passes,
+    plan,
+    predict,
+    predictions,
+    ranking,
+    recommend,
+    recommendations,
+    tables,
+)
 from dask_nmf.measures import DataError
 from dask_nmf.passes import Given
 from dask_nmf.ranking import Best, Choice
@@ -135,9 +148,11 @@ def test_factors_must_fit() -> None:
         predict(w, h[:2], [0], [0])
 
 
-def assert_best(found: Best, w: Array, h: Array, seen: Array, count: int) -> None:
-    """As a sort of all values says, ties and ends too."""
+def assert_best(found: Best, w: Array, h: Array, seen: Array, count: int, zero_rows: bool = False) -> None:
+    """As a sort of all values says, ties and ends too; rows whose values are all 0 are there or not."""
     values = np.where(seen, -1, w @ h)
+    if not zero_rows:
+        values[values.max(axis=1) == 0] = -1
     order = np.argsort(-values, axis=1, kind="stable")[:, :count]
     expected = np.take_along_axis(values, order, axis=1)
     np.testing.assert_array_equal(found.columns, np.where(expected < 0, -1, order))
@@ -204,7 +219,7 @@ def test_the_best_of_columns_merge(edges: tuple[int, ...], seed: int) -> None:
     w, h = factors((20, 60), seed)
     v = sparse(20, 60, density=0.9, seed=seed)
     parts = [ranking.best(v[:, a:b], w, h[:, a:b], Choice(4)).at(a) for a, b in pairwise(edges)]
-    assert_best(ranking.merge(parts), w, h, v > 0, 4)
+    assert_best(ranking.merge(parts), w, h, v > 0, 4, zero_rows=True)
 
 
 def test_looking_for_the_best_is_one_read_and_one_task_a_panel() -> None:
@@ -224,9 +239,77 @@ def test_looking_for_the_best_is_one_read_and_one_task_a_panel() -> None:
         assert dict.fromkeys(pairwise(EDGES), 1) == READS
 
 
+FORMS: dict[str, Callable[[Array, Path], Any]] = {
+    name: {**SOURCES, **LIBRARIES, "list": lambda factor, path: factor.tolist()}[name]
+    for name in (
+        "list", "csr_array", "dask csr_array", "zarr v3", "csr in zarr", "csc in zarr", "npy", "polars",
+        "hdf5 contiguous", "masked", "pandas nullable", "pyarrow", "dask frame", "xarray", "xarray lazy",
+        "pydata",
+    )
+}  # fmt: skip
+
+
+@shapes
+@pytest.mark.parametrize("form", FORMS)
+def test_factors_come_in_any_form_that_v_has(shape: tuple[int, int], form: str, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    w, h = random.random((shape[0], RANK)), random.random((RANK, shape[1]))
+    v, rows, columns = sparse(*shape), random.integers(0, shape[0], 30), random.integers(0, shape[1], 30)
+    held = [FORMS[form](factor, tmp_path / name) for name, factor in (("w", w), ("h", h))]
+    np.testing.assert_allclose(predict(*held, rows, columns), (w @ h)[rows, columns], rtol=1e-12)
+    if form in ("list", "dask frame", "csc in zarr", "hdf5 contiguous"):
+        found, expected = (recommend(v, *given, 4) for given in (held, (w, h)))
+        np.testing.assert_array_equal(found.columns, expected.columns)
+        np.testing.assert_allclose(found.values, expected.values, rtol=1e-12)
+    model = NMF(RANK)
+    model.components_, model.n_components_ = h, RANK
+    np.testing.assert_allclose(model.inverse_transform(held[0]), w @ h, rtol=1e-12)
+
+
+def test_a_packed_factor_is_decoded(tmp_path: Path) -> None:
+    w = in_zarr(np.full((40, 1), 1000, "u2"), (7, 1))
+    w.attrs["scale_factor"] = 0.001
+    h = h5py.File(tmp_path / "h.h5", "w").create_dataset("h", data=np.full((1, 30), 50, "u2"))
+    h.attrs["scale_factor"] = 0.1
+    assert predict(w, h, [0, 39], [0, 29]) == pytest.approx([5, 5])
+    assert predict(w, np.ones((1, 90)), [0], [0]) == pytest.approx([1])
+    assert recommend(np.zeros((40, 30)), w, h, 1).values == pytest.approx(np.full((40, 1), 5))
+
+
+NO_FACTORS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "nothing": ({"W": None}, TypeError, "W is NoneType; give an array"),
+    "a path of nothing": ({"H": "no.npy"}, FileNotFoundError, "there is nothing at .*no.npy"),
+    "one dimension": ({"W": [1.0, 2.0]}, ValueError, "W has 1 dimension"),
+    "a gap": ({"W": [[1.0], [None]]}, ValueError, "W has nan at row 1, column 0; a factor must be finite"),
+    "text": ({"H": [["a", "b"]]}, ValueError, "H has entries of type"),
+    "unknown size": (
+        {"W": da.ones((4, 1), chunks=(2, 1))[da.ones(4, chunks=2) > 0]}, ValueError, "W has unknown chunk"
+    ),
+    "means of another kind": ({"means": (1, 2, 3)}, TypeError, "means is tuple; give the means of a fit"),
+    "one bound": ({"clip": 5}, ValueError, "clip is 5; give two numbers"),
+    "masked rows": ({"rows": np.ma.array([0, 1], mask=[0, 1])}, ValueError, "rows has 1 masked of 2 entries"),
+    "masked columns": (
+        {"columns": np.ma.array([0, 1], mask=[1, 1])}, ValueError, "columns has 2 masked .*compressed"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NO_FACTORS)
+def test_what_is_no_factor_or_option_is_refused(case: str) -> None:
+    given, kind, words = NO_FACTORS[case]
+    asked = {"W": np.ones((2, 1)), "H": np.ones((1, 2)), "rows": [0, 1], "columns": [0, 1], **given}
+    with pytest.raises(kind, match=words):
+        predict(**asked)
+    if "columns" not in given:
+        with pytest.raises(kind, match=words):
+            recommend(np.ones((2, 2)), count=2, **{name: asked[name] for name in asked if name != "columns"})
+
+
 UNFIT: dict[str, tuple[Any, int, str | None, str]] = {
     "shape": (np.ones((25, 60)), 5, None, r"\(25, 60\) and W H is \(60, 25\)"),
     "count": (np.ones((60, 25)), 0, None, "count is 0"),
+    "negative count": (np.ones((60, 25)), -1, None, "count is -1; it must be an integer ≥ 1"),
+    "half a count": (np.ones((60, 25)), 2.5, None, "count is 2.5"),  # type: ignore[dict-item]
     "another missing": (np.ones((60, 25)), 5, "zero", "'zero'"),
     "unstored, dense": (np.ones((60, 25)), 5, "unstored", "V is dense"),
 }

@@ -94,6 +94,7 @@ PLACES = {  # of libraries that not every module may import
         "job",
         "project",
         "components",
+        "factors",
         "predictions",
         "recommendations",
         "factorise",
