@@ -13,7 +13,7 @@ test: .venv/installed-dev # two processes; one that is done takes tests from the
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 test-real: .venv/installed-dev
-	$(BIN)/python -m pytest -m real
+	$(BIN)/python -m pytest -m real --numprocesses 2 --dist worksteal
 
 soak: .venv/installed-dev
 	$(BIN)/python tests/soak.py $(or $(MINUTES),10) $(SEED)

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -125,17 +126,31 @@ def runnable(page: Path) -> list[str]:
     return [line for line in lines if not line.endswith("--help")]
 
 
-def test_commands_of_the_readme_run(folder: Path, by_hand: Path) -> None:
+def run(lines: list[str], folder: Path, forks: Forks, **environment: str) -> None:
+    """Run commands of ours in processes that need not import first, and what lies between them by bash."""
+    for ours, some in groupby(lines, lambda line: bool(re.fullmatch(r"dask-nmf [\w\s./-]+", line))):
+        if not ours:
+            shell(list(some), folder, **environment)
+            continue
+        for line in some:
+            done = forks.run(line.split(), folder, **environment)
+            assert done.returncode == 0, done.stderr
+
+
+def test_commands_of_the_readme_run(folder: Path, by_hand: Path, forks: Forks) -> None:
     address = json.loads(by_hand.read_text())["address"]
     alone = "--memory-limit"  # such a command starts a cluster; a cluster of its own for each would take long
     for line in runnable(ROOT / "README.md"):
-        shell([line], folder, **({} if alone in line else {"DASK_SCHEDULER_ADDRESS": address}))
+        if alone in line:
+            shell([line], folder)
+        else:
+            run([line], folder, forks, DASK_SCHEDULER_ADDRESS=address)
 
 
 @pytest.mark.parametrize("page", having("console", ROOT / "docs"), ids=name_of)
-def test_commands_run(page: Path, folder: Path, by_hand: Path) -> None:
+def test_commands_run(page: Path, folder: Path, by_hand: Path, forks: Forks) -> None:
     address = json.loads(by_hand.read_text())["address"]  # a cluster of its own for each would take long
-    shell(runnable(page), folder, DASK_SCHEDULER_ADDRESS=address)
+    run(runnable(page), folder, forks, DASK_SCHEDULER_ADDRESS=address)
 
 
 @pytest.mark.parametrize("page", having("python"), ids=name_of)

@@ -234,7 +234,7 @@ def test_a_damaged_run_is_refused_or_right(
 @pytest.mark.real
 @pytest.mark.parametrize("seed", ["one", "two"])
 def test_a_minute_of_damage(seed: str) -> None:
-    command = [sys.executable, "-X", "faulthandler", str(ROOT / "tests" / "fuzz.py"), "1", seed]
+    command = [sys.executable, "-X", "faulthandler", str(ROOT / "tests" / "fuzz.py"), "0.5", seed]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -18,6 +18,7 @@ from dask_nmf.opening import open_matrix
 
 LIMIT = 652_000_000  # bytes of a worker: less than half of it is left beside the program
 RANK = 8
+REAL = pytest.mark.real  # each reads gigabytes; the others are as large, of other kinds
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,8 @@ def keeps_in_memory(dask_worker: Worker) -> bool:
     [
         pytest.param((90_000, 5000), (400, 5000), "float32", "sample", id="three-times-the-limit"),
         pytest.param((2000, 166_000), (500, 2000), "int16", "sample", id="wide-and-cast"),
-        pytest.param((66_000, 2500), (500, 1250), "float64", "sample", id="float64"),
-        pytest.param((66_000, 5000), (500, 5000), "float32", "nndsvda", id="singular-vectors"),
+        pytest.param((66_000, 2500), (500, 1250), "float64", "sample", id="float64", marks=REAL),
+        pytest.param((66_000, 5000), (500, 5000), "float32", "nndsvda", id="singular-vectors", marks=REAL),
     ],
 )
 def test_a_fit_stays_within_the_memory_of_its_workers(
@@ -94,7 +95,10 @@ def test_a_fit_stays_within_the_memory_of_its_workers(
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
-@pytest.mark.parametrize("shape", [(80_000, 2000), (2000, 80_000)], ids=["tall", "wide"])
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param((80_000, 2000), id="tall"), pytest.param((2000, 80_000), id="wide", marks=REAL)],
+)
 def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape: tuple[int, int]) -> None:
     path = write(tmp_path / "V.zarr", shape, (1000, 2000), "float32", missing=0.97)
     before = peaks(workers)

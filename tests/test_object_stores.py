@@ -289,7 +289,7 @@ def test_sigkill_of_everything_then_the_same_command(server: faults.Proxy, v: Ar
     whole, run = "s3://bucket/whole.zarr", "s3://bucket/run.zarr"
     assert command("fit", V, "--output", whole, *asked).returncode == 0
     moments = random.Random(0)
-    for _ in range(3):
+    for _ in range(2):
         started = subprocess.Popen(
             [*COMMAND, "fit", V, "--output", run, *asked],
             stderr=subprocess.PIPE,
