@@ -18,6 +18,8 @@ from dask_nmf.compiled import compiled
 Array = NDArray[Any]
 Block = Any  # NDArray, scipy.sparse.csr_array or Cells
 
+REMAINS = 0.1  # of a component's part in a whole gram matrix: what is left after less would be rounding
+
 
 class Cells(NamedTuple):
     """Cells that count, by rows: CSR with sorted columns."""
@@ -136,24 +138,19 @@ def _nums(values: Array, weights: Array, indices: Array, indptr: Array, factor: 
 
 @compiled(fastmath={"contract", "reassoc"})
 def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: Array) -> Array:
-    """Over the cells of each row; where most columns are there, ``whole`` less those that are not."""
+    """Return the gram matrix of each row over its cells, packed.
+
+    Where most columns are there and count alike, it is ``whole`` less those that are not, if enough remains.
+    """
     columns, k = factor.shape
     out = np.zeros((len(indptr) - 1, k * (k + 1) // 2))
     square = np.zeros((k, k))
     for i in range(len(out)):
-        first, last = indptr[i], indptr[i + 1]
-        square[:] = 0
-        most = len(weights) == 0 and 2 * (last - first) > columns
-        if most:
-            square[:] = whole
-            p = first
-            for j in range(columns):
-                if p < last and indices[p] == j:
-                    p += 1
-                    continue
-                _add_square(square, factor[j], -1.0)
-        else:
-            for p in range(first, last):
+        there = indices[indptr[i] : indptr[i + 1]]
+        most = len(weights) == 0 and 2 * len(there) > columns
+        if not (most and _subtract_missing(square, whole, there, factor)):
+            square[:] = 0
+            for p in range(indptr[i], indptr[i + 1]):
                 _add_square(square, factor[indices[p]], weights[p] if len(weights) > 0 else 1.0)
         at = 0
         for t in range(k):
@@ -161,6 +158,25 @@ def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: 
                 out[i, at] = square[t, u]
                 at += 1
     return out
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _subtract_missing(square: Array, whole: Array, there: Array, factor: Array) -> bool:
+    """Set ``square`` to ``whole`` less the columns that are not ``there``; return whether it can be trusted.
+
+    The rounding of the whole stays in what remains, so that no component may lose nearly all of its part.
+    """
+    square[:] = whole
+    p = 0
+    for j in range(len(factor)):
+        if p < len(there) and there[p] == j:
+            p += 1
+            continue
+        _add_square(square, factor[j], -1.0)
+    for t in range(len(square)):
+        if square[t, t] < REMAINS * whole[t, t]:
+            return False
+    return True
 
 
 @compiled(fastmath={"contract", "reassoc"})

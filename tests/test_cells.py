@@ -178,3 +178,27 @@ def test_turned_and_chosen_cells_are_those_of_the_matrix(weighted: bool, seed: i
 def test_a_small_row_is_not_lost_after_a_large_one() -> None:
     weights = np.array([[1e20, 1e20], [1e-6, 2e-6], [0, 3.0]])
     np.testing.assert_array_equal(some_cells(np.ones((3, 2)), weights, True).mass, [2e20, 3e-6, 3])
+
+
+@pytest.mark.parametrize("heavy", [1.0, 1e4, 1e8, 1e12])
+@pytest.mark.parametrize("missing", [[0], [4], [1, 7], [0, 1, 2, 3, 4]])
+def test_the_gram_of_a_row_without_a_heavy_column_does_not_cancel(missing: list[int], heavy: float) -> None:
+    v, weights = np.ones((3, 11)), np.ones((3, 11))
+    weights[1, missing] = 0
+    h = np.random.default_rng(0).random((K, 11)) + 0.1
+    h[:, missing[0]] *= heavy
+    h[1, missing[-1]] *= heavy  # of one component alone
+    gram = cells.equations(some_cells(v, weights, False), h.T)[1]
+    np.testing.assert_allclose(gram, packed(loops(v, weights, h.T)[1]), rtol=1e-13)
+
+
+@pytest.mark.parametrize("heavy", [1e4, 1e9])
+def test_a_heavy_row_that_a_column_lacks_leaves_its_solution(heavy: float) -> None:
+    v, weights = problem(1.0, False)[0], np.ones((14, 11))
+    weights[3, 5:] = 0
+    w = factors()[0]
+    w[3] *= heavy
+    totals = kernels.sums(some_cells(v, weights, False), w)
+    num, gram = loops(v.T, weights.T, w)
+    np.testing.assert_allclose(totals.gram[5:], packed(gram[5:]), rtol=1e-12)
+    np.testing.assert_allclose(totals.num[:, 5:], num[5:].T, rtol=1e-12)
