@@ -220,7 +220,6 @@ def sweep(tiles: Tiles, solver: Pieces, run: Run, state: State, exact: bool) -> 
     """One pass, from the H that the state says: its H is in the next place."""
     what = Pass(
         solver,
-        solver.tol,
         given(run, state),
         run.weights(0),
         run.pieces(state.next_slot),
@@ -261,7 +260,7 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
     stage("last read")
     last = replace(progress.state, accepted=False)  # H as it is, and no further
     follow = solver.settle if transposed else None
-    reached = _computed(tiles, Pass(solver, solver.final_tol, given(run, last), left, right, follow)).loss
+    reached = _computed(tiles, Pass(solver, given(run, last), left, right, follow, last=True)).loss
     if settings.normalize is not None:
         sides = (left, tiles.tiling.rows), (right, tiles.tiling.columns)
         components.arrange_pieces(*sides, settings.normalize, transposed)

@@ -91,6 +91,13 @@ def equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
     return num, _grams(cells.weights, cells.indices, cells.indptr, wide, wide.T @ wide)
 
 
+def times_rows(v: Any, factor: Array) -> Array:
+    """``v factor`` of a CSR block, float64."""
+    return np.asarray(
+        _nums(v.data, v.data[:0], v.indices, v.indptr, np.ascontiguousarray(factor, np.float64))
+    )
+
+
 def residual(cells: Cells, w: Array, h: Array) -> float:
     """Σ ω (v − w h)² over the cells, float64."""
     columns = np.ascontiguousarray(h.T)
@@ -104,9 +111,9 @@ def descend(start: Array, num: Array, gram: Array, tol: float, sweeps: int) -> A
     return x.astype(start.dtype)
 
 
-def guess(num: Array, gram: Array) -> Array:
+def guess(num: Array, gram: Array, trifle: float) -> Array:
     """`kernels.guess` where every row has a gram matrix of its own, packed."""
-    x = _solve(num.astype(np.float64, copy=False), gram)
+    x = _solve(num.astype(np.float64, copy=False), gram, trifle)
     return np.asarray(np.maximum(x, 0), num.dtype)
 
 
@@ -162,7 +169,7 @@ def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: 
 
 @compiled(fastmath={"contract", "reassoc"})
 def _subtract_missing(square: Array, whole: Array, there: Array, factor: Array) -> bool:
-    """Set ``square`` to ``whole`` less the columns that are not ``there``; return whether it can be trusted.
+    """Set ``square`` to ``whole`` less the columns that are not ``there``; return whether enough remains.
 
     The rounding of the whole stays in what remains, so that no component may lose nearly all of its part.
     """
@@ -173,10 +180,10 @@ def _subtract_missing(square: Array, whole: Array, there: Array, factor: Array) 
             p += 1
             continue
         _add_square(square, factor[j], -1.0)
+    enough = True
     for t in range(len(square)):
-        if square[t, t] < REMAINS * whole[t, t]:
-            return False
-    return True
+        enough &= square[t, t] >= REMAINS * whole[t, t]
+    return enough
 
 
 @compiled(fastmath={"contract", "reassoc"})
@@ -226,20 +233,22 @@ def _apply(gram: Array, x: Array) -> Array:
 
 
 @compiled(fastmath={"contract", "reassoc"})
-def _solve(num: Array, gram: Array) -> Array:
-    """Least squares by Cholesky's factors, row by row, with 1e-7 of the mean diagonal added to it."""
+def _solve(num: Array, gram: Array, trifle: float) -> Array:
+    """Least squares by Cholesky's factors, row by row, the diagonal scaled to 1 and ``trifle`` added to it.
+
+    A component whose diagonal entry is 0 gets 0.
+    """
     rows, k = num.shape
     x = num.copy()
-    lower = np.zeros((k, k))
+    lower, scale = np.zeros((k, k)), np.zeros(k)
     for i in range(rows):
         _unpack(gram[i], lower)
-        trifle = 1e-7 * np.trace(lower) / k
-        if trifle <= 0:
-            x[i] = 0
-            continue
+        for t in range(k):
+            scale[t] = 1 / np.sqrt(lower[t, t]) if lower[t, t] > 0 else 0.0
+            x[i, t] *= scale[t]
         for t in range(k):
             for u in range(t + 1):
-                rest = lower[t, u] + (trifle if t == u else 0.0)
+                rest = 1 + trifle if t == u else lower[t, u] * scale[t] * scale[u]
                 for s in range(u):
                     rest -= lower[t, s] * lower[u, s]
                 lower[t, u] = np.sqrt(max(rest, trifle)) if t == u else rest / lower[u, u]
@@ -250,6 +259,8 @@ def _solve(num: Array, gram: Array) -> Array:
             for s in range(t + 1, k):
                 x[i, t] -= lower[s, t] * x[i, s]
             x[i, t] /= lower[t, t]
+        for t in range(k):
+            x[i, t] *= scale[t]
     return x
 
 

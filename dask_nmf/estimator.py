@@ -247,7 +247,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         gives the means that tell which rows these are.
         """
         check_is_fitted(self)
-        matrix = self._open(X, False, partial(opened, dtype=None, beta_loss=self.beta_loss))
+        matrix = self._open(
+            X, False, partial(opened, dtype=None, beta_loss=self.beta_loss, rank=len(self.components_))
+        )
         asked = {name: getattr(self, name) for name in ("missing", "alpha_W", "l1_ratio", "beta_loss")}
         w = transform(matrix, self.components_, **asked)
         assert isinstance(w, da.Array)

@@ -308,9 +308,7 @@ def settle_right(
     weighing = Weighing(passes.as_it_is, solver, residual=True, check=check, averages=averages)
     k, columns = left.shape[1], panels.matrix.layout.columns
     if isinstance(solver, HALS):
-        blank = np.zeros((k, columns), left.dtype)
-        totals = sweep(panels, blank, weighing._replace(residual=False), left)
-        return solver.settle(blank, totals), totals
+        return _settled(panels, left, solver, weighing._replace(residual=False))
     size = mean / max(k * float(left.mean()), float(np.finfo(left.dtype).tiny))
     h = np.full((k, columns), size, left.dtype)
     state = State(h, h, beta=0.0, ceiling=0.0, last_beta=0.0)
@@ -320,6 +318,18 @@ def settle_right(
         if state.settled or (state.accepted and before.loss - state.loss <= SETTLED * state.loss):
             break
     return state.h, totals
+
+
+def _settled(panels: Panels, left: Array, solver: HALS, weighing: Weighing) -> tuple[Array, Sums]:
+    """`settle_right` for the squared error, by an orthonormal basis if ``left`` is badly conditioned."""
+    columns = panels.matrix.layout.columns
+    factor = solver.factor_of(left) if panels.rule.all_alike else None
+    held = left if factor is None else factor.basis.astype(left.dtype)
+    blank = np.zeros((held.shape[1], columns), left.dtype)
+    totals = sweep(panels, blank, weighing, held)
+    if factor is None:
+        return solver.settle(blank, totals), totals
+    return solver.settle_by(factor, len(left), totals).astype(left.dtype), totals
 
 
 def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept:

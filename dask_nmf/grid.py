@@ -67,12 +67,12 @@ class Pass(NamedTuple):
     """What a pass does."""
 
     solver: HALS
-    tol: float  # of the solves for W
     given: Given
     left: Weights  # where W goes, by rows
     right: Weights  # where the Hᵀ goes that follows, by columns
     follow: Callable[[Array, Sums], Array] | None  # how it does; None: H stays as it is
     exact: bool = True  # the loss is taken entry by entry
+    last: bool = False  # W is solved exactly, for the answer
 
 
 class Piece(NamedTuple):
@@ -278,9 +278,10 @@ def _weigh(num: Array, gram: Array, rows: Span, width: int, what: Pass) -> Array
     pin_blas()
     penalty, k = what.solver.penalty, len(gram)
     stored = what.given.h.read(0, 1).dtype
-    dtype = np.float64 if what.solver.in_float64 else stored
+    dtype = np.float64 if what.last or what.solver.in_float64 else stored
     num = (num - penalty.left_l1 * width).astype(dtype)
-    w = kernels.solve(num, kernels.ridge(gram.astype(dtype), k, penalty.left * width), what.tol)
+    gram = kernels.ridge(gram.astype(dtype), k, penalty.left * width)
+    w = kernels.solve_exactly(num, gram) if what.last else kernels.solve(num, gram, what.solver.tol)
     w = w.astype(stored)
     what.left.write(rows[0], w)
     return np.stack(kernels.component_norms(w, float(width)))

@@ -12,17 +12,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dask_nmf import cells
+from dask_nmf import cells, nnls, reflections
 from dask_nmf.cells import Array as Array
 from dask_nmf.cells import Block as Block
 from dask_nmf.cells import Cells
 from dask_nmf.compiled import compiled
+from dask_nmf.reflections import Factor
 
 LANES = 64  # rows descended side by side: fills the vector registers, and k x LANES stays in L1
 SWEEPS = 500
-MOST_SWEEPS = 40 * SWEEPS  # of an answer: with more components than equations a row converges slowly
+MOST_SWEEPS = 40 * SWEEPS  # where a pass is to be close: components that are alike converge slowly
+RIDGE = 1e-13  # of a component, in a guess: with less, the rounding of products would be divided by it
+NEAR, NEAR_SWEEPS = 0.1, 20  # where an exact solution begins: tolerance and sweeps of descent
+CLOSE = 1e-6  # tolerance of descent that ends at the rounding of float32, where components are well apart
+WELL_APART = 0.1  # a pivot of normal equations of such components
+DOUBTFUL = 1e-3  # a pivot below which they cost digits that an answer needs
 NEGLIGIBLE = 1e-5  # of a sum of squares
 STRIP = 256  # rows of a block looked at together where a temporary of the block's width is needed
+STRIP_COLUMNS = 8192  # the same of columns
 
 
 class Sums(NamedTuple):
@@ -191,14 +198,22 @@ def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None
 
 
 def guess(num: Array, gram: Array) -> Array:
-    """The least-squares solution of ``x gram = num`` clipped at zero: a start for `refit`."""
+    """The least-squares solution of ``x gram = num`` clipped at zero: a start for `refit`.
+
+    Components are scaled to a diagonal of 1, to which the rounding of ``num`` is added.
+    """
+    trifle = max(RIDGE, float(np.finfo(num.dtype).eps))
     if not shared(gram, num.shape[1]):
-        return cells.guess(num, gram)
-    scale = np.trace(gram, dtype=np.float64) / len(gram)
-    if scale == 0:
-        return np.zeros_like(num)
-    inverse = np.linalg.inv(gram / scale + 1e-7 * np.eye(len(gram)))
-    return np.asarray(np.maximum(num @ inverse.astype(num.dtype) / num.dtype.type(scale), 0))
+        return cells.guess(num, gram, trifle)
+    wide = gram.astype(np.float64)
+    diagonal = np.diagonal(wide)
+    scale = np.sqrt(np.divide(1, diagonal, out=np.zeros(len(wide)), where=diagonal > 0))
+    unit = scale[:, None] * wide * scale
+    np.fill_diagonal(unit, 1 + trifle)
+    narrow = scale.astype(num.dtype)
+    x = (num * narrow) @ np.linalg.inv(unit).astype(num.dtype)
+    x *= narrow
+    return np.asarray(np.maximum(x, 0, out=x))
 
 
 def solve(num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
@@ -217,6 +232,80 @@ def solve_weights(
     if lasso:
         num = (num - lasso * row_mass(v)[:, None]).astype(num.dtype)
     return solve(num, gram, tol, sweeps)
+
+
+def solve_exactly(num: Array, gram: Array) -> Array:
+    """What `solve` comes near, as exactly as normal equations and the dtype of ``num`` allow."""
+    own = not shared(gram, num.shape[1])
+    if num.dtype == np.float32 and not own and nnls.least_pivot(gram) >= WELL_APART:
+        return solve(num, gram, CLOSE)
+    x = solve(num, gram, NEAR, NEAR_SWEEPS)
+    nnls.by_equations(x, num, gram)
+    return x
+
+
+def factor_of(h: Array, alpha: float = 0.0) -> Factor | None:
+    """Return the factor of hᵀ, h (k, n), where normal equations would cost digits: they square its condition.
+
+    ``alpha`` is the L2 penalty of w for each column.
+    """
+    columns = h.shape[1]
+    if nnls.least_pivot(ridge(wide_gram(h), len(h), alpha * columns)) >= DOUBTFUL:
+        return None
+    return reflections.factorised(h, alpha * columns)
+
+
+def solve_by_factor(target: Array, upper: Array, lasso: float) -> Array:
+    """Return what `solve_exactly` does, from ``v basis`` (r, m), float64, and the `Factor` of h."""
+    x = solve(target @ upper - lasso, upper.T @ upper, NEAR, NEAR_SWEEPS)
+    nnls.by_factor(x, upper, target, lasso)
+    return x
+
+
+def exact_weights(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) -> Array:
+    """What `solve_weights` comes near, exactly: for the answer, where the rows of V are at hand."""
+    if isinstance(v, Cells):
+        return _exact_weights_of_cells(v, h, alpha, lasso)
+    columns = h.shape[1]
+    factor = factor_of(h, alpha)
+    if factor is None:
+        num = np.asarray(v @ h.T)
+        num -= num.dtype.type(lasso * columns)
+        return solve_exactly(num, ridge(wide_gram(h), len(h), alpha * columns))
+    x = np.empty((v.shape[0], len(h)), h.dtype)
+    for first in range(0, len(x), STRIP):
+        some = slice(first, first + STRIP)
+        x[some] = solve_by_factor(_wide_product(v[some], factor.basis), factor.upper, lasso * columns)
+    return x
+
+
+def _exact_weights_of_cells(v: Cells, h: Array, alpha: float, lasso: float) -> Array:
+    """The rows whose normal equations cost digits are solved on their cells."""
+    num, gram = cells.equations(v, h.T)
+    of_row = lasso * v.mass
+    num -= of_row[:, None]
+    gram = ridge(gram, len(h), alpha * v.mass)
+    x = solve(num, gram, NEAR, NEAR_SWEEPS)
+    doubtful = np.flatnonzero(nnls.by_equations(x, num, gram) < DOUBTFUL)
+    nnls.of_cells(x, doubtful, v, h.T, alpha * v.mass, of_row)
+    return x.astype(h.dtype)
+
+
+def wide_gram(h: Array) -> Array:
+    """``h hᵀ`` in float64, (k, k), of some columns at a time."""
+    k, columns = h.shape
+    total = np.zeros((k, k))
+    for first in range(0, columns, STRIP_COLUMNS):
+        wide = h[:, first : first + STRIP_COLUMNS].astype(np.float64, copy=False)
+        total += wide @ wide.T
+    return total
+
+
+def _wide_product(v: Block, basis: Array) -> Array:
+    """``v basis`` of a few rows, (r, m), float64."""
+    if scipy.sparse.issparse(v):
+        return cells.times_rows(v, basis)
+    return np.asarray(v.astype(np.float64, copy=False) @ basis)
 
 
 def times(x: Array, gram: Array) -> Array:

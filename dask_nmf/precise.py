@@ -29,6 +29,13 @@ def solve_weights(v: Block, h: Array, tol: float, alpha: float, lasso: float, sw
     return np.concatenate(parts).astype(h.dtype)
 
 
+def exact_weights(v: Block, h: Array, alpha: float, lasso: float) -> Array:
+    """Return the W of a block, (rows, k), as `kernels.exact_weights` does."""
+    wide = _widened(h)
+    parts = [kernels.exact_weights(strip, wide, alpha, lasso) for _, strip in strips(v)]
+    return np.concatenate(parts).astype(h.dtype)
+
+
 def sums(v: Block, w: Array, h: Array | None) -> Sums:
     """Return what H learns from a block, as `kernels.sums` does."""
     wide = None if h is None else _widened(h)

@@ -21,7 +21,7 @@ from dask_nmf.matrix import Matrix
 from dask_nmf.means import Means, divided
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
-from dask_nmf.opening import open_beside, open_holding, read_factor
+from dask_nmf.opening import open_beside, open_holding, open_matrix, read_factor
 from dask_nmf.passes import Weighing, Weights
 from dask_nmf.penalties import penalty_of
 from dask_nmf.progress import stage
@@ -30,6 +30,7 @@ from dask_nmf.solvers import HALS
 from dask_nmf.store import CURE, NotARun, Run, StoredWeights, consolidate
 
 MARK = "dask_nmf_transform"
+LARGE = 2**18  # entries of an H that every worker should not have several times
 OPTIONS = ("beta_loss", "missing", "alpha_W", "l1_ratio")  # of a run, that its W of other rows depends on
 
 Exact = HALS | Newton | Settled
@@ -70,7 +71,8 @@ def transform(
     BadEntry, ValueError, TypeError, MemoryError
         As for `nmf`.
     """
-    matrix, h = opened(V, dtype, beta_loss), read_factor(H, "H")
+    h = read_factor(H, "H")
+    matrix = opened(V, dtype, beta_loss, len(h))
     if matrix.shape[1] != h.shape[1]:
         raise ValueError(f"V has {matrix.shape[1]} columns and H has {h.shape[1]}; they must be equal")
     h = np.ascontiguousarray(h, dtype=matrix.dtype)
@@ -105,9 +107,14 @@ def _check_means(means: Means | None, matrix: Matrix, rule: Rule) -> None:
         )
 
 
-def opened(V: Any, dtype: str | None, beta_loss: str | float) -> Matrix:
-    """V as `transform` looks at it."""
-    return open_holding(V, dtype, None if LOSSES.get(str(beta_loss), beta_loss) == 2 else False)
+def opened(V: Any, dtype: str | None, beta_loss: str | float, rank: int) -> Matrix:
+    """V as `transform` looks at it: by rows, but for the squared error and an H that is large.
+
+    A row of W is most exact where the row of V is at hand; the squared error alone has sums that do without.
+    """
+    by_rows = open_holding(V, dtype, False)
+    squared = LOSSES.get(str(beta_loss), beta_loss) == 2
+    return open_matrix(V, dtype) if squared and rank * by_rows.shape[1] > LARGE else by_rows
 
 
 def exact_solver(settings: Settings, matrix: Matrix) -> Exact:
@@ -176,8 +183,8 @@ def transform_to(
     """
     found = Run.load_answered(places.absolute(run))
     asked = found.settings
-    matrix = opened(V, found.record["matrix"]["dtype"], asked.beta_loss)
     H = found.read("H")
+    matrix = opened(V, found.record["matrix"]["dtype"], asked.beta_loss, len(H))
     places.check_apart(output, V=matrix.source, run=places.absolute(run))
     stage("W of V2")
     place = places.at(output)

@@ -7,8 +7,10 @@ in panel orientation: W has the panels' rows, H is what every panel is given.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -16,6 +18,7 @@ import numpy as np
 from dask_nmf import kernels, precise
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.penalties import NO_PENALTY, Penalty, norms_of, rescaled
+from dask_nmf.reflections import Factor
 
 GROW, GROW_CEILING, SHRINK = 1.05, 1.01, 1.5
 SLOTS = 4  # places for a carried W: the last one, the one before, the best one and the next one
@@ -190,25 +193,27 @@ def loss(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
     return totals.residual + float(np.vdot(step, slope))
 
 
-def refit_rows(start: Array, num: Array, gram: Array, tol: float, sweeps: int = kernels.SWEEPS) -> Array:
+def _in_threads(solve: Callable[[slice, Array], Array], num: Array, gram: Array) -> Array:
+    """Return what ``solve`` gives for slices of the rows of ``num`` and their gram matrices."""
+    rows, k = num.shape
+    if rows <= IN_ONE_GO:
+        return solve(slice(None), gram)
+    count = os.cpu_count() or 1
+    cuts = np.linspace(0, rows, 4 * count + 1, dtype=int)
+    slices = [slice(*pair) for pair in pairwise(cuts.tolist())]
+    grams = (gram if kernels.shared(gram, k) else gram[some] for some in slices)
+    with ThreadPoolExecutor(count) as pool:
+        return np.concatenate(list(pool.map(solve, slices, grams)))
+
+
+def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
     """`kernels.refit`, its rows shared among the threads of this process."""
-    if len(start) <= IN_ONE_GO:
-        return kernels.refit(start, num, gram, tol, sweeps)
-    cuts = np.linspace(0, len(start), 4 * (os.cpu_count() or 1) + 1, dtype=int)
-
-    def own(first: int, last: int) -> Array:
-        return gram if kernels.shared(gram, start.shape[1]) else gram[first:last]
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        parts = pool.map(
-            lambda a, b: kernels.refit(start[a:b], num[a:b], own(a, b), tol, sweeps), cuts[:-1], cuts[1:]
-        )
-        return np.concatenate(list(parts))
+    return _in_threads(lambda some, own: kernels.refit(start[some], num[some], own, tol), num, gram)
 
 
-def solve_rows(num: Array, gram: Array, tol: float) -> Array:
-    """`kernels.solve`, its rows shared among the threads of this process."""
-    return refit_rows(kernels.guess(num, gram), num, gram, tol, kernels.MOST_SWEEPS)
+def solve_rows(num: Array, gram: Array) -> Array:
+    """`kernels.solve_exactly`, its rows shared among the threads of this process."""
+    return _in_threads(lambda some, own: kernels.solve_exactly(num[some], own), num, gram)
 
 
 @dataclass(frozen=True)
@@ -223,7 +228,6 @@ class HALS(Squares):
     penalty: Penalty = NO_PENALTY
     tol: float = 1e-2  # of the inner solves, see `kernels.refit`
     in_float64: bool = False  # equations of float32 are made and solved in float64
-    final_tol: float = 1e-6
     carries_weights: ClassVar[bool] = False
     finest: ClassVar[int] = FINEST
 
@@ -241,15 +245,24 @@ class HALS(Squares):
         return precise.sums(v, w, h_or_none) if self.in_float64 else kernels.sums(v, w, h_or_none)
 
     def finish(self, v: Block, h: Array, w: Array | None) -> Array:
-        left, lasso = self.penalty.left, self.penalty.left_l1
-        if self.in_float64:
-            return precise.solve_weights(v, h, self.final_tol, left, lasso, kernels.MOST_SWEEPS)
-        return kernels.solve_weights(v, h, self.final_tol, left, lasso, kernels.MOST_SWEEPS)
+        solve = precise.exact_weights if self.in_float64 else kernels.exact_weights
+        return solve(v, h, self.penalty.left, self.penalty.left_l1)
 
     def settle(self, h: Array, totals: Sums) -> Array:
         """The H of the answer, where it is H that must fit what the panels hold, and not the reverse."""
         num, gram = self.penalty.equations(totals, len(h))
-        return solve_rows(num.astype(h.dtype), gram, self.final_tol).T
+        return solve_rows(num, gram).T.astype(h.dtype)
+
+    def factor_of(self, left: Array) -> Factor | None:
+        """Return the factor of a left factor (rows, k) that normal equations for H are too rough for."""
+        return kernels.factor_of(left.T, self.penalty.right)
+
+    def settle_by(self, factor: Factor, rows: int, totals: Sums) -> Array:
+        """Return what `settle` does, float64, where the W of the sums is the basis of a factor."""
+        lasso, target = self.penalty.right_l1 * rows, totals.num.T
+        return _in_threads(
+            lambda some, upper: kernels.solve_by_factor(target[some], upper, lasso), target, factor.upper
+        ).T
 
     def follow(self, given: Array, totals: Sums) -> Array:
         """H from the sums, beginning at the one that was given."""

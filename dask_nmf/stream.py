@@ -183,9 +183,9 @@ def carried(sums: Sums, past: Block, before: Array, h: Array, solver: HALS | New
     lost = before.any(axis=0) & ~there
     if not lost.any() or not there.any():
         return h, found
-    a = kernels.solve_weights(before[:, there], h[:, there], solver.final_tol).astype(np.float64)
+    a = kernels.exact_weights(before[:, there], h[:, there]).astype(np.float64)
     h, num, gram = h.copy(), found.num.copy(), found.gram
-    h[:, lost] = kernels.solve((a.T @ before[:, lost]).T, a.T @ a, solver.final_tol).T
+    h[:, lost] = kernels.exact_weights(before[:, lost].T.astype(np.float64), a.T).T
     num[:, lost] = a.T @ sums.num[:, lost]
     if not kernels.shared(gram, len(h)):
         gram = gram.copy()

@@ -26,7 +26,9 @@ FLOORS = [
         "chunks",
         "means",
         "text",
+        "reflections",
     ],
+    ["nnls"],
     [
         "options",
         "client",
