@@ -49,6 +49,12 @@ def norms_of(factor: Array, how: str) -> Array:
     return np.asarray((factor.astype(np.float64) ** POWERS[how]).sum(axis=0))
 
 
+def with_unit_rows(h: Array, how: str) -> Array:
+    """Return H (k, n) with rows of norm 1, in their order; those that are zero stay so."""
+    norms = norms_of(h.T, how) ** (1 / POWERS[how])
+    return np.asarray(h / np.where(norms > 0, norms, 1)[:, None], h.dtype)
+
+
 def arranged(
     left: da.Array | Weights, edges: Sequence[int], right: Array, how: str, transposed: bool
 ) -> tuple[da.Array | Weights, Array]:

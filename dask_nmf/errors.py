@@ -12,6 +12,10 @@ class DataError(ValueError):
     """V, or what holds it, is not what NMF can take."""
 
 
+class NothingObserved(DataError):
+    """No entry of V counts."""
+
+
 class ClusterLost(RuntimeError):
     """What a cluster held or computed is gone with its workers, or with its client."""
 

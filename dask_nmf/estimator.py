@@ -17,7 +17,9 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from dask_nmf.answer import Result, result_of
+from dask_nmf.components import with_unit_rows
 from dask_nmf.console import watched
+from dask_nmf.errors import NothingObserved
 from dask_nmf.factorise import factorise
 from dask_nmf.factors import opened_factor
 from dask_nmf.fit import Step
@@ -110,6 +112,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
     _learned: Learned | None  # from the batches so far, and the fit before them
     _fitted_W: da.Array | None  # of a fit whose sums are not taken yet
+    _means: Means | None
+    _working_H: Array | None  # of the batches, where `components_` is that with other norms
 
     @checked
     def __init__(
@@ -215,10 +219,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         every entry counts; else that fit gives the H to begin with, and no more.
 
         The first call begins with a fit of its batch (not in ``store``), or with ``H``. A batch may have
-        fewer rows than there are components, or be zero. Beside H the estimator keeps sums of its size and a
-        sample of the rows: 1000, or 50 a component, of at most 16 MiB (but 2 a component at least).
-        ``reconstruction_err_`` and its like are those of the first fit, or missing: of a batch that is gone
-        no error is known.
+        fewer rows than there are components, or be zero; one of which nothing is observed is counted in
+        ``n_steps_`` and changes nothing. Beside H the estimator keeps sums of its size and a sample of the
+        rows: 1000, or 50 a component, of at most 16 MiB (but 2 a component at least). With ``normalize`` the
+        components have that norm, and stay in their order. ``reconstruction_err_`` and its like are those of
+        the first fit, or missing: of a batch that is gone no error is known.
         """
         first = not hasattr(self, "components_") or H is not None
         matrix = self._open(X, reset=first, opening=partial(open_matrix, transposed=False))
@@ -226,17 +231,12 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             self._begin_stream(None)
         if H is not None:
             self.components_ = np.array(read_factor(H, "H"), matrix.dtype)
-        elif first or not self.components_.any():  # from rows of zeros no step leads away
-            self._learn(matrix, None, None, weights, None)
-        if self._fitted_W is not None:
-            self._remember(self._fitted_W)
-        settings = self._settings(len(self.components_))
-        job = Job(settings, weights=None if weights is None else open_beside(matrix, weights))
-        self.components_, self._learned = learn(
-            matrix, job, self.components_, self._learned, self.forget_factor
-        )
+        try:
+            self._go_on(matrix, weights, H is None and first)
+        except NothingObserved:
+            if not hasattr(self, "components_"):
+                self._know_nothing(matrix)
         self.n_components_ = len(self.components_)
-        self.means_ = None
         self.n_steps_ += 1
         return self
 
@@ -277,6 +277,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         return W @ self.components_
 
     @property
+    def means_(self) -> Means | None:
+        """Means of the entries of X that counted in `fit`; None if all of them did."""
+        return self._means
+
+    @property
     def _n_features_out(self) -> int:
         return int(self.components_.shape[0])
 
@@ -296,9 +301,31 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             self._remember(self._fitted_W)  # or it would stay in memory
         return result
 
+    def _go_on(self, matrix: Matrix, weights: Any, anew: bool) -> None:
+        """Learn from a batch, which is fitted first if there is no H, or one of zeros."""
+        if anew or not self.components_.any():  # from rows of zeros no step leads away
+            self._learn(matrix, None, None, weights, None)
+        if self._fitted_W is not None:
+            self._remember(self._fitted_W)
+        settings = self._settings(len(self.components_))
+        job = Job(settings, weights=None if weights is None else open_beside(matrix, weights))
+        h = self.components_ if self._working_H is None else self._working_H
+        h, self._learned = learn(matrix, job, h, self._learned, self.forget_factor)
+        self.components_, self._means = h, None
+        if self.normalize is not None:
+            self._working_H, self.components_ = h, with_unit_rows(h, self.normalize)
+
+    def _know_nothing(self, matrix: Matrix) -> None:
+        """Become the estimator that has seen rows, and no entry of them."""
+        rank = self._settings(self._rank(matrix, None, None)).rank
+        self.components_ = np.zeros((rank, matrix.shape[1]), matrix.dtype)
+        self.reconstruction_err_ = self.validation_error_ = float("nan")
+        self.n_iter_, self.loss_history_, self._means = 0, np.empty(0), None
+        self.outcome_ = "nothing was observed"
+
     def _begin_stream(self, W: da.Array | None) -> None:
         """Begin with no batch, and with the W of a fit, which is read when the first batch comes."""
-        self.n_steps_, self._learned, self._fitted_W = 0, None, W
+        self.n_steps_, self._learned, self._fitted_W, self._working_H = 0, None, W, None
 
     def _remember(self, W: da.Array) -> None:
         """Let the rows of the fit that gave W count beside batches, where its W and H tell what they ask."""
@@ -339,7 +366,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
     def _take(self, result: Result) -> None:
         """Become the estimator that has this result."""
-        self.components_ = np.asarray(result.H.compute())
+        self.components_, self._working_H = np.asarray(result.H.compute()), None
         self.n_components_ = len(self.components_)
         self.reconstruction_err_ = result.reconstruction_err
         self.validation_error_ = result.validation_error
@@ -350,7 +377,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         if means is not None:
             rows = means.rows if self.store is not None else np.asarray(means.rows)
             means = Means(rows, np.asarray(means.columns), means.overall)
-        self.means_ = means
+        self._means = means
 
     def _open(self, X: Any, reset: bool, opening: Callable[[Any], Matrix] = open_matrix) -> Matrix:
         """Open X; only what is in memory goes through scikit-learn's checks, all else is read by panels."""

@@ -212,7 +212,7 @@ def _through_array(source: Any, name: str) -> Held:
 KINDS = (  # the first that recognises an object is taken
     Kind(scipy.sparse.issparse, _as_it_is),
     Kind(lambda source: isinstance(source, np.ma.MaskedArray), _masked),
-    Kind(lambda source: isinstance(source, np.ndarray), _as_it_is),
+    Kind(lambda source: isinstance(source, np.ndarray), lambda source, name: _numbers(source)),
     Kind(lambda source: isinstance(source, list | tuple), _rows),
     Kind(lambda source: is_a(source, "pandas", "DataFrame"), _pandas),
     Kind(lambda source: is_a(source, "polars", "DataFrame"), _polars),

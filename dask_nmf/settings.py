@@ -62,7 +62,7 @@ class Settings:
             object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         for name in ("rank", "max_iter", "inner_iter"):
             self._check(name, _is_count(getattr(self, name)), "an integer ≥ 1")
-        self._check("seed", isinstance(self.seed, Integral), "an integer")
+        self._check("seed", _is_integer(self.seed), "an integer")
         self._check(
             "batch_size", self.batch_size is None or _is_count(self.batch_size), "an integer ≥ 1 or None"
         )
@@ -198,13 +198,18 @@ def _choice(value: Any, values: tuple[str | None, ...]) -> str:
     return f"{listed}; give {meant[0]!r}" if meant else listed
 
 
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and int(value) >= 1
+    return _is_integer(value) and int(value) >= 1
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and -float("inf") < float(value) < float("inf")
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    return real and -float("inf") < float(value) < float("inf")
 
 
 def _is_size(value: Any) -> bool:
-    return isinstance(value, Real) and 0 <= float(value) < float("inf")
+    return _is_number(value) and float(value) >= 0

@@ -14,7 +14,7 @@ from dask_nmf import draws, fit, observed, sampling, scales, svd
 from dask_nmf.beta import BetaMU, Newton, Settled, exact, floor_of
 from dask_nmf.digests import Digest
 from dask_nmf.divergence import from_mean
-from dask_nmf.errors import DataError
+from dask_nmf.errors import NothingObserved
 from dask_nmf.fit import Panels
 from dask_nmf.gradient import Descent, extended
 from dask_nmf.kernels import Array
@@ -129,7 +129,7 @@ def _measures(summary: Summary, matrix: Matrix, beta: float) -> Measures:
     mass = np.broadcast_to(summary.mass, matrix.layout.columns)
     unobserved = summary.unobserved_rows, int((mass == 0).sum())
     if not mass.any():
-        raise DataError("V has no entry that counts: all are missing, held out or of weight 0")
+        raise NothingObserved("V has no entry that counts: all are missing, held out or of weight 0")
     entries = float(mass.sum())
     size = math.sqrt(summary.sumsq) if beta == 2 else summary.total
     scales.check(summary.total / entries, size, summary.power, beta, matrix.dtype)

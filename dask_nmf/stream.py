@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dask_nmf import cluster, draws, fit, kernels, observed, sampling
 from dask_nmf.beta import Newton, floor_of
+from dask_nmf.errors import NothingObserved
 from dask_nmf.fit import Panels
 from dask_nmf.job import Job
 from dask_nmf.kernels import Array, Block, Sums
@@ -237,7 +238,7 @@ def _drawn(panels: Panels, settings: Settings, most: int) -> Block:
     Raises
     ------
     BadEntry, DataError
-        If the batch cannot be learned from.
+        If the batch cannot be learned from; `NothingObserved` if none of its entries counts.
     """
     layout = panels.matrix.layout
     size = min(size_of(layout.stored, layout.rows, settings.rank), most)
@@ -245,4 +246,6 @@ def _drawn(panels: Panels, settings: Settings, most: int) -> Block:
     summary = fit.summarise(panels, draw)
     if summary.bad is not None:
         raise summary.bad.at(0, panels.matrix.transposed)
+    if not np.any(summary.mass):
+        raise NothingObserved("the batch has no entry that counts: all are missing or of weight 0")
     return sampling.draw_sample(summary.candidates, draw)

@@ -129,6 +129,19 @@ def test_a_word_of_others_is_refused_with_ours(given: dict[str, Any], cure: str)
         nmf(V, 3, **given)
 
 
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("rank", "an integer ≥ 1"), ("max_iter", "an integer"), ("seed", "an integer"), ("tol", "a number ≥ 0")],
+)
+@pytest.mark.parametrize("value", [True, np.True_])
+def test_a_truth_value_is_no_number(name: str, needed: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{name} is True; it must be {needed}"):
+        nmf(V, **{"rank": 3, name: value})
+    theirs = {"rank": "n_components", "seed": "random_state"}.get(name, name)
+    with pytest.raises(ValueError, match="is True; it must be a"):
+        NMF(**{theirs: value}).fit(V)
+
+
 @pytest.mark.parametrize("names", ["W", "H", "WH"])
 def test_factors_that_are_given_are_begun_with(names: str) -> None:
     start = {"W": V[:, :3], "H": V[:3]}

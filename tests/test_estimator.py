@@ -19,6 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from sources import LIBRARIES, SOURCES
 from test_store import Crash, crash_after
 
 from dask_nmf import NMF, estimator, nmf, transform
@@ -95,6 +96,21 @@ def test_given_factors(v: np.ndarray) -> None:
         h = h * (w.T @ v) / (w.T @ w @ h)
     np.testing.assert_allclose(ours, w, rtol=1e-10)
     np.testing.assert_allclose(model.components_, h, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["W", "H"])
+@pytest.mark.parametrize(
+    "kind", ["list", "csr_array", "npy", "zarr v3", "zarr array", "pandas", "dask frame"]
+)
+def test_the_rank_is_that_of_a_factor_in_any_form(
+    name: str, kind: str, v: np.ndarray, tmp_path: Path
+) -> None:
+    factor = np.random.default_rng(1).random((120, 9) if name == "W" else (9, 30))
+    make = {**SOURCES, **LIBRARIES, "list": lambda held, path: held.tolist()}[kind]
+    model, other = (NMF(max_iter=2, tol=0) for _ in range(2))
+    w = model.fit_transform(v, **{name: make(factor, tmp_path / "factor")})
+    assert model.n_components_ == 9
+    np.testing.assert_array_equal(w, other.fit_transform(v, **{name: factor}))
 
 
 def test_every_setting_is_a_parameter() -> None:

@@ -69,6 +69,7 @@ MASKED: dict[str, Callable[[Array, Array], Any]] = {
     "numpy F": lambda v, mask: masked(v.T, mask.T).T,
     "rows": lambda v, mask: list(masked(v, mask)),
     "list": lambda v, mask: np.where(mask, None, v.astype(object)).tolist(),
+    "numpy objects": lambda v, mask: np.where(mask, None, v.astype(object)),
     "list of masked": lambda v, mask: [
         [np.ma.masked if hidden else value for value, hidden in zip(*row, strict=True)]
         for row in zip(v.tolist(), mask.tolist(), strict=True)

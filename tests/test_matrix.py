@@ -132,7 +132,7 @@ def bent_group(path: Path) -> str:
     ("make", "error", "words"),
     [
         (lambda _: np.ones((3, 3), complex), ValueError, "complex128.*real part"),
-        (lambda _: np.ones((3, 3), object), ValueError, "type object.*real numbers"),
+        (lambda _: np.full((3, 3), "1", object), ValueError, "type object.*real numbers"),
         (lambda _: np.full((3, 3), "a"), ValueError, "real numbers"),
         (lambda _: np.full((3, 3), np.datetime64(1, "s")), ValueError, "real numbers"),
         (lambda _: np.ones(3), ValueError, r"1 dimension.*\(3,\)"),

@@ -267,3 +267,48 @@ def test_what_the_sample_does_not_have_stays_known(beta: float) -> None:
     np.testing.assert_allclose(sums.num[:, ~seen], expected.num[:, ~seen], rtol=1e-3)
     if beta == 1:
         np.testing.assert_allclose(sums.gram[~seen], expected.gram[~seen], rtol=1e-3)
+
+
+NOWHERE: dict[str, tuple[Any, dict[str, Any], Any]] = {  # a batch, the options, and its weights
+    "nan": (np.full((5, 60), np.nan), {"missing": "nan"}, None),
+    "unstored": (scipy.sparse.csr_array((5, 60)), {"missing": "unstored"}, None),
+    "weights of 0": (np.ones((5, 60)), {}, np.zeros((5, 60))),
+}
+
+
+@losses
+@pytest.mark.parametrize("kind", NOWHERE)
+def test_a_batch_of_which_nothing_is_observed_changes_nothing(kind: str, loss: str) -> None:
+    nothing, options, weights = NOWHERE[kind]
+    some = scipy.sparse.csr_array(V) if kind == "unstored" else V
+    ones = None if weights is None else np.ones((120, 60))
+    model, other = (NMF(3, beta_loss=loss, random_state=0, **options) for _ in range(2))
+    assert not model.partial_fit(nothing, weights=weights).components_.any()
+    assert model.components_.shape == (3, 60)
+    if loss == "frobenius":
+        assert not np.asarray(model.transform(some[:4])).any()
+    for batch in (some[:120], some[120:]):
+        other.partial_fit(batch, weights=ones)
+        model.partial_fit(batch, weights=ones).partial_fit(nothing, weights=weights)
+    np.testing.assert_array_equal(model.components_, other.components_)
+    assert model.n_steps_ == 5
+    known = NMF(3, beta_loss=loss, random_state=0, **options)
+    known.partial_fit(nothing, H=other.components_, weights=weights)
+    np.testing.assert_array_equal(known.components_, other.components_)
+
+
+@losses
+@pytest.mark.parametrize(("how", "order"), [("l1", 1), ("l2", 2)])
+def test_components_of_a_stream_have_the_norm_that_is_asked(how: str, order: int, loss: str) -> None:
+    scaled, plain = (NMF(3, beta_loss=loss, random_state=0, normalize=norm) for norm in (how, None))
+    for batch in np.array_split(V, 3):
+        scaled.partial_fit(batch)
+        plain.partial_fit(batch)
+        np.testing.assert_allclose(np.linalg.norm(scaled.components_, order, axis=1), 1, rtol=1e-12)
+    assert relative(V, scaled.components_, loss) == pytest.approx(
+        relative(V, plain.components_, loss), rel=1e-3
+    )
+    copy = pickle.loads(pickle.dumps(scaled))
+    np.testing.assert_array_equal(
+        copy.partial_fit(V[:50]).components_, scaled.partial_fit(V[:50]).components_
+    )
