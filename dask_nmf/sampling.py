@@ -79,11 +79,7 @@ class Summary(NamedTuple):
 def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
     """Measure a panel that begins at ``first_row`` and take the candidates out of it."""
     found = observed.measure(block, keys_of(0, block.shape[1]))
-    rows = first_row + np.arange(block.shape[0])
     bad = found.bad and found.bad.at(first_row)
-    with np.errstate(divide="ignore", over="ignore"):
-        keys = -np.log(draws.uniform(draw.seed, draws.WEIGHTED_ROWS, rows)[:, 0]) / found.norms
-    everything = Candidates(rows, found.norms, keys, block)
     return Summary(
         found.total,
         float(found.norms.sum()),
@@ -92,7 +88,7 @@ def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
         found.unobserved,
         found.mass,
         bad,
-        _keep(everything, draw),
+        candidates(block, found.norms, first_row, draw),
         found.power,
         tuple(digest_of(hashes, first_row, draw.rows) for hashes in found.hashes),
     )
@@ -101,11 +97,6 @@ def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
 def merge(parts: list[Summary], draw: Draw) -> Summary:
     """Add summaries of neighbouring panels, given in order."""
     bad = [part.bad for part in parts if part.bad is not None]
-    fields = zip(*(part.candidates for part in parts), strict=True)
-    rows, norms, keys, blocks = fields
-    together = Candidates(
-        np.concatenate(rows), np.concatenate(norms), np.concatenate(keys), observed.stack(blocks)
-    )
     return Summary(
         sum(part.total for part in parts),
         sum(part.sumsq for part in parts),
@@ -114,10 +105,27 @@ def merge(parts: list[Summary], draw: Draw) -> Summary:
         sum(part.unobserved_rows for part in parts),
         sum(part.mass for part in parts),
         bad[0] if bad else None,
-        _keep(together, draw),
+        merge_candidates([part.candidates for part in parts], draw),
         sum(part.power for part in parts),
         tuple(map(merged, zip(*(part.digests for part in parts), strict=True))),
     )
+
+
+def candidates(block: Block, norms: NDArray[np.float64], first_row: int, draw: Draw) -> Candidates:
+    """Return the rows of a block, of these squared norms, that may end up in the sample."""
+    rows = first_row + np.arange(block.shape[0])
+    with np.errstate(divide="ignore", over="ignore"):
+        keys = -np.log(draws.uniform(draw.seed, draws.WEIGHTED_ROWS, rows)[:, 0]) / norms
+    return _keep(Candidates(rows, norms, keys, block), draw)
+
+
+def merge_candidates(parts: list[Candidates], draw: Draw) -> Candidates:
+    """Return the candidates of neighbouring blocks, given in order."""
+    rows, norms, keys, blocks = zip(*parts, strict=True)
+    together = Candidates(
+        np.concatenate(rows), np.concatenate(norms), np.concatenate(keys), observed.stack(blocks)
+    )
+    return _keep(together, draw)
 
 
 def draw_sample(candidates: Candidates, draw: Draw) -> Block:

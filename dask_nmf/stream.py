@@ -6,10 +6,12 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from dask_nmf import cluster, draws, fit, kernels, observed, sampling
 from dask_nmf.beta import Newton, floor_of
+from dask_nmf.client import computed
 from dask_nmf.errors import NothingObserved
 from dask_nmf.fit import Panels
 from dask_nmf.job import Job
@@ -20,7 +22,7 @@ from dask_nmf.penalties import penalty_of
 from dask_nmf.project import exact_solver
 from dask_nmf.reservoir import alike, occurring, size_of, thinned
 from dask_nmf.sample_start import LOOSE, lift_columns, penalty_of_sample, sampled_h
-from dask_nmf.sampling import Draw
+from dask_nmf.sampling import Candidates, Draw
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import HALS
 
@@ -102,22 +104,36 @@ def remembered(W: Any, h: Array, settings: Settings) -> Learned:
     """Return what a fit leaves whose rows are gone: the sums of the normal equations that its H solves.
 
     WᵀW follows from W. WᵀV is not known, but at the H of the fit it balances WᵀW H and the penalty on H. For
-    a sample stand k rows, one a component: with unit rows of H and C = WᵀW they weigh C 1. As diag(C 1) − C
-    is positive semidefinite for C ≥ 0, another H loses no more of W H than it loses of them.
+    a sample stand rows of W H, drawn as those of V are.
 
     Parameters
     ----------
-    W : (m, k) Dask array.
+    W : (m, k) Dask array; read once.
     h : (k, n), of the squared error, with every entry of V counting.
     """
-    penalty, rows = penalty_of(settings, False), float(W.shape[0])
-    tall = W.astype(np.float64)
-    gram = np.asarray((tall.T @ tall).compute())
+    penalty, rows = penalty_of(settings, False), int(W.shape[0])
+    draw = Draw(rows, size_of(rows * h.shape[1], rows, len(h)), settings.seed)
+    whole = W.rechunk({1: -1})
+    firsts = np.cumsum((0, *whole.chunks[0][:-1]))
+    across = h.astype(np.float64) @ h.T
+    look_at = delayed(_gram_and_candidates)
+    blocks = zip(whole.to_delayed().ravel(), firsts, strict=True)
+    parts = computed([look_at(block, across, int(first), draw) for block, first in blocks])
+    gram = np.asarray(sum(part[0] for part in parts))
     num = gram @ h + rows * (penalty.right * h + penalty.right_l1)
-    sizes = np.linalg.norm(h.astype(np.float64), axis=1)
-    weights = np.divide(gram @ sizes, sizes, out=np.zeros_like(sizes), where=sizes > 0)
-    sample = (np.sqrt(weights)[:, None] * h).astype(h.dtype)
-    return Learned(Sums(num, gram, float("nan"), rows), sample, rows, rows, 0.0)
+    drawn = sampling.draw_sample(sampling.merge_candidates([part[1] for part in parts], draw), draw)
+    sample = np.asarray(drawn @ h, h.dtype)
+    return Learned(Sums(num, gram, float("nan"), float(rows)), sample, float(rows), float(rows), 0.0)
+
+
+def _gram_and_candidates(w: Array, across: Array, first: int, draw: Draw) -> tuple[Array, Candidates]:
+    """Return wᵀw, (k, k), and the rows of w, (r, k), that may be drawn by the norms of those of w H.
+
+    ``across`` is H Hᵀ.
+    """
+    tall = w.astype(np.float64)
+    norms = np.maximum(np.einsum("ij,ij->i", tall @ across, tall), 0)
+    return tall.T @ tall, sampling.candidates(w, norms, first, draw)
 
 
 def _gone_over(panels: Panels, solver: HALS | Newton, h: Array, known: Sums | None) -> tuple[Array, Sums]:

@@ -2,8 +2,10 @@
 
 import pickle
 from functools import cache
+from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 import scipy.sparse
@@ -18,6 +20,7 @@ from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Observed, Rule
 from dask_nmf.passes import Weighing, look
 from dask_nmf.reservoir import size_of
+from dask_nmf.settings import Settings
 from dask_nmf.solvers import HALS, Penalty
 
 RANK = 5
@@ -312,3 +315,38 @@ def test_components_of_a_stream_have_the_norm_that_is_asked(how: str, order: int
     np.testing.assert_array_equal(
         copy.partial_fit(V[:50]).components_, scaled.partial_fit(V[:50]).components_
     )
+
+
+@pytest.mark.parametrize(("noise", "rows", "loaded"), [(0, 200, False), (0.05, 200, True), (0.05, 20, False)])
+def test_rows_of_another_kind_after_a_fit_do_not_drive_out_its_own(
+    noise: float, rows: int, loaded: bool, tmp_path: Path
+) -> None:
+    random = np.random.default_rng(1)
+    old, new = np.zeros((rows, 30)), np.zeros((300, 30))
+    for v, columns in ((old, slice(0, 15)), (new, slice(15, 30))):
+        v[:, columns] = random.random((len(v), 3)) @ random.random((3, 15))
+        v += noise * random.random(v.shape)
+    store = tmp_path / "run.zarr" if loaded else None
+    model = NMF(6, random_state=1, store=store).fit(old)
+    model = NMF.load(store) if store else model
+    for batch in np.array_split(new, 3):
+        model.partial_fit(batch)
+    both = np.vstack([old, new])
+    whole = NMF(6, random_state=1).fit(both)
+    reached = relative(both, model.components_, "frobenius")
+    assert reached <= 1.02 * relative(both, whole.components_, "frobenius") + 1e-3
+
+
+def test_what_is_kept_of_a_fit_stands_for_its_rows() -> None:
+    random = np.random.default_rng(0)
+    w, h = random.gamma(0.5, 1, (3000, 4)), random.gamma(0.5, 1, (4, 12))
+    settings = Settings(4)
+    cuts = [(3000,), (1000, 1, 1999), (500,) * 6]
+    kept = [stream.remembered(da.from_array(w, chunks=(cut, 2)), h, settings) for cut in cuts]
+    for one in kept:
+        assert one.sample.shape[0] < 1500
+        np.testing.assert_allclose(one.sums.gram, w.T @ w, rtol=1e-12)
+        np.testing.assert_allclose(one.sums.num, w.T @ w @ h, rtol=1e-12)
+        np.testing.assert_allclose(one.sample, kept[0].sample, rtol=1e-12)
+    v = w @ h
+    np.testing.assert_allclose(kept[0].sample.T @ kept[0].sample, v.T @ v, rtol=0.1)

@@ -100,6 +100,7 @@ PLACES = {  # of libraries that not every module may import
         "predictions",
         "recommendations",
         "factorise",
+        "stream",
         "estimator",
     },
     "distributed": {"claims", "ahead", "client", "versions", "launch", "cluster", "matrix", "fit"},
