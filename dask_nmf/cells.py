@@ -7,6 +7,7 @@ row, (rows, k (k + 1) / 2).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,11 +19,18 @@ from dask_nmf.compiled import compiled
 Array = NDArray[Any]
 Block = Any  # NDArray, scipy.sparse.csr_array or Cells
 
+PIECE_GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices that rows have at once
 REMAINS = 0.1  # of a component's part in a whole gram matrix: what is left after less would be rounding
 
 
+NONE = np.zeros(0)
+
+
 class Cells(NamedTuple):
-    """Cells that count, by rows: CSR with sorted columns."""
+    """Cells that count, by rows: CSR with sorted columns.
+
+    Where weights are known by row and column, `turned` leaves out those of the cells.
+    """
 
     values: Array  # (cells,)
     weights: Array  # (cells,), > 0; empty: all 1
@@ -30,6 +38,13 @@ class Cells(NamedTuple):
     indptr: Array
     columns: int
     zeros: bool = False  # the cells that are not here count too, and are 0
+    by_row: Array = NONE  # (rows,): where all cells are here and ω_ij = by_row[i] by_column[j]; else empty
+    by_column: Array = NONE  # (columns,)
+
+    @property
+    def even(self) -> bool:
+        """Whether all cells are here, with weights by row and column: rows have one gram matrix, scaled."""
+        return len(self.by_column) > 0
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -38,6 +53,8 @@ class Cells(NamedTuple):
     @property
     def mass(self) -> Array:
         """Σ weights of each row, (rows,), float64."""
+        if self.even:
+            return np.asarray(self.by_row * self.by_column.sum())
         if self.zeros:
             return np.full(len(self.indptr) - 1, float(self.columns))
         if len(self.weights) == 0:
@@ -47,6 +64,8 @@ class Cells(NamedTuple):
     @property
     def column_mass(self) -> Array:
         """Σ weights of each column, (columns,), float64."""
+        if self.even:
+            return np.asarray(self.by_column * self.by_row.sum())
         if self.zeros:
             return np.full(self.columns, float(self.shape[0]))
         return np.bincount(self.indices, self.weights if len(self.weights) else None, self.columns).astype(
@@ -58,8 +77,30 @@ class Cells(NamedTuple):
         rows = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
         return np.bincount(rows, numbers, minlength=len(self.indptr) - 1)
 
+    def pieces(self, rank: int) -> Iterator[tuple[slice, Cells]]:
+        """The cells some rows at a time, as many as may have gram matrices of their own for ``rank``."""
+        rows, step = len(self.indptr) - 1, max(1, PIECE_GRAMS // packed_size(rank))
+        for first in range(0, rows, step):
+            some = slice(first, min(first + step, rows))
+            edges = self.indptr[first : some.stop + 1]
+            here = slice(int(edges[0]), int(edges[-1]))
+            yield (
+                some,
+                self._replace(
+                    values=self.values[here],
+                    weights=self.weights[here],
+                    indices=self.indices[here],
+                    indptr=edges - edges[0],
+                    by_row=self.by_row[some],
+                ),
+            )
+
     def turned(self) -> Cells:
         """The same cells by columns."""
+        rows, columns = self.shape
+        if self.even:
+            turned = full(self.values.reshape(rows, columns).T.ravel(), self.weights[:0], (columns, rows))
+            return turned._replace(by_row=self.by_column, by_column=self.by_row)
         places = np.arange(len(self.values), dtype=self.indices.dtype)
         by_column = scipy.sparse.csr_array((places, self.indices, self.indptr), shape=self.shape).tocsc()
         order = by_column.data
@@ -75,6 +116,13 @@ class Cells(NamedTuple):
         return Cells(self.values[keep], weights, self.indices[keep], kept[self.indptr], self.columns)
 
 
+def full(values: Array, weights: Array, shape: tuple[int, int]) -> Cells:
+    """Return all cells of a dense block, whose values and weights (or none) are given row by row."""
+    rows, columns = shape
+    indices = np.tile(np.arange(columns, dtype=np.int32), rows)
+    return Cells(values, weights, indices, columns * np.arange(rows + 1), columns)
+
+
 def packed_size(k: int) -> int:
     """Entries of the lower triangle of a (k, k) matrix."""
     return k * (k + 1) // 2
@@ -87,19 +135,28 @@ def equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
     """
     factor = np.ascontiguousarray(factor)
     wide = factor.astype(np.float64, copy=False)
+    if cells.even:
+        num, gram = even_equations(cells, factor)
+        triangle = gram[np.tril_indices(len(gram))]
+        return cells.by_row[:, None] * num, cells.by_row[:, None] * triangle
     num = _nums(cells.values, cells.weights, cells.indices, cells.indptr, wide)
-    return num, _grams(cells.weights, cells.indices, cells.indptr, wide, wide.T @ wide)
+    most = len(cells.weights) == 0 and np.any(2 * np.diff(cells.indptr) > cells.columns)
+    whole = wide.T @ wide if most else np.zeros((0, 0))
+    return num, _grams(cells.weights, cells.indices, cells.indptr, wide, whole)
 
 
-def times_rows(v: Any, factor: Array) -> Array:
-    """``v factor`` of a CSR block, float64."""
-    return np.asarray(
-        _nums(v.data, v.data[:0], v.indices, v.indptr, np.ascontiguousarray(factor, np.float64))
-    )
+def even_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
+    """What `equations` returns of cells that are `even`, divided by ``by_row``: (rows, k), and one (k, k)."""
+    weighed = factor * cells.by_column[:, None]
+    num = cells.values.reshape(cells.shape) @ weighed.astype(cells.values.dtype)
+    return num.astype(np.float64), weighed.T @ factor.astype(np.float64, copy=False)
 
 
 def residual(cells: Cells, w: Array, h: Array) -> float:
     """Σ ω (v − w h)² over the cells, float64."""
+    if cells.even:
+        rest = cells.values.reshape(cells.shape) - w @ h
+        return float(cells.by_row @ (np.square(rest, dtype=np.float64) @ cells.by_column))
     columns = np.ascontiguousarray(h.T)
     return float(_residual(*cells[:4], np.ascontiguousarray(w), columns))
 
@@ -154,7 +211,7 @@ def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: 
     square = np.zeros((k, k))
     for i in range(len(out)):
         there = indices[indptr[i] : indptr[i + 1]]
-        most = len(weights) == 0 and 2 * len(there) > columns
+        most = len(whole) > 0 and 2 * len(there) > columns
         if not (most and _subtract_missing(square, whole, there, factor)):
             square[:] = 0
             for p in range(indptr[i], indptr[i + 1]):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dask_nmf import cells, nnls, reflections
+from dask_nmf import cells, entries, nnls, reflections
 from dask_nmf.cells import Array as Array
 from dask_nmf.cells import Block as Block
 from dask_nmf.cells import Cells
@@ -27,9 +27,10 @@ NEAR, NEAR_SWEEPS = 0.1, 20  # where an exact solution begins: tolerance and swe
 CLOSE = 1e-6  # tolerance of descent that ends at the rounding of float32, where components are well apart
 WELL_APART = 0.1  # a pivot of normal equations of such components
 DOUBTFUL = 1e-3  # a pivot below which they cost digits that an answer needs
-NEGLIGIBLE = 1e-5  # of a sum of squares
 STRIP = 256  # rows of a block looked at together where a temporary of the block's width is needed
 STRIP_COLUMNS = 8192  # the same of columns
+TALL = 1024  # rows whose products BLAS may add up in float32
+SHORT = 4096  # rows where SciPy may: it adds one by one, a third sooner than we do in float64
 
 
 class Sums(NamedTuple):
@@ -228,10 +229,19 @@ def solve_weights(
 
     ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖² + 2 lasso Σ |w|``.
     """
+    if isinstance(v, Cells) and v.even:
+        return solve(*_even_equations(v, h, alpha, lasso), tol, sweeps)
     num, gram = equations(v, h, alpha)
     if lasso:
         num = (num - lasso * row_mass(v)[:, None]).astype(num.dtype)
     return solve(num, gram, tol, sweeps)
+
+
+def _even_equations(v: Cells, h: Array, alpha: float, lasso: float) -> tuple[Array, Array]:
+    """Return normal equations with one gram matrix for all rows: the weight of a row by itself cancels."""
+    mass = float(v.by_column.sum())
+    num, gram = cells.even_equations(v, h.T)
+    return (num - lasso * mass).astype(h.dtype), ridge(gram, len(h), alpha * mass)
 
 
 def solve_exactly(num: Array, gram: Array) -> Array:
@@ -281,6 +291,10 @@ def exact_weights(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) ->
 
 def _exact_weights_of_cells(v: Cells, h: Array, alpha: float, lasso: float) -> Array:
     """The rows whose normal equations cost digits are solved on their cells."""
+    if v.even:
+        num, gram = _even_equations(v, h, alpha, lasso)
+        if nnls.least_pivot(gram) >= DOUBTFUL:
+            return solve_exactly(num, gram)
     num, gram = cells.equations(v, h.T)
     of_row = lasso * v.mass
     num -= of_row[:, None]
@@ -304,7 +318,7 @@ def wide_gram(h: Array) -> Array:
 def _wide_product(v: Block, basis: Array) -> Array:
     """``v basis`` of a few rows, (r, m), float64."""
     if scipy.sparse.issparse(v):
-        return cells.times_rows(v, basis)
+        return entries.times(v, basis)
     return np.asarray(v.astype(np.float64, copy=False) @ basis)
 
 
@@ -330,13 +344,20 @@ def multiply(x: Array, num: Array, gram: Array, delta: float | Array, repeats: i
 
 def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
     """What H learns from a block: see `Sums`. The residual is taken where ``h`` is given."""
-    rest = np.nan if h is None else residual(v, w, h)
     if isinstance(v, Cells):
         columns = v.turned()
         num, gram = cells.equations(columns, w)
-        return Sums(num.T, gram, rest, columns.mass)
-    wide = w.astype(np.float64, copy=False)
-    return Sums(np.asarray(w.T @ v).astype(np.float64), wide.T @ wide, rest, float(len(w)))
+        return Sums(num.T, gram, np.nan if h is None else residual(v, w, h), columns.mass)
+    gram = wide_gram(w.T)
+    short = len(w) <= SHORT and v.dtype == w.dtype == np.float32
+    if scipy.sparse.issparse(v) and not (short and h is None):
+        num, cross = entries.learned(v, w, h)
+        rest = np.nan if h is None else cross + float(np.vdot(gram, wide_gram(h)))
+        return Sums(num.T, gram, rest, float(len(w)))
+    total = np.zeros((w.shape[1], v.shape[1]))
+    for first in range(0, len(w), TALL):
+        total += w[first : first + TALL].T @ v[first : first + TALL]
+    return Sums(total, gram, np.nan if h is None else residual(v, w, h), float(len(w)))
 
 
 def residual(v: Block, w: Array, h: Array) -> float:
@@ -347,9 +368,7 @@ def residual(v: Block, w: Array, h: Array) -> float:
     if isinstance(v, Cells):
         return cells.residual(v, w, h)
     if scipy.sparse.issparse(v):
-        v, w, h = (x.astype(np.float64, copy=False) for x in (v, w, h))
-        cross = np.vdot(v @ h.T, w)
-        return float(np.vdot(v.data, v.data) - 2 * cross + np.vdot(w.T @ w, h @ h.T))
+        return entries.cross(v, w, h) + float(np.vdot(wide_gram(w.T), wide_gram(h)))
     total = 0.0
     for first in range(0, v.shape[0], STRIP):
         rest = w[first : first + STRIP] @ h
@@ -359,12 +378,16 @@ def residual(v: Block, w: Array, h: Array) -> float:
 
 
 def squares(x: Array) -> float:
-    """Return Σ x², float64: also where squares of float32 would be below its range, or above it."""
-    total = float(np.einsum("ij,ij->i", x, x).sum(dtype=np.float64))
-    lost = x.size * float(np.finfo(x.dtype).tiny)  # at most, by squares that are subnormal or 0
-    if x.dtype == np.float64 or (NEGLIGIBLE * total > lost and total < np.inf):
-        return total
-    return float(np.square(x, dtype=np.float64).sum())
+    """Return Σ x², added up in float64."""
+    return float(_squares(np.ascontiguousarray(x).reshape(-1)))
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _squares(x: Array) -> float:
+    total = 0.0
+    for i in range(len(x)):
+        total += np.float64(x[i]) * np.float64(x[i])
+    return total
 
 
 def expanded_loss(sumsq: float, totals: Sums, h: Array) -> float:

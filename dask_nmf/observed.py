@@ -16,13 +16,12 @@ from dask.sizeof import sizeof
 from numpy.typing import NDArray
 
 from dask_nmf import divergence, draws, means, measures
-from dask_nmf.cells import Array, Block, Cells, packed_size
+from dask_nmf.cells import NONE, Array, Block, Cells, full
 from dask_nmf.digests import NO_KEYS, Hashes, row_hashes
 from dask_nmf.errors import DataError
 from dask_nmf.measures import BadEntry, Measure, row_of
 
 STRIP_CELLS = 512 * 1024  # looked at together
-STRIP_GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices of the rows of a strip
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,8 @@ def _bytes(block: Observed) -> int:
     return int(sizeof(block.v) + sizeof(block.weights) + sizeof(block.rows))
 
 
-def strips(block: Observed, rank: int = 1, even: bool = False) -> Iterator[Strip]:
-    """A block, some rows at a time: so many that their gram matrices for ``rank`` fit too.
+def strips(block: Observed, even: bool = False) -> Iterator[Strip]:
+    """A block, some rows at a time.
 
     With ``even``, how many they are depends on the shape of the block alone.
     """
@@ -121,7 +120,7 @@ def strips(block: Observed, rank: int = 1, even: bool = False) -> Iterator[Strip
     listed = block.rule.skips_zeros or block.rule.missing == "unstored"
     by_entry = scipy.sparse.issparse(block.v) and listed and block.weights is None
     each = max(block.v.nnz / max(rows, 1), 1) if by_entry and not even else columns
-    step = int(max(1, min(STRIP_CELLS / each, STRIP_GRAMS // packed_size(rank))))
+    step = int(max(1, STRIP_CELLS / each))
     for first in range(0, rows, step):
         chosen = slice(first, min(first + step, rows))
         yield _strip(block[chosen], chosen, by_entry)
@@ -132,7 +131,8 @@ def _strip(part: Observed, rows: slice, by_entry: bool) -> Strip:
     if part.emphasis is not None:
         emphasis = np.repeat(part.emphasis, np.diff(found.indptr))
         weights = found.weights * emphasis if len(found.weights) else emphasis
-        found = found._replace(weights=weights.astype(found.values.dtype))
+        by_row = part.emphasis * found.by_row if found.even else found.by_row
+        found = found._replace(weights=weights.astype(found.values.dtype), by_row=by_row)
     if part.rule.held_out == 0:
         none = found._replace(
             values=found.values[:0],
@@ -140,6 +140,8 @@ def _strip(part: Observed, rows: slice, by_entry: bool) -> Strip:
             indices=found.indices[:0],
             indptr=np.zeros_like(found.indptr),
             zeros=False,
+            by_row=NONE,
+            by_column=NONE,
         )
         return Strip(rows, found, none)
     held = _held_out(part, found)
@@ -167,10 +169,34 @@ def _filled(part: Observed) -> Cells:
         counts &= weights > 0
     if part.rule.skips_zeros:
         counts &= v != 0
+    if counts.all():
+        return _full(v, weights, part.rule)
     indptr = np.concatenate([[0], np.cumsum(counts.sum(axis=1))])
     indices = np.nonzero(counts)[1].astype(np.int32)
     weights = v[:0, 0] if weights is None else weights[counts]
     return Cells(v[counts], weights, indices, indptr, v.shape[1], part.rule.skips_zeros)
+
+
+def _full(v: Array, weights: Array | None, rule: Rule) -> Cells:
+    """All entries of a block; for the squared error with what is known of their weights."""
+    beside = v[:0, 0] if weights is None else weights.reshape(-1)
+    found = full(v.reshape(-1), beside, v.shape)._replace(zeros=rule.skips_zeros)
+    parts = None
+    if rule.beta == 2:
+        parts = (np.ones(len(v)), np.ones(v.shape[1])) if weights is None else _separated(weights)
+    return found if parts is None else found._replace(by_row=parts[0], by_column=parts[1])
+
+
+def _separated(weights: Array) -> tuple[Array, Array] | None:
+    """Return numbers of each row and each column whose products are the weights; None if there are none."""
+    by_row = weights[:, 0].astype(np.float64)
+    by_column = weights[0] / by_row[0]
+    rounding = 4 * float(np.finfo(weights.dtype).eps)
+    for some in slice(-1, None), slice(None):
+        product = by_row[some, None] * by_column
+        if np.any(np.abs(weights[some] - product) > rounding * product):
+            return None
+    return by_row, by_column
 
 
 def _counting(v: Block, missing: str | None) -> NDArray[np.bool_]:

@@ -299,8 +299,13 @@ def look(v: Block, h: Array, weighing: Weighing, before: Array | None = None) ->
         w = weighing.weigh(v, h, before)
         return w, _sums(v, w, h, weighing)
     parts, total = [], None
-    for rows, cells, held in observed.strips(v, len(h)):
-        w = weighing.weigh(cells, h, None if before is None else before[rows])
+    for rows, cells, held in observed.strips(v):
+        first = None if before is None else before[rows]
+        found = [
+            weighing.weigh(piece, h, None if first is None else first[some])
+            for some, piece in cells.pieces(len(h))
+        ]
+        w = np.concatenate(found)
         sums = _sums(cells, w, h, weighing)._replace(
             held=weighing.loss.error(held, w, h), held_mass=float(held.mass.sum())
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import scipy.sparse
 
 from dask_nmf import kernels
 from dask_nmf.cells import Cells
@@ -37,7 +38,9 @@ def exact_weights(v: Block, h: Array, alpha: float, lasso: float) -> Array:
 
 
 def sums(v: Block, w: Array, h: Array | None) -> Sums:
-    """Return what H learns from a block, as `kernels.sums` does."""
+    """Return what H learns from a block, as `kernels.sums` does: of a CSR block that is float64 anyway."""
+    if scipy.sparse.issparse(v):
+        return kernels.sums(v, _widened(w), h)
     wide = None if h is None else _widened(h)
     total: Sums | None = None
     for rows, strip in strips(v):

@@ -201,3 +201,41 @@ def test_a_heavy_row_that_a_column_lacks_leaves_its_solution(heavy: float) -> No
     num, gram = loops(v.T, weights.T, w)
     np.testing.assert_allclose(totals.gram[5:], packed(gram[5:]), rtol=1e-12)
     np.testing.assert_allclose(totals.num[:, 5:], num[5:].T, rtol=1e-12)
+
+
+def separable(dtype: Any) -> Cells:
+    """All cells of a matrix, with weights that are known by row and column."""
+    random = np.random.default_rng(3)
+    v, by_row, by_column = random.random((14, 11)), random.random(14) + 0.5, random.random(11) + 0.5
+    weights = np.outer(by_row, by_column).astype(dtype)
+    some = some_cells(v.astype(dtype), weights, True)
+    return some._replace(by_row=by_row, by_column=by_column)
+
+
+@types
+def test_weights_by_row_and_column_are_weights(dtype: Any) -> None:
+    some = separable(dtype)
+    apart = some._replace(by_row=cells.NONE, by_column=cells.NONE)
+    w, h = factors(dtype)
+    rounding = 100 * TYPES[dtype]
+    for ours, theirs in zip(kernels.sums(some, w, h), kernels.sums(apart, w, h), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rounding, atol=1e-12)
+    for ours, theirs in zip(kernels.equations(some, h, 0.5), kernels.equations(apart, h, 0.5), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=rounding)
+    for alpha, lasso in (0.0, 0.0), (0.1, 0.05):
+        exact = kernels.exact_weights(apart, h, alpha, lasso)
+        np.testing.assert_allclose(kernels.exact_weights(some, h, alpha, lasso), exact, atol=rounding)
+        np.testing.assert_allclose(
+            kernels.solve_weights(some, h, 1e-9, alpha, lasso), exact, atol=max(rounding, 1e-6)
+        )
+
+
+def test_pieces_are_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cells, "PIECE_GRAMS", 4 * cells.packed_size(K))
+    for some in problem(0.5, True)[2], problem(1.0, False)[2], separable(np.float64):
+        pieces = [kernels.equations(piece, factors()[1]) for _, piece in some.pieces(K)]
+        assert len(pieces) == 4
+        for ours, theirs in zip(
+            zip(*pieces, strict=True), kernels.equations(some, factors()[1]), strict=True
+        ):
+            np.testing.assert_allclose(np.concatenate(ours), theirs, rtol=1e-12)

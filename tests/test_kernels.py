@@ -1,5 +1,6 @@
 """Kernels against scipy's solver, formulas and direct sums."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -205,3 +206,40 @@ def test_a_bad_entry_names_position_value_and_cure() -> None:
     assert "replace or drop" in str(BadEntry(3, 4, np.nan))
     assert str(BadEntry(3, 4, -1).at(10)).startswith(f"{negative} -1 at row 13, column 4")
     assert str(BadEntry(3, 4, -1).at(10, transposed=True)).startswith(f"{negative} -1 at row 4, column 13")
+
+
+@pytest.mark.parametrize(
+    "make", [np.asarray, np.asfortranarray, scipy.sparse.csr_array], ids=["C", "F", "csr"]
+)
+@pytest.mark.parametrize("what", ["constant", "random"])
+def test_sums_down_long_columns_are_those_of_float64(what: str, make: Any) -> None:
+    rows = 400_000
+    random = np.random.default_rng(0)
+    v, w = (
+        np.full((rows, 2), size, np.float32) if what == "constant" else random.random((rows, 2), np.float32)
+        for size in (0.1, 0.3)
+    )
+    h = np.full((2, 2), 0.2, np.float32)
+    totals = kernels.sums(make(v), w, h)
+    wide = [part.astype(np.float64) for part in (v, w, h)]
+    np.testing.assert_allclose(totals.num, wide[1].T @ wide[0], rtol=1e-5)
+    np.testing.assert_allclose(kernels.sums(make(v), w).num, totals.num, rtol=1e-5)
+    assert totals.residual == pytest.approx(float(np.sum((wide[0] - wide[1] @ wide[2]) ** 2)), rel=1e-5)
+
+
+def test_the_residual_of_a_wide_row_is_added_up_in_float64() -> None:
+    v, w, h = np.full((1, 2_000_000), 0.1, np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 2_000_000))
+    expected = 2_000_000 * float(np.float32(0.1)) ** 2
+    assert kernels.residual(v, w, h.astype(np.float32)) == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_residual_of_csr_copies_no_panel() -> None:
+    v = scipy.sparse.random_array((20_000, 500), density=0.1, format="csr", dtype=np.float32, rng=0)
+    w, h = np.ones((20_000, 2), np.float32), np.full((2, 500), 0.05, np.float32)
+    kernels.residual(v, w, h)
+    tracemalloc.start()
+    found = kernels.residual(v, w, h)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < v.data.nbytes / 4
+    assert found == pytest.approx(float(np.sum((v.toarray().astype(float) - 0.1) ** 2)), rel=1e-6)

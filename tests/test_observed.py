@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from sources import SOURCES, Array, dask_csr, low_rank
 from strategies import chunkings, few
 
-from dask_nmf import Result, Run, nmf, observed, transform
+from dask_nmf import Result, Run, cells, nmf, observed, transform
 from dask_nmf.measures import BadEntry, DataError
 from dask_nmf.opening import open_matrix
 
@@ -360,3 +360,43 @@ def test_a_cluster_takes_new_rows_with_missing_entries(client: Client) -> None:
     with dask.config.set(scheduler="synchronous"):
         theirs = transform(v, h, missing="nan")
     np.testing.assert_allclose(ours.compute(), theirs, rtol=1e-7, atol=1e-12)
+
+
+WEIGHTS = {
+    "ones": np.ones((60, 25)),
+    "one number": np.full((60, 25), 3.0),
+    "rows": np.repeat(np.arange(1.0, 61)[:, None], 25, axis=1),
+    "rows and columns": np.outer(np.arange(1.0, 61), np.arange(25, 0.0, -1)),
+}
+
+
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+@solvers
+def test_weights_that_are_products_are_found_and_count_as_any(solver: str, weights: Array) -> None:
+    v = low_rank(60, 25, RANK)
+    rule = observed.Rule(weighted=True)
+    (strip, *_) = observed.strips(observed.Observed(v, weights, np.arange(60), rule))
+    assert strip.cells.even
+    uneven = weights.copy()
+    uneven[0, 0] *= 1 + 1e-9  # of no account, but they are products no more
+    ours, theirs = (
+        nmf(v, RANK, weights=own, solver=solver, max_iter=3, tol=0, alpha_W=0.01, seed=3)
+        for own in (weights, uneven)
+    )
+    assert_close(ours, theirs, 1e-5)
+    assert ours.reconstruction_err == pytest.approx(theirs.reconstruction_err, rel=1e-6)
+
+
+def test_strips_are_no_smaller_for_a_higher_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    turned = observed.Cells.turned
+
+    def counted(self: Any) -> Any:
+        calls.append(len(self.values))
+        return turned(self)
+
+    monkeypatch.setattr(observed.Cells, "turned", counted)
+    monkeypatch.setattr(cells, "PIECE_GRAMS", 100)
+    monkeypatch.setattr(observed, "STRIP_CELLS", 10_000)
+    nmf(entries(ratings((60, 25))), 8, missing="unstored", max_iter=1, tol=0, init="random", seed=1)
+    assert max(calls) > 100  # cells whose columns are looked at together: a panel, whatever the rank

@@ -26,6 +26,7 @@ FLOORS = [
         "chunks",
         "means",
         "text",
+        "entries",
         "reflections",
     ],
     ["nnls"],
