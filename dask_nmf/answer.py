@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
@@ -11,13 +12,12 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
-from dask_nmf import components, fit, start
+from dask_nmf import components, fit, scales, start
 from dask_nmf.beta import Newton
 from dask_nmf.fit import Panels
-from dask_nmf.kernels import Array, Block, Sums
+from dask_nmf.kernels import Array, Sums
 from dask_nmf.means import Means, divided
 from dask_nmf.passes import Weighing, Weights, as_it_is
-from dask_nmf.penalties import Penalty
 from dask_nmf.progress import done, stage
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Plain
@@ -100,51 +100,32 @@ class Progress:
     final: bool = False
 
 
-@dataclass(frozen=True)
-class InOwnUnits:
-    """The last `Weigher` of a fit: it takes H and gives W in the user's units, not in those of the fit."""
-
-    solver: Solver
-
-    def __call__(self, v: Block, h: Array, w: Array | None) -> Array:
-        unit = h.dtype.type(self.solver.penalty.unit)
-        if unit == 1:
-            return self.solver.finish(v, h, w)
-        return np.asarray(self.solver.finish(v, h * unit, w) * unit)
-
-
 def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Progress, keep: bool) -> Result:
     """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
     matrix, state = panels.matrix, progress.state
     solver = progress.solver.at_level(state.level)
     h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
-    h, own = in_own_units(h[: len(state.h)], solver.penalty), InOwnUnits(solver)
+    h, units = np.ascontiguousarray(h[: len(state.h)]), solver.penalty
     slots = progress.slots if solver.carries_weights else None
     before = slots[slot] if slots is not None else None
     if before is not None and isinstance(solver, SGD):
         before = Plain(before)
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
     settles = matrix.transposed and isinstance(solver, HALS) and panels.rule.held_out == 0
-    weighing = Weighing(own, solver, before, residual=True, bare=not settles)
+    weighing = Weighing(solver.finish, solver, before, residual=True, bare=not settles, unit=units.left_unit)
     last = _last_read(panels, h, weighing, run, keep)
     seen = state.good if isinstance(solver, Newton) and state.best is None else None
-    own_penalty = solver.penalty.in_own_units
-    if seen is not None and last.sums.residual + own_penalty.of(last.sums, h) > state.loss:
+    if seen is not None and last.sums.residual + solver.penalty.of(last.sums, h) > state.loss:
         # the last step of Newton's went too far
-        h = in_own_units(seen, solver.penalty)
+        h = np.ascontiguousarray(seen)
         last = _last_read(panels, h, weighing, run, keep)
     right, reached = solver.penalty.without_dead(last.sums, h), last.sums.residual
     if settles:
         assert isinstance(solver, HALS)
-        right = replace(solver, penalty=solver.penalty.in_own_units).settle(h, last.sums)
+        right = solver.settle(h, last.sums)
         reached = loss(progress.measures.baseline, last.sums, h, right)
     last = last._replace(sums=last.sums._replace(residual=reached))
-    return _finish(panels, normalize, run, progress, last, right)
-
-
-def in_own_units(right: Array, penalty: Penalty) -> Array:
-    """Return a right factor (k, n) of a fit in the user's units."""
-    return np.ascontiguousarray(right / right.dtype.type(penalty.unit))
+    return _finish(panels, normalize, run, progress, last, scales.times(right, units.right_unit))
 
 
 def answer_fixed(
@@ -153,17 +134,18 @@ def answer_fixed(
     """The other factor for one that is fixed; no pass is needed but those that this takes."""
     matrix, measures = panels.matrix, progress.measures
     solver = start.answerer(settings, measures, matrix)
-    given = None if fixed.left is None else np.ascontiguousarray(fixed.left, matrix.dtype)
+    given, right = start.in_units(fixed, solver.penalty, matrix.dtype)
     if given is None:
-        assert fixed.right is not None
-        right, weigh = np.ascontiguousarray(fixed.right, matrix.dtype), solver.finish
+        assert right is not None
+        right, weigh = np.ascontiguousarray(right), solver.finish
     else:
-        right, weigh = start.right_of(panels, solver, measures.mean, given), as_it_is
-    weighing = Weighing(weigh, solver, residual=True, bare=True)
+        right, weigh = start.right_of(panels, solver, measures.level, given), as_it_is
+    weighing = Weighing(weigh, solver, residual=True, bare=True, unit=solver.penalty.left_unit)
     last = _last_read(panels, right, weighing, run, keep, given)
     name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
     outcome = f"converged: {name} is fixed, and {other} is the best for it"
     progress = replace(progress, outcome=outcome, final=True)
+    right = scales.times(right, solver.penalty.right_unit)
     return _finish(panels, settings.normalize, run, progress, last, right)
 
 
@@ -202,10 +184,11 @@ def _finish(
     if normalize is not None:
         left, right = components.arranged(left, panels.edges, right, normalize, turned)
     reached = max(totals.residual, 0.0)  # of CSR it is expanded, and may be below 0 by rounding
-    baseline = progress.measures.baseline
-    held = float(np.sqrt(totals.held / totals.held_mass)) if totals.held_mass else float("nan")
+    measures = progress.measures
+    unit = measures.error_unit(panels.rule.beta)
+    held = float(np.sqrt(totals.held / totals.held_mass)) * unit if totals.held_mass else float("nan")
     if progress.final:
-        error = fit.relative_error(reached, baseline)
+        error = fit.relative_error(reached, measures.baseline)
         progress = replace(progress, outcome=fit.judged(progress.outcome or "", error))
     tell(reached, progress)
     if not isinstance(left, da.Array):
@@ -216,7 +199,8 @@ def _finish(
         return result_of(run)
     whole = da.from_array(right, chunks=right.shape)
     W, H = (whole.T, left.T) if turned else (left, whole)
-    found = _result(W, H, reached, held, baseline, progress.history, progress.outcome)
+    errors = Errors.of(reached, measures, panels.rule.beta, held)
+    found = _result(W, H, errors, progress.history, progress.outcome)
     return replace(found, means=_means(last, turned, progress.measures.mean))
 
 
@@ -239,24 +223,33 @@ def tell(reached: float, progress: Progress) -> None:
     done(text)
 
 
+class Errors(NamedTuple):
+    """How good an answer is, in the user's units."""
+
+    relative: float
+    reconstruction: float
+    held: float
+
+    @classmethod
+    def of(cls, reached: float, measures: Measures, beta: float, held: float) -> Errors:
+        """Return those of an answer whose loss is ``reached`` in the units of the fit."""
+        size = math.sqrt(reached)
+        relative = fit.relative_error(reached, measures.baseline)
+        return cls(relative, size and size * measures.error_unit(beta), held)
+
+
 def _result(
-    W: da.Array,
-    H: da.Array,
-    reached: float,
-    held: float,
-    baseline: float,
-    history: Sequence[float],
-    outcome: str | None,
+    W: da.Array, H: da.Array, errors: Errors, history: Sequence[float], outcome: str | None
 ) -> Result:
     return Result(
         W,
         H,
-        fit.relative_error(reached, baseline),
-        float(np.sqrt(reached)),
+        errors.relative,
+        errors.reconstruction,
         np.asarray(history, np.float64),  # None, where it is not known, becomes NaN
         len(history),
         outcome or "",
-        held,
+        errors.held,
     )
 
 
@@ -267,7 +260,8 @@ def result_of(run: Run) -> Result:
     held = float("nan") if record["held"] is None else record["held"]
     history = record["history"]["loss"]
     reached = float("inf") if record["loss"] is None else record["loss"]
-    found = _result(W, H, reached, held, record["measures"]["baseline"], history, record["outcome"])
+    errors = Errors.of(reached, Measures(**record["measures"]), run.settings.beta, held)
+    found = _result(W, H, errors, history, record["outcome"])
     means = run.means
     if means is None:
         return found

@@ -7,7 +7,6 @@ and by how much H is extrapolated, is in the `State`, whose own arrays have no c
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,10 +31,9 @@ from dask_nmf import (
 )
 from dask_nmf.answer import Progress, Result
 from dask_nmf.digests import Digest, merged
-from dask_nmf.grid import Blocks, Draw, Given, Look, Pass, Piece
+from dask_nmf.grid import Blocks, Draw, Given, InUnits, Look, Pass, Piece
 from dask_nmf.kernels import Array, Block
 from dask_nmf.matrix import Matrix
-from dask_nmf.penalties import penalty_of
 from dask_nmf.plan import MIB
 from dask_nmf.progress import stage
 from dask_nmf.settings import Settings
@@ -52,6 +50,7 @@ class Tiles(NamedTuple):
 
     matrix: Matrix
     tiling: Tiling
+    scale: float = 1.0  # a power of two, by which V counts: known from the first read on
 
     def compute(self, build: Callable[[Blocks], list[Delayed]]) -> list[Any]:
         """Build a graph of blocks and compute it."""
@@ -140,15 +139,21 @@ def first_read(tiles: Tiles, settings: Settings) -> tuple[Measures, Block, Draw,
     for look in looks:
         if look.bad is not None:
             raise look.bad.at(0, matrix.transposed)
+    mean = sum(look.total for look in looks) / (layout.rows * layout.columns)
+    sumsq = sum(look.sumsq for look in looks)
+    start.check_squares(mean, sumsq)
+    scale, unit = start.scale_and_unit(mean, start.NO_FACTORS, matrix)
     measures = Measures(
-        sum(look.total for look in looks) / (layout.rows * layout.columns),
-        sum(look.sumsq for look in looks),
+        mean,
+        sumsq * scale * scale,
         sum(look.stored for look in looks),
         sum(look.empty_rows for look in looks),
+        scale=scale,
+        right_unit=unit,
     )
-    scales.check(measures.mean, math.sqrt(measures.baseline), 0.0, settings.beta, matrix.dtype)
     start.tell(measures)
-    return measures, observed.stack([look.sample for look in looks]), draw, _digest(looks)
+    sample = scales.copied(observed.stack([look.sample for look in looks]), scale)
+    return measures, sample, draw, _digest(looks)
 
 
 def content(tiles: Tiles) -> Digest:
@@ -176,18 +181,19 @@ def begin(
     transposed, columns = tiles.matrix.transposed, tiles.tiling.columns
     stream = draws.W_FACTOR if transposed else draws.H_FACTOR
     nothing = np.empty((settings.rank, 0), tiles.matrix.dtype)
-    scale = sample_start.factor_scale(measures.mean, settings.rank)
-    penalty = penalty_of(settings, transposed).in_balanced_units(scale)
+    tiles = tiles._replace(scale=measures.scale)
+    scale = sample_start.factor_scale(measures.level, settings.rank)
+    own = start.own_penalty(settings, measures, tiles.matrix).bounded
+    balanced = own.in_balanced_units(scale).right_unit / own.right_unit
     make: Callable[[int, int], Array] = partial(
-        _random, settings, scale / penalty.unit, stream, tiles.matrix.dtype
+        _random, settings, scale * balanced, stream, tiles.matrix.dtype
     )
     known = sample.size > 0 and sample.sum() > 0
     if known:
-        h = sample_start.sampled_h(sample, settings, penalty.in_own_units, stream)
+        h = sample_start.sampled_h(sample, settings, own, stream)
         make = partial(_spread, h, draw)
     fit.persistently(lambda: grid.begin(places.pieces(0), columns, make))
     state = State(nothing, nothing, slot=-1 if known else 0, good_slot=0 if known else -1)
-    own = penalty.in_own_units
     for _ in range(start.WARM if settings.start == "random" and settings.lasso else 0):
         reached = sweep(tiles, Pieces(own.without_lasso), places, state, False)
         scales, _ = own.balance(tuple(reached.left), tuple(reached.right))
@@ -225,6 +231,7 @@ def sweep(tiles: Tiles, solver: Pieces, run: Run, state: State, exact: bool) -> 
         run.pieces(state.next_slot),
         solver.follow,
         exact,
+        scale=tiles.scale,
     )
     return _computed(tiles, what)
 
@@ -256,11 +263,13 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
     """The last pass: W for H (and H for W, where V was cut along its columns), and the exact loss."""
     solver, transposed = progress.solver, tiles.matrix.transposed
     assert isinstance(solver, Pieces)
-    left, right = run.answer(), run.given()
+    left, right, penalty = run.answer(), run.given(), solver.penalty
+    places = InUnits(left, penalty.left_unit), InUnits(right, penalty.right_unit)
     stage("last read")
     last = replace(progress.state, accepted=False)  # H as it is, and no further
     follow = solver.settle if transposed else None
-    reached = _computed(tiles, Pass(solver, given(run, last), left, right, follow, last=True)).loss
+    what = Pass(solver, given(run, last), *places, follow, last=True, scale=tiles.scale)
+    reached = _computed(tiles, what).loss
     if settings.normalize is not None:
         sides = (left, tiles.tiling.rows), (right, tiles.tiling.columns)
         components.arrange_pieces(*sides, settings.normalize, transposed)

@@ -35,33 +35,6 @@ def exponent(beta: float) -> float:
     return 1.0 if beta <= 2 else 1 / (beta - 1)
 
 
-def power(values: Array, weights: Array, beta: float) -> float:
-    """Σ ω f(v), all of the divergence that depends on V alone: v log v, log v or v^β."""
-    wide = values.astype(np.float64)
-    if beta == 1:
-        part = wide * np.log(np.where(wide > 0, wide, 1.0))
-    elif beta == 0:
-        part = np.log(np.where(wide > 0, wide, 1.0))
-    else:
-        with np.errstate(over="ignore"):  # ∞ is refused, with what V needs
-            part = np.where(wide > 0, wide, 0.0 if beta > 0 else 1.0) ** beta
-    return float(np.dot(part, weights) if len(weights) else part.sum())
-
-
-def from_mean(powers: float, total: float, mass: float, beta: float) -> float:
-    """2 D(V | its mean), from Σ f(v), Σ v and how many (or how heavy) the entries are."""
-    if total <= 0:
-        return 0.0
-    mean = total / mass
-    if beta == 1:
-        apart = powers - total * np.log(mean)
-    elif beta == 0:
-        apart = mass * np.log(mean) - powers
-    else:
-        apart = (powers - mass * mean**beta) / (beta * (beta - 1))
-    return float(2 * max(apart, 1e-12 * mass * mean**beta))  # V may be one number everywhere
-
-
 def divergence(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> float:
     """Return 2 D(v | w h), float64, from w (rows, k) and h (k, columns).
 
@@ -93,14 +66,20 @@ def multiply(
 
     ``x ← x ∘ [Σ ω v y^(β−2) f / (Σ ω y^(β−1) f + lasso + ridge x)]^γ``
     """
-    x = np.array(x, order="C")
+    kept = x.dtype
+    x = np.array(x, _roomy(kept, beta), order="C")
     kind = x.dtype.type
     factor = np.ascontiguousarray(factor, x.dtype)
     whole = factor.sum(axis=0, dtype=np.float64).astype(x.dtype)
     lasso, square = (part.astype(x.dtype) for part in ridge)
     sizes = kind(beta), kind(exponent(beta)), kind(floor), kind(tol)
     _multiply(*cells[:4], cells.zeros, factor, whole, lasso, square, x, *sizes, repeats)
-    return x
+    return x.astype(kept, copy=False)
+
+
+def _roomy(dtype: np.dtype[Any], beta: float) -> np.dtype[Any]:
+    """Return the dtype of powers: a v that is 10⁸ times the mean has a v⁵ beyond float32."""
+    return dtype if 0 <= beta <= 2 else np.dtype(np.float64)
 
 
 def shares(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> tuple[Array, Array, float]:
@@ -110,8 +89,9 @@ def shares(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> tuple
     -------
     (k, columns), and the same or (k, 1) where all columns have one denominator; float64.
     """
-    columns = np.ascontiguousarray(h.T)
-    w = np.ascontiguousarray(w)
+    wide = _roomy(w.dtype, beta)
+    columns = np.ascontiguousarray(h.T, wide)
+    w = np.ascontiguousarray(w, wide)
     kind = w.dtype.type
     num, den, loss = _shares(*cells[:4], cells.zeros, w, columns, kind(beta), kind(floor))
     if cells.zeros:

@@ -61,6 +61,7 @@ EVERYTHING = Rule()
 BESIDE = "-weights"
 MOST_SETTLING = 2000  # passes, to fit one factor to another
 SETTLED = 1e-9  # of the loss: what such a pass gains at last
+ROUNDING = 1e-6  # of a relative error: zero factors have 1, about
 PATIENCE = 3  # passes without a better error of the entries held out
 # Below this share nothing is left to explain: a relative error of 1e-6 and of 3e-8.
 EXPLAINED = {np.dtype(np.float32): 1e-12, np.dtype(np.float64): 1e-15}
@@ -85,6 +86,7 @@ class Panels:
         self.rule = rule
         self.room = room  # bytes of V that a process may keep from pass to pass
         self.ahead = ahead  # whether a process may read one panel while it works on others
+        self.scale = 1.0  # a power of two, by which V counts: known from the first read on
         self.name = uuid4().hex
         self.renew()
 
@@ -139,6 +141,7 @@ class Stop:
     deadline: float = float("inf")  # of time.monotonic()
     below: float = 0.0  # ‖V − W H‖ that is enough
     finest: int = FINEST  # level of the solver (see `Solver.at_level`) that is gone to before the end
+    unit: float = 1.0  # of it, in that of the losses
 
 
 class Step(NamedTuple):
@@ -203,7 +206,7 @@ def judged(outcome: str, error: float) -> str:
             f"{UNCONVERGED}: W H is 0 at entries where V is not, so the divergence is infinite; "
             "leave the factor that was given out, or give one without zeros there"
         )
-    if error > 1 and outcome.startswith("converged"):
+    if error > 1 + ROUNDING and outcome.startswith("converged"):
         return (
             f"{UNCONVERGED}: the passes end at relative error {error:.4g}, where the mean of V has 1; "
             "give another seed, or init='random'"
@@ -269,7 +272,9 @@ def _is_explained(state: State, baseline: float) -> bool:
 
 
 def _enough(state: State, stop: Stop) -> bool:
-    return max(state.loss - state.penalty, 0.0) < stop.below**2  # the expanded form may be below 0
+    return (
+        max(state.loss - state.penalty, 0.0) < (stop.below * stop.unit) ** 2
+    )  # the expanded form may be below 0
 
 
 def relative_error(loss: float, baseline: float) -> float:
@@ -308,7 +313,8 @@ def settle_right(
     weighing = Weighing(passes.as_it_is, solver, residual=True, check=check, averages=averages)
     k, columns = left.shape[1], panels.matrix.layout.columns
     if isinstance(solver, HALS):
-        return _settled(panels, left, solver, weighing._replace(residual=False))
+        anew = passes.as_it_was if check else None  # the scale of V is not known then
+        return _settled(panels, left, solver, weighing._replace(residual=False, anew=anew))
     size = mean / max(k * float(left.mean()), float(np.finfo(left.dtype).tiny))
     h = np.full((k, columns), size, left.dtype)
     state = State(h, h, beta=0.0, ceiling=0.0, last_beta=0.0)
@@ -437,7 +443,7 @@ def compute_all(
     on_cluster = active_client() is not None
 
     def graph() -> list[Delayed]:
-        given = Given(h, panels.edges, left, panels.ahead, on_cluster)
+        given = Given(h, panels.edges, left, panels.ahead, on_cluster, panels.scale)
         return build(delayed(given, traverse=False))
 
     here = panels.ahead and not on_cluster and shares_memory()

@@ -13,8 +13,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse
 
+from dask_nmf import scales
 from dask_nmf.cells import Array, Block, Cells
 from dask_nmf.compiled import compiled
 
@@ -32,6 +32,7 @@ class Descent(NamedTuple):
     left_l1: float
     right_l1: float
     batch: int  # rows, or cells
+    tilt: float = 1.0  # of η for w, by which that for h is divided
 
 
 def extended(factor: Array) -> Array:
@@ -49,7 +50,7 @@ def descend_rows(v: Block, left: Array, right: Array, order: Array, how: Descent
     total = 0.0
     for first in range(0, len(order), how.batch):
         rows = order[first : first + how.batch]
-        block = v[rows].toarray() if scipy.sparse.issparse(v) else v[rows]
+        block = scales.dense(v, rows)
         w, h = left[rows, :-1], right[:, :-1].copy()
         rest = block - w @ h.T
         total += float(np.einsum("ij,ij->i", rest, rest, dtype=np.float64).sum())
@@ -57,19 +58,19 @@ def descend_rows(v: Block, left: Array, right: Array, order: Array, how: Descent
             rest @ h - w.dtype.type(len(h)) * (w.dtype.type(how.left) * w + w.dtype.type(how.left_l1)),
             rest.T @ w - w.dtype.type(len(w)) * (w.dtype.type(how.right) * h + w.dtype.type(how.right_l1)),
         )
-        left[rows] = _stepped(left[rows], slope[0], how)
-        right[:] = _stepped(right, slope[1], how)
+        left[rows] = _stepped(left[rows], slope[0], how, how.tilt)
+        right[:] = _stepped(right, slope[1], how, 1 / how.tilt)
     return total
 
 
-def _stepped(factor: Array, slope: Array, how: Descent) -> Array:
+def _stepped(factor: Array, slope: Array, how: Descent, tilt: float) -> Array:
     """Rows of a factor after a step along a slope."""
     kind = factor.dtype.type
     out = factor.copy()
-    rate: Array | float = how.rate
+    rate: Array | float = how.rate * tilt
     if how.adaptive:
         out[:, -1] += np.mean(np.square(slope * kind(how.unit**-1.5)), axis=1)
-        rate = how.rate / how.unit / np.sqrt(out[:, -1:])
+        rate = rate / how.unit / np.sqrt(out[:, -1:])
     np.maximum(factor[:, :-1] + np.asarray(rate, kind) * slope, 0, out=out[:, :-1])
     return out
 
@@ -77,7 +78,8 @@ def _stepped(factor: Array, slope: Array, how: Descent) -> Array:
 class _Sizes(NamedTuple):
     """The numbers of `Descent` in the dtype of the factors."""
 
-    rate: float
+    by_row: float  # the rate for w
+    by_column: float  # and for h
     unit: float  # of what AdaGrad adds up
     left: float
     right: float
@@ -93,7 +95,7 @@ def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: De
     Σ e², each e as its minibatch found it.
     """
     rate = how.rate / (how.unit if how.adaptive else 1.0)
-    sizes = _Sizes(*map(left.dtype.type, (rate, how.unit**-3, *how[3:7])))
+    sizes = _Sizes(*map(left.dtype.type, (rate * how.tilt, rate / how.tilt, how.unit**-3, *how[3:7])))
     if how.batch == 1:
         return float(_one_by_one(cells, order, left, right, how.adaptive, sizes))
     return float(_in_batches(cells, order, left, right, how.adaptive, sizes, how.batch))
@@ -106,7 +108,7 @@ def _one_by_one(
     """Each cell by itself, from values that the one before has changed."""
     k = left.shape[1] - 1
     zero = left.dtype.type(0)
-    alpha, beta, rate = sizes.left, sizes.right, sizes.rate
+    alpha, beta = sizes.left, sizes.right
     lasso_w, lasso_h = sizes.left_l1, sizes.right_l1
     share = sizes.unit / left.dtype.type(k)
     total = 0.0
@@ -118,7 +120,7 @@ def _one_by_one(
             for t in range(k):
                 rest -= w[t] * h[t]
             total += np.float64(rest) * np.float64(rest)
-            by_row, by_column = rate, rate
+            by_row, by_column = sizes.by_row, sizes.by_column
             if adaptive:
                 of_row, of_column = zero, zero
                 for t in range(k):
@@ -128,7 +130,7 @@ def _one_by_one(
                     of_column += slope_h * slope_h
                 w[k] += of_row * share
                 h[k] += of_column * share
-                by_row, by_column = rate / np.sqrt(w[k]), rate / np.sqrt(h[k])
+                by_row, by_column = by_row / np.sqrt(w[k]), by_column / np.sqrt(h[k])
             for t in range(k):
                 x, y = w[t], h[t]
                 w[t] = max(x + by_row * (rest * y - alpha * x - lasso_w), zero)
@@ -160,29 +162,29 @@ def _in_batches(
             rows[filled], columns[filled] = i, j
             filled += 1
             if filled == batch:
-                _step(left, slopes_left, rows, adaptive, sizes)
-                _step(right, slopes_right, columns, adaptive, sizes)
+                _step(left, slopes_left, rows, adaptive, sizes.by_row, sizes.unit)
+                _step(right, slopes_right, columns, adaptive, sizes.by_column, sizes.unit)
                 filled = 0
-    _step(left, slopes_left, rows[:filled], adaptive, sizes)
-    _step(right, slopes_right, columns[:filled], adaptive, sizes)
+    _step(left, slopes_left, rows[:filled], adaptive, sizes.by_row, sizes.unit)
+    _step(right, slopes_right, columns[:filled], adaptive, sizes.by_column, sizes.unit)
     return total
 
 
 @compiled(fastmath={"contract", "reassoc", "nsz"})
-def _step(factor: Array, slopes: Array, rows: Array, adaptive: bool, sizes: _Sizes) -> None:
+def _step(factor: Array, slopes: Array, rows: Array, adaptive: bool, rate: float, unit: float) -> None:
     """Step along the slopes of some rows, each once, and forget them."""
     k = factor.shape[1] - 1
     zero = factor.dtype.type(0)
     for i in rows:
         if slopes[i, k] == 0:
             continue
-        by = sizes.rate
+        by = rate
         if adaptive:
             squares = zero
             for t in range(k):
                 squares += slopes[i, t] * slopes[i, t]
-            factor[i, k] += squares * sizes.unit / factor.dtype.type(k)
-            by = sizes.rate / np.sqrt(factor[i, k])
+            factor[i, k] += squares * unit / factor.dtype.type(k)
+            by = rate / np.sqrt(factor[i, k])
         for t in range(k):
             factor[i, t] = max(factor[i, t] + by * slopes[i, t], zero)
         slopes[i] = 0

@@ -27,7 +27,7 @@ import scipy.sparse
 from dask import delayed
 from dask.delayed import Delayed
 
-from dask_nmf import client, draws, kernels, measures, precise, solvers
+from dask_nmf import client, draws, kernels, measures, precise, scales, solvers
 from dask_nmf.digests import Digest, digest_of, keys_of
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix, as_block
@@ -73,6 +73,21 @@ class Pass(NamedTuple):
     follow: Callable[[Array, Sums], Array] | None  # how it does; None: H stays as it is
     exact: bool = True  # the loss is taken entry by entry
     last: bool = False  # W is solved exactly, for the answer
+    scale: float = 1.0  # a power of two, by which V counts
+
+
+@dataclass(frozen=True)
+class InUnits:
+    """A place of a factor in the user's units, seen as one in those of a fit."""
+
+    place: Weights
+    unit: float
+
+    def read(self, first: int, last: int) -> Array:
+        return scales.times(self.place.read(first, last), 1 / self.unit)
+
+    def write(self, first: int, w: Array) -> None:
+        self.place.write(first, scales.times(w, self.unit))
 
 
 class Piece(NamedTuple):
@@ -269,8 +284,9 @@ def _row(told: Delayed, gram: Delayed, blocks: list[tuple[Any, ...]]) -> Delayed
 def _project(block: Block | None, reader: Reader | None, rows: Span, columns: Span, what: Pass) -> Array:
     """v hᵀ, (rows, k), float64."""
     pin_blas()
-    v, h = _loaded(block, reader, rows, columns), what.given.piece(columns)
-    return precise.products(v, h) if what.solver.in_float64 else np.asarray(v @ h.T).astype(np.float64)
+    v = scales.scaled(_loaded(block, reader, rows, columns), what.scale)
+    h = what.given.piece(columns)
+    return precise.products(v, h) if what.solver.in_float64 else scales.onto(v, h.T).astype(np.float64)
 
 
 def _weigh(num: Array, gram: Array, rows: Span, width: int, what: Pass) -> Array:
@@ -298,7 +314,7 @@ def _learn(
 ) -> Sums:
     """What some columns of H learn from a block, beside what they have from those above it."""
     pin_blas()
-    v = _loaded(block, reader, rows, columns)
+    v = scales.scaled(_loaded(block, reader, rows, columns), what.scale)
     w, h = np.ascontiguousarray(what.left.read(*rows)), what.given.piece(columns)
     if what.follow is None:
         sums = Sums(NOTHING, NOTHING, what.solver.error(v, w, h))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,6 @@ from dask_nmf.kernels import Array, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
 from dask_nmf.passes import HeldWeights, Weighing, Weights
-from dask_nmf.penalties import penalty_of
 from dask_nmf.progress import passed, stage
 from dask_nmf.readers import DenseRows, NpyRows
 from dask_nmf.resume import identity, listing, scratch
@@ -136,8 +136,9 @@ def _fit_in_blocks(
         tiles = blockwise.cut(matrix, settings, where if isinstance(where, Run) else None)
     except MemoryError as error:
         raise MemoryError("; ".join(str(part) for part in (refusal, error) if part)) from None
-    solver = Pieces(penalty_of(settings, matrix.transposed).bounded)
     if isinstance(where, Run) and where.passes is not None:
+        measures = Measures(**where.record["measures"])
+        solver = Pieces(start.own_penalty(settings, measures, matrix).bounded)
         run, progress = where, _resumed(where, solver, None)
     else:
         measures, sample, draw, digest = blockwise.first_read(tiles, settings)
@@ -145,7 +146,9 @@ def _fit_in_blocks(
         run.begin_pieces(tiles.tiling.rows, tiles.tiling.columns, settings.rank, matrix.dtype)
         state = blockwise.begin(tiles, settings, measures, sample, draw, run)
         run.commit_start(state, measures._asdict(), [digest], listing(matrix, None))
+        solver = Pieces(start.own_penalty(settings, measures, matrix).bounded)
         progress = Progress(solver, measures, None, state)
+    tiles = tiles._replace(scale=measures.scale)
 
     def sweep(state: State, exact: bool) -> Reached:
         return blockwise.sweep(tiles, solver.at_level(state.level), run, state, exact)
@@ -197,7 +200,9 @@ def _start(
 ) -> tuple[Run | None, Progress]:
     """The first read, and pass 0. A run is laid out only when V is known to be good."""
     matrix, settings = panels.matrix, job.settings
-    measures, sampled, digests = start.first_read(panels, settings, 0 if job.fixed else sample_rows)
+    held = start.orient(job.fixed_W, job.fixed_H, matrix.transposed) if job.fixed else given
+    sampled_rows = 0 if job.fixed else sample_rows
+    measures, sampled, digests = start.first_read(panels, settings, sampled_rows, held)
     run = Run.create(where, *identity(matrix, settings, job.given)) if isinstance(where, str) else where
     if run is not None:
         run.begin(panels.edges, settings, matrix.dtype, job.carries)
@@ -214,6 +219,7 @@ def _start(
 
 def _resume(run: Run, panels: Panels, job: Job) -> Progress:
     measures = Measures(**run.record["measures"])
+    panels.scale = measures.scale
     return _resumed(run, start.make_solver(job.settings, measures, panels.matrix), _slots(panels, job, run))
 
 
@@ -269,15 +275,17 @@ def _iterate(
     if progress.final:
         return progress
     numbers = count(progress.number + 1)
+    measures, unit = progress.measures, progress.measures.error_unit(job.settings.beta)
+    stop = replace(job.stop, unit=1 / unit if unit else math.inf)
 
     def staged(state: State, exact: bool) -> Any:
         stage(f"pass {next(numbers)}")
         return sweep(state, exact)
 
     for step in fit.iterate(
-        staged, progress.solver, progress.state, progress.measures.baseline, job.stop, progress.number
+        staged, progress.solver, progress.state, measures.baseline, stop, progress.number
     ):
-        step = step._replace(read=read)
+        step = step._replace(read=read, held=step.held * unit)
         if run is not None:
             run.commit(step)
         progress = replace(

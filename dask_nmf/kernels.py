@@ -1,8 +1,9 @@
 """NMF on plain blocks of memory: no dask, no I/O, no state.
 
-Everything here takes rows of V as a NumPy array, a ``scipy.sparse.csr_array`` or `Cells` (where not every
-entry counts), and returns NumPy arrays. Lower-case ``v (r, n)``, ``w (r, k)``, ``h (k, n)`` are one block;
-sums over blocks are float64. A gram matrix is shared by all rows, (k, k), or every row has its own, packed.
+Everything here takes rows of V as a NumPy array, a ``scipy.sparse.csr_array``, either of these as
+`scales.Scaled`, or `Cells` (where not every entry counts), and returns NumPy arrays. Lower-case ``v (r, n)``,
+``w (r, k)``, ``h (k, n)`` are one block; sums over blocks are float64. A gram matrix is shared by all rows,
+(k, k), or every row has its own, packed.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dask_nmf import cells, entries, nnls, reflections
+from dask_nmf import cells, entries, nnls, reflections, scales
 from dask_nmf.cells import Array as Array
 from dask_nmf.cells import Block as Block
 from dask_nmf.cells import Cells
@@ -100,7 +101,7 @@ def equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Array]:
     if isinstance(v, Cells):
         num, gram = cells.equations(v, h.T)
         return num.astype(h.dtype), ridge(gram, len(h), alpha * v.mass)
-    return np.asarray(v @ h.T), ridge(h @ h.T, len(h), alpha * h.shape[1])
+    return scales.onto(v, h.T), ridge(h @ h.T, len(h), alpha * h.shape[1])
 
 
 def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
@@ -279,13 +280,15 @@ def exact_weights(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) ->
     columns = h.shape[1]
     factor = factor_of(h, alpha)
     if factor is None:
-        num = np.asarray(v @ h.T)
+        num = scales.onto(v, h.T)
         num -= num.dtype.type(lasso * columns)
         return solve_exactly(num, ridge(wide_gram(h), len(h), alpha * columns))
     x = np.empty((v.shape[0], len(h)), h.dtype)
+    block, by = scales.plain(v)
     for first in range(0, len(x), STRIP):
         some = slice(first, first + STRIP)
-        x[some] = solve_by_factor(_wide_product(v[some], factor.basis), factor.upper, lasso * columns)
+        target = scales.times(_wide_product(block[some], factor.basis), by)
+        x[some] = solve_by_factor(target, factor.upper, lasso * columns)
     return x
 
 
@@ -350,14 +353,21 @@ def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
         return Sums(num.T, gram, np.nan if h is None else residual(v, w, h), columns.mass)
     gram = wide_gram(w.T)
     short = len(w) <= SHORT and v.dtype == w.dtype == np.float32
-    if scipy.sparse.issparse(v) and not (short and h is None):
-        num, cross = entries.learned(v, w, h)
-        rest = np.nan if h is None else cross + float(np.vdot(gram, wide_gram(h)))
-        return Sums(num.T, gram, rest, float(len(w)))
+    block, by = scales.plain(v)
+    if scipy.sparse.issparse(block) and not (short and h is None):
+        num, cross = entries.learned(block, _unscaled(w, by), h)
+        rest = np.nan if h is None else cross * by * by + float(np.vdot(gram, wide_gram(h)))
+        return Sums(num.T * by * by, gram, rest, float(len(w)))
     total = np.zeros((w.shape[1], v.shape[1]))
     for first in range(0, len(w), TALL):
-        total += w[first : first + TALL].T @ v[first : first + TALL]
+        some = slice(first, first + TALL)
+        total += scales.under(w[some].T, scales.scaled(block[some], by))
     return Sums(total, gram, np.nan if h is None else residual(v, w, h), float(len(w)))
+
+
+def _unscaled(w: Array, by: float) -> Array:
+    """Return W / ``by``, whose products are to be compared with a V that counts ``by`` times; float64."""
+    return w if by == 1 else scales.times(w.astype(np.float64, copy=False), 1 / by)
 
 
 def residual(v: Block, w: Array, h: Array) -> float:
@@ -367,14 +377,17 @@ def residual(v: Block, w: Array, h: Array) -> float:
     """
     if isinstance(v, Cells):
         return cells.residual(v, w, h)
+    v, by = scales.plain(v)
     if scipy.sparse.issparse(v):
-        return entries.cross(v, w, h) + float(np.vdot(wide_gram(w.T), wide_gram(h)))
-    total = 0.0
+        cross = entries.cross(v, _unscaled(w, by), h) * by * by
+        return cross + float(np.vdot(wide_gram(w.T), wide_gram(h)))
+    total, close = 0.0, scales.is_close(by, v.dtype)
+    w, by_strip = (scales.times(w, 1 / by), 1.0) if close else (w, by)
     for first in range(0, v.shape[0], STRIP):
         rest = w[first : first + STRIP] @ h
-        np.subtract(v[first : first + STRIP], rest, out=rest)
+        np.subtract(scales.times(v[first : first + STRIP], by_strip), rest, out=rest)
         total += squares(rest)
-    return total
+    return total * by * by if close else total
 
 
 def squares(x: Array) -> float:

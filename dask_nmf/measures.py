@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
 
-from dask_nmf.cells import Array, Block
+from dask_nmf import scales
+from dask_nmf.cells import Array, Block, Cells
 from dask_nmf.compiled import compiled
 from dask_nmf.digests import NO_INDICES, NO_KEYS, Hashes, add_column, bits_of, hash_row, row_edges
 from dask_nmf.errors import DataError
@@ -40,6 +42,74 @@ class BadEntry(DataError):
         return BadEntry(row, self.column, self.value)
 
 
+class Powers(NamedTuple):
+    """What the divergence of V from its mean is made of, for V / 2^level. Adds over cells.
+
+    The level is that of the cells: so V · 2^s has the same numbers, and no power leaves float64.
+    """
+
+    beta: float = 1.0
+    value: float = 0.0  # Σ ω f(v), all of the divergence that depends on V alone: v log v, log v or v^β
+    total: float = 0.0  # Σ ω v
+    mass: float = 0.0  # Σ ω
+    level: int = 0
+
+    def __add__(self, other: Powers) -> Powers:  # type: ignore[override]
+        if self.mass == 0 or other.mass == 0:
+            return other if self.mass == 0 else self
+        other = other.at(self.level)
+        value, total, mass = (mine + theirs for mine, theirs in zip(self[1:4], other[1:4], strict=True))
+        return Powers(self.beta, value, total, mass, self.level)
+
+    def at(self, level: int) -> Powers:
+        """Return the same for V / 2^level."""
+        shift = self.level - level
+        by = scales.power(2.0, shift)
+        if self.beta == 1:
+            value = by * (self.value + shift * math.log(2) * self.total)
+        elif self.beta == 0:
+            value = self.value + shift * math.log(2) * self.mass
+        else:
+            value = scales.power(2.0, shift * self.beta) * self.value
+        return Powers(self.beta, value, by * self.total, self.mass, level)
+
+    def from_mean(self) -> float:
+        """Return 2 D(V | its mean) for V / 2^level."""
+        value, total, mass, beta = self.value, self.total, self.mass, self.beta
+        if total <= 0:
+            return 0.0
+        mean = total / mass
+        if beta == 1:
+            apart = value - total * math.log(mean)
+        elif beta == 0:
+            apart = mass * math.log(mean) - value
+        else:
+            apart = (value - mass * mean**beta) / (beta * (beta - 1))
+        return float(2 * max(apart, 1e-12 * mass * mean**beta))  # V may be one number everywhere
+
+
+NO_POWERS = Powers()
+
+
+def powers(cells: Cells, beta: float) -> Powers:
+    """Return what the divergence of cells that count from their mean is made of."""
+    values = cells.values.astype(np.float64)
+    total, mass = _weighed(values, cells), float(cells.mass.sum())
+    level = -round(math.log2(scales.scale_of(total / mass if mass else 0.0, values.dtype)))
+    values = scales.times(values, scales.power(2.0, -level))
+    if beta == 1:
+        parts = values * np.log(np.where(values > 0, values, 1.0))
+    elif beta == 0:
+        parts = np.log(np.where(values > 0, values, 1.0))
+    else:
+        parts = np.where(values > 0, values, 0.0 if beta > 0 else 1.0) ** beta
+    return Powers(beta, _weighed(parts, cells), _weighed(values, cells), mass, level)
+
+
+def _weighed(numbers: Array, cells: Cells) -> float:
+    return float(np.dot(numbers, cells.weights) if len(cells.weights) else numbers.sum())
+
+
 class Measure(NamedTuple):
     """What one look at a block tells."""
 
@@ -49,7 +119,7 @@ class Measure(NamedTuple):
     bad: BadEntry | None  # the first one
     mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
     unobserved: int = 0  # rows of which no entry counts
-    power: float = 0.0  # of a divergence, what depends on V alone: see `divergence.power`
+    powers: Powers = NO_POWERS  # of a divergence
     hashes: tuple[Hashes, ...] = ()  # of each row, if asked for: of V, and of its weights where it has some
 
 

@@ -15,11 +15,11 @@ import scipy.sparse
 from dask.sizeof import sizeof
 from numpy.typing import NDArray
 
-from dask_nmf import divergence, draws, means, measures
+from dask_nmf import draws, means, measures, scales
 from dask_nmf.cells import NONE, Array, Block, Cells, full
 from dask_nmf.digests import NO_KEYS, Hashes, row_hashes
 from dask_nmf.errors import DataError
-from dask_nmf.measures import BadEntry, Measure, row_of
+from dask_nmf.measures import NO_POWERS, BadEntry, Measure, row_of
 
 STRIP_CELLS = 512 * 1024  # looked at together
 
@@ -66,6 +66,7 @@ class Observed:
     rule: Rule
     emphasis: Array | None = None  # (r,): by this the weights of a row are multiplied
     first_column: int = 0  # global index
+    scale: float = 1.0  # a power of two, by which the entries count
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -87,6 +88,7 @@ class Observed:
             self.rule,
             None if self.emphasis is None else self.emphasis[rows],
             self.first_column,
+            self.scale,
         )
 
 
@@ -128,6 +130,7 @@ def strips(block: Observed, even: bool = False) -> Iterator[Strip]:
 
 def _strip(part: Observed, rows: slice, by_entry: bool) -> Strip:
     found = _stored(part) if by_entry else _filled(part)
+    found = found._replace(values=scales.times(found.values, part.scale))
     if part.emphasis is not None:
         emphasis = np.repeat(part.emphasis, np.diff(found.indptr))
         weights = found.weights * emphasis if len(found.weights) else emphasis
@@ -237,7 +240,7 @@ def measure(block: Block, keys: Hashes = NO_KEYS) -> Measure:
     if not isinstance(block, Observed):
         return measures.measure(block, keys)
     beta = block.rule.beta
-    total, power, stored, unobserved, bad = 0.0, 0.0, 0, 0, None
+    total, power, stored, unobserved, bad = 0.0, NO_POWERS, 0, 0, None
     mass, norms = np.zeros(block.shape[1]), np.zeros(block.shape[0])
     for rows, cells, held in strips(block):
         bad = bad or _first_bad(rows.start, beta > 0, cells, held)
@@ -245,7 +248,7 @@ def measure(block: Block, keys: Hashes = NO_KEYS) -> Measure:
         weighed = values * cells.weights if len(cells.weights) else values
         total += float(np.sum(weighed))
         norms[rows] = cells.of_rows(weighed * values if beta == 2 else weighed)
-        power += 0.0 if bad or beta == 2 else divergence.power(values, cells.weights, beta)
+        power += NO_POWERS if bad or beta == 2 else measures.powers(cells, beta)
         mass += cells.column_mass
         stored += len(values)
         unobserved += int((cells.mass == 0).sum())
@@ -295,6 +298,7 @@ def stack(blocks: Sequence[Block]) -> Block:
             np.concatenate([block.rows for block in blocks]),
             first.rule,
             _stacked_emphasis(blocks),
+            scale=first.scale,
         )
     if all(scipy.sparse.issparse(block) for block in blocks):
         return scipy.sparse.csr_array(scipy.sparse.vstack(blocks))
@@ -319,6 +323,18 @@ def scaled(block: Block, weight: NDArray[np.float64]) -> Block:
     if isinstance(block, Observed):
         return replace(block, emphasis=weight if block.emphasis is None else weight * block.emphasis)
     return _times(np.sqrt(weight).astype(block.dtype), block)
+
+
+def at_scale(block: Block, scale: float) -> Block:
+    """A block that counts as if it was multiplied by a power of two: nothing of it is copied."""
+    return replace(block, scale=scale) if isinstance(block, Observed) else scales.scaled(block, scale)
+
+
+def multiplied(block: Block, scale: float) -> Block:
+    """A block whose entries are multiplied by a power of two."""
+    if isinstance(block, Observed):
+        return replace(block, v=scales.copied(block.v, scale))
+    return scales.copied(block, scale)
 
 
 def _times(scale: Array, block: Block) -> Block:

@@ -24,6 +24,7 @@ from threadpoolctl import ThreadpoolController
 
 from dask_nmf import ahead, client, kernels, observed, ranking, sampling, scales
 from dask_nmf.cells import Cells
+from dask_nmf.errors import DataError
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.observed import Observed, Rule
 from dask_nmf.ranking import Best, Choice
@@ -77,6 +78,7 @@ class Given(NamedTuple):
     left: Array | None = None  # the factor that panels hold, (rows, k), where it is at hand
     ahead: bool = False  # whether one panel more may be read meanwhile
     on_cluster: bool = False  # whether tasks run on workers
+    scale: float = 1.0  # a power of two, by which V counts
 
 
 class Weighing(NamedTuple):
@@ -92,6 +94,8 @@ class Weighing(NamedTuple):
     bare: bool = False  # of the sums, no more than the residual
     averages: bool = False  # the means of the rows are taken, and `Sums.columns`
     means: Weights | None = None  # where those of the rows go
+    unit: float = 1.0  # by which the W that is kept or goes away is multiplied
+    anew: Callable[[Weighing, float], Weighing] | None = None  # the same, for V at the scale of a panel
 
 
 def summarise(panels: da.Array, given: Delayed, draw: Draw) -> Delayed:
@@ -268,12 +272,18 @@ def _summarise(v: Block, panel: int, given: Given, draw: Draw) -> Summary:
 
 def _weigh(v: Block, panel: int, given: Given, weighing: Weighing) -> Sums | tuple[Array, Sums, Array]:
     first, last = given.edges[panel], given.edges[panel + 1]
-    if weighing.check:
-        _check(v, first)
+    scale, alone = given.scale, weighing.anew is not None
+    own = _check(v, first) if weighing.check else scale
+    if weighing.anew is not None:
+        scale, weighing = own, weighing.anew(weighing, own)
     before = None if given.left is None else given.left[first:last]
     if weighing.before is not None:
         before = weighing.before.read(first, last)
-    w, sums = look(v, given.h, weighing, before)
+    w, sums = look(observed.at_scale(v, scale), given.h, weighing, before)
+    w = scales.times(w, weighing.unit)
+    if alone:
+        check_factor(w)
+        sums = sums._replace(num=scales.times(sums.num, 1 / scale))
     if weighing.after is not None:
         weighing.after.write(first, w)
     means = NOTHING
@@ -285,12 +295,27 @@ def _weigh(v: Block, panel: int, given: Given, weighing: Weighing) -> Sums | tup
     return (w, sums, means) if weighing.keep else sums
 
 
-def _check(v: Block, first: int) -> None:
+def _check(v: Block, first: int) -> float:
+    """Refuse a panel with an entry that no NMF takes, or return its own scale."""
     found = observed.measure(v)
     if found.bad is not None:
         raise found.bad.at(first)
-    if isinstance(v, Observed) and found.total > 0:
-        scales.check_rows(found.total / float(np.sum(np.broadcast_to(found.mass, v.shape[1]))), v.rule.beta)
+    mass = float(np.sum(np.broadcast_to(found.mass, v.shape[1])))
+    return scales.scale_of(found.total / mass if mass else 0.0, v.dtype)
+
+
+def as_it_was(weighing: Weighing, scale: float) -> Weighing:
+    """The same at the scale of any panel: the sums are told as those of V all the same."""
+    return weighing
+
+
+def check_factor(w: Array) -> None:
+    """Refuse a W, (rows, k), that its dtype does not hold."""
+    if not np.isfinite(w).all():
+        raise DataError(
+            f"W for this V and H is beyond {w.dtype}; multiply V by a number that brings it near the V "
+            "that H is of"
+        )
 
 
 def look(v: Block, h: Array, weighing: Weighing, before: Array | None = None) -> tuple[Array, Sums]:

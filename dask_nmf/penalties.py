@@ -8,15 +8,17 @@ loses components before the passes, which move the scale little by little, have 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dask_nmf import kernels
+from dask_nmf import kernels, scales
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.settings import Settings
 
 FAINTEST = 1e-12  # times the penalty on the other factor: with less, factors would leave the range of float32
+HEAVIEST = 1e18  # times a loss of V with mean 1
 NEWTON_STEPS = 60  # at most; each at least halves the distance
 EVEN = 1e-4  # a change of log c that gains next to nothing
 
@@ -36,7 +38,8 @@ class Penalty:
     right: float = 0.0  # on the one that they are given
     left_l1: float = 0.0
     right_l1: float = 0.0
-    unit: float = 1.0  # left factors of the user are so many times those of the fit, right ones that part
+    left_unit: float = 1.0  # left factors of the user are so many times those of the fit
+    right_unit: float = 1.0  # and right ones so many times
 
     def of(self, totals: Sums, h: Array) -> float:
         """Return the value of the penalties, from the sums of W and from H (k, n)."""
@@ -76,7 +79,7 @@ class Penalty:
             (max(a, FAINTEST * b), max(b, FAINTEST * a))
             for a, b in ((self.left, self.right), (self.left_l1, self.right_l1))
         )
-        return Penalty(left, right, left_l1, right_l1, self.unit)
+        return Penalty(left, right, left_l1, right_l1, self.left_unit, self.right_unit)
 
     def in_balanced_units(self, size: float) -> Penalty:
         """Return the penalties, `bounded`, on W / c and H c, with the c that makes them equal.
@@ -88,13 +91,20 @@ class Penalty:
         left, right, left_l1, right_l1 = own.left, own.right, own.left_l1, own.right_l1
         parts = np.array([[2 * left_l1 * size], [left * size**2], [2 * right_l1 * size], [right * size**2]])
         unit = 2.0 ** round(float(np.log2(best_scales(parts)[0])))
-        return Penalty(left * unit**2, right / unit**2, left_l1 * unit, right_l1 / unit, self.unit * unit)
+        return own.in_units(unit, 1 / unit)
 
-    @property
-    def in_own_units(self) -> Penalty:
-        """The penalties on the user's W and H."""
-        unit = self.unit
-        return Penalty(self.left / unit**2, self.right * unit**2, self.left_l1 / unit, self.right_l1 * unit)
+    def in_units(self, left: float, right: float, exponent: float = 0.0) -> Penalty:
+        """Return the penalties on W / ``left`` and H / ``right``, for a loss 2^``exponent`` times as large.
+
+        The units are powers of √2, the exponent is any number. A penalty beyond `HEAVIEST` leaves nothing
+        of a factor, and so does that.
+        """
+        a, b = (round(2 * math.log2(unit)) / 2 for unit in (left, right))  # of no rounding
+        powers = (self.left, 2 * a), (self.right, 2 * b), (self.left_l1, a), (self.right_l1, b)
+        parts = (size and min(size * scales.power(2.0, exponent + power), HEAVIEST) for size, power in powers)
+        on_left, on_right, left_l1, right_l1 = parts
+        units = self.left_unit * left, self.right_unit * right
+        return Penalty(on_left, on_right, left_l1, right_l1, *units)
 
     @property
     def without_lasso(self) -> Penalty:
@@ -115,7 +125,7 @@ class Penalty:
     @property
     def turned(self) -> Penalty:
         """The penalties with the two factors in each other's place."""
-        return Penalty(self.right, self.left, self.right_l1, self.left_l1, 1 / self.unit)
+        return Penalty(self.right, self.left, self.right_l1, self.left_l1, self.right_unit, self.left_unit)
 
     def _by_component(self, left: Norms, right: Norms) -> Array:
         """L1 and L2 penalties of each component, those of W and then those of H, (4, k)."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 import scipy.sparse
 
-from dask_nmf import kernels
+from dask_nmf import kernels, scales
 from dask_nmf.cells import Cells
 from dask_nmf.kernels import Array, Block, Sums
 
@@ -60,9 +60,10 @@ def strips(v: Block) -> Iterator[tuple[slice, Block]]:
     if isinstance(v, Cells):  # `observed.strips` has cut them already
         yield slice(None), v._replace(values=_widened(v.values))
         return
+    block, by = scales.plain(v)
     for first in range(0, max(v.shape[0], 1), STRIP):
         rows = slice(first, first + STRIP)
-        yield rows, _widened(v[rows])
+        yield rows, scales.copied(_widened(block[rows]), by)
 
 
 def _widened(block: Block) -> Block:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
@@ -22,15 +24,17 @@ from dask_nmf.means import Means, divided
 from dask_nmf.measures import BadEntry
 from dask_nmf.observed import Rule
 from dask_nmf.opening import open_beside, open_holding, open_matrix, read_factor
-from dask_nmf.passes import Weighing, Weights
-from dask_nmf.penalties import penalty_of
+from dask_nmf.passes import Weighing, Weights, check_factor
+from dask_nmf.penalties import Penalty, penalty_of
 from dask_nmf.progress import stage
+from dask_nmf.sampling import Draw
 from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.solvers import HALS
 from dask_nmf.store import CURE, NotARun, Run, StoredWeights, consolidate
 
 MARK = "dask_nmf_transform"
 LARGE = 2**18  # entries of an H that every worker should not have several times
+LEAST = 1e-140  # that a divergence divides by, in float64: a number over the square of it is one
 OPTIONS = ("beta_loss", "missing", "alpha_W", "l1_ratio")  # of a run, that its W of other rows depends on
 
 Exact = HALS | Newton | Settled
@@ -71,11 +75,10 @@ def transform(
     BadEntry, ValueError, TypeError, MemoryError
         As for `nmf`.
     """
-    h = read_factor(H, "H")
+    h = np.asarray(read_factor(H, "H"), np.float64)
     matrix = opened(V, dtype, beta_loss, len(h))
     if matrix.shape[1] != h.shape[1]:
         raise ValueError(f"V has {matrix.shape[1]} columns and H has {h.shape[1]}; they must be equal")
-    h = np.ascontiguousarray(h, dtype=matrix.dtype)
     beside = None if weights is None else open_beside(matrix, weights)
     asked: dict[str, Any] = {"missing": missing, "alpha_W": alpha_W, "l1_ratio": l1_ratio, "alpha_H": 0.0}
     settings = Settings(len(h), "mu", beta_loss, **asked)
@@ -85,7 +88,7 @@ def transform(
     panels, _ = cluster.cut(matrix, len(h), beside, rule, grams=grams)
     turn = _weigh_columns if matrix.transposed else _weigh_rows
     try:
-        w, rows = turn(panels, h, exact_solver(settings, matrix), into, means is not None)
+        w, rows = turn(panels, h, settings, into, means is not None)
     except BadEntry as error:
         raise error.at(0, matrix.transposed) from None
     return w if means is None else (w, means._replace(rows=rows))
@@ -117,17 +120,47 @@ def opened(V: Any, dtype: str | None, beta_loss: str | float, rank: int) -> Matr
     return open_matrix(V, dtype) if squared and rank * by_rows.shape[1] > LARGE else by_rows
 
 
-def exact_solver(settings: Settings, matrix: Matrix) -> Exact:
-    """The solver of W for a fixed H, where the scale of V is not known."""
-    floor = max(float(np.finfo(matrix.dtype).tiny), scales.LEAST)
-    return exact(settings.beta, penalty_of(settings, matrix.transposed), floor)
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of the other factor for one that is given, whatever the scale of V."""
+
+    beta: float
+    penalty: Penalty  # on the user's factors
+    dtype: np.dtype[Any]
+
+    def at(self, scale: float, units: tuple[float, float]) -> Exact:
+        """Return the solver for V at a scale, where the factors are in `units` (left, right)."""
+        penalty = self.penalty.in_units(*units, self.beta * math.log2(scale))
+        return exact(self.beta, penalty, max(float(np.finfo(self.dtype).tiny), LEAST))
+
+
+@dataclass(frozen=True)
+class OfPanel:
+    """W of a panel at the panel's own scale: that of V is not known before all of it is read."""
+
+    asked: Asked
+    unit: float  # of H
+
+    def __call__(self, weighing: Weighing, scale: float) -> Weighing:
+        units = 1 / (scale * self.unit), self.unit
+        solver = self.asked.at(scale, units)
+        return weighing._replace(weigh=solver.finish, loss=solver, unit=units[0])
+
+
+def asked_of(settings: Settings, matrix: Matrix) -> Asked:
+    """What settings ask of the W of a matrix."""
+    return Asked(settings.beta, penalty_of(settings, matrix.transposed), matrix.dtype)
 
 
 def _weigh_rows(
-    panels: Panels, h: Array, solver: Exact, into: Sink | None, averages: bool
+    panels: Panels, h: Array, settings: Settings, into: Sink | None, averages: bool
 ) -> tuple[da.Array | None, da.Array | None]:
     """Return W, and the means of its rows if they are asked for; neither where they go ``into`` places."""
+    unit, asked = scales.unit_of(h), asked_of(settings, panels.matrix)
+    h = np.ascontiguousarray(scales.times(h, 1 / unit), panels.matrix.dtype)
+    solver = asked.at(1.0, (1.0, 1.0))
     weighing = Weighing(solver.finish, solver, check=True, bare=True, averages=averages)
+    weighing = weighing._replace(anew=OfPanel(asked, unit))
     w: da.Array | None = None
     rows: da.Array | None = None
     if into is None:
@@ -146,11 +179,19 @@ def _weigh_rows(
 
 
 def _weigh_columns(
-    panels: Panels, h: Array, solver: Exact, into: Sink | None, averages: bool
+    panels: Panels, h: Array, settings: Settings, into: Sink | None, averages: bool
 ) -> tuple[da.Array | None, da.Array | None]:
     """Return the same where the panels are columns."""
-    right, totals = fit.settle_right(panels, np.ascontiguousarray(h.T), solver, 1.0, check=True)
-    w = np.ascontiguousarray(right.T)
+    unit, asked = scales.unit_of(h), asked_of(settings, panels.matrix)
+    left = np.ascontiguousarray(scales.times(h, 1 / unit).T, panels.matrix.dtype)
+    scale, mean = 1.0, 1.0  # the sums of the squared error are float64, and so are their solutions
+    if settings.beta != 2:
+        mean = _mean(panels)
+        scale = panels.scale = scales.scale_of(mean, panels.matrix.dtype)
+    units = unit, 1 / (scale * unit)
+    right, totals = fit.settle_right(panels, left, asked.at(scale, units), mean * scale, check=True)
+    w = np.ascontiguousarray(scales.times(right, units[1]).T)
+    check_factor(w)
     place, place_of_means = (None, None) if into is None else into(w.shape, len(w), w.dtype)
     rows: da.Array | None = None
     if averages or place_of_means is not None:
@@ -162,6 +203,15 @@ def _weigh_columns(
         return da.from_array(w, chunks=w.shape), rows
     place.write(0, w)
     return None, None
+
+
+def _mean(panels: Panels) -> float:
+    """Return the mean of V over what counts, in a read of it."""
+    summary = fit.summarise(panels, Draw(panels.edges[-1], 0, 0))
+    if summary.bad is not None:
+        raise summary.bad
+    mass = float(np.sum(np.broadcast_to(summary.mass, panels.matrix.layout.columns)))
+    return summary.total / mass if mass else 0.0
 
 
 def transform_to(

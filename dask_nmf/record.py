@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from itertools import pairwise
+from math import prod
 from sys import float_info
 from typing import Any
 
@@ -21,6 +22,7 @@ DTYPES = ("float32", "float64")
 SLOTTED = ("slot", "best_slot", "good_slot")  # of a state: which W belongs to it
 STORED = ("entering", "best", "good")  # of a state, below the checkpoint
 LATER = {"scales", "good_scales"}  # of a state: runs that were begun before have none
+UNITS = ("scale", "right_unit")  # of measures: those runs have none either
 FACTORS = ("h", *STORED)
 SOURCES = ("V", "weights")  # of which a run knows the content and the files
 
@@ -150,7 +152,10 @@ def _check_pass(record: dict[str, Any]) -> None:
     """What there is from the start on."""
     _check(record, [(name, _is_object) for name in ("measures", "history", "state")])
     _check(record["measures"], [(name, _is_size) for name in MEASURES])
-    if set(record["measures"]) != set(MEASURES):
+    _check(record["measures"], [(name, _is_unit) for name in UNITS if name in record["measures"]])
+    if not _is_unit(prod(record["measures"].get(name, 1.0) for name in UNITS)):
+        raise ValueError("measures has units that are none")
+    if set(record["measures"]) - set(UNITS) != set(MEASURES):
         raise ValueError(f"measures has {sorted(record['measures'])}")
     _check(record, [("listing", _is_listing)])
     several = [
@@ -222,6 +227,10 @@ def _is_number(value: Any) -> bool:
 
 def _is_size(value: Any) -> bool:
     return _is_number(value) and value >= 0
+
+
+def _is_unit(value: Any) -> bool:
+    return _is_number(value) and float_info.min <= value <= 1 / float_info.min
 
 
 def _is_shape(value: Any) -> bool:

@@ -11,9 +11,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from dask_nmf import draws, observed, sampling
+from dask_nmf import draws, observed, sampling, scales
 from dask_nmf.beta import Newton, floor_of
-from dask_nmf.divergence import from_mean
 from dask_nmf.fit import Stop, in_threads, iterate
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.merging import merge, merge_costs, merge_down
@@ -93,7 +92,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     several = settings.solver == "hals" or penalty.left_l1 > 0
     h[:, columns] = _factorise(part, Search(begin, settings.rank, settings.seed, stream, several), solver)
     found_h = h if squared else lift_columns(h, settings.seed, stream)
-    return np.asarray(found_h / h.dtype.type(balanced.unit / penalty.unit))
+    return scales.times(found_h, balanced.right_unit / penalty.right_unit)
 
 
 def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
@@ -305,9 +304,6 @@ def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Stat
 
 def _baseline(sample: Block, solver: HALS | Newton) -> float:
     """Return what a loss is compared with: ‖V‖², or the divergence of V from its mean."""
-    found = observed.measure(sample)
     if isinstance(solver, HALS):
-        return float(found.norms.sum())
-    entries = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
-    power = observed.measure(replace(sample, rule=replace(sample.rule, beta=1.0))).power
-    return from_mean(power, found.total, entries, 1.0)
+        return float(observed.measure(sample).norms.sum())
+    return observed.measure(replace(sample, rule=replace(sample.rule, beta=1.0))).powers.from_mean()

@@ -8,7 +8,9 @@ depends on a hash of (seed, row) and on V, not on how V is cut.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
+from operator import add
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 from dask_nmf import draws, observed
 from dask_nmf.digests import Digest, digest_of, keys_of, merged
 from dask_nmf.kernels import Block
-from dask_nmf.measures import BadEntry
+from dask_nmf.measures import NO_POWERS, BadEntry, Powers
 
 STRATA = 64
 MOST_PIECES = 4  # each has sums of H's size to be added
@@ -72,7 +74,7 @@ class Summary(NamedTuple):
     mass: float | NDArray[np.float64]  # rows that count, of each column where they differ
     bad: BadEntry | None  # the first one, by row
     candidates: Candidates
-    power: float = 0.0  # see `measures.Measure`
+    powers: Powers = NO_POWERS  # see `measures.Measure`
     digests: tuple[Digest, ...] = ()  # of V, and of its weights where it has some
 
 
@@ -89,7 +91,7 @@ def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
         found.mass,
         bad,
         candidates(block, found.norms, first_row, draw),
-        found.power,
+        found.powers,
         tuple(digest_of(hashes, first_row, draw.rows) for hashes in found.hashes),
     )
 
@@ -106,7 +108,7 @@ def merge(parts: list[Summary], draw: Draw) -> Summary:
         sum(part.mass for part in parts),
         bad[0] if bad else None,
         merge_candidates([part.candidates for part in parts], draw),
-        sum(part.power for part in parts),
+        reduce(add, (part.powers for part in parts)),
         tuple(map(merged, zip(*(part.digests for part in parts), strict=True))),
     )
 

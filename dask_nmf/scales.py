@@ -1,84 +1,137 @@
-"""Which sizes of entries a fit takes: those whose squares and powers are numbers of the dtype."""
+"""The scale of V: a fit works on V times a power of two that brings its mean near 1.
+
+So no product, square or power leaves the dtype, whatever the units of V. A power of two rounds nothing: all
+results for V · 2^s are those for V, times the power of two that belongs to them. V itself is not touched:
+what is made of it is multiplied, or a factor that it is multiplied by.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
 
-from dask_nmf.errors import DataError
+Array = NDArray[Any]
 
-# The mean of V and its norm, or its sum where the loss is a divergence: between these the products with the
-# factors, the squares of their steps and the residual are numbers. By itemsize, found by fits at all scales.
-FITTED = {4: (1e-20, 1e17), 8: (1e-70, 1e70)}
-LEAST = 1e-140  # that a divergence divides by, in float64: a number over the square of it is one
-SMALLEST = 1e10 * LEAST  # mean of rows that are far above that
-LARGEST = 280  # power of 10, of v^β: a sum of many is a number
-WIDE = np.dtype(np.float64)
+HALF = math.sqrt(0.5)
 
 
-def check(mean: float, size: float, power: float, beta: float, dtype: np.dtype[Any]) -> None:
-    """Refuse a V at whose scale the loss, or products with the factors, would overflow or vanish.
+@dataclass(frozen=True)
+class Scaled:
+    """Rows of V, (r, n), dense or CSR, that stand for themselves times a power of two."""
 
-    Parameters
-    ----------
-    mean : of the entries that count.
-    size : ‖V‖, or Σ V where the loss is a divergence.
-    power : Σ f(V), see `dask_nmf.measures.Measure`.
+    block: Any
+    by: float
 
-    Raises
-    ------
-    DataError
-        With the cure.
-    """
-    if mean == 0 or fits(mean, size, power, beta, dtype):
-        return
-    wider = ", or compute in float64" if dtype != WIDE and fits(mean, size, power, beta, WIDE) else ""
-    name = "norm" if beta == 2 else "sum"
-    what = "squares" if beta in (0, 1, 2) else f"powers for beta_loss {beta:g}"
-    raise DataError(
-        f"V has mean {mean:.3g} and {name} {size:.3g}: {what} do not fit {dtype}; "
-        f"multiply V by a number that brings its mean near 1{wider}"
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.block.shape
+        return rows, columns
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self.block.dtype
+        return dtype
+
+    def dense(self, rows: Any) -> Array:
+        """Some of the rows, as an array of their own."""
+        return times(dense(self.block, rows), self.by)
+
+
+def scale_of(mean: float, dtype: np.dtype[Any]) -> float:
+    """Return the power of two by which a V of that mean has one from √½ to √2, as far as the dtype has it."""
+    if not 0 < mean < math.inf:
+        return 1.0
+    mantissa, exponent = math.frexp(mean)
+    most = np.finfo(dtype).maxexp - 2
+    return math.ldexp(1.0, min(max((mantissa < HALF) - exponent, -most), most))
+
+
+def unit_of(factor: Array) -> float:
+    """Return the power of two next to the size of a factor (rows, k) or (k, rows); 1 where that is 0."""
+    size = float(factor.mean(dtype=np.float64)) * math.sqrt(min(factor.shape))
+    return 1 / scale_of(size, np.dtype(np.float64))
+
+
+def halves(by: float) -> tuple[float, float]:
+    """Return two powers of two, as like as can be, whose product is that power of two."""
+    exponent = round(math.log2(by))
+    half = exponent // 2
+    return math.ldexp(1.0, exponent - half), math.ldexp(1.0, half)
+
+
+def power(scale: float, exponent: float) -> float:
+    """Return a power of a scale; ∞ or 0 where float64 has no such number."""
+    by = exponent * math.log2(scale)
+    return math.inf if by >= 1024 else float(2.0**by)
+
+
+def times(array: Array, by: float) -> Array:
+    """Return an array times a number that its dtype need not have: its values may be of another size."""
+    if by == 1:
+        return array
+    mantissa, exponent = math.frexp(by)
+    limits = np.finfo(array.dtype)
+    if limits.minexp <= exponent < limits.maxexp:
+        with np.errstate(over="ignore", under="ignore"):
+            return np.asarray(array * array.dtype.type(by))
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(np.ldexp(array * array.dtype.type(mantissa), exponent))
+
+
+def scaled(block: Any, by: float) -> Any:
+    """Return rows of V, dense or CSR, that stand for themselves times a power of two."""
+    return block if by == 1 else Scaled(block, by)
+
+
+def copied(block: Any, by: float) -> Any:
+    """Return rows of V, dense or CSR, times a power of two."""
+    if not scipy.sparse.issparse(block):
+        return times(block, by)
+    return (
+        block
+        if by == 1
+        else scipy.sparse.csr_array((times(block.data, by), block.indices, block.indptr), block.shape)
     )
 
 
-def fits(mean: float, size: float, power: float, beta: float, dtype: np.dtype[Any]) -> bool:
-    """Return whether a fit in this dtype finds and tells what it would for a V of mean 1."""
-    least, most = FITTED[dtype.itemsize]
-    if not (least < mean and size < most):
-        return False
-    if beta in (0, 1, 2):
-        return True
-    mean_fits = _in_range(mean, beta - 1, dtype) and _in_range(mean, beta, dtype)
-    return mean_fits and _sums(mean, power, beta, dtype)
+def plain(block: Any) -> tuple[Any, float]:
+    """Return rows of V as they are in memory, and what they are to be multiplied by."""
+    return (block.block, block.by) if isinstance(block, Scaled) else (block, 1.0)
 
 
-def check_rows(mean: float, beta: float) -> None:
-    """Refuse rows that are too small or large for a divergence from the W H of an H that is given.
+def is_close(by: float, dtype: np.dtype[Any]) -> bool:
+    """Return whether squares of v and of the scaled v are both far from the ends of the dtype."""
+    return abs(math.log2(by)) <= np.finfo(dtype).maxexp // 5
 
-    Raises
-    ------
-    DataError
-        With the cure.
+
+def onto(block: Any, right: Array) -> Array:
+    """Return ``v right``, (r, k), of rows v (r, n) of V that may be `Scaled`.
+
+    The factor is scaled, which is smaller than the product; but where that could leave the dtype half of the
+    scale goes to each.
     """
-    if beta != 2 and mean > 0 and not (mean > SMALLEST and beta * math.log10(mean) < LARGEST):
-        raise DataError(
-            f"V has rows of mean {mean:.3g}, whose powers for beta_loss {beta:g} do not fit float64; "
-            "multiply V by a number that brings it near the V that H is of"
-        )
+    v, by = plain(block)
+    first, second = (by, 1.0) if is_close(by, v.dtype) else halves(by)
+    return times(np.asarray(v @ times(right, first)), second)
 
 
-def _in_range(mean: float, exponent: float, dtype: np.dtype[Any]) -> bool:
-    """Return whether a power of V's entries is a number, and those much smaller or larger are."""
-    limits = np.finfo(dtype)
-    spare = -math.log10(limits.eps)
-    about = exponent * math.log10(mean)
-    return math.log10(limits.tiny) + spare < about < math.log10(limits.max) - spare
+def under(left: Array, block: Any) -> Array:
+    """Return ``left v``, (k, n), float64, of rows v (r, n) of V that may be `Scaled`; left is (k, r).
+
+    The product is scaled, if all of V's scale can go to it: see `onto`.
+    """
+    v, by = plain(block)
+    first, second = (1.0, by) if is_close(by, v.dtype) else halves(by)
+    return times(np.asarray(times(left, first) @ v).astype(np.float64), second)
 
 
-def _sums(mean: float, power: float, beta: float, dtype: np.dtype[Any]) -> bool:
-    """Return whether Σ v^β is a number, and y^(β−2) where y is as small as is divided by (in float64)."""
-    limits = np.finfo(dtype)
-    least = math.log10(limits.eps) + math.log10(mean)
-    return power < limits.eps * limits.max and (beta - 2) * least < math.log10(np.finfo(np.float64).max) - 16
+def dense(block: Any, rows: Any) -> Array:
+    """Return some rows of V as an array of their own."""
+    if isinstance(block, Scaled):
+        return block.dense(rows)
+    return np.asarray(block[rows].toarray() if scipy.sparse.issparse(block) else block[rows])

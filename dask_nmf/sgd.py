@@ -7,6 +7,7 @@ pair before it is kept.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import ClassVar, NamedTuple, Protocol
 
@@ -18,8 +19,10 @@ from dask_nmf.penalties import Penalty
 from dask_nmf.solvers import OneLevel, Squares, State
 
 FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
+MOST = 10  # times ‖V‖²: more of a residual is that of steps that were too long
 NOISE = 0.05  # a rise of the loss by this share says nothing, but to the bold driver
-ZERO = 1e-6  # a loss as close as this to ‖V‖² is that of factors that steps have thrown to zero
+ZERO = 1e-6  # a residual as close as this to ‖V‖² is that of factors that are zero, next to
+SHORT = 2.0**-4  # of the first rate: steps that lead where longer ones did
 STALLED = 2.0**-30  # a rate below this share of the first one goes nowhere
 
 
@@ -81,11 +84,12 @@ class SGD(Squares, OneLevel):
             return State(h=nothing[:-1], entering=nothing, loss=0.0, slot=state.next_slot)
         loss = totals.residual + totals.penalty
         bold = self.schedule == "bold-driver"
-        most = 10 * sumsq + state.penalty
-        if state.accepted:  # after an undone sweep, with shorter steps, the next one may well meet more
-            most = min(most, state.loss * (1 + (0 if bold else NOISE)))
-        collapsed = abs(totals.residual - sumsq) < ZERO * sumsq
-        if collapsed or not (loss <= most and np.isfinite(totals.right).all()):
+        rises = loss > state.loss * (1 + (0 if bold else NOISE))
+        if not state.accepted:  # after an undone sweep, with shorter steps, the next one may well meet more
+            rises = False
+        collapsed = abs(totals.residual - sumsq) < ZERO * sumsq and not self._zero_is_best(state, loss)
+        fits = totals.residual <= MOST * sumsq and np.isfinite(totals.right).all()
+        if collapsed or rises or not fits:
             return self._undone(state)
         return State(
             h=np.ascontiguousarray(totals.right[:-1]),
@@ -98,6 +102,20 @@ class SGD(Squares, OneLevel):
             rate=state.rate * (FASTER if bold else 1),
             epoch=state.epoch + 1,
         ).watched(state, totals, totals.right)
+
+    def _zero_is_best(self, state: State, loss: float) -> bool:
+        """Whether steps that lead to zero factors may be right, as they are where the penalties are strong.
+
+        Factors whose product is t everywhere, of the best scales, change the loss of V with mean μ for each
+        entry by ``t² − 2 μ t + 2 √(α_w α_h) t + 4 √(λ_w λ_h t)``, where α are L2 and λ L1 penalties. If that
+        is below 0 for some t, zeros are not the best. Else they are taken where the loss falls to them, or
+        where shorter steps lead there too.
+        """
+        ridge = math.sqrt(self.how.left * self.how.right)
+        lasso = math.sqrt(self.how.left_l1 * self.how.right_l1)
+        if 3 * (2 * lasso) ** (2 / 3) < 2 * (self.how.unit - ridge):
+            return False
+        return loss <= state.loss < np.inf or state.rate <= SHORT
 
     def _undone(self, state: State) -> State:
         """Back to the pair before, with half the step."""

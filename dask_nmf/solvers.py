@@ -301,6 +301,7 @@ class MU(Squares, OneLevel):
     inner_iter: int = 1
     weights_first: bool = True
     penalty: Penalty = NO_PENALTY
+    right_delta: float | None = None  # of H; by default that of W
     carries_weights: ClassVar[bool] = True
 
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
@@ -332,7 +333,8 @@ class MU(Squares, OneLevel):
         """H after its update from the sums."""
         gram = kernels.ridge(totals.gram, len(h), self.penalty.right * totals.mass)
         lasso = self.penalty.right_l1 * np.reshape(totals.mass, (-1, 1))
-        updated = kernels.multiply(h.T, totals.num.T, gram, self.delta + lasso, self.inner_iter)
+        delta = self.delta if self.right_delta is None else self.right_delta
+        updated = kernels.multiply(h.T, totals.num.T, gram, delta + lasso, self.inner_iter)
         return np.ascontiguousarray(updated.T)
 
 

@@ -6,15 +6,14 @@ import logging
 import math
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dask_nmf import draws, fit, observed, sampling, scales, svd
 from dask_nmf.beta import BetaMU, Newton, Settled, exact, floor_of
 from dask_nmf.digests import Digest
-from dask_nmf.divergence import from_mean
-from dask_nmf.errors import NothingObserved
+from dask_nmf.errors import DataError, NothingObserved
 from dask_nmf.fit import Panels
 from dask_nmf.gradient import Descent, extended
 from dask_nmf.kernels import Array
@@ -39,17 +38,38 @@ logger = logging.getLogger(__name__)
 FOLLOWING = 3  # passes, to fit the right factor to the left one that is given
 WARM = 3  # passes without the L1 penalties, from a random start
 LIFT = 1e-3  # of a factor's mean entry
+LEAST_SQUARES = 1e-290  # of the mean: squares that are much smaller are numbers, too
 
 
 class Measures(NamedTuple):
     """What the first read tells of V."""
 
     mean: float
-    baseline: float  # what the loss is compared with: ‖V‖², or twice the divergence of V from its mean
+    baseline: float  # what losses are compared with: ‖V‖², or twice the divergence from the mean, of scaled V
     stored: int  # entries held
     empty: int  # panel rows (columns, where the panels are columns) without an entry > 0
     unobserved_rows: int = 0  # of V, of which no entry counts: their factors are zero
     unobserved_columns: int = 0
+    scale: float = 1.0  # a power of two: the fit is one of V times this, see `scales`
+    right_unit: float = (
+        1.0  # by which the factor that panels are given is divided, before a penalty's own unit
+    )
+
+    @property
+    def level(self) -> float:
+        """The mean of what is fitted, about 1."""
+        return self.mean * self.scale
+
+    @property
+    def units(self) -> tuple[float, float]:
+        """Of the left and the right factor of the fit, in those of the user."""
+        if self.right_unit == scales.power(self.scale, -0.5):
+            return self.right_unit, self.right_unit
+        return 1 / (self.scale * self.right_unit), self.right_unit
+
+    def error_unit(self, beta: float) -> float:
+        """The unit of the square root of a loss of the fit, in that of the user."""
+        return scales.power(self.scale, -beta / 2)
 
 
 class Factors(NamedTuple):
@@ -57,6 +77,9 @@ class Factors(NamedTuple):
 
     left: Array | None  # (rows of the panels, k)
     right: Array | None  # (k, columns of the panels)
+
+
+NO_FACTORS = Factors(None, None)
 
 
 def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
@@ -67,11 +90,12 @@ def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
 
 
 def first_read(
-    panels: Panels, settings: Settings, sample_rows: int
+    panels: Panels, settings: Settings, sample_rows: int, given: Factors = NO_FACTORS
 ) -> tuple[Measures, Array | None, tuple[Digest, ...]]:
     """Check, measure and digest V, and look at a sample of its rows, where the fit starts so.
 
-    What comes of the sample is H of it, (k, n), or what `svd.sampled_directions` has of it.
+    From then on the panels count by the scale of V. What comes of the sample is H of it, (k, n), or what
+    `svd.sampled_directions` has of it.
 
     Raises
     ------
@@ -85,14 +109,15 @@ def first_read(
     summary = fit.summarise(panels, draw)
     if summary.bad is not None:
         raise summary.bad.at(0, matrix.transposed)
-    measures = _measures(summary, matrix, settings.beta)
+    measures = _measures(summary, matrix, settings.beta, given)
+    panels.scale = measures.scale
     tell(measures)
     if not sampled:
         return measures, None, summary.digests
     if settings.by_svd:
-        directions = svd.sampled_directions(summary.candidates, draw, settings.rank)
+        directions = svd.sampled_directions(summary.candidates, draw, settings.rank, measures.scale)
         return measures, directions, summary.digests
-    sample = sampling.draw_sample(summary.candidates, draw)
+    sample = observed.multiplied(sampling.draw_sample(summary.candidates, draw), measures.scale)
     if not sample.shape[0] or not np.any(observed.measure(sample).mass):
         return measures, None, summary.digests
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
@@ -105,10 +130,16 @@ def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Pe
 
     The steps of mu and sgd from given factors are the textbook's, so these factors stay as they are.
     """
-    penalty = penalty_of(settings, matrix.transposed)
+    penalty = own_penalty(settings, measures, matrix)
     if settings.start == "custom" and settings.solver != "hals":
         return penalty
-    return penalty.in_balanced_units(factor_scale(measures.mean, settings.rank))
+    return penalty.in_balanced_units(factor_scale(measures.level, settings.rank))
+
+
+def own_penalty(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
+    """Return the penalties that the user asks for, for a fit of V at its scale."""
+    exponent = settings.beta * math.log2(measures.scale)
+    return penalty_of(settings, matrix.transposed).in_units(*measures.units, exponent)
 
 
 def tell(measures: Measures) -> None:
@@ -125,38 +156,74 @@ def tell(measures: Measures) -> None:
     )
 
 
-def _measures(summary: Summary, matrix: Matrix, beta: float) -> Measures:
+def scale_and_unit(mean: float, given: Factors, matrix: Matrix) -> tuple[float, float]:
+    """Return the scale of V, and the unit of the right factor: by that both factors of a fit are alike.
+
+    Where one is given it is of size 1 in its own unit.
+    """
+    scale = scales.scale_of(mean, matrix.dtype)
+    if given.right is not None:
+        return scale, scales.unit_of(given.right)
+    if given.left is not None:
+        return scale, 1 / (scale * scales.unit_of(given.left))
+    return scale, scales.power(scale, -0.5)
+
+
+def _measures(summary: Summary, matrix: Matrix, beta: float, given: Factors) -> Measures:
     mass = np.broadcast_to(summary.mass, matrix.layout.columns)
     unobserved = summary.unobserved_rows, int((mass == 0).sum())
     if not mass.any():
         raise NothingObserved("V has no entry that counts: all are missing, held out or of weight 0")
     entries = float(mass.sum())
-    size = math.sqrt(summary.sumsq) if beta == 2 else summary.total
-    scales.check(summary.total / entries, size, summary.power, beta, matrix.dtype)
+    mean = summary.total / entries
+    if beta == 2:
+        check_squares(mean, summary.sumsq)
+    scale, unit = scale_and_unit(mean, given, matrix)
+    powers = summary.powers.at(-round(math.log2(scale)))
     return Measures(
-        summary.total / entries,
-        summary.sumsq if beta == 2 else from_mean(summary.power, summary.total, entries, beta),
+        mean,
+        summary.sumsq * scale * scale if beta == 2 else powers.from_mean(),
         summary.stored,
         summary.empty_rows,
         *(unobserved[::-1] if matrix.transposed else unobserved),
+        scale,
+        unit,
     )
+
+
+def check_squares(mean: float, sumsq: float) -> None:
+    """Refuse a V whose squares are no numbers of float64; those of float32 always are.
+
+    Raises
+    ------
+    DataError
+        With the cure.
+    """
+    if mean > 0 and not (mean * mean > LEAST_SQUARES and sumsq < math.inf):
+        raise DataError(
+            f"V has mean {mean:.3g}: squares do not fit float64; multiply V by a number "
+            "that brings its mean near 1"
+        )
 
 
 def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
     """The solver that the settings name, at the scale of V."""
     penalty = penalty_of_fit(settings, measures, matrix)
-    floor = floor_of(measures.mean, matrix.dtype)
+    floor = floor_of(measures.level, matrix.dtype)
     if settings.solver == "sgd":
         return _descending(settings, measures, matrix)
     if settings.solver == "hals":
         return HALS(penalty) if settings.beta == 2 else Newton(floor, penalty)
-    scale = factor_scale(measures.mean, settings.rank)
+    scale = factor_scale(measures.level, settings.rank)
     first = not matrix.transposed
     if settings.beta != 2:
         return BetaMU(settings.beta, floor, scale, LIFT * scale, penalty, settings.inner_iter, first)
-    trifle = floor_of(measures.mean * scale, matrix.dtype)
-    delta = trifle if settings.delta is None else settings.delta
-    return MU(delta, LIFT * scale, settings.inner_iter, first, penalty)
+    trifle = floor_of(measures.level * scale, matrix.dtype)
+    left, right = (  # δ is added to products of V and the other factor
+        trifle if settings.delta is None else settings.delta * measures.scale / unit
+        for unit in (penalty.right_unit, penalty.left_unit)
+    )
+    return MU(left, LIFT * scale, settings.inner_iter, first, penalty, right)
 
 
 def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
@@ -164,13 +231,17 @@ def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
     by_cell = settings.missing is not None or settings.validation_fraction > 0
     adaptive = settings.schedule == "adagrad"
     batch = settings.batch_size or (1 if by_cell else 32)
-    unit = measures.mean or 1.0
+    unit = measures.level or 1.0
     together = 1 if by_cell else max(batch, matrix.layout.columns)
     relative = 0.1 if settings.start == "random" else 0.03  # or a good start would be undone at first
-    rate = settings.learning_rate or (relative if adaptive else 0.5 / (unit * together))
     penalty = penalty_of_fit(settings, measures, matrix)
+    rate, tilt = relative if adaptive else 0.5 / (unit * together), 1.0
+    if settings.learning_rate is not None:
+        rate = settings.learning_rate / (1.0 if adaptive else measures.scale)
+        if settings.start == "custom" and not adaptive:  # the textbook's steps, in the units of the fit
+            tilt = penalty.right_unit / penalty.left_unit
     alphas = penalty.left, penalty.right, penalty.left_l1, penalty.right_l1
-    return SGD(Descent(rate, adaptive, unit, *alphas, batch), settings.schedule, penalty)
+    return SGD(Descent(rate, adaptive, unit, *alphas, batch, tilt), settings.schedule, penalty)
 
 
 def writes_left(settings: Settings, given: Factors) -> bool:
@@ -189,7 +260,7 @@ def begin(
 ) -> State:
     """The state before the first pass; writes the left factor to ``slot``, where there is one."""
     matrix, dtype = panels.matrix, panels.matrix.dtype
-    scale = factor_scale(measures.mean, settings.rank)
+    scale = factor_scale(measures.level, settings.rank)
     left_stream, right_stream = _streams(matrix)
     if slot is not None and settings.solver == "sgd":
         slot = Plain(slot)
@@ -197,7 +268,9 @@ def begin(
         right = _from_given(panels, settings, measures, given, slot)
     elif settings.by_svd:
         assert sampled is not None
-        fill = svd.Fill(settings.start, measures.mean, settings.seed, _streams(matrix))
+        left_unit, right_unit = measures.units
+        means = measures.mean / left_unit, measures.mean / right_unit
+        fill = svd.Fill(settings.start, means, settings.seed, _streams(matrix), measures.level)
         right = svd.begin(panels, settings.rank, sampled, fill, slot)
     elif sampled is not None:
         right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
@@ -260,21 +333,22 @@ def _from_given(
     """
     matrix, dtype = panels.matrix, panels.matrix.dtype
     solver = make_solver(settings, measures, matrix)
+    given = in_units(given, solver.penalty, dtype)
     if isinstance(solver, HALS | Newton):
-        given = _balanced(given, solver.penalty, measures.mean / settings.rank)
+        given = _balanced(given, solver.penalty, measures.level / settings.rank)
     if given.left is not None:
         assert slot is not None
         for first, last in pairwise(panels.edges):
             slot.write(first, np.asarray(given.left[first:last], dtype))
         if given.right is None:
             solver_of_right = replace(answerer(settings, measures, matrix), penalty=solver.penalty)
-            right = right_of(panels, solver_of_right, measures.mean, given.left)
+            right = right_of(panels, solver_of_right, measures.level, given.left)
             return right if settings.solver != "mu" else lift(right, LIFT * float(right.mean()))
         if matrix.transposed and isinstance(solver, MU | BetaMU):
             totals = fit.sweep(panels, np.asarray(given.right, dtype), Weighing(as_it_is, solver, slot))
             return solver.follow(np.asarray(given.right, dtype), totals)
         if isinstance(solver, HALS | Newton):
-            return _better_start(panels, solver, measures.mean, given)
+            return _better_start(panels, solver, measures.level, given)
     assert given.right is not None
     return given.right
 
@@ -293,6 +367,15 @@ def _better_start(panels: Panels, solver: HALS | Newton, mean: float, given: Fac
     return followed if reached(followed) < reached(right) else right
 
 
+def in_units(given: Factors, penalty: Penalty, dtype: np.dtype[Any]) -> Factors:
+    """Return given factors, or either, in the units of a fit."""
+    left, right = (
+        None if factor is None else scales.times(np.asarray(factor, np.float64), 1 / unit).astype(dtype)
+        for factor, unit in zip(given, (penalty.left_unit, penalty.right_unit), strict=True)
+    )
+    return Factors(left, right)
+
+
 def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
     """Return given factors at the scale where the penalties of each of their components are least."""
     left, right = given
@@ -309,9 +392,9 @@ def right_of(panels: Panels, solver: HALS | Newton | Settled, mean: float, left:
 
 def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | Newton | Settled:
     """The solver that finds one factor for the other, whatever they come from."""
-    scale = factor_scale(measures.mean, settings.rank)
-    penalty = penalty_of(settings, matrix.transposed)
-    return exact(settings.beta, penalty, floor_of(measures.mean, matrix.dtype), scale)
+    scale = factor_scale(measures.level, settings.rank)
+    penalty = own_penalty(settings, measures, matrix)
+    return exact(settings.beta, penalty, floor_of(measures.level, matrix.dtype), scale)
 
 
 def _streams(matrix: Matrix) -> tuple[int, int]:

@@ -172,6 +172,7 @@ def _visit(
     totals = np.zeros(4) if right is None else right.totals
     pin_blas()
     chance = draws.of_entries(what.seed, draws.ROW_ORDER, np.arange(first, last), np.array([what.epoch]))
+    block = observed.at_scale(block, given.scale)
     totals = totals + _steps(block, w, h, np.argsort(chance), what.how)
     if visit.closes:
         what.after.write(first, w)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
-from dask_nmf import cluster, draws, fit, kernels, observed, sampling
+from dask_nmf import cluster, draws, fit, kernels, observed, sampling, scales
 from dask_nmf.beta import Newton, floor_of
 from dask_nmf.client import computed
 from dask_nmf.errors import NothingObserved
@@ -18,8 +19,8 @@ from dask_nmf.job import Job
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.passes import Weighing, look
-from dask_nmf.penalties import penalty_of
-from dask_nmf.project import exact_solver
+from dask_nmf.penalties import Penalty, penalty_of
+from dask_nmf.project import LEAST
 from dask_nmf.reservoir import alike, occurring, size_of, thinned
 from dask_nmf.sample_start import LOOSE, lift_columns, penalty_of_sample, sampled_h
 from dask_nmf.sampling import Candidates, Draw
@@ -38,6 +39,8 @@ class Learned(NamedTuple):
 
     sums: Sums  # of all rows so far, each with the W that it had when it came
     sample: Block  # of all rows so far, scaled so that it stands for them: see `sampling`
+    scale: float  # of V in both, see `scales`; 0: all of it so far is 0
+    unit: float  # by which H is divided in both
     rows: float  # how many they are
     fitted: float  # how many they were when H was last fitted to the sample
     rate: float  # the loss of the sample then, for its size
@@ -47,7 +50,25 @@ class Learned(NamedTuple):
         if share == 1:
             return self
         sample = observed.scaled(self.sample, np.full(self.sample.shape[0], share))
-        return Learned(self.sums.times(share), sample, self.rows * share, self.fitted * share, self.rate)
+        return self._replace(
+            sums=self.sums.times(share), sample=sample, rows=self.rows * share, fitted=self.fitted * share
+        )
+
+    def at(self, scale: float, beta: float) -> Learned:
+        """Return the same for V at another scale."""
+        if scale == self.scale or self.scale == 0:
+            return self._replace(scale=scale)
+        by = scale / self.scale
+        cost, squared = scales.power(by, beta), by * by
+        sums = self.sums._replace(
+            num=self.sums.num * cost,
+            gram=self.sums.gram * cost,
+            residual=self.sums.residual * cost,
+            squares=self.sums.squares * squared,
+            ones=self.sums.ones * by,
+            pull=self.sums.pull * by,
+        )
+        return self._replace(sums=sums, sample=observed.multiplied(self.sample, by), scale=scale)
 
 
 def learn(matrix: Matrix, job: Job, h: Array, known: Learned | None, keep: float) -> tuple[Array, Learned]:
@@ -70,25 +91,32 @@ def learn(matrix: Matrix, job: Job, h: Array, known: Learned | None, keep: float
         As for `nmf`.
     """
     settings = job.settings
-    solver = exact_solver(settings, matrix)
-    if settings.solver != "hals" or not isinstance(solver, HALS | Newton):
+    if settings.solver != "hals" or settings.beta not in (1, 2):
         raise ValueError(
             f"solver is {settings.solver!r} and beta_loss {settings.beta_loss!r}; solver 'hals' learns from "
             "batches, with frobenius or kullback-leibler"
         )
     panels, planned = cluster.cut(matrix, len(h), job.weights, job.rule(matrix))
-    h = np.ascontiguousarray(h, matrix.dtype)
     came = float(panels.edges[-1])
+    if known is not None:
+        known = known.times(keep)
+        settings = replace(
+            settings, seed=settings.seed + int(known.rows + came)
+        )  # other numbers for each batch
+    batch, own = _drawn(panels, settings, planned.sample_rows)
+    scale, unit = own if known is None else _coarser(own, known.scale), _unit_of(h, known)
+    penalty = _penalty(settings, scale, unit)
+    solver = _solver(settings, matrix.dtype, penalty)
+    panels.scale, batch = scale or 1.0, observed.multiplied(batch, scale or 1.0)
+    h = np.ascontiguousarray(scales.times(np.asarray(h, np.float64), 1 / unit), matrix.dtype)
     if known is None:
-        sample = _drawn(panels, settings, planned.sample_rows)
         h, sums = _gone_over(panels, solver, h, None)
-        return h, Learned(sums, sample, came, came, _rate(sample, h, _judge(sample, settings, came)))
-    known = known.times(keep)
-    rows = known.rows + came
-    settings = replace(settings, seed=settings.seed + int(rows))  # other random numbers for each batch
-    past, batch = alike(known.sample, _drawn(panels, settings, planned.sample_rows))
+        rate = _rate(batch, h, _judge(batch, settings, penalty, came))
+        return scales.times(h, unit), Learned(sums, batch, scale, unit, came, came, rate)
+    known, rows = known.at(scale, settings.beta), known.rows + came
+    past, batch = alike(known.sample, batch)
     sample, fitted = observed.stack([past, batch]), known.fitted
-    judge = _judge(sample, settings, rows)
+    judge = _judge(sample, settings, penalty, rows)
     before, (h, sums) = h, _gone_over(panels, solver, h, known.sums)
     worse = _rate(sample, h, judge) > OTHER * known.rate
     if worse or rows >= 2 * fitted:
@@ -97,7 +125,28 @@ def learn(matrix: Matrix, job: Job, h: Array, known: Learned | None, keep: float
             h, of_past = carried(known.sums, past, before, anew, solver)
             h, sums = _gone_over(panels, solver, h, of_past)
     rate = _rate(sample, h, judge) if fitted == rows else known.rate
-    return h, Learned(sums, thinned(sample, len(h), settings.seed), rows, fitted, rate)
+    sample = thinned(sample, len(h), settings.seed)
+    return scales.times(h, unit), Learned(sums, sample, scale, unit, rows, fitted, rate)
+
+
+def _coarser(scale: float, other: float) -> float:
+    """Return the scale of the larger V, of two that may be 0."""
+    return min(scale, other) or max(scale, other)
+
+
+def _unit_of(h: Array, known: Learned | None) -> float:
+    return scales.unit_of(h) if known is None else known.unit
+
+
+def _penalty(settings: Settings, scale: float, unit: float) -> Penalty:
+    """Return the penalties on factors of V at a scale, of which 0 is as good as any."""
+    scale = scale or 1.0
+    exponent = settings.beta * math.log2(scale)
+    return penalty_of(settings, False).in_units(1 / (scale * unit), unit, exponent)
+
+
+def _solver(settings: Settings, dtype: np.dtype[Any], penalty: Penalty) -> HALS | Newton:
+    return HALS(penalty) if settings.beta == 2 else Newton(max(float(np.finfo(dtype).tiny), LEAST), penalty)
 
 
 def remembered(W: Any, h: Array, settings: Settings) -> Learned:
@@ -111,19 +160,23 @@ def remembered(W: Any, h: Array, settings: Settings) -> Learned:
     W : (m, k) Dask array; read once.
     h : (k, n), of the squared error, with every entry of V counting.
     """
-    penalty, rows = penalty_of(settings, False), int(W.shape[0])
+    rows, dtype, unit = int(W.shape[0]), h.dtype, scales.unit_of(h)
     draw = Draw(rows, size_of(rows * h.shape[1], rows, len(h)), settings.seed)
-    whole = W.rechunk({1: -1})
+    whole, wide = W.rechunk({1: -1}), h.astype(np.float64)
     firsts = np.cumsum((0, *whole.chunks[0][:-1]))
-    across = h.astype(np.float64) @ h.T
-    look_at = delayed(_gram_and_candidates)
+    look_at, across = delayed(_gram_and_candidates), wide @ wide.T
     blocks = zip(whole.to_delayed().ravel(), firsts, strict=True)
     parts = computed([look_at(block, across, int(first), draw) for block, first in blocks])
     gram = np.asarray(sum(part[0] for part in parts))
-    num = gram @ h + rows * (penalty.right * h + penalty.right_l1)
+    size = math.sqrt(float(np.vdot(gram, across)) / (rows * h.shape[1]))  # of an entry of W H
+    scale = scales.scale_of(size, dtype) if size > 0 else 0.0
     drawn = sampling.draw_sample(sampling.merge_candidates([part[1] for part in parts], draw), draw)
-    sample = np.asarray(drawn @ h, h.dtype)
-    return Learned(Sums(num, gram, float("nan"), float(rows)), sample, float(rows), float(rows), 0.0)
+    sample = scales.times(drawn.astype(np.float64) @ wide, scale or 1.0).astype(dtype)
+    penalty = _penalty(settings, scale, unit)
+    gram, inner = gram * ((scale or 1.0) * unit) ** 2, scales.times(wide, 1 / unit)
+    num = gram @ inner + rows * (penalty.right * inner + penalty.right_l1)
+    sums = Sums(num, gram, float("nan"), float(rows))
+    return Learned(sums, sample, scale, unit, float(rows), float(rows), 0.0)
 
 
 def _gram_and_candidates(w: Array, across: Array, first: int, draw: Draw) -> tuple[Array, Candidates]:
@@ -222,9 +275,9 @@ def _turned_grams(gram: Array, a: Array) -> Array:
     return turned
 
 
-def _judge(sample: Block, settings: Settings, rows: float) -> HALS | Newton:
+def _judge(sample: Block, settings: Settings, penalty: Penalty, rows: float) -> HALS | Newton:
     """Return the solver for a sample that stands for so many rows."""
-    penalty = penalty_of_sample(penalty_of(settings, False), sample, rows)
+    penalty = penalty_of_sample(penalty, sample, rows)
     if settings.beta == 2:
         return HALS(penalty)
     found = observed.measure(sample)
@@ -248,8 +301,8 @@ def _loss(rows: Block, h: Array, judge: HALS | Newton) -> float:
     return totals.residual + judge.penalty.of(totals, h)
 
 
-def _drawn(panels: Panels, settings: Settings, most: int) -> Block:
-    """Return a sample of a batch, of at most so many rows.
+def _drawn(panels: Panels, settings: Settings, most: int) -> tuple[Block, float]:
+    """Return a sample of a batch, of at most so many rows, and the scale of the batch, 0 where that is 0.
 
     Raises
     ------
@@ -264,4 +317,6 @@ def _drawn(panels: Panels, settings: Settings, most: int) -> Block:
         raise summary.bad.at(0, panels.matrix.transposed)
     if not np.any(summary.mass):
         raise NothingObserved("the batch has no entry that counts: all are missing or of weight 0")
-    return sampling.draw_sample(summary.candidates, draw)
+    mass = float(np.sum(np.broadcast_to(summary.mass, layout.columns)))
+    scale = scales.scale_of(summary.total / mass, panels.matrix.dtype) if summary.total > 0 else 0.0
+    return sampling.draw_sample(summary.candidates, draw), scale

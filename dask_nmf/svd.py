@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dask_nmf import draws, fit, kernels, observed, sampling
+from dask_nmf import draws, fit, kernels, observed, sampling, scales
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.passes import NOTHING, Weighing, Weights
@@ -38,7 +38,7 @@ class Along:
     """What a panel does in the first read: its W is Y = v hᵀ."""
 
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
-        return np.asarray(v @ h.T)
+        return scales.onto(v, h.T)
 
     def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         return kernels.sums(v, w)
@@ -73,18 +73,20 @@ class Fill:
     """What stands for the zeros: nothing, the mean of V, or random numbers of a hundredth of it."""
 
     init: str
-    mean: float
+    means: tuple[float, float]  # the mean of V in the units of the left factor, and in those of the right one
     seed: int
     streams: tuple[int, int]  # of the left factor and of the right one
+    level: float  # the mean of what is fitted
 
     def __call__(self, factor: Array, first: int, stream: int) -> Array:
         """Rows of a factor from the global index ``first``, (rows, k), with its zeros filled."""
         if self.init == "nndsvd":
             return factor
         rows, k = factor.shape
-        filler: float | Array = self.mean
+        mean = self.means[self.streams.index(stream)]
+        filler: float | Array = mean
         if self.init == "nndsvdar":
-            filler = self.mean / 100 * draws.half_normal(self.seed, stream, np.arange(first, first + rows), k)
+            filler = mean / 100 * draws.half_normal(self.seed, stream, np.arange(first, first + rows), k)
         return np.where(factor == 0, filler, factor)
 
 
@@ -93,12 +95,13 @@ def width(rank: int) -> int:
     return 2 * rank + SPARE
 
 
-def sampled_directions(candidates: Candidates, draw: Draw, rank: int) -> Array:
+def sampled_directions(candidates: Candidates, draw: Draw, rank: int, scale: float) -> Array:
     """Directions that matter to a sample of V's rows, orthonormal, (width, n) or as many as V has, float64.
 
-    Where the sample has fewer, the rest is random.
+    Where the sample has fewer, the rest is random. V counts ``scale`` times.
     """
     sample = sampling.draw_sample(candidates._replace(block=observed.plain(candidates.block)), draw)
+    sample = scales.copied(sample, scale)
     logger.info("singular vectors of a sample of %d panel rows, for the start", sample.shape[0])
     columns, dtype = sample.shape[1], sample.dtype
     number = min(width(rank), draw.rows, columns)
@@ -115,7 +118,11 @@ def sampled_directions(candidates: Candidates, draw: Draw, rank: int) -> Array:
 
 def begin(panels: Panels, rank: int, directions: Array, fill: Fill, slot: Weights | None) -> Array:
     """NNDSVD's H in panel orientation, (k, n), in two reads of V; its W goes to ``slot``, if there is one."""
-    panels = Panels(panels.matrix, panels.edges)  # every entry, and as a squared error has it
+    scale, panels = (
+        panels.scale,
+        Panels(panels.matrix, panels.edges),
+    )  # every entry, as a squared error has it
+    panels.scale = scale
     dtype, along, halves = panels.matrix.dtype, Along(), Halves()
     totals = fit.sweep(panels, directions.astype(dtype), Weighing(along.weigh, along))
     found = oriented(sharpen(totals, dtype)[:rank])
@@ -123,7 +130,7 @@ def begin(panels: Panels, rank: int, directions: Array, fill: Fill, slot: Weight
     right[: len(found)] = found
     totals = fit.sweep(panels, right.astype(dtype), Weighing(halves.weigh, halves, after=slot))
     left, other = sides(np.sqrt(totals.gram), right)
-    floor = TRIFLE * float(np.sqrt(fill.mean / rank))
+    floor = TRIFLE * float(np.sqrt(fill.level / rank))
     if slot is not None:
         for first, last in pairwise(panels.edges):
             w = left.factor(slot.read(first, last), floor)

@@ -15,13 +15,13 @@ from dask_nmf.cells import Cells
 from dask_nmf.gradient import Descent
 
 
-def stepped(factor: Array, slope: Array, how: Descent) -> Array:
+def stepped(factor: Array, slope: Array, how: Descent, tilt: float) -> Array:
     """Rows of an extended factor after a step, by the formula."""
     factor = factor.copy()
-    rate: Any = how.rate
+    rate: Any = how.rate * tilt
     if how.adaptive:
         factor[:, -1] += np.mean((slope / how.unit**1.5) ** 2, axis=1)
-        rate = how.rate / how.unit / np.sqrt(factor[:, -1:])
+        rate = how.rate * tilt / how.unit / np.sqrt(factor[:, -1:])
     factor[:, :-1] = np.maximum(factor[:, :-1] + rate * slope, 0)
     return factor
 
@@ -38,8 +38,8 @@ def by_loop(v: Array, w: Array, h: Array, batches: list[list[tuple[int, int]]], 
             slopes[1][j] += rest * w[i, :-1] - how.right * h[j, :-1] - how.right_l1
         rows, columns = sorted({i for i, _ in batch}), sorted({j for _, j in batch})
         w[rows], h[columns] = (
-            stepped(w[rows], slopes[0][rows], how),
-            stepped(h[columns], slopes[1][columns], how),
+            stepped(w[rows], slopes[0][rows], how, how.tilt),
+            stepped(h[columns], slopes[1][columns], how, 1 / how.tilt),
         )
     return total
 
@@ -60,6 +60,7 @@ hows = st.builds(
     left_l1=st.sampled_from([0.0, 0.05]),
     right_l1=st.sampled_from([0.0, 0.03]),
     batch=st.sampled_from([1, 2, 4, 100]),
+    tilt=st.sampled_from([1.0, 0.5, 4.0]),
 )
 
 

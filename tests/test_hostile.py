@@ -24,7 +24,7 @@ from dask_nmf import Run
 from dask_nmf.errors import DataError
 from dask_nmf.predictions import predict_to
 from dask_nmf.project import transform_to
-from dask_nmf.record import MEASURES
+from dask_nmf.record import MEASURES, UNITS
 from dask_nmf.start import Measures
 from dask_nmf.store import KEY, NotARun
 from dask_nmf.text import visible
@@ -48,6 +48,8 @@ RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
     "losses": (("history", "loss"), {"0": 1}),
     "seconds": (("history", "seconds"), ["1", "1", "1"]),
     "measures": (("measures", "baseline"), None),
+    "scale": (("measures", "scale"), 0),
+    "unit": (("measures", "right_unit"), 1e-320),
     "listing": (("listing",), {"V": 7}),
     "listing of what": (("listing",), {"V": None, "../V": "0"}),
     "outcome": (("outcome",), {"a": 1}),
@@ -99,7 +101,7 @@ def test_a_rank_that_its_factors_do_not_have_is_damage(
 
 
 def test_the_measures_of_a_record_are_those_of_a_fit() -> None:
-    assert Measures._fields == MEASURES
+    assert Measures._fields == (*MEASURES, *UNITS)
 
 
 def test_a_lost_part_of_a_commit_is_missed(sound: dict[str, Path], tmp_path: Path) -> None:

@@ -170,3 +170,26 @@ def test_four_workers_give_the_bits_of_one(tmp_path: Path, grid: None) -> None:
 def test_weights_are_refused() -> None:
     with pytest.raises(ValueError, match="solvers 'hals' and 'mu' take them"):
         nmf(TUTORIAL, 2, solver="sgd", weights=np.ones_like(TUTORIAL))
+
+
+@pytest.mark.parametrize("schedule", ["adagrad", "bold-driver", "constant"])
+@pytest.mark.parametrize("alpha", [10.0, 100.0])
+@pytest.mark.parametrize("options", [{}, {"l1_ratio": 1.0}, {"missing": "nan"}], ids=str)
+def test_penalties_so_strong_that_zeros_are_best_give_zeros(
+    schedule: str, alpha: float, options: dict[str, Any]
+) -> None:
+    v = np.random.default_rng(0).random((30, 20))
+    result = nmf(v, 2, solver="sgd", schedule=schedule, alpha_W=alpha, max_iter=300, **options)
+    assert not result.outcome.startswith("diverged")
+    assert float((result.W @ result.H).max()) < 1e-3
+    assert result.relative_error == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5])
+def test_penalties_that_leave_something_are_not_taken_for_those_that_leave_nothing(alpha: float) -> None:
+    """Steps that are far too long lead to zeros, which a constant W H beats."""
+    v = 0.8 + 0.2 * np.random.default_rng(0).random((30, 20))
+    asked: dict[str, Any] = {"solver": "sgd", "schedule": "constant", "alpha_W": alpha, "max_iter": 300}
+    expected = nmf(v, 2, alpha_W=alpha)
+    result = nmf(v, 2, learning_rate=100.0, **asked)
+    np.testing.assert_allclose(result.W @ result.H, expected.W @ expected.H, atol=0.05)

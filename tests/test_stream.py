@@ -345,8 +345,9 @@ def test_what_is_kept_of_a_fit_stands_for_its_rows() -> None:
     kept = [stream.remembered(da.from_array(w, chunks=(cut, 2)), h, settings) for cut in cuts]
     for one in kept:
         assert one.sample.shape[0] < 1500
-        np.testing.assert_allclose(one.sums.gram, w.T @ w, rtol=1e-12)
-        np.testing.assert_allclose(one.sums.num, w.T @ w @ h, rtol=1e-12)
+        inner = w * one.scale * one.unit
+        np.testing.assert_allclose(one.sums.gram, inner.T @ inner, rtol=1e-12)
+        np.testing.assert_allclose(one.sums.num, inner.T @ inner @ h / one.unit, rtol=1e-12)
         np.testing.assert_allclose(one.sample, kept[0].sample, rtol=1e-12)
-    v = w @ h
+    v = kept[0].scale * (w @ h)
     np.testing.assert_allclose(kept[0].sample.T @ kept[0].sample, v.T @ v, rtol=0.1)

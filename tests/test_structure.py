@@ -14,6 +14,7 @@ FLOORS = [
     [
         "cells",
         "draws",
+        "scales",
         "keywords",
         "progress",
         "settings",
@@ -39,7 +40,6 @@ FLOORS = [
         "gradient",
         "packing",
         "merging",
-        "scales",
         "plan",
         "divergence",
         "lease",

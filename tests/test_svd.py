@@ -67,7 +67,8 @@ def begun(
     measures, sampled, _ = start.first_read(panels, settings, sample_rows)
     state = start.begin(panels, settings, measures, Factors(None, None), sampled, slot)
     assert state.slot == 0
-    return (state.h.T, slot.array.T) if matrix.transposed else (slot.array, state.h)
+    left, right = (part * unit for part, unit in zip((slot.array, state.h), measures.units, strict=True))
+    return (right.T, left.T) if matrix.transposed else (left, right)
 
 
 def sklearns(v: Array, init: str) -> tuple[Array, Array]:
