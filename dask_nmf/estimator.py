@@ -215,8 +215,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     def partial_fit(self, X: Any, y: None = None, H: Any = None, weights: Any = None) -> NMF:
         """Go on learning H from a batch of rows, (n_rows, n_features), beside those of the calls before.
 
-        The rows of a `fit`, or of a run that was loaded, count too where the loss is the squared error and
-        every entry counts; else that fit gives the H to begin with, and no more.
+        The rows of a `fit`, or of a run that was loaded, count too where every entry counts: rows of its W H
+        stand for them. Where some are missing or have weights, that fit gives the H to begin with, no more.
 
         The first call begins with a fit of its batch (not in ``store``), or with ``H``. A batch may have
         fewer rows than there are components, or be zero; one of which nothing is observed is counted in
@@ -328,9 +328,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.n_steps_, self._learned, self._fitted_W, self._working_H = 0, None, W, None
 
     def _remember(self, W: da.Array) -> None:
-        """Let the rows of the fit that gave W count beside batches, where its W and H tell what they ask."""
+        """Let the rows of the fit that gave W count beside batches, if every entry of theirs counted."""
         self._fitted_W = None
-        if self.solver == "hals" and self.beta_loss in ("frobenius", 2) and self.missing is None:
+        if self.solver == "hals" and self.missing is None:
             self._learned = remembered(W, self.components_, self._settings(self.n_components_))
 
     def _settings(self, rank: int) -> Settings:

@@ -18,6 +18,7 @@ from dask_nmf.fit import Panels
 from dask_nmf.job import Job
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix
+from dask_nmf.observed import Observed, Rule
 from dask_nmf.passes import Weighing, look
 from dask_nmf.penalties import Penalty, penalty_of
 from dask_nmf.project import LEAST
@@ -150,43 +151,57 @@ def _solver(settings: Settings, dtype: np.dtype[Any], penalty: Penalty) -> HALS 
 
 
 def remembered(W: Any, h: Array, settings: Settings) -> Learned:
-    """Return what a fit leaves whose rows are gone: the sums of the normal equations that its H solves.
+    """Return what a fit leaves whose rows are gone: rows of W H stand for them, drawn as those of V are.
 
-    WᵀW follows from W. WᵀV is not known, but at the H of the fit it balances WᵀW H and the penalty on H. For
-    a sample stand rows of W H, drawn as those of V are.
+    For the squared error the sums are those of all rows. WᵀW follows from W. WᵀV is not known, but at the H
+    of the fit it balances WᵀW H and the penalty on H. For a divergence they are those of the sample.
 
     Parameters
     ----------
     W : (m, k) Dask array; read once.
-    h : (k, n), of the squared error, with every entry of V counting.
+    h : (k, n), of a fit in which every entry of V counts.
     """
     rows, dtype, unit = int(W.shape[0]), h.dtype, scales.unit_of(h)
     draw = Draw(rows, size_of(rows * h.shape[1], rows, len(h)), settings.seed)
     whole, wide = W.rechunk({1: -1}), h.astype(np.float64)
     firsts = np.cumsum((0, *whole.chunks[0][:-1]))
-    look_at, across = delayed(_gram_and_candidates), wide @ wide.T
+    look_at = delayed(_looked_at)
     blocks = zip(whole.to_delayed().ravel(), firsts, strict=True)
-    parts = computed([look_at(block, across, int(first), draw) for block, first in blocks])
-    gram = np.asarray(sum(part[0] for part in parts))
-    size = math.sqrt(float(np.vdot(gram, across)) / (rows * h.shape[1]))  # of an entry of W H
+    parts = computed([look_at(block, wide, int(first), draw, settings.beta) for block, first in blocks])
+    grams, sizes, found = zip(*parts, strict=True)
+    size = (sum(sizes) / (rows * h.shape[1])) ** (1 / settings.beta)  # of an entry of W H
     scale = scales.scale_of(size, dtype) if size > 0 else 0.0
-    drawn = sampling.draw_sample(sampling.merge_candidates([part[1] for part in parts], draw), draw)
-    sample = scales.times(drawn.astype(np.float64) @ wide, scale or 1.0).astype(dtype)
-    penalty = _penalty(settings, scale, unit)
-    gram, inner = gram * ((scale or 1.0) * unit) ** 2, scales.times(wide, 1 / unit)
-    num = gram @ inner + rows * (penalty.right * inner + penalty.right_l1)
-    sums = Sums(num, gram, float("nan"), float(rows))
+    drawn = sampling.draw_sample(sampling.merge_candidates(list(found), draw), draw)
+    penalty, inner = _penalty(settings, scale, unit), scales.times(wide, 1 / unit)
+    if isinstance(drawn, Observed):
+        sample: Block = replace(drawn, v=_product(drawn.v, wide, scale, dtype))
+        judge = _judge(sample, settings, penalty, rows)
+        sums = look(sample, inner.astype(dtype), Weighing(judge.weigh, judge))[1]
+    else:
+        sample, gram = _product(drawn, wide, scale, dtype), sum(grams) * ((scale or 1.0) * unit) ** 2
+        num = gram @ inner + rows * (penalty.right * inner + penalty.right_l1)
+        sums = Sums(num, gram, float("nan"), float(rows))
     return Learned(sums, sample, scale, unit, float(rows), float(rows), 0.0)
 
 
-def _gram_and_candidates(w: Array, across: Array, first: int, draw: Draw) -> tuple[Array, Candidates]:
-    """Return wᵀw, (k, k), and the rows of w, (r, k), that may be drawn by the norms of those of w H.
+def _product(w: Array, h: Array, scale: float, dtype: np.dtype[Any]) -> Array:
+    """Return w h at a scale, (r, n)."""
+    return scales.times(w.astype(np.float64) @ h, scale or 1.0).astype(dtype)
 
-    ``across`` is H Hᵀ.
+
+def _looked_at(w: Array, h: Array, first: int, draw: Draw, beta: float) -> tuple[Array, float, Candidates]:
+    """Return wᵀw, (k, k), the size of w h, and the rows of w, (r, k), that may be drawn by theirs.
+
+    That is the squared norm, or the sum where the loss is a divergence; h is float64.
     """
     tall = w.astype(np.float64)
-    norms = np.maximum(np.einsum("ij,ij->i", tall @ across, tall), 0)
-    return tall.T @ tall, sampling.candidates(w, norms, first, draw)
+    block: Block = w
+    if beta == 2:
+        sizes = np.maximum(np.einsum("ij,ij->i", tall @ (h @ h.T), tall), 0)
+    else:
+        sizes = tall @ h.sum(axis=1)
+        block = Observed(w, None, first + np.arange(len(w)), Rule(beta=beta))
+    return tall.T @ tall, float(sizes.sum()), sampling.candidates(block, sizes, first, draw)
 
 
 def _gone_over(panels: Panels, solver: HALS | Newton, h: Array, known: Sums | None) -> tuple[Array, Sums]:
