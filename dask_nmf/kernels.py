@@ -31,7 +31,6 @@ DOUBTFUL = 1e-3  # a pivot below which they cost digits that an answer needs
 STRIP = 256  # rows of a block looked at together where a temporary of the block's width is needed
 STRIP_COLUMNS = 8192  # the same of columns
 TALL = 1024  # rows whose products BLAS may add up in float32
-SHORT = 4096  # rows where SciPy may: it adds one by one, a third sooner than we do in float64
 
 
 class Sums(NamedTuple):
@@ -352,12 +351,12 @@ def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
         num, gram = cells.equations(columns, w)
         return Sums(num.T, gram, np.nan if h is None else residual(v, w, h), columns.mass)
     gram = wide_gram(w.T)
-    short = len(w) <= SHORT and v.dtype == w.dtype == np.float32
     block, by = scales.plain(v)
-    if scipy.sparse.issparse(block) and not (short and h is None):
-        num, cross = entries.learned(block, _unscaled(w, by), h)
-        rest = np.nan if h is None else cross * by * by + float(np.vdot(gram, wide_gram(h)))
-        return Sums(num.T * by * by, gram, rest, float(len(w)))
+    if scipy.sparse.issparse(block):
+        num, rest = entries.learned(block, _unscaled(w, by), h)
+        if h is not None:
+            rest = rest * by * by + float(np.vdot(gram, wide_gram(h)))
+        return Sums(num.T if by == 1 else num.T * by * by, gram, rest, float(len(w)))
     total = np.zeros((w.shape[1], v.shape[1]))
     for first in range(0, len(w), TALL):
         some = slice(first, first + TALL)

@@ -16,6 +16,7 @@ from dask_nmf import compiled
 from dask_nmf.api import nmf
 from dask_nmf.compiled import NotKept
 from dask_nmf.estimator import NMF
+from dask_nmf.project import transform
 from dask_nmf.recommendations import recommend
 
 RANK = 2
@@ -88,8 +89,11 @@ def _fits(v: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def _others(v: Any) -> None:
-    """All that is no fit: batches, and the best cells that V does not have."""
+    """All that is no fit: batches, the best cells that V does not have, W of components that are alike."""
     for settings in LOSSES[::2]:
         model = NMF(RANK, max_iter=2, tol=0, **settings)
         model.partial_fit(v).partial_fit(v)
     recommend(v, v[:, :RANK], v[:RANK], 1)
+    alike = np.ones((RANK, v.shape[1]), v.dtype)
+    transform(v, alike)
+    transform(np.where(v > 0.1, v, np.nan), alike, missing="nan")
