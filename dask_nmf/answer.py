@@ -103,7 +103,7 @@ class Progress:
 def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Progress, keep: bool) -> Result:
     """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
     matrix, state = panels.matrix, progress.state
-    solver = progress.solver.at_level(state.level)
+    solver = progress.solver.at_level(max(state.level, int(state.exact)))
     h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
     h, units = np.ascontiguousarray(h[: len(state.h)]), solver.penalty
     slots = progress.slots if solver.carries_weights else None

@@ -184,7 +184,7 @@ def iterate(
         previous, state = state, solver.at_level(state.level).update(state, totals, baseline)
         reason = _convergence(number, previous, state, baseline, stop)
         if reason and _may_be_noise(state, baseline) and state.level < min(solver.finest, stop.finest):
-            reason, state = None, replace(state, level=state.level + 1, settled=False)
+            reason, state = None, replace(state, level=state.level + 1, settled=False, rate=1.0)
         outcome, final = _outcome(number, state, reason, baseline, stop)
         seconds = time.monotonic() - started
         if _enough(state, stop):

@@ -1,0 +1,50 @@
+"""What a fit calls converged: 300 iterations of scikit-learn get no lower from there."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dask_nmf import nmf
+from dask_nmf.kernels import residual
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from convergence import LOSSES, Case, cases, ended
+
+ROUNDING = 1e-11  # of ‖V‖²: what float32 leaves of factors
+CASES = list(cases(rows=120, columns=30))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_nothing_much_is_to_be_had_where_a_fit_has_converged(case: Case, loss: str, dtype: str) -> None:
+    found = ended(case, loss, dtype, 1e-4)
+    if found.result.outcome.startswith("converged"):
+        assert found.gain < 2e-3 or found.of_v < ROUNDING
+    else:
+        assert found.result.outcome.startswith("stopped after max_iter")
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_given_w_brings_back_a_component_that_h_lacks(loss: str, wide: bool) -> None:
+    rng = np.random.default_rng(0)
+    v = rng.random((60, 3)) @ rng.random((3, 12)) + 1e-3 * rng.random((60, 12))
+    w, h = rng.random((60, 3)), rng.random((3, 12))
+    h[1] = 0
+    if wide:
+        v, w, h = v.T, h.T, w.T
+    assert nmf(v, 3, W=w, H=h, beta_loss=loss, tol=1e-6).relative_error < 2e-3  # it was .09
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_the_error_that_is_told_is_right_near_rounding(wide: bool) -> None:
+    rng = np.random.default_rng(0)
+    v = (rng.random((300, 4)) @ rng.random((4, 40))).astype(np.float32)
+    result = nmf(v.T if wide else v, 4, tol=1e-9, max_iter=500)
+    w, h = (factor.compute().astype(np.float64) for factor in result)
+    right = np.sqrt(residual((v.T if wide else v).astype(np.float64), w, h))
+    assert result.reconstruction_err == pytest.approx(right, rel=0.03)
