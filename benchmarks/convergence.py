@@ -1,8 +1,8 @@
 """How much lower 300 iterations of scikit-learn get from where a fit says that it has converged.
 
 Twelve small matrices, exactly and nearly of a low rank, with a rank below, at and above it; both losses, both
-dtypes, a loose and a tight tolerance. The gain is relative to the loss, and then to ‖V‖² (or the divergence of
-V from its mean).
+dtypes, a loose and a tight tolerance. The gain is relative to the loss, and then to ‖V‖² (or the divergence
+of V from its mean).
 """
 
 from __future__ import annotations

@@ -65,6 +65,7 @@ ROUNDING = 1e-6  # of a relative error: zero factors have 1, about
 PATIENCE = 3  # passes without a better error of the entries held out
 # Below this share nothing is left to explain: a relative error of 1e-6 and of 3e-8.
 EXPLAINED = {np.dtype(np.float32): 1e-12, np.dtype(np.float64): 1e-15}
+CLOSER = 0.1  # times tol, where equations are solved more exactly: there passes gain little, but for long
 NEARLY = 1e-4  # of the baseline: of a loss below, inner solves may hide what a pass gains
 
 
@@ -253,7 +254,8 @@ def _convergence(number: int, previous: State, state: State, baseline: float, st
     if state.settled:
         return f"pass {number} did not lower the loss, however exactly its equations were solved"
     fell = previous.loss - state.loss
-    small = stop.tol * min(max(state.loss, 0.0), max(baseline - state.loss, 0.0))
+    tol = stop.tol * (CLOSER if state.level > 0 else 1.0)
+    small = tol * min(max(state.loss, 0.0), max(baseline - state.loss, 0.0))
     compares = previous.accepted or state.epoch == 0  # not in sgd, where shorter steps meet a larger loss
     if state.accepted and compares and np.isfinite(previous.loss) and 0 <= fell <= small:
         return f"pass {number} changed the loss by less than tol = {stop.tol:g}"
@@ -264,7 +266,7 @@ def _may_be_noise(state: State, baseline: float) -> bool:
     """Return whether what ended the passes may be the rounding and the tolerance of their equations."""
     if _is_explained(state, baseline):
         return False
-    return state.settled or (state.level == 0 and state.loss - state.penalty < NEARLY * baseline)
+    return state.settled or state.loss - state.penalty < NEARLY * baseline
 
 
 def _is_explained(state: State, baseline: float) -> bool:

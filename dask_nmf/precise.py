@@ -23,13 +23,6 @@ def products(v: Block, h: Array) -> Array:
     return np.concatenate([np.asarray(strip @ wide) for _, strip in strips(v)])
 
 
-def solve_weights(v: Block, h: Array, tol: float, alpha: float, lasso: float, sweeps: int) -> Array:
-    """Return the W of a block, (rows, k), as `kernels.solve_weights` does."""
-    wide = _widened(h)
-    parts = [kernels.solve_weights(strip, wide, tol, alpha, lasso, sweeps) for _, strip in strips(v)]
-    return np.concatenate(parts).astype(h.dtype)
-
-
 def exact_weights(v: Block, h: Array, alpha: float, lasso: float) -> Array:
     """Return the W of a block, (rows, k), as `kernels.exact_weights` does."""
     wide = _widened(h)

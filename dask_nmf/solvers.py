@@ -235,10 +235,9 @@ class HALS(Squares):
         return replace(self, tol=self.tol * FINER**level, in_float64=True) if level else self
 
     def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
-        left, lasso = self.penalty.left, self.penalty.left_l1
         if self.in_float64:
-            return precise.solve_weights(v, h, self.tol, left, lasso, kernels.MOST_SWEEPS)
-        return kernels.solve_weights(v, h, self.tol, left, lasso)
+            return self.finish(v, h, w)
+        return kernels.solve_weights(v, h, self.tol, self.penalty.left, self.penalty.left_l1)
 
     def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         h_or_none = h if exact else None

@@ -11,17 +11,17 @@ from dask_nmf.kernels import residual
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
-from convergence import LOSSES, Case, cases, ended
+from convergence import LOSSES, cases, ended
 
 ROUNDING = 1e-11  # of ‖V‖²: what float32 leaves of factors
 CASES = list(cases(rows=120, columns=30))
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_nothing_much_is_to_be_had_where_a_fit_has_converged(case: Case, loss: str, dtype: str) -> None:
-    found = ended(case, loss, dtype, 1e-4)
+@pytest.mark.parametrize("number", range(len(CASES)), ids=[case.name for case in CASES])
+def test_nothing_much_is_to_be_had_where_a_fit_has_converged(number: int, loss: str) -> None:
+    dtype = ("float32", "float64")[(number + LOSSES.index(loss)) % 2]
+    found = ended(CASES[number], loss, dtype, 1e-4)
     if found.result.outcome.startswith("converged"):
         assert found.gain < 2e-3 or found.of_v < ROUNDING
     else:
