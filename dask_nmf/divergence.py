@@ -14,8 +14,8 @@ import numpy as np
 from dask_nmf.cells import Array, Cells
 from dask_nmf.compiled import compiled
 
-MOST_STEPS = 300  # of Newton, for a row
-MOST_SWEEPS = 200  # of coordinate descent, in a step
+MOST_STEPS = 50  # of Newton, for a row
+MOST_SWEEPS = 100  # of coordinate descent, in a step
 LEAST = 0.1  # of an x f that a step leaves, or it is halved: near 0 the model is worth nothing
 TINY = float(np.finfo(np.float64).tiny)
 CLOSE = 0.1  # a step's descent is done when a sweep moves a row by this share of its first sweep

@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
 from convergence import LOSSES, cases, ended
 
 ROUNDING = 1e-11  # of ‖V‖²: what float32 leaves of factors
-CASES = list(cases(rows=120, columns=30))
+CASES = list(cases(rows=80, columns=24))
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -47,4 +47,5 @@ def test_the_error_that_is_told_is_right_near_rounding(wide: bool) -> None:
     result = nmf(v.T if wide else v, 4, tol=1e-9, max_iter=500)
     w, h = (factor.compute().astype(np.float64) for factor in result)
     right = np.sqrt(residual((v.T if wide else v).astype(np.float64), w, h))
-    assert result.reconstruction_err == pytest.approx(right, rel=0.03)
+    rounding = np.finfo(np.float32).eps * np.linalg.norm(v)
+    assert result.reconstruction_err == pytest.approx(right, rel=0.03, abs=rounding)

@@ -64,7 +64,7 @@ def test_losses_are_relative_errors_of_the_best_state() -> None:
         ([50, 60, 60, 60, 60], True),  # nor does a pass lead further that solves more exactly
         ([50, 60, 60, 49, 48.98], True),
         ([0.009, 0.00899], False),  # of nearly nothing: so it may be here
-        ([0.009, 0.00899, 0.008989, 0.008985], False),
+        ([0.009, 0.00899, 0.008989, 0.0089], False),
         ([0.009, 0.00899, 0.008989, 0.008988], True),  # by less than .1 % of it
     ],
 )
