@@ -254,7 +254,7 @@ def _convergence(number: int, previous: State, state: State, baseline: float, st
     if state.settled:
         return f"pass {number} did not lower the loss, however exactly its equations were solved"
     fell = previous.loss - state.loss
-    tol = stop.tol * (CLOSER if state.level > 0 else 1.0)
+    tol = stop.tol * (CLOSER if state.level > 0 and _explains_nearly_all(state, baseline) else 1.0)
     small = tol * min(max(state.loss, 0.0), max(baseline - state.loss, 0.0))
     compares = previous.accepted or state.epoch == 0  # not in sgd, where shorter steps meet a larger loss
     if state.accepted and compares and np.isfinite(previous.loss) and 0 <= fell <= small:
@@ -266,7 +266,12 @@ def _may_be_noise(state: State, baseline: float) -> bool:
     """Return whether what ended the passes may be the rounding and the tolerance of their equations."""
     if _is_explained(state, baseline):
         return False
-    return state.settled or state.loss - state.penalty < NEARLY * baseline
+    return state.settled or _explains_nearly_all(state, baseline)
+
+
+def _explains_nearly_all(state: State, baseline: float) -> bool:
+    """Return whether W H explains nearly all of V."""
+    return state.loss - state.penalty < NEARLY * baseline
 
 
 def _is_explained(state: State, baseline: float) -> bool:

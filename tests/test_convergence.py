@@ -47,5 +47,5 @@ def test_the_error_that_is_told_is_right_near_rounding(wide: bool) -> None:
     result = nmf(v.T if wide else v, 4, tol=1e-9, max_iter=500)
     w, h = (factor.compute().astype(np.float64) for factor in result)
     right = np.sqrt(residual((v.T if wide else v).astype(np.float64), w, h))
-    rounding = np.finfo(np.float32).eps * np.linalg.norm(v)
+    rounding = float(np.finfo(np.float32).eps * np.linalg.norm(v))
     assert result.reconstruction_err == pytest.approx(right, rel=0.03, abs=rounding)
