@@ -17,7 +17,7 @@ from dask_nmf.fit import Stop, in_threads, iterate
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.merging import merge, merge_costs, merge_down
 from dask_nmf.observed import Observed
-from dask_nmf.passes import Weighing
+from dask_nmf.passes import Weighing, one_blas_thread
 from dask_nmf.penalties import Penalty
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import HALS, State
@@ -90,7 +90,10 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     h = np.zeros((settings.rank, len(seen)), sample.dtype)
     # measured for hals alone: mu ended worse on 5 x 6; an L1 penalty has more poor minima than that
     several = settings.solver == "hals" or penalty.left_l1 > 0
-    h[:, columns] = _factorise(part, Search(begin, settings.rank, settings.seed, stream, several), solver)
+    with (
+        one_blas_thread()
+    ):  # or the last digits would depend on how many there are, and so on the environment
+        h[:, columns] = _factorise(part, Search(begin, settings.rank, settings.seed, stream, several), solver)
     found_h = h if squared else lift_columns(h, settings.seed, stream)
     return scales.times(found_h, balanced.right_unit / penalty.right_unit)
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sources import Array, low_rank
 from strategies import cuts
-from threadpoolctl import threadpool_info
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from dask_nmf import fit, kernels, nmf, passes
 from dask_nmf.fit import Panels
@@ -184,6 +184,14 @@ def test_blas_is_released_after_a_fit() -> None:
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == "{2}", done.stderr
+
+
+def test_a_fit_does_not_depend_on_the_threads_of_blas() -> None:
+    v, found = low_rank(500, 1000, 8, noise=3), []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(np.asarray(nmf(v, 8, max_iter=1, tol=0).H))
+    np.testing.assert_array_equal(*found)
 
 
 def test_blas_is_released_after_a_failure() -> None:
