@@ -90,9 +90,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     h = np.zeros((settings.rank, len(seen)), sample.dtype)
     # measured for hals alone: mu ended worse on 5 x 6; an L1 penalty has more poor minima than that
     several = settings.solver == "hals" or penalty.left_l1 > 0
-    with (
-        one_blas_thread()
-    ):  # or the last digits would depend on how many there are, and so on the environment
+    with one_blas_thread():  # with several the last digits of products are others
         h[:, columns] = _factorise(part, Search(begin, settings.rank, settings.seed, stream, several), solver)
     found_h = h if squared else lift_columns(h, settings.seed, stream)
     return scales.times(found_h, balanced.right_unit / penalty.right_unit)
