@@ -365,8 +365,12 @@ def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
 
 
 def _unscaled(w: Array, by: float) -> Array:
-    """Return W / ``by``, whose products are to be compared with a V that counts ``by`` times; float64."""
-    return w if by == 1 else scales.times(w.astype(np.float64, copy=False), 1 / by)
+    """Return W / ``by``, whose products are to be compared with a V that counts ``by`` times.
+
+    It is float64 where that could leave the dtype.
+    """
+    dtype = w.dtype if scales.is_close(by, w.dtype) else np.float64
+    return scales.times(w.astype(dtype, copy=False), 1 / by)
 
 
 def residual(v: Block, w: Array, h: Array) -> float:
