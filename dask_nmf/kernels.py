@@ -353,10 +353,13 @@ def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
     gram = wide_gram(w.T)
     block, by = scales.plain(v)
     if scipy.sparse.issparse(block):
+        if h is None:
+            first, second = (1.0, by) if scales.is_close(by, w.dtype) else scales.halves(by)
+            num, rest = entries.learned(block, scales.times(w, first), None)
+            return Sums(num.T * second, gram, rest, float(len(w)))
         num, rest = entries.learned(block, _unscaled(w, by), h)
-        if h is not None:
-            rest = rest * by * by + float(np.vdot(gram, wide_gram(h)))
-        return Sums(num.T if by == 1 else num.T * by * by, gram, rest, float(len(w)))
+        rest = rest * by * by + float(np.vdot(gram, wide_gram(h)))
+        return Sums(num.T * by * by, gram, rest, float(len(w)))
     total = np.zeros((w.shape[1], v.shape[1]))
     for first in range(0, len(w), TALL):
         some = slice(first, first + TALL)
@@ -365,12 +368,8 @@ def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
 
 
 def _unscaled(w: Array, by: float) -> Array:
-    """Return W / ``by``, whose products are to be compared with a V that counts ``by`` times.
-
-    It is float64 where that could leave the dtype.
-    """
-    dtype = w.dtype if scales.is_close(by, w.dtype) else np.float64
-    return scales.times(w.astype(dtype, copy=False), 1 / by)
+    """Return W / ``by``, whose products are to be compared with a V that counts ``by`` times; float64."""
+    return w if by == 1 else scales.times(w.astype(np.float64, copy=False), 1 / by)
 
 
 def residual(v: Block, w: Array, h: Array) -> float:
