@@ -279,9 +279,8 @@ def _is_explained(state: State, baseline: float) -> bool:
 
 
 def _enough(state: State, stop: Stop) -> bool:
-    return (
-        max(state.loss - state.penalty, 0.0) < (stop.below * stop.unit) ** 2
-    )  # the expanded form may be below 0
+    reached = max(state.loss - state.penalty, 0.0)  # the expanded form may be below 0
+    return reached < (stop.below * stop.unit) ** 2
 
 
 def relative_error(loss: float, baseline: float) -> float:

@@ -259,10 +259,18 @@ def factor_of(h: Array, alpha: float = 0.0) -> Factor | None:
 
     ``alpha`` is the L2 penalty of w for each column.
     """
-    columns = h.shape[1]
-    if nnls.least_pivot(ridge(wide_gram(h), len(h), alpha * columns)) >= DOUBTFUL:
+    return _factor_of(h, _gram_of(h, alpha), alpha)
+
+
+def _factor_of(h: Array, gram: Array, alpha: float) -> Factor | None:
+    if nnls.least_pivot(gram) >= DOUBTFUL:
         return None
-    return reflections.factorised(h, alpha * columns)
+    return reflections.factorised(h, alpha * h.shape[1])
+
+
+def _gram_of(h: Array, alpha: float) -> Array:
+    """``h hᵀ`` in float64 with the L2 penalty of w for each column, (k, k)."""
+    return ridge(wide_gram(h), len(h), alpha * h.shape[1])
 
 
 def solve_by_factor(target: Array, upper: Array, lasso: float) -> Array:
@@ -276,12 +284,12 @@ def exact_weights(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) ->
     """What `solve_weights` comes near, exactly: for the answer, where the rows of V are at hand."""
     if isinstance(v, Cells):
         return _exact_weights_of_cells(v, h, alpha, lasso)
-    columns = h.shape[1]
-    factor = factor_of(h, alpha)
+    columns, gram = h.shape[1], _gram_of(h, alpha)
+    factor = _factor_of(h, gram, alpha)
     if factor is None:
         num = scales.onto(v, h.T)
         num -= num.dtype.type(lasso * columns)
-        return solve_exactly(num, ridge(wide_gram(h), len(h), alpha * columns))
+        return solve_exactly(num, gram)
     x = np.empty((v.shape[0], len(h)), h.dtype)
     block, by = scales.plain(v)
     for first in range(0, len(x), STRIP):
