@@ -51,9 +51,7 @@ class Measures(NamedTuple):
     unobserved_rows: int = 0  # of V, of which no entry counts: their factors are zero
     unobserved_columns: int = 0
     scale: float = 1.0  # a power of two: the fit is one of V times this, see `scales`
-    right_unit: float = (
-        1.0  # by which the factor that panels are given is divided, before a penalty's own unit
-    )
+    right_unit: float = 1.0  # of the factor that panels are given, before a penalty's own unit
 
     @property
     def level(self) -> float:
