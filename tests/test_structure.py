@@ -10,7 +10,7 @@ import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
 FLOORS = [
-    ["compiled"],
+    ["compiled", "durability"],
     [
         "cells",
         "draws",

@@ -1,0 +1,87 @@
+"""What makes files survive a power cut: synchronising them, and the folders that name them, with the disk."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from pathlib import Path
+
+UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}  # fsync of a folder, where there is none
+UNLINKED = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+def sync_tree(folder: Path) -> None:
+    """Write everything below a folder, and its own name, to the disk before returning.
+
+    Files come first, then the folders that name them, bottom up, and last the folder that holds this one.
+    A single file may be given in place of a folder. Symbolic links are not followed.
+
+    Raises
+    ------
+    OSError
+        If there is nothing, or if anything could not be written.
+    """
+    _sync_within(folder.absolute())
+    sync_folder(folder.absolute().parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk, where its file system can do that for a folder.
+
+    Raises
+    ------
+    OSError
+        If they could not be written.
+    """
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make a file available under a second name, as a hard link, or as a copy where there are no such links.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something at the target.
+    OSError
+        If the source cannot be read, or the target cannot be written: then nothing is at the target.
+    """
+    try:
+        os.link(source.resolve(), target)
+    except OSError as error:
+        if error.errno not in UNLINKED:
+            raise
+        _copy(source, target)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as given, target.open("xb") as made:
+        try:
+            shutil.copyfileobj(given, made, 2**20)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+
+def _sync_within(place: Path) -> None:
+    kind = place.lstat().st_mode
+    if stat.S_ISREG(kind):
+        _sync(place)
+    elif stat.S_ISDIR(kind):
+        for entry in sorted(place.iterdir(), key=Path.is_dir):  # files first
+            _sync_within(entry)
+        sync_folder(place)
+
+
+def _sync(place: Path) -> None:
+    descriptor = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
