@@ -39,21 +39,38 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return os.environ | ours | {"CALLS": str(tmp_path / "calls"), "SLURM_JOB_ID": "7"}
 
 
+def job(folder: Path, environment: dict[str, str], **more: str) -> tuple[int, str, str]:
+    """Run the job: its exit code, what it called after its step, and its log."""
+    told = subprocess.run(
+        ["bash", FOLDER / "job.sbatch", *FIT],
+        cwd=folder, env=environment | more, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    step = f"{FOLDER}/dask.yaml {FOLDER}/runner.py {' '.join(FIT)}\n"
+    called = (folder / "calls").read_text()
+    assert called.startswith(step)
+    return told.returncode, called.removeprefix(step), told.stderr
+
+
 @pytest.mark.parametrize(
     ("status", "code", "again"), [(0, 0, ""), (2, 2, ""), (75, 0, "requeue 7\n"), (143, 0, "requeue 7\n")]
 )
 def test_the_job_runs_from_any_folder(
     tmp_path: Path, environment: dict[str, str], status: int, code: int, again: str
 ) -> None:
-    told = subprocess.run(
-        ["bash", FOLDER / "job.sbatch", *FIT],
-        cwd=tmp_path,
-        env=environment | {"STATUS": str(status)},
-        check=False,
-    )
-    assert told.returncode == code
-    called = (tmp_path / "calls").read_text()
-    assert called == f"{FOLDER}/dask.yaml {FOLDER}/runner.py {' '.join(FIT)}\n{again}"
+    assert job(tmp_path, environment, STATUS=str(status))[:2] == (code, again)
+
+
+@pytest.mark.parametrize("status", [75, 143])
+@pytest.mark.parametrize(
+    ("count", "bound", "again"),
+    [(49, "", True), (50, "", False), (2, "3", True), (3, "3", False), (0, "0", False)],
+)
+def test_the_job_does_not_queue_itself_without_end(
+    tmp_path: Path, environment: dict[str, str], status: int, count: int, bound: str, again: bool
+) -> None:
+    told = job(tmp_path, environment, STATUS=str(status), SLURM_RESTART_COUNT=str(count), NMF_RESTARTS=bound)
+    assert told[:2] == ((0, "requeue 7\n") if again else (status, ""))
+    assert again or f"exit code {status} after {count} restarts" in told[2]
 
 
 def test_a_job_without_its_environment_ends_at_once(tmp_path: Path, environment: dict[str, str]) -> None:
