@@ -175,6 +175,14 @@ def test_most_seeds_end_near_the_best_known_objective() -> None:
     assert max(found) < 1.007
 
 
+@pytest.mark.parametrize(
+    ("rank", "seed", "best"), [(16, 5, 454375), (10, 4, 728219), (10, 7, 728219), (10, 8, 728219)]
+)
+def test_no_seed_ends_in_a_poor_minimum(rank: int, seed: int, best: float) -> None:
+    """Seeds that once ended .6 to 1.3 % above the best of several starts of scikit-learn."""
+    assert nmf(load_digits().data, rank, seed=seed).reconstruction_err ** 2 < 1.003 * best
+
+
 def test_a_poisson_fit_begins_well_whatever_the_seed() -> None:
     rng = np.random.default_rng(3)
     v = rng.poisson(rng.gamma(0.5, 2, (300, 6)) @ rng.dirichlet(np.full(90, 0.2), 6) * 30)
