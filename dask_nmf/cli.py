@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -22,7 +23,7 @@ from dask_nmf.options import Commands, cluster_options, settings_options
 from dask_nmf.text import aligned, visible
 
 USAGE, BAD_DATA, NOT_CONVERGED, IO_ERROR, TRY_AGAIN = 2, 3, 4, 74, 75
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED, TERMINATED, PIPE_CLOSED = 130, 143, 141
 SHORT = (
     "stopped after",
     "stopped by",
@@ -40,6 +41,7 @@ Exit codes:
   74   a file cannot be written (disk full, read-only), or a store refuses access
   75   try again later: no workers, no answer of a store, or another process holds the run
   130, 143  interrupted (Ctrl-C, SIGTERM); what was committed is kept
+  141  what reads the output ended before it was written, as in "dask-nmf info RUN | head -1"
 """
 
 
@@ -298,27 +300,71 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _on_signal)
     signal.signal(signal.SIGINT, _on_signal)
     sys.unraisablehook = _on_unraisable
-    try:
-        status = app(standalone_mode=False) or 0
-    except click.ClickException as error:
-        if not all(word.isprintable() for word in sys.argv):
-            vars(error)["message"] = visible(error.message)
-        error.show()
-        status = error.exit_code
-    except (Exception, KeyboardInterrupt, Terminated) as error:
-        if _came or isinstance(error, KeyboardInterrupt | click.exceptions.Abort):  # an import may hide it
-            status = TERMINATED if signal.SIGTERM in _came else INTERRUPTED
-            _say("dask-nmf: interrupted; run the same command to go on from the last pass", error=True)
-        elif "--debug" in sys.argv:
-            raise
-        else:
-            status = exit_code(error)
-            _say(f"dask-nmf: {_in_a_line(error, status)}", error=True)
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
+    _open_missing_streams()
+    status = _status()
+    _drop_unread_output()
     if status in (INTERRUPTED, TERMINATED):
         atexit.register(os._exit, status)  # before what Dask does at exit: it prints how closing fails
     sys.exit(status)
+
+
+def _status() -> int:
+    """Run the command, and return its exit code."""
+    try:
+        status = app(standalone_mode=False) or 0
+        sys.stdout.flush()
+        return int(status)
+    except click.ClickException as error:
+        if not all(word.isprintable() for word in sys.argv):
+            vars(error)["message"] = visible(error.message)
+        with suppress(BrokenPipeError):
+            error.show()
+        return error.exit_code
+    except SystemExit:  # click ends so, with 1 and without a word, where any pipe or connection is broken
+        return _failed(
+            BrokenPipeError("the other end of a connection was closed; run the same command again")
+        )
+    except (Exception, KeyboardInterrupt, Terminated) as error:
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> int:
+    """Say what ended the command, and return its exit code."""
+    if _came or isinstance(error, KeyboardInterrupt | click.exceptions.Abort):  # an import may hide it
+        status = TERMINATED if signal.SIGTERM in _came else INTERRUPTED
+        line = "interrupted; run the same command to go on from the last pass"
+    elif isinstance(error, BrokenPipeError) and _unread():
+        return PIPE_CLOSED
+    elif "--debug" in sys.argv:
+        raise error
+    else:
+        status = exit_code(error)
+        line = _in_a_line(error, status)
+    with suppress(BrokenPipeError):
+        _say(f"dask-nmf: {line}", error=True)
+    return status
+
+
+def _open_missing_streams() -> None:
+    """Open the standard streams that are missing: the next file would get the number of one."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "r" if name == "stdin" else "w"))  # noqa: SIM115
+
+
+def _unread() -> list[int]:
+    """Return which of standard output and standard error are pipes whose reader has gone."""
+    poll = select.poll()
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is not None:
+            poll.register(stream.fileno(), 0)
+    return [number for number, event in poll.poll(0) if event & (select.POLLERR | select.POLLHUP)]
+
+
+def _drop_unread_output() -> None:
+    """Drop what is left for pipes whose reader has gone: Python would exit with 120 for it."""
+    for number in _unread():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _in_a_line(error: BaseException, status: int) -> str:

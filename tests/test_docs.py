@@ -199,6 +199,7 @@ def test_exit_codes_are_as_documented() -> None:
         cli.TRY_AGAIN,
         cli.INTERRUPTED,
         cli.TERMINATED,
+        cli.PIPE_CLOSED,
     }
     assert set(map(int, table)) == known
 
