@@ -17,9 +17,10 @@ from dask_nmf.beta import Newton
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.means import Means, divided
-from dask_nmf.passes import Weighing, Weights, as_it_is
+from dask_nmf.passes import InUnits, Weighing, Weights, as_it_is
 from dask_nmf.progress import done, stage
 from dask_nmf.settings import Settings
+from dask_nmf.settling import NEAR, by_newton
 from dask_nmf.sgd import SGD, Plain
 from dask_nmf.solvers import HALS, Solver, State, loss
 from dask_nmf.start import Factors, Measures
@@ -111,7 +112,7 @@ def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Pro
     if before is not None and isinstance(solver, SGD):
         before = Plain(before)
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
-    settles = matrix.transposed and isinstance(solver, HALS) and panels.rule.held_out == 0
+    settles = matrix.transposed and isinstance(solver, HALS | Newton) and panels.rule.held_out == 0
     weighing = Weighing(solver.finish, solver, before, residual=True, bare=not settles, unit=units.left_unit)
     last = _last_read(panels, h, weighing, run, keep)
     seen = state.good if isinstance(solver, Newton) and state.best is None else None
@@ -120,12 +121,27 @@ def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Pro
         h = np.ascontiguousarray(seen)
         last = _last_read(panels, h, weighing, run, keep)
     right, reached = solver.penalty.without_dead(last.sums, h), last.sums.residual
-    if settles:
-        assert isinstance(solver, HALS)
+    if settles and isinstance(solver, HALS):
         right = solver.settle(h, last.sums)
         reached = loss(progress.measures.baseline, last.sums, h, right)
+    elif settles and isinstance(solver, Newton):
+        right, found = _settled(panels, solver, h, last)
+        right, reached = solver.penalty.without_dead(last.sums, right), found.residual
     last = last._replace(sums=last.sums._replace(residual=reached))
     return _finish(panels, normalize, run, progress, last, scales.times(right, units.right_unit))
+
+
+def _settled(panels: Panels, solver: Newton, h: Array, last: LastRead) -> tuple[Array, Sums]:
+    """Return the right factor, (k, n), that is the best for the left one of the last read, and its sums.
+
+    Newton's steps begin at the h of that read, and its sums have the first: that is one more read, mostly.
+    """
+    weighing, unit, left = Weighing(as_it_is, solver, residual=True), 1 / solver.penalty.left_unit, last.left
+    if isinstance(left, da.Array):
+        held = left.map_blocks(scales.times, unit, dtype=left.dtype)
+        return by_newton(solver, h, last.sums, lambda h: fit.sweep(panels, h, weighing, held), ahead=NEAR)
+    weighing = weighing._replace(before=InUnits(left, unit))
+    return by_newton(solver, h, last.sums, lambda h: fit.sweep(panels, h, weighing), ahead=NEAR)
 
 
 def answer_fixed(

@@ -63,17 +63,17 @@ class Newton:
     def error(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
         return divergence.divergence(v, w, h, 1.0, 0.0 if final else self.floor)
 
-    def follow(self, given: Array, totals: Sums) -> Array:
+    def follow(self, given: Array, totals: Sums, least: float = LEAST) -> Array:
         """H at the bottom of the quadratic model about the one that was given, but not too far from it.
 
-        Near 0 a model goes no further than to twice an entry: a column whose sum is further from that of V
-        gets a multiplicative update.
+        An entry keeps at least the share ``least``. Near 0 a model goes no further than to twice an entry:
+        a column whose sum is further from that of V gets a multiplicative update.
         """
         num, gram = self.penalty.equations(totals, len(given))
         begun = given.T.astype(np.float64)
-        curved = np.asarray(totals.gram != 0).any(axis=1, keepdims=True)
-        least = LEAST * curved  # a column of zeros goes to 0 at once
         h = np.maximum(refit_rows(begun, num, gram, self.tol), least * begun)
+        explains = totals.gram[:, cells.diagonal(len(given))] > 0
+        h[~explains & (num < self.penalty.right * begun)] = 0  # what explains no entry > 0 only costs
         if isinstance(totals.pull, np.ndarray):
             above = np.maximum(totals.num.T - cells.apply(totals.gram, begun) + totals.pull, 0)
             weighs = self.penalty.right_l1 + self.penalty.right * begun
@@ -82,6 +82,14 @@ class Newton:
             h[low] = (begun * above / np.maximum(below, np.finfo(np.float64).tiny))[low]
         h[h < NOTHING * h.max()] = 0
         return np.ascontiguousarray(h.T, given.dtype)
+
+    def gain(self, given: Array, h: Array, totals: Sums) -> tuple[float, float]:
+        """Return by how much h lowers the loss by the quadratic model about ``given``, and 2 Σ v."""
+        num, gram = self.penalty.equations(totals, len(given))
+        begun, step = given.T.astype(np.float64), (given - h).T.astype(np.float64)
+        curve = cells.apply(gram, begun)
+        fall = float(np.vdot(step, 2 * (curve - num) - cells.apply(gram, step)))
+        return fall, 2 * float(np.vdot(begun, curve))
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:
         given = state.entering

@@ -380,6 +380,7 @@ def _step(x: Array, slope: Array, square: Array) -> float:
         moved = 0.0
         for t in range(k):
             if square[t, t] <= 0:
+                x[t] = 0.0 if slope[t] < 0 else x[t]  # it explains no entry > 0, and costs
                 continue
             change = max(x[t] + slope[t] / square[t, t], 0.0) - x[t]
             if change == 0:

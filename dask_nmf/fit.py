@@ -23,7 +23,6 @@ from distributed import wait
 
 from dask_nmf import kept, passes, progress, strata
 from dask_nmf.ahead import one_thread_more
-from dask_nmf.beta import BetaMU, Newton
 from dask_nmf.client import (
     LOST,
     NoWorkers,
@@ -46,7 +45,7 @@ from dask_nmf.passes import Given, Weighing
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.sgd import Swept
-from dask_nmf.solvers import FINEST, HALS, Solver, State
+from dask_nmf.solvers import FINEST, Solver, State
 from dask_nmf.strata import Grid, Source, Sweep
 
 logger = logging.getLogger(__name__)
@@ -59,8 +58,6 @@ ATTEMPTS = 4  # at a pass whose data was lost with its workers
 CANCELS = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
 EVERYTHING = Rule()
 BESIDE = "-weights"
-MOST_SETTLING = 2000  # passes, to fit one factor to another
-SETTLED = 1e-9  # of the loss: what such a pass gains at last
 ROUNDING = 1e-6  # of a relative error: zero factors have 1, about
 PATIENCE = 3  # passes without a better error of the entries held out
 # Below this share nothing is left to explain: a relative error of 1e-6 and of 3e-8.
@@ -295,53 +292,12 @@ def summarise(panels: Panels, draw: Draw) -> Summary:
     return summary
 
 
-def sweep(panels: Panels, h: Array, weighing: Weighing, left: Array | None = None) -> Sums:
-    """One pass over V with the given H; and W, (rows, k), if it is at hand."""
-    totals: Sums = compute(panels, h, lambda given: passes.sweep(panels.blocks, given, weighing), left)
+def sweep(panels: Panels, h: Array, weighing: Weighing, left: Array | da.Array | None = None) -> Sums:
+    """One pass over V with the given H; and W, (rows, k), if it is at hand, or in blocks like the panels."""
+    held = left if isinstance(left, da.Array) else None
+    here = None if isinstance(left, da.Array) else left
+    totals: Sums = compute(panels, h, lambda given: passes.sweep(panels.blocks, given, weighing, held), here)
     return totals
-
-
-def settle_right(
-    panels: Panels,
-    left: Array,
-    solver: HALS | Newton | BetaMU,
-    mean: float,
-    check: bool = False,
-    most: int = MOST_SETTLING,
-) -> tuple[Array, Sums]:
-    """The factor that panels are given, (k, n), that fits the one they hold, (rows, k); and the last sums.
-
-    One pass for normal equations, else passes until the loss falls no more, but at ``most`` so many.
-    ``mean``: of V, about. What is ``check``ed is new to the fit, and its means are taken too, if not all of
-    it is observed.
-    """
-    averages = check and panels.rule.partial
-    weighing = Weighing(passes.as_it_is, solver, residual=True, check=check, averages=averages)
-    k, columns = left.shape[1], panels.matrix.layout.columns
-    if isinstance(solver, HALS):
-        anew = passes.as_it_was if check else None  # the scale of V is not known then
-        return _settled(panels, left, solver, weighing._replace(residual=False, anew=anew))
-    size = mean / max(k * float(left.mean()), float(np.finfo(left.dtype).tiny))
-    h = np.full((k, columns), size, left.dtype)
-    state = State(h, h, beta=0.0, ceiling=0.0, last_beta=0.0)
-    for _ in range(most):
-        totals = sweep(panels, state.entering, weighing, left)
-        before, state = state, solver.update(state, totals, 0.0)
-        if state.settled or (state.accepted and before.loss - state.loss <= SETTLED * state.loss):
-            break
-    return state.h, totals
-
-
-def _settled(panels: Panels, left: Array, solver: HALS, weighing: Weighing) -> tuple[Array, Sums]:
-    """`settle_right` for the squared error, by an orthonormal basis if ``left`` is badly conditioned."""
-    columns = panels.matrix.layout.columns
-    factor = solver.factor_of(left) if panels.rule.all_alike else None
-    held = left if factor is None else factor.basis.astype(left.dtype)
-    blank = np.zeros((held.shape[1], columns), left.dtype)
-    totals = sweep(panels, blank, weighing, held)
-    if factor is None:
-        return solver.settle(blank, totals), totals
-    return solver.settle_by(factor, len(left), totals).astype(left.dtype), totals
 
 
 def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial, reduce
 from itertools import pairwise
 from operator import add
@@ -70,6 +70,20 @@ class HeldWeights:
         self.array[first : first + len(w)] = w
 
 
+@dataclass(frozen=True)
+class InUnits:
+    """A W kept outside of the graph, read in units of which its own are so many."""
+
+    place: Weights
+    unit: float
+
+    def read(self, first: int, last: int) -> Array:
+        return scales.times(self.place.read(first, last), self.unit)
+
+    def write(self, first: int, w: Array) -> None:
+        self.place.write(first, scales.times(w, 1 / self.unit))
+
+
 class Given(NamedTuple):
     """What every panel of a pass is given. Sent once to each worker."""
 
@@ -104,9 +118,12 @@ def summarise(panels: da.Array, given: Delayed, draw: Draw) -> Delayed:
     return _tree(parts, partial(sampling.merge, draw=draw))
 
 
-def sweep(panels: da.Array, given: Delayed, weighing: Weighing) -> Delayed:
-    """One pass: a delayed `Sums`. ``given`` is a delayed `Given`."""
-    sums = _map(panels, _weigh, given=given, weighing=weighing)
+def sweep(panels: da.Array, given: Delayed, weighing: Weighing, held: da.Array | None = None) -> Delayed:
+    """One pass: a delayed `Sums`. ``given`` is a delayed `Given`.
+
+    ``held`` has the factor that panels hold, (rows, k), with one block a panel, where it is in such blocks.
+    """
+    sums = _map(panels, _weigh, given, *(() if held is None else (held,)), weighing=weighing)
     return _tree(sums, _add)
 
 
@@ -270,13 +287,15 @@ def _summarise(v: Block, panel: int, given: Given, draw: Draw) -> Summary:
     return sampling.summarise(v, given.edges[panel], draw)
 
 
-def _weigh(v: Block, panel: int, given: Given, weighing: Weighing) -> Sums | tuple[Array, Sums, Array]:
+def _weigh(
+    v: Block, held: Array | None = None, *, panel: int, given: Given, weighing: Weighing
+) -> Sums | tuple[Array, Sums, Array]:
     first, last = given.edges[panel], given.edges[panel + 1]
     scale, alone = given.scale, weighing.anew is not None
     own = _check(v, first) if weighing.check else scale
     if weighing.anew is not None:
         scale, weighing = own, weighing.anew(weighing, own)
-    before = None if given.left is None else given.left[first:last]
+    before = held if given.left is None else given.left[first:last]
     if weighing.before is not None:
         before = weighing.before.read(first, last)
     w, sums = look(observed.at_scale(v, scale), given.h, weighing, before)

@@ -29,6 +29,7 @@ from dask_nmf.penalties import Penalty, penalty_of
 from dask_nmf.progress import stage
 from dask_nmf.sampling import Draw
 from dask_nmf.settings import LOSSES, Settings
+from dask_nmf.settling import settle_right
 from dask_nmf.solvers import HALS
 from dask_nmf.store import CURE, NotARun, Run, StoredWeights, consolidate
 
@@ -189,7 +190,7 @@ def _weigh_columns(
         mean = _mean(panels)
         scale = panels.scale = scales.scale_of(mean, panels.matrix.dtype)
     units = unit, 1 / (scale * unit)
-    right, totals = fit.settle_right(panels, left, asked.at(scale, units), mean * scale, check=True)
+    right, totals = settle_right(panels, left, asked.at(scale, units), mean * scale, check=True)
     w = np.ascontiguousarray(scales.times(right, units[1]).T)
     check_factor(w)
     place, place_of_means = (None, None) if into is None else into(w.shape, len(w), w.dtype)

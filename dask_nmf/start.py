@@ -30,6 +30,7 @@ from dask_nmf.sample_start import (
 )
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.settings import Settings
+from dask_nmf.settling import settle_right
 from dask_nmf.sgd import SGD, Plain
 from dask_nmf.solvers import HALS, MU, Solver, State, lift
 
@@ -355,7 +356,7 @@ def _better_start(panels: Panels, solver: HALS | Newton, mean: float, given: Fac
     """Return the right factor that is given, (k, n), or that which fits the left one, if it leads further."""
     dtype = panels.matrix.dtype
     left, right = (np.ascontiguousarray(factor, dtype) for factor in given)
-    followed, _ = fit.settle_right(panels, left, solver, mean, most=FOLLOWING)
+    followed, _ = settle_right(panels, left, solver, mean, most=FOLLOWING)
     weighing = Weighing(solver.weigh, solver, residual=True)
 
     def reached(h: Array) -> float:
@@ -385,7 +386,7 @@ def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
 
 def right_of(panels: Panels, solver: HALS | Newton | Settled, mean: float, left: Array) -> Array:
     """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
-    return fit.settle_right(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
+    return settle_right(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
 
 
 def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | Newton | Settled:

@@ -1,6 +1,7 @@
 """Fits with the other losses: one contract for every solver, loss, penalty and kind of source."""
 
 import itertools
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.decomposition._nmf import _beta_divergence
+from sklearn.exceptions import ConvergenceWarning
 from sources import SOURCES, Array
 from strategies import chunkings
 
-from dask_nmf import nmf, transform
+from dask_nmf import NMF, nmf, transform
 from dask_nmf.measures import BadEntry
 
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
@@ -133,6 +135,61 @@ def test_transform_is_the_w_of_the_fit(solver: str, loss: Any) -> None:
         assert best >= of_fit * (1 - 2e-2)  # the W that mu carries lags behind its H
 
 
+@shapes
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"max_iter": 2, "init": "random"}, {"alpha_W": 0.02, "l1_ratio": 0.5}, {"missing": "unstored"}],
+    ids=str,
+)
+def test_fit_transform_is_transform(options: dict[str, Any], dtype: Any, shape: tuple[int, int]) -> None:
+    v = counts((4 * shape[0], 4 * shape[1]), dtype)
+    asked = {"max_iter": 200} | options
+    model = NMF(RANK, beta_loss="kullback-leibler", random_state=0, **asked)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        w = model.fit_transform(scipy.sparse.csr_array(v))
+    h = model.components_.astype(np.float64)
+    np.testing.assert_allclose(model.transform(scipy.sparse.csr_array(v)), w, rtol=1e-4, atol=1e-6 * w.max())
+    # the conditions of a minimum in W
+    y, there = w.astype(np.float64) @ h, v > 0
+    ratio = np.where(there, v / np.where(there, y, 1), 0) - (there if "missing" in options else 1)
+    l1, on_w = options.get("l1_ratio", 0), options.get("alpha_W", 0)
+    slope = v.shape[1] * on_w * (l1 + (1 - l1) * w) - ratio @ h.T
+    size = np.abs(slope).max() + h.sum(axis=1)
+    assert (slope > -1e-5 * size).all()
+    assert np.abs(w * slope).max() < 1e-5 * w.max() * size.max()
+
+
+def test_a_wide_fit_reads_v_once_more_so_that_its_w_is_the_best_for_its_h() -> None:
+    read: list[tuple[int, ...]] = []
+
+    def block(v: Array) -> Array:
+        read.append(v.shape)
+        return v
+
+    v = counts((30, 400))
+    array = da.from_array(v, chunks=v.shape).map_blocks(block, dtype=v.dtype, meta=v[:0, :0])
+    read.clear()
+    result = nmf(array, RANK, beta_loss=1)
+    W = transform(v, result.H, beta_loss=1)
+    assert len(read) == result.n_iter + 3
+    np.testing.assert_allclose(result.W, W, rtol=1e-4, atol=1e-6 * np.asarray(W).max())
+
+
+@shapes
+def test_what_explains_no_entry_goes_to_zero(shape: tuple[int, int]) -> None:
+    """A step of Newton's has no curvature there; left alone, such entries made a loss that never ended."""
+    rng = np.random.default_rng(0)
+    v = rng.poisson(0.003 * (rng.gamma(0.5, size=(100, 6)) @ rng.gamma(0.5, size=(6, 900)))).astype(float)
+    v = v if shape[0] < shape[1] else v.T
+    result = nmf(scipy.sparse.csr_array(v), 12, beta_loss=1, seed=0)
+    w, h = dask.compute(result.W, result.H)
+    there = (v > 0).astype(float)
+    assert not w[(there @ (h > 0).T) == 0].any()
+    assert not h[((w > 0).T @ there) == 0].any()
+
+
 IN_ROWS = ["numpy", "dask csr_array", "zarr v3"]
 IN_COLUMNS = [
     ("csc in zarr", "kullback-leibler"),
@@ -202,9 +259,10 @@ def test_empty_rows_columns_and_matrices(solver: str) -> None:
     assert nmf(np.full((20, 10), 3.0), 2, solver=solver, beta_loss=1).reconstruction_err < 1e-3
 
 
+@shapes
 @kl
-def test_a_run_goes_on_bit_for_bit(solver: str, tmp_path: Path) -> None:
-    v = counts((60, 25))
+def test_a_run_goes_on_bit_for_bit(solver: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    v = counts(shape)
     options: dict[str, Any] = {"solver": solver, "beta_loss": 1, "tol": 0}
     whole = nmf(v, RANK, max_iter=8, store=tmp_path / "whole.zarr", **options)
 
@@ -219,9 +277,12 @@ def test_a_run_goes_on_bit_for_bit(solver: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+@shapes
 @kl
-def test_a_cluster_gives_the_same(solver: str, request: pytest.FixtureRequest) -> None:
-    v = counts((60, 25))
+def test_a_cluster_gives_the_same(
+    solver: str, shape: tuple[int, int], request: pytest.FixtureRequest
+) -> None:
+    v = counts(shape)
     options: dict[str, Any] = {"solver": solver, "beta_loss": 1, "max_iter": 4, "tol": 0}
     here = dask.compute(*nmf(v, RANK, **options))
     request.getfixturevalue("client")

@@ -64,7 +64,7 @@ FLOORS = [
     ["opening"],
     ["strata", "grid"],
     ["fit"],
-    ["svd", "record", "sample_start"],
+    ["svd", "record", "sample_start", "settling"],
     ["start", "store", "cluster"],
     ["resume", "project", "factors", "components"],
     ["answer", "predictions", "recommendations"],
