@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from dask_nmf import __version__
-from dask_nmf.errors import DataError
+from dask_nmf.errors import DataError, RunLocked
 from dask_nmf.options import Commands, cluster_options, settings_options
 from dask_nmf.text import aligned, visible
 
@@ -281,7 +281,6 @@ def exit_code(error: BaseException) -> int:
     """The documented code of an error; 1 for what should not happen."""
     from dask_nmf.client import LOST
     from dask_nmf.objects import Overtaken
-    from dask_nmf.outputs import RunLocked
 
     for kinds, code in (
         (DataError, BAD_DATA),

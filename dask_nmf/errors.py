@@ -16,8 +16,19 @@ class NothingObserved(DataError):
     """No entry of V counts."""
 
 
+class RunLocked(RuntimeError):
+    """Another process works on the run, or on an output."""
+
+
 class ClusterLost(RuntimeError):
     """What a cluster held or computed is gone with its workers, or with its client."""
+
+
+def came_meanwhile(place: object) -> FileExistsError:
+    """Return what to say where an output may no longer go to a place."""
+    return FileExistsError(
+        f"{place} was made or changed by another process meanwhile, and is left as it is; give another output"
+    )
 
 
 @contextmanager

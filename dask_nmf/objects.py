@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -27,6 +27,7 @@ try:
 except ImportError:  # the extra "cloud"
     obstore = None
 
+COPIES = 16  # objects that are copied at once
 SCHEMES = ("s3", "gs", "az", "http", "https")
 PAGE = 1000  # keys that a store lists at once
 READ_ONLY = ("http", "https")
@@ -60,7 +61,10 @@ def is_url(place: str) -> bool:
 
 
 def check_url(url: str) -> None:
-    """Refuse what is no URL of a place in a store, or has a secret in it, which would be stored with the run.
+    """Refuse what is no URL of a place in a store, or has more in it, as a secret that would be stored.
+
+    A user, a password, a query, parameters and a fragment are more, also where they are empty. A key that has
+    such a character in its name is given with that escaped: ``%23`` for ``#``, ``%3B`` for ``;``.
 
     Raises
     ------
@@ -70,12 +74,14 @@ def check_url(url: str) -> None:
     if parts.scheme not in SCHEMES:
         known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
         raise ValueError(f"{parts.scheme}:// is no store that is known; give a path, or one of {known}")
-    if parts.username or parts.password or parts.query:
-        shown = f"{parts.scheme}://{parts.hostname or ''}{parts.path}"
+    if "@" in parts.netloc or any(mark in url for mark in "?#;"):
+        shown = (parts.netloc.rpartition("@")[2] + parts.path).partition(";")[0]
         raise ValueError(
-            f"{shown} is given with a user, a password or a query; leave them out, credentials are those of "
-            "the environment"
+            f"{parts.scheme}://{shown} is given with a user, a password, a query (?), parameters (;) or a "
+            "fragment (#); leave them out, credentials are those of the environment"
         )
+    if not url.isprintable():  # a line end, say, which what takes URLs apart leaves out
+        raise ValueError(f"{url!r} has a character in it that cannot be printed; escape it, as %0A")
     if not parts.netloc or not parts.path.strip("/"):
         raise ValueError(f"{url} names no place in a store; give one such as s3://bucket/V.zarr")
     if obstore is None:
@@ -83,9 +89,9 @@ def check_url(url: str) -> None:
 
 
 def parted(url: str) -> tuple[str, str]:
-    """A URL as that of the folder, and the name in it."""
+    """A URL as that of the folder, and the name in it, as keys have it: without escapes."""
     folder, _, name = url.rstrip("/").rpartition("/")
-    return folder, name
+    return folder, unquote(name)
 
 
 def connect(url: str) -> Any:
@@ -129,17 +135,36 @@ def listed(url: str) -> bool:
     return False
 
 
-def remove(url: str) -> None:
-    """Delete all that is stored below a URL, first of all what makes it a Zarr hierarchy."""
-    store, keys = connect(url), sync(_keys(url))
+def remove(url: str, keys: Collection[str]) -> None:
+    """Delete objects below a URL, first of all what makes it a Zarr hierarchy."""
+    store = connect(url)
     for some in ([key for key in keys if key in ROOTS], [key for key in keys if key not in ROOTS]):
         if some:
             ask(url, partial(obstore.delete_async, store, some))
 
 
-async def _keys(url: str) -> list[str]:
-    """Of all that is stored below a URL."""
-    return [key async for key in Objects(url).list_prefix("")]
+def copy(folder: str, source: str, target: str, keys: Collection[str]) -> None:
+    """Copy objects from below one key of a folder to below another; the store does that by itself."""
+    store, limit = connect(folder), asyncio.Semaphore(COPIES)
+
+    async def one(key: str) -> None:
+        async with limit:
+            names = f"{source}/{key}", f"{target}/{key}"
+            await asked(folder, partial(obstore.copy_async, store, *names))
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*map(one, keys))
+
+    sync(all_of_them())
+
+
+def stamps(url: str) -> dict[str, str | None]:
+    """Return the keys of all that is below a URL, and by what a change of each shows: see `stamp_of`."""
+
+    async def found() -> dict[str, str | None]:
+        return {key: stamp async for key, stamp in Objects(url).list_stamped("")}
+
+    return sync(found())
 
 
 async def _page(store: Any, prefix: str | None, after: str | None, most: int) -> Sequence[Any]:
@@ -217,14 +242,12 @@ class Objects(ObjectStore[Any]):
     """What zarr reads and writes below a URL.
 
     The root's metadata is only replaced if it still is what this process wrote or read last, where the store
-    has conditional writes. ``held``: it stays in this process until `release`, and nothing is seen before.
+    has conditional writes.
     """
 
-    def __init__(self, url: str, *, read_only: bool = False, held: bool = False) -> None:
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
         super().__init__(connect(url), read_only=read_only)
         self.url = url
-        self.held = held
-        self._waiting: bytes | None = None  # of the root, where it is held
         self._version: dict[str, Any] | None = None  # of the root, as this process knows it
 
     def __reduce__(self) -> Any:
@@ -249,7 +272,7 @@ class Objects(ObjectStore[Any]):
         """An object, or a part of it; None if there is none."""
         if key != ROOT or byte_range is not None:
             return await asked(self.url, lambda: ObjectStore.get(self, key, prototype, byte_range))
-        content = self._waiting if self.held else await self._get_root()
+        content = await self._get_root()
         return None if content is None else prototype.buffer.from_bytes(content)
 
     async def _get_root(self) -> bytes | None:
@@ -267,8 +290,6 @@ class Objects(ObjectStore[Any]):
         self._check_writable()
         if key != ROOT:
             await asked(self.url, lambda: ObjectStore.set(self, key, value))
-        elif self.held:
-            self._waiting = value.to_bytes()
         else:
             await self._set_root(value.to_bytes())
 
@@ -285,17 +306,16 @@ class Objects(ObjectStore[Any]):
             if await self._get_root() != content:
                 raise Overtaken(self.url) from None
 
-    def release(self) -> None:
-        """Let the root be seen."""
-        content, self.held = self._waiting, False
-        if content is not None:
-            told = ask(self.url, lambda: obstore.put_async(self.store, ROOT, content))
-            self._version = version_of(told)
+    def know_root(self) -> None:
+        """Read the root, so that `replace_root` finds out whether another process has replaced it since."""
+        sync(self._get_root())
+
+    def replace_root(self, content: bytes) -> None:
+        """Write the root; `Overtaken` if it is not what this process knows."""
+        sync(self._set_root(content))
 
     async def exists(self, key: str) -> bool:
         """Whether there is such an object."""
-        if key == ROOT and self.held:
-            return self._waiting is not None
         return await asked(self.url, lambda: ObjectStore.exists(self, key))
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:

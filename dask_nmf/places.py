@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from dask_nmf import outputs
-from dask_nmf.lease import leased
-from dask_nmf.objects import READ_ONLY, Objects, check_url, is_url, listed, remove
+from dask_nmf import outputs, uploads
+from dask_nmf.lease import Held, leased
+from dask_nmf.locks import locked
+from dask_nmf.objects import READ_ONLY, Objects, check_url, is_url, listed
 
 FILE = "file"  # the scheme of URLs that are paths
 Store = str | Objects  # what zarr opens
@@ -35,11 +36,14 @@ class Place(Protocol):
     def writable(self) -> bool:
         """Whether it may be written to, as far as can be told."""
 
-    def locked(self) -> AbstractContextManager[None]:
-        """Hold it for this process, or raise `outputs.RunLocked`."""
+    def locked(self) -> AbstractContextManager[Held]:
+        """Hold it for this process, or raise `RunLocked`; yields a function that raises it if it was lost."""
 
-    def appearing(self) -> AbstractContextManager[Store]:
-        """What zarr creates an output in, which replaces what is there when it is whole."""
+    def appearing(self, check: Callable[[], None]) -> AbstractContextManager[Store]:
+        """Yield what zarr creates an output in, which replaces what is there when it is whole.
+
+        ``check`` raises if what is there may not be replaced; the place is held while it looks, and on.
+        """
 
 
 def at(text: str | Path) -> Place:
@@ -61,7 +65,13 @@ def absolute(text: str | Path) -> str:
     """The path as a worker that was started elsewhere knows it. A URL stays as it is, but for file://."""
     given = str(text)
     if given.startswith(f"{FILE}://"):
-        given = unquote(urlsplit(given).path)
+        parts = urlsplit(given)
+        if "?" in given or "#" in given or parts.netloc not in ("", "localhost"):
+            raise ValueError(
+                f"file://{parts.netloc}{parts.path} is given with a host, a query (?) or a fragment (#); "
+                "give the path itself, or leave them out"
+            )
+        given = unquote(parts.path)
     return given.rstrip("/") if is_url(given) else str(Path(given).absolute())
 
 
@@ -75,10 +85,9 @@ def check(place: Place, overwrite: bool, ours: Callable[[str], bool], maker: str
 
     Raises
     ------
-    NotADirectoryError, FileExistsError
-        If there is no folder for it; if there is something, and it may not be overwritten or is not ours.
+    FileExistsError
+        If there is something, and it may not be overwritten or is not ours.
     """
-    place.check_room()
     if not place.exists():
         return
     if not overwrite:
@@ -141,8 +150,9 @@ class _Folder:
         return self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
 
     def check_room(self) -> None:
-        if not self.path.parent.is_dir():
-            raise NotADirectoryError(f"there is no folder {self.path.parent} for the output; make it first")
+        folder = Path(os.path.realpath(self.path)).parent
+        if not folder.is_dir():
+            raise NotADirectoryError(f"there is no folder {folder} for the output; make it first")
 
     def store(self) -> Store:
         return self.name
@@ -150,13 +160,17 @@ class _Folder:
     def writable(self) -> bool:
         return os.access(self.path, os.W_OK)
 
-    def locked(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self) -> Iterator[Held]:
         self.check_room()
-        return outputs.locked(self.path)
+        with locked(self.path) as check_held:
+            outputs.sweep(Path(os.path.realpath(self.path)))
+            yield check_held
 
     @contextmanager
-    def appearing(self) -> Iterator[Store]:
-        with outputs.appearing(self.path) as partial:
+    def appearing(self, check: Callable[[], None]) -> Iterator[Store]:
+        self.check_room()
+        with outputs.appearing(self.path, check) as partial:
             yield str(partial)
 
 
@@ -179,19 +193,10 @@ class _Bucket:
     def writable(self) -> bool:
         return urlsplit(self.name).scheme not in READ_ONLY
 
-    def locked(self) -> AbstractContextManager[None]:
+    def locked(self) -> AbstractContextManager[Held]:
         self.check_room()
         return leased(self.name)
 
-    @contextmanager
-    def appearing(self) -> Iterator[Store]:
-        """The old output goes first: there is no renaming. The root of the new one is written last."""
-        remove(self.name)
-        store = Objects(self.name, held=True)
-        try:
-            yield store
-        except BaseException:
-            with suppress(OSError):
-                remove(self.name)
-            raise
-        store.release()
+    def appearing(self, check: Callable[[], None]) -> AbstractContextManager[Store]:
+        self.check_room()
+        return uploads.appearing(self.name, check)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import dask.array as da
@@ -31,9 +32,10 @@ from dask_nmf.sampling import Draw
 from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.settling import settle_right
 from dask_nmf.solvers import HALS
-from dask_nmf.store import CURE, NotARun, Run, StoredWeights, consolidate
+from dask_nmf.store import CURE, NOTHING, NotARun, Run, StoredWeights, consolidate
 
 MARK = "dask_nmf_transform"
+ENCODINGS = (("default", "/"), ("default", "."), ("v2", "."))  # how Zarr v3 names chunks: c/0/0, c.0.0, 0.0
 LARGE = 2**18  # entries of an H that every worker should not have several times
 LEAST = 1e-140  # that a divergence divides by, in float64: a number over the square of it is one
 OPTIONS = ("beta_loss", "missing", "alpha_W", "l1_ratio")  # of a run, that its W of other rows depends on
@@ -239,12 +241,13 @@ def transform_to(
     places.check_apart(output, V=matrix.source, run=places.absolute(run))
     stage("W of V2")
     place = places.at(output)
-    places.check(place, overwrite, _is_ours, "transform")
+    check = partial(places.check, place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))
     options = {name: getattr(asked, name) for name in OPTIONS}
     mark = {"version": __version__, "run": places.absolute(run), "source": matrix.source, "settings": options}
-    with place.appearing() as partial, connect(matrix):
-        transform(matrix, H, **options, into=lambda *layout: _new_weights(partial, mark, *layout))
+    with place.appearing(check) as made, connect(matrix):
+        encoding = _unused_encoding(place.store())
+        transform(matrix, H, **options, into=lambda *layout: _new_weights(made, mark, encoding, *layout))
     return shape
 
 
@@ -268,7 +271,8 @@ def _summary(name: str, mark: Any) -> dict[str, Any]:
     """What an output of `transform_to` holds, and what it was made from."""
     try:
         with readable(name, CURE):
-            array = zarr.open_array(places.at(name).store(), path="W", mode="r")
+            array = zarr.open_group(places.at(name).store(), mode="r")["W"]
+            assert isinstance(array, zarr.Array)
             rows, rank = array.shape
             made = {key: str(mark[key]) for key in ("run", "source", "version")}
             options = {key: mark["settings"][key] for key in OPTIONS}
@@ -296,16 +300,45 @@ def _mark(name: str) -> Any:
     return zarr.open_group(places.at(name).store(), mode="r").attrs.get(MARK)
 
 
+def _unused_encoding(store: places.Store) -> tuple[str, str]:
+    """Return how chunks are named, other than those of the output that is there, if there is one.
+
+    So none of them stands in the place of an old one before the root says so, and who goes on to read the old
+    output finds nothing, which is NaN, and no numbers of the new one.
+    """
+    used = set()
+    for listed in (True, False):  # they differ where a process was killed between the two
+        with suppress(Exception):  # whatever it is, it has no arrays
+            group = zarr.open_group(store, mode="r", use_consolidated=listed)
+            for _, array in group.arrays():
+                named: Any = array.metadata.to_dict()["chunk_key_encoding"]
+                used.add((named["name"], named["configuration"]["separator"]))
+    return next(encoding for encoding in ENCODINGS if encoding not in used)
+
+
 def _new_weights(
-    store: places.Store, mark: dict[str, Any], shape: tuple[int, int], rows: int, dtype: np.dtype[Any]
+    store: places.Store,
+    mark: dict[str, Any],
+    encoding: tuple[str, str],
+    shape: tuple[int, int],
+    rows: int,
+    dtype: np.dtype[Any],
 ) -> tuple[StoredWeights, StoredWeights | None]:
     group = zarr.create_group(store, zarr_format=3, attributes={MARK: mark})
-    layout: dict[str, Any] = {"W": (shape, (rows, shape[1]), ("row", "component"))}
+    layout: dict[str, Any] = {"W": (shape, (rows, shape[1]), ("row", "component"), np.nan)}
     if mark["settings"]["missing"] is not None:
-        layout["row_mean"] = (shape[:1], (rows,), ("row",))
+        layout["row_mean"] = (shape[:1], (rows,), ("row",), NOTHING)
     arrays = {
-        name: group.create_array(name, shape=whole, chunks=chunks, dtype=dtype, dimension_names=names)
-        for name, (whole, chunks, names) in layout.items()
+        name: group.create_array(
+            name,
+            shape=whole,
+            chunks=chunks,
+            dtype=dtype,
+            dimension_names=names,
+            fill_value=nothing,  # zarr leaves out chunks of the fill value: so all are there, or lost
+            chunk_key_encoding={"name": encoding[0], "separator": encoding[1]},
+        )
+        for name, (whole, chunks, names, nothing) in layout.items()
     }
     consolidate(group)
     made = {name: StoredWeights(array) for name, array in arrays.items()}

@@ -68,14 +68,16 @@ def new(output: str, overwrite: bool, marked: bool = False) -> Iterator[TextIO]:
 
     Raises
     ------
-    NotADirectoryError, FileExistsError
-        As `places.check` does.
+    NotADirectoryError, RunLocked, FileExistsError
+        As `outputs.appearing` and `places.check` do.
     """
     place = places.absolute(output)
     if is_url(place):
         raise ValueError(f"{place} is the URL of a store, and this output is a file; give a path")
-    places.check(places.at(place), overwrite, _is_ours, "predict or recommend")
-    with outputs.appearing(Path(place)) as partial, partial.open("x", newline="", encoding="ascii") as file:
+    where = places.at(place)
+    where.check_room()
+    check = partial(places.check, where, overwrite, _is_ours, "predict or recommend")
+    with outputs.appearing(Path(place), check) as made, made.open("x", newline="", encoding="ascii") as file:
         file.write(MARKED if marked else HEADER)
         yield file
 
@@ -192,5 +194,7 @@ def _in_columns(held: array[int], names: tuple[str, ...]) -> Array:
 
 
 def _is_ours(place: str) -> bool:
+    if not Path(place).is_file():  # a pipe would be waited for
+        return False
     with open(place, encoding="ascii") as file:
         return file.readline(len(MARKED)) in (HEADER, MARKED)

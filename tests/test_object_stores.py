@@ -12,11 +12,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import boto3
 import faults
@@ -27,12 +28,12 @@ import zarr
 from servers import free_port, listens, needs, process, until
 from sources import Array
 
-from dask_nmf import Result, Run, lease, nmf, objects, transform
+from dask_nmf import Result, Run, lease, nmf, objects, places, project, transform, uploads
+from dask_nmf.errors import RunLocked
 from dask_nmf.lease import leased
 from dask_nmf.measures import DataError
-from dask_nmf.objects import Denied, Objects, Overtaken, Unreachable
+from dask_nmf.objects import Denied, Objects, Overtaken, Unreachable, remove
 from dask_nmf.opening import open_matrix
-from dask_nmf.outputs import RunLocked
 from dask_nmf.places import at
 from dask_nmf.resume import RunMismatch
 
@@ -310,16 +311,132 @@ def test_sigkill_of_everything_then_the_same_command(server: faults.Proxy, v: Ar
     same_factors(run, whole)
 
 
-@only_moto
-def test_an_output_is_not_seen_before_it_is_whole(server: faults.Proxy, v: Array) -> None:
-    output = at("s3://bucket/W.zarr")
-    with suppress(KeyboardInterrupt), output.appearing() as inside:
-        group = zarr.create_group(inside, attributes={"a": 1})
-        group.create_array("W", shape=(4, 2), chunks=(2, 2), dtype="f4")[:] = 1
-        with pytest.raises(FileNotFoundError):
-            zarr.open_group(Objects("s3://bucket/W.zarr"), mode="r")
+OUTPUT = "s3://bucket/W.zarr"
+
+
+def upload(value: float, act: Callable[[], object] = lambda: None, overwrite: bool = False) -> None:
+    """Make an output as `transform` does, of one value, and do something before it appears."""
+    place = at(OUTPUT)
+    check = partial(places.check, place, overwrite, project._is_ours, "transform")
+    with place.appearing(check) as inside:
+        encoding = project._unused_encoding(place.store())
+        mark = {"settings": {"missing": None}, "of": value}
+        w, _ = project._new_weights(inside, mark, encoding, (4, 2), 2, np.dtype("f4"))
+        for first in (0, 2):
+            w.write(first, np.full((2, 2), value, "f4"))
+        act()
+
+
+def seen_by_readers() -> list[float | None]:
+    """What the output is by its root's metadata, and by that of W; None where it is not there."""
+    seen: list[float | None] = []
+    for look in (
+        lambda: zarr.open_group(Objects(OUTPUT, read_only=True), mode="r")["W"],
+        lambda: zarr.open_array(Objects(OUTPUT, read_only=True), path="W", mode="r"),
+    ):
+        try:
+            (value,) = set(look()[:].ravel().tolist())
+        except (FileNotFoundError, KeyError):
+            value = None
+        seen.append(value)
+    return seen
+
+
+def keys() -> set[str]:
+    found = obstore.list(objects.connect("s3://bucket")).collect()
+    return {told["path"] for told in found if not told["path"].startswith("v.zarr")}
+
+
+def test_an_output_is_not_seen_before_it_is_whole(server: faults.Proxy) -> None:
+    def interrupt() -> None:
+        assert seen_by_readers() == [None, None]
         raise KeyboardInterrupt
-    assert not output.exists()
+
+    with pytest.raises(KeyboardInterrupt):
+        upload(1, interrupt)
+    assert not keys()
+
+
+def test_a_second_transform_leaves_the_first_one_its_output(server: faults.Proxy) -> None:
+    with pytest.raises(RunLocked, match=r"works on s3://bucket/W\.zarr"):
+        upload(1, lambda: upload(2))  # it is told at once, before it has computed anything
+    assert not keys()
+    upload(1)
+    with pytest.raises(FileExistsError, match="exists; give another output"):
+        upload(2)
+    assert seen_by_readers() == [1, 1]
+    before = keys()
+    upload(2, overwrite=True)
+    assert seen_by_readers() == [2, 2]
+    assert len(keys()) == len(before)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_comes_to_an_output_meanwhile_is_left_as_it_is(server: faults.Proxy, overwrite: bool) -> None:
+    def theirs() -> None:
+        group = zarr.create_group(Objects(OUTPUT), overwrite=True)
+        group.create_array("W", shape=(4, 2), chunks=(2, 2), dtype="f4")[:] = 7
+
+    if overwrite:
+        upload(1)
+    with pytest.raises(FileExistsError, match="made or changed by another process meanwhile"):
+        upload(2, theirs, overwrite)
+    assert seen_by_readers()[1] == 7
+    assert {key.partition("/")[0] for key in keys()} == {"W.zarr"}
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_kill_at_any_request_leaves_readers_the_old_output_or_the_new_one(
+    server: faults.Proxy, old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is gone from some request on, so that nothing is cleaned up either."""
+    monkeypatch.setitem(objects.RETRIES, "max_retries", 0)
+    seen, number, failed = set(), 0, True
+    while failed:
+        if old:
+            upload(1, overwrite=True)
+        started, count = threading.Event(), iter(range(1000))
+
+        def gone(
+            method: str, _: str, number: int = number, started: Any = started, count: Any = count
+        ) -> Any:
+            changes = started.is_set() and method not in ("GET", "HEAD")
+            return "503" if changes and next(count) >= number else None
+
+        server.fault = gone
+        with suppress(Unreachable):
+            upload(2, started.set, overwrite=True)
+        failed = next(count) > number
+        server.fault = lambda method, path: None
+        obstore.delete(objects.connect("s3://bucket"), "W.zarr.lock")  # of a process that is dead by then
+        state = seen_by_readers()
+        seen.add(tuple(state))
+        assert set(state) <= {1 if old else None, 2}
+        upload(3, overwrite=True)  # the next command, which sweeps
+        assert seen_by_readers() == [3, 3]
+        assert len(keys()) == 4
+        remove("s3://bucket/W.zarr", [key.removeprefix("W.zarr/") for key in keys()])
+        number += 1
+    assert (2, 2) in seen
+    assert (1, 1) in seen if old else (None, None) in seen
+
+
+def test_a_reader_of_the_old_output_gets_no_numbers_of_the_new_one(server: faults.Proxy) -> None:
+    upload(1)
+    for value in (2, 3, 4, 5):
+        old = zarr.open_group(Objects(OUTPUT), mode="r")["W"]
+        upload(value, overwrite=True)
+        assert isinstance(old, zarr.Array)
+        assert np.isnan(old[:]).all()
+        assert seen_by_readers() == [value, value]
+
+
+def test_names_with_escapes_are_the_same_place_to_all(server: faults.Proxy) -> None:
+    with leased("s3://bucket/a%20b"), pytest.raises(RunLocked), leased("s3://bucket/a b"):
+        raise AssertionError
+    with uploads.appearing("s3://bucket/a%3Bb", lambda: None) as inside:
+        zarr.create_group(inside)
+    assert keys() == {"a;b/zarr.json"}
 
 
 @only_moto

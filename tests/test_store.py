@@ -19,7 +19,7 @@ from sources import Array, low_rank
 from zarr.storage import LocalStore
 
 from dask_nmf import Result, Run, nmf
-from dask_nmf.outputs import RunLocked
+from dask_nmf.errors import RunLocked
 from dask_nmf.places import at
 from dask_nmf.resume import RunMismatch
 from dask_nmf.settings import SOLVERS
