@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from threading import Lock, Semaphore
 
 import dask
@@ -12,6 +12,7 @@ from dask.system import CPU_COUNT
 from distributed import secede
 
 from dask_nmf.client import own_worker
+from dask_nmf.shared_settings import SharedSetting
 
 
 class Turns:
@@ -43,13 +44,23 @@ def own_threads() -> int:
 
 
 @contextmanager
-def one_thread_more() -> Iterator[None]:
-    """Give the tasks of this process one more thread, which reads; not where their pool is the caller's."""
+def _one_thread_added() -> Iterator[None]:
     threads = own_threads()
     with _lock:
         _turns[""] = Turns(threads)
     with dask.config.set(num_workers=threads + 1):
         yield
+
+
+_added_thread = SharedSetting(_one_thread_added)
+
+
+def one_thread_more() -> AbstractContextManager[None]:
+    """Give the tasks of this process one more thread, which reads; not where their pool is the caller's.
+
+    Fits that run at the same time share it, and take turns with each other's panels.
+    """
+    return _added_thread.held()
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from dask_nmf.passes import Given, Weighing
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
 from dask_nmf.sgd import Swept
+from dask_nmf.shared_settings import SharedSetting
 from dask_nmf.solvers import FINEST, Solver, State
 from dask_nmf.strata import Grid, Source, Sweep
 
@@ -56,6 +57,7 @@ QUIET = {"distributed.admin.large-graph-warning-threshold": "1 GiB"}  # H is par
 ATTEMPTS = 4  # at a pass whose data was lost with its workers
 # Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.
 CANCELS = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
+_quiet = SharedSetting(lambda: dask.config.set(QUIET))
 EVERYTHING = Rule()
 BESIDE = "-weights"
 ROUNDING = 1e-6  # of a relative error: zero factors have 1, about
@@ -439,7 +441,7 @@ def persistently(
                 renew()
             if reads:
                 progress.read(reads)
-            with passes.one_blas_thread(), dask.config.set(QUIET):
+            with passes.one_blas_thread(), _quiet.held():
                 nodes = graph()  # which may compute a part of it already
                 _prefer(nodes, homes())
                 return computed(nodes)

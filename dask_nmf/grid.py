@@ -32,7 +32,7 @@ from dask_nmf.digests import Digest, digest_of, keys_of
 from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.matrix import Matrix, as_block
 from dask_nmf.measures import BadEntry, Measure
-from dask_nmf.passes import NOTHING, Weights, add_up, aligned, heights, pin_blas
+from dask_nmf.passes import NOTHING, Weights, add_up, aligned, heights, one_blas_thread
 from dask_nmf.penalties import rescaled
 from dask_nmf.readers import Reader
 from dask_nmf.solvers import HALS
@@ -268,9 +268,9 @@ def _gram_of(blocks: Blocks, told: Delayed) -> Delayed:
     return add_up([delayed(_gram, pure=False)(told, columns) for columns in blocks.columns])
 
 
+@one_blas_thread()
 def _gram(what: Pass, columns: Span) -> Array:
     """h hᵀ, (k, k), float64."""
-    pin_blas()
     h = what.given.piece(columns).astype(np.float64)
     return np.asarray(h @ h.T)
 
@@ -281,17 +281,17 @@ def _row(told: Delayed, gram: Delayed, blocks: list[tuple[Any, ...]]) -> Delayed
     return delayed(_weigh, pure=False)(add_up(parts), gram, rows, width, told)
 
 
+@one_blas_thread()
 def _project(block: Block | None, reader: Reader | None, rows: Span, columns: Span, what: Pass) -> Array:
     """v hᵀ, (rows, k), float64."""
-    pin_blas()
     v = scales.scaled(_loaded(block, reader, rows, columns), what.scale)
     h = what.given.piece(columns)
     return precise.products(v, h) if what.solver.in_float64 else scales.onto(v, h.T).astype(np.float64)
 
 
+@one_blas_thread()
 def _weigh(num: Array, gram: Array, rows: Span, width: int, what: Pass) -> Array:
     """Find and write W of some rows; return its norms, as those of a `Piece` are."""
-    pin_blas()
     penalty, k = what.solver.penalty, len(gram)
     stored = what.given.h.read(0, 1).dtype
     dtype = np.float64 if what.last or what.solver.in_float64 else stored
@@ -303,6 +303,7 @@ def _weigh(num: Array, gram: Array, rows: Span, width: int, what: Pass) -> Array
     return np.stack(kernels.component_norms(w, float(width)))
 
 
+@one_blas_thread()
 def _learn(
     above: Sums | None,
     block: Block | None,
@@ -313,7 +314,6 @@ def _learn(
     written: Array | None,
 ) -> Sums:
     """What some columns of H learn from a block, beside what they have from those above it."""
-    pin_blas()
     v = scales.scaled(_loaded(block, reader, rows, columns), what.scale)
     w, h = np.ascontiguousarray(what.left.read(*rows)), what.given.piece(columns)
     if what.follow is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,7 @@ from distributed.versions import VersionMismatchWarning
 from dask_nmf import configuration, plan, versions
 from dask_nmf.client import NoWorkers, is_loopback, wait_for_workers
 from dask_nmf.configuration import Configuration
+from dask_nmf.shared_settings import SharedSetting
 
 logger = logging.getLogger(__name__)
 
@@ -40,14 +42,21 @@ GIB = str(2**30)
 # One arena: Zarr decodes in threads of its own, and each would keep what its arena once held (measured: up to
 # 100 MB of resident memory above the plan).
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": GIB, "MALLOC_TRIM_THRESHOLD_": GIB, "MALLOC_ARENA_MAX": "1"}
+PRE_SPAWN = "distributed.nanny.pre-spawn-environ"
+OF_NANNIES = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # variables that nannies set besides those
 # Workers neither spill nor pause: the plan keeps them under their limit, and as malloc does not give back
 # what it had, a worker that once paused would never go on. The nanny still ends one at 95 %.
 TUNED: dict[str, object] = {
     **{f"distributed.worker.memory.{name}": False for name in ("target", "spill", "pause")},
-    **{f"distributed.nanny.pre-spawn-environ.{name}": size for name, size in MALLOC.items()},
+    **{f"{PRE_SPAWN}.{name}": size for name, size in MALLOC.items()},
 }
 # A terminal sends Ctrl-C to the workers too; it is this process that ends them.
 DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+LOCAL: dict[str, object] = {
+    "distributed.deploy.lost-worker-timeout": "1h",  # or a worker that dies twice is given up
+    "distributed.worker.preload": [DEAF_TO_CTRL_C],
+    **TUNED,
+}
 
 
 @dataclass(frozen=True)
@@ -182,12 +191,7 @@ def local(workers: int | None, threads: int | None, memory_limit: int | str | No
         If a worker does not start.
     """
     _warn_if_too_much(workers, None if memory_limit is None else int(parse_bytes(memory_limit)))
-    settings: dict[str, object] = {
-        "distributed.deploy.lost-worker-timeout": "1h",  # or a worker that dies twice is given up
-        "distributed.worker.preload": [DEAF_TO_CTRL_C],
-        **TUNED,
-    }
-    with dask.config.set(settings), ExitStack() as stack:
+    with _local_settings.held(), ExitStack() as stack:
         with _starting():
             cluster = LocalCluster(
                 n_workers=workers,
@@ -199,6 +203,26 @@ def local(workers: int | None, threads: int | None, memory_limit: int | str | No
             )
         stack.enter_context(cluster)
         yield stack.enter_context(Client(cluster))
+
+
+@contextmanager
+def _set_for_local() -> Iterator[None]:
+    """Set what local workers need; restore the variables that their nannies then set in this process."""
+    with dask.config.set(LOCAL):
+        names = (*dask.config.get(PRE_SPAWN), *OF_NANNIES)
+        before = {name: os.environ.get(name) for name in names}
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+_local_settings = SharedSetting(_set_for_local)
+_ssh_settings = SharedSetting(lambda: dask.config.set(TUNED))  # Dask sends them to the hosts
 
 
 @contextmanager
@@ -285,7 +309,7 @@ def ssh(where: Where, asked: Configuration) -> Iterator[Client]:
         )
     sizes = {"nthreads": where.threads_per_worker, "memory_limit": where.memory_limit}
     with (
-        dask.config.set(TUNED),  # Dask sends it to the hosts
+        _ssh_settings.held(),
         _up(
             "ssh",
             lambda: SSHCluster(

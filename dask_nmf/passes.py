@@ -5,8 +5,9 @@ A pass is one task a panel (load, look, return what H needs) and a tree that add
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial, reduce
 from itertools import pairwise
@@ -29,6 +30,7 @@ from dask_nmf.kernels import Array, Block, Sums
 from dask_nmf.observed import Observed, Rule
 from dask_nmf.ranking import Best, Choice
 from dask_nmf.sampling import Draw, Summary
+from dask_nmf.shared_settings import SharedSetting
 
 NOTHING = np.zeros(0)
 PASS, SUMS = "pass-", "sums-"  # how the keys of panels begin, and of what is combined
@@ -248,8 +250,7 @@ def _boxed(
     given = given._replace(h=np.require(given.h, requirements=["C", "A"]))
     v = aligned(v)
     box = np.empty((1, 1), object)
-    pin_blas()
-    with ahead.working(given.on_cluster) if given.ahead else nullcontext():
+    with one_blas_thread(), ahead.working(given.on_cluster) if given.ahead else nullcontext():
         box[0, 0] = function(v, *beside, panel=block_id[0], given=given, **kwargs)
     client.announce_panel()
     return box
@@ -396,19 +397,41 @@ def _controller() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """BLAS held at one thread in this process; to be entered where no task of it is in work.
+@contextmanager
+def _limited_blas() -> Iterator[None]:
+    """Hold OpenBLAS at one thread, whichever thread undoes it.
 
-    Set and restored by tasks that overlap, it would not hold: OpenBLAS may ignore a thread that sets it.
+    Threadpoolctl obeys one thread of a process until that ends, and ignores the others. So the threads that
+    set the number and restore it end at once.
     """
-    limiter: AbstractContextManager[Any] = _controller().limit(limits=1, user_api="blas")
-    return limiter
+    if _has_one_thread():  # as a rule where Dask started the process
+        yield
+        return
+    with ThreadPoolExecutor(1) as setter:
+        limiter = setter.submit(_limit_blas).result()
+    try:
+        yield
+    finally:
+        with ThreadPoolExecutor(1) as setter:
+            setter.submit(limiter.restore_original_limits).result()
 
 
-def pin_blas() -> None:
-    """Hold BLAS at one thread for as long as this process lives, unless it is held already."""
-    if any(pool["num_threads"] > 1 for pool in _controller().info() if pool["user_api"] == "blas"):
-        _controller().limit(limits=1, user_api="blas")
+def _limit_blas() -> Any:
+    return _controller().limit(limits=1, user_api="blas")
+
+
+_blas = SharedSetting(_limited_blas)
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Hold BLAS at one thread in this process, for all fits and tasks of it that are in work."""
+    with _blas.held(), nullcontext() if _has_one_thread() else _limit_blas():  # where each thread has its own
+        yield
+
+
+def _has_one_thread() -> bool:
+    return all(pool["num_threads"] == 1 for pool in _controller().info() if pool["user_api"] == "blas")
 
 
 def heights(edges: Sequence[int]) -> tuple[int, ...]:

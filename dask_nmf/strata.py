@@ -32,7 +32,7 @@ from dask_nmf import client, draws, gradient, kernels, observed
 from dask_nmf.cells import Array, Block, Cells
 from dask_nmf.gradient import Descent
 from dask_nmf.observed import Observed, Rule
-from dask_nmf.passes import Given, Weights, aligned, block_of, item, pin_blas
+from dask_nmf.passes import Given, Weights, aligned, block_of, item, one_blas_thread
 from dask_nmf.readers import Reader
 from dask_nmf.sgd import Swept
 
@@ -151,6 +151,7 @@ class _Right(NamedTuple):
     totals: Array  # residual, penalty, held, held_mass
 
 
+@one_blas_thread()
 def _visit(
     block: Block | None,
     source: Source,
@@ -170,7 +171,6 @@ def _visit(
     w = np.array(w, order="C")  # those of a task may be read-only
     h = np.array(given.h[:, across].T if right is None else right.factor, order="C")
     totals = np.zeros(4) if right is None else right.totals
-    pin_blas()
     chance = draws.of_entries(what.seed, draws.ROW_ORDER, np.arange(first, last), np.array([what.epoch]))
     block = observed.at_scale(block, given.scale)
     totals = totals + _steps(block, w, h, np.argsort(chance), what.how)

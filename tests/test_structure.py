@@ -29,6 +29,7 @@ FLOORS = [
         "text",
         "entries",
         "reflections",
+        "shared_settings",
     ],
     ["nnls", "lease"],
     [
