@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing.pool
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from functools import partial
 from threading import Thread
 from typing import Any, TypeVar
+from uuid import uuid4
 from weakref import WeakSet
 
 import dask
@@ -101,7 +104,10 @@ def _scheduler() -> Any:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a scheduler is on this machine, and reached from it only."""
+    """Whether a scheduler is reached through this machine's loopback interface.
+
+    Its workers may be anywhere: it may be at the other end of a tunnel.
+    """
     return address.startswith(LOOPBACK)
 
 
@@ -170,10 +176,21 @@ def _has_workers(client: Client, seconds: float) -> bool:
         raise OSError(f"{client} is closed")
     try:
         if not client.sync(client.scheduler.ncores, callback_timeout=seconds):
-            client.wait_for_workers(1, timeout=seconds)
+            with _asking_for_a_worker(client):
+                client.wait_for_workers(1, timeout=seconds)
     except CommClosedError:
         return False
     return True
+
+
+@contextmanager
+def _asking_for_a_worker(client: Client) -> Iterator[None]:
+    """Give the scheduler a task meanwhile: an adaptive cluster starts workers for tasks alone."""
+    task = client.submit(int, key=f"dask-nmf-needs-a-worker-{uuid4().hex}")
+    try:
+        yield
+    finally:
+        task.release()
 
 
 def watched(call: Callable[[], Value]) -> Value:
@@ -260,12 +277,34 @@ def marked_as_held(array: da.Array) -> da.Array:
 
 
 def asked(function: Callable[..., Any], *given: Any, on_error: str) -> dict[str, Any]:
-    """What a function gives on each worker, by its address; ``on_error``: see `Client.run`."""
+    """What a function gives on each worker, by its address; ``on_error``: see `Client.run`.
+
+    It runs in a thread beside the tasks. On the worker's event loop, where Dask would call it, a slow read
+    would keep the worker from answering anybody; as a task it would wait for those that are there.
+    """
     client = active_client()
     if client is None:
         return {}
-    answers: dict[str, Any] = watched(lambda: client.run(function, *given, on_error=on_error))
+    answers: dict[str, Any] = watched(lambda: client.run(_in_a_thread, function, *given, on_error=on_error))
     return answers
+
+
+async def _in_a_thread(function: Callable[..., Any], *given: Any) -> Any:
+    return await asyncio.to_thread(function, *given)
+
+
+def asked_for_sure(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
+    """What a function gives, or raises, on each worker that is still there then, of which there is one."""
+    client = active_client()
+    if client is None:
+        return {}
+    while True:
+        wait_for_workers()
+        answers = asked(function, *given, on_error="return")
+        there = watched(client.nthreads)
+        alive = {a: v for a, v in answers.items() if a in there and not isinstance(v, CommClosedError)}
+        if alive:
+            return alive
 
 
 def why_lost(error: BaseException) -> str:
@@ -284,7 +323,14 @@ def dealt(count: int, threads: dict[str, int]) -> list[str]:
     """The workers of so many neighbours: to each a run of them, by its threads.
 
     Their sums are then added up where they are, and few cross the network.
+
+    Raises
+    ------
+    WorkersLost
+        If there is none.
     """
+    if not threads:
+        raise WorkersLost("the last worker left")
     places = [address for address in sorted(threads) for _ in range(threads[address])]
     return [places[number * len(places) // count] for number in range(count)]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import replace
 from typing import Any, NamedTuple
+from uuid import uuid4
 
-from distributed.comm import CommClosedError
 from distributed.system import MEMORY_LIMIT
 
-from dask_nmf import plan, tiling
-from dask_nmf.client import active_client, asked, is_loopback, shares_memory, wait_for_workers, watched
+from dask_nmf import plan, sharing, tiling
+from dask_nmf.client import active_client, asked_for_sure, shares_memory, wait_for_workers
 from dask_nmf.errors import DataError
 from dask_nmf.fit import EVERYTHING, Panels
 from dask_nmf.matrix import Matrix
@@ -56,9 +57,60 @@ def resources() -> Resources:
 
 
 def shares_this_disk() -> bool:
-    """Whether the workers are sure to see the files of this machine."""
-    client = active_client()
-    return client is None or is_loopback(client.scheduler.address)
+    """Whether all workers read and write the temporary files of this process."""
+    return not _strangers(f"{tempfile.gettempdir()}/any")
+
+
+def check_shared(place: str) -> None:
+    """Refuse a place for an output where workers see other files than this process.
+
+    What they write there would be missing in the output, and what they read back would be zeros.
+
+    Parameters
+    ----------
+    place : an absolute path or a URL.
+
+    Raises
+    ------
+    ValueError
+        With the address of a worker.
+    OSError
+        If this process cannot write there.
+    """
+    for address, reason in _strangers(place).items():
+        raise ValueError(
+            f"the worker at {address} does not share {sharing.Notes(place).folder} with this process "
+            f"({reason}); give an output that all workers read and write, in a folder that machines share "
+            "or in an object store"
+        )
+
+
+def _strangers(place: str) -> dict[str, str]:
+    """The workers that do not see what this process writes beside a place, or the other way; and why."""
+    if active_client() is None:
+        return {}
+    notes, text, written = sharing.Notes(place), uuid4().hex, []
+    try:
+        written.append(notes.write(text))
+        answers = asked_for_sure(sharing.answer, place, written[0], text)
+        written += [answer for answer in answers.values() if isinstance(answer, str)]
+        found = {address: _why_strange(notes, text, answer) for address, answer in answers.items()}
+    finally:
+        notes.remove(written)
+    return {address: why for address, why in found.items() if why is not None}
+
+
+def _why_strange(notes: sharing.Notes, text: str, answer: str | Exception) -> str | None:
+    """Why a worker that answered so does not share the notes; None where it does."""
+    try:
+        if isinstance(answer, Exception):
+            raise answer
+        same = notes.read(answer) == sharing.answer_to(text)
+    except FileNotFoundError:
+        same = False
+    except Exception as error:
+        return getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
+    return None if same else "it sees other files there"
 
 
 def check_sight(matrix: Matrix) -> None:
@@ -73,11 +125,8 @@ def check_sight(matrix: Matrix) -> None:
     if client is None or matrix.reader is None or matrix.in_memory:
         return
     ours = matrix.fingerprint()
-    answers = asked(matrix.fingerprint, on_error="return")
-    there = watched(client.nthreads)
-    for address, theirs in answers.items():
-        died = isinstance(theirs, CommClosedError) or address not in there
-        if theirs != ours and not died:
+    for address, theirs in asked_for_sure(matrix.fingerprint).items():
+        if theirs != ours:
             raise DataError(
                 f"the worker at {address} does not see {matrix.source} as this process does; "
                 "put V where all workers reach it under the same path, or give them credentials of its store"

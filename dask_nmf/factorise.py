@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,7 @@ from dask.utils import parse_bytes
 
 from dask_nmf.answer import Result, result_of
 from dask_nmf.client import shares_memory
+from dask_nmf.cluster import check_shared
 from dask_nmf.job import Job, fit_and_answer
 from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
@@ -73,10 +74,10 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
 def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Result:
     run = existing(path, identity(matrix, job.settings, job.given), job.overwrite)
     if run is None or run.passes is None:
-        with connect(matrix):
+        with _sharing(path, connect(matrix)):
             return fit_and_answer(matrix, job, run or path)
     finished, verified = run.record["finished"], is_unwritten(matrix, job.weights, run)
-    with nullcontext() if finished and verified else connect(matrix):
+    with nullcontext() if finished and verified else _sharing(path, connect(matrix)):
         if not verified:
             check_content(matrix, job.weights, job.rule(matrix), run)
         if finished:
@@ -84,6 +85,14 @@ def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Resu
             return result_of(run)
         logger.info("resuming %s after pass %d", path, run.passes)
         return fit_and_answer(matrix, job, run)
+
+
+@contextmanager
+def _sharing(path: str, cluster: AbstractContextManager[Any]) -> Iterator[None]:
+    """A cluster whose workers share the place of the run."""
+    with cluster:
+        check_shared(path)
+        yield
 
 
 def _fit_in_scratch(matrix: Matrix, job: Job) -> Result:

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ import dask
 import dask.array as da
 import numpy as np
 from dask.delayed import Delayed, delayed
-from distributed import wait
+from distributed import Client, Future, wait
 
 from dask_nmf import kept, passes, progress, strata
 from dask_nmf.ahead import one_thread_more
@@ -88,6 +88,9 @@ class Panels:
         self.ahead = ahead  # whether a process may read one panel while it works on others
         self.scale = 1.0  # a power of two, by which V counts: known from the first read on
         self.name = uuid4().hex
+        self.names = (self.name, f"{self.name}{BESIDE}") if room else ()  # of what is kept
+        self.lease = kept.Lease(*self.names)  # of this process
+        self.leases: dict[str, Future] = {}  # of workers, by their addresses
         self.renew()
 
     @property
@@ -107,25 +110,47 @@ class Panels:
         """How tasks read: so that what they read stays, as far as there is room."""
         if not self.room or not matrix.read_anew:
             return None
-        name = self.name if matrix is self.matrix else f"{self.name}{BESIDE}"
+        name = self.names[matrix is not self.matrix]
         return lambda reader: Keeping(reader, name, self.room)
 
     def homes(self) -> dict[int, str]:
         """The workers that read panels best, by the number of the panel: they keep it, or its neighbours."""
         client = active_client()
-        if client is None or not self.matrix.at_hand:
+        if client is None:
             return {}
-        homes = dict(enumerate(dealt(len(self.edges) - 1, client.nthreads())))
+        threads = client.nthreads()
+        if self.room:
+            self.let_keep(client, threads)
+        if not self.matrix.at_hand:
+            return {}
+        homes = dict(enumerate(dealt(len(self.edges) - 1, threads)))
         if self.through(self.matrix) is not None:
             numbers = {first: number for number, first in enumerate(self.edges[:-1])}
             found = asked(kept.held, self.name, on_error="ignore")
             homes |= {numbers[place[0]]: address for address, places in found.items() for place in places}
         return homes
 
+    def let_keep(self, client: Client, workers: Iterable[str]) -> None:
+        """Have each worker keep what it reads, until this is released or the client is gone."""
+        there = {address: self.leases.get(address) for address in workers}
+        self.leases = {
+            address: client.submit(
+                kept.Lease,
+                *self.names,
+                key=f"dask-nmf-lease-{uuid4().hex}",
+                workers=[address],
+                priority=1,  # ahead of the first panels
+            )
+            if lease is None or lease.status not in ("pending", "finished")
+            else lease
+            for address, lease in there.items()
+        }
+
     def release(self) -> None:
         """What is kept may go."""
         client = active_client()
-        for name in (self.name, f"{self.name}{BESIDE}") if self.room else ():
+        self.leases.clear()
+        for name in self.names:
             kept.drop(name)
             if client is not None and client.status == "running":
                 with suppress(*LOST, NoWorkers):  # a cluster that is gone keeps nothing
@@ -458,9 +483,10 @@ def _prefer(nodes: list[Delayed], homes: dict[int, str]) -> None:
     `dask.annotate` would hold for all threads of this process, and another may be fitting something else.
     """
     for layer in {id(layer): layer for node in nodes for layer in node.dask.layers.values()}.values():
-        numbers = ((key, passes.panel_of(key)) for key in layer)
+        chosen = layer.annotations or {}  # by the caller
+        numbers = () if "workers" in chosen else ((key, passes.panel_of(key)) for key in layer)
         places = {key: (homes[number],) for key, number in numbers if number in homes}
         if places:
             # a function that the scheduler can load, though it may not have this package
             workers = defaultdict(tuple, places).__getitem__
-            layer.annotations = {"workers": workers, "allow_other_workers": True} | (layer.annotations or {})
+            layer.annotations = chosen | {"workers": workers, "allow_other_workers": True}

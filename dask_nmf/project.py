@@ -246,6 +246,7 @@ def transform_to(
     options = {name: getattr(asked, name) for name in OPTIONS}
     mark = {"version": __version__, "run": places.absolute(run), "source": matrix.source, "settings": options}
     with place.appearing(check) as made, connect(matrix):
+        cluster.check_shared(place.name)
         encoding = _unused_encoding(place.store())
         transform(matrix, H, **options, into=lambda *layout: _new_weights(made, mark, encoding, *layout))
     return shape

@@ -168,6 +168,29 @@ def test_tasks_may_fit(client: Client, path: Path) -> None:
     assert [future.result(timeout=60) for future in futures] == [expected] * 3
 
 
+def test_many_tasks_of_one_worker_may_fit_at_once(path: Path) -> None:
+    """Where panels are best sent to holds for one fit: tasks begin in the context of one that secedes."""
+    with LocalCluster(n_workers=1, threads_per_worker=4, **HERE) as running, Client(running) as client:
+        futures = [client.submit(fit, path, pure=False) for _ in range(12)]
+        errors = client.gather(futures)
+    assert errors == [pytest.approx(fit(path), rel=1e-9)] * 12
+
+
+def test_workers_that_the_caller_chose_are_kept_to(client: Client, path: Path) -> None:
+    """Ours is a wish, and the other worker is idle."""
+    chosen, idle = client.nthreads()
+
+    def tasks(address: str) -> int:
+        return sum(
+            client.run(lambda dask_worker: dask_worker.state.executed_count, workers=[address]).values()
+        )
+
+    before = tasks(idle)
+    with dask.annotate(workers=[chosen]):
+        assert fit(path, cache="off") == pytest.approx(fit_in_threads_of(path), rel=1e-9)
+    assert tasks(idle) == before
+
+
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
 def test_tasks_may_fit_with_a_scheduler_of_their_own(client: Client, path: Path, scheduler: str) -> None:
     expected = pytest.approx(fit_in_threads_of(path), rel=1e-9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,17 @@ import zarr
 from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
+from servers import process, until
 from sources import low_rank
 from test_store import assert_same_bits
 
-from dask_nmf import kept, nmf, readers
-from dask_nmf.kept import Shelf, block_bytes
+from dask_nmf import fit, kept, nmf, readers
+from dask_nmf.fit import Panels
+from dask_nmf.kept import Keeping, Lease, Place, Shelf, block_bytes
+from dask_nmf.opening import open_matrix
+from dask_nmf.passes import Weighing
+from dask_nmf.readers import DenseRows
+from dask_nmf.solvers import HALS
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 
@@ -60,14 +68,47 @@ def client() -> Iterator[Client]:
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.integers(1, 50)), max_size=30))
 def test_a_shelf_is_never_fuller_than_its_room(puts: list[tuple[str, int, int]]) -> None:
     shelf, room = Shelf(), 800
-    for fit, first, size in puts:
-        shelf.put(fit, (first, first + 1, 0, size), np.zeros(size), room)
+    for name in ("a", "b", "new"):
+        shelf.grant(name)
+    for name, first, size in puts:
+        shelf.put(name, (first, first + 1, 0, size), np.zeros(size), room)
         assert shelf.used == sum(map(block_bytes, shelf.blocks.values())) <= room
         assert {of for of, _ in shelf.blocks} <= {"a", "b"}
     shelf.put("new", (0, 1, 0, 100), np.zeros(100), room)
     assert shelf.held("new") == [(0, 1, 0, 100)]  # the other fits made way
     shelf.drop("new")
     assert not shelf.held("new")
+
+
+def test_blocks_stay_for_as_long_as_a_lease() -> None:
+    """Each of several workers in one process may have one, and Dask may move it."""
+    reader, everything = DenseRows(np.zeros((2, 3)), False, np.dtype(float)), (slice(0, 2), slice(0, 3))
+
+    def read(name: str) -> list[Place]:
+        assert Keeping(reader, name, 1000)[everything] is not None
+        return kept.held(name)
+
+    assert read("lease-a") == []
+    one, other = Lease("lease-a", "lease-b"), pickle.loads(pickle.dumps(Lease("lease-a")))
+    assert read("lease-a") == read("lease-b") == [(0, 2, 0, 3)]
+    del one
+    assert (kept.held("lease-a"), read("lease-b")) == ([(0, 2, 0, 3)], [])
+    del other
+    assert kept.held("lease-a") == []
+    again = Lease("lease-a")
+    assert read("lease-a") != []
+    kept.drop("lease-a")
+    assert read("lease-a") == []
+    del again
+    assert kept._shelf.leases.total() == 0
+
+
+def test_a_lease_that_ends_while_blocks_are_kept_blocks_nobody() -> None:
+    """Python's collector may end one at any line of the thread that holds the lock."""
+    lease = [Lease("lease-c")]
+    with kept._shelf.lock:
+        lease.clear()
+    assert not kept._shelf.leases["lease-c"]
 
 
 def test_a_sparse_block_counts_whole() -> None:
@@ -112,6 +153,44 @@ def test_workers_keep_panels_and_let_them_go(client: Client, path: str, options:
     else:
         assert held[-1] >= 3
         assert held[-1] <= held[0] + 3  # they went where they were, or a few were taken by an idle worker
+
+
+def used(client: Client) -> int:
+    """Bytes that its workers keep."""
+    return sum(client.run(lambda: kept._shelf.used).values())
+
+
+def test_a_client_that_is_gone_keeps_nothing(client: Client, path: str) -> None:
+    """It did not say that its fit is over."""
+    with Client(client.scheduler.address) as other, other.as_current():
+        matrix = open_matrix(path)
+        panels = Panels(matrix, (0, 80, 160, 240), room=10**6)
+        panels.lease = kept.Lease()
+        fit.sweep(panels, np.ones((3, 30)), Weighing(HALS().weigh, HALS()))
+        fit.sweep(panels, np.ones((3, 30)), Weighing(HALS().weigh, HALS()))
+        assert used(client) == matrix.bytes
+    until(lambda: used(client) == 0, 20)
+
+
+KILLED = """
+import sys, time
+from distributed import Client
+from dask_nmf import nmf, plan
+plan.SMALLEST, plan.PANELS = 1, 3
+with Client(sys.argv[1]):
+    nmf(sys.argv[2], 3, max_iter=100, tol=0, callback=lambda step: time.sleep(0 if step.number < 3 else 600))
+"""
+
+
+@pytest.mark.real
+def test_a_command_that_is_killed_leaves_nothing_in_the_memory_of_workers(
+    client: Client, path: str, tmp_path: Path
+) -> None:
+    words = [sys.executable, "-c", KILLED, client.scheduler.address, path]
+    with process(*words, log=tmp_path / "log") as fit:
+        until(lambda: used(client) == 240 * 30 * 8, 60)
+        fit.kill()
+        until(lambda: used(client) == 0, 30)
 
 
 @pytest.mark.parametrize("cache", ["much", "-1 GB", -5])

@@ -57,6 +57,7 @@ FLOORS = [
         "console",
         "tiling",
         "outputs",
+        "sharing",
         "launch",
     ],
     ["sampling", "readers", "wanted", "solvers", "places"],
@@ -123,7 +124,7 @@ PLACES = {  # of libraries that not every module may import
     },
     "sklearn": {"estimator"},
     "numba": {"compiled"},
-    "obstore": {"objects", "lease"},
+    "obstore": {"objects", "lease", "sharing"},
     "click": {"cli", "options"},
     "tqdm": {"console"},
 }

@@ -6,16 +6,24 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import dask
 import numpy as np
+import pytest
+import zarr
 from distributed import Client, LocalCluster
-from sources import Array
+from servers import until
+from sources import Array, low_rank
 
-from dask_nmf import fit
+from dask_nmf import fit, nmf
+from dask_nmf.client import NoWorkers, asked_for_sure
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Sums
 from dask_nmf.launch import local
@@ -100,3 +108,82 @@ def test_an_idle_worker_takes_panels_of_a_slow_one(tmp_path: Path) -> None:
     assert 0 < counts[slow] <= PANELS // 4
     assert sum(counts.values()) == PANELS
     np.testing.assert_array_equal(found.num, expected.num)
+
+
+class Waits:
+    """A V that is read for as long as the worker that reads it does not answer."""
+
+    shape, dtype, ndim = SHAPE, np.dtype(np.float64), 2
+    answered = Event()
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        assert self.answered.wait(10), "the worker answers nobody"
+        return np.ones((index[0].stop - index[0].start, COLUMNS))
+
+
+def answer() -> None:
+    Waits.answered.set()
+
+
+def test_a_worker_answers_while_it_reads_the_fingerprint(client: Client) -> None:
+    Waits.answered.clear()
+    matrix = Matrix(SHAPE, H.dtype, "made", False, Layout(*SHAPE, 8), Waits())
+    with ThreadPoolExecutor(1) as pool:
+        ours = "" if Waits.answered.is_set() else "the client reads it too"
+        assert ours
+        found = pool.submit(asked_for_sure, matrix.fingerprint)
+        time.sleep(0.2)
+        assert not found.done()
+        client.run(answer)
+        assert set(found.result(20).values()) == {matrix.fingerprint()}
+
+
+@contextmanager
+def adaptive() -> Iterator[Client]:
+    """A cluster of threads that begins without a worker, and soon ends those that are idle."""
+    quick = {
+        "distributed.adaptive.interval": "50ms",
+        "distributed.adaptive.wait-count": 2,
+        "dask_nmf.wait": 5,
+    }
+    with (
+        dask.config.set(quick),
+        LocalCluster(
+            n_workers=0, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0"
+        ) as made,
+        Client(made) as client,
+    ):
+        made.adapt(minimum=0, maximum=2)
+        yield client
+
+
+@pytest.mark.parametrize("solver", ["hals", "mu"])
+def test_an_adaptive_cluster_starts_workers_for_a_fit(
+    tmp_path: Path, solver: str, several_panels: None
+) -> None:
+    """At its start, and when all of them were ended while the client was busy."""
+    v = low_rank(120, 12, 3)
+    zarr.create_array(tmp_path / "v.zarr", data=v, chunks=(10, 12))
+    how: dict[str, Any] = {"solver": solver, "max_iter": 3, "tol": 0, "cache": "off"}
+    expected = nmf(tmp_path / "v.zarr", 3, **how).relative_error
+    with adaptive() as client:
+        gone = []
+
+        def busy(step: fit.Step) -> None:
+            until(lambda: not client.nthreads(), 20)
+            gone.append(step.number)
+
+        found = nmf(tmp_path / "v.zarr", 3, store=tmp_path / "run.zarr", callback=busy, **how)
+    assert gone == [1, 2, 3]
+    assert found.relative_error == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_cluster_that_gets_no_worker_is_given_up_and_its_wish_with_it() -> None:
+    with (
+        LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as running,
+        Client(running),
+        dask.config.set({"dask_nmf.wait": 0.2}),
+    ):
+        with pytest.raises(NoWorkers):
+            nmf(np.ones((20, 5)), 2)
+        until(lambda: not running.scheduler.tasks, 10)
