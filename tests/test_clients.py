@@ -15,11 +15,16 @@ import dask
 import numpy as np
 import pytest
 import zarr
+from dask.delayed import delayed
 from distributed import Client, LocalCluster
 from sources import low_rank
 
-from dask_nmf import NMF, ahead, nmf, predict
+from dask_nmf import NMF, ahead, nmf, passes, predict
 from dask_nmf.client import NoWorkers, active_client, shares_memory
+from dask_nmf.fit import _prefer
+from dask_nmf.opening import open_matrix
+from dask_nmf.passes import Weighing
+from dask_nmf.solvers import HALS
 
 V = low_rank(120, 12, 3)
 HERE: dict[str, Any] = {"processes": False, "dashboard_address": "127.0.0.1:0", "memory_limit": 0}
@@ -176,19 +181,21 @@ def test_many_tasks_of_one_worker_may_fit_at_once(path: Path) -> None:
     assert errors == [pytest.approx(fit(path), rel=1e-9)] * 12
 
 
-def test_workers_that_the_caller_chose_are_kept_to(client: Client, path: Path) -> None:
-    """Ours is a wish, and the other worker is idle."""
-    chosen, idle = client.nthreads()
+def test_workers_that_the_caller_chose_are_kept_to() -> None:
+    """Where a panel is best sent to is a wish, and theirs is none: it would be one if both were there."""
+    given = delayed(passes.Given(np.ones((3, 12)), (0, 60, 120)), traverse=False)
 
-    def tasks(address: str) -> int:
-        return sum(
-            client.run(lambda dask_worker: dask_worker.state.executed_count, workers=[address]).values()
-        )
+    def pass_over_v() -> Any:
+        return passes.sweep(open_matrix(V).panels((0, 60, 120)), given, Weighing(HALS().weigh, HALS()))
 
-    before = tasks(idle)
-    with dask.annotate(workers=[chosen]):
-        assert fit(path, cache="off") == pytest.approx(fit_in_threads_of(path), rel=1e-9)
-    assert tasks(idle) == before
+    def annotations(node: Any) -> list[Any]:
+        _prefer([node], {0: "tcp://a", 1: "tcp://b"})
+        return [layer.annotations for layer in node.dask.layers.values() if layer.annotations]
+
+    with dask.annotate(workers=["tcp://theirs"]):
+        theirs = pass_over_v()
+    assert set(map(str, annotations(theirs))) == {"{'workers': ['tcp://theirs']}"}
+    assert {wish["allow_other_workers"] for wish in annotations(pass_over_v())} == {True}
 
 
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
