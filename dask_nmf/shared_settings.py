@@ -38,7 +38,8 @@ class SharedSetting:
 
     def _enter(self, user: object) -> None:
         with self._lock:
-            if self._made is None:
+            if not self._users:
+                self._undo()  # in a forked process: what a thread of its parent had made
                 made = self._make()
                 made.__enter__()
                 self._made = made
@@ -47,16 +48,19 @@ class SharedSetting:
     def _leave(self, user: object) -> None:
         with self._lock:
             self._users.pop(user, None)
-            self._undo_if_unused()
+            if not self._users:
+                self._undo()
 
-    def _undo_if_unused(self) -> None:
-        if not self._users and self._made is not None:
-            made, self._made = self._made, None
+    def _undo(self) -> None:
+        made, self._made = self._made, None
+        if made is not None:
             made.__exit__(None, None, None)
 
     def _forget_other_threads(self) -> None:
-        """Leave, in a forked process, for the threads that only its parent has."""
+        """Go on, in a forked process, without the users that only its parent has.
+
+        The next user there undoes what they made: it may take threads, which cannot begin yet.
+        """
         self._lock = Lock()
         own = get_ident()
         self._users = {user: thread for user, thread in self._users.items() if thread == own}
-        self._undo_if_unused()

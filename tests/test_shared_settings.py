@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from copy import deepcopy
 from threading import Barrier, Event
 from typing import Any
@@ -88,7 +88,7 @@ def test_a_setting_that_cannot_be_made_has_no_users() -> None:
 
 def test_a_forked_process_has_no_users_but_the_thread_that_forked() -> None:
     """That of another thread of the parent would hold the setting for ever."""
-    setting, _ = a_setting()
+    setting, done = a_setting()
     entered, over = Barrier(2), Barrier(2)
 
     def other() -> None:
@@ -96,20 +96,24 @@ def test_a_forked_process_has_no_users_but_the_thread_that_forked() -> None:
             entered.wait()
             over.wait()
 
+    def in_child(*expected: str) -> bool:
+        child = os.fork()
+        if child == 0:
+            with setting.held():
+                pass
+            os._exit(done != list(expected))
+        return os.waitpid(child, 0)[1] == 0
+
     with ThreadPoolExecutor(1) as pool:
         pool.submit(other)
         entered.wait()
-        codes = []
-        for own in (False, True):
-            with ExitStack() as stack:
-                if own:
-                    stack.enter_context(setting.held())
-                child = os.fork()
-                if child == 0:
-                    os._exit(int((setting._made is not None) is not own))
-                codes.append(os.waitpid(child, 0)[1])
+        anew = in_child("made", "undone", "made", "undone")
+        with setting.held():
+            held = in_child("made")
         over.wait()
-    assert codes == [0, 0]
+    assert anew
+    assert held
+    assert done == ["made", "undone"]
 
 
 class Read:
