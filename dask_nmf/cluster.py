@@ -129,7 +129,7 @@ def check_sight(matrix: Matrix) -> None:
         if theirs != ours:
             raise DataError(
                 f"the worker at {address} does not see {matrix.source} as this process does; "
-                "put V where all workers reach it under the same path, or give them credentials of its store"
+                "put it where all workers reach it under the same path, or give them credentials of its store"
             )
 
 

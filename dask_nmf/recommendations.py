@@ -187,6 +187,9 @@ def _search(matrix: Matrix, search: Search, marks: Array | None) -> Iterator[tup
     choice, width = search.choice, search.H.shape[0] + (search.means is not None)
     listed = choice.count * (3 if matrix.transposed else 2)  # components as large as the lists
     panels, planned = cluster.cut(matrix, max(width, listed))
+    beside = search.H if matrix.transposed else search.W  # which workers read
+    if isinstance(beside, zarr.Array):
+        cluster.check_sight(open_matrix(beside))
     w, h = _sides(search, heights(planned.edges), matrix.transposed)
     find = _across if matrix.transposed else _panel_by_panel
     for numbers, best in find(panels, w, h, choice, marks):

@@ -25,10 +25,11 @@ import numpy as np
 import obstore
 import pytest
 import zarr
+from distributed import Client
 from servers import free_port, listens, needs, process, until
 from sources import Array
 
-from dask_nmf import Result, Run, lease, nmf, objects, places, project, transform, uploads
+from dask_nmf import Result, Run, cluster, lease, nmf, objects, places, project, sharing, transform, uploads
 from dask_nmf.errors import RunLocked
 from dask_nmf.lease import leased
 from dask_nmf.measures import DataError
@@ -124,6 +125,24 @@ def on_disk(v: Array, tmp_path: Path, several_panels: None) -> Path:
 def same_factors(one: str | Path, other: str | Path) -> None:
     for name in ("W", "H"):
         np.testing.assert_array_equal(Run.load(str(one)).array(name)[:], Run.load(str(other)).array(name)[:])
+
+
+def test_workers_are_asked_whether_they_share_a_bucket_and_leave_no_note(
+    client: Client, server: faults.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each reads a note and writes one, below the URL that the run is below."""
+    bucket = objects.connect("s3://bucket")
+    before = {told["path"] for some in obstore.list(bucket) for told in some}
+    cluster.check_shared("s3://bucket/run.zarr")
+    assert server.seen["well"] >= 3 * 3  # this process and two workers write, are read, and are removed
+    monkeypatch.setattr(sharing, "answer", refuse)
+    with pytest.raises(ValueError, match=r"does not share s3://bucket .*no credentials"):
+        cluster.check_shared("s3://bucket/run.zarr")
+    assert {told["path"] for some in obstore.list(bucket) for told in some} == before
+
+
+def refuse(place: str, name: str, text: str) -> str:
+    raise Denied("no credentials")
 
 
 def now_and_then(share: float, kinds: tuple[str, ...]) -> faults.Fault:

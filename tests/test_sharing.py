@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from commands import Forks
 from distributed import Client
 from fits import Cluster, begin, cluster, ends_well, refused
 from servers import needs, process
@@ -149,7 +150,7 @@ def boxed(tmp_path: Path) -> Iterator[Cluster]:
 @pytest.mark.real
 @needs("bwrap")
 def test_a_worker_with_folders_of_its_own(
-    tmp_path: Path, boxed: Cluster, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, boxed: Cluster, forks: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     zarr.create_array(tmp_path / "v.zarr", data=V, chunks=(40, 12))
     for solver in ("hals", "mu", "sgd"):
@@ -157,6 +158,12 @@ def test_a_worker_with_folders_of_its_own(
         refused(fit, 2, "does not share", str(tmp_path / "outputs"))
         assert not os.listdir(tmp_path / "outputs")
     ends_well(begin(tmp_path, "run.zarr", "mu", 2, "--scheduler", boxed.address))
+    (tmp_path / "run.zarr").rename(tmp_path / "outputs" / "run.zarr")  # whose W the worker does not see
+    words = ["outputs/run.zarr", "v.zarr", "--output", "best.csv", "--scheduler", boxed.address]
+    told = forks.call(["recommend", *words], tmp_path)
+    assert told.returncode == 3, told.stderr
+    assert "does not see" in told.stderr.splitlines()[-1]
+    assert not (tmp_path / "best.csv").exists()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     with Client(boxed.address), pytest.raises(ValueError, match="workers are on other machines"):
         nmf(np.asarray(V), 3, solver="mu")
