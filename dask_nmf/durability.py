@@ -6,8 +6,10 @@ import errno
 import os
 import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+AT_ONCE = 16  # files: a disk writes those of several threads together
 UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}  # fsync of a folder, where there is none
 UNLINKED = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
@@ -23,8 +25,12 @@ def sync_tree(folder: Path) -> None:
     OSError
         If there is nothing, or if anything could not be written.
     """
-    _sync_within(folder.absolute())
-    sync_folder(folder.absolute().parent)
+    place = folder.absolute()
+    files, folders = _within(place)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(_sync, files))
+    for one in (*folders, place.parent):
+        sync_folder(one)
 
 
 def sync_folder(folder: Path) -> None:
@@ -69,14 +75,17 @@ def _copy(source: Path, target: Path) -> None:
             raise
 
 
-def _sync_within(place: Path) -> None:
+def _within(place: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files at a place, or below it, and the folders, bottom up."""
     kind = place.lstat().st_mode
-    if stat.S_ISREG(kind):
-        _sync(place)
-    elif stat.S_ISDIR(kind):
-        for entry in sorted(place.iterdir(), key=Path.is_dir):  # files first
-            _sync_within(entry)
-        sync_folder(place)
+    files: list[Path] = [place] if stat.S_ISREG(kind) else []
+    folders: list[Path] = []
+    if stat.S_ISDIR(kind):
+        for entry in place.iterdir():
+            for found, more in zip((files, folders), _within(entry), strict=True):
+                found += more
+        folders.append(place)
+    return files, folders
 
 
 def _sync(place: Path) -> None:
