@@ -4,16 +4,22 @@ BIN := .venv/bin
 # What `make bench` runs, or `make bench SHORT=1`: small matrices, to see that all peers run.
 BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py convergence.py ratings.py)
 
-.PHONY: demo test test-real soak lint bench kernels clean
+# A seed for what tests draw: make test SEED=7. Without one it is always the same.
+DRAWN = $(if $(SEED),--hypothesis-profile seeded --hypothesis-seed $(SEED))
+
+.PHONY: demo test test-real test-data test-lowest soak lint bench kernels clean
 
 demo: .venv/installed
 	$(BIN)/python examples/topics.py demo
 
 test: .venv/installed-dev # two processes; one that is done takes tests from the other
-	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(DRAWN)
 
 test-real: .venv/installed-dev
-	$(BIN)/python -m pytest -m real --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest -m real --numprocesses 2 --dist worksteal $(DRAWN)
+
+test-data: .venv/installed-dev # data sets that the project does not carry, in ../shared/data
+	$(BIN)/python -m pytest -m data --numprocesses 2 --dist worksteal
 
 soak: .venv/installed-dev
 	$(BIN)/python tests/soak.py $(or $(MINUTES),10) $(SEED)

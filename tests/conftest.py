@@ -10,6 +10,7 @@ import pytest
 from commands import Forks
 from distributed import Client, LocalCluster
 from hypothesis import HealthCheck, settings
+from skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 
 from dask_nmf import plan
 
@@ -22,13 +23,10 @@ os.environ |= {
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
 }
 dask.config.refresh()
-settings.register_profile(
-    "short",
-    max_examples=8,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+ANY = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture], "print_blob": True}
+settings.register_profile("short", max_examples=8, derandomize=True, **ANY)
+settings.register_profile("seeded", max_examples=8, **ANY)  # by --hypothesis-seed: make test SEED=7
+settings.register_profile("many", max_examples=50, **ANY)  # make soak
 settings.load_profile("short")
 
 

@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 
 seeds = st.integers(0, 2**63 - 1)
-few = settings(max_examples=5)  # where each is a fit or two
+few = settings(max_examples=settings().max_examples // 2 + 1)  # where each is a fit or two
 
 
 @st.composite

@@ -18,6 +18,7 @@ import pytest
 import zarr
 from commands import COMMAND, Forks
 from distributed import LocalCluster
+from servers import needs
 
 from dask_nmf import __version__, nmf, transform
 from dask_nmf.cli import app
@@ -355,7 +356,7 @@ def test_a_flipped_byte_in_a_chunk_is_bad_data(dask_nmf: Run, v: np.ndarray, tmp
     assert_refused(told, 3, "cannot be read", "v.zarr", folder=tmp_path, left={"v.zarr"})
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small disk")
+@needs("mount", root=True)
 @pytest.mark.parametrize(("option", "word"), [("size=60k", "No space left"), ("ro", "Read-only")])
 def test_a_disk_that_takes_nothing_more(
     dask_nmf: Run, v: np.ndarray, tmp_path: Path, option: str, word: str

@@ -2,21 +2,18 @@
 
 import re
 import runpy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from commands import Forks
+from numpy.lib.stride_tricks import sliding_window_view
+from sklearn.datasets import load_sample_image
 
 from dask_nmf import nmf
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
-DATA = EXAMPLES.parents[1] / "shared" / "data"
-FACES, JESTER = DATA / "orl_faces.npz", DATA / "jester5k.npz"
-
-
 Run = Callable[..., str]
 
 
@@ -24,7 +21,7 @@ Run = Callable[..., str]
 def run(forks: Forks, tmp_path: Path) -> Run:
     """Return a function that runs an example, and returns what it prints on standard output."""
 
-    def run(script: str, *arguments: str) -> str:
+    def run(script: str, *arguments: str | Path) -> str:
         done = forks.run([EXAMPLES / script, *arguments], tmp_path)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -46,10 +43,11 @@ def test_parts_of_digits(tmp_path: Path, run: Run) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.skipif(not FACES.exists(), reason="the faces are not carried by the project")
-def test_parts_of_faces(tmp_path: Path, run: Run) -> None:
-    picture = tmp_path / "parts.png"
-    run("faces.py", str(picture), "--data", str(FACES), "--rank", "4")
+def test_parts_of_pictures_in_a_file(tmp_path: Path, run: Run) -> None:
+    picture, flower = tmp_path / "parts.png", load_sample_image("flower.jpg")[::4, ::4].mean(axis=2)
+    patches = sliding_window_view(flower, (16, 12))[::3, ::3].reshape(-1, 16 * 12)
+    np.savez(tmp_path / "patches.npz", X=patches.astype(np.uint8), image_shape=[16, 12])
+    assert "relative error 0.2" in run("faces.py", picture, "--data", tmp_path / "patches.npz", "--rank", "4")
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
@@ -95,17 +93,17 @@ def test_recommendations_of_planted_ratings(run: Run) -> None:
     assert_recommends(output)
 
 
-@pytest.mark.skipif(not JESTER.exists(), reason="the ratings are not carried by the project")
-def test_recommendations_of_jokes(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recommendations_of_ratings_in_a_file(tmp_path: Path, run: Run) -> None:
     example = runpy.run_path(str(EXAMPLES / "recommender.py"))
-    settings = example["main"].__globals__
-    monkeypatch.setitem(settings, "RANKS", (2, 10))  # of the whole grid the best, and one beside it
-    monkeypatch.setitem(settings, "ALPHAS", (0.3,))
-    monkeypatch.setattr(sys, "argv", ["recommender.py", str(JESTER)])
-    example["main"]()
-    assert_recommends(capsys.readouterr().out)
+    known, test = example["planted"](600, 80)
+    both = zip(known, test, strict=True)
+    rows, columns, values = (np.concatenate(pair) for pair in list(both)[:3])
+    np.savez(
+        tmp_path / "ratings.npz", row=rows, col=columns, shape=known.shape,
+        value_x100=np.round(values * 100 - 995).astype(np.int16),
+        is_test=np.arange(len(rows)) >= len(known.rows),
+    )  # fmt: skip
+    assert_recommends(run("recommender.py", tmp_path / "ratings.npz"))
 
 
 def test_topics_replace_those_of_an_earlier_run(tmp_path: Path, forks: Forks, run: Run) -> None:

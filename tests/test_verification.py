@@ -265,7 +265,6 @@ def test_an_entry_that_is_bad_now_is_a_change(tmp_path: Path) -> None:
 def test_a_store_that_cannot_be_listed_is_read_each_time(
     tmp_path: Path, told: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pytest.importorskip("obstore")
     monkeypatch.setattr(SimpleHTTPRequestHandler, "log_message", lambda *_: None)
     path = dense(V, tmp_path / "v.zarr")
     np.savez(tmp_path / "v.npz", V)
