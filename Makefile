@@ -4,6 +4,8 @@ BIN := .venv/bin
 # What `make bench` runs, or `make bench SHORT=1`: small matrices, to see that all peers run.
 BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py convergence.py ratings.py)
 
+# What runs with the lowest versions that pyproject.toml allows: each library is used by one of these.
+LOWEST = api compiled console estimator inputs packing pipes predict slurm_files store structure workers
 # A seed for what tests draw: make test SEED=7. Without one it is always the same.
 DRAWN = $(if $(SEED),--hypothesis-profile seeded --hypothesis-seed $(SEED))
 
@@ -21,6 +23,10 @@ test-real: .venv/installed-dev
 test-data: .venv/installed-dev # data sets that the project does not carry, in ../shared/data
 	$(BIN)/python -m pytest -m data --numprocesses 2 --dist worksteal
 
+test-lowest: .venv-lowest/installed # numba's cache apart: the two versions would take turns in one
+	NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba .venv-lowest/bin/python -m pytest \
+		--numprocesses 2 --dist worksteal $(LOWEST:%=tests/test_%.py)
+
 soak: .venv/installed-dev
 	$(BIN)/python tests/soak.py $(or $(MINUTES),10) $(SEED)
 
@@ -36,7 +42,7 @@ kernels: .venv/installed-bench
 	$(BIN)/python -m pytest benchmarks/bench_kernels.py
 
 clean:
-	rm -rf .venv demo short dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest demo short dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:
@@ -54,3 +60,10 @@ clean:
 .venv/installed-bench: pyproject.toml | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench,examples]"
 	touch $@ .venv/installed .venv/installed-dev
+
+.venv-lowest/installed: pyproject.toml tests/floors.py | .venv/bin/python
+	$(PYTHON) -m venv --clear .venv-lowest
+	$(PYTHON) tests/floors.py dashboard test > .venv-lowest/floors.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--constraint .venv-lowest/floors.txt --editable ".[dashboard,test]"
+	touch $@

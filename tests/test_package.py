@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from floors import floors
 from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 
@@ -74,6 +75,14 @@ def test_extras_that_are_named_can_be_installed_as_written() -> None:
     named = {extra for text in texts for extra in extras(text)} - {"extra"}  # in `launch._optional`
     assert named >= {"cloud", "slurm", "ssh"}
     assert named <= set(DECLARED["optional-dependencies"])
+
+
+def test_every_dependency_has_a_lowest_version() -> None:
+    """`make test-lowest` takes them; what it installs so is tested there."""
+    known = floors("dashboard", "test")
+    assert {"zarr==3.1.6", "numpy==2.0", "dask==2025.5.1", "obstore==0.12", "bokeh==3.1"} <= known
+    for requirement in DECLARED["dependencies"]:
+        assert any(line.startswith(f"{re.split(r'[[>]', requirement)[0]}==") for line in known), requirement
 
 
 USER = """
