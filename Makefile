@@ -4,8 +4,8 @@ BIN := .venv/bin
 # What `make bench` runs, or `make bench SHORT=1`: small matrices, to see that all peers run.
 BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py convergence.py ratings.py)
 
-# What runs with the lowest versions that pyproject.toml allows: each library is used by one of these.
-LOWEST = api compiled console estimator inputs packing pipes predict slurm_files store structure workers
+# What runs with the lowest versions that pyproject.toml allows.
+LOWEST = api compiled inputs packing pipes slurm_files store workers
 # A seed for what tests draw: make test SEED=7. Without one it is always the same.
 DRAWN = $(if $(SEED),--hypothesis-profile seeded --hypothesis-seed $(SEED))
 

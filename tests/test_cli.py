@@ -320,7 +320,7 @@ def test_an_output_that_is_no_run_is_left_alone(
 def test_an_option_of_others_is_refused_with_ours(dask_nmf: Run, other: str, ours: str) -> None:
     told = dask_nmf("fit", "v.zarr", "-o", "run.zarr", "-k", 3, other, 3)
     assert told.returncode == 2
-    assert f"Did you mean '{ours}'?" in told.stderr
+    assert re.search(f"Did you mean '?{ours}'?\\?", told.stderr)  # quoted by later versions of click
 
 
 def test_help_has_every_option_once_under_a_heading(dask_nmf: Run) -> None:
