@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from typing import NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 
 from dask_nmf import components, fit, scales, start
 from dask_nmf.beta import Newton
+from dask_nmf.carried import Carried
 from dask_nmf.fit import Panels
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.means import Means, divided
@@ -25,8 +26,11 @@ from dask_nmf.sgd import SGD, Plain
 from dask_nmf.solvers import HALS, Solver, State, loss
 from dask_nmf.start import Factors, Measures
 from dask_nmf.store import Run
+from dask_nmf.stored_answer import Answer
 
 logger = logging.getLogger(__name__)
+
+MEANS = {"W": "row_mean", "H": "column_mean"}  # of the side of V that a factor is of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -93,7 +97,7 @@ class Progress:
 
     solver: Solver
     measures: Measures
-    slots: tuple[Weights, ...] | None  # where a carried W may be
+    carried: Carried | None  # where a W is that is carried
     state: State
     number: int = 0
     history: tuple[float, ...] = ()
@@ -101,25 +105,25 @@ class Progress:
     final: bool = False
 
 
-def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Progress, keep: bool) -> Result:
+def answer(panels: Panels, output: Output, progress: Progress) -> Result:
     """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
     matrix, state = panels.matrix, progress.state
     solver = progress.solver.at_level(max(state.level, int(state.exact)))
     h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
     h, units = np.ascontiguousarray(h[: len(state.h)]), solver.penalty
-    slots = progress.slots if solver.carries_weights else None
-    before = slots[slot] if slots is not None else None
+    carried = progress.carried if solver.carries_weights else None
+    before = None if carried is None else carried.weights(slot)
     if before is not None and isinstance(solver, SGD):
         before = Plain(before)
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
     settles = matrix.transposed and isinstance(solver, HALS | Newton) and panels.rule.held_out == 0
     weighing = Weighing(solver.finish, solver, before, residual=True, bare=not settles, unit=units.left_unit)
-    last = _last_read(panels, h, weighing, run, keep)
+    last = _last_read(panels, h, weighing, output)
     seen = state.good if isinstance(solver, Newton) and state.best is None else None
     if seen is not None and last.sums.residual + solver.penalty.of(last.sums, h) > state.loss:
         # the last step of Newton's went too far
         h = np.ascontiguousarray(seen)
-        last = _last_read(panels, h, weighing, run, keep)
+        last = _last_read(panels, h, weighing, output)
     right, reached = solver.penalty.without_dead(last.sums, h), last.sums.residual
     if settles and isinstance(solver, HALS):
         right = solver.settle(h, last.sums)
@@ -128,7 +132,7 @@ def answer(panels: Panels, normalize: str | None, run: Run | None, progress: Pro
         right, found = _settled(panels, solver, h, last)
         right, reached = solver.penalty.without_dead(last.sums, right), found.residual
     last = last._replace(sums=last.sums._replace(residual=reached))
-    return _finish(panels, normalize, run, progress, last, scales.times(right, units.right_unit))
+    return _finish(panels, output, progress, last, scales.times(right, units.right_unit))
 
 
 def _settled(panels: Panels, solver: Newton, h: Array, last: LastRead) -> tuple[Array, Sums]:
@@ -145,7 +149,7 @@ def _settled(panels: Panels, solver: Newton, h: Array, last: LastRead) -> tuple[
 
 
 def answer_fixed(
-    panels: Panels, settings: Settings, fixed: Factors, run: Run | None, progress: Progress, keep: bool
+    panels: Panels, settings: Settings, fixed: Factors, output: Output, progress: Progress
 ) -> Result:
     """The other factor for one that is fixed; no pass is needed but those that this takes."""
     matrix, measures = panels.matrix, progress.measures
@@ -157,12 +161,12 @@ def answer_fixed(
     else:
         right, weigh = start.right_of(panels, solver, measures.level, given), as_it_is
     weighing = Weighing(weigh, solver, residual=True, bare=True, unit=solver.penalty.left_unit)
-    last = _last_read(panels, right, weighing, run, keep, given)
+    last = _last_read(panels, right, weighing, output, given)
     name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
     outcome = f"converged: {name} is fixed, and {other} is the best for it"
     progress = replace(progress, outcome=outcome, final=True)
     right = scales.times(right, solver.penalty.right_unit)
-    return _finish(panels, settings.normalize, run, progress, last, right)
+    return _finish(panels, output, progress, last, right)
 
 
 class LastRead(NamedTuple):
@@ -171,34 +175,46 @@ class LastRead(NamedTuple):
     left: da.Array | Weights  # the factor that the panels hold, in memory or where it is in the run
     sums: Sums
     means: da.Array | None = None  # of the rows of the panels, if they are taken and not in the run
+    places: Mapping[str, Weights] | None = None  # of the answer in the run
+
+
+class Output(NamedTuple):
+    """Where an answer goes to, and in which form."""
+
+    run: Run | None
+    keep: bool  # in (distributed) memory
+    normalize: str | None  # the norm that components get
 
 
 def _last_read(
-    panels: Panels, h: Array, weighing: Weighing, run: Run | None, keep: bool, given: Array | None = None
+    panels: Panels, h: Array, weighing: Weighing, output: Output, given: Array | None = None
 ) -> LastRead:
     stage("last read")
     weighing = weighing._replace(averages=panels.rule.partial)
-    if keep:
+    if output.keep:
         return LastRead(*fit.weigh_all(panels, h, weighing, given))
-    assert run is not None
-    place = run.answer()
-    weighing = weighing._replace(after=place, means=run.place_of_means())
-    return LastRead(place, fit.sweep(panels, h, weighing, given))
+    assert output.run is not None
+    places = output.run.new_answer()
+    name, _ = _sides(panels)
+    place: Weights = places[name] if output.normalize is None else output.run.spare(name)
+    means = places.get(MEANS[name])
+    weighing = weighing._replace(after=place, means=means)
+    return LastRead(place, fit.sweep(panels, h, weighing, given), places=places)
 
 
-def _finish(
-    panels: Panels,
-    normalize: str | None,
-    run: Run | None,
-    progress: Progress,
-    last: LastRead,
-    right: Array,
-) -> Result:
+def _sides(panels: Panels) -> tuple[str, str]:
+    """Return the names of the factor that panels hold, and of the one that they are given."""
+    return ("H", "W") if panels.matrix.transposed else ("W", "H")
+
+
+def _finish(panels: Panels, output: Output, progress: Progress, last: LastRead, right: Array) -> Result:
     """The answer, told and committed."""
     left, totals = last.left, last.sums
     turned = panels.matrix.transposed
-    if normalize is not None:
-        left, right = components.arranged(left, panels.edges, right, normalize, turned)
+    name, other = _sides(panels)
+    if output.normalize is not None:
+        left = left if last.places is None else components.Moved(left, last.places[name])
+        left, right = components.arranged(left, panels.edges, right, output.normalize, turned)
     reached = max(totals.residual, 0.0)  # of CSR it is expanded, and may be below 0 by rounding
     measures = progress.measures
     unit = measures.error_unit(panels.rule.beta)
@@ -208,11 +224,12 @@ def _finish(
         progress = replace(progress, outcome=fit.judged(progress.outcome or "", error))
     tell(reached, progress)
     if not isinstance(left, da.Array):
-        assert run is not None
+        assert output.run is not None
+        assert last.places is not None
         if panels.rule.partial:
-            run.write_means(divided(*np.asarray(totals.columns)))
-        run.finish(right, reached, held, progress.final, progress.outcome)
-        return result_of(run)
+            last.places[MEANS[other]].write(0, divided(*np.asarray(totals.columns)))
+        last.places[other].write(0, right.T)
+        return result_of(output.run.finish(reached, held, progress.final, progress.outcome))
     whole = da.from_array(right, chunks=right.shape)
     W, H = (whole.T, left.T) if turned else (left, whole)
     errors = Errors.of(reached, measures, panels.rule.beta, held)
@@ -269,16 +286,16 @@ def _result(
     )
 
 
-def result_of(run: Run) -> Result:
+def result_of(stored: Answer) -> Result:
     """The answer of a run; W and H stay in Zarr until they are computed."""
-    record = run.record
-    W, H = (da.from_zarr(array) for array in run.factors)
+    record = stored.record
+    W, H = (da.from_zarr(array) for array in stored.factors)
     held = float("nan") if record["held"] is None else record["held"]
     history = record["history"]["loss"]
     reached = float("inf") if record["loss"] is None else record["loss"]
-    errors = Errors.of(reached, Measures(**record["measures"]), run.settings.beta, held)
+    errors = Errors.of(reached, Measures(**record["measures"]), stored.settings.beta, held)
     found = _result(W, H, errors, history, record["outcome"])
-    means = run.means
+    means = stored.means
     if means is None:
         return found
     rows, columns = da.from_zarr(means.rows), da.from_zarr(means.columns)

@@ -192,7 +192,8 @@ def begin(
     if known:
         h = sample_start.sampled_h(sample, settings, own, stream)
         make = partial(_spread, h, draw)
-    fit.persistently(lambda: grid.begin(places.pieces(0), columns, make))
+    begun = places.new_pieces(0)
+    fit.persistently(lambda: grid.begin(begun, columns, make))
     state = State(nothing, nothing, slot=-1 if known else 0, good_slot=0 if known else -1)
     for _ in range(start.WARM if settings.start == "random" and settings.lasso else 0):
         reached = sweep(tiles, Pieces(own.without_lasso), places, state, False)
@@ -227,8 +228,8 @@ def sweep(tiles: Tiles, solver: Pieces, run: Run, state: State, exact: bool) -> 
     what = Pass(
         solver,
         given(run, state),
-        run.weights(0),
-        run.pieces(state.next_slot),
+        run.scratch(),
+        run.new_pieces(state.next_slot),
         solver.follow,
         exact,
         scale=tiles.scale,
@@ -239,11 +240,11 @@ def sweep(tiles: Tiles, solver: Pieces, run: Run, state: State, exact: bool) -> 
 def given(run: Run, state: State) -> Given:
     """The H that the next pass begins with."""
     if state.slot < 0:  # no pass so far has given one
-        return Given(run.pieces(state.good_slot))
-    last = run.pieces(state.slot)
+        return Given(run.weights(state.good_slot))
+    last = run.weights(state.slot)
     if not state.accepted or state.good_slot < 0:
         return Given(last, scales=state.scales)
-    before = run.pieces(state.good_slot)
+    before = run.weights(state.good_slot)
     return Given(last, before, state.last_beta, state.scales, state.good_scales)
 
 
@@ -263,19 +264,25 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
     """The last pass: W for H (and H for W, where V was cut along its columns), and the exact loss."""
     solver, transposed = progress.solver, tiles.matrix.transposed
     assert isinstance(solver, Pieces)
-    left, right, penalty = run.answer(), run.given(), solver.penalty
+    names = ("H", "W") if transposed else ("W", "H")
+    answer_places, penalty, how = run.new_answer(), solver.penalty, settings.normalize
+    left, right = (answer_places[name] if how is None else run.spare(name) for name in names)
     places = InUnits(left, penalty.left_unit), InUnits(right, penalty.right_unit)
     stage("last read")
     last = replace(progress.state, accepted=False)  # H as it is, and no further
     follow = solver.settle if transposed else None
     what = Pass(solver, given(run, last), *places, follow, last=True, scale=tiles.scale)
     reached = _computed(tiles, what).loss
-    if settings.normalize is not None:
-        sides = (left, tiles.tiling.rows), (right, tiles.tiling.columns)
-        components.arrange_pieces(*sides, settings.normalize, transposed)
+    if how is not None:
+        moves = (
+            components.Moved(left, answer_places[names[0]]),
+            components.Moved(right, answer_places[names[1]]),
+        )
+        sides = (moves[0], tiles.tiling.rows), (moves[1], tiles.tiling.columns)
+        components.arrange_pieces(*sides, how, transposed)
     answer.tell(reached, progress)
-    run.finish(None, max(reached, 0.0), float("nan"), progress.final, progress.outcome)
-    return answer.result_of(run)
+    stored = run.finish(max(reached, 0.0), float("nan"), progress.final, progress.outcome)
+    return answer.result_of(stored)
 
 
 def kept(result: Result, run: Run) -> Result:

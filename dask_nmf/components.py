@@ -55,25 +55,33 @@ def with_unit_rows(h: Array, how: str) -> Array:
     return np.asarray(h / np.where(norms > 0, norms, 1)[:, None], h.dtype)
 
 
+class Moved(NamedTuple):
+    """A factor that is read from one place, and written to another when it is changed."""
+
+    source: Weights
+    target: Weights
+
+
 def arranged(
-    left: da.Array | Weights, edges: Sequence[int], right: Array, how: str, transposed: bool
+    left: da.Array | Moved, edges: Sequence[int], right: Array, how: str, transposed: bool
 ) -> tuple[da.Array | Weights, Array]:
-    """Both factors: the one that panels hold where it is, in (distributed) memory or in a run."""
+    """Both factors: the one that panels hold in (distributed) memory, or where it is written to."""
     if isinstance(left, da.Array):
         parts = [dask.delayed(norms_of)(block, how) for block in left.to_delayed().ravel()]
         found = _arrangement(sum(computed(parts)), right, how, transposed)
         return left.map_blocks(found.of_left, dtype=left.dtype), found.of_right(right)
-    found = _arrangement(_norms_at(left, edges, how), right, how, transposed)
+    found = _arrangement(_norms_at(left.source, edges, how), right, how, transposed)
     _rewrite(left, edges, found.of_left)
-    return left, found.of_right(right)
+    return left.target, found.of_right(right)
 
 
 def arrange_pieces(
-    left: tuple[Weights, Sequence[int]], right: tuple[Weights, Sequence[int]], how: str, transposed: bool
+    left: tuple[Moved, Sequence[int]], right: tuple[Moved, Sequence[int]], how: str, transposed: bool
 ) -> None:
     """Both factors in a run, by rows, each with the edges of its pieces: never whole in memory."""
     root = 1 / POWERS[how]
-    found = arrange(_norms_at(*left, how) ** root, _norms_at(*right, how) ** root, transposed)
+    of_left, of_right = (_norms_at(factor.source, edges, how) ** root for factor, edges in (left, right))
+    found = arrange(of_left, of_right, transposed)
     _rewrite(*left, found.of_left)
     _rewrite(*right, lambda piece: found.of_right(piece.T).T)
 
@@ -82,9 +90,9 @@ def _norms_at(factor: Weights, edges: Sequence[int], how: str) -> Array:
     return np.asarray(sum(norms_of(factor.read(*piece), how) for piece in pairwise(edges)))
 
 
-def _rewrite(factor: Weights, edges: Sequence[int], change: Callable[[Array], Array]) -> None:
+def _rewrite(factor: Moved, edges: Sequence[int], change: Callable[[Array], Array]) -> None:
     for piece in pairwise(edges):
-        factor.write(piece[0], change(factor.read(*piece)))
+        factor.target.write(piece[0], change(factor.source.read(*piece)))
 
 
 def _arrangement(left: Array | int, right: Array, how: str, transposed: bool) -> Arrangement:

@@ -19,6 +19,7 @@ class Configuration:
     cluster: str | None = None  # what to start where no scheduler is given: local, ssh or slurm
     workers: int | None = None  # of a cluster that is started
     wait: float = 60.0  # seconds for a first worker, and for the scheduler's file
+    fsync: bool = True  # whether a commit waits until a disk has it
     ssh: Mapping[str, Any] = field(default_factory=dict)  # what `distributed.SSHCluster` takes, of `SSH`
 
 
@@ -44,6 +45,8 @@ def read() -> Configuration:
     found = Configuration(**given, ssh=ssh)
     if found.workers is not None and not (isinstance(found.workers, int) and found.workers >= 1):
         raise ValueError(f"dask_nmf.workers is {found.workers!r}; it must be a number of processes, >= 1")
+    if not isinstance(found.fsync, bool):
+        raise ValueError(f"dask_nmf.fsync is {found.fsync!r}; it must be true or false")
     try:
         return replace(found, wait=float(parse_timedelta(found.wait)))
     except (ValueError, TypeError, KeyError):

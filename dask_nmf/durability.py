@@ -8,6 +8,7 @@ import shutil
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from uuid import uuid4
 
 AT_ONCE = 16  # files: a disk writes those of several threads together
 UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}  # fsync of a folder, where there is none
@@ -46,6 +47,27 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
+
+
+def replace(place: Path, content: bytes, synced: bool = True) -> None:
+    """Replace a file by one with this content: at any moment one of the two is there, whole.
+
+    ``synced``: wait until the disk has it. What a killed process leaves beside the file is named
+    ``.NAME.HEX.partial``.
+    """
+    partial = place.with_name(f".{place.name}.{uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(place)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if synced:
+        sync_folder(place.parent)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -187,16 +187,16 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         ValueError
             If the run has no W and H yet: the same fit has to be called again to finish it.
         """
-        run = Run.load_answered(absolute(path))
-        asked = run.settings
+        stored = Run.load_answer(absolute(path))
+        asked = stored.settings
         given = {name: getattr(asked, name) for name in OPTIONS}
         given["init"] = None if asked.start == "sample" else asked.init
         given["beta_loss"] = asked.loss_name
         model = cls(asked.rank, random_state=asked.seed, store=path, **given)
-        model.n_features_in_ = int(run.record["matrix"]["shape"][1])
-        result = result_of(run)
+        model.n_features_in_ = int(stored.record["matrix"]["shape"][1])
+        result = result_of(stored)
         model._take(result)
-        model._begin_stream(result.W if run.record["settings"]["weights"] is None else None)
+        model._begin_stream(result.W if stored.record["settings"]["weights"] is None else None)
         return model
 
     def fit(self, X: Any, y: None = None, W: Any = None, H: Any = None, weights: Any = None) -> NMF:

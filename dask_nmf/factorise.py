@@ -76,13 +76,15 @@ def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Resu
     if run is None or run.passes is None:
         with _sharing(path, connect(matrix)):
             return fit_and_answer(matrix, job, run or path)
+    run.recover()
     finished, verified = run.record["finished"], is_unwritten(matrix, job.weights, run)
     with nullcontext() if finished and verified else _sharing(path, connect(matrix)):
         if not verified:
             check_content(matrix, job.weights, job.rule(matrix), run)
         if finished:
             logger.info("%s is finished already; nothing is left to do", path)
-            return result_of(run)
+            assert run.answer is not None
+            return result_of(run.answer)
         logger.info("resuming %s after pass %d", path, run.passes)
         return fit_and_answer(matrix, job, run)
 

@@ -18,7 +18,7 @@ from dask_nmf.means import Means
 from dask_nmf.opening import open_holding, read_factor
 from dask_nmf.readers import DenseRows
 from dask_nmf.sliced import is_lazy
-from dask_nmf.store import CURE
+from dask_nmf.stored import CURE
 
 Clip = tuple[float, float]  # the least and the largest value
 

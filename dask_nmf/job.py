@@ -7,25 +7,27 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import Any
 
 import numpy as np
 
 from dask_nmf import blockwise, cluster, fit, plan, start, svd
-from dask_nmf.answer import Progress, Result, answer, answer_fixed
+from dask_nmf.answer import Output, Progress, Result, answer, answer_fixed
 from dask_nmf.blockwise import Pieces, Reached
+from dask_nmf.carried import Carried, HeldCarried
 from dask_nmf.fit import Panels, Step, Stop
 from dask_nmf.kernels import Array, Sums
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
-from dask_nmf.passes import HeldWeights, Weighing, Weights
+from dask_nmf.passes import Weighing
 from dask_nmf.progress import passed, stage
 from dask_nmf.readers import DenseRows, NpyRows
 from dask_nmf.resume import identity, listing, scratch
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Swept
-from dask_nmf.solvers import SLOTS, Solver, State
+from dask_nmf.solvers import Solver, State
 from dask_nmf.start import Factors, Measures
 from dask_nmf.store import Run
 from dask_nmf.strata import Grid, Sweep
@@ -115,11 +117,12 @@ def _fit_in_panels(
         if isinstance(where, Run) and where.passes is not None
         else _start(panels, job, given, sample_rows, where)
     )
+    output = Output(run, keep or run is None, job.settings.normalize)
     if job.fixed:
         fixed = start.orient(job.fixed_W, job.fixed_H, matrix.transposed)
-        return answer_fixed(panels, job.settings, fixed, run, progress, keep or run is None)
+        return answer_fixed(panels, job.settings, fixed, output, progress)
     progress = _iterate(_sweeper(panels, grid, job, progress), panels.bytes, job, run, progress)
-    return answer(panels, job.settings.normalize, run, progress, keep or run is None)
+    return answer(panels, output, progress)
 
 
 def _fit_in_blocks(
@@ -143,7 +146,7 @@ def _fit_in_blocks(
     else:
         measures, sample, draw, digest = blockwise.first_read(tiles, settings)
         run = Run.create(where, *mine) if isinstance(where, str) else where
-        run.begin_pieces(tiles.tiling.rows, tiles.tiling.columns, settings.rank, matrix.dtype)
+        run.begin(tiles.tiling.rows, tiles.tiling.columns)
         state = blockwise.begin(tiles, settings, measures, sample, draw, run)
         run.commit_start(state, measures._asdict(), [digest], listing(matrix, None))
         solver = Pieces(start.own_penalty(settings, measures, matrix).bounded)
@@ -205,32 +208,31 @@ def _start(
     measures, sampled, digests = start.first_read(panels, settings, sampled_rows, held)
     run = Run.create(where, *identity(matrix, settings, job.given)) if isinstance(where, str) else where
     if run is not None:
-        run.begin(panels.edges, settings, matrix.dtype, job.carries)
-    slots = _slots(panels, job, run)
+        run.begin(panels.edges)
+    carried = _carried(panels, job, run)
     if job.fixed:
         nothing = np.zeros((settings.rank, matrix.layout.columns), matrix.dtype)
         state = State(nothing, nothing)
     else:
-        state = start.begin(panels, settings, measures, given, sampled, slots[0] if slots else None)
+        place = None if carried is None else partial(carried.new_weights, 0)
+        state = start.begin(panels, settings, measures, given, sampled, place)
     if run is not None:
         run.commit_start(state, measures._asdict(), digests, listing(matrix, job.weights))
-    return run, Progress(start.make_solver(settings, measures, matrix), measures, slots, state)
+    return run, Progress(start.make_solver(settings, measures, matrix), measures, carried, state)
 
 
 def _resume(run: Run, panels: Panels, job: Job) -> Progress:
     measures = Measures(**run.record["measures"])
     panels.scale = measures.scale
-    return _resumed(run, start.make_solver(job.settings, measures, panels.matrix), _slots(panels, job, run))
+    return _resumed(run, start.make_solver(job.settings, measures, panels.matrix), _carried(panels, job, run))
 
 
-def _resumed(run: Run, solver: Solver, slots: tuple[Weights, ...] | None) -> Progress:
+def _resumed(run: Run, solver: Solver, carried: Carried | None) -> Progress:
     record = run.record
-    if record["answered"]:
-        run.reopen()
     return Progress(
         solver,
         Measures(**record["measures"]),
-        slots,
+        carried,
         run.state(),
         record["pass"],
         tuple(record["history"]["loss"]),
@@ -239,30 +241,27 @@ def _resumed(run: Run, solver: Solver, slots: tuple[Weights, ...] | None) -> Pro
     )
 
 
-def _slots(panels: Panels, job: Job, run: Run | None) -> tuple[Weights, ...] | None:
+def _carried(panels: Panels, job: Job, run: Run | None) -> Carried | None:
     if not job.carries:
         return None
-    if run is not None:
-        return tuple(run.weights(slot) for slot in range(SLOTS))
-    rows, width, dtype = panels.edges[-1], job.settings.carried, panels.matrix.dtype
-    return tuple(HeldWeights(rows, width, dtype) for _ in range(SLOTS))
+    return run or HeldCarried(panels.edges[-1], job.settings.carried, panels.matrix.dtype)
 
 
 def _sweeper(panels: Panels, grid: Grid, job: Job, progress: Progress) -> Callable[[State, bool], Any]:
     """A pass over panels, or over blocks in the order of `SGD`."""
-    solver, slots = progress.solver, progress.slots
+    solver, carried = progress.solver, progress.carried
 
     def sweep(state: State, exact: bool) -> Sums | Swept:
         if isinstance(solver, SGD):
-            assert slots is not None
-            places = slots[state.slot], slots[state.next_slot]
+            assert carried is not None
+            places = carried.weights(state.slot), carried.new_weights(state.next_slot)
             what = Sweep(solver.steps(state), job.settings.seed, state.epoch, *places)
             return fit.sweep_blocks(panels, grid, state.entering, what)
         finer = solver.at_level(state.level)
         weighing = Weighing(finer.weigh, finer, residual=exact)
-        if slots is not None and solver.carries_weights:
-            before = slots[state.slot] if state.slot >= 0 else None
-            weighing = weighing._replace(before=before, after=slots[state.next_slot])
+        if carried is not None and solver.carries_weights:
+            before = carried.weights(state.slot) if state.slot >= 0 else None
+            weighing = weighing._replace(before=before, after=carried.new_weights(state.next_slot))
         return fit.sweep(panels, state.entering, weighing)
 
     return sweep

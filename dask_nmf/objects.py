@@ -334,6 +334,10 @@ class Objects(ObjectStore[Any]):
         if keys:
             await asked(self.url, lambda: obstore.delete_async(self.store, keys))
 
+    async def copy(self, key: str, target: str) -> None:
+        """Make the store copy an object to another key."""
+        await asked(self.url, lambda: obstore.copy_async(self.store, key, target))
+
     @property
     def supports_listing(self) -> bool:
         """Whether it can tell what there is."""

@@ -15,7 +15,8 @@ from dask_nmf.kernels import Array
 from dask_nmf.keywords import checked
 from dask_nmf.means import Means, filled
 from dask_nmf.places import absolute, check_apart
-from dask_nmf.store import Run, StoredWeights
+from dask_nmf.store import Run
+from dask_nmf.stored import StoredWeights
 
 ENTRIES = 2**20  # of W and of H that are gathered for pairs at once
 
@@ -74,7 +75,7 @@ def predict_to(run: str, pairs: str, output: str, overwrite: bool, clip: Clip | 
     FileExistsError
         If there is an output already, and it may not be overwritten, or is not of this kind.
     """
-    found = Run.load_answered(absolute(run))
+    found = Run.load_answer(absolute(run))
     check_apart(output, run=absolute(run))
     (W, H), means = found.factors, found.means
     factors.check(W, H, means, clip)

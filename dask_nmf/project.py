@@ -32,7 +32,9 @@ from dask_nmf.sampling import Draw
 from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.settling import settle_right
 from dask_nmf.solvers import HALS
-from dask_nmf.store import CURE, NOTHING, NotARun, Run, StoredWeights, consolidate
+from dask_nmf.store import Run
+from dask_nmf.stored import CURE, NotARun, StoredWeights, consolidate
+from dask_nmf.stored_answer import NO_MEAN
 
 MARK = "dask_nmf_transform"
 ENCODINGS = (("default", "/"), ("default", "."), ("v2", "."))  # how Zarr v3 names chunks: c/0/0, c.0.0, 0.0
@@ -234,7 +236,7 @@ def transform_to(
     FileExistsError
         If there is an output already, and it may not be overwritten, or was not made by this function.
     """
-    found = Run.load_answered(places.absolute(run))
+    found = Run.load_answer(places.absolute(run))
     asked = found.settings
     H = found.read("H")
     matrix = opened(V, found.record["matrix"]["dtype"], asked.beta_loss, len(H))
@@ -328,7 +330,7 @@ def _new_weights(
     group = zarr.create_group(store, zarr_format=3, attributes={MARK: mark})
     layout: dict[str, Any] = {"W": (shape, (rows, shape[1]), ("row", "component"), np.nan)}
     if mark["settings"]["missing"] is not None:
-        layout["row_mean"] = (shape[:1], (rows,), ("row",), NOTHING)
+        layout["row_mean"] = (shape[:1], (rows,), ("row",), NO_MEAN)
     arrays = {
         name: group.create_array(
             name,

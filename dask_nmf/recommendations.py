@@ -103,7 +103,7 @@ def recommend_to(
     -------
     The number of cells; `FileExistsError` as for `predict_to`.
     """
-    found = Run.load_answered(absolute(run))
+    found = Run.load_answer(absolute(run))
     (W, H), means = found.factors, found.means
     factors.check(W, H, means, clip)
     search = Search(W, H, Choice(count, found.settings.missing), means, clip)

@@ -9,10 +9,9 @@ from math import prod
 from sys import float_info
 from typing import Any
 
-import numpy as np
-
 from dask_nmf.digests import span_of
 from dask_nmf.fit import relative_error
+from dask_nmf.generations import NAME, PATH, folder_of
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import SLOTS, State
 
@@ -20,7 +19,9 @@ MOST = 2**53  # integers that JSON and float64 hold
 MEASURES = ("mean", "baseline", "stored", "empty", "unobserved_rows", "unobserved_columns")
 DTYPES = ("float32", "float64")
 SLOTTED = ("slot", "best_slot", "good_slot")  # of a state: which W belongs to it
-STORED = ("entering", "best", "good")  # of a state, below the checkpoint
+STORED = ("entering", "best", "good")  # of a state, in panel orientation
+HISTORIES = ("history_loss", "history_seconds")
+COMMIT = ("pass", "state", "factors", "commit", "weights", "outcome", "final")  # what a pass changes
 LATER = {"scales", "good_scales"}  # of a state: runs that were begun before have none
 UNITS = ("scale", "right_unit")  # of measures: those runs have none either
 FACTORS = ("h", *STORED)
@@ -35,38 +36,57 @@ def check(record: dict[str, Any]) -> None:
     ValueError
         With the first part that is wrong.
     """
-    parts: list[tuple[str, Callable[[Any], bool]]] = [
-        ("settings", _is_object),
-        ("matrix", _is_object),
-        ("pass", lambda value: value is None or _is_count(value)),
-        ("outcome", lambda value: value is None or isinstance(value, str)),
-        *((name, _is_bool) for name in ("final", "answered", "finished")),
+    _check(record, [(name, _is_bool) for name in ("replaces", "final", "finished")])
+    _check(record, [("outcome", _or_nothing(lambda value: isinstance(value, str)))])
+    _check_fit(record)
+    names = [
+        ("pass", _or_nothing(_is_count)),
+        ("layout", _or_nothing(_is_object)),
+        ("previous", _or_nothing(_is_object)),
+        ("answer", _or_nothing(_is_object)),
+        ("turn", lambda value: type(value) is int and value in (0, 1)),
     ]
-    _check(record, parts)
-    _check(
-        record["matrix"],
-        [
-            ("source", lambda value: isinstance(value, str)),
-            ("shape", _is_shape),
-            ("dtype", lambda value: value in DTYPES),
-            ("transposed", _is_bool),
-        ],
-    )
-    settings(record).check_rank(tuple(record["matrix"]["shape"]))
+    _check(record, names)
     if record["pass"] is not None:
         _check_pass(record)
-    elif record["answered"] or record["finished"] or record["final"]:
-        raise ValueError("it has an answer and no pass")
-    if record["answered"]:
-        _check(
-            record,
-            [
-                ("loss", lambda value: value is None or _is_size(value)),
-                ("held", lambda value: value is None or _is_size(value)),
-            ],
-        )
+    elif record["finished"] or record["final"]:
+        raise ValueError("it is finished and has no pass")
+    if record["answer"] is not None:
+        _check_answer(record["answer"])
     elif record["finished"]:
         raise ValueError("it is finished and has no answer")
+
+
+def _check_fit(part: dict[str, Any]) -> None:
+    """What a fit is of, and how it is made: of the record, or of the answer in it."""
+    _check(part, [("settings", _is_object), ("matrix", _is_object)])
+    matrix = [
+        ("source", lambda value: isinstance(value, str)),
+        ("shape", _is_shape),
+        ("dtype", lambda value: value in DTYPES),
+        ("transposed", _is_bool),
+    ]
+    _check(part["matrix"], matrix)
+    settings(part).check_rank(tuple(part["matrix"]["shape"]))
+
+
+def _check_answer(answer: dict[str, Any]) -> None:
+    _check_fit(answer)
+    _check_measures(answer)
+    parts = [
+        ("folder", _is_folder),
+        ("finished", _is_bool),
+        ("outcome", _or_nothing(lambda value: isinstance(value, str))),
+        ("pass", _is_count),
+        ("loss", _or_nothing(_is_size)),
+        ("held", _or_nothing(_is_size)),
+        ("units", _is_shape),
+    ]
+    _check(answer, parts)
+    _check_history(answer)
+    for unit, size in zip(answer["units"], answer["matrix"]["shape"], strict=True):
+        if unit > size:
+            raise ValueError(f"its units are {_short(answer['units'])}")
 
 
 def settings(record: dict[str, Any]) -> Settings:
@@ -85,14 +105,12 @@ def partial(record: dict[str, Any]) -> bool:
 
 
 def summary(told: dict[str, Any]) -> dict[str, Any]:
-    """What a person wants to know of the run, as JSON holds it."""
-    history = told.get("history", {"loss": [], "seconds": []})
+    """Return what a person wants to know of the run, as JSON holds it."""
+    history, answer = told.get("history", {"loss": [], "seconds": []}), told["answer"]
     matrix, asked = told["matrix"], settings(told)
-    baseline = told["measures"]["baseline"] if "measures" in told else None
-    known = told["answered"] and told["loss"] is not None  # else the divergence is infinite
-    error = relative_error(told["loss"], baseline) if known and baseline else None
+    current = answer if answer is not None and _is_of(answer, told) else None
     return {
-        "state": "finished" if told["finished"] else "stopped" if told["answered"] else "unfinished",
+        "state": "finished" if told["finished"] else "stopped" if current else "unfinished",
         "outcome": told["outcome"],
         "source": matrix["source"],
         "shape": matrix["shape"],
@@ -101,13 +119,37 @@ def summary(told: dict[str, Any]) -> dict[str, Any]:
         "solver": asked.solver,
         "passes": told["pass"],
         "seconds": round(sum(history["seconds"]), 3),
-        "validation_error": told.get("held"),
+        "validation_error": None if current is None else current["held"],
         "unobserved_rows": told.get("measures", {}).get("unobserved_rows"),
         "unobserved_columns": told.get("measures", {}).get("unobserved_columns"),
-        "relative_error": error if error is not None or told["answered"] else (history["loss"] or [None])[-1],
+        "relative_error": (history["loss"] or [None])[-1] if current is None else _error(current),
         "loss_history": history["loss"],
+        "answer": None if answer is None else _answer_summary(answer),
         "settings": told["settings"],
     }
+
+
+def _answer_summary(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return what there is to know of W and H that can be read now, which may be of an earlier fit."""
+    return {
+        "rank": settings(answer).rank,
+        "passes": answer["pass"],
+        "relative_error": _error(answer),
+        "outcome": answer["outcome"],
+        "source": answer["matrix"]["source"],
+    }
+
+
+def _is_of(answer: dict[str, Any], told: dict[str, Any]) -> bool:
+    """Whether an answer is that of the last pass of the fit that is in progress."""
+    return all(answer[name] == told.get(name) for name in ("settings", "matrix", "pass", "history"))
+
+
+def _error(answer: dict[str, Any]) -> float | None:
+    """Return the relative error of an answer; None where it is infinite, or V is 0."""
+    baseline = answer["measures"]["baseline"]
+    known = answer["loss"] is not None and baseline  # else the divergence is infinite
+    return relative_error(answer["loss"], baseline) if known else None
 
 
 def check_edges(edges: Sequence[int], size: int) -> None:
@@ -116,17 +158,24 @@ def check_edges(edges: Sequence[int], size: int) -> None:
         raise ValueError(f"its panels do not cover {size} rows in order")
 
 
-def check_array(
-    record: dict[str, Any], name: str, shape: tuple[int, ...], cuts: tuple[int, ...], dtype: np.dtype[Any]
-) -> None:
-    """Refuse an array of another shape than the run's, of larger chunks, or of what are no numbers."""
-    expected = _shape(record, name)
-    if expected not in (None, shape) or dtype.kind not in "fi":
-        raise ValueError(
-            f"{name} has shape {shape} and type {dtype}, and the run is for {expected or 'numbers'}"
-        )
-    if any(cut > max(size, 1) for cut, size in zip(cuts, shape, strict=True)):
-        raise ValueError(f"{name} has shape {shape}, in chunks of shape {cuts}")
+def named(record: dict[str, Any]) -> set[str]:
+    """Return the folders of data that a record names: all that is current."""
+    parts = [record, record["previous"] or {}]
+    folders = [part.get("commit") for part in parts]
+    folders += [folder_of(path) for part in parts for path in part.get("weights", {}).values()]
+    folders += [(record[name] or {}).get("folder") for name in ("layout", "answer")]
+    return {folder for folder in folders if folder is not None}
+
+
+def carried(record: dict[str, Any]) -> int:
+    """Return how many columns a W has that is carried from pass to pass."""
+    return settings(record).carried
+
+
+def spans(record: dict[str, Any]) -> int:
+    """Return into how many spans of rows the digests of V and its weights are cut."""
+    rows = across(record)[0]
+    return -(-rows // span_of(rows))
 
 
 def across(record: dict[str, Any]) -> tuple[int, int]:
@@ -135,42 +184,84 @@ def across(record: dict[str, Any]) -> tuple[int, int]:
     return (n, m) if record["matrix"]["transposed"] else (m, n)
 
 
-def _shape(record: dict[str, Any], name: str) -> tuple[int, ...] | None:
-    """Of an array of the run; None where it is free."""
-    (m, n), (rows, columns), asked = record["matrix"]["shape"], across(record), settings(record)
-    folder, _, last = name.rpartition("/")
-    if folder == "digests":
-        return (-(-rows // span_of(rows)),)
-    if folder == "checkpoint":
-        return (rows, asked.carried) if last[0] == "w" else None
-    if folder:
-        return (asked.carried, columns)
-    return {"W": (m, asked.rank), "H": (asked.rank, n), "row_mean": (m,), "column_mean": (n,)}.get(name)
-
-
 def _check_pass(record: dict[str, Any]) -> None:
     """What there is from the start on."""
-    _check(record, [(name, _is_object) for name in ("measures", "history", "state")])
-    _check(record["measures"], [(name, _is_size) for name in MEASURES])
-    _check(record["measures"], [(name, _is_unit) for name in UNITS if name in record["measures"]])
-    if not _is_unit(prod(record["measures"].get(name, 1.0) for name in UNITS)):
+    _check_measures(record)
+    _check_history(record)
+    _check(record, [("listing", _is_listing), ("layout", _is_object)])
+    _check_layout(record, record["layout"])
+    _check_commit(record)
+    if record["previous"] is not None:
+        _check_commit(record["previous"])
+        if not 0 <= record["previous"]["pass"] < record["pass"]:
+            raise ValueError(f"the pass before {record['pass']} is {_short(record['previous']['pass'])}")
+    elif record["commit"] is None and not record["finished"]:
+        raise ValueError("it has no commit")
+
+
+def _check_measures(part: dict[str, Any]) -> None:
+    _check(part, [("measures", _is_object)])
+    measures = part["measures"]
+    _check(measures, [(name, _is_size) for name in MEASURES])
+    _check(measures, [(name, _is_unit) for name in UNITS if name in measures])
+    if not _is_unit(prod(measures.get(name, 1.0) for name in UNITS)):
         raise ValueError("measures has units that are none")
-    if set(record["measures"]) - set(UNITS) != set(MEASURES):
-        raise ValueError(f"measures has {sorted(record['measures'])}")
-    _check(record, [("listing", _is_listing)])
+    if set(measures) - set(UNITS) != set(MEASURES):
+        raise ValueError(f"measures has {sorted(measures)}")
+
+
+def _check_history(part: dict[str, Any]) -> None:
+    _check(part, [("history", _is_object)])
     several = [
         ("loss", lambda value: _is_list(value, lambda one: one is None or _is_size(one))),
         ("seconds", lambda value: _is_list(value, _is_size)),
     ]
-    _check(record["history"], several)
-    if {len(record["history"][name]) for name, _ in several} != {record["pass"]}:
-        raise ValueError(f"history is not of {record['pass']} passes")
-    _check(record, [("factors", lambda value: _is_list(value, lambda one: one in FACTORS))])
+    _check(part["history"], several)
+    if {len(part["history"][name]) for name, _ in several} != {part["pass"]}:
+        raise ValueError(f"history is not of {part['pass']} passes")
+
+
+def _check_layout(record: dict[str, Any], layout: dict[str, Any]) -> None:
+    rows, columns = across(record)
+    parts = [
+        ("folder", _is_folder),
+        ("panels", lambda value: _is_count(value) and 0 < value <= rows),
+        ("pieces", lambda value: _is_count(value) and value <= columns),
+        ("units", lambda value: _is_list(value, _is_count) and len(value) == 2),
+    ]
+    _check(layout, parts)
+    if not (0 < layout["units"][0] <= rows and bool(layout["pieces"]) == (0 < layout["units"][1] <= columns)):
+        raise ValueError(f"its layout is {_short(layout)}")
+
+
+def _check_commit(commit: dict[str, Any]) -> None:
+    """A pass that was committed: the last one, or the one before."""
+    parts = [
+        ("pass", _is_count),
+        ("state", _is_object),
+        ("factors", lambda value: _is_list(value, lambda one: one in FACTORS)),
+        ("commit", _or_nothing(_is_folder)),
+        ("weights", lambda value: _is_object(value) and all(map(_is_slot, value, value.values()))),
+    ]
+    _check(commit, parts)
+    state = commit["state"]
     defaults = {field.name: field.default for field in fields(State)}
-    for name in set(State.SCALARS) - (LATER - set(record["state"])):
-        _check(record["state"], [(name, _like(name, defaults[name]))])
-    if unknown := set(record["state"]) - set(State.SCALARS):
+    for name in set(State.SCALARS) - (LATER - set(state)):
+        _check(state, [(name, _like(name, defaults[name]))])
+    if unknown := set(state) - set(State.SCALARS):
         raise ValueError(f"state has {sorted(unknown)}")
+
+
+def _is_slot(slot: Any, path: Any) -> bool:
+    return slot in map(str, range(SLOTS)) and isinstance(path, str) and bool(PATH.fullmatch(path))
+
+
+def _is_folder(value: Any) -> bool:
+    return isinstance(value, str) and bool(NAME.fullmatch(value))
+
+
+def _or_nothing(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
 
 
 def _check(part: dict[str, Any], wanted: Sequence[tuple[str, Callable[[Any], bool]]]) -> None:

@@ -43,7 +43,9 @@ def identity(matrix: Matrix, settings: Settings, given: Mapping[str, Array | Mat
 
 
 def existing(path: str, mine: Identity, overwrite: bool) -> Run | None:
-    """The run to go on with, or None to begin one.
+    """Return the run to go on with, or None to begin one.
+
+    A fit that was begun to overwrite another, and is not finished, is gone on with by the same call.
 
     Raises
     ------
@@ -55,7 +57,7 @@ def existing(path: str, mine: Identity, overwrite: bool) -> Run | None:
     if not places.at(path).exists():
         return None
     run = Run.load(path)
-    if overwrite:
+    if overwrite and (run.record["finished"] or not run.record["replaces"]):
         return None
     differing = [
         f"{name} is {ours!r}, the run has {stored.get(name)!r}"
@@ -63,6 +65,8 @@ def existing(path: str, mine: Identity, overwrite: bool) -> Run | None:
         for name, ours in asked.items()
         if name != "source" and stored.get(name) != ours
     ]
+    if differing and overwrite:
+        return None
     if differing:
         raise RunMismatch(
             f"{path} holds another fit: {'; '.join(differing)}; give another output, or ask to overwrite it"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -255,22 +257,27 @@ def begin(
     measures: Measures,
     given: Factors,
     sampled: Array | None,
-    slot: Weights | None,
+    place: Callable[[], Weights] | None,
 ) -> State:
-    """The state before the first pass; writes the left factor to ``slot``, where there is one."""
+    """The state before the first pass.
+
+    Parameters
+    ----------
+    place : makes a new place for the left factor, where one is kept: the last one has it.
+    """
     matrix, dtype = panels.matrix, panels.matrix.dtype
     scale = factor_scale(measures.level, settings.rank)
     left_stream, right_stream = _streams(matrix)
-    if slot is not None and settings.solver == "sgd":
-        slot = Plain(slot)
+    if place is not None and settings.solver == "sgd":
+        place = partial(_plain, place)
     if settings.start == "custom":
-        right = _from_given(panels, settings, measures, given, slot)
+        right = _from_given(panels, settings, measures, given, place)
     elif settings.by_svd:
         assert sampled is not None
         left_unit, right_unit = measures.units
         means = measures.mean / left_unit, measures.mean / right_unit
         fill = svd.Fill(settings.start, means, settings.seed, _streams(matrix), measures.level)
-        right = svd.begin(panels, settings.rank, sampled, fill, slot)
+        right = svd.begin(panels, settings.rank, sampled, fill, place)
     elif sampled is not None:
         right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
     else:
@@ -279,7 +286,8 @@ def begin(
         right = random_factor(
             settings.seed, np.arange(matrix.layout.columns), settings.rank, scale, right_stream
         ).T
-        if slot is not None and writes_left(settings, given):
+        if place is not None and writes_left(settings, given):
+            slot = place()
             for first, last in pairwise(panels.edges):
                 w = random_factor(settings.seed, np.arange(first, last), settings.rank, scale, left_stream)
                 slot.write(first, w.astype(dtype))
@@ -291,11 +299,16 @@ def begin(
         h = _warmed(panels, h, make_solver(settings, measures, matrix))
     entering = h
     if settings.solver == "sgd":
-        assert slot is not None
+        assert place is not None
         if settings.start == "sample" or (settings.start == "custom" and given.left is None):
-            h = _balanced_pair(panels, h, HALS(penalty_of_fit(settings, measures, matrix)), slot)
+            h = _balanced_pair(panels, h, HALS(penalty_of_fit(settings, measures, matrix)), place)
         entering = np.ascontiguousarray(extended(h.T).T)
     return State(h, entering, slot=0 if writes_left(settings, given) else -1)
+
+
+def _plain(place: Callable[[], Weights]) -> Weights:
+    """Make a place for extended factors that is written to, and read, as one for factors."""
+    return Plain(place())
 
 
 def _warmed(panels: Panels, h: Array, solver: Solver) -> Array:
@@ -312,18 +325,24 @@ def _warmed(panels: Panels, h: Array, solver: Solver) -> Array:
     return h
 
 
-def _balanced_pair(panels: Panels, h: Array, solver: HALS, slot: Weights) -> Array:
-    """Write W for H (k, n) to a place, and return H, both at the scale where the penalties are least."""
-    totals = fit.sweep(panels, h, Weighing(solver.weigh, solver, after=slot))
+def _balanced_pair(panels: Panels, h: Array, solver: HALS, place: Callable[[], Weights]) -> Array:
+    """Write W for H (k, n) to a new place, and return H, both at the scale where the penalties are least."""
+    found = place()
+    totals = fit.sweep(panels, h, Weighing(solver.weigh, solver, after=found))
     scales, _ = solver.penalty.balance(*norms_of(totals, h))
     if (scales != 1).any():
+        slot = place()
         for first, last in pairwise(panels.edges):
-            slot.write(first, slot.read(first, last) * scales.astype(h.dtype))
+            slot.write(first, found.read(first, last) * scales.astype(h.dtype))
     return rescaled(solver.penalty.without_dead(totals, h), scales)
 
 
 def _from_given(
-    panels: Panels, settings: Settings, measures: Measures, given: Factors, slot: Weights | None
+    panels: Panels,
+    settings: Settings,
+    measures: Measures,
+    given: Factors,
+    place: Callable[[], Weights] | None,
 ) -> Array:
     """H in panel orientation, from given factors.
 
@@ -336,7 +355,8 @@ def _from_given(
     if isinstance(solver, HALS | Newton):
         given = _balanced(given, solver.penalty, measures.level / settings.rank)
     if given.left is not None:
-        assert slot is not None
+        assert place is not None
+        slot = place()
         for first, last in pairwise(panels.edges):
             slot.write(first, np.asarray(given.left[first:last], dtype))
         if given.right is None:

@@ -3,101 +3,101 @@
 ::
 
     run.zarr
-      attributes["dask_nmf"]   format, settings, matrix, plan, the last commit, the outcome
-      H (component, column)    of the last commit, until it is that of the answer
-      W (row, component)       likewise where the panels are columns; else of the answer alone
-      history_loss (pass), history_seconds (pass)
-      digests/V, weights       of their content, by spans of rows: see `digests`
-      checkpoint/edges, checkpoint/0, checkpoint/1 (even and odd passes), checkpoint/w0, w1, w2
-      checkpoint/cuts    where V is cut both ways, instead of 0 and 1; H is in pieces then
+      attributes["dask_nmf"]   the record: settings, matrix, the last commit and the one before, the answer
+      data/pass-…              of a commit: H (W where panels are columns), what extrapolates it, histories
+      data/weights-…           a W or an H in pieces, carried from pass to pass
+      data/layout-…            edges of the panels, digests of the content of V and its weights
+      data/answer-…            W, H, histories, means
+      H, W, history_loss …     what is to be seen of these: see `view`
 
-A commit writes the idle slot and then the group's attributes: one small object that is replaced whole.
-Whoever looks, at any moment, sees the last whole commit. The consolidated metadata in the same object
-lists H and the histories of that commit (see `commits`), and the answer only when all of it is there.
+Each folder of data is written once (see `generations`). A commit writes new folders, waits until the disk has
+them, and then replaces the group's metadata object whole, which names those that are current; only then what
+is named no more is deleted. Whoever looks, at any moment, sees the last whole commit. The record also tells
+the commit before, whose data stay: if the last one is damaged the fit goes on from there.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import logging
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.errors import ZarrUserWarning
+from zarr.storage import LocalStore
 
-from dask_nmf import __version__, commits, plan, record
+from dask_nmf import __version__, configuration, generations, plan, record, stored_answer, view
 from dask_nmf.claims import check_chunks, check_stored
 from dask_nmf.digests import Digest, Hashes
+from dask_nmf.durability import sync_tree
 from dask_nmf.errors import DataError, readable
 from dask_nmf.fit import Step
+from dask_nmf.generations import DATA, NOTHING, Layout
 from dask_nmf.kernels import Array
-from dask_nmf.means import Means
 from dask_nmf.places import at
 from dask_nmf.settings import Settings
-from dask_nmf.solvers import SLOTS, State
+from dask_nmf.solvers import State
+from dask_nmf.stored import CURE, NotARun, StoredWeights, sound
+from dask_nmf.stored_answer import Answer
+from dask_nmf.view import Shown
 
-FORMAT = 3
+logger = logging.getLogger(__name__)
+
+FORMAT = 4
 KEY = "dask_nmf"
-NOTHING = -1.0  # the fill value of means, of which all may be NaN
-CURE = "restore it, or remove it and begin anew"
-ANSWER = ("H", "W", "history_loss", "history_seconds")
-MEANS = ("row_mean", "column_mean")  # a part of the answer where not every entry is observed
-PARTS = (*ANSWER, *MEANS, "checkpoint", "digests")
-
-
-class NotARun(ValueError):
-    """What is at the path is not a run that this version can read."""
-
-
-@dataclass(frozen=True)
-class StoredWeights:
-    """A W in Zarr, by rows of the panels; ``transposed`` where the array holds its transpose (H)."""
-
-    array: zarr.Array[Any]
-    transposed: bool = False
-
-    def read(self, first: int, last: int) -> Array:
-        with readable(getattr(self.array, "store_path", "a factor"), CURE):
-            block = np.asarray(self.array[:, first:last] if self.transposed else self.array[first:last])
-        return block.T if self.transposed else block
-
-    def write(self, first: int, w: Array) -> None:
-        last = first + len(w)
-        if self.transposed:
-            self.array[:, first:last] = w.T
-        else:
-            self.array[first:last] = w
+SHOWN = ("H", "W", "history_loss", "history_seconds", "row_mean", "column_mean")
+PARTIAL = ".*.partial"  # files that a killed commit leaves beside the root
 
 
 class Run:
-    """A fit in a Zarr group."""
+    """A fit in a Zarr group.
 
-    def __init__(self, path: str, group: zarr.Group) -> None:
+    Attributes
+    ----------
+    path : where it is
+    record : what it tells of itself: of the last commit, but for what this process is about to commit
+    """
+
+    def __init__(self, path: str, group: zarr.Group, told: dict[str, Any]) -> None:
         self.path = path
-        self.group = group
+        self.record = told
+        self._group = group
+        self._name = generations.namer()
+        self._made: set[str] = set()  # folders of data, since the last commit
+        self._carried: dict[int, str] = {}  # where the W of each slot is that was made since then
+        self._answer = ""  # the folder of the answer that is being written
+        self._synced = configuration.read().fsync
 
     @classmethod
     def create(cls, path: str, settings: dict[str, Any], matrix: dict[str, Any]) -> Run:
-        """Begin a run at a place where there is none, or in the stead of the one that is there."""
+        """Begin a run at a place where there is none, or in the one that is there, whose answer stays."""
         told = {
             "format": FORMAT,
             "version": __version__,
             "settings": settings,
             "matrix": matrix,
+            "replaces": False,  # whether it was begun in the stead of another fit
             "pass": None,
             "outcome": None,  # of the last pass: why it is the last
             "final": False,  # no pass is to follow
-            "answered": False,  # H and W are there
             "finished": False,  # nothing is left to do
+            "layout": None,
+            "commit": None,  # the folder of the last commit
+            "weights": {},  # where the W of each slot is
+            "previous": None,  # the commit before
+            "answer": None,
+            "turn": 1,  # by which of the encodings of `view` arrays are shown
         }
-        if at(path).exists():
-            old = cls.load(path)
-            old._publish(told)
-            return old
-        return cls(path, zarr.create_group(at(path).store(), zarr_format=3, attributes={KEY: told}))
+        if not at(path).exists():
+            group = zarr.create_group(at(path).store(), zarr_format=3, attributes={KEY: told})
+            return cls(path, group, told)
+        run = cls.load(path)
+        kept = {name: run.record[name] for name in ("answer", "turn")}
+        run._publish({**told, **kept, "replaces": True})
+        run.sweep()
+        return run
 
     @classmethod
     def load(cls, path: str) -> Run:
@@ -126,38 +126,23 @@ class Run:
                 f"{path} is a run of format {told.get('format')}, made by version {told.get('version')}; "
                 f"this version reads format {FORMAT}; use that version for it, or give another path"
             )
-        run = cls(path, group)
-        with run.sound():
+        with sound(path):
             record.check(told)
-        return run
+        return cls(path, group, told)
 
     @classmethod
-    def load_answered(cls, path: str) -> Run:
-        """Open a run that has its W and H; raises as `load` does, and ValueError where it has none yet."""
-        run = cls.load(path)
-        if not run.record["answered"]:
+    def load_answer(cls, path: str) -> Answer:
+        """Open the answer of a run; raises as `load` does, and ValueError where it has none yet."""
+        answer = cls.load(path).answer
+        if answer is None:
             raise ValueError(f"{path} has no W and H yet; finish it with dask-nmf fit first")
-        return run
+        return answer
 
     @property
-    def record(self) -> dict[str, Any]:
-        """The attributes of the last commit."""
-        told: dict[str, Any] = self.group.attrs[KEY]  # type: ignore[assignment]
-        return told
-
-    @contextmanager
-    def sound(self) -> Iterator[None]:
-        """Call a run damaged of which some part cannot be read, or is not as the others have it.
-
-        Raises
-        ------
-        NotARun
-        """
-        try:
-            with readable(self.path, CURE):
-                yield
-        except (FileNotFoundError, DataError) as error:
-            raise NotARun(f"{self.path} is damaged: {error.__cause__ or error}; {CURE}") from error
+    def answer(self) -> Answer | None:
+        """The last answer, which may be of a fit before the one in progress; None if there is none."""
+        told = self.record["answer"]
+        return None if told is None else Answer(self.path, self._group, told)
 
     def summary(self) -> dict[str, Any]:
         """What a person wants to know of the run, as JSON holds it."""
@@ -165,14 +150,8 @@ class Run:
 
     @property
     def settings(self) -> Settings:
-        """Of the fit."""
+        """Those of the fit."""
         return record.settings(self.record)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Of the factors."""
-        dtype: np.dtype[Any] = np.dtype(self.record["matrix"]["dtype"])
-        return dtype
 
     @property
     def transposed(self) -> bool:
@@ -187,66 +166,45 @@ class Run:
 
     @property
     def edges(self) -> tuple[int, ...]:
-        """Of the panels."""
-        return self._edges("checkpoint/edges", record.across(self.record)[0])
+        """Edges of the panels."""
+        return self._edges("edges", record.across(self.record)[0])
 
     @property
     def cuts(self) -> tuple[int, ...] | None:
         """Edges of the pieces of columns, where V is cut both ways."""
-        name = "checkpoint/cuts"
-        return self._edges(name, record.across(self.record)[1]) if name in self._unlisted() else None
+        if self.record["layout"] is None or not self.record["layout"]["pieces"]:
+            return None
+        return self._edges("cuts", record.across(self.record)[1])
 
-    @property
-    def factors(self) -> tuple[zarr.Array[Any], zarr.Array[Any]]:
-        """W and H, which are there."""
-        w, h = self.array("W"), self.array("H")
-        with self.sound():
-            for array in (w, h):
-                _check_stored(array)
-        return w, h
-
-    def begin(self, edges: Sequence[int], settings: Settings, dtype: np.dtype[Any], carries: bool) -> None:
-        """Lay out the checkpoint of a fit over these panels, with a carried W if asked."""
-        m, n = self.record["matrix"]["shape"]
-        columns = m if self.transposed else n
-        self._clear()
-        _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
-        for slot in "01":
-            for name in record.STORED:
-                shape = (settings.carried, columns)
-                self._empty(f"checkpoint/{slot}/{name}", shape, shape, dtype, None)
-        if carries:
-            for place in range(SLOTS):
-                width = settings.carried
-                chunks = (plan.unit(edges), width)
-                self._empty(f"checkpoint/w{place}", (edges[-1], width), chunks, dtype, None)
-        self._list()
-
-    def begin_pieces(
-        self, edges: Sequence[int], cuts: Sequence[int], rank: int, dtype: np.dtype[Any]
-    ) -> None:
-        """Lay out the checkpoint of a fit over blocks: no factor is whole in any process."""
-        self._clear()
-        _put(self.group, "checkpoint/edges", np.asarray(edges, np.int64), ("edge",))
-        _put(self.group, "checkpoint/cuts", np.asarray(cuts, np.int64), ("edge",))
-        self._empty("checkpoint/w0", (edges[-1], rank), (plan.unit(edges), rank), dtype, None)
-        self._list()
+    def begin(self, edges: Sequence[int], cuts: Sequence[int] | None = None) -> None:
+        """Lay out a fit over panels, or over blocks where V is cut both ways; `commit_start` commits it."""
+        told: dict[str, Any] = {
+            "folder": self._new_folder("layout"),
+            "panels": len(edges) - 1,
+            "pieces": 0 if cuts is None else len(cuts) - 1,
+            "units": [plan.unit(edges), 0 if cuts is None else plan.unit(cuts)],
+        }
+        self.record = {**self.record, "layout": told}
+        for name, values in (("edges", edges), ("cuts", cuts)):
+            if values is not None:
+                self._array(told["folder"], name)[...] = np.asarray(values, np.int64)
 
     def commit_start(
         self, state: State, measures: dict[str, Any], digests: Sequence[Digest], listing: dict[str, Any]
     ) -> None:
         """Commit the start as pass 0, with what V and its weights were: their content and their files."""
+        folder = self.record["layout"]["folder"]
         for name, digest in zip(record.SOURCES, digests, strict=False):
-            _put(self.group, f"digests/{name}", digest.sums.view(np.int64), ("span",))
+            self._array(folder, name)[...] = digest.sums.view(np.int64)
         self._commit_state(0, state, measures=measures, listing=listing, history={"loss": [], "seconds": []})
 
     def sums(self, name: str) -> Hashes:
-        """The digest of V or its weights at the first read, whole: see `digests.Digest`."""
-        return self.read(f"digests/{name}").view(np.uint64)
+        """Return the digest of V or its weights at the first read, whole: see `digests.Digest`."""
+        return self._read(self.record["layout"]["folder"], name).view(np.uint64)
 
     def note_listing(self, listing: dict[str, Any]) -> None:
         """Commit how the files of V and its weights are now, whose content is known to be the same."""
-        if listing != self.record["listing"] and not self.group.read_only:
+        if listing != self.record["listing"] and not self._group.read_only:
             self._publish({**self.record, "listing": listing})
 
     def commit(self, step: Step) -> None:
@@ -264,210 +222,272 @@ class Run:
         )
 
     def state(self) -> State:
-        """The state of the last commit."""
-        scalars, place = self.record["state"], f"checkpoint/{self.record['pass'] % 2}"
+        """Return the state of the last commit."""
+        scalars, folder = self.record["state"], self.record["commit"]
         nothing = np.empty((self.settings.rank, 0), self.record["matrix"]["dtype"])
-        factors: dict[str, Any] = {"h": nothing, "entering": nothing} | {
-            name: self._read_factor() if name == "h" else self.read(f"{place}/{name}")
-            for name in self.record["factors"]
-        }
+        factors: dict[str, Any] = {"h": nothing, "entering": nothing}
+        for name in self.record["factors"]:
+            found = self._read(folder, self._stored_name(name))
+            turned = name == "h" and self.transposed
+            factors[name] = np.ascontiguousarray(found.T) if turned else found
         known = {name: value for name, value in scalars.items() if value is not None}
         lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
         return State(**factors, **known | lists)
 
     def weights(self, slot: int) -> StoredWeights:
-        """The carried W of a slot."""
-        return StoredWeights(self.array(f"checkpoint/w{slot}"))
+        """Return the W (or H in pieces) that is in a slot, to be read."""
+        path = self._carried.get(slot) or self.record["weights"][str(slot)]
+        return self._weights(path)
 
-    def pieces(self, slot: int) -> StoredWeights:
-        """The Hᵀ of a slot, in pieces."""
-        cuts = self.cuts
-        assert cuts is not None
-        return StoredWeights(commits.pieces(self.group, self.record, cuts, slot))
+    def new_weights(self, slot: int) -> StoredWeights:
+        """Return a new place for the W of a slot: what is there stays until the next commit."""
+        self._carried[slot] = f"{DATA}/{self._new_folder('weights')}/left"
+        return self._weights(self._carried[slot])
 
-    def reopen(self) -> None:
-        """Take back an answer that more passes will replace."""
-        self._publish({**self.record, "outcome": None, "answered": False})
+    def new_pieces(self, slot: int) -> StoredWeights:
+        """Return a new place for the H of a slot, in pieces."""
+        self._carried[slot] = f"{DATA}/{self._new_folder('weights')}/pieces"
+        return self._weights(self._carried[slot])
 
-    def answer(self) -> StoredWeights:
-        """Lay out W and H, and return the one that the panels write."""
-        m, n = self.record["matrix"]["shape"]
-        rank = self.settings.rank
-        rows = plan.unit(self.edges)
-        dtype = self.dtype
-        for name in (*ANSWER, *MEANS):
-            commits.make_room(self.group, name)
-        across = (m, n) if not self.transposed else (n, m)
-        cuts = self.cuts
-        piece = across[1] if cuts is None else plan.unit(cuts)
-        if record.partial(self.record):
-            for name, size, chunk in (
-                ("row_mean", m, piece if self.transposed else rows),
-                ("column_mean", n, rows if self.transposed else piece),
-            ):
-                self._empty(name, (size,), (chunk,), dtype, (name.removesuffix("_mean"),), NOTHING)
-        panels, whole = (rows, rank), (rank, piece)
-        if self.transposed:
-            self._empty("W", (m, rank), (piece, rank), dtype, ("row", "component"))
-            h = self._empty("H", (rank, n), panels[::-1], dtype, ("component", "column"))
-            return StoredWeights(h, transposed=True)
-        self._empty("H", (rank, n), whole, dtype, ("component", "column"))
-        return StoredWeights(self._empty("W", (m, rank), panels, dtype, ("row", "component")))
+    def scratch(self) -> StoredWeights:
+        """Return a new place for a W that no commit is to name."""
+        return self._weights(f"{DATA}/{self._new_folder('weights')}/left")
 
-    def place_of_means(self) -> StoredWeights | None:
-        """Where the panels write the means of their rows, laid out by `answer`; None if none are taken."""
-        if not record.partial(self.record):
-            return None
-        return StoredWeights(self.array(MEANS[self.transposed]))
+    def recover(self) -> None:
+        """Go back to the commit before the last one, if a part of that is damaged, and delete what is left.
 
-    def write_means(self, across: Array) -> None:
-        """Write the means of the other side, (columns,)."""
-        StoredWeights(self.array(MEANS[not self.transposed])).write(0, across)
+        Raises
+        ------
+        NotARun
+            If neither is whole.
+        """
+        self.sweep()
+        if self.record["finished"] or self.passes is None:
+            return
+        try:
+            self._check_whole()
+        except NotARun as damage:
+            if self.record["previous"] is None:
+                raise
+            done = self.record["previous"]["pass"]
+            history = {name: values[:done] for name, values in self.record["history"].items()}
+            told = {**self.record, **self.record["previous"], "history": history, "previous": None}
+            self.record, last = told, self.record
+            try:
+                self._check_whole()
+            except NotARun:
+                self.record = last
+                raise damage from None
+            logger.warning("pass %d of %s is damaged; going on after pass %d", last["pass"], self.path, done)
+            self._publish(told)
 
-    @property
-    def means(self) -> Means | None:
-        """Means of what the fit observed of rows and columns, if not all of V is, and of everything."""
-        if not record.partial(self.record):
-            return None
-        rows, columns = self.array("row_mean"), self.array("column_mean")
-        with self.sound():
-            for array in (rows, columns):
-                _check_stored(array)
-        return Means(rows, columns, self.record["measures"]["mean"])
+    def sweep(self) -> None:
+        """Delete what commands that were killed left behind."""
+        if self._group.read_only:
+            return
+        self._delete(generations.stored(self._group) - record.named(self.record) - self._made)
+        if isinstance(self._group.store, LocalStore):
+            for partial in Path(self._group.store.root).glob(PARTIAL):
+                partial.unlink(missing_ok=True)
 
-    def given(self) -> StoredWeights:
-        """The factor of the answer that the panels do not write, laid out by `answer`, by rows of columns."""
-        name = "W" if self.transposed else "H"
-        return StoredWeights(self.array(name), transposed=not self.transposed)
+    def new_answer(self) -> dict[str, StoredWeights]:
+        """Lay out an answer. Return the places of its factors and means, by rows, by their names."""
+        self._answer = self._new_folder("answer")
+        return self._answer_places(self._answer)
 
-    def finish(
-        self, given: Array | None, loss: float, held: float, finished: bool, outcome: str | None
-    ) -> None:
-        """Add the factor that the panels did not write, (k, columns), if it is needed; and the histories."""
-        if given is not None:
-            self.given().write(0, given.T)
-        for key, values in self.record["history"].items():
-            _put(self.group, f"history_{key}", np.asarray(values, np.float64), ("pass",))
-        told = {"finished": finished, "answered": True, "loss": _or_none(loss), "held": _or_none(held)}
-        self._publish({**self.record, **told, "outcome": outcome})
-        if finished:
-            commits.delete(self.group, ["checkpoint"])
-            commits.delete_slots(self.group, ANSWER)
-            self._list()
+    def spare(self, name: str) -> StoredWeights:
+        """Return a place for what becomes a factor of the answer, and is changed before it is one."""
+        return self._answer_places(self._new_folder("answer"))[name]
+
+    def _answer_places(self, folder: str) -> dict[str, StoredWeights]:
+        told = {**self.record, "units": stored_answer.units(self.record)}
+        return {
+            name: StoredWeights(
+                generations.array(self._group, f"{DATA}/{folder}/{name}", layout), transposed=name == "H"
+            )
+            for name, layout in stored_answer.layouts(told).items()
+            if name not in record.HISTORIES
+        }
+
+    def finish(self, loss: float, held: float, finished: bool, outcome: str | None) -> Answer:
+        """Commit the answer that was laid out last, and written since; what is not there is refused."""
+        copied = {name: self.record[name] for name in ("settings", "matrix", "measures", "history", "pass")}
+        told = {
+            **copied,
+            "folder": self._answer,
+            "units": stored_answer.units(self.record),
+            "finished": finished,
+            "outcome": outcome,
+            "loss": _or_none(loss),
+            "held": _or_none(held),
+        }
+        self._write_histories(self._answer, self.record)
+        answer = Answer(self.path, self._group, told)
+        shown = {
+            name: (f"{DATA}/{self._answer}/{name}", layout)
+            for name, layout in stored_answer.layouts(told).items()
+        }
+        for name in shown:
+            answer.array(name)
+        after = {"answer": told, "finished": finished, "outcome": outcome}
+        ended: dict[str, Any] = {"commit": None, "weights": {}, "previous": None} if finished else {}
+        self._publish({**self.record, **after, **ended}, shown)
+        view.write_metadata(self._group, SHOWN)
+        return answer
 
     def _commit_state(self, number: int, state: State, **fields: Any) -> None:
-        slot = number % 2
-        self.array("checkpoint/edges")  # or nothing is written: the run was deleted under the fit
+        if number > 0:
+            self._check_there()
+        folder = self._new_folder(f"pass-{number}")
         present = (name for name in record.FACTORS if getattr(state, name) is not None)
         factors = {name: getattr(state, name) for name in present if getattr(state, name).size}
         for name, factor in factors.items():
-            if name == "h":
-                commits.factor(self.group, self.record, slot)[...] = factor.T if self.transposed else factor
-            else:
-                self.array(f"checkpoint/{slot}/{name}")[...] = factor
-        scalars = {name: _as_json(getattr(state, name)) for name in State.SCALARS}
-        told = {**self.record, "pass": number, "state": scalars, "factors": list(factors), **fields}
-        commits.write_histories(self.group, told)
-        self._publish(told)
+            turned = name == "h" and self.transposed
+            self._array(folder, self._stored_name(name))[...] = factor.T if turned else factor
+        known = {**self.record["weights"], **{str(slot): path for slot, path in self._carried.items()}}
+        slots = {str(getattr(state, name)) for name in record.SLOTTED}
+        before = {name: self.record[name] for name in record.COMMIT} if number > 0 else None
+        told = {
+            **self.record,
+            "pass": number,
+            "state": {name: _as_json(getattr(state, name)) for name in State.SCALARS},
+            "factors": list(factors),
+            "commit": folder,
+            "weights": {slot: path for slot, path in known.items() if slot in slots},
+            "previous": before,
+            **fields,
+        }
+        shown = None
+        if told["answer"] is None:
+            self._write_histories(folder, told)
+            shown = self._shown(told)
+        self._publish(told, shown)
 
-    def _publish(self, told: dict[str, Any]) -> None:
-        """Replace the record, and list what belongs to it, in one write."""
-        if told["answered"]:
-            names = (*ANSWER, *MEANS) if record.partial(told) else ANSWER
-            shown = {name: self.array(name) for name in names}
-        else:
-            in_pieces = told["pass"] is not None and "h" not in told["factors"]
-            shown = commits.shown(self.group, told, self.cuts if in_pieces else None)
-        commits.publish(self.group, (*ANSWER, *MEANS), shown, {KEY: told})
+    def _shown(self, told: dict[str, Any]) -> Shown:
+        """Return what is to be seen of a commit: histories, and the factor that panels are given.
 
-    def _read_factor(self) -> Array:
-        """The h of the last commit."""
-        array = commits.factor(self.group, self.record, self.record["pass"] % 2)
-        with self.sound():
-            _check_stored(array)
-            factor = np.asarray(array[...])
-        return np.ascontiguousarray(factor.T) if self.transposed else factor
+        Nothing is known of that where a factor is fixed, or where it comes from a part of the columns so far.
+        """
+        folder, name = told["commit"], self._stored_name("h")
+        shown = {key: (f"{DATA}/{folder}/{key}", self._layout(key, told)) for key in record.HISTORIES}
+        slot = str(told["state"]["slot"])
+        if any(told["settings"].get(fixed) is not None for fixed in ("fixed_W", "fixed_H")):
+            return shown
+        if "h" in told["factors"]:
+            return {name: (f"{DATA}/{folder}/{name}", self._layout(name, told)), **shown}
+        if told["layout"]["pieces"] and slot in told["weights"]:
+            return {name: (told["weights"][slot], self._layout("pieces", told)), **shown}
+        return shown
 
-    def _clear(self) -> None:
-        """Delete what an earlier run left."""
-        commits.delete(self.group, PARTS)
+    def _write_histories(self, folder: str, told: dict[str, Any]) -> None:
+        for name in record.HISTORIES:
+            values = told["history"][name.removeprefix("history_")]
+            array = generations.array(self._group, f"{DATA}/{folder}/{name}", self._layout(name, told))
+            array[...] = np.asarray(values, np.float64)
 
-    def _unlisted(self) -> zarr.Group:
-        """The group by the metadata of each part, whatever its consolidated metadata says."""
-        with self.sound():
-            return zarr.open_group(
-                self.group.store, mode="r" if self.group.read_only else "r+", use_consolidated=False
-            )
+    def _publish(self, told: dict[str, Any], shown: Shown | None = None) -> None:
+        """Commit a record, show these arrays, or those that are shown already, and delete what is old."""
+        named = record.named(told)
+        self._sync(f"{DATA}/{name}" for name in self._made & named)
+        listed = self._group.metadata.consolidated_metadata
+        metadata = {} if listed is None else listed.metadata
+        if shown is not None:
+            told = {**told, "turn": 1 - told["turn"]}
+            metadata = view.link(self._group, shown, told["turn"], SHOWN)
+            if told["answer"] is not None:
+                self._sync(shown)
+        self._group = view.publish(self._group, metadata, {KEY: told}, self._synced)
+        made, before = self._made, record.named(self.record)
+        self.record, self._made, self._carried = told, set(), {}
+        self._delete((made | before) - named)
 
-    def _list(self) -> None:
-        with self.sound():
-            self.group = consolidate(self.group)
+    def _sync(self, names: Iterable[str]) -> None:
+        """Wait until the disk has what is below these names, if there is one and that is asked for."""
+        if self._synced and isinstance(self._group.store, LocalStore):
+            for name in names:
+                sync_tree(Path(self._group.store.root) / name)
 
-    def array(self, name: str) -> zarr.Array[Any]:
-        """An array of the group, listed or not; `NotARun` if it is not of the shape that the record tells."""
-        mode = "r" if self.group.read_only else "r+"
-        with self.sound():
-            array = zarr.open_array(self.group.store, path=name, mode=mode)
-            record.check_array(self.record, name, array.shape, check_chunks(array, name), array.dtype)
-        return array
+    def _delete(self, folders: Iterable[str]) -> None:
+        with suppress(OSError):  # what stays is swept when the run is opened
+            generations.delete(self._group, folders)
 
-    def read(self, name: str) -> Array:
-        """A small array of the group, whole."""
-        array = self.array(name)
-        with self.sound():
-            _check_stored(array)
+    def _check_there(self) -> None:
+        """Refuse to go on where the run was deleted under the fit."""
+        with sound(self.path):
+            check_stored(self._array(self.record["layout"]["folder"], "edges"), self.path, whole=True)
+
+    def _check_whole(self) -> None:
+        """Refuse a commit of which a part is lost."""
+        folder = self.record["commit"]
+        arrays = [self._array(folder, self._stored_name(name)) for name in self.record["factors"]]
+        arrays += [self._weights(path).array for path in self.record["weights"].values()]
+        with sound(self.path):
+            for array in arrays:
+                check_chunks(array, array.name)
+                check_stored(array, array.name, whole=True)
+
+    def _new_folder(self, purpose: str) -> str:
+        name = self._name(purpose)
+        self._made.add(name)
+        return name
+
+    def _stored_name(self, factor: str) -> str:
+        """Return the name of the array that a factor of a state is in."""
+        return factor if factor != "h" else "W" if self.transposed else "H"
+
+    def _weights(self, path: str) -> StoredWeights:
+        layout = self._layout(path.rpartition("/")[2], self.record)
+        return StoredWeights(generations.array(self._group, path, layout), whole=True)
+
+    def _array(self, folder: str, name: str) -> zarr.Array[Any]:
+        return generations.array(self._group, f"{DATA}/{folder}/{name}", self._layout(name, self.record))
+
+    def _read(self, folder: str, name: str) -> Array:
+        """Return a small array of the run, whole."""
+        array = self._array(folder, name)
+        with sound(self.path):
+            check_chunks(array, name)
+            check_stored(array, name, whole=True)
             return np.asarray(array[...])
 
+    def _layout(self, name: str, told: dict[str, Any]) -> Layout:
+        """Return how an array of a commit is stored."""
+        rows, columns = record.across(told)
+        rank, width, dtype = told["settings"]["rank"], record.carried(told), told["matrix"]["dtype"]
+        sides = ("column", "row") if self.transposed else ("row", "column")
+        if name in record.HISTORIES:
+            passes = len(told["history"]["loss"])
+            return Layout((passes,), (passes,), "float64", ("pass",), np.inf)
+        if name in record.STORED:
+            return Layout((width, columns), (width, columns), dtype, ("component", sides[1]))
+        if name in record.SOURCES:
+            return _integers(record.spans(told), "span")
+        laid = told["layout"]
+        return {
+            "H": Layout((rank, columns), (rank, columns), dtype, ("component", "column")),
+            "W": Layout((columns, rank), (columns, rank), dtype, ("row", "component")),
+            "left": Layout((rows, width), (laid["units"][0], width), dtype, (sides[0], "component")),
+            "pieces": Layout((columns, rank), (laid["units"][1], rank), dtype, (sides[1], "component")),
+            "edges": _integers(laid["panels"] + 1, "edge"),
+            "cuts": _integers(laid["pieces"] + 1, "edge"),
+        }[name]
+
     def _edges(self, name: str, size: int) -> tuple[int, ...]:
-        edges = tuple(self.read(name).tolist())
-        with self.sound():
+        edges = tuple(self._read(self.record["layout"]["folder"], name).tolist())
+        with sound(self.path):
             record.check_edges(edges, size)
         return edges
 
-    def _empty(
-        self,
-        name: str,
-        shape: tuple[int, ...],
-        chunks: tuple[int, ...],
-        dtype: np.dtype[Any],
-        names: tuple[str, ...] | None,
-        nothing: float = np.nan,
-    ) -> zarr.Array[Any]:
-        return self.group.create_array(
-            name,
-            shape=shape,
-            chunks=chunks,
-            dtype=dtype,
-            dimension_names=names,
-            fill_value=nothing,  # zarr leaves out chunks of the fill value: so all are there, or lost
-        )
+
+def _integers(size: int, dimension: str) -> Layout:
+    return Layout((size,), (size,), "int64", (dimension,), NOTHING)
 
 
 def _as_json(value: Any) -> Any:
-    """A scalar of a state as JSON holds it."""
+    """Return a scalar of a state as JSON holds it."""
     return list(value) if isinstance(value, tuple) else _or_none(value)
 
 
 def _or_none(number: float) -> float | None:
-    """A number as JSON holds it: what is infinite or NaN is left out, and comes back as it was by default."""
+    """Return a number as JSON holds it: what is infinite or NaN is left out, and comes back as by default."""
     return number if np.isfinite(number) else None
-
-
-def _check_stored(array: zarr.Array[Any]) -> None:
-    """Refuse an array of which a chunk is lost, as far as can be told."""
-    check_stored(array, array.name, whole=bool(array.fill_value != 0))
-
-
-def consolidate(group: zarr.Group) -> zarr.Group:
-    """List the group's arrays in its own metadata, as xarray wants it."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        return zarr.consolidate_metadata(group.store)
-
-
-def _put(group: zarr.Group, name: str, values: Array, names: tuple[str, ...]) -> None:
-    shape = tuple(max(size, 1) for size in values.shape)
-    array = group.create_array(
-        name, shape=values.shape, chunks=shape, dtype=values.dtype, dimension_names=names
-    )
-    array[...] = values

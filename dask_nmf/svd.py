@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -116,8 +117,10 @@ def sampled_directions(candidates: Candidates, draw: Draw, rank: int, scale: flo
     return found
 
 
-def begin(panels: Panels, rank: int, directions: Array, fill: Fill, slot: Weights | None) -> Array:
-    """NNDSVD's H in panel orientation, (k, n), in two reads of V; its W goes to ``slot``, if there is one."""
+def begin(
+    panels: Panels, rank: int, directions: Array, fill: Fill, place: Callable[[], Weights] | None
+) -> Array:
+    """NNDSVD's H in panel orientation, (k, n), in two reads of V; its W goes to a new ``place``, if any."""
     scale, panels = (
         panels.scale,
         Panels(panels.matrix, panels.edges),
@@ -128,12 +131,14 @@ def begin(panels: Panels, rank: int, directions: Array, fill: Fill, slot: Weight
     found = oriented(sharpen(totals, dtype)[:rank])
     right = np.zeros((rank, panels.matrix.layout.columns))
     right[: len(found)] = found
-    totals = fit.sweep(panels, right.astype(dtype), Weighing(halves.weigh, halves, after=slot))
+    seen = None if place is None else place()
+    totals = fit.sweep(panels, right.astype(dtype), Weighing(halves.weigh, halves, after=seen))
     left, other = sides(np.sqrt(totals.gram), right)
     floor = TRIFLE * float(np.sqrt(fill.level / rank))
-    if slot is not None:
+    if place is not None and seen is not None:
+        slot = place()
         for first, last in pairwise(panels.edges):
-            w = left.factor(slot.read(first, last), floor)
+            w = left.factor(seen.read(first, last), floor)
             slot.write(first, fill(w, first, fill.streams[0]).astype(dtype))
     return fill(other.factor(right.T, floor), 0, fill.streams[1]).T
 

@@ -26,7 +26,8 @@ from dask_nmf.predictions import predict_to
 from dask_nmf.project import transform_to
 from dask_nmf.record import MEASURES, UNITS
 from dask_nmf.start import Measures
-from dask_nmf.store import KEY, NotARun
+from dask_nmf.store import KEY
+from dask_nmf.stored import NotARun
 from dask_nmf.text import visible
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,7 +98,7 @@ def test_a_rank_that_its_factors_do_not_have_is_damage(
     run = copied(sound[state], tmp_path)
     put(run, ("settings", "rank"), 10**9)
     with pytest.raises(NotARun, match=r"run\.zarr is damaged: .*\b1000000000\b.*; restore it"):
-        Run.load(str(run)).state() if state == "broken" else Run.load(str(run)).read("H")
+        Run.load_answer(str(run)).state() if state == "broken" else Run.load(str(run)).read("H")
 
 
 def test_the_measures_of_a_record_are_those_of_a_fit() -> None:

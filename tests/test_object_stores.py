@@ -124,7 +124,9 @@ def on_disk(v: Array, tmp_path: Path, several_panels: None) -> Path:
 
 def same_factors(one: str | Path, other: str | Path) -> None:
     for name in ("W", "H"):
-        np.testing.assert_array_equal(Run.load(str(one)).array(name)[:], Run.load(str(other)).array(name)[:])
+        np.testing.assert_array_equal(
+            Run.load_answer(str(one)).array(name)[:], Run.load_answer(str(other)).array(name)[:]
+        )
 
 
 def test_workers_are_asked_whether_they_share_a_bucket_and_leave_no_note(
@@ -162,8 +164,10 @@ def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v:
     assert done.returncode == 0, done.stderr
     turned = command("transform", run, V, "--output", output)
     assert turned.returncode == 0, turned.stderr
-    H = Run.load(run).array("H")[:]
-    np.testing.assert_allclose(H, Run.load(str(on_disk)).array("H")[:], rtol=2e-2, atol=1e-2)  # another cut
+    H = Run.load_answer(run).array("H")[:]
+    np.testing.assert_allclose(
+        H, Run.load_answer(str(on_disk)).array("H")[:], rtol=2e-2, atol=1e-2
+    )  # another cut
     W = zarr.open_group(Objects(output), mode="r")["W"][:]
     np.testing.assert_array_equal(W, transform(v, H).compute())
     assert "exists" in command("transform", run, V, "--output", output).stderr
@@ -242,7 +246,7 @@ def test_a_run_that_another_process_has_taken_over_is_left_to_it(server: faults.
     others.reopen()
     with pytest.raises(Overtaken, match=r"run\.zarr was changed by another process"):
         mine.reopen()
-    assert not Run.load(run).record["answered"]
+    assert not Run.load(run).answer is not None
 
 
 def test_a_second_process_is_told_to_wait_and_a_dead_one_is_followed(

@@ -1,0 +1,98 @@
+"""The answer that a run holds: W and H of its last fit that had one, whatever goes on in the run since."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dask_nmf import generations, record
+from dask_nmf.claims import check_chunks, check_stored
+from dask_nmf.generations import DATA, Layout
+from dask_nmf.kernels import Array
+from dask_nmf.means import Means
+from dask_nmf.settings import Settings
+from dask_nmf.stored import sound
+
+NO_MEAN = -1.0  # the fill value of means, of which all may be NaN
+
+
+class Answer:
+    """W and H in a run, with how they were made.
+
+    Attributes
+    ----------
+    path : of the run
+    record : what the run tells of the answer: its settings, matrix, measures, history, loss and outcome
+    """
+
+    def __init__(self, path: str, group: zarr.Group, told: dict[str, Any]) -> None:
+        self.path = path
+        self.record = told
+        self._group = group
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the fit."""
+        return record.settings(self.record)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of both factors."""
+        dtype: np.dtype[Any] = np.dtype(self.record["matrix"]["dtype"])
+        return dtype
+
+    @property
+    def factors(self) -> tuple[zarr.Array[Any], zarr.Array[Any]]:
+        """W (m, k) and H (k, n), all of whose chunks are there; raises `NotARun` where some are lost."""
+        return self.array("W"), self.array("H")
+
+    @property
+    def means(self) -> Means | None:
+        """Means of what the fit observed of rows and columns, if not all of V is, and of everything."""
+        if not record.partial(self.record):
+            return None
+        return Means(self.array("row_mean"), self.array("column_mean"), self.record["measures"]["mean"])
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """Return an array of the answer, to be read; raises `NotARun` where a part of it is lost."""
+        layout = layouts(self.record)[name]
+        array = generations.array(self._group, f"{DATA}/{self.record['folder']}/{name}", layout)
+        with sound(self.path):
+            check_chunks(array, name)
+            check_stored(array, name, whole=True)
+        return array
+
+    def read(self, name: str) -> Array:
+        """Return an array of the answer, whole, in memory."""
+        array = self.array(name)
+        with sound(self.path):
+            return np.asarray(array[...])
+
+
+def layouts(told: dict[str, Any]) -> dict[str, Layout]:
+    """Return how the arrays of an answer are stored, by their names."""
+    (m, n), dtype = told["matrix"]["shape"], told["matrix"]["dtype"]
+    rank, (rows, columns) = told["settings"]["rank"], told["units"]
+    passes = len(told["history"]["loss"])
+    made = {
+        "W": Layout((m, rank), (rows, rank), dtype, ("row", "component")),
+        "H": Layout((rank, n), (rank, columns), dtype, ("component", "column")),
+    } | {
+        f"history_{name}": Layout((passes,), (passes,), "float64", ("pass",), np.inf)
+        for name in ("loss", "seconds")
+    }
+    if not record.partial(told):
+        return made
+    return made | {
+        "row_mean": Layout((m,), (rows,), dtype, ("row",), NO_MEAN),
+        "column_mean": Layout((n,), (columns,), dtype, ("column",), NO_MEAN),
+    }
+
+
+def units(told: dict[str, Any]) -> list[int]:
+    """Return the rows of W and the columns of H that are in one chunk, from the record of a fit."""
+    along, across = told["layout"]["units"]
+    sides = [along, across or record.across(told)[1]]
+    return sides[::-1] if told["matrix"]["transposed"] else sides
