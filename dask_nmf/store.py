@@ -404,8 +404,9 @@ class Run:
     def _sync(self, names: Iterable[str]) -> None:
         """Wait until the disk has what is below these names, if there is one and that is asked for."""
         if self._synced and isinstance(self._group.store, LocalStore):
-            for name in names:
-                sync_tree(Path(self._group.store.root) / name)
+            for place in (Path(self._group.store.root) / name for name in names):
+                if place.exists():  # else it is of no entries
+                    sync_tree(place)
 
     def _delete(self, folders: Iterable[str]) -> None:
         with suppress(OSError):  # what stays is swept when the run is opened

@@ -25,7 +25,8 @@ from dask_nmf.means import SOURCES, divided
 from dask_nmf.predictions import predict_to
 from dask_nmf.project import transform_to
 from dask_nmf.recommendations import _marked, _unpacked, recommend_to
-from dask_nmf.stored import NotARun, Run
+from dask_nmf.store import Run
+from dask_nmf.stored import NotARun
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}

@@ -65,7 +65,7 @@ def begun(
     settings = Settings(RANK, "mu", beta_loss=beta, init=init, seed=seed)
     slot = HeldWeights(rows, RANK, matrix.dtype)
     measures, sampled, _ = start.first_read(panels, settings, sample_rows)
-    state = start.begin(panels, settings, measures, Factors(None, None), sampled, slot)
+    state = start.begin(panels, settings, measures, Factors(None, None), sampled, lambda: slot)
     assert state.slot == 0
     left, right = (part * unit for part, unit in zip((slot.array, state.h), measures.units, strict=True))
     return (right.T, left.T) if matrix.transposed else (left, right)
