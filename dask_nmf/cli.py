@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from math import isnan
 from types import FrameType
 from typing import Any
@@ -91,6 +91,7 @@ def app() -> None:
     metavar="auto|off|SIZE",
     help="What each worker keeps of V from pass to pass.",
 )
+@click.option("--no-fsync", is_flag=True, help="Do not wait at each commit until the disk has it.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
 @click.option("--require-convergence", is_flag=True, help="Exit with 4 if tol was not reached.")
 @cluster_options
@@ -101,6 +102,7 @@ def fit(
     dtype: str | None,
     time_limit: float | None,
     cache: str,
+    no_fsync: bool,
     overwrite: bool,
     require_convergence: bool,
     log_format: str,
@@ -118,6 +120,7 @@ def fit(
     finished one is left as it is.
     """
     from dask_nmf import console
+    from dask_nmf.configuration import without_fsync
     from dask_nmf.factorise import cache_bytes, factorise
     from dask_nmf.job import Job
     from dask_nmf.settings import Settings
@@ -133,7 +136,8 @@ def fit(
         time_limit=time_limit,
         cache=cache_bytes(cache),
     )
-    with console.shown(log_format, sys.stderr.isatty()) as follow:
+    synced = without_fsync() if no_fsync else nullcontext()
+    with synced, console.shown(log_format, sys.stderr.isatty()) as follow:
         result = factorise(matrix, job, lambda matrix: _cluster(follow, matrix, where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     _say(

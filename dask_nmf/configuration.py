@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -51,6 +52,12 @@ def read() -> Configuration:
         return replace(found, wait=float(parse_timedelta(found.wait)))
     except (ValueError, TypeError, KeyError):
         raise ValueError(f'dask_nmf.wait is {found.wait!r}; write it in seconds, or as "5 minutes"') from None
+
+
+def without_fsync() -> AbstractContextManager[Any]:
+    """Let commits in this process not wait until a disk has them."""
+    unsynced: AbstractContextManager[Any] = dask.config.set({"dask_nmf.fsync": False})
+    return unsynced
 
 
 def _named(given: Any) -> dict[str, Any]:

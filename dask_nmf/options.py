@@ -19,6 +19,7 @@ GROUPS = {  # of options, as help lists them; what is in none comes first
     ),
     "Start": ("init", "W", "H"),
     "Stopping": ("stop_below", "validation_fraction", "time_limit", "require_convergence"),
+    "Output": ("no_fsync",),
     "Cluster": (
         *("cluster", "workers", "threads_per_worker", "memory_limit", "scheduler", "scheduler_file"),
         "upload_package",

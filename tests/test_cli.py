@@ -142,8 +142,9 @@ def told_of(dask_nmf: Run, path: str) -> dict[str, Any]:
 def assert_aligned(lines: list[str], told: dict[str, Any]) -> None:
     """Each value of a run stands on a line of its own, and all of them begin at one column."""
     pairs = [line.strip().split(":", 1) for line in lines]
-    assert [name for name, _ in pairs] == [*told, *told["settings"]]
-    shown = dict(pairs)
+    below = {name: list(told[name]) for name in ("answer", "settings")}
+    assert [name for name, _ in pairs] == [line for name in told for line in (name, *below.get(name, []))]
+    shown = dict(pairs[::-1])
     assert float(shown["relative_error"]) == pytest.approx(told["relative_error"], rel=1e-5)
     losses = [float(loss) for loss in shown["loss_history"].split("(")[0].split()]
     assert losses == pytest.approx(told["loss_history"][-5:], rel=1e-5)

@@ -399,7 +399,8 @@ def test_transform_gives_the_means_of_new_rows_beside_those_of_the_fit(by_column
 
 
 def test_lost_means_are_missed(folder: Path) -> None:
-    (folder / "run.zarr" / "row_mean" / "c" / "0").unlink()
+    (lost,) = (folder / "run.zarr" / "data").glob("answer-*/row_mean/c/0")
+    lost.unlink()
     with pytest.raises(NotARun, match=r"damaged: .*row_mean"):
         predict_to(*(str(folder / name) for name in ("run.zarr", "pairs.csv", "out.csv")), False)
 
@@ -415,7 +416,7 @@ def test_transform_tells_which_new_rows_are_cold(by_columns: bool, folder: Path)
     means = np.asarray(group["row_mean"])
     np.testing.assert_allclose(means, given_v.means(given_v.known)[0], rtol=1e-6)
     assert np.flatnonzero(np.isnan(means)).tolist() == COLD_ROWS
-    run = Run.load(str(folder / "run.zarr"))
+    run = Run.load_answer(str(folder / "run.zarr"))
     np.testing.assert_allclose(
         group["W"], transform(v, run.read("H"), missing="nan", alpha_W=0.05), atol=1e-6
     )
