@@ -20,7 +20,7 @@ import zarr
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, WrapperStore
+from zarr.storage import LocalStore, StorePath, WrapperStore
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +77,12 @@ def holding(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[Stored, 
         )
         return stored, digest_of(listings)
     place = stored.store_path
-    complete = zarr.open(Complete(place.store), path=place.path, mode="r", use_consolidated=False)
-    return complete, digest_of(listings)  # type: ignore[return-value]
+    store = Complete(place.store)
+    if isinstance(stored, zarr.Array):  # whose metadata may be nowhere but in those of a group
+        whole = zarr.Array.from_dict(StorePath(store, place.path), stored.metadata.to_dict())
+        return whole, digest_of(listings)
+    group = zarr.open_group(store, path=place.path, mode="r", use_consolidated=False)
+    return group, digest_of(listings)
 
 
 def digest_of(listings: Sequence[Listing]) -> str | None:
