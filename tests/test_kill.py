@@ -136,7 +136,7 @@ from pathlib import Path
 
 def strike(phase, info):
     here = threading.current_thread() is threading.main_thread()
-    if here and Path("{output}/checkpoint").exists() and not sent:
+    if here and Path("{output}/data").exists() and not sent:
         sent.append(1)
         os.kill(os.getpid(), {number})
         for _ in range(1000):  # the handler is called here
