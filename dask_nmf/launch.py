@@ -43,7 +43,8 @@ GIB = str(2**30)
 # 100 MB of resident memory above the plan).
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": GIB, "MALLOC_TRIM_THRESHOLD_": GIB, "MALLOC_ARENA_MAX": "1"}
 PRE_SPAWN = "distributed.nanny.pre-spawn-environ"
-OF_NANNIES = ("PYTHONHASHSEED", "__DASK_PARENT_PID")  # variables that nannies set besides those
+# Variables that nannies of any version set in their process besides those.
+OF_NANNIES = ("PYTHONHASHSEED", "DASK_PARENT", "__DASK_PARENT_PID")
 # Workers neither spill nor pause: the plan keeps them under their limit, and as malloc does not give back
 # what it had, a worker that once paused would never go on. The nanny still ends one at 95 %.
 TUNED: dict[str, object] = {
