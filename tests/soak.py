@@ -174,8 +174,8 @@ class Soak:
         """A cluster of processes; the list of them is on it."""
         with cluster(self.folder) as servers:
             servers.scheduler()
-            for _ in range(2):
-                servers.worker()
+            servers.worker()
+            servers.worker("--no-nanny")
             yield servers
 
     def disturb(self, fit: Fit, servers: Cluster | None) -> bool:
@@ -200,8 +200,12 @@ class Soak:
         return filled
 
     def found(self, fit: Fit, servers: Cluster | None) -> list[psutil.Process]:
-        """The workers."""
-        return workers(fit.pid if servers is None else os.getpid())
+        """The workers; first those without a nanny, who would end one that hangs."""
+        if servers is None:
+            return workers(fit.pid)
+        alive = [worker for worker in servers.workers if worker.poll() is None]
+        bare = [psutil.Process(worker.pid) for worker in alive if "--no-nanny" in worker.args]
+        return bare + workers(os.getpid())
 
     def kill_one(self, fit: Fit, servers: Cluster | None) -> str | None:
         found = self.found(fit, servers)
@@ -217,13 +221,14 @@ class Soak:
         return "all workers SIGKILL" if found else None
 
     def hang(self, fit: Fit, servers: Cluster | None) -> str | None:
-        """A worker stands still for so long that it is given up, and comes back while others do its work."""
+        """A worker stands still until it is given up; it comes back, unless its nanny has ended it."""
         found = self.found(fit, servers)
         if not found or not self.run.started():
             return None
         found[0].suspend()
         time.sleep(2 * TTL + 2)
-        found[0].resume()
+        with suppress(psutil.NoSuchProcess):
+            found[0].resume()
         return "worker SIGSTOP beyond its ttl"
 
     def take_over(self, fit: Fit, servers: Cluster | None) -> str | None:
