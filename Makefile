@@ -5,7 +5,7 @@ BIN := .venv/bin
 BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py convergence.py ratings.py)
 
 # What runs with the lowest versions that pyproject.toml allows.
-LOWEST = api compiled inputs packing pipes slurm_files store workers
+LOWEST = api inputs packing pipes slurm_files store
 # A seed for what tests draw: make test SEED=7. Without one it is always the same.
 DRAWN = $(if $(SEED),--hypothesis-profile seeded --hypothesis-seed $(SEED))
 
