@@ -13,11 +13,14 @@ import numpy as np
 
 from dask_nmf.cells import Array, Cells
 from dask_nmf.compiled import compiled
+from dask_nmf.nnls import solve_equations
 
 MOST_STEPS = 50  # of Newton, for a row
 MOST_SWEEPS = 100  # of coordinate descent, in a step
 LEAST = 0.1  # of an x f that a step leaves, or it is halved: near 0 the model is worth nothing
 TINY = float(np.finfo(np.float64).tiny)
+EXACT = 1e-5  # a tolerance from which on a step is solved exactly where descent creeps:
+CREEPS = 0.4  # where its last sweep still moved a row by this share of what the one before did, in squares
 CLOSE = 0.1  # a step's descent is done when a sweep moves a row by this share of its first sweep
 
 
@@ -371,13 +374,16 @@ def _objective(
 
 
 @compiled(fastmath={"contract", "reassoc"})
-def _step(x: Array, slope: Array, square: Array) -> float:
-    """Bring the quadratic model down over x ≥ 0; returns what it gains."""
+def _step(x: Array, slope: Array, square: Array, exact: bool) -> float:
+    """Bring the quadratic model down over x ≥ 0; returns what it gains.
+
+    With ``exact`` to its bottom, where descent creeps because components are much alike.
+    """
     k = len(x)
     begun, first_slope = x.copy(), slope.copy()
-    first = 0.0
+    first = moved = before = 0.0
     for sweep in range(MOST_SWEEPS):
-        moved = 0.0
+        before, moved = moved, 0.0
         for t in range(k):
             if square[t, t] <= 0:
                 x[t] = 0.0 if slope[t] < 0 else x[t]  # it explains no entry > 0, and costs
@@ -393,10 +399,31 @@ def _step(x: Array, slope: Array, square: Array) -> float:
             first = moved
         if moved <= CLOSE * CLOSE * first:
             break
+    if exact and moved > CREEPS * before:
+        _to_bottom(x, begun, first_slope, square, slope)
     gain = 0.0
     for t in range(k):
         gain += 0.5 * (first_slope[t] + slope[t]) * (x[t] - begun[t])
     return gain
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _to_bottom(x: Array, begun: Array, first_slope: Array, square: Array, slope: Array) -> None:
+    """Solve the quadratic model about ``begun`` exactly, from x, and set the slope there."""
+    k = len(x)
+    num, packed = first_slope.copy(), np.zeros((1, k * (k + 1) // 2))
+    at = 0
+    for t in range(k):
+        for u in range(k):
+            num[t] += square[t, u] * begun[u]
+        for u in range(t + 1):
+            packed[0, at] = square[t, u]
+            at += 1
+    solve_equations(x.reshape(1, k), num.reshape(1, k), packed, np.ones(1))
+    for t in range(k):
+        slope[t] = num[t]
+        for u in range(k):
+            slope[t] -= square[t, u] * x[u]
 
 
 @compiled(fastmath={"contract", "reassoc"})
@@ -444,7 +471,7 @@ def _solve(
             before = loss
             old[:] = x
             trusted[: b - a] = products[: b - a]
-            gain = _step(x, slope, square)
+            gain = _step(x, slope, square, tol <= EXACT)
             if first < 0:
                 first = gain
             if gain <= tol * tol * max(first, total):

@@ -209,7 +209,8 @@ def iterate(
         previous, state = state, solver.at_level(state.level).update(state, totals, baseline)
         reason = _convergence(number, previous, state, baseline, stop)
         if reason and _may_be_noise(state, baseline) and state.level < min(solver.finest, stop.finest):
-            reason, state = None, replace(state, level=state.level + 1, settled=False, rate=1.0)
+            exact = state.level > 0  # the loss of equations that are not exact does not compare either
+            reason, state = None, replace(state, level=state.level + 1, exact=exact, settled=False, rate=1.0)
         outcome, final = _outcome(number, state, reason, baseline, stop)
         seconds = time.monotonic() - started
         if _enough(state, stop):

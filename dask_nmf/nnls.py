@@ -67,7 +67,7 @@ def by_equations(x: Array, num: Array, gram: Array) -> Array:
     pivots = np.ones(len(x))
     for some in _pieces(len(x)):
         wide = x[some].astype(np.float64)
-        _by_equations(wide, num[some].astype(np.float64), packed[some] if own else packed, pivots[some])
+        solve_equations(wide, num[some].astype(np.float64), packed[some] if own else packed, pivots[some])
         x[some] = wide
     return pivots
 
@@ -121,7 +121,7 @@ def _room(k: int) -> _Room:
 
 
 @compiled(fastmath={"contract", "reassoc"})
-def _by_equations(x: Array, num: Array, gram: Array, pivots: Array) -> None:
+def solve_equations(x: Array, num: Array, gram: Array, pivots: Array) -> None:
     rows, k = x.shape
     room, scale, row = _room(k), np.zeros(k), _Equations(np.zeros((k, k)), np.zeros(k))
     least = 1.0
