@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from dataclasses import replace
@@ -19,6 +20,7 @@ from dask_nmf.observed import Rule
 from dask_nmf.plan import Plan
 from dask_nmf.tiling import Edges, Tiling
 
+FULL = {errno.ENOSPC, errno.EDQUOT}  # errors of a disk on which there is no more room
 KEPT = 0.8  # of the memory that a plan leaves: what stays long leaves gaps between what does not
 
 
@@ -109,6 +111,8 @@ def _why_strange(notes: sharing.Notes, text: str, answer: str | Exception) -> st
     except FileNotFoundError:
         same = False
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:  # that says nothing of whose disk it is
+            raise
         return getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
     return None if same else "it sees other files there"
 

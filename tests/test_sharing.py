@@ -86,6 +86,19 @@ def test_a_place_that_workers_share_has_no_note_left(client: Client, place: Path
     assert [path.name for path in place.parent.iterdir()] == [place.name]
 
 
+def test_a_disk_that_is_full_is_no_other_disk(
+    client: Client, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(place: str, name: str, text: str) -> str:
+        raise OSError(28, "No space left on device", place)
+
+    monkeypatch.setattr(sharing, "answer", full)
+    with pytest.raises(OSError, match="No space left") as refused:
+        check_shared(str(place))
+    assert exit_code(refused.value) == 74
+    assert list(place.parent.iterdir()) == []
+
+
 def test_threads_of_this_process_are_not_asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "Notes", None)
     check_shared(str(place))
