@@ -4,34 +4,44 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import stat
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from uuid import uuid4
 
 AT_ONCE = 16  # files: a disk writes those of several threads together
 UNSUPPORTED = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}  # fsync of a folder, where there is none
+PARTIAL = re.compile(r"\..*\.[0-9a-f]{32}\.partial", re.DOTALL)  # what a killed `replace` leaves
 UNLINKED = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
-def sync_tree(folder: Path) -> None:
-    """Write everything below a folder, and its own name, to the disk before returning.
+def sync_trees(given: Iterable[Path]) -> None:
+    """Write everything below some folders, and their own names, to the disk before returning.
 
-    Files come first, then the folders that name them, bottom up, and last the folder that holds this one.
+    Files come first, then the folders that name them, bottom up, and last those that hold the given ones.
     A single file may be given in place of a folder. Symbolic links are not followed.
 
     Raises
     ------
     OSError
-        If there is nothing, or if anything could not be written.
+        If one of them is not there, or if anything could not be written.
     """
-    place = folder.absolute()
-    files, folders = _within(place)
+    places = [place.absolute() for place in given]
+    found = [_within(place) for place in places]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(_sync, files))
-    for one in (*folders, place.parent):
-        sync_folder(one)
+        list(pool.map(_sync, (file for files, _ in found for file in files)))
+    for folder in (*(folder for _, folders in found for folder in folders), *{one.parent for one in places}):
+        sync_folder(folder)
+
+
+def make_folder(folder: Path, synced: bool = True) -> None:
+    """Make a folder, unless it is there. ``synced``: wait until the disk has its name."""
+    folder.mkdir(exist_ok=True)
+    if synced:
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:

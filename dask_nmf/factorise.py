@@ -73,10 +73,11 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
 
 def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Result:
     run = existing(path, identity(matrix, job.settings, job.given), job.overwrite)
+    if run is not None:
+        run.recover()
     if run is None or run.passes is None:
         with _sharing(path, connect(matrix)):
             return fit_and_answer(matrix, job, run or path)
-    run.recover()
     finished, verified = run.record["finished"], is_unwritten(matrix, job.weights, run)
     with nullcontext() if finished and verified else _sharing(path, connect(matrix)):
         if not verified:

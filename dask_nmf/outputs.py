@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dask_nmf.durability import sync_folder, sync_tree
+from dask_nmf.durability import sync_folder, sync_trees
 from dask_nmf.errors import came_meanwhile
 from dask_nmf.locks import locked
 from dask_nmf.renames import beside, exchange, rename_new
@@ -44,7 +44,7 @@ def appearing(place: Path, check: Callable[[], None]) -> Iterator[Path]:
         new = beside(path, ".", f".{uuid4().hex}.partial")
         try:
             yield new
-            sync_tree(new)
+            sync_trees([new])
             check_held()
             _put(new, path, before)
         finally:

@@ -11,6 +11,7 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from dask_nmf import outputs, uploads
+from dask_nmf.durability import PARTIAL
 from dask_nmf.lease import Held, leased
 from dask_nmf.locks import locked
 from dask_nmf.objects import READ_ONLY, Objects, check_url, is_url, listed
@@ -147,7 +148,9 @@ class _Folder:
         self.path = Path(name)
 
     def exists(self) -> bool:
-        return self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir()))
+        if not self.path.is_dir():
+            return self.path.exists()
+        return not all(PARTIAL.fullmatch(entry.name) for entry in self.path.iterdir())
 
     def check_room(self) -> None:
         folder = Path(os.path.realpath(self.path)).parent

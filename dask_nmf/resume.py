@@ -93,4 +93,4 @@ def scratch(mine: Identity, why: str) -> Iterator[Run]:
             f"{why}, and the workers are on other machines; give store= a path that all of them reach"
         )
     with tempfile.TemporaryDirectory(prefix="dask-nmf-") as folder:
-        yield Run.create(f"{folder}/run.zarr", *mine)
+        yield Run.create(f"{folder}/run.zarr", *mine, synced=False)

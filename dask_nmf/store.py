@@ -31,7 +31,7 @@ from zarr.storage import LocalStore
 from dask_nmf import __version__, configuration, generations, plan, record, stored_answer, view
 from dask_nmf.claims import check_chunks, check_stored
 from dask_nmf.digests import Digest, Hashes
-from dask_nmf.durability import sync_tree
+from dask_nmf.durability import PARTIAL, sync_folder, sync_trees
 from dask_nmf.errors import DataError, readable
 from dask_nmf.fit import Step
 from dask_nmf.generations import DATA, NOTHING, Layout
@@ -48,7 +48,6 @@ logger = logging.getLogger(__name__)
 FORMAT = 4
 KEY = "dask_nmf"
 SHOWN = ("H", "W", "history_loss", "history_seconds", "row_mean", "column_mean")
-PARTIAL = ".*.partial"  # files that a killed commit leaves beside the root
 
 
 class Run:
@@ -60,7 +59,7 @@ class Run:
     record : what it tells of itself: of the last commit, but for what this process is about to commit
     """
 
-    def __init__(self, path: str, group: zarr.Group, told: dict[str, Any]) -> None:
+    def __init__(self, path: str, group: zarr.Group, told: dict[str, Any], synced: bool = True) -> None:
         self.path = path
         self.record = told
         self._group = group
@@ -68,11 +67,15 @@ class Run:
         self._made: set[str] = set()  # folders of data, since the last commit
         self._carried: dict[int, str] = {}  # where the W of each slot is that was made since then
         self._answer = ""  # the folder of the answer that is being written
-        self._synced = configuration.read().fsync
+        self._synced = synced and configuration.read().fsync
+        self._on_disk: set[str] = set()  # folders of data that are known to be
 
     @classmethod
-    def create(cls, path: str, settings: dict[str, Any], matrix: dict[str, Any]) -> Run:
-        """Begin a run at a place where there is none, or in the one that is there, whose answer stays."""
+    def create(cls, path: str, settings: dict[str, Any], matrix: dict[str, Any], synced: bool = True) -> Run:
+        """Begin a run at a place where there is none, or in the one that is there, whose answer stays.
+
+        ``synced``: commits wait until a disk has them, unless the configuration says that they need not.
+        """
         told = {
             "format": FORMAT,
             "version": __version__,
@@ -91,8 +94,8 @@ class Run:
             "turn": 1,  # by which of the encodings of `view` arrays are shown
         }
         if not at(path).exists():
-            group = zarr.create_group(at(path).store(), zarr_format=3, attributes={KEY: told})
-            return cls(path, group, told)
+            waits = synced and configuration.read().fsync
+            return cls(path, view.create(at(path).store(), {KEY: told}, waits), told, synced)
         run = cls.load(path)
         kept = {name: run.record[name] for name in ("answer", "turn")}
         run._publish({**told, **kept, "replaces": True})
@@ -285,10 +288,16 @@ class Run:
         """Delete what commands that were killed left behind."""
         if self._group.read_only:
             return
-        self._delete(generations.stored(self._group) - record.named(self.record) - self._made)
-        if isinstance(self._group.store, LocalStore):
-            for partial in Path(self._group.store.root).glob(PARTIAL):
+        left = generations.stored(self._group) - record.named(self.record) - self._made
+        root = self._folder
+        if root is not None:
+            if left and self._synced:  # who was killed may not have waited for the root that is there
+                sync_folder(root)
+            for partial in filter(lambda entry: PARTIAL.fullmatch(entry.name), list(root.iterdir())):
                 partial.unlink(missing_ok=True)
+        self._delete(left)
+        if self.record["answer"] is not None:
+            view.write_metadata(self._group, SHOWN, self._synced)
 
     def new_answer(self) -> dict[str, StoredWeights]:
         """Lay out an answer. Return the places of its factors and means, by rows, by their names."""
@@ -332,7 +341,7 @@ class Run:
         after = {"answer": told, "finished": finished, "outcome": outcome}
         ended: dict[str, Any] = {"commit": None, "weights": {}, "previous": None} if finished else {}
         self._publish({**self.record, **after, **ended}, shown)
-        view.write_metadata(self._group, SHOWN)
+        view.write_metadata(self._group, SHOWN, self._synced)
         return answer
 
     def _commit_state(self, number: int, state: State, **fields: Any) -> None:
@@ -388,7 +397,7 @@ class Run:
     def _publish(self, told: dict[str, Any], shown: Shown | None = None) -> None:
         """Commit a record, show these arrays, or those that are shown already, and delete what is old."""
         named = record.named(told)
-        self._sync(f"{DATA}/{name}" for name in self._made & named)
+        self._sync(f"{DATA}/{name}" for name in named - self._on_disk)
         listed = self._group.metadata.consolidated_metadata
         metadata = {} if listed is None else listed.metadata
         if shown is not None:
@@ -398,15 +407,23 @@ class Run:
                 self._sync(shown)
         self._group = view.publish(self._group, metadata, {KEY: told}, self._synced)
         made, before = self._made, record.named(self.record)
-        self.record, self._made, self._carried = told, set(), {}
+        self.record, self._made, self._carried, self._on_disk = told, set(), {}, named
         self._delete((made | before) - named)
 
     def _sync(self, names: Iterable[str]) -> None:
         """Wait until the disk has what is below these names, if there is one and that is asked for."""
-        if self._synced and isinstance(self._group.store, LocalStore):
-            for place in (Path(self._group.store.root) / name for name in names):
-                if place.exists():  # else it is of no entries
-                    sync_tree(place)
+        root = self._folder
+        if root is None or not self._synced:
+            return
+        sync_trees(place for place in (root / name for name in names) if place.exists())  # or has no entries
+        if not self._on_disk:  # the folder of all data may be new
+            sync_folder(root)
+
+    @property
+    def _folder(self) -> Path | None:
+        """The folder of the run, where it is on a disk."""
+        store = self._group.store
+        return Path(store.root) if isinstance(store, LocalStore) else None
 
     def _delete(self, folders: Iterable[str]) -> None:
         with suppress(OSError):  # what stays is swept when the run is opened

@@ -12,6 +12,7 @@ until the next commit::
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,13 +20,13 @@ from typing import Any
 
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.group import AsyncGroup, ConsolidatedMetadata, GroupMetadata
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
 from dask_nmf import generations
-from dask_nmf.durability import link_or_copy, replace
+from dask_nmf.durability import link_or_copy, make_folder, replace
 from dask_nmf.generations import Layout
 from dask_nmf.objects import Objects
 
@@ -34,6 +35,20 @@ FOLDER = "c"  # of chunks by the first one
 METADATA = "zarr.json"
 Listed = dict[str, Any]  # metadata of arrays, by their names
 Shown = dict[str, tuple[str, Layout]]  # where the data of each array is, below the group, and its layout
+
+
+def create(store: str | Objects, attributes: dict[str, Any], synced: bool) -> zarr.Group:
+    """Make a group that lists no arrays, in a place where there is nothing, or in an empty folder.
+
+    ``synced``: wait until a disk has it.
+    """
+    if isinstance(store, str):
+        folder = Path(os.path.realpath(store))
+        make_folder(folder, synced)
+        group = zarr.Group(AsyncGroup(GroupMetadata(), StorePath(LocalStore(folder))))
+    else:
+        group = zarr.Group(AsyncGroup(GroupMetadata(), StorePath(store)))
+    return publish(group, {}, attributes, synced)
 
 
 def link(group: zarr.Group, shown: Shown, turn: int, names: Iterable[str]) -> Listed:
@@ -58,24 +73,34 @@ def publish(group: zarr.Group, listed: Listed, attributes: dict[str, Any], synce
     consolidated = ConsolidatedMetadata(metadata=listed)
     metadata = GroupMetadata(attributes=attributes, consolidated_metadata=consolidated)
     (content,) = metadata.to_buffer_dict(default_buffer_prototype()).values()
-    if isinstance(group.store, LocalStore):
-        replace(Path(group.store.root) / group.path / METADATA, content.to_bytes(), synced)
-    else:
-        sync(group.store.set((group.store_path / METADATA).path, content))
+    _write(group.store_path / METADATA, content, synced)
     return zarr.Group(AsyncGroup(metadata, group.store_path))
 
 
-def write_metadata(group: zarr.Group, names: Iterable[str]) -> None:
-    """Write the metadata of arrays that are listed, to be opened by their own path; delete that of others."""
+def write_metadata(group: zarr.Group, names: Iterable[str], synced: bool) -> None:
+    """Write the metadata of arrays that are listed, to be opened by their own path; delete that of others.
+
+    What is there is not written again. ``synced``: wait until a disk has it.
+    """
     assert group.metadata.consolidated_metadata is not None
-    listed = group.metadata.consolidated_metadata.metadata
+    listed, prototype = group.metadata.consolidated_metadata.metadata, default_buffer_prototype()
     for name in names:
-        place = group.store_path / name
-        if name in listed:
-            (content,) = listed[name].to_buffer_dict(default_buffer_prototype()).values()
-            sync(place.store.set((place / METADATA).path, content))
-        else:
-            sync(place.store.delete((place / METADATA).path))
+        place = group.store_path / name / METADATA
+        if name not in listed:
+            sync(place.delete())
+            continue
+        (content,) = listed[name].to_buffer_dict(prototype).values()
+        there = sync(place.get(prototype))
+        if there is None or there.to_bytes() != content.to_bytes():
+            _write(place, content, synced)
+
+
+def _write(place: StorePath, content: Buffer, synced: bool) -> None:
+    """Write a small object, whole or not at all."""
+    if isinstance(place.store, LocalStore):
+        replace(place.store.root / place.path, content.to_bytes(), synced)
+    else:
+        sync(place.set(content))
 
 
 async def _clear(place: StorePath, turn: int) -> None:

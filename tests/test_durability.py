@@ -1,4 +1,4 @@
-"""Files are on the disk when `sync_tree` returns, in an order that a power cut cannot undo."""
+"""Files are on the disk when `sync_trees` returns, in an order that a power cut cannot undo."""
 
 import errno
 import os
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dask_nmf.durability import link_or_copy, sync_folder, sync_tree
+from dask_nmf.durability import link_or_copy, sync_folder, sync_trees
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_tree_is_synchronised_from_its_files_up_to_the_folder_that_holds_it(
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("x")
     (run / "link").symlink_to("/nowhere")
-    sync_tree(run)
+    sync_trees([run])
     assert sorted(synced) == sorted([*files, run / "W" / "c", run / "W", run, tmp_path])
     for path in synced[:-1]:  # whatever names it is written after it
         assert synced.index(path) < synced.index(path.parent)
@@ -50,7 +50,7 @@ def test_a_single_file_is_synchronised_and_so_is_its_folder(
 ) -> None:
     (tmp_path / "a.csv").write_text("x")
     monkeypatch.chdir(tmp_path)
-    sync_tree(Path("a.csv"))
+    sync_trees([Path("a.csv")])
     assert synced == [tmp_path / "a.csv", tmp_path]
 
 
@@ -62,7 +62,7 @@ def test_a_file_system_without_fsync_of_folders_is_no_error(
     sync_folder(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(OSError, match=os.strerror(number)):  # that of a file is
-        sync_tree(tmp_path / "file")
+        sync_trees([tmp_path / "file"])
 
 
 def test_a_disk_that_fails_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
