@@ -63,8 +63,8 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
         path = absolute(job.store)
         beside = {} if job.weights is None else {"the weights": job.weights.source}
         check_apart(path, V=matrix.source, **beside)
-        with at(path).locked():
-            return _fit_in_store(matrix, job, path, connect)
+        with at(path).locked() as check_held:
+            return _fit_in_store(matrix, replace(job, check_held=check_held), path, connect)
     with connect(matrix):
         if not job.carries or shares_memory():
             return fit_and_answer(matrix, job, None)
@@ -74,6 +74,7 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
 def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Result:
     run = existing(path, identity(matrix, job.settings, job.given), job.overwrite)
     if run is not None:
+        run.check_held = job.check_held
         run.recover()
     if run is None or run.passes is None:
         with _sharing(path, connect(matrix)):

@@ -19,12 +19,13 @@ from dask_nmf.blockwise import Pieces, Reached
 from dask_nmf.carried import Carried, HeldCarried
 from dask_nmf.fit import Panels, Step, Stop
 from dask_nmf.kernels import Array, Sums
+from dask_nmf.lease import Held, check_nothing
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
 from dask_nmf.passes import Weighing
 from dask_nmf.progress import passed, stage
 from dask_nmf.readers import DenseRows, NpyRows
-from dask_nmf.resume import identity, listing, scratch
+from dask_nmf.resume import Identity, identity, listing, scratch
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Swept
 from dask_nmf.solvers import Solver, State
@@ -47,6 +48,7 @@ class Job:
     weights: Matrix | None = None  # of V's entries
     dtype: str | None = None
     store: str | None = None
+    check_held: Held = check_nothing  # see `Run`
     overwrite: bool = False
     time_limit: float | None = None  # seconds
     cache: int | None = (
@@ -145,7 +147,7 @@ def _fit_in_blocks(
         run, progress = where, _resumed(where, solver, None)
     else:
         measures, sample, draw, digest = blockwise.first_read(tiles, settings)
-        run = Run.create(where, *mine) if isinstance(where, str) else where
+        run = _begun(where, mine, job) if isinstance(where, str) else where
         run.begin(tiles.tiling.rows, tiles.tiling.columns)
         state = blockwise.begin(tiles, settings, measures, sample, draw, run)
         run.commit_start(state, measures._asdict(), [digest], listing(matrix, None))
@@ -206,7 +208,7 @@ def _start(
     held = start.orient(job.fixed_W, job.fixed_H, matrix.transposed) if job.fixed else given
     sampled_rows = 0 if job.fixed else sample_rows
     measures, sampled, digests = start.first_read(panels, settings, sampled_rows, held)
-    run = Run.create(where, *identity(matrix, settings, job.given)) if isinstance(where, str) else where
+    run = _begun(where, identity(matrix, settings, job.given), job) if isinstance(where, str) else where
     if run is not None:
         run.begin(panels.edges)
     carried = _carried(panels, job, run)
@@ -219,6 +221,12 @@ def _start(
     if run is not None:
         run.commit_start(state, measures._asdict(), digests, listing(matrix, job.weights))
     return run, Progress(start.make_solver(settings, measures, matrix), measures, carried, state)
+
+
+def _begun(path: str, mine: Identity, job: Job) -> Run:
+    run = Run.create(path, *mine)
+    run.check_held = job.check_held
+    return run
 
 
 def _resume(run: Run, panels: Panels, job: Job) -> Progress:

@@ -42,6 +42,10 @@ HERE = uuid4().hex  # in place of a machine that cannot be told from others: kno
 Held = Callable[[], None]  # raises `RunLocked` where another process has taken over meanwhile
 
 
+def check_nothing() -> None:
+    """Nobody takes over what the operating system holds for a process, or what is its own."""
+
+
 def leased(url: str) -> AbstractContextManager[Held]:
     """Hold ``url.lock``: an object with its owner and when it ends, renewed by a thread, gone afterwards.
 

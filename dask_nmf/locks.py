@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from dask_nmf.errors import RunLocked
-from dask_nmf.lease import Held, leased_file
+from dask_nmf.lease import Held, check_nothing, leased_file
 from dask_nmf.renames import beside
 
 try:
@@ -75,7 +75,7 @@ def _flocked(path: Path, place: Path) -> AbstractContextManager[Held] | None:
 def _released(path: Path, descriptor: int) -> Iterator[Held]:
     """Delete the file while it is held, and let go: who waits for a deleted file takes another look."""
     try:
-        yield _check_nothing
+        yield check_nothing
     finally:
         try:
             _unlink(path, descriptor)
@@ -83,10 +83,6 @@ def _released(path: Path, descriptor: int) -> Iterator[Held]:
             with suppress(OSError):  # closing lets go, unless a child process has it too
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
-
-
-def _check_nothing() -> None:
-    """Nobody takes over what the operating system holds for a process."""
 
 
 def _open(path: Path) -> tuple[int, bool]:

@@ -36,6 +36,7 @@ from dask_nmf.errors import DataError, readable
 from dask_nmf.fit import Step
 from dask_nmf.generations import DATA, NOTHING, Layout
 from dask_nmf.kernels import Array
+from dask_nmf.lease import Held, check_nothing
 from dask_nmf.places import at
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import State
@@ -57,6 +58,7 @@ class Run:
     ----------
     path : where it is
     record : what it tells of itself: of the last commit, but for what this process is about to commit
+    check_held : raises `RunLocked` where another process has taken over the place; called by every commit
     """
 
     def __init__(self, path: str, group: zarr.Group, told: dict[str, Any], synced: bool = True) -> None:
@@ -69,6 +71,7 @@ class Run:
         self._answer = ""  # the folder of the answer that is being written
         self._synced = synced and configuration.read().fsync
         self._on_disk: set[str] = set()  # folders of data that are known to be
+        self.check_held: Held = check_nothing
 
     @classmethod
     def create(cls, path: str, settings: dict[str, Any], matrix: dict[str, Any], synced: bool = True) -> Run:
@@ -397,6 +400,7 @@ class Run:
     def _publish(self, told: dict[str, Any], shown: Shown | None = None) -> None:
         """Commit a record, show these arrays, or those that are shown already, and delete what is old."""
         named = record.named(told)
+        self.check_held()
         self._sync(f"{DATA}/{name}" for name in named - self._on_disk)
         listed = self._group.metadata.consolidated_metadata
         metadata = {} if listed is None else listed.metadata

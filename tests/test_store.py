@@ -1,5 +1,7 @@
 """A run on disk: committed pass by pass, resumed bit for bit, never half an answer."""
 
+import errno
+import fcntl
 import json
 import os
 import shutil
@@ -398,6 +400,29 @@ def test_a_run_is_locked_while_it_is_fitted(tmp_path: Path) -> None:
             fit((40, 15), tmp_path / "run.zarr")
 
     fit((40, 15), tmp_path / "run.zarr", callback=second)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_fit_that_lost_its_lease_commits_no_more(
+    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_flock(*_: Any) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", no_flock)
+    path = tmp_path / "run.zarr"
+    if begun:
+        fit((40, 15), path, time_limit=0)
+    left: list[bytes] = []
+
+    def taken_over(step: Any) -> None:
+        if step.number == 2:
+            (tmp_path / "run.zarr.lock").write_text(json.dumps({"owner": "another", "expires": 0}))
+            left.append((path / "zarr.json").read_bytes())
+
+    with pytest.raises(RunLocked, match="has taken over"):
+        fit((40, 15), path, callback=taken_over)
+    assert [(path / "zarr.json").read_bytes()] == left
 
 
 def test_a_finished_run_may_be_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
