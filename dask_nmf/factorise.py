@@ -19,8 +19,9 @@ from dask_nmf.kernels import Array
 from dask_nmf.matrix import Matrix
 from dask_nmf.opening import open_beside, open_holding, read_factor
 from dask_nmf.places import absolute, at, check_apart
-from dask_nmf.resume import existing, identity, scratch
+from dask_nmf.resume import NewRun, identity, opened, scratch
 from dask_nmf.settings import plain
+from dask_nmf.store import Run
 from dask_nmf.verification import check_content, is_unwritten
 
 logger = logging.getLogger(__name__)
@@ -64,21 +65,19 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
         beside = {} if job.weights is None else {"the weights": job.weights.source}
         check_apart(path, V=matrix.source, **beside)
         with at(path).locked() as check_held:
-            return _fit_in_store(matrix, replace(job, check_held=check_held), path, connect)
+            mine = identity(matrix, job.settings, job.given)
+            run = opened(path, mine, job.overwrite, check_held)
+            return _fit_in_store(matrix, job, path, run, connect)
     with connect(matrix):
         if not job.carries or shares_memory():
             return fit_and_answer(matrix, job, None)
         return _fit_in_scratch(matrix, job)
 
 
-def _fit_in_store(matrix: Matrix, job: Job, path: str, connect: Connect) -> Result:
-    run = existing(path, identity(matrix, job.settings, job.given), job.overwrite)
-    if run is not None:
-        run.check_held = job.check_held
-        run.recover()
-    if run is None or run.passes is None:
+def _fit_in_store(matrix: Matrix, job: Job, path: str, run: Run | NewRun, connect: Connect) -> Result:
+    if isinstance(run, NewRun) or run.passes is None:
         with _sharing(path, connect(matrix)):
-            return fit_and_answer(matrix, job, run or path)
+            return fit_and_answer(matrix, job, run)
     finished, verified = run.record["finished"], is_unwritten(matrix, job.weights, run)
     with nullcontext() if finished and verified else _sharing(path, connect(matrix)):
         if not verified:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import count
 from typing import Any, NamedTuple
 from uuid import uuid4
@@ -21,10 +22,12 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 from zarr.core.sync import sync
+from zarr.storage import LocalStore
 
 DATA = "data"
-NAME = re.compile(r"[a-z]+(-[0-9a-f]+)+", re.ASCII)  # of a folder
+NAME = re.compile(r"(layout|pass-\d+|weights|answer)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII)  # of a folder
 PATH = re.compile(rf"{DATA}/{NAME.pattern}/\w+", re.ASCII)  # of an array in one
+PARTIAL = re.compile(r"(\.zarr\.json|zarr)\.[0-9a-f]{32}\.partial", re.ASCII)  # of metadata, half written
 ENCODINGS = (  # by which the chunks of an array are named: an array that is shown alternates between two
     {"name": "default", "separator": "/"},
     {"name": "default", "separator": "."},
@@ -68,15 +71,38 @@ def folder_of(path: str) -> str:
 
 
 def delete(group: zarr.Group, folders: Iterable[str]) -> None:
-    """Delete folders of data."""
+    """Delete folders of data, as far as that is possible: what stays is swept when the run is opened."""
     for name in folders:
-        sync(group.store.delete_dir((group.store_path / DATA / name).path))
+        with suppress(OSError):
+            sync(group.store.delete_dir((group.store_path / DATA / name).path))
 
 
 def stored(group: zarr.Group) -> set[str]:
     """Return the names of the folders that are there."""
     place = group.store_path / DATA
     return {name for name in sync(_entries(place.store, place.path)) if NAME.fullmatch(name)}
+
+
+def delete_partials(group: zarr.Group, below: Iterable[str]) -> None:
+    """Delete metadata objects that a killed process has half written, at the root and below these names."""
+    for place in (group.store_path, *(group.store_path / name for name in below)):
+        for name in sync(_entries(place.store, place.path)):
+            if PARTIAL.fullmatch(name):
+                sync((place / name).delete())
+
+
+def is_abandoned(store: Store | str) -> bool:
+    """Return whether a place holds data of a run that was deleted, and nothing else.
+
+    A worker that comes late writes such data after its run was deleted.
+    """
+    place = LocalStore(store) if isinstance(store, str) else store
+    if not place.supports_listing:
+        return False
+    names = sync(_entries(place, ""))
+    if not names or not all(name == DATA or PARTIAL.fullmatch(name) for name in names):
+        return False
+    return all(NAME.fullmatch(name) for name in sync(_entries(place, DATA)))
 
 
 async def _entries(store: Store, path: str) -> list[str]:

@@ -19,13 +19,12 @@ from dask_nmf.blockwise import Pieces, Reached
 from dask_nmf.carried import Carried, HeldCarried
 from dask_nmf.fit import Panels, Step, Stop
 from dask_nmf.kernels import Array, Sums
-from dask_nmf.lease import Held, check_nothing
 from dask_nmf.matrix import Matrix
 from dask_nmf.observed import Rule
 from dask_nmf.passes import Weighing
 from dask_nmf.progress import passed, stage
 from dask_nmf.readers import DenseRows, NpyRows
-from dask_nmf.resume import Identity, identity, listing, scratch
+from dask_nmf.resume import NewRun, identity, listing, scratch
 from dask_nmf.settings import Settings
 from dask_nmf.sgd import SGD, Swept
 from dask_nmf.solvers import Solver, State
@@ -48,7 +47,6 @@ class Job:
     weights: Matrix | None = None  # of V's entries
     dtype: str | None = None
     store: str | None = None
-    check_held: Held = check_nothing  # see `Run`
     overwrite: bool = False
     time_limit: float | None = None  # seconds
     cache: int | None = (
@@ -88,8 +86,8 @@ class Job:
         return Stop(self.settings.max_iter, self.settings.tol, deadline, self.settings.stop_below)
 
 
-def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool = False) -> Result:
-    """Fit and answer. ``where``: an open run, the path of one to begin, or nowhere.
+def fit_and_answer(matrix: Matrix, job: Job, where: Run | NewRun | None, keep: bool = False) -> Result:
+    """Fit and answer. ``where``: an open run, one that is to begin, or nowhere.
 
     ``keep``: the answer stays in (distributed) memory, as it does where there is no run.
     """
@@ -110,7 +108,7 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | str | None, keep: bool
 
 
 def _fit_in_panels(
-    panels: Panels, grid: Grid, sample_rows: int, job: Job, where: Run | str | None, keep: bool
+    panels: Panels, grid: Grid, sample_rows: int, job: Job, where: Run | NewRun | None, keep: bool
 ) -> Result:
     matrix = panels.matrix
     given = start.orient(job.W, job.H, matrix.transposed)
@@ -128,7 +126,7 @@ def _fit_in_panels(
 
 
 def _fit_in_blocks(
-    matrix: Matrix, job: Job, where: Run | str | None, keep: bool, refusal: MemoryError | None = None
+    matrix: Matrix, job: Job, where: Run | NewRun | None, keep: bool, refusal: MemoryError | None = None
 ) -> Result:
     """The same where V is cut both ways, for H fits no worker; ``refusal``: that of panels."""
     settings = job.settings
@@ -147,7 +145,7 @@ def _fit_in_blocks(
         run, progress = where, _resumed(where, solver, None)
     else:
         measures, sample, draw, digest = blockwise.first_read(tiles, settings)
-        run = _begun(where, mine, job) if isinstance(where, str) else where
+        run = where.create(mine) if isinstance(where, NewRun) else where
         run.begin(tiles.tiling.rows, tiles.tiling.columns)
         state = blockwise.begin(tiles, settings, measures, sample, draw, run)
         run.commit_start(state, measures._asdict(), [digest], listing(matrix, None))
@@ -201,14 +199,14 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
 
 
 def _start(
-    panels: Panels, job: Job, given: Factors, sample_rows: int, where: Run | str | None
+    panels: Panels, job: Job, given: Factors, sample_rows: int, where: Run | NewRun | None
 ) -> tuple[Run | None, Progress]:
     """The first read, and pass 0. A run is laid out only when V is known to be good."""
     matrix, settings = panels.matrix, job.settings
     held = start.orient(job.fixed_W, job.fixed_H, matrix.transposed) if job.fixed else given
     sampled_rows = 0 if job.fixed else sample_rows
     measures, sampled, digests = start.first_read(panels, settings, sampled_rows, held)
-    run = _begun(where, identity(matrix, settings, job.given), job) if isinstance(where, str) else where
+    run = where.create(identity(matrix, settings, job.given)) if isinstance(where, NewRun) else where
     if run is not None:
         run.begin(panels.edges)
     carried = _carried(panels, job, run)
@@ -221,12 +219,6 @@ def _start(
     if run is not None:
         run.commit_start(state, measures._asdict(), digests, listing(matrix, job.weights))
     return run, Progress(start.make_solver(settings, measures, matrix), measures, carried, state)
-
-
-def _begun(path: str, mine: Identity, job: Job) -> Run:
-    run = Run.create(path, *mine)
-    run.check_held = job.check_held
-    return run
 
 
 def _resume(run: Run, panels: Panels, job: Job) -> Progress:

@@ -36,7 +36,7 @@ def check(record: dict[str, Any]) -> None:
     ValueError
         With the first part that is wrong.
     """
-    _check(record, [(name, _is_bool) for name in ("replaces", "final", "finished")])
+    _check(record, [(name, _is_bool) for name in ("overwrites", "final", "finished")])
     _check(record, [("outcome", _or_nothing(lambda value: isinstance(value, str)))])
     _check_fit(record)
     names = [

@@ -5,10 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from dask_nmf import cluster, places
+from dask_nmf.generations import is_abandoned
 from dask_nmf.kernels import Array
+from dask_nmf.lease import Held
 from dask_nmf.matrix import Matrix, digest
 from dask_nmf.settings import Settings
 from dask_nmf.store import Run
@@ -42,8 +45,33 @@ def identity(matrix: Matrix, settings: Settings, given: Mapping[str, Array | Mat
     )
 
 
-def existing(path: str, mine: Identity, overwrite: bool) -> Run | None:
-    """Return the run to go on with, or None to begin one.
+@dataclass(frozen=True)
+class NewRun:
+    """A run that is to begin, when V is known to be good.
+
+    Attributes
+    ----------
+    path : where
+    old : the run that is there, as it was found, which is replaced
+    overwrite : whether what is there was to be overwritten
+    check_held : raises `RunLocked` where another process has taken the place over
+    """
+
+    path: str
+    old: Run | None
+    overwrite: bool
+    check_held: Held
+
+    def create(self, mine: Identity) -> Run:
+        """Begin it; `Overtaken` or `FileExistsError` if another process has begun one there meanwhile."""
+        if self.old is None:
+            return Run.create(self.path, *mine, overwrite=self.overwrite, check_held=self.check_held)
+        self.old.begin_anew(*mine)
+        return self.old
+
+
+def opened(path: str, mine: Identity, overwrite: bool, check_held: Held) -> Run | NewRun:
+    """Return the run to go on with, mended, or one that is to begin.
 
     A fit that was begun to overwrite another, and is not finished, is gone on with by the same call.
 
@@ -52,25 +80,26 @@ def existing(path: str, mine: Identity, overwrite: bool) -> Run | None:
     RunMismatch
         If there is a run of another fit, and it may not be overwritten.
     NotARun
-        If there is something else: that is never overwritten.
+        If there is something else, which is never overwritten; or if the run is damaged.
     """
-    if not places.at(path).exists():
-        return None
-    run = Run.load(path)
-    if overwrite and (run.record["finished"] or not run.record["replaces"]):
-        return None
+    place = places.at(path)
+    if not place.exists() or is_abandoned(place.store()):
+        return NewRun(path, None, overwrite, check_held)
+    run = Run.load(path, check_held)
     differing = [
         f"{name} is {ours!r}, the run has {stored.get(name)!r}"
         for asked, stored in zip(mine, (run.record["settings"], run.record["matrix"]), strict=True)
         for name, ours in asked.items()
         if name != "source" and stored.get(name) != ours
     ]
-    if differing and overwrite:
-        return None
+    goes_on = not differing and run.record["overwrites"] and not run.record["finished"]
+    if overwrite and not goes_on:
+        return NewRun(path, run, overwrite, check_held)
     if differing:
         raise RunMismatch(
             f"{path} holds another fit: {'; '.join(differing)}; give another output, or ask to overwrite it"
         )
+    run.recover()
     return run
 
 

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -31,12 +31,13 @@ from zarr.storage import LocalStore
 from dask_nmf import __version__, configuration, generations, plan, record, stored_answer, view
 from dask_nmf.claims import check_chunks, check_stored
 from dask_nmf.digests import Digest, Hashes
-from dask_nmf.durability import PARTIAL, sync_folder, sync_trees
+from dask_nmf.durability import sync_folder, sync_trees
 from dask_nmf.errors import DataError, readable
 from dask_nmf.fit import Step
 from dask_nmf.generations import DATA, NOTHING, Layout
 from dask_nmf.kernels import Array
 from dask_nmf.lease import Held, check_nothing
+from dask_nmf.objects import Overtaken
 from dask_nmf.places import at
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import State
@@ -58,12 +59,21 @@ class Run:
     ----------
     path : where it is
     record : what it tells of itself: of the last commit, but for what this process is about to commit
-    check_held : raises `RunLocked` where another process has taken over the place; called by every commit
+    check_held : raises `RunLocked` where another process has taken over the place; called by every commit, and before
+        anything is deleted
     """
 
-    def __init__(self, path: str, group: zarr.Group, told: dict[str, Any], synced: bool = True) -> None:
+    def __init__(
+        self,
+        path: str,
+        group: zarr.Group,
+        told: dict[str, Any],
+        check_held: Held = check_nothing,
+        synced: bool = True,
+    ) -> None:
         self.path = path
         self.record = told
+        self.check_held = check_held
         self._group = group
         self._name = generations.namer()
         self._made: set[str] = set()  # folders of data, since the last commit
@@ -71,43 +81,54 @@ class Run:
         self._answer = ""  # the folder of the answer that is being written
         self._synced = synced and configuration.read().fsync
         self._on_disk: set[str] = set()  # folders of data that are known to be
-        self.check_held: Held = check_nothing
 
     @classmethod
-    def create(cls, path: str, settings: dict[str, Any], matrix: dict[str, Any], synced: bool = True) -> Run:
-        """Begin a run at a place where there is none, or in the one that is there, whose answer stays.
+    def create(
+        cls,
+        path: str,
+        settings: dict[str, Any],
+        matrix: dict[str, Any],
+        *,
+        overwrite: bool = False,
+        check_held: Held = check_nothing,
+        synced: bool = True,
+    ) -> Run:
+        """Begin a run at a place where there is none.
 
-        ``synced``: commits wait until a disk has them, unless the configuration says that they need not.
+        Parameters
+        ----------
+        overwrite : whether it would have overwritten one: the same call then goes on with it.
+        check_held : raises `RunLocked` where another process has taken the place over.
+        synced : commits wait until a disk has them, unless the configuration says that they need not.
+
+        Raises
+        ------
+        Overtaken
+            If another process has made something there meanwhile.
         """
-        told = {
-            "format": FORMAT,
-            "version": __version__,
-            "settings": settings,
-            "matrix": matrix,
-            "replaces": False,  # whether it was begun in the stead of another fit
-            "pass": None,
-            "outcome": None,  # of the last pass: why it is the last
-            "final": False,  # no pass is to follow
-            "finished": False,  # nothing is left to do
-            "layout": None,
-            "commit": None,  # the folder of the last commit
-            "weights": {},  # where the W of each slot is
-            "previous": None,  # the commit before
-            "answer": None,
-            "turn": 1,  # by which of the encodings of `view` arrays are shown
-        }
-        if not at(path).exists():
-            waits = synced and configuration.read().fsync
-            return cls(path, view.create(at(path).store(), {KEY: told}, waits), told, synced)
-        run = cls.load(path)
-        kept = {name: run.record[name] for name in ("answer", "turn")}
-        run._publish({**told, **kept, "replaces": True})
-        run.sweep()
+        told = _begun(settings, matrix, overwrite)
+        check_held()
+        if not is_free(path):
+            raise Overtaken(path)
+        waits = synced and configuration.read().fsync
+        group = view.create(at(path).store(), {KEY: told}, waits)
+        run = cls(path, group, told, check_held, synced)
+        run._delete(run._left_behind())
         return run
 
+    def begin_anew(self, settings: dict[str, Any], matrix: dict[str, Any]) -> None:
+        """Begin another fit in the place of this one, whose answer stays until there is a newer one."""
+        kept = {name: self.record[name] for name in ("answer", "turn")}
+        self._publish({**_begun(settings, matrix, True), **kept})
+        self._delete(self._left_behind())
+
     @classmethod
-    def load(cls, path: str) -> Run:
+    def load(cls, path: str, check_held: Held = check_nothing) -> Run:
         """Open a run.
+
+        Parameters
+        ----------
+        check_held : raises `RunLocked` where another process has taken the run over: who writes needs it.
 
         Raises
         ------
@@ -134,7 +155,7 @@ class Run:
             )
         with sound(path):
             record.check(told)
-        return cls(path, group, told)
+        return cls(path, group, told, check_held)
 
     @classmethod
     def load_answer(cls, path: str) -> Answer:
@@ -260,14 +281,26 @@ class Run:
         return self._weights(f"{DATA}/{self._new_folder('weights')}/left")
 
     def recover(self) -> None:
-        """Go back to the commit before the last one, if a part of that is damaged, and delete what is left.
+        """Take the run over from whoever wrote it last, and mend what commands that were killed have left.
+
+        A fit goes back to the commit before the last one if a part of that is damaged.
 
         Raises
         ------
         NotARun
             If neither is whole.
+        RunLocked, Overtaken
+            If another process has taken it over meanwhile.
         """
-        self.sweep()
+        if self._group.read_only:
+            return
+        left = self._left_behind()
+        if left or not self.record["finished"]:  # first, so that who comes late cannot commit what is deleted
+            self._publish({**self.record, "writer": uuid4().hex})
+        self._delete(left)
+        generations.delete_partials(self._group, SHOWN)
+        if self.record["answer"] is not None:
+            view.write_metadata(self._group, SHOWN, self._synced)
         if self.record["finished"] or self.passes is None:
             return
         try:
@@ -286,21 +319,6 @@ class Run:
                 raise damage from None
             logger.warning("pass %d of %s is damaged; going on after pass %d", last["pass"], self.path, done)
             self._publish(told)
-
-    def sweep(self) -> None:
-        """Delete what commands that were killed left behind."""
-        if self._group.read_only:
-            return
-        left = generations.stored(self._group) - record.named(self.record) - self._made
-        root = self._folder
-        if root is not None:
-            if left and self._synced:  # who was killed may not have waited for the root that is there
-                sync_folder(root)
-            for partial in filter(lambda entry: PARTIAL.fullmatch(entry.name), list(root.iterdir())):
-                partial.unlink(missing_ok=True)
-        self._delete(left)
-        if self.record["answer"] is not None:
-            view.write_metadata(self._group, SHOWN, self._synced)
 
     def new_answer(self) -> dict[str, StoredWeights]:
         """Lay out an answer. Return the places of its factors and means, by rows, by their names."""
@@ -333,6 +351,7 @@ class Run:
             "loss": _or_none(loss),
             "held": _or_none(held),
         }
+        self._check_there()
         self._write_histories(self._answer, self.record)
         answer = Answer(self.path, self._group, told)
         shown = {
@@ -399,8 +418,8 @@ class Run:
 
     def _publish(self, told: dict[str, Any], shown: Shown | None = None) -> None:
         """Commit a record, show these arrays, or those that are shown already, and delete what is old."""
-        named = record.named(told)
         self.check_held()
+        named = record.named(told)
         self._sync(f"{DATA}/{name}" for name in named - self._on_disk)
         listed = self._group.metadata.consolidated_metadata
         metadata = {} if listed is None else listed.metadata
@@ -409,6 +428,7 @@ class Run:
             metadata = view.link(self._group, shown, told["turn"], SHOWN)
             if told["answer"] is not None:
                 self._sync(shown)
+        self.check_held()
         self._group = view.publish(self._group, metadata, {KEY: told}, self._synced)
         made, before = self._made, record.named(self.record)
         self.record, self._made, self._carried, self._on_disk = told, set(), {}, named
@@ -429,9 +449,13 @@ class Run:
         store = self._group.store
         return Path(store.root) if isinstance(store, LocalStore) else None
 
+    def _left_behind(self) -> set[str]:
+        """Return the folders of data that commands which were killed, and late workers, have left."""
+        return generations.stored(self._group) - record.named(self.record)
+
     def _delete(self, folders: Iterable[str]) -> None:
-        with suppress(OSError):  # what stays is swept when the run is opened
-            generations.delete(self._group, folders)
+        self.check_held()
+        generations.delete(self._group, folders)
 
     def _check_there(self) -> None:
         """Refuse to go on where the run was deleted under the fit."""
@@ -441,10 +465,11 @@ class Run:
     def _check_whole(self) -> None:
         """Refuse a commit of which a part is lost."""
         folder = self.record["commit"]
-        arrays = [self._array(folder, self._stored_name(name)) for name in self.record["factors"]]
-        arrays += [self._weights(path).array for path in self.record["weights"].values()]
+        for name in self.record["factors"]:
+            self._read(folder, self._stored_name(name))
         with sound(self.path):
-            for array in arrays:
+            for path in self.record["weights"].values():
+                array = self._weights(path).array
                 check_chunks(array, array.name)
                 check_stored(array, array.name, whole=True)
 
@@ -499,6 +524,34 @@ class Run:
         with sound(self.path):
             record.check_edges(edges, size)
         return edges
+
+
+def is_free(path: str) -> bool:
+    """Return whether a run may begin at a place: at most data of a run that was deleted are there."""
+    place = at(path)
+    return not place.exists() or generations.is_abandoned(place.store())
+
+
+def _begun(settings: dict[str, Any], matrix: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+    """Return the record of a fit that is about to begin."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "settings": settings,
+        "matrix": matrix,
+        "writer": uuid4().hex,  # of the process that writes, or has written last
+        "overwrites": overwrite,  # whether it was begun so: then the same call goes on with it
+        "pass": None,
+        "outcome": None,  # of the last pass: why it is the last
+        "final": False,  # no pass is to follow
+        "finished": False,  # nothing is left to do
+        "layout": None,
+        "commit": None,  # the folder of the last commit
+        "weights": {},  # where the W of each slot is
+        "previous": None,  # the commit before
+        "answer": None,
+        "turn": 1,  # by which of the encodings of `view` arrays are shown
+    }
 
 
 def _integers(size: int, dimension: str) -> Layout:

@@ -10,8 +10,12 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import ZarrUserWarning
+from zarr.storage import StorePath
 
+from dask_nmf.chunks import Complete
 from dask_nmf.errors import DataError, readable
 from dask_nmf.kernels import Array
 
@@ -59,6 +63,30 @@ class StoredWeights:
             self.array[:, first:last] = w.T
         else:
             self.array[first:last] = w
+
+
+class _Lasting(Complete):
+    """The store of an answer: a chunk that is not there was lost, or went with the answer."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """As of the store; raises `NotARun` for a chunk."""
+        try:
+            return await super().get(key, prototype, byte_range)
+        except LookupError as error:
+            raise NotARun(
+                f"{self}: {error}: it was lost, or its run was overwritten or removed; load the run anew"
+            ) from None
+
+
+def lasting(array: zarr.Array[Any]) -> zarr.Array[Any]:
+    """Return an array that has all of its chunks as one that raises `NotARun` where one is no more.
+
+    Zarr reads a chunk that is not there as the fill value.
+    """
+    place = array.store_path
+    return zarr.Array.from_dict(StorePath(_Lasting(place.store), place.path), array.metadata.to_dict())
 
 
 @contextmanager

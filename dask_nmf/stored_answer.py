@@ -13,7 +13,7 @@ from dask_nmf.generations import DATA, Layout
 from dask_nmf.kernels import Array
 from dask_nmf.means import Means
 from dask_nmf.settings import Settings
-from dask_nmf.stored import sound
+from dask_nmf.stored import lasting, sound
 
 NO_MEAN = -1.0  # the fill value of means, of which all may be NaN
 
@@ -56,13 +56,13 @@ class Answer:
         return Means(self.array("row_mean"), self.array("column_mean"), self.record["measures"]["mean"])
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """Return an array of the answer, to be read; raises `NotARun` where a part of it is lost."""
+        """Return an array of the answer; `NotARun` if a part of it is lost, now or when it is read."""
         layout = layouts(self.record)[name]
         array = generations.array(self._group, f"{DATA}/{self.record['folder']}/{name}", layout)
         with sound(self.path):
             check_chunks(array, name)
             check_stored(array, name, whole=True)
-        return array
+        return lasting(array)
 
     def read(self, name: str) -> Array:
         """Return an array of the answer, whole, in memory."""
