@@ -111,6 +111,12 @@ def there(array: zarr.Array[Any], enough: int) -> int | None:
     return None if listing is None else min(_chunks(listing), enough)
 
 
+def has_empty(array: zarr.Array[Any]) -> bool:
+    """Return whether a chunk is a file without content, as a power cut may leave one."""
+    listing = listed(array) or {}
+    return any(stamp is not None and stamp.startswith("0 ") for stamp in listing.values())
+
+
 def listed(array: zarr.Array[Any], most: int | None = None) -> Listing | None:
     """Return the keys of an array's chunks and metadata with their stamps, at most so many; see `Listing`.
 

@@ -24,10 +24,11 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
+from dask_nmf.durability import PARTIAL
+
 DATA = "data"
 NAME = re.compile(r"(layout|pass-\d+|weights|answer)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII)  # of a folder
 PATH = re.compile(rf"{DATA}/{NAME.pattern}/\w+", re.ASCII)  # of an array in one
-PARTIAL = re.compile(r"(\.zarr\.json|zarr)\.[0-9a-f]{32}\.partial", re.ASCII)  # of metadata, half written
 ENCODINGS = (  # by which the chunks of an array are named: an array that is shown alternates between two
     {"name": "default", "separator": "/"},
     {"name": "default", "separator": "."},

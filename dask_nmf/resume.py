@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from dask_nmf import cluster, places
-from dask_nmf.generations import is_abandoned
+from dask_nmf import cluster
 from dask_nmf.kernels import Array
 from dask_nmf.lease import Held
 from dask_nmf.matrix import Matrix, digest
 from dask_nmf.settings import Settings
-from dask_nmf.store import Run
+from dask_nmf.store import Run, is_free
+from dask_nmf.stored import NotARun
+
+logger = logging.getLogger(__name__)
 
 
 class RunMismatch(ValueError):
@@ -63,7 +66,7 @@ class NewRun:
     check_held: Held
 
     def create(self, mine: Identity) -> Run:
-        """Begin it; `Overtaken` or `FileExistsError` if another process has begun one there meanwhile."""
+        """Begin it; `Overtaken` if another process has begun one there meanwhile."""
         if self.old is None:
             return Run.create(self.path, *mine, overwrite=self.overwrite, check_held=self.check_held)
         self.old.begin_anew(*mine)
@@ -80,10 +83,9 @@ def opened(path: str, mine: Identity, overwrite: bool, check_held: Held) -> Run 
     RunMismatch
         If there is a run of another fit, and it may not be overwritten.
     NotARun
-        If there is something else, which is never overwritten; or if the run is damaged.
+        If there is something else, which is never overwritten; or if the run is damaged, and is not to be.
     """
-    place = places.at(path)
-    if not place.exists() or is_abandoned(place.store()):
+    if is_free(path):
         return NewRun(path, None, overwrite, check_held)
     run = Run.load(path, check_held)
     differing = [
@@ -99,7 +101,13 @@ def opened(path: str, mine: Identity, overwrite: bool, check_held: Held) -> Run 
         raise RunMismatch(
             f"{path} holds another fit: {'; '.join(differing)}; give another output, or ask to overwrite it"
         )
-    run.recover()
+    try:
+        run.recover()
+    except NotARun as damage:
+        if not overwrite:
+            raise
+        logger.warning("%s; it is begun anew", damage)
+        return NewRun(path, run, overwrite, check_held)
     return run
 
 

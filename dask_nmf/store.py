@@ -28,7 +28,7 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from dask_nmf import __version__, configuration, generations, plan, record, stored_answer, view
+from dask_nmf import __version__, chunks, configuration, generations, plan, record, stored_answer, view
 from dask_nmf.claims import check_chunks, check_stored
 from dask_nmf.digests import Digest, Hashes
 from dask_nmf.durability import sync_folder, sync_trees
@@ -59,8 +59,8 @@ class Run:
     ----------
     path : where it is
     record : what it tells of itself: of the last commit, but for what this process is about to commit
-    check_held : raises `RunLocked` where another process has taken over the place; called by every commit, and before
-        anything is deleted
+    check_held : raises `RunLocked` where another process has taken over the place; called by every commit,
+        and before anything is deleted
     """
 
     def __init__(
@@ -113,14 +113,14 @@ class Run:
         waits = synced and configuration.read().fsync
         group = view.create(at(path).store(), {KEY: told}, waits)
         run = cls(path, group, told, check_held, synced)
-        run._delete(run._left_behind())
+        run._sweep(run._left_behind())
         return run
 
     def begin_anew(self, settings: dict[str, Any], matrix: dict[str, Any]) -> None:
         """Begin another fit in the place of this one, whose answer stays until there is a newer one."""
         kept = {name: self.record[name] for name in ("answer", "turn")}
         self._publish({**_begun(settings, matrix, True), **kept})
-        self._delete(self._left_behind())
+        self._sweep(self._left_behind())
 
     @classmethod
     def load(cls, path: str, check_held: Held = check_nothing) -> Run:
@@ -297,8 +297,7 @@ class Run:
         left = self._left_behind()
         if left or not self.record["finished"]:  # first, so that who comes late cannot commit what is deleted
             self._publish({**self.record, "writer": uuid4().hex})
-        self._delete(left)
-        generations.delete_partials(self._group, SHOWN)
+        self._sweep(left)
         if self.record["answer"] is not None:
             view.write_metadata(self._group, SHOWN, self._synced)
         if self.record["finished"] or self.passes is None:
@@ -457,6 +456,10 @@ class Run:
         self.check_held()
         generations.delete(self._group, folders)
 
+    def _sweep(self, left: set[str]) -> None:
+        self._delete(left)
+        generations.delete_partials(self._group, SHOWN)
+
     def _check_there(self) -> None:
         """Refuse to go on where the run was deleted under the fit."""
         with sound(self.path):
@@ -472,6 +475,8 @@ class Run:
                 array = self._weights(path).array
                 check_chunks(array, array.name)
                 check_stored(array, array.name, whole=True)
+                if chunks.has_empty(array):
+                    raise DataError(f"{array.name} has a chunk without content")
 
     def _new_folder(self, purpose: str) -> str:
         name = self._name(purpose)
