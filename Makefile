@@ -27,8 +27,10 @@ test-lowest: .venv-lowest/installed # numba's cache apart: the two versions woul
 	NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba .venv-lowest/bin/python -m pytest \
 		--numprocesses 2 --dist worksteal $(LOWEST:%=tests/test_%.py)
 
-soak: .venv/installed-dev
+soak: .venv/installed-dev # and, but for short ones (MINUTES=1), many more examples of what tests draw
 	$(BIN)/python tests/soak.py $(or $(MINUTES),10) $(SEED)
+	$(if $(MINUTES),,$(BIN)/python -m pytest -m hypothesis --numprocesses 2 --dist worksteal \
+		--hypothesis-profile many $(if $(SEED),--hypothesis-seed $(SEED)))
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
