@@ -398,8 +398,9 @@ def test_a_run_without_its_answer_is_refused(folder: Path, forks: Forks) -> None
     def stop(step: fit.Step) -> None:
         raise KeyboardInterrupt
 
+    shutil.rmtree(folder / "run.zarr")
     with pytest.raises(KeyboardInterrupt):
-        nmf(str(folder / "v.zarr"), RANK, store=str(folder / "run.zarr"), overwrite=True, callback=stop)
+        nmf(str(folder / "v.zarr"), RANK, store=str(folder / "run.zarr"), callback=stop)
     (folder / "run.zarr.lock").unlink(missing_ok=True)
     for words in (["predict", "run.zarr", "pairs.csv"], ["recommend", "run.zarr", "v.zarr"]):
         told = forks.call((*words, "--output", "out.csv"), folder)
