@@ -138,10 +138,11 @@ def test_no_pickle_is_loaded_from_a_run(kind: str, tmp_path: Path, monkeypatch: 
     run = fuzz.a_run(tmp_path, "finished")
     source = PICKLES[kind](tmp_path, Marker(tmp_path / "marker"))
     (stored,) = (run / "data").glob("answer-*/H")
-    for h, outcome in ((run / "H", "read"), (stored, "NotARun")):  # what is shown is never read
+    shown = run / "H"
+    for h, outcomes in ((shown, {"read"}), (stored, {"NotARun", "DataError"})):  # what is shown is never read
         shutil.rmtree(h)
         shutil.copytree(source, h)
-        assert fuzz.checked_run(run).split()[1:4] == [outcome] * 3
+        assert set(fuzz.checked_run(run).split()[1:4]) <= outcomes
     assert not (tmp_path / "marker").exists()
 
 
