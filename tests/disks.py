@@ -63,6 +63,11 @@ def deleted(folder: Folder) -> Names:
     return {name: node for name, node in folder.kept.items() if name in folder.now}
 
 
+def replaced(folder: Folder) -> Names:
+    """Names stand for what they stand for now, but those that are new are not there yet."""
+    return {name: folder.now[name] for name in folder.kept if name in folder.now}
+
+
 def any_of_them(folder: Folder) -> Names:
     """Each name is by chance as programs saw it or as the disk has it."""
     names = sorted(folder.kept.keys() | folder.now.keys())
@@ -70,7 +75,7 @@ def any_of_them(folder: Folder) -> Names:
     return {name: node for name, node in found.items() if node is not None}
 
 
-CUTS: tuple[Callable[[Folder], Names], ...] = (dropped, named, added, deleted, any_of_them)
+CUTS: tuple[Callable[[Folder], Names], ...] = (dropped, named, added, deleted, replaced, any_of_them)
 
 
 class Disk:

@@ -69,7 +69,8 @@ def essence(state: State) -> tuple[bytes | None, frozenset[Any]]:
 
 def check_all(disk: Disk, again: Callable[[Path], Bits], whole: Bits, old: Bits | None = None) -> None:
     """Check every state that a power cut may leave: what is read of it, and how the same call goes on."""
-    states, found = disk.root.parent / "states", {essence(state): state for state in disk.states}
+    states = disk.root.parent / "states"
+    found = {essence(state): state for state in reversed(disk.states)}  # the first of each
     states.mkdir()
     roots = [root for root, _ in found if root]
     assert len(set(roots)) == len(roots) > 2  # a root is found with what it names, in every state
