@@ -1,7 +1,7 @@
 """Whatever is done to a run, in any order: it tells what it is, its answer stays, and its fits end as ever.
 
-The model is a dict: the answers of fits that nobody disturbed. Runs are on a disk, and in an object store that
-is in memory and has conditional writes: obstore's ``MemoryStore``, one for each URL.
+The model is a dict: the answers of fits that nobody disturbed. Runs are on a disk, and in an object store
+that is in memory and has conditional writes, obstore's ``MemoryStore``, one for each URL.
 """
 
 from __future__ import annotations
@@ -24,7 +24,14 @@ import pytest
 import zarr
 from hypothesis import Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 from obstore.store import MemoryStore
 from sources import low_rank
 from zarr.storage import LocalStore
@@ -244,7 +251,7 @@ class Runs(RuleBasedStateMachine):
     def is_overwritten(self, asked: Asked, passes: int) -> None:
         """By a fit that may be interrupted: the answer that was there stays."""
         told = self.record()
-        anew = told["finished"] or not told["replaces"] or asked != self.asked
+        anew = told["finished"] or not told["overwrites"] or asked != self.asked
         self.asked, self.passes = asked, 0 if anew else self.passes
         self.answers.add(undisturbed(asked))
         self.fit(callback=killed_at(passes), overwrite=True)
@@ -371,8 +378,15 @@ class StoredRuns(Runs):
         self.learn()
 
 
-STEPS = settings(max_examples=3, stateful_step_count=8, phases=[Phase.explicit, Phase.generate])
-TestOnADisk = Runs.TestCase
-TestInAnObjectStore = StoredRuns.TestCase
-for case in (TestOnADisk, TestInAnObjectStore):
-    case.settings = STEPS
+EXAMPLES = max(3, settings().max_examples // 3)  # an example takes a second
+STEPS = settings(
+    max_examples=EXAMPLES,
+    stateful_step_count=8,
+    phases=[Phase.explicit, Phase.generate],  # to find fewer steps that fail takes minutes
+)
+
+
+@pytest.mark.hypothesis
+@pytest.mark.parametrize("runs", [Runs, StoredRuns], ids=["disk", "object store"])
+def test_anything_in_any_order(runs: type[Runs]) -> None:
+    run_state_machine_as_test(runs, settings=STEPS)
