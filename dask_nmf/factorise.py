@@ -22,6 +22,7 @@ from dask_nmf.places import absolute, at, check_apart
 from dask_nmf.resume import NewRun, identity, opened, scratch
 from dask_nmf.settings import plain
 from dask_nmf.store import Run
+from dask_nmf.stored import NotARun
 from dask_nmf.verification import check_content, is_unwritten
 
 logger = logging.getLogger(__name__)
@@ -66,8 +67,12 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
         check_apart(path, V=matrix.source, **beside)
         with at(path).locked() as check_held:
             mine = identity(matrix, job.settings, job.given)
-            run = opened(path, mine, job.overwrite, check_held)
-            return _fit_in_store(matrix, job, path, run, connect)
+            try:
+                run = opened(path, mine, job.overwrite, check_held)
+                return _fit_in_store(matrix, job, path, run, connect)
+            except (NotARun, FileNotFoundError):
+                check_held()  # who has taken over may have deleted what this process misses
+                raise
     with connect(matrix):
         if not job.carries or shares_memory():
             return fit_and_answer(matrix, job, None)

@@ -98,7 +98,9 @@ def write_metadata(group: zarr.Group, names: Iterable[str], synced: bool) -> Non
 def _write(place: StorePath, content: Buffer, synced: bool) -> None:
     """Write a small object, whole or not at all."""
     if isinstance(place.store, LocalStore):
-        replace(place.store.root / place.path, content.to_bytes(), synced)
+        file = place.store.root / place.path
+        file.parent.mkdir(exist_ok=True)  # the history of a fit without passes has no chunks
+        replace(file, content.to_bytes(), synced)
     else:
         sync(place.set(content))
 

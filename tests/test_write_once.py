@@ -468,3 +468,24 @@ def test_who_lost_the_lock_of_a_run_commits_and_deletes_nothing(
     assert {str(path): path.read_bytes() for path in run.rglob("zarr.json")} == before[0]
     lost.clear()
     assert_same_bits(fit(run, overwrite=overwrite), fit(tmp_path / "whole.zarr"))
+
+
+@pytest.mark.parametrize("pattern", ["weights-*", "layout-*"])
+def test_who_lost_the_lock_is_told_that_and_not_of_damage(
+    pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process has gone on, and deleted what is old."""
+    run, lost = tmp_path / "run.zarr", []
+
+    def check() -> None:
+        if lost:
+            raise RunLocked("another process has taken over")
+
+    def taken_over(_: Any) -> None:
+        for place in (run / "data").glob(pattern):
+            shutil.rmtree(place)
+        lost.append(True)
+
+    monkeypatch.setattr(_Folder, "locked", lambda _: nullcontext(check))
+    with pytest.raises(RunLocked):
+        fit(run, solver="mu", callback=taken_over)
