@@ -390,3 +390,15 @@ STEPS = settings(
 @pytest.mark.parametrize("runs", [Runs, StoredRuns], ids=["disk", "object store"])
 def test_anything_in_any_order(runs: type[Runs]) -> None:
     run_state_machine_as_test(runs, settings=STEPS)
+
+
+@pytest.mark.parametrize("solver", ["hals", "mu", "sgd"])
+def test_a_process_whose_run_was_taken_over_and_finished_is_told_so(solver: str) -> None:
+    """Also where the W that it is about to read was deleted by the other one, which is no damage."""
+    runs = StoredRuns()
+    try:
+        runs.begin(Asked(2, 1, solver), 1)
+        runs.is_taken_over(PASSES)
+        runs.tells_what_it_is()
+    finally:
+        runs.teardown()
