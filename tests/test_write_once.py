@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
+import fits
 import numpy as np
 import pytest
 import xarray
 import zarr
 from click.testing import CliRunner
+from distributed import Client
+from servers import until
 from sources import Array, low_rank
 from test_store import OPTIONS, Crash, assert_same_bits, crash_after
 from test_tiling import cut_both_ways
@@ -489,3 +494,53 @@ def test_who_lost_the_lock_is_told_that_and_not_of_damage(
     monkeypatch.setattr(_Folder, "locked", lambda _: nullcontext(check))
     with pytest.raises(RunLocked):
         fit(run, solver="mu", callback=taken_over)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("solver", ["mu", "sgd"])
+def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
+    solver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "4s")
+    v, run, stop, late = (tmp_path / name for name in ("v.zarr", "run.zarr", "stop", "late"))
+    zarr.create_array(v, data=V, chunks=(10, N))
+    asked: dict[str, Any] = {**OPTIONS, "solver": solver, "max_iter": 7}
+
+    def hang_once() -> int:
+        real = StoredWeights.write
+
+        def write(self: StoredWeights, first: int, w: Array) -> None:
+            stopped = stop.exists()
+            if stopped:
+                stop.unlink()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            real(self, first, w)
+            if stopped:
+                late.touch()
+
+        StoredWeights.write = write  # type: ignore[method-assign]
+        return os.getpid()
+
+    with fits.cluster(tmp_path) as cluster:
+        cluster.scheduler()
+        for _ in range(2):
+            cluster.worker("--no-nanny")
+        with Client(cluster.address) as client:
+            client.wait_for_workers(2, timeout=60)
+            whole = nmf(str(v), store=tmp_path / "whole.zarr", **asked)
+            address = next(iter(client.scheduler_info()["workers"]))
+            process = client.run(hang_once, workers=[address])[address]
+
+            def callback(step: Any) -> None:
+                if step.number == 1:
+                    stop.touch()
+                elif step.number == 5:
+                    assert not stop.exists()
+                    os.kill(process, signal.SIGCONT)
+                    until(late.exists)
+
+            found = nmf(str(v), store=run, callback=callback, **asked)
+            assert_same_bits(found, whole)
+            assert "weights" in data_of(run)
+            assert_same_bits(nmf(str(v), store=run, **asked), whole)
+            assert data_of(run) == ["answer", "layout"]
