@@ -99,6 +99,7 @@ def test_in_a_fit_from_its_beginning_to_its_end(solver: str, disk: Path) -> None
     check_all(changes, lambda place: fit(place, solver=solver), whole)
 
 
+@pytest.mark.real
 def test_in_a_fit_of_a_matrix_that_is_cut_both_ways(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cut_both_ways(monkeypatch, (0, 4, 8, 12), (0, 4, 7), 1)
     v = zarr.create_array(disk.parent / "v", data=V, chunks=(4, 4))
