@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # What `make bench` runs, or `make bench SHORT=1`: small matrices, to see that all peers run.
-BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py convergence.py ratings.py)
+BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py convergence.py projections.py ratings.py)
 
 # What runs with the lowest versions that pyproject.toml allows.
 LOWEST = api inputs packing pipes slurm_files store

@@ -64,7 +64,7 @@ ROUNDING = 1e-6  # of a relative error: zero factors have 1, about
 PATIENCE = 3  # passes without a better error of the entries held out
 # Below this share nothing is left to explain: a relative error of 1e-6 and of 3e-8.
 EXPLAINED = {np.dtype(np.float32): 1e-12, np.dtype(np.float64): 1e-15}
-CLOSER = 0.1  # times tol, where equations are solved more exactly: there passes gain little, but for long
+CLOSER = 0.05  # times tol, where equations are solved more exactly: there passes gain little, but for long
 NEARLY = 1e-4  # of the baseline: of a loss below, inner solves may hide what a pass gains
 
 

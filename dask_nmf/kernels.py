@@ -347,8 +347,12 @@ def multiply(x: Array, num: Array, gram: Array, delta: float | Array, repeats: i
     Source: Lee & Seung 2001; repeats, Gillis & Glineur 2012.
     """
     for _ in range(repeats):
-        by = times(x, gram) + np.asarray(delta, x.dtype)
-        x = np.divide(x * num.astype(x.dtype, copy=False), by, out=np.zeros_like(x), where=by > 0)
+        by = times(x, gram)
+        by += np.asarray(delta, x.dtype)
+        x = x * num.astype(x.dtype, copy=False)
+        there = by > 0
+        np.divide(x, by, out=x, where=there)
+        x[~there] = 0
     return x
 
 

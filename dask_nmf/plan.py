@@ -269,32 +269,50 @@ def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
     Memory that was used once may stay with the process, in pieces: what is not needed at one time adds up.
     """
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
-    factor = work.rank * layout.columns
-    given = 3 * factor * layout.itemsize  # H: as it came, contiguous, and the one before
-    reading = 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
-    weights = 4 * panel / row * work.rank * layout.itemsize  # A, the guess, W and one temporary
-    residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
-    square = work.rank**2 * 8  # more than a factor has, where k is above the number of columns
-    product = factor * 24 + SQUARES_HELD * square  # WᵀV and that of a strip, and H, in float64
-    summed = factor * 8 + square
-    if layout.observed:
-        residual = STRIP_BYTES
-    if layout.observed and not layout.grams:
-        product, summed = 2 * product, 2 * summed
-    if work.grams:
-        grams = layout.columns * packed_size(work.rank) * 8
-        product, summed = product + 2 * grams, summed + grams
-    task = panel * (1 + layout.copied) + max(reading, weights + residual + product)
-    sums = SUMS_HELD * summed
+    given = 3 * work.rank * layout.columns * layout.itemsize  # H: as it came, contiguous, and the one before
     return int(
         PROGRAM
         + given
-        + work.threads * task
+        + work.threads * _task_bytes(layout, work, panel)
         + work.waiting * panel
-        + work.ahead * (panel * (1 + layout.copied) + reading)
-        + sums
+        + work.ahead * (panel * (1 + layout.copied) + _reading(layout))
+        + SUMS_HELD * _sums(layout, work)[1]
         + SAMPLES_HELD * sample * row
     )
+
+
+def task_bytes(layout: Layout, rank: int, panel: int) -> int:
+    """Return the projected peak of the task of a pass that has a panel of so many bytes, with the panel."""
+    return int(_task_bytes(layout, _Work(rank, 1, 0, layout.observed and layout.grams), panel))
+
+
+def _task_bytes(layout: Layout, work: _Work, panel: int) -> float:
+    row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
+    weights = 5 * panel / row * work.rank * layout.itemsize  # A, W before or a guess, W, two temporaries
+    residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
+    if layout.observed:
+        residual = STRIP_BYTES
+    held = panel * (1 + layout.copied)
+    return held + max(_reading(layout), weights + residual + _sums(layout, work)[0])
+
+
+def _reading(layout: Layout) -> int:
+    """Return the bytes of storage chunks beside a panel that is being read."""
+    return 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
+
+
+def _sums(layout: Layout, work: _Work) -> tuple[int, int]:
+    """Return the bytes of making the sums of a panel, and of sums that wait to be added."""
+    factor = work.rank * layout.columns
+    square = work.rank**2 * 8  # more than a factor has, where k is above the number of columns
+    making = factor * 24 + SQUARES_HELD * square  # WᵀV and that of a strip, and H, in float64
+    waiting = factor * 8 + square
+    if layout.observed and not layout.grams:
+        making, waiting = 2 * making, 2 * waiting
+    if work.grams:
+        grams = layout.columns * packed_size(work.rank) * 8
+        making, waiting = making + 2 * grams, waiting + grams
+    return making, waiting
 
 
 def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:

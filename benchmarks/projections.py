@@ -1,0 +1,159 @@
+"""How much memory the task of a panel takes, beside what the plan projects: each solver, loss and kind of V.
+
+Peaks are of the resident memory of this process, as Linux counts it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import groupby, product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf import plan
+from dask_nmf.beta import BetaMU, Newton
+from dask_nmf.kernels import Block
+from dask_nmf.observed import Observed, Rule
+from dask_nmf.passes import Weighing, look
+from dask_nmf.penalties import NO_PENALTY
+from dask_nmf.solvers import HALS, MU
+
+SOLVERS: dict[str, Any] = {
+    "hals 2": HALS(),
+    "mu 2": MU(1e-9, 1e-3),
+    "hals 1": Newton(1e-9, NO_PENALTY),
+    "mu 1": BetaMU(1.0, 1e-9, 1.0, 1e-3, NO_PENALTY),
+    "mu 0.5": BetaMU(0.5, 1e-9, 1.0, 1e-3, NO_PENALTY),
+}
+KINDS = ("dense", "csr", "nan", "unstored", "weights")
+SHAPES = ((20_000, 500, 8), (4000, 5000, 16), (1000, 20_000, 10), (3000, 2000, 40))
+TRIALS = 5
+MMAP_THRESHOLD = -3  # the name of that setting in malloc.h
+STATUS = Path("/proc/self/status")
+
+
+class Case(NamedTuple):
+    """A panel, and the pass over it."""
+
+    kind: str
+    solver: str
+    dtype: str
+    shape: tuple[int, int, int]  # rows, columns, k
+    level: int  # of the solver; at 2 the W is that of the answer
+
+    @property
+    def beta(self) -> float:
+        return float(self.solver.split()[1])
+
+
+def cases() -> list[Case]:
+    """Return every case."""
+    every = [Case(*parts, 0) for parts in product(KINDS, SOLVERS, ("float32", "float64"), SHAPES)]
+    finest = product(KINDS, ("hals 2", "hals 1"), ("float32", "float64"), SHAPES[:1], (2,))
+    return [*every, *(Case(*parts) for parts in finest)]
+
+
+def block(case: Case) -> tuple[Block, Block | None]:
+    """A panel and the weights of its entries."""
+    rows, columns, _ = case.shape
+    rng = np.random.default_rng(0)
+    if case.kind in ("csr", "unstored"):
+        v = scipy.sparse.random_array((rows, columns), density=0.05, rng=rng, format="csr", dtype=case.dtype)
+        return v, None
+    v = rng.random((rows, columns), dtype=case.dtype)
+    if case.kind == "nan":
+        v[rng.random(v.shape, dtype=np.float32) < 0.3] = np.nan
+    return v, rng.random(v.shape, dtype=case.dtype) if case.kind == "weights" else None
+
+
+def layout_of(case: Case, v: Block, weights: Block | None) -> plan.Layout:
+    """A panel as the planner sees it."""
+    whole = case.kind in ("dense", "csr") and case.beta == 2
+    grams = case.solver.startswith("hals") or case.beta == 2
+    plain = plan.Layout(*v.shape, np.dtype(case.dtype).itemsize)
+    return plan.Layout(
+        *v.shape,
+        np.dtype(case.dtype).itemsize,
+        indptr=v.indptr if scipy.sparse.issparse(v) else None,
+        observed=not whole,
+        grams=grams,
+        beside=None if weights is None else plain,
+    )
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def grown(run: Callable[[], Any]) -> int:
+    """By how many bytes the process grows at most while something runs."""
+    gc.collect()
+    with _arrays_returned():
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = resident()
+        run()
+        peak = 1024 * int(STATUS.read_text().partition("VmHWM:")[2].split()[0])
+    return peak - before
+
+
+@contextmanager
+def _arrays_returned() -> Iterator[None]:
+    """Let the C library return arrays when they are freed: what is free in the process would hide a peak."""
+    try:
+        c = ctypes.CDLL("libc.so.6")
+    except OSError:  # another C library
+        yield
+        return
+    c.malloc_trim(0)
+    c.mallopt(MMAP_THRESHOLD, 2**17)
+    yield
+    c.mallopt(MMAP_THRESHOLD, 2**25)  # where the library itself ends up, which is faster
+
+
+def share(case: Case) -> float:
+    """The peak of the task of a panel, as a share of what the plan projects for it."""
+    v, weights = block(case)
+    layout = layout_of(case, v, weights)
+    rows, columns, k = case.shape
+    rule = Rule(
+        {"nan": "nan", "unstored": "unstored"}.get(case.kind), weighted=weights is not None, beta=case.beta
+    )
+    panel = Observed(v, weights, np.arange(rows), rule) if layout.observed else v
+    solver = SOLVERS[case.solver].at_level(case.level)
+    rng = np.random.default_rng(1)
+    h = rng.random((k, columns), dtype=case.dtype)
+    w = rng.random((rows, k), dtype=case.dtype) if solver.carries_weights else None
+    weighing = Weighing(solver.finish if case.level else solver.weigh, solver, residual=True)
+    held = layout.panel_bytes(0, rows)
+    taken = held + (0 if w is None else w.nbytes) + grown(lambda: look(panel, h, weighing, w))
+    return taken / plan.task_bytes(layout, k, held)
+
+
+def least_share(case: Case) -> float:
+    """Return the least of some shares: the first compiles, and pages of programs that come back count too."""
+    found = share(case)
+    for _ in range(TRIALS):
+        found = min(found, share(case))
+        if found <= 1:
+            break
+    return found
+
+
+def main() -> None:
+    """Print the largest share of each solver and kind of V, over shapes, dtypes and levels."""
+    print("| kind | solver, β | largest share | at |")
+    print("|---|---|---|---|")
+    for (kind, solver), some in groupby(sorted(cases()), lambda case: case[:2]):
+        most, case = max((least_share(case), case) for case in some)
+        rows, columns, k = case.shape
+        print(f"| {kind} | {solver} | {most:.2f} | {rows} x {columns}, k = {k}, {case.dtype} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
