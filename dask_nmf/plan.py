@@ -37,6 +37,7 @@ PROGRAM = 320 * MIB  # resident memory of a worker that has imported (pyarrow to
 SUMS_HELD = 10  # sums of panels that wait for their fellows in the tree, and those being added
 SAMPLES_HELD = 6  # samples' worth of rows that a worker holds when it merges the candidates of all panels
 SQUARES_HELD = 6  # k x k matrices of float64 that one solve for W has: H Hᵀ, its inverse, temporaries, WᵀW
+OF_ROW = 32  # bytes of a row beside W: how much of it counts, and its penalty, as float64
 STRIP_BYTES = 64 * MIB  # of the cells that count of some rows of a panel, and their gram matrices
 STRIP = 256  # rows of a panel whose residual is in memory
 USABLE = 0.7  # of a worker's memory limit: above, distributed spills and pauses
@@ -288,7 +289,8 @@ def task_bytes(layout: Layout, rank: int, panel: int) -> int:
 
 def _task_bytes(layout: Layout, work: _Work, panel: int) -> float:
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
-    weights = 5 * panel / row * work.rank * layout.itemsize  # A, W before or a guess, W, two temporaries
+    one = 5 * work.rank * layout.itemsize + OF_ROW  # of A, W before or a guess, W, and two temporaries
+    weights = panel / row * one
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
     if layout.observed:
         residual = STRIP_BYTES
