@@ -52,7 +52,7 @@ class StoredWeights:
         if self.whole and np.isnan(rows[:, 0]).any():  # chunks are of whole rows
             raise NotARun(
                 f"{place} is damaged: a part of rows {first} to {last - 1} was there and is no more; "
-                "run the same command again, to go on from what is there"
+                "run the same command again to go on from what is left, or to begin anew if nothing is"
             )
         return rows
 

@@ -238,12 +238,12 @@ def test_a_store_that_is_gone_for_long_ends_the_fit_which_goes_on_later(
     monkeypatch.setitem(objects.RETRIES, "max_retries", 2)
     run, commits = "s3://bucket/run.zarr", 0
 
-    def down_after_two_commits(method: str, path: str) -> str | None:
+    def down_after_two_passes(method: str, path: str) -> str | None:
         nonlocal commits
         commits += method == "PUT" and path.endswith("run.zarr/zarr.json")
-        return "503" if commits > 6 else None
+        return "503" if commits > 4 else None  # begun, the start, two passes
 
-    server.fault = down_after_two_commits
+    server.fault = down_after_two_passes
     with pytest.raises(Unreachable, match=r"s3://bucket/.*: the store does not answer as it should \(503"):
         fit(V, run)
     server.fault = lambda method, path: None

@@ -497,7 +497,7 @@ def test_who_lost_the_lock_is_told_that_and_not_of_damage(
 def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
     solver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "4s")
+    monkeypatch.setenv("DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL", "10s")
     v, run, stop, late = (tmp_path / name for name in ("v.zarr", "run.zarr", "stop", "late"))
     zarr.create_array(v, data=V, chunks=(10, N))
     asked: dict[str, Any] = {**OPTIONS, "solver": solver, "max_iter": 7}
