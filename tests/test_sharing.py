@@ -18,7 +18,7 @@ from fits import Cluster, begin, cluster, ends_well, refused
 from servers import needs, process
 from sources import low_rank
 
-from dask_nmf import nmf, sharing
+from dask_nmf import Run, nmf, sharing
 from dask_nmf.cli import exit_code
 from dask_nmf.cluster import check_shared, shares_this_disk
 from dask_nmf.project import transform_to
@@ -110,13 +110,20 @@ def test_a_run_that_goes_on_where_workers_do_not_share_it_stays_as_it_is(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         nmf(V, 3, store=place, max_iter=4, tol=0, callback=interrupt)
-    before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    before, record = times(place), Run.load(str(place)).record
     with monkeypatch.context() as patch:
         patch.setattr(sharing, "answer", sees_nothing)
         with pytest.raises(ValueError, match="does not share"):
             nmf(V, 3, store=place, max_iter=4, tol=0)
-    assert before == {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    assert times(place) == before
+    assert {**Run.load(str(place)).record, "writer": record["writer"]} == record
     assert nmf(V, 3, store=place, max_iter=4, tol=0).n_iter == 4
+
+
+def times(run: Path) -> dict[Path, int]:
+    """When the files of a run were written, but for its root, which names who writes."""
+    files = (path for path in run.rglob("*") if path.is_file() and path.name != "zarr.json")
+    return {path: path.stat().st_mtime_ns for path in files}
 
 
 def interrupt(step: object) -> None:
