@@ -121,9 +121,8 @@ class _Lease:
 
     def check(self) -> None:
         """Refuse to go on where another process has taken it, as one that seemed dead is overtaken."""
-        with suppress(FileNotFoundError):
-            if self._mine():
-                return
+        if self._mine():
+            return
         raise RunLocked(f"another process has taken over {self.place} meanwhile; it goes on there")
 
     def leave(self) -> None:
@@ -133,7 +132,10 @@ class _Lease:
                 self.paper.delete()
 
     def _mine(self) -> bool:
-        return bool(self._look()[0].get("owner") == self.owner)
+        try:
+            return bool(self._look()[0].get("owner") == self.owner)
+        except FileNotFoundError:  # who had it, or has taken it since, has left it
+            return False
 
     def _refusal(self) -> RunLocked:
         return RunLocked(f"another process has begun to work on {self.place}; try again when it is done")
