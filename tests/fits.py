@@ -112,9 +112,9 @@ def frozen(fit: Fit) -> Iterator[None]:
         os.kill(fit.pid, signal.SIGCONT)
 
 
-def ends_well(fit: Fit) -> None:
+def ends_well(fit: Fit, timeout: float = 120) -> None:
     """It is done, with 0."""
-    code, line = end(fit)
+    code, line = end(fit, timeout)
     assert code == 0, line
 
 
