@@ -41,7 +41,8 @@ def merge(h: Array, gram: Array, i: int, j: int) -> tuple[Array, Array]:
     gap = np.sqrt(max(half**2 - max((1 - c**2) * (a * b - between**2), 0), 0))
     u, v = max(a - b + 2 * gap, 0.0), 2 * (between + c * b)
     u, v = (u, v) if u + v > 0 else (1.0, 1.0)
-    u, v = np.array([u, v]) / np.sqrt(u * u + 2 * u * v * c + v * v)
+    length = np.sqrt(u * u + 2 * u * v * c + v * v)  # 0 where both components are, to rounding
+    u, v = np.array([u, v]) / (length if length > 0 else 1.0)
     row = (u + v * c) * first + (u * c + v) * second
     rest = [t for t in range(len(h)) if t not in (i, j)]
     move = np.zeros((len(h), len(rest) + 1))  # W → W move
