@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -201,6 +202,15 @@ def test_blas_is_released_after_a_failure() -> None:
     assert blas_threads() == before
 
 
+def least_of_a_moment(count: Callable[[], int]) -> int:
+    """The least count within a tenth of a second: on a busy machine a release takes its time."""
+    found = [count()]
+    for _ in range(10):
+        time.sleep(0.01)
+        found.append(count())
+    return min(found)
+
+
 @pytest.mark.parametrize("solver", ["hals", "mu"])
 def test_the_scheduler_forgets_every_pass(
     solver: str, client: Client, cluster: LocalCluster, several_panels: None
@@ -212,10 +222,10 @@ def test_the_scheduler_forgets_every_pass(
         solver=solver,
         tol=0,
         max_iter=25,
-        callback=lambda _: counts.append(len(cluster.scheduler.tasks)),
+        callback=lambda _: counts.append(least_of_a_moment(lambda: len(cluster.scheduler.tasks))),
     )
     assert result.n_iter == 25
-    assert min(counts[-5:]) <= max(counts[:10]) + 2  # a release may lag behind, on a busy machine by a pass
+    assert max(counts[10:]) <= max(counts[:10]) + 2  # a release may lag behind
 
 
 def test_results_of_a_cluster_outlive_the_fit(client: Client, several_panels: None) -> None:
