@@ -75,20 +75,22 @@ def layouts(told: dict[str, Any]) -> dict[str, Layout]:
     """Return how the arrays of an answer are stored, by their names."""
     (m, n), dtype = told["matrix"]["shape"], told["matrix"]["dtype"]
     rank, (rows, columns) = told["settings"]["rank"], told["units"]
-    passes = len(told["history"]["loss"])
     made = {
         "W": Layout((m, rank), (rows, rank), dtype, ("row", "component")),
         "H": Layout((rank, n), (rank, columns), dtype, ("component", "column")),
-    } | {
-        f"history_{name}": Layout((passes,), (passes,), "float64", ("pass",), np.inf)
-        for name in ("loss", "seconds")
-    }
+    } | dict.fromkeys(record.HISTORIES, history(told))
     if not record.partial(told):
         return made
     return made | {
         "row_mean": Layout((m,), (rows,), dtype, ("row",), NO_MEAN),
         "column_mean": Layout((n,), (columns,), dtype, ("column",), NO_MEAN),
     }
+
+
+def history(told: dict[str, Any]) -> Layout:
+    """Return how a history of a fit, or of its answer, is stored."""
+    passes = len(told["history"]["loss"])
+    return Layout((passes,), (passes,), "float64", ("pass",), np.inf)
 
 
 def units(told: dict[str, Any]) -> list[int]:
