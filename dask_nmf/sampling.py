@@ -118,16 +118,30 @@ def candidates(block: Block, norms: NDArray[np.float64], first_row: int, draw: D
     rows = first_row + np.arange(block.shape[0])
     with np.errstate(divide="ignore", over="ignore"):
         keys = -np.log(draws.uniform(draw.seed, draws.WEIGHTED_ROWS, rows)[:, 0]) / norms
-    return _keep(Candidates(rows, norms, keys, block), draw)
+    kept = _kept(rows, keys, draw)
+    if kept.all():
+        return Candidates(rows, norms, keys, block)
+    return Candidates(rows[kept], norms[kept], keys[kept], block[np.flatnonzero(kept)])
 
 
 def merge_candidates(parts: list[Candidates], draw: Draw) -> Candidates:
-    """Return the candidates of neighbouring blocks, given in order."""
+    """Return the candidates of neighbouring blocks, given in order.
+
+    Rows that drop out do so before blocks are copied into one: a worker holds the parts and their union.
+    """
     rows, norms, keys, blocks = zip(*parts, strict=True)
-    together = Candidates(
-        np.concatenate(rows), np.concatenate(norms), np.concatenate(keys), observed.stack(blocks)
+    kept = _kept(np.concatenate(rows), np.concatenate(keys), draw)
+    ends = np.cumsum([0, *map(len, rows)])
+    left = [
+        block if kept[first:last].all() else block[np.flatnonzero(kept[first:last])]
+        for block, (first, last) in zip(blocks, pairwise(ends), strict=True)
+    ]
+    return Candidates(
+        np.concatenate(rows)[kept],
+        np.concatenate(norms)[kept],
+        np.concatenate(keys)[kept],
+        observed.stack(left),
     )
-    return _keep(together, draw)
 
 
 def draw_sample(candidates: Candidates, draw: Draw) -> Block:
@@ -152,7 +166,7 @@ def _by_key(candidates: Candidates, draw: Draw) -> tuple[NDArray[np.bool_], NDAr
     That threshold is what the other rows make it, or the probability would not be the right one: of a row
     that is not among the smallest, it is the largest key that is.
     """
-    strata, ranks = _ranks(candidates, draw)
+    strata, ranks = _ranks(candidates.rows, candidates.keys, draw)
     keys, wanted = candidates.keys, draw.size // 2
     last, limit = np.full((2, STRATA), np.inf)
     for bound, rank in ((last, draw.stratum_candidates - 1), (limit, draw.stratum_candidates)):
@@ -169,21 +183,19 @@ def _uniform(rows: NDArray[np.int64], draw: Draw) -> NDArray[np.bool_]:
     return np.asarray(chosen)
 
 
-def _ranks(candidates: Candidates, draw: Draw) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The stratum of each candidate and the rank of its key in there."""
-    strata = candidates.rows // draw.stratum_rows
-    order = np.lexsort((candidates.keys, strata))
+def _ranks(
+    rows: NDArray[np.int64], keys: NDArray[np.float64], draw: Draw
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the stratum of each row and the rank of its key in there."""
+    strata = rows // draw.stratum_rows
+    order = np.lexsort((keys, strata))
     ranks = np.empty(len(order), np.int64)
     ordered = strata[order]
     ranks[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
     return strata, ranks
 
 
-def _keep(candidates: Candidates, draw: Draw) -> Candidates:
-    _, ranks = _ranks(candidates, draw)
-    light = (ranks <= draw.stratum_candidates) & np.isfinite(candidates.keys)
-    kept = np.flatnonzero(_uniform(candidates.rows, draw) | light)
-    if len(kept) == len(ranks):
-        return candidates
-    rows, norms, keys, block = candidates
-    return Candidates(rows[kept], norms[kept], keys[kept], block[kept])
+def _kept(rows: NDArray[np.int64], keys: NDArray[np.float64], draw: Draw) -> NDArray[np.bool_]:
+    """Return which rows may still end up in the sample."""
+    light = (_ranks(rows, keys, draw)[1] <= draw.stratum_candidates) & np.isfinite(keys)
+    return _uniform(rows, draw) | light
