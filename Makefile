@@ -5,7 +5,7 @@ BIN := .venv/bin
 BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py convergence.py projections.py ratings.py)
 
 # What runs with the lowest versions that pyproject.toml allows.
-LOWEST = api inputs packing pipes slurm_files store
+LOWEST = behaviour/test_api unit/sources/test_inputs unit/sources/test_packing unit/cli/test_pipes project/test_slurm_files unit/runs/test_run
 # A seed for what tests draw: make test SEED=7. Without one it is always the same.
 DRAWN = $(if $(SEED),--hypothesis-profile seeded --hypothesis-seed $(SEED))
 
@@ -25,10 +25,10 @@ test-data: .venv/installed-dev # data sets that the project does not carry, in .
 
 test-lowest: .venv-lowest/installed # numba's cache apart: the two versions would take turns in one
 	NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba .venv-lowest/bin/python -m pytest \
-		--numprocesses 2 --dist worksteal $(LOWEST:%=tests/test_%.py)
+		--numprocesses 2 --dist worksteal $(LOWEST:%=tests/%.py)
 
 soak: .venv/installed-dev # and, but for short ones (MINUTES=1), many more examples of what tests draw
-	$(BIN)/python tests/soak.py $(or $(MINUTES),10) $(SEED)
+	PYTHONPATH=tests $(BIN)/python -m tools.soak $(or $(MINUTES),10) $(SEED)
 	$(if $(MINUTES),,$(BIN)/python -m pytest -m hypothesis --numprocesses 2 --dist worksteal \
 		--hypothesis-profile many $(if $(SEED),--hypothesis-seed $(SEED)))
 
@@ -63,9 +63,9 @@ clean:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[bench,examples]"
 	touch $@ .venv/installed .venv/installed-dev
 
-.venv-lowest/installed: pyproject.toml tests/floors.py | .venv/bin/python
+.venv-lowest/installed: pyproject.toml tests/tools/floors.py | .venv/bin/python
 	$(PYTHON) -m venv --clear .venv-lowest
-	$(PYTHON) tests/floors.py dashboard test > .venv-lowest/floors.txt
+	PYTHONPATH=tests $(PYTHON) -m tools.floors dashboard test > .venv-lowest/floors.txt
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
 		--constraint .venv-lowest/floors.txt --editable ".[dashboard,test]"
 	touch $@

@@ -10,9 +10,10 @@ import pytest
 from matrices import noisy, topics
 from threadpoolctl import threadpool_limits
 
-from dask_nmf import cells, divergence, kernels
-from dask_nmf.cells import Cells
-from dask_nmf.divergence import Ridge
+from dask_nmf.kernels import divergence, least_squares
+from dask_nmf.kernels.blocks import masked
+from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.divergence import Ridge
 
 RANK = 20
 FLOOR, TOL = 1e-9, 1e-2
@@ -66,34 +67,34 @@ def test_products(benchmark: Any, v: Any) -> None:
 
 @dense
 def test_solve_weights(benchmark: Any, v: Any) -> None:
-    benchmark(kernels.solve_weights, v, factors(v.shape)[1], TOL)
+    benchmark(least_squares.solve_weights, v, factors(v.shape)[1], TOL)
 
 
 @dense
 def test_refit(benchmark: Any, v: Any) -> None:
     w, h = factors(v.shape)
-    benchmark(kernels.refit, w, *kernels.equations(v, h), TOL)
+    benchmark(least_squares.refit, w, *least_squares.equations(v, h), TOL)
 
 
 @dense
 def test_sums(benchmark: Any, v: Any) -> None:
-    benchmark(kernels.sums, v, factors(v.shape)[0])
+    benchmark(least_squares.sums, v, factors(v.shape)[0])
 
 
 @dense
 def test_residual(benchmark: Any, v: Any) -> None:
-    benchmark(kernels.residual, v, *factors(v.shape))
+    benchmark(least_squares.residual, v, *factors(v.shape))
 
 
 @sparse
 def test_equations_of_cells(benchmark: Any, known: Cells) -> None:
-    benchmark(cells.equations, known, factors(known.shape)[1].T)
+    benchmark(masked.equations, known, factors(known.shape)[1].T)
 
 
 @sparse
 def test_descend_of_cells(benchmark: Any, known: Cells) -> None:
     w, h = factors(known.shape)
-    benchmark(cells.descend, w, *cells.equations(known, h.T), TOL, kernels.SWEEPS)
+    benchmark(masked.descend, w, *masked.equations(known, h.T), TOL, least_squares.SWEEPS)
 
 
 @sparse

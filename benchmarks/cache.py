@@ -11,8 +11,8 @@ from out_of_core import CHUNK_ROWS, COLUMNS, write
 from rounds import in_turn, ratio
 
 from dask_nmf import nmf
-from dask_nmf.fit import Step
-from dask_nmf.launch import local
+from dask_nmf.cluster.launch import local
+from dask_nmf.execution.executor import Step
 
 GIGABYTES, RANK, PASSES = 1.0, 16, 5
 WORKERS, LIMIT = 2, 2_000_000_000  # bytes, of each worker

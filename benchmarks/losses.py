@@ -27,11 +27,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import TfidfTransformer
 from threadpoolctl import threadpool_limits
 
-from dask_nmf import divergence, nmf
-from dask_nmf.cells import Cells
-from dask_nmf.divergence import Ridge
-from dask_nmf.fit import Step
-from dask_nmf.kernels import Array
+from dask_nmf import nmf
+from dask_nmf.execution.executor import Step
+from dask_nmf.kernels import divergence
+from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.divergence import Ridge
+from dask_nmf.types import Array
 
 NEAR = 1.005  # times the objective that scikit-learn reaches in `ITERATIONS`
 REPEATS = 3

@@ -11,7 +11,7 @@ import scipy.sparse
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from dask_nmf import predict
-from dask_nmf.kernels import Array
+from dask_nmf.types import Array
 
 HERE = Path(__file__).resolve().parents[1]
 DATA = HERE.parent / "shared" / "data"  # data sets that the project does not carry

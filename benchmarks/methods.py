@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.decomposition import NMF, MiniBatchNMF
 
 from dask_nmf import nmf
-from dask_nmf.kernels import Array
+from dask_nmf.types import Array
 
 KL, SQUARED = "kullback-leibler", "frobenius"
 ITERATIONS = 200

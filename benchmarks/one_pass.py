@@ -15,12 +15,14 @@ import scipy.sparse
 from matrices import noisy
 from rounds import elapsed, in_turn, ratio
 
-from dask_nmf import cluster, fit, nmf
-from dask_nmf.kernels import Array, solve
-from dask_nmf.opening import open_matrix
-from dask_nmf.passes import Weighing, one_blas_thread
-from dask_nmf.plan import MIB
-from dask_nmf.solvers import HALS
+from dask_nmf import nmf
+from dask_nmf.execution import executor, partition
+from dask_nmf.execution.graphs import Weighing, one_blas_thread
+from dask_nmf.kernels.least_squares import solve
+from dask_nmf.planning.row_panels import MIB
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Array
 
 RANKS, COLUMNS = (8, 32, 128), (500, 5000, 50_000)
 MEBIBYTES, STORED = 128, 4_000_000  # of a dense V, entries of a sparse one
@@ -41,10 +43,10 @@ def sparse(columns: int) -> Any:
 
 def compare(v: Any, k: int) -> tuple[float, float]:
     """A pass, and one with the solve of W besides the products, relative to the products."""
-    panels, _ = cluster.cut(open_matrix(v, transposed=False), k)
+    panels, _ = partition.cut(open_matrix(v, transposed=False), k)
     h = np.asarray(nmf(v, k, max_iter=1).H)
     blocks = [v[a:b] for a, b in pairwise(panels.edges)]
-    solver, threads = HALS(), cluster.resources().threads
+    solver, threads = HALS(), partition.resources().threads
 
     def products(block: Any, solves: bool) -> None:
         num = np.asarray(block @ h.T)
@@ -56,7 +58,7 @@ def compare(v: Any, k: int) -> tuple[float, float]:
             list(pool.map(partial(products, solves=solves), blocks))
 
     kinds: dict[str, Callable[[], float]] = {
-        "pass": partial(elapsed, partial(fit.sweep, panels, h, Weighing(solver.weigh, solver))),
+        "pass": partial(elapsed, partial(executor.sweep, panels, h, Weighing(solver.weigh, solver))),
         "products": partial(elapsed, partial(bare, False)),
         "and solves": partial(elapsed, partial(bare, True)),
     }

@@ -19,13 +19,14 @@ from dask.delayed import delayed
 from distributed import Client, Worker
 from rounds import in_turn, ratio
 
-from dask_nmf import nmf, plan
-from dask_nmf.fit import Panels, Step, sweep
-from dask_nmf.kernels import Array
-from dask_nmf.launch import local
-from dask_nmf.opening import open_matrix
-from dask_nmf.passes import Weighing, one_blas_thread
-from dask_nmf.solvers import HALS
+from dask_nmf import nmf
+from dask_nmf.cluster.launch import local
+from dask_nmf.execution.executor import Panels, Step, sweep
+from dask_nmf.execution.graphs import Weighing, one_blas_thread
+from dask_nmf.planning import row_panels
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Array
 
 COLUMNS, RANK = 5000, 32
 CHUNK_ROWS = 400  # x 5000 float32: 8 MB
@@ -139,7 +140,7 @@ def main() -> None:
         write(path, asked.gigabytes)
         with local(2, 1, LIMIT) as client:
             matrix = open_matrix(path)
-            planned = plan.make(matrix.layout, RANK, LIMIT, 1)
+            planned = row_panels.make(matrix.layout, RANK, LIMIT, 1)
             print(
                 f"V {matrix.shape[0]} x {matrix.shape[1]} {matrix.dtype}, {planned.pass_bytes / 1e9:.1f} GB, "
                 f"in {len(planned.edges) - 1} panels of {planned.edges[1]} rows; "

@@ -33,8 +33,10 @@ from rounds import elapsed, in_turn, ratio
 from sklearn.decomposition import NMF
 from table import Row, write
 
-from dask_nmf import cluster, launch
-from dask_nmf.kernels import Array, residual
+from dask_nmf.cluster import launch
+from dask_nmf.execution import partition
+from dask_nmf.kernels.least_squares import residual
+from dask_nmf.types import Array
 
 NEAR = 1.005
 RESULTS = Path(__file__).parent / "results"
@@ -44,7 +46,12 @@ ROUNDS = 3
 PATIENCE = 40.0  # seconds
 WARM = 1000  # rows
 STRIP = 4096  # rows that an error is taken of at once
-PRELOAD = ["dask_nmf.factorise", "dask_nmf.cluster", "sklearn.decomposition", "matplotlib.figure"]
+PRELOAD = [
+    "dask_nmf.fitting.factorise",
+    "dask_nmf.execution.partition",
+    "sklearn.decomposition",
+    "matplotlib.figure",
+]
 
 
 class Problem(NamedTuple):
@@ -133,7 +140,7 @@ def bare(look: Callable[[Array, Array], Array]) -> Callable[[Case], None]:
     """A pass that only reads, or also multiplies, over our panels."""
 
     def work(case: Case) -> None:
-        panels, _ = cluster.cut(out_of_core.open_matrix(case.V), case.rank)
+        panels, _ = partition.cut(out_of_core.open_matrix(case.V), case.rank)
         out_of_core.bare_pass(panels, look, np.ones((case.rank, panels.blocks.shape[1]), np.float32))
 
     return work

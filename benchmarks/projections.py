@@ -16,13 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dask_nmf import plan
-from dask_nmf.beta import BetaMU, Newton
-from dask_nmf.kernels import Block
-from dask_nmf.observed import Observed, Rule
-from dask_nmf.passes import Weighing, look
-from dask_nmf.penalties import NO_PENALTY
-from dask_nmf.solvers import HALS, MU
+from dask_nmf.execution.graphs import Weighing, look
+from dask_nmf.kernels.blocks.masking import Observed, Rule
+from dask_nmf.planning import row_panels
+from dask_nmf.solvers.divergences import BetaMU, Newton
+from dask_nmf.solvers.hals import HALS, MU
+from dask_nmf.solvers.penalties import NO_PENALTY
+from dask_nmf.types import Block
 
 SOLVERS: dict[str, Any] = {
     "hals 2": HALS(),
@@ -72,12 +72,12 @@ def block(case: Case) -> tuple[Block, Block | None]:
     return v, rng.random(v.shape, dtype=case.dtype) if case.kind == "weights" else None
 
 
-def layout_of(case: Case, v: Block, weights: Block | None) -> plan.Layout:
+def layout_of(case: Case, v: Block, weights: Block | None) -> row_panels.Layout:
     """A panel as the planner sees it."""
     whole = case.kind in ("dense", "csr") and case.beta == 2
     grams = case.solver.startswith("hals") or case.beta == 2
-    plain = plan.Layout(*v.shape, np.dtype(case.dtype).itemsize)
-    return plan.Layout(
+    plain = row_panels.Layout(*v.shape, np.dtype(case.dtype).itemsize)
+    return row_panels.Layout(
         *v.shape,
         np.dtype(case.dtype).itemsize,
         indptr=v.indptr if scipy.sparse.issparse(v) else None,
@@ -132,7 +132,7 @@ def share(case: Case) -> float:
     weighing = Weighing(solver.finish if case.level else solver.weigh, solver, residual=True)
     held = layout.panel_bytes(0, rows)
     taken = held + (0 if w is None else w.nbytes) + grown(lambda: look(panel, h, weighing, w))
-    return taken / plan.task_bytes(layout, k, held)
+    return taken / row_panels.task_bytes(layout, k, held)
 
 
 def least_share(case: Case) -> float:

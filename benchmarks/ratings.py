@@ -22,8 +22,8 @@ from distributed import Client
 from matrices import DATA, Ratings, planted, split
 
 from dask_nmf import Result, nmf
-from dask_nmf.kernels import Array
-from dask_nmf.launch import local
+from dask_nmf.cluster.launch import local
+from dask_nmf.types import Array
 
 JESTER = DATA / "jester5k.npz"
 NEAR = 1.002  # times LIBMF's error

@@ -16,11 +16,12 @@ from rounds import elapsed, in_turn, ratio
 from zarr.storage import LocalStore
 from zarr.testing.store import LatencyStore
 
-from dask_nmf import cluster, fit, launch
-from dask_nmf.fit import Panels
-from dask_nmf.opening import open_matrix
-from dask_nmf.passes import Weighing
-from dask_nmf.solvers import HALS
+from dask_nmf.cluster import launch
+from dask_nmf.execution import executor, partition
+from dask_nmf.execution.executor import Panels
+from dask_nmf.execution.graphs import Weighing
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.sources.registry import open_matrix
 
 GIGABYTES = 1.0
 WORKERS = 2
@@ -30,14 +31,14 @@ REPEATS = 3
 def passes(path: str, latency: float, rank: int) -> dict[str, Callable[[], float]]:
     """Seconds of a read alone, of a pass that reads ahead, and of one that does not."""
     matrix = open_matrix(zarr.open_array(LatencyStore(LocalStore(path), get_latency=latency), mode="r"))
-    panels, planned = cluster.cut(matrix, rank)
+    panels, planned = partition.cut(matrix, rank)
     assert planned.ahead
     h = np.random.default_rng(0).random((rank, matrix.layout.columns)).astype(matrix.dtype)
     weighing = Weighing(HALS().weigh, HALS())
     kinds = {
         "a read alone": partial(bare_pass, panels, read, h),
-        "a pass": partial(fit.sweep, panels, h, weighing),
-        "a pass without reading ahead": partial(fit.sweep, Panels(matrix, planned.edges), h, weighing),
+        "a pass": partial(executor.sweep, panels, h, weighing),
+        "a pass without reading ahead": partial(executor.sweep, Panels(matrix, planned.edges), h, weighing),
     }
     return {name: partial(elapsed, work) for name, work in kinds.items()}
 

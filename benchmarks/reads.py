@@ -14,8 +14,8 @@ from matrices import DATA, load
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from dask_nmf import nmf
-from dask_nmf.opening import open_matrix
-from dask_nmf.readers import DenseRows, SparseRows
+from dask_nmf.sources.readers import DenseRows, SparseRows
+from dask_nmf.sources.registry import open_matrix
 
 SEEDS = range(3)
 

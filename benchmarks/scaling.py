@@ -21,14 +21,16 @@ from distributed import Client, Future, LocalCluster
 from out_of_core import LIMIT, RANK, write
 from rounds import elapsed, in_turn, ratio
 
-from dask_nmf import cluster, fit, launch
-from dask_nmf.fit import Panels
-from dask_nmf.kernels import Array, Sums
-from dask_nmf.matrix import Matrix
-from dask_nmf.opening import open_matrix
-from dask_nmf.passes import FAN_IN, Weighing
-from dask_nmf.plan import LARGEST, MIB, MOST_PANELS, Layout
-from dask_nmf.solvers import HALS
+from dask_nmf.cluster import launch
+from dask_nmf.execution import executor, partition
+from dask_nmf.execution.executor import Panels
+from dask_nmf.execution.graphs import FAN_IN, Weighing
+from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.planning.row_panels import LARGEST, MIB, MOST_PANELS, Layout
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Array
 
 GIGABYTES = 1.0
 REPEATS = 3
@@ -98,7 +100,7 @@ def idle_pass(panels: int) -> None:
     shape = (panels, 4)
     matrix = Matrix(shape, Nothing.dtype, "nothing", False, Layout(*shape, 4), Nothing(shape))
     solver, h = Idle(), np.zeros((1, 4), np.float32)
-    fit.sweep(Panels(matrix, tuple(range(panels + 1))), h, Weighing(solver.weigh, solver))
+    executor.sweep(Panels(matrix, tuple(range(panels + 1))), h, Weighing(solver.weigh, solver))
 
 
 def overhead(panels: int, workers: int, threads: int, rounds: int = REPEATS) -> float:
@@ -132,9 +134,9 @@ def real_pass(path: str, workers: int) -> float:
     """Seconds of a pass over V in Zarr, whose panels are read anew."""
     with launch.local(workers, 1, LIMIT):
         matrix = open_matrix(path)
-        panels, _ = cluster.cut(matrix, RANK)
+        panels, _ = partition.cut(matrix, RANK)
         h = np.random.default_rng(0).random((RANK, matrix.layout.columns)).astype(matrix.dtype)
-        sweep = partial(fit.sweep, panels, h, Weighing(HALS().weigh, HALS()))
+        sweep = partial(executor.sweep, panels, h, Weighing(HALS().weigh, HALS()))
         sweep()
         return median(elapsed(sweep) for _ in range(REPEATS))
 

@@ -13,8 +13,9 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_nmf import nmf
-from dask_nmf.fit import Step
-from dask_nmf.kernels import Array, residual
+from dask_nmf.execution.executor import Step
+from dask_nmf.kernels.least_squares import residual
+from dask_nmf.types import Array
 
 ROWS, COLUMNS, RANK = 20_000, 5000, 32
 NEAR = 1.005  # of scikit-learn's converged error

@@ -3,27 +3,27 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from dask_nmf._version import __version__ as __version__
+
 if TYPE_CHECKING:  # what type checkers see of `_MODULES`: a test holds that they are the same
-    from dask_nmf.answer import Result as Result
     from dask_nmf.api import nmf as nmf
     from dask_nmf.estimator import NMF as NMF
-    from dask_nmf.means import Means as Means
-    from dask_nmf.predictions import predict as predict
-    from dask_nmf.project import transform as transform
-    from dask_nmf.recommendations import recommend as recommend
-    from dask_nmf.store import Run as Run
-
-__version__ = "0.1.0"
+    from dask_nmf.fitting.finalize import Result as Result
+    from dask_nmf.inference.predict import predict as predict
+    from dask_nmf.inference.recommend import recommend as recommend
+    from dask_nmf.inference.transform import transform as transform
+    from dask_nmf.kernels.summary.means import Means as Means
+    from dask_nmf.runs.run import Run as Run
 
 _MODULES = {
-    "Means": "dask_nmf.means",
+    "Means": "dask_nmf.kernels.summary.means",
     "NMF": "dask_nmf.estimator",
-    "Result": "dask_nmf.answer",
-    "Run": "dask_nmf.store",
+    "Result": "dask_nmf.fitting.finalize",
+    "Run": "dask_nmf.runs.run",
     "nmf": "dask_nmf.api",
-    "predict": "dask_nmf.predictions",
-    "recommend": "dask_nmf.recommendations",
-    "transform": "dask_nmf.project",
+    "predict": "dask_nmf.inference.predict",
+    "recommend": "dask_nmf.inference.recommend",
+    "transform": "dask_nmf.inference.transform",
 }  # of the public names
 __all__ = list(_MODULES)
 

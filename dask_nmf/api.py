@@ -6,11 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dask_nmf.answer import Result
-from dask_nmf.console import watched
-from dask_nmf.factorise import cache_bytes, factorise
-from dask_nmf.fit import Step
-from dask_nmf.job import Job
+from dask_nmf.cli.display import watched
+from dask_nmf.execution.executor import Step
+from dask_nmf.fitting.factorise import cache_bytes, factorise
+from dask_nmf.fitting.finalize import Result
+from dask_nmf.fitting.fit import Job
 from dask_nmf.keywords import checked
 from dask_nmf.settings import Settings
 
@@ -113,7 +113,7 @@ def nmf(
 
     Raises
     ------
-    BadEntry
+    InvalidEntryError
         If V has a NaN (unless ``missing="nan"``), an infinity or a negative entry.
     ValueError, TypeError
         If V or an option is not as above.

@@ -16,24 +16,24 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from dask_nmf.answer import Result, result_of
-from dask_nmf.components import with_unit_rows
-from dask_nmf.console import watched
+from dask_nmf.cli.display import watched
 from dask_nmf.errors import NothingObserved
-from dask_nmf.factorise import factorise
-from dask_nmf.factors import opened_factor
-from dask_nmf.fit import Step
-from dask_nmf.job import Job
-from dask_nmf.kernels import Array
+from dask_nmf.execution.executor import Step
+from dask_nmf.fitting.components import with_unit_rows
+from dask_nmf.fitting.factorise import factorise
+from dask_nmf.fitting.finalize import Result, result_of
+from dask_nmf.fitting.fit import Job
+from dask_nmf.inference.factors import opened_factor
+from dask_nmf.inference.transform import opened, transform
+from dask_nmf.kernels.summary.means import Means
 from dask_nmf.keywords import checked
-from dask_nmf.matrix import Matrix
-from dask_nmf.means import Means
-from dask_nmf.opening import in_memory_form, open_beside, open_matrix, read_factor
-from dask_nmf.places import absolute
-from dask_nmf.project import opened, transform
+from dask_nmf.online.partial_fit import Learned, learn, remembered
+from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings, plain
-from dask_nmf.store import Run
-from dask_nmf.stream import Learned, learn, remembered
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.registry import in_memory_form, open_beside, open_matrix, read_factor
+from dask_nmf.storage.locations import absolute
+from dask_nmf.types import Array
 
 OPTIONS = (
     "solver", "beta_loss", "init", "max_iter", "tol", "delta", "inner_iter", "alpha_W", "alpha_H",
@@ -87,7 +87,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     schedule, learning_rate, batch_size : of solver "sgd", see `dask_nmf.nmf`.
     forget_factor : float
         In `partial_fit`, how much earlier batches count at each call; 1 forgets nothing.
-    callback : called with the `dask_nmf.fit.Step` of each pass.
+    callback : called with the `dask_nmf.execution.executor.Step` of each pass.
     store : path of a Zarr group that holds the run of `fit`: each pass is committed, and `fit` of the same X
         goes on with an unfinished run, or takes W and H of a finished one. Another X, or other parameters,
         are refused unless ``overwrite``. A ``random_state`` of None is then 0. See `load`.
@@ -182,7 +182,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
         Raises
         ------
-        FileNotFoundError, NotARun
+        FileNotFoundError, InvalidRunError
             If there is no run.
         ValueError
             If the run has no W and H yet: the same fit has to be called again to finish it.

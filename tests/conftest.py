@@ -7,12 +7,12 @@ from pathlib import Path
 
 import dask
 import pytest
-from commands import Forks
 from distributed import Client, LocalCluster
 from hypothesis import HealthCheck, settings
-from skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
+from support.command import Forks
+from support.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 
-from dask_nmf import plan
+from dask_nmf.planning import row_panels
 
 # as in an environment that is activated
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -33,8 +33,8 @@ settings.load_profile("short")
 @pytest.fixture
 def several_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small matrices are cut into about 3 panels."""
-    monkeypatch.setattr(plan, "SMALLEST", 1)
-    monkeypatch.setattr(plan, "PANELS", 3)
+    monkeypatch.setattr(row_panels, "SMALLEST", 1)
+    monkeypatch.setattr(row_panels, "PANELS", 3)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ import dask
 from dask_jobqueue.slurm import SLURMRunner
 from distributed import Client
 
-from dask_nmf.cli import main
+from dask_nmf.cli.main import main
 
 # In the processes of workers too, which import this file. SLURM sends SIGTERM to all: the command, with a
 # handler of its own, stops in order and then ends scheduler and workers. What fails is raised in the command.

@@ -1,0 +1,1 @@
+"""Dask clusters: configure, start, connect, compare versions, watch for lost workers."""

@@ -1,0 +1,1 @@
+"""The graphs of passes over V cut both ways, into blocks."""

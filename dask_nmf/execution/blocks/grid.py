@@ -1,0 +1,352 @@
+"""The graphs of a pass over V cut both ways. Nothing here computes.
+
+For blocks V_ij, pieces of columns h_j of H and pieces of rows w_i of W, a pass of `HALS` is::
+
+    A_i = Σ_j V_ij h_jᵀ, G = Σ_j h_j h_jᵀ        w_i from A_i and G
+    N_j = Σ_i w_iᵀ V_ij, C = Σ_i w_iᵀ w_i        h_j from N_j and C
+
+The second line needs all of w_i, so V_ij is looked at twice. Where a row of blocks fits in memory it is read
+once: the blocks are held in between, each by the worker that read it, so by as many workers as share in the
+row; and no block is read before W of the row above is found. Else V is read twice, first by rows and
+then by columns, and a task holds no more than its block.
+
+Pieces of W and H are in files that all workers reach (see `passes.Weights`): what goes from task to task is
+A_i, N_j and word that a piece is written. N_j grows down its column, row by row: few of it are in memory,
+and the order of additions does not depend on the workers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+from dask import delayed
+from dask.delayed import Delayed
+
+from dask_nmf import rng
+from dask_nmf.cluster import client
+from dask_nmf.errors import InvalidEntryError
+from dask_nmf.execution.graphs import NOTHING, Weights, add_up, aligned, heights, one_blas_thread
+from dask_nmf.kernels import double_precision, least_squares
+from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.summary import block_summary
+from dask_nmf.kernels.summary.block_summary import Measure
+from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of
+from dask_nmf.planning.grid import Tiling
+from dask_nmf.solvers import hals
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.penalties import rescaled
+from dask_nmf.sources.matrix import Matrix, as_block
+from dask_nmf.sources.readers import Reader
+from dask_nmf.types import Array, Block
+
+Span = tuple[int, int]  # first, and one after the last
+
+
+class Given(NamedTuple):
+    """The H of a pass: what was found, or that extrapolated."""
+
+    h: Weights  # Hᵀ, by columns of V
+    before: Weights | None = None
+    beta: float = 0.0
+    scales: tuple[float, ...] = ()  # by what the components of H are to be divided; (): by 1
+    before_scales: tuple[float, ...] = ()
+
+    def piece(self, columns: Span) -> Array:
+        """Some columns, (k, columns)."""
+        h = _scaled(self.h.read(*columns).T, self.scales)
+        if self.before is None:
+            return h
+        before = _scaled(self.before.read(*columns).T, self.before_scales)
+        return np.ascontiguousarray(hals.further(h, before, self.beta))
+
+
+def _scaled(h: Array, scales: tuple[float, ...]) -> Array:
+    return np.ascontiguousarray(rescaled(h, np.array(scales)) if scales else h)
+
+
+class Pass(NamedTuple):
+    """What a pass does."""
+
+    solver: HALS
+    given: Given
+    left: Weights  # where W goes, by rows
+    right: Weights  # where the Hᵀ goes that follows, by columns
+    follow: Callable[[Array, Sums], Array] | None  # how it does; None: H stays as it is
+    exact: bool = True  # the loss is taken entry by entry
+    last: bool = False  # W is solved exactly, for the answer
+    scale: float = 1.0  # a power of two, by which V counts
+
+
+@dataclass(frozen=True)
+class InUnits:
+    """A place of a factor in the user's units, seen as one in those of a fit."""
+
+    place: Weights
+    unit: float
+
+    def read(self, first: int, last: int) -> Array:
+        return scaling.times(self.place.read(first, last), 1 / self.unit)
+
+    def write(self, first: int, w: Array) -> None:
+        self.place.write(first, scaling.times(w, self.unit))
+
+
+class Piece(NamedTuple):
+    """What is known of some columns after a pass."""
+
+    loss: float  # their part in ‖V − W H‖², less ‖V‖² where it was not taken entry by entry
+    norms: Array  # Σ h_jt² and Σ h_jt, each as often as entries of its column count, (2, k)
+    same: bool  # H is the one that was before
+
+
+class Draw(NamedTuple):
+    """A sample of rows and columns: which, depends on a hash of (seed, row) and of (seed, column)."""
+
+    seed: int
+    rows: float  # share
+    columns: float
+
+    def of_rows(self, rows: Span) -> Array:
+        """Those that are drawn, counted from the first."""
+        return self._of(rng.UNIFORM_ROWS, rows, self.rows)
+
+    def of_columns(self, columns: Span) -> Array:
+        """Likewise."""
+        return self._of(rng.UNIFORM_COLUMNS, columns, self.columns)
+
+    def _of(self, stream: int, span: Span, share: float) -> Array:
+        return np.flatnonzero(rng.uniform(self.seed, stream, np.arange(*span))[:, 0] < share)
+
+
+class Look(NamedTuple):
+    """The first read of a row of blocks."""
+
+    total: float  # Σ V
+    sumsq: float  # ‖V‖²
+    stored: int
+    empty_rows: int
+    bad: InvalidEntryError | None  # the first one, by row
+    sample: Block
+    digest: Digest
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """V in the blocks of a tiling, for one graph."""
+
+    tiling: Tiling
+    reader: Delayed | None  # a `Reader`, where tasks read V themselves
+    array: list[list[Delayed]] | None  # where V is a Dask array
+
+    @classmethod
+    def of(cls, matrix: Matrix, tiling: Tiling) -> Blocks:
+        if matrix.array is None:
+            return cls(tiling, delayed(matrix.reader, traverse=False), None)
+        cut = matrix.array.rechunk((heights(tiling.rows), heights(tiling.columns)))
+        return cls(tiling, None, cut.to_delayed(optimize_graph=True).tolist())
+
+    @property
+    def rows(self) -> list[Span]:
+        """Of each row of blocks."""
+        return list(pairwise(self.tiling.rows))
+
+    @property
+    def columns(self) -> list[Span]:
+        """Of each column of blocks."""
+        return list(pairwise(self.tiling.columns))
+
+    def loose(self, i: int, j: int) -> tuple[Any, ...]:
+        """A block as arguments of the one task that needs it, and may read it: see `_loaded`."""
+        block = None if self.array is None else self.array[i][j]
+        return block, self.reader, self.rows[i], self.columns[j]
+
+    def held(self, i: int, j: int, after: Delayed | None) -> tuple[Any, ...]:
+        """The same for several tasks, read when ``after`` is done."""
+        place = self.rows[i], self.columns[j]
+        block = delayed(_read, pure=False)(self.loose(i, j), after)
+        return block, None, *place
+
+
+def _read(block: tuple[Any, ...], after: Any) -> Block:
+    return _loaded(*block)
+
+
+def _loaded(block: Block | None, reader: Reader | None, rows: Span, columns: Span) -> Block:
+    if block is None:
+        assert reader is not None
+        block = reader[slice(*rows), slice(*columns)]
+    return aligned(block)
+
+
+def look(blocks: Blocks, draw: Draw) -> list[Delayed]:
+    """The first read of V: a delayed `Look` for each row of blocks."""
+    return [
+        delayed(_looked, pure=False)(
+            [delayed(_look, pure=False)(*blocks.loose(i, j), draw) for j in range(len(blocks.columns))],
+            rows[0],
+            blocks.tiling.rows[-1],
+        )
+        for i, rows in enumerate(blocks.rows)
+    ]
+
+
+def _look(
+    block: Block | None, reader: Reader | None, rows: Span, columns: Span, draw: Draw
+) -> tuple[Measure, Block]:
+    v = _loaded(block, reader, rows, columns)
+    found = block_summary.measure(v, keys_of(*columns))
+    if found.bad is not None:
+        found = found._replace(
+            bad=InvalidEntryError(found.bad.row, found.bad.column + columns[0], found.bad.value)
+        )
+    client.announce_panel()
+    return found, v[draw.of_rows(rows)][:, draw.of_columns(columns)]
+
+
+def _looked(parts: list[tuple[Measure, Block]], first_row: int, rows: int) -> Look:
+    found, samples = zip(*parts, strict=True)
+    norms = np.sum([part.norms for part in found], axis=0)
+    bad = min((part.bad for part in found if part.bad), key=lambda bad: (bad.row, bad.column), default=None)
+    beside = scipy.sparse.hstack if scipy.sparse.issparse(samples[0]) else np.hstack
+    return Look(
+        sum(part.total for part in found),
+        float(norms.sum()),
+        sum(part.stored for part in found),
+        int((norms == 0).sum()),
+        bad and bad.at(first_row),
+        as_block(beside(samples), samples[0].dtype),
+        digest_of(np.sum([part.hashes[0] for part in found], axis=0), first_row, rows),
+    )
+
+
+def begin(place: Weights, columns: Sequence[int], make: Callable[[int, int], Array]) -> list[Delayed]:
+    """Write an Hᵀ to begin with, in pieces: ``make(first, last)`` has them, (columns, k)."""
+    told = delayed(place, traverse=False)
+    return [delayed(_begin, pure=False)(told, make, *span) for span in pairwise(columns)]
+
+
+def _begin(place: Weights, make: Callable[[int, int], Array], first: int, last: int) -> None:
+    place.write(first, make(first, last))
+
+
+def by_rows(blocks: Blocks, what: Pass) -> list[Delayed]:
+    """The first half of a pass that reads V twice: W, and its norms in each row of blocks."""
+    told = delayed(what, traverse=False)
+    gram = _gram_of(blocks, told)
+    across = range(len(blocks.columns))
+    return [_row(told, gram, [blocks.loose(i, j) for j in across]) for i in range(len(blocks.rows))]
+
+
+def by_columns(blocks: Blocks, what: Pass) -> list[Delayed]:
+    """The second half: H, and a `Piece` of each column of blocks."""
+    told = delayed(what, traverse=False)
+    found = []
+    for j, columns in enumerate(blocks.columns):
+        sums = None
+        for i in range(len(blocks.rows)):
+            sums = delayed(_learn, pure=False)(sums, *blocks.loose(i, j), told, None)
+        found.append(delayed(_follow, pure=False)(sums, columns, told))
+    return found
+
+
+def at_once(blocks: Blocks, what: Pass) -> list[Delayed]:
+    """A pass that reads V once: first what `by_rows` gives, then what `by_columns` does."""
+    told = delayed(what, traverse=False)
+    gram = _gram_of(blocks, told)
+    across = range(len(blocks.columns))
+    rows: list[Delayed] = []
+    sums: list[Any] = [None for _ in across]
+    for i in range(len(blocks.rows)):
+        held = [blocks.held(i, j, rows[-1] if rows else None) for j in across]
+        rows.append(_row(told, gram, held))
+        sums = [delayed(_learn, pure=False)(sums[j], *held[j], told, rows[-1]) for j in across]
+    pieces = [
+        delayed(_follow, pure=False)(total, columns, told)
+        for total, columns in zip(sums, blocks.columns, strict=True)
+    ]
+    return rows + pieces
+
+
+def _gram_of(blocks: Blocks, told: Delayed) -> Delayed:
+    return add_up([delayed(_gram, pure=False)(told, columns) for columns in blocks.columns])
+
+
+@one_blas_thread()
+def _gram(what: Pass, columns: Span) -> Array:
+    """h hᵀ, (k, k), float64."""
+    h = what.given.piece(columns).astype(np.float64)
+    return np.asarray(h @ h.T)
+
+
+def _row(told: Delayed, gram: Delayed, blocks: list[tuple[Any, ...]]) -> Delayed:
+    parts = [delayed(_project, pure=False)(*block, told) for block in blocks]
+    rows, width = blocks[0][2], blocks[-1][3][1]
+    return delayed(_weigh, pure=False)(add_up(parts), gram, rows, width, told)
+
+
+@one_blas_thread()
+def _project(block: Block | None, reader: Reader | None, rows: Span, columns: Span, what: Pass) -> Array:
+    """v hᵀ, (rows, k), float64."""
+    v = scaling.scaled(_loaded(block, reader, rows, columns), what.scale)
+    h = what.given.piece(columns)
+    return (
+        double_precision.products(v, h) if what.solver.in_float64 else scaling.onto(v, h.T).astype(np.float64)
+    )
+
+
+@one_blas_thread()
+def _weigh(num: Array, gram: Array, rows: Span, width: int, what: Pass) -> Array:
+    """Find and write W of some rows; return its norms, as those of a `Piece` are."""
+    penalty, k = what.solver.penalty, len(gram)
+    stored = what.given.h.read(0, 1).dtype
+    dtype = np.float64 if what.last or what.solver.in_float64 else stored
+    num = (num - penalty.left_l1 * width).astype(dtype)
+    gram = least_squares.ridge(gram.astype(dtype), k, penalty.left * width)
+    w = (
+        least_squares.solve_exactly(num, gram)
+        if what.last
+        else least_squares.solve(num, gram, what.solver.tol)
+    )
+    w = w.astype(stored)
+    what.left.write(rows[0], w)
+    return np.stack(least_squares.component_norms(w, float(width)))
+
+
+@one_blas_thread()
+def _learn(
+    above: Sums | None,
+    block: Block | None,
+    reader: Reader | None,
+    rows: Span,
+    columns: Span,
+    what: Pass,
+    written: Array | None,
+) -> Sums:
+    """What some columns of H learn from a block, beside what they have from those above it."""
+    v = scaling.scaled(_loaded(block, reader, rows, columns), what.scale)
+    w, h = np.ascontiguousarray(what.left.read(*rows)), what.given.piece(columns)
+    if what.follow is None:
+        sums = Sums(NOTHING, NOTHING, what.solver.error(v, w, h))
+    else:
+        sums = what.solver.learn(v, w, h, what.exact)
+    client.announce_panel()
+    return sums if above is None else above + sums
+
+
+def _follow(sums: Sums, columns: Span, what: Pass) -> Piece:
+    """Some columns of H are found and written."""
+    given = what.given.piece(columns)
+    if what.follow is None:
+        what.right.write(columns[0], given.T)
+        return Piece(sums.residual, np.zeros((2, len(given))), True)
+    h = what.follow(given, sums)
+    what.right.write(columns[0], h.T)
+    loss = hals.loss(0.0, sums, given, h)
+    same = np.array_equal(given, what.given._replace(before=None).piece(columns))
+    return Piece(loss, np.stack(least_squares.component_norms(h.T, sums.mass)), same)

@@ -1,0 +1,195 @@
+"""The active cluster: what it offers, and how V is cut for it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from dataclasses import replace
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from distributed.system import MEMORY_LIMIT
+
+from dask_nmf.cluster import sharing
+from dask_nmf.cluster.client import active_client, asked_for_sure, shares_memory, wait_for_workers
+from dask_nmf.errors import DataError
+from dask_nmf.execution.executor import EVERYTHING, Panels
+from dask_nmf.kernels.blocks.masking import Rule
+from dask_nmf.planning import grid, row_panels
+from dask_nmf.planning.grid import Edges, Tiling
+from dask_nmf.planning.row_panels import Plan
+from dask_nmf.sources.matrix import Matrix
+
+FULL = {errno.ENOSPC, errno.EDQUOT}  # errors of a disk on which there is no more room
+KEPT = 0.8  # of the memory that a plan leaves: what stays long leaves gaps between what does not
+
+
+class Resources(NamedTuple):
+    """What one worker has: the least of all workers."""
+
+    memory_limit: int | None  # bytes; None where nothing limits it
+    threads: int
+    workers: int
+
+
+def resources() -> Resources:
+    """Return what the active cluster offers, or this process's threads where there is none.
+
+    Raises
+    ------
+    NoWorkers
+        As `wait_for_workers`.
+    MemoryError
+        If the memory limit of a worker is too small for it to live.
+    """
+    client = active_client()
+    if client is None:
+        return Resources(None, os.cpu_count() or 1, 1)
+    workers: dict[str, Any] = {}
+    while not workers:  # the first one may be gone again
+        wait_for_workers()
+        workers = client.scheduler_info(n_workers=-1)["workers"]
+    limits = {
+        address: worker["memory_limit"] for address, worker in workers.items() if worker["memory_limit"]
+    }
+    for address, limit in limits.items():
+        row_panels.check_limit(limit, f"the memory limit of the worker at {address}")
+    threads = max(worker["nthreads"] for worker in workers.values())
+    return Resources(min(limits.values(), default=None), threads, len(workers))
+
+
+def shares_this_disk() -> bool:
+    """Whether all workers read and write the temporary files of this process."""
+    return not _strangers(f"{tempfile.gettempdir()}/any")
+
+
+def check_shared(place: str) -> None:
+    """Refuse a place for an output where workers see other files than this process.
+
+    What they write there would be missing in the output, and what they read back would be zeros.
+
+    Parameters
+    ----------
+    place : an absolute path or a URL.
+
+    Raises
+    ------
+    ValueError
+        With the address of a worker.
+    OSError
+        If this process cannot write there.
+    """
+    for address, reason in _strangers(place).items():
+        raise ValueError(
+            f"the worker at {address} does not share {sharing.Notes(place).folder} with this process "
+            f"({reason}); give an output that all workers read and write, in a folder that machines share "
+            "or in an object store"
+        )
+
+
+def _strangers(place: str) -> dict[str, str]:
+    """The workers that do not see what this process writes beside a place, or the other way; and why."""
+    if active_client() is None:
+        return {}
+    notes, text, written = sharing.Notes(place), uuid4().hex, []
+    try:
+        written.append(notes.write(text))
+        answers = asked_for_sure(sharing.answer, place, written[0], text)
+        written += [answer for answer in answers.values() if isinstance(answer, str)]
+        found = {address: _why_strange(notes, text, answer) for address, answer in answers.items()}
+    finally:
+        notes.remove(written)
+    return {address: why for address, why in found.items() if why is not None}
+
+
+def _why_strange(notes: sharing.Notes, text: str, answer: str | Exception) -> str | None:
+    """Why a worker that answered so does not share the notes; None where it does."""
+    try:
+        if isinstance(answer, Exception):
+            raise answer
+        same = notes.read(answer) == sharing.answer_to(text)
+    except FileNotFoundError:
+        same = False
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL:  # that says nothing of whose disk it is
+            raise
+        return getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
+    return None if same else "it sees other files there"
+
+
+def check_sight(matrix: Matrix) -> None:
+    """Refuse a V in files that some worker does not see: Zarr reads a chunk that is not there as zeros.
+
+    Raises
+    ------
+    DataError
+        With the worker's address.
+    """
+    client = active_client()
+    if client is None or matrix.reader is None or matrix.in_memory:
+        return
+    ours = matrix.fingerprint()
+    for address, theirs in asked_for_sure(matrix.fingerprint).items():
+        if theirs != ours:
+            raise DataError(
+                f"the worker at {address} does not see {matrix.source} as this process does; "
+                "put it where all workers reach it under the same path, or give them credentials of its store"
+            )
+
+
+def cut(
+    matrix: Matrix,
+    rank: int,
+    weights: Matrix | None = None,
+    rule: Rule = EVERYTHING,
+    edges: tuple[int, ...] | None = None,
+    blocks: bool = False,
+    grams: bool = True,
+    cache: int | None = 0,
+) -> tuple[Panels, Plan]:
+    """V in panels that fit the workers, who are found to see it; see `plan.make` and `plan.Layout`.
+
+    ``cache``: most bytes of panels that a worker keeps from pass to pass, of what the plan leaves free; None:
+    all of that.
+
+    Raises
+    ------
+    MemoryError, DataError
+        If a panel does not fit; if a worker does not see V or its weights.
+    """
+    offer = resources()
+    layout = replace(
+        matrix.layout,
+        observed=not rule.whole,
+        grams=grams,
+        ahead=matrix.read_anew,
+        beside=None if weights is None else weights.layout,
+        chunk_columns=matrix.layout.chunk_columns if matrix.at_hand else None,
+    )
+    planned = row_panels.make(layout, rank, offer.memory_limit, offer.threads, edges, blocks)
+    for part in (matrix, weights):
+        if part is not None:
+            check_sight(part)
+    lost = active_client() is None and not shares_memory()  # with each pass, or not to be released
+    room = 0 if lost or (blocks and offer.workers > 1) else _spare(offer.memory_limit, planned, cache)
+    return Panels(matrix, planned.edges, weights, rule, room, planned.ahead), planned
+
+
+def _spare(memory_limit: int | None, planned: Plan, cache: int | None) -> int:
+    """Bytes of panels that a worker may keep; where nothing limits it, a quarter of the machine's."""
+    if cache == 0:
+        return 0
+    if memory_limit is not None:
+        spare = KEPT * (memory_limit * row_panels.USABLE - planned.worker_bytes)
+    else:
+        spare = MEMORY_LIMIT / 4
+    return max(0, int(spare if cache is None else min(spare, cache)))
+
+
+def tile(matrix: Matrix, rank: int, kept: Edges | None = None) -> Tiling:
+    """V in blocks that fit the workers, who are found to see it; see `tiling.make`. Raises as `cut` does."""
+    offer = resources()
+    made = grid.make(matrix.layout, rank, offer.memory_limit, offer.threads, kept)
+    check_sight(matrix)
+    return made

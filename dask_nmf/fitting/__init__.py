@@ -1,0 +1,1 @@
+"""One fit, from the first read of V to the result."""

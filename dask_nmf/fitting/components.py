@@ -1,0 +1,100 @@
+"""Components of unit norm, in the order of their weight: W H stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+import dask
+import dask.array as da
+import numpy as np
+
+from dask_nmf.cluster.client import computed
+from dask_nmf.execution.graphs import Weights
+from dask_nmf.types import Array
+
+POWERS = {"l1": 1, "l2": 2}
+
+
+class Arrangement(NamedTuple):
+    """What becomes of the components."""
+
+    order: Array  # of the old ones, the heaviest first, (k,)
+    left: Array  # by what the factor that panels hold is multiplied, in the new order, (k,)
+    right: Array  # and the one that they are given
+
+    def of_left(self, left: Array) -> Array:
+        """Some rows of the factor, (rows, k)."""
+        return np.asarray(left[:, self.order] * self.left.astype(left.dtype))
+
+    def of_right(self, right: Array) -> Array:
+        """The other factor, (k, n)."""
+        return np.asarray(right[self.order] * self.right.astype(right.dtype)[:, None])
+
+
+def arrange(left: Array, right: Array, transposed: bool) -> Arrangement:
+    """From the norms of the components in both factors, (k,): H of norm 1, and W by falling norm.
+
+    A component that is zero is left alone, and comes last.
+    """
+    of_h = left if transposed else right
+    order = np.argsort(-left * right, kind="stable")
+    by = np.where(of_h > 0, of_h, 1.0)[order]
+    return Arrangement(order, 1 / by if transposed else by, by if transposed else 1 / by)
+
+
+def norms_of(factor: Array, how: str) -> Array:
+    """The norm of each component of a factor (rows, k), to the power of ``how``, (k,), float64."""
+    return np.asarray((factor.astype(np.float64) ** POWERS[how]).sum(axis=0))
+
+
+def with_unit_rows(h: Array, how: str) -> Array:
+    """Return H (k, n) with rows of norm 1, in their order; those that are zero stay so."""
+    norms = norms_of(h.T, how) ** (1 / POWERS[how])
+    return np.asarray(h / np.where(norms > 0, norms, 1)[:, None], h.dtype)
+
+
+class Moved(NamedTuple):
+    """A factor that is read from one place, and written to another when it is changed."""
+
+    source: Weights
+    target: Weights
+
+
+def arranged(
+    left: da.Array | Moved, edges: Sequence[int], right: Array, how: str, transposed: bool
+) -> tuple[da.Array | Weights, Array]:
+    """Both factors: the one that panels hold in (distributed) memory, or where it is written to."""
+    if isinstance(left, da.Array):
+        parts = [dask.delayed(norms_of)(block, how) for block in left.to_delayed().ravel()]
+        found = _arrangement(sum(computed(parts)), right, how, transposed)
+        return left.map_blocks(found.of_left, dtype=left.dtype), found.of_right(right)
+    found = _arrangement(_norms_at(left.source, edges, how), right, how, transposed)
+    _rewrite(left, edges, found.of_left)
+    return left.target, found.of_right(right)
+
+
+def arrange_pieces(
+    left: tuple[Moved, Sequence[int]], right: tuple[Moved, Sequence[int]], how: str, transposed: bool
+) -> None:
+    """Both factors in a run, by rows, each with the edges of its pieces: never whole in memory."""
+    root = 1 / POWERS[how]
+    of_left, of_right = (_norms_at(factor.source, edges, how) ** root for factor, edges in (left, right))
+    found = arrange(of_left, of_right, transposed)
+    _rewrite(*left, found.of_left)
+    _rewrite(*right, lambda piece: found.of_right(piece.T).T)
+
+
+def _norms_at(factor: Weights, edges: Sequence[int], how: str) -> Array:
+    return np.asarray(sum(norms_of(factor.read(*piece), how) for piece in pairwise(edges)))
+
+
+def _rewrite(factor: Moved, edges: Sequence[int], change: Callable[[Array], Array]) -> None:
+    for piece in pairwise(edges):
+        factor.target.write(piece[0], change(factor.source.read(*piece)))
+
+
+def _arrangement(left: Array | int, right: Array, how: str, transposed: bool) -> Arrangement:
+    root = 1 / POWERS[how]
+    return arrange(np.asarray(left) ** root, norms_of(right.T, how) ** root, transposed)

@@ -1,0 +1,165 @@
+"""The main job, from whatever holds V to W and H: what `nmf`, `NMF` and the command share."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
+from typing import Any
+
+from dask.utils import parse_bytes
+
+from dask_nmf.cluster.client import shares_memory
+from dask_nmf.errors import InvalidRunError
+from dask_nmf.execution.partition import check_shared
+from dask_nmf.fitting.finalize import Result, result_of
+from dask_nmf.fitting.fit import Job, fit_and_answer
+from dask_nmf.fitting.verification import check_content, is_unwritten
+from dask_nmf.runs.resume import NewRun, identity, opened, scratch
+from dask_nmf.runs.run import Run
+from dask_nmf.settings import plain
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.registry import open_beside, open_holding, read_factor
+from dask_nmf.storage.locations import absolute, at, check_apart
+from dask_nmf.types import Array
+
+logger = logging.getLogger(__name__)
+
+Connect = Callable[[Matrix], AbstractContextManager[Any]]
+
+
+def cache_bytes(cache: int | str) -> int | None:
+    """Bytes, None for "auto"."""
+    cache = plain(cache)
+    if cache in ("auto", "off"):
+        return None if cache == "auto" else 0
+    with suppress(ValueError):
+        if (size := int(parse_bytes(cache))) >= 0:
+            return size
+    raise ValueError(f"cache is {cache!r}; give 'auto', 'off' or a size such as '2GiB'")
+
+
+def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext()) -> Result:
+    """Factorise V as a `Job` says, on a cluster that is entered only if there is work for it."""
+    by_itself = job.fixed and job.settings.beta != 2  # a row of W, or a column of H: no sums tell as much
+    matrix = open_holding(V, job.dtype, job.fixed_H is None if by_itself else None)
+    job.settings.check_rank(matrix.shape)
+    job = _check_given(job, matrix)
+    if job.settings.start == "nndsvd" and job.settings.solver == "mu":
+        warnings.warn(
+            "solver 'mu' cannot move the zeros of init 'nndsvd'; give init 'nndsvda' or 'nndsvdar'",
+            stacklevel=4,  # factorise, nmf, its check of keywords, the caller
+        )
+    if job.weights is not None:
+        if job.settings.by_svd:
+            raise ValueError(
+                f"weights are given and init is {job.settings.start!r}, which needs every entry of V alike; "
+                "leave weights out, or give init 'sample' or 'random'"
+            )
+        if job.settings.solver == "sgd":
+            raise ValueError("weights are given and the solver is 'sgd'; solvers 'hals' and 'mu' take them")
+        job = replace(job, weights=open_beside(matrix, job.weights))
+    if job.store is not None:
+        path = absolute(job.store)
+        beside = {} if job.weights is None else {"the weights": job.weights.source}
+        check_apart(path, V=matrix.source, **beside)
+        with at(path).locked() as check_held:
+            mine = identity(matrix, job.settings, job.given)
+            try:
+                run = opened(path, mine, job.overwrite, check_held)
+                return _fit_in_store(matrix, job, path, run, connect)
+            except (InvalidRunError, FileNotFoundError):
+                check_held()  # who has taken over may have deleted what this process misses
+                raise
+    with connect(matrix):
+        if not job.carries or shares_memory():
+            return fit_and_answer(matrix, job, None)
+        return _fit_in_scratch(matrix, job)
+
+
+def _fit_in_store(matrix: Matrix, job: Job, path: str, run: Run | NewRun, connect: Connect) -> Result:
+    if isinstance(run, NewRun) or run.passes is None:
+        with _sharing(path, connect(matrix)):
+            return fit_and_answer(matrix, job, run)
+    finished, verified = run.record["finished"], is_unwritten(matrix, job.weights, run)
+    with nullcontext() if finished and verified else _sharing(path, connect(matrix)):
+        if not verified:
+            check_content(matrix, job.weights, job.rule(matrix), run)
+        if finished:
+            logger.info("%s is finished already; nothing is left to do", path)
+            assert run.answer is not None
+            return result_of(run.answer)
+        logger.info("resuming %s after pass %d", path, run.passes)
+        return fit_and_answer(matrix, job, run)
+
+
+@contextmanager
+def _sharing(path: str, cluster: AbstractContextManager[Any]) -> Iterator[None]:
+    """A cluster whose workers share the place of the run."""
+    with cluster:
+        check_shared(path)
+        yield
+
+
+def _fit_in_scratch(matrix: Matrix, job: Job) -> Result:
+    """A fit that carries W, in other processes: it goes through the disk, so that no graph grows."""
+    asked = job.settings
+    why = f"solver {asked.solver!r} with init {asked.start!r} keeps a factor on disk between passes"
+    with scratch(identity(matrix, job.settings, job.given), why) as run:
+        return fit_and_answer(matrix, job, run, keep=True)
+
+
+def _check_given(job: Job, matrix: Matrix) -> Job:
+    """The job with given factors as arrays, or refused."""
+    m, n = matrix.shape
+    k = job.settings.rank
+    given = {"W": (job.W, (m, k)), "H": (job.H, (k, n))}
+    if job.fixed:
+        return _check_fixed(job, matrix)
+    names = [name for name in ("W", "H") if getattr(job, name) is not None]
+    if names and job.settings.init is None:
+        job = replace(job, settings=replace(job.settings, init="custom"))
+    if job.settings.start != "custom" and not names:
+        return job
+    if job.settings.start != "custom":
+        listed = " and ".join(names)
+        raise ValueError(
+            f"{listed} {'are' if names[1:] else 'is'} given to begin with, and init is "
+            f"{job.settings.init!r}; leave init out (it is 'custom' then), or leave {listed} out"
+        )
+    if not names:
+        raise ValueError("init is 'custom' and neither W nor H is given; give one or both")
+    checked = {name: _check_factor(name, *asked) for name, asked in given.items()}
+    return replace(job, W=checked["W"], H=checked["H"])
+
+
+def _check_fixed(job: Job, matrix: Matrix) -> Job:
+    """The job with the factor that is fixed as an array, or refused."""
+    m, n = matrix.shape
+    k = job.settings.rank
+    if (job.fixed_W is not None and job.fixed_H is not None) or job.settings.start != "sample":
+        raise ValueError("fixed_W and fixed_H are given, or one and an init; give one, and no init")
+    if job.W is not None or job.H is not None:
+        raise ValueError("a factor is fixed, and W or H is given to begin with; leave W and H out")
+    if job.settings.normalize is not None:
+        raise ValueError(
+            "a factor is fixed and normalize is asked for, which would change it; leave that out"
+        )
+    if job.settings.solver == "sgd":
+        raise ValueError("a factor is fixed and the solver is 'sgd'; solvers 'hals' and 'mu' take one")
+    return replace(
+        job,
+        fixed_W=_check_factor("fixed_W", job.fixed_W, (m, k)),
+        fixed_H=_check_factor("fixed_H", job.fixed_H, (k, n)),
+    )
+
+
+def _check_factor(name: str, factor: Any, shape: tuple[int, int]) -> Array | None:
+    if factor is None:
+        return None
+    array = read_factor(factor, name, shape)
+    if not array.any():
+        raise ValueError(f"{name} is zero everywhere; it must have an entry > 0")
+    return array

@@ -1,0 +1,308 @@
+"""The answer of a fit: the last read of V, and the result."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from typing import NamedTuple
+
+import dask.array as da
+import numpy as np
+
+from dask_nmf.execution import executor
+from dask_nmf.execution.carried import Carried
+from dask_nmf.execution.executor import Panels
+from dask_nmf.execution.graphs import InUnits, Weighing, Weights, as_it_is
+from dask_nmf.fitting import components
+from dask_nmf.fitting.settling import NEAR, by_newton
+from dask_nmf.fitting.starts import initialize
+from dask_nmf.fitting.starts.initialize import Factors, Measures
+from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.summary.means import Means, divided
+from dask_nmf.progress import done, stage
+from dask_nmf.runs.run import Run
+from dask_nmf.runs.stored_answer import Answer
+from dask_nmf.settings import Settings
+from dask_nmf.solvers.divergences import Newton
+from dask_nmf.solvers.hals import HALS, Solver, State, loss
+from dask_nmf.solvers.sgd import SGD, Plain
+from dask_nmf.types import Array
+
+logger = logging.getLogger(__name__)
+
+MEANS = {"W": "row_mean", "H": "column_mean"}  # of the side of V that a factor is of
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """A factorisation V ≈ W H. ``W, H = result`` takes the factors alone.
+
+    Attributes
+    ----------
+    W : (m, k) Dask array
+    H : (k, n) Dask array
+    relative_error : ‖V − W H‖ / ‖V‖, or √(D(V | W H) / D(V | mean of V)), over the entries that count
+    reconstruction_err : ‖V − W H‖ (Frobenius), or √(2 D(V | W H))
+    loss_history : (n_iter,) array, relative error after each pass
+    n_iter : passes
+    outcome : why it stopped
+    validation_error : root mean squared error of the entries held out; NaN if none are
+    means : of the entries that count, of each row and column, where some are missing or have weights: what
+        `predict` and `recommend` go by where nothing is observed; else None
+    """
+
+    W: da.Array
+    H: da.Array
+    relative_error: float
+    reconstruction_err: float
+    loss_history: Array
+    n_iter: int
+    outcome: str
+    validation_error: float = float("nan")
+    means: Means | None = None
+
+    @property
+    def explained(self) -> float:
+        """The share of ‖V‖², or of the divergence of V from its mean, that W H explains."""
+        return 1 - self.relative_error**2
+
+    def __iter__(self) -> Iterator[da.Array]:
+        """W, and then H."""
+        return iter((self.W, self.H))
+
+    def __repr__(self) -> str:
+        """In a line: the shapes, how good it is, and why it stopped."""
+        return f"<Result: {'; '.join(f'{name} {value}' for name, value in self._told())}>"
+
+    def _repr_html_(self) -> str:
+        """As a table, for notebooks."""
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._told())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _told(self) -> list[tuple[str, str]]:
+        (m, k), n = self.W.shape, self.H.shape[1]
+        held = self.validation_error
+        return [
+            ("V", f"{m} x {n} ≈ W H of rank {k}"),
+            ("relative error", f"{self.relative_error:.6g}, {100 * self.explained:.4g} % explained"),
+            *([] if np.isnan(held) else [("held out", f"{held:.6g}")]),
+            ("passes", str(self.n_iter)),
+            ("outcome", self.outcome),
+        ]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A fit between two passes."""
+
+    solver: Solver
+    measures: Measures
+    carried: Carried | None  # where a W is that is carried
+    state: State
+    number: int = 0
+    history: tuple[float, ...] = ()
+    outcome: str | None = None
+    final: bool = False
+
+
+def answer(panels: Panels, output: Output, progress: Progress) -> Result:
+    """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
+    matrix, state = panels.matrix, progress.state
+    solver = progress.solver.at_level(max(state.level, int(state.exact)))
+    h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
+    h, units = np.ascontiguousarray(h[: len(state.h)]), solver.penalty
+    carried = progress.carried if solver.carries_weights else None
+    before = None if carried is None else carried.weights(slot)
+    if before is not None and isinstance(solver, SGD):
+        before = Plain(before)
+    # What is held out was looked at with the h of that pass: then it is the answer as it is.
+    settles = matrix.transposed and isinstance(solver, HALS | Newton) and panels.rule.held_out == 0
+    weighing = Weighing(solver.finish, solver, before, residual=True, bare=not settles, unit=units.left_unit)
+    last = _last_read(panels, h, weighing, output)
+    seen = state.good if isinstance(solver, Newton) and state.best is None else None
+    if seen is not None and last.sums.residual + solver.penalty.of(last.sums, h) > state.loss:
+        # the last step of Newton's went too far
+        h = np.ascontiguousarray(seen)
+        last = _last_read(panels, h, weighing, output)
+    right, reached = solver.penalty.without_dead(last.sums, h), last.sums.residual
+    if settles and isinstance(solver, HALS):
+        right = solver.settle(h, last.sums)
+        reached = loss(progress.measures.baseline, last.sums, h, right)
+    elif settles and isinstance(solver, Newton):
+        right, found = _settled(panels, solver, h, last)
+        right, reached = solver.penalty.without_dead(last.sums, right), found.residual
+    last = last._replace(sums=last.sums._replace(residual=reached))
+    return _finish(panels, output, progress, last, scaling.times(right, units.right_unit))
+
+
+def _settled(panels: Panels, solver: Newton, h: Array, last: LastRead) -> tuple[Array, Sums]:
+    """Return the right factor, (k, n), that is the best for the left one of the last read, and its sums.
+
+    Newton's steps begin at the h of that read, and its sums have the first: that is one more read, mostly.
+    """
+    weighing, unit, left = Weighing(as_it_is, solver, residual=True), 1 / solver.penalty.left_unit, last.left
+    if isinstance(left, da.Array):
+        held = left.map_blocks(scaling.times, unit, dtype=left.dtype)
+        return by_newton(
+            solver, h, last.sums, lambda h: executor.sweep(panels, h, weighing, held), ahead=NEAR
+        )
+    weighing = weighing._replace(before=InUnits(left, unit))
+    return by_newton(solver, h, last.sums, lambda h: executor.sweep(panels, h, weighing), ahead=NEAR)
+
+
+def answer_fixed(
+    panels: Panels, settings: Settings, fixed: Factors, output: Output, progress: Progress
+) -> Result:
+    """The other factor for one that is fixed; no pass is needed but those that this takes."""
+    matrix, measures = panels.matrix, progress.measures
+    solver = initialize.answerer(settings, measures, matrix)
+    given, right = initialize.in_units(fixed, solver.penalty, matrix.dtype)
+    if given is None:
+        assert right is not None
+        right, weigh = np.ascontiguousarray(right), solver.finish
+    else:
+        right, weigh = initialize.right_of(panels, solver, measures.level, given), as_it_is
+    weighing = Weighing(weigh, solver, residual=True, bare=True, unit=solver.penalty.left_unit)
+    last = _last_read(panels, right, weighing, output, given)
+    name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
+    outcome = f"converged: {name} is fixed, and {other} is the best for it"
+    progress = replace(progress, outcome=outcome, final=True)
+    right = scaling.times(right, solver.penalty.right_unit)
+    return _finish(panels, output, progress, last, right)
+
+
+class LastRead(NamedTuple):
+    """What the last read of V gives."""
+
+    left: da.Array | Weights  # the factor that the panels hold, in memory or where it is in the run
+    sums: Sums
+    means: da.Array | None = None  # of the rows of the panels, if they are taken and not in the run
+    places: Mapping[str, Weights] | None = None  # of the answer in the run
+
+
+class Output(NamedTuple):
+    """Where an answer goes to, and in which form."""
+
+    run: Run | None
+    keep: bool  # in (distributed) memory
+    normalize: str | None  # the norm that components get
+
+
+def _last_read(
+    panels: Panels, h: Array, weighing: Weighing, output: Output, given: Array | None = None
+) -> LastRead:
+    stage("last read")
+    weighing = weighing._replace(averages=panels.rule.partial)
+    if output.keep:
+        return LastRead(*executor.weigh_all(panels, h, weighing, given))
+    assert output.run is not None
+    places = output.run.new_answer()
+    name, _ = _sides(panels)
+    place: Weights = places[name] if output.normalize is None else output.run.spare(name)
+    means = places.get(MEANS[name])
+    weighing = weighing._replace(after=place, means=means)
+    return LastRead(place, executor.sweep(panels, h, weighing, given), places=places)
+
+
+def _sides(panels: Panels) -> tuple[str, str]:
+    """Return the names of the factor that panels hold, and of the one that they are given."""
+    return ("H", "W") if panels.matrix.transposed else ("W", "H")
+
+
+def _finish(panels: Panels, output: Output, progress: Progress, last: LastRead, right: Array) -> Result:
+    """The answer, told and committed."""
+    left, totals = last.left, last.sums
+    turned = panels.matrix.transposed
+    name, other = _sides(panels)
+    if output.normalize is not None:
+        left = left if last.places is None else components.Moved(left, last.places[name])
+        left, right = components.arranged(left, panels.edges, right, output.normalize, turned)
+    reached = max(totals.residual, 0.0)  # of CSR it is expanded, and may be below 0 by rounding
+    measures = progress.measures
+    unit = measures.error_unit(panels.rule.beta)
+    held = float(np.sqrt(totals.held / totals.held_mass)) * unit if totals.held_mass else float("nan")
+    if progress.final:
+        error = executor.relative_error(reached, measures.baseline)
+        progress = replace(progress, outcome=executor.judged(progress.outcome or "", error))
+    tell(reached, progress)
+    if not isinstance(left, da.Array):
+        assert output.run is not None
+        assert last.places is not None
+        if panels.rule.partial:
+            last.places[MEANS[other]].write(0, divided(*np.asarray(totals.columns)))
+        last.places[other].write(0, right.T)
+        return result_of(output.run.finish(reached, held, progress.final, progress.outcome))
+    whole = da.from_array(right, chunks=right.shape)
+    W, H = (whole.T, left.T) if turned else (left, whole)
+    errors = Errors.of(reached, measures, panels.rule.beta, held)
+    found = _result(W, H, errors, progress.history, progress.outcome)
+    return replace(found, means=_means(last, turned, progress.measures.mean))
+
+
+def _means(last: LastRead, turned: bool, overall: float) -> Means | None:
+    """The means of rows and columns of V, where they are taken and kept in memory."""
+    if last.means is None:
+        return None
+    across = divided(*np.asarray(last.sums.columns)).astype(last.means.dtype)
+    sides = last.means, da.from_array(across, chunks=across.shape)
+    return Means(*(sides[::-1] if turned else sides), overall)
+
+
+def tell(reached: float, progress: Progress) -> None:
+    """The end in the log."""
+    error = executor.relative_error(reached, progress.measures.baseline)
+    text = f"relative error {error:.6f}; {progress.outcome}"
+    told = error if np.isfinite(error) else None
+    numbers = {"event": "done", "relative_error": told, "outcome": progress.outcome}
+    logger.info("%s", text, extra={"nmf": numbers})
+    done(text)
+
+
+class Errors(NamedTuple):
+    """How good an answer is, in the user's units."""
+
+    relative: float
+    reconstruction: float
+    held: float
+
+    @classmethod
+    def of(cls, reached: float, measures: Measures, beta: float, held: float) -> Errors:
+        """Return those of an answer whose loss is ``reached`` in the units of the fit."""
+        size = math.sqrt(reached)
+        relative = executor.relative_error(reached, measures.baseline)
+        return cls(relative, size and size * measures.error_unit(beta), held)
+
+
+def _result(
+    W: da.Array, H: da.Array, errors: Errors, history: Sequence[float], outcome: str | None
+) -> Result:
+    return Result(
+        W,
+        H,
+        errors.relative,
+        errors.reconstruction,
+        np.asarray(history, np.float64),  # None, where it is not known, becomes NaN
+        len(history),
+        outcome or "",
+        errors.held,
+    )
+
+
+def result_of(stored: Answer) -> Result:
+    """The answer of a run; W and H stay in Zarr until they are computed."""
+    record = stored.record
+    W, H = (da.from_zarr(array) for array in stored.factors)
+    held = float("nan") if record["held"] is None else record["held"]
+    history = record["history"]["loss"]
+    reached = float("inf") if record["loss"] is None else record["loss"]
+    errors = Errors.of(reached, Measures(**record["measures"]), stored.settings.beta, held)
+    found = _result(W, H, errors, history, record["outcome"])
+    means = stored.means
+    if means is None:
+        return found
+    rows, columns = da.from_zarr(means.rows), da.from_zarr(means.columns)
+    return replace(found, means=Means(rows, columns, means.overall))

@@ -1,0 +1,1 @@
+"""The factors that a fit begins with."""

@@ -1,0 +1,426 @@
+"""Where a fit begins: the first read of V, and factors from that, at random, or as given."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dask_nmf import rng
+from dask_nmf.errors import DataError, NothingObserved
+from dask_nmf.execution import executor
+from dask_nmf.execution.executor import Panels
+from dask_nmf.execution.graphs import Weighing, Weights, as_it_is
+from dask_nmf.fitting.settling import settle_right
+from dask_nmf.fitting.starts import nndsvd
+from dask_nmf.fitting.starts.sample_start import (
+    factor_scale,
+    lift_columns,
+    penalty_of_sample,
+    random_factor,
+    sampled_h,
+)
+from dask_nmf.kernels.blocks import masking, scaling
+from dask_nmf.kernels.gradient import Descent, extended
+from dask_nmf.kernels.summary import row_sample
+from dask_nmf.kernels.summary.digests import Digest
+from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.progress import stage
+from dask_nmf.settings import Settings
+from dask_nmf.solvers.divergences import BetaMU, Newton, Settled, exact, floor_of
+from dask_nmf.solvers.hals import HALS, MU, Solver, State, lift
+from dask_nmf.solvers.penalties import Penalty, norms_of, penalty_of, rescaled
+from dask_nmf.solvers.sgd import SGD, Plain
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.types import Array
+
+logger = logging.getLogger(__name__)
+
+FOLLOWING = 3  # passes, to fit the right factor to the left one that is given
+WARM = 3  # passes without the L1 penalties, from a random start
+LIFT = 1e-3  # of a factor's mean entry
+LEAST_SQUARES = 1e-290  # of the mean: squares that are much smaller are numbers, too
+
+
+class Measures(NamedTuple):
+    """What the first read tells of V."""
+
+    mean: float
+    baseline: float  # what losses are compared with: ‖V‖², or twice the divergence from the mean, of scaled V
+    stored: int  # entries held
+    empty: int  # panel rows (columns, where the panels are columns) without an entry > 0
+    unobserved_rows: int = 0  # of V, of which no entry counts: their factors are zero
+    unobserved_columns: int = 0
+    scale: float = 1.0  # a power of two: the fit is one of V times this, see `scales`
+    right_unit: float = 1.0  # of the factor that panels are given, before a penalty's own unit
+
+    @property
+    def level(self) -> float:
+        """The mean of what is fitted, about 1."""
+        return self.mean * self.scale
+
+    @property
+    def units(self) -> tuple[float, float]:
+        """Of the left and the right factor of the fit, in those of the user."""
+        if self.right_unit == scaling.power(self.scale, -0.5):
+            return self.right_unit, self.right_unit
+        return 1 / (self.scale * self.right_unit), self.right_unit
+
+    def error_unit(self, beta: float) -> float:
+        """The unit of the square root of a loss of the fit, in that of the user."""
+        return scaling.power(self.scale, -beta / 2)
+
+
+class Factors(NamedTuple):
+    """W and H, or either, in panel orientation: what the panels hold, and what they are given."""
+
+    left: Array | None  # (rows of the panels, k)
+    right: Array | None  # (k, columns of the panels)
+
+
+NO_FACTORS = Factors(None, None)
+
+
+def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
+    """W (m, k) and H (k, n), or either, as the panels see them."""
+    if not transposed:
+        return Factors(w, h)
+    return Factors(None if h is None else h.T, None if w is None else w.T)
+
+
+def first_read(
+    panels: Panels, settings: Settings, sample_rows: int, given: Factors = NO_FACTORS
+) -> tuple[Measures, Array | None, tuple[Digest, ...]]:
+    """Check, measure and digest V, and look at a sample of its rows, where the fit starts so.
+
+    From then on the panels count by the scale of V. What comes of the sample is H of it, (k, n), or what
+    `svd.sampled_directions` has of it.
+
+    Raises
+    ------
+    InvalidEntryError
+        For the first entry that is negative or not finite.
+    """
+    matrix = panels.matrix
+    sampled = settings.by_svd or (sample_rows > 0 and settings.start == "sample")
+    draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.seed)
+    stage("first read")
+    summary = executor.summarise(panels, draw)
+    if summary.bad is not None:
+        raise summary.bad.at(0, matrix.transposed)
+    measures = _measures(summary, matrix, settings.beta, given)
+    panels.scale = measures.scale
+    tell(measures)
+    if not sampled:
+        return measures, None, summary.digests
+    if settings.by_svd:
+        directions = nndsvd.sampled_directions(summary.candidates, draw, settings.rank, measures.scale)
+        return measures, directions, summary.digests
+    sample = masking.multiplied(row_sample.draw_sample(summary.candidates, draw), measures.scale)
+    if not sample.shape[0] or not np.any(masking.measure(sample).mass):
+        return measures, None, summary.digests
+    logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
+    penalty = penalty_of_sample(penalty_of_fit(settings, measures, matrix), sample, panels.edges[-1])
+    return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1]), summary.digests
+
+
+def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
+    """Return the penalties in the units of a fit: see `Penalty.in_balanced_units`.
+
+    The steps of mu and sgd from given factors are the textbook's, so these factors stay as they are.
+    """
+    penalty = own_penalty(settings, measures, matrix)
+    if settings.start == "custom" and settings.solver != "hals":
+        return penalty
+    return penalty.in_balanced_units(factor_scale(measures.level, settings.rank))
+
+
+def own_penalty(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
+    """Return the penalties that the user asks for, for a fit of V at its scale."""
+    exponent = settings.beta * math.log2(measures.scale)
+    return penalty_of(settings, matrix.transposed).in_units(*measures.units, exponent)
+
+
+def tell(measures: Measures) -> None:
+    """The first read is done: a line in the log."""
+    stage("start")
+    logger.info(
+        "first read: %d entries, mean %.4g, %d empty panel rows; nothing observed in %d rows and %d columns",
+        measures.stored,
+        measures.mean,
+        measures.empty,
+        measures.unobserved_rows,
+        measures.unobserved_columns,
+        extra={"nmf": {"event": "first read", **measures._asdict()}},
+    )
+
+
+def scale_and_unit(mean: float, given: Factors, matrix: Matrix) -> tuple[float, float]:
+    """Return the scale of V, and the unit of the right factor: by that both factors of a fit are alike.
+
+    Where one is given it is of size 1 in its own unit.
+    """
+    scale = scaling.scale_of(mean, matrix.dtype)
+    if given.right is not None:
+        return scale, scaling.unit_of(given.right)
+    if given.left is not None:
+        return scale, 1 / (scale * scaling.unit_of(given.left))
+    return scale, scaling.power(scale, -0.5)
+
+
+def _measures(summary: Summary, matrix: Matrix, beta: float, given: Factors) -> Measures:
+    mass = np.broadcast_to(summary.mass, matrix.layout.columns)
+    unobserved = summary.unobserved_rows, int((mass == 0).sum())
+    if not mass.any():
+        raise NothingObserved("V has no entry that counts: all are missing, held out or of weight 0")
+    entries = float(mass.sum())
+    mean = summary.total / entries
+    if beta == 2:
+        check_squares(mean, summary.sumsq)
+    scale, unit = scale_and_unit(mean, given, matrix)
+    powers = summary.powers.at(-round(math.log2(scale)))
+    return Measures(
+        mean,
+        summary.sumsq * scale * scale if beta == 2 else powers.from_mean(),
+        summary.stored,
+        summary.empty_rows,
+        *(unobserved[::-1] if matrix.transposed else unobserved),
+        scale,
+        unit,
+    )
+
+
+def check_squares(mean: float, sumsq: float) -> None:
+    """Refuse a V whose squares are no numbers of float64; those of float32 always are.
+
+    Raises
+    ------
+    DataError
+        With the cure.
+    """
+    if mean > 0 and not (mean * mean > LEAST_SQUARES and sumsq < math.inf):
+        raise DataError(
+            f"V has mean {mean:.3g}: squares do not fit float64; multiply V by a number "
+            "that brings its mean near 1"
+        )
+
+
+def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
+    """The solver that the settings name, at the scale of V."""
+    penalty = penalty_of_fit(settings, measures, matrix)
+    floor = floor_of(measures.level, matrix.dtype)
+    if settings.solver == "sgd":
+        return _descending(settings, measures, matrix)
+    if settings.solver == "hals":
+        return HALS(penalty) if settings.beta == 2 else Newton(floor, penalty)
+    scale = factor_scale(measures.level, settings.rank)
+    first = not matrix.transposed
+    if settings.beta != 2:
+        return BetaMU(settings.beta, floor, scale, LIFT * scale, penalty, settings.inner_iter, first)
+    trifle = floor_of(measures.level * scale, matrix.dtype)
+    left, right = (  # δ is added to products of V and the other factor
+        trifle if settings.delta is None else settings.delta * measures.scale / unit
+        for unit in (penalty.right_unit, penalty.left_unit)
+    )
+    return MU(left, LIFT * scale, settings.inner_iter, first, penalty, right)
+
+
+def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
+    """SGD by minibatches of rows, or of cells where not all count."""
+    by_cell = settings.missing is not None or settings.validation_fraction > 0
+    adaptive = settings.schedule == "adagrad"
+    batch = settings.batch_size or (1 if by_cell else 32)
+    unit = measures.level or 1.0
+    together = 1 if by_cell else max(batch, matrix.layout.columns)
+    relative = 0.1 if settings.start == "random" else 0.03  # or a good start would be undone at first
+    penalty = penalty_of_fit(settings, measures, matrix)
+    rate, tilt = relative if adaptive else 0.5 / (unit * together), 1.0
+    if settings.learning_rate is not None:
+        rate = settings.learning_rate / (1.0 if adaptive else measures.scale)
+        if settings.start == "custom" and not adaptive:  # the textbook's steps, in the units of the fit
+            tilt = penalty.right_unit / penalty.left_unit
+    alphas = penalty.left, penalty.right, penalty.left_l1, penalty.right_l1
+    return SGD(Descent(rate, adaptive, unit, *alphas, batch, tilt), settings.schedule, penalty)
+
+
+def writes_left(settings: Settings, given: Factors) -> bool:
+    """Whether the factor that the panels hold is there before the first pass."""
+    drawn = settings.start not in ("sample", "custom") and settings.solver == "mu"
+    return given.left is not None or drawn or settings.solver == "sgd"
+
+
+def begin(
+    panels: Panels,
+    settings: Settings,
+    measures: Measures,
+    given: Factors,
+    sampled: Array | None,
+    place: Callable[[], Weights] | None,
+) -> State:
+    """The state before the first pass.
+
+    Parameters
+    ----------
+    place : makes a new place for the left factor, where one is kept: the last one has it.
+    """
+    matrix, dtype = panels.matrix, panels.matrix.dtype
+    scale = factor_scale(measures.level, settings.rank)
+    left_stream, right_stream = _streams(matrix)
+    if place is not None and settings.solver == "sgd":
+        place = partial(_plain, place)
+    if settings.start == "custom":
+        right = _from_given(panels, settings, measures, given, place)
+    elif settings.by_svd:
+        assert sampled is not None
+        left_unit, right_unit = measures.units
+        means = measures.mean / left_unit, measures.mean / right_unit
+        fill = nndsvd.Fill(settings.start, means, settings.seed, _streams(matrix), measures.level)
+        right = nndsvd.begin(panels, settings.rank, sampled, fill, place)
+    elif sampled is not None:
+        right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
+    else:
+        if settings.start == "sample":
+            logger.info("no sample of V fits a worker, or none has an entry that counts: the start is random")
+        right = random_factor(
+            settings.seed, np.arange(matrix.layout.columns), settings.rank, scale, right_stream
+        ).T
+        if place is not None and writes_left(settings, given):
+            slot = place()
+            for first, last in pairwise(panels.edges):
+                w = random_factor(settings.seed, np.arange(first, last), settings.rank, scale, left_stream)
+                slot.write(first, w.astype(dtype))
+    if settings.beta != 2 and settings.solver == "hals":
+        right = lift_columns(right, settings.seed, right_stream)
+    h = np.ascontiguousarray(right, dtype=dtype)
+    drawn = sampled is None and settings.start in ("random", "sample")
+    if drawn and settings.solver == "hals" and settings.lasso:
+        h = _warmed(panels, h, make_solver(settings, measures, matrix))
+    entering = h
+    if settings.solver == "sgd":
+        assert place is not None
+        if settings.start == "sample" or (settings.start == "custom" and given.left is None):
+            h = _balanced_pair(panels, h, HALS(penalty_of_fit(settings, measures, matrix)), place)
+        entering = np.ascontiguousarray(extended(h.T).T)
+    return State(h, entering, slot=0 if writes_left(settings, given) else -1)
+
+
+def _plain(place: Callable[[], Weights]) -> Weights:
+    """Make a place for extended factors that is written to, and read, as one for factors."""
+    return Plain(place())
+
+
+def _warmed(panels: Panels, h: Array, solver: Solver) -> Array:
+    """Return H (k, n) after some passes without the L1 penalties.
+
+    Random components are much alike: an L1 penalty would leave none but the largest.
+    """
+    assert isinstance(solver, HALS | Newton)
+    smooth, penalty = replace(solver, penalty=solver.penalty.without_lasso), solver.penalty
+    for _ in range(WARM):
+        totals = executor.sweep(panels, h, Weighing(smooth.weigh, smooth))
+        followed = smooth.follow(h, totals)
+        h = rescaled(followed, penalty.balance(*norms_of(totals, followed))[0])
+    return h
+
+
+def _balanced_pair(panels: Panels, h: Array, solver: HALS, place: Callable[[], Weights]) -> Array:
+    """Write W for H (k, n) to a new place, and return H, both at the scale where the penalties are least."""
+    found = place()
+    totals = executor.sweep(panels, h, Weighing(solver.weigh, solver, after=found))
+    scales, _ = solver.penalty.balance(*norms_of(totals, h))
+    if (scales != 1).any():
+        slot = place()
+        for first, last in pairwise(panels.edges):
+            slot.write(first, found.read(first, last) * scales.astype(h.dtype))
+    return rescaled(solver.penalty.without_dead(totals, h), scales)
+
+
+def _from_given(
+    panels: Panels,
+    settings: Settings,
+    measures: Measures,
+    given: Factors,
+    place: Callable[[], Weights] | None,
+) -> Array:
+    """H in panel orientation, from given factors.
+
+    That takes passes where the panels' side is given alone, or must be updated first, or may lead further
+    than the other one: a solver that finds the panels' side anew would not look at it.
+    """
+    matrix, dtype = panels.matrix, panels.matrix.dtype
+    solver = make_solver(settings, measures, matrix)
+    given = in_units(given, solver.penalty, dtype)
+    if isinstance(solver, HALS | Newton):
+        given = _balanced(given, solver.penalty, measures.level / settings.rank)
+    if given.left is not None:
+        assert place is not None
+        slot = place()
+        for first, last in pairwise(panels.edges):
+            slot.write(first, np.asarray(given.left[first:last], dtype))
+        if given.right is None:
+            solver_of_right = replace(answerer(settings, measures, matrix), penalty=solver.penalty)
+            right = right_of(panels, solver_of_right, measures.level, given.left)
+            return right if settings.solver != "mu" else lift(right, LIFT * float(right.mean()))
+        if matrix.transposed and isinstance(solver, MU | BetaMU):
+            totals = executor.sweep(panels, np.asarray(given.right, dtype), Weighing(as_it_is, solver, slot))
+            return solver.follow(np.asarray(given.right, dtype), totals)
+        if isinstance(solver, HALS | Newton):
+            return _better_start(panels, solver, measures.level, given)
+    assert given.right is not None
+    return given.right
+
+
+def _better_start(panels: Panels, solver: HALS | Newton, mean: float, given: Factors) -> Array:
+    """Return the right factor that is given, (k, n), or that which fits the left one, if it leads further."""
+    dtype = panels.matrix.dtype
+    left, right = (np.ascontiguousarray(factor, dtype) for factor in given)
+    followed, _ = settle_right(panels, left, solver, mean, most=FOLLOWING)
+    weighing = Weighing(solver.weigh, solver, residual=True)
+
+    def reached(h: Array) -> float:
+        totals = executor.sweep(panels, h, weighing)
+        return totals.residual + solver.penalty.of(totals, h)
+
+    return followed if reached(followed) < reached(right) else right
+
+
+def in_units(given: Factors, penalty: Penalty, dtype: np.dtype[Any]) -> Factors:
+    """Return given factors, or either, in the units of a fit."""
+    left, right = (
+        None if factor is None else scaling.times(np.asarray(factor, np.float64), 1 / unit).astype(dtype)
+        for factor, unit in zip(given, (penalty.left_unit, penalty.right_unit), strict=True)
+    )
+    return Factors(left, right)
+
+
+def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
+    """Return given factors at the scale where the penalties of each of their components are least."""
+    left, right = given
+    if right is not None:
+        return Factors(left, rescaled(right, penalty.scales_of_right(right, product)))
+    assert left is not None
+    return Factors(rescaled(left.T, penalty.turned.scales_of_right(left.T, product)).T, None)
+
+
+def right_of(panels: Panels, solver: HALS | Newton | Settled, mean: float, left: Array) -> Array:
+    """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
+    return settle_right(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
+
+
+def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | Newton | Settled:
+    """The solver that finds one factor for the other, whatever they come from."""
+    scale = factor_scale(measures.level, settings.rank)
+    penalty = own_penalty(settings, measures, matrix)
+    return exact(settings.beta, penalty, floor_of(measures.level, matrix.dtype), scale)
+
+
+def _streams(matrix: Matrix) -> tuple[int, int]:
+    """Of random numbers, for the left and the right factor: W's and H's, however V is cut."""
+    streams = (rng.W_FACTOR, rng.H_FACTOR)
+    return streams[::-1] if matrix.transposed else streams

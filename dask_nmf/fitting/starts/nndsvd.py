@@ -1,0 +1,201 @@
+"""Starts from singular vectors (NNDSVD: Boutsidis & Gallopoulos 2008), in two reads of V.
+
+1. A read takes Y = V Qᵀ for some directions Q in each panel and adds up YᵀV and YᵀY. From these `sharpen` has
+   the right singular vectors of V projected on the range of Y (Halko, Martinsson & Tropp 2011). What has the
+   rows of V stays in the panels. Q is what the same gives for the sample of the first read.
+2. A read takes U = V Xᵀ for these vectors X, and adds up what NNDSVD asks of U: the norms of its columns'
+   positive and negative parts.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dask_nmf import rng
+from dask_nmf.execution import executor
+from dask_nmf.execution.executor import Panels
+from dask_nmf.execution.graphs import NOTHING, Weighing, Weights
+from dask_nmf.kernels import least_squares
+from dask_nmf.kernels.blocks import masking, scaling
+from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.summary import row_sample
+from dask_nmf.kernels.summary.row_sample import Candidates, Draw
+from dask_nmf.types import Array, Block
+
+logger = logging.getLogger(__name__)
+
+SPARE = 10  # directions beside two a component: what decays slowly needs them
+STEPS = 6  # of the power method, on the sample
+ROUNDING = (
+    10.0  # in machine epsilons of the panels: directions shorter than this share of the longest are noise
+)
+LEAST = 1e-7  # the same for a gram matrix in float64
+TIED = 1e-3  # relative difference that does not decide
+TRIFLE = 1e-6  # of a factor's mean scale: less is a zero
+
+
+class Along:
+    """What a panel does in the first read: its W is Y = v hᵀ."""
+
+    def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
+        return scaling.onto(v, h.T)
+
+    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        return least_squares.sums(v, w)
+
+    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+        return np.nan
+
+
+class Halves(Along):
+    """What it does in the second: its W is U = v hᵀ, its sums the squared norms of U's parts, (2, k)."""
+
+    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        parts = [np.square(np.maximum(part, 0), dtype=np.float64).sum(axis=0) for part in (w, -w)]
+        return Sums(NOTHING, np.array(parts), np.nan)
+
+
+class Side(NamedTuple):
+    """How a factor is made of its singular vectors, one a component."""
+
+    scales: Array  # (k,); 0 where there is no such component
+    signs: Array  # (k,), of the part that is taken; 0: the vector is of one sign, and both are
+
+    def factor(self, vectors: Array, floor: float) -> Array:
+        """The factor, (rows, k), from vectors; what is below ``floor`` is 0."""
+        parts = np.where(self.signs == 0, np.abs(vectors), np.maximum(self.signs * vectors, 0))
+        found = self.scales * parts
+        return np.asarray(np.where(found < floor, 0.0, found))
+
+
+@dataclass(frozen=True)
+class Fill:
+    """What stands for the zeros: nothing, the mean of V, or random numbers of a hundredth of it."""
+
+    init: str
+    means: tuple[float, float]  # the mean of V in the units of the left factor, and in those of the right one
+    seed: int
+    streams: tuple[int, int]  # of the left factor and of the right one
+    level: float  # the mean of what is fitted
+
+    def __call__(self, factor: Array, first: int, stream: int) -> Array:
+        """Rows of a factor from the global index ``first``, (rows, k), with its zeros filled."""
+        if self.init == "nndsvd":
+            return factor
+        rows, k = factor.shape
+        mean = self.means[self.streams.index(stream)]
+        filler: float | Array = mean
+        if self.init == "nndsvdar":
+            filler = mean / 100 * rng.half_normal(self.seed, stream, np.arange(first, first + rows), k)
+        return np.where(factor == 0, filler, factor)
+
+
+def width(rank: int) -> int:
+    """Most columns of a Y for ``rank`` components."""
+    return 2 * rank + SPARE
+
+
+def sampled_directions(candidates: Candidates, draw: Draw, rank: int, scale: float) -> Array:
+    """Directions that matter to a sample of V's rows, orthonormal, (width, n) or as many as V has, float64.
+
+    Where the sample has fewer, the rest is random. V counts ``scale`` times.
+    """
+    sample = row_sample.draw_sample(candidates._replace(block=masking.plain(candidates.block)), draw)
+    sample = scaling.copied(sample, scale)
+    logger.info("singular vectors of a sample of %d panel rows, for the start", sample.shape[0])
+    columns, dtype = sample.shape[1], sample.dtype
+    number = min(width(rank), draw.rows, columns)
+    found = begun = rng.normal(draw.seed, rng.DIRECTIONS, np.arange(columns), number).T
+    rows, along = row_sample.pieces(sample), Along()
+    with executor.in_threads(rows) as sweep:
+        for _ in range(STEPS):
+            found = sharpen(sweep(found.astype(dtype), Weighing(along.weigh, along)), dtype)
+            if len(found) < number:
+                together = np.vstack([found, begun[len(found) :]])
+                found = np.ascontiguousarray(np.linalg.qr(together.T)[0].T)
+    return found
+
+
+def begin(
+    panels: Panels, rank: int, directions: Array, fill: Fill, place: Callable[[], Weights] | None
+) -> Array:
+    """NNDSVD's H in panel orientation, (k, n), in two reads of V; its W goes to a new ``place``, if any."""
+    scale, panels = (
+        panels.scale,
+        Panels(panels.matrix, panels.edges),
+    )  # every entry, as a squared error has it
+    panels.scale = scale
+    dtype, along, halves = panels.matrix.dtype, Along(), Halves()
+    totals = executor.sweep(panels, directions.astype(dtype), Weighing(along.weigh, along))
+    found = oriented(sharpen(totals, dtype)[:rank])
+    right = np.zeros((rank, panels.matrix.layout.columns))
+    right[: len(found)] = found
+    seen = None if place is None else place()
+    totals = executor.sweep(panels, right.astype(dtype), Weighing(halves.weigh, halves, after=seen))
+    left, other = sides(np.sqrt(totals.gram), right)
+    floor = TRIFLE * float(np.sqrt(fill.level / rank))
+    if place is not None and seen is not None:
+        slot = place()
+        for first, last in pairwise(panels.edges):
+            w = left.factor(seen.read(first, last), floor)
+            slot.write(first, fill(w, first, fill.streams[0]).astype(dtype))
+    return fill(other.factor(right.T, floor), 0, fill.streams[1]).T
+
+
+def sharpen(totals: Sums, dtype: np.dtype[Any]) -> Array:
+    """Right singular vectors of V projected on the range of Y, the longest first, (≤ width, n), float64.
+
+    ``dtype`` is that of the panels: it tells what is noise.
+    """
+    seen = _axes(totals.gram, totals.num, dtype)  # V from an orthonormal basis of that range
+    return _axes(seen @ seen.T, seen, dtype)
+
+
+def _axes(gram: Array, rows: Array, dtype: np.dtype[Any]) -> Array:
+    """``rows`` turned along the axes of ``gram`` and divided by their lengths, the longest first.
+
+    With gram = X Xᵀ = Z S² Zᵀ that is S⁻¹ Zᵀ ``rows``: for X itself its right singular vectors. Gram matrices
+    and not decompositions, as these take ten times as long.
+    """
+    squares, z = np.linalg.eigh(gram)
+    lengths = np.sqrt(np.maximum(squares, 0))
+    kept = lengths > max(ROUNDING * float(np.finfo(dtype).eps), LEAST) * lengths.max(initial=0)
+    return np.asarray((z[:, kept] / lengths[kept]).T[::-1] @ rows)
+
+
+def oriented(vectors: Array) -> Array:
+    """The same vectors, of each pair ±x the one whose first large entry is positive."""
+    if not vectors.size:
+        return vectors
+    sizes = np.abs(vectors)
+    first = np.argmax(sizes >= (1 - TIED) * sizes.max(axis=1, keepdims=True), axis=1)
+    signs = np.where(vectors[np.arange(len(vectors)), first] < 0, -1.0, 1.0)
+    return signs[:, None] * vectors
+
+
+def sides(lefts: Array, right: Array) -> tuple[Side, Side]:
+    """How W's and H's columns and rows are made: W of V rightᵀ, H of ``right`` (k, n).
+
+    Of a singular triple σ u xᵀ that part is taken, positive or negative, that has the greater ‖u±‖ ‖x±‖.
+
+    Parameters
+    ----------
+    lefts : ‖max(V x, 0)‖ of each right vector x, and ‖max(−V x, 0)‖, (2, k).
+    """
+    k = len(right)
+    rights = np.sqrt([np.square(np.maximum(sign * right, 0)).sum(axis=1) for sign in (1, -1)])
+    products = lefts * rights  # σ ‖u±‖ ‖x±‖
+    signs = np.where(products[1] > (1 + TIED) * products[0], -1.0, 1.0)
+    taken = (signs < 0).astype(int), np.arange(k)
+    ends, sizes = [lefts[taken], rights[taken]], np.sqrt(products[taken])
+    signs[0] = 0  # Perron & Frobenius: the first pair is of one sign
+    both = np.hypot(*lefts[:, 0])
+    ends[0][0], ends[1][0], sizes[0] = both, np.linalg.norm(right[0]), np.sqrt(both)
+    left, other = (np.divide(sizes, end, out=np.zeros(k), where=end > 0) for end in ends)
+    return Side(left, signs), Side(other, signs)

@@ -1,0 +1,313 @@
+"""The factor that a fit begins with: H of a sample of V's rows, factorised in memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from dask_nmf import rng
+from dask_nmf.execution.executor import Stop, in_threads, iterate
+from dask_nmf.execution.graphs import Weighing, one_blas_thread
+from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
+from dask_nmf.kernels.blocks import masking, scaling
+from dask_nmf.kernels.blocks.masking import Observed
+from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.summary import row_sample
+from dask_nmf.settings import Settings
+from dask_nmf.solvers.divergences import Newton, floor_of
+from dask_nmf.solvers.hals import HALS, State
+from dask_nmf.solvers.penalties import Penalty
+from dask_nmf.types import Array, Block
+
+ROUGHLY = Stop(max_iter=60, tol=1e-3, finest=0)
+CLOSELY = Stop(max_iter=60, tol=3e-5, finest=0)
+EXCHANGING = Stop(max_iter=20, tol=2e-3, finest=0)  # after an exchange of components
+SCREENING = Stop(max_iter=6, tol=1e-3, finest=0)  # of the starts of a divergence
+STARTS, EXCHANGES = 3, 12  # random starts, and components exchanged in the best of them
+NEAREST = 10  # an exchange merges one of so many cheapest pairs
+WIDER = 1.3  # times the rank, of the start that is merged down to it
+EASY = 160 * 1024  # entries, with those of W and H, on which starts are judged
+EASIER = 24 * 1024  # the same for a divergence
+ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one end
+TIED = 1e-6  # of ‖V‖²: less is rounding in float32, and no better start
+EXPLAINED = 1e-14  # of ‖V‖²: the passes over all of V go on from there
+FEW = 4  # one in so many rows of a sample of MANY entries, to come near
+MANY = 1024 * 1024
+LOOSE = 0.1  # inner solves: a third less time than with 1e-2
+FAINT = 1e-2  # of a component's mean entry: a column that the sample has not seen
+PHASE = 0.618  # where the steps of thinning begin: rounding decides nothing there
+TINY = float(np.finfo(np.float64).tiny)
+
+
+class Search(NamedTuple):
+    """What the search for a start needs beside the sample."""
+
+    begin: Callable[[int, int], Array]  # (attempt, rank) to a random H, (rank, n)
+    rank: int
+    seed: int
+    stream: int  # of the random numbers for H
+    several: bool  # whether more than one start is tried by the squared error
+
+
+def factor_scale(mean: float, rank: int) -> float:
+    """√(mean(V) / k): the size of an entry of W and H that gives V its mean."""
+    return float(np.sqrt(mean / rank))
+
+
+def random_factor(seed: int, rows: NDArray[np.intp], rank: int, scale: float, stream: int) -> Array:
+    """Rows of a random factor, scale · |N(0, 1)| as in scikit-learn, never 0, (len(rows), rank), float64."""
+    numbers = rng.half_normal(seed, stream, rows, rank)
+    return scale * np.maximum(numbers, np.finfo(np.float64).eps)
+
+
+def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) -> Array:
+    """H of the sampled rows, (k, n), in the units of ``penalty``.
+
+    Of columns in which they have no entry nothing is known, and the sample is looked at without them.
+    For the squared error they are 0; of a divergence they begin small, as they would stay 0.
+    """
+    found = masking.measure(sample)
+    mean = found.total / float(np.broadcast_to(found.mass, sample.shape[1]).sum())
+    squared = settings.beta == 2
+    anywhere = squared and isinstance(sample, Observed)
+    seen = np.ones(sample.shape[1], bool) if anywhere else _seen(sample)
+    part, columns = sample, np.arange(len(seen))
+    if seen.any() and not seen.all():
+        part = _of_columns(sample, np.flatnonzero(seen))
+    if part is not sample:
+        columns = columns[seen]
+
+    def begin(attempt: int, rank: int) -> Array:
+        apart = attempt << 32  # so that no start has numbers of another
+        random = random_factor(settings.seed, apart + columns, rank, factor_scale(mean, rank), stream)
+        return np.ascontiguousarray(random.T, sample.dtype)
+
+    balanced = penalty.in_balanced_units(factor_scale(mean, settings.rank))
+    solver = HALS(balanced) if squared else Newton(floor_of(mean, sample.dtype), balanced, LOOSE)
+    h = np.zeros((settings.rank, len(seen)), sample.dtype)
+    # measured for hals alone: mu ended worse on 5 x 6; an L1 penalty has more poor minima than that
+    several = settings.solver == "hals" or penalty.left_l1 > 0
+    with one_blas_thread():  # with several the last digits of products are others
+        h[:, columns] = _factorise(part, Search(begin, settings.rank, settings.seed, stream, several), solver)
+    found_h = h if squared else lift_columns(h, settings.seed, stream)
+    return scaling.times(found_h, balanced.right_unit / penalty.right_unit)
+
+
+def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
+    """Return the penalties for rows that stand for all ``rows`` of the panels.
+
+    Rows that count more by their weights do so in the penalties too. The others are scaled, so their W is:
+    by √p⁻¹ for the squared error (p is the share that is drawn), and by p⁻¹ for a divergence.
+    """
+    scaled = not isinstance(sample, Observed)
+    if not scaled and not sample.rule.skips_zeros:
+        return penalty
+    more = rows / max(sample.shape[0], 1)
+    left, left_l1 = (1.0, math.sqrt(more)) if scaled else (1 / more, 1.0)
+    return replace(
+        penalty,
+        left=penalty.left * left,
+        left_l1=penalty.left_l1 * left_l1,
+        right=penalty.right * more,
+        right_l1=penalty.right_l1 * more,
+    )
+
+
+def lift_columns(h: Array, seed: int, stream: int, which: NDArray[np.bool_] | bool = True) -> Array:
+    """Return H with small random numbers in its columns of zeros, (k, n): a divergence cannot leave zeros.
+
+    The column gets its true size in the first pass, and 0 where V has nothing. Equal numbers would be a
+    saddle point, where rows that have this entry alone cannot choose between the components. Columns that
+    are not in ``which`` stay as they are.
+    """
+    there = h.any(axis=0)
+    empty = np.flatnonzero(which & ~there)
+    if not len(empty) or not there.any():
+        return h
+    sizes = FAINT * h[:, there].mean(axis=1, keepdims=True)
+    lifted = h.copy()
+    lifted[:, empty] = sizes * rng.half_normal(seed, stream, empty, len(h)).T
+    return lifted
+
+
+def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
+    """The sample without its other columns, if nothing but what it stores counts."""
+    if not isinstance(sample, Observed):
+        return sample[:, columns]
+    return replace(sample, v=sample.v[:, columns]) if sample.rule.skips_zeros else sample
+
+
+def _factorise(sample: Block, search: Search, solver: HALS | Newton) -> Array:
+    """Return H of rows in memory, (k, n): the best of some starts, brought near its minimum.
+
+    An L1 penalty comes last: of random components, which are much alike, it would leave none but the largest.
+    A component that the sample does not need at all comes back as it began.
+    """
+    squared, first = _squared(sample), solver if isinstance(solver, HALS) else HALS()
+    smooth = replace(first, penalty=first.penalty.without_lasso)
+    random = search.begin(0, search.rank)
+    if search.several and not isinstance(squared, Observed):
+        starts = _search(squared, search, smooth, EXCHANGES if first is solver else 0)
+    else:
+        starts = [random if smooth == first else _best(_descend(squared, random, smooth, ROUGHLY))]
+    if isinstance(solver, Newton):
+        h = _screened(sample, [*starts, random], search, solver)
+        h = _best(_descend(sample, h, solver, CLOSELY))
+    else:
+        if smooth != first and len(starts) > 1:
+            starts = [_least_penalised(squared, starts, search.rank, first)]
+        if not search.several and masking.stored(sample) >= MANY:
+            starts = [_best(_descend(squared[::FEW], starts[0], replace(first, tol=LOOSE), ROUGHLY))]
+        h = _best(_descend(squared, starts[0], first, CLOSELY))
+    return np.where(h.any(axis=1, keepdims=True), h, random)
+
+
+def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list[Array]:
+    """Return starts, (k, n) each, by the squared error of few rows: the best one first.
+
+    They are random ones; one with more components, merged down to the rank; and the best of these with
+    components exchanged, one at a time. Of those that are alike the first is the best.
+    """
+    few = _thinned(sample, search.rank, EASY)
+    tie = TIED * float(masking.measure(few).norms.sum())
+    begun = [search.begin(attempt, search.rank) for attempt in range(STARTS)]
+    if (wider := math.ceil(WIDER * search.rank)) <= min(few.shape):
+        wide = _descend(few, search.begin(STARTS, wider), solver, ROUGHLY).h
+        begun.append(_sized_as(wide, merge_down(wide, _gram(few, wide, solver), search.rank)))
+    tried = [_descend(few, h, solver, ROUGHLY) for h in begun]
+    best = tried.pop(_first_of_the_best([state.loss for state in tried], tie))
+    for number in range(exchanges if search.rank > 1 and best.loss > tie else 0):
+        state = _descend(few, _exchanged(few, best.h, search.seed, number, solver), solver, EXCHANGING)
+        if state.loss < best.loss - tie:
+            best = state
+    return [best.h, *(state.h for state in tried)]
+
+
+def _least_penalised(sample: Block, starts: list[Array], rank: int, solver: HALS) -> Array:
+    """Return what the start leads to, (k, n), from which few rows reach the least loss with all penalties."""
+    few = _thinned(sample, rank, EASY)
+    solver = replace(solver, penalty=penalty_of_sample(solver.penalty, few, sample.shape[0]))
+    tried = [_descend(few, h, solver, ROUGHLY) for h in starts]
+    return _best(tried[_first_of_the_best([state.loss for state in tried], 0.0)])
+
+
+def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) -> Array:
+    """Return H with two components merged, and one in the place that has what a row lacks, (k, n).
+
+    The pair is one of the cheapest, the row is drawn with a probability proportional to its squared error.
+    """
+    which, where = rng.uniform(seed, rng.EXCHANGES, np.array([number]), 2)[0]
+    w = solver.weigh(sample, h, None).astype(np.float64)
+    costs = merge_costs(h, w.T @ w)
+    pairs = np.argsort(costs, axis=None, kind="stable")[: min(NEAREST, len(h) * (len(h) - 1) // 2)]
+    i, j = np.unravel_index(pairs[int(which * len(pairs))], costs.shape)
+    merged, _ = merge(h, w.T @ w, int(i), int(j))
+    explained = np.einsum("ij,ij->i", w, 2 * np.asarray(sample @ h.T) - w @ (h @ h.T))
+    errors = np.cumsum(np.maximum(masking.measure(sample).norms - explained, 0))
+    row = min(int(np.searchsorted(errors, where * errors[-1])), len(w) - 1)
+    v = sample[[row]].toarray()[0] if scipy.sparse.issparse(sample) else sample[row]
+    rest = np.maximum(v - w[row] @ h, 0)
+    lacking = rest if rest.any() else v
+    return _sized_as(h, np.vstack([merged, lacking]))
+
+
+def _sized_as(h: Array, components: Array) -> Array:
+    """Return components of equal norm, the mean of those of H: their scale is that of another fit's H."""
+    sizes = np.linalg.norm(components, axis=1, keepdims=True)
+    mean = np.linalg.norm(h.astype(np.float64), axis=1).mean()
+    scaled = components * np.divide(mean, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    return np.ascontiguousarray(scaled, h.dtype)
+
+
+def _gram(sample: Block, h: Array, solver: HALS) -> Array:
+    w = solver.weigh(sample, h, None).astype(np.float64)
+    return np.asarray(w.T @ w)
+
+
+def _screened(sample: Block, starts: list[Array], search: Search, solver: Newton) -> Array:
+    """Return the start, (k, n), from which a few passes over few rows lead to the least divergence.
+
+    It is returned as it was, since a fit of few rows is further from that of all rows.
+    """
+    few = _thinned(sample, search.rank, EASIER)
+    begun = [lift_columns(h, search.seed, search.stream) for h in starts]
+    losses = [_descend(few, h, solver, SCREENING).loss for h in begun]
+    return begun[_first_of_the_best(losses, TIED * _baseline(few, solver))]
+
+
+def _first_of_the_best(losses: list[float], tie: float) -> int:
+    """Return the number of the first loss that is the least one but for a difference that decides nothing."""
+    least = min(losses)
+    return next((at for at, loss in enumerate(losses) if loss <= max(ALIKE * least, least + tie)), 0)
+
+
+def _thinned(sample: Block, rank: int, work: int) -> Block:
+    """Return rows that stand for a sample, with W and H some ``work`` entries, where it has more.
+
+    As in `sampling`, a row is taken with a probability that is half uniform and half proportional to its
+    squared norm, and is scaled by 1/√(that probability).
+    """
+    rows, columns = sample.shape
+    each = masking.stored(sample) / max(rows, 1) + rank
+    size = max(work - columns * rank, work / 4) / each
+    if size >= rows:
+        return sample
+    norms = masking.measure(sample).norms
+    probability = np.minimum(size * (0.5 / rows + 0.5 * norms / max(float(norms.sum()), TINY)), 1)
+    steps = np.floor(np.cumsum(probability) + PHASE)
+    chosen = np.flatnonzero(np.diff(steps, prepend=0.0) > 0)
+    return masking.scaled(sample[chosen], 1 / probability[chosen])
+
+
+def _best(state: State) -> Array:
+    """H by what is held out the best, if anything is."""
+    return state.h if state.best is None else state.best
+
+
+def _squared(sample: Block) -> Block:
+    """The same cells, where the squared error is the loss."""
+    if not isinstance(sample, Observed):
+        return sample
+    return sample.v if sample.rule.all_alike else replace(sample, rule=replace(sample.rule, beta=2.0))
+
+
+def _seen(sample: Block) -> NDArray[np.bool_]:
+    """The columns in which the sample has an entry > 0."""
+    seen = np.zeros(sample.shape[1], bool)
+    if isinstance(sample, np.ndarray):
+        return np.asarray(sample.any(axis=0))
+    if not isinstance(sample, Observed):
+        seen[sample.indices[sample.data > 0]] = True
+        return seen
+    for _, cells, _ in masking.strips(sample):
+        seen[cells.indices[cells.values > 0]] = True
+    return seen
+
+
+def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> State:
+    """After passes over a sample in memory, from H (k, n)."""
+    rows, baseline = row_sample.pieces(sample), _baseline(sample, solver)
+    enough = EXPLAINED if stop == CLOSELY else TIED  # or rounding would end it, in each dtype elsewhere
+    stop = replace(stop, below=math.sqrt(enough * baseline))
+    state = State(h, h)
+    with in_threads(rows) as over:
+
+        def sweep(state: State, exact: bool) -> Sums:
+            return over(state.entering, Weighing(solver.weigh, solver, residual=exact))
+
+        for step in iterate(sweep, solver, state, baseline, stop):
+            state = step.state  # and no other is kept: each has two of H
+    return state
+
+
+def _baseline(sample: Block, solver: HALS | Newton) -> float:
+    """Return what a loss is compared with: ‖V‖², or the divergence of V from its mean."""
+    if isinstance(solver, HALS):
+        return float(masking.measure(sample).norms.sum())
+    return masking.measure(replace(sample, rule=replace(sample.rule, beta=1.0))).powers.from_mean()

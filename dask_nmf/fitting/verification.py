@@ -1,0 +1,79 @@
+"""Whether V and its weights are those that a run was begun with."""
+
+from __future__ import annotations
+
+import logging
+
+from dask_nmf.errors import RunMismatch
+from dask_nmf.execution import executor, partition
+from dask_nmf.fitting import grid_fit
+from dask_nmf.fitting.grid_fit import Tiles
+from dask_nmf.kernels.blocks.masking import Rule
+from dask_nmf.kernels.summary.digests import Digest, differing
+from dask_nmf.kernels.summary.row_sample import Draw
+from dask_nmf.progress import stage
+from dask_nmf.runs.resume import listing
+from dask_nmf.runs.run import Run
+from dask_nmf.runs.schema import SOURCES, across
+from dask_nmf.settings import Settings
+from dask_nmf.sources.matrix import Matrix
+
+logger = logging.getLogger(__name__)
+
+SHOWN = 3  # ranges of rows that the line names
+
+
+def is_unwritten(matrix: Matrix, weights: Matrix | None, run: Run) -> bool:
+    """Return whether it is known, without a read, that nothing was written to V and its weights since."""
+    now = listing(matrix, weights)
+    return None not in now.values() and now == run.record["listing"]
+
+
+def check_content(matrix: Matrix, weights: Matrix | None, rule: Rule, run: Run) -> None:
+    """Read V and its weights once, and compare them with those of the run, which then knows their files.
+
+    Raises
+    ------
+    RunMismatch
+        If an entry differs, with the rows.
+    """
+    now = listing(matrix, weights)
+    stage("comparing V")
+    logger.info(
+        "%s: reading V once, to compare it with the V of %s",
+        "it is not known whether V was written since" if None in now.values() else "V was written since",
+        run.path,
+    )
+    rows = across(run.record)[0]
+    for name, digest in zip(SOURCES, _content(matrix, weights, rule, run.settings), strict=False):
+        ranges = differing(digest, run.sums(name), rows)
+        if ranges:
+            raise RunMismatch(
+                f"{run.path} holds another fit: {name} is not the same in "
+                f"{_in_words('column' if matrix.transposed else 'row', ranges)}; "
+                "give another output, or ask to overwrite it (--overwrite)"
+            )
+    logger.info("every entry is the same")
+    if None not in now.values():
+        run.note_listing(now)
+
+
+def _content(matrix: Matrix, weights: Matrix | None, rule: Rule, settings: Settings) -> tuple[Digest, ...]:
+    """The digests of V and of its weights as they are now, in one read."""
+    try:
+        panels, planned = partition.cut(matrix, settings.rank, weights, rule, grams=False)
+    except MemoryError:
+        if not rule.whole:
+            raise
+        return (grid_fit.content(Tiles(matrix, partition.tile(matrix, settings.rank))),)
+    try:
+        return executor.summarise(panels, Draw(planned.edges[-1], 0, settings.seed)).digests
+    finally:
+        panels.release()
+
+
+def _in_words(unit: str, ranges: list[tuple[int, int]]) -> str:
+    shown = [str(first) if last == first + 1 else f"{first} to {last - 1}" for first, last in ranges[:SHOWN]]
+    more = f" and {len(ranges) - SHOWN} more ranges" if len(ranges) > SHOWN else ""
+    several = "s" if len(ranges) > 1 or "to" in shown[0] else ""
+    return f"{unit}{several} {', '.join(shown)}{more}"

@@ -1,0 +1,1 @@
+"""What a fitted model says: W of new rows, values and top-k columns of W H."""

@@ -1,0 +1,154 @@
+"""W and H of a fit and its means, as `predict` and `recommend` take them: checked, and read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import scipy.sparse
+import zarr
+
+from dask_nmf.cluster.client import active_client
+from dask_nmf.errors import readable
+from dask_nmf.kernels.summary.means import Means
+from dask_nmf.planning import row_panels
+from dask_nmf.sources.formats.lazy import is_lazy
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.readers import DenseRows
+from dask_nmf.sources.registry import open_holding, read_factor
+from dask_nmf.storage.arrays.factors import CURE
+from dask_nmf.types import Array, Block
+
+Clip = tuple[float, float]  # the least and the largest value
+
+
+def opened(W: Any, H: Any) -> tuple[Any, Any]:
+    """Return W and H as `opened_factor` does; W is cut into rows, and H into columns."""
+    return opened_factor(W, "W"), opened_factor(H, "H", by_columns=True)
+
+
+def opened_factor(factor: Any, name: str, by_columns: bool = False) -> Any:
+    """Return a factor in any form that `open_matrix` takes as an array of which parts can be read.
+
+    That is a NumPy, Dask or Zarr array, or any other with a shape, a dtype and slices. What is in memory
+    becomes NumPy. What is stored stays where it is, and is unpacked when it is read.
+
+    Parameters
+    ----------
+    by_columns : how a factor that has to be cut is cut, unless it is stored the other way.
+
+    Raises
+    ------
+    DataError, TypeError, FileNotFoundError
+        As `open_matrix` does; if an entry of what is in memory is negative, not finite or missing.
+    """
+    if _is_plain(factor):
+        return factor
+    matrix = open_holding(factor, None, by_columns, name)
+    reader = matrix.reader
+    if isinstance(reader, DenseRows) and reader.packing is None and _is_sliced(reader.array, factor):
+        return reader.array
+    return read_factor(matrix, name) if matrix.in_memory else _in_blocks(matrix)
+
+
+def _is_sliced(array: Any, factor: Any) -> bool:
+    """Whether the array behind a reader gives plain slices: one of Zarr, or of an unknown library."""
+    return isinstance(array, zarr.Array) or (array is factor and not is_lazy(array))
+
+
+def _is_plain(factor: Any) -> bool:
+    """Whether a factor is a NumPy array of numbers, or a Dask array of such blocks and of known size.
+
+    A mask that hides something is left to `shape_of`, which refuses it; one that hides nothing is taken off.
+    """
+    block = factor._meta if isinstance(factor, da.Array) else factor
+    if not isinstance(block, np.ndarray) or block.dtype.kind not in "biuf":
+        return False
+    hides_nothing = isinstance(factor, np.ma.MaskedArray) and not np.ma.is_masked(factor)
+    return not hides_nothing and all(size == size for size in factor.shape)
+
+
+def _in_blocks(matrix: Matrix) -> da.Array:
+    """Return a matrix that is read by panels as a Dask array of dense blocks of some MiB."""
+    layout = matrix.layout
+    array = matrix.array
+    if array is None:
+        unit = layout.chunk_rows
+        step = unit * max(1, row_panels.IN_FLIGHT // (unit * layout.columns * layout.itemsize))
+        array = matrix.panels((*range(0, layout.rows, step), layout.rows))
+    if scipy.sparse.issparse(array._meta):
+        array = array.map_blocks(_dense, dtype=matrix.dtype, meta=np.empty((0, 0), matrix.dtype))
+    return array.T if matrix.transposed else array
+
+
+def _dense(block: Block) -> Array:
+    return np.asarray(block.toarray() if scipy.sparse.issparse(block) else block)
+
+
+def shape_of(W: Any, H: Any) -> tuple[int, int]:
+    """Return the shape of W H, of factors that fit each other and are not masked."""
+    for name, factor in (("W", W), ("H", H)):
+        if isinstance(getattr(factor, "_meta", factor), np.ma.MaskedArray):
+            raise ValueError(f"{name} is a masked array; give its values, such as {name}.filled(0)")
+    if len(W.shape) != 2 or len(H.shape) != 2 or W.shape[1] != H.shape[0]:
+        raise ValueError(f"W is {W.shape} and H {H.shape}; they must be (m, k) and (k, n)")
+    return int(W.shape[0]), int(H.shape[1])
+
+
+def dtype_of(W: Any, H: Any) -> np.dtype[Any]:
+    """Return the dtype of W H."""
+    return np.result_type(W.dtype, H.dtype, np.float32)
+
+
+def in_memory(factor: Any) -> Any:
+    """Return a factor in memory."""
+    with readable(getattr(factor, "store_path", "a factor"), CURE):
+        return np.asarray(factor[:])
+
+
+def means_at(means: Any, places: Array) -> Array:
+    """Return means at some places, of which those that are needed are read, once."""
+    if not isinstance(means, da.Array | zarr.Array):
+        return np.asarray(means)[places]
+    needed, back = np.unique(places, return_inverse=True)
+    with readable(getattr(means, "store_path", "the means"), CURE):
+        read = means.oindex[needed] if isinstance(means, zarr.Array) else means[needed]
+        return np.asarray(read)[back]
+
+
+def numbers(given: Any, name: str) -> Array:
+    """Return numbers of rows or columns as an array, or refuse them where some are masked."""
+    if np.ma.is_masked(given):
+        raise ValueError(
+            f"{name} has {np.ma.getmaskarray(given).sum()} masked of {np.size(given)} entries; give those "
+            f"that are not masked, such as {name}.compressed()"
+        )
+    return np.asarray(given)
+
+
+def clipped(values: Array, clip: Clip | None) -> Array:
+    """Return values within the bounds, if there are any."""
+    return values if clip is None else np.clip(values, *clip)
+
+
+def check(W: Any, H: Any, means: Means | None, clip: Clip | None) -> None:
+    """Refuse means that do not fit W H, bounds that are none, and a client that cannot be waited for."""
+    shape = shape_of(W, H)
+    if means is not None and not isinstance(means, Means):
+        raise TypeError(f"means is {type(means).__name__}; give the means of a fit, such as result.means")
+    if means is not None and (*np.shape(means.rows), *np.shape(means.columns)) != shape:
+        raise ValueError(
+            f"means are of {np.shape(means.rows)} rows and {np.shape(means.columns)} columns and W H is "
+            f"{shape}; give the means of the fit that W and H come from"
+        )
+    if any(isinstance(part, da.Array) for part in (W, H, *(means or ()))):
+        active_client()
+    if clip is None:
+        return
+    if np.shape(clip) != (2,):
+        raise ValueError(f"clip is {clip!r}; give two numbers, the least and the largest value")
+    if not clip[0] <= clip[1]:
+        raise ValueError(
+            f"clip is {clip[0]:g} to {clip[1]:g}; give the lower bound first, then the upper one"
+        )

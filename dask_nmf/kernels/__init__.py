@@ -1,0 +1,1 @@
+"""Numerics on one block in memory: no Dask, no input or output, no state."""

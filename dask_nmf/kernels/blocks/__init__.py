@@ -1,0 +1,1 @@
+"""Kinds of blocks that are not plain arrays: masked, weighted, scaled."""

@@ -1,0 +1,356 @@
+"""Cells of V that count, where not all do, or not alike: what is missing is not zero.
+
+Each row of W then has normal equations of its own, over the columns that its row observes, and each column
+of H over the rows that observe it. ``gram`` matrices of many rows are packed: their lower triangles, row by
+row, (rows, k (k + 1) / 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from dask_nmf.kernels.compiled import compiled
+from dask_nmf.types import Array
+
+PIECE_GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices that rows have at once
+REMAINS = 0.1  # of a component's part in a whole gram matrix: what is left after less would be rounding
+
+
+NONE = np.zeros(0)
+
+
+class Cells(NamedTuple):
+    """Cells that count, by rows: CSR with sorted columns.
+
+    Where weights are known by row and column, `turned` leaves out those of the cells.
+    """
+
+    values: Array  # (cells,)
+    weights: Array  # (cells,), > 0; empty: all 1
+    indices: Array
+    indptr: Array
+    columns: int
+    zeros: bool = False  # the cells that are not here count too, and are 0
+    by_row: Array = NONE  # (rows,): where all cells are here and ω_ij = by_row[i] by_column[j]; else empty
+    by_column: Array = NONE  # (columns,)
+
+    @property
+    def even(self) -> bool:
+        """Whether all cells are here, with weights by row and column: rows have one gram matrix, scaled."""
+        return len(self.by_column) > 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.indptr) - 1, self.columns
+
+    @property
+    def mass(self) -> Array:
+        """Σ weights of each row, (rows,), float64."""
+        if self.even:
+            return np.asarray(self.by_row * self.by_column.sum())
+        if self.zeros:
+            return np.full(len(self.indptr) - 1, float(self.columns))
+        if len(self.weights) == 0:
+            return np.diff(self.indptr).astype(np.float64)
+        return self.of_rows(self.weights)
+
+    @property
+    def column_mass(self) -> Array:
+        """Σ weights of each column, (columns,), float64."""
+        if self.even:
+            return np.asarray(self.by_column * self.by_row.sum())
+        if self.zeros:
+            return np.full(self.columns, float(self.shape[0]))
+        return np.bincount(self.indices, self.weights if len(self.weights) else None, self.columns).astype(
+            float
+        )
+
+    def of_rows(self, numbers: Array) -> Array:
+        """Σ of one number a cell, over each row, (rows,), float64: no row sees what is in another."""
+        rows = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
+        return np.bincount(rows, numbers, minlength=len(self.indptr) - 1)
+
+    def pieces(self, rank: int) -> Iterator[tuple[slice, Cells]]:
+        """The cells some rows at a time, as many as may have gram matrices of their own for ``rank``."""
+        rows, step = len(self.indptr) - 1, max(1, PIECE_GRAMS // packed_size(rank))
+        for first in range(0, rows, step):
+            some = slice(first, min(first + step, rows))
+            edges = self.indptr[first : some.stop + 1]
+            here = slice(int(edges[0]), int(edges[-1]))
+            yield (
+                some,
+                self._replace(
+                    values=self.values[here],
+                    weights=self.weights[here],
+                    indices=self.indices[here],
+                    indptr=edges - edges[0],
+                    by_row=self.by_row[some],
+                ),
+            )
+
+    def turned(self) -> Cells:
+        """The same cells by columns."""
+        rows, columns = self.shape
+        if self.even:
+            turned = full(self.values.reshape(rows, columns).T.ravel(), self.weights[:0], (columns, rows))
+            return turned._replace(by_row=self.by_column, by_column=self.by_row)
+        places = np.arange(len(self.values), dtype=self.indices.dtype)
+        by_column = scipy.sparse.csr_array((places, self.indices, self.indptr), shape=self.shape).tocsc()
+        order = by_column.data
+        weights = self.weights[order] if len(self.weights) else self.weights
+        return Cells(
+            self.values[order], weights, by_column.indices, by_column.indptr, self.shape[0], self.zeros
+        )
+
+    def where(self, keep: NDArray[np.bool_]) -> Cells:
+        """Only some of the cells."""
+        kept = np.concatenate([[0], np.cumsum(keep)])
+        weights = self.weights[keep] if len(self.weights) else self.weights
+        return Cells(self.values[keep], weights, self.indices[keep], kept[self.indptr], self.columns)
+
+
+def full(values: Array, weights: Array, shape: tuple[int, int]) -> Cells:
+    """Return all cells of a dense block, whose values and weights (or none) are given row by row."""
+    rows, columns = shape
+    indices = np.tile(np.arange(columns, dtype=np.int32), rows)
+    return Cells(values, weights, indices, columns * np.arange(rows + 1), columns)
+
+
+def packed_size(k: int) -> int:
+    """Entries of the lower triangle of a (k, k) matrix."""
+    return k * (k + 1) // 2
+
+
+def equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
+    """Of the rows of the other factor: ``Σ ω v f``, (rows, k), and ``Σ ω f fᵀ``, packed; float64.
+
+    ``factor`` is (columns, k): Hᵀ for the rows of W, W for the columns of H.
+    """
+    factor = np.ascontiguousarray(factor)
+    wide = factor.astype(np.float64, copy=False)
+    if cells.even:
+        num, gram = even_equations(cells, factor)
+        triangle = gram[np.tril_indices(len(gram))]
+        return cells.by_row[:, None] * num, cells.by_row[:, None] * triangle
+    num = _nums(cells.values, cells.weights, cells.indices, cells.indptr, wide)
+    most = len(cells.weights) == 0 and np.any(2 * np.diff(cells.indptr) > cells.columns)
+    whole = wide.T @ wide if most else np.zeros((0, 0))
+    return num, _grams(cells.weights, cells.indices, cells.indptr, wide, whole)
+
+
+def even_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
+    """What `equations` returns of cells that are `even`, divided by ``by_row``: (rows, k), and one (k, k)."""
+    weighed = factor * cells.by_column[:, None]
+    num = cells.values.reshape(cells.shape) @ weighed.astype(cells.values.dtype)
+    return num.astype(np.float64), weighed.T @ factor.astype(np.float64, copy=False)
+
+
+def residual(cells: Cells, w: Array, h: Array) -> float:
+    """Σ ω (v − w h)² over the cells, float64."""
+    if cells.even:
+        rest = cells.values.reshape(cells.shape) - w @ h
+        return float(cells.by_row @ (np.square(rest, dtype=np.float64) @ cells.by_column))
+    columns = np.ascontiguousarray(h.T)
+    return float(_residual(*cells[:4], np.ascontiguousarray(w), columns))
+
+
+def descend(start: Array, num: Array, gram: Array, tol: float, sweeps: int) -> Array:
+    """`kernels.refit` where every row has a gram matrix of its own, packed. A row of zeros gets zeros."""
+    x = np.array(start, np.float64, order="C")
+    _descend(x, num.astype(np.float64, copy=False), gram, tol, sweeps)
+    return x.astype(start.dtype)
+
+
+def guess(num: Array, gram: Array, trifle: float) -> Array:
+    """`kernels.guess` where every row has a gram matrix of its own, packed."""
+    x = _solve(num.astype(np.float64, copy=False), gram, trifle)
+    return np.asarray(np.maximum(x, 0), num.dtype)
+
+
+def apply(gram: Array, x: Array) -> Array:
+    """Each row of x (rows, k) times its packed gram matrix, float64."""
+    return np.asarray(_apply(gram, np.ascontiguousarray(x, np.float64)))
+
+
+def diagonal(k: int) -> Array:
+    """Where the diagonal is in a packed matrix, (k,)."""
+    t = np.arange(k)
+    return t * (t + 3) // 2
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _nums(values: Array, weights: Array, indices: Array, indptr: Array, factor: Array) -> Array:
+    rows, k = len(indptr) - 1, factor.shape[1]
+    out = np.zeros((rows, k))
+    for i in range(rows):
+        for p in range(indptr[i], indptr[i + 1]):
+            x = np.float64(values[p])
+            if len(weights) > 0:
+                x *= weights[p]
+            f = factor[indices[p]]
+            for t in range(k):
+                out[i, t] += x * f[t]
+    return out
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: Array) -> Array:
+    """Return the gram matrix of each row over its cells, packed.
+
+    Where most columns are there and count alike, it is ``whole`` less those that are not, if enough remains.
+    """
+    columns, k = factor.shape
+    out = np.zeros((len(indptr) - 1, k * (k + 1) // 2))
+    square = np.zeros((k, k))
+    for i in range(len(out)):
+        there = indices[indptr[i] : indptr[i + 1]]
+        most = len(whole) > 0 and 2 * len(there) > columns
+        if not (most and _subtract_missing(square, whole, there, factor)):
+            square[:] = 0
+            for p in range(indptr[i], indptr[i + 1]):
+                _add_square(square, factor[indices[p]], weights[p] if len(weights) > 0 else 1.0)
+        at = 0
+        for t in range(k):
+            for u in range(t + 1):
+                out[i, at] = square[t, u]
+                at += 1
+    return out
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _subtract_missing(square: Array, whole: Array, there: Array, factor: Array) -> bool:
+    """Set ``square`` to ``whole`` less the columns that are not ``there``; return whether enough remains.
+
+    The rounding of the whole stays in what remains, so that no component may lose nearly all of its part.
+    """
+    square[:] = whole
+    p = 0
+    for j in range(len(factor)):
+        if p < len(there) and there[p] == j:
+            p += 1
+            continue
+        _add_square(square, factor[j], -1.0)
+    enough = True
+    for t in range(len(square)):
+        enough &= square[t, t] >= REMAINS * whole[t, t]
+    return enough
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _add_square(square: Array, f: Array, weight: float) -> None:
+    for t in range(len(f)):
+        x = weight * f[t]
+        for u in range(len(f)):
+            square[t, u] += x * f[u]
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _residual(
+    values: Array, weights: Array, indices: Array, indptr: Array, w: Array, columns: Array
+) -> float:
+    total = 0.0
+    for i in range(len(indptr) - 1):
+        for p in range(indptr[i], indptr[i + 1]):
+            rest = np.float64(values[p])
+            h = columns[indices[p]]
+            for t in range(w.shape[1]):
+                rest -= np.float64(w[i, t]) * np.float64(h[t])
+            total += rest * rest * (weights[p] if len(weights) > 0 else 1.0)
+    return total
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _unpack(triangle: Array, square: Array) -> None:
+    at = 0
+    for t in range(len(square)):
+        for u in range(t + 1):
+            square[t, u] = triangle[at]
+            square[u, t] = triangle[at]
+            at += 1
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _apply(gram: Array, x: Array) -> Array:
+    rows, k = x.shape
+    square = np.zeros((k, k))
+    out = np.zeros((rows, k))
+    for i in range(rows):
+        _unpack(gram[i], square)
+        for t in range(k):
+            for u in range(k):
+                out[i, u] += x[i, t] * square[t, u]
+    return out
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _solve(num: Array, gram: Array, trifle: float) -> Array:
+    """Least squares by Cholesky's factors, row by row, the diagonal scaled to 1 and ``trifle`` added to it.
+
+    A component whose diagonal entry is 0 gets 0.
+    """
+    rows, k = num.shape
+    x = num.copy()
+    lower, scale = np.zeros((k, k)), np.zeros(k)
+    for i in range(rows):
+        _unpack(gram[i], lower)
+        for t in range(k):
+            scale[t] = 1 / np.sqrt(lower[t, t]) if lower[t, t] > 0 else 0.0
+            x[i, t] *= scale[t]
+        for t in range(k):
+            for u in range(t + 1):
+                rest = 1 + trifle if t == u else lower[t, u] * scale[t] * scale[u]
+                for s in range(u):
+                    rest -= lower[t, s] * lower[u, s]
+                lower[t, u] = np.sqrt(max(rest, trifle)) if t == u else rest / lower[u, u]
+            for s in range(t):
+                x[i, t] -= lower[t, s] * x[i, s]
+            x[i, t] /= lower[t, t]
+        for t in range(k - 1, -1, -1):
+            for s in range(t + 1, k):
+                x[i, t] -= lower[s, t] * x[i, s]
+            x[i, t] /= lower[t, t]
+        for t in range(k):
+            x[i, t] *= scale[t]
+    return x
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None:
+    """Coordinate descent, row by row, with the slope kept up to date."""
+    rows, k = x.shape
+    square = np.zeros((k, k))
+    slope = np.zeros(k)
+    for i in range(rows):
+        _unpack(gram[i], square)
+        if np.trace(square) <= 0:
+            x[i] = 0
+            continue
+        slope[:] = num[i]
+        for t in range(k):
+            for u in range(k):
+                slope[u] -= x[i, t] * square[t, u]
+        first = 0.0
+        for sweep in range(sweeps):
+            moved, size = 0.0, 0.0
+            for t in range(k):
+                weight = square[t, t]
+                if weight <= 0:
+                    continue
+                new = max(x[i, t] + slope[t] / weight, 0.0)
+                step = new - x[i, t]
+                moved += step * step * weight
+                size += new * new * weight
+                if step == 0:
+                    continue
+                x[i, t] = new
+                for u in range(k):
+                    slope[u] -= step * square[t, u]
+            if sweep == 0:
+                first = moved
+            if moved <= max(tol * tol * first, (k * 2.2e-16) ** 2 * size):
+                break

@@ -1,0 +1,136 @@
+"""The scale of V: a fit works on V times a power of two that brings its mean near 1.
+
+So no product, square or power leaves the dtype, whatever the units of V. A power of two rounds nothing: all
+results for V · 2^s are those for V, times the power of two that belongs to them. V itself is not touched:
+what is made of it is multiplied, or a factor that it is multiplied by.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.types import Array
+
+HALF = math.sqrt(0.5)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Rows of V, (r, n), dense or CSR, that stand for themselves times a power of two."""
+
+    block: Any
+    by: float
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.block.shape
+        return rows, columns
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        dtype: np.dtype[Any] = self.block.dtype
+        return dtype
+
+    def dense(self, rows: Any) -> Array:
+        """Some of the rows, as an array of their own."""
+        return times(dense(self.block, rows), self.by)
+
+
+def scale_of(mean: float, dtype: np.dtype[Any]) -> float:
+    """Return the power of two by which a V of that mean has one from √½ to √2, as far as the dtype has it."""
+    if not 0 < mean < math.inf:
+        return 1.0
+    mantissa, exponent = math.frexp(mean)
+    most = np.finfo(dtype).maxexp - 2
+    return math.ldexp(1.0, min(max((mantissa < HALF) - exponent, -most), most))
+
+
+def unit_of(factor: Array) -> float:
+    """Return the power of two next to the size of a factor (rows, k) or (k, rows); 1 where that is 0."""
+    size = float(factor.mean(dtype=np.float64)) * math.sqrt(min(factor.shape))
+    return 1 / scale_of(size, np.dtype(np.float64))
+
+
+def halves(by: float) -> tuple[float, float]:
+    """Return two powers of two, as like as can be, whose product is that power of two."""
+    exponent = round(math.log2(by))
+    half = exponent // 2
+    return math.ldexp(1.0, exponent - half), math.ldexp(1.0, half)
+
+
+def power(scale: float, exponent: float) -> float:
+    """Return a power of a scale; ∞ or 0 where float64 has no such number."""
+    by = exponent * math.log2(scale)
+    return math.inf if by >= 1024 else float(2.0**by)
+
+
+def times(array: Array, by: float) -> Array:
+    """Return an array times a number that its dtype need not have: its values may be of another size."""
+    if by == 1:
+        return array
+    mantissa, exponent = math.frexp(by)
+    limits = np.finfo(array.dtype)
+    if limits.minexp <= exponent < limits.maxexp:
+        with np.errstate(over="ignore", under="ignore"):
+            return np.asarray(array * array.dtype.type(by))
+    with np.errstate(over="ignore", under="ignore"):
+        return np.asarray(np.ldexp(array * array.dtype.type(mantissa), exponent))
+
+
+def scaled(block: Any, by: float) -> Any:
+    """Return rows of V, dense or CSR, that stand for themselves times a power of two."""
+    return block if by == 1 else Scaled(block, by)
+
+
+def copied(block: Any, by: float) -> Any:
+    """Return rows of V, dense or CSR, times a power of two."""
+    if not scipy.sparse.issparse(block):
+        return times(block, by)
+    return (
+        block
+        if by == 1
+        else scipy.sparse.csr_array((times(block.data, by), block.indices, block.indptr), block.shape)
+    )
+
+
+def plain(block: Any) -> tuple[Any, float]:
+    """Return rows of V as they are in memory, and what they are to be multiplied by."""
+    return (block.block, block.by) if isinstance(block, Scaled) else (block, 1.0)
+
+
+def is_close(by: float, dtype: np.dtype[Any]) -> bool:
+    """Return whether squares of v and of the scaled v are both far from the ends of the dtype."""
+    return abs(math.log2(by)) <= np.finfo(dtype).maxexp // 5
+
+
+def onto(block: Any, right: Array) -> Array:
+    """Return ``v right``, (r, k), of rows v (r, n) of V that may be `Scaled`.
+
+    The factor is scaled, which is smaller than the product; but where that could leave the dtype half of the
+    scale goes to each.
+    """
+    v, by = plain(block)
+    first, second = (by, 1.0) if is_close(by, v.dtype) else halves(by)
+    return times(np.asarray(v @ times(right, first)), second)
+
+
+def under(left: Array, block: Any) -> Array:
+    """Return ``left v``, (k, n), float64, of rows v (r, n) of V that may be `Scaled`; left is (k, r).
+
+    The product is scaled, if all of V's scale can go to it: see `onto`.
+    """
+    v, by = plain(block)
+    first, second = (1.0, by) if is_close(by, v.dtype) else halves(by)
+    return times(np.asarray(times(left, first) @ v).astype(np.float64), second)
+
+
+def dense(block: Any, rows: Any) -> Array:
+    """Return some rows of V as an array of their own."""
+    if isinstance(block, Scaled):
+        return block.dense(rows)
+    return np.asarray(block[rows].toarray() if scipy.sparse.issparse(block) else block[rows])

@@ -1,0 +1,191 @@
+"""Gradient steps on one block of V, by minibatches: stochastic gradient descent for V ≈ W H, W and H ≥ 0.
+
+For an entry v with e = v − w h the loss is ``e² + α_w ‖w‖² + α_h ‖h‖²``, and L1 norms likewise; a minibatch
+adds up the steps ``w ← max(0, w + η (e h − α_w w))`` and ``h ← max(0, h + η (e w − α_h h))``, all from the
+values before it.
+
+Here a factor is held by rows, (rows, k + 1): its last column is what AdaGrad remembers of the gradients of
+a row, their squares added up, in units of ``unit³`` so that it is free of the scale of V.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.compiled import compiled
+from dask_nmf.types import Array, Block
+
+ONE = 1.0  # what AdaGrad begins with
+
+
+class Descent(NamedTuple):
+    """How steps are taken."""
+
+    rate: float  # η; for AdaGrad relative to the entries of factors
+    adaptive: bool  # AdaGrad
+    unit: float  # the mean of V
+    left: float  # α_w
+    right: float  # α_h
+    left_l1: float
+    right_l1: float
+    batch: int  # rows, or cells
+    tilt: float = 1.0  # of η for w, by which that for h is divided
+
+
+def extended(factor: Array) -> Array:
+    """A factor (rows, k) with what AdaGrad begins with, (rows, k + 1)."""
+    return np.column_stack([factor, np.full(len(factor), ONE, factor.dtype)])
+
+
+def descend_rows(v: Block, left: Array, right: Array, order: Array, how: Descent) -> float:
+    """Minibatches of rows of a block (r, c) of which every entry counts; changes both factors.
+
+    Returns
+    -------
+    Σ e², each e as its minibatch found it.
+    """
+    total = 0.0
+    for first in range(0, len(order), how.batch):
+        rows = order[first : first + how.batch]
+        block = scaling.dense(v, rows)
+        w, h = left[rows, :-1], right[:, :-1].copy()
+        rest = block - w @ h.T
+        total += float(np.einsum("ij,ij->i", rest, rest, dtype=np.float64).sum())
+        slope = (
+            rest @ h - w.dtype.type(len(h)) * (w.dtype.type(how.left) * w + w.dtype.type(how.left_l1)),
+            rest.T @ w - w.dtype.type(len(w)) * (w.dtype.type(how.right) * h + w.dtype.type(how.right_l1)),
+        )
+        left[rows] = _stepped(left[rows], slope[0], how, how.tilt)
+        right[:] = _stepped(right, slope[1], how, 1 / how.tilt)
+    return total
+
+
+def _stepped(factor: Array, slope: Array, how: Descent, tilt: float) -> Array:
+    """Rows of a factor after a step along a slope."""
+    kind = factor.dtype.type
+    out = factor.copy()
+    rate: Array | float = how.rate * tilt
+    if how.adaptive:
+        out[:, -1] += np.mean(np.square(slope * kind(how.unit**-1.5)), axis=1)
+        rate = rate / how.unit / np.sqrt(out[:, -1:])
+    np.maximum(factor[:, :-1] + np.asarray(rate, kind) * slope, 0, out=out[:, :-1])
+    return out
+
+
+class _Sizes(NamedTuple):
+    """The numbers of `Descent` in the dtype of the factors."""
+
+    by_row: float  # the rate for w
+    by_column: float  # and for h
+    unit: float  # of what AdaGrad adds up
+    left: float
+    right: float
+    left_l1: float
+    right_l1: float
+
+
+def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: Descent) -> float:
+    """Minibatches of cells, row by row in the given order of rows; changes both factors.
+
+    Returns
+    -------
+    Σ e², each e as its minibatch found it.
+    """
+    rate = how.rate / (how.unit if how.adaptive else 1.0)
+    sizes = _Sizes(*map(left.dtype.type, (rate * how.tilt, rate / how.tilt, how.unit**-3, *how[3:7])))
+    if how.batch == 1:
+        return float(_one_by_one(cells, order, left, right, how.adaptive, sizes))
+    return float(_in_batches(cells, order, left, right, how.adaptive, sizes, how.batch))
+
+
+@compiled(fastmath={"contract", "reassoc", "nsz"})
+def _one_by_one(
+    cells: Cells, order: Array, left: Array, right: Array, adaptive: bool, sizes: _Sizes
+) -> float:
+    """Each cell by itself, from values that the one before has changed."""
+    k = left.shape[1] - 1
+    zero = left.dtype.type(0)
+    alpha, beta = sizes.left, sizes.right
+    lasso_w, lasso_h = sizes.left_l1, sizes.right_l1
+    share = sizes.unit / left.dtype.type(k)
+    total = 0.0
+    for i in order:
+        w = left[i]
+        for p in range(cells.indptr[i], cells.indptr[i + 1]):
+            h = right[cells.indices[p]]
+            rest = cells.values[p]
+            for t in range(k):
+                rest -= w[t] * h[t]
+            total += np.float64(rest) * np.float64(rest)
+            by_row, by_column = sizes.by_row, sizes.by_column
+            if adaptive:
+                of_row, of_column = zero, zero
+                for t in range(k):
+                    slope_w = rest * h[t] - alpha * w[t] - lasso_w
+                    slope_h = rest * w[t] - beta * h[t] - lasso_h
+                    of_row += slope_w * slope_w
+                    of_column += slope_h * slope_h
+                w[k] += of_row * share
+                h[k] += of_column * share
+                by_row, by_column = by_row / np.sqrt(w[k]), by_column / np.sqrt(h[k])
+            for t in range(k):
+                x, y = w[t], h[t]
+                w[t] = max(x + by_row * (rest * y - alpha * x - lasso_w), zero)
+                h[t] = max(y + by_column * (rest * x - beta * y - lasso_h), zero)
+    return total
+
+
+@compiled(fastmath={"contract", "reassoc", "nsz"})
+def _in_batches(
+    cells: Cells, order: Array, left: Array, right: Array, adaptive: bool, sizes: _Sizes, batch: int
+) -> float:
+    """The slopes of a batch of cells are added up before a step is taken."""
+    k = left.shape[1] - 1
+    slopes_left, slopes_right = np.zeros_like(left), np.zeros_like(right)
+    rows, columns = np.empty(batch, np.int64), np.empty(batch, np.int64)
+    filled, total = 0, 0.0
+    for i in order:
+        for p in range(cells.indptr[i], cells.indptr[i + 1]):
+            j = cells.indices[p]
+            rest = cells.values[p]
+            for t in range(k):
+                rest -= left[i, t] * right[j, t]
+            total += np.float64(rest) * np.float64(rest)
+            for t in range(k):
+                slopes_left[i, t] += rest * right[j, t] - sizes.left * left[i, t] - sizes.left_l1
+                slopes_right[j, t] += rest * left[i, t] - sizes.right * right[j, t] - sizes.right_l1
+            slopes_left[i, k] = 1
+            slopes_right[j, k] = 1
+            rows[filled], columns[filled] = i, j
+            filled += 1
+            if filled == batch:
+                _step(left, slopes_left, rows, adaptive, sizes.by_row, sizes.unit)
+                _step(right, slopes_right, columns, adaptive, sizes.by_column, sizes.unit)
+                filled = 0
+    _step(left, slopes_left, rows[:filled], adaptive, sizes.by_row, sizes.unit)
+    _step(right, slopes_right, columns[:filled], adaptive, sizes.by_column, sizes.unit)
+    return total
+
+
+@compiled(fastmath={"contract", "reassoc", "nsz"})
+def _step(factor: Array, slopes: Array, rows: Array, adaptive: bool, rate: float, unit: float) -> None:
+    """Step along the slopes of some rows, each once, and forget them."""
+    k = factor.shape[1] - 1
+    zero = factor.dtype.type(0)
+    for i in rows:
+        if slopes[i, k] == 0:
+            continue
+        by = rate
+        if adaptive:
+            squares = zero
+            for t in range(k):
+                squares += slopes[i, t] * slopes[i, t]
+            factor[i, k] += squares * unit / factor.dtype.type(k)
+            by = rate / np.sqrt(factor[i, k])
+        for t in range(k):
+            factor[i, t] = max(factor[i, t] + by * slopes[i, t], zero)
+        slopes[i] = 0

@@ -1,0 +1,426 @@
+"""NMF on plain blocks of memory: no dask, no I/O, no state.
+
+Everything here takes rows of V as a NumPy array, a ``scipy.sparse.csr_array``, either of these as
+`scales.Scaled`, or `Cells` (where not every entry counts), and returns NumPy arrays. Lower-case ``v (r, n)``,
+``w (r, k)``, ``h (k, n)`` are one block; sums over blocks are float64. A gram matrix is shared by all rows,
+(k, k), or every row has its own, packed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.kernels.blocks import masked, scaling
+from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.compiled import compiled
+from dask_nmf.kernels.linalg import csr_products, householder, nnls
+from dask_nmf.kernels.linalg.householder import Factor
+from dask_nmf.types import Array, Block
+
+LANES = 64  # rows descended side by side: fills the vector registers, and k x LANES stays in L1
+SWEEPS = 500
+MOST_SWEEPS = 40 * SWEEPS  # where a pass is to be close: components that are alike converge slowly
+RIDGE = 1e-13  # of a component, in a guess: with less, the rounding of products would be divided by it
+NEAR, NEAR_SWEEPS = 0.1, 20  # where an exact solution begins: tolerance and sweeps of descent
+CLOSE = 1e-6  # tolerance of descent that ends at the rounding of float32, where components are well apart
+WELL_APART = 0.1  # a pivot of normal equations of such components
+DOUBTFUL = 1e-3  # a pivot below which they cost digits that an answer needs
+STRIP = 256  # rows of a block looked at together where a temporary of the block's width is needed
+STRIP_COLUMNS = 8192  # the same of columns
+TALL = 1024  # rows whose products BLAS may add up in float32
+
+
+class Sums(NamedTuple):
+    """All that H needs to know about some rows of V. Adds over rows."""
+
+    num: Array  # WᵀV, (k, n); for a multiplicative update of another loss, its numerators
+    gram: Array  # WᵀW, (k, k); or of each column its own, packed; or the denominators, (k, n) or (k, 1)
+    residual: float  # ‖V − W H‖² or twice the divergence; NaN unless it was asked for
+    mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
+    held: float = 0.0  # the same as the residual, of the cells held out
+    held_mass: float = 0.0  # how many they are
+    squares: float | Array = 0.0  # Σ w_it² of each component, each as often as entries of its row count, (k,)
+    ones: float | Array = 0.0  # Σ w_it, counted the same way
+    pull: float | Array = 0.0  # Σ w_i, (k,), of a divergence where every entry counts
+    columns: float | Array = 0.0  # of each column Σ v and how much counts, (2, n), where means are asked for
+
+    def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
+        parts: Any = (mine + theirs for mine, theirs in zip(self, other, strict=True))
+        return Sums(*parts)
+
+    def times(self, share: float) -> Sums:
+        """Sums that count for less."""
+        parts: Any = (part * share for part in self)
+        return Sums(*parts)
+
+
+def shared(gram: Array, k: int) -> bool:
+    """Whether a gram matrix is that of all rows."""
+    return gram.shape == (k, k)
+
+
+def ridge(gram: Array, k: int, weight: float | Array) -> Array:
+    """A gram matrix, or that of each row, with ``weight`` added to its diagonal: an L2 penalty."""
+    if not np.any(weight):
+        return gram
+    if shared(gram, k):
+        return np.asarray(gram + weight * np.eye(k, dtype=gram.dtype))
+    heavier = gram.copy()
+    heavier[:, masked.diagonal(k)] += np.reshape(weight, (-1, 1))
+    return heavier
+
+
+def row_mass(v: Block) -> Array:
+    """How many entries of each row count, or how much, (r,), float64."""
+    return v.mass if isinstance(v, Cells) else np.full(v.shape[0], float(v.shape[1]))
+
+
+def norms(x: Array) -> tuple[Array, Array]:
+    """‖x_i‖² and |x_i| of each row, float64."""
+    return np.einsum("ij,ij->i", x, x, dtype=np.float64), x.sum(axis=1, dtype=np.float64)
+
+
+def component_norms(x: Array, mass: float | Array) -> tuple[Array, Array]:
+    """Return Σ x_it² and Σ x_it of each column of x (rows, k), float64: a row counts ``mass`` times."""
+    if np.ndim(mass) == 0:
+        squares = np.einsum("ij,ij->j", x, x, dtype=np.float64)
+        return mass * squares, mass * x.sum(axis=0, dtype=np.float64)
+    weighed = np.reshape(mass, (-1, 1)) * x.astype(np.float64, copy=False)
+    return np.einsum("ij,ij->j", weighed, x, dtype=np.float64), weighed.sum(axis=0)
+
+
+def equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Array]:
+    """The normal equations for W of a block given H: V Hᵀ, (r, k), and H Hᵀ, shared or of each row.
+
+    ``alpha`` is the L2 penalty of w for each entry of V that counts.
+    """
+    if isinstance(v, Cells):
+        num, gram = masked.equations(v, h.T)
+        return num.astype(h.dtype), ridge(gram, len(h), alpha * v.mass)
+    return scaling.onto(v, h.T), ridge(h @ h.T, len(h), alpha * h.shape[1])
+
+
+def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
+    """Solve ``min_{x ≥ 0} ½⟨x G, x⟩ − ⟨num, x⟩`` for every row of x by cyclic coordinate descent.
+
+    NMF is symmetric, so this serves both sides: W with (VHᵀ, HHᵀ), and Hᵀ with ((WᵀV)ᵀ, WᵀW).
+
+    Parameters
+    ----------
+    start, num : (rows, k), same float dtype. ``start`` must be ≥ 0; it is not changed.
+    gram : (k, k), symmetric positive semidefinite, or each row's own, packed. A component with
+        ``gram[t, t] = 0`` is left alone.
+    tol : a row is done when a sweep moves it less than ``tol`` times its first sweep, in the norm that
+        weighs component t by ``gram[t, t]``, or less than rounding. Each row stops by itself, so the
+        answer for a row does not depend on its neighbours.
+    sweeps : most sweeps a row gets.
+
+    Source: HALS, Cichocki & Phan 2009; repeated sweeps on fixed products, Gillis & Glineur 2012.
+    """
+    if not shared(gram, start.shape[1]):
+        return masked.descend(start, num, gram, tol, sweeps)
+    x = np.array(start, order="C")
+    _descend(
+        x,
+        np.ascontiguousarray(num, dtype=x.dtype),
+        np.ascontiguousarray(gram, dtype=x.dtype),
+        x.dtype.type(tol),
+        sweeps,
+    )
+    return x
+
+
+@compiled(fastmath={"contract", "nsz"})
+def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None:
+    """Coordinate descent with LANES rows in flight; a row that is done gives its lane to the next."""
+    rows, k = num.shape
+    wide = (k + 3) // 4 * 4
+    zero = x.dtype.type(0)
+    rounding = x.dtype.type(k * np.finfo(x.dtype).eps) ** 2
+    g = np.zeros((k, wide), x.dtype)
+    g[:, :k] = gram
+    xs = np.zeros((wide, LANES), x.dtype)
+    nums = np.zeros((k, LANES), x.dtype)
+    rest = np.zeros(LANES, x.dtype)
+    moved = np.zeros(LANES, x.dtype)
+    first = np.zeros(LANES, x.dtype)
+    size = np.zeros(LANES, x.dtype)
+    done = np.zeros(LANES, np.int64)
+    row = np.full(LANES, -1, np.int64)
+    upcoming = 0
+    busy = 0
+    for j in range(min(LANES, rows)):
+        row[j] = upcoming
+        xs[:k, j] = x[upcoming]
+        nums[:, j] = num[upcoming]
+        upcoming += 1
+        busy += 1
+    while busy > 0:
+        moved[:] = zero
+        size[:] = zero
+        for t in range(k):
+            weight = g[t, t]
+            if weight <= zero:
+                continue
+            inverse = 1 / weight
+            rest[:] = nums[t]
+            for u in range(0, wide, 4):
+                g0, g1, g2, g3 = g[t, u], g[t, u + 1], g[t, u + 2], g[t, u + 3]
+                for j in range(LANES):
+                    rest[j] -= g0 * xs[u, j] + g1 * xs[u + 1, j] + g2 * xs[u + 2, j] + g3 * xs[u + 3, j]
+            for j in range(LANES):
+                old = xs[t, j]
+                new = max(old + rest[j] * inverse, zero)
+                xs[t, j] = new
+                moved[j] += (new - old) * (new - old) * weight
+                size[j] += new * new * weight
+        for j in range(LANES):
+            if row[j] < 0:
+                continue
+            if done[j] == 0:
+                first[j] = moved[j]
+            done[j] += 1
+            limit = max(tol * tol * first[j], rounding * size[j])
+            if moved[j] > limit and done[j] < sweeps:
+                continue
+            x[row[j]] = xs[:k, j]
+            if upcoming < rows:
+                row[j] = upcoming
+                xs[:k, j] = x[upcoming]
+                nums[:, j] = num[upcoming]
+                done[j] = 0
+                upcoming += 1
+            else:
+                row[j] = -1
+                busy -= 1
+
+
+def guess(num: Array, gram: Array) -> Array:
+    """The least-squares solution of ``x gram = num`` clipped at zero: a start for `refit`.
+
+    Components are scaled to a diagonal of 1, to which the rounding of ``num`` is added.
+    """
+    trifle = max(RIDGE, float(np.finfo(num.dtype).eps))
+    if not shared(gram, num.shape[1]):
+        return masked.guess(num, gram, trifle)
+    wide = gram.astype(np.float64)
+    diagonal = np.diagonal(wide)
+    scale = np.sqrt(np.divide(1, diagonal, out=np.zeros(len(wide)), where=diagonal > 0))
+    unit = scale[:, None] * wide * scale
+    np.fill_diagonal(unit, 1 + trifle)
+    narrow = scale.astype(num.dtype)
+    x = (num * narrow) @ np.linalg.inv(unit).astype(num.dtype)
+    x *= narrow
+    return np.asarray(np.maximum(x, 0, out=x))
+
+
+def solve(num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
+    """`refit` from the best start that needs no other."""
+    return refit(guess(num, gram), num, gram, tol, sweeps)
+
+
+def solve_weights(
+    v: Block, h: Array, tol: float, alpha: float = 0.0, lasso: float = 0.0, sweeps: int = SWEEPS
+) -> Array:
+    """W of a block given H, (r, k), over what counts; ``tol`` and ``sweeps`` as in `refit`.
+
+    ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖² + 2 lasso Σ |w|``.
+    """
+    if isinstance(v, Cells) and v.even:
+        return solve(*_even_equations(v, h, alpha, lasso), tol, sweeps)
+    num, gram = equations(v, h, alpha)
+    if lasso:
+        num = (num - lasso * row_mass(v)[:, None]).astype(num.dtype)
+    return solve(num, gram, tol, sweeps)
+
+
+def _even_equations(v: Cells, h: Array, alpha: float, lasso: float) -> tuple[Array, Array]:
+    """Return normal equations with one gram matrix for all rows: the weight of a row by itself cancels."""
+    mass = float(v.by_column.sum())
+    num, gram = masked.even_equations(v, h.T)
+    return (num - lasso * mass).astype(h.dtype), ridge(gram, len(h), alpha * mass)
+
+
+def solve_exactly(num: Array, gram: Array) -> Array:
+    """What `solve` comes near, as exactly as normal equations and the dtype of ``num`` allow."""
+    own = not shared(gram, num.shape[1])
+    if num.dtype == np.float32 and not own and nnls.least_pivot(gram) >= WELL_APART:
+        return solve(num, gram, CLOSE)
+    x = solve(num, gram, NEAR, NEAR_SWEEPS)
+    nnls.by_equations(x, num, gram)
+    return x
+
+
+def factor_of(h: Array, alpha: float = 0.0) -> Factor | None:
+    """Return the factor of hᵀ, h (k, n), where normal equations would cost digits: they square its condition.
+
+    ``alpha`` is the L2 penalty of w for each column.
+    """
+    return _factor_of(h, _gram_of(h, alpha), alpha)
+
+
+def _factor_of(h: Array, gram: Array, alpha: float) -> Factor | None:
+    if nnls.least_pivot(gram) >= DOUBTFUL:
+        return None
+    return householder.factorised(h, alpha * h.shape[1])
+
+
+def _gram_of(h: Array, alpha: float) -> Array:
+    """``h hᵀ`` in float64 with the L2 penalty of w for each column, (k, k)."""
+    return ridge(wide_gram(h), len(h), alpha * h.shape[1])
+
+
+def solve_by_factor(target: Array, upper: Array, lasso: float) -> Array:
+    """Return what `solve_exactly` does, from ``v basis`` (r, m), float64, and the `Factor` of h."""
+    x = solve(target @ upper - lasso, upper.T @ upper, NEAR, NEAR_SWEEPS)
+    nnls.by_factor(x, upper, target, lasso)
+    return x
+
+
+def exact_weights(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) -> Array:
+    """What `solve_weights` comes near, exactly: for the answer, where the rows of V are at hand."""
+    if isinstance(v, Cells):
+        return _exact_weights_of_cells(v, h, alpha, lasso)
+    columns, gram = h.shape[1], _gram_of(h, alpha)
+    factor = _factor_of(h, gram, alpha)
+    if factor is None:
+        num = scaling.onto(v, h.T)
+        num -= num.dtype.type(lasso * columns)
+        return solve_exactly(num, gram)
+    x = np.empty((v.shape[0], len(h)), h.dtype)
+    block, by = scaling.plain(v)
+    for first in range(0, len(x), STRIP):
+        some = slice(first, first + STRIP)
+        target = scaling.times(_wide_product(block[some], factor.basis), by)
+        x[some] = solve_by_factor(target, factor.upper, lasso * columns)
+    return x
+
+
+def _exact_weights_of_cells(v: Cells, h: Array, alpha: float, lasso: float) -> Array:
+    """The rows whose normal equations cost digits are solved on their cells."""
+    if v.even:
+        num, gram = _even_equations(v, h, alpha, lasso)
+        if nnls.least_pivot(gram) >= DOUBTFUL:
+            return solve_exactly(num, gram)
+    num, gram = masked.equations(v, h.T)
+    of_row = lasso * v.mass
+    num -= of_row[:, None]
+    gram = ridge(gram, len(h), alpha * v.mass)
+    x = solve(num, gram, NEAR, NEAR_SWEEPS)
+    doubtful = np.flatnonzero(nnls.by_equations(x, num, gram) < DOUBTFUL)
+    nnls.of_cells(x, doubtful, v, h.T, alpha * v.mass, of_row)
+    return x.astype(h.dtype)
+
+
+def wide_gram(h: Array) -> Array:
+    """``h hᵀ`` in float64, (k, k), of some columns at a time."""
+    k, columns = h.shape
+    total = np.zeros((k, k))
+    for first in range(0, columns, STRIP_COLUMNS):
+        wide = h[:, first : first + STRIP_COLUMNS].astype(np.float64, copy=False)
+        total += wide @ wide.T
+    return total
+
+
+def _wide_product(v: Block, basis: Array) -> Array:
+    """``v basis`` of a few rows, (r, m), float64."""
+    if scipy.sparse.issparse(v):
+        return csr_products.times(v, basis)
+    return np.asarray(v.astype(np.float64, copy=False) @ basis)
+
+
+def times(x: Array, gram: Array) -> Array:
+    """``x gram``, each row by the gram matrix that is its own."""
+    if shared(gram, x.shape[1]):
+        return np.asarray(x @ gram.astype(x.dtype, copy=False))
+    return masked.apply(gram, x).astype(x.dtype)
+
+
+def multiply(x: Array, num: Array, gram: Array, delta: float | Array, repeats: int) -> Array:
+    """Multiplicative update ``x ← x ∘ num / (x gram + δ)``, repeated on fixed products. 0 / 0 is 0.
+
+    δ is one number, or one a row, (rows, 1).
+
+    Source: Lee & Seung 2001; repeats, Gillis & Glineur 2012.
+    """
+    for _ in range(repeats):
+        by = times(x, gram)
+        by += np.asarray(delta, x.dtype)
+        x = x * num.astype(x.dtype, copy=False)
+        there = by > 0
+        np.divide(x, by, out=x, where=there)
+        x[~there] = 0
+    return x
+
+
+def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
+    """What H learns from a block: see `Sums`. The residual is taken where ``h`` is given."""
+    if isinstance(v, Cells):
+        columns = v.turned()
+        num, gram = masked.equations(columns, w)
+        return Sums(num.T, gram, np.nan if h is None else residual(v, w, h), columns.mass)
+    gram = wide_gram(w.T)
+    block, by = scaling.plain(v)
+    if scipy.sparse.issparse(block):
+        if h is None:
+            first, second = (1.0, by) if scaling.is_close(by, w.dtype) else scaling.halves(by)
+            num, rest = csr_products.learned(block, scaling.times(w, first), None)
+            return Sums(num.T * second, gram, rest, float(len(w)))
+        num, rest = csr_products.learned(block, _unscaled(w, by), h)
+        rest = rest * by * by + float(np.vdot(gram, wide_gram(h)))
+        return Sums(num.T * by * by, gram, rest, float(len(w)))
+    total = np.zeros((w.shape[1], v.shape[1]))
+    for first in range(0, len(w), TALL):
+        some = slice(first, first + TALL)
+        total += scaling.under(w[some].T, scaling.scaled(block[some], by))
+    return Sums(total, gram, np.nan if h is None else residual(v, w, h), float(len(w)))
+
+
+def _unscaled(w: Array, by: float) -> Array:
+    """Return W / ``by``, whose products are to be compared with a V that counts ``by`` times; float64."""
+    return w if by == 1 else scaling.times(w.astype(np.float64, copy=False), 1 / by)
+
+
+def residual(v: Block, w: Array, h: Array) -> float:
+    """‖v − w h‖² in float64: entry by entry for a dense block, so that nothing cancels.
+
+    A CSR block is never filled: its form is expanded, which holds down to a relative error of 1e-7.
+    """
+    if isinstance(v, Cells):
+        return masked.residual(v, w, h)
+    v, by = scaling.plain(v)
+    if scipy.sparse.issparse(v):
+        cross = csr_products.cross(v, _unscaled(w, by), h) * by * by
+        return cross + float(np.vdot(wide_gram(w.T), wide_gram(h)))
+    total, close = 0.0, scaling.is_close(by, v.dtype)
+    w, by_strip = (scaling.times(w, 1 / by), 1.0) if close else (w, by)
+    for first in range(0, v.shape[0], STRIP):
+        rest = w[first : first + STRIP] @ h
+        np.subtract(scaling.times(v[first : first + STRIP], by_strip), rest, out=rest)
+        total += squares(rest)
+    return total * by * by if close else total
+
+
+def squares(x: Array) -> float:
+    """Return Σ x², added up in float64."""
+    return float(_squares(np.ascontiguousarray(x).reshape(-1)))
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _squares(x: Array) -> float:
+    total = 0.0
+    for i in range(len(x)):
+        total += np.float64(x[i]) * np.float64(x[i])
+    return total
+
+
+def expanded_loss(sumsq: float, totals: Sums, h: Array) -> float:
+    """‖V − W H‖² from sums alone: ``‖V‖² − 2⟨WᵀV, H⟩ + ⟨WᵀW, HHᵀ⟩``, in float64.
+
+    It cancels: below a relative error of about 0.01 (float32 blocks) trust `residual` instead.
+    """
+    wide = h.astype(np.float64, copy=False)
+    return float(sumsq - 2 * np.vdot(totals.num, wide) + np.vdot(totals.gram, wide @ wide.T))

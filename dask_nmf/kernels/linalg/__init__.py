@@ -1,0 +1,1 @@
+"""Least squares and sparse products that keep their digits, in compiled loops."""

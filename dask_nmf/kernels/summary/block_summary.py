@@ -1,0 +1,187 @@
+"""What one look at a block of V tells: whether NMF can take it, and how large it is."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.errors import InvalidEntryError
+from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.compiled import compiled
+from dask_nmf.kernels.summary.digests import (
+    NO_INDICES,
+    NO_KEYS,
+    Hashes,
+    add_column,
+    bits_of,
+    hash_row,
+    row_edges,
+)
+from dask_nmf.types import Array, Block
+
+
+class Powers(NamedTuple):
+    """What the divergence of V from its mean is made of, for V / 2^level. Adds over cells.
+
+    The level is that of the cells: so V · 2^s has the same numbers, and no power leaves float64.
+    """
+
+    beta: float = 1.0
+    value: float = 0.0  # Σ ω f(v), all of the divergence that depends on V alone: v log v, log v or v^β
+    total: float = 0.0  # Σ ω v
+    mass: float = 0.0  # Σ ω
+    level: int = 0
+
+    def __add__(self, other: Powers) -> Powers:  # type: ignore[override]
+        if self.mass == 0 or other.mass == 0:
+            return other if self.mass == 0 else self
+        other = other.at(self.level)
+        value, total, mass = (mine + theirs for mine, theirs in zip(self[1:4], other[1:4], strict=True))
+        return Powers(self.beta, value, total, mass, self.level)
+
+    def at(self, level: int) -> Powers:
+        """Return the same for V / 2^level."""
+        shift = self.level - level
+        by = scaling.power(2.0, shift)
+        if self.beta == 1:
+            value = by * (self.value + shift * math.log(2) * self.total)
+        elif self.beta == 0:
+            value = self.value + shift * math.log(2) * self.mass
+        else:
+            value = scaling.power(2.0, shift * self.beta) * self.value
+        return Powers(self.beta, value, by * self.total, self.mass, level)
+
+    def from_mean(self) -> float:
+        """Return 2 D(V | its mean) for V / 2^level."""
+        value, total, mass, beta = self.value, self.total, self.mass, self.beta
+        if total <= 0:
+            return 0.0
+        mean = total / mass
+        if beta == 1:
+            apart = value - total * math.log(mean)
+        elif beta == 0:
+            apart = mass * math.log(mean) - value
+        else:
+            apart = (value - mass * mean**beta) / (beta * (beta - 1))
+        return float(2 * max(apart, 1e-12 * mass * mean**beta))  # V may be one number everywhere
+
+
+NO_POWERS = Powers()
+
+
+def powers(cells: Cells, beta: float) -> Powers:
+    """Return what the divergence of cells that count from their mean is made of."""
+    values = cells.values.astype(np.float64)
+    total, mass = _weighed(values, cells), float(cells.mass.sum())
+    level = -round(math.log2(scaling.scale_of(total / mass if mass else 0.0, values.dtype)))
+    values = scaling.times(values, scaling.power(2.0, -level))
+    if beta == 1:
+        parts = values * np.log(np.where(values > 0, values, 1.0))
+    elif beta == 0:
+        parts = np.log(np.where(values > 0, values, 1.0))
+    else:
+        parts = np.where(values > 0, values, 0.0 if beta > 0 else 1.0) ** beta
+    return Powers(beta, _weighed(parts, cells), _weighed(values, cells), mass, level)
+
+
+def _weighed(numbers: Array, cells: Cells) -> float:
+    return float(np.dot(numbers, cells.weights) if len(cells.weights) else numbers.sum())
+
+
+class Measure(NamedTuple):
+    """What one look at a block tells."""
+
+    total: float  # Σ v
+    norms: Array  # how much each row weighs, float64: ‖v_i‖², or Σ v_i where the loss is another
+    stored: int  # entries held: all of a dense block, the explicit ones of a CSR block
+    bad: InvalidEntryError | None  # the first one
+    mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
+    unobserved: int = 0  # rows of which no entry counts
+    powers: Powers = NO_POWERS  # of a divergence
+    hashes: tuple[Hashes, ...] = ()  # of each row, if asked for: of V, and of its weights where it has some
+
+
+def measure(v: Block, keys: Hashes = NO_KEYS) -> Measure:
+    """Check and measure a block in one look.
+
+    ``keys``: of its columns, if the hashes of its rows are wanted; see `digests`.
+    """
+    if scipy.sparse.issparse(v):
+        total, norms, at, hashes = _measure_rows(v.data, bits_of(v.data), v.indices, v.indptr, keys)
+        bad = (
+            None if at < 0 else InvalidEntryError(row_of(v.indptr, at), int(v.indices[at]), float(v.data[at]))
+        )
+        return Measure(total, norms, int(v.nnz), bad, float(v.shape[0]), hashes=_wanted(hashes, keys))
+    if v.flags.f_contiguous and not v.flags.c_contiguous:
+        total, norms, sound, hashes = _measure_columns(v.T, bits_of(v.T), keys)
+    else:
+        flat = np.ascontiguousarray(v).reshape(-1)
+        total, norms, at, hashes = _measure_rows(flat, bits_of(flat), NO_INDICES, row_edges(v), keys)
+        sound = at < 0
+    bad = None if sound else _first_bad(v)
+    return Measure(total, norms, int(v.size), bad, float(v.shape[0]), hashes=_wanted(hashes, keys))
+
+
+def _wanted(hashes: Hashes, keys: Hashes) -> tuple[Hashes, ...]:
+    return (hashes,) if len(keys) else ()
+
+
+def row_of(indptr: Array, at: int) -> int:
+    """The row of the entry at a position of a CSR block."""
+    return int(np.searchsorted(indptr, at, side="right")) - 1
+
+
+def _first_bad(v: Array) -> InvalidEntryError:
+    rows, columns = np.nonzero(~((v >= 0) & (v < np.inf)))
+    row, column = int(rows[0]), int(columns[0])
+    return InvalidEntryError(row, column, float(v[row, column]))
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _measure_rows(
+    data: Array, bits: Array, indices: Array, indptr: Array, keys: Array
+) -> tuple[float, Array, int, Array]:
+    """Sum, norm² of each row, the position of the first entry that is not in [0, ∞), or -1; and hashes."""
+    rows = len(indptr) - 1
+    norms, hashes = np.zeros(rows), np.zeros(rows, np.uint64)
+    total, bad = 0.0, -1
+    for i in range(rows):
+        sound = True
+        part, norm = 0.0, 0.0
+        for p in range(indptr[i], indptr[i + 1]):
+            value = np.float64(data[p])
+            sound &= (value >= 0) & (value < np.inf)
+            part += value
+            norm += value * value
+        if not sound and bad < 0:
+            for p in range(indptr[i], indptr[i + 1]):
+                if bad < 0 and not (data[p] >= 0 and data[p] < np.inf):
+                    bad = p
+        if len(keys) > 0:
+            hashes[i] = hash_row(data, bits, indices, indptr[i], indptr[i + 1], keys, False)
+        norms[i] = norm
+        total += part
+    return total, norms, bad, hashes
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _measure_columns(columns: Array, bits: Array, keys: Array) -> tuple[float, Array, bool, Array]:
+    """The same of a block given by its columns, (n, r); and whether every entry is in [0, ∞)."""
+    rows = columns.shape[1]
+    norms, hashes = np.zeros(rows), np.zeros(rows, np.uint64)
+    total, sound = 0.0, True
+    for j in range(len(columns)):
+        part = 0.0
+        for i in range(rows):
+            value = np.float64(columns[j, i])
+            sound &= (value >= 0) & (value < np.inf)
+            part += value
+            norms[i] += value * value
+        if len(keys) > 0:
+            add_column(hashes, columns[j], bits[j], keys[j])
+        total += part
+    return total, norms, sound, hashes

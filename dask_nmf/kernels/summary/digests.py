@@ -1,0 +1,162 @@
+"""Digests of the content of a matrix, which tell whether V is, entry by entry, what it was.
+
+The digest of some rows is Σ_i K_i Σ_j k_j bits(v_ij) mod 2⁶⁴, with a random odd K_i of each row and a random
+k_j < 2³² for each 32 bits of an entry of a column (multilinear hashing: Carter & Wegman, Universal classes of
+hash functions, 1979). A zero adds nothing, and digests of parts add up: so it does not depend on how V is
+stored or cut. A change of one entry always shows; several cancel with a chance of about 2⁻³².
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from dask_nmf.kernels.compiled import compiled
+from dask_nmf.types import Array
+
+Hashes = NDArray[np.uint64]
+
+MOST_SPANS = 2**16  # of rows: beyond, several rows share a sum
+STORED = np.uint64(0x80000000)  # is added to the bits of a marked entry
+NAN = np.uint64(0x7FC00000)  # stands for every NaN
+LOWER, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+COLUMNS, ROWS = range(2)  # seeds of the keys: part of what a digest is
+NO_KEYS: Hashes = np.empty(0, np.uint64)
+NO_INDICES = np.empty(0, np.int32)
+
+
+class Digest(NamedTuple):
+    """The digest of neighbouring rows: sums of their hashes, by spans of rows."""
+
+    span: int  # rows of each
+    first: int  # the number of the first one
+    sums: Hashes
+
+
+def span_of(rows: int) -> int:
+    """Return how many rows of a V share a sum: a power of 2, so that there are at most `MOST_SPANS`."""
+    return 1 << (-(-rows // MOST_SPANS) - 1).bit_length()
+
+
+def digest_of(hashes: Hashes, first_row: int, rows: int) -> Digest:
+    """Return the digest of some rows of a V of so many ``rows``, from their hashes."""
+    span = span_of(rows)
+    last_row = first_row + len(hashes)
+    spans = np.arange(first_row // span, -(-last_row // span))
+    starts = np.maximum(spans * span - first_row, 0)
+    weighted = hashes * (_random(ROWS, first_row, last_row) | np.uint64(1))
+    return Digest(span, first_row // span, np.add.reduceat(weighted, starts))
+
+
+def merged(parts: Sequence[Digest]) -> Digest:
+    """Return the digest of the rows of all parts; neighbours may share a span."""
+    first = min(part.first for part in parts)
+    sums = np.zeros(max(part.first + len(part.sums) for part in parts) - first, np.uint64)
+    for part in parts:
+        begin = part.first - first
+        sums[begin : begin + len(part.sums)] += part.sums
+    return Digest(parts[0].span, first, sums)
+
+
+def differing(digest: Digest, sums: Hashes, rows: int) -> list[tuple[int, int]]:
+    """Return the ranges of rows of a whole V in which it differs from the sums of an earlier digest.
+
+    Each range has its first row and the one after its last. A span that differs is in it with all its rows.
+    """
+    differs = np.concatenate([[False], digest.sums != sums, [False]])
+    edges = np.flatnonzero(differs[1:] != differs[:-1]).tolist()
+    pairs = zip(edges[::2], edges[1::2], strict=True)
+    return [(first * digest.span, min(last * digest.span, rows)) for first, last in pairs]
+
+
+@lru_cache(maxsize=1)
+def keys_of(first: int, last: int) -> Hashes:
+    """Return the keys of some columns, (last - first,): each has two of 32 bits, none of them 0."""
+    return _random(COLUMNS, first, last) | np.uint64(0x100000001)
+
+
+def row_hashes(v: Any, keys: Hashes, marked: bool = False) -> Hashes:
+    """Return the hash of each row of a dense or CSR block, (r,).
+
+    ``marked``: entries that are stored count, those of a CSR block that are 0 too.
+    """
+    if scipy.sparse.issparse(v):
+        hashes: Hashes = _hash_rows(v.data, bits_of(v.data), v.indices, v.indptr, keys, marked)
+    elif v.flags.f_contiguous and not v.flags.c_contiguous:
+        hashes = _hash_columns(v.T, bits_of(v.T), keys)
+    else:
+        flat = np.ascontiguousarray(v).reshape(-1)
+        hashes = _hash_rows(flat, bits_of(flat), NO_INDICES, row_edges(v), keys, marked)
+    return hashes
+
+
+def bits_of(values: Array) -> Array:
+    """Return floats as the integers of their bits, without a copy."""
+    return values.view(f"u{values.itemsize}")
+
+
+def row_edges(v: Array) -> NDArray[np.int64]:
+    """Return where the rows of a dense block begin and end, in a flat one."""
+    return np.arange(0, v.size + 1, v.shape[1], dtype=np.int64)
+
+
+def _random(seed: int, first: int, last: int) -> Hashes:
+    """Random integers that belong to the numbers from ``first`` on, (last - first,)."""
+    drawn: Hashes = np.random.PCG64(seed).advance(first).random_raw(last - first)
+    return drawn
+
+
+@compiled()
+def term(value: Any, bits: Any, key: np.uint64, marked: bool) -> Any:
+    """Return what an entry adds to the hash of its row."""
+    word = np.uint64(bits)
+    if value == 0:  # so is −0.0
+        word = np.uint64(0)
+    if value != value:
+        word = NAN
+    if marked:
+        word ^= STORED
+    return (word & LOWER) * (key & LOWER) + (word >> HALF) * (key >> HALF)
+
+
+@compiled()
+def hash_row(
+    data: Array, bits: Array, indices: Array, first: int, last: int, keys: Hashes, marked: bool
+) -> Any:
+    """Return the hash of a row, from entry ``first`` to ``last``; a dense one where there are no indices."""
+    total, begin = np.uint64(0), np.uint64(first)  # unsigned, or each index would be looked at
+    if len(indices) > 0:
+        for p in range(begin, np.uint64(last)):
+            total += term(data[p], bits[p], keys[np.uint64(indices[p])], marked)
+    else:
+        for j in range(np.uint64(last - first)):
+            total += term(data[begin + j], bits[begin + j], keys[j], False)
+    return total
+
+
+@compiled()
+def add_column(hashes: Hashes, values: Array, bits: Array, key: np.uint64) -> None:
+    """Add what a column of a dense block adds to the hashes of its rows."""
+    for i in range(len(hashes)):
+        hashes[i] += term(values[i], bits[i], key, False)
+
+
+@compiled()
+def _hash_rows(data: Array, bits: Array, indices: Array, indptr: Array, keys: Hashes, marked: bool) -> Hashes:
+    hashes = np.empty(len(indptr) - 1, np.uint64)
+    for i in range(len(hashes)):
+        hashes[i] = hash_row(data, bits, indices, indptr[i], indptr[i + 1], keys, marked)
+    return hashes
+
+
+@compiled()
+def _hash_columns(columns: Array, bits: Array, keys: Hashes) -> Hashes:
+    hashes = np.zeros(columns.shape[1], np.uint64)
+    for j in range(len(columns)):
+        add_column(hashes, columns[j], bits[j], keys[j])
+    return hashes

@@ -1,0 +1,203 @@
+"""What the first read of V gives: its measures, its first bad entry, and a sample of its rows.
+
+A row is in the sample with a probability that is half uniform and half proportional to its squared norm,
+and is scaled by 1/√(that probability), so that the sample's VᵀV is unbiased. Whether a row is drawn
+depends on a hash of (seed, row) and on V, not on how V is cut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import reduce
+from itertools import pairwise
+from operator import add
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_nmf import rng
+from dask_nmf.errors import InvalidEntryError
+from dask_nmf.kernels.blocks import masking
+from dask_nmf.kernels.summary.block_summary import NO_POWERS, Powers
+from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of, merged
+from dask_nmf.types import Block
+
+STRATA = 64
+MOST_PIECES = 4  # each has sums of H's size to be added
+PIECE = 64 * 1024  # entries of the sample that are worth a thread
+SHARE = 4  # rows that a stratum may hold back, in multiples of its fair share
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How many rows to draw out of how many, and by which numbers."""
+
+    rows: int  # of V, in panel orientation
+    size: int  # expected in the sample, about
+    seed: int
+
+    @property
+    def uniform_share(self) -> float:
+        """Probability of a row to be drawn whatever its norm."""
+        return min(1.0, self.size / 2 / self.rows) if self.size < self.rows else 1.0
+
+    @property
+    def stratum_rows(self) -> int:
+        return -(-self.rows // STRATA)
+
+    @property
+    def stratum_candidates(self) -> int:
+        return -(-SHARE * self.size // (2 * STRATA)) if self.size < self.rows else 0
+
+
+class Candidates(NamedTuple):
+    """Rows that may end up in the sample, in order.
+
+    The weighted half is a bottom-k sample by the keys Exp(1) / ‖row‖² (Efraimidis & Spirakis 2006). So that
+    a panel never has to hand on more than a few rows, each of 64 equal ranges of rows keeps only its
+    smallest keys, and one more as its threshold.
+    """
+
+    rows: NDArray[np.int64]  # global indices
+    norms: NDArray[np.float64]  # ‖row‖²
+    keys: NDArray[np.float64]
+    block: Block
+
+
+class Summary(NamedTuple):
+    """The first read of V, or of a part of it: `merge` adds parts."""
+
+    total: float  # Σ V
+    sumsq: float  # ‖V‖² (Σ V where the loss is a divergence)
+    stored: int
+    empty_rows: int  # in panel orientation
+    unobserved_rows: int  # of these, those of which no entry counts
+    mass: float | NDArray[np.float64]  # rows that count, of each column where they differ
+    bad: InvalidEntryError | None  # the first one, by row
+    candidates: Candidates
+    powers: Powers = NO_POWERS  # see `measures.Measure`
+    digests: tuple[Digest, ...] = ()  # of V, and of its weights where it has some
+
+
+def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
+    """Measure a panel that begins at ``first_row`` and take the candidates out of it."""
+    found = masking.measure(block, keys_of(0, block.shape[1]))
+    bad = found.bad and found.bad.at(first_row)
+    return Summary(
+        found.total,
+        float(found.norms.sum()),
+        found.stored,
+        int((found.norms == 0).sum()),
+        found.unobserved,
+        found.mass,
+        bad,
+        candidates(block, found.norms, first_row, draw),
+        found.powers,
+        tuple(digest_of(hashes, first_row, draw.rows) for hashes in found.hashes),
+    )
+
+
+def merge(parts: list[Summary], draw: Draw) -> Summary:
+    """Add summaries of neighbouring panels, given in order."""
+    bad = [part.bad for part in parts if part.bad is not None]
+    return Summary(
+        sum(part.total for part in parts),
+        sum(part.sumsq for part in parts),
+        sum(part.stored for part in parts),
+        sum(part.empty_rows for part in parts),
+        sum(part.unobserved_rows for part in parts),
+        sum(part.mass for part in parts),
+        bad[0] if bad else None,
+        merge_candidates([part.candidates for part in parts], draw),
+        reduce(add, (part.powers for part in parts)),
+        tuple(map(merged, zip(*(part.digests for part in parts), strict=True))),
+    )
+
+
+def candidates(block: Block, norms: NDArray[np.float64], first_row: int, draw: Draw) -> Candidates:
+    """Return the rows of a block, of these squared norms, that may end up in the sample."""
+    rows = first_row + np.arange(block.shape[0])
+    with np.errstate(divide="ignore", over="ignore"):
+        keys = -np.log(rng.uniform(draw.seed, rng.WEIGHTED_ROWS, rows)[:, 0]) / norms
+    kept = _kept(rows, keys, draw)
+    if kept.all():
+        return Candidates(rows, norms, keys, block)
+    return Candidates(rows[kept], norms[kept], keys[kept], block[np.flatnonzero(kept)])
+
+
+def merge_candidates(parts: list[Candidates], draw: Draw) -> Candidates:
+    """Return the candidates of neighbouring blocks, given in order.
+
+    Rows that drop out do so before blocks are copied into one: a worker holds the parts and their union.
+    """
+    rows, norms, keys, blocks = zip(*parts, strict=True)
+    kept = _kept(np.concatenate(rows), np.concatenate(keys), draw)
+    ends = np.cumsum([0, *map(len, rows)])
+    left = [
+        block if kept[first:last].all() else block[np.flatnonzero(kept[first:last])]
+        for block, (first, last) in zip(blocks, pairwise(ends), strict=True)
+    ]
+    return Candidates(
+        np.concatenate(rows)[kept],
+        np.concatenate(norms)[kept],
+        np.concatenate(keys)[kept],
+        masking.stack(left),
+    )
+
+
+def draw_sample(candidates: Candidates, draw: Draw) -> Block:
+    """The sample: rows of V, scaled, in order of their index."""
+    rows, norms, _, block = candidates
+    drawn, threshold = _by_key(candidates, draw)
+    by_norm = -np.expm1(-norms * np.where(norms > 0, threshold, 0))
+    chosen = _uniform(rows, draw) | drawn
+    probability = 1 - (1 - draw.uniform_share) * (1 - by_norm)
+    return masking.scaled(block[np.flatnonzero(chosen)], 1 / probability[chosen])
+
+
+def pieces(sample: Block) -> list[Block]:
+    """The sample in pieces for threads: as many as its size says, not the machine."""
+    number = max(1, min(MOST_PIECES, masking.stored(sample) // PIECE, int(sample.shape[0])))
+    return [sample[a:b] for a, b in pairwise(np.linspace(0, sample.shape[0], number + 1, dtype=int))]
+
+
+def _by_key(candidates: Candidates, draw: Draw) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which rows have one of the smallest keys, and the key below which each row would have.
+
+    That threshold is what the other rows make it, or the probability would not be the right one: of a row
+    that is not among the smallest, it is the largest key that is.
+    """
+    strata, ranks = _ranks(candidates.rows, candidates.keys, draw)
+    keys, wanted = candidates.keys, draw.size // 2
+    last, limit = np.full((2, STRATA), np.inf)
+    for bound, rank in ((last, draw.stratum_candidates - 1), (limit, draw.stratum_candidates)):
+        bound[strata[ranks == rank]] = keys[ranks == rank]
+    eligible = np.append(np.sort(keys[keys < limit[strata]]), np.full(wanted + 1, np.inf))
+    inner = eligible[wanted - 1] if wanted > 0 else 0.0
+    outside = np.minimum(limit[strata], eligible[wanted])
+    drawn = keys < outside
+    return drawn, np.where(drawn, outside, np.minimum(last[strata], inner))
+
+
+def _uniform(rows: NDArray[np.int64], draw: Draw) -> NDArray[np.bool_]:
+    chosen = rng.uniform(draw.seed, rng.UNIFORM_ROWS, rows)[:, 0] < draw.uniform_share
+    return np.asarray(chosen)
+
+
+def _ranks(
+    rows: NDArray[np.int64], keys: NDArray[np.float64], draw: Draw
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the stratum of each row and the rank of its key in there."""
+    strata = rows // draw.stratum_rows
+    order = np.lexsort((keys, strata))
+    ranks = np.empty(len(order), np.int64)
+    ordered = strata[order]
+    ranks[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return strata, ranks
+
+
+def _kept(rows: NDArray[np.int64], keys: NDArray[np.float64], draw: Draw) -> NDArray[np.bool_]:
+    """Return which rows may still end up in the sample."""
+    light = (_ranks(rows, keys, draw)[1] <= draw.stratum_candidates) & np.isfinite(keys)
+    return _uniform(rows, draw) | light

@@ -1,0 +1,1 @@
+"""Fits of rows that come in batches."""

@@ -1,0 +1,1 @@
+"""How V is cut into panels or blocks, and the memory that takes: integers in, integers out."""

@@ -1,0 +1,164 @@
+"""How V is cut both ways, where neither a panel nor H fits a worker: integers in, integers out.
+
+::
+
+    columns        0      c[1]    c[2]     c[-1]
+    rows 0         |-------|-------|--...--|
+                   |  V_00 |  V_01 |       |      a block is what one task holds
+    r[1]           |-------|-------|--...--|
+                   |  V_10 |  V_11 |       |
+    r[-1]          |-------|-------|--...--|
+
+`dask_nmf.execution.blocks.grid` has the pass that goes with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf, isqrt
+
+from dask_nmf.planning.row_panels import (
+    IN_FLIGHT,
+    LARGEST,
+    MIB,
+    PANELS,
+    PROGRAM,
+    SAMPLE,
+    SMALLEST,
+    SQUARES_HELD,
+    STRIP,
+    SUMS_HELD,
+    USABLE,
+    Layout,
+)
+
+Edges = tuple[tuple[int, ...], tuple[int, ...]]  # of rows and of columns
+
+FLATTEST = 16  # times k: the rows of blocks that are held; with fewer, H and sums are as much to move as V
+CHAINS = 2  # sums of columns that a worker thread has begun
+ROWS_HELD = 2  # rows of blocks in memory, where V is read once a pass
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """V cut both ways, and what that costs."""
+
+    rows: tuple[int, ...]  # 0 = rows[0] < ... < rows[-1], multiples of a unit but for the last
+    columns: tuple[int, ...]  # likewise
+    reads: int  # of V in a pass: 1 where rows of blocks are held in between, else 2
+    worker_bytes: int  # projected peak resident memory of a worker
+    pass_bytes: int  # of V in memory, read in a pass
+    sample: tuple[int, int]  # rows and columns to draw for the start, about
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Blocks below each other and side by side."""
+        return len(self.rows) - 1, len(self.columns) - 1
+
+    @property
+    def block(self) -> tuple[int, int]:
+        """Rows and columns of the largest block."""
+        return _longest(self.rows), _longest(self.columns)
+
+
+def make(
+    layout: Layout,
+    rank: int,
+    memory_limit: int | None,
+    threads: int,
+    kept: Edges | None = None,
+) -> Tiling:
+    """Cut V into blocks that fit.
+
+    Like `plan.make`, it depends on V and on the memory of a worker alone. That one worker may have to hold
+    the rows of blocks that are read once: so the results, and the reads, are those of any number of workers.
+
+    Parameters
+    ----------
+    memory_limit, threads : see `plan.make`.
+    kept : edges of rows and columns of an earlier tiling.
+
+    Raises
+    ------
+    MemoryError
+        If blocks of one storage chunk do not fit; the message has the numbers and the cure.
+    """
+    room = inf if memory_limit is None else memory_limit * USABLE
+    whole = layout.rows * layout.columns * layout.itemsize
+    most = min(max(whole // PANELS, SMALLEST), LARGEST)
+    before = None if kept is None else [(_longest(kept[0]), _longest(kept[1]))]
+    for reads in (1, 2):
+        for height, width in before or _candidates(layout, rank, most, reads):
+            taken = _worker_bytes(layout, rank, threads, (height, width), reads)
+            if taken <= room:
+                edges = kept or (_edges(layout.rows, height), _edges(layout.columns, width))
+                return Tiling(*edges, reads, taken, reads * whole, _sample(layout, memory_limit))
+    raise MemoryError(
+        f"nor does a block of V cut both ways: {height} rows x {width} columns take "
+        f"{height * width * layout.itemsize / MIB:.0f} MiB, and a worker running {threads} at once would "
+        f"need {taken / MIB:.0f} MiB of the {room / MIB:.0f} MiB it may fill; give it at least "
+        f"{taken / USABLE / MIB:.0f} MiB, fewer threads, or store V in smaller chunks"
+    )
+
+
+def _candidates(layout: Layout, rank: int, most: int, reads: int) -> Iterator[tuple[int, int]]:
+    """Rows and columns of blocks of falling size, nearly square, down to one storage chunk.
+
+    Beside a block its H, W and sums are moved, k rows and k columns: least for a square. Blocks that are held
+    may be flatter, for then a row of them takes less; and they must be worth their tasks.
+    """
+    across = layout.chunk_columns or layout.columns
+    smallest = layout.itemsize if reads == 2 else min(SMALLEST, most)
+    while most >= smallest:
+        entries = most // layout.itemsize
+        wanted = isqrt(entries)
+        lowest = wanted if reads == 2 else min(wanted, FLATTEST * rank)
+        while wanted >= lowest:
+            height = _side(layout.rows, layout.chunk_rows, wanted)
+            yield height, _side(layout.columns, across, entries // height)
+            wanted = wanted * 7 // 8
+        most = most * 7 // 8
+
+
+def _edges(size: int, side: int) -> tuple[int, ...]:
+    return (*range(0, size, side), size)
+
+
+def _side(size: int, chunk: int, wanted: int) -> int:
+    """About so many, of whole storage chunks, so that all pieces are about as large."""
+    chunks = -(-size // chunk)
+    pieces = -(-chunks // max(1, wanted // chunk))
+    return min(chunk * -(-chunks // pieces), size)
+
+
+def _worker_bytes(layout: Layout, rank: int, threads: int, block: tuple[int, int], reads: int) -> int:
+    """Projected peak of a worker that has a block in each thread and, of one read, rows of blocks beside."""
+    height, width = block
+    size = layout.itemsize
+    loaded = height * width * size
+    reading = 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
+    given = 3 * rank * width * size  # H: where it is, where it was, and what is made of both
+    left = rank * height * (3 * size + 2 * 8)  # V Hᵀ, W, a guess and a temporary, and V Hᵀ in float64
+    right = rank * width * (size + 3 * 8)  # WᵀV; in float64; the sum of those above; both added
+    residual = 2 * min(loaded, STRIP * width * size)
+    squares = SQUARES_HELD * rank**2 * 8
+    task = loaded * (2 + layout.copied) + max(reading, given + left + right + squares + residual)
+    parts = SUMS_HELD * rank * height * 8  # V Hᵀ of blocks side by side, that wait to be added
+    if reads == 1:
+        beside = ROWS_HELD * height * layout.columns * size + 2 * rank * layout.columns * 8
+    else:
+        beside = CHAINS * threads * rank * width * 8
+    return int(PROGRAM + threads * (task + parts) + beside)
+
+
+def _sample(layout: Layout, memory_limit: int | None) -> tuple[int, int]:
+    """As many rows as columns, `SAMPLE` bytes of entries or 1/80 of a worker."""
+    entries = (SAMPLE if memory_limit is None else min(SAMPLE, memory_limit // 80)) // layout.itemsize
+    rows = min(layout.rows, isqrt(entries))
+    return rows, min(layout.columns, entries // rows)
+
+
+def _longest(edges: Sequence[int]) -> int:
+    return max(last - first for first, last in pairwise(edges))

@@ -1,0 +1,129 @@
+"""Which run a fit goes on with, and who may."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from dask_nmf.errors import InvalidRunError, RunMismatch
+from dask_nmf.execution import partition
+from dask_nmf.runs.run import Run, is_free
+from dask_nmf.settings import Settings
+from dask_nmf.sources.matrix import Matrix, digest
+from dask_nmf.storage.lease import Held
+from dask_nmf.types import Array
+
+logger = logging.getLogger(__name__)
+
+
+class Identity(NamedTuple):
+    """What makes two fits the same fit, beside the content of V and of its weights: see `verification`."""
+
+    settings: dict[str, Any]
+    matrix: dict[str, Any]
+
+
+def identity(matrix: Matrix, settings: Settings, given: Mapping[str, Array | Matrix | None]) -> Identity:
+    """Of a fit of ``matrix`` with ``settings``, from given factors and weights, if any."""
+    hashes = {
+        name: "given" if isinstance(part, Matrix) else None if part is None else digest(part)
+        for name, part in given.items()
+    }
+    return Identity(
+        {**settings.record(), **hashes},
+        {
+            "source": matrix.source,
+            "shape": list(matrix.shape),
+            "dtype": matrix.dtype.name,
+            "transposed": matrix.transposed,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class NewRun:
+    """A run that is to begin, when V is known to be good.
+
+    Attributes
+    ----------
+    path : where
+    old : the run that is there, as it was found, which is replaced
+    overwrite : whether what is there was to be overwritten
+    check_held : raises `RunLocked` where another process has taken the place over
+    """
+
+    path: str
+    old: Run | None
+    overwrite: bool
+    check_held: Held
+
+    def create(self, mine: Identity) -> Run:
+        """Begin it; `ConcurrentCommitError` if another process has begun one there meanwhile."""
+        if self.old is None:
+            return Run.create(self.path, *mine, overwrite=self.overwrite, check_held=self.check_held)
+        self.old.begin_anew(*mine)
+        return self.old
+
+
+def opened(path: str, mine: Identity, overwrite: bool, check_held: Held) -> Run | NewRun:
+    """Return the run to go on with, mended, or one that is to begin.
+
+    A fit that was begun to overwrite another, and is not finished, is gone on with by the same call.
+
+    Raises
+    ------
+    RunMismatch
+        If there is a run of another fit, and it may not be overwritten.
+    InvalidRunError
+        If there is something else, which is never overwritten; or if the run is damaged, and is not to be.
+    """
+    if is_free(path):
+        return NewRun(path, None, overwrite, check_held)
+    run = Run.load(path, check_held)
+    differing = [
+        f"{name} is {ours!r}, the run has {stored.get(name)!r}"
+        for asked, stored in zip(mine, (run.record["settings"], run.record["matrix"]), strict=True)
+        for name, ours in asked.items()
+        if name != "source" and stored.get(name) != ours
+    ]
+    goes_on = not differing and run.record["overwrites"] and not run.record["finished"]
+    if overwrite and not goes_on:
+        return NewRun(path, run, overwrite, check_held)
+    if differing:
+        raise RunMismatch(
+            f"{path} holds another fit: {'; '.join(differing)}; give another output, or ask to overwrite it"
+        )
+    try:
+        run.recover()
+    except InvalidRunError as damage:
+        if not overwrite:
+            raise
+        logger.warning("%s; it is begun anew", damage)
+        return NewRun(path, run, overwrite, check_held)
+    return run
+
+
+def listing(matrix: Matrix, weights: Matrix | None) -> dict[str, str | None]:
+    """Return how the files of V and of its weights are, as a run records it: see `Matrix.listing`."""
+    return {"V": matrix.listing} | ({} if weights is None else {"weights": weights.listing})
+
+
+@contextmanager
+def scratch(mine: Identity, why: str) -> Iterator[Run]:
+    """A run that is gone afterwards.
+
+    Raises
+    ------
+    ValueError
+        If workers are on other machines; ``why`` it was needed.
+    """
+    if not partition.shares_this_disk():
+        raise ValueError(
+            f"{why}, and the workers are on other machines; give store= a path that all of them reach"
+        )
+    with tempfile.TemporaryDirectory(prefix="dask-nmf-") as folder:
+        yield Run.create(f"{folder}/run.zarr", *mine, synced=False)

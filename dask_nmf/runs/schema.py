@@ -1,0 +1,328 @@
+"""The record of a run, as it must be: what a run says of itself may come from anybody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from itertools import pairwise
+from math import prod
+from sys import float_info
+from typing import Any
+
+from dask_nmf.execution.executor import relative_error
+from dask_nmf.kernels.summary.digests import span_of
+from dask_nmf.settings import Settings
+from dask_nmf.solvers.hals import SLOTS, State
+from dask_nmf.storage.arrays.write_once import NAME, PATH, folder_of
+
+MOST = 2**53  # integers that JSON and float64 hold
+MEASURES = ("mean", "baseline", "stored", "empty", "unobserved_rows", "unobserved_columns")
+DTYPES = ("float32", "float64")
+SLOTTED = ("slot", "best_slot", "good_slot")  # of a state: which W belongs to it
+STORED = ("entering", "best", "good")  # of a state, in panel orientation
+HISTORIES = ("history_loss", "history_seconds")
+COMMIT = ("pass", "state", "factors", "commit", "weights", "outcome", "final")  # what a pass changes
+LATER = {"scales", "good_scales"}  # of a state: runs that were begun before have none
+UNITS = ("scale", "right_unit")  # of measures: those runs have none either
+FACTORS = ("h", *STORED)
+SOURCES = ("V", "weights")  # of which a run knows the content and the files
+
+
+def check(record: dict[str, Any]) -> None:
+    """Refuse a record that no commit made.
+
+    Raises
+    ------
+    ValueError
+        With the first part that is wrong.
+    """
+    _check(record, [(name, _is_bool) for name in ("overwrites", "final", "finished")])
+    _check(record, [("outcome", _or_nothing(lambda value: isinstance(value, str)))])
+    _check_fit(record)
+    names = [
+        ("pass", _or_nothing(_is_count)),
+        ("layout", _or_nothing(_is_object)),
+        ("previous", _or_nothing(_is_object)),
+        ("answer", _or_nothing(_is_object)),
+        ("turn", lambda value: type(value) is int and value in (0, 1)),
+    ]
+    _check(record, names)
+    if record["pass"] is not None:
+        _check_pass(record)
+    elif record["finished"] or record["final"]:
+        raise ValueError("it is finished and has no pass")
+    if record["answer"] is not None:
+        _check_answer(record["answer"])
+    elif record["finished"]:
+        raise ValueError("it is finished and has no answer")
+
+
+def _check_fit(part: dict[str, Any]) -> None:
+    """What a fit is of, and how it is made: of the record, or of the answer in it."""
+    _check(part, [("settings", _is_object), ("matrix", _is_object)])
+    matrix = [
+        ("source", lambda value: isinstance(value, str)),
+        ("shape", _is_shape),
+        ("dtype", lambda value: value in DTYPES),
+        ("transposed", _is_bool),
+    ]
+    _check(part["matrix"], matrix)
+    settings(part).check_rank(tuple(part["matrix"]["shape"]))
+
+
+def _check_answer(answer: dict[str, Any]) -> None:
+    _check_fit(answer)
+    _check_measures(answer)
+    parts = [
+        ("folder", _is_folder),
+        ("finished", _is_bool),
+        ("outcome", _or_nothing(lambda value: isinstance(value, str))),
+        ("pass", _is_count),
+        ("loss", _or_nothing(_is_size)),
+        ("held", _or_nothing(_is_size)),
+        ("units", _is_shape),
+    ]
+    _check(answer, parts)
+    _check_history(answer)
+    for unit, size in zip(answer["units"], answer["matrix"]["shape"], strict=True):
+        if unit > size:
+            raise ValueError(f"its units are {_short(answer['units'])}")
+
+
+def settings(record: dict[str, Any]) -> Settings:
+    """Those of a run; `ValueError` if there are no such settings."""
+    asked = record["settings"]
+    known = {field.name: asked[field.name] for field in fields(Settings) if field.name in asked}
+    try:
+        return Settings(**known)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"its settings: {error}") from None
+
+
+def partial(record: dict[str, Any]) -> bool:
+    """Whether the entries of V may be missing, or of weight 0: see `observed.Rule.partial`."""
+    return any(record["settings"].get(name) is not None for name in ("missing", "weights"))
+
+
+def summary(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what a person wants to know of the run, as JSON holds it."""
+    history, answer = told.get("history", {"loss": [], "seconds": []}), told["answer"]
+    matrix, asked = told["matrix"], settings(told)
+    current = answer if answer is not None and _is_of(answer, told) else None
+    return {
+        "state": "finished" if told["finished"] else "stopped" if current else "unfinished",
+        "outcome": told["outcome"],
+        "source": matrix["source"],
+        "shape": matrix["shape"],
+        "dtype": matrix["dtype"],
+        "rank": asked.rank,
+        "solver": asked.solver,
+        "passes": told["pass"],
+        "seconds": round(sum(history["seconds"]), 3),
+        "validation_error": None if current is None else current["held"],
+        "unobserved_rows": told.get("measures", {}).get("unobserved_rows"),
+        "unobserved_columns": told.get("measures", {}).get("unobserved_columns"),
+        "relative_error": (history["loss"] or [None])[-1] if current is None else _error(current),
+        "loss_history": history["loss"],
+        "answer": None if answer is None else _answer_summary(answer),
+        "settings": told["settings"],
+    }
+
+
+def _answer_summary(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return what there is to know of W and H that can be read now, which may be of an earlier fit."""
+    return {
+        "rank": settings(answer).rank,
+        "passes": answer["pass"],
+        "relative_error": _error(answer),
+        "outcome": answer["outcome"],
+        "source": answer["matrix"]["source"],
+    }
+
+
+def _is_of(answer: dict[str, Any], told: dict[str, Any]) -> bool:
+    """Whether an answer is that of the last pass of the fit that is in progress."""
+    return all(answer[name] == told.get(name) for name in ("settings", "matrix", "pass", "history"))
+
+
+def _error(answer: dict[str, Any]) -> float | None:
+    """Return the relative error of an answer; None where it is infinite, or V is 0."""
+    baseline = answer["measures"]["baseline"]
+    known = answer["loss"] is not None and baseline  # else the divergence is infinite
+    return relative_error(answer["loss"], baseline) if known else None
+
+
+def check_edges(edges: Sequence[int], size: int) -> None:
+    """Refuse edges of panels that do not cover ``size`` rows in order."""
+    if len(edges) < 2 or (edges[0], edges[-1]) != (0, size) or any(a >= b for a, b in pairwise(edges)):
+        raise ValueError(f"its panels do not cover {size} rows in order")
+
+
+def named(record: dict[str, Any]) -> set[str]:
+    """Return the folders of data that a record names: all that is current."""
+    parts = [record, record["previous"] or {}]
+    folders = [part.get("commit") for part in parts]
+    folders += [folder_of(path) for part in parts for path in part.get("weights", {}).values()]
+    folders += [(record[name] or {}).get("folder") for name in ("layout", "answer")]
+    return {folder for folder in folders if folder is not None}
+
+
+def carried(record: dict[str, Any]) -> int:
+    """Return how many columns a W has that is carried from pass to pass."""
+    return settings(record).carried
+
+
+def spans(record: dict[str, Any]) -> int:
+    """Return into how many spans of rows the digests of V and its weights are cut."""
+    rows = across(record)[0]
+    return -(-rows // span_of(rows))
+
+
+def across(record: dict[str, Any]) -> tuple[int, int]:
+    """Rows and columns of V in panel orientation."""
+    m, n = record["matrix"]["shape"]
+    return (n, m) if record["matrix"]["transposed"] else (m, n)
+
+
+def _check_pass(record: dict[str, Any]) -> None:
+    """What there is from the start on."""
+    _check_measures(record)
+    _check_history(record)
+    _check(record, [("listing", _is_listing), ("layout", _is_object)])
+    _check_layout(record, record["layout"])
+    _check_commit(record)
+    if record["previous"] is not None:
+        _check_commit(record["previous"])
+        if not 0 <= record["previous"]["pass"] < record["pass"]:
+            raise ValueError(f"the pass before {record['pass']} is {_short(record['previous']['pass'])}")
+    elif record["commit"] is None and not record["finished"]:
+        raise ValueError("it has no commit")
+
+
+def _check_measures(part: dict[str, Any]) -> None:
+    _check(part, [("measures", _is_object)])
+    measures = part["measures"]
+    _check(measures, [(name, _is_size) for name in MEASURES])
+    _check(measures, [(name, _is_unit) for name in UNITS if name in measures])
+    if not _is_unit(prod(measures.get(name, 1.0) for name in UNITS)):
+        raise ValueError("measures has units that are none")
+    if set(measures) - set(UNITS) != set(MEASURES):
+        raise ValueError(f"measures has {sorted(measures)}")
+
+
+def _check_history(part: dict[str, Any]) -> None:
+    _check(part, [("history", _is_object)])
+    several = [
+        ("loss", lambda value: _is_list(value, lambda one: one is None or _is_size(one))),
+        ("seconds", lambda value: _is_list(value, _is_size)),
+    ]
+    _check(part["history"], several)
+    if {len(part["history"][name]) for name, _ in several} != {part["pass"]}:
+        raise ValueError(f"history is not of {part['pass']} passes")
+
+
+def _check_layout(record: dict[str, Any], layout: dict[str, Any]) -> None:
+    rows, columns = across(record)
+    parts = [
+        ("folder", _is_folder),
+        ("panels", lambda value: _is_count(value) and 0 < value <= rows),
+        ("pieces", lambda value: _is_count(value) and value <= columns),
+        ("units", lambda value: _is_list(value, _is_count) and len(value) == 2),
+    ]
+    _check(layout, parts)
+    if not (0 < layout["units"][0] <= rows and bool(layout["pieces"]) == (0 < layout["units"][1] <= columns)):
+        raise ValueError(f"its layout is {_short(layout)}")
+
+
+def _check_commit(commit: dict[str, Any]) -> None:
+    """A pass that was committed: the last one, or the one before."""
+    parts = [
+        ("pass", _is_count),
+        ("state", _is_object),
+        ("factors", lambda value: _is_list(value, lambda one: one in FACTORS)),
+        ("commit", _or_nothing(_is_folder)),
+        ("weights", lambda value: _is_object(value) and all(map(_is_slot, value, value.values()))),
+    ]
+    _check(commit, parts)
+    state = commit["state"]
+    defaults = {field.name: field.default for field in fields(State)}
+    for name in set(State.SCALARS) - (LATER - set(state)):
+        _check(state, [(name, _like(name, defaults[name]))])
+    if unknown := set(state) - set(State.SCALARS):
+        raise ValueError(f"state has {sorted(unknown)}")
+
+
+def _is_slot(slot: Any, path: Any) -> bool:
+    return slot in map(str, range(SLOTS)) and isinstance(path, str) and bool(PATH.fullmatch(path))
+
+
+def _is_folder(value: Any) -> bool:
+    return isinstance(value, str) and bool(NAME.fullmatch(value))
+
+
+def _or_nothing(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or holds(value)
+
+
+def _check(part: dict[str, Any], wanted: Sequence[tuple[str, Callable[[Any], bool]]]) -> None:
+    for name, holds in wanted:
+        if name not in part:
+            raise ValueError(f"it has no {name}")
+        if not holds(part[name]):
+            raise ValueError(f"{name} is {_short(part[name])}")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."
+
+
+def _like(name: str, default: Any) -> Callable[[Any], bool]:
+    """Whether a value is one that a scalar of a state can have."""
+    if name in SLOTTED:
+        return lambda value: type(value) is int and -1 <= value < SLOTS
+    if isinstance(default, tuple):
+        return lambda value: _is_list(value, lambda one: _is_number(one) and one > 0)
+    if isinstance(default, bool):
+        return _is_bool
+    if isinstance(default, int):
+        return _is_count
+    return lambda value: value is None or _is_number(value)
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_listing(value: Any) -> bool:
+    return _is_object(value) and all(
+        name in SOURCES and (digest is None or isinstance(digest, str)) for name, digest in value.items()
+    )
+
+
+def _is_list(value: Any, holds: Callable[[Any], bool]) -> bool:
+    return isinstance(value, list) and all(map(holds, value))
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MOST
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= float_info.max
+
+
+def _is_size(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _is_unit(value: Any) -> bool:
+    return _is_number(value) and float_info.min <= value <= 1 / float_info.min
+
+
+def _is_shape(value: Any) -> bool:
+    return _is_list(value, lambda one: _is_count(one) and one > 0) and len(value) == 2

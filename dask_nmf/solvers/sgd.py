@@ -1,0 +1,134 @@
+"""The solver `SGD`: minibatch sweeps over a grid of blocks, see `dask_nmf.execution.blocks.strata`.
+
+Its factors have one more component, what AdaGrad remembers: see `dask_nmf.kernels.gradient`. A sweep measures
+the pair that it begins with, as it changes it. So a pair is known to be good one sweep later; until then the
+pair before it is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple, Protocol
+
+import numpy as np
+
+from dask_nmf.kernels.gradient import Descent, extended
+from dask_nmf.solvers.hals import OneLevel, Squares, State
+from dask_nmf.solvers.penalties import Penalty
+from dask_nmf.types import Array, Block
+
+FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
+MOST = 10  # times ‖V‖²: more of a residual is that of steps that were too long
+NOISE = 0.05  # a rise of the loss by this share says nothing, but to the bold driver
+ZERO = 1e-6  # a residual as close as this to ‖V‖² is that of factors that are zero, next to
+SHORT = 2.0**-4  # of the first rate: steps that lead where longer ones did
+STALLED = 2.0**-30  # a rate below this share of the first one goes nowhere
+
+
+class Swept(NamedTuple):
+    """What a sweep over all blocks gives. Adds over blocks, but for H."""
+
+    right: Array  # (k + 1, n)
+    residual: float  # Σ e² over the entries that count, as they were met
+    penalty: float  # likewise
+    held: float  # squared error of the entries held out, likewise
+    held_mass: float  # how many they are
+
+
+class Slot(Protocol):
+    """Where a W is kept, by rows."""
+
+    def read(self, first: int, last: int) -> Array: ...
+
+    def write(self, first: int, w: Array) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A place of extended factors, (rows, k + 1), seen as one of factors, (rows, k)."""
+
+    slot: Slot
+
+    def read(self, first: int, last: int) -> Array:
+        return np.ascontiguousarray(self.slot.read(first, last)[:, :-1])
+
+    def write(self, first: int, w: Array) -> None:
+        self.slot.write(first, extended(w))
+
+
+@dataclass(frozen=True)
+class SGD(Squares, OneLevel):
+    """Stochastic gradient descent with factors kept ≥ 0, in strata of blocks (Gemulla et al. 2011)."""
+
+    how: Descent
+    schedule: str
+    penalty: Penalty
+    carries_weights: ClassVar[bool] = True
+
+    def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
+        raise NotImplementedError("a sweep of SGD goes over blocks, not over panels")
+
+    def finish(self, v: Block, h: Array, w: Array | None) -> Array:
+        assert w is not None
+        return w
+
+    def steps(self, state: State) -> Descent:
+        """How the next sweep goes on from a state."""
+        by_time = 1 / (1 + state.epoch) if self.schedule == "inverse-time" else 1.0
+        return self.how._replace(rate=self.how.rate * state.rate * by_time)
+
+    def update(self, state: State, totals: Swept, sumsq: float) -> State:
+        if sumsq == 0:
+            nothing = np.zeros_like(totals.right)
+            return State(h=nothing[:-1], entering=nothing, loss=0.0, slot=state.next_slot)
+        loss = totals.residual + totals.penalty
+        bold = self.schedule == "bold-driver"
+        rises = loss > state.loss * (1 + (0 if bold else NOISE))
+        if not state.accepted:  # after an undone sweep, with shorter steps, the next one may well meet more
+            rises = False
+        collapsed = abs(totals.residual - sumsq) < ZERO * sumsq and not self._zero_is_best(state, loss)
+        fits = totals.residual <= MOST * sumsq and np.isfinite(totals.right).all()
+        if collapsed or rises or not fits:
+            return self._undone(state)
+        return State(
+            h=np.ascontiguousarray(totals.right[:-1]),
+            entering=totals.right,
+            loss=loss,
+            penalty=totals.penalty,
+            slot=state.next_slot,
+            good=state.entering,
+            good_slot=state.slot,
+            rate=state.rate * (FASTER if bold else 1),
+            epoch=state.epoch + 1,
+        ).watched(state, totals, totals.right)
+
+    def _zero_is_best(self, state: State, loss: float) -> bool:
+        """Whether steps that lead to zero factors may be right, as they are where the penalties are strong.
+
+        Factors whose product is t everywhere, of the best scales, change the loss of V with mean μ for each
+        entry by ``t² − 2 μ t + 2 √(α_w α_h) t + 4 √(λ_w λ_h t)``, where α are L2 and λ L1 penalties. If that
+        is below 0 for some t, zeros are not the best. Else they are taken where the loss falls to them, or
+        where shorter steps lead there too.
+        """
+        ridge = math.sqrt(self.how.left * self.how.right)
+        lasso = math.sqrt(self.how.left_l1 * self.how.right_l1)
+        if 3 * (2 * lasso) ** (2 / 3) < 2 * (self.how.unit - ridge):
+            return False
+        return loss <= state.loss < np.inf or state.rate <= SHORT
+
+    def _undone(self, state: State) -> State:
+        """Back to the pair before, with half the step."""
+        good, slot = (state.entering, state.slot) if state.good is None else (state.good, state.good_slot)
+        rate = state.rate * SLOWER
+        return replace(
+            state,
+            h=np.ascontiguousarray(good[:-1]),
+            entering=good,
+            slot=slot,
+            good=None,
+            good_slot=-1,
+            rate=rate,
+            accepted=False,
+            diverged=rate < STALLED,
+        )

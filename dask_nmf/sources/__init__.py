@@ -1,0 +1,1 @@
+"""V, opened and validated, as row panels of one kind whatever holds it."""

@@ -1,0 +1,84 @@
+"""Arrays in memory and Dask arrays, as a `Matrix`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.errors import readable
+from dask_nmf.planning.row_panels import Layout
+from dask_nmf.sources.checks import csr
+from dask_nmf.sources.formats.npy import WRITE_ANEW
+from dask_nmf.sources.matrix import Matrix, as_block
+from dask_nmf.sources.options import Wanted, check_shape, dense_layout, working_dtype
+from dask_nmf.sources.readers import DenseRows, SparseRows
+from dask_nmf.types import Block
+
+
+def from_held(array: Any, wanted: Wanted, source: str = "") -> Matrix:
+    """Open what `in_memory.to_arrays` gives."""
+    if scipy.sparse.issparse(array):
+        return from_sparse(array, wanted, source or "scipy.sparse")
+    return from_numpy(array, wanted, source or "numpy")
+
+
+def from_numpy(array: Any, wanted: Wanted, source: str) -> Matrix:
+    """Open an array of which any part can be read, from the memory of this process."""
+    dtype, transposed, layout = dense_layout(array, wanted)
+    reader = DenseRows(array, transposed, dtype)
+    return Matrix(array.shape, dtype, source, transposed, layout, reader, in_memory=True)
+
+
+def from_sparse(array: Any, wanted: Wanted, source: str) -> Matrix:
+    """Open a sparse matrix in memory; entries that are stored twice are added in the dtype of the panels."""
+    check_shape(array.shape, wanted.name)
+    dtype = working_dtype(array.dtype, wanted)
+    m, n = array.shape
+    turned = wanted.turned((m, n))
+    with readable(source, WRITE_ANEW):
+        rows = csr(array.T if turned else array, dtype)
+    height, width = rows.shape
+    layout = Layout(height, width, dtype.itemsize, copied=rows.dtype != dtype, indptr=rows.indptr)
+    return Matrix((m, n), dtype, source, turned, layout, SparseRows(rows, dtype), in_memory=True)
+
+
+def from_dask(array: da.Array, wanted: Wanted) -> Matrix:
+    """Open a Dask array of dense, masked or sparse blocks.
+
+    Blocks are cast before they are joined: joining would drop a mask that the array's meta does not tell of,
+    and would add entries of a sparse block that are stored twice in their narrow dtype.
+    """
+    check_shape(array.shape, wanted.name)
+    dtype = working_dtype(array.dtype, wanted)
+    m, n = array.shape
+    turned = wanted.turned((m, n))
+    indices = "ji" if turned else "ij"
+    meta = _panel_block(array._meta, dtype, turned)
+    upright = da.blockwise(
+        _panel_block, indices, array, "ij", panel_dtype=dtype, turned=turned, dtype=dtype, meta=meta
+    )
+    sparse = scipy.sparse.issparse(meta)
+    heights = upright.chunks[0]
+    regular = len(set(heights[:-1])) <= 1 and heights[-1] <= heights[0]
+    layout = Layout(
+        upright.shape[0],
+        upright.shape[1],
+        dtype.itemsize,
+        chunk_rows=max(heights) if regular or sparse else 1,
+        chunk_bytes=0 if sparse else int(np.prod(array.chunksize)) * dtype.itemsize,
+        copied=array.dtype != dtype,
+        blind=sparse,
+        chunk_columns=array.chunksize[not turned],
+    )
+    return Matrix((m, n), dtype, "dask", turned, layout, array=upright)
+
+
+def _panel_block(block: Any, panel_dtype: np.dtype[Any], turned: bool) -> Block:
+    """Return a block in the dtype and the orientation of the panels; CSR stays CSR."""
+    cast = as_block(block, panel_dtype)
+    if not turned:
+        return cast
+    return cast.T.tocsr() if scipy.sparse.issparse(cast) else cast.T

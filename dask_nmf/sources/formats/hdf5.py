@@ -1,0 +1,63 @@
+"""HDF5 datasets of h5py, which tasks in other processes open anew by the names of file and dataset."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dask_nmf.sources.checks import check_room
+from dask_nmf.sources.formats.packing import find_packing
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.options import Wanted, check_shape, dense_layout
+from dask_nmf.sources.readers import DenseRows
+from dask_nmf.types import Array
+
+
+class StoredDataset:
+    """A dataset, read by slices.
+
+    The process that opened it reads the caller's own object. h5py locks the library around each read, so
+    threads take turns.
+    """
+
+    def __init__(self, dataset: Any) -> None:
+        self._dataset = dataset
+        self.file = str(dataset.file.filename)
+        self.name = str(dataset.name)
+        self.shape = tuple(dataset.shape)
+        self.dtype = np.dtype(dataset.dtype)
+        self.chunks = None if dataset.chunks is None else tuple(dataset.chunks)
+        self.store_path = f"{self.file}{self.name}"
+
+    @property
+    def in_a_file(self) -> bool:
+        """Whether other processes find it too."""
+        return Path(self.file).is_file()
+
+    def __getitem__(self, box: Any) -> Array:
+        if self._dataset is not None:
+            return np.asarray(self._dataset[box])
+        with import_module("h5py").File(self.file, "r") as file:
+            return np.asarray(file[self.name][box])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_dataset": None, "file": str(Path(self.file).absolute())}
+
+
+def from_hdf5(dataset: Any, wanted: Wanted) -> Matrix:
+    """Open a dataset, unpacked by the CF conventions if its attributes say so (netCDF-4 is HDF5)."""
+    stored = StoredDataset(dataset)
+    place = stored.store_path
+    check_shape(stored.shape, wanted.name)
+    cuts = stored.chunks or (1, 1)
+    chunk_bytes = prod(cuts) * stored.dtype.itemsize
+    check_room(place, f"a storage chunk of shape {cuts}", chunk_bytes)
+    packing = find_packing(dict(dataset.attrs), stored.dtype, place)
+    dtype, transposed, layout = dense_layout(stored, wanted, (cuts[0], cuts[1]), chunk_bytes)
+    reader = DenseRows(stored, transposed, dtype, packing=packing)
+    m, n = stored.shape
+    return Matrix((m, n), dtype, place, transposed, layout, reader, in_memory=not stored.in_a_file)

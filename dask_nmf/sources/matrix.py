@@ -1,0 +1,154 @@
+"""`Matrix`: V, opened, as row panels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import scipy.sparse
+from dask.sizeof import sizeof
+from distributed import Client
+
+from dask_nmf.cluster.client import active_client, computed, dealt, wait_for_workers
+from dask_nmf.errors import WorkersLost
+from dask_nmf.planning.row_panels import Layout
+from dask_nmf.sources.checks import csr
+from dask_nmf.sources.formats.in_memory import to_arrays, unmasked
+from dask_nmf.sources.readers import NpyRows, Reader, SparseRows, StoredSparseRows
+from dask_nmf.types import Block
+
+Through = Callable[[Reader], Reader]
+
+
+@sizeof.register(scipy.sparse.csr_array)
+@sizeof.register(scipy.sparse.csc_array)
+def _compressed_bytes(array: Any) -> int:
+    """Dask counts these as 56 bytes, and would neither spill nor move them rightly."""
+    return int(array.data.nbytes + array.indices.nbytes + array.indptr.nbytes)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """V, opened but not read.
+
+    ``layout``, `panels` and the edges speak of V in panel orientation: with ``transposed``, its columns
+    are the rows of the panels.
+    """
+
+    shape: tuple[int, int]  # of V as the user has it
+    dtype: np.dtype[Any]  # of a panel
+    source: str
+    transposed: bool
+    layout: Layout
+    reader: Reader | None = None
+    array: da.Array | None = None  # in panel orientation and dtype, where V came as a Dask array
+    in_memory: bool = False
+    listing: str | None = None  # a digest of files and when they were written; None where that is not known
+
+    @property
+    def sparse(self) -> bool:
+        """Whether the panels are CSR."""
+        if self.array is not None:
+            return bool(scipy.sparse.issparse(self.array._meta))
+        return isinstance(self.reader, SparseRows | StoredSparseRows)
+
+    @property
+    def bytes(self) -> int:
+        """Of all panels in memory."""
+        return self.layout.panel_bytes(0, self.layout.rows)
+
+    @property
+    def at_hand(self) -> bool:
+        """Whether a task can read V itself, and any part of it."""
+        return self.reader is not None and not (self.in_memory and active_client() is not None)
+
+    @property
+    def read_anew(self) -> bool:
+        """Whether a panel costs reading and decoding each time, and more memory if it stays."""
+        return self.reader is not None and not self.in_memory and not isinstance(self.reader, NpyRows)
+
+    def panels(self, edges: Sequence[int], through: Through | None = None) -> da.Array:
+        """V as a Dask array with one block a panel, (rows, columns) in panel orientation.
+
+        ``through``: makes of the reader the one that tasks read by.
+        """
+        heights, widths = tuple(b - a for a, b in pairwise(edges)), (self.layout.columns,)
+        if self.array is not None:
+            return self.array.rechunk((heights, widths))
+        assert self.reader is not None
+        if self.in_memory and (client := active_client()) is not None:
+            return _scattered(client, self.reader, edges)
+        return da.from_array(
+            self.reader if through is None else through(self.reader),
+            chunks=(heights, widths),
+            name=False,
+            asarray=False,
+            fancy=False,
+            inline_array=not self.in_memory,
+            meta=_meta(self.reader),
+        )
+
+    def fingerprint(self) -> str:
+        """A hash of shape, dtype and three rows, by which a worker sees this V or another one.
+
+        The rows are the first, the middle and the last in the panels' orientation.
+        """
+        rows = sorted({0, self.layout.rows // 2, self.layout.rows - 1})
+        if self.array is not None:
+            blocks = computed([self.array[r : r + 1].rechunk((1, -1)).to_delayed()[0, 0] for r in rows])
+        else:
+            assert self.reader is not None
+            everything = slice(0, self.layout.columns)
+            blocks = [self.reader[slice(r, r + 1), everything] for r in rows]
+        return digest(self.shape, self.dtype, *(as_block(block, self.dtype) for block in blocks))
+
+
+def digest(*parts: Any) -> str:
+    """A hash of arrays and of what has a plain ``repr``."""
+    state = hashlib.sha256()
+    for part in parts:
+        if scipy.sparse.issparse(part):
+            state.update(digest(part.shape, part.indices, part.data).encode())
+        elif isinstance(part, np.ndarray):
+            state.update(f"{part.shape} {part.dtype.str}".encode() + np.ascontiguousarray(part).tobytes())
+        else:
+            state.update(repr(part).encode())
+    return state.hexdigest()[:32]
+
+
+def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
+    """Return a block of a user's Dask array as kernels want it, cast; NaN where it is masked."""
+    held = to_arrays(block)
+    if scipy.sparse.issparse(held):
+        return csr(held, dtype).astype(dtype, copy=False)
+    return unmasked(held, dtype).astype(dtype, copy=False)
+
+
+def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array:
+    """An array in this process's memory, sent to the workers once."""
+    width = slice(0, reader.shape[1])
+    blocks = [reader[slice(a, b), width] for a, b in pairwise(edges)]
+    wait_for_workers()
+    runs = groupby(range(len(blocks)), dealt(len(blocks), client.nthreads()).__getitem__)
+    futures: list[Any] = []
+    try:
+        for address, run in runs:
+            futures += client.scatter([blocks[i] for i in run], workers=[address], hash=False)
+    except (OSError, KeyError) as error:  # how `distributed` fails when a worker dies under it
+        raise WorkersLost(str(error)) from error
+    return da.concatenate(
+        [
+            da.from_delayed(future, block.shape, dtype=reader.dtype, meta=_meta(reader))
+            for future, block in zip(futures, blocks, strict=True)
+        ]
+    )
+
+
+def _meta(reader: Reader) -> Any:
+    sparse = isinstance(reader, SparseRows | StoredSparseRows)
+    return scipy.sparse.csr_array((0, 0), dtype=reader.dtype) if sparse else np.empty((0, 0), reader.dtype)

@@ -1,0 +1,1 @@
+"""Zarr arrays: written once, checked for missing chunks, read and written by rows."""

@@ -1,0 +1,126 @@
+"""The arrays of a run under their plain names: H, W and the histories of its answer, or of its last commit.
+
+They are what `zarr` and `xarray` show, and are no data of their own: on a disk hard links to the files below
+``data/``, in an object store copies that the store makes. dask_nmf itself never reads them. The consolidated
+metadata of the group, in the one object that a commit replaces whole, is what names them. The chunk key
+encodings of Zarr v3 give two sets of names below one array, which take turns, so that what was shown stays
+until the next commit::
+
+    H/c/0/0    in one commit
+    H/c.0.0    in the next one
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import zarr
+from zarr.abc.store import Store
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.group import AsyncGroup, ConsolidatedMetadata, GroupMetadata
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, StorePath
+
+from dask_nmf.storage.arrays import write_once
+from dask_nmf.storage.arrays.write_once import Layout
+from dask_nmf.storage.local.durability import link_or_copy, make_folder, replace
+from dask_nmf.storage.object_store import Objects
+
+NAMES = re.compile(r"c(\.\d+)+", re.ASCII)  # of chunks by the second encoding
+FOLDER = "c"  # of chunks by the first one
+METADATA = "zarr.json"
+Listed = dict[str, Any]  # metadata of arrays, by their names
+Shown = dict[str, tuple[str, Layout]]  # where the data of each array is, below the group, and its layout
+
+
+def create(store: str | Objects, attributes: dict[str, Any], synced: bool) -> zarr.Group:
+    """Make a group that lists no arrays, in a place where there is nothing, or in an empty folder.
+
+    ``synced``: wait until a disk has it.
+    """
+    if isinstance(store, str):
+        folder = Path(os.path.realpath(store))
+        make_folder(folder, synced)
+        group = zarr.Group(AsyncGroup(GroupMetadata(), StorePath(LocalStore(folder))))
+    else:
+        group = zarr.Group(AsyncGroup(GroupMetadata(), StorePath(store)))
+    return publish(group, {}, attributes, synced)
+
+
+def link(group: zarr.Group, shown: Shown, turn: int, names: Iterable[str]) -> Listed:
+    """Give the data of arrays their plain names, by one of the encodings, and return how they are listed.
+
+    What had such names by that encoding, of all ``names``, is deleted first.
+    """
+    for name in names:
+        sync(_clear(group.store_path / name, turn))
+    for name, (source, _) in shown.items():
+        sync(_link(group.store, (group.store_path / source).path, (group.store_path / name).path, turn))
+    return {name: write_once.array(group, name, layout, turn).metadata for name, (_, layout) in shown.items()}
+
+
+def publish(group: zarr.Group, listed: Listed, attributes: dict[str, Any], synced: bool) -> zarr.Group:
+    """Replace the root of a group, in one write, by one that lists these arrays and has these attributes.
+
+    ``synced``: wait until a disk has it. Returns the group as it is then.
+    """
+    consolidated = ConsolidatedMetadata(metadata=listed)
+    metadata = GroupMetadata(attributes=attributes, consolidated_metadata=consolidated)
+    (content,) = metadata.to_buffer_dict(default_buffer_prototype()).values()
+    _write(group.store_path / METADATA, content, synced)
+    return zarr.Group(AsyncGroup(metadata, group.store_path))
+
+
+def write_metadata(group: zarr.Group, names: Iterable[str], synced: bool) -> None:
+    """Write the metadata of arrays that are listed, to be opened by their own path; delete that of others.
+
+    What is there is not written again. ``synced``: wait until a disk has it.
+    """
+    assert group.metadata.consolidated_metadata is not None
+    listed, prototype = group.metadata.consolidated_metadata.metadata, default_buffer_prototype()
+    for name in names:
+        place = group.store_path / name / METADATA
+        if name not in listed:
+            sync(place.delete())
+            continue
+        (content,) = listed[name].to_buffer_dict(prototype).values()
+        there = sync(place.get(prototype))
+        if there is None or there.to_bytes() != content.to_bytes():
+            _write(place, content, synced)
+
+
+def _write(place: StorePath, content: Buffer, synced: bool) -> None:
+    """Write a small object, whole or not at all."""
+    if isinstance(place.store, LocalStore):
+        file = place.store.root / place.path
+        file.parent.mkdir(exist_ok=True)  # the history of a fit without passes has no chunks
+        replace(file, content.to_bytes(), synced)
+    else:
+        sync(place.set(content))
+
+
+async def _clear(place: StorePath, turn: int) -> None:
+    """Delete the chunks of an array that are named by one of the encodings."""
+    if turn == 0:
+        await place.store.delete_dir(f"{place.path}/{FOLDER}")
+        return
+    found = [name async for name in place.store.list_dir(place.path)]
+    for name in filter(NAMES.fullmatch, found):
+        await place.store.delete(f"{place.path}/{name}")
+
+
+async def _link(store: Store, source: str, target: str, turn: int) -> None:
+    keys = [key async for key in store.list_prefix(f"{source}/")]
+    for key in keys:
+        chunk = key.removeprefix(f"{source}/")
+        new = f"{target}/{chunk if turn == 0 else chunk.replace('/', '.')}"
+        if isinstance(store, LocalStore):
+            (store.root / new).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(store.root / key, store.root / new)
+        else:
+            assert isinstance(store, Objects)
+            await store.copy(key, new)

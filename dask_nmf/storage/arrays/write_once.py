@@ -1,0 +1,110 @@
+"""The data of a run: arrays below ``data/``, each in a folder of its own that is written once.
+
+A folder is named after what it is for and after the process that made it, and no name is given twice. So
+nobody who comes late, a worker that hung or a process whose lease was taken, can change what a run holds::
+
+    data/pass-7-3f2a91bc-4/H/c/0/0
+
+The arrays have no metadata objects. The record of the run tells their shapes, and which folders are current;
+what it does not name is deleted, after the commit that replaced it, and when a fit opens the run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from itertools import count
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+from zarr.storage import LocalStore
+
+from dask_nmf.storage.local.durability import PARTIAL
+
+DATA = "data"
+NAME = re.compile(r"(layout|pass-\d+|weights|answer)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII)  # of a folder
+PATH = re.compile(rf"{DATA}/{NAME.pattern}/\w+", re.ASCII)  # of an array in one
+ENCODINGS = (  # by which the chunks of an array are named: an array that is shown alternates between two
+    {"name": "default", "separator": "/"},
+    {"name": "default", "separator": "."},
+)
+NOTHING = -1  # the fill value of integers; that of factors is NaN
+
+
+class Layout(NamedTuple):
+    """How an array is stored."""
+
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    dtype: str
+    dimensions: tuple[str, ...]
+    fill: float = np.nan  # zarr leaves out chunks of the fill value: so all of a factor are there, or lost
+
+
+def namer() -> Callable[[str], str]:
+    """Return a function that makes the name of a new folder from what it is for."""
+    mine, numbers = uuid4().hex[:12], count()
+    return lambda purpose: f"{purpose}-{mine}-{next(numbers):x}"
+
+
+def array(group: zarr.Group, path: str, layout: Layout, encoding: int = 0) -> zarr.Array[Any]:
+    """Return an array at a path below a group, to be read and written. Nothing is written by that."""
+    described = zarr.create_array(
+        {},
+        shape=layout.shape,
+        chunks=tuple(max(size, 1) for size in layout.chunks),
+        dtype=layout.dtype,
+        dimension_names=layout.dimensions,
+        fill_value=layout.fill,
+        chunk_key_encoding=ENCODINGS[encoding],  # type: ignore[arg-type]
+    )
+    return zarr.Array.from_dict(group.store_path / path, described.metadata.to_dict())
+
+
+def folder_of(path: str) -> str:
+    """Return the name of the folder that an array is in."""
+    return path.split("/")[1]
+
+
+def delete(group: zarr.Group, folders: Iterable[str]) -> None:
+    """Delete folders of data, as far as that is possible: what stays is swept when the run is opened."""
+    for name in folders:
+        with suppress(OSError):
+            sync(group.store.delete_dir((group.store_path / DATA / name).path))
+
+
+def stored(group: zarr.Group) -> set[str]:
+    """Return the names of the folders that are there."""
+    place = group.store_path / DATA
+    return {name for name in sync(_entries(place.store, place.path)) if NAME.fullmatch(name)}
+
+
+def delete_partials(group: zarr.Group, below: Iterable[str]) -> None:
+    """Delete metadata objects that a killed process has half written, at the root and below these names."""
+    for place in (group.store_path, *(group.store_path / name for name in below)):
+        for name in sync(_entries(place.store, place.path)):
+            if PARTIAL.fullmatch(name):
+                sync((place / name).delete())
+
+
+def is_abandoned(store: Store | str) -> bool:
+    """Return whether a place holds data of a run that was deleted, and nothing else.
+
+    A worker that comes late writes such data after its run was deleted.
+    """
+    place = LocalStore(store) if isinstance(store, str) else store
+    if not place.supports_listing:
+        return False
+    names = sync(_entries(place, ""))
+    if not names or not all(name == DATA or PARTIAL.fullmatch(name) for name in names):
+        return False
+    return all(NAME.fullmatch(name) for name in sync(_entries(place, DATA)))
+
+
+async def _entries(store: Store, path: str) -> list[str]:
+    return [name async for name in store.list_dir(path)]

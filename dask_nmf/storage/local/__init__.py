@@ -1,0 +1,1 @@
+"""Files of this machine: renamed in one step, and kept through a power cut."""

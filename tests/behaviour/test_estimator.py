@@ -1,0 +1,332 @@
+"""scikit-learn's face: its own checks, and what it promises beyond them."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+from sklearn.base import clone
+from sklearn.decomposition import NMF as SklearnNMF  # noqa: N811
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+from support.matrices import LIBRARIES, SOURCES
+from support.runs import Crash, crash_after
+
+from dask_nmf import NMF, estimator, nmf, transform
+from dask_nmf.settings import Settings
+
+
+@parametrize_with_checks(
+    [
+        NMF(n_components=2, tol=1e-2),
+        NMF(n_components=2, solver="mu", tol=1e-2),
+        NMF(n_components=2, missing="nan", alpha_W=0.01, tol=1e-2),
+        NMF(n_components=2, solver="sgd", tol=1e-2),
+    ]
+)
+def test_scikit_learns_checks(
+    estimator: NMF, check: Callable[[NMF], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCIPY_ARRAY_API", "1")  # or one of the checks is skipped
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def v() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return rng.gamma(0.5, size=(120, 4)) @ rng.gamma(0.5, size=(4, 30)) + 0.2 * rng.random((120, 30))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_fit_transform_is_fit_then_transform(v: np.ndarray, wide: bool) -> None:
+    x = v.T if wide else v
+    model = NMF(n_components=4, random_state=0, max_iter=50, tol=1e-3)
+    w = model.fit_transform(x)
+    np.testing.assert_allclose(clone(model).fit(x).transform(x), w, rtol=1e-6, atol=1e-7)
+    assert model.reconstruction_err_ == pytest.approx(np.linalg.norm(x - w @ model.components_), rel=1e-9)
+    np.testing.assert_allclose(model.inverse_transform(w), w @ model.components_)
+    assert model.n_iter_ == len(model.loss_history_)
+
+
+def test_the_error_is_scikit_learns_and_no_worse(v: np.ndarray) -> None:
+    theirs = SklearnNMF(4, random_state=0, max_iter=5000, tol=1e-5).fit(v).reconstruction_err_
+    assert NMF(4, random_state=0, max_iter=500, tol=1e-6).fit(v).reconstruction_err_ <= 1.002 * theirs
+
+
+def test_dask_in_gives_dask_out_chunked_as_the_rows(v: np.ndarray) -> None:
+    x = da.from_array(v, chunks=((50, 30, 40), 7))
+    model = NMF(n_components=4, random_state=0, tol=1e-3)
+    w = model.fit_transform(x)
+    assert isinstance(w, da.Array)
+    assert w.chunks[0] == x.chunks[0]
+    np.testing.assert_allclose(w.compute(), NMF(4, random_state=0, tol=1e-3).fit_transform(v), rtol=1e-5)
+    assert isinstance(model.transform(x), da.Array)
+    assert model.n_features_in_ == 30
+
+
+@pytest.mark.parametrize("kind", [scipy.sparse.csr_matrix, scipy.sparse.csr_array, scipy.sparse.csc_array])
+def test_sparse_is_dense(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
+    x = np.where(v > np.median(v), v, 0)
+    dense = NMF(3, random_state=0, tol=1e-3).fit_transform(x)
+    np.testing.assert_allclose(
+        NMF(3, random_state=0, tol=1e-3).fit_transform(kind(x)), dense, rtol=1e-5, atol=1e-8
+    )
+
+
+def test_float32_stays(v: np.ndarray) -> None:
+    model = NMF(3, random_state=0, tol=1e-3)
+    assert model.fit_transform(v.astype(np.float32)).dtype == np.float32
+    assert model.components_.dtype == np.float32
+
+
+def test_given_factors(v: np.ndarray) -> None:
+    rng = np.random.default_rng(1)
+    w, h = rng.random((120, 3)), rng.random((3, 30))
+    model = NMF(init="custom", solver="mu", delta=0.0, max_iter=3, tol=0)
+    ours = model.fit_transform(v, W=w, H=h)
+    for _ in range(3):
+        w = w * (v @ h.T) / (w @ (h @ h.T))
+        h = h * (w.T @ v) / (w.T @ w @ h)
+    np.testing.assert_allclose(ours, w, rtol=1e-10)
+    np.testing.assert_allclose(model.components_, h, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["W", "H"])
+@pytest.mark.parametrize(
+    "kind", ["list", "csr_array", "npy", "zarr v3", "zarr array", "pandas", "dask frame"]
+)
+def test_the_rank_is_that_of_a_factor_in_any_form(
+    name: str, kind: str, v: np.ndarray, tmp_path: Path
+) -> None:
+    factor = np.random.default_rng(1).random((120, 9) if name == "W" else (9, 30))
+    make = {**SOURCES, **LIBRARIES, "list": lambda held, path: held.tolist()}[kind]
+    model, other = (NMF(max_iter=2, tol=0) for _ in range(2))
+    w = model.fit_transform(v, **{name: make(factor, tmp_path / "factor")})
+    assert model.n_components_ == 9
+    np.testing.assert_array_equal(w, other.fit_transform(v, **{name: factor}))
+
+
+def test_every_setting_is_a_parameter() -> None:
+    names = {field.name for field in fields(Settings)} - {"rank", "seed"}
+    assert names == set(estimator.OPTIONS)
+    defaults = Settings(1)
+    assert {name: getattr(NMF(), name) for name in names} == {name: getattr(defaults, name) for name in names}
+
+
+def hidden(v: np.ndarray) -> np.ndarray:
+    """A third of the entries are missing."""
+    return np.where(np.random.default_rng(1).random(v.shape) < 1 / 3, np.nan, v)
+
+
+@pytest.mark.parametrize(
+    "kind", [np.asarray, lambda x: da.from_array(x, chunks=(50, 7))], ids=["numpy", "dask"]
+)
+def test_missing_entries(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
+    x = kind(hidden(v))
+    with pytest.raises(ValueError, match="NaN"):
+        NMF(3).fit(x)
+    asked: dict[str, Any] = {"missing": "nan", "alpha_W": 0.01, "validation_fraction": 0.1, "tol": 1e-3}
+    model = NMF(3, random_state=5, **asked)
+    w = model.fit_transform(x)
+    same = nmf(x, 3, seed=5, **asked)
+    np.testing.assert_array_equal(w, same.W)
+    assert model.validation_error_ == same.validation_error
+    rows = kind(hidden(v[:40]))
+    ours, theirs = (
+        model.transform(rows),
+        transform(rows, model.components_, missing="nan", alpha_W=0.01),
+    )
+    np.testing.assert_array_equal(ours, theirs)
+    assert model.__sklearn_tags__().input_tags.allow_nan
+
+
+BAD = {np.nan: 'missing="nan"', np.inf: "replace or drop", -np.inf: "replace or drop", -1.5: "shift or clip"}
+HOLDERS: dict[str, Callable[[Any], Any]] = {
+    "numpy": np.asarray,
+    "list": np.ndarray.tolist,
+    "sparse": scipy.sparse.csr_array,
+    "frame": pd.DataFrame,
+    "frame with NA": lambda x: pd.DataFrame(x).convert_dtypes(),
+    "dask": lambda x: da.from_array(x, chunks=(50, 7)),
+}
+
+
+@pytest.mark.parametrize("value", BAD)
+@pytest.mark.parametrize("kind", HOLDERS)
+def test_a_bad_entry_is_named_with_its_cure(v: np.ndarray, kind: str, value: float) -> None:
+    bad = v.copy()
+    bad[77, 11] = value
+    x, fitted = HOLDERS[kind](bad), NMF(3, tol=0.1).fit(v)
+    for call in (NMF(3).fit, fitted.transform, NMF(3).partial_fit):
+        with pytest.raises(ValueError, match=f"{value} at row 77, column 11; .*{BAD[value]}"):
+            call(x)
+
+
+def test_an_entry_that_is_no_number_is_refused(v: np.ndarray) -> None:
+    x = pd.DataFrame(v).astype(object)
+    x.iloc[3, 2] = pd.NA
+    with pytest.raises(TypeError, match=r"no number .* give NaN for what is missing"):
+        NMF(3).fit(x.to_numpy())
+    with pytest.raises(ValueError, match=r"nan at row 3, column 2; .*missing=\"nan\""):
+        NMF(3).fit(x)
+    x.iloc[3, 2] = "many"
+    with pytest.raises(ValueError, match=r"columns that hold no numbers: 2 \(object\)"):
+        NMF(3).fit(x)
+
+
+def test_what_a_sparse_x_does_not_store(v: np.ndarray) -> None:
+    x = hidden(v)
+    stored = scipy.sparse.coo_array((x[~np.isnan(x)], np.nonzero(~np.isnan(x))), shape=x.shape)
+    ours = NMF(3, random_state=0, missing="unstored", tol=1e-3).fit_transform(stored)
+    theirs = NMF(3, random_state=0, missing="nan", tol=1e-3).fit_transform(x)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array, np.ndarray.tolist])
+def test_weights_of_entries(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
+    weights = (~np.isnan(hidden(v))).astype(float)
+    ours = NMF(3, random_state=0, tol=1e-3).fit(v, weights=kind(weights))
+    theirs = NMF(3, random_state=0, missing="nan", tol=1e-3).fit(hidden(v))
+    np.testing.assert_allclose(ours.components_, theirs.components_, rtol=1e-6, atol=1e-9)
+
+
+def test_penalties_are_scikit_learns(v: np.ndarray) -> None:
+    penalty: dict[str, Any] = {"alpha_W": 0.02, "alpha_H": 0.05}
+    theirs = SklearnNMF(4, random_state=0, max_iter=2000, tol=1e-6, **penalty).fit(v)
+    ours = NMF(4, random_state=0, max_iter=500, tol=1e-7, **penalty).fit(v)
+    assert ours.reconstruction_err_ == pytest.approx(theirs.reconstruction_err_, rel=2e-3)
+
+
+def test_steps_are_seen(v: np.ndarray, capsys: pytest.CaptureFixture[str]) -> None:
+    steps: list[Any] = []
+    model = NMF(3, random_state=0, max_iter=4, tol=0, verbose=1, callback=steps.append).fit(v)
+    assert [step.number for step in steps] == [1, 2, 3, 4]
+    assert [step.loss for step in steps] == list(model.loss_history_)
+    assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+FITS: dict[str, dict[str, Any]] = {
+    "hals": {},
+    "kl": {"beta_loss": "kullback-leibler"},
+    "mu": {"solver": "mu", "inner_iter": 2, "alpha_W": 0.01, "beta_loss": 1.5},
+    "sgd": {"solver": "sgd", "init": "random", "normalize": "l1"},
+    "missing": {"missing": "nan", "alpha_W": 0.02, "alpha_H": 0.01, "l1_ratio": 0.5},
+}
+
+
+@pytest.mark.parametrize("fit", FITS)
+def test_an_estimator_comes_back_from_its_run(fit: str, v: np.ndarray, tmp_path: Path) -> None:
+    x = hidden(v) if fit == "missing" else v
+    model = NMF(3, store=tmp_path / "run.zarr", max_iter=4, tol=0.0, random_state=7, **FITS[fit]).fit(x)
+    back = NMF.load(tmp_path / "run.zarr")
+    assert back.get_params() == model.get_params()
+    for name in (name for name in vars(model) if name.endswith("_")):
+        np.testing.assert_array_equal(getattr(back, name), getattr(model, name), err_msg=name)
+    rows = x[:40]
+    np.testing.assert_array_equal(back.transform(rows), model.transform(rows))
+    np.testing.assert_array_equal(back.inverse_transform(v[:, :3]), model.inverse_transform(v[:, :3]))
+    if model.solver == "hals":
+        assert back.partial_fit(rows).n_steps_ == 1
+        np.testing.assert_array_equal(back.components_, model.partial_fit(rows).components_)
+    again = pickle.loads(pickle.dumps(clone(back)))
+    np.testing.assert_array_equal(again.fit(x).components_, NMF.load(tmp_path / "run.zarr").components_)
+    with pytest.raises(ValueError, match="20 features, but NMF is expecting 30"):
+        NMF.load(tmp_path / "run.zarr").transform(v[:, :20])
+
+
+@pytest.mark.parametrize("penalty", [{}, {"alpha_W": 0.01, "alpha_H": 0.02, "l1_ratio": 0.5}])
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_batch_after_a_fit_counts_as_its_rows(
+    v: np.ndarray, tmp_path: Path, stored: bool, penalty: dict[str, float]
+) -> None:
+    store = tmp_path / "run.zarr" if stored else None
+    model = NMF(3, random_state=0, tol=1e-7, store=store, **penalty).fit(v)
+    fitted, batch = model.components_, v[::-1][:12]
+    model = NMF.load(tmp_path / "run.zarr") if stored else model
+    whole = np.linalg.norm(v - model.transform(v) @ fitted)
+    model.partial_fit(batch)
+    after = np.linalg.norm(v - model.transform(v) @ model.components_)
+    assert after < 1.01 * whole  # rows of V again: little is to learn, and nothing to forget
+    alone = NMF(3, random_state=0, **penalty).partial_fit(batch, H=fitted)
+    assert np.linalg.norm(v - alone.transform(v) @ alone.components_) > 1.03 * whole
+
+
+def test_a_fit_of_an_estimator_is_resumed(v: np.ndarray, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"init": "random", "max_iter": 5, "tol": 0.0}
+    with pytest.raises(Crash):
+        NMF(3, store=tmp_path / "run.zarr", callback=crash_after(3), **asked).fit(v)
+    with pytest.raises(ValueError, match="has no W and H yet; finish it"):
+        NMF.load(tmp_path / "run.zarr")
+    steps: list[Any] = []
+    model = NMF(3, store=tmp_path / "run.zarr", callback=steps.append, **asked)
+    w = model.fit_transform(v)
+    assert [step.number for step in steps] == [4, 5]
+    whole = NMF(3, random_state=0, **asked)
+    np.testing.assert_array_equal(w, whole.fit_transform(v))
+    np.testing.assert_array_equal(model.components_, whole.components_)
+    with pytest.raises(ValueError, match="holds another fit"):
+        model.fit(v + 1)
+    model.set_params(overwrite=True).fit(v + 1)
+    assert NMF.load(tmp_path / "run.zarr").reconstruction_err_ == model.reconstruction_err_
+
+
+def test_a_run_of_nmf_is_loaded_and_one_that_time_stopped(v: np.ndarray, tmp_path: Path) -> None:
+    result = nmf(v, 3, store=tmp_path / "run.zarr", max_iter=2)
+    np.testing.assert_array_equal(NMF.load(str(tmp_path / "run.zarr")).components_, result.H)
+    with pytest.warns(ConvergenceWarning, match="time limit"):
+        NMF(3, store=tmp_path / "short.zarr", init="random", time_limit=0.0, tol=0).fit(v)
+    assert NMF.load(tmp_path / "short.zarr").n_iter_ == 1
+    with pytest.raises(FileNotFoundError, match="there is no run"):
+        NMF.load(tmp_path / "none.zarr")
+
+
+def test_stopping_short_warns(v: np.ndarray) -> None:
+    with pytest.warns(ConvergenceWarning, match="max_iter = 2"):
+        NMF(3, random_state=0, max_iter=2, tol=1e-9).fit(v)
+
+
+def test_it_is_one_of_scikit_learns(v: np.ndarray) -> None:
+    pipeline = make_pipeline(MinMaxScaler(), NMF(3, random_state=0, tol=1e-2)).set_output(transform="default")
+    w = pipeline.fit_transform(v)
+    again = pickle.loads(pickle.dumps(pipeline))
+    np.testing.assert_allclose(again.transform(v), w, rtol=1e-6, atol=1e-8)
+    assert list(pipeline[-1].get_feature_names_out()) == ["nmf0", "nmf1", "nmf2"]
+
+
+def test_the_same_seed_is_the_same_as_nmf(v: np.ndarray) -> None:
+    ours = NMF(3, random_state=5, tol=1e-3).fit_transform(v)
+    np.testing.assert_array_equal(ours, nmf(v, 3, seed=5, tol=1e-3).W.compute())
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"beta_loss": "kullback"}, "beta_loss"),
+        ({"solver": "cd"}, "hals, mu, sgd"),
+        ({"missing": "zeros"}, "nan, unstored"),
+        ({"alpha_W": -1}, "alpha_W is -1"),
+        ({"validation_fraction": 1.0}, "validation_fraction"),
+        ({"batch_size": 2}, "batch_size belong to solver 'sgd'"),
+        ({"init": "svd"}, "sample, random, nndsvd"),
+        ({"n_components": 0}, "rank is 0"),
+        ({"n_components": 31, "init": "nndsvd"}, "at most 30"),
+        ({"n_components": "mle"}, "n_components"),
+        ({"init": "custom"}, "neither W nor H"),
+        ({"delta": 1.0}, "delta"),
+        ({"tol": -1}, "tol"),
+        ({"max_iter": 0}, "max_iter"),
+    ],
+)
+def test_a_bad_option_is_named(v: np.ndarray, options: dict[str, Any], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        NMF(**{"n_components": 3, **options}).fit(v)

@@ -1,0 +1,347 @@
+"""The contract of `nmf`: every solver, start and kind of source."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.decomposition import NMF
+from support.matrices import SOURCES, Array, anndata_group, dask_csr, low_rank, sparse
+from support.strategies import chunkings, few
+
+from dask_nmf import Result, nmf, settings
+from dask_nmf.errors import InvalidEntryError
+
+SHAPES = {"tall": (60, 25), "wide": (25, 60)}
+TYPES = (np.float32, np.float64)
+RANK = 3
+
+pytestmark = pytest.mark.usefixtures("several_panels")
+shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+solvers = pytest.mark.parametrize("solver", settings.SOLVERS)
+
+
+quiet = pytest.mark.filterwarnings("ignore:solver 'mu' cannot move the zeros")
+
+
+def factors(shape: tuple[int, int], rank: int = RANK, seed: int = 1) -> dict[str, Array]:
+    random = np.random.default_rng(seed)
+    return {"W": random.random((shape[0], rank)) + 0.1, "H": random.random((rank, shape[1])) + 0.1}
+
+
+def arrays(result: Result) -> tuple[Array, Array]:
+    return dask.compute(result.W, result.H)
+
+
+def direct_error(v: Array, w: Array, h: Array) -> float:
+    wide = v.astype(np.float64)
+    return float(np.linalg.norm(wide - w.astype(np.float64) @ h) / np.linalg.norm(wide))
+
+
+@quiet
+@shapes
+@pytest.mark.parametrize(
+    ("kind", "dtype", "init"),
+    [
+        ("numpy", np.float32, "sample"),
+        ("numpy", np.float64, "random"),
+        ("numpy", np.float64, "custom"),
+        ("dask", np.float32, "random"),
+        ("csr_array", np.float64, "sample"),
+        ("csr_array", np.float32, "custom"),
+        ("csr in zarr", np.float32, "random"),
+        ("csr in zarr", np.float64, "custom"),
+        ("zarr v3", np.float64, "sample"),
+    ],
+)
+@solvers
+def test_contract(
+    solver: str, init: str, kind: str, shape: tuple[int, int], dtype: Any, tmp_path: Path
+) -> None:
+    v = low_rank(*shape, RANK, noise=0.5, dtype=dtype)
+    custom = factors(shape) if init == "custom" else {}
+    result = nmf(SOURCES[kind](v, tmp_path / "v"), RANK, solver=solver, init=init, max_iter=4, **custom)
+    w, h = arrays(result)
+    rounding = 1e-4 if dtype == np.float32 else 1e-9
+    assert (w.shape, h.shape) == ((shape[0], RANK), (RANK, shape[1]))
+    assert w.dtype == h.dtype == result.W.dtype == result.H.dtype == dtype
+    assert np.isfinite(w).all()
+    assert np.isfinite(h).all()
+    assert min(w.min(), h.min()) >= 0
+    assert result.relative_error == pytest.approx(direct_error(v, w, h), rel=rounding)
+    assert result.reconstruction_err == pytest.approx(result.relative_error * np.linalg.norm(v), rel=1e-5)
+    assert len(result.loss_history) == result.n_iter <= 4
+    rise = 0.05 if solver == "sgd" else rounding  # its losses are met on the way
+    assert np.all(np.diff(result.loss_history) <= rise * result.loss_history[0])
+    assert result.relative_error <= result.loss_history[-1] * (1 + rise)
+
+
+def sklearn_error(v: Array, rank: int) -> float:
+    model = NMF(rank, init="nndsvda", max_iter=400, tol=1e-6)
+    return float(model.fit(v).reconstruction_err_ / np.linalg.norm(v))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@shapes
+@pytest.mark.parametrize(
+    ("solver", "init", "passes"),
+    [
+        ("hals", "sample", 5),
+        ("hals", "random", 60),
+        ("mu", "sample", 15),
+        ("hals", "nndsvd", 15),
+        ("mu", "nndsvda", 30),
+    ],
+)
+def test_as_good_as_sklearn(solver: str, init: str, passes: int, shape: tuple[int, int]) -> None:
+    v = low_rank(*shape, RANK, noise=1)
+    result = nmf(v, RANK, solver=solver, init=init, max_iter=passes, tol=1e-6)
+    assert result.relative_error <= 1.02 * sklearn_error(v, RANK)
+
+
+def lee_seung(v: Array, w: Array, h: Array, passes: int, inner: int, delta: float) -> tuple[Array, Array]:
+    for _ in range(passes):
+        num, gram = v @ h.T, h @ h.T
+        for _ in range(inner):
+            w = w * num / (w @ gram + delta)
+        num, gram = w.T @ v, w.T @ w
+        for _ in range(inner):
+            h = h * num / (gram @ h + delta)
+    return w, h
+
+
+@pytest.mark.parametrize("inner", [1, 3])
+@shapes
+@few
+@given(data=st.data())
+def test_mu_follows_lee_and_seung_under_any_chunking(
+    shape: tuple[int, int], inner: int, data: st.DataObject
+) -> None:
+    v, start = low_rank(*shape, RANK), factors(shape)
+    chunks = data.draw(chunkings(shape))
+    result = nmf(
+        da.from_array(v, chunks=chunks),
+        RANK,
+        solver="mu",
+        init="custom",
+        delta=1e-3,
+        inner_iter=inner,
+        max_iter=3,
+        tol=0,
+        **start,
+    )
+    expected = lee_seung(
+        v, **{key.lower(): value for key, value in start.items()}, passes=3, inner=inner, delta=1e-3
+    )
+    for mine, theirs in zip(arrays(result), expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-10)
+
+
+@cache
+def whole_fit(solver: str, shape: tuple[int, int]) -> Result:
+    return nmf(low_rank(*shape, RANK, noise=1), RANK, solver=solver, max_iter=3, seed=5)
+
+
+@shapes
+@solvers
+@few
+@given(data=st.data())
+def test_result_does_not_depend_on_chunking(solver: str, shape: tuple[int, int], data: st.DataObject) -> None:
+    v, whole = low_rank(*shape, RANK, noise=1), whole_fit(solver, shape)
+    cut = nmf(da.from_array(v, chunks=data.draw(chunkings(shape))), RANK, solver=solver, max_iter=3, seed=5)
+    if solver == "sgd":  # its order of minibatches is that of the blocks
+        assert cut.relative_error == pytest.approx(whole.relative_error, rel=0.05)
+        return
+    for one, other in zip(arrays(whole), arrays(cut), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+
+
+@solvers
+def test_result_does_not_depend_on_the_scheduler(solver: str, request: pytest.FixtureRequest) -> None:
+    v = low_rank(60, 25, RANK)
+    with dask.config.set(scheduler="synchronous"):
+        here = arrays(nmf(v, RANK, solver=solver, max_iter=4))
+    threads = arrays(nmf(v, RANK, solver=solver, max_iter=4))
+    request.getfixturevalue("client")
+    cluster = arrays(nmf(v, RANK, solver=solver, max_iter=4))
+    others = [threads, cluster]
+    if solver != "sgd":  # whose blocks would be others
+        others.append(arrays(nmf(da.from_array(v, chunks=(7, 9)), RANK, solver=solver, max_iter=4)))
+    for other in others:
+        for mine, theirs in zip(here, other, strict=True):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-7, atol=1e-12)
+
+
+def test_seed_is_the_only_source_of_chance() -> None:
+    v = low_rank(60, 25, RANK, noise=1)
+    one, same, another = (nmf(v, RANK, init="random", max_iter=2, seed=seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one.H, same.H)
+    assert not np.allclose(one.H, another.H)
+
+
+@shapes
+@pytest.mark.parametrize("dtype", TYPES)
+@solvers
+def test_scale_of_v_is_only_a_scale(solver: str, dtype: Any, shape: tuple[int, int]) -> None:
+    v = low_rank(*shape, RANK, noise=1, dtype=dtype)
+    one = nmf(v, RANK, solver=solver, max_iter=4)
+    for factor in (2.0**-20, 2.0**20):
+        scaled = nmf(v * dtype(factor), RANK, solver=solver, max_iter=4)
+        np.testing.assert_allclose(scaled.loss_history, one.loss_history, rtol=1e-4)
+        products = [w @ h for w, h in (arrays(one), arrays(scaled))]
+        np.testing.assert_allclose(products[1] / factor, products[0], rtol=1e-2, atol=1e-3 * v.max())
+
+
+@pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array], ids=["dense", "csr"])
+@shapes
+@solvers
+def test_zero_rows_and_columns_give_zero_factors(
+    solver: str, shape: tuple[int, int], make: Callable[[Array], Any]
+) -> None:
+    v = low_rank(*shape, RANK)
+    v[3], v[-1], v[:, 5], v[:, -2] = 0, 0, 0, 0
+    w, h = arrays(nmf(make(v), RANK, solver=solver, max_iter=10))
+    product = w @ h
+    assert np.abs(product[[3, -1]]).max() < 1e-6 * v.max()
+    assert np.abs(product[:, [5, -2]]).max() < 1e-6 * v.max()
+
+
+@quiet
+@shapes
+@pytest.mark.parametrize("init", settings.INITS)
+@solvers
+def test_zero_v_gives_zero_product(solver: str, init: str, shape: tuple[int, int]) -> None:
+    custom = factors(shape) if init == "custom" else {}
+    result = nmf(np.zeros(shape), RANK, solver=solver, init=init, **custom)
+    w, h = arrays(result)
+    assert np.abs(w @ h).max() == 0
+    assert (result.relative_error, result.reconstruction_err) == (0, 0)
+    assert "zero" in result.outcome
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9), (6, 6), (1, 5), (5, 1), (1, 1)])
+@solvers
+def test_every_rank_up_to_the_smaller_side(solver: str, shape: tuple[int, int], dtype: Any) -> None:
+    v = np.random.default_rng(0).random(shape).astype(dtype)
+    for rank in {1, min(shape)}:
+        result = nmf(v, rank, solver=solver, max_iter=5)
+        w, h = arrays(result)
+        assert result.relative_error == pytest.approx(direct_error(v, w, h), rel=1e-3, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("rank", [1, 4])
+@solvers
+def test_constant_v_is_found_exactly(solver: str, rank: int, dtype: Any) -> None:
+    result = nmf(np.full((30, 20), 7, dtype), rank, solver=solver, max_iter=30)
+    w, h = arrays(result)
+    assert result.relative_error < 1e-2
+    assert direct_error(np.full((30, 20), 7.0), w, h) == pytest.approx(result.relative_error, abs=1e-6)
+
+
+def test_outcomes_are_sentences() -> None:
+    v = low_rank(60, 25, RANK, noise=1)
+    assert "converged" in nmf(v, RANK, tol=1e-2).outcome
+    short = nmf(v, RANK, tol=0, max_iter=2)
+    assert "max_iter = 2" in short.outcome
+    assert short.n_iter == 2
+    timed = nmf(v, RANK, tol=0, time_limit=0)
+    assert "time limit" in timed.outcome
+    assert timed.n_iter == 1
+
+
+def test_callback_sees_every_pass() -> None:
+    steps: list[Any] = []
+    result = nmf(low_rank(60, 25, RANK), RANK, max_iter=3, tol=0, callback=steps.append)
+    assert [step.number for step in steps] == [1, 2, 3]
+    np.testing.assert_array_equal([step.loss for step in steps], result.loss_history)
+    assert [step.outcome is None for step in steps] == [True, True, False]
+
+
+@shapes
+@pytest.mark.parametrize("given_factor", ["W", "H"])
+@solvers
+def test_one_given_factor_is_enough(solver: str, given_factor: str, shape: tuple[int, int]) -> None:
+    random = np.random.default_rng(0)
+    true = {"W": random.random((shape[0], RANK)), "H": random.random((RANK, shape[1]))}
+    v = true["W"] @ true["H"]
+    start = {given_factor: true[given_factor]}
+    result = nmf(v, RANK, solver=solver, init="custom", max_iter=2, **start)
+    assert result.relative_error < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"init": "custom"}, "neither W nor H"),
+        ({"init": "random", "H": np.ones((RANK, 25))}, "H is given .* init is 'random'"),
+        ({"init": "custom", "H": np.ones((RANK, 24))}, r"\(3, 24\).*\(3, 25\)"),
+        ({"init": "custom", "W": np.ones((RANK, 60))}, r"\(3, 60\).*\(60, 3\)"),
+        ({"init": "custom", "H": np.zeros((RANK, 25))}, "H is zero everywhere"),
+        ({"init": "custom", "H": -np.ones((RANK, 25))}, "H has -1.0 at row 0, column 0"),
+        ({"init": "custom", "H": np.full((RANK, 25), np.nan)}, "H has nan"),
+        ({"solver": "cd"}, "solver is 'cd'.*hals, mu"),
+        ({"init": "svd"}, "init is 'svd'.*sample, random, nndsvd"),
+        ({"tol": -1}, "tol is -1"),
+        ({"max_iter": 0}, "max_iter is 0"),
+        ({"seed": 0.5}, "seed is 0.5"),
+        ({"delta": 1.0}, "belong to solver 'mu'"),
+        ({"solver": "mu", "delta": -1.0}, "delta is -1"),
+        ({"solver": "mu", "inner_iter": 0}, "inner_iter is 0"),
+        ({"dtype": "int32"}, "float32 or float64"),
+    ],
+)
+def test_bad_options_are_refused_by_name(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        nmf(np.ones((60, 25)), RANK, **options)
+
+
+@pytest.mark.parametrize("rank", [0, -1, 2.5, None])
+def test_bad_ranks_are_refused(rank: Any) -> None:
+    with pytest.raises(ValueError, match="rank is"):
+        nmf(np.ones((60, 25)), rank)
+
+
+BAD_KINDS: dict[str, Callable[[Array, Path], Any]] = {
+    **{kind: SOURCES[kind] for kind in ("numpy", "numpy F", "csr_array", "dask", "zarr v3")},
+    "csr in zarr": lambda v, path: anndata_group(v, path, "csr_matrix"),
+    "dask csr": lambda v, path: dask_csr(v, scipy.sparse.csr_array),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_KINDS)
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.25])
+@shapes
+def test_bad_entry_is_named_where_the_user_has_it(
+    shape: tuple[int, int], value: float, kind: str, tmp_path: Path
+) -> None:
+    v = sparse(*shape)
+    v[21, 17] = value
+    with pytest.raises(InvalidEntryError, match="row 21, column 17") as caught:
+        nmf(BAD_KINDS[kind](v, tmp_path / "v"), RANK, store=tmp_path / "run.zarr")
+    np.testing.assert_equal((caught.value.row, caught.value.column, caught.value.value), (21, 17, value))
+    assert not (tmp_path / "run.zarr").exists()
+
+
+@shapes
+def test_the_first_bad_entry_in_panel_order_is_named(shape: tuple[int, int]) -> None:
+    v = np.ones(shape)
+    v[20, 20] = v[5, 5] = -1
+    with pytest.raises(InvalidEntryError, match="row 5, column 5"):
+        nmf(v, RANK)
+
+
+def test_v_is_left_as_it_was() -> None:
+    v = low_rank(60, 25, RANK)
+    before = v.copy()
+    v.flags.writeable = False
+    nmf(v, RANK, max_iter=2)
+    np.testing.assert_array_equal(v, before)

@@ -1,0 +1,53 @@
+"""The comparison with others, small, and without those that the tests do not install."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PEERS = ROOT / "benchmarks" / "peers.py"
+
+
+@pytest.mark.real  # half a minute
+def test_the_table_has_a_row_for_each_method(tmp_path: Path) -> None:
+    asked = ["--short", "--case", "dense, in memory", "--without", "nmf-torch", "--output", str(tmp_path)]
+    done = subprocess.run([sys.executable, PEERS, *asked], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "table.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| dense")]
+    assert [row[1] for row in rows] == [
+        "dask_nmf hals",
+        "dask_nmf mu",
+        "NMF cd, nndsvda",
+        "NMF mu, nndsvda",
+        "MiniBatchNMF",
+        "dask.array, Lee–Seung",
+        "floor: the two products, once (BLAS)",
+        "Spark ALS",
+    ]
+    assert float(rows[0][3]) <= 1.005  # ours is there,
+    assert float(rows[0][5]) == 1  # and what the others are compared with
+    assert "Left out: nmf-torch." in table
+    for name in ("time", "reads", "memory"):
+        assert (tmp_path / f"{name}.svg").read_text().rstrip().endswith("</svg>")
+
+
+def test_a_peer_that_is_not_installed_is_an_error(tmp_path: Path) -> None:
+    hidden = f"import sys; sys.modules['nmf'] = None; sys.path.insert(0, {str(PEERS.parent)!r}); "
+    hidden += f"sys.argv[1:] = ['--output', {str(tmp_path)!r}]; import peers; peers.main()"
+    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "nmf-torch (nmf)" in done.stderr.partition("not installed: ")[2]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_script_is_run_and_read_about() -> None:
+    scripts = {path.name for path in PEERS.parent.glob("*.py") if "__main__" in path.read_text()}
+    page, makefile = ((ROOT / name).read_text() for name in ("docs/performance.md", "Makefile"))
+    told = set(re.findall(r"benchmarks/(\w+\.py)", page))
+    (list_of_scripts,) = re.findall(r"^BENCHMARKS = (.*)$", makefile, re.MULTILINE)
+    run = set(re.findall(r"\w+\.py", list_of_scripts))
+    assert scripts == told == run

@@ -1,0 +1,104 @@
+"""The house: which wing may import which, how large its rooms are, and where each library has its place."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from support.wings import FOLDERS, GROUND, MAY_IMPORT, PACKAGE
+
+LIBRARIES = {  # that not every wing may import
+    "dask": {"cluster", "sources", "execution", "fitting", "inference", "online", "estimator"},
+    "distributed": {"cluster", "sources", "execution"},
+    "zarr": {"storage", "sources", "runs", "inference", "cli"},
+    "numba": {"kernels"},
+    "sklearn": {"estimator"},
+    "obstore": {"storage", "cluster"},
+    "click": {"cli"},
+    "tqdm": {"cli"},
+}
+ROOMS = 7  # files of a folder, and folders in it
+FILES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py"
+}
+files = pytest.mark.parametrize("file", FILES)
+folders = pytest.mark.parametrize(
+    "folder", FOLDERS[1:], ids=lambda path: path.relative_to(PACKAGE).as_posix()
+)
+
+
+@cache
+def tree(file: str) -> ast.Module:
+    return ast.parse(FILES[file].read_text())
+
+
+def imported(nodes: ast.AST) -> Iterator[str]:
+    """Yield the names of imported modules, and of what is imported from them as if that were modules too."""
+    for node in ast.walk(nodes):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(file: str) -> set[str]:
+    """Return the files of this package that a file imports, as dotted names below the package."""
+    found = set()
+    for name in imported(tree(file)):
+        if name.startswith("dask_nmf."):
+            inside = name.removeprefix("dask_nmf.")
+            found |= {inside, inside.rpartition(".")[0]} & set(FILES)
+    return found
+
+
+def wing(file: str) -> str:
+    return file.partition(".")[0]
+
+
+def test_every_wing_has_its_place() -> None:
+    assert {wing(file) for file in FILES} == {*MAY_IMPORT, *GROUND}
+
+
+@files
+def test_a_wing_imports_only_what_it_may(file: str) -> None:
+    may = MAY_IMPORT.get(wing(file), set()) | GROUND | {wing(file)}
+    assert {other for other in ours(file) if wing(other) not in may} == set()
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    TopologicalSorter({file: ours(file) for file in FILES}).prepare()
+
+
+@files
+def test_libraries_keep_to_their_places(file: str) -> None:
+    roots = {name.partition(".")[0] for name in imported(tree(file))}
+    assert {name for name in roots & set(LIBRARIES) if wing(file) not in LIBRARIES[name]} == set()
+
+
+@files
+def test_no_import_hides_in_a_function(file: str) -> None:
+    functions = [
+        node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    assert file == "cli.main" or not any(list(imported(function)) for function in functions)
+
+
+@folders
+def test_a_folder_has_few_rooms_and_says_what_it_is_for(folder: Path) -> None:
+    assert sum(path.suffix == ".py" and path.stem != "__init__" for path in folder.iterdir()) <= ROOMS
+    purpose = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
+    assert purpose
+    assert "\n" not in purpose
+
+
+def test_dependencies_are_declared() -> None:
+    declared = (PACKAGE.parent / "pyproject.toml").read_text()
+    roots = {name.partition(".")[0] for file in FILES for name in imported(tree(file))}
+    names = {"sklearn": "scikit-learn"}
+    others = roots - sys.stdlib_module_names - {"dask_nmf", "__future__"}
+    assert {name for name in others if f'"{names.get(name, name)}' not in declared} == set()

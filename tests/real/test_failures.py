@@ -1,0 +1,250 @@
+"""What breaks around a fit: it goes on by itself, or ends soon with its code and a line; nothing is lost."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from support.fits import (
+    OWN,
+    Cluster,
+    begin,
+    cluster,
+    ends_well,
+    frozen,
+    make_v,
+    refused,
+    same_factors,
+    wait_for,
+    workers,
+)
+from support.servers import needs, until
+
+from dask_nmf.cluster.launch import local
+from dask_nmf.errors import WorkersLost
+from dask_nmf.execution import executor as fitting
+from dask_nmf.execution.executor import Panels
+from dask_nmf.execution.graphs import Weighing
+from dask_nmf.planning.row_panels import Layout
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.sources.matrix import Matrix
+
+pytestmark = pytest.mark.real
+PASSES = 40
+WAIT = {"DASK_DASK_NMF__WAIT": "6"}  # seconds, for workers
+HERE = ("--cache", "off")  # in the threads of the command, reading V anew
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a small V, and what two fits make of it that nobody disturbs."""
+    folder = tmp_path_factory.mktemp("failures")
+    make_v(folder / "v.zarr", 4000)
+    ends_well(begin(folder, "whole.zarr", "hals", PASSES))
+    ends_well(begin(folder, "here.zarr", "hals", PASSES, *HERE))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def servers(folder: Path) -> Iterator[Cluster]:
+    """A cluster to be started."""
+    with cluster(folder) as servers:
+        yield servers
+
+
+def test_workers_die_all_at_once_and_again_and_again(folder: Path) -> None:
+    fit = begin(folder, "again.zarr", "hals", PASSES)
+    wait_for(fit, "pass")
+    for worker in workers(fit.pid):
+        worker.kill()
+    chosen = random.Random(0)
+    for _ in range(3):
+        time.sleep(2)
+        if found := workers(fit.pid):
+            chosen.choice(found).kill()
+    ends_well(fit)
+    same_factors(folder / "again.zarr", folder / "whole.zarr")
+
+
+def test_workers_that_die_as_soon_as_they_start(folder: Path) -> None:
+    fit = begin(folder, "loop.zarr", "hals", PASSES, **WAIT)
+    wait_for(fit, "pass")
+    deadline = time.monotonic() + 120
+    while fit.process.poll() is None and time.monotonic() < deadline:
+        for worker in workers(fit.pid):
+            worker.kill()
+        time.sleep(0.1)
+    refused(fit, 75, "no worker", "run this again")
+    ends_well(begin(folder, "loop.zarr", "hals", PASSES))
+    same_factors(folder / "loop.zarr", folder / "whole.zarr")
+
+
+def test_the_last_worker_is_lost_and_then_the_scheduler(folder: Path, servers: Cluster) -> None:
+    scheduler, worker = servers.scheduler(), servers.worker("--no-nanny")
+    asked = ("last.zarr", "hals", PASSES, "--scheduler", servers.address)
+    fit = begin(folder, *asked, **WAIT)
+    wait_for(fit, "pass", 3)
+    worker.kill()
+    refused(fit, 75, servers.address, "no worker", "run this again")
+    servers.worker("--no-nanny")
+    fit = begin(folder, *asked)
+    wait_for(fit, "pass", 3)
+    scheduler.kill()
+    refused(fit, 75, servers.address, "the scheduler", "lost", "run this again")
+    servers.scheduler()
+    servers.worker("--no-nanny")
+    ends_well(begin(folder, *asked))
+    same_factors(folder / "last.zarr", folder / "whole.zarr")
+
+
+def test_a_scheduler_that_comes_back(folder: Path, servers: Cluster) -> None:
+    scheduler, _ = servers.scheduler(), servers.worker("--no-nanny")
+    patient = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "60s"}
+    fit = begin(folder, "back.zarr", "hals", PASSES, "--scheduler", servers.address, **patient)
+    wait_for(fit, "pass", 3)
+    scheduler.kill()
+    scheduler.wait()
+    servers.scheduler()
+    servers.worker("--no-nanny")
+    ends_well(fit)
+    same_factors(folder / "back.zarr", folder / "whole.zarr")
+
+
+def test_a_scheduler_that_hangs(folder: Path, servers: Cluster) -> None:
+    scheduler, _ = servers.scheduler(), servers.worker("--no-nanny")
+    fit = begin(folder, "hangs.zarr", "hals", PASSES, "--scheduler", servers.address, **WAIT)
+    wait_for(fit, "pass", 3)
+    scheduler.send_signal(signal.SIGSTOP)
+    try:
+        refused(fit, 75, servers.address, "run this again")
+    finally:
+        scheduler.send_signal(signal.SIGCONT)
+
+
+def test_a_worker_that_hangs(folder: Path) -> None:
+    fit = begin(folder, "hung.zarr", "hals", PASSES, DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL="8s")
+    wait_for(fit, "pass", 2)
+    workers(fit.pid)[0].suspend()
+    ends_well(fit)
+    same_factors(folder / "hung.zarr", folder / "whole.zarr")
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """A V of which one panel takes more memory than a worker has: always, or the first time."""
+
+    noted: str
+    always: bool
+    shape = (40, 20)
+    dtype = np.dtype(np.float64)
+    ndim = 2
+
+    def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
+        if index[0].start == 20 and (self.always or not Path(self.noted).exists()):
+            Path(self.noted).touch()
+            taken = []
+            while True:  # the nanny ends it
+                taken.append(np.ones(2**23))
+                time.sleep(0.02)
+        return np.random.default_rng(index[0].start).random((index[0].stop - index[0].start, 20))
+
+
+@pytest.mark.parametrize("always", [False, True])
+def test_a_worker_runs_out_of_memory(always: bool, tmp_path: Path) -> None:
+    source = Greedy(str(tmp_path / "noted"), always)
+    matrix = Matrix(source.shape, source.dtype, "made", False, Layout(*source.shape, 8), source)
+    panels, h = Panels(matrix, (0, 10, 20, 30, 40)), np.ones((3, 20))
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), local(1, 1, "600MB"):
+        if always:
+            with pytest.raises(WorkersLost, match=r"lost 4 times.*want of memory"):
+                fitting.sweep(panels, h, Weighing(HALS().weigh, HALS()))
+        else:
+            found = fitting.sweep(panels, h, Weighing(HALS().weigh, HALS()))
+    if not always:
+        expected = fitting.sweep(panels, h, Weighing(HALS().weigh, HALS()))
+        np.testing.assert_allclose(found.num, expected.num, rtol=1e-12)
+
+
+@needs("faketime")
+@pytest.mark.parametrize(("output", "where"), [("clock.zarr", HERE), ("clocks.zarr", OWN)])
+def test_the_clock_jumps(output: str, where: tuple[str, ...], folder: Path) -> None:
+    clock = folder / "clock"
+    clock.write_text("+0")
+    environment = {
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_CACHE_DURATION": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "LD_PRELOAD": str(next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))),
+    }
+    fit = begin(folder, output, "hals", PASSES, *where, **environment)
+    wait_for(fit, "pass", 2)
+    for jump in ("+1d", "-1d", "+0"):
+        clock.write_text(jump)
+        done = fit.count("pass")
+        # Dask may give up workers for such a jump, and a busy machine takes its time to start others.
+        until(lambda done=done: fit.count("pass") > done or fit.process.poll() is not None, 200)
+    ends_well(fit, 240)
+    same_factors(folder / output, folder / "here.zarr")
+
+
+def a_chunk(v: Path) -> Path:
+    return v / "c" / "4" / "0"
+
+
+def delete(v: Path) -> None:
+    a_chunk(v).unlink()
+
+
+def truncate(v: Path) -> None:
+    os.truncate(a_chunk(v), a_chunk(v).stat().st_size // 2)
+
+
+def flip(v: Path) -> None:
+    content = bytearray(a_chunk(v).read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    a_chunk(v).write_bytes(content)
+
+
+@pytest.mark.parametrize("harm", [delete, truncate, flip])
+def test_a_chunk_of_v_is_lost_during_the_fit(
+    harm: Callable[[Path], None], folder: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(folder / "v.zarr", tmp_path / "v.zarr")
+    fit = begin(tmp_path, "run.zarr", "hals", PASSES, *HERE)
+    wait_for(fit, "pass", 2)
+    with frozen(fit):
+        harm(tmp_path / "v.zarr")
+    refused(fit, 3, "v.zarr", "cannot be read", "restore")
+    shutil.copytree(folder / "v.zarr", tmp_path / "v.zarr", dirs_exist_ok=True)
+    ends_well(begin(tmp_path, "run.zarr", "hals", PASSES, *HERE))
+    same_factors(tmp_path / "run.zarr", folder / "here.zarr")
+
+
+def test_v_has_changed_when_a_run_goes_on(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "v.zarr", tmp_path / "v.zarr")
+    fit = begin(tmp_path, "run.zarr", "hals", PASSES, *HERE)
+    wait_for(fit, "pass", 2)
+    os.kill(fit.pid, signal.SIGKILL)
+    fit.process.wait()
+    delete(tmp_path / "v.zarr")
+    fit = begin(tmp_path, "run.zarr", "hals", PASSES, *HERE)
+    refused(fit, 2, "V is not the same in rows")
+    assert "9 of its 10 chunks" in fit.log.read_text()
+
+
+def test_a_worker_sees_that_a_chunk_is_lost(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "v.zarr", tmp_path / "v.zarr")
+    fit = begin(tmp_path, "run.zarr", "hals", PASSES, "--cache", "off", *OWN)
+    wait_for(fit, "pass", 2)
+    delete(tmp_path / "v.zarr")
+    refused(fit, 3, "c/4/0 was there", "restore")

@@ -1,0 +1,268 @@
+"""The schedules: a real cron, a real Airflow and systemd's own checks run what is shipped, on a small V."""
+
+import ast
+import getpass
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import zarr
+from dask.utils import parse_bytes
+from support.matrices import low_rank
+from support.servers import needs, process, until
+
+import dask_nmf
+from dask_nmf.cli import main
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "cluster_configs" / "schedules"
+CRON, SERVICE, TIMER, DAG = (
+    FOLDER / name for name in ("dask-nmf.cron", "dask-nmf.service", "dask-nmf.timer", "airflow_dag.py")
+)
+BIN = Path(sys.executable).parent
+RANK = 20  # of all of them
+HOURS = 3600
+EXPOSURE = 25  # tenths, of systemd's ten
+
+
+def cron_line() -> str:
+    (line,) = re.findall(r"^\d.*$", CRON.read_text(), re.MULTILINE)
+    return str(line)
+
+
+def unit(name: str) -> str:
+    """The value of a setting of the service."""
+    (value,) = re.findall(rf"^{name}=(.*)$", SERVICE.read_text(), re.MULTILINE)
+    return str(value)
+
+
+def dag_constants() -> dict[str, str]:
+    """Those at the top of the DAG."""
+    found = [node for node in ast.parse(DAG.read_text()).body if isinstance(node, ast.Assign)]
+    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in found}
+
+
+def test_commands_are_alike_and_known() -> None:
+    in_cron = re.search(r"dask-nmf (fit .*?) 2>>", cron_line())
+    assert in_cron
+    _, _, in_unit = unit("ExecStart").partition("dask-nmf/bin/dask-nmf ")
+    in_dag = dag_constants()["FIT"] + " --log-format json"
+    assert in_cron[1] == in_unit == in_dag
+    options = main.app.commands["fit"].make_context("fit", shlex.split(in_unit)[1:]).params
+    assert options["rank"] == RANK
+    assert options["workers"] * parse_bytes(options["memory_limit"]) + 2**31 <= 6 * 2**30
+    assert unit("MemoryMax") == "6G"
+    assert options["time_limit"] < 6 * HOURS
+    assert unit("TimeoutStartSec") == "6h"
+
+
+def test_exit_codes_are_acted_upon() -> None:
+    final = {main.USAGE, main.BAD_DATA}
+    assert set(map(int, unit("RestartPreventExitStatus").split())) == final
+    assert int(unit("SuccessExitStatus")) == main.TERMINATED
+    (skipped,) = re.findall(r"skip_on_exit_code=(.*),$", DAG.read_text(), re.MULTILINE)
+    assert set(ast.literal_eval(skipped)) == final
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a V."""
+    tmp_path.chmod(0o755)
+    v = low_rank(400, 100, RANK, dtype=np.float32)
+    zarr.create_array(tmp_path / "V.zarr", data=v, chunks=(100, 100))
+    return tmp_path
+
+
+def check_run(folder: Path) -> None:
+    """W and H are nearly as good as any of their rank."""
+    v = zarr.open_array(folder / "V.zarr", mode="r")[:]
+    run = zarr.open_group(folder / "run.zarr", mode="r")
+    w, h = run["W"][:], run["H"][:]
+    error = np.linalg.norm(v - w @ h)
+    best = np.linalg.norm(np.linalg.svd(v, compute_uv=False)[RANK:])
+    assert min(w.min(), h.min()) >= 0
+    assert best <= error < 1.2 * best
+
+
+def state(run: Path) -> dict[str, Any]:
+    """What `dask-nmf info` says."""
+    told = subprocess.run(["dask-nmf", "info", run, "--json"], stdout=subprocess.PIPE, check=True).stdout
+    return dict(json.loads(told))
+
+
+@pytest.mark.real
+@needs("cron", root=True)
+def test_cron_runs_a_fit_and_leaves_one_at_work_alone(folder: Path) -> None:
+    """The file that is shipped, every minute; and its line once more, for a run that is being worked on."""
+    line = re.sub(r"^15 2 \* \* \*  nmf", f"* * * * *  {getpass.getuser()}", cron_line())
+    other = line.replace("run.zarr", "held.zarr").replace("fit.log", "held.log")
+    text = CRON.read_text().replace(cron_line(), f"{line}\n{other}")
+    text = text.replace("/opt/dask-nmf/bin", str(BIN)).replace("/srv/nmf", str(folder))
+    held = ["dask-nmf", "fit", "V.zarr", "--rank", "20", "--output", "held.zarr", "--tol", "0"]
+    held += ["--max-iter", "1000000", "--log-format", "json"]
+
+    def said(log: str) -> str:
+        """What a log has, if there is one."""
+        return (folder / log).read_text() if (folder / log).exists() else ""
+
+    file = Path(f"/etc/cron.d/dask-nmf-{os.getpid()}")
+    with process(*held, log=folder / "holder.log", cwd=folder) as holder:
+        until(lambda: said("holder.log").count('"pass"') > 2, 120)
+        file.write_text(f"PYTHONPATH={ROOT}\n{text}")
+        try:
+            with process("/usr/sbin/cron", "-f", log=folder / "cron.log") as cron:
+                until(lambda: "exit code" in said("held.log") and '"done"' in said("fit.log"), 180)
+                file.unlink()
+                until(lambda: not psutil.Process(cron.pid).children(), 60)
+        finally:
+            file.unlink(missing_ok=True)
+        before = state(folder / "held.zarr")["passes"]
+        until(lambda: state(folder / "held.zarr")["passes"] > before, 30)
+        holder.send_signal(signal.SIGTERM)
+        assert holder.wait(30) == main.TERMINATED
+    codes = {log: set(re.findall(r"exit code (\d+)", said(log))) for log in ("held.log", "fit.log")}
+    assert codes["held.log"] == {"75"}
+    assert codes["fit.log"] <= {"75"}  # of a minute later, if a minute was not enough
+    check_run(folder)
+
+
+def placed(source: Path, target: Path, folder: Path) -> Path:
+    """A copy of what is shipped, with the places of this machine."""
+    text = source.read_text().replace("/opt/dask-nmf/bin", str(BIN)).replace("/srv/nmf", str(folder))
+    target.write_text(text)
+    return target
+
+
+@pytest.mark.real
+@needs("systemd-analyze")
+def test_systemd_knows_every_word(folder: Path) -> None:
+    for unit_file in (SERVICE, TIMER):
+        placed(unit_file, folder / unit_file.name, folder)
+
+    def told(*words: object) -> str:
+        """All that it prints."""
+        command = ["systemd-analyze", *map(str, words)]
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=True
+        )
+        return done.stdout
+
+    units = (folder / SERVICE.name, folder / TIMER.name)
+    assert told("verify", "--man=no", *units) == ""
+    (folder / SERVICE.name).write_text((folder / SERVICE.name).read_text().replace("NoNew", "NonNew"))
+    assert "NonNewPrivileges" in told("verify", "--man=no", *units)
+    (nightly,) = re.findall(r"^OnCalendar=(.*)$", TIMER.read_text(), re.MULTILINE)
+    assert "02:15:00" in told("calendar", nightly)
+    assert "Overall exposure" in told("security", "--offline=yes", f"--threshold={EXPOSURE}", SERVICE)
+
+
+FILTERED = """
+import contextlib, json, os, socket, sys, pyseccomp as s
+
+calls, families, command = json.loads(sys.argv[1])
+allowed = s.SyscallFilter(s.ERRNO(1))
+for name in calls:
+    with contextlib.suppress(OSError):  # of another architecture
+        allowed.add_rule(s.ALLOW, name)
+for family in families:
+    allowed.add_rule(s.ALLOW, "socket", s.Arg(0, s.EQ, int(getattr(socket, family))))
+allowed.load()
+os.execv(command[0], command)
+"""
+
+
+def calls(name: str) -> set[str]:
+    """The system calls of a set of systemd's, but for `socket`."""
+    if not name.startswith("@"):
+        return {name} - {"socket"}
+    told = subprocess.run(
+        ["systemd-analyze", "syscall-filter", name], stdout=subprocess.PIPE, text=True, check=True
+    )
+    inner = [line.strip() for line in told.stdout.splitlines()[1:] if line.strip()[:1] not in ("", "#")]
+    return {call for each in inner for call in calls(each)}
+
+
+@pytest.mark.real
+@needs("bwrap", "systemd-analyze", root=True)
+def test_a_fit_runs_under_the_restrictions_of_the_unit(folder: Path) -> None:
+    """Its file system, system calls and sockets, as no systemd runs here."""
+    cache = folder / "cache"
+    cache.mkdir()
+    box = ["bwrap", "--ro-bind", "/", "/", "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp"]
+    box += [
+        "--bind",
+        folder,
+        folder,
+        "--chdir",
+        folder,
+        "--cap-drop",
+        "ALL",
+        "--unshare-ipc",
+        "--unshare-uts",
+    ]
+    for installed in Path(dask_nmf.__file__).parent.rglob("__pycache__"):  # what a warm-up may have compiled
+        box += ["--tmpfs", installed, "--remount-ro", installed]
+    box += ["--setenv", unit("Environment").split("=")[0], cache]
+    assert unit("ProtectSystem") == "strict"
+    command = unit("ExecStart").replace("/opt/dask-nmf/bin", str(BIN)).split()
+    filtered = json.dumps(
+        [sorted(calls(unit("SystemCallFilter"))), unit("RestrictAddressFamilies").split(), command]
+    )
+    with process(*box, "--", sys.executable, "-c", FILTERED, filtered, log=folder / "fit.log") as fit:
+        assert fit.wait(240) == 0, (folder / "fit.log").read_text()
+    check_run(folder)
+    assert any(cache.rglob("*.nbc"))  # kernels are kept for the next night
+
+
+@pytest.fixture(scope="module")
+def airflow(request: pytest.FixtureRequest) -> Path:
+    """Airflow's command, in an environment that is kept for the next time: it takes half a minute."""
+    assert request.config.cache is not None
+    home = request.config.cache.mkdir("airflow")
+    done = home / "installed"
+    if not done.exists():
+        subprocess.run([sys.executable, "-m", "venv", home], check=True)
+        subprocess.run([home / "bin/pip", "install", "--quiet", "apache-airflow>=3.1,<4"], check=True)
+        done.touch()
+    return home / "bin/airflow"
+
+
+@pytest.mark.real
+@pytest.mark.timeout(600)
+def test_airflow_runs_the_dag(airflow: Path, folder: Path) -> None:
+    home = folder / "airflow"
+    (home / "dags").mkdir(parents=True)
+    placed(DAG, home / "dags" / DAG.name, folder)
+    environment = os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+
+    def told(*words: str) -> str:
+        """All that it prints."""
+        done = subprocess.run(
+            [airflow, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        return done.stdout
+
+    told("db", "migrate")
+    assert "No data found" in told("dags", "list-import-errors")
+    assert "state=success" in told("dags", "test", "dask_nmf", "2026-01-02")
+    check_run(folder)
+    shutil.rmtree(folder / "run.zarr")
+    zarr.open_array(folder / "V.zarr", mode="r+")[3, 4] = -1
+    failed = told("dags", "test", "dask_nmf", "2026-01-03")
+    assert "exit code 3" in failed
+    assert "new_state=failed" in failed  # not up_for_retry

@@ -1,0 +1,25 @@
+"""V cut both ways, whatever its size."""
+
+from typing import Any
+
+import pytest
+
+from dask_nmf.planning import grid, row_panels
+from dask_nmf.planning.grid import Tiling
+
+
+def no_panels(*_: Any, **__: Any) -> Any:
+    raise MemoryError("the smallest panel does not fit")
+
+
+def cut_both_ways(
+    patch: pytest.MonkeyPatch, rows: tuple[int, ...], columns: tuple[int, ...], reads: int
+) -> None:
+    """Every V is cut so."""
+    made = Tiling(rows, columns, reads, 0, 1, (rows[-1], columns[-1]))
+    patch.setattr(row_panels, "make", no_panels)
+    patch.setattr(grid, "make", lambda *_: made)
+
+
+class Enough(Exception):
+    """The fit is to stop here."""

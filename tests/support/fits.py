@@ -1,0 +1,187 @@
+"""What is done to a fit, and a fit to do it to: a V, the command, and clusters that tests start."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import psutil
+import zarr
+from support.command import COMMAND
+from support.servers import free_port, listens, process, until
+from zarr.codecs import ZstdCodec
+
+RANK = 8
+OWN = ("--workers", "2", "--threads-per-worker", "1", "--memory-limit", "1GiB")  # a cluster of its own
+SOON = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "8s"}  # a scheduler that is lost is given up
+DASK = [sys.executable, "-m", "dask"]
+
+NUMBERS = count()
+
+
+def make_v(path: Path, rows: int = 16_000) -> None:
+    """A V of 400 rows a chunk; of the default size a pass takes a tenth of a second."""
+    rng = np.random.default_rng(0)
+    w, h = (rng.gamma(0.5, size=size).astype(np.float32) for size in ((rows, 8), (8, 1000)))
+    v = (w @ h) * rng.random((rows, 1000), dtype=np.float32)
+    zarr.create_array(path, data=v, chunks=(400, 1000), compressors=[ZstdCodec(checksum=True)])
+
+
+def words(output: str, solver: str, passes: int, *more: str, v: str = "v.zarr") -> list[str]:
+    """The words of a fit that does all of its passes."""
+    fit = ["fit", v, "--rank", str(RANK), "--tol", "0", "--log-format", "json", "--output", output]
+    return [*fit, "--solver", solver, "--max-iter", str(passes), *more]
+
+
+@dataclass
+class Fit:
+    """The command at work, and its log."""
+
+    process: subprocess.Popen[str]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def count(self, event: str) -> int:
+        """Log lines of a kind so far."""
+        return self.log.read_text().count(f'"event": "{event}"')
+
+
+def begin(
+    folder: Path,
+    output: str,
+    solver: str = "hals",
+    passes: int = 16,
+    *more: str,
+    v: str = "v.zarr",
+    before: tuple[str, ...] = (),
+    **environment: str,
+) -> Fit:
+    """The command, in a process group of its own; ``before``: a command that it is given to."""
+    log = folder / f"{output.replace('/', '-')}.{next(NUMBERS)}.log"
+    with log.open("w") as errors:
+        process = subprocess.Popen(
+            [*before, *COMMAND, *words(output, solver, passes, *(more or OWN), v=v)],
+            cwd=folder,
+            env=os.environ | SOON | environment,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+    return Fit(process, log)
+
+
+def wait_for(fit: Fit, event: str, times: int = 1) -> None:
+    """Return when it has logged so many lines of a kind."""
+    until(lambda: fit.count(event) >= times or fit.process.poll() is not None, 120)
+    assert fit.count(event) >= times, fit.log.read_text()
+
+
+def end(fit: Fit, timeout: float = 120) -> tuple[int, str]:
+    """Wait for it: its exit code, and its last line on standard error."""
+    try:
+        code = fit.process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(fit.pid, signal.SIGKILL)
+        fit.process.wait()
+        raise
+    log = fit.log.read_text()
+    assert "Traceback" not in log, log
+    return code, (log.splitlines() or [""])[-1]
+
+
+@contextmanager
+def frozen(fit: Fit) -> Iterator[None]:
+    """The process stands still meanwhile."""
+    os.kill(fit.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(fit.pid, signal.SIGCONT)
+
+
+def ends_well(fit: Fit, timeout: float = 120) -> None:
+    """It is done, with 0."""
+    code, line = end(fit, timeout)
+    assert code == 0, line
+
+
+def refused(fit: Fit, code: int, *parts: str, timeout: float = 120) -> None:
+    """It ends with a code, and with one line that has these words."""
+    found, line = end(fit, timeout)
+    assert found == code, line
+    assert line.startswith("dask-nmf: "), line
+    assert all(part in line for part in parts), line
+
+
+def workers(pid: int) -> list[psutil.Process]:
+    """The nannies' children below a process, without the trackers of their resources."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if "spawn_main" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+def passes_done(run: Path) -> int:
+    """The last pass that a run has committed."""
+    record = json.loads((run / "zarr.json").read_text())["attributes"]["dask_nmf"]
+    return int(record["pass"])
+
+
+def same_factors(one: Path, other: Path) -> None:
+    """Both runs have the same W and H, bit for bit."""
+    mine, theirs = (zarr.open_group(path, mode="r") for path in (one, other))
+    for name in ("W", "H"):
+        np.testing.assert_array_equal(mine[name][:], theirs[name][:])
+
+
+@dataclass
+class Cluster:
+    """A scheduler at a port that stays, and its workers; each may be killed, and started again."""
+
+    folder: Path
+    port: int
+    stack: ExitStack
+    schedulers: list[subprocess.Popen[str]] = field(default_factory=list)
+    workers: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    @property
+    def address(self) -> str:
+        return f"tcp://127.0.0.1:{self.port}"
+
+    def start(self, *command: object) -> subprocess.Popen[str]:
+        log = self.folder / f"cluster-{next(NUMBERS)}.log"
+        return self.stack.enter_context(
+            process(*DASK, *command, "--no-dashboard", log=log, cwd=self.folder, env=os.environ | SOON)
+        )
+
+    def scheduler(self) -> subprocess.Popen[str]:
+        self.schedulers.append(self.start("scheduler", "--host", "127.0.0.1", "--port", self.port))
+        until(lambda: listens(self.port))
+        return self.schedulers[-1]
+
+    def worker(self, *more: str) -> subprocess.Popen[str]:
+        words = ("worker", self.address, "--nthreads", 1, "--memory-limit", "1GiB", "--death-timeout", 60)
+        self.workers.append(self.start(*words, *more))
+        return self.workers[-1]
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """A cluster that is yet to be started, and is ended."""
+    with ExitStack() as stack:
+        yield Cluster(folder, free_port(), stack)

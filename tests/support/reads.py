@@ -1,0 +1,38 @@
+"""Matrices that count how often they are read."""
+
+import threading
+from collections import Counter
+from typing import Any
+
+from support.matrices import Array, low_rank
+
+from dask_nmf.planning.row_panels import Layout
+from dask_nmf.sources.matrix import Matrix
+
+V = low_rank(60, 12, 3, noise=1)
+
+EDGES = (0, 7, 20, 33, 40, 55, 60)
+
+READS: Counter[tuple[int, int]] = Counter()
+
+LOCK = threading.Lock()
+
+
+class CountingReader:
+    """Rows of V, and in `READS` how often each slice of them was read."""
+
+    shape, dtype, ndim = V.shape, V.dtype, V.ndim
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        with LOCK:
+            READS[index[0].start, index[0].stop] += 1
+        return V[index]
+
+
+def counted_matrix() -> Matrix:
+    READS.clear()
+    return Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), CountingReader())
+
+
+def no_scheduler(*_: Any, **__: Any) -> None:
+    raise AssertionError("something computes")

@@ -1,0 +1,39 @@
+"""Runs in tests: what is compared, and fits that are broken off."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+
+from dask_nmf import Result
+
+OPTIONS: dict[str, Any] = {"rank": 3, "max_iter": 4, "tol": 0, "seed": 7}
+
+
+class Crash(Exception):
+    pass
+
+
+def assert_same_bits(one: Result, other: Result) -> None:
+    for mine, theirs in zip(dask.compute(one.W, one.H), dask.compute(other.W, other.H), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    np.testing.assert_array_equal(one.loss_history, other.loss_history)
+    assert one.relative_error == other.relative_error
+
+
+def crash_after(number: int) -> Callable[[Any], None]:
+    def callback(step: Any) -> None:
+        if step.number == number:
+            raise Crash
+
+    return callback
+
+
+def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes())
+        for path in folder.rglob("*")
+        if path.is_file()
+    }

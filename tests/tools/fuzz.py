@@ -1,0 +1,320 @@
+"""Files that are damaged, or lie: for test_hostile.py, or for as long as one likes.
+
+    PYTHONPATH=tests python -m tools.fuzz MINUTES SEED
+
+damages a valid file of each kind again and again, in this process, with 4 GiB of address space and 20 seconds
+for each. What is not refused by an error that the command has a code for must be read as zarr, NumPy and
+SciPy read it.
+"""
+
+import copy
+import json
+import random
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import zarr
+from support.matrices import SOURCES, Array, low_rank
+
+from dask_nmf import Run, nmf
+from dask_nmf.cli.main import exit_code
+from dask_nmf.inference.predict import predict_to
+from dask_nmf.inference.recommend import recommend_to
+from dask_nmf.inference.transform import transform_to
+from dask_nmf.sources.registry import open_matrix
+
+MATRICES = (
+    "npy", "npy F", "npz X", "npz one", "npz csr", "npz csc",
+    "zarr v2", "zarr v3", "zarr shards", "csr in zarr", "csc in zarr",
+)  # fmt: skip
+STATES = ("finished", "stopped", "broken")  # of runs
+SHAPE = (30, 20)
+LARGE = 10**6  # entries that are not compared
+VALUES: list[Any] = [
+    None, True, False, -1, 0, 1, 2, 3, 29, 31, 10**6, 10**9, 10**12, 2**63, 10**30, 0.5, -0.5, 1e308, "NaN",
+    "", "../../x", "\x1b[31m", "pickle", "|O", "<f8", "float64", "int64", "string", [], [1], [0, 0], [30, 20],
+    [1, 1], [10**9, 10**9], [[]], {}, {"id": "pickle"}, {"name": "numcodecs.pickle"}, [{"id": "pickle"}],
+    "x" * 5000,
+]  # fmt: skip
+EXAMPLES: dict[str, str] = {}  # of errors, by their class
+RAW = [float("nan"), float("inf")]  # that JSON does not have, and Python reads
+
+
+def matrix(kind: str, folder: Path) -> Path:
+    """A valid V of a kind."""
+    v = low_rank(*SHAPE, 2)
+    v[v < np.median(v)] = 0
+    return Path(SOURCES[kind](v, folder / "v"))
+
+
+class Stop(Exception):
+    """A fit is to end here."""
+
+
+def a_run(folder: Path, state: str, **options: Any) -> Path:
+    """A valid run that is finished, stopped or broken off, and beside it the V of it, and some cells."""
+    v = low_rank(*SHAPE, 2)
+    np.save(folder / "v.npy", v)
+    (folder / "cells.csv").write_text("row,column\n0,0\n29,19\n7,3\n")
+
+    def stop(step: Any) -> None:
+        if state == "broken" and step.number == 2:
+            raise Stop
+
+    limit = 0 if state == "stopped" else None
+    with suppress(Stop):
+        fitted(folder / "run.zarr", time_limit=limit, callback=stop, **options)
+    return folder / "run.zarr"
+
+
+def fitted(path: Path, **options: Any) -> Any:
+    """The fit of a run."""
+    return nmf(str(path.parent / "v.npy"), 2, store=path, max_iter=3, tol=0, **options)
+
+
+def damage(path: Path, draw: random.Random) -> str:
+    """Change something in a file, or in a file of a folder; tells what."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    some = [file for file in files if file.suffix == ".json" or file.name.startswith(".z")]
+    file = draw.choice(some if some and draw.random() < 0.7 else files)
+    content = file.read_bytes()
+    ways: list[Callable[[bytes, random.Random], bytes]] = [_flipped, _cut, _digits, _longer]
+    if file in some:
+        ways += [_bent] * 6
+    if file.suffix == ".npz":
+        ways += [_repacked] * 12
+    way = draw.choice(ways)
+    if draw.random() < 0.02:
+        file.unlink()
+        return f"{file.name} removed"
+    file.write_bytes(way(content, draw))
+    return f"{file.relative_to(path) if path.is_dir() else file.name} {way.__name__}"
+
+
+def _flipped(content: bytes, draw: random.Random) -> bytes:
+    some = bytearray(content)
+    for _ in range(draw.randint(1, 4)):
+        some[draw.randrange(len(some) if draw.random() < 0.5 else min(len(some), 200))] = draw.randrange(256)
+    return bytes(some)
+
+
+def _cut(content: bytes, draw: random.Random) -> bytes:
+    return content[: draw.randrange(len(content))]
+
+
+def _longer(content: bytes, draw: random.Random) -> bytes:
+    at = draw.randrange(len(content))
+    return content[:at] + bytes([draw.randrange(256)]) * draw.choice([1, 8, 4096]) + content[at:]
+
+
+def _digits(content: bytes, draw: random.Random) -> bytes:
+    """A number in it is another one."""
+    places = [at for at, byte in enumerate(content) if 48 <= byte <= 57]
+    if not places:
+        return _flipped(content, draw)
+    at = draw.choice(places)
+    new = draw.choice([b"-", b"0", b"1" * draw.randint(1, 25), b"9" * draw.randint(1, 12), b"1e9"])
+    return content[:at] + new + content[at + 1 :]
+
+
+def _repacked(content: bytes, draw: random.Random) -> bytes:
+    """A member of an archive is another one."""
+    with zipfile.ZipFile(BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    name = draw.choice(list(members))
+    members[name] = draw.choice([_flipped, _cut, _digits, _entry, _entry, _entry])(members[name], draw)
+    with BytesIO() as file:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, member in members.items():
+                archive.writestr(name, member)
+        return file.getvalue()
+
+
+def _entry(content: bytes, draw: random.Random) -> bytes:
+    """An entry of an array in a file of NumPy's is another integer."""
+    array = np.lib.format.read_array(BytesIO(content))
+    if array.dtype.kind in "if" and array.size:
+        new = draw.choice([-1, 0, 1, 2, 3, 19, 20, 29, 30, 10**6, 2**31 - 1])
+        array.reshape(-1)[draw.randrange(array.size)] = new
+    with BytesIO() as file:
+        np.lib.format.write_array(file, array)
+        return file.getvalue()
+
+
+def _bent(content: bytes, draw: random.Random) -> bytes:
+    """A value of a JSON file is another one, or is not there, or there is one more."""
+    told = json.loads(content)
+    for _ in range(draw.randint(1, 2)):
+        part: Any = told
+        while True:
+            keys = list(part) if isinstance(part, dict) else list(range(len(part)))
+            if not keys:
+                break
+            key = draw.choice(keys)
+            if isinstance(part[key], dict | list) and part[key] and draw.random() < 0.85:
+                part = part[key]
+                continue
+            way = draw.random()
+            if way < 0.1:
+                del part[key]
+            elif way < 0.2 and isinstance(part, dict):
+                part[f"{key}x"] = part.pop(key)
+            elif way < 0.25 and isinstance(part[key], int | float):
+                part[key] += draw.choice([-1, 1])
+            else:
+                part[key] = copy.deepcopy(draw.choice(VALUES + RAW))
+            break
+    return json.dumps(told).encode()
+
+
+def checked_matrix(path: Path) -> str:
+    """How a V was refused, or that it was read as others read it."""
+    try:
+        opened = open_matrix(str(path))
+        if opened.layout.rows * opened.layout.columns > LARGE:
+            return "large"
+        everything = tuple(slice(0, size) for size in (opened.layout.rows, opened.layout.columns))
+        block = opened.reader[everything]  # type: ignore[index]
+    except Exception as error:
+        return _refused(error)
+    mine = block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = _as_others_read(path)
+    mine = mine.T if opened.transposed else mine
+    np.testing.assert_allclose(mine, theirs.astype(mine.dtype), rtol=1e-13)  # sums of entries stored twice
+    try:
+        result = nmf(opened, 2, max_iter=1)
+    except Exception as error:
+        return _refused(error)
+    assert np.isfinite(result.H.compute()).all()
+    return "read"
+
+
+def checked_run(path: Path, **options: Any) -> str:
+    """The same of a run: told, asked for values, for the best cells and for another W, and gone on with."""
+    folder, told = path.parent, []
+    v, cells = str(folder / "v.npy"), str(folder / "cells.csv")
+    for act in (
+        lambda: json.dumps(Run.load(str(path)).summary(), allow_nan=False),
+        lambda: _predicted(path, cells, folder),
+        lambda: recommend_to(str(path), v, 2, str(folder / "best.csv"), True, lambda _: nullcontext()),
+        lambda: transform_to(str(path), v, str(folder / "w.zarr"), True, lambda _: nullcontext()),
+        lambda: fitted(path, **options),
+    ):
+        try:
+            act()
+            told.append("read")
+        except Exception as error:
+            told.append(_refused(error))
+    return " ".join(told)
+
+
+def _predicted(path: Path, cells: str, folder: Path) -> None:
+    predict_to(str(path), cells, str(folder / "values.csv"), True)
+    mine = np.loadtxt(folder / "values.csv", delimiter=",", skiprows=1)[:, 2]
+    w, h = (np.asarray(factor[:]) for factor in Run.load_answer(str(path)).factors)
+    np.testing.assert_allclose(mine, (w @ h)[[0, 29, 7], [0, 19, 3]], rtol=1e-12)
+
+
+def _as_others_read(path: Path) -> Array:
+    if path.suffix == ".npy":
+        return np.load(path, allow_pickle=False)
+    if path.suffix == ".npz":
+        content = path.read_bytes()
+        archive = BytesIO(content[content.index(b"PK") :])  # what is before it is of no matter
+        with np.load(archive, allow_pickle=False) as held:
+            if "format" in held.files:
+                parts = [held[name] for name in ("data", "indices", "indptr")]
+                return _filled(str(held["format"].astype(str)), parts, held["shape"])
+            return held["X"] if "X" in held.files else next(held[n] for n in held.files if held[n].ndim == 2)
+    opened = zarr.open(str(path), mode="r")
+    if isinstance(opened, zarr.Array):
+        return np.asarray(opened[...])
+    parts = [np.asarray(opened[name][...]) for name in ("data", "indices", "indptr")]
+    return _filled(str(opened.attrs["encoding-type"])[:3], parts, opened.attrs["shape"])
+
+
+def _filled(kind: str, parts: list[Array], shape: Any) -> Array:
+    """A dense array, as SciPy makes it."""
+    data, indices, indptr = parts
+    make = {"csr": scipy.sparse.csr_array, "csc": scipy.sparse.csc_array}[kind]
+    held = make((data[: indptr[-1]], indices[: indptr[-1]], indptr), shape=tuple(map(int, shape)))
+    return np.asarray(held.toarray())
+
+
+def _refused(error: Exception) -> str:
+    if isinstance(error, AssertionError | TimeoutError) or exit_code(error) == 1:
+        raise error
+    told = type(error).__name__
+    EXAMPLES.setdefault(told, " ".join(str(error).split())[:200])
+    return told
+
+
+def main(minutes: float, seed: str) -> int:
+    """Damage files until the time is over; prints, and counts, what was not refused as it should be."""
+    resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
+    warnings.simplefilter("ignore")
+
+    def late(*_: Any) -> None:
+        raise TimeoutError
+
+    signal.signal(signal.SIGALRM, late)
+    with tempfile.TemporaryDirectory() as name:
+        sound: dict[str, tuple[Path, Callable[[Path], str]]] = {}
+        for kind in MATRICES:
+            (Path(name) / kind).mkdir()
+            sound[kind] = matrix(kind, Path(name) / kind), checked_matrix
+        for solver in ("hals", "mu"):
+            for state in STATES:
+                folder = Path(name) / f"{solver} {state}"
+                folder.mkdir()
+                run = a_run(folder, state, solver=solver)
+                sound[folder.name] = run, partial(checked_run, solver=solver)
+        told: Counter[tuple[str, str]] = Counter()
+        end, number, found = time.monotonic() + 60 * minutes, 0, 0
+        while time.monotonic() < end:
+            for kind, (path, check) in sound.items():
+                number += 1
+                draw = random.Random(f"{seed} {number}")
+                with tempfile.TemporaryDirectory() as place:
+                    copy = Path(shutil.copytree(path.parent, f"{place}/it")) / path.name
+                    what = damage(copy, draw)
+                    signal.alarm(20)
+                    try:
+                        told[kind, check(copy)] += 1
+                    except BaseException as error:
+                        found += 1
+                        print(f"{seed} {number} {kind}: {what}: {type(error).__name__}: {str(error)[:300]}")
+                        place_of = traceback.extract_tb(error.__traceback__)[-3:]
+                        print("   ", *(f"{at.filename}:{at.lineno}" for at in place_of), flush=True)
+                        if isinstance(error, KeyboardInterrupt):
+                            raise
+                    finally:
+                        signal.alarm(0)
+        for (kind, outcome), times in sorted(told.items()):
+            print(f"{kind:14} {times:6} {outcome}")
+        for example in EXAMPLES.items():
+            print(*example)
+        print(f"{number} files, {found} of them not as they should be", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(float(sys.argv[1]), sys.argv[2]) > 0)

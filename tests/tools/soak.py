@@ -1,0 +1,343 @@
+"""A soak: random faults at random moments, for some minutes; each fit ends with the bits of one left alone.
+
+    PYTHONPATH=tests python -m tools.soak 10 [SEED]
+
+A fit is begun, and begun again whenever it ends before it is done, on a cluster of its own or on one with a
+scheduler and workers that come and go; its run is in a folder, or in an object store where there is a server
+for one. Root also fills the disk of the run. A worker that hangs and a second process come first. The
+first line has the seed, which repeats the choices; moments are those of the machine. Ends with 1 at the first
+hang, undocumented exit code, traceback, or other bits, and leaves the folder; and where a fault that is due
+did not come to pass, or fewer than `LEAST` a minute, though a busy machine gets `HANG` seconds more.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import obstore
+import psutil
+import zarr
+from support.fits import SOON, Cluster, Fit, begin, cluster, end, ends_well, make_v, workers
+from support.servers import free_port, listens, process, until
+
+from dask_nmf.storage import object_store
+from dask_nmf.storage.object_store import Objects
+
+SOLVERS = ("hals", "mu", "sgd")
+PASSES = {"hals": 60, "mu": 60, "sgd": 40}
+FIRST = ("--workers", "2", "--threads-per-worker", "1", "--memory-limit", "1GiB")  # panels depend on it
+HANG = 240  # seconds, in which every try must end
+AGAIN = {75: "try again", 130: "SIGINT", 143: "SIGTERM", -signal.SIGKILL: "SIGKILL"}
+AGAIN |= {-signal.SIGTERM: "SIGTERM", -signal.SIGINT: "SIGINT"}  # as Python starts, or ends
+PAUSE = 1.5  # seconds between faults, in the mean
+LEAST = 5  # faults a minute
+TTL = 5  # seconds, in which a worker must be heard of; it is looked for as often
+SHORT = SOON | {"DASK_DASK_NMF__WAIT": "20", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{TTL}s"}
+LONG = 5  # minutes from which on a lease in an object store is taken over too: it lasts for one
+KEYS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+class Wrong(Exception):
+    """What must not happen."""
+
+
+class Folder:
+    """A run on the disk."""
+
+    def __init__(self, place: Path) -> None:
+        self.output = str(place)
+        self.held: Any = place
+
+    def started(self) -> bool:
+        """Whether a fit has committed something."""
+        return (self.held / "zarr.json").exists()
+
+    def clear(self) -> None:
+        """Remove the run."""
+        shutil.rmtree(self.held)
+
+
+class Bucket:
+    """A run in an object store."""
+
+    def __init__(self) -> None:
+        self.output = "s3://bucket/run.zarr"
+        self.held: Any = Objects(self.output)
+
+    def started(self) -> bool:
+        """Whether a fit has committed something."""
+        return any(path.endswith("run.zarr/zarr.json") for path in self._paths())
+
+    def clear(self) -> None:
+        """Remove all that there is."""
+        for path in self._paths():
+            obstore.delete(object_store.connect("s3://bucket"), path)
+
+    def _paths(self) -> list[str]:
+        found = obstore.list(object_store.connect("s3://bucket"))
+        return [each["path"] for some in found for each in some]
+
+
+class Soak:
+    """One run of the soak."""
+
+    def __init__(self, folder: Path, seed: int, minutes: float) -> None:
+        self.folder = folder
+        self.minutes = minutes
+        self.deadline = time.monotonic() + 60 * minutes
+        self.chance = random.Random(seed)
+        self.faults: Counter[str] = Counter()
+        self.tries: Counter[str] = Counter()
+        self.fits: Counter[str] = Counter()
+        self.disk = folder / "disk"
+        self.due = [self.hang, self.take_over]
+        self.run: Folder | Bucket = Folder(self.disk / "run.zarr")
+        self.begin: Callable[[], Fit] = lambda: begin(self.folder, self.run.output)  # the try in work, again
+
+    def go(self, bucket: bool) -> None:
+        """Fits until it is over; the one at work is ended well."""
+        while not self.over():
+            solver = SOLVERS[self.fits.total() % len(SOLVERS)]
+            stored = bucket and self.fits.total() % 2 == 1
+            self.run = Bucket() if stored else Folder(self.disk / "run.zarr")
+            self.fit(solver)
+        if wanting := self.wanting():
+            raise Wrong(wanting)
+
+    def wanting(self) -> str:
+        """What must come to pass yet, if anything must."""
+        if self.due:
+            return f"did not come to pass: {', '.join(kind.__name__ for kind in self.due)}"
+        few = self.faults.total() < LEAST * self.minutes
+        return (
+            f"{self.faults.total()} faults in {self.minutes:g} minutes, not {LEAST} a minute" if few else ""
+        )
+
+    def over(self) -> bool:
+        """Whether the time is up; a machine that is too busy gets some more."""
+        late = time.monotonic() - self.deadline
+        return late > 0 and (not self.wanting() or late > HANG)
+
+    def fit(self, solver: str) -> None:
+        """One fit, however many tries it takes; without faults when it is over."""
+        for number in range(1000):
+            elsewhere = self.chance.random() < 0.4
+            with self.servers() if elsewhere else ExitStack() as servers:
+                where = ("--scheduler", servers.address) if elsewhere else self.where(self.run.started())
+                asked = (self.run.output, solver, PASSES[solver], *where)
+                self.begin = lambda asked=asked: begin(self.folder, *asked)
+                fit = self.begin()
+                filled = self.disturb(fit, servers if elsewhere else None)
+                code, line = end(fit, HANG)
+            told = "no disk" if code == 74 and filled else AGAIN.get(code)
+            self.tries[told or "done"] += 1
+            if code == 0:
+                break
+            if told is None:
+                raise Wrong(f"{solver}, try {number}: exit code {code}, {line}")
+        self.compare(solver)
+        self.run.clear()
+        self.fits[f"{solver}, {type(self.run).__name__.lower()}"] += 1
+        print(f"{self.fits.total()} fits, {self.faults.total()} faults", flush=True)
+
+    def compare(self, solver: str) -> None:
+        """W and H have the bits of the fit that was left alone."""
+        found, alone = (
+            zarr.open_group(held, mode="r") for held in (self.run.held, self.folder / f"{solver}.zarr")
+        )
+        for name in ("W", "H"):
+            np.testing.assert_array_equal(found[name][:], alone[name][:])
+
+    def where(self, started: bool) -> tuple[str, ...]:
+        """A cluster of its own: of any size, once the panels are laid down."""
+        if not started:
+            return FIRST
+        count, threads = self.chance.choice((1, 2, 3)), self.chance.choice((1, 2))
+        return ("--workers", str(count), "--threads-per-worker", str(threads), "--memory-limit", "1GiB")
+
+    @contextmanager
+    def servers(self) -> Iterator[Cluster]:
+        """A cluster of processes; the list of them is on it."""
+        with cluster(self.folder) as servers:
+            servers.scheduler()
+            servers.worker()
+            servers.worker("--no-nanny")
+            yield servers
+
+    def disturb(self, fit: Fit, servers: Cluster | None) -> bool:
+        """Faults until the try has ended; whether the disk was full."""
+        filled = False
+        while not self.over():
+            with suppress(subprocess.TimeoutExpired):
+                fit.process.wait(self.chance.expovariate(1 / PAUSE))
+                break
+            kinds = [self.kill_one, self.kill_all, self.end, self.stop, self.stop]
+            kinds += [self.fill] if os.geteuid() == 0 and isinstance(self.run, Folder) else []
+            kinds += [self.restart, self.come_or_go, self.come_or_go] if servers else []
+            due = self.due[:1] if self.run.started() else []
+            kinds += [self.hang, self.take_over] if self.chance.random() < 0.1 else []
+            chosen: Callable[[Fit, Cluster | None], str | None] = self.chance.choice(due or kinds)
+            with suppress(psutil.Error, ProcessLookupError):
+                told = chosen(fit, servers)
+                if told is not None:
+                    self.faults[told] += 1
+                    self.due = [kind for kind in self.due if kind != chosen]
+                filled |= told == "disk full for a moment"
+        return filled
+
+    def found(self, fit: Fit, servers: Cluster | None) -> list[psutil.Process]:
+        """The workers; first those without a nanny, who would end one that hangs."""
+        if servers is None:
+            return workers(fit.pid)
+        alive = [worker for worker in servers.workers if worker.poll() is None]
+        bare = [psutil.Process(worker.pid) for worker in alive if "--no-nanny" in worker.args]
+        return bare + workers(os.getpid())
+
+    def kill_one(self, fit: Fit, servers: Cluster | None) -> str | None:
+        found = self.found(fit, servers)
+        if not found:
+            return None
+        self.chance.choice(found).kill()
+        return "worker SIGKILL"
+
+    def kill_all(self, fit: Fit, servers: Cluster | None) -> str | None:
+        found = self.found(fit, servers)
+        for worker in found:
+            worker.kill()
+        return "all workers SIGKILL" if found else None
+
+    def hang(self, fit: Fit, servers: Cluster | None) -> str | None:
+        """A worker stands still until it is given up; it comes back, unless its nanny has ended it."""
+        found = self.found(fit, servers)
+        if not found or not self.run.started():
+            return None
+        found[0].suspend()
+        time.sleep(2 * TTL + 2)
+        with suppress(psutil.NoSuchProcess):
+            found[0].resume()
+        return "worker SIGSTOP beyond its ttl"
+
+    def take_over(self, fit: Fit, servers: Cluster | None) -> str | None:
+        """A second process while the first stands still is refused: in a store, while that has the lease."""
+        if not self.run.started():
+            return None
+        os.kill(fit.pid, signal.SIGSTOP)
+        stored = isinstance(self.run, Bucket) and self.minutes >= LONG
+        deadline = time.monotonic() + (HANG if stored else 0)
+        code, line = end(self.begin(), HANG)
+        while code == 75 and time.monotonic() < deadline:
+            time.sleep(5)
+            code, line = end(self.begin(), HANG)
+        if code not in (0, 75) or (stored and code):
+            raise Wrong(f"a second process ended with {code}: {line}")
+        os.kill(fit.pid, signal.SIGCONT) if stored else os.killpg(fit.pid, signal.SIGKILL)
+        return "store taken over, first process back" if stored else "second process, first one SIGKILL"
+
+    def end(self, fit: Fit, servers: Cluster | None) -> str:
+        number = self.chance.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
+        (os.killpg if number == signal.SIGKILL else os.kill)(fit.pid, number)
+        return f"client {number.name}"
+
+    def stop(self, fit: Fit, servers: Cluster | None) -> str:
+        targets = [("client", psutil.Process(fit.pid))]
+        targets += [("worker", worker) for worker in self.found(fit, servers)[:1]]
+        targets += [("scheduler", psutil.Process(servers.schedulers[-1].pid))] if servers else []
+        name, target = self.chance.choice(targets)
+        target.suspend()
+        time.sleep(self.chance.uniform(0.5, 5))
+        target.resume()
+        return f"{name} SIGSTOP for some seconds"
+
+    def fill(self, fit: Fit, servers: Cluster | None) -> str:
+        filler = self.disk / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        time.sleep(self.chance.uniform(0, 1))
+        filler.unlink()
+        return "disk full for a moment"
+
+    def restart(self, fit: Fit, servers: Cluster | None) -> str:
+        assert servers is not None
+        servers.schedulers[-1].kill()
+        servers.schedulers[-1].wait()
+        time.sleep(self.chance.uniform(0, 2))
+        servers.scheduler()
+        servers.worker()
+        return "scheduler SIGKILL, and a new one"
+
+    def come_or_go(self, fit: Fit, servers: Cluster | None) -> str:
+        assert servers is not None
+        alive = [worker for worker in servers.workers if worker.poll() is None]
+        if len(alive) < 2 or (len(alive) < 4 and self.chance.random() < 0.5):
+            servers.worker()
+            return "a worker more"
+        self.chance.choice(alive).terminate()
+        return "a worker less"
+
+
+@contextmanager
+def mounted(place: Path) -> Iterator[None]:
+    """A small disk in a folder, for root."""
+    place.mkdir()
+    if os.geteuid() == 0:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=True)
+    try:
+        yield
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", "--lazy", place], check=True)
+
+
+@contextmanager
+def bucket(folder: Path) -> Iterator[bool]:
+    """A server of an object store, for this process and those that it starts; whether there is one."""
+    if shutil.which("moto_server") is None:
+        yield False
+        return
+    port = free_port()
+    os.environ |= KEYS | {"AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
+    with process("moto_server", "-H", "127.0.0.1", "-p", port, log=folder / "moto.log"):
+        until(lambda: listens(port))
+        client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
+        client.create_bucket(Bucket="bucket")
+        yield True
+
+
+def main() -> None:
+    minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 10
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else random.SystemRandom().randrange(10**6)
+    folder = Path(tempfile.mkdtemp(prefix="soak-"))
+    print(f"seed {seed}, {minutes:g} minutes, in {folder}", flush=True)
+    make_v(folder / "v.zarr", 8000)
+    for solver in SOLVERS:
+        ends_well(begin(folder, f"{solver}.zarr", solver, PASSES[solver], *FIRST))
+    os.environ |= SHORT
+    soak = Soak(folder, seed, minutes)
+    try:
+        with mounted(soak.disk), bucket(folder) as stored:
+            soak.go(stored)
+    finally:
+        for name, counted in (("fits", soak.fits), ("faults", soak.faults), ("tries ended", soak.tries)):
+            print(f"{name}: {counted.total()}")
+            for kind, number in sorted(counted.items()):
+                print(f"    {number:5} {kind}")
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""A pass: built without computing, one read and one task a panel, the same sums under any cut."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import scipy.sparse
+from distributed import Client, LocalCluster
+from hypothesis import given
+from hypothesis import strategies as st
+from support.matrices import Array, low_rank
+from support.reads import EDGES, READS, V, counted_matrix, no_scheduler
+from support.strategies import cuts
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from dask_nmf import nmf
+from dask_nmf.errors import InvalidEntryError
+from dask_nmf.execution import executor, graphs
+from dask_nmf.execution.executor import Panels
+from dask_nmf.execution.graphs import Given, Weighing
+from dask_nmf.kernels import least_squares
+from dask_nmf.kernels.summary.row_sample import Draw
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.sources.registry import open_matrix
+
+H = low_rank(3, 12, 2)
+SOLVER = HALS()
+
+
+def sweep(edges: tuple[int, ...], v: Any = V) -> least_squares.Sums:
+    panels = Panels(open_matrix(v), edges)
+    return executor.sweep(panels, H, Weighing(SOLVER.weigh, SOLVER, residual=True))
+
+
+def test_building_passes_computes_nothing() -> None:
+    opened = counted_matrix()
+    with dask.config.set(scheduler=no_scheduler):
+        panels = opened.panels(EDGES)
+        given = dask.delayed(Given(H, EDGES), traverse=False)
+        graphs.sweep(panels, given, Weighing(SOLVER.weigh, SOLVER))
+        graphs.add_up(graphs.weigh_all(panels, given, Weighing(SOLVER.weigh, SOLVER)))
+        graphs.summarise(panels, given, Draw(60, 10, 0))
+    assert not READS
+
+
+BUILDS: dict[str, Callable[[Any, Any], Any]] = {
+    "sweep": lambda panels, given: graphs.sweep(
+        panels, given, Weighing(SOLVER.weigh, SOLVER, residual=True, check=True)
+    ),
+    "weigh_all": lambda panels, given: graphs.weigh_all(panels, given, Weighing(SOLVER.weigh, SOLVER)),
+    "summarise": lambda panels, given: graphs.summarise(panels, given, Draw(60, 10, 0)),
+}
+
+
+@pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
+def test_a_pass_reads_each_panel_once(build: Callable[[Any, Any], Any]) -> None:
+    panels = counted_matrix().panels(EDGES)
+    dask.compute(build(panels, dask.delayed(Given(H, EDGES), traverse=False)))
+    assert dict.fromkeys(pairwise(EDGES), 1) == READS
+
+
+def test_a_fit_reads_v_once_a_pass_and_twice_more(several_panels: None) -> None:
+    nmf(counted_matrix(), 3, max_iter=4, tol=0, cache="off")
+    panels = [count for (first, last), count in READS.items() if last - first > 1]  # one row: a fingerprint
+    assert len(panels) > 1
+    assert set(panels) == {4 + 2}
+
+
+@pytest.mark.parametrize("panels", [1, 7, 40])
+def test_a_pass_is_one_task_a_panel_and_a_tree(panels: int) -> None:
+    edges = tuple(np.linspace(0, 60, panels + 1, dtype=int).tolist())
+    delayed = graphs.sweep(
+        counted_matrix().panels(edges),
+        dask.delayed(Given(H, edges), traverse=False),
+        Weighing(SOLVER.weigh, SOLVER),
+    )
+    (optimised,) = dask.optimize(delayed)
+    tree, level = 0, panels
+    while tree == 0 or level > 1:
+        level = -(-level // graphs.FAN_IN)
+        tree += level
+    constants = 3  # H and the edges, and the reader
+    assert panels + tree <= len(dict(optimised.dask)) <= panels + tree + constants
+
+
+@pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array], ids=["dense", "csr"])
+@given(edges=cuts(60))
+def test_sums_do_not_depend_on_the_cut(make: Any, edges: tuple[int, ...]) -> None:
+    whole = sweep((0, 60), make(V))
+    for one, other in zip(sweep(edges, make(V)), whole, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9)
+
+
+def test_sums_of_one_cut_are_the_same_bits() -> None:
+    for one, other in zip(sweep(EDGES), sweep(EDGES), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@given(edges=cuts(60))
+def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> None:
+    panels = Panels(open_matrix(V), edges)
+    w, totals, _ = executor.weigh_all(panels, H, Weighing(SOLVER.finish, SOLVER))
+    direct = least_squares.exact_weights(V, H)
+    np.testing.assert_allclose(w, direct, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(totals.num, direct.T @ V, rtol=1e-9)
+    across = np.random.default_rng(0).random((4, 60))
+    held = np.ascontiguousarray(across.T)
+    projected = executor.sweep(panels, H, Weighing(graphs.as_it_is, SOLVER), held)
+    np.testing.assert_allclose(projected.num, across @ V, rtol=1e-12)
+    np.testing.assert_allclose(projected.gram, across @ across.T, rtol=1e-12)
+
+
+def test_carried_weights_go_from_pass_to_pass() -> None:
+    panels = Panels(open_matrix(V), EDGES)
+    before, after = graphs.HeldWeights(60, 3, V.dtype), graphs.HeldWeights(60, 3, V.dtype)
+    before.array[:] = np.random.default_rng(0).random((60, 3))
+    totals = executor.sweep(panels, H, Weighing(lambda v, h, w: 2 * w, SOLVER, before, after))
+    np.testing.assert_array_equal(after.array, 2 * before.array)
+    np.testing.assert_allclose(totals.num, after.array.T @ V, rtol=1e-12)
+
+
+def test_a_checking_pass_names_the_row_of_v() -> None:
+    v = V.copy()
+    v[41, 5] = np.nan
+    panels = open_matrix(v).panels(EDGES)
+    with pytest.raises(InvalidEntryError, match="row 41, column 5"):
+        dask.compute(BUILDS["sweep"](panels, dask.delayed(Given(H, EDGES), traverse=False)))
+
+
+def blas_threads() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
+def test_blas_has_one_thread_in_a_task_and_its_own_number_after() -> None:
+    before, inside = blas_threads(), set()
+
+    def weigh(v: Any, h: Array, w: Array | None) -> Array:
+        inside.update(blas_threads())
+        return SOLVER.weigh(v, h, w)
+
+    executor.sweep(Panels(open_matrix(V), EDGES), H, Weighing(weigh, SOLVER))
+    assert inside == {1}
+    assert blas_threads() == before
+
+
+def test_blas_is_released_after_a_fit() -> None:
+    code = (
+        "import numpy as np; from threadpoolctl import threadpool_info; from dask_nmf import nmf; "
+        "nmf(np.ones((60, 12)), 2, max_iter=1); "
+        "print({pool['num_threads'] for pool in threadpool_info() if pool['user_api'] == 'blas'})"
+    )
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == "{2}", done.stderr
+
+
+def test_a_fit_does_not_depend_on_the_threads_of_blas() -> None:
+    v, found = low_rank(500, 1000, 8, noise=3), []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(np.asarray(nmf(v, 8, max_iter=1, tol=0).H))
+    np.testing.assert_array_equal(*found)
+
+
+def test_blas_is_released_after_a_failure() -> None:
+    before = blas_threads()
+    with pytest.raises(RuntimeError), graphs.one_blas_thread():
+        raise RuntimeError
+    assert blas_threads() == before
+
+
+def least_of_a_moment(count: Callable[[], int]) -> int:
+    """The least count within a tenth of a second: on a busy machine a release takes its time."""
+    found = [count()]
+    for _ in range(10):
+        time.sleep(0.01)
+        found.append(count())
+    return min(found)
+
+
+@pytest.mark.parametrize("solver", ["hals", "mu"])
+def test_the_scheduler_forgets_every_pass(
+    solver: str, client: Client, cluster: LocalCluster, several_panels: None
+) -> None:
+    counts = []
+    result = nmf(
+        V,
+        3,
+        solver=solver,
+        tol=0,
+        max_iter=25,
+        callback=lambda _: counts.append(least_of_a_moment(lambda: len(cluster.scheduler.tasks))),
+    )
+    assert result.n_iter == 25
+    assert max(counts[10:]) <= max(counts[:10]) + 2  # a release may lag behind
+
+
+def test_results_of_a_cluster_outlive_the_fit(client: Client, several_panels: None) -> None:
+    result = nmf(V, 3, max_iter=3)
+    w, h = dask.compute(result.W, result.H)
+    assert np.linalg.norm(V - w @ h) == pytest.approx(result.reconstruction_err)
+
+
+@given(data=st.data())
+def test_merging_bad_entries_keeps_the_first(data: st.DataObject) -> None:
+    v = V.copy()
+    rows = data.draw(st.lists(st.integers(0, 59), min_size=1, max_size=3))
+    v[rows, 4] = -1
+    edges = data.draw(cuts(60))
+    bad = executor.summarise(Panels(open_matrix(v), edges), Draw(60, 10, 0)).bad
+    assert bad is not None
+    assert (bad.row, bad.column) == (min(rows), 4)

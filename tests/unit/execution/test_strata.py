@@ -1,0 +1,147 @@
+"""A sweep of sgd: strata that cover the grid, blocks read once, the same as one block after the other."""
+
+from collections import Counter
+from itertools import groupby, pairwise, product
+
+import dask
+import numpy as np
+import pytest
+import scipy.sparse
+from dask import delayed
+from distributed import Client
+from hypothesis import given
+from hypothesis import strategies as st
+from support.matrices import Array, low_rank
+from support.strategies import cuts, seeds
+
+from dask_nmf.execution import executor
+from dask_nmf.execution.blocks import strata
+from dask_nmf.execution.blocks.strata import Grid, Source, Sweep
+from dask_nmf.execution.executor import Panels
+from dask_nmf.execution.graphs import Given, HeldWeights
+from dask_nmf.kernels import gradient
+from dask_nmf.kernels.blocks.masking import Rule
+from dask_nmf.kernels.gradient import Descent
+from dask_nmf.sources.registry import open_matrix
+
+V = low_rank(60, 24, 3, noise=1)
+HOW = Descent(0.05, True, float(V.mean()), 0.1, 0.2, 0.0, 0.0, 4)
+
+
+@given(height=st.integers(1, 12), width=st.integers(1, 5), seed=seeds, epoch=st.integers(0, 3))
+def test_every_block_is_visited_once_and_strata_share_nothing(
+    height: int, width: int, seed: int, epoch: int
+) -> None:
+    width = min(width, height)
+    grid = Grid(range(height + 1), range(width + 1), True)
+    found = strata.visits(grid, seed, epoch)
+    assert sorted((visit.row, visit.column) for visit in found) == list(product(range(height), range(width)))
+    for row, visits in groupby(sorted(found, key=lambda visit: visit.row), lambda visit: visit.row):
+        own = list(visits)
+        assert [visit.opens for visit in own] == [True, *[False] * (width - 1)], row
+        assert [visit.closes for visit in own] == [*[False] * (width - 1), True], row
+    if height % width == 0:
+        for first in range(0, len(found), width):
+            assert len({visit.row for visit in found[first : first + width]}) == width
+
+
+@given(width=st.integers(1, 5), seed=seeds)
+def test_few_rows_of_blocks_are_in_work_at_once(width: int, seed: int) -> None:
+    grid = Grid(range(4 * width + 1), range(width + 1), False)
+    open_rows: set[int] = set()
+    for visit in strata.visits(grid, seed, 0):
+        open_rows |= {visit.row}
+        assert len(open_rows) <= width
+        if visit.closes:
+            open_rows -= {visit.row}
+
+
+def test_the_order_is_another_one_in_every_epoch_and_for_every_seed() -> None:
+    grid = Grid(range(17), range(5), True)
+    orders = {tuple(strata.visits(grid, seed, epoch)) for seed in (0, 1) for epoch in range(3)}
+    assert len(orders) == 6
+
+
+def swept(v: object, rule: Rule, grid: Grid, epoch: int = 0) -> tuple[Array, Array, strata.Swept]:
+    """W and H after a sweep, and the sums."""
+    opened = open_matrix(v, transposed=False)
+    panels = Panels(opened, tuple(grid.rows), rule=rule)
+    before, after = (HeldWeights(V.shape[0], 4, V.dtype) for _ in range(2))
+    random = np.random.default_rng(1)
+    before.array[:] = gradient.extended(random.random((V.shape[0], 3)))
+    right = np.ascontiguousarray(gradient.extended(random.random((V.shape[1], 3))).T)
+    found = executor.sweep_blocks(panels, grid, right, Sweep(HOW, 7, epoch, before, after))
+    return after.array, found.right, found
+
+
+def serial(v: Array, rule: Rule, grid: Grid, epoch: int = 0) -> tuple[Array, Array]:
+    """The same, one block after the other."""
+    random = np.random.default_rng(1)
+    w, h = (gradient.extended(random.random((size, 3))) for size in V.shape)
+    for visit in strata.visits(grid, 7, epoch):
+        rows, columns = slice(*grid.rows[visit.row :][:2]), slice(*grid.columns[visit.column :][:2])
+        numbers = np.arange(rows.start, rows.stop)
+        chance = strata.draws.of_entries(7, strata.draws.ROW_ORDER, numbers, np.array([epoch]))
+        block = Source(open_matrix(v, transposed=False).reader, rule).read(rows, columns)  # type: ignore[arg-type]
+        part, across = w[rows].copy(), h[columns].copy()
+        strata._steps(block, part, across, np.argsort(chance), HOW)
+        w[rows], h[columns] = part, across
+    return w, h.T
+
+
+@given(rows=cuts(60), columns=cuts(24), tiled=st.booleans(), missing=st.sampled_from([None, "nan"]))
+def test_a_sweep_is_that_of_one_block_after_the_other(
+    rows: tuple[int, ...], columns: tuple[int, ...], tiled: bool, missing: str | None
+) -> None:
+    columns = (0, 24) if len(columns) > len(rows) else columns
+    grid, rule = Grid(rows, columns, tiled), Rule(missing)
+    v = V if missing is None else np.where(np.random.default_rng(0).random(V.shape) < 0.5, np.nan, V)
+    for ours, theirs in zip(swept(v, rule, grid)[:2], serial(v, rule, grid), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_dense_and_csr_agree_bit_for_bit() -> None:
+    grid = Grid((0, 20, 40, 60), (0, 9, 24), True)
+    kept = np.random.default_rng(0).random(V.shape) < 0.5
+    dense = swept(np.where(kept, V, np.nan), Rule("nan", 0.2, 3), grid)
+    csr = swept(scipy.sparse.csr_array(V * kept), Rule("unstored", 0.2, 3), grid._replace(tiled=False))
+    for ours, theirs in zip(dense[:2], csr[:2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert dense[2][1:] == csr[2][1:]
+    assert 0 < dense[2].held_mass < kept.sum()
+
+
+def test_processes_and_threads_give_the_same_bits(client: Client) -> None:
+    grid = Grid((0, 20, 40, 60), (0, 9, 24), False)
+    parallel = swept(V, Rule(), grid)
+    with dask.config.set(scheduler="synchronous"):
+        alone = swept(V, Rule(), grid)
+    for ours, theirs in zip(parallel[:2], alone[:2], strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class CountingReader:
+    """V, and how often each of its entries was read."""
+
+    shape, dtype, ndim = V.shape, V.dtype, V.ndim
+
+    def __init__(self) -> None:
+        self.boxes: Counter[tuple[int, ...]] = Counter()
+
+    def __getitem__(self, index: tuple[slice, slice]) -> Array:
+        self.boxes[index[0].start, index[0].stop, index[1].start, index[1].stop] += 1
+        return V[index]
+
+
+@pytest.mark.parametrize("tiled", [True, False])
+def test_building_a_sweep_reads_nothing_and_a_sweep_reads_everything_once(tiled: bool) -> None:
+    reader, grid = CountingReader(), Grid((0, 20, 40, 60), (0, 9, 24), tiled)
+    slot = HeldWeights(60, 4, V.dtype)
+    slot.array[:] = 1
+    given_h = delayed(Given(np.ones((4, 24)), grid.rows), traverse=False)
+    source = delayed(Source(reader, Rule()), traverse=False)
+    graph = strata.sweep(None, source, grid, given_h, Sweep(HOW, 0, 0, slot, slot))
+    assert not reader.boxes
+    graph.compute(scheduler="synchronous")
+    columns = list(pairwise(grid.columns)) if tiled else [(0, 24)]
+    assert reader.boxes == Counter((*rows, *across) for rows in pairwise(grid.rows) for across in columns)

@@ -1,0 +1,307 @@
+"""Locks on paths: one process holds a place, by whatever name and on whatever file system."""
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dask_nmf.errors import RunLocked
+from dask_nmf.storage import lease
+from dask_nmf.storage.lease import leased_file
+from dask_nmf.storage.locations import at
+from dask_nmf.storage.locks import locked
+
+WITHOUT = [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL]
+HOLDER = """
+import errno, fcntl, os, sys
+from pathlib import Path
+from dask_nmf.storage.locks import locked
+
+def refused(*_):
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+if sys.argv[2] == "without":
+    fcntl.flock = refused
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def refuse(number: int) -> Any:
+    def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refused
+
+
+@pytest.fixture(params=["flock", "without"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """With flock, and on a file system that has none."""
+    if request.param == "without":
+        monkeypatch.setattr(fcntl, "flock", refuse(errno.ENOSYS))
+    monkeypatch.setattr(lease, "WATCHED", 0.3)
+    monkeypatch.setattr(lease, "RENEWED", 0.05)
+    return str(request.param)
+
+
+def other(path: Path, kind: str) -> subprocess.Popen[str]:
+    """Another process, that holds the lock until it is ended."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, path, kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+@pytest.mark.parametrize("number", WITHOUT)
+def test_a_place_can_be_locked_where_there_is_no_flock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuse(number))
+    for _ in range(2):
+        with locked(tmp_path / "run.zarr"), pytest.raises(RunLocked, match=r"run\.zarr"):
+            locked(tmp_path / "run.zarr").__enter__()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_process_is_waited_for_alive_and_not_dead(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "run.zarr"
+    with other(path, kind) as holder:
+        with pytest.raises(RunLocked, match="another process works on"), locked(path):
+            raise AssertionError
+        holder.kill()
+        holder.wait()
+        assert (tmp_path / "run.zarr.lock").exists()  # of a process that was killed
+        began = time.monotonic()
+        with locked(path):
+            assert time.monotonic() - began < lease.WATCHED  # its death is known on this machine
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_of_a_lock_does_no_harm(tmp_path: Path, kind: str) -> None:
+    for content in (b"", b"not json", b"[]", b'{"expires": "soon"}', b'{"expires": null}', b"\xff" * 600):
+        (tmp_path / "run.zarr.lock").write_bytes(content)
+        with locked(tmp_path / "run.zarr"):
+            pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_that_come_and_go_one_has_the_lock_at_a_time(tmp_path: Path, kind: str) -> None:
+    inside, most, had, ends = [], [], [], time.monotonic() + 1
+
+    def come_and_go() -> None:
+        while time.monotonic() < ends:
+            try:
+                with locked(tmp_path / "run.zarr"):
+                    inside.append(1)
+                    most.append(len(inside))
+                    time.sleep(0)
+                    had.append(1)
+                    inside.pop()
+            except RunLocked:
+                pass
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1}
+    assert len(had) > 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_deleted_by_who_held_it_is_no_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening it and flock it is deleted by its holder, and a third process holds a new one."""
+    path, flock, made = tmp_path / "run.zarr.lock", fcntl.flock, []
+
+    def flock_late(descriptor: int, operation: int) -> None:
+        if not made:
+            path.unlink()
+            made.append(os.open(path, os.O_RDWR | os.O_CREAT))
+            flock(made[0], fcntl.LOCK_EX)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock_late)
+    with pytest.raises(RunLocked), locked(tmp_path / "run.zarr"):
+        raise AssertionError
+    os.close(made[0])
+    with locked(tmp_path / "run.zarr"):
+        pass
+
+
+def test_links_to_a_place_share_its_lock(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "data" / "run.zarr").mkdir(parents=True)
+    (tmp_path / "run").symlink_to("data/run.zarr")
+    (tmp_path / "folder").symlink_to("data")
+    names = [tmp_path / "data" / "run.zarr", tmp_path / "run", tmp_path / "folder" / "run.zarr"]
+    for one in names:
+        with at(one).locked():
+            for another in names:
+                with pytest.raises(RunLocked), at(another).locked():
+                    raise AssertionError
+    with at(tmp_path / "data" / "next.zarr").locked():
+        (tmp_path / "next").symlink_to("data/next.zarr")  # to nothing yet
+        with pytest.raises(RunLocked), at(tmp_path / "next").locked():
+            raise AssertionError
+
+
+def test_a_lock_that_cannot_be_deleted_is_let_go(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, locked(tmp_path / "run.zarr"):
+        patch.setattr(Path, "unlink", refuse(errno.EROFS))
+        patch.setattr(os, "unlink", refuse(errno.EROFS))
+    assert not open_descriptors(tmp_path)
+    if kind == "flock":
+        with locked(tmp_path / "run.zarr"):
+            pass
+        assert list(tmp_path.iterdir()) == []
+
+
+def open_descriptors(folder: Path) -> list[str]:
+    found = []
+    for one in Path("/proc/self/fd").iterdir():
+        try:
+            found.append(os.readlink(one))
+        except FileNotFoundError:  # that of the listing
+            continue
+    return [path for path in found if path.startswith(str(folder))]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADF])
+def test_other_errors_of_flock_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(fcntl, "flock", refuse(number))
+    with pytest.raises(OSError, match=os.strerror(number)), locked(tmp_path / "run.zarr"):
+        raise AssertionError
+    assert not open_descriptors(tmp_path)
+
+
+def test_a_name_as_long_as_names_may_be_is_locked(tmp_path: Path, kind: str) -> None:
+    names = ["n" * 250, "n" * 255, "ä" * 127, "n" * 254 + "m"]
+    for name in names:
+        with locked(tmp_path / name):
+            for another in names:
+                if another != name:
+                    with locked(tmp_path / another):
+                        pass
+            with pytest.raises(RunLocked), locked(tmp_path / name):
+                raise AssertionError
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "WATCHED", 0.2)
+    monkeypatch.setattr(lease, "RENEWED", 0.05)
+
+
+def told(path: Path, **changed: Any) -> dict[str, Any]:
+    """Write the lease of another process, that is dead and of this machine, but for what is changed."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    content = {"owner": "x", "host": lease._host(), "process": dead.pid, "expires": time.time() + 30}
+    path.write_text(json.dumps({**content, **changed}))
+    return content | changed
+
+
+def test_a_machine_of_the_same_name_is_another_one(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.zarr.lock"
+    told(path)
+    with leased_file(path, "run.zarr"):  # its process is dead
+        pass
+    there = tmp_path / "boot_id"
+    there.write_text("another\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "BOOT", there)
+        told(path)
+    with pytest.raises(RunLocked), leased_file(path, "run.zarr"):
+        raise AssertionError
+    with monkeypatch.context() as patch:  # machines that do not tell are never taken for one
+        patch.setattr(lease, "BOOT", tmp_path / "none")
+        patch.setattr(lease, "HERE", "another process")
+        told(path)
+        patch.undo()
+        patch.setattr(lease, "BOOT", tmp_path / "none")
+        with pytest.raises(RunLocked), leased_file(path, "run.zarr"):
+            raise AssertionError
+
+
+@pytest.mark.parametrize("expires", ["soon", None, [], {}, float("nan"), float("inf"), -1, 10**400, True])
+def test_an_end_that_is_no_time_is_over_unless_it_is_renewed(
+    tmp_path: Path, quick: None, expires: object
+) -> None:
+    path = tmp_path / "run.zarr.lock"
+    told(path, host="another", expires=expires)
+    with leased_file(path, "run.zarr"):
+        assert json.loads(path.read_text())["process"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_owner_that_renews_is_alive_whatever_the_clocks_say(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real = tmp_path / "run.zarr.lock", lease._host
+    monkeypatch.setattr(lease, "LASTS", -1e4)
+    monkeypatch.setattr(lease, "_host", lambda: "another")
+    with leased_file(path, "run.zarr") as check_held:
+        time.sleep(0.1)
+        monkeypatch.setattr(lease, "_host", real)
+        with pytest.raises(RunLocked), leased_file(path, "run.zarr"):
+            raise AssertionError
+        check_held()
+
+
+def test_who_was_taken_for_dead_is_told_and_changes_nothing(
+    tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "run.zarr.lock"
+    monkeypatch.setattr(lease._Lease, "renew_until", lambda lease, stop: stop.wait(5))
+    monkeypatch.setattr(lease, "LASTS", -1)
+    mine = leased_file(path, "run.zarr")
+    check_held = mine.__enter__()
+    check_held()
+    with leased_file(path, "run.zarr") as check_theirs:
+        with pytest.raises(RunLocked, match="has taken over run"):
+            check_held()
+        mine.__exit__(None, None, None)  # it deletes nothing of another's
+        check_theirs()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_that_find_a_dead_owner_one_follows(tmp_path: Path, quick: None) -> None:
+    path, had = tmp_path / "run.zarr.lock", []
+    told(path)
+    told(tmp_path / "run.zarr.lock.claim")  # of one that died while it was taking over
+    together = threading.Barrier(6)
+
+    def follow() -> None:
+        together.wait()
+        try:
+            with leased_file(path, "run.zarr"):
+                had.append(1)
+                time.sleep(0.5)
+        except RunLocked:
+            pass
+
+    threads = [threading.Thread(target=follow) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert had == [1]
+    assert list(tmp_path.iterdir()) == []

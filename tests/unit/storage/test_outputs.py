@@ -1,0 +1,400 @@
+"""Outputs on disk: the old one or the new one is at the place at any moment, and nothing else is deleted."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+
+from dask_nmf import nmf, transform
+from dask_nmf.cli.main import exit_code
+from dask_nmf.errors import RunLocked
+from dask_nmf.inference import csv_files
+from dask_nmf.inference.predict import predict_to
+from dask_nmf.inference.recommend import recommend_to
+from dask_nmf.inference.transform import transform_to
+from dask_nmf.storage.local import renames
+from dask_nmf.storage.locations import at
+from dask_nmf.storage.outputs import appearing
+
+KINDS = {"folder": True, "file": False}
+kinds = pytest.mark.parametrize("is_folder", KINDS.values(), ids=KINDS)
+LONG = ["n" * 225, "n" * 250, "n" * 255, "ä" * 127]
+
+
+def nothing() -> None:
+    """Whatever is there may be replaced."""
+
+
+def make(path: Path, content: str, is_folder: bool) -> None:
+    if is_folder:
+        (path / "W").mkdir(parents=True)
+        (path / "zarr.json").write_text(content)
+        (path / "W" / "0").write_text(content)
+    else:
+        path.write_text(content)
+
+
+def read(path: Path) -> str | None:
+    """What is at a place, None if nothing; it must be of one piece."""
+    if path.is_symlink() and not path.exists():
+        return os.readlink(path)
+    if not path.is_dir():
+        return path.read_text() if path.exists() else None
+    (content,) = {(path / name).read_text() for name in ("zarr.json", "W/0")}
+    return content
+
+
+def write(path: Path, is_folder: bool, act: Callable[[], Any] = nothing, content: str = "ours") -> None:
+    """Write an output, and do something before it is put at its place."""
+    with appearing(path, nothing) as new:
+        make(new, content, is_folder)
+        act()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(params=["exchange", "renames"])
+def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A system, or a file system, with renameat2 and its flags, and one without."""
+    if request.param == "renames":
+        monkeypatch.setattr(renames, "_renameat2", lambda *_: False)
+    return str(request.param)
+
+
+@kinds
+def test_an_output_appears_whole_and_replaces_the_old_one(
+    tmp_path: Path, system: str, is_folder: bool
+) -> None:
+    path = tmp_path / "out"
+    for content, old in (("1", None), ("2", "1")):
+        with appearing(path, nothing) as new:
+            make(new, content, is_folder)
+            assert read(path) == old
+            with pytest.raises(RunLocked), appearing(path, nothing):
+                raise AssertionError
+        assert read(path) == content
+        assert names(tmp_path) == ["out"]
+
+
+@kinds
+def test_an_empty_folder_is_a_place(tmp_path: Path, system: str, is_folder: bool) -> None:
+    (tmp_path / "out").mkdir()
+    with appearing(tmp_path / "out", nothing) as new:
+        make(new, "1", is_folder)
+    assert read(tmp_path / "out") == "1"
+    assert names(tmp_path) == ["out"]
+
+
+def put(path: Path, came: str) -> None:
+    """What another process puts at a place, which it clears first."""
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if came == "link":
+        path.symlink_to("theirs")
+    else:
+        make(path, "theirs", came == "folder")
+
+
+@kinds
+@pytest.mark.parametrize("came", ["file", "folder", "link"])
+@pytest.mark.parametrize("old", [False, True], ids=["", "replacing"])
+def test_what_comes_to_the_place_meanwhile_is_left_as_it_is(
+    tmp_path: Path, system: str, is_folder: bool, came: str, old: bool
+) -> None:
+    path = tmp_path / "out"
+    if old:
+        make(path, "old", is_folder)
+    with pytest.raises(FileExistsError, match="was made or changed by another process meanwhile") as refused:
+        write(path, is_folder, lambda: put(path, came))
+    assert exit_code(refused.value) == 2
+    assert read(path) == "theirs"
+    assert names(tmp_path) == ["out"]
+
+
+@kinds
+@pytest.mark.parametrize("came", ["file", "folder", "link"])
+@pytest.mark.parametrize("old", [False, True], ids=["", "replacing"])
+def test_so_is_what_comes_in_the_last_instant(
+    tmp_path: Path, is_folder: bool, came: str, old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, real, came_yet = tmp_path / "out", renames._renameat2, []
+    if old:
+        make(path, "old", is_folder)
+
+    def late(*given: Any) -> bool:
+        if not came_yet:
+            came_yet.append(put(path, came))
+        return real(*given)
+
+    monkeypatch.setattr(renames, "_renameat2", late)
+    with pytest.raises(FileExistsError, match="meanwhile"), appearing(path, nothing) as new:
+        make(new, "ours", is_folder)
+    assert read(path) == "theirs"
+    assert names(tmp_path) == ["out"]
+
+
+def test_a_change_within_the_old_output_is_one_too(tmp_path: Path, system: str) -> None:
+    path = tmp_path / "out"
+    make(path, "old", True)
+    with pytest.raises(FileExistsError, match="meanwhile"):
+        write(path, True, lambda: (path / "W" / "1").write_text("another chunk"))
+    assert read(path) == "old"
+
+
+@kinds
+def test_the_target_of_a_link_is_replaced_and_the_link_stays(
+    tmp_path: Path, system: str, is_folder: bool
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data/out")
+    for content in "12":  # the target is not there yet, and is there
+        with appearing(tmp_path / "link", nothing) as new:
+            make(new, content, is_folder)
+        assert os.readlink(tmp_path / "link") == "data/out"
+        assert read(tmp_path / "data" / "out") == content
+        assert (names(tmp_path), names(tmp_path / "data")) == (["data", "link"], ["out"])
+
+
+@kinds
+@pytest.mark.parametrize("name", LONG, ids=len)
+def test_a_name_may_be_as_long_as_names_may_be(
+    tmp_path: Path, system: str, is_folder: bool, name: str
+) -> None:
+    for content in "12":
+        with appearing(tmp_path / name, nothing) as new:
+            make(new, content, is_folder)
+        assert read(tmp_path / name) == content
+        assert names(tmp_path) == [name]
+
+
+CHANGES: list[tuple[Any, str]] = [
+    (renames, "_renameat2"),
+    (Path, "rename"),
+    (Path, "replace"),
+    (Path, "unlink"),
+    (os, "link"),
+    (os, "fsync"),
+    (shutil, "rmtree"),
+]
+
+
+def before_each_change(patch: pytest.MonkeyPatch, act: Callable[[], None]) -> None:
+    """Call something before whatever changes names, or synchronises them."""
+
+    def acting(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*given: Any, **named: Any) -> Any:
+            act()
+            return change(*given, **named)
+
+        return changed
+
+    for where, name in CHANGES:
+        patch.setattr(where, name, acting(getattr(where, name)))
+
+
+@kinds
+@pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
+def test_a_failure_at_any_point_leaves_the_old_one_or_the_new_one(
+    tmp_path: Path, system: str, is_folder: bool, for_ever: bool
+) -> None:
+    number, failed = 0, True
+    while failed:
+        folder, count = tmp_path / str(number), iter(range(1000))
+        folder.mkdir()
+        make(folder / "out", "old", is_folder)
+
+        def fail(count: Any = count, number: int = number) -> None:
+            now = next(count)
+            if now == number or (for_ever and now > number):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+        with pytest.MonkeyPatch.context() as patch, suppress(OSError):
+            write(folder / "out", is_folder, lambda patch=patch, fail=fail: before_each_change(patch, fail))
+        failed = next(count) > number
+        content = read(folder / "out")
+        assert content in ("old", "ours") or (for_ever and is_folder and system == "renames")
+        with at(folder / "out").locked():  # the next command: it sweeps
+            assert read(folder / "out") == (content or "old")
+            assert names(folder) == ["out", "out.lock"]
+        number += 1
+    assert number > 4
+
+
+@kinds
+def test_a_kill_at_any_point_leaves_one_of_them_to_readers_or_to_the_next_command(
+    tmp_path: Path, system: str, is_folder: bool
+) -> None:
+    folder, states = tmp_path / "work", tmp_path / "states"
+    folder.mkdir()
+    states.mkdir()
+    make(folder / "out", "old", is_folder)
+    seen = []
+
+    def photograph() -> None:
+        seen.append(states / str(len(seen)))
+        shutil.copytree(folder, seen[-1])
+
+    with pytest.MonkeyPatch.context() as patch:
+        write(folder / "out", is_folder, lambda: before_each_change(patch, photograph))
+    assert len(seen) > 4
+    contents = [read(state / "out") for state in seen]
+    assert {"old", "ours"} <= set(contents)
+    assert None not in contents or (system == "renames" and is_folder)
+    for state, content in zip(seen, contents, strict=True):
+        with at(state / "out").locked():  # which sweeps
+            assert read(state / "out") == (content or "old")
+            assert names(state) == ["out", "out.lock"]
+
+
+@kinds
+@pytest.mark.parametrize("old", [False, True], ids=["", "replacing"])
+def test_all_is_on_the_disk_before_it_appears_and_its_name_is_before_the_old_one_goes(
+    tmp_path: Path, system: str, is_folder: bool, old: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, events = tmp_path / "out", []
+    if old:
+        make(path, "old", is_folder)
+
+    def note(where: Any, name: str, told: Callable[..., str]) -> None:
+        change = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda *given, **_: (events.append(told(*given)), change(*given))[1])
+
+    with appearing(path, nothing) as new:
+        make(new, "ours", is_folder)
+        built = {str(one) for one in (new, *new.rglob("*"))}
+        note(os, "fsync", lambda descriptor: os.readlink(f"/proc/self/fd/{descriptor}"))
+        note(renames, "_renameat2", lambda *_: "put")
+        note(Path, "replace", lambda *_: "put")
+        note(Path, "rename", lambda *_: "put")
+        note(shutil, "rmtree", lambda *_: "deleted")
+        note(Path, "unlink", lambda one: "lock" if one.suffix == ".lock" else "deleted")
+    first, last = events.index("put"), len(events) - 1 - events[::-1].index("put")
+    assert set(events[:first]) == built | {str(tmp_path)}
+    assert events[last + 1] == str(tmp_path)
+    assert "deleted" not in events[: last + 2]
+    assert read(path) == "ours"
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from dask_nmf.storage.outputs import appearing
+
+with appearing(Path(sys.argv[1]), lambda: None) as new:
+    new.mkdir()
+    (new / "zarr.json").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("name", ["out", LONG[1]], ids=len)
+def test_what_a_killed_command_leaves_is_swept_by_the_next_and_nothing_else(
+    tmp_path: Path, name: str
+) -> None:
+    others = [".out.partial", "..partial", f".in.{'0' * 32}.partial", f".out.{'0' * 31}.partial", "out.old"]
+    for other in others:
+        (tmp_path / other).write_text("")
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / name], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(names(tmp_path)) == len(others) + 2  # the lock, too
+    with appearing(tmp_path / name, nothing) as new:
+        make(new, "1", True)
+    assert names(tmp_path) == sorted([*others, name])
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with V and a run."""
+    folder = tmp_path_factory.mktemp("fitted")
+    v = np.random.default_rng(0).random((30, 8), np.float32)
+    zarr.create_array(folder / "v.zarr", data=v, chunks=(10, 8))
+    nmf(str(folder / "v.zarr"), 2, store=str(folder / "run.zarr"), max_iter=2)
+    (folder / "cells.csv").write_text("0,0\n1,2\n")
+    return folder
+
+
+def outputs_of(fitted: Path) -> dict[str, Callable[[Path, bool, Callable[[], None]], Any]]:
+    """What makes an output at a place, with something that happens while it is made."""
+    run, v, cells = (str(fitted / name) for name in ("run.zarr", "v.zarr", "cells.csv"))
+
+    def connect(act: Callable[[], None]) -> Any:
+        return lambda matrix: nullcontext(act())
+
+    def predict(path: Path, overwrite: bool, act: Callable[[], None]) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            write = csv_files.write
+            patch.setattr(csv_files, "write", lambda *given: (act(), write(*given)))
+            predict_to(run, cells, str(path), overwrite)
+
+    return {
+        "transform": lambda path, over, act: transform_to(run, v, str(path), over, connect(act)),
+        "recommend": lambda path, over, act: recommend_to(run, v, 2, str(path), over, connect(act)),
+        "predict": predict,
+    }
+
+
+@pytest.mark.parametrize("maker", ["transform", "recommend", "predict"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_no_command_deletes_what_came_to_its_output_meanwhile(
+    fitted: Path, tmp_path: Path, maker: str, overwrite: bool
+) -> None:
+    make_output, path = outputs_of(fitted)[maker], tmp_path / "out"
+    with pytest.raises(FileExistsError, match="meanwhile"):
+        make_output(path, overwrite, lambda: put(path, "folder"))
+    assert read(path) == "theirs"
+    with pytest.raises(FileExistsError, match="exists; give another" if not overwrite else "not an output"):
+        make_output(path, overwrite, nothing)
+    shutil.rmtree(path)
+    make_output(path, overwrite, nothing)
+    before = path.stat().st_ino
+    if overwrite:
+        make_output(path, overwrite, lambda: None)
+        assert path.stat().st_ino != before
+    with pytest.raises(RunLocked, match="another process works on"):
+        make_output(path, True, lambda: make_output(path, True, nothing))
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("maker", ["transform", "recommend", "predict"])
+def test_every_command_writes_to_long_names_and_through_links(
+    fitted: Path, tmp_path: Path, maker: str
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "link").symlink_to("data/out")
+    for place in (tmp_path / LONG[0], tmp_path / LONG[1], tmp_path / "link"):
+        for overwrite in (False, True):
+            outputs_of(fitted)[maker](place, overwrite, nothing)
+    assert os.readlink(tmp_path / "link") == "data/out"
+    assert names(tmp_path) == sorted(["data", "link", *LONG[:2]])
+    assert names(tmp_path / "data") == ["out"]
+
+
+def test_who_reads_an_old_w_while_it_is_replaced_gets_no_numbers_of_another(
+    fitted: Path, tmp_path: Path
+) -> None:
+    make_output, path = outputs_of(fitted)["transform"], tmp_path / "w.zarr"
+    v, H = str(fitted / "v.zarr"), zarr.open_array(fitted / "run.zarr", path="H", mode="r")[:]
+    for _ in range(5):  # however often
+        readers = [zarr.open_group(path, mode="r")["W"]] if path.exists() else []
+        make_output(path, True, nothing)
+        for old in readers:
+            assert isinstance(old, zarr.Array)
+            assert np.isnan(old[:]).all()
+        np.testing.assert_array_equal(zarr.open_group(path, mode="r")["W"][:], transform(v, H).compute())
+
+
+def test_a_pipe_is_no_output(fitted: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "out.csv")
+    with pytest.raises(FileExistsError, match="not an output of predict"):
+        outputs_of(fitted)["predict"](tmp_path / "out.csv", True, nothing)
