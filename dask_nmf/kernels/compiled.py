@@ -74,7 +74,7 @@ def compiled(fastmath: set[str] | None = None, inline: str = "never") -> Callabl
 
 
 def own_folder() -> Path:
-    """Return the folder below which this process keeps compiled code, in one folder for each folder of modules.
+    """Return the folder that has those in which this process keeps compiled code, one a folder of modules.
 
     Raises
     ------
