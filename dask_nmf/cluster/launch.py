@@ -30,6 +30,7 @@ from distributed.versions import VersionMismatchWarning
 from dask_nmf.cluster import config, versions
 from dask_nmf.cluster.client import is_loopback, wait_for_workers
 from dask_nmf.cluster.config import Configuration
+from dask_nmf.cluster.steady_clock import steady_clock
 from dask_nmf.errors import NoWorkers
 from dask_nmf.planning import row_panels
 from dask_nmf.process_settings import SharedSetting
@@ -55,9 +56,10 @@ TUNED: dict[str, object] = {
 }
 # A terminal sends Ctrl-C to the workers too; it is this process that ends them.
 DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+STEADY = "from dask_nmf.cluster.steady_clock import set_steady_clock; set_steady_clock()"
 LOCAL: dict[str, object] = {
     "distributed.deploy.lost-worker-timeout": "1h",  # or a worker that dies twice is given up
-    "distributed.worker.preload": [DEAF_TO_CTRL_C],
+    "distributed.worker.preload": [DEAF_TO_CTRL_C, STEADY],
     **TUNED,
 }
 
@@ -211,7 +213,7 @@ def local(workers: int | None, threads: int | None, memory_limit: int | str | No
 @contextmanager
 def _set_for_local() -> Iterator[None]:
     """Set what local workers need; restore the variables that their nannies then set in this process."""
-    with dask.config.set(LOCAL):
+    with dask.config.set(LOCAL), steady_clock():
         names = (*dask.config.get(PRE_SPAWN), *OF_NANNIES)
         before = {name: os.environ.get(name) for name in names}
         try:
