@@ -44,7 +44,6 @@ from dask_nmf.execution.prefetch import one_thread_more
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary.row_sample import Draw, Summary
-from dask_nmf.kernels.summary.topk import Best, Choice
 from dask_nmf.process_settings import SharedSetting
 from dask_nmf.solvers.hals import FINEST, Solver, State
 from dask_nmf.solvers.sgd import Swept
@@ -390,33 +389,6 @@ def weigh_all(
 
     means = whole(2, dtype=h.dtype) if weighing.averages else None
     return whole(0, h.shape[0], dtype=h.dtype), totals, means
-
-
-def best(
-    panels: Panels, weights: da.Array, h: Array, choice: Choice, some: list[int], chosen: da.Array | None
-) -> list[Best]:
-    """For the rows of some panels the best cells that V does not have, given W in blocks like the panels.
-
-    ``chosen``: which rows of these panels it is for, if not all; see `passes.best`.
-    """
-
-    def build(given: Delayed) -> list[Delayed]:
-        return graphs.best(panels.blocks.blocks[some], weights.blocks[some], given, choice, chosen)
-
-    return compute_all(panels, h, build)
-
-
-def best_across(panels: Panels, weights: da.Array, h: Array, choice: Choice, chosen: Array | None) -> Best:
-    """The same in one pass over panels of columns, given Hᵀ in blocks like the panels and Wᵀ.
-
-    ``chosen``: which rows of V it is for, (m,), if not all.
-    """
-
-    def build(given: Delayed) -> Delayed:
-        return graphs.best_across(panels.blocks, weights, given, choice, chosen)
-
-    found: Best = compute(panels, h, build)
-    return found
 
 
 def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed], left: Array | None = None) -> Any:

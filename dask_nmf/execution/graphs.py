@@ -32,9 +32,8 @@ from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import Observed, Rule
 from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.kernels.summary import row_sample, topk
+from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import Draw, Summary
-from dask_nmf.kernels.summary.topk import Best, Choice
 from dask_nmf.process_settings import SharedSetting
 from dask_nmf.types import Array, Block
 
@@ -122,8 +121,8 @@ class Weighing(NamedTuple):
 
 def summarise(panels: da.Array, given: Delayed, draw: Draw) -> Delayed:
     """The first read of V: a delayed `Summary`."""
-    parts = _map(panels, _summarise, given=given, draw=draw)
-    return _tree(parts, partial(row_sample.merge, draw=draw))
+    parts = map_panels(panels, _summarise, given=given, draw=draw)
+    return reduce_tree(parts, partial(row_sample.merge, draw=draw))
 
 
 def sweep(panels: da.Array, given: Delayed, weighing: Weighing, held: da.Array | None = None) -> Delayed:
@@ -131,35 +130,13 @@ def sweep(panels: da.Array, given: Delayed, weighing: Weighing, held: da.Array |
 
     ``held`` has the factor that panels hold, (rows, k), with one block a panel, where it is in such blocks.
     """
-    sums = _map(panels, _weigh, given, *(() if held is None else (held,)), weighing=weighing)
-    return _tree(sums, _add)
+    sums = map_panels(panels, _weigh, given, *(() if held is None else (held,)), weighing=weighing)
+    return reduce_tree(sums, _add)
 
 
 def weigh_all(panels: da.Array, given: Delayed, weighing: Weighing) -> list[Delayed]:
     """One pass that keeps W: a delayed (W, `Sums`, means of rows, if taken) for each panel."""
-    return _map(panels, _weigh, given=given, weighing=weighing._replace(keep=True))
-
-
-def best(
-    panels: da.Array, weights: da.Array, given: Delayed, choice: Choice, chosen: da.Array | None = None
-) -> list[Delayed]:
-    """One pass: a delayed `Best` for each panel, of all its rows or of those that are ``chosen``.
-
-    ``weights`` has W, (rows, k), and ``chosen`` whether a row is, (rows, 1), each with one block a panel.
-    """
-    beside = [weights] if chosen is None else [weights, chosen]
-    parts = _map(panels, _best, given, *beside, choice=choice)
-    return [delayed(_unboxed, pure=False)(part) for part in parts]
-
-
-def best_across(
-    panels: da.Array, weights: da.Array, given: Delayed, choice: Choice, chosen: Array | None = None
-) -> Delayed:
-    """One pass over panels of columns, with Hᵀ as ``weights`` and Wᵀ given: a delayed `Best`.
-
-    ``chosen``: which rows of V it is for, (m,), if not all.
-    """
-    return _tree(_map(panels, _best_across, given, weights, choice=choice, chosen=chosen), topk.merge)
+    return map_panels(panels, _weigh, given=given, weighing=weighing._replace(keep=True))
 
 
 def observe(panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: Rule) -> da.Array:
@@ -208,7 +185,7 @@ def aligned(block: Block) -> Block:
 
 def add_up(parts: Sequence[Delayed]) -> Delayed:
     """Sums of sums, by the same tree in every pass: the order of additions is part of the result."""
-    return _tree(parts, _add)
+    return reduce_tree(parts, _add)
 
 
 def item(pair: Delayed, index: int) -> Delayed:
@@ -217,10 +194,10 @@ def item(pair: Delayed, index: int) -> Delayed:
 
 
 def _item(pair: Any, index: int) -> Any:
-    return _unboxed(pair)[index]
+    return unbox(pair)[index]
 
 
-def _map(
+def map_panels(
     panels: da.Array, function: Callable[..., Any], given: Delayed, *beside: da.Array, **kwargs: Any
 ) -> list[Delayed]:
     """One delayed result a panel, its loading (and that of blocks beside it) fused into the same task."""
@@ -268,11 +245,11 @@ def _boxed(
     return box
 
 
-def _unboxed(part: Any) -> Any:
+def unbox(part: Any) -> Any:
     return part[0, 0] if isinstance(part, np.ndarray) and part.dtype == object else part
 
 
-def _tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:
+def reduce_tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:
     """Combine neighbours, FAN_IN at a time; the shape depends on the number of parts only."""
     level, width, name = [part.key for part in parts], 1, f"{SUMS}{uuid4().hex}"
     layer: dict[str, Any] = {}
@@ -289,7 +266,7 @@ def _tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Dela
 
 
 def _combine(parts: list[Any], combine: Callable[[list[Any]], Any]) -> Any:
-    return combine([_unboxed(part) for part in parts])
+    return combine([unbox(part) for part in parts])
 
 
 def _add(parts: list[Any]) -> Any:
@@ -387,21 +364,6 @@ def as_it_is(v: Block, h: Array, w: Array | None) -> Array:
     """The `Weigher` that keeps the W it is given."""
     assert w is not None
     return w
-
-
-def _best(
-    v: Block, w: Array, chosen: Array | None = None, *, panel: int, given: Given, choice: Choice
-) -> Best:
-    if chosen is not None:
-        v, w = v[chosen[:, 0]], w[chosen[:, 0]]
-    return topk.best(v, np.require(w, requirements="A"), given.h, choice)
-
-
-def _best_across(v: Block, w: Array, panel: int, given: Given, choice: Choice, chosen: Array | None) -> Best:
-    h = given.h
-    if chosen is not None:
-        v, h = v[:, chosen], np.ascontiguousarray(h[:, chosen])
-    return topk.best_across(v, np.require(w, requirements="A"), h, choice).at(given.edges[panel])
 
 
 @cache

@@ -11,13 +11,14 @@ import dask.array as da
 import numpy as np
 import zarr
 
-from dask_nmf.execution import executor, partition
+from dask_nmf.execution import partition
 from dask_nmf.execution.executor import Panels
 from dask_nmf.execution.graphs import heights
 from dask_nmf.inference import csv_files, factors
 from dask_nmf.inference.factors import Clip
+from dask_nmf.inference.topk import passes
+from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.kernels.summary.means import COLUMN_MEAN, MODEL, Means
-from dask_nmf.kernels.summary.topk import Best, Choice
 from dask_nmf.keywords import checked
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import MISSING, plain
@@ -41,7 +42,7 @@ def recommend(
     means: Means | None = None,
     clip: Clip | None = None,
     rows: Any = None,
-) -> Best:
+) -> TopK:
     """For each row of V the columns with the largest values of W H among those that V does not have.
 
     Parameters
@@ -72,14 +73,14 @@ def recommend(
     """
     W, H = factors.opened(W, H)
     factors.check(W, H, means, clip)
-    search = Search(W, H, Choice(plain(count), missing), means, clip)
+    search = Search(W, H, TopKSpec(plain(count), missing), means, clip)
     matrix = _open(V, search)
     chosen = None if rows is None else _rows(rows, factors.shape_of(W, H))
     marks = None if chosen is None else chosen.marks
-    nothing = Best(np.empty((0, count), np.int64), np.empty((0, count), factors.dtype_of(W, H)))
+    nothing = TopK(np.empty((0, count), np.int64), np.empty((0, count), factors.dtype_of(W, H)))
     found = [nothing, *(best for _, best in _search(matrix, search, marks))]
-    best = Best(*(np.concatenate(side) for side in zip(*found, strict=True)))
-    return best if chosen is None else Best(best.columns[chosen.places], best.values[chosen.places])
+    best = TopK(*(np.concatenate(side) for side in zip(*found, strict=True)))
+    return best if chosen is None else TopK(best.columns[chosen.places], best.values[chosen.places])
 
 
 def recommend_to(
@@ -107,7 +108,7 @@ def recommend_to(
     found = Run.load_answer(absolute(run))
     (W, H), means = found.factors, found.means
     factors.check(W, H, means, clip)
-    search = Search(W, H, Choice(count, found.settings.missing), means, clip)
+    search = Search(W, H, TopKSpec(count, found.settings.missing), means, clip)
     matrix = _open(V, search)
     check_apart(output, V=matrix.source, run=absolute(run))
     marks = None if rows is None else _marked(csv_files.read_rows(rows, matrix.shape), matrix.shape[0])
@@ -132,7 +133,7 @@ class Search(NamedTuple):
 
     W: Any  # (m, k)
     H: Any  # (k, n)
-    choice: Choice
+    choice: TopKSpec
     means: Means | None
     clip: Clip | None
 
@@ -149,8 +150,8 @@ def _open(V: Any, search: Search) -> Matrix:
     matrix, shape = open_matrix(V), factors.shape_of(W, H)
     if matrix.shape != shape:
         raise ValueError(f"V is {matrix.shape} and W H is {shape}; give the V that W and H were fitted to")
-    if not isinstance(choice.count, int) or choice.count < 1:
-        raise ValueError(f"count is {choice.count!r}; it must be an integer ≥ 1")
+    if not isinstance(choice.n_columns, int) or choice.n_columns < 1:
+        raise ValueError(f"count is {choice.n_columns!r}; it must be an integer ≥ 1")
     if choice.missing not in (None, *MISSING):
         raise ValueError(f"missing is {choice.missing!r}; it must be one of {', '.join(MISSING)} or None")
     if choice.missing == "unstored" and not matrix.sparse:
@@ -183,43 +184,43 @@ def _unpacked(marks: Array, first: int, last: int) -> Array:
     return np.unpackbits(marks[start : -(-last // 8)])[first - 8 * start :][: last - first].astype(bool)
 
 
-def _search(matrix: Matrix, search: Search, marks: Array | None) -> Iterator[tuple[Array, Best]]:
+def _search(matrix: Matrix, search: Search, marks: Array | None) -> Iterator[tuple[Array, TopK]]:
     """The best of the rows of V, or of those that are marked: their numbers in order, and what is found."""
     choice, width = search.choice, search.H.shape[0] + (search.means is not None)
-    listed = choice.count * (3 if matrix.transposed else 2)  # components as large as the lists
+    listed = choice.n_columns * (3 if matrix.transposed else 2)  # components as large as the lists
     panels, planned = partition.cut(matrix, max(width, listed))
     beside = search.H if matrix.transposed else search.W  # which workers read
     if isinstance(beside, zarr.Array):
         partition.check_sight(open_matrix(beside))
     w, h = _sides(search, heights(planned.edges), matrix.transposed)
-    find = _across if matrix.transposed else _panel_by_panel
+    find = _search_columns if matrix.transposed else _search_panels
     for numbers, best in find(panels, w, h, choice, marks):
         known = _known(best)
         yield numbers, known._replace(values=factors.clipped(known.values, search.clip))
 
 
-def _known(best: Best) -> Best:
+def _known(best: TopK) -> TopK:
     """Return the best columns without those of rows for which all values are 0."""
     zero = ~(best.values > 0).any(axis=1, keepdims=True)
-    return Best(np.where(zero, -1, best.columns), np.where(zero, np.nan, best.values))
+    return TopK(np.where(zero, -1, best.columns), np.where(zero, np.nan, best.values))
 
 
-def _across(
-    panels: Panels, beside: da.Array, given: Array, choice: Choice, marks: Array | None
-) -> Iterator[tuple[Array, Best]]:
+def _search_columns(
+    panels: Panels, beside: da.Array, given: Array, choice: TopKSpec, marks: Array | None
+) -> Iterator[tuple[Array, TopK]]:
     m = given.shape[1]
     chosen = None if marks is None else _unpacked(marks, 0, m)
     numbers = np.arange(m) if chosen is None else np.flatnonzero(chosen)
-    yield numbers, executor.best_across(panels, beside, given, choice, chosen)
+    yield numbers, passes.top_k_by_columns(panels, beside, given, choice, chosen)
 
 
-def _panel_by_panel(
-    panels: Panels, beside: da.Array, given: Array, choice: Choice, marks: Array | None
-) -> Iterator[tuple[Array, Best]]:
+def _search_panels(
+    panels: Panels, beside: da.Array, given: Array, choice: TopKSpec, marks: Array | None
+) -> Iterator[tuple[Array, TopK]]:
     """The best of some panels at a time; what has no row that is marked is not read."""
     offer, edges = partition.resources(), panels.edges
     rows = heights(edges)
-    some = max(1, offer.threads * offer.workers, LISTED // (choice.count * max(rows)))
+    some = max(1, offer.threads * offer.workers, LISTED // (choice.n_columns * max(rows)))
     wanted = [
         panel
         for panel, (first, last) in enumerate(pairwise(edges))
@@ -232,7 +233,7 @@ def _panel_by_panel(
             numbers = [all_rows[mask] for all_rows, mask in zip(numbers, masks, strict=True)]
             cut = tuple(map(len, masks)), (1,)
             chosen = da.from_array(np.concatenate(masks)[:, None], chunks=cut, name=False)
-        yield from zip(numbers, executor.best(panels, beside, given, choice, group, chosen), strict=True)
+        yield from zip(numbers, passes.top_k(panels, beside, given, choice, group, chosen), strict=True)
 
 
 def _sides(search: Search, rows: tuple[int, ...], transposed: bool) -> tuple[da.Array, Array]:

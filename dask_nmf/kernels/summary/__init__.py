@@ -1,1 +1,1 @@
-"""What one read of a block tells: measures, a sample of rows, a digest, the top-k cells."""
+"""What one read of a block tells: measures, a sample of rows, a digest."""

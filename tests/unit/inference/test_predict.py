@@ -23,15 +23,15 @@ from support.matrices import LIBRARIES, SOURCES, Array, dask_csr, low_rank, spar
 from support.reads import EDGES, READS, counted_matrix, no_scheduler
 from support.strategies import chunkings, cuts, seeds
 
-from dask_nmf import NMF, nmf
-from dask_nmf import predict as predict_module
-from dask_nmf import recommend as recommend_module
+from dask_nmf import NMF, nmf, predict, recommend
 from dask_nmf.errors import DataError
 from dask_nmf.execution import executor, graphs
 from dask_nmf.execution.graphs import Given
-from dask_nmf.inference import csv_files, predict, recommend
-from dask_nmf.kernels.summary import topk
-from dask_nmf.kernels.summary.topk import Best, Choice
+from dask_nmf.inference import csv_files
+from dask_nmf.inference import predict as predict_module
+from dask_nmf.inference import recommend as recommend_module
+from dask_nmf.inference.topk import kernel, passes
+from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.planning import row_panels
 
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
@@ -67,8 +67,8 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(row_panels, "IN_FLIGHT", 4 * RANK * 8)
     monkeypatch.setattr(predict_module, "ENTRIES", 7 * RANK)
     monkeypatch.setattr(recommend_module, "LISTED", 1)
-    monkeypatch.setattr(topk, "STRIP", 4)
-    monkeypatch.setattr(topk, "TILE", 7)
+    monkeypatch.setattr(kernel, "STRIP", 4)
+    monkeypatch.setattr(kernel, "TILE", 7)
     monkeypatch.setattr(csv_files, "BATCH", 5)
     monkeypatch.setattr(csv_files, "LINES", 3)
 
@@ -141,7 +141,7 @@ def test_factors_must_fit() -> None:
         predict(w, h[:2], [0], [0])
 
 
-def assert_best(found: Best, w: Array, h: Array, seen: Array, count: int, zero_rows: bool = False) -> None:
+def assert_best(found: TopK, w: Array, h: Array, seen: Array, count: int, zero_rows: bool = False) -> None:
     """As a sort of all values says, ties and ends too; rows whose values are all 0 are there or not."""
     values = np.where(seen, -1, w @ h)
     if not zero_rows:
@@ -211,8 +211,8 @@ def test_the_best_on_a_cluster(client: Client, shape: tuple[int, int], make: Cal
 def test_the_best_of_columns_merge(edges: tuple[int, ...], seed: int) -> None:
     w, h = factors((20, 60), seed)
     v = sparse(20, 60, density=0.9, seed=seed)
-    parts = [topk.best(v[:, a:b], w, h[:, a:b], Choice(4)).at(a) for a, b in pairwise(edges)]
-    assert_best(topk.merge(parts), w, h, v > 0, 4, zero_rows=True)
+    parts = [kernel.top_k(v[:, a:b], w, h[:, a:b], TopKSpec(4)).shifted(a) for a, b in pairwise(edges)]
+    assert_best(kernel.merge(parts), w, h, v > 0, 4, zero_rows=True)
 
 
 def test_looking_for_the_best_is_one_read_and_one_task_a_panel() -> None:
@@ -221,8 +221,8 @@ def test_looking_for_the_best_is_one_read_and_one_task_a_panel() -> None:
     with dask.config.set(scheduler=no_scheduler):
         beside = recommend_module._beside(in_zarr(w, (10, RANK)), graphs.heights(EDGES), w.dtype)
         given = dask.delayed(Given(h, EDGES), traverse=False)
-        parts = graphs.best(opened.panels(EDGES), beside, given, Choice(3))
-        across = graphs.best_across(opened.panels(EDGES), beside, given, Choice(3))
+        parts = passes.top_k_graph(opened.panels(EDGES), beside, given, TopKSpec(3))
+        across = passes.top_k_graph_by_columns(opened.panels(EDGES), beside, given, TopKSpec(3))
         assert not READS
     panels = len(EDGES) - 1
     for built, more in ((parts, panels), ([across], 1)):  # what takes each panel's out, or merges them

@@ -144,7 +144,8 @@ def test_a_full_disk_is_a_warning(module: Callable[[], Any], monkeypatch: pytest
 SCRIPT = """
 import numpy as np
 from dask_nmf.kernels import divergence, gradient, least_squares
-from dask_nmf.kernels.summary import block_summary, topk
+from dask_nmf.inference.topk import kernel
+from dask_nmf.kernels.summary import block_summary
 print(block_summary.measure(np.eye(2)).total)
 """
 

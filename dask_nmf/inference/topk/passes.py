@@ -1,0 +1,85 @@
+"""The top-k search over V in one pass, as row panels or as panels of columns."""
+
+from __future__ import annotations
+
+import dask.array as da
+import numpy as np
+from dask.delayed import Delayed, delayed
+
+from dask_nmf.execution import executor, graphs
+from dask_nmf.execution.executor import Panels
+from dask_nmf.execution.graphs import Given
+from dask_nmf.inference.topk import kernel
+from dask_nmf.inference.topk.kernel import TopK, TopKSpec
+from dask_nmf.types import Array, Block
+
+
+def top_k(
+    panels: Panels, w: da.Array, h: Array, spec: TopKSpec, some: list[int], chosen: da.Array | None
+) -> list[TopK]:
+    """Return the top-k columns of the rows of some panels, in one pass over these panels.
+
+    Parameters
+    ----------
+    w : (m, k), with one block a panel.
+    h : (k, n).
+    some : numbers of panels.
+    chosen : booleans, (rows of these panels, 1), with one block a panel: which rows to search. None: all.
+    """
+
+    def build(given: Delayed) -> list[Delayed]:
+        return top_k_graph(panels.blocks.blocks[some], w.blocks[some], given, spec, chosen)
+
+    return executor.compute_all(panels, h, build)
+
+
+def top_k_by_columns(panels: Panels, w: da.Array, h: Array, spec: TopKSpec, chosen: Array | None) -> TopK:
+    """Return the top-k columns of all rows of V, in one pass over panels of columns.
+
+    Parameters
+    ----------
+    w : Hᵀ, (n, k), with one block a panel.
+    h : Wᵀ, (k, m).
+    chosen : booleans, (m,): which rows of V to search. None: all.
+    """
+
+    def build(given: Delayed) -> Delayed:
+        return top_k_graph_by_columns(panels.blocks, w, given, spec, chosen)
+
+    best: TopK = executor.compute(panels, h, build)
+    return best
+
+
+def top_k_graph(
+    panels: da.Array, w: da.Array, given: Delayed, spec: TopKSpec, chosen: da.Array | None = None
+) -> list[Delayed]:
+    """Return a delayed `TopK` for each panel; ``w`` and ``chosen`` as for `top_k`."""
+    blocks = [w] if chosen is None else [w, chosen]
+    parts = graphs.map_panels(panels, _top_k, given, *blocks, spec=spec)
+    return [delayed(graphs.unbox, pure=False)(part) for part in parts]
+
+
+def top_k_graph_by_columns(
+    panels: da.Array, w: da.Array, given: Delayed, spec: TopKSpec, chosen: Array | None = None
+) -> Delayed:
+    """Return one delayed `TopK` for all panels of columns; ``w`` and ``chosen`` as for `top_k_by_columns`."""
+    parts = graphs.map_panels(panels, _top_k_by_columns, given, w, spec=spec, chosen=chosen)
+    return graphs.reduce_tree(parts, kernel.merge)
+
+
+def _top_k(
+    v: Block, w: Array, chosen: Array | None = None, *, panel: int, given: Given, spec: TopKSpec
+) -> TopK:
+    if chosen is not None:
+        v, w = v[chosen[:, 0]], w[chosen[:, 0]]
+    return kernel.top_k(v, np.require(w, requirements="A"), given.h, spec)
+
+
+def _top_k_by_columns(
+    v: Block, w: Array, panel: int, given: Given, spec: TopKSpec, chosen: Array | None
+) -> TopK:
+    h = given.h
+    if chosen is not None:
+        v, h = v[:, chosen], np.ascontiguousarray(h[:, chosen])
+    best = kernel.top_k_by_columns(v, np.require(w, requirements="A"), h, spec)
+    return best.shifted(given.edges[panel])
