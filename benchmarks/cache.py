@@ -11,7 +11,7 @@ from out_of_core import CHUNK_ROWS, COLUMNS, write
 from rounds import in_turn, ratio
 
 from dask_nmf import nmf
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.execution.executor import Step
 
 GIGABYTES, RANK, PASSES = 1.0, 16, 5
@@ -35,7 +35,7 @@ def main() -> None:
         whole = round(GIGABYTES * 1e9 / (CHUNK_ROWS * COLUMNS * 4)) * CHUNK_ROWS * COLUMNS * 4
         kinds = {0.0: partial(seconds, path, "off")}
         kinds |= {less: partial(seconds, path, int(whole / less / WORKERS)) for less in RATIOS}
-        with local(WORKERS, 1, LIMIT):
+        with local_cluster(WORKERS, 1, LIMIT):
             seconds(path, "off")  # compiles
             spent = in_turn(kinds, REPEATS)
     off = spent.pop(0.0)

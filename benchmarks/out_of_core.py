@@ -20,7 +20,7 @@ from distributed import Client, Worker
 from rounds import in_turn, ratio
 
 from dask_nmf import nmf
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.execution.executor import Panels, Step, sweep
 from dask_nmf.execution.graphs import Weighing, one_blas_thread
 from dask_nmf.planning import row_panels
@@ -138,7 +138,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         path = f"{folder}/V.zarr"
         write(path, asked.gigabytes)
-        with local(2, 1, LIMIT) as client:
+        with local_cluster(2, 1, LIMIT) as client:
             matrix = open_matrix(path)
             planned = row_panels.make(matrix.layout, RANK, LIMIT, 1)
             print(

@@ -133,7 +133,7 @@ def read_in_memory(method: Method) -> Method:
 
 
 def workers() -> Any:
-    return launch.local(2, 1, LIMIT)
+    return launch.local_cluster(2, 1, LIMIT)
 
 
 def bare(look: Callable[[Array, Array], Array]) -> Callable[[Case], None]:

@@ -22,7 +22,7 @@ from distributed import Client
 from matrices import DATA, Ratings, planted, split
 
 from dask_nmf import Result, nmf
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.types import Array
 
 JESTER = DATA / "jester5k.npz"
@@ -174,7 +174,7 @@ def out_of_core() -> None:
         entries = store(f"{folder}/V.zarr")
         print(f"out of core: {entries} ratings of {USERS} x {ITEMS}, two workers of {LIMIT / 1e6:.0f} MB")
         for solver in ("hals", "sgd"):
-            with local(2, 1, LIMIT) as client:
+            with local_cluster(2, 1, LIMIT) as client:
                 told(client, solver, folder)
 
 

@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=GIGABYTES, help="of V (default: %(default)s)")
     asked = parser.parse_args()
     print(machine.name())
-    with tempfile.TemporaryDirectory() as folder, launch.local(WORKERS, 1, 2 * LIMIT):
+    with tempfile.TemporaryDirectory() as folder, launch.local_cluster(WORKERS, 1, 2 * LIMIT):
         path = f"{folder}/V.zarr"
         write(path, asked.gigabytes)
         for latency in (0.0, 0.05, 0.5):

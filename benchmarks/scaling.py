@@ -132,7 +132,7 @@ def overhead(panels: int, workers: int, threads: int, rounds: int = REPEATS) -> 
 
 def real_pass(path: str, workers: int) -> float:
     """Seconds of a pass over V in Zarr, whose panels are read anew."""
-    with launch.local(workers, 1, LIMIT):
+    with launch.local_cluster(workers, 1, LIMIT):
         matrix = open_matrix(path)
         panels, _ = partition.cut(matrix, RANK)
         h = np.random.default_rng(0).random((RANK, matrix.layout.columns)).astype(matrix.dtype)

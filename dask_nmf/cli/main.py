@@ -274,21 +274,21 @@ def _say(line: str, error: bool = False) -> None:
 @contextmanager
 def _cluster(follow: Callable[[], None], matrix: Any, where: dict[str, Any]) -> Iterator[None]:
     """The cluster that the options ask for, followed."""
-    from dask_nmf.cluster.launch import Where, connected
+    from dask_nmf.cluster.launch import ClusterSpec, connect_cluster
 
-    with connected(Where(**where), matrix.bytes):
+    with connect_cluster(ClusterSpec(**where), matrix.bytes):
         follow()
         yield
 
 
 def exit_code(error: BaseException) -> int:
     """The documented code of an error; 1 for what should not happen."""
-    from dask_nmf.cluster.client import LOST
+    from dask_nmf.cluster.client import WORKER_LOSS
     from dask_nmf.errors import ConcurrentCommitError
 
     for kinds, code in (
         (DataError, BAD_DATA),
-        ((TimeoutError, ConnectionError, RunLocked, ConcurrentCommitError, *LOST), TRY_AGAIN),
+        ((TimeoutError, ConnectionError, RunLocked, ConcurrentCommitError, *WORKER_LOSS), TRY_AGAIN),
         ((FileNotFoundError, FileExistsError, NotADirectoryError), USAGE),
         (OSError, IO_ERROR),
         ((ValueError, TypeError, MemoryError), USAGE),

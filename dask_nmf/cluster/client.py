@@ -35,12 +35,17 @@ from dask_nmf.errors import ClusterLost, NoWorkers, WorkersLost
 PANELS_DONE = "dask-nmf-panels-done"  # topic of the events that `announce_panel` sends
 LOOPBACK = ("inproc://", "tcp://127.", "tls://127.", "tcp://[::1]", "tls://[::1]")
 ENDED_FOR_MEMORY = "worker-restart-memory"  # topic of the events of nannies that end their workers
-WATCH = 5  # seconds between two looks at a cluster that computes
+WATCH_INTERVAL = 5  # seconds between two looks at a cluster that computes
 
 Value = TypeVar("Value")
 
 
-LOST = (FutureCancelledError, KilledWorker, WorkersLost, CommClosedError)  # what work ends with on a cluster
+WORKER_LOSS = (
+    FutureCancelledError,
+    KilledWorker,
+    WorkersLost,
+    CommClosedError,
+)  # what work ends with on a cluster
 
 
 _inherited: WeakSet[Client] = WeakSet()  # of the process that this one was forked from
@@ -139,16 +144,16 @@ def wait_for_workers() -> None:
     except TimeoutError as error:
         raise NoWorkers(
             f"the cluster at {address} had no worker for {seconds:g} s (dask_nmf.wait); "
-            f"{_why_none(client)}start workers, or let their jobs start, and run this again"
+            f"{_explain_no_workers(client)}start workers, or let their jobs start, and run this again"
         ) from error
     except OSError as error:
         raise NoWorkers(f"the scheduler at {address} was lost; start it and run this again") from error
 
 
-def _why_none(client: Client) -> str:
+def _explain_no_workers(client: Client) -> str:
     """Return what the scheduler was told of workers that ended: their nannies end them for their memory."""
     try:
-        events = client.sync(client.scheduler.events, topic=ENDED_FOR_MEMORY, callback_timeout=WATCH)
+        events = client.sync(client.scheduler.events, topic=ENDED_FOR_MEMORY, callback_timeout=WATCH_INTERVAL)
     except (OSError, TimeoutError):
         return ""
     if not events:
@@ -169,7 +174,7 @@ def _has_workers(client: Client, seconds: float) -> bool:
         raise OSError(f"{client} is closed")
     try:
         if not client.sync(client.scheduler.ncores, callback_timeout=seconds):
-            with _asking_for_a_worker(client):
+            with _requesting_worker(client):
                 client.wait_for_workers(1, timeout=seconds)
     except CommClosedError:
         return False
@@ -177,7 +182,7 @@ def _has_workers(client: Client, seconds: float) -> bool:
 
 
 @contextmanager
-def _asking_for_a_worker(client: Client) -> Iterator[None]:
+def _requesting_worker(client: Client) -> Iterator[None]:
     """Give the scheduler a task meanwhile: an adaptive cluster starts workers for tasks alone."""
     task = client.submit(int, key=f"dask-nmf-needs-a-worker-{uuid4().hex}")
     try:
@@ -186,7 +191,7 @@ def _asking_for_a_worker(client: Client) -> Iterator[None]:
         task.release()
 
 
-def watched(call: Callable[[], Value]) -> Value:
+def call_watched(call: Callable[[], Value]) -> Value:
     """What a call of the active client gives, which by itself may wait for ever: for workers, or a scheduler.
 
     Raises
@@ -203,26 +208,26 @@ def watched(call: Callable[[], Value]) -> Value:
             value.set_exception(error)
 
     Thread(target=work, daemon=True).start()  # an abandoned call must not keep the process
-    while wait([value], WATCH).not_done:
+    while wait([value], WATCH_INTERVAL).not_done:
         wait_for_workers()
     return value.result()
 
 
-def computed(nodes: list[Delayed]) -> list[Any]:
+def compute_watched(nodes: list[Delayed]) -> list[Any]:
     """Their values; a cluster is `watched` meanwhile."""
     client = active_client()
-    if client is None or own_worker() is not None:
+    if client is None or current_worker() is not None:
         return list(dask.compute(*nodes, traverse=False))
     futures = dask.compute(*nodes, traverse=False, sync=False)
     try:
-        return list(watched(lambda: client.gather(futures)))
+        return list(call_watched(lambda: client.gather(futures)))
     except BaseException:
         if client.status == "running":
             client.cancel(futures)
         raise
 
 
-class Held(MaterializedLayer):  # type: ignore[misc]
+class PersistedLayer(MaterializedLayer):  # type: ignore[misc]
     """Blocks in the memory of a cluster, as a part of graphs.
 
     Once its client is closed they become tasks that say so; Dask only says that a dependency is missing.
@@ -256,7 +261,7 @@ def _refuse_lost_block(address: str) -> None:
     )
 
 
-def marked_as_held(array: da.Array) -> da.Array:
+def guard_persisted(array: da.Array) -> da.Array:
     """Return an array that was persisted, with its futures as `Held`; without a cluster, as it is."""
     client = active_client()
     if client is None:
@@ -264,12 +269,12 @@ def marked_as_held(array: da.Array) -> da.Array:
     layers = dict(array.dask.layers)
     for name, layer in layers.items():
         if all(isinstance(part, RemoteFuture) for part in layer.values()):
-            layers[name] = Held(dict(layer), client)
+            layers[name] = PersistedLayer(dict(layer), client)
     graph = HighLevelGraph(layers, array.dask.dependencies)
     return da.Array(graph, array.name, array.chunks, meta=array._meta)
 
 
-def asked(function: Callable[..., Any], *given: Any, on_error: str) -> dict[str, Any]:
+def run_on_workers(function: Callable[..., Any], *given: Any, on_error: str) -> dict[str, Any]:
     """What a function gives on each worker, by its address; ``on_error``: see `Client.run`.
 
     It runs in a thread beside the tasks. On the worker's event loop, where Dask would call it, a slow read
@@ -278,7 +283,9 @@ def asked(function: Callable[..., Any], *given: Any, on_error: str) -> dict[str,
     client = active_client()
     if client is None:
         return {}
-    answers: dict[str, Any] = watched(lambda: client.run(_in_a_thread, function, *given, on_error=on_error))
+    answers: dict[str, Any] = call_watched(
+        lambda: client.run(_in_a_thread, function, *given, on_error=on_error)
+    )
     return answers
 
 
@@ -286,21 +293,21 @@ async def _in_a_thread(function: Callable[..., Any], *given: Any) -> Any:
     return await asyncio.to_thread(function, *given)
 
 
-def asked_for_sure(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
+def run_on_live_workers(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
     """What a function gives, or raises, on each worker that is still there then, of which there is one."""
     client = active_client()
     if client is None:
         return {}
     while True:
         wait_for_workers()
-        answers = asked(function, *given, on_error="return")
-        there = watched(client.nthreads)
+        answers = run_on_workers(function, *given, on_error="return")
+        there = call_watched(client.nthreads)
         alive = {a: v for a, v in answers.items() if a in there and not isinstance(v, CommClosedError)}
         if alive:
             return alive
 
 
-def why_lost(error: BaseException) -> str:
+def explain_loss(error: BaseException) -> str:
     """What became of the work, as one of `LOST` tells."""
     if isinstance(error, KilledWorker):
         return (
@@ -312,7 +319,7 @@ def why_lost(error: BaseException) -> str:
     return "the connection to the scheduler broke"
 
 
-def dealt(count: int, threads: dict[str, int]) -> list[str]:
+def assign_contiguous(count: int, threads: dict[str, int]) -> list[str]:
     """The workers of so many neighbours: to each a run of them, by its threads.
 
     Their sums are then added up where they are, and few cross the network.
@@ -328,7 +335,7 @@ def dealt(count: int, threads: dict[str, int]) -> list[str]:
     return [places[number * len(places) // count] for number in range(count)]
 
 
-def own_worker() -> Worker | None:
+def current_worker() -> Worker | None:
     """That of the task that asks; None in the threads of this process."""
     try:
         return get_worker()
@@ -338,7 +345,7 @@ def own_worker() -> Worker | None:
 
 def announce_panel() -> None:
     """Say, from inside a task, that a panel is done."""
-    worker = own_worker()
+    worker = current_worker()
     if worker is None:
         progress.panel()
     else:

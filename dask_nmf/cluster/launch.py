@@ -65,7 +65,7 @@ LOCAL: dict[str, object] = {
 
 
 @dataclass(frozen=True)
-class Where:
+class ClusterSpec:
     """What is asked for: a scheduler, or a cluster to start."""
 
     cluster: str | None = None  # local, ssh or slurm
@@ -83,7 +83,7 @@ class Where:
 
 
 @contextmanager
-def connected(where: Where, size: int) -> Iterator[None]:
+def connect_cluster(where: ClusterSpec, size: int) -> Iterator[None]:
     """The cluster that is asked for, or that Dask's configuration names, or one of our own.
 
     A small V needs no more processes than this one.
@@ -117,7 +117,9 @@ def connected(where: Where, size: int) -> Iterator[None]:
         yield
         return
     found = (
-        remote(address, where.scheduler_file, asked.wait) if there else _start(kind or "local", where, asked)
+        existing_cluster(address, where.scheduler_file, asked.wait)
+        if there
+        else _start_kind(kind or "local", where, asked)
     )
     with found as client:
         if there or kind not in (None, "local"):
@@ -127,12 +129,12 @@ def connected(where: Where, size: int) -> Iterator[None]:
         yield
 
 
-def _start(kind: str, where: Where, asked: Configuration) -> AbstractContextManager[Client]:
+def _start_kind(kind: str, where: ClusterSpec, asked: Configuration) -> AbstractContextManager[Client]:
     where = replace(where, workers=where.workers or asked.workers, memory_limit=_size(where.memory_limit))
     starts = {
-        "local": lambda: local(where.workers, where.threads_per_worker, where.memory_limit),
-        "ssh": lambda: ssh(where, asked),
-        "slurm": lambda: slurm(where),
+        "local": lambda: local_cluster(where.workers, where.threads_per_worker, where.memory_limit),
+        "ssh": lambda: ssh_cluster(where, asked),
+        "slurm": lambda: slurm_cluster(where),
     }
     if kind not in starts:
         raise ValueError(f"dask_nmf.execution.partition is {kind!r}; it must be one of {', '.join(starts)}")
@@ -182,7 +184,9 @@ def _warn_if_open(address: str) -> None:
 
 
 @contextmanager
-def local(workers: int | None, threads: int | None, memory_limit: int | str | None) -> Iterator[Client]:
+def local_cluster(
+    workers: int | None, threads: int | None, memory_limit: int | str | None
+) -> Iterator[Client]:
     """A cluster of processes on this machine, reachable from this machine only.
 
     Parameters
@@ -197,7 +201,7 @@ def local(workers: int | None, threads: int | None, memory_limit: int | str | No
     """
     _warn_if_too_much(workers, None if memory_limit is None else int(parse_bytes(memory_limit)))
     with _local_settings.held(), ExitStack() as stack:
-        with _starting():
+        with _reporting_failed_start():
             cluster = LocalCluster(
                 n_workers=workers,
                 threads_per_worker=threads,
@@ -231,7 +235,7 @@ _ssh_settings = SharedSetting(lambda: dask.config.set(TUNED))  # Dask sends them
 
 
 @contextmanager
-def _starting() -> Iterator[None]:
+def _reporting_failed_start() -> Iterator[None]:
     """Say why a worker did not start: an error of the operating system, as it was, or `NoWorkers`."""
     try:
         yield
@@ -245,7 +249,7 @@ def _starting() -> Iterator[None]:
 
 
 @contextmanager
-def remote(address: str | None, scheduler_file: str | None, wait: float) -> Iterator[Client]:
+def existing_cluster(address: str | None, scheduler_file: str | None, wait: float) -> Iterator[Client]:
     """A running cluster, by the address of its scheduler or by the file that the scheduler wrote.
 
     Parameters
@@ -261,7 +265,7 @@ def remote(address: str | None, scheduler_file: str | None, wait: float) -> Iter
     """
     place = address or _address_in(str(scheduler_file), wait)
     try:
-        asyncio.run(_greet(place))
+        asyncio.run(_handshake(place))
         with catch_warnings():
             filterwarnings("ignore", category=VersionMismatchWarning)  # `versions.check` says it in a line
             client = Client(place)
@@ -276,7 +280,7 @@ def remote(address: str | None, scheduler_file: str | None, wait: float) -> Iter
         yield client
 
 
-async def _greet(address: str) -> None:
+async def _handshake(address: str) -> None:
     """Shake hands, in bounded time: a `Client` waits without end where the connection is taken in silence."""
     seconds = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
     greeting = connect(address, **Security().get_connection_args("client"))
@@ -300,12 +304,12 @@ def _address_in(file: str, wait: float) -> str:
 
 
 @contextmanager
-def ssh(where: Where, asked: Configuration) -> Iterator[Client]:
+def ssh_cluster(where: ClusterSpec, asked: Configuration) -> Iterator[Client]:
     """A scheduler on the first host of ``dask_nmf.ssh.hosts``, and workers on the others in turn.
 
     By default one on each. Raises as `connected` does.
     """
-    _optional("asyncssh", "ssh")
+    _import_optional("asyncssh", "ssh")
     scheduler, *others = asked.ssh.get("hosts") or [None]
     if not others:
         raise ValueError(
@@ -315,7 +319,7 @@ def ssh(where: Where, asked: Configuration) -> Iterator[Client]:
     sizes = {"nthreads": where.threads_per_worker, "memory_limit": where.memory_limit}
     with (
         _ssh_settings.held(),
-        _up(
+        _start_cluster(
             "ssh",
             lambda: SSHCluster(
                 [scheduler, *islice(cycle(others), where.workers or len(others))],
@@ -331,7 +335,7 @@ def ssh(where: Where, asked: Configuration) -> Iterator[Client]:
 
 
 @contextmanager
-def slurm(where: Where) -> Iterator[Client]:
+def slurm_cluster(where: ClusterSpec) -> Iterator[Client]:
     """A scheduler in this process, and workers that are jobs of SLURM, as ``jobqueue.slurm`` says.
 
     A job that ends before the command does is submitted again. Raises as `connected` does.
@@ -348,9 +352,9 @@ def slurm(where: Where) -> Iterator[Client]:
             "--cluster slurm needs sbatch, which is not found; run this where jobs are submitted"
         )
     handler = signal.getsignal(signal.SIGINT)
-    jobqueue = _optional("dask_jobqueue", "slurm")
+    jobqueue = _import_optional("dask_jobqueue", "slurm")
     signal.signal(signal.SIGINT, handler)  # its import takes Ctrl-C
-    with _up("slurm", jobqueue.SLURMCluster) as cluster:
+    with _start_cluster("slurm", jobqueue.SLURMCluster) as cluster:
         _check_job(cluster.job_script())
         cluster.adapt(minimum=where.workers, maximum=where.workers)  # scale() would not replace a lost job
         with Client(cluster) as client:
@@ -366,7 +370,7 @@ def _check_job(script: str) -> None:
         raise ValueError(f"SLURM takes no such job: {told.stderr.strip()}; see jobqueue.slurm")
 
 
-def _up(kind: str, start: Callable[[], Any]) -> Any:
+def _start_cluster(kind: str, start: Callable[[], Any]) -> Any:
     """A cluster of Dask's, started."""
     try:
         return start()
@@ -378,7 +382,7 @@ def _up(kind: str, start: Callable[[], Any]) -> Any:
         raise ValueError(f"{text}; see what is set for it in Dask's configuration") from error
 
 
-def _optional(module: str, extra: str) -> Any:
+def _import_optional(module: str, extra: str) -> Any:
     """A module of an optional dependency.
 
     Raises

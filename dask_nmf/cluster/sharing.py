@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from dask_nmf.storage.object_store import ask, connect, fetch, is_url, parted
+from dask_nmf.storage.object_store import connect, fetch, is_url, request, split_url
 
 try:
     import obstore
@@ -17,18 +17,18 @@ except ImportError:  # the extra "cloud"
 PREFIX = ".dask-nmf-"
 
 
-class Notes:
+class ProbeFiles:
     """Notes in the folder of a place, or below the URL of one: each is a small file with a text."""
 
     def __init__(self, place: str) -> None:
-        self.folder = parted(place)[0] if is_url(place) else str(Path(place).parent)
+        self.folder = split_url(place)[0] if is_url(place) else str(Path(place).parent)
 
     def write(self, text: str) -> str:
         """Write a note; return its name."""
         name = f"{PREFIX}{uuid4().hex}"
         if is_url(self.folder):
             store = connect(self.folder)
-            ask(self.folder, partial(obstore.put_async, store, name, text.encode()))
+            request(self.folder, partial(obstore.put_async, store, name, text.encode()))
         else:
             Path(self.folder, name).write_text(text)
         return name
@@ -44,12 +44,12 @@ class Notes:
         for name in names:
             with suppress(OSError):
                 if is_url(self.folder):
-                    ask(self.folder, partial(obstore.delete_async, connect(self.folder), [name]))
+                    request(self.folder, partial(obstore.delete_async, connect(self.folder), [name]))
                 else:
                     Path(self.folder, name).unlink()
 
 
-def answer(place: str, name: str, text: str) -> str:
+def answer_probe(place: str, name: str, text: str) -> str:
     """Read a note as a worker, and return the name of one that answers it.
 
     Raises
@@ -57,13 +57,13 @@ def answer(place: str, name: str, text: str) -> str:
     OSError
         If it is not there, or none can be written.
     """
-    notes = Notes(place)
+    notes = ProbeFiles(place)
     found = notes.read(name)
     if found != text:
         raise FileNotFoundError(f"{name} is another one there")
-    return notes.write(answer_to(text))
+    return notes.write(answer_text(text))
 
 
-def answer_to(text: str) -> str:
+def answer_text(text: str) -> str:
     """Return the text of the answer to a note."""
     return f"{text} was read"

@@ -23,16 +23,16 @@ from distributed import Client, Future, wait
 
 from dask_nmf import progress
 from dask_nmf.cluster.client import (
-    LOST,
+    WORKER_LOSS,
     active_client,
-    asked,
-    computed,
-    dealt,
-    marked_as_held,
+    assign_contiguous,
+    call_watched,
+    compute_watched,
+    explain_loss,
+    guard_persisted,
+    run_on_workers,
     shares_memory,
     wait_for_workers,
-    watched,
-    why_lost,
 )
 from dask_nmf.errors import NoWorkers, WorkersLost
 from dask_nmf.execution import block_cache, graphs
@@ -124,10 +124,10 @@ class Panels:
             self.let_keep(client, threads)
         if not self.matrix.at_hand:
             return {}
-        homes = dict(enumerate(dealt(len(self.edges) - 1, threads)))
+        homes = dict(enumerate(assign_contiguous(len(self.edges) - 1, threads)))
         if self.through(self.matrix) is not None:
             numbers = {first: number for number, first in enumerate(self.edges[:-1])}
-            found = asked(block_cache.held, self.name, on_error="ignore")
+            found = run_on_workers(block_cache.held, self.name, on_error="ignore")
             homes |= {numbers[place[0]]: address for address, places in found.items() for place in places}
         return homes
 
@@ -154,8 +154,8 @@ class Panels:
         for name in self.names:
             block_cache.drop(name)
             if client is not None and client.status == "running":
-                with suppress(*LOST, NoWorkers):  # a cluster that is gone keeps nothing
-                    asked(block_cache.drop, name, on_error="ignore")
+                with suppress(*WORKER_LOSS, NoWorkers):  # a cluster that is gone keeps nothing
+                    run_on_workers(block_cache.drop, name, on_error="ignore")
 
 
 @dataclass(frozen=True)
@@ -385,7 +385,7 @@ def weigh_all(
     def whole(index: int, *width: int, dtype: Any) -> da.Array:
         parts = zip(pairs, heights, strict=True)
         blocks = [da.from_delayed(graphs.item(pair, index), (rows, *width), dtype) for pair, rows in parts]
-        return marked_as_held(da.concatenate(blocks))
+        return guard_persisted(da.concatenate(blocks))
 
     means = whole(2, dtype=h.dtype) if weighing.averages else None
     return whole(0, h.shape[0], dtype=h.dtype), totals, means
@@ -419,8 +419,8 @@ def hold(*arrays: da.Array) -> tuple[da.Array, ...]:
     """Arrays computed, their blocks in (distributed) memory."""
     held: tuple[da.Array, ...] = dask.persist(*arrays)
     if active_client() is not None:
-        watched(lambda: wait(held))
-    return tuple(map(marked_as_held, held))
+        call_watched(lambda: wait(held))
+    return tuple(map(guard_persisted, held))
 
 
 def persistently(
@@ -444,11 +444,11 @@ def persistently(
             with graphs.one_blas_thread(), _quiet.held():
                 nodes = graph()  # which may compute a part of it already
                 _prefer(nodes, homes())
-                return computed(nodes)
-        except LOST as error:
+                return compute_watched(nodes)
+        except WORKER_LOSS as error:
             if attempt == ATTEMPTS:
-                raise WorkersLost(f"a pass was lost {ATTEMPTS} times: {why_lost(error)}") from error
-            logger.warning("the pass starts again: %s", why_lost(error))
+                raise WorkersLost(f"a pass was lost {ATTEMPTS} times: {explain_loss(error)}") from error
+            logger.warning("the pass starts again: %s", explain_loss(error))
     raise AssertionError("unreachable")
 
 

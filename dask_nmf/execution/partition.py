@@ -12,7 +12,7 @@ from uuid import uuid4
 from distributed.system import MEMORY_LIMIT
 
 from dask_nmf.cluster import sharing
-from dask_nmf.cluster.client import active_client, asked_for_sure, shares_memory, wait_for_workers
+from dask_nmf.cluster.client import active_client, run_on_live_workers, shares_memory, wait_for_workers
 from dask_nmf.errors import DataError
 from dask_nmf.execution.executor import EVERYTHING, Panels
 from dask_nmf.kernels.blocks.masking import Rule
@@ -82,7 +82,7 @@ def check_shared(place: str) -> None:
     """
     for address, reason in _strangers(place).items():
         raise ValueError(
-            f"the worker at {address} does not share {sharing.Notes(place).folder} with this process "
+            f"the worker at {address} does not share {sharing.ProbeFiles(place).folder} with this process "
             f"({reason}); give an output that all workers read and write, in a folder that machines share "
             "or in an object store"
         )
@@ -92,10 +92,10 @@ def _strangers(place: str) -> dict[str, str]:
     """The workers that do not see what this process writes beside a place, or the other way; and why."""
     if active_client() is None:
         return {}
-    notes, text, written = sharing.Notes(place), uuid4().hex, []
+    notes, text, written = sharing.ProbeFiles(place), uuid4().hex, []
     try:
         written.append(notes.write(text))
-        answers = asked_for_sure(sharing.answer, place, written[0], text)
+        answers = run_on_live_workers(sharing.answer_probe, place, written[0], text)
         written += [answer for answer in answers.values() if isinstance(answer, str)]
         found = {address: _why_strange(notes, text, answer) for address, answer in answers.items()}
     finally:
@@ -103,12 +103,12 @@ def _strangers(place: str) -> dict[str, str]:
     return {address: why for address, why in found.items() if why is not None}
 
 
-def _why_strange(notes: sharing.Notes, text: str, answer: str | Exception) -> str | None:
+def _why_strange(notes: sharing.ProbeFiles, text: str, answer: str | Exception) -> str | None:
     """Why a worker that answered so does not share the notes; None where it does."""
     try:
         if isinstance(answer, Exception):
             raise answer
-        same = notes.read(answer) == sharing.answer_to(text)
+        same = notes.read(answer) == sharing.answer_text(text)
     except FileNotFoundError:
         same = False
     except Exception as error:
@@ -130,7 +130,7 @@ def check_sight(matrix: Matrix) -> None:
     if client is None or matrix.reader is None or matrix.in_memory:
         return
     ours = matrix.fingerprint()
-    for address, theirs in asked_for_sure(matrix.fingerprint).items():
+    for address, theirs in run_on_live_workers(matrix.fingerprint).items():
         if theirs != ours:
             raise DataError(
                 f"the worker at {address} does not see {matrix.source} as this process does; "

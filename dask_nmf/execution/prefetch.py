@@ -11,7 +11,7 @@ import dask
 from dask.system import CPU_COUNT
 from distributed import secede
 
-from dask_nmf.cluster.client import own_worker
+from dask_nmf.cluster.client import current_worker
 from dask_nmf.process_settings import SharedSetting
 
 
@@ -74,7 +74,7 @@ def working(on_cluster: bool) -> Iterator[None]:
     ----------
     on_cluster : whether this is a task of a worker; not where a task of a worker fits in threads of its own.
     """
-    worker = own_worker() if on_cluster else None
+    worker = current_worker() if on_cluster else None
     address = "" if worker is None else worker.address
     with _lock:
         if address not in _turns:  # in a process of Dask's multiprocessing scheduler, or of a worker

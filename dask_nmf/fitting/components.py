@@ -10,7 +10,7 @@ import dask
 import dask.array as da
 import numpy as np
 
-from dask_nmf.cluster.client import computed
+from dask_nmf.cluster.client import compute_watched
 from dask_nmf.execution.graphs import Weights
 from dask_nmf.types import Array
 
@@ -68,7 +68,7 @@ def arranged(
     """Both factors: the one that panels hold in (distributed) memory, or where it is written to."""
     if isinstance(left, da.Array):
         parts = [dask.delayed(norms_of)(block, how) for block in left.to_delayed().ravel()]
-        found = _arrangement(sum(computed(parts)), right, how, transposed)
+        found = _arrangement(sum(compute_watched(parts)), right, how, transposed)
         return left.map_blocks(found.of_left, dtype=left.dtype), found.of_right(right)
     found = _arrangement(_norms_at(left.source, edges, how), right, how, transposed)
     _rewrite(left, edges, found.of_left)

@@ -22,7 +22,7 @@ from dask_nmf.runs.run import Run
 from dask_nmf.settings import plain
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_beside, open_holding, read_factor
-from dask_nmf.storage.locations import absolute, at, check_apart
+from dask_nmf.storage.locations import absolute, check_apart, locate
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
         path = absolute(job.store)
         beside = {} if job.weights is None else {"the weights": job.weights.source}
         check_apart(path, V=matrix.source, **beside)
-        with at(path).locked() as check_held:
+        with locate(path).lock() as check_held:
             mine = identity(matrix, job.settings, job.given)
             try:
                 run = opened(path, mine, job.overwrite, check_held)

@@ -69,15 +69,18 @@ def new(output: str, overwrite: bool, marked: bool = False) -> Iterator[TextIO]:
     Raises
     ------
     NotADirectoryError, RunLocked, FileExistsError
-        As `outputs.appearing` and `places.check` do.
+        As `outputs.atomic_output` and `locations.check_replaceable` do.
     """
     place = locations.absolute(output)
     if is_url(place):
         raise ValueError(f"{place} is the URL of a store, and this output is a file; give a path")
-    where = locations.at(place)
-    where.check_room()
-    check = partial(locations.check, where, overwrite, _is_ours, "predict or recommend")
-    with outputs.appearing(Path(place), check) as made, made.open("x", newline="", encoding="ascii") as file:
+    where = locations.locate(place)
+    where.check_creatable()
+    check = partial(locations.check_replaceable, where, overwrite, _is_ours, "predict or recommend")
+    with (
+        outputs.atomic_output(Path(place), check) as made,
+        made.open("x", newline="", encoding="ascii") as file,
+    ):
         file.write(MARKED if marked else HEADER)
         yield file
 

@@ -15,7 +15,7 @@ from dask_nmf.kernels.summary.means import Means, filled
 from dask_nmf.keywords import checked
 from dask_nmf.planning import row_panels
 from dask_nmf.runs.run import Run
-from dask_nmf.storage.arrays.factors import StoredWeights
+from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import absolute, check_apart
 from dask_nmf.types import Array
 
@@ -133,9 +133,9 @@ class Predicted(NamedTuple):
 def _predict(W: Any, H: Any, cells: tuple[Array, Array], means: Means | None, clip: Clip | None) -> Predicted:
     W, H = _hold_smaller(W, H)
     if W.shape[0] >= H.shape[1]:
-        values, unknown = _look_up(StoredWeights(W), _step(W, 0), H.T, *cells)
+        values, unknown = _look_up(ZarrFactor(W), _step(W, 0), H.T, *cells)
     else:
-        values, unknown = _look_up(StoredWeights(H, transposed=True), _step(H, 1), W, *cells[::-1])
+        values, unknown = _look_up(ZarrFactor(H, transposed=True), _step(H, 1), W, *cells[::-1])
     sources = None
     if means is not None:
         of_rows, of_columns = (
@@ -146,7 +146,7 @@ def _predict(W: Any, H: Any, cells: tuple[Array, Array], means: Means | None, cl
     return Predicted(factors.clipped(values, clip), sources, unknown)
 
 
-def _look_up(read: StoredWeights, step: int, held: Array, i: Array, j: Array) -> tuple[Array, Array]:
+def _look_up(read: ZarrFactor, step: int, held: Array, i: Array, j: Array) -> tuple[Array, Array]:
     """The products of rows i of one factor, ``step`` of them read at once, and rows j of the held one.
 
     Beside them stands for which of the cells either row is 0 throughout.

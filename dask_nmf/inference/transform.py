@@ -36,7 +36,7 @@ from dask_nmf.solvers.penalties import Penalty, penalty_of
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_beside, open_holding, open_matrix, read_factor
 from dask_nmf.storage import locations
-from dask_nmf.storage.arrays.factors import CURE, StoredWeights, consolidate
+from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, consolidate
 from dask_nmf.types import Array
 
 MARK = "dask_nmf_transform"
@@ -245,8 +245,8 @@ def transform_to(
     matrix = opened(V, found.record["matrix"]["dtype"], asked.beta_loss, len(H))
     locations.check_apart(output, V=matrix.source, run=locations.absolute(run))
     stage("W of V2")
-    place = locations.at(output)
-    check = partial(locations.check, place, overwrite, _is_ours, "transform")
+    place = locations.locate(output)
+    check = partial(locations.check_replaceable, place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))
     options = {name: getattr(asked, name) for name in OPTIONS}
     mark = {
@@ -255,7 +255,7 @@ def transform_to(
         "source": matrix.source,
         "settings": options,
     }
-    with place.appearing(check) as made, connect(matrix):
+    with place.atomic_output(check) as made, connect(matrix):
         partition.check_shared(place.name)
         encoding = _unused_encoding(place.store())
         transform(matrix, H, **options, into=lambda *layout: _new_weights(made, mark, encoding, *layout))
@@ -282,7 +282,7 @@ def _summary(name: str, mark: Any) -> dict[str, Any]:
     """What an output of `transform_to` holds, and what it was made from."""
     try:
         with readable(name, CURE):
-            array = zarr.open_group(locations.at(name).store(), mode="r")["W"]
+            array = zarr.open_group(locations.locate(name).store(), mode="r")["W"]
             assert isinstance(array, zarr.Array)
             rows, rank = array.shape
             made = {key: str(mark[key]) for key in ("run", "source", "version")}
@@ -308,10 +308,10 @@ def _is_ours(name: str) -> bool:
 
 def _mark(name: str) -> Any:
     """What an output of `transform_to` says of itself; None if it is something else."""
-    return zarr.open_group(locations.at(name).store(), mode="r").attrs.get(MARK)
+    return zarr.open_group(locations.locate(name).store(), mode="r").attrs.get(MARK)
 
 
-def _unused_encoding(store: locations.Store) -> tuple[str, str]:
+def _unused_encoding(store: locations.ZarrStore) -> tuple[str, str]:
     """Return how chunks are named, other than those of the output that is there, if there is one.
 
     So none of them stands in the place of an old one before the root says so, and who goes on to read the old
@@ -328,13 +328,13 @@ def _unused_encoding(store: locations.Store) -> tuple[str, str]:
 
 
 def _new_weights(
-    store: locations.Store,
+    store: locations.ZarrStore,
     mark: dict[str, Any],
     encoding: tuple[str, str],
     shape: tuple[int, int],
     rows: int,
     dtype: np.dtype[Any],
-) -> tuple[StoredWeights, StoredWeights | None]:
+) -> tuple[ZarrFactor, ZarrFactor | None]:
     group = zarr.create_group(store, zarr_format=3, attributes={MARK: mark})
     layout: dict[str, Any] = {"W": (shape, (rows, shape[1]), ("row", "component"), np.nan)}
     if mark["settings"]["missing"] is not None:
@@ -352,5 +352,5 @@ def _new_weights(
         for name, (whole, chunks, names, nothing) in layout.items()
     }
     consolidate(group)
-    made = {name: StoredWeights(array) for name, array in arrays.items()}
+    made = {name: ZarrFactor(array) for name, array in arrays.items()}
     return made["W"], made.get("row_mean")

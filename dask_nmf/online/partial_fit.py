@@ -11,7 +11,7 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from dask_nmf import rng
-from dask_nmf.cluster.client import computed
+from dask_nmf.cluster.client import compute_watched
 from dask_nmf.errors import NothingObserved
 from dask_nmf.execution import executor, partition
 from dask_nmf.execution.executor import Panels
@@ -172,7 +172,9 @@ def remembered(W: Any, h: Array, settings: Settings) -> Learned:
     firsts = np.cumsum((0, *whole.chunks[0][:-1]))
     look_at = delayed(_looked_at)
     blocks = zip(whole.to_delayed().ravel(), firsts, strict=True)
-    parts = computed([look_at(block, wide, int(first), draw, settings.beta) for block, first in blocks])
+    parts = compute_watched(
+        [look_at(block, wide, int(first), draw, settings.beta) for block, first in blocks]
+    )
     grams, sizes, found = zip(*parts, strict=True)
     size = (sum(sizes) / (rows * h.shape[1])) ** (1 / settings.beta)  # of an entry of W H
     scale = scaling.scale_of(size, dtype) if size > 0 else 0.0

@@ -14,7 +14,7 @@ from dask_nmf.execution import partition
 from dask_nmf.runs.run import Run, is_free
 from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix, digest
-from dask_nmf.storage.lease import Held
+from dask_nmf.storage.lease import CheckHeld
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
@@ -59,7 +59,7 @@ class NewRun:
     path: str
     old: Run | None
     overwrite: bool
-    check_held: Held
+    check_held: CheckHeld
 
     def create(self, mine: Identity) -> Run:
         """Begin it; `ConcurrentCommitError` if another process has begun one there meanwhile."""
@@ -69,7 +69,7 @@ class NewRun:
         return self.old
 
 
-def opened(path: str, mine: Identity, overwrite: bool, check_held: Held) -> Run | NewRun:
+def opened(path: str, mine: Identity, overwrite: bool, check_held: CheckHeld) -> Run | NewRun:
     """Return the run to go on with, mended, or one that is to begin.
 
     A fit that was begun to overwrite another, and is not finished, is gone on with by the same call.

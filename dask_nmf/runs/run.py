@@ -40,12 +40,12 @@ from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import State
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.storage.arrays import chunks, links, write_once
-from dask_nmf.storage.arrays.factors import CURE, StoredWeights, sound
-from dask_nmf.storage.arrays.links import Shown
-from dask_nmf.storage.arrays.write_once import DATA, NOTHING, Layout
-from dask_nmf.storage.lease import Held, check_nothing
+from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, reporting_damage
+from dask_nmf.storage.arrays.links import VisibleArrays
+from dask_nmf.storage.arrays.write_once import DATA, INTEGER_FILL, Layout
+from dask_nmf.storage.lease import CheckHeld, always_held
 from dask_nmf.storage.local.durability import sync_folder, sync_trees
-from dask_nmf.storage.locations import at
+from dask_nmf.storage.locations import locate
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
@@ -71,14 +71,14 @@ class Run:
         path: str,
         group: zarr.Group,
         told: dict[str, Any],
-        check_held: Held = check_nothing,
+        check_held: CheckHeld = always_held,
         synced: bool = True,
     ) -> None:
         self.path = path
         self.record = told
         self.check_held = check_held
         self._group = group
-        self._name = write_once.namer()
+        self._name = write_once.folder_namer()
         self._made: set[str] = set()  # folders of data, since the last commit
         self._carried: dict[int, str] = {}  # where the W of each slot is that was made since then
         self._answer = ""  # the folder of the answer that is being written
@@ -93,7 +93,7 @@ class Run:
         matrix: dict[str, Any],
         *,
         overwrite: bool = False,
-        check_held: Held = check_nothing,
+        check_held: CheckHeld = always_held,
         synced: bool = True,
     ) -> Run:
         """Begin a run at a place where there is none.
@@ -114,7 +114,7 @@ class Run:
         if not is_free(path):
             raise ConcurrentCommitError(path)
         waits = synced and config.read().fsync
-        group = links.create(at(path).store(), {KEY: told}, waits)
+        group = links.create_group(locate(path).store(), {KEY: told}, waits)
         run = cls(path, group, told, check_held, synced)
         run._sweep(run._left_behind())
         return run
@@ -126,7 +126,7 @@ class Run:
         self._sweep(self._left_behind())
 
     @classmethod
-    def load(cls, path: str, check_held: Held = check_nothing) -> Run:
+    def load(cls, path: str, check_held: CheckHeld = always_held) -> Run:
         """Open a run.
 
         Parameters
@@ -140,12 +140,12 @@ class Run:
         InvalidRunError
             If there is something else.
         """
-        place = at(path)
+        place = locate(path)
         if not place.exists():
             raise FileNotFoundError(f"there is no run at {path}")
         try:
             with readable(path, CURE):
-                group = zarr.open_group(place.store(), mode="r+" if place.writable() else "r")
+                group = zarr.open_group(place.store(), mode="r+" if place.is_writable() else "r")
                 told = dict(group.attrs).get(KEY)
         except (FileNotFoundError, FileExistsError, NotADirectoryError, DataError) as error:
             raise InvalidRunError(
@@ -158,7 +158,7 @@ class Run:
                 f"{path} is a run of format {told.get('format')}, made by version {told.get('version')}; "
                 f"this version reads format {FORMAT}; use that version for it, or give another path"
             )
-        with sound(path):
+        with reporting_damage(path):
             schema.check(told)
         return cls(path, group, told, check_held)
 
@@ -266,22 +266,22 @@ class Run:
         lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
         return State(**factors, **known | lists)
 
-    def weights(self, slot: int) -> StoredWeights:
+    def weights(self, slot: int) -> ZarrFactor:
         """Return the W (or H in pieces) that is in a slot, to be read."""
         path = self._carried.get(slot) or self.record["weights"][str(slot)]
         return self._weights(path)
 
-    def new_weights(self, slot: int) -> StoredWeights:
+    def new_weights(self, slot: int) -> ZarrFactor:
         """Return a new place for the W of a slot: what is there stays until the next commit."""
         self._carried[slot] = f"{DATA}/{self._new_folder('weights')}/left"
         return self._weights(self._carried[slot])
 
-    def new_pieces(self, slot: int) -> StoredWeights:
+    def new_pieces(self, slot: int) -> ZarrFactor:
         """Return a new place for the H of a slot, in pieces."""
         self._carried[slot] = f"{DATA}/{self._new_folder('weights')}/pieces"
         return self._weights(self._carried[slot])
 
-    def scratch(self) -> StoredWeights:
+    def scratch(self) -> ZarrFactor:
         """Return a new place for a W that no commit is to name."""
         return self._weights(f"{DATA}/{self._new_folder('weights')}/left")
 
@@ -324,20 +324,20 @@ class Run:
             logger.warning("pass %d of %s is damaged; going on after pass %d", last["pass"], self.path, done)
             self._publish(told)
 
-    def new_answer(self) -> dict[str, StoredWeights]:
+    def new_answer(self) -> dict[str, ZarrFactor]:
         """Lay out an answer. Return the places of its factors and means, by rows, by their names."""
         self._answer = self._new_folder("answer")
         return self._answer_places(self._answer)
 
-    def spare(self, name: str) -> StoredWeights:
+    def spare(self, name: str) -> ZarrFactor:
         """Return a place for what becomes a factor of the answer, and is changed before it is one."""
         return self._answer_places(self._new_folder("answer"))[name]
 
-    def _answer_places(self, folder: str) -> dict[str, StoredWeights]:
+    def _answer_places(self, folder: str) -> dict[str, ZarrFactor]:
         told = {**self.record, "units": stored_answer.units(self.record)}
         return {
-            name: StoredWeights(
-                write_once.array(self._group, f"{DATA}/{folder}/{name}", layout), transposed=name == "H"
+            name: ZarrFactor(
+                write_once.open_array(self._group, f"{DATA}/{folder}/{name}", layout), transposed=name == "H"
             )
             for name, layout in stored_answer.layouts(told).items()
             if name not in schema.HISTORIES
@@ -398,7 +398,7 @@ class Run:
             shown = self._shown(told)
         self._publish(told, shown)
 
-    def _shown(self, told: dict[str, Any]) -> Shown:
+    def _shown(self, told: dict[str, Any]) -> VisibleArrays:
         """Return what is to be seen of a commit: histories, and the factor that panels are given.
 
         Nothing is known of that where a factor is fixed, or where it comes from a part of the columns so far.
@@ -417,10 +417,10 @@ class Run:
     def _write_histories(self, folder: str, told: dict[str, Any]) -> None:
         for name in schema.HISTORIES:
             values = told["history"][name.removeprefix("history_")]
-            array = write_once.array(self._group, f"{DATA}/{folder}/{name}", self._layout(name, told))
+            array = write_once.open_array(self._group, f"{DATA}/{folder}/{name}", self._layout(name, told))
             array[...] = np.asarray(values, np.float64)
 
-    def _publish(self, told: dict[str, Any], shown: Shown | None = None) -> None:
+    def _publish(self, told: dict[str, Any], shown: VisibleArrays | None = None) -> None:
         """Commit a record, show these arrays, or those that are shown already, and delete what is old."""
         self.check_held()
         named = schema.named(told)
@@ -429,7 +429,7 @@ class Run:
         metadata = {} if listed is None else listed.metadata
         if shown is not None:
             told = {**told, "turn": 1 - told["turn"]}
-            metadata = links.link(self._group, shown, told["turn"], SHOWN)
+            metadata = links.link_arrays(self._group, shown, told["turn"], SHOWN)
             if told["answer"] is not None:
                 self._sync(shown)
         self.check_held()
@@ -455,11 +455,11 @@ class Run:
 
     def _left_behind(self) -> set[str]:
         """Return the folders of data that commands which were killed, and late workers, have left."""
-        return write_once.stored(self._group) - schema.named(self.record)
+        return write_once.list_folders(self._group) - schema.named(self.record)
 
     def _delete(self, folders: Iterable[str]) -> None:
         self.check_held()
-        write_once.delete(self._group, folders)
+        write_once.delete_folders(self._group, folders)
 
     def _sweep(self, left: set[str]) -> None:
         self._delete(left)
@@ -467,7 +467,7 @@ class Run:
 
     def _check_there(self) -> None:
         """Refuse to go on where the run was deleted under the fit."""
-        with sound(self.path):
+        with reporting_damage(self.path):
             check_stored(self._array(self.record["layout"]["folder"], "edges"), self.path, whole=True)
 
     def _check_whole(self) -> None:
@@ -475,12 +475,12 @@ class Run:
         folder = self.record["commit"]
         for name in self.record["factors"]:
             self._read(folder, self._stored_name(name))
-        with sound(self.path):
+        with reporting_damage(self.path):
             for path in self.record["weights"].values():
                 array = self._weights(path).array
                 check_chunks(array, array.name)
                 check_stored(array, array.name, whole=True)
-                if chunks.has_empty(array):
+                if chunks.has_empty_chunk(array):
                     raise DataError(f"{array.name} has a chunk without content")
 
     def _new_folder(self, purpose: str) -> str:
@@ -492,17 +492,17 @@ class Run:
         """Return the name of the array that a factor of a state is in."""
         return factor if factor != "h" else "W" if self.transposed else "H"
 
-    def _weights(self, path: str) -> StoredWeights:
+    def _weights(self, path: str) -> ZarrFactor:
         layout = self._layout(path.rpartition("/")[2], self.record)
-        return StoredWeights(write_once.array(self._group, path, layout), whole=True)
+        return ZarrFactor(write_once.open_array(self._group, path, layout), whole=True)
 
     def _array(self, folder: str, name: str) -> zarr.Array[Any]:
-        return write_once.array(self._group, f"{DATA}/{folder}/{name}", self._layout(name, self.record))
+        return write_once.open_array(self._group, f"{DATA}/{folder}/{name}", self._layout(name, self.record))
 
     def _read(self, folder: str, name: str) -> Array:
         """Return a small array of the run, whole."""
         array = self._array(folder, name)
-        with sound(self.path):
+        with reporting_damage(self.path):
             check_chunks(array, name)
             check_stored(array, name, whole=True)
             return np.asarray(array[...])
@@ -530,14 +530,14 @@ class Run:
 
     def _edges(self, name: str, size: int) -> tuple[int, ...]:
         edges = tuple(self._read(self.record["layout"]["folder"], name).tolist())
-        with sound(self.path):
+        with reporting_damage(self.path):
             schema.check_edges(edges, size)
         return edges
 
 
 def is_free(path: str) -> bool:
     """Return whether a run may begin at a place: at most data of a run that was deleted are there."""
-    place = at(path)
+    place = locate(path)
     return not place.exists() or write_once.is_abandoned(place.store())
 
 
@@ -564,7 +564,7 @@ def _begun(settings: dict[str, Any], matrix: dict[str, Any], overwrite: bool) ->
 
 
 def _integers(size: int, dimension: str) -> Layout:
-    return Layout((size,), (size,), "int64", (dimension,), NOTHING)
+    return Layout((size,), (size,), "int64", (dimension,), INTEGER_FILL)
 
 
 def _as_json(value: Any) -> Any:

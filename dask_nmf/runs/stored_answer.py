@@ -12,7 +12,7 @@ from dask_nmf.runs import schema
 from dask_nmf.settings import Settings
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.storage.arrays import write_once
-from dask_nmf.storage.arrays.factors import lasting, sound
+from dask_nmf.storage.arrays.factors import reporting_damage, strict_array
 from dask_nmf.storage.arrays.write_once import DATA, Layout
 from dask_nmf.types import Array
 
@@ -59,16 +59,16 @@ class Answer:
     def array(self, name: str) -> zarr.Array[Any]:
         """Return an array of the answer; raises `InvalidRunError` if a part is lost, now or when read."""
         layout = layouts(self.record)[name]
-        array = write_once.array(self._group, f"{DATA}/{self.record['folder']}/{name}", layout)
-        with sound(self.path):
+        array = write_once.open_array(self._group, f"{DATA}/{self.record['folder']}/{name}", layout)
+        with reporting_damage(self.path):
             check_chunks(array, name)
             check_stored(array, name, whole=True)
-        return lasting(array)
+        return strict_array(array)
 
     def read(self, name: str) -> Array:
         """Return an array of the answer, whole, in memory."""
         array = self.array(name)
-        with sound(self.path):
+        with reporting_damage(self.path):
             return np.asarray(array[...])
 
 

@@ -41,9 +41,9 @@ def check_stored(array: zarr.Array[Any], place: Any, whole: bool = False) -> Non
     """
     with readable(place, WRITE_ANEW):
         check_chunks(array, place)
-        claimed = chunks.count(array)
+        claimed = chunks.count_chunks(array)
         wanted = claimed if whole else -(-claimed // SPARSEST)
-        found = chunks.there(array, wanted)
+        found = chunks.count_stored(array, wanted)
         if found is not None and found < wanted:
             raise DataError(
                 f"{place} has shape {array.shape}, in {claimed} storage chunks, of which {found} are "

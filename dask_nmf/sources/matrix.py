@@ -14,7 +14,7 @@ import scipy.sparse
 from dask.sizeof import sizeof
 from distributed import Client
 
-from dask_nmf.cluster.client import active_client, computed, dealt, wait_for_workers
+from dask_nmf.cluster.client import active_client, assign_contiguous, compute_watched, wait_for_workers
 from dask_nmf.errors import WorkersLost
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.sources.checks import csr
@@ -100,7 +100,9 @@ class Matrix:
         """
         rows = sorted({0, self.layout.rows // 2, self.layout.rows - 1})
         if self.array is not None:
-            blocks = computed([self.array[r : r + 1].rechunk((1, -1)).to_delayed()[0, 0] for r in rows])
+            blocks = compute_watched(
+                [self.array[r : r + 1].rechunk((1, -1)).to_delayed()[0, 0] for r in rows]
+            )
         else:
             assert self.reader is not None
             everything = slice(0, self.layout.columns)
@@ -134,7 +136,7 @@ def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array
     width = slice(0, reader.shape[1])
     blocks = [reader[slice(a, b), width] for a, b in pairwise(edges)]
     wait_for_workers()
-    runs = groupby(range(len(blocks)), dealt(len(blocks), client.nthreads()).__getitem__)
+    runs = groupby(range(len(blocks)), assign_contiguous(len(blocks), client.nthreads()).__getitem__)
     futures: list[Any] = []
     try:
         for address, run in runs:

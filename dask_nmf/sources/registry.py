@@ -18,7 +18,7 @@ import scipy.sparse
 import zarr
 from zarr.storage import ZipStore
 
-from dask_nmf.cluster.client import computed
+from dask_nmf.cluster.client import compute_watched
 from dask_nmf.errors import DataError, readable
 from dask_nmf.kernels.summary.block_summary import measure
 from dask_nmf.planning.row_panels import IN_FLIGHT, Layout
@@ -32,8 +32,8 @@ from dask_nmf.sources.formats.packing import SCALING, Packing, find_packing
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.options import Wanted, check_shape, dense_layout, working_dtype
 from dask_nmf.sources.readers import DenseRows, NpyRows, RemoteNpyRows, StoredSparseRows
-from dask_nmf.storage.arrays.chunks import METADATA, holding, stamp_of
-from dask_nmf.storage.locations import absolute, at
+from dask_nmf.storage.arrays.chunks import METADATA, require_chunks, stamp_of
+from dask_nmf.storage.locations import absolute, locate
 from dask_nmf.storage.object_store import fetch, is_url, stat
 from dask_nmf.types import Array
 
@@ -144,7 +144,7 @@ def read_factor(factor: Any, name: str, shape: tuple[int, int] | None = None) ->
     if shape is not None and opened.shape != shape:
         raise ValueError(f"{name} has shape {opened.shape}; for this V and rank it must be {shape}")
     if opened.array is not None:
-        (block,) = computed([opened.array.rechunk(opened.array.shape).to_delayed()[0, 0]])
+        (block,) = compute_watched([opened.array.rechunk(opened.array.shape).to_delayed()[0, 0]])
     else:
         assert opened.reader is not None
         block = opened.reader[slice(0, opened.layout.rows), slice(0, opened.layout.columns)]
@@ -179,7 +179,7 @@ def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
     if packing is not None:  # what is read beside the panel, before it is decoded into that
         chunk_bytes = 2 * max(chunk_bytes, IN_FLIGHT)
     dtype, transposed, layout = dense_layout(array, wanted, (cuts[0], cuts[1]), chunk_bytes)
-    complete, listing = holding(array, [array])
+    complete, listing = require_chunks(array, [array])
     reader = DenseRows(complete, transposed, dtype, packing=packing)
     m, n = array.shape
     return Matrix((m, n), dtype, source, transposed, layout, reader, listing=listing)
@@ -292,7 +292,7 @@ def _from_sparse_group(group: Any, wanted: Wanted, source: str) -> Matrix:
     listing, in_memory = None, False
     parts: Any = {"data": data, "indices": indices, "indptr": stored}
     if isinstance(group, zarr.Group):
-        parts, listing = holding(group, list(parts.values()))
+        parts, listing = require_chunks(group, list(parts.values()))
     else:
         parts = {name: StoredDataset(part) for name, part in parts.items()}
         in_memory = not parts["data"].in_a_file
@@ -334,7 +334,7 @@ def _open_path(path: str, wanted: Wanted) -> Matrix:
 
 
 def _open_url(url: str, wanted: Wanted) -> Matrix:
-    place = at(url)
+    place = locate(url)
     try:
         if url.endswith(".npy"):
             return _from_remote_npy(url, wanted)
@@ -360,7 +360,7 @@ def _open_zip(path: str, wanted: Wanted) -> Matrix:
 def _open_zarr(path: str, wanted: Wanted, store: Any = None, inside: str = "") -> Matrix:
     try:
         with readable(path, f"give {FILES}"):
-            place = at(path).store() if store is None else store
+            place = locate(path).store() if store is None else store
             opened = zarr.open(place, path=inside, mode="r", use_consolidated=False)
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
         raise DataError(f"{path} is no Zarr array or group; give {FILES}") from error

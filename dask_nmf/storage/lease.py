@@ -27,26 +27,26 @@ except ImportError:  # the extra "cloud"
 
 from dask_nmf.errors import RunLocked
 from dask_nmf.storage.local.renames import beside
-from dask_nmf.storage.object_store import ask, connect, parted, versioned
+from dask_nmf.storage.object_store import connect, get_with_version, request, split_url
 
 logger = logging.getLogger(__name__)
 
-LASTS = 60.0  # seconds
-RENEWED = 15.0  # seconds: how often
-SETTLES = 1.0  # seconds, where a store ignores conditions: the last of those that took it has it
-WATCHED = 20.0  # seconds: an owner that is alive renews within them, whatever the clocks say
+DURATION = 60.0  # seconds
+RENEWAL = 15.0  # seconds: how often
+SETTLING = 1.0  # seconds, where a store ignores conditions: the last of those that took it has it
+WATCH_TIME = 20.0  # seconds: an owner that is alive renews within them, whatever the clocks say
 CREATE = "create"  # the condition of a write that there is nothing yet
-WIDTH = 512  # bytes of a lease in a file, which is renewed in place
+FILE_SIZE = 512  # bytes of a lease in a file, which is renewed in place
 BOOT = Path("/proc/sys/kernel/random/boot_id")
 HERE = uuid4().hex  # in place of a machine that cannot be told from others: known to this process alone
-Held = Callable[[], None]  # raises `RunLocked` where another process has taken over meanwhile
+CheckHeld = Callable[[], None]  # raises `RunLocked` where another process has taken over meanwhile
 
 
-def check_nothing() -> None:
+def always_held() -> None:
     """Nobody takes over what the operating system holds for a process, or what is its own."""
 
 
-def leased(url: str) -> AbstractContextManager[Held]:
+def object_lock(url: str) -> AbstractContextManager[CheckHeld]:
     """Hold ``url.lock``: an object with its owner and when it ends, renewed by a thread, gone afterwards.
 
     Raises
@@ -55,18 +55,18 @@ def leased(url: str) -> AbstractContextManager[Held]:
         If another process holds it. One that has died is found out after `WATCHED` seconds, once its lease
         is over; at once on the same machine.
     """
-    folder, name = parted(url)
-    return _held(_Lease(url, _Object(url, connect(folder), f"{name}.lock")))
+    folder, name = split_url(url)
+    return _hold(_Lease(url, _LeaseObject(url, connect(folder), f"{name}.lock")))
 
 
-def leased_file(path: Path, place: str) -> AbstractContextManager[Held]:
+def file_lease(path: Path, place: str) -> AbstractContextManager[CheckHeld]:
     """Hold a file in the same way, for a place that is called so in errors."""
-    return _held(_Lease(place, _File(path)))
+    return _hold(_Lease(place, _LeaseFile(path)))
 
 
 @contextmanager
-def _held(lease: _Lease) -> Iterator[Held]:
-    lease.take()
+def _hold(lease: _Lease) -> Iterator[CheckHeld]:
+    lease.acquire()
     stop = threading.Event()
     thread = threading.Thread(target=lease.renew_until, args=(stop,), daemon=True)
     try:
@@ -78,10 +78,10 @@ def _held(lease: _Lease) -> Iterator[Held]:
             if thread.ident is not None:
                 thread.join()
         finally:
-            lease.leave()
+            lease.release()
 
 
-class _Paper(Protocol):
+class _Medium(Protocol):
     """What a lease is written on."""
 
     def read(self) -> tuple[bytes, Any]:
@@ -95,27 +95,27 @@ class _Paper(Protocol):
 
 
 class _Lease:
-    def __init__(self, place: str, paper: _Paper) -> None:
+    def __init__(self, place: str, medium: _Medium) -> None:
         self.place = place
-        self.paper = paper
+        self.medium = medium
         self.owner = uuid4().hex
         self.written = 0
 
-    def take(self) -> None:
+    def acquire(self) -> None:
         """Take it where there is none, or where its owner has died."""
         if not self._put(self._free()):
             raise self._refusal()
         if self._put(CREATE, again=False):
             logger.warning("%s: this store ignores conditions of writes; see docs/operations.md", self.place)
-            time.sleep(SETTLES)
+            time.sleep(SETTLING)
             if not self._mine():
                 raise self._refusal()
 
     def renew_until(self, stop: threading.Event) -> None:
         """Renew it. If another has it, the next commit will find out."""
-        while not stop.wait(RENEWED):
+        while not stop.wait(RENEWAL):
             with suppress(OSError):
-                found, version = self._look()
+                found, version = self._read()
                 if found.get("owner") != self.owner or not self._put(version):
                     return
 
@@ -125,15 +125,15 @@ class _Lease:
             return
         raise RunLocked(f"another process has taken over {self.place} meanwhile; it goes on there")
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Take it away, unless another has it. What is left of it where that fails does no harm."""
         with suppress(OSError):
             if self._mine():
-                self.paper.delete()
+                self.medium.delete()
 
     def _mine(self) -> bool:
         try:
-            return bool(self._look()[0].get("owner") == self.owner)
+            return bool(self._read()[0].get("owner") == self.owner)
         except FileNotFoundError:  # who had it, or has taken it since, has left it
             return False
 
@@ -144,12 +144,12 @@ class _Lease:
         """Write it on a condition; whether it is ours then. ``again``: an attempt may have been made."""
         self.written += 1  # so that no two are the same, even where a clock stands still
         told = {"owner": self.owner, "host": _host(), "process": os.getpid(), "written": self.written}
-        content = json.dumps({**told, "expires": time.time() + LASTS}).encode()
-        return self.paper.write(content, version) or (again and self._mine())
+        content = json.dumps({**told, "expires": time.time() + DURATION}).encode()
+        return self.medium.write(content, version) or (again and self._mine())
 
-    def _look(self) -> tuple[dict[str, Any], Any]:
+    def _read(self) -> tuple[dict[str, Any], Any]:
         """What it says, and its version."""
-        content, version = self.paper.read()
+        content, version = self.medium.read()
         try:
             told = json.loads(content)
         except (ValueError, RecursionError):
@@ -165,16 +165,16 @@ class _Lease:
             If its owner is alive, or seems so.
         """
         try:
-            told, version = self._look()
+            told, version = self._read()
         except FileNotFoundError:
             return CREATE
-        if told.get("host") == _host() and not _lives(told.get("process")):
+        if told.get("host") == _host() and not _is_alive(told.get("process")):
             return version
-        if not 0 < _number(told.get("expires")) - time.time() <= LASTS:  # over; or a clock is wrong
+        if not 0 < _as_time(told.get("expires")) - time.time() <= DURATION:  # over; or a clock is wrong
             logger.info("%s: the lock is that of a process which seems to have died; watching it", self.place)
-            time.sleep(WATCHED)
+            time.sleep(WATCH_TIME)
             try:
-                if self._look()[1] == version:
+                if self._read()[1] == version:
                     return version
             except FileNotFoundError:
                 return CREATE
@@ -184,7 +184,7 @@ class _Lease:
         )
 
 
-class _Object:
+class _LeaseObject:
     """An object in a store, replaced by conditional writes."""
 
     def __init__(self, url: str, store: Any, key: str) -> None:
@@ -193,20 +193,20 @@ class _Object:
         self.key = key
 
     def read(self) -> tuple[bytes, Any]:
-        return ask(self.url, partial(versioned, self.store, self.key))
+        return request(self.url, partial(get_with_version, self.store, self.key))
 
     def write(self, content: bytes, version: Any) -> bool:
         try:
-            ask(self.url, lambda: obstore.put_async(self.store, self.key, content, mode=version))
+            request(self.url, lambda: obstore.put_async(self.store, self.key, content, mode=version))
         except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
             return False
         return True
 
     def delete(self) -> None:
-        ask(self.url, lambda: obstore.delete_async(self.store, self.key))
+        request(self.url, lambda: obstore.delete_async(self.store, self.key))
 
 
-class _File:
+class _LeaseFile:
     """A file, created exclusively. It is renewed in place, through the descriptor that it was made with.
 
     So a process that was stopped for long, and was overtaken, writes into its own file and not into that of
@@ -219,7 +219,7 @@ class _File:
 
     def read(self) -> tuple[bytes, Any]:
         with self.path.open("rb") as file:  # opened anew, or NFS may tell what it knew before
-            content = file.read(2 * WIDTH)
+            content = file.read(2 * FILE_SIZE)
             return content, (os.fstat(file.fileno()).st_ino, content)
 
     def write(self, content: bytes, version: Any) -> bool:
@@ -228,7 +228,7 @@ class _File:
         if self.descriptor is not None:
             _write(self.descriptor, content)
             return self._is_there(self.descriptor)
-        with leased_file(beside(self.path, "", ".claim"), str(self.path)):
+        with file_lease(beside(self.path, "", ".claim"), str(self.path)):
             return self._replace(content, version)
 
     def delete(self) -> None:
@@ -268,11 +268,11 @@ class _File:
 
 
 def _write(descriptor: int, content: bytes) -> None:
-    os.pwrite(descriptor, content.ljust(WIDTH), 0)
+    os.pwrite(descriptor, content.ljust(FILE_SIZE), 0)
     os.fsync(descriptor)  # other machines may look
 
 
-def _number(told: Any) -> float:
+def _as_time(told: Any) -> float:
     """A time of a lease; 0, which is long over, where it is none."""
     try:
         return float(told) if isinstance(told, int | float) else 0.0
@@ -289,7 +289,7 @@ def _host() -> str:
         return f"{name} {HERE}"
 
 
-def _lives(process: Any) -> bool:
+def _is_alive(process: Any) -> bool:
     return (
         not isinstance(process, int) or Path(f"/proc/{process}").exists() or not Path("/proc/self").exists()
     )

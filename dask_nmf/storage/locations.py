@@ -11,16 +11,16 @@ from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
 from dask_nmf.storage import outputs, uploads
-from dask_nmf.storage.lease import Held, leased
+from dask_nmf.storage.lease import CheckHeld, object_lock
 from dask_nmf.storage.local.durability import PARTIAL
-from dask_nmf.storage.locks import locked
-from dask_nmf.storage.object_store import READ_ONLY, Objects, check_url, is_url, listed
+from dask_nmf.storage.locks import file_lock
+from dask_nmf.storage.object_store import READ_ONLY, ObjectStore, check_url, exists, is_url
 
-FILE = "file"  # the scheme of URLs that are paths
-Store = str | Objects  # what zarr opens
+FILE_SCHEME = "file"  # the scheme of URLs that are paths
+ZarrStore = str | ObjectStore  # what zarr opens
 
 
-class Place(Protocol):
+class Location(Protocol):
     """Somewhere that a Zarr hierarchy can be read from and written to."""
 
     name: str
@@ -28,26 +28,26 @@ class Place(Protocol):
     def exists(self) -> bool:
         """Whether there is anything."""
 
-    def check_room(self) -> None:
+    def check_creatable(self) -> None:
         """Refuse a place where nothing can be made: `NotADirectoryError`, `ValueError`."""
 
-    def store(self) -> Store:
+    def store(self) -> ZarrStore:
         """What zarr opens."""
 
-    def writable(self) -> bool:
+    def is_writable(self) -> bool:
         """Whether it may be written to, as far as can be told."""
 
-    def locked(self) -> AbstractContextManager[Held]:
+    def lock(self) -> AbstractContextManager[CheckHeld]:
         """Hold it for this process, or raise `RunLocked`; yields a function that raises it if it was lost."""
 
-    def appearing(self, check: Callable[[], None]) -> AbstractContextManager[Store]:
+    def atomic_output(self, check: Callable[[], None]) -> AbstractContextManager[ZarrStore]:
         """Yield what zarr creates an output in, which replaces what is there when it is whole.
 
         ``check`` raises if what is there may not be replaced; the place is held while it looks, and on.
         """
 
 
-def at(text: str | Path) -> Place:
+def locate(text: str | Path) -> Location:
     """The place at a path, or below a URL.
 
     Raises
@@ -57,15 +57,15 @@ def at(text: str | Path) -> Place:
     """
     name = absolute(text)
     if not is_url(name):
-        return _Folder(name)
+        return LocalLocation(name)
     check_url(name)
-    return _Bucket(name)
+    return ObjectStoreLocation(name)
 
 
 def absolute(text: str | Path) -> str:
     """The path as a worker that was started elsewhere knows it. A URL stays as it is, but for file://."""
     given = str(text)
-    if given.startswith(f"{FILE}://"):
+    if given.startswith(f"{FILE_SCHEME}://"):
         parts = urlsplit(given)
         if "?" in given or "#" in given or parts.netloc not in ("", "localhost"):
             raise ValueError(
@@ -76,7 +76,7 @@ def absolute(text: str | Path) -> str:
     return given.rstrip("/") if is_url(given) else str(Path(given).absolute())
 
 
-def check(place: Place, overwrite: bool, ours: Callable[[str], bool], maker: str) -> None:
+def check_replaceable(place: Location, overwrite: bool, ours: Callable[[str], bool], maker: str) -> None:
     """Refuse a place where an output may not go.
 
     Parameters
@@ -115,16 +115,16 @@ def check_apart(output: str | Path, **inputs: str) -> None:
     place = absolute(output)
     for name, source in inputs.items():
         other = absolute(source) if is_url(source) else source
-        if _is_within(place, other):
+        if _lies_within(place, other):
             raise ValueError(f"the output {place} is inside of {name}, {other}; give an output elsewhere")
-        if _is_within(other, place):
+        if _lies_within(other, place):
             raise ValueError(
                 f"{name}, {other}, is inside of the output {place}, which may replace it; "
                 "give an output elsewhere"
             )
 
 
-def _is_within(inner: str, outer: str) -> bool:
+def _lies_within(inner: str, outer: str) -> bool:
     """Whether a place is another one or below it, whatever links and mounts lead there."""
     if is_url(inner) or is_url(outer):
         one, other = (posixpath.normpath(place) + "/" for place in (inner, outer))
@@ -142,7 +142,7 @@ def _is_same(one: Path, other: Path) -> bool:
         return one == other
 
 
-class _Folder:
+class LocalLocation:
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = Path(name)
@@ -152,54 +152,54 @@ class _Folder:
             return self.path.exists()
         return not all(PARTIAL.fullmatch(entry.name) for entry in self.path.iterdir())
 
-    def check_room(self) -> None:
+    def check_creatable(self) -> None:
         folder = Path(os.path.realpath(self.path)).parent
         if not folder.is_dir():
             raise NotADirectoryError(f"there is no folder {folder} for the output; make it first")
 
-    def store(self) -> Store:
+    def store(self) -> ZarrStore:
         return self.name
 
-    def writable(self) -> bool:
+    def is_writable(self) -> bool:
         return os.access(self.path, os.W_OK)
 
     @contextmanager
-    def locked(self) -> Iterator[Held]:
-        self.check_room()
-        with locked(self.path) as check_held:
-            outputs.sweep(Path(os.path.realpath(self.path)))
+    def lock(self) -> Iterator[CheckHeld]:
+        self.check_creatable()
+        with file_lock(self.path) as check_held:
+            outputs.clean_up(Path(os.path.realpath(self.path)))
             yield check_held
 
     @contextmanager
-    def appearing(self, check: Callable[[], None]) -> Iterator[Store]:
-        self.check_room()
-        with outputs.appearing(self.path, check) as partial:
+    def atomic_output(self, check: Callable[[], None]) -> Iterator[ZarrStore]:
+        self.check_creatable()
+        with outputs.atomic_output(self.path, check) as partial:
             yield str(partial)
 
 
-class _Bucket:
+class ObjectStoreLocation:
     def __init__(self, name: str) -> None:
         self.name = name
 
     def exists(self) -> bool:
-        return listed(self.name)
+        return exists(self.name)
 
-    def check_room(self) -> None:
-        if not self.writable():
+    def check_creatable(self) -> None:
+        if not self.is_writable():
             raise ValueError(
                 f"{self.name} can be read only; give a path, or a place in s3://, gs:// or az://"
             )
 
-    def store(self) -> Store:
-        return Objects(self.name)
+    def store(self) -> ZarrStore:
+        return ObjectStore(self.name)
 
-    def writable(self) -> bool:
+    def is_writable(self) -> bool:
         return urlsplit(self.name).scheme not in READ_ONLY
 
-    def locked(self) -> AbstractContextManager[Held]:
-        self.check_room()
-        return leased(self.name)
+    def lock(self) -> AbstractContextManager[CheckHeld]:
+        self.check_creatable()
+        return object_lock(self.name)
 
-    def appearing(self, check: Callable[[], None]) -> AbstractContextManager[Store]:
-        self.check_room()
-        return uploads.appearing(self.name, check)
+    def atomic_output(self, check: Callable[[], None]) -> AbstractContextManager[ZarrStore]:
+        self.check_creatable()
+        return uploads.atomic_output(self.name, check)

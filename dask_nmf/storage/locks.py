@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from dask_nmf.errors import RunLocked
-from dask_nmf.storage.lease import Held, check_nothing, leased_file
+from dask_nmf.storage.lease import CheckHeld, always_held, file_lease
 from dask_nmf.storage.local.renames import beside
 
 try:
@@ -20,12 +20,12 @@ except ImportError:  # not on Windows
 
 logger = logging.getLogger(__name__)
 
-HELD = {errno.EAGAIN, errno.EACCES}
-WITHOUT = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}  # Lustre, some NFS
+LOCK_HELD = {errno.EAGAIN, errno.EACCES}
+NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}  # Lustre, some NFS
 
 
 @contextmanager
-def locked(place: Path) -> Iterator[Held]:
+def file_lock(place: Path) -> Iterator[CheckHeld]:
     """Hold ``place.lock`` for this process; symbolic links to a place share the lock of the place.
 
     Where the file system has no flock, the file is a lease: see `lease`.
@@ -42,24 +42,24 @@ def locked(place: Path) -> Iterator[Held]:
         If the file cannot be made: what cannot be written to is not held by another.
     """
     path = beside(Path(os.path.realpath(place)), "", ".lock")
-    with _flocked(path, place) or leased_file(path, str(place)) as check:
+    with _flocked(path, place) or file_lease(path, str(place)) as check:
         yield check
 
 
-def _flocked(path: Path, place: Path) -> AbstractContextManager[Held] | None:
+def _flocked(path: Path, place: Path) -> AbstractContextManager[CheckHeld] | None:
     """Lock a file; None where the file system, or the system, has no flock."""
     while fcntl is not None:
         descriptor, created = _open(path)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            if created and error.errno in WITHOUT:
+            if created and error.errno in NO_FLOCK:
                 _unlink(path, descriptor)
             os.close(descriptor)
-            if error.errno in WITHOUT:
+            if error.errno in NO_FLOCK:
                 logger.info("%s: the file system has no flock (%s)", path, error.strerror)
                 return None
-            if error.errno in HELD:
+            if error.errno in LOCK_HELD:
                 raise RunLocked(f"another process works on {place}; try again when it is done") from None
             raise
         except BaseException:
@@ -72,10 +72,10 @@ def _flocked(path: Path, place: Path) -> AbstractContextManager[Held] | None:
 
 
 @contextmanager
-def _released(path: Path, descriptor: int) -> Iterator[Held]:
+def _released(path: Path, descriptor: int) -> Iterator[CheckHeld]:
     """Delete the file while it is held, and let go: who waits for a deleted file takes another look."""
     try:
-        yield check_nothing
+        yield always_held
     finally:
         try:
             _unlink(path, descriptor)

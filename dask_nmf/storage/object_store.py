@@ -15,10 +15,10 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from zarr import storage as zarr_storage
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
-from zarr.storage import ObjectStore
 
 from dask_nmf.errors import ConcurrentCommitError, StoreAccessError, StoreUnavailableError
 
@@ -39,7 +39,7 @@ RETRIES = {"max_retries": 9, "retry_timeout": timedelta(minutes=2)}  # from 0.1 
 
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds
 T = TypeVar("T")
-BROKEN_OFF = "response body error"
+BODY_ERROR = "response body error"
 
 
 def is_url(place: str) -> bool:
@@ -75,7 +75,7 @@ def check_url(url: str) -> None:
         raise ValueError(f"{url} is in an object store, which takes more: pip install 'dask_nmf[cloud]'")
 
 
-def parted(url: str) -> tuple[str, str]:
+def split_url(url: str) -> tuple[str, str]:
     """A URL as that of the folder, and the name in it, as keys have it: without escapes."""
     folder, _, name = url.rstrip("/").rpartition("/")
     return folder, unquote(name)
@@ -85,14 +85,14 @@ def connect(url: str) -> Any:
     """An obstore store of all that is below a URL; asks nothing yet."""
     check_url(f"{url}/_")
     options: dict[str, Any] = {"allow_http": True} if urlsplit(url).scheme == "http" else {}
-    with plainly(url):
+    with translate_errors(url):
         return from_url(url, retry_config=RETRIES, client_options=options or None)
 
 
 def fetch(url: str, first: int = 0, length: int | None = None) -> memoryview:
     """Bytes of an object: ``length`` of them, or all that follow; `FileNotFoundError` if there is none."""
     check_url(url)
-    folder, name = parted(url)
+    folder, name = split_url(url)
     store = connect(folder)
 
     async def read() -> memoryview:
@@ -100,24 +100,24 @@ def fetch(url: str, first: int = 0, length: int | None = None) -> memoryview:
             return memoryview(await (await obstore.get_async(store, name)).bytes_async())[first:]
         return memoryview(await obstore.get_range_async(store, name, start=first, length=length))
 
-    return ask(url, read)
+    return request(url, read)
 
 
 def stat(url: str) -> tuple[int, str | None]:
     """Bytes of an object, and its stamp: see `stamp_of`; `FileNotFoundError` if there is none."""
-    folder, name = parted(url)
-    told = ask(url, partial(obstore.head_async, connect(folder), name))
+    folder, name = split_url(url)
+    told = request(url, partial(obstore.head_async, connect(folder), name))
     return int(told["size"]), stamp_of(told)
 
 
-def listed(url: str) -> bool:
+def exists(url: str) -> bool:
     """Whether anything is stored below a URL."""
     if urlsplit(url).scheme not in READ_ONLY:
-        return bool(ask(url, partial(_page, connect(url), None, None, 1)))
+        return bool(request(url, partial(_page, connect(url), None, None, 1)))
     store = connect(url)
     for name in ROOTS:
         with suppress(FileNotFoundError):
-            ask(url, partial(obstore.head_async, store, name))
+            request(url, partial(obstore.head_async, store, name))
             return True
     return False
 
@@ -127,7 +127,7 @@ def remove(url: str, keys: Collection[str]) -> None:
     store = connect(url)
     for some in ([key for key in keys if key in ROOTS], [key for key in keys if key not in ROOTS]):
         if some:
-            ask(url, partial(obstore.delete_async, store, some))
+            request(url, partial(obstore.delete_async, store, some))
 
 
 def copy(folder: str, source: str, target: str, keys: Collection[str]) -> None:
@@ -137,7 +137,7 @@ def copy(folder: str, source: str, target: str, keys: Collection[str]) -> None:
     async def one(key: str) -> None:
         async with limit:
             names = f"{source}/{key}", f"{target}/{key}"
-            await asked(folder, partial(obstore.copy_async, store, *names))
+            await request_async(folder, partial(obstore.copy_async, store, *names))
 
     async def all_of_them() -> None:
         await asyncio.gather(*map(one, keys))
@@ -145,11 +145,11 @@ def copy(folder: str, source: str, target: str, keys: Collection[str]) -> None:
     sync(all_of_them())
 
 
-def stamps(url: str) -> dict[str, str | None]:
+def list_stamps(url: str) -> dict[str, str | None]:
     """Return the keys of all that is below a URL, and by what a change of each shows: see `stamp_of`."""
 
     async def found() -> dict[str, str | None]:
-        return {key: stamp async for key, stamp in Objects(url).list_stamped("")}
+        return {key: stamp async for key, stamp in ObjectStore(url).list_with_stamps("")}
 
     return sync(found())
 
@@ -174,26 +174,26 @@ def stamp_of(told: Any) -> str | None:
     return f"{told['size']} {version}" if version else None
 
 
-def ask(url: str, question: Callable[[], Awaitable[T]]) -> T:
+def request(url: str, question: Callable[[], Awaitable[T]]) -> T:
     """Ask a store, see `asked`, and wait for the answer."""
-    return sync(asked(url, question))
+    return sync(request_async(url, question))
 
 
-async def asked(url: str, question: Callable[[], Awaitable[T]]) -> T:
+async def request_async(url: str, question: Callable[[], Awaitable[T]]) -> T:
     """Ask a store; again where the answer breaks off, which obstore does for large bodies only."""
-    with plainly(url):
+    with translate_errors(url):
         for pause in PAUSES:
             try:
                 return await question()
             except exceptions.BaseError as error:
-                if BROKEN_OFF not in str(error):
+                if BODY_ERROR not in str(error):
                     raise
                 await asyncio.sleep(pause)
         return await question()
 
 
 @contextmanager
-def plainly(url: str) -> Iterator[None]:
+def translate_errors(url: str) -> Iterator[None]:
     """Say what a store raises in one line, by a class that the command has a code for."""
     try:
         yield
@@ -225,7 +225,7 @@ def _first_words(error: Exception) -> str:
     return status[1].strip() if status else text.rpartition(" - ")[2][:200].strip()
 
 
-class Objects(ObjectStore[Any]):
+class ObjectStore(zarr_storage.ObjectStore[Any]):
     """What zarr reads and writes below a URL.
 
     The root's metadata is only replaced if it still is what this process wrote or read last, where the store
@@ -238,10 +238,10 @@ class Objects(ObjectStore[Any]):
         self._version: dict[str, Any] | None = None  # of the root, as this process knows it
 
     def __reduce__(self) -> Any:
-        return _connected, (self.url, self.read_only)
+        return _reconnect, (self.url, self.read_only)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Objects) and (self.url, self.read_only) == (other.url, other.read_only)
+        return isinstance(other, ObjectStore) and (self.url, self.read_only) == (other.url, other.read_only)
 
     def __hash__(self) -> int:
         return hash(self.url)
@@ -249,7 +249,7 @@ class Objects(ObjectStore[Any]):
     def __str__(self) -> str:
         return self.url
 
-    def with_read_only(self, read_only: bool = False) -> Objects:
+    def with_read_only(self, read_only: bool = False) -> ObjectStore:
         """The same, for reading only."""
         return type(self)(self.url, read_only=read_only)
 
@@ -258,13 +258,15 @@ class Objects(ObjectStore[Any]):
     ) -> Buffer | None:
         """An object, or a part of it; None if there is none."""
         if key != ROOT or byte_range is not None:
-            return await asked(self.url, lambda: ObjectStore.get(self, key, prototype, byte_range))
+            return await request_async(
+                self.url, lambda: zarr_storage.ObjectStore.get(self, key, prototype, byte_range)
+            )
         content = await self._get_root()
         return None if content is None else prototype.buffer.from_bytes(content)
 
     async def _get_root(self) -> bytes | None:
         try:
-            content, version = await asked(self.url, partial(versioned, self.store, ROOT))
+            content, version = await request_async(self.url, partial(get_with_version, self.store, ROOT))
         except FileNotFoundError:
             return None
         if self._version not in (None, version) and not self.read_only:
@@ -276,7 +278,7 @@ class Objects(ObjectStore[Any]):
         """Write an object, whole or not at all."""
         self._check_writable()
         if key != ROOT:
-            await asked(self.url, lambda: ObjectStore.set(self, key, value))
+            await request_async(self.url, lambda: zarr_storage.ObjectStore.set(self, key, value))
         else:
             await self._set_root(value.to_bytes())
 
@@ -285,7 +287,9 @@ class Objects(ObjectStore[Any]):
             await self._get_root()  # for stores that ignore conditions
         mode: Any = "create" if self._version is None else self._version or "overwrite"
         try:
-            told = await asked(self.url, lambda: obstore.put_async(self.store, ROOT, content, mode=mode))
+            told = await request_async(
+                self.url, lambda: obstore.put_async(self.store, ROOT, content, mode=mode)
+            )
             self._version = version_of(told)
         except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
             # it may have been this process, in an attempt whose answer was lost
@@ -303,7 +307,7 @@ class Objects(ObjectStore[Any]):
 
     async def exists(self, key: str) -> bool:
         """Whether there is such an object."""
-        return await asked(self.url, lambda: ObjectStore.exists(self, key))
+        return await request_async(self.url, lambda: zarr_storage.ObjectStore.exists(self, key))
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write an object, unless there is one."""
@@ -312,18 +316,18 @@ class Objects(ObjectStore[Any]):
 
     async def delete(self, key: str) -> None:
         """Delete an object, if there is one."""
-        await asked(self.url, lambda: ObjectStore.delete(self, key))
+        await request_async(self.url, lambda: zarr_storage.ObjectStore.delete(self, key))
 
     async def delete_dir(self, prefix: str) -> None:
         """Delete all objects of a folder."""
         folder = prefix.rstrip("/")
         keys = [key async for key in self.list_prefix(f"{folder}/" if folder else "")]
         if keys:
-            await asked(self.url, lambda: obstore.delete_async(self.store, keys))
+            await request_async(self.url, lambda: obstore.delete_async(self.store, keys))
 
     async def copy(self, key: str, target: str) -> None:
         """Make the store copy an object to another key."""
-        await asked(self.url, lambda: obstore.copy_async(self.store, key, target))
+        await request_async(self.url, lambda: obstore.copy_async(self.store, key, target))
 
     @property
     def supports_listing(self) -> bool:
@@ -332,15 +336,15 @@ class Objects(ObjectStore[Any]):
 
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
         """Keys that begin so, a page of them at a time, as they are asked for."""
-        async for key, _ in self.list_stamped(prefix):
+        async for key, _ in self.list_with_stamps(prefix):
             yield key
 
-    async def list_stamped(self, prefix: str) -> AsyncGenerator[tuple[str, str | None], None]:
+    async def list_with_stamps(self, prefix: str) -> AsyncGenerator[tuple[str, str | None], None]:
         """The same, and by what a change of each object shows: see `stamp_of`."""
         page: Sequence[Any] = range(PAGE)
         last = None
         while len(page) == PAGE:
-            page = await asked(self.url, partial(_page, self.store, prefix, last, PAGE))
+            page = await request_async(self.url, partial(_page, self.store, prefix, last, PAGE))
             for told in page:
                 last = told["path"]
                 yield last, stamp_of(told)
@@ -349,17 +353,17 @@ class Objects(ObjectStore[Any]):
         """Names in a folder."""
 
         async def names() -> list[str]:
-            return [name async for name in ObjectStore.list_dir(self, prefix)]
+            return [name async for name in zarr_storage.ObjectStore.list_dir(self, prefix)]
 
-        for name in await asked(self.url, names):
+        for name in await request_async(self.url, names):
             yield name
 
 
-def _connected(url: str, read_only: bool) -> Objects:
-    return Objects(url, read_only=read_only)
+def _reconnect(url: str, read_only: bool) -> ObjectStore:
+    return ObjectStore(url, read_only=read_only)
 
 
-async def versioned(store: Any, key: str) -> tuple[bytes, dict[str, Any]]:
+async def get_with_version(store: Any, key: str) -> tuple[bytes, dict[str, Any]]:
     """An object, and its version."""
     found = await obstore.get_async(store, key)
     return bytes(await found.bytes_async()), version_of(found.meta)

@@ -15,11 +15,11 @@ from uuid import uuid4
 from dask_nmf.errors import came_meanwhile
 from dask_nmf.storage.local.durability import sync_folder, sync_trees
 from dask_nmf.storage.local.renames import beside, exchange, rename_new
-from dask_nmf.storage.locks import locked
+from dask_nmf.storage.locks import file_lock
 
 
 @contextmanager
-def appearing(place: Path, check: Callable[[], None]) -> Iterator[Path]:
+def atomic_output(place: Path, check: Callable[[], None]) -> Iterator[Path]:
     """Yield a hidden path beside a place, to be written: it is put at the place at the end, on the disk.
 
     The place is locked meanwhile. If anything fails, or the process is killed, what was there is there still.
@@ -37,8 +37,8 @@ def appearing(place: Path, check: Callable[[], None]) -> Iterator[Path]:
         If something came to the place meanwhile, or was changed there, which is left as it is.
     """
     path = Path(os.path.realpath(place))
-    with locked(place) as check_held:
-        sweep(path)
+    with file_lock(place) as check_held:
+        clean_up(path)
         check()
         before = _content(path)
         new = beside(path, ".", f".{uuid4().hex}.partial")
@@ -51,13 +51,13 @@ def appearing(place: Path, check: Callable[[], None]) -> Iterator[Path]:
             _delete(new)
 
 
-def sweep(path: Path) -> None:
+def clean_up(path: Path) -> None:
     """Delete what killed commands left beside a path, which is locked; put back what they had moved away."""
-    for old in _left(path, "old"):
+    for old in _leftovers(path, "old"):
         if not os.path.lexists(path):
             old.rename(path)
         _delete(old)
-    for new in _left(path, "partial"):
+    for new in _leftovers(path, "partial"):
         _delete(new)
 
 
@@ -91,19 +91,19 @@ def _content(path: Path) -> Any:
     try:
         told = path.lstat()
         if not stat.S_ISDIR(told.st_mode):
-            return _shown(told)
+            return _signature(told)
         with os.scandir(path) as entries:
-            return {one.name: _shown(one.stat(follow_symlinks=False)) for one in entries} or None
+            return {one.name: _signature(one.stat(follow_symlinks=False)) for one in entries} or None
     except FileNotFoundError:
         return None
 
 
-def _shown(told: os.stat_result) -> tuple[int, int, int]:
+def _signature(told: os.stat_result) -> tuple[int, int, int]:
     size = 0 if stat.S_ISDIR(told.st_mode) else told.st_size
     return stat.S_IFMT(told.st_mode), size, told.st_mtime_ns
 
 
-def _left(path: Path, kind: str) -> list[Path]:
+def _leftovers(path: Path, kind: str) -> list[Path]:
     """Return what is left of a kind beside a path, the newest first."""
     mark = "0" * 32
     before, _, after = beside(path, ".", f".{mark}.{kind}").name.partition(mark)

@@ -7,14 +7,14 @@ from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 from dask_nmf.errors import came_meanwhile
-from dask_nmf.storage.lease import leased
-from dask_nmf.storage.object_store import ROOT, Objects, copy, fetch, parted, remove, stamps
+from dask_nmf.storage.lease import object_lock
+from dask_nmf.storage.object_store import ROOT, ObjectStore, copy, fetch, list_stamps, remove, split_url
 
 Stamps = dict[str, str | None]
 
 
 @contextmanager
-def appearing(url: str, check: Callable[[], None]) -> Iterator[Objects]:
+def atomic_output(url: str, check: Callable[[], None]) -> Iterator[ObjectStore]:
     """Yield a place aside, ``.name.partial/…``, to be written: at the end the store copies it to the URL.
 
     A store has no renaming. So objects with new names are copied first, then the root is replaced, then the
@@ -34,23 +34,23 @@ def appearing(url: str, check: Callable[[], None]) -> Iterator[Objects]:
     ConcurrentCommitError
         If that happened in the last instant.
     """
-    with leased(url) as check_held:
-        _sweep(url)
+    with object_lock(url) as check_held:
+        _clean_up(url)
         check()
-        before, target = stamps(url), Objects(url)
+        before, target = list_stamps(url), ObjectStore(url)
         target.know_root()
-        aside = f"{_asides(url)}/{uuid4().hex}"
+        aside = f"{_staging_area(url)}/{uuid4().hex}"
         try:
-            yield Objects(aside)
+            yield ObjectStore(aside)
             check_held()
             _put(aside, target, before, check_held)
         finally:
             with suppress(OSError):  # the next command that holds the lease sweeps
-                remove(aside, stamps(aside))
+                remove(aside, list_stamps(aside))
 
 
-def _put(aside: str, target: Objects, before: Stamps, check_held: Callable[[], None]) -> None:
-    now, keys = stamps(target.url), stamps(aside)
+def _put(aside: str, target: ObjectStore, before: Stamps, check_held: Callable[[], None]) -> None:
+    now, keys = list_stamps(target.url), list_stamps(aside)
     if any(before.get(key, "") != stamp for key, stamp in now.items()):
         raise came_meanwhile(target.url)
     root = bytes(fetch(f"{aside}/{ROOT}"))
@@ -69,23 +69,23 @@ def _put(aside: str, target: Objects, before: Stamps, check_held: Callable[[], N
 
 def _copy(aside: str, url: str, keys: list[str]) -> None:
     """Copy objects, those that describe arrays last."""
-    folder, name = parted(url)
-    source = "/".join((parted(_asides(url))[1], parted(aside)[1]))
+    folder, name = split_url(url)
+    source = "/".join((split_url(_staging_area(url))[1], split_url(aside)[1]))
     for last in (False, True):
         copy(folder, source, name, [key for key in keys if key.endswith(ROOT) is last])
 
 
-def _sweep(url: str) -> None:
+def _clean_up(url: str) -> None:
     """Delete what killed commands left aside, and their copies of it where there is no root yet."""
-    left = list(stamps(_asides(url)))
+    left = list(list_stamps(_staging_area(url)))
     if not left:
         return
-    there = stamps(url)
+    there = list_stamps(url)
     if ROOT not in there:
         remove(url, {key.partition("/")[2] for key in left} & set(there))
-    remove(_asides(url), left)
+    remove(_staging_area(url), left)
 
 
-def _asides(url: str) -> str:
+def _staging_area(url: str) -> str:
     folder, _, name = url.rstrip("/").rpartition("/")
     return f"{folder}/.{name}.partial"

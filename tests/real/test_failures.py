@@ -32,7 +32,7 @@ from support.fits import (
 )
 from support.servers import needs, until
 
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.errors import WorkersLost
 from dask_nmf.execution import executor as fitting
 from dask_nmf.execution.executor import Panels
@@ -167,7 +167,7 @@ def test_a_worker_runs_out_of_memory(always: bool, tmp_path: Path) -> None:
     source = Greedy(str(tmp_path / "noted"), always)
     matrix = Matrix(source.shape, source.dtype, "made", False, Layout(*source.shape, 8), source)
     panels, h = Panels(matrix, (0, 10, 20, 30, 40)), np.ones((3, 20))
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), local(1, 1, "600MB"):
+    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), local_cluster(1, 1, "600MB"):
         if always:
             with pytest.raises(WorkersLost, match=r"lost 4 times.*want of memory"):
                 fitting.sweep(panels, h, Weighing(HALS().weigh, HALS()))

@@ -31,7 +31,7 @@ from support.fits import (
 )
 
 from dask_nmf import nmf
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.launch import local_cluster
 
 PASSES = 16
 MOMENTS = 0.4  # seconds within which a kill comes: some passes
@@ -52,7 +52,7 @@ def whole(folder: Path) -> Callable[[str], Path]:
 
     @cache
     def run(solver: str) -> Path:
-        with local(2, 1, "1GiB"):
+        with local_cluster(2, 1, "1GiB"):
             store = folder / f"{solver}-whole.zarr"
             nmf(folder / "v.zarr", RANK, solver=solver, store=store, tol=0, max_iter=PASSES)
         return store

@@ -13,7 +13,7 @@ from distributed import Client, Worker
 from support.matrices import Array
 
 from dask_nmf import nmf, transform
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.fitting.starts import nndsvd
 from dask_nmf.planning import grid, row_panels
 from dask_nmf.sources.registry import open_matrix
@@ -26,7 +26,7 @@ REAL = pytest.mark.real  # each reads gigabytes; the others are as large, of oth
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Client]:
     """Two processes of one thread."""
-    with local(2, 1, LIMIT) as client:
+    with local_cluster(2, 1, LIMIT) as client:
         yield client
 
 
@@ -117,7 +117,7 @@ def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 def test_so_does_one_of_a_v_cut_both_ways(tmp_path: Path) -> None:
     path = write(tmp_path / "V.zarr", (18_000, 18_000), (2000, 2000), "float32")
-    with local(2, 1, LIMIT) as own:  # whose peaks are not those of other tests
+    with local_cluster(2, 1, LIMIT) as own:  # whose peaks are not those of other tests
         before = peaks(own)
         result = nmf(path, RANK, store=tmp_path / "run.zarr", max_iter=1)
         after = peaks(own)

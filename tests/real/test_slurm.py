@@ -17,7 +17,7 @@ from support.servers import needs, until
 from support.slurm import slurm, told
 
 from dask_nmf import Result, nmf
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.launch import local_cluster
 
 PAGE = ROOT / "cluster_configs" / "slurm" / "README.md"
 MORE = ["--tol", "0", "--max-iter", "60", "--log-format", "json"]
@@ -52,7 +52,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(folder: Path) -> Result:
     """The fit that nobody disturbs."""
-    with local(2, 1, "2GiB"):
+    with local_cluster(2, 1, "2GiB"):
         return nmf(folder / "V.zarr", 5, tol=0, max_iter=60, store=folder / "whole.zarr")
 
 

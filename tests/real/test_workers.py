@@ -23,8 +23,8 @@ from support.matrices import Array, low_rank
 from support.servers import until
 
 from dask_nmf import nmf
-from dask_nmf.cluster.client import asked_for_sure
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.client import run_on_live_workers
+from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.errors import NoWorkers
 from dask_nmf.execution import executor
 from dask_nmf.execution.executor import Panels
@@ -85,7 +85,7 @@ def test_a_worker_that_joins_is_used_in_the_next_pass(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_is_killed_costs_its_own_panels_only(tmp_path: Path) -> None:
-    with local(2, 1, None) as client, ThreadPoolExecutor(1) as pool:
+    with local_cluster(2, 1, None) as client, ThreadPoolExecutor(1) as pool:
         expected = one_pass(tmp_path / "whole")
         pids = list(client.run(os.getpid).values())
         future = pool.submit(one_pass, tmp_path / "log")
@@ -101,7 +101,7 @@ def test_a_worker_that_is_killed_costs_its_own_panels_only(tmp_path: Path) -> No
 def test_an_idle_worker_takes_panels_of_a_slow_one(tmp_path: Path) -> None:
     # by default each second, in which 20 panels are read here
     often = dask.config.set({"distributed.scheduler.work-stealing-interval": "100ms"})
-    with often, local(2, 1, None) as client:
+    with often, local_cluster(2, 1, None) as client:
         expected = one_pass(tmp_path / "before")  # how long a panel takes is known then
         slow = next(iter(client.run(os.getpid).values()))
         (tmp_path / "log.slow").write_text(str(slow))
@@ -133,7 +133,7 @@ def test_a_worker_answers_while_it_reads_the_fingerprint(client: Client) -> None
     with ThreadPoolExecutor(1) as pool:
         ours = "" if Waits.answered.is_set() else "the client reads it too"
         assert ours
-        found = pool.submit(asked_for_sure, matrix.fingerprint)
+        found = pool.submit(run_on_live_workers, matrix.fingerprint)
         time.sleep(0.2)
         assert not found.done()
         client.run(answer)

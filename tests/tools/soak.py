@@ -35,7 +35,7 @@ from support.fits import SOON, Cluster, Fit, begin, cluster, end, ends_well, mak
 from support.servers import free_port, listens, process, until
 
 from dask_nmf.storage import object_store
-from dask_nmf.storage.object_store import Objects
+from dask_nmf.storage.object_store import ObjectStore
 
 SOLVERS = ("hals", "mu", "sgd")
 PASSES = {"hals": 60, "mu": 60, "sgd": 40}
@@ -76,7 +76,7 @@ class Bucket:
 
     def __init__(self) -> None:
         self.output = "s3://bucket/run.zarr"
-        self.held: Any = Objects(self.output)
+        self.held: Any = ObjectStore(self.output)
 
     def started(self) -> bool:
         """Whether a fit has committed something."""

@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 
-from dask_nmf.cluster.client import computed
+from dask_nmf.cluster.client import compute_watched
 from dask_nmf.errors import DataError
 from dask_nmf.sources.formats.arrays import from_dask
 from dask_nmf.sources.formats.in_memory import floating, is_a, to_arrays
@@ -51,7 +51,7 @@ def from_frame(frame: Any, wanted: Wanted) -> Matrix:
     empty: Any = to_arrays(frame._meta, wanted.name)
     dtype = floating(np.dtype(empty.dtype))
     logger.info("counting the rows of %d partitions of %s", frame.npartitions, wanted.name)
-    heights = computed([delayed(len)(part) for part in frame[frame.columns[:1]].to_delayed()])
+    heights = compute_watched([delayed(len)(part) for part in frame[frame.columns[:1]].to_delayed()])
     blocks = [
         da.from_delayed(delayed(as_block)(part, dtype), (height, empty.shape[1]), meta=as_block(empty, dtype))
         for part, height in zip(frame.to_delayed(), heights, strict=True)

@@ -31,14 +31,14 @@ Stored = TypeVar("Stored", zarr.Array[Any], zarr.Group)
 
 
 @runtime_checkable
-class Stamping(Protocol):
+class StampedStore(Protocol):
     """A store that tells by what a change of an object shows: `objects.Objects`."""
 
-    def list_stamped(self, prefix: str) -> AsyncIterator[tuple[str, str | None]]:
+    def list_with_stamps(self, prefix: str) -> AsyncIterator[tuple[str, str | None]]:
         """Keys that begin so, and their stamps."""
 
 
-class Complete(WrapperStore[Store]):
+class StrictStore(WrapperStore[Store]):
     """A store that has every chunk: one that is not found is lost."""
 
     async def get(
@@ -54,7 +54,7 @@ class Complete(WrapperStore[Store]):
         return str(self._store)
 
 
-def holding(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[Stored, str | None]:
+def require_chunks(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[Stored, str | None]:
     """Return an array or a group whose lost chunks are noticed, and the digest of its listing.
 
     What has all chunks of its ``arrays`` is returned on a `Complete` store. What lacks some stays as it is,
@@ -62,11 +62,11 @@ def holding(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[Stored, 
     """
     listings: list[Listing] = []
     for array in arrays:
-        listing = listed(array)
+        listing = list_chunks(array)
         if listing is None:
             return stored, None
         listings.append(listing)
-    found, expected = sum(map(_chunks, listings)), sum(map(count, arrays))
+    found, expected = sum(map(_count_keys, listings)), sum(map(count_chunks, arrays))
     if found < expected:
         logger.warning(
             "%s has %d of its %d chunks; the others are read as their fill value, %s",
@@ -77,7 +77,7 @@ def holding(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[Stored, 
         )
         return stored, digest_of(listings)
     place = stored.store_path
-    store = Complete(place.store)
+    store = StrictStore(place.store)
     if isinstance(stored, zarr.Array):  # whose metadata may be nowhere but in those of a group
         whole = zarr.Array.from_dict(StorePath(store, place.path), stored.metadata.to_dict())
         return whole, digest_of(listings)
@@ -100,24 +100,24 @@ def digest_of(listings: Sequence[Listing]) -> str | None:
     return state.hexdigest()[:32]
 
 
-def count(array: zarr.Array[Any]) -> int:
+def count_chunks(array: zarr.Array[Any]) -> int:
     """Return how many chunks, or shards, an array is cut into."""
     return prod(_grid(array))
 
 
-def there(array: zarr.Array[Any], enough: int) -> int | None:
+def count_stored(array: zarr.Array[Any], enough: int) -> int | None:
     """Return how many chunks are stored, or ``enough`` of them; None where the store cannot be listed."""
-    listing = listed(array, min(enough + len(METADATA), sys.maxsize))
-    return None if listing is None else min(_chunks(listing), enough)
+    listing = list_chunks(array, min(enough + len(METADATA), sys.maxsize))
+    return None if listing is None else min(_count_keys(listing), enough)
 
 
-def has_empty(array: zarr.Array[Any]) -> bool:
+def has_empty_chunk(array: zarr.Array[Any]) -> bool:
     """Return whether a chunk is a file without content, as a power cut may leave one."""
-    listing = listed(array) or {}
+    listing = list_chunks(array) or {}
     return any(stamp is not None and stamp.startswith("0 ") for stamp in listing.values())
 
 
-def listed(array: zarr.Array[Any], most: int | None = None) -> Listing | None:
+def list_chunks(array: zarr.Array[Any], most: int | None = None) -> Listing | None:
     """Return the keys of an array's chunks and metadata with their stamps, at most so many; see `Listing`.
 
     A stamp is the size of a file and when it was written, or the version of an object; None where the store
@@ -162,7 +162,7 @@ def stamp_of(told: os.stat_result) -> str:
     return f"{told.st_size} {told.st_mtime_ns}"
 
 
-def _chunks(listing: Listing) -> int:
+def _count_keys(listing: Listing) -> int:
     return sum(1 for key in listing if key not in METADATA)
 
 
@@ -199,8 +199,8 @@ async def _objects(store: Store, prefix: str, wanted: Callable[[str], bool], mos
 
 
 async def _stamped(store: Store, prefix: str) -> AsyncIterator[tuple[str, str | None]]:
-    if isinstance(store, Stamping):
-        async for key, stamp in store.list_stamped(prefix):
+    if isinstance(store, StampedStore):
+        async for key, stamp in store.list_with_stamps(prefix):
             yield key, stamp
     else:
         async for key in store.list_prefix(prefix):

@@ -16,14 +16,14 @@ from zarr.errors import ZarrUserWarning
 from zarr.storage import StorePath
 
 from dask_nmf.errors import DataError, InvalidRunError, readable
-from dask_nmf.storage.arrays.chunks import Complete
+from dask_nmf.storage.arrays.chunks import StrictStore
 from dask_nmf.types import Array
 
 CURE = "restore it, or remove it and begin anew"
 
 
 @dataclass(frozen=True)
-class StoredWeights:
+class ZarrFactor:
     """A factor in Zarr, by rows; ``transposed`` where the array holds its transpose (H).
 
     ``whole``: it has no entry that is NaN. One that is read is then of a chunk that was lost.
@@ -61,7 +61,7 @@ class StoredWeights:
             self.array[first:last] = w
 
 
-class _Lasting(Complete):
+class _LastingStore(StrictStore):
     """The store of an answer: a chunk that is not there was lost, or went with the answer."""
 
     async def get(
@@ -76,17 +76,17 @@ class _Lasting(Complete):
             ) from None
 
 
-def lasting(array: zarr.Array[Any]) -> zarr.Array[Any]:
+def strict_array(array: zarr.Array[Any]) -> zarr.Array[Any]:
     """Return an array that has all of its chunks as one that raises `InvalidRunError` where one is no more.
 
     Zarr reads a chunk that is not there as the fill value.
     """
     place = array.store_path
-    return zarr.Array.from_dict(StorePath(_Lasting(place.store), place.path), array.metadata.to_dict())
+    return zarr.Array.from_dict(StorePath(_LastingStore(place.store), place.path), array.metadata.to_dict())
 
 
 @contextmanager
-def sound(path: str) -> Iterator[None]:
+def reporting_damage(path: str) -> Iterator[None]:
     """Call a run damaged of which some part cannot be read, or is not as the others have it.
 
     Raises

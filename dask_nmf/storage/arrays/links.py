@@ -28,16 +28,18 @@ from zarr.storage import LocalStore, StorePath
 from dask_nmf.storage.arrays import write_once
 from dask_nmf.storage.arrays.write_once import Layout
 from dask_nmf.storage.local.durability import link_or_copy, make_folder, replace
-from dask_nmf.storage.object_store import Objects
+from dask_nmf.storage.object_store import ObjectStore
 
 NAMES = re.compile(r"c(\.\d+)+", re.ASCII)  # of chunks by the second encoding
 FOLDER = "c"  # of chunks by the first one
 METADATA = "zarr.json"
-Listed = dict[str, Any]  # metadata of arrays, by their names
-Shown = dict[str, tuple[str, Layout]]  # where the data of each array is, below the group, and its layout
+ArrayMetadata = dict[str, Any]  # metadata of arrays, by their names
+VisibleArrays = dict[
+    str, tuple[str, Layout]
+]  # where the data of each array is, below the group, and its layout
 
 
-def create(store: str | Objects, attributes: dict[str, Any], synced: bool) -> zarr.Group:
+def create_group(store: str | ObjectStore, attributes: dict[str, Any], synced: bool) -> zarr.Group:
     """Make a group that lists no arrays, in a place where there is nothing, or in an empty folder.
 
     ``synced``: wait until a disk has it.
@@ -51,7 +53,7 @@ def create(store: str | Objects, attributes: dict[str, Any], synced: bool) -> za
     return publish(group, {}, attributes, synced)
 
 
-def link(group: zarr.Group, shown: Shown, turn: int, names: Iterable[str]) -> Listed:
+def link_arrays(group: zarr.Group, shown: VisibleArrays, turn: int, names: Iterable[str]) -> ArrayMetadata:
     """Give the data of arrays their plain names, by one of the encodings, and return how they are listed.
 
     What had such names by that encoding, of all ``names``, is deleted first.
@@ -60,10 +62,12 @@ def link(group: zarr.Group, shown: Shown, turn: int, names: Iterable[str]) -> Li
         sync(_clear(group.store_path / name, turn))
     for name, (source, _) in shown.items():
         sync(_link(group.store, (group.store_path / source).path, (group.store_path / name).path, turn))
-    return {name: write_once.array(group, name, layout, turn).metadata for name, (_, layout) in shown.items()}
+    return {
+        name: write_once.open_array(group, name, layout, turn).metadata for name, (_, layout) in shown.items()
+    }
 
 
-def publish(group: zarr.Group, listed: Listed, attributes: dict[str, Any], synced: bool) -> zarr.Group:
+def publish(group: zarr.Group, listed: ArrayMetadata, attributes: dict[str, Any], synced: bool) -> zarr.Group:
     """Replace the root of a group, in one write, by one that lists these arrays and has these attributes.
 
     ``synced``: wait until a disk has it. Returns the group as it is then.
@@ -122,5 +126,5 @@ async def _link(store: Store, source: str, target: str, turn: int) -> None:
             (store.root / new).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(store.root / key, store.root / new)
         else:
-            assert isinstance(store, Objects)
+            assert isinstance(store, ObjectStore)
             await store.copy(key, new)

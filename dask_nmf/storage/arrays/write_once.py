@@ -33,7 +33,7 @@ ENCODINGS = (  # by which the chunks of an array are named: an array that is sho
     {"name": "default", "separator": "/"},
     {"name": "default", "separator": "."},
 )
-NOTHING = -1  # the fill value of integers; that of factors is NaN
+INTEGER_FILL = -1  # the fill value of integers; that of factors is NaN
 
 
 class Layout(NamedTuple):
@@ -46,13 +46,13 @@ class Layout(NamedTuple):
     fill: float = np.nan  # zarr leaves out chunks of the fill value: so all of a factor are there, or lost
 
 
-def namer() -> Callable[[str], str]:
+def folder_namer() -> Callable[[str], str]:
     """Return a function that makes the name of a new folder from what it is for."""
     mine, numbers = uuid4().hex[:12], count()
     return lambda purpose: f"{purpose}-{mine}-{next(numbers):x}"
 
 
-def array(group: zarr.Group, path: str, layout: Layout, encoding: int = 0) -> zarr.Array[Any]:
+def open_array(group: zarr.Group, path: str, layout: Layout, encoding: int = 0) -> zarr.Array[Any]:
     """Return an array at a path below a group, to be read and written. Nothing is written by that."""
     described = zarr.create_array(
         {},
@@ -71,14 +71,14 @@ def folder_of(path: str) -> str:
     return path.split("/")[1]
 
 
-def delete(group: zarr.Group, folders: Iterable[str]) -> None:
+def delete_folders(group: zarr.Group, folders: Iterable[str]) -> None:
     """Delete folders of data, as far as that is possible: what stays is swept when the run is opened."""
     for name in folders:
         with suppress(OSError):
             sync(group.store.delete_dir((group.store_path / DATA / name).path))
 
 
-def stored(group: zarr.Group) -> set[str]:
+def list_folders(group: zarr.Group) -> set[str]:
     """Return the names of the folders that are there."""
     place = group.store_path / DATA
     return {name for name in sync(_entries(place.store, place.path)) if NAME.fullmatch(name)}

@@ -20,7 +20,7 @@ from support.command import Forks
 from dask_nmf import nmf
 from dask_nmf.cluster import config, launch, versions
 from dask_nmf.cluster.client import ENDED_FOR_MEMORY
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.errors import NoWorkers
 from dask_nmf.execution.partition import resources
 
@@ -220,7 +220,7 @@ def listening() -> set[tuple[int, str, int]]:
 
 def test_a_local_cluster_listens_on_the_loopback_interface_only() -> None:
     before = listening()  # those of other tests
-    with local(2, 1, None):
+    with local_cluster(2, 1, None):
         found = listening() - before
     assert len(found) >= 6  # scheduler and dashboard; of both workers: nanny, worker, its pages
     assert {address for _, address, _ in found} == {"127.0.0.1"}

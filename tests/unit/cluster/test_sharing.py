@@ -43,7 +43,7 @@ def elsewhere(place: str) -> str:
 
 
 def sees_nothing(place: str, name: str, text: str) -> str:
-    return sharing.Notes(elsewhere(place)).read(name)
+    return sharing.ProbeFiles(elsewhere(place)).read(name)
 
 
 def sees_another(place: str, name: str, text: str) -> str:
@@ -51,15 +51,15 @@ def sees_another(place: str, name: str, text: str) -> str:
 
 
 def writes_elsewhere(place: str, name: str, text: str) -> str:
-    assert sharing.Notes(place).read(name) == text
-    return sharing.Notes(elsewhere(place)).write(sharing.answer_to(text))
+    assert sharing.ProbeFiles(place).read(name) == text
+    return sharing.ProbeFiles(elsewhere(place)).write(sharing.answer_text(text))
 
 
 def may_not_write(place: str, name: str, text: str) -> str:
     raise PermissionError(13, "Permission denied", place)
 
 
-ANSWER = sharing.answer
+ANSWER = sharing.answer_probe
 STRANGERS = {
     sees_nothing: "it sees other files there",
     sees_another: "it sees other files there",
@@ -72,7 +72,7 @@ STRANGERS = {
 def test_a_place_that_workers_do_not_share_is_refused_and_nothing_left_there(
     client: Client, place: Path, monkeypatch: pytest.MonkeyPatch, stranger: Answer
 ) -> None:
-    monkeypatch.setattr(sharing, "answer", stranger)
+    monkeypatch.setattr(sharing, "answer_probe", stranger)
     with pytest.raises(ValueError, match=r"^the worker at .* does not share .*outputs with") as told:
         nmf(V, 3, store=place)
     assert STRANGERS[stranger] in str(told.value)
@@ -93,7 +93,7 @@ def test_a_disk_that_is_full_is_no_other_disk(
     def full(place: str, name: str, text: str) -> str:
         raise OSError(28, "No space left on device", place)
 
-    monkeypatch.setattr(sharing, "answer", full)
+    monkeypatch.setattr(sharing, "answer_probe", full)
     with pytest.raises(OSError, match="No space left") as refused:
         check_shared(str(place))
     assert exit_code(refused.value) == 74
@@ -101,7 +101,7 @@ def test_a_disk_that_is_full_is_no_other_disk(
 
 
 def test_threads_of_this_process_are_not_asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sharing, "Notes", None)
+    monkeypatch.setattr(sharing, "ProbeFiles", None)
     check_shared(str(place))
     assert shares_this_disk()
 
@@ -113,7 +113,7 @@ def test_a_run_that_goes_on_where_workers_do_not_share_it_stays_as_it_is(
         nmf(V, 3, store=place, max_iter=4, tol=0, callback=interrupt)
     before, record = times(place), Run.load(str(place)).record
     with monkeypatch.context() as patch:
-        patch.setattr(sharing, "answer", sees_nothing)
+        patch.setattr(sharing, "answer_probe", sees_nothing)
         with pytest.raises(ValueError, match="does not share"):
             nmf(V, 3, store=place, max_iter=4, tol=0)
     assert times(place) == before
@@ -136,7 +136,7 @@ def test_an_output_of_transform_is_refused_too(
 ) -> None:
     run = tmp_path / "run.zarr"
     nmf(V, 3, store=run, max_iter=2)
-    monkeypatch.setattr(sharing, "answer", sees_nothing)
+    monkeypatch.setattr(sharing, "answer_probe", sees_nothing)
     with pytest.raises(ValueError, match="does not share"):
         transform_to(str(run), V, str(place), False, lambda matrix: nullcontext())
     assert not [path for path in place.parent.iterdir() if path.suffix != ".lock"]
@@ -148,7 +148,7 @@ def test_a_factor_that_is_carried_on_disk_needs_workers_that_share_it(
 ) -> None:
     """A scheduler at a loopback address tells nothing of its workers: it may be the end of a tunnel."""
     assert shares_this_disk()
-    monkeypatch.setattr(sharing, "answer", sees_nothing)
+    monkeypatch.setattr(sharing, "answer_probe", sees_nothing)
     with pytest.raises(ValueError, match=r"workers are on other machines; give store="):
         nmf(V, 3, solver=solver)
 

@@ -189,7 +189,7 @@ def test_local_clusters_leave_the_process_as_it_was(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     monkeypatch.setenv("MKL_NUM_THREADS", "2")
     before = of_process()
-    with launch.local(1, 1, None) as client:
+    with launch.local_cluster(1, 1, None) as client:
         assert os.environ["OMP_NUM_THREADS"] == "1"
         assert os.environ["MALLOC_TRIM_THRESHOLD_"] == launch.GIB
         there = client.run(lambda: (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]))

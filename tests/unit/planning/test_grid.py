@@ -18,7 +18,7 @@ from support.matrices import Array, dask_csr, low_rank, sparse
 from support.strategies import seeds
 
 from dask_nmf import Result, nmf
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.execution.executor import Step
 from dask_nmf.fitting import grid_fit
@@ -166,13 +166,13 @@ def test_any_number_of_workers_and_a_fit_that_was_broken_off_give_the_same_bits(
     def run(name: str, **options: Any) -> Result:
         return nmf(large, 8, store=tmp_path / name, max_iter=3, tol=0, **options)
 
-    with local(2, 1, LIMIT):
+    with local_cluster(2, 1, LIMIT):
         with pytest.raises(Enough):
             run("broken", callback=halt)
         whole = run("two")
         assert whole.W.chunks[0] == (2000, 2000)
         assert len(whole.H.chunks[1]) > 1
-    with local(1, 1, LIMIT):
+    with local_cluster(1, 1, LIMIT):
         resumed = run("broken")
     for factor in ("W", "H"):
         np.testing.assert_array_equal(getattr(whole, factor), getattr(resumed, factor))

@@ -23,7 +23,7 @@ from dask_nmf import Run, nmf
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.transform import transform_to
 from dask_nmf.runs.schema import named
-from dask_nmf.storage.locations import at
+from dask_nmf.storage.locations import locate
 
 V = low_rank(12, 7, 2, noise=1)
 OPTIONS: dict[str, Any] = {"rank": 2, "max_iter": 2, "tol": 0, "seed": 7}
@@ -42,7 +42,7 @@ def fit(store: Path, V: Any = V, **options: Any) -> Bits:
 
 def answer(store: Path) -> Bits | None:
     """W and H of a run, of which `info` must tell; None where there is no run, or no answer."""
-    if not at(store).exists():
+    if not locate(store).exists():
         return None
     run = Run.load(str(store))
     assert run.summary()["state"] in ("finished", "stopped", "unfinished")

@@ -26,7 +26,7 @@ from dask_nmf.errors import InvalidRunError, RunLocked, RunMismatch
 from dask_nmf.runs.run import KEY
 from dask_nmf.settings import SOLVERS
 from dask_nmf.storage.arrays import links
-from dask_nmf.storage.locations import at
+from dask_nmf.storage.locations import locate
 
 SHAPES = {"tall": (40, 15), "wide": (15, 40)}
 
@@ -363,7 +363,7 @@ def test_half_an_answer_is_not_seen(
 
 def test_a_run_has_one_writer(tmp_path: Path) -> None:
     path = tmp_path / "run.zarr"
-    with at(path).locked(), pytest.raises(RunLocked, match=r"run\.zarr"):
+    with locate(path).lock(), pytest.raises(RunLocked, match=r"run\.zarr"):
         fit((40, 15), path)
     fit((40, 15), path)
 

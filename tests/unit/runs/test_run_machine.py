@@ -45,9 +45,9 @@ from dask_nmf.planning import row_panels
 from dask_nmf.runs.run import KEY
 from dask_nmf.storage import lease, object_store
 from dask_nmf.storage.arrays import links
-from dask_nmf.storage.arrays.factors import StoredWeights
-from dask_nmf.storage.locations import at
-from dask_nmf.storage.object_store import Objects
+from dask_nmf.storage.arrays.factors import ZarrFactor
+from dask_nmf.storage.locations import locate
+from dask_nmf.storage.object_store import ObjectStore
 
 V = low_rank(12, 7, 2, noise=1)
 PASSES = 4
@@ -125,10 +125,10 @@ def dies(patch: pytest.MonkeyPatch, moment: int) -> None:
 
         return changed
 
-    for store in (LocalStore, Objects):
+    for store in (LocalStore, ObjectStore):
         for name in ("set", "delete", "delete_dir"):
             patch.setattr(store, name, before(getattr(store, name)))
-    patch.setattr(Objects, "copy", before(Objects.copy))
+    patch.setattr(ObjectStore, "copy", before(ObjectStore.copy))
     for name in ("replace", "link_or_copy"):
         patch.setattr(links, name, before(getattr(links, name)))
 
@@ -207,7 +207,7 @@ class Runs(RuleBasedStateMachine):
 
     @invariant()
     def tells_what_it_is(self) -> None:
-        if not at(self.run).exists():
+        if not locate(self.run).exists():
             return
         run = Run.load(self.run)
         told = run.summary()
@@ -265,9 +265,9 @@ class Runs(RuleBasedStateMachine):
     @rule(block=st.integers(0, 6))
     def hangs_in_a_write(self, block: int) -> None:
         """A worker stands still before it writes a W; its process is killed."""
-        write, left = StoredWeights.write, iter(range(block, -1, -1))
+        write, left = ZarrFactor.write, iter(range(block, -1, -1))
 
-        def hang(place: StoredWeights, first: int, w: Any) -> None:
+        def hang(place: ZarrFactor, first: int, w: Any) -> None:
             if next(left, 0) == 0:
                 self.late.append(lambda: write(place, first, np.full_like(w, 7)))
                 raise Killed
@@ -275,7 +275,7 @@ class Runs(RuleBasedStateMachine):
 
         self.answers.add(undisturbed(self.asked))
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(StoredWeights, "write", hang)
+            patch.setattr(ZarrFactor, "write", hang)
             self.fit()
         self.learn()
 

@@ -31,8 +31,8 @@ from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import recommend_to
 from dask_nmf.inference.transform import transform_to
 from dask_nmf.runs import resume
-from dask_nmf.storage.arrays.factors import StoredWeights
-from dask_nmf.storage.locations import _Folder
+from dask_nmf.storage.arrays.factors import ZarrFactor
+from dask_nmf.storage.locations import LocalLocation
 
 M, N = 40, 15
 PASSES = 4
@@ -45,7 +45,7 @@ CARRIED: dict[str, dict[str, Any]] = {  # fits that keep a W, or an H in pieces,
 }
 kinds = pytest.mark.parametrize("kind", CARRIED)
 pytestmark = pytest.mark.usefixtures("several_panels")
-Write = tuple[StoredWeights, int, Array]
+Write = tuple[ZarrFactor, int, Array]
 
 
 def fit(store: Path, **options: Any) -> Result:
@@ -71,21 +71,21 @@ def carried(kind: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]
 def writes_noted() -> Iterator[list[Write]]:
     """All that tasks write, to be written again by one that comes late."""
     noted: list[Write] = []
-    real = StoredWeights.write
+    real = ZarrFactor.write
 
-    def write(self: StoredWeights, first: int, w: Array) -> None:
+    def write(self: ZarrFactor, first: int, w: Array) -> None:
         noted.append((self, first, np.array(w)))
         real(self, first, w)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(StoredWeights, "write", write)
+        patch.setattr(ZarrFactor, "write", write)
         yield noted
 
 
 def write_late(noted: list[Write]) -> None:
     """What a worker does that hung before its write, was given up, and goes on."""
     for place, first, w in list(noted):
-        StoredWeights.write(place, first, w)
+        ZarrFactor.write(place, first, w)
 
 
 def data_of(run: Path) -> list[str]:
@@ -183,7 +183,7 @@ def test_what_a_killed_command_leaves_is_swept_by_the_next_one(
     """It is killed after "finished" was committed and before anything is deleted."""
     run = tmp_path / "run.zarr"
     with monkeypatch.context() as patch:
-        patch.setattr("dask_nmf.storage.arrays.write_once.delete", lambda *_: None)
+        patch.setattr("dask_nmf.storage.arrays.write_once.delete_folders", lambda *_: None)
         fit(run, solver=solver, time_limit=limit)
     assert len(data_of(run)) > 3
     for name in (".zarr.json.{}.partial", "H/.zarr.json.{}.partial"):
@@ -425,7 +425,7 @@ def test_a_run_that_another_command_began_while_v_was_read_is_left_to_it(
 ) -> None:
     """The lease of the first was lost meanwhile: it does not even take notice of that."""
     run = tmp_path / "run.zarr"
-    monkeypatch.setattr(_Folder, "locked", lambda _: nullcontext(lambda: None))
+    monkeypatch.setattr(LocalLocation, "lock", lambda _: nullcontext(lambda: None))
     real = resume.NewRun.create
 
     def late(self: Any, mine: Any) -> Run:
@@ -453,7 +453,7 @@ def test_who_lost_the_lock_of_a_run_commits_and_deletes_nothing(
         if lost:
             raise RunLocked("another process has taken over")
 
-    monkeypatch.setattr(_Folder, "locked", lambda _: nullcontext(check))
+    monkeypatch.setattr(LocalLocation, "lock", lambda _: nullcontext(check))
     owner: Any = resume.NewRun if when == "create" else Run
     real = getattr(owner, when)
 
@@ -488,7 +488,7 @@ def test_who_lost_the_lock_is_told_that_and_not_of_damage(
             shutil.rmtree(place)
         lost.append(True)
 
-    monkeypatch.setattr(_Folder, "locked", lambda _: nullcontext(check))
+    monkeypatch.setattr(LocalLocation, "lock", lambda _: nullcontext(check))
     with pytest.raises(RunLocked):
         fit(run, solver="mu", callback=taken_over)
 
@@ -504,9 +504,9 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
     asked: dict[str, Any] = {**OPTIONS, "solver": solver, "max_iter": 7}
 
     def hang_once() -> int:
-        real = StoredWeights.write
+        real = ZarrFactor.write
 
-        def write(self: StoredWeights, first: int, w: Array) -> None:
+        def write(self: ZarrFactor, first: int, w: Array) -> None:
             stopped = stop.exists()
             if stopped:
                 stop.unlink()
@@ -515,7 +515,7 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
             if stopped:
                 late.touch()
 
-        StoredWeights.write = write  # type: ignore[method-assign]
+        ZarrFactor.write = write  # type: ignore[method-assign]
         return os.getpid()
 
     with fits.cluster(tmp_path) as cluster:

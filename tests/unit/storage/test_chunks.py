@@ -75,7 +75,7 @@ def test_only_chunks_count_as_chunks(kind: str, tmp_path: Path, caplog: pytest.L
     assert littered.listing == clean is not None
     np.testing.assert_array_equal(values(littered), V)
     for array in arrays(path):
-        assert chunks.there(array, 10**6) == chunks.count(array)
+        assert chunks.count_stored(array, 10**6) == chunks.count_chunks(array)
     assert caplog.messages == []
 
 
@@ -89,7 +89,9 @@ def test_foreign_files_do_not_stand_for_chunks_that_are_not_stored(
     litter(path)
     opened = open_matrix(str(path))
     np.testing.assert_array_equal(values(opened), v)
-    lacking = sum(chunks.count(array) - (chunks.there(array, 10**6) or 0) for array in arrays(path))
+    lacking = sum(
+        chunks.count_chunks(array) - (chunks.count_stored(array, 10**6) or 0) for array in arrays(path)
+    )
     assert ("the others are read as" in caplog.text) == (lacking > 0) == ("in zarr" not in kind)
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from support.command import Forks
 
-from dask_nmf.storage.locations import absolute, at
-from dask_nmf.storage.object_store import parted
+from dask_nmf.storage.locations import absolute, locate
+from dask_nmf.storage.object_store import split_url
 
 SCHEMES = ["s3", "gs", "az", "https"]
 MORE = [
@@ -32,25 +32,25 @@ def test_a_url_with_more_than_a_place_in_it_is_refused_and_the_rest_is_not_shown
     scheme: str, more: str
 ) -> None:
     with pytest.raises(ValueError, match=rf"^{scheme}://bucket.*leave them out") as refused:
-        at(f"{scheme}://{more}")
+        locate(f"{scheme}://{more}")
     assert "hidden" not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ["s3://bucket/v\n.zarr", "s3://bucket/\tv.zarr", "gs://bucket/v\x00.zarr"])
 def test_a_url_with_what_cannot_be_seen_in_it_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="cannot be printed"):
-        at(url)
+        locate(url)
 
 
 @pytest.mark.parametrize(
     "url", ["s3://bucket/a@b/v:1=2&3,4+5.zarr", "gs://bucket/a%3Bb%23c%3F", "az://c/ä b"]
 )
 def test_other_characters_are_those_of_keys(url: str) -> None:
-    assert at(url).name == url
+    assert locate(url).name == url
 
 
 def test_the_name_in_a_url_is_what_the_store_calls_it() -> None:
-    assert parted("s3://bucket/a%20b/c%3Bd%23") == ("s3://bucket/a%20b", "c;d#")
+    assert split_url("s3://bucket/a%20b/c%3Bd%23") == ("s3://bucket/a%20b", "c;d#")
 
 
 @pytest.mark.parametrize("more", ["?sig=hidden", "?", "#hidden", "#"])

@@ -15,22 +15,22 @@ import pytest
 
 from dask_nmf.errors import RunLocked
 from dask_nmf.storage import lease
-from dask_nmf.storage.lease import leased_file
-from dask_nmf.storage.locations import at
-from dask_nmf.storage.locks import locked
+from dask_nmf.storage.lease import file_lease
+from dask_nmf.storage.locations import locate
+from dask_nmf.storage.locks import file_lock
 
 WITHOUT = [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL]
 HOLDER = """
 import errno, fcntl, os, sys
 from pathlib import Path
-from dask_nmf.storage.locks import locked
+from dask_nmf.storage.locks import file_lock
 
 def refused(*_):
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 if sys.argv[2] == "without":
     fcntl.flock = refused
-with locked(Path(sys.argv[1])):
+with file_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -48,8 +48,8 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """With flock, and on a file system that has none."""
     if request.param == "without":
         monkeypatch.setattr(fcntl, "flock", refuse(errno.ENOSYS))
-    monkeypatch.setattr(lease, "WATCHED", 0.3)
-    monkeypatch.setattr(lease, "RENEWED", 0.05)
+    monkeypatch.setattr(lease, "WATCH_TIME", 0.3)
+    monkeypatch.setattr(lease, "RENEWAL", 0.05)
     return str(request.param)
 
 
@@ -69,29 +69,29 @@ def test_a_place_can_be_locked_where_there_is_no_flock(
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", refuse(number))
     for _ in range(2):
-        with locked(tmp_path / "run.zarr"), pytest.raises(RunLocked, match=r"run\.zarr"):
-            locked(tmp_path / "run.zarr").__enter__()
+        with file_lock(tmp_path / "run.zarr"), pytest.raises(RunLocked, match=r"run\.zarr"):
+            file_lock(tmp_path / "run.zarr").__enter__()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_another_process_is_waited_for_alive_and_not_dead(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "run.zarr"
     with other(path, kind) as holder:
-        with pytest.raises(RunLocked, match="another process works on"), locked(path):
+        with pytest.raises(RunLocked, match="another process works on"), file_lock(path):
             raise AssertionError
         holder.kill()
         holder.wait()
         assert (tmp_path / "run.zarr.lock").exists()  # of a process that was killed
         began = time.monotonic()
-        with locked(path):
-            assert time.monotonic() - began < lease.WATCHED  # its death is known on this machine
+        with file_lock(path):
+            assert time.monotonic() - began < lease.WATCH_TIME  # its death is known on this machine
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_left_of_a_lock_does_no_harm(tmp_path: Path, kind: str) -> None:
     for content in (b"", b"not json", b"[]", b'{"expires": "soon"}', b'{"expires": null}', b"\xff" * 600):
         (tmp_path / "run.zarr.lock").write_bytes(content)
-        with locked(tmp_path / "run.zarr"):
+        with file_lock(tmp_path / "run.zarr"):
             pass
     assert list(tmp_path.iterdir()) == []
 
@@ -102,7 +102,7 @@ def test_of_many_that_come_and_go_one_has_the_lock_at_a_time(tmp_path: Path, kin
     def come_and_go() -> None:
         while time.monotonic() < ends:
             try:
-                with locked(tmp_path / "run.zarr"):
+                with file_lock(tmp_path / "run.zarr"):
                     inside.append(1)
                     most.append(len(inside))
                     time.sleep(0)
@@ -135,10 +135,10 @@ def test_a_file_that_was_deleted_by_who_held_it_is_no_lock(
         flock(descriptor, operation)
 
     monkeypatch.setattr(fcntl, "flock", flock_late)
-    with pytest.raises(RunLocked), locked(tmp_path / "run.zarr"):
+    with pytest.raises(RunLocked), file_lock(tmp_path / "run.zarr"):
         raise AssertionError
     os.close(made[0])
-    with locked(tmp_path / "run.zarr"):
+    with file_lock(tmp_path / "run.zarr"):
         pass
 
 
@@ -148,25 +148,25 @@ def test_links_to_a_place_share_its_lock(tmp_path: Path, kind: str) -> None:
     (tmp_path / "folder").symlink_to("data")
     names = [tmp_path / "data" / "run.zarr", tmp_path / "run", tmp_path / "folder" / "run.zarr"]
     for one in names:
-        with at(one).locked():
+        with locate(one).lock():
             for another in names:
-                with pytest.raises(RunLocked), at(another).locked():
+                with pytest.raises(RunLocked), locate(another).lock():
                     raise AssertionError
-    with at(tmp_path / "data" / "next.zarr").locked():
+    with locate(tmp_path / "data" / "next.zarr").lock():
         (tmp_path / "next").symlink_to("data/next.zarr")  # to nothing yet
-        with pytest.raises(RunLocked), at(tmp_path / "next").locked():
+        with pytest.raises(RunLocked), locate(tmp_path / "next").lock():
             raise AssertionError
 
 
 def test_a_lock_that_cannot_be_deleted_is_let_go(
     tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patch, locked(tmp_path / "run.zarr"):
+    with monkeypatch.context() as patch, file_lock(tmp_path / "run.zarr"):
         patch.setattr(Path, "unlink", refuse(errno.EROFS))
         patch.setattr(os, "unlink", refuse(errno.EROFS))
     assert not open_descriptors(tmp_path)
     if kind == "flock":
-        with locked(tmp_path / "run.zarr"):
+        with file_lock(tmp_path / "run.zarr"):
             pass
         assert list(tmp_path.iterdir()) == []
 
@@ -184,7 +184,7 @@ def open_descriptors(folder: Path) -> list[str]:
 @pytest.mark.parametrize("number", [errno.EIO, errno.EBADF])
 def test_other_errors_of_flock_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(fcntl, "flock", refuse(number))
-    with pytest.raises(OSError, match=os.strerror(number)), locked(tmp_path / "run.zarr"):
+    with pytest.raises(OSError, match=os.strerror(number)), file_lock(tmp_path / "run.zarr"):
         raise AssertionError
     assert not open_descriptors(tmp_path)
 
@@ -192,20 +192,20 @@ def test_other_errors_of_flock_are_told(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_name_as_long_as_names_may_be_is_locked(tmp_path: Path, kind: str) -> None:
     names = ["n" * 250, "n" * 255, "ä" * 127, "n" * 254 + "m"]
     for name in names:
-        with locked(tmp_path / name):
+        with file_lock(tmp_path / name):
             for another in names:
                 if another != name:
-                    with locked(tmp_path / another):
+                    with file_lock(tmp_path / another):
                         pass
-            with pytest.raises(RunLocked), locked(tmp_path / name):
+            with pytest.raises(RunLocked), file_lock(tmp_path / name):
                 raise AssertionError
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "WATCHED", 0.2)
-    monkeypatch.setattr(lease, "RENEWED", 0.05)
+    monkeypatch.setattr(lease, "WATCH_TIME", 0.2)
+    monkeypatch.setattr(lease, "RENEWAL", 0.05)
 
 
 def told(path: Path, **changed: Any) -> dict[str, Any]:
@@ -222,14 +222,14 @@ def test_a_machine_of_the_same_name_is_another_one(
 ) -> None:
     path = tmp_path / "run.zarr.lock"
     told(path)
-    with leased_file(path, "run.zarr"):  # its process is dead
+    with file_lease(path, "run.zarr"):  # its process is dead
         pass
     there = tmp_path / "boot_id"
     there.write_text("another\n")
     with monkeypatch.context() as patch:
         patch.setattr(lease, "BOOT", there)
         told(path)
-    with pytest.raises(RunLocked), leased_file(path, "run.zarr"):
+    with pytest.raises(RunLocked), file_lease(path, "run.zarr"):
         raise AssertionError
     with monkeypatch.context() as patch:  # machines that do not tell are never taken for one
         patch.setattr(lease, "BOOT", tmp_path / "none")
@@ -237,7 +237,7 @@ def test_a_machine_of_the_same_name_is_another_one(
         told(path)
         patch.undo()
         patch.setattr(lease, "BOOT", tmp_path / "none")
-        with pytest.raises(RunLocked), leased_file(path, "run.zarr"):
+        with pytest.raises(RunLocked), file_lease(path, "run.zarr"):
             raise AssertionError
 
 
@@ -247,7 +247,7 @@ def test_an_end_that_is_no_time_is_over_unless_it_is_renewed(
 ) -> None:
     path = tmp_path / "run.zarr.lock"
     told(path, host="another", expires=expires)
-    with leased_file(path, "run.zarr"):
+    with file_lease(path, "run.zarr"):
         assert json.loads(path.read_text())["process"] == os.getpid()
     assert list(tmp_path.iterdir()) == []
 
@@ -256,12 +256,12 @@ def test_an_owner_that_renews_is_alive_whatever_the_clocks_say(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, real = tmp_path / "run.zarr.lock", lease._host
-    monkeypatch.setattr(lease, "LASTS", -1e4)
+    monkeypatch.setattr(lease, "DURATION", -1e4)
     monkeypatch.setattr(lease, "_host", lambda: "another")
-    with leased_file(path, "run.zarr") as check_held:
+    with file_lease(path, "run.zarr") as check_held:
         time.sleep(0.1)
         monkeypatch.setattr(lease, "_host", real)
-        with pytest.raises(RunLocked), leased_file(path, "run.zarr"):
+        with pytest.raises(RunLocked), file_lease(path, "run.zarr"):
             raise AssertionError
         check_held()
 
@@ -271,11 +271,11 @@ def test_who_was_taken_for_dead_is_told_and_changes_nothing(
 ) -> None:
     path = tmp_path / "run.zarr.lock"
     monkeypatch.setattr(lease._Lease, "renew_until", lambda lease, stop: stop.wait(5))
-    monkeypatch.setattr(lease, "LASTS", -1)
-    mine = leased_file(path, "run.zarr")
+    monkeypatch.setattr(lease, "DURATION", -1)
+    mine = file_lease(path, "run.zarr")
     check_held = mine.__enter__()
     check_held()
-    with leased_file(path, "run.zarr") as check_theirs:
+    with file_lease(path, "run.zarr") as check_theirs:
         with pytest.raises(RunLocked, match="has taken over run"):
             check_held()
         mine.__exit__(None, None, None)  # it deletes nothing of another's
@@ -292,7 +292,7 @@ def test_of_many_that_find_a_dead_owner_one_follows(tmp_path: Path, quick: None)
     def follow() -> None:
         together.wait()
         try:
-            with leased_file(path, "run.zarr"):
+            with file_lease(path, "run.zarr"):
                 had.append(1)
                 time.sleep(0.5)
         except RunLocked:

@@ -48,9 +48,9 @@ from dask_nmf.fitting.starts import initialize
 from dask_nmf.inference import transform
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage import lease, locations, object_store, uploads
-from dask_nmf.storage.lease import leased
-from dask_nmf.storage.locations import at
-from dask_nmf.storage.object_store import Objects, remove
+from dask_nmf.storage.lease import object_lock
+from dask_nmf.storage.locations import locate
+from dask_nmf.storage.object_store import ObjectStore, remove
 
 KEY, SECRET = "one-key", "a-secret-that-nobody-else-has"
 V = "s3://bucket/v.zarr"
@@ -111,7 +111,7 @@ def server(
         bucket = object_store.connect("s3://bucket")
         for some in obstore.list(bucket):
             obstore.delete(bucket, [told["path"] for told in some])
-        store(Objects(V), v)
+        store(ObjectStore(V), v)
         proxy.seen.clear()
         yield proxy
 
@@ -120,7 +120,7 @@ only_moto = pytest.mark.parametrize("server", ["moto"], indirect=True)
 only_rclone = pytest.mark.parametrize("server", ["rclone"], indirect=True)
 
 
-def store(where: Objects | Path, v: Array) -> None:
+def store(where: ObjectStore | Path, v: Array) -> None:
     zarr.create_array(where, shape=v.shape, chunks=CHUNKS, dtype=v.dtype)[:] = v
 
 
@@ -151,7 +151,7 @@ def test_workers_are_asked_whether_they_share_a_bucket_and_leave_no_note(
     before = {told["path"] for some in obstore.list(bucket) for told in some}
     partition.check_shared("s3://bucket/run.zarr")
     assert server.seen["well"] >= 3 * 3  # this process and two workers write, are read, and are removed
-    monkeypatch.setattr(sharing, "answer", refuse)
+    monkeypatch.setattr(sharing, "answer_probe", refuse)
     with pytest.raises(ValueError, match=r"does not share s3://bucket .*no credentials"):
         partition.check_shared("s3://bucket/run.zarr")
     assert {told["path"] for some in obstore.list(bucket) for told in some} == before
@@ -182,7 +182,7 @@ def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v:
     np.testing.assert_allclose(
         H, Run.load_answer(str(on_disk)).array("H")[:], rtol=2e-2, atol=1e-2
     )  # another cut
-    W = zarr.open_group(Objects(output), mode="r")["W"][:]
+    W = zarr.open_group(ObjectStore(output), mode="r")["W"][:]
     np.testing.assert_array_equal(W, transform(v, H).compute())
     assert "exists" in command("transform", run, V, "--output", output).stderr
     assert command("transform", run, V, "--output", output, "--overwrite").returncode == 0
@@ -227,7 +227,7 @@ def test_a_body_that_is_short_and_says_nothing_of_it_is_found(
     with pytest.raises(DataError, match=r"v\.zarr: panel rows 300 to 600 cannot be read .*; restore"):
         fit(V, "s3://bucket/run.zarr")
     server.fault = lambda method, path: None
-    assert not at("s3://bucket/run.zarr").exists()
+    assert not locate("s3://bucket/run.zarr").exists()
 
 
 def test_a_store_that_is_gone_for_long_ends_the_fit_which_goes_on_later(
@@ -279,7 +279,7 @@ class Pause:
         self.at, self.count, self.counts = at, 0, False
         self.reached, self.goes_on = threading.Event(), threading.Event()
         for name in ("set", "copy", "delete", "delete_dir"):
-            patch.setattr(Objects, name, self.before(getattr(Objects, name)))
+            patch.setattr(ObjectStore, name, self.before(getattr(ObjectStore, name)))
 
     def begin(self) -> None:
         self.counts = True
@@ -288,7 +288,7 @@ class Pause:
         self.counts = False
 
     def before(self, change: Callable[..., Any]) -> Callable[..., Any]:
-        async def changed(store: Objects, *asked: Any) -> None:
+        async def changed(store: ObjectStore, *asked: Any) -> None:
             mine, self.count = self.count, self.count + self.counts
             if self.counts and mine == self.at:
                 self.end()
@@ -307,7 +307,7 @@ def overtaken(run: str, number: int, first: int, last: int, other: Callable[[], 
     """
     raised: list[Exception] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(locations._Bucket, "locked", lambda _: nullcontext(lease.check_nothing))
+        patch.setattr(locations.ObjectStoreLocation, "lock", lambda _: nullcontext(lease.always_held))
         pause = Pause(number, patch)
 
         def callback(step: Step) -> None:
@@ -392,7 +392,7 @@ def test_who_lost_the_lease_at_any_write_of_the_answer_changes_nothing(
         refused += error is not None
         same_factors(run, whole[rank])
         nmf(V, rank, store=run, tol=0, max_iter=PASSES, solver="mu")
-        H = zarr.open_array(Objects(run), path="H", mode="r")
+        H = zarr.open_array(ObjectStore(run), path="H", mode="r")
         assert H.shape == (rank, SHAPE[1])
     assert refused >= 3
 
@@ -413,7 +413,7 @@ def test_a_run_that_another_began_while_v_was_read_is_left_to_it(
         fit(V, run, overwrite=overwrite)
         return found
 
-    monkeypatch.setattr(locations._Bucket, "locked", lambda _: nullcontext(lease.check_nothing))
+    monkeypatch.setattr(locations.ObjectStoreLocation, "lock", lambda _: nullcontext(lease.always_held))
     monkeypatch.setattr(initialize, "first_read", slow)
     with pytest.raises(ConcurrentCommitError):
         nmf(V, 4, store=run, tol=0, max_iter=2, overwrite=overwrite)
@@ -424,19 +424,19 @@ def test_a_second_process_is_told_to_wait_and_a_dead_one_is_followed(
     server: faults.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = "s3://bucket/run.zarr"
-    monkeypatch.setattr(lease, "WATCHED", 0.5)
-    with leased(run):
-        with pytest.raises(RunLocked, match=rf"works on {run} \(process {os.getpid()} on"), leased(run):
+    monkeypatch.setattr(lease, "WATCH_TIME", 0.5)
+    with object_lock(run):
+        with pytest.raises(RunLocked, match=rf"works on {run} \(process {os.getpid()} on"), object_lock(run):
             raise AssertionError
         told = content("run.zarr.lock")
-        assert 0 < told["expires"] - time.time() <= lease.LASTS
+        assert 0 < told["expires"] - time.time() <= lease.DURATION
     assert not obstore.list(object_store.connect("s3://bucket"), prefix="run.zarr.lock").collect()
     for expires in (time.time() - 1, time.time() + 1e6):  # a clock that was wrong
         put("run.zarr.lock", {**told, "host": "another", "expires": expires})
-        with leased(run):
+        with object_lock(run):
             assert content("run.zarr.lock")["owner"] != told["owner"]
     put("run.zarr.lock", {**told, "host": "another", "expires": time.time() + 30})
-    with pytest.raises(RunLocked, match="on another"), leased(run):
+    with pytest.raises(RunLocked, match="on another"), object_lock(run):
         raise AssertionError
     obstore.delete(object_store.connect("s3://bucket"), "run.zarr.lock")
 
@@ -445,16 +445,16 @@ def test_an_owner_whose_clock_is_wrong_keeps_the_lock(
     server: faults.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = "s3://bucket/run.zarr"
-    monkeypatch.setattr(lease, "WATCHED", 1.5)
-    monkeypatch.setattr(lease, "RENEWED", 0.3)
+    monkeypatch.setattr(lease, "WATCH_TIME", 1.5)
+    monkeypatch.setattr(lease, "RENEWAL", 0.3)
     real = lease._host  # another machine, as far as the lock tells
-    with leased(run):
+    with object_lock(run):
         monkeypatch.setattr(lease, "_host", lambda: "another")
-        monkeypatch.setattr(lease, "LASTS", -1e4)
+        monkeypatch.setattr(lease, "DURATION", -1e4)
         time.sleep(0.7)
         assert content("run.zarr.lock")["expires"] < time.time()
         monkeypatch.setattr(lease, "_host", real)
-        with pytest.raises(RunLocked), leased(run):
+        with pytest.raises(RunLocked), object_lock(run):
             raise AssertionError
 
 
@@ -464,7 +464,7 @@ def test_of_two_that_begin_at_once_one_has_the_lock(server: faults.Proxy) -> Non
     def try_it() -> None:
         both.wait()
         try:
-            with leased("s3://bucket/run.zarr"):
+            with object_lock("s3://bucket/run.zarr"):
                 had.append(True)
                 time.sleep(2)
         except RunLocked:
@@ -510,9 +510,9 @@ OUTPUT = "s3://bucket/W.zarr"
 
 def upload(value: float, act: Callable[[], object] = lambda: None, overwrite: bool = False) -> None:
     """Make an output as `transform` does, of one value, and do something before it appears."""
-    place = at(OUTPUT)
-    check = partial(locations.check, place, overwrite, transform_module._is_ours, "transform")
-    with place.appearing(check) as inside:
+    place = locate(OUTPUT)
+    check = partial(locations.check_replaceable, place, overwrite, transform_module._is_ours, "transform")
+    with place.atomic_output(check) as inside:
         encoding = transform_module._unused_encoding(place.store())
         mark = {"settings": {"missing": None}, "of": value}
         w, _ = transform_module._new_weights(inside, mark, encoding, (4, 2), 2, np.dtype("f4"))
@@ -525,8 +525,8 @@ def seen_by_readers() -> list[float | None]:
     """What the output is by its root's metadata, and by that of W; None where it is not there."""
     seen: list[float | None] = []
     for look in (
-        lambda: zarr.open_group(Objects(OUTPUT, read_only=True), mode="r")["W"],
-        lambda: zarr.open_array(Objects(OUTPUT, read_only=True), path="W", mode="r"),
+        lambda: zarr.open_group(ObjectStore(OUTPUT, read_only=True), mode="r")["W"],
+        lambda: zarr.open_array(ObjectStore(OUTPUT, read_only=True), path="W", mode="r"),
     ):
         try:
             (value,) = set(look()[:].ravel().tolist())
@@ -568,7 +568,7 @@ def test_a_second_transform_leaves_the_first_one_its_output(server: faults.Proxy
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_comes_to_an_output_meanwhile_is_left_as_it_is(server: faults.Proxy, overwrite: bool) -> None:
     def theirs() -> None:
-        group = zarr.create_group(Objects(OUTPUT), overwrite=True)
+        group = zarr.create_group(ObjectStore(OUTPUT), overwrite=True)
         group.create_array("W", shape=(4, 2), chunks=(2, 2), dtype="f4")[:] = 7
 
     if overwrite:
@@ -620,7 +620,7 @@ def test_a_kill_at_any_request_leaves_readers_the_old_output_or_the_new_one(
 def test_a_reader_of_the_old_output_gets_no_numbers_of_the_new_one(server: faults.Proxy) -> None:
     upload(1)
     for value in (2, 3, 4, 5):
-        old = zarr.open_group(Objects(OUTPUT), mode="r")["W"]
+        old = zarr.open_group(ObjectStore(OUTPUT), mode="r")["W"]
         upload(value, overwrite=True)
         assert isinstance(old, zarr.Array)
         assert np.isnan(old[:]).all()
@@ -628,9 +628,9 @@ def test_a_reader_of_the_old_output_gets_no_numbers_of_the_new_one(server: fault
 
 
 def test_names_with_escapes_are_the_same_place_to_all(server: faults.Proxy) -> None:
-    with leased("s3://bucket/a%20b"), pytest.raises(RunLocked), leased("s3://bucket/a b"):
+    with object_lock("s3://bucket/a%20b"), pytest.raises(RunLocked), object_lock("s3://bucket/a b"):
         raise AssertionError
-    with uploads.appearing("s3://bucket/a%3Bb", lambda: None) as inside:
+    with uploads.atomic_output("s3://bucket/a%3Bb", lambda: None) as inside:
         zarr.create_group(inside)
     assert keys() == {"a;b/zarr.json"}
 
@@ -663,9 +663,9 @@ def test_the_same_v_in_a_store_is_known_by_its_listing_and_another_by_its_conten
     again = fit(V, run)
     assert "reading V once" not in caplog.text
     np.testing.assert_array_equal(again.H, first.H)
-    store(Objects("s3://bucket/elsewhere.zarr"), v)
+    store(ObjectStore("s3://bucket/elsewhere.zarr"), v)
     fit("s3://bucket/elsewhere.zarr", run)
-    zarr.open_array(Objects(V), mode="r+")[450, 3] += 1
+    zarr.open_array(ObjectStore(V), mode="r+")[450, 3] += 1
     with pytest.raises(RunMismatch, match="V is not the same in row 450;"):
         fit(V, run)
     with pytest.raises(ValueError, match="inside of V"):
@@ -712,7 +712,7 @@ def test_what_is_not_there_is_one_line(server: faults.Proxy, v: Array, tmp_path:
 )
 def test_a_secret_in_a_url_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(ValueError, match=r"leave them out|no store that is known") as refused:
-        at(url)
+        locate(url)
     assert "hidden" not in str(refused.value)
 
 

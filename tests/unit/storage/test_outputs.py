@@ -23,8 +23,8 @@ from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import recommend_to
 from dask_nmf.inference.transform import transform_to
 from dask_nmf.storage.local import renames
-from dask_nmf.storage.locations import at
-from dask_nmf.storage.outputs import appearing
+from dask_nmf.storage.locations import locate
+from dask_nmf.storage.outputs import atomic_output
 
 KINDS = {"folder": True, "file": False}
 kinds = pytest.mark.parametrize("is_folder", KINDS.values(), ids=KINDS)
@@ -56,7 +56,7 @@ def read(path: Path) -> str | None:
 
 def write(path: Path, is_folder: bool, act: Callable[[], Any] = nothing, content: str = "ours") -> None:
     """Write an output, and do something before it is put at its place."""
-    with appearing(path, nothing) as new:
+    with atomic_output(path, nothing) as new:
         make(new, content, is_folder)
         act()
 
@@ -79,10 +79,10 @@ def test_an_output_appears_whole_and_replaces_the_old_one(
 ) -> None:
     path = tmp_path / "out"
     for content, old in (("1", None), ("2", "1")):
-        with appearing(path, nothing) as new:
+        with atomic_output(path, nothing) as new:
             make(new, content, is_folder)
             assert read(path) == old
-            with pytest.raises(RunLocked), appearing(path, nothing):
+            with pytest.raises(RunLocked), atomic_output(path, nothing):
                 raise AssertionError
         assert read(path) == content
         assert names(tmp_path) == ["out"]
@@ -91,7 +91,7 @@ def test_an_output_appears_whole_and_replaces_the_old_one(
 @kinds
 def test_an_empty_folder_is_a_place(tmp_path: Path, system: str, is_folder: bool) -> None:
     (tmp_path / "out").mkdir()
-    with appearing(tmp_path / "out", nothing) as new:
+    with atomic_output(tmp_path / "out", nothing) as new:
         make(new, "1", is_folder)
     assert read(tmp_path / "out") == "1"
     assert names(tmp_path) == ["out"]
@@ -138,7 +138,7 @@ def test_so_is_what_comes_in_the_last_instant(
         return real(*given)
 
     monkeypatch.setattr(renames, "_renameat2", late)
-    with pytest.raises(FileExistsError, match="meanwhile"), appearing(path, nothing) as new:
+    with pytest.raises(FileExistsError, match="meanwhile"), atomic_output(path, nothing) as new:
         make(new, "ours", is_folder)
     assert read(path) == "theirs"
     assert names(tmp_path) == ["out"]
@@ -159,7 +159,7 @@ def test_the_target_of_a_link_is_replaced_and_the_link_stays(
     (tmp_path / "data").mkdir()
     (tmp_path / "link").symlink_to("data/out")
     for content in "12":  # the target is not there yet, and is there
-        with appearing(tmp_path / "link", nothing) as new:
+        with atomic_output(tmp_path / "link", nothing) as new:
             make(new, content, is_folder)
         assert os.readlink(tmp_path / "link") == "data/out"
         assert read(tmp_path / "data" / "out") == content
@@ -172,7 +172,7 @@ def test_a_name_may_be_as_long_as_names_may_be(
     tmp_path: Path, system: str, is_folder: bool, name: str
 ) -> None:
     for content in "12":
-        with appearing(tmp_path / name, nothing) as new:
+        with atomic_output(tmp_path / name, nothing) as new:
             make(new, content, is_folder)
         assert read(tmp_path / name) == content
         assert names(tmp_path) == [name]
@@ -224,7 +224,7 @@ def test_a_failure_at_any_point_leaves_the_old_one_or_the_new_one(
         failed = next(count) > number
         content = read(folder / "out")
         assert content in ("old", "ours") or (for_ever and is_folder and system == "renames")
-        with at(folder / "out").locked():  # the next command: it sweeps
+        with locate(folder / "out").lock():  # the next command: it sweeps
             assert read(folder / "out") == (content or "old")
             assert names(folder) == ["out", "out.lock"]
         number += 1
@@ -252,7 +252,7 @@ def test_a_kill_at_any_point_leaves_one_of_them_to_readers_or_to_the_next_comman
     assert {"old", "ours"} <= set(contents)
     assert None not in contents or (system == "renames" and is_folder)
     for state, content in zip(seen, contents, strict=True):
-        with at(state / "out").locked():  # which sweeps
+        with locate(state / "out").lock():  # which sweeps
             assert read(state / "out") == (content or "old")
             assert names(state) == ["out", "out.lock"]
 
@@ -270,7 +270,7 @@ def test_all_is_on_the_disk_before_it_appears_and_its_name_is_before_the_old_one
         change = getattr(where, name)
         monkeypatch.setattr(where, name, lambda *given, **_: (events.append(told(*given)), change(*given))[1])
 
-    with appearing(path, nothing) as new:
+    with atomic_output(path, nothing) as new:
         make(new, "ours", is_folder)
         built = {str(one) for one in (new, *new.rglob("*"))}
         note(os, "fsync", lambda descriptor: os.readlink(f"/proc/self/fd/{descriptor}"))
@@ -289,9 +289,9 @@ def test_all_is_on_the_disk_before_it_appears_and_its_name_is_before_the_old_one
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dask_nmf.storage.outputs import appearing
+from dask_nmf.storage.outputs import atomic_output
 
-with appearing(Path(sys.argv[1]), lambda: None) as new:
+with atomic_output(Path(sys.argv[1]), lambda: None) as new:
     new.mkdir()
     (new / "zarr.json").write_text("half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -308,7 +308,7 @@ def test_what_a_killed_command_leaves_is_swept_by_the_next_and_nothing_else(
     killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path / name], check=False)
     assert killed.returncode == -signal.SIGKILL
     assert len(names(tmp_path)) == len(others) + 2  # the lock, too
-    with appearing(tmp_path / name, nothing) as new:
+    with atomic_output(tmp_path / name, nothing) as new:
         make(new, "1", True)
     assert names(tmp_path) == sorted([*others, name])
 
