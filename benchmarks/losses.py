@@ -101,7 +101,7 @@ def count_reads(name: str, rank: int) -> None:
     told = []
     for seed in SEEDS:
         steps: list[Step] = []
-        nmf(V, rank, beta_loss=KL, seed=seed, max_iter=MOST_PASSES, tol=0, callback=steps.append)
+        nmf(V, rank, beta_loss=KL, random_state=seed, max_iter=MOST_PASSES, tol=0, callback=steps.append)
         losses = [step.loss**2 * flat / best for step in steps]
         reads = [
             next((str(1 + p) for p, loss in enumerate(losses, 1) if loss <= goal), "-")

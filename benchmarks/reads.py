@@ -73,7 +73,7 @@ def fit(V: Any, rank: int, seed: int, **options: int) -> Fit:
     """One fit, from the first read to W in a store."""
     rows = open_matrix(V).layout.rows
     with tempfile.TemporaryDirectory() as folder, counted() as loads:
-        result = nmf(V, rank, seed=seed, store=f"{folder}/run.zarr", **options)
+        result = nmf(V, rank, random_state=seed, store=f"{folder}/run.zarr", **options)
     panels = [count for count in loads if count > 1]
     return Fit(result.relative_error, result.n_iter, sum(panels) / rows, len(loads) - len(panels))
 

@@ -18,14 +18,14 @@ from dask_nmf.settings import Settings
 @checked
 def nmf(
     V: Any,
-    rank: int,
+    n_components: int,
     *,
     solver: str = "hals",
     beta_loss: str | float = "frobenius",
     init: str | None = None,
     max_iter: int = 200,
     tol: float = 1e-4,
-    seed: int = 0,
+    random_state: int = 0,
     normalize: str | None = None,
     delta: float | None = None,
     inner_iter: int = 1,
@@ -51,7 +51,7 @@ def nmf(
     callback: Callable[[Step], None] | None = None,
     verbose: int = 0,
 ) -> Result:
-    """Factorise a non-negative V (m × n) as W H, with W (m × rank) and H (rank × n) non-negative.
+    """Factorise a non-negative V (m × n) as W H, with W (m × k) and H (k × n) non-negative.
 
     Runs on the active `distributed` client, or in the threads of this process if there is none. Two fits of
     one V with the same options give the same W and H.
@@ -59,7 +59,7 @@ def nmf(
     Parameters
     ----------
     V : whatever `open_matrix` takes: an array, a sparse matrix, a Dask array, or a path.
-    rank : number of components, k; from singular vectors at most min(m, n).
+    n_components : number of components, k; from singular vectors at most min(m, n).
     solver : ``"hals"`` (few passes, W solved anew in each), ``"mu"`` (Lee & Seung's steps) or ``"sgd"``
         (minibatches; for V of which most is missing).
     beta_loss : what is to be small: ``"frobenius"`` (half of ‖V − W H‖²), ``"kullback-leibler"`` (for
@@ -74,7 +74,7 @@ def nmf(
     tol : stop when a pass lowers the loss by less than ``tol`` times itself, or ``tol`` times what is
         explained of ‖V‖² if that is less.
     stop_below : stop when ‖V − W H‖ (Frobenius) is below this.
-    seed : of the start, of the entries held out and of the order of minibatches.
+    random_state : seed of the start, of the entries held out and of the order of minibatches.
     alpha_W, alpha_H : penalties, scaled as scikit-learn does: to the loss, ‖V − W H‖² or twice the
         divergence, is added ``alpha_W · n_i ((1 − l1_ratio) ‖w_i‖² + 2 l1_ratio |w_i|)`` for each row of W
         and ``alpha_H · m_j (…)`` for each column of H, n_i and m_j the number (or weight) of the entries that
@@ -123,13 +123,13 @@ def nmf(
         If ``store`` holds another fit, or is in use.
     """
     settings = Settings(
-        rank=rank,
+        n_components=n_components,
         solver=solver,
         beta_loss=beta_loss,
         init=init,
         max_iter=max_iter,
         tol=tol,
-        seed=seed,
+        random_state=random_state,
         normalize=normalize,
         delta=delta,
         inner_iter=inner_iter,

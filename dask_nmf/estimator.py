@@ -105,7 +105,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     validation_error_ : float, root mean squared error of the entries held out; NaN if none are
     n_iter_ : int, passes
     n_steps_ : int, batches that `partial_fit` has seen
-    loss_history_ : (n_iter_,) array, relative error after each pass
+    error_history_ : (n_iter_,) array, relative error after each pass
     outcome_ : str, why it stopped
     n_features_in_, feature_names_in_ : as in scikit-learn
     """
@@ -192,7 +192,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         given = {name: getattr(asked, name) for name in OPTIONS}
         given["init"] = None if asked.start == "sample" else asked.init
         given["beta_loss"] = asked.loss_name
-        model = cls(asked.rank, random_state=asked.seed, store=path, **given)
+        model = cls(asked.n_components, random_state=asked.random_state, store=path, **given)
         model.n_features_in_ = int(stored.record["matrix"]["shape"][1])
         result = result_of(stored)
         model._take(result)
@@ -317,10 +317,10 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
     def _know_nothing(self, matrix: Matrix) -> None:
         """Become the estimator that has seen rows, and no entry of them."""
-        rank = self._settings(self._rank(matrix, None, None)).rank
+        rank = self._settings(self._rank(matrix, None, None)).n_components
         self.components_ = np.zeros((rank, matrix.shape[1]), matrix.dtype)
         self.reconstruction_err_ = self.validation_error_ = float("nan")
-        self.n_iter_, self.loss_history_, self._means = 0, np.empty(0), None
+        self.n_iter_, self.error_history_, self._means = 0, np.empty(0), None
         self.outcome_ = "nothing was observed"
 
     def _begin_stream(self, W: da.Array | None) -> None:
@@ -334,7 +334,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             self._learned = remembered(W, self.components_, self._settings(self.n_components_))
 
     def _settings(self, rank: int) -> Settings:
-        return Settings(rank, seed=self._seed(), **{name: getattr(self, name) for name in OPTIONS})
+        return Settings(rank, random_state=self._seed(), **{name: getattr(self, name) for name in OPTIONS})
 
     def _learn(self, matrix: Matrix, W: Any, H: Any, weights: Any, store: str | Path | None) -> Result:
         W, H = (
@@ -371,7 +371,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.reconstruction_err_ = result.reconstruction_err
         self.validation_error_ = result.validation_error
         self.n_iter_ = result.n_iter
-        self.loss_history_ = result.loss_history
+        self.error_history_ = result.error_history
         self.outcome_ = result.outcome
         means = result.means
         if means is not None:

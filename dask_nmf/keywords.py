@@ -10,8 +10,8 @@ from typing import Any, ParamSpec, TypeVar
 
 # What scikit-learn and other packages call our options; of several the first that the function has is meant.
 OTHER_NAMES: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("n_components", "rank", "k", "r", "n_topics", "components"), ("rank", "n_components")),
-    **dict.fromkeys(("random_state", "seed", "rng"), ("seed", "random_state")),
+    **dict.fromkeys(("rank", "k", "r", "n_topics", "components"), ("n_components",)),
+    **dict.fromkeys(("seed", "rng"), ("random_state",)),
     **dict.fromkeys(("n_iter", "max_iters", "maxiter", "iterations", "epochs", "n_epochs"), ("max_iter",)),
     **dict.fromkeys(("alpha", "regularization", "reg", "l2", "lambda_"), ("alpha_W",)),
     **dict.fromkeys(("loss", "beta", "objective"), ("beta_loss",)),

@@ -31,13 +31,13 @@ class Settings:
     Two fits of one matrix with equal settings give the same W and H.
     """
 
-    rank: int
+    n_components: int
     solver: str = "hals"
     beta_loss: str | float = "frobenius"
     init: str | None = None
     max_iter: int = 200
     tol: float = 1e-4
-    seed: int = 0
+    random_state: int = 0
     normalize: str | None = None
     delta: float | None = None
     inner_iter: int = 1
@@ -60,9 +60,9 @@ class Settings:
     def __post_init__(self) -> None:
         for field in fields(self):
             object.__setattr__(self, field.name, plain(getattr(self, field.name)))
-        for name in ("rank", "max_iter", "inner_iter"):
+        for name in ("n_components", "max_iter", "inner_iter"):
             self._check(name, _is_count(getattr(self, name)), "an integer ≥ 1")
-        self._check("seed", _is_integer(self.seed), "an integer")
+        self._check("random_state", _is_integer(self.random_state), "an integer")
         self._check(
             "batch_size", self.batch_size is None or _is_count(self.batch_size), "an integer ≥ 1 or None"
         )
@@ -149,7 +149,7 @@ class Settings:
     @property
     def carried(self) -> int:
         """Components of a factor between passes: sgd has one more than the answer, see `gradient`."""
-        return self.rank + (self.solver == "sgd")
+        return self.n_components + (self.solver == "sgd")
 
     @property
     def alphas(self) -> tuple[float, float]:
@@ -163,11 +163,11 @@ class Settings:
 
     def check_rank(self, shape: tuple[int, int]) -> None:
         """Refuse more components than a start from singular vectors has: min(m, n). Others take any rank."""
-        if self.by_svd and self.rank > min(shape):
+        if self.by_svd and self.n_components > min(shape):
             raise ValueError(
-                f"rank is {self.rank}, init is {self.start!r} and V is {shape[0]} x {shape[1]}, which has "
-                f"{min(shape)} pairs of singular vectors; give a rank of at most {min(shape)}, or init "
-                "'sample' or 'random'"
+                f"n_components is {self.n_components}, init is {self.start!r} and V is {shape[0]} x "
+                f"{shape[1]}, which has {min(shape)} pairs of singular vectors; give at most {min(shape)}, "
+                "or init 'sample' or 'random'"
             )
 
     def record(self) -> dict[str, Any]:

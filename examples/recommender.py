@@ -81,13 +81,13 @@ def choose(known: Ratings) -> Result:
     print("rank  alpha  error of the ratings held out")
     best, asked = None, {}
     for rank, alpha in product(RANKS, ALPHAS):
-        options: dict[str, Any] = {"rank": rank, "alpha_W": alpha, "missing": "unstored"}
+        options: dict[str, Any] = {"n_components": rank, "alpha_W": alpha, "missing": "unstored"}
         result = nmf(known.matrix, validation_fraction=HELD_OUT, **options)
         print(f"{rank:4}  {alpha:5}  {result.validation_error:.4f}")
         if best is None or result.validation_error < best.validation_error:
             best, asked = result, options
     assert best is not None
-    print(f"-> rank {asked['rank']}, alpha {asked['alpha_W']}: once more, with all ratings")
+    print(f"-> rank {asked['n_components']}, alpha {asked['alpha_W']}: once more, with all ratings")
     return nmf(known.matrix, max_iter=best.n_iter, **asked)  # as many passes as were good there
 
 

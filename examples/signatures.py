@@ -34,7 +34,7 @@ COLOURS = {  # of the substitutions, as in COSMIC's pictures
 def best_of(V: np.ndarray, starts: int) -> Result:
     """The fit with the smallest divergence: rows of H sum to 1, so that W counts mutations."""
     asked: dict[str, Any] = {"beta_loss": "kullback-leibler", "normalize": "l1"}
-    results = [nmf(V, RANK, seed=seed, **asked) for seed in range(starts)]
+    results = [nmf(V, RANK, random_state=seed, **asked) for seed in range(starts)]
     print("divergence from each start:", *(f"{result.reconstruction_err**2 / 2:.0f}" for result in results))
     return min(results, key=lambda result: result.reconstruction_err)
 

@@ -90,9 +90,10 @@ def print_quality(run: Path, whole: bool) -> None:
     told = Run.load(str(run)).summary()
     explained = 1 - told["relative_error"] ** 2
     print(
-        f"{told['rank']} topics explain {100 * explained:.2f} % of ‖V‖²: glosses are short, and all different"
+        f"{told['n_components']} topics explain {100 * explained:.2f} % of ‖V‖²: "
+        "glosses are short, and all different"
     )
-    if whole and told["rank"] == RANK:
+    if whole and told["n_components"] == RANK:
         share = 100 * explained / SCIKIT_LEARN
         print(f"that is {share:.1f} % of what scikit-learn explains when it has converged")
 

@@ -35,7 +35,7 @@ def main() -> None:
     ours = {
         "mu, 100 steps": nmf(V, RANK, solver="mu", max_iter=100, tol=0),
         f"mu as there: random start, delta = 0.001, {steps} steps": nmf(
-            V, RANK, solver="mu", init="random", delta=0.001, max_iter=steps, tol=0, seed=1
+            V, RANK, solver="mu", init="random", delta=0.001, max_iter=steps, tol=0, random_state=1
         ),
     }
     print("Frobenius error of V ≈ W H")

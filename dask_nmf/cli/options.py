@@ -50,7 +50,8 @@ class Command(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
-            meant = OTHER_NAMES.get(error.option_name.lstrip("-").replace("-", "_"), ())
+            word = error.option_name.lstrip("-").replace("-", "_")
+            meant = (word, *OTHER_NAMES.get(word, ()))
             ours = [max(option.opts, key=len) for option in self.params if option.name in meant]
             if not ours:
                 raise
@@ -88,14 +89,16 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the settings of a fit, with the defaults and choices of `Settings`."""
     for option in reversed(
         [
-            click.option("--rank", "-k", type=int, required=True, help="Number of components."),
+            click.option(
+                "--rank", "-k", "n_components", type=int, required=True, help="Number of components."
+            ),
             _setting("solver", "hals needs the fewest passes; see docs/choosing.md.", SOLVERS),
             _setting("beta_loss", f"Loss: {', '.join(LOSSES)}, or a number.", callback=_loss, metavar="LOSS"),
             _setting("init", "Start.  [default: sample]", tuple(name for name in INITS if name != "custom")),
             _setting("max_iter", "Most passes over V.", type=int),
             _setting("tol", "Stop when a pass lowers the loss by less than this share.", type=float),
             _setting("stop_below", "Stop when ‖V − W H‖ is below this.", type=float),
-            _setting("seed", "Seed of the start and of what is held out.", type=int),
+            _setting("random_state", "Seed of the start and of what is held out.", type=int, flag="--seed"),
             _setting("missing", "What is unknown: NaN, or what a sparse V does not store.", MISSING),
             click.option("--alpha-w", "alpha_W", type=float, default=0.0, help="Penalty on W.  [default: 0]"),
             click.option(
@@ -120,13 +123,16 @@ def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _setting(name: str, text: str, choices: tuple[str, ...] | None = None, **more: Any) -> Any:
+def _setting(
+    name: str, text: str, choices: tuple[str, ...] | None = None, flag: str | None = None, **more: Any
+) -> Any:
     """Return the option of a setting; its default is told where there is one."""
     default = Settings.__dataclass_fields__[name].default
     if choices is not None:
         more["type"] = click.Choice(choices)
-    shown = default not in (None, 0.0) or name == "seed"
-    return click.option(f"--{name.replace('_', '-')}", default=default, show_default=shown, help=text, **more)
+    shown = default not in (None, 0.0) or name == "random_state"
+    flag = flag or f"--{name.replace('_', '-')}"
+    return click.option(flag, name, default=default, show_default=shown, help=text, **more)
 
 
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -114,7 +114,7 @@ def _fit_in_scratch(matrix: Matrix, job: Job) -> Result:
 def _check_given(job: Job, matrix: Matrix) -> Job:
     """The job with given factors as arrays, or refused."""
     m, n = matrix.shape
-    k = job.settings.rank
+    k = job.settings.n_components
     given = {"W": (job.W, (m, k)), "H": (job.H, (k, n))}
     if job.fixed:
         return _check_fixed(job, matrix)
@@ -138,7 +138,7 @@ def _check_given(job: Job, matrix: Matrix) -> Job:
 def _check_fixed(job: Job, matrix: Matrix) -> Job:
     """The job with the factor that is fixed as an array, or refused."""
     m, n = matrix.shape
-    k = job.settings.rank
+    k = job.settings.n_components
     if (job.fixed_W is not None and job.fixed_H is not None) or job.settings.start != "sample":
         raise ValueError("fixed_W and fixed_H are given, or one and an init; give one, and no init")
     if job.W is not None or job.H is not None:

@@ -47,7 +47,7 @@ class Result:
     H : (k, n) Dask array
     relative_error : ‖V − W H‖ / ‖V‖, or √(D(V | W H) / D(V | mean of V)), over the entries that count
     reconstruction_err : ‖V − W H‖ (Frobenius), or √(2 D(V | W H))
-    loss_history : (n_iter,) array, relative error after each pass
+    error_history : (n_iter,) array, relative error after each pass
     n_iter : passes
     outcome : why it stopped
     validation_error : root mean squared error of the entries held out; NaN if none are
@@ -59,7 +59,7 @@ class Result:
     H: da.Array
     relative_error: float
     reconstruction_err: float
-    loss_history: Array
+    error_history: Array
     n_iter: int
     outcome: str
     validation_error: float = float("nan")
@@ -297,7 +297,7 @@ def result_of(stored: Answer) -> Result:
     record = stored.record
     W, H = (da.from_zarr(array) for array in stored.factors)
     held = float("nan") if record["held"] is None else record["held"]
-    history = record["history"]["loss"]
+    history = record["history"]["relative_error"]
     reached = float("inf") if record["loss"] is None else record["loss"]
     errors = Errors.of(reached, Measures(**record["measures"]), stored.settings.beta, held)
     found = _result(W, H, errors, history, record["outcome"])

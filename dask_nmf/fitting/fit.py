@@ -80,7 +80,12 @@ class Job:
         asked = self.settings
         weighted = self.weights is not None
         return Rule(
-            asked.missing, asked.validation_fraction, asked.seed, matrix.transposed, weighted, asked.beta
+            asked.missing,
+            asked.validation_fraction,
+            asked.random_state,
+            matrix.transposed,
+            weighted,
+            asked.beta,
         )
 
     @property
@@ -186,7 +191,7 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
     """V in panels that fit the workers (those of the run, if any); the grid of blocks; rows to sample."""
     settings, edges = job.settings, None if run is None else run.edges
     by_blocks = settings.solver == "sgd"
-    width = nndsvd.width(settings.rank) if settings.by_svd else settings.carried
+    width = nndsvd.width(settings.n_components) if settings.by_svd else settings.carried
     grams = settings.solver == "hals" or settings.beta == 2
     panels, planned = partition.cut(
         matrix, width, job.weights, job.rule(matrix), edges, by_blocks, grams, job.cache
@@ -215,7 +220,7 @@ def _start(
         run.begin(panels.edges)
     carried = _carried(panels, job, run)
     if job.fixed:
-        nothing = np.zeros((settings.rank, matrix.layout.columns), matrix.dtype)
+        nothing = np.zeros((settings.n_components, matrix.layout.columns), matrix.dtype)
         state = State(nothing, nothing)
     else:
         place = None if carried is None else partial(carried.new_weights, 0)
@@ -241,7 +246,7 @@ def _resumed(run: Run, solver: Solver, carried: Carried | None) -> Progress:
         carried,
         run.state(),
         record["pass"],
-        tuple(record["history"]["loss"]),
+        tuple(record["history"]["relative_error"]),
         record["outcome"],
         record["final"],
     )
@@ -261,7 +266,7 @@ def _sweeper(panels: Panels, grid: Grid, job: Job, progress: Progress) -> Callab
         if isinstance(solver, SGD):
             assert carried is not None
             places = carried.weights(state.slot), carried.new_weights(state.next_slot)
-            what = Sweep(solver.steps(state), job.settings.seed, state.epoch, *places)
+            what = Sweep(solver.steps(state), job.settings.random_state, state.epoch, *places)
             return executor.sweep_blocks(panels, grid, state.entering, what)
         finer = solver.at_level(state.level)
         weighing = Weighing(finer.weigh, finer, residual=exact)

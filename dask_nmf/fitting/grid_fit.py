@@ -95,7 +95,7 @@ def cut(matrix: Matrix, settings: Settings, run: Run | None) -> Tiles:
         If no block does; if a worker does not see V.
     """
     kept = None if run is None or run.cuts is None else (run.edges, run.cuts)
-    tiling = partition.tile(matrix, settings.rank, kept)
+    tiling = partition.tile(matrix, settings.n_components, kept)
     (down, across), block = tiling.shape, tiling.block
     logger.info(
         "V is %d x %d %s, cut both ways: %d x %d blocks of %d x %d, read %s a pass; "
@@ -127,7 +127,7 @@ def first_read(tiles: Tiles, settings: Settings) -> tuple[Measures, Block, Draw,
     matrix, (rows, columns) = tiles.matrix, tiles.tiling.sample
     sampled = settings.start == "sample"
     layout = matrix.layout
-    draw = Draw(settings.seed, sampled * rows / layout.rows, sampled * columns / layout.columns)
+    draw = Draw(settings.random_state, sampled * rows / layout.rows, sampled * columns / layout.columns)
     stage("first read")
     looks = _looks(tiles, draw)
     for look in looks:
@@ -174,9 +174,9 @@ def begin(
     """
     transposed, columns = tiles.matrix.transposed, tiles.tiling.columns
     stream = rng.W_FACTOR if transposed else rng.H_FACTOR
-    nothing = np.empty((settings.rank, 0), tiles.matrix.dtype)
+    nothing = np.empty((settings.n_components, 0), tiles.matrix.dtype)
     tiles = tiles._replace(scale=measures.scale)
-    scale = sample_start.factor_scale(measures.level, settings.rank)
+    scale = sample_start.factor_scale(measures.level, settings.n_components)
     own = initialize.own_penalty(settings, measures, tiles.matrix).bounded
     balanced = own.in_balanced_units(scale).right_unit / own.right_unit
     make: Callable[[int, int], Array] = partial(
@@ -204,7 +204,7 @@ def _random(
     settings: Settings, scale: float, stream: int, dtype: np.dtype[Any], first: int, last: int
 ) -> Array:
     return sample_start.random_factor(
-        settings.seed, np.arange(first, last), settings.rank, scale, stream
+        settings.random_state, np.arange(first, last), settings.n_components, scale, stream
     ).astype(dtype)
 
 

@@ -61,13 +61,13 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: Rule, run: Run) 
 def _content(matrix: Matrix, weights: Matrix | None, rule: Rule, settings: Settings) -> tuple[Digest, ...]:
     """The digests of V and of its weights as they are now, in one read."""
     try:
-        panels, planned = partition.cut(matrix, settings.rank, weights, rule, grams=False)
+        panels, planned = partition.cut(matrix, settings.n_components, weights, rule, grams=False)
     except MemoryError:
         if not rule.whole:
             raise
-        return (grid_fit.content(Tiles(matrix, partition.tile(matrix, settings.rank))),)
+        return (grid_fit.content(Tiles(matrix, partition.tile(matrix, settings.n_components))),)
     try:
-        return executor.summarise(panels, Draw(planned.edges[-1], 0, settings.seed)).digests
+        return executor.summarise(panels, Draw(planned.edges[-1], 0, settings.random_state)).digests
     finally:
         panels.release()
 

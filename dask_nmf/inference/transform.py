@@ -296,7 +296,7 @@ def _summary(name: str, mark: Any) -> dict[str, Any]:
         "source": made["source"],
         "shape": [rows, rank],
         "dtype": str(array.dtype),
-        "rank": rank,
+        "n_components": rank,
         "version": made["version"],
         "settings": options,
     }

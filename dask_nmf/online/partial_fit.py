@@ -107,7 +107,7 @@ def learn(matrix: Matrix, job: Job, h: Array, known: Learned | None, keep: float
     if known is not None:
         known = known.times(keep)
         settings = replace(
-            settings, seed=settings.seed + int(known.rows + came)
+            settings, random_state=settings.random_state + int(known.rows + came)
         )  # other numbers for each batch
     batch, own = _drawn(panels, settings, planned.sample_rows)
     scale, unit = own if known is None else _coarser(own, known.scale), _unit_of(h, known)
@@ -131,7 +131,7 @@ def learn(matrix: Matrix, job: Job, h: Array, known: Learned | None, keep: float
             h, of_past = carried(known.sums, past, before, anew, solver)
             h, sums = _gone_over(panels, solver, h, of_past)
     rate = _rate(sample, h, judge) if fitted == rows else known.rate
-    sample = thinned(sample, len(h), settings.seed)
+    sample = thinned(sample, len(h), settings.random_state)
     return scaling.times(h, unit), Learned(sums, sample, scale, unit, rows, fitted, rate)
 
 
@@ -167,7 +167,7 @@ def remembered(W: Any, h: Array, settings: Settings) -> Learned:
     h : (k, n), of a fit in which every entry of V counts.
     """
     rows, dtype, unit = int(W.shape[0]), h.dtype, scaling.unit_of(h)
-    draw = Draw(rows, size_of(rows * h.shape[1], rows, len(h)), settings.seed)
+    draw = Draw(rows, size_of(rows * h.shape[1], rows, len(h)), settings.random_state)
     whole, wide = W.rechunk({1: -1}), h.astype(np.float64)
     firsts = np.cumsum((0, *whole.chunks[0][:-1]))
     look_at = delayed(_looked_at)
@@ -332,8 +332,8 @@ def _drawn(panels: Panels, settings: Settings, most: int) -> tuple[Block, float]
         If the batch cannot be learned from; `NothingObserved` if none of its entries counts.
     """
     layout = panels.matrix.layout
-    size = min(size_of(layout.stored, layout.rows, settings.rank), most)
-    draw = Draw(layout.rows, size, settings.seed)
+    size = min(size_of(layout.stored, layout.rows, settings.n_components), most)
+    draw = Draw(layout.rows, size, settings.random_state)
     summary = executor.summarise(panels, draw)
     if summary.bad is not None:
         raise summary.bad.at(0, panels.matrix.transposed)

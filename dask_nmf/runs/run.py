@@ -8,7 +8,7 @@
       data/weights-…           a W or an H in pieces, carried from pass to pass
       data/layout-…            edges of the panels, digests of the content of V and its weights
       data/answer-…            W, H, histories, means
-      H, W, history_loss …     what is to be seen of these: see `view`
+      H, W, error_history …     what is to be seen of these: see `view`
 
 Each folder of data is written once (see `generations`). A commit writes new folders, waits until the disk has
 them, and then replaces the group's metadata object whole, which names those that are current; only then what
@@ -50,9 +50,9 @@ from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 4
+FORMAT = 5
 KEY = "dask_nmf"
-SHOWN = ("H", "W", "history_loss", "history_seconds", "row_mean", "column_mean")
+SHOWN = ("H", "W", "error_history", "seconds_history", "row_mean", "column_mean")
 
 
 class Run:
@@ -228,7 +228,9 @@ class Run:
         folder = self.record["layout"]["folder"]
         for name, digest in zip(schema.SOURCES, digests, strict=False):
             self._array(folder, name)[...] = digest.sums.view(np.int64)
-        self._commit_state(0, state, measures=measures, listing=listing, history={"loss": [], "seconds": []})
+        self._commit_state(
+            0, state, measures=measures, listing=listing, history={"relative_error": [], "seconds": []}
+        )
 
     def sums(self, name: str) -> Hashes:
         """Return the digest of V or its weights at the first read, whole: see `digests.Digest`."""
@@ -246,7 +248,7 @@ class Run:
             step.number,
             step.state,
             history={
-                "loss": [*history["loss"], _or_none(step.loss)],
+                "relative_error": [*history["relative_error"], _or_none(step.loss)],
                 "seconds": [*history["seconds"], step.seconds],
             },
             outcome=step.outcome,
@@ -256,7 +258,7 @@ class Run:
     def state(self) -> State:
         """Return the state of the last commit."""
         scalars, folder = self.record["state"], self.record["commit"]
-        nothing = np.empty((self.settings.rank, 0), self.record["matrix"]["dtype"])
+        nothing = np.empty((self.settings.n_components, 0), self.record["matrix"]["dtype"])
         factors: dict[str, Any] = {"h": nothing, "entering": nothing}
         for name in self.record["factors"]:
             found = self._read(folder, self._stored_name(name))
@@ -415,8 +417,8 @@ class Run:
         return shown
 
     def _write_histories(self, folder: str, told: dict[str, Any]) -> None:
-        for name in schema.HISTORIES:
-            values = told["history"][name.removeprefix("history_")]
+        for name, key in schema.HISTORIES.items():
+            values = told["history"][key]
             array = write_once.open_array(self._group, f"{DATA}/{folder}/{name}", self._layout(name, told))
             array[...] = np.asarray(values, np.float64)
 
@@ -510,7 +512,7 @@ class Run:
     def _layout(self, name: str, told: dict[str, Any]) -> Layout:
         """Return how an array of a commit is stored."""
         rows, columns = schema.across(told)
-        rank, width, dtype = told["settings"]["rank"], schema.carried(told), told["matrix"]["dtype"]
+        rank, width, dtype = told["settings"]["n_components"], schema.carried(told), told["matrix"]["dtype"]
         sides = ("column", "row") if self.transposed else ("row", "column")
         if name in schema.HISTORIES:
             return stored_answer.history(told)

@@ -20,7 +20,10 @@ MEASURES = ("mean", "baseline", "stored", "empty", "unobserved_rows", "unobserve
 DTYPES = ("float32", "float64")
 SLOTTED = ("slot", "best_slot", "good_slot")  # of a state: which W belongs to it
 STORED = ("entering", "best", "good")  # of a state, in panel orientation
-HISTORIES = ("history_loss", "history_seconds")
+HISTORIES = {
+    "error_history": "relative_error",
+    "seconds_history": "seconds",
+}  # arrays, and their keys in `history`
 COMMIT = ("pass", "state", "factors", "commit", "weights", "outcome", "final")  # what a pass changes
 LATER = {"scales", "good_scales"}  # of a state: runs that were begun before have none
 UNITS = ("scale", "right_unit")  # of measures: those runs have none either
@@ -106,7 +109,7 @@ def partial(record: dict[str, Any]) -> bool:
 
 def summary(told: dict[str, Any]) -> dict[str, Any]:
     """Return what a person wants to know of the run, as JSON holds it."""
-    history, answer = told.get("history", {"loss": [], "seconds": []}), told["answer"]
+    history, answer = told.get("history", {"relative_error": [], "seconds": []}), told["answer"]
     matrix, asked = told["matrix"], settings(told)
     current = answer if answer is not None and _is_of(answer, told) else None
     return {
@@ -115,15 +118,15 @@ def summary(told: dict[str, Any]) -> dict[str, Any]:
         "source": matrix["source"],
         "shape": matrix["shape"],
         "dtype": matrix["dtype"],
-        "rank": asked.rank,
+        "n_components": asked.n_components,
         "solver": asked.solver,
         "passes": told["pass"],
         "seconds": round(sum(history["seconds"]), 3),
         "validation_error": None if current is None else current["held"],
         "unobserved_rows": told.get("measures", {}).get("unobserved_rows"),
         "unobserved_columns": told.get("measures", {}).get("unobserved_columns"),
-        "relative_error": (history["loss"] or [None])[-1] if current is None else _error(current),
-        "loss_history": history["loss"],
+        "relative_error": (history["relative_error"] or [None])[-1] if current is None else _error(current),
+        "error_history": history["relative_error"],
         "answer": None if answer is None else _answer_summary(answer),
         "settings": told["settings"],
     }
@@ -132,7 +135,7 @@ def summary(told: dict[str, Any]) -> dict[str, Any]:
 def _answer_summary(answer: dict[str, Any]) -> dict[str, Any]:
     """Return what there is to know of W and H that can be read now, which may be of an earlier fit."""
     return {
-        "rank": settings(answer).rank,
+        "n_components": settings(answer).n_components,
         "passes": answer["pass"],
         "relative_error": _error(answer),
         "outcome": answer["outcome"],
@@ -213,7 +216,7 @@ def _check_measures(part: dict[str, Any]) -> None:
 def _check_history(part: dict[str, Any]) -> None:
     _check(part, [("history", _is_object)])
     several = [
-        ("loss", lambda value: _is_list(value, lambda one: one is None or _is_size(one))),
+        ("relative_error", lambda value: _is_list(value, lambda one: one is None or _is_size(one))),
         ("seconds", lambda value: _is_list(value, _is_size)),
     ]
     _check(part["history"], several)

@@ -75,7 +75,7 @@ class Answer:
 def layouts(told: dict[str, Any]) -> dict[str, Layout]:
     """Return how the arrays of an answer are stored, by their names."""
     (m, n), dtype = told["matrix"]["shape"], told["matrix"]["dtype"]
-    rank, (rows, columns) = told["settings"]["rank"], told["units"]
+    rank, (rows, columns) = told["settings"]["n_components"], told["units"]
     made = {
         "W": Layout((m, rank), (rows, rank), dtype, ("row", "component")),
         "H": Layout((rank, n), (rank, columns), dtype, ("component", "column")),
@@ -90,7 +90,7 @@ def layouts(told: dict[str, Any]) -> dict[str, Layout]:
 
 def history(told: dict[str, Any]) -> Layout:
     """Return how a history of a fit, or of its answer, is stored."""
-    passes = len(told["history"]["loss"])
+    passes = len(told["history"]["relative_error"])
     return Layout((passes,), (passes,), "float64", ("pass",), np.inf)
 
 

@@ -59,7 +59,7 @@ def test_nmf_spells_out_every_setting_with_its_default_and_type() -> None:
 
 def test_the_estimator_has_the_types_of_the_settings() -> None:
     hints, types = get_type_hints(NMF.__init__), get_type_hints(Settings)
-    ours = {field.name for field in fields(Settings)} - {"rank", "seed"}
+    ours = {field.name for field in fields(Settings)} - {"n_components", "random_state"}
     assert {name: hints[name] for name in ours} == {name: types[name] for name in ours}
 
 
@@ -82,21 +82,25 @@ def test_the_command_has_every_setting_with_its_default_and_choices() -> None:
 
 
 OTHER_KEYWORDS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
-    (nmf, {"V": V, "rank": 3, "random_state": 0}, "nmf() takes no random_state; give seed=0"),
-    (nmf, {"V": V, "rank": 3, "random_state": np.random.RandomState(0)}, "give seed=..."),
-    (nmf, {"V": V, "n_components": 3}, "give rank=3"),
-    (nmf, {"V": V, "k": 3}, "give rank=3"),
+    (nmf, {"V": V, "n_components": 3, "seed": 0}, "nmf() takes no seed; give random_state=0"),
+    (nmf, {"V": V, "n_components": 3, "rng": np.random.RandomState(0)}, "give random_state=..."),
+    (nmf, {"V": V, "rank": 3}, "give n_components=3"),
+    (nmf, {"V": V, "k": 3}, "give n_components=3"),
     (
         nmf,
-        {"V": V, "rank": 3, "n_components": 4},
-        "it is rank here, which is given too; leave n_components out",
+        {"V": V, "n_components": 3, "rank": 4},
+        "it is n_components here, which is given too; leave rank out",
     ),
-    (nmf, {"X": V, "rank": 3}, "give V=..."),
-    (nmf, {"V": V, "rank": 3, "alpha": 0.1}, "give alpha_W=0.1"),
-    (nmf, {"V": V, "rank": 3, "n_iter": 9}, "give max_iter=9"),
-    (nmf, {"V": V, "rank": 3, "shuffle": True}, "takes no shuffle; leave it out"),
-    (nmf, {"V": V, "rank": 3, "validation_frac": 0.1}, "give validation_fraction=0.1"),
-    (nmf, {"V": V, "rank": 3, "qqqq": 1}, "takes no qqqq; it takes V, rank, solver, beta_loss"),
+    (nmf, {"X": V, "n_components": 3}, "give V=..."),
+    (nmf, {"V": V, "n_components": 3, "alpha": 0.1}, "give alpha_W=0.1"),
+    (nmf, {"V": V, "n_components": 3, "n_iter": 9}, "give max_iter=9"),
+    (nmf, {"V": V, "n_components": 3, "shuffle": True}, "takes no shuffle; leave it out"),
+    (nmf, {"V": V, "n_components": 3, "validation_frac": 0.1}, "give validation_fraction=0.1"),
+    (
+        nmf,
+        {"V": V, "n_components": 3, "qqqq": 1},
+        "takes no qqqq; it takes V, n_components, solver, beta_loss",
+    ),
     (NMF, {"rank": 3}, "NMF() takes no rank; give n_components=3"),
     (NMF, {"seed": 3}, "give random_state=3"),
     (transform, {"V": V, "H": V, "alpha": 1.0}, "transform() takes no alpha; give alpha_W=1.0"),
@@ -132,15 +136,19 @@ def test_a_word_of_others_is_refused_with_ours(given: dict[str, Any], cure: str)
 
 @pytest.mark.parametrize(
     ("name", "needed"),
-    [("rank", "an integer ≥ 1"), ("max_iter", "an integer"), ("seed", "an integer"), ("tol", "a number ≥ 0")],
+    [
+        ("n_components", "an integer ≥ 1"),
+        ("max_iter", "an integer"),
+        ("random_state", "an integer"),
+        ("tol", "a number ≥ 0"),
+    ],
 )
 @pytest.mark.parametrize("value", [True, np.True_])
 def test_a_truth_value_is_no_number(name: str, needed: str, value: Any) -> None:
     with pytest.raises(ValueError, match=f"^{name} is True; it must be {needed}"):
-        nmf(V, **{"rank": 3, name: value})
-    theirs = {"rank": "n_components", "seed": "random_state"}.get(name, name)
+        nmf(V, **{"n_components": 3, name: value})
     with pytest.raises(ValueError, match="is True; it must be a"):
-        NMF(**{theirs: value}).fit(V)
+        NMF(**{name: value}).fit(V)
 
 
 @pytest.mark.parametrize("names", ["W", "H", "WH"])
@@ -173,7 +181,12 @@ def test_a_result_is_two_factors_and_a_line() -> None:
 
 
 NUMPY_OPTIONS = [
-    {"max_iter": np.int8(2), "tol": np.float32(0.25), "seed": np.uint32(3), "stop_below": np.float16(0.5)},
+    {
+        "max_iter": np.int8(2),
+        "tol": np.float32(0.25),
+        "random_state": np.uint32(3),
+        "stop_below": np.float16(0.5),
+    },
     {
         "solver": np.str_("mu"),
         "beta_loss": np.float32(1.5),

@@ -29,7 +29,7 @@ from dask_nmf.runs.run import Run
 pytestmark = pytest.mark.usefixtures("several_panels")
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
 COLD_ROWS, COLD_COLUMN = [5, 9], 7
-OPTIONS: dict[str, Any] = {"rank": 3, "missing": "nan", "alpha_W": 0.05, "max_iter": 4}
+OPTIONS: dict[str, Any] = {"n_components": 3, "missing": "nan", "alpha_W": 0.05, "max_iter": 4}
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 

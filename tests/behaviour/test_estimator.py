@@ -55,7 +55,7 @@ def test_fit_transform_is_fit_then_transform(v: np.ndarray, wide: bool) -> None:
     np.testing.assert_allclose(clone(model).fit(x).transform(x), w, rtol=1e-6, atol=1e-7)
     assert model.reconstruction_err_ == pytest.approx(np.linalg.norm(x - w @ model.components_), rel=1e-9)
     np.testing.assert_allclose(model.inverse_transform(w), w @ model.components_)
-    assert model.n_iter_ == len(model.loss_history_)
+    assert model.n_iter_ == len(model.error_history_)
 
 
 def test_the_error_is_scikit_learns_and_no_worse(v: np.ndarray) -> None:
@@ -117,7 +117,7 @@ def test_the_rank_is_that_of_a_factor_in_any_form(
 
 
 def test_every_setting_is_a_parameter() -> None:
-    names = {field.name for field in fields(Settings)} - {"rank", "seed"}
+    names = {field.name for field in fields(Settings)} - {"n_components", "random_state"}
     assert names == set(estimator.OPTIONS)
     defaults = Settings(1)
     assert {name: getattr(NMF(), name) for name in names} == {name: getattr(defaults, name) for name in names}
@@ -138,7 +138,7 @@ def test_missing_entries(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
     asked: dict[str, Any] = {"missing": "nan", "alpha_W": 0.01, "validation_fraction": 0.1, "tol": 1e-3}
     model = NMF(3, random_state=5, **asked)
     w = model.fit_transform(x)
-    same = nmf(x, 3, seed=5, **asked)
+    same = nmf(x, 3, random_state=5, **asked)
     np.testing.assert_array_equal(w, same.W)
     assert model.validation_error_ == same.validation_error
     rows = kind(hidden(v[:40]))
@@ -211,7 +211,7 @@ def test_steps_are_seen(v: np.ndarray, capsys: pytest.CaptureFixture[str]) -> No
     steps: list[Any] = []
     model = NMF(3, random_state=0, max_iter=4, tol=0, verbose=1, callback=steps.append).fit(v)
     assert [step.number for step in steps] == [1, 2, 3, 4]
-    assert [step.loss for step in steps] == list(model.loss_history_)
+    assert [step.loss for step in steps] == list(model.error_history_)
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 
@@ -305,7 +305,7 @@ def test_it_is_one_of_scikit_learns(v: np.ndarray) -> None:
 
 def test_the_same_seed_is_the_same_as_nmf(v: np.ndarray) -> None:
     ours = NMF(3, random_state=5, tol=1e-3).fit_transform(v)
-    np.testing.assert_array_equal(ours, nmf(v, 3, seed=5, tol=1e-3).W.compute())
+    np.testing.assert_array_equal(ours, nmf(v, 3, random_state=5, tol=1e-3).W.compute())
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_the_same_seed_is_the_same_as_nmf(v: np.ndarray) -> None:
         ({"validation_fraction": 1.0}, "validation_fraction"),
         ({"batch_size": 2}, "batch_size belong to solver 'sgd'"),
         ({"init": "svd"}, "sample, random, nndsvd"),
-        ({"n_components": 0}, "rank is 0"),
+        ({"n_components": 0}, "n_components is 0"),
         ({"n_components": 31, "init": "nndsvd"}, "at most 30"),
         ({"n_components": "mle"}, "n_components"),
         ({"init": "custom"}, "neither W nor H"),

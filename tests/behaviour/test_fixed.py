@@ -68,7 +68,7 @@ def test_the_other_factor_is_that_of_nnls(shape: tuple[int, int], name: str, kin
     np.testing.assert_allclose(found(result, name), expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(getattr(result, name), known[name])
     assert result.reconstruction_err == pytest.approx(np.linalg.norm(turned - expected @ h), rel=1e-9)
-    assert (result.n_iter, len(result.loss_history)) == (0, 0)
+    assert (result.n_iter, len(result.error_history)) == (0, 0)
     assert result.outcome.startswith(f"converged: {name} is fixed")
 
 

@@ -63,8 +63,8 @@ def test_contract(solver: str, loss: Any, kind: str, shape: tuple[int, int], tmp
     assert result.reconstruction_err**2 / 2 == pytest.approx(reached, rel=1e-9)
     flat = divergence(v, np.full((shape[0], 1), v.mean()), np.ones((1, shape[1])), loss)
     assert result.relative_error == pytest.approx(np.sqrt(reached / flat))
-    assert np.all(np.diff(result.loss_history) <= 1e-9)
-    assert result.relative_error <= result.loss_history[-1] * (1 + 1e-9)
+    assert np.all(np.diff(result.error_history) <= 1e-9)
+    assert result.relative_error <= result.error_history[-1] * (1 + 1e-9)
 
 
 @shapes
@@ -183,7 +183,7 @@ def test_what_explains_no_entry_goes_to_zero(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     v = rng.poisson(0.003 * (rng.gamma(0.5, size=(100, 6)) @ rng.gamma(0.5, size=(6, 900)))).astype(float)
     v = v if shape[0] < shape[1] else v.T
-    result = nmf(scipy.sparse.csr_array(v), 12, beta_loss=1, seed=0)
+    result = nmf(scipy.sparse.csr_array(v), 12, beta_loss=1, random_state=0)
     w, h = dask.compute(result.W, result.H)
     there = (v > 0).astype(float)
     assert not w[(there @ (h > 0).T) == 0].any()

@@ -77,10 +77,10 @@ def test_contract(
     assert min(w.min(), h.min()) >= 0
     assert result.relative_error == pytest.approx(direct_error(v, w, h), rel=rounding)
     assert result.reconstruction_err == pytest.approx(result.relative_error * np.linalg.norm(v), rel=1e-5)
-    assert len(result.loss_history) == result.n_iter <= 4
+    assert len(result.error_history) == result.n_iter <= 4
     rise = 0.05 if solver == "sgd" else rounding  # its losses are met on the way
-    assert np.all(np.diff(result.loss_history) <= rise * result.loss_history[0])
-    assert result.relative_error <= result.loss_history[-1] * (1 + rise)
+    assert np.all(np.diff(result.error_history) <= rise * result.error_history[0])
+    assert result.relative_error <= result.error_history[-1] * (1 + rise)
 
 
 def sklearn_error(v: Array, rank: int) -> float:
@@ -146,7 +146,7 @@ def test_mu_follows_lee_and_seung_under_any_chunking(
 
 @cache
 def whole_fit(solver: str, shape: tuple[int, int]) -> Result:
-    return nmf(low_rank(*shape, RANK, noise=1), RANK, solver=solver, max_iter=3, seed=5)
+    return nmf(low_rank(*shape, RANK, noise=1), RANK, solver=solver, max_iter=3, random_state=5)
 
 
 @shapes
@@ -155,7 +155,9 @@ def whole_fit(solver: str, shape: tuple[int, int]) -> Result:
 @given(data=st.data())
 def test_result_does_not_depend_on_chunking(solver: str, shape: tuple[int, int], data: st.DataObject) -> None:
     v, whole = low_rank(*shape, RANK, noise=1), whole_fit(solver, shape)
-    cut = nmf(da.from_array(v, chunks=data.draw(chunkings(shape))), RANK, solver=solver, max_iter=3, seed=5)
+    cut = nmf(
+        da.from_array(v, chunks=data.draw(chunkings(shape))), RANK, solver=solver, max_iter=3, random_state=5
+    )
     if solver == "sgd":  # its order of minibatches is that of the blocks
         assert cut.relative_error == pytest.approx(whole.relative_error, rel=0.05)
         return
@@ -181,7 +183,7 @@ def test_result_does_not_depend_on_the_scheduler(solver: str, request: pytest.Fi
 
 def test_seed_is_the_only_source_of_chance() -> None:
     v = low_rank(60, 25, RANK, noise=1)
-    one, same, another = (nmf(v, RANK, init="random", max_iter=2, seed=seed) for seed in (1, 1, 2))
+    one, same, another = (nmf(v, RANK, init="random", max_iter=2, random_state=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one.H, same.H)
     assert not np.allclose(one.H, another.H)
 
@@ -194,7 +196,7 @@ def test_scale_of_v_is_only_a_scale(solver: str, dtype: Any, shape: tuple[int, i
     one = nmf(v, RANK, solver=solver, max_iter=4)
     for factor in (2.0**-20, 2.0**20):
         scaled = nmf(v * dtype(factor), RANK, solver=solver, max_iter=4)
-        np.testing.assert_allclose(scaled.loss_history, one.loss_history, rtol=1e-4)
+        np.testing.assert_allclose(scaled.error_history, one.error_history, rtol=1e-4)
         products = [w @ h for w, h in (arrays(one), arrays(scaled))]
         np.testing.assert_allclose(products[1] / factor, products[0], rtol=1e-2, atol=1e-3 * v.max())
 
@@ -262,7 +264,7 @@ def test_callback_sees_every_pass() -> None:
     steps: list[Any] = []
     result = nmf(low_rank(60, 25, RANK), RANK, max_iter=3, tol=0, callback=steps.append)
     assert [step.number for step in steps] == [1, 2, 3]
-    np.testing.assert_array_equal([step.loss for step in steps], result.loss_history)
+    np.testing.assert_array_equal([step.loss for step in steps], result.error_history)
     assert [step.outcome is None for step in steps] == [True, True, False]
 
 
@@ -292,7 +294,7 @@ def test_one_given_factor_is_enough(solver: str, given_factor: str, shape: tuple
         ({"init": "svd"}, "init is 'svd'.*sample, random, nndsvd"),
         ({"tol": -1}, "tol is -1"),
         ({"max_iter": 0}, "max_iter is 0"),
-        ({"seed": 0.5}, "seed is 0.5"),
+        ({"random_state": 0.5}, "random_state is 0.5"),
         ({"delta": 1.0}, "belong to solver 'mu'"),
         ({"solver": "mu", "delta": -1.0}, "delta is -1"),
         ({"solver": "mu", "inner_iter": 0}, "inner_iter is 0"),
@@ -306,7 +308,7 @@ def test_bad_options_are_refused_by_name(options: dict[str, Any], text: str) -> 
 
 @pytest.mark.parametrize("rank", [0, -1, 2.5, None])
 def test_bad_ranks_are_refused(rank: Any) -> None:
-    with pytest.raises(ValueError, match="rank is"):
+    with pytest.raises(ValueError, match="n_components is"):
         nmf(np.ones((60, 25)), rank)
 
 

@@ -23,7 +23,7 @@ from dask_nmf.kernels.blocks import masked, masking
 from dask_nmf.sources.registry import open_matrix
 
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
-CHUNKED: dict[str, Any] = {"max_iter": 3, "seed": 5, "validation_fraction": 0.1, "alpha_W": 0.01}
+CHUNKED: dict[str, Any] = {"max_iter": 3, "random_state": 5, "validation_fraction": 0.1, "alpha_W": 0.01}
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -103,8 +103,8 @@ def test_hals_is_the_same_from_every_source(shape: tuple[int, int], kind: str, t
     assert result.relative_error == pytest.approx(
         result.reconstruction_err / np.sqrt(np.nansum(v**2)), rel=1e-9
     )
-    assert np.all(np.diff(result.loss_history) <= 1e-9)
-    assert result.relative_error <= result.loss_history[-1] * (1 + 1e-9)
+    assert np.all(np.diff(result.error_history) <= 1e-9)
+    assert result.relative_error <= result.error_history[-1] * (1 + 1e-9)
 
 
 def test_each_row_of_w_is_the_masked_least_squares_solution() -> None:
@@ -124,7 +124,7 @@ def test_float32_is_nearly_float64(solver: str, kind: str, tmp_path: Path) -> No
         for dtype in ("float32", "float64")
     )
     assert narrow.W.dtype == narrow.H.dtype == np.float32
-    np.testing.assert_allclose(narrow.loss_history, wide.loss_history, rtol=1e-3)
+    np.testing.assert_allclose(narrow.error_history, wide.error_history, rtol=1e-3)
 
 
 @cache
@@ -184,7 +184,7 @@ def test_a_constant_weight_changes_only_the_loss(solver: str, shape: tuple[int, 
     asked: dict[str, Any] = {"solver": solver, "missing": "nan", "max_iter": 4, "alpha_W": 0.01}
     one, four = (nmf(v, RANK, weights=factor * weights, **asked) for factor in (1, 4))
     assert_close(one, four)
-    np.testing.assert_allclose(one.loss_history, four.loss_history, rtol=1e-9)
+    np.testing.assert_allclose(one.error_history, four.error_history, rtol=1e-9)
     assert four.reconstruction_err == pytest.approx(2 * one.reconstruction_err, rel=1e-9)
     w, h = arrays(one)
     assert one.reconstruction_err == pytest.approx(np.sqrt(squares(v, w, h, weights).sum()), rel=1e-9)
@@ -198,7 +198,7 @@ def test_the_weight_of_a_row_is_how_often_it_is_there(solver: str) -> None:
     weighted = nmf(v, RANK, weights=np.tile(often[:, None], (1, 25)), H=start["H"], **asked)
     repeated = nmf(np.repeat(v, often, axis=0), RANK, H=start["H"], **asked)
     np.testing.assert_allclose(weighted.H, repeated.H, rtol=1e-6, atol=1e-9)
-    np.testing.assert_allclose(weighted.loss_history, repeated.loss_history, rtol=1e-9)
+    np.testing.assert_allclose(weighted.error_history, repeated.error_history, rtol=1e-9)
     np.testing.assert_array_equal(weighted.W.compute()[often == 0], 0)
 
 
@@ -218,7 +218,7 @@ def test_scale_of_v_is_only_a_scale(factor: float, solver: str, shape: tuple[int
     v, alpha = ratings(shape), 0.02
     asked: dict[str, Any] = {"solver": solver, "missing": "nan", "max_iter": 4}
     one, scaled = (nmf(c * v, RANK, alpha_W=c * alpha, alpha_H=c * alpha / 2, **asked) for c in (1, factor))
-    np.testing.assert_allclose(scaled.loss_history, one.loss_history, rtol=1e-6)
+    np.testing.assert_allclose(scaled.error_history, one.error_history, rtol=1e-6)
     products = [w @ h for w, h in (arrays(one), arrays(scaled))]
     np.testing.assert_allclose(products[1] / factor, products[0], rtol=1e-5, atol=1e-6)
 
@@ -356,7 +356,7 @@ def test_weights_that_are_products_are_found_and_count_as_any(solver: str, weigh
     uneven = weights.copy()
     uneven[0, 0] *= 1 + 1e-9  # of no account, but they are products no more
     ours, theirs = (
-        nmf(v, RANK, weights=own, solver=solver, max_iter=3, tol=0, alpha_W=0.01, seed=3)
+        nmf(v, RANK, weights=own, solver=solver, max_iter=3, tol=0, alpha_W=0.01, random_state=3)
         for own in (weights, uneven)
     )
     assert_close(ours, theirs, 1e-5)
@@ -374,5 +374,5 @@ def test_strips_are_no_smaller_for_a_higher_rank(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(masking.Cells, "turned", counted)
     monkeypatch.setattr(masked, "PIECE_GRAMS", 100)
     monkeypatch.setattr(masking, "STRIP_CELLS", 10_000)
-    nmf(entries(ratings((60, 25))), 8, missing="unstored", max_iter=1, tol=0, init="random", seed=1)
+    nmf(entries(ratings((60, 25))), 8, missing="unstored", max_iter=1, tol=0, init="random", random_state=1)
     assert max(calls) > 100  # cells whose columns are looked at together: a panel, whatever the rank

@@ -475,5 +475,5 @@ def test_a_model_that_was_kept_is_the_same(
     again = keep(model.fit(v), tmp_path)
     assert vars(again).keys() == vars(model).keys()
     np.testing.assert_array_equal(again.components_, model.components_)
-    np.testing.assert_array_equal(again.loss_history_, model.loss_history_)
+    np.testing.assert_array_equal(again.error_history_, model.error_history_)
     np.testing.assert_array_equal(again.transform(v), model.transform(v))

@@ -180,7 +180,7 @@ def test_unequal_penalties_reach_scikit_learns_objective(
     turned: bool, alphas: tuple[float, float], l1_ratio: float, solver: str, beta: int
 ) -> None:
     v, options = mixed(turned), {"l1_ratio": l1_ratio, "beta_loss": beta, **penalties(alphas)}
-    result = nmf(v, 3, solver=solver, seed=2 * (alphas == UNEQUAL[1]), **options)
+    result = nmf(v, 3, solver=solver, random_state=2 * (alphas == UNEQUAL[1]), **options)
     pair = dask.compute(result.W, result.H)
     theirs, kept = least(turned, alphas, l1_ratio, beta)
     assert cost(v, pair, alphas, l1_ratio, beta) <= 1.02 * theirs

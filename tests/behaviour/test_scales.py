@@ -71,10 +71,16 @@ def test_a_fit_of_v_at_another_scale_is_the_same(
 ) -> None:
     v = (SMALL if beta <= 0 else np.where(SMALL < 2, 0, SMALL)).astype(dtype)
     v = scipy.sparse.csr_array(v) if sparse and beta > 0 else v
-    options: dict[str, Any] = {"solver": solver, "beta_loss": beta, "max_iter": 3, "tol": 1e-9, "seed": seed}
+    options: dict[str, Any] = {
+        "solver": solver,
+        "beta_loss": beta,
+        "max_iter": 3,
+        "tol": 1e-9,
+        "random_state": seed,
+    }
     some, other = nmf(v, 2, **options), nmf(at(v, exponent), 2, **options)
     assert some.relative_error == other.relative_error
-    np.testing.assert_array_equal(some.loss_history, other.loss_history)
+    np.testing.assert_array_equal(some.error_history, other.error_history)
     (W, H), (W2, H2) = (tuple(map(np.asarray, result)) for result in (some, other))
     root = 2.0 ** (exponent / 2)
     for part, other_part in ((W, W2), (H, H2)):

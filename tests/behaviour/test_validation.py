@@ -34,7 +34,7 @@ def held_out(shape: tuple[int, int], share: float = SHARE) -> Array:
 
 
 def fit(v: Any, rank: int = RANK, **options: Any) -> Result:
-    return nmf(v, rank, **{"seed": SEED, "validation_fraction": SHARE, **options})
+    return nmf(v, rank, **{"random_state": SEED, "validation_fraction": SHARE, **options})
 
 
 def root_mean_square(v: Array, result: Result, weights: Array | float = 1.0) -> float:
@@ -90,7 +90,7 @@ def test_nothing_is_learnt_from_them(solver: str, shape: tuple[int, int]) -> Non
         np.testing.assert_array_equal(mine, theirs)
     assert one.reconstruction_err == two.reconstruction_err
     assert two.validation_error > one.validation_error
-    histories = [fit(data, max_iter=6, **asked).loss_history for data in (v, other)]
+    histories = [fit(data, max_iter=6, **asked).error_history for data in (v, other)]
     shorter = min(map(len, histories))  # what they say is which pass is the best, and the last
     np.testing.assert_array_equal(histories[0][:shorter], histories[1][:shorter])
 

@@ -59,7 +59,7 @@ def test_commands_are_alike_and_known() -> None:
     in_dag = dag_constants()["FIT"] + " --log-format json"
     assert in_cron[1] == in_unit == in_dag
     options = main.app.commands["fit"].make_context("fit", shlex.split(in_unit)[1:]).params
-    assert options["rank"] == RANK
+    assert options["n_components"] == RANK
     assert options["workers"] * parse_bytes(options["memory_limit"]) + 2**31 <= 6 * 2**30
     assert unit("MemoryMax") == "6G"
     assert options["time_limit"] < 6 * HOURS

@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_nmf import Result
 
-OPTIONS: dict[str, Any] = {"rank": 3, "max_iter": 4, "tol": 0, "seed": 7}
+OPTIONS: dict[str, Any] = {"n_components": 3, "max_iter": 4, "tol": 0, "random_state": 7}
 
 
 class Crash(Exception):
@@ -19,7 +19,7 @@ class Crash(Exception):
 def assert_same_bits(one: Result, other: Result) -> None:
     for mine, theirs in zip(dask.compute(one.W, one.H), dask.compute(other.W, other.H), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-    np.testing.assert_array_equal(one.loss_history, other.loss_history)
+    np.testing.assert_array_equal(one.error_history, other.error_history)
     assert one.relative_error == other.relative_error
 
 

@@ -109,7 +109,7 @@ def first_read(
     """
     matrix = panels.matrix
     sampled = settings.by_svd or (sample_rows > 0 and settings.start == "sample")
-    draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.seed)
+    draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.random_state)
     stage("first read")
     summary = executor.summarise(panels, draw)
     if summary.bad is not None:
@@ -120,7 +120,9 @@ def first_read(
     if not sampled:
         return measures, None, summary.digests
     if settings.by_svd:
-        directions = nndsvd.sampled_directions(summary.candidates, draw, settings.rank, measures.scale)
+        directions = nndsvd.sampled_directions(
+            summary.candidates, draw, settings.n_components, measures.scale
+        )
         return measures, directions, summary.digests
     sample = masking.multiplied(row_sample.draw_sample(summary.candidates, draw), measures.scale)
     if not sample.shape[0] or not np.any(masking.measure(sample).mass):
@@ -138,7 +140,7 @@ def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Pe
     penalty = own_penalty(settings, measures, matrix)
     if settings.start == "custom" and settings.solver != "hals":
         return penalty
-    return penalty.in_balanced_units(factor_scale(measures.level, settings.rank))
+    return penalty.in_balanced_units(factor_scale(measures.level, settings.n_components))
 
 
 def own_penalty(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
@@ -219,7 +221,7 @@ def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solve
         return _descending(settings, measures, matrix)
     if settings.solver == "hals":
         return HALS(penalty) if settings.beta == 2 else Newton(floor, penalty)
-    scale = factor_scale(measures.level, settings.rank)
+    scale = factor_scale(measures.level, settings.n_components)
     first = not matrix.transposed
     if settings.beta != 2:
         return BetaMU(settings.beta, floor, scale, LIFT * scale, penalty, settings.inner_iter, first)
@@ -270,7 +272,7 @@ def begin(
     place : makes a new place for the left factor, where one is kept: the last one has it.
     """
     matrix, dtype = panels.matrix, panels.matrix.dtype
-    scale = factor_scale(measures.level, settings.rank)
+    scale = factor_scale(measures.level, settings.n_components)
     left_stream, right_stream = _streams(matrix)
     if place is not None and settings.solver == "sgd":
         place = partial(_plain, place)
@@ -280,23 +282,29 @@ def begin(
         assert sampled is not None
         left_unit, right_unit = measures.units
         means = measures.mean / left_unit, measures.mean / right_unit
-        fill = nndsvd.Fill(settings.start, means, settings.seed, _streams(matrix), measures.level)
-        right = nndsvd.begin(panels, settings.rank, sampled, fill, place)
+        fill = nndsvd.Fill(settings.start, means, settings.random_state, _streams(matrix), measures.level)
+        right = nndsvd.begin(panels, settings.n_components, sampled, fill, place)
     elif sampled is not None:
         right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
     else:
         if settings.start == "sample":
             logger.info("no sample of V fits a worker, or none has an entry that counts: the start is random")
         right = random_factor(
-            settings.seed, np.arange(matrix.layout.columns), settings.rank, scale, right_stream
+            settings.random_state,
+            np.arange(matrix.layout.columns),
+            settings.n_components,
+            scale,
+            right_stream,
         ).T
         if place is not None and writes_left(settings, given):
             slot = place()
             for first, last in pairwise(panels.edges):
-                w = random_factor(settings.seed, np.arange(first, last), settings.rank, scale, left_stream)
+                w = random_factor(
+                    settings.random_state, np.arange(first, last), settings.n_components, scale, left_stream
+                )
                 slot.write(first, w.astype(dtype))
     if settings.beta != 2 and settings.solver == "hals":
-        right = lift_columns(right, settings.seed, right_stream)
+        right = lift_columns(right, settings.random_state, right_stream)
     h = np.ascontiguousarray(right, dtype=dtype)
     drawn = sampled is None and settings.start in ("random", "sample")
     if drawn and settings.solver == "hals" and settings.lasso:
@@ -357,7 +365,7 @@ def _from_given(
     solver = make_solver(settings, measures, matrix)
     given = in_units(given, solver.penalty, dtype)
     if isinstance(solver, HALS | Newton):
-        given = _balanced(given, solver.penalty, measures.level / settings.rank)
+        given = _balanced(given, solver.penalty, measures.level / settings.n_components)
     if given.left is not None:
         assert place is not None
         slot = place()
@@ -415,7 +423,7 @@ def right_of(panels: Panels, solver: HALS | Newton | Settled, mean: float, left:
 
 def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | Newton | Settled:
     """The solver that finds one factor for the other, whatever they come from."""
-    scale = factor_scale(measures.level, settings.rank)
+    scale = factor_scale(measures.level, settings.n_components)
     penalty = own_penalty(settings, measures, matrix)
     return exact(settings.beta, penalty, floor_of(measures.level, matrix.dtype), scale)
 

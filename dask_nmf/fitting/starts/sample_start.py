@@ -85,17 +85,19 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
 
     def begin(attempt: int, rank: int) -> Array:
         apart = attempt << 32  # so that no start has numbers of another
-        random = random_factor(settings.seed, apart + columns, rank, factor_scale(mean, rank), stream)
+        random = random_factor(settings.random_state, apart + columns, rank, factor_scale(mean, rank), stream)
         return np.ascontiguousarray(random.T, sample.dtype)
 
-    balanced = penalty.in_balanced_units(factor_scale(mean, settings.rank))
+    balanced = penalty.in_balanced_units(factor_scale(mean, settings.n_components))
     solver = HALS(balanced) if squared else Newton(floor_of(mean, sample.dtype), balanced, LOOSE)
-    h = np.zeros((settings.rank, len(seen)), sample.dtype)
+    h = np.zeros((settings.n_components, len(seen)), sample.dtype)
     # measured for hals alone: mu ended worse on 5 x 6; an L1 penalty has more poor minima than that
     several = settings.solver == "hals" or penalty.left_l1 > 0
     with one_blas_thread():  # with several the last digits of products are others
-        h[:, columns] = _factorise(part, Search(begin, settings.rank, settings.seed, stream, several), solver)
-    found_h = h if squared else lift_columns(h, settings.seed, stream)
+        h[:, columns] = _factorise(
+            part, Search(begin, settings.n_components, settings.random_state, stream, several), solver
+        )
+    found_h = h if squared else lift_columns(h, settings.random_state, stream)
     return scaling.times(found_h, balanced.right_unit / penalty.right_unit)
 
 

@@ -78,7 +78,7 @@ def test_fit_info_transform_and_again(dask_nmf: Run, v: np.ndarray, tmp_path: Pa
     told = json.loads(dask_nmf("info", "run.zarr", "--json").stdout)
     assert told["state"] == "finished"
     assert told["relative_error"] == pytest.approx(error, rel=1e-9)
-    assert told["passes"] == len(told["loss_history"])
+    assert told["passes"] == len(told["error_history"])
     assert_aligned(dask_nmf("info", "run.zarr").stdout.splitlines(), told)
 
     before = (tmp_path / "run.zarr" / "zarr.json").stat().st_mtime_ns
@@ -103,7 +103,7 @@ def test_fit_info_transform_and_again(dask_nmf: Run, v: np.ndarray, tmp_path: Pa
         "source": str(tmp_path / "v.zarr"),
         "shape": [300, 4],
         "dtype": "float64",
-        "rank": 4,
+        "n_components": 4,
         "version": __version__,
         "settings": {name: of_run["settings"][name] for name in of_w["settings"]},
     }
@@ -133,11 +133,11 @@ def assert_aligned(lines: list[str], told: dict[str, Any]) -> None:
     assert [name for name, _ in pairs] == [line for name in told for line in (name, *below.get(name, []))]
     shown = dict(pairs[::-1])
     assert float(shown["relative_error"]) == pytest.approx(told["relative_error"], rel=1e-5)
-    losses = [float(loss) for loss in shown["loss_history"].split("(")[0].split()]
-    assert losses == pytest.approx(told["loss_history"][-5:], rel=1e-5)
+    losses = [float(loss) for loss in shown["error_history"].split("(")[0].split()]
+    assert losses == pytest.approx(told["error_history"][-5:], rel=1e-5)
     assert shown["shape"].strip() == "300 x 40"
     assert shown["validation_error"].strip() == shown["missing"].strip() == "-"
-    assert shown["rank"].strip() == "4"
+    assert shown["n_components"].strip() == "4"
     columns = {len(line) - len(line.split(":", 1)[1].lstrip()) for line in lines if not line.endswith(":")}
     assert len(columns) == 1
 
@@ -149,7 +149,12 @@ def test_another_fit_on_the_same_output_is_refused_unless_it_may_overwrite(
     assert dask_nmf(*fit, "--rank", 3).returncode == 0
     refused = dask_nmf(*fit, "--rank", 4, "--seed", 1)
     assert_refused(
-        refused, 2, "rank is 4, the run has 3", "seed is 1", folder=tmp_path, left={"v.zarr", "run.zarr"}
+        refused,
+        2,
+        "n_components is 4, the run has 3",
+        "random_state is 1",
+        folder=tmp_path,
+        left={"v.zarr", "run.zarr"},
     )
     assert dask_nmf(*fit, "--rank", 4, "--overwrite").returncode == 0
     assert zarr.open_group(tmp_path / "run.zarr", mode="r")["H"].shape == (4, 40)
@@ -275,7 +280,7 @@ def test_what_is_no_real_matrix_is_refused(dask_nmf: Run, tmp_path: Path, case: 
 
 CALLS = {
     "no V": (["nothing.zarr", "-k", 3, "-o", "run.zarr"], "nothing.zarr"),
-    "rank 0": (["v.zarr", "-k", 0, "-o", "run.zarr"], "rank is 0"),
+    "rank 0": (["v.zarr", "-k", 0, "-o", "run.zarr"], "n_components is 0"),
     "rank too large": (["v.zarr", "-k", 41, "--init", "nndsvd", "-o", "run.zarr"], "at most 40"),
     "no folder": (["v.zarr", "-k", 3, "-o", "no/run.zarr"], "make it first"),
     "V itself": (["v.zarr", "-k", 3, "-o", "v.zarr"], "inside of V"),

@@ -137,7 +137,7 @@ def test_a_fit_outlives_a_worker_that_held_v(several_panels: None) -> None:
 
         disturbed = nmf(v, 3, callback=kill, **asked)
         np.testing.assert_allclose(disturbed.W, undisturbed.W, rtol=1e-7, atol=1e-12)
-    np.testing.assert_allclose(disturbed.loss_history, undisturbed.loss_history, rtol=1e-9)
+    np.testing.assert_allclose(disturbed.error_history, undisturbed.error_history, rtol=1e-9)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

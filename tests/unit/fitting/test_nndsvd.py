@@ -63,7 +63,7 @@ def begun(
     rows = matrix.layout.rows
     rule = Rule(seed=seed, transposed=matrix.transposed, beta=beta)
     panels = Panels(matrix, edges or (0, rows // 3, rows // 2, rows), rule=rule)
-    settings = Settings(RANK, "mu", beta_loss=beta, init=init, seed=seed)
+    settings = Settings(RANK, "mu", beta_loss=beta, init=init, random_state=seed)
     slot = HeldWeights(rows, RANK, matrix.dtype)
     measures, sampled, _ = initialize.first_read(panels, settings, sample_rows)
     state = initialize.begin(panels, settings, measures, Factors(None, None), sampled, lambda: slot)
@@ -250,7 +250,7 @@ def test_a_divergence_begins_so_too(init: str, solver: str, beta: float, several
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         result = nmf(v, RANK, solver=solver, beta_loss=beta, init=init, max_iter=20)
-    assert np.diff(result.loss_history).max() < 1e-9
+    assert np.diff(result.error_history).max() < 1e-9
     assert result.relative_error < 0.35
 
 

@@ -83,7 +83,9 @@ def test_a_column_of_zeros_to_begin_with_is_left(counts: Array, options: dict[st
     begun = {name: {"W": w, "H": h}[name] for name in options}
     result = nmf(counts, 3, beta_loss=KL, init="custom", **begun)
     assert result.H.compute()[:, 4].any()
-    best = min(nmf(counts, 3, beta_loss=KL, init="random", seed=seed).relative_error for seed in range(2))
+    best = min(
+        nmf(counts, 3, beta_loss=KL, init="random", random_state=seed).relative_error for seed in range(2)
+    )
     assert result.relative_error < 1.05 * best
 
 
@@ -125,7 +127,8 @@ def test_rounding_does_not_choose_among_exact_fits(kind: str, seed: int) -> None
     else:
         v, k = rng.random((60, 4)) @ rng.random((4, 20)), 4
     dense, sparse, single = (
-        nmf(given, k, seed=seed).W.compute() for given in (v, scipy.sparse.csr_array(v), v.astype(np.float32))
+        nmf(given, k, random_state=seed).W.compute()
+        for given in (v, scipy.sparse.csr_array(v), v.astype(np.float32))
     )
     size = np.linalg.norm(dense)
     assert np.linalg.norm(dense - sparse) < 1e-6 * size  # it was .02 to 1
@@ -135,7 +138,9 @@ def test_rounding_does_not_choose_among_exact_fits(kind: str, seed: int) -> None
 @pytest.mark.parametrize("seed", [2, 5, 6])
 def test_nor_does_it_among_those_of_a_divergence(seed: int) -> None:
     v = np.random.default_rng(seed).random((50, 7))
-    double, single = (nmf(given, 7, beta_loss=KL, seed=seed).W.compute() for given in (v, v.astype("f4")))
+    double, single = (
+        nmf(given, 7, beta_loss=KL, random_state=seed).W.compute() for given in (v, v.astype("f4"))
+    )
     assert np.linalg.norm(double - single) < 0.05 * np.linalg.norm(double)
 
 
@@ -176,7 +181,7 @@ def test_fewer_rows_stand_for_a_sample(loss: float) -> None:
 def test_most_seeds_end_near_the_best_known_objective() -> None:
     """The best of many starts of scikit-learn for the digits is 454,375 (500 iterations each)."""
     v = load_digits().data
-    found = [nmf(v, 16, seed=seed).reconstruction_err ** 2 / 454375 for seed in range(5)]
+    found = [nmf(v, 16, random_state=seed).reconstruction_err ** 2 / 454375 for seed in range(5)]
     assert np.median(found) < 1.002
     assert max(found) < 1.007
 
@@ -186,7 +191,7 @@ def test_most_seeds_end_near_the_best_known_objective() -> None:
 )
 def test_no_seed_ends_in_a_poor_minimum(rank: int, seed: int, best: float) -> None:
     """Seeds that once ended .6 to 1.3 % above the best of several starts of scikit-learn."""
-    assert nmf(load_digits().data, rank, seed=seed).reconstruction_err ** 2 < 1.003 * best
+    assert nmf(load_digits().data, rank, random_state=seed).reconstruction_err ** 2 < 1.003 * best
 
 
 def test_a_poisson_fit_begins_well_whatever_the_seed() -> None:
@@ -194,7 +199,7 @@ def test_a_poisson_fit_begins_well_whatever_the_seed() -> None:
     v = rng.poisson(rng.gamma(0.5, 2, (300, 6)) @ rng.dirichlet(np.full(90, 0.2), 6) * 30)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = [nmf(v, 6, beta_loss=KL, seed=seed).reconstruction_err ** 2 for seed in range(5)]
+        found = [nmf(v, 6, beta_loss=KL, random_state=seed).reconstruction_err ** 2 for seed in range(5)]
     assert max(found) < 1.002 * min(found)
 
 

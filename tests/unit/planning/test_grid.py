@@ -96,7 +96,13 @@ def test_the_results_are_those_of_panels(
 ) -> None:
     v = low_rank(M, N, K, seed=seed % 1000) if kind < 2 else sparse(M, N, seed=seed % 1000)
     v = v.T.copy() if wide else v
-    options: dict[str, Any] = {"init": "random", "seed": seed, "max_iter": 4, "tol": 0, "alpha_W": 1e-3}
+    options: dict[str, Any] = {
+        "init": "random",
+        "random_state": seed,
+        "max_iter": 4,
+        "tol": 0,
+        "alpha_W": 1e-3,
+    }
     options |= {"l1_ratio": 0.5, "normalize": "l2" if kind else None}
     source: Any = da.from_array(v, chunks=(7, 9))
     if kind == 1:
@@ -109,7 +115,7 @@ def test_the_results_are_those_of_panels(
         down, across = (*range(0, M, height), M), (*range(0, N, width), N)
         cut_both_ways(patch, down, across, reads)
         found = nmf(source, K, **options)
-    np.testing.assert_allclose(found.loss_history, panels.loss_history, rtol=1e-6)
+    np.testing.assert_allclose(found.error_history, panels.error_history, rtol=1e-6)
     W, H = np.asarray(found.W), np.asarray(found.H)
     np.testing.assert_allclose(W, panels.W, rtol=1e-4, atol=1e-6 * W.max())
     np.testing.assert_allclose(H, panels.H, rtol=1e-4, atol=1e-6 * H.max())
@@ -130,7 +136,7 @@ def test_blocks_are_read_as_often_as_the_plan_says(
         counts.append(len(READ))
         with xarray.open_zarr(tmp_path / "run.zarr") as seen:
             assert seen.H.dims == ("column", "component")
-            assert seen.history_loss.values[-1] == step.loss
+            assert seen.error_history.values[-1] == step.loss
             shown.append(seen.H.values)
 
     shown: list[Array] = []
@@ -179,7 +185,7 @@ def test_any_number_of_workers_and_a_fit_that_was_broken_off_give_the_same_bits(
     v = zarr.open_array(large, mode="r")[:]
     error = np.linalg.norm(v - np.asarray(whole.W) @ np.asarray(whole.H)) / np.linalg.norm(v)
     assert whole.relative_error == pytest.approx(error, rel=1e-4)
-    assert whole.loss_history[0] < 0.03  # a random start is at 0.5
+    assert whole.error_history[0] < 0.03  # a random start is at 0.5
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from dask_nmf.runs.schema import named
 from dask_nmf.storage.locations import locate
 
 V = low_rank(12, 7, 2, noise=1)
-OPTIONS: dict[str, Any] = {"rank": 2, "max_iter": 2, "tol": 0, "seed": 7}
+OPTIONS: dict[str, Any] = {"n_components": 2, "max_iter": 2, "tol": 0, "random_state": 7}
 LITTER = 150  # of so many states with what no root names one is gone on with
 Bits = tuple[bytes, bytes]
 
@@ -63,7 +63,7 @@ def essence(state: State) -> tuple[bytes | None, frozenset[Any]]:
     folders = [f"run/data/{folder}/" for folder in named(told)]
     if told["answer"]:
         mark = "/c/" if told["turn"] == 0 else "/c."
-        folders += [f"run/{name}{mark}" for name in ("H", "W", "history_loss", "history_seconds")]
+        folders += [f"run/{name}{mark}" for name in ("H", "W", "error_history", "seconds_history")]
     return root, frozenset((name, data) for name, data in state.items() if name.startswith(tuple(folders)))
 
 
@@ -109,9 +109,11 @@ def test_in_a_fit_of_a_matrix_that_is_cut_both_ways(disk: Path, monkeypatch: pyt
     check_all(changes, lambda place: fit(place, v), whole)
 
 
-@pytest.mark.parametrize("before", [{"rank": 3}, {"time_limit": 0, "solver": "mu"}], ids=["other", "stopped"])
+@pytest.mark.parametrize(
+    "before", [{"n_components": 3}, {"time_limit": 0, "solver": "mu"}], ids=["other", "stopped"]
+)
 def test_in_a_fit_while_an_earlier_answer_is_there(before: dict[str, Any], disk: Path) -> None:
-    asked = {"solver": "mu", "overwrite": "rank" in before}
+    asked = {"solver": "mu", "overwrite": "n_components" in before}
     whole, old = fit(disk.parent / "whole", solver="mu"), fit(disk / "run", **before)
     with recorded(disk) as changes:
         assert fit(disk / "run", **asked) == whole
@@ -144,7 +146,7 @@ def test_while_an_output_is_put_in_its_place(maker: str, replaced: bool, disk: P
         return zarr.open_group(out, mode="r")["W"][:].tobytes() if out.is_dir() else out.read_bytes()  # type: ignore[index]
 
     old = make(disk / "out") if replaced else None
-    fit(tmp_path / "run", rank=3, overwrite=True)
+    fit(tmp_path / "run", n_components=3, overwrite=True)
     whole = make(tmp_path / "whole")
     assert whole not in (old, None)
     with recorded(disk) as changes:

@@ -103,8 +103,8 @@ def commit_seen(path: Path) -> Commit | None:
         return None
     shown = dict(group.arrays())
     (factor,) = (shown.pop(name) for name in "HW" if name in shown)
-    assert set(shown) == {"history_loss", "history_seconds"}
-    return record["pass"], factor[:].tobytes(), tuple(shown["history_loss"][:].tolist())
+    assert set(shown) == {"error_history", "seconds_history"}
+    return record["pass"], factor[:].tobytes(), tuple(shown["error_history"][:].tolist())
 
 
 @pytest.mark.parametrize(
@@ -183,8 +183,8 @@ def test_run_stopped_by_the_time_limit_goes_on(solver: str, shape: tuple[int, in
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"rank": 2}, "rank is 2, the run has 3"),
-        ({"seed": 8}, "seed is 8"),
+        ({"n_components": 2}, "n_components is 2, the run has 3"),
+        ({"random_state": 8}, "random_state is 8"),
         ({"solver": "mu"}, "solver is 'mu'"),
         ({"max_iter": 5}, "max_iter is 5"),
         ({"dtype": "float32"}, "dtype is 'float32', the run has 'float64'"),
@@ -286,11 +286,11 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
 def test_xarray_shows_the_run(solver: str, shape: tuple[int, int], tmp_path: Path) -> None:
     result = fit(shape, tmp_path / "run.zarr", solver=solver)
     seen = xarray.open_zarr(tmp_path / "run.zarr")
-    assert set(seen) == {"H", "W", "history_loss", "history_seconds"}
+    assert set(seen) == {"H", "W", "error_history", "seconds_history"}
     assert dict(seen.sizes) == {"component": 3, "row": shape[0], "column": shape[1], "pass": 4}
     assert seen.W.dims == ("row", "component")
     assert seen.H.dims == ("component", "column")
-    np.testing.assert_array_equal(seen.history_loss, result.loss_history)
+    np.testing.assert_array_equal(seen.error_history, result.error_history)
     np.testing.assert_array_equal(seen.W, result.W)
     np.testing.assert_array_equal(seen.H, result.H)
     assert seen.attrs[KEY]["outcome"] == result.outcome
@@ -300,7 +300,7 @@ def test_run_is_plain_json_and_arrays(tmp_path: Path) -> None:
     fit((40, 15), tmp_path / "run.zarr")
     record = json.loads((tmp_path / "run.zarr" / "zarr.json").read_text())["attributes"][KEY]
     assert (record["format"], record["pass"], record["finished"]) == (4, 4, True)
-    assert record["settings"]["rank"] == 3
+    assert record["settings"]["n_components"] == 3
     assert record["matrix"]["shape"] == [40, 15]
 
 
@@ -310,7 +310,7 @@ def test_of_a_fit_with_a_fixed_factor_no_factor_is_shown_before_the_answer(
     monkeypatch.setattr(Run, "finish", lambda *_: (_ for _ in ()).throw(Crash()))
     with pytest.raises(Crash):
         fit((40, 15), tmp_path / "run.zarr", fixed_H=np.ones((3, 15)))
-    assert set(xarray.open_zarr(tmp_path / "run.zarr")) == {"history_loss", "history_seconds"}
+    assert set(xarray.open_zarr(tmp_path / "run.zarr")) == {"error_history", "seconds_history"}
 
 
 def test_a_finished_run_holds_the_answer_alone(tmp_path: Path) -> None:
@@ -318,8 +318,8 @@ def test_a_finished_run_holds_the_answer_alone(tmp_path: Path) -> None:
     fit((15, 40), path)
     files = {file.relative_to(path) for file in path.rglob("*") if file.is_file()}
     arrays = {
-        "history_loss": ["0"],
-        "history_seconds": ["0"],
+        "error_history": ["0"],
+        "seconds_history": ["0"],
         "W": ["0/0"],
         "H": [f"0/{i}" for i in range(4)],
     }
@@ -353,7 +353,7 @@ def test_half_an_answer_is_not_seen(
             fit(shape, path, solver=solver)
     with xarray.open_zarr(path) as seen:
         side, axis = ("H", "column") if shape[0] > shape[1] else ("W", "row")
-        assert set(seen) == {side, "history_loss", "history_seconds"}
+        assert set(seen) == {side, "error_history", "seconds_history"}
         assert dict(seen.sizes) == {"component": 3, axis: min(shape), "pass": 4}
         assert (seen[side].values >= 0).all()
     assert Run.load(str(path)).answer is None

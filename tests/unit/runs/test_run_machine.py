@@ -97,7 +97,14 @@ def projected(answer: Bits) -> bytes:
 def begun(store: str, asked: Asked, **options: Any) -> Bits:
     """A fit in a run, to its end."""
     result = nmf(
-        V, asked.rank, seed=asked.seed, solver=asked.solver, max_iter=PASSES, tol=0, store=store, **options
+        V,
+        asked.rank,
+        random_state=asked.seed,
+        solver=asked.solver,
+        max_iter=PASSES,
+        tol=0,
+        store=store,
+        **options,
     )
     W, H = dask.compute(result.W, result.H)
     return W.tobytes(), H.tobytes()
@@ -212,7 +219,7 @@ class Runs(RuleBasedStateMachine):
         run = Run.load(self.run)
         told = run.summary()
         settings = told["settings"]
-        assert Asked(settings["rank"], settings["seed"], settings["solver"]) == self.asked
+        assert Asked(settings["n_components"], settings["random_state"], settings["solver"]) == self.asked
         assert (told["passes"] or 0) >= self.passes
         found = None
         if run.answer is not None:

@@ -201,8 +201,8 @@ def test_a_kill_between_the_commit_and_the_metadata_of_arrays_is_mended(
     with monkeypatch.context() as patch:
         patch.setattr("dask_nmf.storage.arrays.links.write_metadata", interrupt)
         with pytest.raises(Crash):
-            fit(run, rank=2, overwrite=True)
-    found = fit(run, rank=2)
+            fit(run, n_components=2, overwrite=True)
+    found = fit(run, n_components=2)
     np.testing.assert_array_equal(zarr.open_array(run / "H", mode="r")[:], found.H)
     np.testing.assert_array_equal(zarr.open_array(run / "W", mode="r")[:], found.W)
 
@@ -269,7 +269,7 @@ def readings(run: Path, folder: Path) -> list[Array]:
     folder.mkdir(exist_ok=True)
     (folder / "cells.csv").write_text("row,column\n3,4\n39,14\n")
     with xarray.open_zarr(run) as seen:
-        shown = [seen[name].values for name in ("W", "H", "history_loss")]
+        shown = [seen[name].values for name in ("W", "H", "error_history")]
     model = NMF.load(run)
     transform_to(str(run), V, str(folder / "W.zarr"), True, lambda _: nullcontext())
     predict_to(str(run), str(folder / "cells.csv"), str(folder / "values.csv"), True)
@@ -324,7 +324,7 @@ def test_the_old_answer_stays_while_it_is_overwritten_and_the_same_call_goes_on(
     run, whole = tmp_path / "run.zarr", tmp_path / "whole.zarr"
     fit(run)
     before = readings(run, tmp_path / "out")
-    fit(whole, rank=2, solver=solver)
+    fit(whole, n_components=2, solver=solver)
     passes: list[int] = []
 
     def again(step: Any) -> None:
@@ -332,16 +332,20 @@ def test_the_old_answer_stays_while_it_is_overwritten_and_the_same_call_goes_on(
         raise Crash
 
     def overwrite(**options: Any) -> Result:
-        return fit(run, rank=2, solver=solver, overwrite=True, **options)
+        return fit(run, n_components=2, solver=solver, overwrite=True, **options)
 
     for _ in range(PASSES):
         with pytest.raises(Crash):
             overwrite(callback=again)
         same_readings(readings(run, tmp_path / "out"), before)
         found, text = told(run)
-        assert (found["rank"], found["answer"]["rank"], found["state"]) == (2, 3, "unfinished")
+        assert (found["n_components"], found["answer"]["n_components"], found["state"]) == (
+            2,
+            3,
+            "unfinished",
+        )
         assert "unfinished" in text
-        with pytest.raises(RunMismatch, match="rank is 3, the run has 2"):
+        with pytest.raises(RunMismatch, match="n_components is 3, the run has 2"):
             fit(run)
     overwrite(callback=again)
     assert passes == [1, 2, 3, 4]
@@ -377,19 +381,19 @@ def test_an_overwriting_fit_of_other_settings_begins_anew(tmp_path: Path) -> Non
     fit(run)
     for rank in (2, 4):
         with pytest.raises(Crash):
-            fit(run, rank=rank, overwrite=True, callback=crash_after(2))
-    assert told(run)[0]["answer"]["rank"] == 3
-    assert_same_bits(fit(run, rank=4, overwrite=True), fit(tmp_path / "whole.zarr", rank=4))
+            fit(run, n_components=rank, overwrite=True, callback=crash_after(2))
+    assert told(run)[0]["answer"]["n_components"] == 3
+    assert_same_bits(fit(run, n_components=4, overwrite=True), fit(tmp_path / "whole.zarr", n_components=4))
 
 
 def test_a_damaged_fit_that_overwrites_begins_anew(tmp_path: Path) -> None:
     run = tmp_path / "run.zarr"
     fit(run)
     with pytest.raises(Crash):
-        fit(run, rank=2, overwrite=True, callback=crash_after(2))
+        fit(run, n_components=2, overwrite=True, callback=crash_after(2))
     for place in (run / "data").glob("pass-*"):
         shutil.rmtree(place)
-    assert_same_bits(fit(run, rank=2, overwrite=True), fit(tmp_path / "whole.zarr", rank=2))
+    assert_same_bits(fit(run, n_components=2, overwrite=True), fit(tmp_path / "whole.zarr", n_components=2))
 
 
 def test_h_of_the_run_that_is_overwritten_begins_the_new_fit_also_when_it_goes_on(tmp_path: Path) -> None:
@@ -410,7 +414,7 @@ def test_h_of_the_run_that_is_overwritten_begins_the_new_fit_also_when_it_goes_o
 def test_a_result_whose_run_was_overwritten_raises(tmp_path: Path) -> None:
     """Zarr would read NaN, its fill value."""
     old = fit(tmp_path / "run.zarr", missing="nan")
-    new = fit(tmp_path / "run.zarr", rank=2, overwrite=True)
+    new = fit(tmp_path / "run.zarr", n_components=2, overwrite=True)
     assert old.means is not None
     for gone in (old.W, old.H, old.means.rows, old.means.columns):
         with pytest.raises(
@@ -430,13 +434,13 @@ def test_a_run_that_another_command_began_while_v_was_read_is_left_to_it(
 
     def late(self: Any, mine: Any) -> Run:
         monkeypatch.setattr(resume.NewRun, "create", real)
-        fit(run, rank=2)
+        fit(run, n_components=2)
         return real(self, mine)
 
     monkeypatch.setattr(resume.NewRun, "create", late)
     with pytest.raises(ConcurrentCommitError, match="changed by another process meanwhile"):
         fit(run)
-    assert_same_bits(fit(run, rank=2), fit(tmp_path / "whole.zarr", rank=2))
+    assert_same_bits(fit(run, n_components=2), fit(tmp_path / "whole.zarr", n_components=2))
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -447,7 +451,7 @@ def test_who_lost_the_lock_of_a_run_commits_and_deletes_nothing(
     """As where a disk has no flock: the lock is a lease, which another has taken over."""
     run, lost = tmp_path / "run.zarr", []
     if overwrite:
-        fit(run, rank=2)
+        fit(run, n_components=2)
 
     def check() -> None:
         if lost:

@@ -85,7 +85,7 @@ def test_the_scale_of_v_is_that_of_the_answer(schedule: str, missing: str | None
     for scale in (1e-4, 1e4):
         scaled = nmf(scale * v, 3, **asked)
         np.testing.assert_allclose(scaled.W / scale**0.5, alone.W, rtol=1e-6, atol=1e-9)
-        np.testing.assert_allclose(scaled.loss_history, alone.loss_history, rtol=1e-6)
+        np.testing.assert_allclose(scaled.error_history, alone.error_history, rtol=1e-6)
 
 
 @pytest.mark.parametrize("schedule", ["constant", "bold-driver", "adagrad"])
@@ -94,7 +94,7 @@ def test_steps_that_are_too_long_are_cured(schedule: str, missing: str | None) -
     v = low_rank(80, 20, 3, noise=0.2)
     asked: dict[str, Any] = {"solver": "sgd", "schedule": schedule, "missing": missing, "max_iter": 150}
     result = nmf(v, 3, learning_rate=1e3, init="random", **asked)
-    assert np.isfinite(result.loss_history[20:]).all()
+    assert np.isfinite(result.error_history[20:]).all()
     assert result.relative_error < 0.5
     for factor in (result.W.compute(), result.H.compute()):
         assert np.isfinite(factor).all()
@@ -145,7 +145,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(solver: str, tmp_path: Path,
     resumed = nmf(v, 3, solver=solver, store=tmp_path / "stopped.zarr", **asked)
     np.testing.assert_array_equal(resumed.W, whole.W)
     np.testing.assert_array_equal(resumed.H, whole.H)
-    np.testing.assert_array_equal(resumed.loss_history, whole.loss_history)
+    np.testing.assert_array_equal(resumed.error_history, whole.error_history)
 
 
 def test_four_workers_give_the_bits_of_one(tmp_path: Path, grid: None) -> None:

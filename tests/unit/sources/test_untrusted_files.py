@@ -35,7 +35,7 @@ ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\nlevel=error forged\u202e"
 # Runs that lie.
 
 RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
-    "rank of text": (("settings", "rank"), "2"),
+    "rank of text": (("settings", "n_components"), "2"),
     "solver": (("settings", "solver"), "\x1b[31m"),
     "loss": (("settings", "beta_loss"), [2]),
     "no settings": (("settings",), None),
@@ -45,7 +45,7 @@ RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
     "pass": (("pass",), 10**12),
     "pass of text": (("pass",), "3"),
     "history": (("history",), []),
-    "losses": (("history", "loss"), {"0": 1}),
+    "errors": (("history", "relative_error"), {"0": 1}),
     "seconds": (("history", "seconds"), ["1", "1", "1"]),
     "measures": (("measures", "baseline"), None),
     "measures of the answer": (("answer", "measures", "baseline"), None),
@@ -100,8 +100,8 @@ def test_a_record_that_no_commit_made_is_damaged(case: str, sound: dict[str, Pat
 
 def test_a_rank_that_its_factors_do_not_have_is_damage(sound: dict[str, Path], tmp_path: Path) -> None:
     broken, finished = (copied(sound[state], tmp_path / state) for state in ("broken", "finished"))
-    put(broken, ("settings", "rank"), 10**9)
-    put(finished, ("answer", "settings", "rank"), 10**9)
+    put(broken, ("settings", "n_components"), 10**9)
+    put(finished, ("answer", "settings", "n_components"), 10**9)
     refused = r"run\.zarr is damaged: .*\b1000000000\b.*; restore it"
     with pytest.raises(InvalidRunError, match=refused):
         Run.load(str(broken)).state()

@@ -105,7 +105,7 @@ def test_entries_that_are_stored_twice_or_in_disorder_are_summed(kind: str, tmp_
     twice = scipy.sparse.csr_array((once.data[order] / 2, once.indices[order], 2 * once.indptr), v.shape)
     before = twice.data.copy()
     result = nmf(TWICE[kind](twice, tmp_path), 3, max_iter=3)
-    np.testing.assert_allclose(result.loss_history, nmf(v, 3, max_iter=3).loss_history, rtol=1e-9)
+    np.testing.assert_allclose(result.error_history, nmf(v, 3, max_iter=3).error_history, rtol=1e-9)
     np.testing.assert_array_equal(twice.data, before)
 
 

@@ -650,7 +650,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(
         told["path"].split("/")[1]
         for told in obstore.list(object_store.connect("s3://bucket"), "run.zarr/").collect()
     }
-    assert names == {"zarr.json", "W", "H", "history_loss", "history_seconds", "data"}
+    assert names == {"zarr.json", "W", "H", "error_history", "seconds_history", "data"}
 
 
 def test_the_same_v_in_a_store_is_known_by_its_listing_and_another_by_its_content(
