@@ -144,7 +144,7 @@ def strike(phase, info):
 
 sent = []
 gc.callbacks.append(strike)
-from dask_nmf.cli import main
+from dask_nmf.cli.main import main
 main()
 """
 

@@ -1,6 +1,6 @@
 """The lowest versions that pyproject.toml allows, as constraints for pip: make test-lowest.
 
-    python tests/floors.py EXTRA...
+    PYTHONPATH=tests python -m tools.floors EXTRA...
 
 prints a line for each dependency, also of the extras. What these depend on in turn is as new as it may be.
 """
