@@ -219,7 +219,7 @@ def solve_rows(num: Array, gram: Array) -> Array:
 
 @dataclass(frozen=True)
 class HALS(Squares):
-    """Alternating non-negative least squares with H as the state; see docs/design.md.
+    """Alternating non-negative least squares with H as the state; see docs/algorithms.md.
 
     W is solved anew in each panel, H from the sums, both by coordinate descent, and H is extrapolated from
     pass to pass: ``H_y = max(0, H + β (H − H_before))``. β grows while the loss falls; when it rises the

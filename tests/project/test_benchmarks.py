@@ -46,7 +46,7 @@ def test_a_peer_that_is_not_installed_is_an_error(tmp_path: Path) -> None:
 
 def test_every_script_is_run_and_read_about() -> None:
     scripts = {path.name for path in PEERS.parent.glob("*.py") if "__main__" in path.read_text()}
-    page, makefile = ((ROOT / name).read_text() for name in ("docs/performance.md", "Makefile"))
+    page, makefile = ((ROOT / name).read_text() for name in ("docs/measurements.md", "Makefile"))
     told = set(re.findall(r"benchmarks/(\w+\.py)", page))
     (list_of_scripts,) = re.findall(r"^BENCHMARKS = (.*)$", makefile, re.MULTILINE)
     run = set(re.findall(r"\w+\.py", list_of_scripts))
