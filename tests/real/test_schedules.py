@@ -210,7 +210,9 @@ def test_a_fit_runs_under_the_restrictions_of_the_unit(folder: Path) -> None:
         "--unshare-ipc",
         "--unshare-uts",
     ]
-    box += [word for place in (BIN.parent, ROOT) for word in ("--ro-bind", place, place)]  # may lie below /tmp
+    box += [
+        word for place in (BIN.parent, ROOT) for word in ("--ro-bind", place, place)
+    ]  # may lie below /tmp
     for installed in Path(dask_nmf.__file__).parent.rglob("__pycache__"):  # what a warm-up may have compiled
         box += ["--tmpfs", installed, "--remount-ro", installed]
     box += ["--setenv", unit("Environment").split("=")[0], cache]
