@@ -29,6 +29,7 @@ from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.planning.row_panels import LARGEST, MIB, MOST_PANELS, Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.reader import ReaderDefaults
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.types import Array
 
@@ -59,12 +60,11 @@ def pass_seconds(m: int, n: int, k: int, workers: int, cost: Cost, itemsize: int
 
 
 @dataclass(frozen=True)
-class Nothing:
+class Nothing(ReaderDefaults):
     """A V whose panels cost nothing."""
 
     shape: tuple[int, int]
     dtype = np.dtype(np.float32)
-    ndim = 2
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         return np.zeros((index[0].stop - index[0].start, self.shape[1]), np.float32)

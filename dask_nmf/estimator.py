@@ -432,6 +432,5 @@ def _outward(matrix: Matrix, w: da.Array) -> Array | da.Array:
     """Return W as NumPy where X was in memory, else as a Dask array, chunked as the rows of a Dask X."""
     if matrix.in_memory:
         return np.asarray(w.compute())
-    if matrix.array is None:
-        return w
-    return w.rechunk((matrix.array.chunks[matrix.transposed], w.shape[1]))
+    chunks = matrix.reader.dask_chunks
+    return w if chunks is None else w.rechunk((chunks[matrix.transposed], w.shape[1]))

@@ -12,7 +12,7 @@ from weakref import finalize
 import numpy as np
 import scipy.sparse
 
-from dask_nmf.sources.readers import Reader
+from dask_nmf.sources.reader import Box, Reader, ReaderDefaults
 from dask_nmf.types import Block
 
 Place = tuple[int, int, int, int]  # rows and columns: first, and one after the last
@@ -125,7 +125,7 @@ def _end(fit: str) -> None:
 
 
 @dataclass(frozen=True)
-class Keeping:
+class Keeping(ReaderDefaults):
     """A reader whose blocks stay where they were read, while they take less than ``room`` bytes a process.
 
     They stay where there is a `Lease` of the fit.
@@ -134,7 +134,6 @@ class Keeping:
     reader: Reader
     fit: str
     room: int
-    ndim: int = 2
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -144,7 +143,15 @@ class Keeping:
     def dtype(self) -> np.dtype[Any]:
         return self.reader.dtype
 
-    def __getitem__(self, index: tuple[slice, slice]) -> Block:
+    @property
+    def sparse(self) -> bool:
+        return self.reader.sparse
+
+    @property
+    def any_box(self) -> bool:
+        return self.reader.any_box
+
+    def __getitem__(self, index: Box) -> Block:
         rows, columns = (part.indices(size) for part, size in zip(index, self.shape, strict=True))
         place = rows[0], rows[1], columns[0], columns[1]
         block = _shelf.get(self.fit, place)

@@ -47,7 +47,7 @@ from dask_nmf.kernels.summary.row_sample import Draw, Summary
 from dask_nmf.process_settings import SharedSetting
 from dask_nmf.solvers.hals import FINEST, Solver, State
 from dask_nmf.solvers.sgd import Swept
-from dask_nmf.sources.matrix import Matrix, Through
+from dask_nmf.sources.matrix import Matrix, Wrapper
 from dask_nmf.types import Array, Block
 
 logger = logging.getLogger(__name__)
@@ -107,9 +107,9 @@ class Panels:
             beside = self.weights and self.weights.panels(self.edges, self.through(self.weights))
             self.blocks = graphs.observe(self.blocks, beside, self.edges, self.rule)
 
-    def through(self, matrix: Matrix) -> Through | None:
+    def through(self, matrix: Matrix) -> Wrapper | None:
         """How tasks read: so that what they read stays, as far as there is room."""
-        if not self.room or not matrix.read_anew:
+        if not self.room or not matrix.worth_caching:
             return None
         name = self.names[matrix is not self.matrix]
         return lambda reader: Keeping(reader, name, self.room)
@@ -122,7 +122,7 @@ class Panels:
         threads = client.nthreads()
         if self.room:
             self.let_keep(client, threads)
-        if not self.matrix.at_hand:
+        if not self.matrix.workers_can_read:
             return {}
         homes = dict(enumerate(assign_contiguous(len(self.edges) - 1, threads)))
         if self.through(self.matrix) is not None:
@@ -334,9 +334,8 @@ def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept
     matrix, rule = panels.matrix, panels.rule
 
     def build(given: Delayed) -> Delayed:
-        if not matrix.at_hand:
+        if not matrix.workers_can_read:
             return strata.sweep(panels.blocks, None, grid, given, what)
-        assert matrix.reader is not None
         through = panels.through(matrix)
         reader = matrix.reader if through is None else through(matrix.reader)
         source = delayed(Source(reader, rule), traverse=False)

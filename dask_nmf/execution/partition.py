@@ -127,7 +127,7 @@ def check_sight(matrix: Matrix) -> None:
         With the worker's address.
     """
     client = active_client()
-    if client is None or matrix.reader is None or matrix.in_memory:
+    if client is None or not matrix.workers_can_read:
         return
     ours = matrix.fingerprint()
     for address, theirs in run_on_live_workers(matrix.fingerprint).items():
@@ -163,9 +163,9 @@ def cut(
         matrix.layout,
         observed=not rule.whole,
         grams=grams,
-        ahead=matrix.read_anew,
+        ahead=matrix.worth_caching,
         beside=None if weights is None else weights.layout,
-        chunk_columns=matrix.layout.chunk_columns if matrix.at_hand else None,
+        chunk_columns=matrix.layout.chunk_columns if matrix.workers_can_read else None,
     )
     planned = row_panels.make(layout, rank, offer.memory_limit, offer.threads, edges, blocks)
     for part in (matrix, weights):

@@ -33,7 +33,6 @@ from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import Solver, State
 from dask_nmf.solvers.sgd import SGD, Swept
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.readers import DenseRows, NpyRows
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
@@ -173,9 +172,8 @@ def _fit_in_blocks(
 def _check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
     """Refuse, as panels are, what blocks do not take."""
     settings = job.settings
-    on_disk = isinstance(matrix.reader, DenseRows | NpyRows) and not matrix.in_memory
     for holds, needed in (
-        (matrix.array is not None or on_disk, "a Zarr or Dask array or an .npy file"),
+        (matrix.reader.any_box and not matrix.in_memory, "a Zarr or Dask array or an .npy file"),
         (settings.solver == "hals" and settings.beta == 2, "solver 'hals' and beta_loss 'frobenius'"),
         (job.rule(matrix).whole, "every entry to count alike: none missing, weighted or held out"),
         (

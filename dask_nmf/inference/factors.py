@@ -13,9 +13,7 @@ from dask_nmf.cluster.client import active_client
 from dask_nmf.errors import readable
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.planning import row_panels
-from dask_nmf.sources.formats.lazy import is_lazy
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.readers import DenseRows
 from dask_nmf.sources.registry import open_holding, read_factor
 from dask_nmf.storage.arrays.factors import CURE
 from dask_nmf.types import Array, Block
@@ -46,15 +44,9 @@ def opened_factor(factor: Any, name: str, by_columns: bool = False) -> Any:
     if _is_plain(factor):
         return factor
     matrix = open_holding(factor, None, by_columns, name)
-    reader = matrix.reader
-    if isinstance(reader, DenseRows) and reader.packing is None and _is_sliced(reader.array, factor):
-        return reader.array
+    if matrix.reader.plain_array is not None:
+        return matrix.reader.plain_array
     return read_factor(matrix, name) if matrix.in_memory else _in_blocks(matrix)
-
-
-def _is_sliced(array: Any, factor: Any) -> bool:
-    """Whether the array behind a reader gives plain slices: one of Zarr, or of an unknown library."""
-    return isinstance(array, zarr.Array) or (array is factor and not is_lazy(array))
 
 
 def _is_plain(factor: Any) -> bool:
@@ -71,9 +63,10 @@ def _is_plain(factor: Any) -> bool:
 
 def _in_blocks(matrix: Matrix) -> da.Array:
     """Return a matrix that is read by panels as a Dask array of dense blocks of some MiB."""
-    layout = matrix.layout
-    array = matrix.array
-    if array is None:
+    layout, chunks = matrix.layout, matrix.reader.dask_chunks
+    if chunks is not None:
+        array = matrix.reader.lazy(*chunks)
+    else:
         unit = layout.chunk_rows
         step = unit * max(1, row_panels.IN_FLIGHT // (unit * layout.columns * layout.itemsize))
         array = matrix.panels((*range(0, layout.rows, step), layout.rows))

@@ -276,11 +276,7 @@ def _beside(factor: Any, rows: tuple[int, ...], dtype: np.dtype[Any], turned: bo
     """W (or Hᵀ, from H) as a Dask array with one block a panel."""
     if isinstance(factor, zarr.Array):
         reader = DenseRows(factor, turned, dtype)
-        chunks = (rows, (reader.shape[1],))
-        meta = np.empty((0, 0), dtype)
-        return da.from_array(
-            reader, chunks, name=False, asarray=False, fancy=False, inline_array=True, meta=meta
-        )
+        return reader.lazy(rows, [reader.shape[1]])
     array = factor
     if not isinstance(factor, da.Array):
         array = da.from_array(factor, chunks=(-1, rows) if turned else (rows, -1), name=False)

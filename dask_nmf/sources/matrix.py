@@ -14,15 +14,15 @@ import scipy.sparse
 from dask.sizeof import sizeof
 from distributed import Client
 
-from dask_nmf.cluster.client import active_client, assign_contiguous, compute_watched, wait_for_workers
+from dask_nmf.cluster.client import active_client, assign_contiguous, wait_for_workers
 from dask_nmf.errors import WorkersLost
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.sources.checks import csr
 from dask_nmf.sources.formats.in_memory import to_arrays, unmasked
-from dask_nmf.sources.readers import NpyRows, Reader, SparseRows, StoredSparseRows
+from dask_nmf.sources.reader import Reader, empty_block
 from dask_nmf.types import Block
 
-Through = Callable[[Reader], Reader]
+Wrapper = Callable[[Reader], Reader]
 
 
 @sizeof.register(scipy.sparse.csr_array)
@@ -45,53 +45,47 @@ class Matrix:
     source: str
     transposed: bool
     layout: Layout
-    reader: Reader | None = None
-    array: da.Array | None = None  # in panel orientation and dtype, where V came as a Dask array
-    in_memory: bool = False
+    reader: Reader
     listing: str | None = None  # a digest of files and when they were written; None where that is not known
 
     @property
     def sparse(self) -> bool:
         """Whether the panels are CSR."""
-        if self.array is not None:
-            return bool(scipy.sparse.issparse(self.array._meta))
-        return isinstance(self.reader, SparseRows | StoredSparseRows)
+        return self.reader.sparse
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether V lies in the memory of this process."""
+        return self.reader.in_memory
 
     @property
     def bytes(self) -> int:
-        """Of all panels in memory."""
+        """The bytes that all panels take in memory."""
         return self.layout.panel_bytes(0, self.layout.rows)
 
     @property
-    def at_hand(self) -> bool:
-        """Whether a task can read V itself, and any part of it."""
-        return self.reader is not None and not (self.in_memory and active_client() is not None)
+    def workers_can_read(self) -> bool:
+        """Whether a task can read V itself, in whatever process it runs."""
+        return self.reader.dask_chunks is None and not (self.in_memory and active_client() is not None)
 
     @property
-    def read_anew(self) -> bool:
+    def worth_caching(self) -> bool:
         """Whether a panel costs reading and decoding each time, and more memory if it stays."""
-        return self.reader is not None and not self.in_memory and not isinstance(self.reader, NpyRows)
+        return self.reader.worth_caching
 
-    def panels(self, edges: Sequence[int], through: Through | None = None) -> da.Array:
-        """V as a Dask array with one block a panel, (rows, columns) in panel orientation.
+    def panels(self, edges: Sequence[int], wrap: Wrapper | None = None) -> da.Array:
+        """Return V as a Dask array with one block a panel, (rows, columns) in panel orientation.
 
-        ``through``: makes of the reader the one that tasks read by.
+        Parameters
+        ----------
+        edges : of the panels: 0, where each of the others begins, and the number of rows.
+        wrap : returns the reader that tasks use in place of the one of this matrix.
         """
-        heights, widths = tuple(b - a for a, b in pairwise(edges)), (self.layout.columns,)
-        if self.array is not None:
-            return self.array.rechunk((heights, widths))
-        assert self.reader is not None
-        if self.in_memory and (client := active_client()) is not None:
+        client = active_client()
+        if self.reader.in_memory and client is not None:
             return _scattered(client, self.reader, edges)
-        return da.from_array(
-            self.reader if through is None else through(self.reader),
-            chunks=(heights, widths),
-            name=False,
-            asarray=False,
-            fancy=False,
-            inline_array=not self.in_memory,
-            meta=_meta(self.reader),
-        )
+        reader = self.reader if wrap is None else wrap(self.reader)
+        return reader.lazy([b - a for a, b in pairwise(edges)], [self.layout.columns])
 
     def fingerprint(self) -> str:
         """A hash of shape, dtype and three rows, by which a worker sees this V or another one.
@@ -99,14 +93,8 @@ class Matrix:
         The rows are the first, the middle and the last in the panels' orientation.
         """
         rows = sorted({0, self.layout.rows // 2, self.layout.rows - 1})
-        if self.array is not None:
-            blocks = compute_watched(
-                [self.array[r : r + 1].rechunk((1, -1)).to_delayed()[0, 0] for r in rows]
-            )
-        else:
-            assert self.reader is not None
-            everything = slice(0, self.layout.columns)
-            blocks = [self.reader[slice(r, r + 1), everything] for r in rows]
+        everything = slice(0, self.layout.columns)
+        blocks = self.reader.read_all([(slice(r, r + 1), everything) for r in rows])
         return digest(self.shape, self.dtype, *(as_block(block, self.dtype) for block in blocks))
 
 
@@ -145,12 +133,7 @@ def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array
         raise WorkersLost(str(error)) from error
     return da.concatenate(
         [
-            da.from_delayed(future, block.shape, dtype=reader.dtype, meta=_meta(reader))
+            da.from_delayed(future, block.shape, dtype=reader.dtype, meta=empty_block(reader))
             for future, block in zip(futures, blocks, strict=True)
         ]
     )
-
-
-def _meta(reader: Reader) -> Any:
-    sparse = isinstance(reader, SparseRows | StoredSparseRows)
-    return scipy.sparse.csr_array((0, 0), dtype=reader.dtype) if sparse else np.empty((0, 0), reader.dtype)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise, product
 from math import prod
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -23,40 +23,31 @@ from dask_nmf.planning.row_panels import IN_FLIGHT
 from dask_nmf.sources.checks import csr
 from dask_nmf.sources.formats.in_memory import unmasked
 from dask_nmf.sources.formats.packing import Packing
+from dask_nmf.sources.reader import ReaderDefaults
 from dask_nmf.storage.object_store import fetch
 from dask_nmf.types import Array, Block
 
 
-class Reader(Protocol):
-    """What `dask.array.from_array` and the planner want of a source."""
-
-    @property
-    def shape(self) -> tuple[int, int]: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    @property
-    def ndim(self) -> int: ...
-
-    def __getitem__(self, index: tuple[slice, slice]) -> Block: ...
-
-
 @dataclass(frozen=True)
-class DenseRows:
-    """Rows of a dense array: NumPy (views where the dtype allows), Zarr (whole storage chunks), or any other
+class DenseRows(ReaderDefaults):
+    """Boxes of a dense array: NumPy (views where the dtype allows), Zarr (whole storage chunks), or any other
     array of which parts can be read."""
 
     array: Any
     transposed: bool
     dtype: np.dtype[Any]
-    ndim: int = 2
     packing: Packing | None = None
+    in_memory: bool = False
+    plain: bool = False  # slices of ``array`` are plain NumPy arrays, of V as the caller has it
 
     @property
     def shape(self) -> tuple[int, int]:
         m, n = self.array.shape
         return (n, m) if self.transposed else (m, n)
+
+    @property
+    def plain_array(self) -> Any | None:
+        return self.array if self.plain else None
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         rows = index[0]
@@ -67,14 +58,14 @@ class DenseRows:
 
 
 @dataclass(frozen=True)
-class NpyRows:
+class NpyRows(ReaderDefaults):
     """Rows of an ``.npy`` file, mapped anew for each panel so that no page outlives its task."""
 
     path: str
     shape: tuple[int, int]
     transposed: bool
     dtype: np.dtype[Any]
-    ndim: int = 2
+    worth_caching: bool = field(default=False, init=False)  # the system keeps the pages of the file
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         with _reading(self.path, index[0]):
@@ -83,7 +74,7 @@ class NpyRows:
 
 
 @dataclass(frozen=True)
-class RemoteNpyRows:
+class RemoteNpyRows(ReaderDefaults):
     """Rows of an ``.npy`` file in an object store, as they lie there: a panel is one range of its bytes."""
 
     url: str
@@ -91,7 +82,7 @@ class RemoteNpyRows:
     stored: np.dtype[Any]
     begin: int  # bytes, of the header
     dtype: np.dtype[Any]
-    ndim: int = 2
+    any_box: bool = field(default=False, init=False)
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         first, last, _ = index[0].indices(self.shape[0])
@@ -103,12 +94,14 @@ class RemoteNpyRows:
 
 
 @dataclass(frozen=True)
-class SparseRows:
+class SparseRows(ReaderDefaults):
     """Rows of a CSR array in memory, already in panel orientation."""
 
     array: scipy.sparse.csr_array
     dtype: np.dtype[Any]
-    ndim: int = 2
+    sparse: bool = field(default=True, init=False)
+    any_box: bool = field(default=False, init=False)
+    in_memory: bool = field(default=True, init=False)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -120,14 +113,16 @@ class SparseRows:
 
 
 @dataclass(frozen=True)
-class StoredSparseRows:
+class StoredSparseRows(ReaderDefaults):
     """Rows of a CSR matrix in a Zarr group (AnnData's layout); of a CSC matrix, its columns."""
 
     group: zarr.Group | Mapping[str, Any]  # of data, indices and indptr
     shape: tuple[int, int]
     dtype: np.dtype[Any]
-    ndim: int = 2
     packing: Packing | None = None  # of data
+    in_memory: bool = False
+    sparse: bool = field(default=True, init=False)
+    any_box: bool = field(default=False, init=False)
 
     def __getitem__(self, index: tuple[slice, slice]) -> Block:
         with _reading(self.group, index[0]):

@@ -18,7 +18,6 @@ import scipy.sparse
 import zarr
 from zarr.storage import ZipStore
 
-from dask_nmf.cluster.client import compute_watched
 from dask_nmf.errors import DataError, readable
 from dask_nmf.kernels.summary.block_summary import measure
 from dask_nmf.planning.row_panels import IN_FLIGHT, Layout
@@ -143,11 +142,7 @@ def read_factor(factor: Any, name: str, shape: tuple[int, int] | None = None) ->
     opened = open_matrix(factor, transposed=False, name=name)
     if shape is not None and opened.shape != shape:
         raise ValueError(f"{name} has shape {opened.shape}; for this V and rank it must be {shape}")
-    if opened.array is not None:
-        (block,) = compute_watched([opened.array.rechunk(opened.array.shape).to_delayed()[0, 0]])
-    else:
-        assert opened.reader is not None
-        block = opened.reader[slice(0, opened.layout.rows), slice(0, opened.layout.columns)]
+    block = opened.reader[slice(0, opened.layout.rows), slice(0, opened.layout.columns)]
     array = block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
     array = array.T if opened.transposed else array
     bad = measure(array).bad
@@ -180,9 +175,9 @@ def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
         chunk_bytes = 2 * max(chunk_bytes, IN_FLIGHT)
     dtype, transposed, layout = dense_layout(array, wanted, (cuts[0], cuts[1]), chunk_bytes)
     complete, listing = require_chunks(array, [array])
-    reader = DenseRows(complete, transposed, dtype, packing=packing)
+    reader = DenseRows(complete, transposed, dtype, packing, plain=packing is None)
     m, n = array.shape
-    return Matrix((m, n), dtype, source, transposed, layout, reader, listing=listing)
+    return Matrix((m, n), dtype, source, transposed, layout, reader, listing)
 
 
 def _packing_of(array: Any, place: str) -> Packing | None:
@@ -296,8 +291,8 @@ def _from_sparse_group(group: Any, wanted: Wanted, source: str) -> Matrix:
     else:
         parts = {name: StoredDataset(part) for name, part in parts.items()}
         in_memory = not parts["data"].in_a_file
-    reader = StoredSparseRows(parts, across, dtype, packing=packing)
-    return Matrix((m, n), dtype, source, transposed, layout, reader, in_memory=in_memory, listing=listing)
+    reader = StoredSparseRows(parts, across, dtype, packing, in_memory)
+    return Matrix((m, n), dtype, source, transposed, layout, reader, listing)
 
 
 def _part(group: Any, name: str, source: str) -> Any:

@@ -40,6 +40,7 @@ from dask_nmf.execution.graphs import Weighing
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.reader import ReaderDefaults
 
 pytestmark = pytest.mark.real
 PASSES = 40
@@ -143,14 +144,13 @@ def test_a_worker_that_hangs(folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Greedy:
+class Greedy(ReaderDefaults):
     """A V of which one panel takes more memory than a worker has: always, or the first time."""
 
     noted: str
     always: bool
     shape = (40, 20)
     dtype = np.dtype(np.float64)
-    ndim = 2
 
     def __getitem__(self, index: tuple[slice, slice]) -> np.ndarray:
         if index[0].start == 20 and (self.always or not Path(self.noted).exists()):

@@ -33,6 +33,7 @@ from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.reader import ReaderDefaults
 
 FAST, SLOW = 0.05, 0.5  # seconds, of a read
 PANELS, ROWS, COLUMNS = 40, 10, 20
@@ -41,13 +42,12 @@ SHAPE = (PANELS * ROWS, COLUMNS)
 
 
 @dataclass(frozen=True)
-class Noted:
+class Noted(ReaderDefaults):
     """A V that is made where it is read; each read is a line in a file, with the process. One may be slow."""
 
     log: str
     shape = SHAPE
     dtype = np.dtype(np.float64)
-    ndim = 2
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         with open(self.log, "a") as log:
@@ -112,10 +112,10 @@ def test_an_idle_worker_takes_panels_of_a_slow_one(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.num, expected.num)
 
 
-class Waits:
+class Waits(ReaderDefaults):
     """A V that is read for as long as the worker that reads it does not answer."""
 
-    shape, dtype, ndim = SHAPE, np.dtype(np.float64), 2
+    shape, dtype = SHAPE, np.dtype(np.float64)
     answered = Event()
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:

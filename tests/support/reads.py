@@ -8,6 +8,7 @@ from support.matrices import Array, low_rank
 
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.reader import ReaderDefaults
 
 V = low_rank(60, 12, 3, noise=1)
 
@@ -18,10 +19,10 @@ READS: Counter[tuple[int, int]] = Counter()
 LOCK = threading.Lock()
 
 
-class CountingReader:
+class CountingReader(ReaderDefaults):
     """Rows of V, and in `READS` how often each slice of them was read."""
 
-    shape, dtype, ndim = V.shape, V.dtype, V.ndim
+    shape, dtype = V.shape, V.dtype
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         with LOCK:

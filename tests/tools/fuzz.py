@@ -190,7 +190,7 @@ def checked_matrix(path: Path) -> str:
         if opened.layout.rows * opened.layout.columns > LARGE:
             return "large"
         everything = tuple(slice(0, size) for size in (opened.layout.rows, opened.layout.columns))
-        block = opened.reader[everything]  # type: ignore[index]
+        block = opened.reader[everything]
     except Exception as error:
         return _refused(error)
     mine = block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)

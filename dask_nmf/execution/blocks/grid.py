@@ -42,7 +42,7 @@ from dask_nmf.solvers import hals
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.penalties import rescaled
 from dask_nmf.sources.matrix import Matrix, as_block
-from dask_nmf.sources.readers import Reader
+from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Array, Block
 
 Span = tuple[int, int]  # first, and one after the last
@@ -146,9 +146,9 @@ class Blocks:
 
     @classmethod
     def of(cls, matrix: Matrix, tiling: Tiling) -> Blocks:
-        if matrix.array is None:
+        if matrix.reader.dask_chunks is None:
             return cls(tiling, delayed(matrix.reader, traverse=False), None)
-        cut = matrix.array.rechunk((heights(tiling.rows), heights(tiling.columns)))
+        cut = matrix.reader.lazy(heights(tiling.rows), heights(tiling.columns))
         return cls(tiling, None, cut.to_delayed(optimize_graph=True).tolist())
 
     @property

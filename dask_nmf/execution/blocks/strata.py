@@ -37,7 +37,7 @@ from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import Observed, Rule
 from dask_nmf.kernels.gradient import Descent
 from dask_nmf.solvers.sgd import Swept
-from dask_nmf.sources.readers import Reader
+from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Array, Block
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import dask.array as da
 import numpy as np
 import scipy.sparse
 
+from dask_nmf.cluster.client import compute_watched
 from dask_nmf.errors import readable
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.sources.checks import csr
+from dask_nmf.sources.formats.in_memory import is_sliced
 from dask_nmf.sources.formats.npy import WRITE_ANEW
 from dask_nmf.sources.matrix import Matrix, as_block
 from dask_nmf.sources.options import Wanted, check_shape, dense_layout, working_dtype
+from dask_nmf.sources.reader import Box, Chunks, ReaderDefaults
 from dask_nmf.sources.readers import DenseRows, SparseRows
 from dask_nmf.types import Block
 
@@ -28,8 +33,8 @@ def from_held(array: Any, wanted: Wanted, source: str = "") -> Matrix:
 def from_numpy(array: Any, wanted: Wanted, source: str) -> Matrix:
     """Open an array of which any part can be read, from the memory of this process."""
     dtype, transposed, layout = dense_layout(array, wanted)
-    reader = DenseRows(array, transposed, dtype)
-    return Matrix(array.shape, dtype, source, transposed, layout, reader, in_memory=True)
+    reader = DenseRows(array, transposed, dtype, in_memory=True, plain=is_sliced(array))
+    return Matrix(array.shape, dtype, source, transposed, layout, reader)
 
 
 def from_sparse(array: Any, wanted: Wanted, source: str) -> Matrix:
@@ -42,7 +47,41 @@ def from_sparse(array: Any, wanted: Wanted, source: str) -> Matrix:
         rows = csr(array.T if turned else array, dtype)
     height, width = rows.shape
     layout = Layout(height, width, dtype.itemsize, copied=rows.dtype != dtype, indptr=rows.indptr)
-    return Matrix((m, n), dtype, source, turned, layout, SparseRows(rows, dtype), in_memory=True)
+    return Matrix((m, n), dtype, source, turned, layout, SparseRows(rows, dtype))
+
+
+@dataclass(frozen=True)
+class DaskReader(ReaderDefaults):
+    """Boxes of a Dask array, which tasks of its own compute."""
+
+    array: da.Array  # in panel orientation and dtype
+    dtype: np.dtype[Any]
+    worth_caching: bool = field(default=False, init=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.array.shape
+        return rows, columns
+
+    @property
+    def sparse(self) -> bool:
+        return bool(scipy.sparse.issparse(self.array._meta))
+
+    @property
+    def dask_chunks(self) -> Chunks:
+        chunks: Chunks = self.array.chunks
+        return chunks
+
+    def __getitem__(self, index: Box) -> Block:
+        return self.read_all([index])[0]
+
+    def read_all(self, boxes: Sequence[Box]) -> list[Block]:
+        parts = [self.array[box] for box in boxes]
+        blocks = compute_watched([part.rechunk(part.shape).to_delayed()[0, 0] for part in parts])
+        return [as_block(block, self.dtype) for block in blocks]
+
+    def lazy(self, heights: Sequence[int], widths: Sequence[int]) -> da.Array:
+        return self.array.rechunk((tuple(heights), tuple(widths)))
 
 
 def from_dask(array: da.Array, wanted: Wanted) -> Matrix:
@@ -73,7 +112,7 @@ def from_dask(array: da.Array, wanted: Wanted) -> Matrix:
         blind=sparse,
         chunk_columns=array.chunksize[not turned],
     )
-    return Matrix((m, n), dtype, "dask", turned, layout, array=upright)
+    return Matrix((m, n), dtype, "dask", turned, layout, DaskReader(upright, dtype))
 
 
 def _panel_block(block: Any, panel_dtype: np.dtype[Any], turned: bool) -> Block:

@@ -58,6 +58,6 @@ def from_hdf5(dataset: Any, wanted: Wanted) -> Matrix:
     check_room(place, f"a storage chunk of shape {cuts}", chunk_bytes)
     packing = find_packing(dict(dataset.attrs), stored.dtype, place)
     dtype, transposed, layout = dense_layout(stored, wanted, (cuts[0], cuts[1]), chunk_bytes)
-    reader = DenseRows(stored, transposed, dtype, packing=packing)
+    reader = DenseRows(stored, transposed, dtype, packing, in_memory=not stored.in_a_file)
     m, n = stored.shape
-    return Matrix((m, n), dtype, place, transposed, layout, reader, in_memory=not stored.in_a_file)
+    return Matrix((m, n), dtype, place, transposed, layout, reader)

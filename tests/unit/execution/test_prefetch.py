@@ -22,6 +22,7 @@ from dask_nmf.planning import row_panels
 from dask_nmf.planning.row_panels import MIB, Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.reader import ReaderDefaults
 
 V = low_rank(240, 12, 3)
 H = np.ones((3, 12))
@@ -64,10 +65,10 @@ class Watch:
         return self.read - self.done >= self.enough or self.read == len(EDGES) - 1
 
 
-class Watched:
+class Watched(ReaderDefaults):
     """V and its solver, watched."""
 
-    shape, dtype, ndim = V.shape, V.dtype, 2
+    shape, dtype = V.shape, V.dtype
     watch: ClassVar[Watch]
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
@@ -147,12 +148,11 @@ def moved(client: Client, panels: int, rank: int) -> int:
 
 
 @dataclass(frozen=True)
-class Made:
+class Made(ReaderDefaults):
     """A V that is made where it is read."""
 
     shape: tuple[int, int]
     dtype = np.dtype(np.float64)
-    ndim = 2
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         return np.random.default_rng(index[0].start).random((index[0].stop - index[0].start, 500))

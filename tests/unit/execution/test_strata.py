@@ -22,6 +22,7 @@ from dask_nmf.execution.graphs import Given, HeldWeights
 from dask_nmf.kernels import gradient
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.gradient import Descent
+from dask_nmf.sources.reader import ReaderDefaults
 from dask_nmf.sources.registry import open_matrix
 
 V = low_rank(60, 24, 3, noise=1)
@@ -82,7 +83,7 @@ def serial(v: Array, rule: Rule, grid: Grid, epoch: int = 0) -> tuple[Array, Arr
         rows, columns = slice(*grid.rows[visit.row :][:2]), slice(*grid.columns[visit.column :][:2])
         numbers = np.arange(rows.start, rows.stop)
         chance = strata.draws.of_entries(7, strata.draws.ROW_ORDER, numbers, np.array([epoch]))
-        block = Source(open_matrix(v, transposed=False).reader, rule).read(rows, columns)  # type: ignore[arg-type]
+        block = Source(open_matrix(v, transposed=False).reader, rule).read(rows, columns)
         part, across = w[rows].copy(), h[columns].copy()
         strata._steps(block, part, across, np.argsort(chance), HOW)
         w[rows], h[columns] = part, across
@@ -120,10 +121,10 @@ def test_processes_and_threads_give_the_same_bits(client: Client) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
-class CountingReader:
+class CountingReader(ReaderDefaults):
     """V, and how often each of its entries was read."""
 
-    shape, dtype, ndim = V.shape, V.dtype, V.ndim
+    shape, dtype = V.shape, V.dtype
 
     def __init__(self) -> None:
         self.boxes: Counter[tuple[int, ...]] = Counter()

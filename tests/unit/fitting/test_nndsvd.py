@@ -28,6 +28,7 @@ from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.settings import NNDSVD, Settings
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.reader import ReaderDefaults
 from dask_nmf.sources.registry import open_matrix
 
 RANK = 4
@@ -159,11 +160,11 @@ def test_the_smallest_matrices(init: str, solver: str, shape: tuple[int, int]) -
     assert np.isfinite(result.W.compute()).all()
 
 
-class CountingReader:
+class CountingReader(ReaderDefaults):
     """Rows of a V, and how often each slice of them was read; one row is a fingerprint."""
 
     def __init__(self, v: Array) -> None:
-        self.v, self.shape, self.dtype, self.ndim = v, v.shape, v.dtype, v.ndim
+        self.v, self.shape, self.dtype = v, v.shape, v.dtype
         self.reads = Counter[tuple[int, int]]()
         self.lock = threading.Lock()
 

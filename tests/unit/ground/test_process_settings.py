@@ -27,6 +27,7 @@ from dask_nmf.planning.row_panels import Layout
 from dask_nmf.process_settings import SharedSetting
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.reader import ReaderDefaults
 
 V = low_rank(120, 12, 3)
 CONFIG = ("num_workers", "distributed.nanny", "distributed.worker", "distributed.deploy", *executor.QUIET)
@@ -117,10 +118,10 @@ def test_a_forked_process_has_no_users_but_the_thread_that_forked() -> None:
     assert done == ["made", "undone"]
 
 
-class Read:
+class Read(ReaderDefaults):
     """A V, the read of which waits for what another fit does."""
 
-    shape, dtype, ndim = V.shape, V.dtype, 2
+    shape, dtype = V.shape, V.dtype
 
     def __init__(self, begun: Event, awaited: Event) -> None:
         self.begun, self.awaited = begun, awaited

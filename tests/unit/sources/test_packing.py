@@ -83,7 +83,6 @@ def test_any_block_is_decoded(data: st.DataObject, tmp_path_factory: pytest.Temp
         slice(*sorted(data.draw(st.lists(st.integers(0, size), min_size=2, max_size=2, unique=True))))
         for size in (12, 30)
     )
-    assert opened.reader is not None
     index = (columns, rows) if opened.transposed else (rows, columns)
     block = opened.reader[index]
     np.testing.assert_array_equal(block.T if opened.transposed else block, whole[rows, columns])

@@ -53,7 +53,6 @@ kinds = pytest.mark.parametrize("kind", KINDS)
 
 
 def values(opened: Matrix) -> Array:
-    assert opened.reader is not None
     rows, columns = (slice(0, size) for size in opened.reader.shape)
     block = opened.reader[rows, columns]
     whole = block.toarray() if scipy.sparse.issparse(block) else block

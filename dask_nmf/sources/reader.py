@@ -1,0 +1,124 @@
+"""The protocol of a reader: V in panel orientation, read by slices, with the traits that decide how."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import dask.array as da
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.types import Block
+
+Box = tuple[slice, slice]  # rows and columns, in panel orientation
+Chunks = tuple[tuple[int, ...], ...]  # heights of the rows of blocks, and widths of the columns of blocks
+
+
+class Reader(Protocol):
+    """V, of which blocks can be read, in panel orientation and in the dtype of the computation.
+
+    A reader travels to workers as a path or a handle, unless it is `in_memory`. A new reader inherits from
+    `ReaderDefaults`, has a ``shape``, a ``dtype`` and ``__getitem__``, and says what is different about it.
+    """
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns in panel orientation."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the blocks."""
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions, 2: `dask.array.from_array` asks for it."""
+
+    @property
+    def sparse(self) -> bool:
+        """Whether blocks are CSR arrays, and not NumPy arrays."""
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether V lies in the memory of this process, so that other processes must be sent its blocks."""
+
+    @property
+    def any_box(self) -> bool:
+        """Whether a box of some columns is read without the other columns of its rows.
+
+        A reader of which this is false is only asked for all columns.
+        """
+
+    @property
+    def worth_caching(self) -> bool:
+        """Whether a block costs fetching or decoding each time, so that keeping it saves time."""
+
+    @property
+    def dask_chunks(self) -> Chunks | None:
+        """The chunks of a Dask array, which has tasks of its own; None where any task can read V itself."""
+
+    @property
+    def plain_array(self) -> Any | None:
+        """The array that holds V as the caller has it, if its slices are plain NumPy arrays; else None."""
+
+    def __getitem__(self, index: Box) -> Block:
+        """Return a block."""
+
+    def read_all(self, boxes: Sequence[Box]) -> list[Block]:
+        """Return several blocks."""
+
+    def lazy(self, heights: Sequence[int], widths: Sequence[int]) -> da.Array:
+        """Return V as a Dask array of blocks with these numbers of rows and of columns."""
+
+
+class ReaderDefaults:
+    """The traits and methods that most readers have, to inherit from."""
+
+    @property
+    def ndim(self) -> int:
+        return 2
+
+    @property
+    def sparse(self) -> bool:
+        return False
+
+    @property
+    def in_memory(self) -> bool:
+        return False
+
+    @property
+    def any_box(self) -> bool:
+        return True
+
+    @property
+    def worth_caching(self) -> bool:
+        return not self.in_memory
+
+    @property
+    def dask_chunks(self) -> Chunks | None:
+        return None
+
+    @property
+    def plain_array(self) -> Any | None:
+        return None
+
+    def read_all(self: Reader, boxes: Sequence[Box]) -> list[Block]:
+        return [self[box] for box in boxes]
+
+    def lazy(self: Reader, heights: Sequence[int], widths: Sequence[int]) -> da.Array:
+        return da.from_array(
+            self,
+            chunks=(tuple(heights), tuple(widths)),
+            name=False,
+            asarray=False,
+            fancy=False,
+            inline_array=not self.in_memory,
+            meta=empty_block(self),
+        )
+
+
+def empty_block(reader: Reader) -> Block:
+    """Return a block of the kind that a reader gives, of no rows and no columns."""
+    if reader.sparse:
+        return scipy.sparse.csr_array((0, 0), dtype=reader.dtype)
+    return np.empty((0, 0), reader.dtype)
