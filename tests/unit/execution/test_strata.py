@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.matrices import Array, low_rank
 from support.strategies import cuts, seeds
 
+from dask_nmf import rng
 from dask_nmf.execution import executor
 from dask_nmf.execution.blocks import strata
 from dask_nmf.execution.blocks.strata import Grid, Source, Sweep
@@ -82,7 +83,7 @@ def serial(v: Array, rule: Rule, grid: Grid, epoch: int = 0) -> tuple[Array, Arr
     for visit in strata.visits(grid, 7, epoch):
         rows, columns = slice(*grid.rows[visit.row :][:2]), slice(*grid.columns[visit.column :][:2])
         numbers = np.arange(rows.start, rows.stop)
-        chance = strata.draws.of_entries(7, strata.draws.ROW_ORDER, numbers, np.array([epoch]))
+        chance = rng.of_entries(7, rng.ROW_ORDER, numbers, np.array([epoch]))
         block = Source(open_matrix(v, transposed=False).reader, rule).read(rows, columns)
         part, across = w[rows].copy(), h[columns].copy()
         strata._steps(block, part, across, np.argsort(chance), HOW)
