@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dask_nmf.cli.display import watched
+from dask_nmf.display.lines import watched
 from dask_nmf.execution.executor import Step
 from dask_nmf.fitting.factorise import cache_bytes, factorise
 from dask_nmf.fitting.finalize import Result

@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from dask_nmf.cli.display import watched
+from dask_nmf.display.lines import watched
 from dask_nmf.errors import NothingObserved
 from dask_nmf.execution.executor import Step
 from dask_nmf.fitting.components import with_unit_rows

@@ -19,7 +19,7 @@ import click
 
 from dask_nmf._version import __version__
 from dask_nmf.cli.options import Commands, cluster_options, settings_options
-from dask_nmf.cli.text import aligned, visible
+from dask_nmf.display.text import aligned, visible
 from dask_nmf.errors import DataError, RunLocked
 
 USAGE, BAD_DATA, NOT_CONVERGED, IO_ERROR, TRY_AGAIN = 2, 3, 4, 74, 75
@@ -119,8 +119,8 @@ def fit(
     Each pass over V is committed to the output. Called again, an unfinished fit goes on from there, and a
     finished one is left as it is.
     """
-    from dask_nmf.cli import display
     from dask_nmf.cluster.config import without_fsync
+    from dask_nmf.display import lines
     from dask_nmf.fitting.factorise import cache_bytes, factorise
     from dask_nmf.fitting.fit import Job
     from dask_nmf.settings import Settings
@@ -137,7 +137,7 @@ def fit(
         cache=cache_bytes(cache),
     )
     synced = without_fsync() if no_fsync else nullcontext()
-    with synced, display.shown(log_format, sys.stderr.isatty()) as follow:
+    with synced, lines.shown(log_format, sys.stderr.isatty()) as follow:
         result = factorise(matrix, job, lambda matrix: _cluster(follow, matrix, where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     _say(
@@ -161,10 +161,10 @@ def transform(
     \b
     dask-nmf transform run.zarr V2.zarr --output W2.zarr
     """
-    from dask_nmf.cli import display
+    from dask_nmf.display import lines
     from dask_nmf.inference.transform import transform_to
 
-    with display.shown(log_format, sys.stderr.isatty()) as follow:
+    with lines.shown(log_format, sys.stderr.isatty()) as follow:
         shape = transform_to(run, matrix, output, overwrite, lambda matrix: _cluster(follow, matrix, where))
     _say(f"{output}: W, {shape[0]} x {shape[1]}")
     return 0
@@ -221,10 +221,10 @@ def recommend(
     what is not positive. A row that the fit has not seen gets the columns of the largest means, and is marked
     in a fourth column, source.
     """
-    from dask_nmf.cli import display
+    from dask_nmf.display import lines
     from dask_nmf.inference.recommend import recommend_to
 
-    with display.shown(log_format, sys.stderr.isatty()) as follow:
+    with lines.shown(log_format, sys.stderr.isatty()) as follow:
         cells = recommend_to(
             run, matrix, top, output, overwrite, lambda matrix: _cluster(follow, matrix, where), clip, rows
         )

@@ -21,6 +21,7 @@ from support.command import Forks
 from support.docs import ENVIRONMENT, ROOT, bash, blocks, commands, shell
 from support.servers import until
 from support.wings import FOLDERS, MAY_IMPORT, PACKAGE, WINGS
+from tools import draw_wings
 
 from dask_nmf.cli import main
 from dask_nmf.cluster import launch
@@ -197,3 +198,7 @@ def test_a_fit_on_workers_that_were_started_by_hand(folder: Path, by_hand: Path)
     assert "run.zarr: relative error" in seen
     for name, value in launch.MALLOC.items():
         assert seen.count(f"{name}={value}") == 2, seen
+
+
+def test_the_drawing_of_the_wings_is_current() -> None:
+    assert draw_wings.DRAWING.read_text() == draw_wings.draw(draw_wings.imports_of_wings())

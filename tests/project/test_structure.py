@@ -2,13 +2,11 @@
 
 import ast
 import sys
-from collections.abc import Iterator
-from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from support.wings import FOLDERS, GROUND, MAY_IMPORT, PACKAGE
+from support.wings import FILES, FOLDERS, GROUND, MAY_IMPORT, PACKAGE, imported, ours, tree, wing
 
 LIBRARIES = {  # that not every wing may import
     "dask": {"cluster", "sources", "execution", "fitting", "inference", "online", "estimator"},
@@ -18,46 +16,13 @@ LIBRARIES = {  # that not every wing may import
     "sklearn": {"estimator"},
     "obstore": {"storage", "cluster"},
     "click": {"cli"},
-    "tqdm": {"cli"},
+    "tqdm": {"display"},
 }
 ROOMS = 7  # files of a folder, and folders in it
-FILES = {
-    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if path.name != "__init__.py"
-}
 files = pytest.mark.parametrize("file", FILES)
 folders = pytest.mark.parametrize(
     "folder", FOLDERS[1:], ids=lambda path: path.relative_to(PACKAGE).as_posix()
 )
-
-
-@cache
-def tree(file: str) -> ast.Module:
-    return ast.parse(FILES[file].read_text())
-
-
-def imported(nodes: ast.AST) -> Iterator[str]:
-    """Yield the names of imported modules, and of what is imported from them as if that were modules too."""
-    for node in ast.walk(nodes):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-def ours(file: str) -> set[str]:
-    """Return the files of this package that a file imports, as dotted names below the package."""
-    found = set()
-    for name in imported(tree(file)):
-        if name.startswith("dask_nmf."):
-            inside = name.removeprefix("dask_nmf.")
-            found |= {inside, inside.rpartition(".")[0]} & set(FILES)
-    return found
-
-
-def wing(file: str) -> str:
-    return file.partition(".")[0]
 
 
 def test_every_wing_has_its_place() -> None:

@@ -11,7 +11,7 @@ COMMAND = [sys.executable, "-c", "from dask_nmf.cli.main import main; main()"]
 SERVER = """
 import gc, json, os, runpy, sys
 import dask.config
-import dask_nmf.cli.main, dask_nmf.estimator, dask_nmf.cli.display
+import dask_nmf.cli.main, dask_nmf.estimator, dask_nmf.display.lines
 
 gc.freeze()
 for line in sys.stdin:

@@ -1,5 +1,8 @@
 """The wings of the package, and which of them each may import."""
 
+import ast
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import dask_nmf
@@ -12,6 +15,7 @@ MAY_IMPORT = {  # a wing, and the wings it may import; every wing may import the
     "planning": {"kernels"},
     "storage": set[str](),
     "cluster": {"planning", "storage"},
+    "display": {"cluster"},
     "sources": {"kernels", "planning", "storage", "cluster"},
     "solvers": {"kernels"},
     "execution": {"kernels", "planning", "cluster", "sources", "solvers"},
@@ -20,7 +24,41 @@ MAY_IMPORT = {  # a wing, and the wings it may import; every wing may import the
 MAY_IMPORT["fitting"] = {*MAY_IMPORT, "runs"}
 MAY_IMPORT["inference"] = {*MAY_IMPORT, "fitting"}
 MAY_IMPORT["online"] = {*MAY_IMPORT, "inference"}
-MAY_IMPORT["api"] = MAY_IMPORT["estimator"] = {*MAY_IMPORT, "online", "cli"}
+MAY_IMPORT["api"] = {*MAY_IMPORT} - {"inference", "online"}
+MAY_IMPORT["estimator"] = {*MAY_IMPORT} - {"api"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
 WINGS = [wing for wing in MAY_IMPORT if wing not in FACES]
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
+FILES = {
+    path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.name != "__init__.py"
+}
+
+
+@cache
+def tree(file: str) -> ast.Module:
+    return ast.parse(FILES[file].read_text())
+
+
+def imported(nodes: ast.AST) -> Iterator[str]:
+    """Yield the names of imported modules, and of what is imported from them as if that were modules too."""
+    for node in ast.walk(nodes):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(file: str) -> set[str]:
+    """Return the files of this package that a file imports, as dotted names below the package."""
+    found = set()
+    for name in imported(tree(file)):
+        if name.startswith("dask_nmf."):
+            inside = name.removeprefix("dask_nmf.")
+            found |= {inside, inside.rpartition(".")[0]} & set(FILES)
+    return found
+
+
+def wing(file: str) -> str:
+    return file.partition(".")[0]

@@ -19,7 +19,7 @@ from support.matrices import sparse as mostly_zeros
 from support.strategies import cuts, seeds
 
 from dask_nmf import NMF, nmf, rng
-from dask_nmf.cli.display import shown
+from dask_nmf.display.lines import shown
 from dask_nmf.execution.executor import Panels
 from dask_nmf.execution.graphs import HeldWeights
 from dask_nmf.fitting.starts import initialize, nndsvd

@@ -21,7 +21,7 @@ from support.matrices import low_rank
 from tools import fuzz
 
 from dask_nmf import Run
-from dask_nmf.cli.text import visible
+from dask_nmf.display.text import visible
 from dask_nmf.errors import DataError, InvalidRunError
 from dask_nmf.fitting.starts.initialize import Measures
 from dask_nmf.inference.predict import predict_to

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm as any_bar  # a widget in a notebook that has ipywidg
 from tqdm.notebook import tqdm as widget
 
 from dask_nmf import progress
-from dask_nmf.cli.text import visible
 from dask_nmf.cluster.client import PANELS_DONE, active_client
+from dask_nmf.display.text import visible
 
 FIRST, EVERY, SECONDS = 10, 10, 10  # passes that get a line on a terminal: see `Above`
 COLUMNS, ROWS = 80, 24  # of a terminal that does not say
