@@ -31,7 +31,7 @@ from dask_nmf.online.partial_fit import Learned, learn, remembered
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings, plain
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.registry import in_memory_form, open_beside, open_matrix, read_factor
+from dask_nmf.sources.registry import in_memory_form, open_entry_weights, open_matrix, read_factor
 from dask_nmf.storage.locations import absolute
 from dask_nmf.types import Array
 
@@ -308,7 +308,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         if self._fitted_W is not None:
             self._remember(self._fitted_W)
         settings = self._settings(len(self.components_))
-        job = Job(settings, weights=None if weights is None else open_beside(matrix, weights))
+        job = Job(settings, weights=None if weights is None else open_entry_weights(matrix, weights))
         h = self.components_ if self._working_H is None else self._working_H
         h, self._learned = learn(matrix, job, h, self._learned, self.forget_factor)
         self.components_, self._means = h, None

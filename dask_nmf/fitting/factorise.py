@@ -21,7 +21,7 @@ from dask_nmf.runs.resume import NewRun, identity, opened, scratch
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import plain
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.registry import open_beside, open_holding, read_factor
+from dask_nmf.sources.registry import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.storage.locations import absolute, check_apart, locate
 from dask_nmf.types import Array
 
@@ -44,7 +44,7 @@ def cache_bytes(cache: int | str) -> int | None:
 def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext()) -> Result:
     """Factorise V as a `Job` says, on a cluster that is entered only if there is work for it."""
     by_itself = job.fixed and job.settings.beta != 2  # a row of W, or a column of H: no sums tell as much
-    matrix = open_holding(V, job.dtype, job.fixed_H is None if by_itself else None)
+    matrix = open_for_fixed_factor(V, job.dtype, job.fixed_H is None if by_itself else None)
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
     if job.settings.start == "nndsvd" and job.settings.solver == "mu":
@@ -60,7 +60,7 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
             )
         if job.settings.solver == "sgd":
             raise ValueError("weights are given and the solver is 'sgd'; solvers 'hals' and 'mu' take them")
-        job = replace(job, weights=open_beside(matrix, job.weights))
+        job = replace(job, weights=open_entry_weights(matrix, job.weights))
     if job.store is not None:
         path = absolute(job.store)
         beside = {} if job.weights is None else {"the weights": job.weights.source}

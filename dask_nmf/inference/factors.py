@@ -14,7 +14,7 @@ from dask_nmf.errors import readable
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.planning import row_panels
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.registry import open_holding, read_factor
+from dask_nmf.sources.registry import open_for_fixed_factor, read_factor
 from dask_nmf.storage.arrays.factors import CURE
 from dask_nmf.types import Array, Block
 
@@ -43,7 +43,7 @@ def opened_factor(factor: Any, name: str, by_columns: bool = False) -> Any:
     """
     if _is_plain(factor):
         return factor
-    matrix = open_holding(factor, None, by_columns, name)
+    matrix = open_for_fixed_factor(factor, None, by_columns, name)
     if matrix.reader.plain_array is not None:
         return matrix.reader.plain_array
     return read_factor(matrix, name) if matrix.in_memory else _in_blocks(matrix)

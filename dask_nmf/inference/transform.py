@@ -34,7 +34,7 @@ from dask_nmf.solvers.divergences import Newton, Settled, exact
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.penalties import Penalty, penalty_of
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.registry import open_beside, open_holding, open_matrix, read_factor
+from dask_nmf.sources.registry import open_entry_weights, open_for_fixed_factor, open_matrix, read_factor
 from dask_nmf.storage import locations
 from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, consolidate
 from dask_nmf.types import Array
@@ -87,7 +87,7 @@ def transform(
     matrix = opened(V, dtype, beta_loss, len(h))
     if matrix.shape[1] != h.shape[1]:
         raise ValueError(f"V has {matrix.shape[1]} columns and H has {h.shape[1]}; they must be equal")
-    beside = None if weights is None else open_beside(matrix, weights)
+    beside = None if weights is None else open_entry_weights(matrix, weights)
     asked: dict[str, Any] = {"missing": missing, "alpha_W": alpha_W, "l1_ratio": l1_ratio, "alpha_H": 0.0}
     settings = Settings(len(h), "mu", beta_loss, **asked)
     rule = Rule(missing, transposed=matrix.transposed, weighted=beside is not None, beta=settings.beta)
@@ -123,7 +123,7 @@ def opened(V: Any, dtype: str | None, beta_loss: str | float, rank: int) -> Matr
 
     A row of W is most exact where the row of V is at hand; the squared error alone has sums that do without.
     """
-    by_rows = open_holding(V, dtype, False)
+    by_rows = open_for_fixed_factor(V, dtype, False)
     squared = LOSSES.get(str(beta_loss), beta_loss) == 2
     return open_matrix(V, dtype) if squared and rank * by_rows.shape[1] > LARGE else by_rows
 

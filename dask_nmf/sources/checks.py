@@ -22,7 +22,7 @@ SPARSEST = 1000  # of what is claimed, one in so many is there
 GIB = 2**30
 
 
-def check_room(place: Any, part: str, size: int) -> None:
+def check_fits_memory(place: Any, part: str, size: int) -> None:
     """Refuse what would not fit the memory of this machine, in bytes."""
     if size > MEMORY_LIMIT:
         raise DataError(
@@ -56,7 +56,7 @@ def check_chunks(array: zarr.Array[Any], place: Any) -> tuple[int, ...]:
     cuts: tuple[int, ...] = array.shards or array.chunks
     if 0 in cuts:
         raise DataError(f"{place} has chunks of shape {cuts}; {WRITE_ANEW}, in chunks of some entries")
-    check_room(place, f"a storage chunk of shape {cuts}", prod(cuts) * array.dtype.itemsize)
+    check_fits_memory(place, f"a storage chunk of shape {cuts}", prod(cuts) * array.dtype.itemsize)
     return cuts
 
 
@@ -68,7 +68,7 @@ def check_width(place: Any, shape: tuple[int, int], across: int, entries: int) -
         )
 
 
-def row_pointers(indptr: Array, rows: int, entries: int, place: Any) -> Array:
+def validate_indptr(indptr: Array, rows: int, entries: int, place: Any) -> Array:
     """Where the entries of each row of a CSR matrix begin, as int64, or refused."""
     if indptr.dtype.kind in "iu" and indptr.shape == (rows + 1,):
         pointers = indptr.astype(np.int64)
@@ -77,7 +77,7 @@ def row_pointers(indptr: Array, rows: int, entries: int, place: Any) -> Array:
     raise DataError(f"{place}: indptr does not fit its shape, {rows} rows of {entries} entries; {WRITE_ANEW}")
 
 
-def csr(array: Any, dtype: np.dtype[Any]) -> scipy.sparse.csr_array:
+def canonical_csr(array: Any, dtype: np.dtype[Any]) -> scipy.sparse.csr_array:
     """Return a sparse array as CSR, the entries of a row in order and each once.
 
     Entries that are stored twice mean their sum, as in SciPy. They are added as ``dtype``, so that narrow

@@ -17,8 +17,8 @@ from distributed import Client
 from dask_nmf.cluster.client import active_client, assign_contiguous, wait_for_workers
 from dask_nmf.errors import WorkersLost
 from dask_nmf.planning.row_panels import Layout
-from dask_nmf.sources.checks import csr
-from dask_nmf.sources.formats.in_memory import to_arrays, unmasked
+from dask_nmf.sources.checks import canonical_csr
+from dask_nmf.sources.formats.in_memory import masked_to_nan, to_arrays
 from dask_nmf.sources.reader import Reader, empty_block
 from dask_nmf.types import Block
 
@@ -115,8 +115,8 @@ def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
     """Return a block of a user's Dask array as kernels want it, cast; NaN where it is masked."""
     held = to_arrays(block)
     if scipy.sparse.issparse(held):
-        return csr(held, dtype).astype(dtype, copy=False)
-    return unmasked(held, dtype).astype(dtype, copy=False)
+        return canonical_csr(held, dtype).astype(dtype, copy=False)
+    return masked_to_nan(held, dtype).astype(dtype, copy=False)
 
 
 def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array:

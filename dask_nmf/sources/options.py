@@ -8,10 +8,10 @@ import numpy as np
 
 from dask_nmf.errors import DataError
 from dask_nmf.planning.row_panels import Layout
-from dask_nmf.sources.formats.in_memory import floating
+from dask_nmf.sources.formats.in_memory import default_dtype
 
 
-class Wanted(NamedTuple):
+class OpenOptions(NamedTuple):
     """What is asked of a matrix beside its entries."""
 
     dtype: str | np.dtype[Any] | None = None
@@ -23,13 +23,13 @@ class Wanted(NamedTuple):
         return shape[0] < shape[1] if self.transposed is None else self.transposed
 
 
-def working_dtype(stored: np.dtype[Any], wanted: Wanted) -> np.dtype[Any]:
+def working_dtype(stored: np.dtype[Any], wanted: OpenOptions) -> np.dtype[Any]:
     """Return the dtype of a panel: the one that is wanted, else that of `in_memory.floating`."""
     if stored.kind not in "biuf":
         cure = "; take its absolute value or its real part" if stored.kind == "c" else ""
         raise DataError(f"{wanted.name} has entries of type {stored}; NMF needs real numbers{cure}")
     if wanted.dtype is None:
-        return floating(stored)
+        return default_dtype(stored)
     chosen = np.dtype(wanted.dtype)
     if chosen not in (np.float32, np.float64):
         raise ValueError(f"dtype is {chosen}; it must be float32 or float64")
@@ -49,7 +49,7 @@ def check_shape(shape: tuple[Any, ...], name: str) -> None:
 
 
 def dense_layout(
-    array: Any, wanted: Wanted, chunks: tuple[int, int] = (1, 1), chunk_bytes: int = 0
+    array: Any, wanted: OpenOptions, chunks: tuple[int, int] = (1, 1), chunk_bytes: int = 0
 ) -> tuple[np.dtype[Any], bool, Layout]:
     """Return the dtype of the panels of a dense array, whether they are columns, and their layout.
 

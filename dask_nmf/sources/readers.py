@@ -20,8 +20,8 @@ from zarr.buffer.cpu import NDBuffer
 
 from dask_nmf.errors import readable
 from dask_nmf.planning.row_panels import IN_FLIGHT
-from dask_nmf.sources.checks import csr
-from dask_nmf.sources.formats.in_memory import unmasked
+from dask_nmf.sources.checks import canonical_csr
+from dask_nmf.sources.formats.in_memory import masked_to_nan
 from dask_nmf.sources.formats.packing import Packing
 from dask_nmf.sources.reader import ReaderDefaults
 from dask_nmf.storage.object_store import fetch
@@ -52,8 +52,8 @@ class DenseRows(ReaderDefaults):
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         rows = index[0]
         box = index[::-1] if self.transposed else index
-        with _reading(self.array, rows):
-            block = _load(self.array, box, self.dtype, self.packing)
+        with naming_place(self.array, rows):
+            block = load(self.array, box, self.dtype, self.packing)
         return block.T if self.transposed else block
 
 
@@ -68,7 +68,7 @@ class NpyRows(ReaderDefaults):
     worth_caching: bool = field(default=False, init=False)  # the system keeps the pages of the file
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
-        with _reading(self.path, index[0]):
+        with naming_place(self.path, index[0]):
             mapped = np.lib.format.open_memmap(self.path, mode="r")
             return DenseRows(mapped, self.transposed, self.dtype)[index]
 
@@ -87,7 +87,7 @@ class RemoteNpyRows(ReaderDefaults):
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
         first, last, _ = index[0].indices(self.shape[0])
         row = self.shape[1] * self.stored.itemsize
-        with _reading(self.url, index[0]):
+        with naming_place(self.url, index[0]):
             held = fetch(self.url, self.begin + first * row, (last - first) * row)
             block = np.frombuffer(held, self.stored).reshape(last - first, self.shape[1])
             return block[:, index[1]].astype(self.dtype, copy=False)
@@ -125,7 +125,7 @@ class StoredSparseRows(ReaderDefaults):
     any_box: bool = field(default=False, init=False)
 
     def __getitem__(self, index: tuple[slice, slice]) -> Block:
-        with _reading(self.group, index[0]):
+        with naming_place(self.group, index[0]):
             return self._rows(index[0])
 
     def _rows(self, rows: slice) -> Block:
@@ -133,13 +133,15 @@ class StoredSparseRows(ReaderDefaults):
         indptr = np.asarray(self.group["indptr"][first : last + 1]).astype(np.int64)  # type: ignore[index]
         entries = (slice(int(indptr[0]), int(indptr[-1])),)
         stored_indices = self.group["indices"]
-        indices = _load(stored_indices, entries, np.dtype(stored_indices.dtype))  # type: ignore[union-attr]
-        data = _load(self.group["data"], entries, self.dtype, self.packing)
+        indices = load(stored_indices, entries, np.dtype(stored_indices.dtype))  # type: ignore[union-attr]
+        data = load(self.group["data"], entries, self.dtype, self.packing)
         shape = (last - first, self.shape[1])
-        return csr(scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape), self.dtype)
+        return canonical_csr(
+            scipy.sparse.csr_array((data, indices, indptr - indptr[0]), shape=shape), self.dtype
+        )
 
 
-def _load(array: Any, box: tuple[slice, ...], dtype: np.dtype[Any], packing: Packing | None = None) -> Array:
+def load(array: Any, box: tuple[slice, ...], dtype: np.dtype[Any], packing: Packing | None = None) -> Array:
     """Return a box of an array as ``dtype``, unpacked; a stored one by `IN_FLIGHT` bytes of storage chunks.
 
     Zarr decodes a selection into memory of its own, ten chunks at a time in as many threads: without a bound
@@ -165,7 +167,7 @@ def _load(array: Any, box: tuple[slice, ...], dtype: np.dtype[Any], packing: Pac
 def _unpacked(block: Any, dtype: np.dtype[Any], packing: Packing | None) -> Array:
     """Return a block that was read as ``dtype``, with NaN where it is masked."""
     if packing is None:
-        return unmasked(block, dtype).astype(dtype, copy=False)
+        return masked_to_nan(block, dtype).astype(dtype, copy=False)
     values: Array = np.empty(block.shape, dtype)
     packing.unpack(np.asarray(block), values)
     return values
@@ -184,7 +186,7 @@ def _strips(sides: list[range], cuts: tuple[int, ...], itemsize: int) -> list[li
 
 
 @contextmanager
-def _reading(source: Any, rows: slice) -> Iterator[None]:
+def naming_place(source: Any, rows: slice) -> Iterator[None]:
     """Name the place of what cannot be read."""
     place = source if isinstance(source, str) else getattr(source, "store_path", "V")
     with readable(f"{place}: panel rows {rows.start} to {rows.stop}", "restore that part, or write all anew"):

@@ -21,15 +21,15 @@ from zarr.storage import ZipStore
 from dask_nmf.errors import DataError, readable
 from dask_nmf.kernels.summary.block_summary import measure
 from dask_nmf.planning.row_panels import IN_FLIGHT, Layout
-from dask_nmf.sources.checks import check_room, check_stored, check_width, row_pointers
+from dask_nmf.sources.checks import check_fits_memory, check_stored, check_width, validate_indptr
 from dask_nmf.sources.formats.arrays import from_dask, from_held, from_numpy, from_sparse
-from dask_nmf.sources.formats.hdf5 import StoredDataset, from_hdf5
+from dask_nmf.sources.formats.hdf5 import HDF5Dataset, from_hdf5
 from dask_nmf.sources.formats.in_memory import ACCEPTED, is_a, is_sliced, to_arrays
 from dask_nmf.sources.formats.lazy import from_frame, from_xarray, is_lazy
 from dask_nmf.sources.formats.npy import HEAD, WRITE_ANEW, Npz, header_of, map_npy, opened_npz
 from dask_nmf.sources.formats.packing import SCALING, Packing, find_packing
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.options import Wanted, check_shape, dense_layout, working_dtype
+from dask_nmf.sources.options import OpenOptions, check_shape, dense_layout, working_dtype
 from dask_nmf.sources.readers import DenseRows, NpyRows, RemoteNpyRows, StoredSparseRows
 from dask_nmf.storage.arrays.chunks import METADATA, require_chunks, stamp_of
 from dask_nmf.storage.locations import absolute, locate
@@ -43,7 +43,7 @@ class Opener(NamedTuple):
     """A kind of source that is not in the memory of this process, and how it is opened."""
 
     can_open: Callable[[Any], bool]
-    open: Callable[[Any, Wanted], Matrix]
+    open: Callable[[Any, OpenOptions], Matrix]
 
 
 def open_matrix(
@@ -82,7 +82,7 @@ def open_matrix(
     """
     if isinstance(source, Matrix):
         return source
-    wanted = Wanted(dtype, transposed, name)
+    wanted = OpenOptions(dtype, transposed, name)
     for opener in OPENERS:
         if opener.can_open(source):
             return opener.open(source, wanted)
@@ -101,7 +101,7 @@ def in_memory_form(source: Any, name: str = "V") -> Any | None:
     return to_arrays(source, name)
 
 
-def open_holding(
+def open_for_fixed_factor(
     source: Any, dtype: str | np.dtype[Any] | None, transposed: bool | None, name: str = "V"
 ) -> Matrix:
     """V in panels of columns, or of rows, which hold the factor that is asked for: each solves its own part.
@@ -115,7 +115,7 @@ def open_holding(
     return open_matrix(source, dtype, name=name)
 
 
-def open_beside(matrix: Matrix, weights: Any) -> Matrix:
+def open_entry_weights(matrix: Matrix, weights: Any) -> Matrix:
     """Open the weights of a V's entries, to be cut as V is.
 
     Raises
@@ -154,7 +154,7 @@ def read_factor(factor: Any, name: str, shape: tuple[int, int] | None = None) ->
     return array
 
 
-def _open_group(source: Any, wanted: Wanted) -> Matrix:
+def _open_group(source: Any, wanted: OpenOptions) -> Matrix:
     """Open a group, or an object that is backed by one, in AnnData's layout."""
     group = source if _is_group(source) else source.group
     place = group.store_path if isinstance(group, zarr.Group) else f"{group.file.filename}{group.name}"
@@ -165,7 +165,7 @@ def _is_group(source: Any) -> bool:
     return isinstance(source, zarr.Group) or is_a(source, "h5py", "Group")
 
 
-def _from_zarr(array: zarr.Array[Any], wanted: Wanted, source: str) -> Matrix:
+def _from_zarr(array: zarr.Array[Any], wanted: OpenOptions, source: str) -> Matrix:
     check_stored(array, source)
     check_shape(array.shape, wanted.name)
     packing = _packing_of(array, source)
@@ -188,14 +188,14 @@ def _packing_of(array: Any, place: str) -> Packing | None:
     return find_packing(dict(array.attrs), array.dtype, place, fill)
 
 
-def _from_npy(path: str, wanted: Wanted) -> Matrix:
+def _from_npy(path: str, wanted: OpenOptions) -> Matrix:
     mapped = map_npy(path)
     dtype, transposed, layout = dense_layout(mapped, wanted)
     reader = NpyRows(path, (layout.rows, layout.columns), transposed, dtype)
     return Matrix(mapped.shape, dtype, path, transposed, layout, reader, listing=stamp_of(os.stat(path)))
 
 
-def _from_remote_npy(url: str, wanted: Wanted) -> Matrix:
+def _from_remote_npy(url: str, wanted: OpenOptions) -> Matrix:
     size, stamp = stat(url)
     header = header_of(url, fetch(url, 0, HEAD), size)
     fortran = header.fortran
@@ -209,12 +209,12 @@ def _from_remote_npy(url: str, wanted: Wanted) -> Matrix:
     return Matrix(nothing.shape, dtype, url, fortran, layout, reader, listing=stamp)
 
 
-def _from_npz(path: str, wanted: Wanted) -> Matrix:
+def _from_npz(path: str, wanted: OpenOptions) -> Matrix:
     stamp = stat(path)[1] if is_url(path) else stamp_of(os.stat(path))
     return replace(_load_npz(path, wanted), listing=stamp)
 
 
-def _load_npz(path: str, wanted: Wanted) -> Matrix:
+def _load_npz(path: str, wanted: OpenOptions) -> Matrix:
     with opened_npz(BytesIO(fetch(path)) if is_url(path) else path, path) as held:
         names = list(held.headers)
         if {"format", "shape", "data"} <= set(names):
@@ -243,12 +243,12 @@ def _sparse_of(held: Npz) -> scipy.sparse.csr_array | scipy.sparse.csc_array:
         data, indices, indptr, sizes = held.read("data", "indices", "indptr", "shape")
         shape = (int(sizes[0]), int(sizes[1]))
         across = shape[::-1] if kind == "csc" else shape
-        pointers = row_pointers(indptr, across[0], len(data), held.place)
+        pointers = validate_indptr(indptr, across[0], len(data), held.place)
         check_width(held.place, shape, across[1], len(data))
         return makers[kind]((data, indices, pointers), shape=shape)
 
 
-def _from_sparse_group(group: Any, wanted: Wanted, source: str) -> Matrix:
+def _from_sparse_group(group: Any, wanted: OpenOptions, source: str) -> Matrix:
     """Open a CSR or CSC matrix in AnnData's layout, in a group of Zarr or of HDF5."""
     encoding = group.attrs.get("encoding-type")
     if encoding not in ("csr_matrix", "csc_matrix"):
@@ -272,9 +272,9 @@ def _from_sparse_group(group: Any, wanted: Wanted, source: str) -> Matrix:
     across = (n, m) if transposed else (m, n)
     entries = min(data.shape[0], indices.shape[0])
     check_width(source, (m, n), across[1], entries)
-    check_room(source, "indptr", stored.nbytes)
+    check_fits_memory(source, "indptr", stored.nbytes)
     with readable(source, WRITE_ANEW):
-        indptr = row_pointers(np.asarray(stored[:]), across[0], entries, source)
+        indptr = validate_indptr(np.asarray(stored[:]), across[0], entries, source)
     cuts = getattr(data, "shards", None) or data.chunks or (1,)
     chunk_bytes = prod(cuts) * (data.dtype.itemsize + 8)
     layout = Layout(
@@ -289,7 +289,7 @@ def _from_sparse_group(group: Any, wanted: Wanted, source: str) -> Matrix:
     if isinstance(group, zarr.Group):
         parts, listing = require_chunks(group, list(parts.values()))
     else:
-        parts = {name: StoredDataset(part) for name, part in parts.items()}
+        parts = {name: HDF5Dataset(part) for name, part in parts.items()}
         in_memory = not parts["data"].in_a_file
     reader = StoredSparseRows(parts, across, dtype, packing, in_memory)
     return Matrix((m, n), dtype, source, transposed, layout, reader, listing)
@@ -312,7 +312,7 @@ def _part(group: Any, name: str, source: str) -> Any:
     return part
 
 
-def _open_path(path: str, wanted: Wanted) -> Matrix:
+def _open_path(path: str, wanted: OpenOptions) -> Matrix:
     if is_url(path):
         return _open_url(path, wanted)
     if not Path(path).exists():
@@ -328,7 +328,7 @@ def _open_path(path: str, wanted: Wanted) -> Matrix:
     return _open_zarr(path, wanted)
 
 
-def _open_url(url: str, wanted: Wanted) -> Matrix:
+def _open_url(url: str, wanted: OpenOptions) -> Matrix:
     place = locate(url)
     try:
         if url.endswith(".npy"):
@@ -342,7 +342,7 @@ def _open_url(url: str, wanted: Wanted) -> Matrix:
     return _open_zarr(url, wanted)
 
 
-def _open_zip(path: str, wanted: Wanted) -> Matrix:
+def _open_zip(path: str, wanted: OpenOptions) -> Matrix:
     """Open what Zarr wrote into a zip archive, at its root or in its one folder."""
     with readable(path, f"give {FILES}"), ZipFile(path) as archive:
         members = [Path(name) for name in archive.namelist() if Path(name).name in METADATA]
@@ -352,7 +352,7 @@ def _open_zip(path: str, wanted: Wanted) -> Matrix:
     return replace(opened, listing=stamp_of(os.stat(path)))
 
 
-def _open_zarr(path: str, wanted: Wanted, store: Any = None, inside: str = "") -> Matrix:
+def _open_zarr(path: str, wanted: OpenOptions, store: Any = None, inside: str = "") -> Matrix:
     try:
         with readable(path, f"give {FILES}"):
             place = locate(path).store() if store is None else store

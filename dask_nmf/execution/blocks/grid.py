@@ -178,10 +178,7 @@ def _read(block: tuple[Any, ...], after: Any) -> Block:
 
 
 def _loaded(block: Block | None, reader: Reader | None, rows: Span, columns: Span) -> Block:
-    if block is None:
-        assert reader is not None
-        block = reader[slice(*rows), slice(*columns)]
-    return aligned(block)
+    return aligned(block if reader is None else reader[slice(*rows), slice(*columns)])
 
 
 def look(blocks: Blocks, draw: Draw) -> list[Delayed]:

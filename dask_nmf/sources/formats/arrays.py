@@ -13,38 +13,38 @@ import scipy.sparse
 from dask_nmf.cluster.client import compute_watched
 from dask_nmf.errors import readable
 from dask_nmf.planning.row_panels import Layout
-from dask_nmf.sources.checks import csr
+from dask_nmf.sources.checks import canonical_csr
 from dask_nmf.sources.formats.in_memory import is_sliced
 from dask_nmf.sources.formats.npy import WRITE_ANEW
 from dask_nmf.sources.matrix import Matrix, as_block
-from dask_nmf.sources.options import Wanted, check_shape, dense_layout, working_dtype
+from dask_nmf.sources.options import OpenOptions, check_shape, dense_layout, working_dtype
 from dask_nmf.sources.reader import Box, Chunks, ReaderDefaults
 from dask_nmf.sources.readers import DenseRows, SparseRows
 from dask_nmf.types import Block
 
 
-def from_held(array: Any, wanted: Wanted, source: str = "") -> Matrix:
+def from_held(array: Any, wanted: OpenOptions, source: str = "") -> Matrix:
     """Open what `in_memory.to_arrays` gives."""
     if scipy.sparse.issparse(array):
         return from_sparse(array, wanted, source or "scipy.sparse")
     return from_numpy(array, wanted, source or "numpy")
 
 
-def from_numpy(array: Any, wanted: Wanted, source: str) -> Matrix:
+def from_numpy(array: Any, wanted: OpenOptions, source: str) -> Matrix:
     """Open an array of which any part can be read, from the memory of this process."""
     dtype, transposed, layout = dense_layout(array, wanted)
     reader = DenseRows(array, transposed, dtype, in_memory=True, plain=is_sliced(array))
     return Matrix(array.shape, dtype, source, transposed, layout, reader)
 
 
-def from_sparse(array: Any, wanted: Wanted, source: str) -> Matrix:
+def from_sparse(array: Any, wanted: OpenOptions, source: str) -> Matrix:
     """Open a sparse matrix in memory; entries that are stored twice are added in the dtype of the panels."""
     check_shape(array.shape, wanted.name)
     dtype = working_dtype(array.dtype, wanted)
     m, n = array.shape
     turned = wanted.turned((m, n))
     with readable(source, WRITE_ANEW):
-        rows = csr(array.T if turned else array, dtype)
+        rows = canonical_csr(array.T if turned else array, dtype)
     height, width = rows.shape
     layout = Layout(height, width, dtype.itemsize, copied=rows.dtype != dtype, indptr=rows.indptr)
     return Matrix((m, n), dtype, source, turned, layout, SparseRows(rows, dtype))
@@ -84,7 +84,7 @@ class DaskReader(ReaderDefaults):
         return self.array.rechunk((tuple(heights), tuple(widths)))
 
 
-def from_dask(array: da.Array, wanted: Wanted) -> Matrix:
+def from_dask(array: da.Array, wanted: OpenOptions) -> Matrix:
     """Open a Dask array of dense, masked or sparse blocks.
 
     Blocks are cast before they are joined: joining would drop a mask that the array's meta does not tell of,

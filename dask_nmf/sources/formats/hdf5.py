@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf.sources.checks import check_room
+from dask_nmf.sources.checks import check_fits_memory
 from dask_nmf.sources.formats.packing import find_packing
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.options import Wanted, check_shape, dense_layout
+from dask_nmf.sources.options import OpenOptions, check_shape, dense_layout
 from dask_nmf.sources.readers import DenseRows
 from dask_nmf.types import Array
 
 
-class StoredDataset:
+class HDF5Dataset:
     """A dataset, read by slices.
 
     The process that opened it reads the caller's own object. h5py locks the library around each read, so
@@ -48,14 +48,14 @@ class StoredDataset:
         return {**vars(self), "_dataset": None, "file": str(Path(self.file).absolute())}
 
 
-def from_hdf5(dataset: Any, wanted: Wanted) -> Matrix:
+def from_hdf5(dataset: Any, wanted: OpenOptions) -> Matrix:
     """Open a dataset, unpacked by the CF conventions if its attributes say so (netCDF-4 is HDF5)."""
-    stored = StoredDataset(dataset)
+    stored = HDF5Dataset(dataset)
     place = stored.store_path
     check_shape(stored.shape, wanted.name)
     cuts = stored.chunks or (1, 1)
     chunk_bytes = prod(cuts) * stored.dtype.itemsize
-    check_room(place, f"a storage chunk of shape {cuts}", chunk_bytes)
+    check_fits_memory(place, f"a storage chunk of shape {cuts}", chunk_bytes)
     packing = find_packing(dict(dataset.attrs), stored.dtype, place)
     dtype, transposed, layout = dense_layout(stored, wanted, (cuts[0], cuts[1]), chunk_bytes)
     reader = DenseRows(stored, transposed, dtype, packing, in_memory=not stored.in_a_file)

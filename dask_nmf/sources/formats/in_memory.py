@@ -15,7 +15,7 @@ from dask_nmf.errors import DataError
 from dask_nmf.sources.formats.packing import check_decoded
 from dask_nmf.types import Array
 
-Held = Any  # NDArray, or a scipy.sparse matrix or array
+InMemory = Any  # NDArray, or a scipy.sparse matrix or array
 ARROW_NUMBERS = ("int", "uint", "half", "float", "double", "bool", "decimal")  # how their names begin
 ACCEPTED = (
     "an array (NumPy, scipy.sparse, sparse, Dask, Zarr, h5py, xarray), a table (pandas, polars, pyarrow, "
@@ -23,14 +23,14 @@ ACCEPTED = (
 )
 
 
-class Kind(NamedTuple):
+class Conversion(NamedTuple):
     """Objects of one library, and how they become arrays."""
 
     recognise: Callable[[Any], bool]
-    convert: Callable[[Any, str], Held]
+    convert: Callable[[Any, str], InMemory]
 
 
-def to_arrays(source: Any, name: str = "V") -> Held | None:
+def to_arrays(source: Any, name: str = "V") -> InMemory | None:
     """Return ``source`` as a NumPy array or a SciPy sparse matrix; None if it is not in memory.
 
     Parameters
@@ -43,7 +43,7 @@ def to_arrays(source: Any, name: str = "V") -> Held | None:
         For a table with columns that hold no numbers; for rows of unequal length; for objects that no
         conversion is known for, saying what to give instead.
     """
-    for kind in KINDS:
+    for kind in CONVERSIONS:
         if kind.recognise(source):
             return kind.convert(source, name)
     return None
@@ -64,13 +64,13 @@ def is_sliced(source: Any) -> bool:
     return isinstance(getattr(source, "dtype", None), np.dtype)
 
 
-def floating(stored: np.dtype[Any]) -> np.dtype[Any]:
+def default_dtype(stored: np.dtype[Any]) -> np.dtype[Any]:
     """Return float32 for numbers of at most 16 bits and for float32, float64 for wider ones."""
     narrow = stored.itemsize <= (4 if stored.kind == "f" else 2)
     return np.dtype(np.float32 if narrow else np.float64)
 
 
-def unmasked(array: Any, dtype: np.dtype[Any] | None = None) -> Array:
+def masked_to_nan(array: Any, dtype: np.dtype[Any] | None = None) -> Array:
     """Return a masked array as a plain one with NaN where it is masked; a view if nothing is.
 
     Parameters
@@ -80,24 +80,24 @@ def unmasked(array: Any, dtype: np.dtype[Any] | None = None) -> Array:
     plain = np.asarray(array)
     if not np.ma.is_masked(array) or plain.dtype.kind not in "biuf":
         return plain
-    filled = np.array(plain, dtype or floating(plain.dtype))
+    filled = np.array(plain, dtype or default_dtype(plain.dtype))
     filled[np.ma.getmaskarray(array)] = np.nan
     return filled
 
 
-def _masked(array: Any, name: str) -> Held:
-    return unmasked(array)
+def _masked(array: Any, name: str) -> InMemory:
+    return masked_to_nan(array)
 
 
-def _as_it_is(source: Any, name: str) -> Held:
+def _unchanged(source: Any, name: str) -> InMemory:
     return source
 
 
-def _rows(rows: Sequence[Any], name: str) -> Held:
+def _rows(rows: Sequence[Any], name: str) -> InMemory:
     """Return a list of rows as an array; None in it, and what is masked, becomes NaN."""
     try:
         if any(isinstance(row, np.ma.MaskedArray) for row in rows):
-            return unmasked(np.ma.array(rows))
+            return masked_to_nan(np.ma.array(rows))
         array = np.asarray([_without_mask(row) for row in rows])
     except ValueError as error:
         reason = " ".join(str(error).split())
@@ -123,7 +123,7 @@ def _numbers(array: Array) -> Array:
         return array
 
 
-def _pydata(array: Any, name: str) -> Held:
+def _pydata(array: Any, name: str) -> InMemory:
     if array.ndim != 2:
         return np.broadcast_to(np.empty((), array.dtype), array.shape)
     if array.fill_value != 0:
@@ -134,7 +134,7 @@ def _pydata(array: Any, name: str) -> Held:
     return array.asformat("coo").to_scipy_sparse()
 
 
-def _pandas(frame: Any, name: str) -> Held:
+def _pandas(frame: Any, name: str) -> InMemory:
     if any(getattr(dtype, "kind", "") == "O" for dtype in frame.dtypes):
         frame = frame.apply(lambda column: column.where(column.notna(), np.nan)).infer_objects()
     kinds = [_numpy_dtype(dtype) for dtype in frame.dtypes]
@@ -144,7 +144,7 @@ def _pandas(frame: Any, name: str) -> Held:
     dtype = np.result_type(*kinds) if kinds else np.dtype(np.float64)
     if all(isinstance(kind, np.dtype) for kind in frame.dtypes):
         return frame.to_numpy(dtype=dtype)
-    return frame.to_numpy(dtype=floating(dtype), na_value=np.nan)
+    return frame.to_numpy(dtype=default_dtype(dtype), na_value=np.nan)
 
 
 def _numpy_dtype(dtype: Any) -> np.dtype[Any] | None:
@@ -153,24 +153,24 @@ def _numpy_dtype(dtype: Any) -> np.dtype[Any] | None:
     return inner if isinstance(inner, np.dtype) and inner.kind in "biuf" else None
 
 
-def _polars(frame: Any, name: str) -> Held:
+def _polars(frame: Any, name: str) -> InMemory:
     numeric = [dtype.is_numeric() or str(dtype) == "Boolean" for dtype in frame.dtypes]
     _check_columns(frame.columns, frame.dtypes, numeric, name)
-    return _beside(frame.shape, (column.to_numpy() for column in frame))
+    return _side_by_side(frame.shape, (column.to_numpy() for column in frame))
 
 
-def _arrow(table: Any, name: str) -> Held:
+def _arrow(table: Any, name: str) -> InMemory:
     types = [str(kind) for kind in table.schema.types]
     _check_columns(table.schema.names, types, [kind.startswith(ARROW_NUMBERS) for kind in types], name)
-    return _beside(table.shape, (column.to_numpy(zero_copy_only=False) for column in table.columns))
+    return _side_by_side(table.shape, (column.to_numpy(zero_copy_only=False) for column in table.columns))
 
 
-def _xarray(array: Any, name: str) -> Held:
+def _xarray(array: Any, name: str) -> InMemory:
     check_decoded(array.attrs, name)
     return to_arrays(array.data, name)
 
 
-def _beside(shape: tuple[int, int], columns: Iterable[Any]) -> Array:
+def _side_by_side(shape: tuple[int, int], columns: Iterable[Any]) -> Array:
     """Return columns side by side."""
     parts = [_numbers(np.asarray(column)) for column in columns]
     dtype = np.result_type(*parts) if parts else np.dtype(np.float64)
@@ -187,17 +187,17 @@ def _check_columns(names: Iterable[Any], types: Iterable[Any], numeric: Iterable
         raise DataError(f"{name} has columns that hold no numbers: {shown}; leave them out, or convert them")
 
 
-def _refusing(cure: str) -> Callable[[Any, str], Held]:
+def _refusing(cure: str) -> Callable[[Any, str], InMemory]:
     """Return a conversion that refuses, and says what to give."""
 
-    def refuse(source: Any, name: str) -> Held:
+    def refuse(source: Any, name: str) -> InMemory:
         kind = f"{type(source).__module__.partition('.')[0]}.{type(source).__name__}"
         raise TypeError(f"{name} is {kind}; {cure.replace('V', name)}")
 
     return refuse
 
 
-def _through_array(source: Any, name: str) -> Held:
+def _through_array(source: Any, name: str) -> InMemory:
     try:
         array = np.asarray(source)
     except Exception as error:
@@ -209,21 +209,21 @@ def _through_array(source: Any, name: str) -> Held:
     return array
 
 
-KINDS = (  # the first that recognises an object is taken
-    Kind(scipy.sparse.issparse, _as_it_is),
-    Kind(lambda source: isinstance(source, np.ma.MaskedArray), _masked),
-    Kind(lambda source: isinstance(source, np.ndarray), lambda source, name: _numbers(source)),
-    Kind(lambda source: isinstance(source, list | tuple), _rows),
-    Kind(lambda source: is_a(source, "pandas", "DataFrame"), _pandas),
-    Kind(lambda source: is_a(source, "polars", "DataFrame"), _polars),
-    Kind(lambda source: is_a(source, "pyarrow", "Table", "RecordBatch"), _arrow),
-    Kind(lambda source: is_a(source, "sparse", "SparseArray"), _pydata),
-    Kind(lambda source: is_a(source, "xarray", "DataArray", "Variable"), _xarray),
-    Kind(
+CONVERSIONS = (  # the first that recognises an object is taken
+    Conversion(scipy.sparse.issparse, _unchanged),
+    Conversion(lambda source: isinstance(source, np.ma.MaskedArray), _masked),
+    Conversion(lambda source: isinstance(source, np.ndarray), lambda source, name: _numbers(source)),
+    Conversion(lambda source: isinstance(source, list | tuple), _rows),
+    Conversion(lambda source: is_a(source, "pandas", "DataFrame"), _pandas),
+    Conversion(lambda source: is_a(source, "polars", "DataFrame"), _polars),
+    Conversion(lambda source: is_a(source, "pyarrow", "Table", "RecordBatch"), _arrow),
+    Conversion(lambda source: is_a(source, "sparse", "SparseArray"), _pydata),
+    Conversion(lambda source: is_a(source, "xarray", "DataArray", "Variable"), _xarray),
+    Conversion(
         lambda source: is_a(source, "xarray", "Dataset", "DataTree"),
         _refusing("give one of its variables, as V['name']"),
     ),
-    Kind(lambda source: is_a(source, "polars", "LazyFrame"), _refusing("give V.collect()")),
-    Kind(lambda source: is_a(source, "anndata", "AnnData"), _refusing("give V.X, or one of V.layers")),
-    Kind(lambda source: hasattr(source, "__array__") and not is_sliced(source), _through_array),
+    Conversion(lambda source: is_a(source, "polars", "LazyFrame"), _refusing("give V.collect()")),
+    Conversion(lambda source: is_a(source, "anndata", "AnnData"), _refusing("give V.X, or one of V.layers")),
+    Conversion(lambda source: hasattr(source, "__array__") and not is_sliced(source), _through_array),
 )

@@ -12,10 +12,10 @@ from dask.delayed import delayed
 from dask_nmf.cluster.client import compute_watched
 from dask_nmf.errors import DataError
 from dask_nmf.sources.formats.arrays import from_dask
-from dask_nmf.sources.formats.in_memory import floating, is_a, to_arrays
+from dask_nmf.sources.formats.in_memory import default_dtype, is_a, to_arrays
 from dask_nmf.sources.formats.packing import check_decoded
 from dask_nmf.sources.matrix import Matrix, as_block
-from dask_nmf.sources.options import Wanted, dense_layout
+from dask_nmf.sources.options import OpenOptions, dense_layout
 from dask_nmf.sources.readers import DenseRows
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def is_lazy(source: Any) -> bool:
     )
 
 
-def from_xarray(array: Any, wanted: Wanted) -> Matrix:
+def from_xarray(array: Any, wanted: OpenOptions) -> Matrix:
     """Open a labelled array that is backed by Dask, or by a file that xarray reads part by part."""
     check_decoded(array.attrs, wanted.name)
     if array.chunks is not None and isinstance(array.data, da.Array):
@@ -38,7 +38,7 @@ def from_xarray(array: Any, wanted: Wanted) -> Matrix:
     return Matrix((m, n), dtype, "xarray", transposed, layout, DenseRows(array, transposed, dtype))
 
 
-def from_frame(frame: Any, wanted: Wanted) -> Matrix:
+def from_frame(frame: Any, wanted: OpenOptions) -> Matrix:
     """Open a Dask DataFrame, a block for each partition; null is NaN.
 
     The rows of the partitions are counted first, from one column: Dask does not know how many they are.
@@ -49,7 +49,7 @@ def from_frame(frame: Any, wanted: Wanted) -> Matrix:
         If a column holds no numbers; if there are no rows.
     """
     empty: Any = to_arrays(frame._meta, wanted.name)
-    dtype = floating(np.dtype(empty.dtype))
+    dtype = default_dtype(np.dtype(empty.dtype))
     logger.info("counting the rows of %d partitions of %s", frame.npartitions, wanted.name)
     heights = compute_watched([delayed(len)(part) for part in frame[frame.columns[:1]].to_delayed()])
     blocks = [

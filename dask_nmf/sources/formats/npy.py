@@ -12,7 +12,7 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.sources.checks import check_room
+from dask_nmf.sources.checks import check_fits_memory
 from dask_nmf.types import Array
 
 SUFFIX = ".npy"
@@ -73,7 +73,7 @@ class Npz:
             member = self.archive.getinfo(name + SUFFIX)
             held = min(member.file_size, DEFLATED * member.compress_size)
             _check(f"{self.place}: {name}", self.headers[name], held)
-        check_room(self.place, "what it holds", sum(self.headers[name].end for name in names))
+        check_fits_memory(self.place, "what it holds", sum(self.headers[name].end for name in names))
         return [self._read(name) for name in names]
 
     def _read(self, name: str) -> Array:

@@ -23,7 +23,7 @@ from dask_nmf.kernels.summary.digests import Digest, differing, digest_of, keys_
 from dask_nmf.kernels.summary.row_sample import Draw
 from dask_nmf.planning import row_panels
 from dask_nmf.planning.grid import Tiling
-from dask_nmf.sources.registry import open_beside, open_matrix
+from dask_nmf.sources.registry import open_entry_weights, open_matrix
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -54,7 +54,7 @@ def read(source: Any, rule: Rule = EVERYTHING, **weights: Any) -> tuple[Digest, 
     """The digests of the first read."""
     matrix = open_matrix(source)
     panels = row_panels.make(matrix.layout, 3, None, 2).edges
-    beside = open_beside(matrix, weights["weights"]) if weights else None
+    beside = open_entry_weights(matrix, weights["weights"]) if weights else None
     return executor.summarise(Panels(matrix, panels, beside, rule), Draw(panels[-1], 9, 0)).digests
 
 
