@@ -306,8 +306,11 @@ def main() -> None:
     _open_missing_streams()
     status = _status()
     _drop_unread_output()
-    if status in (INTERRUPTED, TERMINATED):
-        atexit.register(os._exit, status)  # before what Dask does at exit: it prints how closing fails
+    with suppress(OSError):
+        sys.stdout.flush()
+    # The process ends before what Dask does at exit, which prints how closing fails, and before Python takes
+    # its interpreter down: threads of obstore that bring it the answer of a store then crash the process.
+    atexit.register(os._exit, status)
     sys.exit(status)
 
 

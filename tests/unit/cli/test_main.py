@@ -376,6 +376,15 @@ def test_a_scheduler_that_does_not_answer_means_try_again(
     assert_refused(told, 75, "tcp://127.0.0.1:1", folder=tmp_path, left={"v.zarr"})
 
 
+def test_no_thread_of_a_library_meets_the_end_of_the_interpreter(tmp_path: Path) -> None:
+    """The process is gone before: those of obstore would abort it, whatever its exit code was to be."""
+    crashes = "import os; last = type('Last', (), {'__del__': lambda self, abort=os.abort: abort()})()"
+    python, option, script = COMMAND
+    words = [python, option, f"{crashes}; {script}", "info", "nothing.zarr"]
+    told = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert_refused(told, 2, "there is no run at nothing.zarr", folder=tmp_path, left=set())
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = "import sys, dask_nmf.cli.main; print({'dask', 'numpy', 'zarr', 'sklearn'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
