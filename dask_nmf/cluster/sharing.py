@@ -1,69 +1,62 @@
-"""Whether workers read and write the same files as this process: found out by small files that both write."""
+"""Small probe files that tell whether workers read and write the same files as this process."""
 
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
-from dask_nmf.storage.object_store import connect, fetch, is_url, request, split_url
-
-try:
-    import obstore
-except ImportError:  # the extra "cloud"
-    obstore = None
+from dask_nmf.storage.objects.requests import fetch, put, remove
+from dask_nmf.storage.objects.urls import is_url, split_url
 
 PREFIX = ".dask-nmf-"
 
 
 class ProbeFiles:
-    """Notes in the folder of a place, or below the URL of one: each is a small file with a text."""
+    """Small files with a text, in the folder of a path or of a URL."""
 
     def __init__(self, place: str) -> None:
         self.folder = split_url(place)[0] if is_url(place) else str(Path(place).parent)
 
     def write(self, text: str) -> str:
-        """Write a note; return its name."""
+        """Write a file with this text; return its name."""
         name = f"{PREFIX}{uuid4().hex}"
         if is_url(self.folder):
-            store = connect(self.folder)
-            request(self.folder, partial(obstore.put_async, store, name, text.encode()))
+            put(f"{self.folder}/{name}", text.encode())
         else:
             Path(self.folder, name).write_text(text)
         return name
 
     def read(self, name: str) -> str:
-        """Return the text of a note; `FileNotFoundError` if it is not there."""
+        """Return the text of a file; raise `FileNotFoundError` if it is not there."""
         if is_url(self.folder):
             return bytes(fetch(f"{self.folder}/{name}")).decode()
         return Path(self.folder, name).read_text()
 
     def remove(self, names: list[str]) -> None:
-        """Remove notes, as far as they are there and can be removed."""
+        """Remove the files that are there and can be removed."""
         for name in names:
             with suppress(OSError):
                 if is_url(self.folder):
-                    request(self.folder, partial(obstore.delete_async, connect(self.folder), [name]))
+                    remove(self.folder, [name])
                 else:
                     Path(self.folder, name).unlink()
 
 
 def answer_probe(place: str, name: str, text: str) -> str:
-    """Read a note as a worker, and return the name of one that answers it.
+    """Read a probe file on a worker; return the name of a file that is written as the answer.
 
     Raises
     ------
     OSError
-        If it is not there, or none can be written.
+        If the file is not there or has another text, or no answer can be written.
     """
-    notes = ProbeFiles(place)
-    found = notes.read(name)
-    if found != text:
+    probes = ProbeFiles(place)
+    if probes.read(name) != text:
         raise FileNotFoundError(f"{name} is another one there")
-    return notes.write(answer_text(text))
+    return probes.write(answer_text(text))
 
 
 def answer_text(text: str) -> str:
-    """Return the text of the answer to a note."""
+    """Return the text of the answer to a probe file."""
     return f"{text} was read"

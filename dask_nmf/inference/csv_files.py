@@ -16,8 +16,9 @@ import numpy as np
 
 from dask_nmf.errors import DataError
 from dask_nmf.kernels.summary.means import SOURCES
-from dask_nmf.storage import locations, outputs
-from dask_nmf.storage.object_store import is_url
+from dask_nmf.storage import locations
+from dask_nmf.storage.local.atomic_output import atomic_output
+from dask_nmf.storage.objects.urls import is_url
 from dask_nmf.types import Array
 
 HEADER, MARKED = "row,column,value\n", "row,column,value,source\n"
@@ -69,7 +70,7 @@ def new(output: str, overwrite: bool, marked: bool = False) -> Iterator[TextIO]:
     Raises
     ------
     NotADirectoryError, RunLocked, FileExistsError
-        As `outputs.atomic_output` and `locations.check_replaceable` do.
+        As `atomic_output` and `locations.check_replaceable` do.
     """
     place = locations.absolute(output)
     if is_url(place):
@@ -78,7 +79,7 @@ def new(output: str, overwrite: bool, marked: bool = False) -> Iterator[TextIO]:
     where.check_creatable()
     check = partial(locations.check_replaceable, where, overwrite, _is_ours, "predict or recommend")
     with (
-        outputs.atomic_output(Path(place), check) as made,
+        atomic_output(Path(place), check) as made,
         made.open("x", newline="", encoding="ascii") as file,
     ):
         file.write(MARKED if marked else HEADER)

@@ -14,7 +14,7 @@ from dask_nmf.execution import partition
 from dask_nmf.runs.run import Run, is_free
 from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix, digest
-from dask_nmf.storage.lease import CheckHeld
+from dask_nmf.storage.leases import CheckHeld
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)

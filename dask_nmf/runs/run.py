@@ -43,8 +43,8 @@ from dask_nmf.storage.arrays import chunks, links, write_once
 from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, reporting_damage
 from dask_nmf.storage.arrays.links import VisibleArrays
 from dask_nmf.storage.arrays.write_once import DATA, INTEGER_FILL, Layout
-from dask_nmf.storage.lease import CheckHeld, always_held
-from dask_nmf.storage.local.durability import sync_folder, sync_trees
+from dask_nmf.storage.leases import CheckHeld, always_held
+from dask_nmf.storage.local.filesystem import sync_folder, sync_trees
 from dask_nmf.storage.locations import locate
 from dask_nmf.types import Array
 

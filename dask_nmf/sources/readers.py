@@ -24,7 +24,7 @@ from dask_nmf.sources.checks import canonical_csr
 from dask_nmf.sources.formats.in_memory import masked_to_nan
 from dask_nmf.sources.formats.packing import Packing
 from dask_nmf.sources.reader import ReaderDefaults
-from dask_nmf.storage.object_store import fetch
+from dask_nmf.storage.objects.requests import fetch
 from dask_nmf.types import Array, Block
 
 

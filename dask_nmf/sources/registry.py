@@ -33,7 +33,8 @@ from dask_nmf.sources.options import OpenOptions, check_shape, dense_layout, wor
 from dask_nmf.sources.readers import DenseRows, NpyRows, RemoteNpyRows, StoredSparseRows
 from dask_nmf.storage.arrays.chunks import METADATA, require_chunks, stamp_of
 from dask_nmf.storage.locations import absolute, locate
-from dask_nmf.storage.object_store import fetch, is_url, stat
+from dask_nmf.storage.objects.requests import fetch, stat
+from dask_nmf.storage.objects.urls import is_url
 from dask_nmf.types import Array
 
 FILES = "a Zarr array, a CSR or CSC matrix in a Zarr group, an .npy or an .npz file"

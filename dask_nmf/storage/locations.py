@@ -1,4 +1,4 @@
-"""Where V, runs and other outputs are: folders of this machine, or below URLs of object stores, all alike."""
+"""One interface for paths and for prefixes of object stores: existence, locks, atomic outputs, stores."""
 
 from __future__ import annotations
 
@@ -10,50 +10,62 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
-from dask_nmf.storage import outputs, uploads
-from dask_nmf.storage.lease import CheckHeld, object_lock
-from dask_nmf.storage.local.durability import PARTIAL
-from dask_nmf.storage.locks import file_lock
-from dask_nmf.storage.object_store import READ_ONLY, ObjectStore, check_url, exists, is_url
+from dask_nmf.storage.leases import CheckHeld
+from dask_nmf.storage.local.atomic_output import atomic_output, clean_up
+from dask_nmf.storage.local.file_lock import file_lock
+from dask_nmf.storage.local.filesystem import PARTIAL
+from dask_nmf.storage.objects.atomic_upload import atomic_upload
+from dask_nmf.storage.objects.object_lock import object_lock
+from dask_nmf.storage.objects.object_store import ObjectStore
+from dask_nmf.storage.objects.requests import exists
+from dask_nmf.storage.objects.urls import READ_ONLY, check_url, is_url
 
 FILE_SCHEME = "file"  # the scheme of URLs that are paths
 ZarrStore = str | ObjectStore  # what zarr opens
 
 
 class Location(Protocol):
-    """Somewhere that a Zarr hierarchy can be read from and written to."""
+    """A place that a Zarr hierarchy can be read from and written to.
+
+    Attributes
+    ----------
+    name : the absolute path, or the URL
+    """
 
     name: str
 
     def exists(self) -> bool:
-        """Whether there is anything."""
+        """Return whether there is anything."""
 
     def check_creatable(self) -> None:
-        """Refuse a place where nothing can be made: `NotADirectoryError`, `ValueError`."""
+        """Raise `NotADirectoryError` or `ValueError` if nothing can be created here."""
 
     def store(self) -> ZarrStore:
-        """What zarr opens."""
+        """Return the store that zarr opens."""
 
     def is_writable(self) -> bool:
-        """Whether it may be written to, as far as can be told."""
+        """Return whether it may be written to, as far as can be told."""
 
     def lock(self) -> AbstractContextManager[CheckHeld]:
-        """Hold it for this process, or raise `RunLocked`; yields a function that raises it if it was lost."""
+        """Hold the location for this process, or raise `RunLocked`.
+
+        The context is a function that raises `RunLocked` if the lock was lost meanwhile.
+        """
 
     def atomic_output(self, check: Callable[[], None]) -> AbstractContextManager[ZarrStore]:
-        """Yield what zarr creates an output in, which replaces what is there when it is whole.
+        """Yield a store for an output, which replaces what is here once it is whole.
 
-        ``check`` raises if what is there may not be replaced; the place is held while it looks, and on.
+        ``check`` raises if what is here may not be replaced. The location is locked from then on.
         """
 
 
 def locate(text: str | Path) -> Location:
-    """The place at a path, or below a URL.
+    """Return the location at a path or a URL.
 
     Raises
     ------
     ValueError
-        If a URL is not of a place in a store.
+        If a URL names no location in a store.
     """
     name = absolute(text)
     if not is_url(name):
@@ -63,42 +75,49 @@ def locate(text: str | Path) -> Location:
 
 
 def absolute(text: str | Path) -> str:
-    """The path as a worker that was started elsewhere knows it. A URL stays as it is, but for file://."""
-    given = str(text)
-    if given.startswith(f"{FILE_SCHEME}://"):
-        parts = urlsplit(given)
-        if "?" in given or "#" in given or parts.netloc not in ("", "localhost"):
+    """Return the absolute path, as a worker with another working folder needs it, or the URL.
+
+    A file:// URL becomes a path; every other URL stays as it is.
+    """
+    place = str(text)
+    if place.startswith(f"{FILE_SCHEME}://"):
+        parts = urlsplit(place)
+        if "?" in place or "#" in place or parts.netloc not in ("", "localhost"):
             raise ValueError(
                 f"file://{parts.netloc}{parts.path} is given with a host, a query (?) or a fragment (#); "
                 "give the path itself, or leave them out"
             )
-        given = unquote(parts.path)
-    return given.rstrip("/") if is_url(given) else str(Path(given).absolute())
+        place = unquote(parts.path)
+    return place.rstrip("/") if is_url(place) else str(Path(place).absolute())
 
 
-def check_replaceable(place: Location, overwrite: bool, ours: Callable[[str], bool], maker: str) -> None:
-    """Refuse a place where an output may not go.
+def check_replaceable(
+    location: Location, overwrite: bool, is_ours: Callable[[str], bool], maker: str
+) -> None:
+    """Refuse a location where an output may not go.
 
     Parameters
     ----------
-    ours : tells of the name of a place whether what is there was made by ``maker``, and so may be
-        overwritten. May raise anything.
+    is_ours : tells from the name of a location whether ``maker`` made what is there, so that it may be
+        overwritten; an error that it raises counts as no
 
     Raises
     ------
     FileExistsError
-        If there is something, and it may not be overwritten or is not ours.
+        If there is something that may not be overwritten, or that ``maker`` did not make.
     """
-    if not place.exists():
+    if not location.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{place.name} exists; give another output, or ask to overwrite it")
+        raise FileExistsError(f"{location.name} exists; give another output, or ask to overwrite it")
     try:
-        known = ours(place.name)
+        ours = is_ours(location.name)
     except Exception:  # whatever it is, it is not ours
-        known = False
-    if not known:
-        raise FileExistsError(f"{place.name} is not an output of {maker}; give another output or remove it")
+        ours = False
+    if not ours:
+        raise FileExistsError(
+            f"{location.name} is not an output of {maker}; give another output or remove it"
+        )
 
 
 def check_apart(output: str | Path, **inputs: str) -> None:
@@ -106,11 +125,12 @@ def check_apart(output: str | Path, **inputs: str) -> None:
 
     Parameters
     ----------
-    inputs : absolute paths and URLs, by the names of what is there; other text names no place.
+    inputs : absolute paths and URLs, by the names of the inputs; any other text names no location
 
     Raises
     ------
     ValueError
+        If one of them is inside of the other.
     """
     place = absolute(output)
     for name, source in inputs.items():
@@ -125,7 +145,7 @@ def check_apart(output: str | Path, **inputs: str) -> None:
 
 
 def _lies_within(inner: str, outer: str) -> bool:
-    """Whether a place is another one or below it, whatever links and mounts lead there."""
+    """Return whether a path or URL is another one or below it, whatever links and mounts lead there."""
     if is_url(inner) or is_url(outer):
         one, other = (posixpath.normpath(place) + "/" for place in (inner, outer))
         return is_url(inner) and is_url(outer) and one.startswith(other)
@@ -138,11 +158,13 @@ def _lies_within(inner: str, outer: str) -> bool:
 def _is_same(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
-    except OSError:  # one of them is not there, or must not be looked at
+    except OSError:  # one of them does not exist, or may not be read
         return one == other
 
 
 class LocalLocation:
+    """A path of this machine."""
+
     def __init__(self, name: str) -> None:
         self.name = name
         self.path = Path(name)
@@ -167,17 +189,19 @@ class LocalLocation:
     def lock(self) -> Iterator[CheckHeld]:
         self.check_creatable()
         with file_lock(self.path) as check_held:
-            outputs.clean_up(Path(os.path.realpath(self.path)))
+            clean_up(Path(os.path.realpath(self.path)))
             yield check_held
 
     @contextmanager
     def atomic_output(self, check: Callable[[], None]) -> Iterator[ZarrStore]:
         self.check_creatable()
-        with outputs.atomic_output(self.path, check) as partial:
+        with atomic_output(self.path, check) as partial:
             yield str(partial)
 
 
 class ObjectStoreLocation:
+    """A prefix of an object store, given by its URL."""
+
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -202,4 +226,4 @@ class ObjectStoreLocation:
 
     def atomic_output(self, check: Callable[[], None]) -> AbstractContextManager[ZarrStore]:
         self.check_creatable()
-        return uploads.atomic_output(self.name, check)
+        return atomic_upload(self.name, check)

@@ -14,7 +14,7 @@ LIBRARIES = {  # that not every wing may import
     "zarr": {"storage", "sources", "runs", "inference", "cli"},
     "numba": {"kernels"},
     "sklearn": {"estimator"},
-    "obstore": {"storage", "cluster"},
+    "obstore": {"storage"},
     "click": {"cli"},
     "tqdm": {"display"},
 }

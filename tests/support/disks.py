@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from dask_nmf.storage.local import renames
+from dask_nmf.storage.local import filesystem
 
 State = dict[str, bytes | None]  # contents of files, by their paths; None for folders
 
@@ -266,16 +266,16 @@ def _record_names(disk: Disk, patch: pytest.MonkeyPatch) -> None:
     record("link", disk.link)
     record("rename", lambda source, target: disk.link(source, target, keep=False))
     record("replace", lambda source, target: disk.link(source, target, keep=False))
-    call = renames._renameat2
+    call = filesystem._renameat2
 
     def renameat2(one: Path, other: Path, flags: int) -> bool:
         with disk.lock:
             done = call(one, other, flags)
             if done and disk.covers(one):
-                if flags == renames.EXCHANGE:
+                if flags == filesystem.EXCHANGE:
                     disk.exchange(one, other)
                 else:
                     disk.link(one, other, keep=False)
             return done
 
-    patch.setattr(renames, "_renameat2", renameat2)
+    patch.setattr(filesystem, "_renameat2", renameat2)

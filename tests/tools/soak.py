@@ -34,8 +34,8 @@ import zarr
 from support.fits import SOON, Cluster, Fit, begin, cluster, end, ends_well, make_v, workers
 from support.servers import free_port, listens, process, until
 
-from dask_nmf.storage import object_store
-from dask_nmf.storage.object_store import ObjectStore
+from dask_nmf.storage.objects import requests
+from dask_nmf.storage.objects.object_store import ObjectStore
 
 SOLVERS = ("hals", "mu", "sgd")
 PASSES = {"hals": 60, "mu": 60, "sgd": 40}
@@ -85,10 +85,10 @@ class Bucket:
     def clear(self) -> None:
         """Remove all that there is."""
         for path in self._paths():
-            obstore.delete(object_store.connect("s3://bucket"), path)
+            obstore.delete(requests.connect("s3://bucket"), path)
 
     def _paths(self) -> list[str]:
-        found = obstore.list(object_store.connect("s3://bucket"))
+        found = obstore.list(requests.connect("s3://bucket"))
         return [each["path"] for some in found for each in some]
 
 

@@ -27,8 +27,8 @@ from zarr.storage import LocalStore, StorePath
 
 from dask_nmf.storage.arrays import write_once
 from dask_nmf.storage.arrays.write_once import Layout
-from dask_nmf.storage.local.durability import link_or_copy, make_folder, replace
-from dask_nmf.storage.object_store import ObjectStore
+from dask_nmf.storage.local.filesystem import link_or_copy, make_folder, replace
+from dask_nmf.storage.objects.object_store import ObjectStore
 
 NAMES = re.compile(r"c(\.\d+)+", re.ASCII)  # of chunks by the second encoding
 FOLDER = "c"  # of chunks by the first one

@@ -24,7 +24,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from dask_nmf.storage.local.durability import PARTIAL
+from dask_nmf.storage.local.filesystem import PARTIAL
 
 DATA = "data"
 NAME = re.compile(r"(layout|pass-\d+|weights|answer)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII)  # of a folder

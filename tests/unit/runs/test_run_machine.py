@@ -43,11 +43,12 @@ from dask_nmf.execution import executor
 from dask_nmf.inference.transform import transform_to
 from dask_nmf.planning import row_panels
 from dask_nmf.runs.run import KEY
-from dask_nmf.storage import lease, object_store
+from dask_nmf.storage import leases
 from dask_nmf.storage.arrays import links
 from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import locate
-from dask_nmf.storage.object_store import ObjectStore
+from dask_nmf.storage.objects import object_store
+from dask_nmf.storage.objects.object_store import ObjectStore
 
 V = low_rank(12, 7, 2, noise=1)
 PASSES = 4
@@ -353,7 +354,7 @@ class StoredRuns(Runs):
     def __init__(self) -> None:
         super().__init__()
         self.stores: dict[str, MemoryStore] = {}
-        for module in (object_store, lease, sharing):
+        for module in (object_store, leases, sharing):
             self.patch.setattr(module, "connect", lambda url: self.stores.setdefault(url, MemoryStore()))
 
     def place(self, number: int) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dask_nmf.storage.local.durability import link_or_copy, sync_folder, sync_trees
+from dask_nmf.storage.local.filesystem import link_or_copy, sync_folder, sync_trees
 
 
 @pytest.fixture

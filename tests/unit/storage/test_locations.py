@@ -7,7 +7,7 @@ import pytest
 from support.command import Forks
 
 from dask_nmf.storage.locations import absolute, locate
-from dask_nmf.storage.object_store import split_url
+from dask_nmf.storage.objects.urls import split_url
 
 SCHEMES = ["s3", "gs", "az", "https"]
 MORE = [

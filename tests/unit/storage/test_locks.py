@@ -14,16 +14,16 @@ from typing import Any
 import pytest
 
 from dask_nmf.errors import RunLocked
-from dask_nmf.storage import lease
-from dask_nmf.storage.lease import file_lease
+from dask_nmf.storage import leases
+from dask_nmf.storage.local.file_lease import file_lease
+from dask_nmf.storage.local.file_lock import file_lock
 from dask_nmf.storage.locations import locate
-from dask_nmf.storage.locks import file_lock
 
 WITHOUT = [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL]
 HOLDER = """
 import errno, fcntl, os, sys
 from pathlib import Path
-from dask_nmf.storage.locks import file_lock
+from dask_nmf.storage.local.file_lock import file_lock
 
 def refused(*_):
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
@@ -48,8 +48,8 @@ def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
     """With flock, and on a file system that has none."""
     if request.param == "without":
         monkeypatch.setattr(fcntl, "flock", refuse(errno.ENOSYS))
-    monkeypatch.setattr(lease, "WATCH_TIME", 0.3)
-    monkeypatch.setattr(lease, "RENEWAL", 0.05)
+    monkeypatch.setattr(leases, "WATCH_TIME", 0.3)
+    monkeypatch.setattr(leases, "RENEWAL", 0.05)
     return str(request.param)
 
 
@@ -84,7 +84,7 @@ def test_another_process_is_waited_for_alive_and_not_dead(tmp_path: Path, kind: 
         assert (tmp_path / "run.zarr.lock").exists()  # of a process that was killed
         began = time.monotonic()
         with file_lock(path):
-            assert time.monotonic() - began < lease.WATCH_TIME  # its death is known on this machine
+            assert time.monotonic() - began < leases.WATCH_TIME  # its death is known on this machine
     assert list(tmp_path.iterdir()) == []
 
 
@@ -204,15 +204,15 @@ def test_a_name_as_long_as_names_may_be_is_locked(tmp_path: Path, kind: str) -> 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lease, "WATCH_TIME", 0.2)
-    monkeypatch.setattr(lease, "RENEWAL", 0.05)
+    monkeypatch.setattr(leases, "WATCH_TIME", 0.2)
+    monkeypatch.setattr(leases, "RENEWAL", 0.05)
 
 
 def told(path: Path, **changed: Any) -> dict[str, Any]:
     """Write the lease of another process, that is dead and of this machine, but for what is changed."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    content = {"owner": "x", "host": lease._host(), "process": dead.pid, "expires": time.time() + 30}
+    content = {"owner": "x", "host": leases._host(), "process": dead.pid, "expires": time.time() + 30}
     path.write_text(json.dumps({**content, **changed}))
     return content | changed
 
@@ -227,16 +227,16 @@ def test_a_machine_of_the_same_name_is_another_one(
     there = tmp_path / "boot_id"
     there.write_text("another\n")
     with monkeypatch.context() as patch:
-        patch.setattr(lease, "BOOT", there)
+        patch.setattr(leases, "BOOT", there)
         told(path)
     with pytest.raises(RunLocked), file_lease(path, "run.zarr"):
         raise AssertionError
     with monkeypatch.context() as patch:  # machines that do not tell are never taken for one
-        patch.setattr(lease, "BOOT", tmp_path / "none")
-        patch.setattr(lease, "HERE", "another process")
+        patch.setattr(leases, "BOOT", tmp_path / "none")
+        patch.setattr(leases, "HERE", "another process")
         told(path)
         patch.undo()
-        patch.setattr(lease, "BOOT", tmp_path / "none")
+        patch.setattr(leases, "BOOT", tmp_path / "none")
         with pytest.raises(RunLocked), file_lease(path, "run.zarr"):
             raise AssertionError
 
@@ -255,12 +255,12 @@ def test_an_end_that_is_no_time_is_over_unless_it_is_renewed(
 def test_an_owner_that_renews_is_alive_whatever_the_clocks_say(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, real = tmp_path / "run.zarr.lock", lease._host
-    monkeypatch.setattr(lease, "DURATION", -1e4)
-    monkeypatch.setattr(lease, "_host", lambda: "another")
+    path, real = tmp_path / "run.zarr.lock", leases._host
+    monkeypatch.setattr(leases, "DURATION", -1e4)
+    monkeypatch.setattr(leases, "_host", lambda: "another")
     with file_lease(path, "run.zarr") as check_held:
         time.sleep(0.1)
-        monkeypatch.setattr(lease, "_host", real)
+        monkeypatch.setattr(leases, "_host", real)
         with pytest.raises(RunLocked), file_lease(path, "run.zarr"):
             raise AssertionError
         check_held()
@@ -270,8 +270,8 @@ def test_who_was_taken_for_dead_is_told_and_changes_nothing(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run.zarr.lock"
-    monkeypatch.setattr(lease._Lease, "renew_until", lambda lease, stop: stop.wait(5))
-    monkeypatch.setattr(lease, "DURATION", -1)
+    monkeypatch.setattr(leases._Lease, "renew_until", lambda lease, stop: stop.wait(5))
+    monkeypatch.setattr(leases, "DURATION", -1)
     mine = file_lease(path, "run.zarr")
     check_held = mine.__enter__()
     check_held()

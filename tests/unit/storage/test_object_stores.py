@@ -47,10 +47,13 @@ from dask_nmf.execution.executor import Step
 from dask_nmf.fitting.starts import initialize
 from dask_nmf.inference import transform
 from dask_nmf.sources.registry import open_matrix
-from dask_nmf.storage import lease, locations, object_store, uploads
-from dask_nmf.storage.lease import object_lock
+from dask_nmf.storage import leases, locations
 from dask_nmf.storage.locations import locate
-from dask_nmf.storage.object_store import ObjectStore, remove
+from dask_nmf.storage.objects import object_store, requests
+from dask_nmf.storage.objects.atomic_upload import atomic_upload
+from dask_nmf.storage.objects.object_lock import object_lock
+from dask_nmf.storage.objects.object_store import ObjectStore
+from dask_nmf.storage.objects.requests import remove
 
 KEY, SECRET = "one-key", "a-secret-that-nobody-else-has"
 V = "s3://bucket/v.zarr"
@@ -108,7 +111,7 @@ def server(
     """A proxy before a server that has V, with nothing else in its bucket."""
     with faults.proxy(ports[request.param]) as proxy:
         enter(monkeypatch, proxy.url)
-        bucket = object_store.connect("s3://bucket")
+        bucket = requests.connect("s3://bucket")
         for some in obstore.list(bucket):
             obstore.delete(bucket, [told["path"] for told in some])
         store(ObjectStore(V), v)
@@ -147,7 +150,7 @@ def test_workers_are_asked_whether_they_share_a_bucket_and_leave_no_note(
     client: Client, server: faults.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each reads a note and writes one, below the URL that the run is below."""
-    bucket = object_store.connect("s3://bucket")
+    bucket = requests.connect("s3://bucket")
     before = {told["path"] for some in obstore.list(bucket) for told in some}
     partition.check_shared("s3://bucket/run.zarr")
     assert server.seen["well"] >= 3 * 3  # this process and two workers write, are read, and are removed
@@ -186,7 +189,7 @@ def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v:
     np.testing.assert_array_equal(W, transform(v, H).compute())
     assert "exists" in command("transform", run, V, "--output", output).stderr
     assert command("transform", run, V, "--output", output, "--overwrite").returncode == 0
-    bucket = object_store.connect("s3://bucket")
+    bucket = requests.connect("s3://bucket")
     stored = {
         told["path"]: bytes(obstore.get(bucket, told["path"]).bytes())
         for told in obstore.list(bucket).collect()
@@ -233,7 +236,7 @@ def test_a_body_that_is_short_and_says_nothing_of_it_is_found(
 def test_a_store_that_is_gone_for_long_ends_the_fit_which_goes_on_later(
     server: faults.Proxy, on_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(object_store.RETRIES, "max_retries", 2)
+    monkeypatch.setitem(requests.RETRIES, "max_retries", 2)
     run, commits = "s3://bucket/run.zarr", 0
 
     def down_after_two_passes(method: str, path: str) -> str | None:
@@ -250,7 +253,7 @@ def test_a_store_that_is_gone_for_long_ends_the_fit_which_goes_on_later(
     passes = Run.load(run).passes
     assert passes is not None
     assert 0 < passes < PASSES
-    obstore.delete(object_store.connect("s3://bucket"), "run.zarr.lock")  # of a process that is dead by then
+    obstore.delete(requests.connect("s3://bucket"), "run.zarr.lock")  # of a process that is dead by then
     fit(V, run)
     same_factors(run, on_disk)
 
@@ -307,7 +310,7 @@ def overtaken(run: str, number: int, first: int, last: int, other: Callable[[], 
     """
     raised: list[Exception] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(locations.ObjectStoreLocation, "lock", lambda _: nullcontext(lease.always_held))
+        patch.setattr(locations.ObjectStoreLocation, "lock", lambda _: nullcontext(leases.always_held))
         pause = Pause(number, patch)
 
         def callback(step: Step) -> None:
@@ -413,7 +416,7 @@ def test_a_run_that_another_began_while_v_was_read_is_left_to_it(
         fit(V, run, overwrite=overwrite)
         return found
 
-    monkeypatch.setattr(locations.ObjectStoreLocation, "lock", lambda _: nullcontext(lease.always_held))
+    monkeypatch.setattr(locations.ObjectStoreLocation, "lock", lambda _: nullcontext(leases.always_held))
     monkeypatch.setattr(initialize, "first_read", slow)
     with pytest.raises(ConcurrentCommitError):
         nmf(V, 4, store=run, tol=0, max_iter=2, overwrite=overwrite)
@@ -424,13 +427,13 @@ def test_a_second_process_is_told_to_wait_and_a_dead_one_is_followed(
     server: faults.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = "s3://bucket/run.zarr"
-    monkeypatch.setattr(lease, "WATCH_TIME", 0.5)
+    monkeypatch.setattr(leases, "WATCH_TIME", 0.5)
     with object_lock(run):
         with pytest.raises(RunLocked, match=rf"works on {run} \(process {os.getpid()} on"), object_lock(run):
             raise AssertionError
         told = content("run.zarr.lock")
-        assert 0 < told["expires"] - time.time() <= lease.DURATION
-    assert not obstore.list(object_store.connect("s3://bucket"), prefix="run.zarr.lock").collect()
+        assert 0 < told["expires"] - time.time() <= leases.DURATION
+    assert not obstore.list(requests.connect("s3://bucket"), prefix="run.zarr.lock").collect()
     for expires in (time.time() - 1, time.time() + 1e6):  # a clock that was wrong
         put("run.zarr.lock", {**told, "host": "another", "expires": expires})
         with object_lock(run):
@@ -438,22 +441,22 @@ def test_a_second_process_is_told_to_wait_and_a_dead_one_is_followed(
     put("run.zarr.lock", {**told, "host": "another", "expires": time.time() + 30})
     with pytest.raises(RunLocked, match="on another"), object_lock(run):
         raise AssertionError
-    obstore.delete(object_store.connect("s3://bucket"), "run.zarr.lock")
+    obstore.delete(requests.connect("s3://bucket"), "run.zarr.lock")
 
 
 def test_an_owner_whose_clock_is_wrong_keeps_the_lock(
     server: faults.Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = "s3://bucket/run.zarr"
-    monkeypatch.setattr(lease, "WATCH_TIME", 1.5)
-    monkeypatch.setattr(lease, "RENEWAL", 0.3)
-    real = lease._host  # another machine, as far as the lock tells
+    monkeypatch.setattr(leases, "WATCH_TIME", 1.5)
+    monkeypatch.setattr(leases, "RENEWAL", 0.3)
+    real = leases._host  # another machine, as far as the lock tells
     with object_lock(run):
-        monkeypatch.setattr(lease, "_host", lambda: "another")
-        monkeypatch.setattr(lease, "DURATION", -1e4)
+        monkeypatch.setattr(leases, "_host", lambda: "another")
+        monkeypatch.setattr(leases, "DURATION", -1e4)
         time.sleep(0.7)
         assert content("run.zarr.lock")["expires"] < time.time()
-        monkeypatch.setattr(lease, "_host", real)
+        monkeypatch.setattr(leases, "_host", real)
         with pytest.raises(RunLocked), object_lock(run):
             raise AssertionError
 
@@ -537,7 +540,7 @@ def seen_by_readers() -> list[float | None]:
 
 
 def keys() -> set[str]:
-    found = obstore.list(object_store.connect("s3://bucket")).collect()
+    found = obstore.list(requests.connect("s3://bucket")).collect()
     return {told["path"] for told in found if not told["path"].startswith("v.zarr")}
 
 
@@ -584,7 +587,7 @@ def test_a_kill_at_any_request_leaves_readers_the_old_output_or_the_new_one(
     server: faults.Proxy, old: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store is gone from some request on, so that nothing is cleaned up either."""
-    monkeypatch.setitem(object_store.RETRIES, "max_retries", 0)
+    monkeypatch.setitem(requests.RETRIES, "max_retries", 0)
     seen, number, failed = set(), 0, True
     while failed:
         if old:
@@ -602,9 +605,7 @@ def test_a_kill_at_any_request_leaves_readers_the_old_output_or_the_new_one(
             upload(2, started.set, overwrite=True)
         failed = next(count) > number
         server.fault = lambda method, path: None
-        obstore.delete(
-            object_store.connect("s3://bucket"), "W.zarr.lock"
-        )  # of a process that is dead by then
+        obstore.delete(requests.connect("s3://bucket"), "W.zarr.lock")  # of a process that is dead by then
         state = seen_by_readers()
         seen.add(tuple(state))
         assert set(state) <= {1 if old else None, 2}
@@ -630,7 +631,7 @@ def test_a_reader_of_the_old_output_gets_no_numbers_of_the_new_one(server: fault
 def test_names_with_escapes_are_the_same_place_to_all(server: faults.Proxy) -> None:
     with object_lock("s3://bucket/a%20b"), pytest.raises(RunLocked), object_lock("s3://bucket/a b"):
         raise AssertionError
-    with uploads.atomic_output("s3://bucket/a%3Bb", lambda: None) as inside:
+    with atomic_upload("s3://bucket/a%3Bb", lambda: None) as inside:
         zarr.create_group(inside)
     assert keys() == {"a;b/zarr.json"}
 
@@ -648,7 +649,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(
     same_factors(run, on_disk)
     names = {
         told["path"].split("/")[1]
-        for told in obstore.list(object_store.connect("s3://bucket"), "run.zarr/").collect()
+        for told in obstore.list(requests.connect("s3://bucket"), "run.zarr/").collect()
     }
     assert names == {"zarr.json", "W", "H", "error_history", "seconds_history", "data"}
 
@@ -656,7 +657,7 @@ def test_overwriting_leaves_nothing_of_the_old_run(
 def test_the_same_v_in_a_store_is_known_by_its_listing_and_another_by_its_content(
     server: faults.Proxy, v: Array, several_panels: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run, bucket = "s3://bucket/run.zarr", object_store.connect("s3://bucket")
+    run, bucket = "s3://bucket/run.zarr", requests.connect("s3://bucket")
     caplog.set_level(logging.INFO, "dask_nmf")
     first = fit(V, run)
     obstore.put(bucket, "v.zarr/c/.DS_Store", b"\0")
@@ -678,7 +679,7 @@ def test_numpy_files_in_a_store(server: faults.Proxy, v: Array, order: str, tmp_
     given = np.asarray(v, order=order)  # type: ignore[call-overload]
     np.save(tmp_path / "v.npy", given)
     np.savez(tmp_path / "v.npz", given)
-    bucket = object_store.connect("s3://bucket")
+    bucket = requests.connect("s3://bucket")
     for name in ("v.npy", "v.npz"):
         obstore.put(bucket, name, tmp_path / name)
         matrix = open_matrix(f"s3://bucket/{name}")
@@ -740,9 +741,9 @@ def test_other_urls_are_read(scheme: str, on_disk: Path, tmp_path: Path) -> None
 
 
 def content(key: str) -> dict[str, float]:
-    found: dict[str, float] = json.loads(bytes(obstore.get(object_store.connect("s3://bucket"), key).bytes()))
+    found: dict[str, float] = json.loads(bytes(obstore.get(requests.connect("s3://bucket"), key).bytes()))
     return found
 
 
 def put(key: str, told: object) -> None:
-    obstore.put(object_store.connect("s3://bucket"), key, json.dumps(told).encode())
+    obstore.put(requests.connect("s3://bucket"), key, json.dumps(told).encode())

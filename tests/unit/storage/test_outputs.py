@@ -22,9 +22,9 @@ from dask_nmf.inference import csv_files
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import recommend_to
 from dask_nmf.inference.transform import transform_to
-from dask_nmf.storage.local import renames
+from dask_nmf.storage.local import filesystem
+from dask_nmf.storage.local.atomic_output import atomic_output
 from dask_nmf.storage.locations import locate
-from dask_nmf.storage.outputs import atomic_output
 
 KINDS = {"folder": True, "file": False}
 kinds = pytest.mark.parametrize("is_folder", KINDS.values(), ids=KINDS)
@@ -69,7 +69,7 @@ def names(folder: Path) -> list[str]:
 def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A system, or a file system, with renameat2 and its flags, and one without."""
     if request.param == "renames":
-        monkeypatch.setattr(renames, "_renameat2", lambda *_: False)
+        monkeypatch.setattr(filesystem, "_renameat2", lambda *_: False)
     return str(request.param)
 
 
@@ -128,7 +128,7 @@ def test_what_comes_to_the_place_meanwhile_is_left_as_it_is(
 def test_so_is_what_comes_in_the_last_instant(
     tmp_path: Path, is_folder: bool, came: str, old: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, real, came_yet = tmp_path / "out", renames._renameat2, []
+    path, real, came_yet = tmp_path / "out", filesystem._renameat2, []
     if old:
         make(path, "old", is_folder)
 
@@ -137,7 +137,7 @@ def test_so_is_what_comes_in_the_last_instant(
             came_yet.append(put(path, came))
         return real(*given)
 
-    monkeypatch.setattr(renames, "_renameat2", late)
+    monkeypatch.setattr(filesystem, "_renameat2", late)
     with pytest.raises(FileExistsError, match="meanwhile"), atomic_output(path, nothing) as new:
         make(new, "ours", is_folder)
     assert read(path) == "theirs"
@@ -179,7 +179,7 @@ def test_a_name_may_be_as_long_as_names_may_be(
 
 
 CHANGES: list[tuple[Any, str]] = [
-    (renames, "_renameat2"),
+    (filesystem, "_renameat2"),
     (Path, "rename"),
     (Path, "replace"),
     (Path, "unlink"),
@@ -274,7 +274,7 @@ def test_all_is_on_the_disk_before_it_appears_and_its_name_is_before_the_old_one
         make(new, "ours", is_folder)
         built = {str(one) for one in (new, *new.rglob("*"))}
         note(os, "fsync", lambda descriptor: os.readlink(f"/proc/self/fd/{descriptor}"))
-        note(renames, "_renameat2", lambda *_: "put")
+        note(filesystem, "_renameat2", lambda *_: "put")
         note(Path, "replace", lambda *_: "put")
         note(Path, "rename", lambda *_: "put")
         note(shutil, "rmtree", lambda *_: "deleted")
@@ -289,7 +289,7 @@ def test_all_is_on_the_disk_before_it_appears_and_its_name_is_before_the_old_one
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from dask_nmf.storage.outputs import atomic_output
+from dask_nmf.storage.local.atomic_output import atomic_output
 
 with atomic_output(Path(sys.argv[1]), lambda: None) as new:
     new.mkdir()

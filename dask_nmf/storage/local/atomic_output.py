@@ -1,4 +1,4 @@
-"""Files and folders that appear when they are whole, in place of what may be replaced and of nothing else."""
+"""Files and folders that appear once they are whole, and replace only what they may replace."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from typing import Any
 from uuid import uuid4
 
 from dask_nmf.errors import came_meanwhile
-from dask_nmf.storage.local.durability import sync_folder, sync_trees
-from dask_nmf.storage.local.renames import beside, exchange, rename_new
-from dask_nmf.storage.locks import file_lock
+from dask_nmf.storage.local.file_lock import file_lock
+from dask_nmf.storage.local.filesystem import beside, exchange, rename_new, sync_folder, sync_trees
 
 
 @contextmanager
 def atomic_output(place: Path, check: Callable[[], None]) -> Iterator[Path]:
-    """Yield a hidden path beside a place, to be written: it is put at the place at the end, on the disk.
+    """Yield a hidden path beside ``place``, to be written; it is renamed to ``place`` at the end, and synced.
 
-    The place is locked meanwhile. If anything fails, or the process is killed, what was there is there still.
-    A symbolic link stays, and its target is replaced.
+    The path is locked meanwhile. If anything fails, or the process is killed, the old content stays. A
+    symbolic link stays, and its target is replaced.
 
     Parameters
     ----------
-    check : raises if what is at the place may not be replaced.
+    check : raises if what is at the path may not be replaced; it is called while the path is locked
 
     Raises
     ------
     RunLocked
-        If another process works on the place.
+        If another process works on the path.
     FileExistsError
-        If something came to the place meanwhile, or was changed there, which is left as it is.
+        If another process made or changed something at the path meanwhile, which is left as it is.
     """
     path = Path(os.path.realpath(place))
     with file_lock(place) as check_held:
         clean_up(path)
         check()
-        before = _content(path)
+        before = _signature(path)
         new = beside(path, ".", f".{uuid4().hex}.partial")
         try:
             yield new
@@ -52,7 +51,7 @@ def atomic_output(place: Path, check: Callable[[], None]) -> Iterator[Path]:
 
 
 def clean_up(path: Path) -> None:
-    """Delete what killed commands left beside a path, which is locked; put back what they had moved away."""
+    """Delete what killed commands left beside a locked path, and put back what they had moved away."""
     for old in _leftovers(path, "old"):
         if not os.path.lexists(path):
             old.rename(path)
@@ -62,13 +61,13 @@ def clean_up(path: Path) -> None:
 
 
 def _put(new: Path, path: Path, before: Any) -> None:
-    """Put what was built at its place; what is there may be what was there before, which takes its name."""
-    if _content(path) not in (None, before):
+    """Rename the new output to its path. What is there is exchanged with it if it has not changed."""
+    if _signature(path) not in (None, before):
         raise came_meanwhile(path)
     replaces = os.path.lexists(path)
     (exchange if replaces else _rename_new)(new, path)
     try:
-        if _content(new) not in (None, before):  # it came in the last instant
+        if _signature(new) not in (None, before):  # it came in the last instant
             raise came_meanwhile(path)
         sync_folder(path.parent)
     except BaseException:
@@ -86,30 +85,33 @@ def _rename_new(new: Path, path: Path) -> None:
         raise came_meanwhile(path) from None
 
 
-def _content(path: Path) -> Any:
-    """Return what a change of a file or folder shows by; None where there is nothing, or an empty folder."""
+def _signature(path: Path) -> Any:
+    """Return what changes when a file, or an entry of a folder, is written.
+
+    It is None if there is nothing, or an empty folder.
+    """
     try:
-        told = path.lstat()
-        if not stat.S_ISDIR(told.st_mode):
-            return _signature(told)
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            return _entry_signature(status)
         with os.scandir(path) as entries:
-            return {one.name: _signature(one.stat(follow_symlinks=False)) for one in entries} or None
+            return {one.name: _entry_signature(one.stat(follow_symlinks=False)) for one in entries} or None
     except FileNotFoundError:
         return None
 
 
-def _signature(told: os.stat_result) -> tuple[int, int, int]:
-    size = 0 if stat.S_ISDIR(told.st_mode) else told.st_size
-    return stat.S_IFMT(told.st_mode), size, told.st_mtime_ns
+def _entry_signature(status: os.stat_result) -> tuple[int, int, int]:
+    size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+    return stat.S_IFMT(status.st_mode), size, status.st_mtime_ns
 
 
 def _leftovers(path: Path, kind: str) -> list[Path]:
-    """Return what is left of a kind beside a path, the newest first."""
+    """Return what killed commands left beside a path ("old" or "partial"), the newest first."""
     mark = "0" * 32
     before, _, after = beside(path, ".", f".{mark}.{kind}").name.partition(mark)
     name = re.compile(re.escape(before) + "[0-9a-f]{32}" + re.escape(after))
-    found = [path.with_name(one) for one in os.listdir(path.parent) if name.fullmatch(one)]
-    return sorted(found, key=lambda one: one.lstat().st_mtime_ns, reverse=True)
+    left = [path.with_name(one) for one in os.listdir(path.parent) if name.fullmatch(one)]
+    return sorted(left, key=lambda one: one.lstat().st_mtime_ns, reverse=True)
 
 
 def _delete(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A lock on a path, that the operating system lets go of when the process dies, where it can."""
+"""A lock on a path. Where it can, the operating system releases the lock when its process dies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from dask_nmf.errors import RunLocked
-from dask_nmf.storage.lease import CheckHeld, always_held, file_lease
-from dask_nmf.storage.local.renames import beside
+from dask_nmf.storage.leases import CheckHeld, always_held
+from dask_nmf.storage.local.file_lease import file_lease
+from dask_nmf.storage.local.filesystem import beside
 
 try:
     import fcntl
@@ -26,28 +27,28 @@ NO_FLOCK = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK, errno.E
 
 @contextmanager
 def file_lock(place: Path) -> Iterator[CheckHeld]:
-    """Hold ``place.lock`` for this process; symbolic links to a place share the lock of the place.
+    """Hold ``place.lock`` for this process. Symbolic links to a path share the lock of that path.
 
-    Where the file system has no flock, the file is a lease: see `lease`.
+    If the file system has no flock, the file is a lease (see `leases`).
 
     Yields
     ------
-    A function that raises `RunLocked` where another process has taken over meanwhile.
+    A function that raises `RunLocked` if another process has taken over meanwhile.
 
     Raises
     ------
     RunLocked
         If another process holds it.
     OSError
-        If the file cannot be made: what cannot be written to is not held by another.
+        If the file cannot be made: a path that cannot be written to is not locked by another process.
     """
     path = beside(Path(os.path.realpath(place)), "", ".lock")
-    with _flocked(path, place) or file_lease(path, str(place)) as check:
+    with _flock(path, place) or file_lease(path, str(place)) as check:
         yield check
 
 
-def _flocked(path: Path, place: Path) -> AbstractContextManager[CheckHeld] | None:
-    """Lock a file; None where the file system, or the system, has no flock."""
+def _flock(path: Path, place: Path) -> AbstractContextManager[CheckHeld] | None:
+    """Lock a file; return None if the file system, or the operating system, has no flock."""
     while fcntl is not None:
         descriptor, created = _open(path)
         try:
@@ -66,27 +67,27 @@ def _flocked(path: Path, place: Path) -> AbstractContextManager[CheckHeld] | Non
             os.close(descriptor)
             raise
         if _is_at(path, descriptor):
-            return _released(path, descriptor)
-        os.close(descriptor)  # it was deleted by who held it; another process may have made it anew
+            return _releasing(path, descriptor)
+        os.close(descriptor)  # its holder deleted it; another process may have made it anew
     return None
 
 
 @contextmanager
-def _released(path: Path, descriptor: int) -> Iterator[CheckHeld]:
-    """Delete the file while it is held, and let go: who waits for a deleted file takes another look."""
+def _releasing(path: Path, descriptor: int) -> Iterator[CheckHeld]:
+    """Delete the file at the end and release it. A process that waits for a deleted file opens it anew."""
     try:
         yield always_held
     finally:
         try:
             _unlink(path, descriptor)
         finally:
-            with suppress(OSError):  # closing lets go, unless a child process has it too
+            with suppress(OSError):  # closing alone does not release it if a child process has it open too
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
 
 def _open(path: Path) -> tuple[int, bool]:
-    """Open a file, and tell whether it was made by that."""
+    """Open a file; return its descriptor, and whether it was created."""
     flags = os.O_RDWR | os.O_NOFOLLOW
     while True:
         with suppress(FileExistsError):
@@ -96,7 +97,7 @@ def _open(path: Path) -> tuple[int, bool]:
 
 
 def _unlink(path: Path, descriptor: int) -> None:
-    """Delete the file that is open, as far as that is allowed: what is left of a lock does no harm."""
+    """Delete the open file if that is allowed. A lock file that stays does no harm."""
     with suppress(OSError):
         if _is_at(path, descriptor):
             path.unlink()

@@ -1,0 +1,210 @@
+"""Operations on files and folders that survive a power cut (fsync), and renames that are atomic."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import re
+import shutil
+import stat
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from uuid import uuid4
+
+AT_ONCE = 16  # files that are synchronised at the same time: a disk writes those of several threads together
+PARTIAL = re.compile(r"\..*\.[0-9a-f]{32}\.partial", re.DOTALL)  # what a killed `replace` leaves
+LONGEST = 255  # bytes of a name, if the file system does not tell
+AT_FDCWD = -100  # paths are relative to the current folder of this process
+NOREPLACE, EXCHANGE = 1, 2  # flags of renameat2(2)
+NO_LINKS = {errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+NO_FOLDER_FSYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+NO_RENAMEAT2 = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+def sync_trees(paths: Iterable[Path]) -> None:
+    """Write everything below some folders, and their own names, to the disk before returning.
+
+    Files come first, then the folders that name them, bottom up, and last the parents of the given folders. A
+    single file may be given in place of a folder. Symbolic links are not followed.
+
+    Raises
+    ------
+    OSError
+        If one of them does not exist, or if anything could not be written.
+    """
+    places = [place.absolute() for place in paths]
+    trees = [_tree(place) for place in places]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(_sync, (file for files, _ in trees for file in files)))
+    for folder in (*(folder for _, folders in trees for folder in folders), *{one.parent for one in places}):
+        sync_folder(folder)
+
+
+def make_folder(folder: Path, synced: bool = True) -> None:
+    """Make a folder unless it exists. ``synced``: wait until the disk has its name."""
+    folder.mkdir(exist_ok=True)
+    if synced:
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk, if its file system can do that for a folder.
+
+    Raises
+    ------
+    OSError
+        If they could not be written.
+    """
+    try:
+        _sync(folder)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_FSYNC:
+            raise
+
+
+def replace(path: Path, content: bytes, synced: bool = True) -> None:
+    """Replace a file by one with this content: at any moment one of the two is there, whole.
+
+    ``synced``: wait until the disk has it. A killed process leaves a file ``.NAME.HEX.partial`` beside it.
+    """
+    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.write(content)
+            if synced:
+                file.flush()
+                os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    if synced:
+        sync_folder(path.parent)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make a file available under a second name, as a hard link, or as a copy if there are no hard links.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something at the target.
+    OSError
+        If the source cannot be read, or the target cannot be written; then nothing is at the target.
+    """
+    try:
+        os.link(source.resolve(), target)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        _copy(source, target)
+
+
+def beside(path: Path, before: str, after: str) -> Path:
+    """Return the path with something before and after its name, which is shortened if it would be too long.
+
+    A shortened name ends in a digest of the whole name, so that different names stay different.
+    """
+    room = _longest_name(path.parent) - len(before) - len(after)
+    name = os.fsencode(path.name)
+    if len(name) > room:
+        mark = sha256(name).hexdigest()[:8]
+        start = name[: room - len(mark) - 1].decode(errors="ignore")
+        return path.with_name(f"{before}{start}-{mark}{after}")
+    return path.with_name(f"{before}{path.name}{after}")
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Exchange what two names in one folder stand for, in one step if the system can do that.
+
+    If it cannot, two folders are renamed one after the other, so that there is nothing at ``other`` for an
+    instant; if that fails, everything is put back. A killed process then leaves ``.other.….old``.
+
+    Raises
+    ------
+    OSError
+        If the names cannot be exchanged.
+    """
+    if _renameat2(one, other, EXCHANGE):
+        return
+    old = beside(other, ".", f".{uuid4().hex}.old")
+    if one.is_file() and other.is_file():
+        link_or_copy(other, old)
+        one.replace(other)
+    else:
+        other.rename(old)
+        try:
+            one.rename(other)
+        except BaseException:
+            old.rename(other)
+            raise
+    old.rename(one)
+
+
+def rename_new(one: Path, other: Path) -> None:
+    """Rename to a name that is free.
+
+    Raises
+    ------
+    FileExistsError
+        If something has that name.
+    """
+    if _renameat2(one, other, NOREPLACE):
+        return
+    if os.path.lexists(other):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(other))
+    one.rename(other)
+
+
+def _renameat2(one: Path, other: Path, flags: int) -> bool:
+    """Rename by Linux's system call; return False if there is none, or the file system lacks these flags."""
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None) if sys.platform == "linux" else None
+    if call is None:
+        return False
+    if call(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), ctypes.c_uint(flags)) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in NO_RENAMEAT2:
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+def _longest_name(folder: Path) -> int:
+    try:
+        return os.pathconf(folder, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        return LONGEST
+
+
+def _copy(source: Path, target: Path) -> None:
+    with source.open("rb") as given, target.open("xb") as made:
+        try:
+            shutil.copyfileobj(given, made, 2**20)
+        except BaseException:
+            target.unlink(missing_ok=True)
+            raise
+
+
+def _tree(path: Path) -> tuple[list[Path], list[Path]]:
+    """Return the files at a path or below it, and the folders, bottom up."""
+    kind = path.lstat().st_mode
+    files: list[Path] = [path] if stat.S_ISREG(kind) else []
+    folders: list[Path] = []
+    if stat.S_ISDIR(kind):
+        for entry in path.iterdir():
+            for whole, part in zip((files, folders), _tree(entry), strict=True):
+                whole += part
+        folders.append(path)
+    return files, folders
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,205 @@
+"""Requests to an object store. They are repeated if an answer breaks off, and raise errors of one line.
+
+Credentials are those in the environment of the process that makes the request. Only URLs are sent to workers
+or stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from zarr.core.sync import sync
+
+from dask_nmf.errors import StoreAccessError, StoreUnavailableError
+from dask_nmf.storage.objects.urls import READ_ONLY, check_url, split_url
+
+try:
+    import obstore
+    from obstore import exceptions
+    from obstore.store import from_url
+except ImportError:  # the extra "cloud"
+    obstore = None
+
+COPIES = 16  # objects that are copied at the same time
+ROOT = "zarr.json"  # the metadata object of a group, the only object that a commit replaces
+ROOTS = (ROOT, ".zarray", ".zgroup")
+RETRIES = {"max_retries": 9, "retry_timeout": timedelta(minutes=2)}  # from 0.1 s, each up to twice as long
+PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds before each repetition
+BODY_ERROR = "response body error"  # what obstore calls an answer that broke off
+T = TypeVar("T")
+
+
+def connect(url: str) -> Any:
+    """Return an obstore store of all objects below a URL. No request is made yet."""
+    check_url(f"{url}/_")
+    options: dict[str, Any] = {"allow_http": True} if urlsplit(url).scheme == "http" else {}
+    with translate_errors(url):
+        return from_url(url, retry_config=RETRIES, client_options=options or None)
+
+
+def fetch(url: str, first: int = 0, length: int | None = None) -> memoryview:
+    """Return ``length`` bytes of an object from byte ``first`` on, or all of them; raise as `request`."""
+    check_url(url)
+    folder, name = split_url(url)
+    store = connect(folder)
+
+    async def read() -> memoryview:
+        if length is None:
+            return memoryview(await (await obstore.get_async(store, name)).bytes_async())[first:]
+        return memoryview(await obstore.get_range_async(store, name, start=first, length=length))
+
+    return request(url, read)
+
+
+def put(url: str, content: bytes) -> None:
+    """Write an object, whole or not at all."""
+    folder, name = split_url(url)
+    request(folder, partial(obstore.put_async, connect(folder), name, content))
+
+
+def stat(url: str) -> tuple[int, str | None]:
+    """Return the size of an object in bytes and its stamp (see `stamp_of`)."""
+    folder, name = split_url(url)
+    meta = request(url, partial(obstore.head_async, connect(folder), name))
+    return int(meta["size"]), stamp_of(meta)
+
+
+def exists(url: str) -> bool:
+    """Return whether any object is stored below a URL."""
+    if urlsplit(url).scheme not in READ_ONLY:
+        return bool(request(url, partial(list_page, connect(url), None, None, 1)))
+    store = connect(url)
+    for name in ROOTS:
+        with suppress(FileNotFoundError):
+            request(url, partial(obstore.head_async, store, name))
+            return True
+    return False
+
+
+def remove(url: str, keys: Collection[str]) -> None:
+    """Delete objects below a URL, beginning with those that make it a Zarr hierarchy."""
+    store = connect(url)
+    for some in ([key for key in keys if key in ROOTS], [key for key in keys if key not in ROOTS]):
+        if some:
+            request(url, partial(obstore.delete_async, store, some))
+
+
+def copy(folder: str, source: str, target: str, keys: Collection[str]) -> None:
+    """Make the store copy objects from below key ``source`` of a folder to below key ``target``."""
+    store, limit = connect(folder), asyncio.Semaphore(COPIES)
+
+    async def copy_one(key: str) -> None:
+        async with limit:
+            names = f"{source}/{key}", f"{target}/{key}"
+            await request_async(folder, partial(obstore.copy_async, store, *names))
+
+    async def copy_all() -> None:
+        await asyncio.gather(*map(copy_one, keys))
+
+    sync(copy_all())
+
+
+async def list_page(store: Any, prefix: str | None, after: str | None, most: int) -> Sequence[Any]:
+    """Return the metadata of at most ``most`` objects whose keys begin with a prefix and follow ``after``."""
+    pages = obstore.list(store, prefix, offset=after, chunk_size=most)
+    try:
+        page: Sequence[Any] = await pages.__anext__()
+        return page
+    except StopAsyncIteration:
+        return []
+
+
+def stamp_of(meta: Any) -> str | None:
+    """Return the stamp of an object: its size, and its ETag or the time of its last write.
+
+    The stamp changes whenever the object is written. It is None if the store tells neither ETag nor time;
+    obstore then has the time 0.
+    """
+    written = meta["last_modified"]
+    version = meta["e_tag"] or (written.isoformat() if written.timestamp() > 0 else None)
+    return f"{meta['size']} {version}" if version else None
+
+
+async def get_with_version(store: Any, key: str) -> tuple[bytes, dict[str, Any]]:
+    """Return the content of an object, and its version (see `version_of`)."""
+    found = await obstore.get_async(store, key)
+    return bytes(await found.bytes_async()), version_of(found.meta)
+
+
+def version_of(meta: Any) -> dict[str, Any]:
+    """Return the version of an object in the form that obstore takes as the condition of a write."""
+    return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
+
+
+def request(url: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Make a request and wait for its answer.
+
+    Parameters
+    ----------
+    url : what the request is about, for the text of errors
+    call : makes the request; it is called again if the answer breaks off
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such bucket or object.
+    StoreAccessError, StoreUnavailableError
+        If the store refuses access, or does not answer as it should.
+    """
+    return sync(request_async(url, call))
+
+
+async def request_async(url: str, call: Callable[[], Awaitable[T]]) -> T:
+    """Make a request on an event loop, as `request` does. obstore repeats those with large bodies only."""
+    with translate_errors(url):
+        for pause in PAUSES:
+            try:
+                return await call()
+            except exceptions.BaseError as error:
+                if BODY_ERROR not in str(error):
+                    raise
+                await asyncio.sleep(pause)
+        return await call()
+
+
+@contextmanager
+def translate_errors(url: str) -> Iterator[None]:
+    """Raise what obstore raises as an error of one line, of a class that has an exit code.
+
+    A condition of a write that does not hold is passed on as it is.
+    """
+    try:
+        yield
+    except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
+        raise
+    except (exceptions.BaseError, FileNotFoundError) as error:
+        reason = _first_words(error)
+        if reason.startswith(("401", "403")):
+            raise StoreAccessError(
+                f"{url}: the store refuses access ({reason}); give credentials that may, in the environment "
+                "of this process and of the workers"
+            ) from None
+        if reason.endswith("builder error"):  # obstore needs certificates whatever the URL
+            raise ValueError(
+                f"{url}: no certificates of authorities are found on this machine; install ca-certificates, "
+                "or name a file of them by SSL_CERT_FILE"
+            ) from None
+        if reason.startswith("404") or isinstance(error, FileNotFoundError):
+            raise FileNotFoundError(f"{url}: there is no such bucket or object ({reason})") from None
+        raise StoreUnavailableError(
+            f"{url}: the store does not answer as it should ({reason}); try again later"
+        ) from None
+
+
+def _first_words(error: Exception) -> str:
+    """Return the text of an error without addresses, documents and the debugging text that obstore adds."""
+    text = " ".join(str(error).partition("Debug source")[0].split())
+    status = re.search(r"status code: (\d+ [A-Za-z ]+)", text)
+    return status[1].strip() if status else text.rpartition(" - ")[2][:200].strip()
