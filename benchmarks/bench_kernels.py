@@ -43,13 +43,15 @@ def counts() -> Any:
 
 @pytest.fixture(scope="module")
 def of_counts(counts: Any) -> Cells:
-    return Cells(counts.data, counts.data[:0], counts.indices, counts.indptr, counts.shape[1], zeros=True)
+    return Cells(
+        counts.data, counts.data[:0], counts.indices, counts.indptr, counts.shape[1], implicit_zeros=True
+    )
 
 
 @pytest.fixture(scope="module")
 def known(of_counts: Cells) -> Cells:
     """The same where what is not stored is missing."""
-    return of_counts._replace(zeros=False)
+    return of_counts._replace(implicit_zeros=False)
 
 
 def factors(shape: tuple[int, ...]) -> tuple[Any, Any]:
@@ -99,7 +101,7 @@ def test_descend_of_cells(benchmark: Any, known: Cells) -> None:
 
 @sparse
 def test_turned(benchmark: Any, known: Cells) -> None:
-    benchmark(known.turned)
+    benchmark(known.transpose)
 
 
 @sparse
@@ -111,7 +113,7 @@ def test_newton_solve(benchmark: Any, of_counts: Cells) -> None:
 @sparse
 def test_newton_models(benchmark: Any, of_counts: Cells) -> None:
     w, h = factors(of_counts.shape)
-    benchmark(divergence.models, of_counts.turned(), w, h.T, FLOOR)
+    benchmark(divergence.models, of_counts.transpose(), w, h.T, FLOOR)
 
 
 @sparse

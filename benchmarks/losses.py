@@ -115,8 +115,8 @@ def bare(V: Any, rank: int) -> None:
     """One core: a multiplicative iteration (both factors), and one of Newton's."""
     random = np.random.default_rng(0)
     w, h = (0.1 + random.random(shape, np.float32) for shape in ((V.shape[0], rank), (rank, V.shape[1])))
-    cells = Cells(V.data, V.data[:0], V.indices, V.indptr, V.shape[1], zeros=True)
-    columns, none = cells.turned(), Ridge(*np.zeros((2, V.shape[0])))
+    cells = Cells(V.data, V.data[:0], V.indices, V.indptr, V.shape[1], implicit_zeros=True)
+    columns, none = cells.transpose(), Ridge(*np.zeros((2, V.shape[0])))
     kinds: dict[str, Callable[[], Any]] = {
         "scikit-learn's W and H": lambda: (
             _multiplicative_update_w(V, w.copy(), h, 1.0, 0, 0, 1.0),

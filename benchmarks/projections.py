@@ -81,9 +81,9 @@ def layout_of(case: Case, v: Block, weights: Block | None) -> row_panels.Layout:
         *v.shape,
         np.dtype(case.dtype).itemsize,
         indptr=v.indptr if scipy.sparse.issparse(v) else None,
-        observed=not whole,
-        grams=grams,
-        beside=None if weights is None else plain,
+        masked=not whole,
+        own_grams=grams,
+        weights=None if weights is None else plain,
     )
 
 
@@ -124,7 +124,7 @@ def share(case: Case) -> float:
     rule = Rule(
         {"nan": "nan", "unstored": "unstored"}.get(case.kind), weighted=weights is not None, beta=case.beta
     )
-    panel = Observed(v, weights, np.arange(rows), rule) if layout.observed else v
+    panel = Observed(v, weights, np.arange(rows), rule) if layout.masked else v
     solver = SOLVERS[case.solver].at_level(case.level)
     rng = np.random.default_rng(1)
     h = rng.random((k, columns), dtype=case.dtype)

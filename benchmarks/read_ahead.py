@@ -32,7 +32,7 @@ def passes(path: str, latency: float, rank: int) -> dict[str, Callable[[], float
     """Seconds of a read alone, of a pass that reads ahead, and of one that does not."""
     matrix = open_matrix(zarr.open_array(LatencyStore(LocalStore(path), get_latency=latency), mode="r"))
     panels, planned = partition.cut(matrix, rank)
-    assert planned.ahead
+    assert planned.prefetch
     h = np.random.default_rng(0).random((rank, matrix.layout.columns)).astype(matrix.dtype)
     weighing = Weighing(HALS().weigh, HALS())
     kinds = {

@@ -103,7 +103,7 @@ class Panels:
     def renew(self) -> None:
         """Take V from its source again: what was in the memory of workers is lost."""
         self.blocks = self.matrix.panels(self.edges, self.through(self.matrix))
-        if not self.rule.whole:
+        if not self.rule.uses_whole_blocks:
             beside = self.weights and self.weights.panels(self.edges, self.through(self.weights))
             self.blocks = graphs.observe(self.blocks, beside, self.edges, self.rule)
 

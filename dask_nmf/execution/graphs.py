@@ -298,7 +298,7 @@ def _weigh(
     means = NOTHING
     if weighing.averages:
         found = masking.total(v)
-        means, sums = found.rows.astype(w.dtype), sums._replace(columns=found.columns)
+        means, sums = found.rows.astype(w.dtype), sums._replace(column_totals=found.columns)
         if weighing.means is not None:
             weighing.means.write(first, means)
     return (w, sums, means) if weighing.keep else sums
@@ -307,9 +307,9 @@ def _weigh(
 def _check(v: Block, first: int) -> float:
     """Refuse a panel with an entry that no NMF takes, or return its own scale."""
     found = masking.measure(v)
-    if found.bad is not None:
-        raise found.bad.at(first)
-    mass = float(np.sum(np.broadcast_to(found.mass, v.shape[1])))
+    if found.invalid is not None:
+        raise found.invalid.at(first)
+    mass = float(np.sum(np.broadcast_to(found.column_weight, v.shape[1])))
     return scaling.scale_of(found.total / mass if mass else 0.0, v.dtype)
 
 
@@ -337,11 +337,11 @@ def look(v: Block, h: Array, weighing: Weighing, before: Array | None = None) ->
         first = None if before is None else before[rows]
         found = [
             weighing.weigh(piece, h, None if first is None else first[some])
-            for some, piece in cells.pieces(len(h))
+            for some, piece in cells.split_rows(len(h))
         ]
         w = np.concatenate(found)
         sums = _sums(cells, w, h, weighing)._replace(
-            held=weighing.loss.error(held, w, h), held_mass=float(held.mass.sum())
+            held_out_loss=weighing.loss.error(held, w, h), held_out_weight=float(held.row_weight.sum())
         )
         total = sums if total is None else total + sums
         parts.append(w)
@@ -353,11 +353,13 @@ def _sums(v: Block, w: Array, h: Array, weighing: Weighing) -> Sums:
     exact = weighing.residual or isinstance(
         v, Cells
     )  # their residual costs little, and no other form is at hand
-    squares, ones = least_squares.component_norms(w, v.mass if isinstance(v, Cells) else float(v.shape[1]))
+    squares, ones = least_squares.component_norms(
+        w, v.row_weight if isinstance(v, Cells) else float(v.shape[1])
+    )
     if weighing.bare:
         rest = weighing.loss.error(v, w, h, final=True) if exact else np.nan
-        return Sums(NOTHING, NOTHING, rest, squares=squares, ones=ones)
-    return weighing.loss.learn(v, w, h, exact)._replace(squares=squares, ones=ones)
+        return Sums(NOTHING, NOTHING, rest, w_sq_norm=squares, w_l1_norm=ones)
+    return weighing.loss.learn(v, w, h, exact)._replace(w_sq_norm=squares, w_l1_norm=ones)
 
 
 def as_it_is(v: Block, h: Array, w: Array | None) -> Array:

@@ -161,10 +161,10 @@ def cut(
     offer = resources()
     layout = replace(
         matrix.layout,
-        observed=not rule.whole,
-        grams=grams,
-        ahead=matrix.worth_caching,
-        beside=None if weights is None else weights.layout,
+        masked=not rule.uses_whole_blocks,
+        own_grams=grams,
+        prefetch=matrix.worth_caching,
+        weights=None if weights is None else weights.layout,
         chunk_columns=matrix.layout.chunk_columns if matrix.workers_can_read else None,
     )
     planned = row_panels.make(layout, rank, offer.memory_limit, offer.threads, edges, blocks)
@@ -173,7 +173,7 @@ def cut(
             check_sight(part)
     lost = active_client() is None and not shares_memory()  # with each pass, or not to be released
     room = 0 if lost or (blocks and offer.workers > 1) else _spare(offer.memory_limit, planned, cache)
-    return Panels(matrix, planned.edges, weights, rule, room, planned.ahead), planned
+    return Panels(matrix, planned.edges, weights, rule, room, planned.prefetch), planned
 
 
 def _spare(memory_limit: int | None, planned: Plan, cache: int | None) -> int:

@@ -196,7 +196,7 @@ def _last_read(
     panels: Panels, h: Array, weighing: Weighing, output: Output, given: Array | None = None
 ) -> LastRead:
     stage("last read")
-    weighing = weighing._replace(averages=panels.rule.partial)
+    weighing = weighing._replace(averages=panels.rule.needs_means)
     if output.keep:
         return LastRead(*executor.weigh_all(panels, h, weighing, given))
     assert output.run is not None
@@ -224,7 +224,11 @@ def _finish(panels: Panels, output: Output, progress: Progress, last: LastRead, 
     reached = max(totals.residual, 0.0)  # of CSR it is expanded, and may be below 0 by rounding
     measures = progress.measures
     unit = measures.error_unit(panels.rule.beta)
-    held = float(np.sqrt(totals.held / totals.held_mass)) * unit if totals.held_mass else float("nan")
+    held = (
+        float(np.sqrt(totals.held_out_loss / totals.held_out_weight)) * unit
+        if totals.held_out_weight
+        else float("nan")
+    )
     if progress.final:
         error = executor.relative_error(reached, measures.baseline)
         progress = replace(progress, outcome=executor.judged(progress.outcome or "", error))
@@ -232,8 +236,8 @@ def _finish(panels: Panels, output: Output, progress: Progress, last: LastRead, 
     if not isinstance(left, da.Array):
         assert output.run is not None
         assert last.places is not None
-        if panels.rule.partial:
-            last.places[MEANS[other]].write(0, divided(*np.asarray(totals.columns)))
+        if panels.rule.needs_means:
+            last.places[MEANS[other]].write(0, divided(*np.asarray(totals.column_totals)))
         last.places[other].write(0, right.T)
         return result_of(output.run.finish(reached, held, progress.final, progress.outcome))
     whole = da.from_array(right, chunks=right.shape)
@@ -247,7 +251,7 @@ def _means(last: LastRead, turned: bool, overall: float) -> Means | None:
     """The means of rows and columns of V, where they are taken and kept in memory."""
     if last.means is None:
         return None
-    across = divided(*np.asarray(last.sums.columns)).astype(last.means.dtype)
+    across = divided(*np.asarray(last.sums.column_totals)).astype(last.means.dtype)
     sides = last.means, da.from_array(across, chunks=across.shape)
     return Means(*(sides[::-1] if turned else sides), overall)
 

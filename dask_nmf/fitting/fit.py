@@ -175,7 +175,10 @@ def _check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
     for holds, needed in (
         (matrix.reader.any_box and not matrix.in_memory, "a Zarr or Dask array or an .npy file"),
         (settings.solver == "hals" and settings.beta == 2, "solver 'hals' and beta_loss 'frobenius'"),
-        (job.rule(matrix).whole, "every entry to count alike: none missing, weighted or held out"),
+        (
+            job.rule(matrix).uses_whole_blocks,
+            "every entry to count alike: none missing, weighted or held out",
+        ),
         (
             settings.start in ("sample", "random") and not job.fixed,
             "init 'sample' or 'random', and no factors",
@@ -202,7 +205,7 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
         planned.worker_bytes // row_panels.MIB,
         extra={"nmf": {"event": "plan", "panels": len(planned.edges) - 1, "bytes": planned.pass_bytes}},
     )
-    return panels, Grid(planned.edges, planned.cuts, planned.tiled), planned.sample_rows
+    return panels, Grid(planned.edges, planned.column_edges, planned.tiled), planned.sample_rows
 
 
 def _start(

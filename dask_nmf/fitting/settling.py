@@ -36,7 +36,7 @@ def settle_right(
     ``mean``: of V, about. What is ``check``ed is new to the fit, and its means are taken too, if not all of
     it is observed.
     """
-    averages = check and panels.rule.partial
+    averages = check and panels.rule.needs_means
     weighing = Weighing(graphs.as_it_is, solver, residual=True, check=check, averages=averages)
     k, columns = left.shape[1], panels.matrix.layout.columns
     if isinstance(solver, HALS):
@@ -56,7 +56,7 @@ def settle_right(
 def _by_equations(panels: Panels, left: Array, solver: HALS, weighing: Weighing) -> tuple[Array, Sums]:
     """`settle_right` for the squared error, by an orthonormal basis if ``left`` is badly conditioned."""
     columns = panels.matrix.layout.columns
-    factor = solver.factor_of(left) if panels.rule.all_alike else None
+    factor = solver.factor_of(left) if panels.rule.is_uniform else None
     held = left if factor is None else factor.basis.astype(left.dtype)
     blank = np.zeros((held.shape[1], columns), left.dtype)
     totals = sweep(panels, blank, weighing, held)

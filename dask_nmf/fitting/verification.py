@@ -63,7 +63,7 @@ def _content(matrix: Matrix, weights: Matrix | None, rule: Rule, settings: Setti
     try:
         panels, planned = partition.cut(matrix, settings.n_components, weights, rule, grams=False)
     except MemoryError:
-        if not rule.whole:
+        if not rule.uses_whole_blocks:
             raise
         return (grid_fit.content(Tiles(matrix, partition.tile(matrix, settings.n_components))),)
     try:

@@ -106,7 +106,7 @@ def _check_means(means: Means | None, matrix: Matrix, rule: Rule) -> None:
     """Refuse means that are no means of V's columns, or that nothing needs."""
     if means is None:
         return
-    if not rule.partial:
+    if not rule.needs_means:
         raise ValueError(
             "means are given and every entry of V counts, so no row is without a W; leave means out, or give "
             "missing or weights"
@@ -203,7 +203,7 @@ def _weigh_columns(
     place, place_of_means = (None, None) if into is None else into(w.shape, len(w), w.dtype)
     rows: da.Array | None = None
     if averages or place_of_means is not None:
-        found = divided(*np.asarray(totals.columns)).astype(w.dtype)
+        found = divided(*np.asarray(totals.column_totals)).astype(w.dtype)
         rows = da.from_array(found, chunks=found.shape)
         if place_of_means is not None:
             place_of_means.write(0, found)
@@ -216,9 +216,9 @@ def _weigh_columns(
 def _mean(panels: Panels) -> float:
     """Return the mean of V over what counts, in a read of it."""
     summary = executor.summarise(panels, Draw(panels.edges[-1], 0, 0))
-    if summary.bad is not None:
-        raise summary.bad
-    mass = float(np.sum(np.broadcast_to(summary.mass, panels.matrix.layout.columns)))
+    if summary.invalid is not None:
+        raise summary.invalid
+    mass = float(np.sum(np.broadcast_to(summary.column_weight, panels.matrix.layout.columns)))
     return summary.total / mass if mass else 0.0
 
 

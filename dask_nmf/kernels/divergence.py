@@ -46,12 +46,12 @@ def divergence(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> f
     """
     wide, columns = np.ascontiguousarray(w, np.float64), np.ascontiguousarray(h.T, np.float64)
     whole = columns.sum(axis=0)
-    return 2 * float(_divergence(*cells[:4], cells.zeros, wide, columns, whole, beta, floor))
+    return 2 * float(_divergence(*cells[:4], cells.implicit_zeros, wide, columns, whole, beta, floor))
 
 
 def _unlisted(cells: Cells, w: Array, columns: Array) -> float:
     """Σ y over all cells, where those that are listed have left theirs out."""
-    if not cells.zeros:
+    if not cells.implicit_zeros:
         return 0.0
     return float(w.sum(axis=0, dtype=np.float64) @ columns.sum(axis=0, dtype=np.float64))
 
@@ -77,7 +77,7 @@ def multiply(
     whole = factor.sum(axis=0, dtype=np.float64).astype(x.dtype)
     lasso, square = (part.astype(x.dtype) for part in ridge)
     sizes = kind(beta), kind(exponent(beta)), kind(floor), kind(tol)
-    _multiply(*cells[:4], cells.zeros, factor, whole, lasso, square, x, *sizes, repeats)
+    _multiply(*cells[:4], cells.implicit_zeros, factor, whole, lasso, square, x, *sizes, repeats)
     return x.astype(kept, copy=False)
 
 
@@ -97,8 +97,8 @@ def shares(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> tuple
     columns = np.ascontiguousarray(h.T, wide)
     w = np.ascontiguousarray(w, wide)
     kind = w.dtype.type
-    num, den, loss = _shares(*cells[:4], cells.zeros, w, columns, kind(beta), kind(floor))
-    if cells.zeros:
+    num, den, loss = _shares(*cells[:4], cells.implicit_zeros, w, columns, kind(beta), kind(floor))
+    if cells.implicit_zeros:
         den = w.sum(axis=0, dtype=np.float64)[None]
     return num.T, den.T, 2 * (loss + _unlisted(cells, w, columns))
 
@@ -116,7 +116,7 @@ def solve(
     factor = np.ascontiguousarray(factor, np.float64)
     x = np.zeros((cells.shape[0], factor.shape[1]))
     begun = x[:0] if start is None else np.ascontiguousarray(start, np.float64)
-    _solve(*cells[:4], cells.zeros, factor, factor.sum(axis=0), *ridge, begun, x, floor, tol)
+    _solve(*cells[:4], cells.implicit_zeros, factor, factor.sum(axis=0), *ridge, begun, x, floor, tol)
     return x
 
 
@@ -130,8 +130,8 @@ def models(cells: Cells, factor: Array, x: Array, floor: float) -> tuple[Array, 
     factor = np.ascontiguousarray(factor, np.float64)
     x = np.ascontiguousarray(x, np.float64)
     whole = factor.sum(axis=0)
-    num, gram, loss = _models(*cells[:4], cells.zeros, factor, whole, x, floor)
-    return num, gram, 2 * (loss + (float(x.sum(axis=0) @ whole) if cells.zeros else 0.0))
+    num, gram, loss = _models(*cells[:4], cells.implicit_zeros, factor, whole, x, floor)
+    return num, gram, 2 * (loss + (float(x.sum(axis=0) @ whole) if cells.implicit_zeros else 0.0))
 
 
 @compiled(fastmath={"contract", "reassoc"}, inline="always")

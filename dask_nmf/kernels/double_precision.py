@@ -45,7 +45,9 @@ def sums(v: Block, w: Array, h: Array | None) -> Sums:
             continue
         total.num[...] += found.num
         total.gram[...] += found.gram
-        total = total._replace(residual=total.residual + found.residual, mass=total.mass + found.mass)
+        total = total._replace(
+            residual=total.residual + found.residual, column_weight=total.column_weight + found.column_weight
+        )
     assert total is not None
     return total
 

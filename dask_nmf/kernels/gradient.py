@@ -28,10 +28,10 @@ class Descent(NamedTuple):
     rate: float  # η; for AdaGrad relative to the entries of factors
     adaptive: bool  # AdaGrad
     unit: float  # the mean of V
-    left: float  # α_w
-    right: float  # α_h
-    left_l1: float
-    right_l1: float
+    w_l2: float  # α_w
+    h_l2: float  # α_h
+    w_l1: float
+    h_l1: float
     batch: int  # rows, or cells
     tilt: float = 1.0  # of η for w, by which that for h is divided
 
@@ -56,8 +56,8 @@ def descend_rows(v: Block, left: Array, right: Array, order: Array, how: Descent
         rest = block - w @ h.T
         total += float(np.einsum("ij,ij->i", rest, rest, dtype=np.float64).sum())
         slope = (
-            rest @ h - w.dtype.type(len(h)) * (w.dtype.type(how.left) * w + w.dtype.type(how.left_l1)),
-            rest.T @ w - w.dtype.type(len(w)) * (w.dtype.type(how.right) * h + w.dtype.type(how.right_l1)),
+            rest @ h - w.dtype.type(len(h)) * (w.dtype.type(how.w_l2) * w + w.dtype.type(how.w_l1)),
+            rest.T @ w - w.dtype.type(len(w)) * (w.dtype.type(how.h_l2) * h + w.dtype.type(how.h_l1)),
         )
         left[rows] = _stepped(left[rows], slope[0], how, how.tilt)
         right[:] = _stepped(right, slope[1], how, 1 / how.tilt)
@@ -82,10 +82,10 @@ class _Sizes(NamedTuple):
     by_row: float  # the rate for w
     by_column: float  # and for h
     unit: float  # of what AdaGrad adds up
-    left: float
-    right: float
-    left_l1: float
-    right_l1: float
+    w_l2: float
+    h_l2: float
+    w_l1: float
+    h_l1: float
 
 
 def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: Descent) -> float:
@@ -109,8 +109,8 @@ def _one_by_one(
     """Each cell by itself, from values that the one before has changed."""
     k = left.shape[1] - 1
     zero = left.dtype.type(0)
-    alpha, beta = sizes.left, sizes.right
-    lasso_w, lasso_h = sizes.left_l1, sizes.right_l1
+    alpha, beta = sizes.w_l2, sizes.h_l2
+    lasso_w, lasso_h = sizes.w_l1, sizes.h_l1
     share = sizes.unit / left.dtype.type(k)
     total = 0.0
     for i in order:
@@ -156,8 +156,8 @@ def _in_batches(
                 rest -= left[i, t] * right[j, t]
             total += np.float64(rest) * np.float64(rest)
             for t in range(k):
-                slopes_left[i, t] += rest * right[j, t] - sizes.left * left[i, t] - sizes.left_l1
-                slopes_right[j, t] += rest * left[i, t] - sizes.right * right[j, t] - sizes.right_l1
+                slopes_left[i, t] += rest * right[j, t] - sizes.w_l2 * left[i, t] - sizes.w_l1
+                slopes_right[j, t] += rest * left[i, t] - sizes.h_l2 * right[j, t] - sizes.h_l1
             slopes_left[i, k] = 1
             slopes_right[j, k] = 1
             rows[filled], columns[filled] = i, j

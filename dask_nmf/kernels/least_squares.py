@@ -39,19 +39,23 @@ class Sums(NamedTuple):
     num: Array  # WᵀV, (k, n); for a multiplicative update of another loss, its numerators
     gram: Array  # WᵀW, (k, k); or of each column its own, packed; or the denominators, (k, n) or (k, 1)
     residual: float  # ‖V − W H‖² or twice the divergence; NaN unless it was asked for
-    mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
-    held: float = 0.0  # the same as the residual, of the cells held out
-    held_mass: float = 0.0  # how many they are
-    squares: float | Array = 0.0  # Σ w_it² of each component, each as often as entries of its row count, (k,)
-    ones: float | Array = 0.0  # Σ w_it, counted the same way
-    pull: float | Array = 0.0  # Σ w_i, (k,), of a divergence where every entry counts
-    columns: float | Array = 0.0  # of each column Σ v and how much counts, (2, n), where means are asked for
+    column_weight: float | Array = 0.0  # rows that count, of each column (n,) where they differ
+    held_out_loss: float = 0.0  # the same as the residual, of the cells held out
+    held_out_weight: float = 0.0  # how many they are
+    w_sq_norm: float | Array = (
+        0.0  # Σ w_it² of each component, each as often as entries of its row count, (k,)
+    )
+    w_l1_norm: float | Array = 0.0  # Σ w_it, counted the same way
+    w_sum: float | Array = 0.0  # Σ w_i, (k,), of a divergence where every entry counts
+    column_totals: float | Array = (
+        0.0  # of each column Σ v and how much counts, (2, n), where means are asked for
+    )
 
     def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
         parts: Any = (mine + theirs for mine, theirs in zip(self, other, strict=True))
         return Sums(*parts)
 
-    def times(self, share: float) -> Sums:
+    def scaled(self, share: float) -> Sums:
         """Sums that count for less."""
         parts: Any = (part * share for part in self)
         return Sums(*parts)
@@ -75,7 +79,7 @@ def ridge(gram: Array, k: int, weight: float | Array) -> Array:
 
 def row_mass(v: Block) -> Array:
     """How many entries of each row count, or how much, (r,), float64."""
-    return v.mass if isinstance(v, Cells) else np.full(v.shape[0], float(v.shape[1]))
+    return v.row_weight if isinstance(v, Cells) else np.full(v.shape[0], float(v.shape[1]))
 
 
 def norms(x: Array) -> tuple[Array, Array]:
@@ -99,7 +103,7 @@ def equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Array]:
     """
     if isinstance(v, Cells):
         num, gram = masked.equations(v, h.T)
-        return num.astype(h.dtype), ridge(gram, len(h), alpha * v.mass)
+        return num.astype(h.dtype), ridge(gram, len(h), alpha * v.row_weight)
     return scaling.onto(v, h.T), ridge(h @ h.T, len(h), alpha * h.shape[1])
 
 
@@ -229,7 +233,7 @@ def solve_weights(
 
     ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖² + 2 lasso Σ |w|``.
     """
-    if isinstance(v, Cells) and v.even:
+    if isinstance(v, Cells) and v.separable:
         return solve(*_even_equations(v, h, alpha, lasso), tol, sweeps)
     num, gram = equations(v, h, alpha)
     if lasso:
@@ -301,17 +305,17 @@ def exact_weights(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) ->
 
 def _exact_weights_of_cells(v: Cells, h: Array, alpha: float, lasso: float) -> Array:
     """The rows whose normal equations cost digits are solved on their cells."""
-    if v.even:
+    if v.separable:
         num, gram = _even_equations(v, h, alpha, lasso)
         if nnls.least_pivot(gram) >= DOUBTFUL:
             return solve_exactly(num, gram)
     num, gram = masked.equations(v, h.T)
-    of_row = lasso * v.mass
+    of_row = lasso * v.row_weight
     num -= of_row[:, None]
-    gram = ridge(gram, len(h), alpha * v.mass)
+    gram = ridge(gram, len(h), alpha * v.row_weight)
     x = solve(num, gram, NEAR, NEAR_SWEEPS)
     doubtful = np.flatnonzero(nnls.by_equations(x, num, gram) < DOUBTFUL)
-    nnls.of_cells(x, doubtful, v, h.T, alpha * v.mass, of_row)
+    nnls.of_cells(x, doubtful, v, h.T, alpha * v.row_weight, of_row)
     return x.astype(h.dtype)
 
 
@@ -359,9 +363,9 @@ def multiply(x: Array, num: Array, gram: Array, delta: float | Array, repeats: i
 def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
     """What H learns from a block: see `Sums`. The residual is taken where ``h`` is given."""
     if isinstance(v, Cells):
-        columns = v.turned()
+        columns = v.transpose()
         num, gram = masked.equations(columns, w)
-        return Sums(num.T, gram, np.nan if h is None else residual(v, w, h), columns.mass)
+        return Sums(num.T, gram, np.nan if h is None else residual(v, w, h), columns.row_weight)
     gram = wide_gram(w.T)
     block, by = scaling.plain(v)
     if scipy.sparse.issparse(block):

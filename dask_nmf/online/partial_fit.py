@@ -57,7 +57,7 @@ class Learned(NamedTuple):
             return self
         sample = masking.scaled(self.sample, np.full(self.sample.shape[0], share))
         return self._replace(
-            sums=self.sums.times(share), sample=sample, rows=self.rows * share, fitted=self.fitted * share
+            sums=self.sums.scaled(share), sample=sample, rows=self.rows * share, fitted=self.fitted * share
         )
 
     def at(self, scale: float, beta: float) -> Learned:
@@ -70,9 +70,9 @@ class Learned(NamedTuple):
             num=self.sums.num * cost,
             gram=self.sums.gram * cost,
             residual=self.sums.residual * cost,
-            squares=self.sums.squares * squared,
-            ones=self.sums.ones * by,
-            pull=self.sums.pull * by,
+            w_sq_norm=self.sums.w_sq_norm * squared,
+            w_l1_norm=self.sums.w_l1_norm * by,
+            w_sum=self.sums.w_sum * by,
         )
         return self._replace(sums=sums, sample=masking.multiplied(self.sample, by), scale=scale)
 
@@ -254,7 +254,7 @@ def fitted_anew(
     """
     learned = judges = sample
     if sample.shape[0] < rows:
-        norms = masking.measure(sample).norms
+        norms = masking.measure(sample).row_norms
         heavy = JUDGES * len(h) * norms > norms.sum()
         judging = np.arange(len(norms)) % JUDGES == JUDGES - 1
         learned, judges = (sample[np.flatnonzero(heavy | some)] for some in (~judging, judging))
@@ -303,13 +303,13 @@ def _judge(sample: Block, settings: Settings, penalty: Penalty, rows: float) -> 
     if settings.beta == 2:
         return HALS(penalty)
     found = masking.measure(sample)
-    mass = float(np.broadcast_to(found.mass, sample.shape[1]).sum())
+    mass = float(np.broadcast_to(found.column_weight, sample.shape[1]).sum())
     return Newton(floor_of(found.total / max(mass, 1.0), sample.dtype), penalty, LOOSE)
 
 
 def _rate(rows: Block, h: Array, judge: HALS | Newton) -> float:
     """Return the loss of H on rows in memory, for their size."""
-    size = float(masking.measure(rows).norms.sum())
+    size = float(masking.measure(rows).row_norms.sum())
     return _loss(rows, h, judge) / size if size > 0 else 0.0
 
 
@@ -335,10 +335,10 @@ def _drawn(panels: Panels, settings: Settings, most: int) -> tuple[Block, float]
     size = min(size_of(layout.stored, layout.rows, settings.n_components), most)
     draw = Draw(layout.rows, size, settings.random_state)
     summary = executor.summarise(panels, draw)
-    if summary.bad is not None:
-        raise summary.bad.at(0, panels.matrix.transposed)
-    if not np.any(summary.mass):
+    if summary.invalid is not None:
+        raise summary.invalid.at(0, panels.matrix.transposed)
+    if not np.any(summary.column_weight):
         raise NothingObserved("the batch has no entry that counts: all are missing or of weight 0")
-    mass = float(np.sum(np.broadcast_to(summary.mass, layout.columns)))
+    mass = float(np.sum(np.broadcast_to(summary.column_weight, layout.columns)))
     scale = scaling.scale_of(summary.total / mass, panels.matrix.dtype) if summary.total > 0 else 0.0
     return row_sample.draw_sample(summary.candidates, draw), scale

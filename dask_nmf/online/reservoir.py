@@ -46,14 +46,14 @@ def alike(past: Block, batch: Block) -> tuple[Block, Block]:
     """
     if not isinstance(past, Observed) and not isinstance(batch, Observed):
         return _held_as(past, batch), batch
-    rule = batch.rule if isinstance(batch, Observed) else past.rule
+    rule = batch.mask if isinstance(batch, Observed) else past.mask
     past, batch = (
         block if isinstance(block, Observed) else _observed(block, rule) for block in (past, batch)
     )
     weighted = past.weights is not None or batch.weights is not None
     past, batch = (_weighted(block) if weighted else block for block in (past, batch))
     weights = None if past.weights is None else _held_as(past.weights, batch.weights)
-    return replace(past, v=_held_as(past.v, batch.v), weights=weights, rule=rule), batch
+    return replace(past, v=_held_as(past.v, batch.v), weights=weights, mask=rule), batch
 
 
 def _held_as(block: Block, other: Block) -> Block:
@@ -70,7 +70,7 @@ def _weighted(block: Observed) -> Observed:
     """Return the block with weights of 1, if it has none."""
     if block.weights is not None:
         return block
-    if scipy.sparse.issparse(block.v) and block.rule.missing == "unstored":
+    if scipy.sparse.issparse(block.v) and block.mask.missing == "unstored":
         ones = scipy.sparse.csr_array(
             (np.ones_like(block.v.data), block.v.indices, block.v.indptr), block.shape
         )

@@ -144,7 +144,7 @@ def _worker_bytes(layout: Layout, rank: int, threads: int, block: tuple[int, int
     right = rank * width * (size + 3 * 8)  # WᵀV; in float64; the sum of those above; both added
     residual = 2 * min(loaded, STRIP * width * size)
     squares = SQUARES_HELD * rank**2 * 8
-    task = loaded * (2 + layout.copied) + max(reading, given + left + right + squares + residual)
+    task = loaded * (2 + layout.needs_cast) + max(reading, given + left + right + squares + residual)
     parts = SUMS_HELD * rank * height * 8  # V Hᵀ of blocks side by side, that wait to be added
     if reads == 1:
         beside = ROWS_HELD * height * layout.columns * size + 2 * rank * layout.columns * 8

@@ -52,16 +52,16 @@ class Layout:
     itemsize: int  # bytes of an entry in a panel
     chunk_rows: int = 1  # panels begin at multiples of this
     chunk_bytes: int = 0  # of a storage chunk, decoded: some are in flight beside a panel being read
-    copied: bool = False  # the panel is cast, so two of it exist for a moment
+    needs_cast: bool = False  # the panel is cast, so two of it exist for a moment
     indptr: Sequence[int] | NDArray[np.integer[Any]] | None = (
         None  # CSR: where each row's entries begin; None if dense
     )
-    blind: bool = False  # blocks of unknown density: a chunk row is a panel, its bytes are a guess
+    density_unknown: bool = False  # blocks of unknown density: a chunk row is a panel, its bytes are a guess
     chunk_columns: int | None = None  # of a storage chunk; None: it spans all of them
-    observed: bool = False  # V is looked at cell by cell
-    grams: bool = True  # where it is, rows and columns have gram matrices of their own; else a quotient
-    ahead: bool = False  # a panel more may be read while others are worked on
-    beside: Layout | None = None  # of a second matrix that is read along, the weights
+    masked: bool = False  # V is looked at cell by cell
+    own_grams: bool = True  # where it is, rows and columns have gram matrices of their own; else a quotient
+    prefetch: bool = False  # a panel more may be read while others are worked on
+    weights: Layout | None = None  # of a second matrix that is read along, the weights
 
     @property
     def tiled(self) -> bool:
@@ -75,7 +75,7 @@ class Layout:
 
     def panel_bytes(self, first: int, last: int) -> int:
         """Bytes of rows first..last-1 in memory."""
-        weights = 0 if self.beside is None else self.beside.panel_bytes(first, last)
+        weights = 0 if self.weights is None else self.weights.panel_bytes(first, last)
         if self.indptr is None:
             return (last - first) * self.columns * self.itemsize + weights
         entries = int(self.indptr[last]) - int(self.indptr[first])
@@ -90,9 +90,9 @@ class Plan:
     worker_bytes: int  # projected peak resident memory of a worker
     pass_bytes: int  # of V in memory, read in a pass
     sample_rows: int  # to draw for the start; 0: so few fit that it has to be another
-    cuts: tuple[int, ...]  # edges of blocks of columns, for solvers that work on blocks
+    column_edges: tuple[int, ...]  # edges of blocks of columns, for solvers that work on blocks
     tiled: bool  # whether blocks are read by themselves, or panels that are then divided
-    ahead: bool = False  # whether there is room to read a panel more than are worked on
+    prefetch: bool = False  # whether there is room to read a panel more than are worked on
 
 
 def make(
@@ -121,15 +121,15 @@ def make(
         If the smallest panel does not fit; the message has the numbers and the cure.
     """
     whole = layout.panel_bytes(0, layout.rows)
-    worthwhile = SMALLEST // SLOWER if layout.observed else SMALLEST
+    worthwhile = SMALLEST // SLOWER if layout.masked else SMALLEST
     largest = min(max(whole // PANELS, worthwhile), max(LARGEST, whole // MOST_PANELS))
     room = np.inf if memory_limit is None else memory_limit * USABLE
     sample = _sample_rows(layout, rank, memory_limit)
     smallest = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
     across = _across(layout) if blocks else 1
     waiting = 2 * across if blocks and not layout.tiled else 0
-    work = _Work(rank, threads, waiting, layout.observed and layout.grams and not blocks)
-    if layout.ahead and not blocks:
+    work = _Work(rank, threads, waiting, layout.masked and layout.own_grams and not blocks)
+    if layout.prefetch and not blocks:
         further = work._replace(ahead=1)
         smaller = _reduced(layout, further, largest, max(smallest, LEAST), sample, room)
         if _worker_bytes(layout, further, smaller, sample) <= room:
@@ -187,7 +187,7 @@ def _edges(layout: Layout, rank: int, largest: int) -> tuple[int, ...]:
         return _sparse_edges(layout, rank, largest)
     starts = range(0, layout.rows, layout.chunk_rows)
     step = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
-    chunks = 1 if layout.blind else max(1, largest // max(1, step))
+    chunks = 1 if layout.density_unknown else max(1, largest // max(1, step))
     panels = -(-len(starts) // chunks)
     even = -(-len(starts) // panels)
     return (*starts[::even], layout.rows)
@@ -276,7 +276,7 @@ def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
         + given
         + work.threads * _task_bytes(layout, work, panel)
         + work.waiting * panel
-        + work.ahead * (panel * (1 + layout.copied) + _reading(layout))
+        + work.ahead * (panel * (1 + layout.needs_cast) + _reading(layout))
         + SUMS_HELD * _sums(layout, work)[1]
         + SAMPLES_HELD * sample * row
     )
@@ -284,7 +284,7 @@ def _worker_bytes(layout: Layout, work: _Work, panel: int, sample: int) -> int:
 
 def task_bytes(layout: Layout, rank: int, panel: int) -> int:
     """Return the projected peak of the task of a pass that has a panel of so many bytes, with the panel."""
-    return int(_task_bytes(layout, _Work(rank, 1, 0, layout.observed and layout.grams), panel))
+    return int(_task_bytes(layout, _Work(rank, 1, 0, layout.masked and layout.own_grams), panel))
 
 
 def _task_bytes(layout: Layout, work: _Work, panel: int) -> float:
@@ -292,9 +292,9 @@ def _task_bytes(layout: Layout, work: _Work, panel: int) -> float:
     one = 5 * work.rank * layout.itemsize + OF_ROW  # of A, W before or a guess, W, and two temporaries
     weights = panel / row * one
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
-    if layout.observed:
+    if layout.masked:
         residual = STRIP_BYTES
-    held = panel * (1 + layout.copied)
+    held = panel * (1 + layout.needs_cast)
     return held + max(_reading(layout), weights + residual + _sums(layout, work)[0])
 
 
@@ -309,7 +309,7 @@ def _sums(layout: Layout, work: _Work) -> tuple[int, int]:
     square = work.rank**2 * 8  # more than a factor has, where k is above the number of columns
     making = factor * 24 + SQUARES_HELD * square  # WᵀV and that of a strip, and H, in float64
     waiting = factor * 8 + square
-    if layout.observed and not layout.grams:
+    if layout.masked and not layout.own_grams:
         making, waiting = 2 * making, 2 * waiting
     if work.grams:
         grams = layout.columns * packed_size(work.rank) * 8

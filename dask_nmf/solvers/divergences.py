@@ -57,10 +57,10 @@ class Newton:
         return found.astype(h.dtype)
 
     def learn(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
-        columns = v.turned()
+        columns = v.transpose()
         num, gram, loss = divergence.models(columns, w, h.T, self.floor)
-        pull = w.sum(axis=0, dtype=np.float64) if v.zeros else 0.0
-        return Sums(num.T, gram, loss, columns.mass, pull=pull)
+        pull = w.sum(axis=0, dtype=np.float64) if v.implicit_zeros else 0.0
+        return Sums(num.T, gram, loss, columns.row_weight, w_sum=pull)
 
     def error(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
         return divergence.divergence(v, w, h, 1.0, 0.0 if final else self.floor)
@@ -76,10 +76,10 @@ class Newton:
         h = np.maximum(refit_rows(begun, num, gram, self.tol), least * begun)
         explains = totals.gram[:, masked.diagonal(len(given))] > 0
         h[~explains & (num < self.penalty.right * begun)] = 0  # what explains no entry > 0 only costs
-        if isinstance(totals.pull, np.ndarray):
-            above = np.maximum(totals.num.T - masked.apply(totals.gram, begun) + totals.pull, 0)
+        if isinstance(totals.w_sum, np.ndarray):
+            above = np.maximum(totals.num.T - masked.apply(totals.gram, begun) + totals.w_sum, 0)
             weighs = self.penalty.right_l1 + self.penalty.right * begun
-            below = totals.pull + np.reshape(totals.mass, (-1, 1)) * weighs
+            below = totals.w_sum + np.reshape(totals.column_weight, (-1, 1)) * weighs
             low = (begun * above).sum(axis=1) > FURTHEST * (begun * below).sum(axis=1)
             h[low] = (begun * above / np.maximum(below, np.finfo(np.float64).tiny))[low]
         h[h < NOTHING * h.max()] = 0
@@ -162,7 +162,7 @@ class BetaMU(OneLevel):
 
     def learn(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
         num, den, loss = divergence.shares(v, w, h, self.beta, self.floor)
-        return Sums(num.astype(np.float64), den.astype(np.float64), loss, v.column_mass)
+        return Sums(num.astype(np.float64), den.astype(np.float64), loss, v.column_weight)
 
     def error(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
         return divergence.divergence(v, w, h, self.beta, 0.0 if final else self.floor)
@@ -181,7 +181,7 @@ class BetaMU(OneLevel):
 
     def follow(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""
-        by = totals.gram + totals.mass * (self.penalty.right_l1 + self.penalty.right * h)
+        by = totals.gram + totals.column_weight * (self.penalty.right_l1 + self.penalty.right * h)
         ratio = np.divide(totals.num, by, out=np.zeros_like(totals.num), where=by > 0)
         return np.ascontiguousarray(h * ratio ** divergence.exponent(self.beta), h.dtype)
 
@@ -211,7 +211,7 @@ def exact(beta: float, penalty: Penalty, floor: float, scale: float = 1.0) -> HA
 
 def on_left(penalty: Penalty, v: Cells) -> Ridge:
     """The penalties of the rows of a block's W."""
-    mass = v.mass
+    mass = v.row_weight
     return Ridge(penalty.left_l1 * mass, penalty.left * mass)
 
 

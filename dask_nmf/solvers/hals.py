@@ -79,9 +79,9 @@ class State:
 
     def watched(self, before: State, totals: Any, given: Array) -> State:
         """This state, with what is held out looked at: the errors of ``given`` and the W of this state."""
-        if totals.held_mass == 0:
+        if totals.held_out_weight == 0:
             return self
-        held = totals.held / totals.held_mass
+        held = totals.held_out_loss / totals.held_out_weight
         if held < BETTER * before.best_held:
             return replace(self, held=held, best=given, best_held=held, best_slot=self.slot)
         return replace(
@@ -335,8 +335,8 @@ class MU(Squares, OneLevel):
 
     def follow(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""
-        gram = least_squares.ridge(totals.gram, len(h), self.penalty.right * totals.mass)
-        lasso = self.penalty.right_l1 * np.reshape(totals.mass, (-1, 1))
+        gram = least_squares.ridge(totals.gram, len(h), self.penalty.right * totals.column_weight)
+        lasso = self.penalty.right_l1 * np.reshape(totals.column_weight, (-1, 1))
         delta = self.delta if self.right_delta is None else self.right_delta
         updated = least_squares.multiply(h.T, totals.num.T, gram, delta + lasso, self.inner_iter)
         return np.ascontiguousarray(updated.T)

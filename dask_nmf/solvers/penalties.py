@@ -51,8 +51,8 @@ class Penalty:
         """Return the normal equations for Hᵀ: (n, k), and (k, k) or those of each row, packed."""
         num = totals.num.T
         if self.right_l1:
-            num = num - self.right_l1 * np.reshape(totals.mass, (-1, 1))
-        return num, least_squares.ridge(totals.gram, k, self.right * totals.mass)
+            num = num - self.right_l1 * np.reshape(totals.column_weight, (-1, 1))
+        return num, least_squares.ridge(totals.gram, k, self.right * totals.column_weight)
 
     def balance(self, left: Norms, right: Norms) -> tuple[Array, float]:
         """Return the best scale of each component of W, (k,), and the penalties after W c and H / c.
@@ -69,7 +69,7 @@ class Penalty:
         """Return H (k, n) that costs nothing for the components whose W is zero: ``totals`` has its sums."""
         if self.right == self.right_l1 == 0:
             return h
-        return np.where(np.reshape(totals.ones, (-1, 1)) > 0, h, h.dtype.type(0))
+        return np.where(np.reshape(totals.w_l1_norm, (-1, 1)) > 0, h, h.dtype.type(0))
 
     @property
     def bounded(self) -> Penalty:
@@ -154,7 +154,7 @@ def penalty_of(settings: Settings, transposed: bool) -> Penalty:
 
 def norms_of(totals: Sums, h: Array) -> tuple[Norms, Norms]:
     """Return the norms of W, from its sums, and those of H (k, n)."""
-    return (totals.squares, totals.ones), least_squares.component_norms(h.T, totals.mass)
+    return (totals.w_sq_norm, totals.w_l1_norm), least_squares.component_norms(h.T, totals.column_weight)
 
 
 def best_scales(parts: Array) -> Array:

@@ -111,8 +111,8 @@ class SGD(Squares, OneLevel):
         is below 0 for some t, zeros are not the best. Else they are taken where the loss falls to them, or
         where shorter steps lead there too.
         """
-        ridge = math.sqrt(self.how.left * self.how.right)
-        lasso = math.sqrt(self.how.left_l1 * self.how.right_l1)
+        ridge = math.sqrt(self.how.w_l2 * self.how.h_l2)
+        lasso = math.sqrt(self.how.w_l1 * self.how.h_l1)
         if 3 * (2 * lasso) ** (2 / 3) < 2 * (self.how.unit - ridge):
             return False
         return loss <= state.loss < np.inf or state.rate <= SHORT

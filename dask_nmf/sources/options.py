@@ -68,7 +68,7 @@ def dense_layout(
         dtype.itemsize,
         chunks[transposed],
         chunk_bytes,
-        copied=array.dtype != dtype,
+        needs_cast=array.dtype != dtype,
         chunk_columns=chunks[not transposed],
     )
     return dtype, transposed, layout

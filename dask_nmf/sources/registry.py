@@ -146,7 +146,7 @@ def read_factor(factor: Any, name: str, shape: tuple[int, int] | None = None) ->
     block = opened.reader[slice(0, opened.layout.rows), slice(0, opened.layout.columns)]
     array = block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
     array = array.T if opened.transposed else array
-    bad = measure(array).bad
+    bad = measure(array).invalid
     if bad is not None:
         raise DataError(
             f"{name} has {bad.value} at row {bad.row}, column {bad.column}; a factor must be finite and ≥ 0, "
@@ -282,7 +282,7 @@ def _from_sparse_group(group: Any, wanted: OpenOptions, source: str) -> Matrix:
         *across,
         dtype.itemsize,
         chunk_bytes=chunk_bytes if packing is None else 2 * max(chunk_bytes, IN_FLIGHT),
-        copied=data.dtype != dtype,
+        needs_cast=data.dtype != dtype,
         indptr=indptr,
     )
     listing, in_memory = None, False

@@ -352,7 +352,7 @@ def test_weights_that_are_products_are_found_and_count_as_any(solver: str, weigh
     v = low_rank(60, 25, RANK)
     rule = masking.Rule(weighted=True)
     (strip, *_) = masking.strips(masking.Observed(v, weights, np.arange(60), rule))
-    assert strip.cells.even
+    assert strip.cells.separable
     uneven = weights.copy()
     uneven[0, 0] *= 1 + 1e-9  # of no account, but they are products no more
     ours, theirs = (
@@ -365,7 +365,7 @@ def test_weights_that_are_products_are_found_and_count_as_any(solver: str, weigh
 
 def test_strips_are_no_smaller_for_a_higher_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    turned = masking.Cells.turned
+    turned = masking.Cells.transpose
 
     def counted(self: Any) -> Any:
         calls.append(len(self.values))

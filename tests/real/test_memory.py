@@ -87,7 +87,7 @@ def test_a_fit_stays_within_the_memory_of_its_workers(
     result = nmf(path, RANK, solver=solver, init=init, store=tmp_path / "run.zarr", max_iter=1)
     after = peaks(workers)
     width = RANK if init == "sample" else nndsvd.width(RANK)
-    planned = row_panels.make(replace(open_matrix(path).layout, ahead=True), width, LIMIT, 1)
+    planned = row_panels.make(replace(open_matrix(path).layout, prefetch=True), width, LIMIT, 1)
     assert planned.pass_bytes >= 2 * LIMIT
     assert result.n_iter == 1
     assert before.keys() == after.keys(), "a worker was restarted"
@@ -107,7 +107,7 @@ def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape
     result = nmf(path, RANK, missing="nan", validation_fraction=0.1, store=tmp_path / "run.zarr", max_iter=1)
     new = transform(path, np.asarray(result.H), missing="nan", into=lambda *_: (Nowhere(), None))
     after = peaks(workers)
-    planned = row_panels.make(replace(open_matrix(path).layout, observed=True, ahead=True), RANK, LIMIT, 1)
+    planned = row_panels.make(replace(open_matrix(path).layout, masked=True, prefetch=True), RANK, LIMIT, 1)
     assert new is None
     assert before.keys() == after.keys(), "a worker was restarted"
     assert max(after.values()) < max(1.1 * planned.worker_bytes, max(before.values()) + 1)

@@ -198,9 +198,11 @@ def _look(
 ) -> tuple[Measure, Block]:
     v = _loaded(block, reader, rows, columns)
     found = block_summary.measure(v, keys_of(*columns))
-    if found.bad is not None:
+    if found.invalid is not None:
         found = found._replace(
-            bad=InvalidEntryError(found.bad.row, found.bad.column + columns[0], found.bad.value)
+            invalid=InvalidEntryError(
+                found.invalid.row, found.invalid.column + columns[0], found.invalid.value
+            )
         )
     client.announce_panel()
     return found, v[draw.of_rows(rows)][:, draw.of_columns(columns)]
@@ -208,8 +210,10 @@ def _look(
 
 def _looked(parts: list[tuple[Measure, Block]], first_row: int, rows: int) -> Look:
     found, samples = zip(*parts, strict=True)
-    norms = np.sum([part.norms for part in found], axis=0)
-    bad = min((part.bad for part in found if part.bad), key=lambda bad: (bad.row, bad.column), default=None)
+    norms = np.sum([part.row_norms for part in found], axis=0)
+    bad = min(
+        (part.invalid for part in found if part.invalid), key=lambda bad: (bad.row, bad.column), default=None
+    )
     beside = scipy.sparse.hstack if scipy.sparse.issparse(samples[0]) else np.hstack
     return Look(
         sum(part.total for part in found),
@@ -218,7 +222,7 @@ def _looked(parts: list[tuple[Measure, Block]], first_row: int, rows: int) -> Lo
         int((norms == 0).sum()),
         bad and bad.at(first_row),
         as_block(beside(samples), samples[0].dtype),
-        digest_of(np.sum([part.hashes[0] for part in found], axis=0), first_row, rows),
+        digest_of(np.sum([part.row_hashes[0] for part in found], axis=0), first_row, rows),
     )
 
 
@@ -346,4 +350,4 @@ def _follow(sums: Sums, columns: Span, what: Pass) -> Piece:
     what.right.write(columns[0], h.T)
     loss = hals.loss(0.0, sums, given, h)
     same = np.array_equal(given, what.given._replace(before=None).piece(columns))
-    return Piece(loss, np.stack(least_squares.component_norms(h.T, sums.mass)), same)
+    return Piece(loss, np.stack(least_squares.component_norms(h.T, sums.column_weight)), same)

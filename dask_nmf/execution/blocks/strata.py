@@ -63,7 +63,7 @@ class Source:
     def read(self, rows: slice, columns: slice) -> Block:
         """A block, as `passes.observe` gives them."""
         block = aligned(self.reader[rows, columns])
-        if self.rule.all_alike:
+        if self.rule.is_uniform:
             return block
         numbers = np.arange(rows.start, rows.stop)
         return Observed(block, None, numbers, self.rule, first_column=columns.start)
@@ -187,14 +187,14 @@ def _visit(
 
 def _steps(block: Block, w: Array, h: Array, order: Array, how: Descent) -> Array:
     """All minibatches of a block: residual, penalty, held, held_mass."""
-    on_w, on_h = _cost(w, how.left, how.left_l1), _cost(h, how.right, how.right_l1)
+    on_w, on_h = _cost(w, how.w_l2, how.w_l1), _cost(h, how.h_l2, how.h_l1)
     if not isinstance(block, Observed):
         penalty = len(h) * on_w.sum() + len(w) * on_h.sum()
         return np.array([gradient.descend_rows(block, w, h, order, how), penalty, 0.0, 0.0])
     totals = np.zeros(4)
     for cells, held, rows in _strips(block, order):
-        penalty = cells.mass @ on_w[rows] + cells.column_mass @ on_h
-        missed = least_squares.residual(held, w[rows, :-1], h[:, :-1].T), float(held.mass.sum())
+        penalty = cells.row_weight @ on_w[rows] + cells.column_weight @ on_h
+        missed = least_squares.residual(held, w[rows, :-1], h[:, :-1].T), float(held.row_weight.sum())
         within = np.arange(len(rows))
         part = w[rows]
         totals += gradient.descend_cells(cells, part, h, within, how), penalty, *missed

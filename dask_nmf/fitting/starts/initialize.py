@@ -112,8 +112,8 @@ def first_read(
     draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.random_state)
     stage("first read")
     summary = executor.summarise(panels, draw)
-    if summary.bad is not None:
-        raise summary.bad.at(0, matrix.transposed)
+    if summary.invalid is not None:
+        raise summary.invalid.at(0, matrix.transposed)
     measures = _measures(summary, matrix, settings.beta, given)
     panels.scale = measures.scale
     tell(measures)
@@ -125,7 +125,7 @@ def first_read(
         )
         return measures, directions, summary.digests
     sample = masking.multiplied(row_sample.draw_sample(summary.candidates, draw), measures.scale)
-    if not sample.shape[0] or not np.any(masking.measure(sample).mass):
+    if not sample.shape[0] or not np.any(masking.measure(sample).column_weight):
         return measures, None, summary.digests
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
     penalty = penalty_of_sample(penalty_of_fit(settings, measures, matrix), sample, panels.edges[-1])
@@ -177,7 +177,7 @@ def scale_and_unit(mean: float, given: Factors, matrix: Matrix) -> tuple[float, 
 
 
 def _measures(summary: Summary, matrix: Matrix, beta: float, given: Factors) -> Measures:
-    mass = np.broadcast_to(summary.mass, matrix.layout.columns)
+    mass = np.broadcast_to(summary.column_weight, matrix.layout.columns)
     unobserved = summary.unobserved_rows, int((mass == 0).sum())
     if not mass.any():
         raise NothingObserved("V has no entry that counts: all are missing, held out or of weight 0")
@@ -186,10 +186,10 @@ def _measures(summary: Summary, matrix: Matrix, beta: float, given: Factors) -> 
     if beta == 2:
         check_squares(mean, summary.sumsq)
     scale, unit = scale_and_unit(mean, given, matrix)
-    powers = summary.powers.at(-round(math.log2(scale)))
+    powers = summary.divergence_terms.at_level(-round(math.log2(scale)))
     return Measures(
         mean,
-        summary.sumsq * scale * scale if beta == 2 else powers.from_mean(),
+        summary.sumsq * scale * scale if beta == 2 else powers.divergence_from_mean(),
         summary.stored,
         summary.empty_rows,
         *(unobserved[::-1] if matrix.transposed else unobserved),

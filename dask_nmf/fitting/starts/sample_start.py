@@ -73,7 +73,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     For the squared error they are 0; of a divergence they begin small, as they would stay 0.
     """
     found = masking.measure(sample)
-    mean = found.total / float(np.broadcast_to(found.mass, sample.shape[1]).sum())
+    mean = found.total / float(np.broadcast_to(found.column_weight, sample.shape[1]).sum())
     squared = settings.beta == 2
     anywhere = squared and isinstance(sample, Observed)
     seen = np.ones(sample.shape[1], bool) if anywhere else _seen(sample)
@@ -108,7 +108,7 @@ def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
     by √p⁻¹ for the squared error (p is the share that is drawn), and by p⁻¹ for a divergence.
     """
     scaled = not isinstance(sample, Observed)
-    if not scaled and not sample.rule.skips_zeros:
+    if not scaled and not sample.mask.implicit_zeros:
         return penalty
     more = rows / max(sample.shape[0], 1)
     left, left_l1 = (1.0, math.sqrt(more)) if scaled else (1 / more, 1.0)
@@ -142,7 +142,7 @@ def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
     """The sample without its other columns, if nothing but what it stores counts."""
     if not isinstance(sample, Observed):
         return sample[:, columns]
-    return replace(sample, v=sample.v[:, columns]) if sample.rule.skips_zeros else sample
+    return replace(sample, v=sample.v[:, columns]) if sample.mask.implicit_zeros else sample
 
 
 def _factorise(sample: Block, search: Search, solver: HALS | Newton) -> Array:
@@ -177,7 +177,7 @@ def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list
     components exchanged, one at a time. Of those that are alike the first is the best.
     """
     few = _thinned(sample, search.rank, EASY)
-    tie = TIED * float(masking.measure(few).norms.sum())
+    tie = TIED * float(masking.measure(few).row_norms.sum())
     begun = [search.begin(attempt, search.rank) for attempt in range(STARTS)]
     if (wider := math.ceil(WIDER * search.rank)) <= min(few.shape):
         wide = _descend(few, search.begin(STARTS, wider), solver, ROUGHLY).h
@@ -211,7 +211,7 @@ def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) ->
     i, j = np.unravel_index(pairs[int(which * len(pairs))], costs.shape)
     merged, _ = merge(h, w.T @ w, int(i), int(j))
     explained = np.einsum("ij,ij->i", w, 2 * np.asarray(sample @ h.T) - w @ (h @ h.T))
-    errors = np.cumsum(np.maximum(masking.measure(sample).norms - explained, 0))
+    errors = np.cumsum(np.maximum(masking.measure(sample).row_norms - explained, 0))
     row = min(int(np.searchsorted(errors, where * errors[-1])), len(w) - 1)
     v = sample[[row]].toarray()[0] if scipy.sparse.issparse(sample) else sample[row]
     rest = np.maximum(v - w[row] @ h, 0)
@@ -260,7 +260,7 @@ def _thinned(sample: Block, rank: int, work: int) -> Block:
     size = max(work - columns * rank, work / 4) / each
     if size >= rows:
         return sample
-    norms = masking.measure(sample).norms
+    norms = masking.measure(sample).row_norms
     probability = np.minimum(size * (0.5 / rows + 0.5 * norms / max(float(norms.sum()), TINY)), 1)
     steps = np.floor(np.cumsum(probability) + PHASE)
     chosen = np.flatnonzero(np.diff(steps, prepend=0.0) > 0)
@@ -276,7 +276,7 @@ def _squared(sample: Block) -> Block:
     """The same cells, where the squared error is the loss."""
     if not isinstance(sample, Observed):
         return sample
-    return sample.v if sample.rule.all_alike else replace(sample, rule=replace(sample.rule, beta=2.0))
+    return sample.v if sample.mask.is_uniform else replace(sample, mask=replace(sample.mask, beta=2.0))
 
 
 def _seen(sample: Block) -> NDArray[np.bool_]:
@@ -311,5 +311,7 @@ def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Stat
 def _baseline(sample: Block, solver: HALS | Newton) -> float:
     """Return what a loss is compared with: ‖V‖², or the divergence of V from its mean."""
     if isinstance(solver, HALS):
-        return float(masking.measure(sample).norms.sum())
-    return masking.measure(replace(sample, rule=replace(sample.rule, beta=1.0))).powers.from_mean()
+        return float(masking.measure(sample).row_norms.sum())
+    return masking.measure(
+        replace(sample, mask=replace(sample.mask, beta=1.0))
+    ).divergence_terms.divergence_from_mean()

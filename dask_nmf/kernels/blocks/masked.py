@@ -35,12 +35,12 @@ class Cells(NamedTuple):
     indices: Array
     indptr: Array
     columns: int
-    zeros: bool = False  # the cells that are not here count too, and are 0
+    implicit_zeros: bool = False  # the cells that are not here count too, and are 0
     by_row: Array = NONE  # (rows,): where all cells are here and ω_ij = by_row[i] by_column[j]; else empty
     by_column: Array = NONE  # (columns,)
 
     @property
-    def even(self) -> bool:
+    def separable(self) -> bool:
         """Whether all cells are here, with weights by row and column: rows have one gram matrix, scaled."""
         return len(self.by_column) > 0
 
@@ -49,33 +49,33 @@ class Cells(NamedTuple):
         return len(self.indptr) - 1, self.columns
 
     @property
-    def mass(self) -> Array:
+    def row_weight(self) -> Array:
         """Σ weights of each row, (rows,), float64."""
-        if self.even:
+        if self.separable:
             return np.asarray(self.by_row * self.by_column.sum())
-        if self.zeros:
+        if self.implicit_zeros:
             return np.full(len(self.indptr) - 1, float(self.columns))
         if len(self.weights) == 0:
             return np.diff(self.indptr).astype(np.float64)
-        return self.of_rows(self.weights)
+        return self.row_sums(self.weights)
 
     @property
-    def column_mass(self) -> Array:
+    def column_weight(self) -> Array:
         """Σ weights of each column, (columns,), float64."""
-        if self.even:
+        if self.separable:
             return np.asarray(self.by_column * self.by_row.sum())
-        if self.zeros:
+        if self.implicit_zeros:
             return np.full(self.columns, float(self.shape[0]))
         return np.bincount(self.indices, self.weights if len(self.weights) else None, self.columns).astype(
             float
         )
 
-    def of_rows(self, numbers: Array) -> Array:
+    def row_sums(self, numbers: Array) -> Array:
         """Σ of one number a cell, over each row, (rows,), float64: no row sees what is in another."""
         rows = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
         return np.bincount(rows, numbers, minlength=len(self.indptr) - 1)
 
-    def pieces(self, rank: int) -> Iterator[tuple[slice, Cells]]:
+    def split_rows(self, rank: int) -> Iterator[tuple[slice, Cells]]:
         """The cells some rows at a time, as many as may have gram matrices of their own for ``rank``."""
         rows, step = len(self.indptr) - 1, max(1, PIECE_GRAMS // packed_size(rank))
         for first in range(0, rows, step):
@@ -93,10 +93,10 @@ class Cells(NamedTuple):
                 ),
             )
 
-    def turned(self) -> Cells:
+    def transpose(self) -> Cells:
         """The same cells by columns."""
         rows, columns = self.shape
-        if self.even:
+        if self.separable:
             turned = full(self.values.reshape(rows, columns).T.ravel(), self.weights[:0], (columns, rows))
             return turned._replace(by_row=self.by_column, by_column=self.by_row)
         places = np.arange(len(self.values), dtype=self.indices.dtype)
@@ -104,10 +104,15 @@ class Cells(NamedTuple):
         order = by_column.data
         weights = self.weights[order] if len(self.weights) else self.weights
         return Cells(
-            self.values[order], weights, by_column.indices, by_column.indptr, self.shape[0], self.zeros
+            self.values[order],
+            weights,
+            by_column.indices,
+            by_column.indptr,
+            self.shape[0],
+            self.implicit_zeros,
         )
 
-    def where(self, keep: NDArray[np.bool_]) -> Cells:
+    def select(self, keep: NDArray[np.bool_]) -> Cells:
         """Only some of the cells."""
         kept = np.concatenate([[0], np.cumsum(keep)])
         weights = self.weights[keep] if len(self.weights) else self.weights
@@ -133,7 +138,7 @@ def equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
     """
     factor = np.ascontiguousarray(factor)
     wide = factor.astype(np.float64, copy=False)
-    if cells.even:
+    if cells.separable:
         num, gram = even_equations(cells, factor)
         triangle = gram[np.tril_indices(len(gram))]
         return cells.by_row[:, None] * num, cells.by_row[:, None] * triangle
@@ -152,7 +157,7 @@ def even_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
 
 def residual(cells: Cells, w: Array, h: Array) -> float:
     """Σ ω (v − w h)² over the cells, float64."""
-    if cells.even:
+    if cells.separable:
         rest = cells.values.reshape(cells.shape) - w @ h
         return float(cells.by_row @ (np.square(rest, dtype=np.float64) @ cells.by_column))
     columns = np.ascontiguousarray(h.T)

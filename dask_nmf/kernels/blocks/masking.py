@@ -38,24 +38,24 @@ class Rule:
     beta: float = 2.0  # of the divergence that is the loss
 
     @property
-    def all_alike(self) -> bool:
+    def is_uniform(self) -> bool:
         """Whether every entry counts, and as much as any other."""
         return self.missing is None and self.held_out == 0 and not self.weighted
 
     @property
-    def partial(self) -> bool:
+    def needs_means(self) -> bool:
         """Whether of some rows or columns nothing may be observed, so that their means are to be known."""
         return self.missing is not None or self.weighted
 
     @property
-    def whole(self) -> bool:
+    def uses_whole_blocks(self) -> bool:
         """Whether blocks are taken as they are: the squared error does not look at cells one by one."""
-        return self.all_alike and self.beta == 2
+        return self.is_uniform and self.beta == 2
 
     @property
-    def skips_zeros(self) -> bool:
+    def implicit_zeros(self) -> bool:
         """Whether the cells that are 0 need not be listed: of Kullback & Leibler's their sum is enough."""
-        return self.all_alike and self.beta == 1
+        return self.is_uniform and self.beta == 1
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class Observed:
     v: Block  # (r, n), dense or CSR
     weights: Block | None  # (r, n), ≥ 0, dense or CSR
     rows: NDArray[np.int64]  # global indices
-    rule: Rule
-    emphasis: Array | None = None  # (r,): by this the weights of a row are multiplied
+    mask: Rule
+    row_weights: Array | None = None  # (r,): by this the weights of a row are multiplied
     first_column: int = 0  # global index
     scale: float = 1.0  # a power of two, by which the entries count
 
@@ -87,8 +87,8 @@ class Observed:
             self.v[rows],
             None if self.weights is None else self.weights[rows],
             self.rows[rows],
-            self.rule,
-            None if self.emphasis is None else self.emphasis[rows],
+            self.mask,
+            None if self.row_weights is None else self.row_weights[rows],
             self.first_column,
             self.scale,
         )
@@ -106,7 +106,7 @@ class Strip(NamedTuple):
 
     rows: slice
     cells: Cells  # that count
-    held: Cells  # that are held out
+    held_out: Cells  # that are held out
 
 
 def strips(block: Observed, even: bool = False) -> Iterator[Strip]:
@@ -115,7 +115,7 @@ def strips(block: Observed, even: bool = False) -> Iterator[Strip]:
     With ``even``, how many they are depends on the shape of the block alone.
     """
     rows, columns = block.shape
-    listed = block.rule.skips_zeros or block.rule.missing == "unstored"
+    listed = block.mask.implicit_zeros or block.mask.missing == "unstored"
     by_entry = scipy.sparse.issparse(block.v) and listed and block.weights is None
     each = max(block.v.nnz / max(rows, 1), 1) if by_entry and not even else columns
     step = int(max(1, STRIP_CELLS / each))
@@ -127,24 +127,24 @@ def strips(block: Observed, even: bool = False) -> Iterator[Strip]:
 def _strip(part: Observed, rows: slice, by_entry: bool) -> Strip:
     found = _stored(part) if by_entry else _filled(part)
     found = found._replace(values=scaling.times(found.values, part.scale))
-    if part.emphasis is not None:
-        emphasis = np.repeat(part.emphasis, np.diff(found.indptr))
+    if part.row_weights is not None:
+        emphasis = np.repeat(part.row_weights, np.diff(found.indptr))
         weights = found.weights * emphasis if len(found.weights) else emphasis
-        by_row = part.emphasis * found.by_row if found.even else found.by_row
+        by_row = part.row_weights * found.by_row if found.separable else found.by_row
         found = found._replace(weights=weights.astype(found.values.dtype), by_row=by_row)
-    if part.rule.held_out == 0:
+    if part.mask.held_out == 0:
         none = found._replace(
             values=found.values[:0],
             weights=found.weights[:0],
             indices=found.indices[:0],
             indptr=np.zeros_like(found.indptr),
-            zeros=False,
+            implicit_zeros=False,
             by_row=NONE,
             by_column=NONE,
         )
         return Strip(rows, found, none)
     held = _held_out(part, found)
-    return Strip(rows, found.where(~held), found.where(held))
+    return Strip(rows, found.select(~held), found.select(held))
 
 
 def _stored(part: Observed) -> Cells:
@@ -153,12 +153,12 @@ def _stored(part: Observed) -> Cells:
     if not v.has_canonical_format:
         v = v.copy()
         v.sum_duplicates()
-    return Cells(v.data, v.data[:0], v.indices, v.indptr, v.shape[1], part.rule.skips_zeros)
+    return Cells(v.data, v.data[:0], v.indices, v.indptr, v.shape[1], part.mask.implicit_zeros)
 
 
 def _filled(part: Observed) -> Cells:
     """The entries of a block that count, found by looking at all of them."""
-    counts = _counting(part.v, part.rule.missing)
+    counts = _counting(part.v, part.mask.missing)
     v = part.v.toarray() if scipy.sparse.issparse(part.v) else part.v
     weights = part.weights
     if weights is not None and scipy.sparse.issparse(weights):
@@ -166,20 +166,20 @@ def _filled(part: Observed) -> Cells:
     if weights is not None:
         _check_weights(weights, part)
         counts &= weights > 0
-    if part.rule.skips_zeros:
+    if part.mask.implicit_zeros:
         counts &= v != 0
     if counts.all():
-        return _full(v, weights, part.rule)
+        return _full(v, weights, part.mask)
     indptr = np.concatenate([[0], np.cumsum(counts.sum(axis=1))])
     indices = np.nonzero(counts)[1].astype(np.int32)
     weights = v[:0, 0] if weights is None else weights[counts]
-    return Cells(v[counts], weights, indices, indptr, v.shape[1], part.rule.skips_zeros)
+    return Cells(v[counts], weights, indices, indptr, v.shape[1], part.mask.implicit_zeros)
 
 
 def _full(v: Array, weights: Array | None, rule: Rule) -> Cells:
     """All entries of a block; for the squared error with what is known of their weights."""
     beside = v[:0, 0] if weights is None else weights.reshape(-1)
-    found = full(v.reshape(-1), beside, v.shape)._replace(zeros=rule.skips_zeros)
+    found = full(v.reshape(-1), beside, v.shape)._replace(implicit_zeros=rule.implicit_zeros)
     parts = None
     if rule.beta == 2:
         parts = (np.ones(len(v)), np.ones(v.shape[1])) if weights is None else _separated(weights)
@@ -215,7 +215,7 @@ def _check_weights(weights: Array, part: Observed) -> None:
     if not sound.all():
         row, column = (int(places[0]) for places in np.nonzero(~sound))
         value, row = float(weights[row, column]), int(part.rows[row])
-        if part.rule.transposed:
+        if part.mask.transposed:
             row, column = column, row
         raise DataError(
             f"weights has {value} at row {row}, column {column}; weights must be finite and ≥ 0, "
@@ -226,16 +226,16 @@ def _check_weights(weights: Array, part: Observed) -> None:
 def _held_out(part: Observed, found: Cells) -> NDArray[np.bool_]:
     rows = np.repeat(part.rows, np.diff(found.indptr))
     columns = part.first_column + found.indices.astype(np.int64)
-    if part.rule.transposed:
+    if part.mask.transposed:
         rows, columns = columns, rows
-    return np.asarray(rng.of_entries(part.rule.seed, rng.HELD_OUT, rows, columns) < part.rule.held_out)
+    return np.asarray(rng.of_entries(part.mask.seed, rng.HELD_OUT, rows, columns) < part.mask.held_out)
 
 
 def measure(block: Block, keys: Hashes = NO_KEYS) -> Measure:
     """`measures.measure`, of the cells that count where not all do."""
     if not isinstance(block, Observed):
         return block_summary.measure(block, keys)
-    beta = block.rule.beta
+    beta = block.mask.beta
     total, power, stored, unobserved, bad = 0.0, NO_POWERS, 0, 0, None
     mass, norms = np.zeros(block.shape[1]), np.zeros(block.shape[0])
     for rows, cells, held in strips(block):
@@ -243,11 +243,11 @@ def measure(block: Block, keys: Hashes = NO_KEYS) -> Measure:
         values = cells.values.astype(np.float64)
         weighed = values * cells.weights if len(cells.weights) else values
         total += float(np.sum(weighed))
-        norms[rows] = cells.of_rows(weighed * values if beta == 2 else weighed)
+        norms[rows] = cells.row_sums(weighed * values if beta == 2 else weighed)
         power += NO_POWERS if bad or beta == 2 else block_summary.powers(cells, beta)
-        mass += cells.column_mass
+        mass += cells.column_weight
         stored += len(values)
-        unobserved += int((cells.mass == 0).sum())
+        unobserved += int((cells.row_weight == 0).sum())
     return Measure(total, norms, stored, bad, mass, unobserved, power, _hashes(block, keys))
 
 
@@ -255,7 +255,7 @@ def _hashes(block: Observed, keys: Hashes) -> tuple[Hashes, ...]:
     """The hashes of the rows of V, whatever counts in it, and of its weights where it has some."""
     if not len(keys):
         return ()
-    of_v = row_hashes(block.v, keys, block.rule.missing == "unstored")
+    of_v = row_hashes(block.v, keys, block.mask.missing == "unstored")
     return (of_v,) if block.weights is None else (of_v, row_hashes(block.weights, keys))
 
 
@@ -266,9 +266,9 @@ def total(block: Observed) -> Totals:
         values = cells.values.astype(np.float64)
         if len(cells.weights):
             values *= cells.weights
-        rows[chosen] = means.divided(cells.of_rows(values), cells.mass)
+        rows[chosen] = means.divided(cells.row_sums(values), cells.row_weight)
         columns[0] += np.bincount(cells.indices, values, block.shape[1])
-        columns[1] += cells.column_mass
+        columns[1] += cells.column_weight
     return Totals(rows, columns)
 
 
@@ -292,7 +292,7 @@ def stack(blocks: Sequence[Block]) -> Block:
             stack([block.v for block in blocks]),
             None if first.weights is None else stack([block.weights for block in blocks]),
             np.concatenate([block.rows for block in blocks]),
-            first.rule,
+            first.mask,
             _stacked_emphasis(blocks),
             scale=first.scale,
         )
@@ -302,11 +302,14 @@ def stack(blocks: Sequence[Block]) -> Block:
 
 
 def _stacked_emphasis(blocks: Sequence[Observed]) -> Array | None:
-    if all(block.emphasis is None for block in blocks):
+    if all(block.row_weights is None for block in blocks):
         return None
     ones = (np.ones(block.shape[0]) for block in blocks)
     return np.concatenate(
-        [one if block.emphasis is None else block.emphasis for block, one in zip(blocks, ones, strict=True)]
+        [
+            one if block.row_weights is None else block.row_weights
+            for block, one in zip(blocks, ones, strict=True)
+        ]
     )
 
 
@@ -314,10 +317,10 @@ def scaled(block: Block, weight: NDArray[np.float64]) -> Block:
     """A block whose rows count ``weight``, (r,), times."""
     if np.all(weight == 1):
         return block
-    if isinstance(block, Observed) and block.rule.skips_zeros:  # D(c v | c y) = c D(v | y)
+    if isinstance(block, Observed) and block.mask.implicit_zeros:  # D(c v | c y) = c D(v | y)
         return replace(block, v=_times(weight.astype(block.dtype), block.v))
     if isinstance(block, Observed):
-        return replace(block, emphasis=weight if block.emphasis is None else weight * block.emphasis)
+        return replace(block, row_weights=weight if block.row_weights is None else weight * block.row_weights)
     return _times(np.sqrt(weight).astype(block.dtype), block)
 
 

@@ -31,33 +31,33 @@ class Powers(NamedTuple):
     """
 
     beta: float = 1.0
-    value: float = 0.0  # Σ ω f(v), all of the divergence that depends on V alone: v log v, log v or v^β
-    total: float = 0.0  # Σ ω v
-    mass: float = 0.0  # Σ ω
+    data_term: float = 0.0  # Σ ω f(v), all of the divergence that depends on V alone: v log v, log v or v^β
+    weighted_sum: float = 0.0  # Σ ω v
+    weight: float = 0.0  # Σ ω
     level: int = 0
 
     def __add__(self, other: Powers) -> Powers:  # type: ignore[override]
-        if self.mass == 0 or other.mass == 0:
-            return other if self.mass == 0 else self
-        other = other.at(self.level)
+        if self.weight == 0 or other.weight == 0:
+            return other if self.weight == 0 else self
+        other = other.at_level(self.level)
         value, total, mass = (mine + theirs for mine, theirs in zip(self[1:4], other[1:4], strict=True))
         return Powers(self.beta, value, total, mass, self.level)
 
-    def at(self, level: int) -> Powers:
+    def at_level(self, level: int) -> Powers:
         """Return the same for V / 2^level."""
         shift = self.level - level
         by = scaling.power(2.0, shift)
         if self.beta == 1:
-            value = by * (self.value + shift * math.log(2) * self.total)
+            value = by * (self.data_term + shift * math.log(2) * self.weighted_sum)
         elif self.beta == 0:
-            value = self.value + shift * math.log(2) * self.mass
+            value = self.data_term + shift * math.log(2) * self.weight
         else:
-            value = scaling.power(2.0, shift * self.beta) * self.value
-        return Powers(self.beta, value, by * self.total, self.mass, level)
+            value = scaling.power(2.0, shift * self.beta) * self.data_term
+        return Powers(self.beta, value, by * self.weighted_sum, self.weight, level)
 
-    def from_mean(self) -> float:
+    def divergence_from_mean(self) -> float:
         """Return 2 D(V | its mean) for V / 2^level."""
-        value, total, mass, beta = self.value, self.total, self.mass, self.beta
+        value, total, mass, beta = self.data_term, self.weighted_sum, self.weight, self.beta
         if total <= 0:
             return 0.0
         mean = total / mass
@@ -76,7 +76,7 @@ NO_POWERS = Powers()
 def powers(cells: Cells, beta: float) -> Powers:
     """Return what the divergence of cells that count from their mean is made of."""
     values = cells.values.astype(np.float64)
-    total, mass = _weighed(values, cells), float(cells.mass.sum())
+    total, mass = _weighed(values, cells), float(cells.row_weight.sum())
     level = -round(math.log2(scaling.scale_of(total / mass if mass else 0.0, values.dtype)))
     values = scaling.times(values, scaling.power(2.0, -level))
     if beta == 1:
@@ -96,13 +96,15 @@ class Measure(NamedTuple):
     """What one look at a block tells."""
 
     total: float  # Σ v
-    norms: Array  # how much each row weighs, float64: ‖v_i‖², or Σ v_i where the loss is another
+    row_norms: Array  # how much each row weighs, float64: ‖v_i‖², or Σ v_i where the loss is another
     stored: int  # entries held: all of a dense block, the explicit ones of a CSR block
-    bad: InvalidEntryError | None  # the first one
-    mass: float | Array = 0.0  # rows that count, of each column (n,) where they differ
-    unobserved: int = 0  # rows of which no entry counts
-    powers: Powers = NO_POWERS  # of a divergence
-    hashes: tuple[Hashes, ...] = ()  # of each row, if asked for: of V, and of its weights where it has some
+    invalid: InvalidEntryError | None  # the first one
+    column_weight: float | Array = 0.0  # rows that count, of each column (n,) where they differ
+    unobserved_rows: int = 0  # rows of which no entry counts
+    divergence_terms: Powers = NO_POWERS  # of a divergence
+    row_hashes: tuple[
+        Hashes, ...
+    ] = ()  # of each row, if asked for: of V, and of its weights where it has some
 
 
 def measure(v: Block, keys: Hashes = NO_KEYS) -> Measure:
@@ -115,7 +117,7 @@ def measure(v: Block, keys: Hashes = NO_KEYS) -> Measure:
         bad = (
             None if at < 0 else InvalidEntryError(row_of(v.indptr, at), int(v.indices[at]), float(v.data[at]))
         )
-        return Measure(total, norms, int(v.nnz), bad, float(v.shape[0]), hashes=_wanted(hashes, keys))
+        return Measure(total, norms, int(v.nnz), bad, float(v.shape[0]), row_hashes=_wanted(hashes, keys))
     if v.flags.f_contiguous and not v.flags.c_contiguous:
         total, norms, sound, hashes = _measure_columns(v.T, bits_of(v.T), keys)
     else:
@@ -123,7 +125,7 @@ def measure(v: Block, keys: Hashes = NO_KEYS) -> Measure:
         total, norms, at, hashes = _measure_rows(flat, bits_of(flat), NO_INDICES, row_edges(v), keys)
         sound = at < 0
     bad = None if sound else _first_bad(v)
-    return Measure(total, norms, int(v.size), bad, float(v.shape[0]), hashes=_wanted(hashes, keys))
+    return Measure(total, norms, int(v.size), bad, float(v.shape[0]), row_hashes=_wanted(hashes, keys))
 
 
 def _wanted(hashes: Hashes, keys: Hashes) -> tuple[Hashes, ...]:

@@ -73,44 +73,44 @@ class Summary(NamedTuple):
     stored: int
     empty_rows: int  # in panel orientation
     unobserved_rows: int  # of these, those of which no entry counts
-    mass: float | NDArray[np.float64]  # rows that count, of each column where they differ
-    bad: InvalidEntryError | None  # the first one, by row
+    column_weight: float | NDArray[np.float64]  # rows that count, of each column where they differ
+    invalid: InvalidEntryError | None  # the first one, by row
     candidates: Candidates
-    powers: Powers = NO_POWERS  # see `measures.Measure`
+    divergence_terms: Powers = NO_POWERS  # see `measures.Measure`
     digests: tuple[Digest, ...] = ()  # of V, and of its weights where it has some
 
 
 def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
     """Measure a panel that begins at ``first_row`` and take the candidates out of it."""
     found = masking.measure(block, keys_of(0, block.shape[1]))
-    bad = found.bad and found.bad.at(first_row)
+    bad = found.invalid and found.invalid.at(first_row)
     return Summary(
         found.total,
-        float(found.norms.sum()),
+        float(found.row_norms.sum()),
         found.stored,
-        int((found.norms == 0).sum()),
-        found.unobserved,
-        found.mass,
+        int((found.row_norms == 0).sum()),
+        found.unobserved_rows,
+        found.column_weight,
         bad,
-        candidates(block, found.norms, first_row, draw),
-        found.powers,
-        tuple(digest_of(hashes, first_row, draw.rows) for hashes in found.hashes),
+        candidates(block, found.row_norms, first_row, draw),
+        found.divergence_terms,
+        tuple(digest_of(hashes, first_row, draw.rows) for hashes in found.row_hashes),
     )
 
 
 def merge(parts: list[Summary], draw: Draw) -> Summary:
     """Add summaries of neighbouring panels, given in order."""
-    bad = [part.bad for part in parts if part.bad is not None]
+    bad = [part.invalid for part in parts if part.invalid is not None]
     return Summary(
         sum(part.total for part in parts),
         sum(part.sumsq for part in parts),
         sum(part.stored for part in parts),
         sum(part.empty_rows for part in parts),
         sum(part.unobserved_rows for part in parts),
-        sum(part.mass for part in parts),
+        sum(part.column_weight for part in parts),
         bad[0] if bad else None,
         merge_candidates([part.candidates for part in parts], draw),
-        reduce(add, (part.powers for part in parts)),
+        reduce(add, (part.divergence_terms for part in parts)),
         tuple(map(merged, zip(*(part.digests for part in parts), strict=True))),
     )
 

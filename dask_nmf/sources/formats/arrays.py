@@ -46,7 +46,7 @@ def from_sparse(array: Any, wanted: OpenOptions, source: str) -> Matrix:
     with readable(source, WRITE_ANEW):
         rows = canonical_csr(array.T if turned else array, dtype)
     height, width = rows.shape
-    layout = Layout(height, width, dtype.itemsize, copied=rows.dtype != dtype, indptr=rows.indptr)
+    layout = Layout(height, width, dtype.itemsize, needs_cast=rows.dtype != dtype, indptr=rows.indptr)
     return Matrix((m, n), dtype, source, turned, layout, SparseRows(rows, dtype))
 
 
@@ -108,8 +108,8 @@ def from_dask(array: da.Array, wanted: OpenOptions) -> Matrix:
         dtype.itemsize,
         chunk_rows=max(heights) if regular or sparse else 1,
         chunk_bytes=0 if sparse else int(np.prod(array.chunksize)) * dtype.itemsize,
-        copied=array.dtype != dtype,
-        blind=sparse,
+        needs_cast=array.dtype != dtype,
+        density_unknown=sparse,
         chunk_columns=array.chunksize[not turned],
     )
     return Matrix((m, n), dtype, "dask", turned, layout, DaskReader(upright, dtype))

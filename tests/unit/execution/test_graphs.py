@@ -214,6 +214,6 @@ def test_merging_bad_entries_keeps_the_first(data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, 59), min_size=1, max_size=3))
     v[rows, 4] = -1
     edges = data.draw(cuts(60))
-    bad = executor.summarise(Panels(open_matrix(v), edges), Draw(60, 10, 0)).bad
+    bad = executor.summarise(Panels(open_matrix(v), edges), Draw(60, 10, 0)).invalid
     assert bad is not None
     assert (bad.row, bad.column) == (min(rows), 4)

@@ -126,7 +126,7 @@ def test_a_plan_reads_ahead_where_there_is_room() -> None:
     for limit in (row_panels.PROGRAM * 2, 3000 * MIB, None):
         without = row_panels.make(layout, 8, limit, 2)
         made = row_panels.make(Layout(**{**vars(layout), "ahead": True}), 8, limit, 2)
-        assert made.ahead == (limit != row_panels.PROGRAM * 2)
+        assert made.prefetch == (limit != row_panels.PROGRAM * 2)
         assert made.sample_rows == without.sample_rows
         if limit is not None:
             assert made.worker_bytes <= limit * row_panels.USABLE

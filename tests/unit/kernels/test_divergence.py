@@ -40,7 +40,7 @@ def listed(v: Array, weights: Array | None = None, seen: Array | None = None) ->
 
 def nonzero(v: Array) -> Cells:
     """The cells that are not 0; the others count too."""
-    return listed(v, seen=v != 0)._replace(zeros=True)
+    return listed(v, seen=v != 0)._replace(implicit_zeros=True)
 
 
 def ridge(rows: int, lasso: float = 0.0, weight: float = 0.0) -> Ridge:
@@ -77,7 +77,9 @@ def test_the_loss_is_twice_scikit_learns(beta: float, seed: int) -> None:
     flat = np.full((7, 1), v.mean()), np.ones((1, 9))
     parts = [block_summary.powers(listed(rows), beta) for rows in (v[:2], 2.0**30 * v[:2], v[2:])]
     powers = parts[0] + parts[2]
-    assert powers.at(0).from_mean() == pytest.approx(2 * _beta_divergence(v, *flat, beta), rel=1e-6)
+    assert powers.at_level(0).divergence_from_mean() == pytest.approx(
+        2 * _beta_divergence(v, *flat, beta), rel=1e-6
+    )
 
 
 @given(seed=seeds, share=st.sampled_from([0.1, 0.5, 0.9]))
@@ -92,12 +94,12 @@ def test_zeros_need_not_be_listed(seed: int, share: float) -> None:
         (divergence.multiply(cells, h.T, w, ridge(7), 1, FLOOR, 3) for cells in (few, all_)),
         (divergence.solve(cells, h.T, ridge(7), FLOOR, 1e-8) for cells in (few, all_)),
         (divergence.shares(cells, w, h, 1, FLOOR)[0] for cells in (few, all_)),
-        *zip(*(divergence.models(cells.turned(), w, h.T, FLOOR) for cells in (few, all_)), strict=True),
+        *zip(*(divergence.models(cells.transpose(), w, h.T, FLOOR) for cells in (few, all_)), strict=True),
     ]
     for one, other in pairs:
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
-    assert few.mass.tolist() == all_.mass.tolist()
-    assert few.column_mass.tolist() == all_.column_mass.tolist() == few.turned().mass.tolist()
+    assert few.row_weight.tolist() == all_.row_weight.tolist()
+    assert few.column_weight.tolist() == all_.column_weight.tolist() == few.transpose().row_weight.tolist()
 
 
 @given(seed=seeds, lasso=st.sampled_from([0.0, 0.3]), weight=st.sampled_from([0.0, 0.5]))
@@ -115,7 +117,7 @@ def test_newton_finds_the_minimum(seed: int, lasso: float, weight: float) -> Non
 @given(seed=seeds)
 def test_a_model_has_the_slope_and_the_curve_of_the_loss(seed: int) -> None:
     v, w, h, weights = problem(seed)
-    num, gram, loss = divergence.models(listed(v, weights).turned(), w, h.T, FLOOR)
+    num, gram, loss = divergence.models(listed(v, weights).transpose(), w, h.T, FLOOR)
     assert loss == pytest.approx(divergence.divergence(listed(v, weights), w, h, 1, FLOOR))
     slope = w.T @ (weights * (1 - v / (w @ h)))
     lower = np.tril_indices(3)

@@ -34,8 +34,8 @@ def by_loop(v: Array, w: Array, h: Array, batches: list[list[tuple[int, int]]], 
         for i, j in batch:
             rest = v[i, j] - w[i, :-1] @ h[j, :-1]
             total += rest**2
-            slopes[0][i] += rest * h[j, :-1] - how.left * w[i, :-1] - how.left_l1
-            slopes[1][j] += rest * w[i, :-1] - how.right * h[j, :-1] - how.right_l1
+            slopes[0][i] += rest * h[j, :-1] - how.w_l2 * w[i, :-1] - how.w_l1
+            slopes[1][j] += rest * w[i, :-1] - how.h_l2 * h[j, :-1] - how.h_l1
         rows, columns = sorted({i for i, _ in batch}), sorted({j for _, j in batch})
         w[rows], h[columns] = (
             stepped(w[rows], slopes[0][rows], how, how.tilt),
@@ -55,10 +55,10 @@ hows = st.builds(
     rate=st.sampled_from([0.01, 0.1]),
     adaptive=st.booleans(),
     unit=st.sampled_from([0.5, 2.0]),
-    left=st.sampled_from([0.0, 0.1]),
-    right=st.sampled_from([0.0, 0.2]),
-    left_l1=st.sampled_from([0.0, 0.05]),
-    right_l1=st.sampled_from([0.0, 0.03]),
+    w_l2=st.sampled_from([0.0, 0.1]),
+    h_l2=st.sampled_from([0.0, 0.2]),
+    w_l1=st.sampled_from([0.0, 0.05]),
+    h_l1=st.sampled_from([0.0, 0.03]),
     batch=st.sampled_from([1, 2, 4, 100]),
     tilt=st.sampled_from([1.0, 0.5, 4.0]),
 )

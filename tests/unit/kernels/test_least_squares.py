@@ -168,9 +168,9 @@ def test_measures_of_a_block(dtype: Any, make: Any) -> None:
     found = measure(make(v))
     wide = v.astype(np.float64)
     assert found.total == pytest.approx(wide.sum())
-    np.testing.assert_allclose(found.norms, (wide**2).sum(axis=1))
+    np.testing.assert_allclose(found.row_norms, (wide**2).sum(axis=1))
     assert found.stored == (np.count_nonzero(v) if make is scipy.sparse.csr_array else v.size)
-    assert found.bad is None
+    assert found.invalid is None
 
 
 @blocks
@@ -180,7 +180,7 @@ def test_the_first_bad_entry_is_found(at: tuple[int, int], value: float, make: A
     v = sparse(40, 11)
     v[at] = value
     v[-1, -1] = -5
-    bad = measure(make(v)).bad
+    bad = measure(make(v)).invalid
     assert bad is not None
     np.testing.assert_equal((bad.row, bad.column, bad.value), (*at, value))
 
@@ -189,13 +189,13 @@ def test_the_first_bad_entry_is_found(at: tuple[int, int], value: float, make: A
 def test_negative_zero_is_zero(make: Any) -> None:
     v = np.full((3, 4), -0.0)
     v[0, 0] = 1
-    assert measure(make(v)).bad is None
+    assert measure(make(v)).invalid is None
 
 
 def test_a_block_of_no_entries_is_measured() -> None:
     found = measure(scipy.sparse.csr_array((5, 4)))
-    assert (found.total, found.stored, found.bad) == (0, 0, None)
-    np.testing.assert_array_equal(found.norms, np.zeros(5))
+    assert (found.total, found.stored, found.invalid) == (0, 0, None)
+    np.testing.assert_array_equal(found.row_norms, np.zeros(5))
 
 
 def test_a_bad_entry_names_position_value_and_cure() -> None:

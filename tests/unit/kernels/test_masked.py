@@ -79,7 +79,7 @@ def test_equations_are_sums_over_the_cells(density: float, weighted: bool, dtype
     np.testing.assert_allclose(gram, packed(expected[1]), rtol=1e-9, atol=1e-12)
     ridge = least_squares.equations(some, h, 0.5)[1] - gram
     np.testing.assert_allclose(
-        ridge, packed(0.5 * some.mass[:, None, None] * np.eye(K)), rtol=1e-6, atol=1e-12
+        ridge, packed(0.5 * some.row_weight[:, None, None] * np.eye(K)), rtol=1e-6, atol=1e-12
     )
 
 
@@ -93,7 +93,7 @@ def test_sums_are_those_of_the_columns(density: float, weighted: bool, dtype: An
     num, gram = loops(v.T, weights.T, w)
     np.testing.assert_allclose(totals.num, num.T, rtol=1e-10)
     np.testing.assert_allclose(totals.gram, packed(gram), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(totals.mass, weights.astype(np.float64).sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(totals.column_weight, weights.astype(np.float64).sum(axis=0), rtol=1e-12)
     wide = (part.astype(np.float64) for part in (v, w, h))
     rest = next(wide) - next(wide) @ next(wide)
     direct = float((weights * rest**2).sum())
@@ -164,20 +164,20 @@ def test_multiply_leaves_zero_where_nothing_counts() -> None:
 @given(seed=seeds)
 def test_turned_and_chosen_cells_are_those_of_the_matrix(weighted: bool, seed: int) -> None:
     v, weights, some = problem(0.5, weighted, seed=seed)
-    turned = some.turned()
+    turned = some.transpose()
     for ours, theirs in zip(turned, some_cells(v.T, weights.T, weighted), strict=True):
         np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_allclose(some.mass, weights.sum(axis=1), rtol=1e-12)
+    np.testing.assert_allclose(some.row_weight, weights.sum(axis=1), rtol=1e-12)
     keep = np.random.default_rng(seed % 99).random(v.shape) < 0.5
     for ours, theirs in zip(
-        some.where(keep[weights > 0]), some_cells(v, weights * keep, weighted), strict=True
+        some.select(keep[weights > 0]), some_cells(v, weights * keep, weighted), strict=True
     ):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_small_row_is_not_lost_after_a_large_one() -> None:
     weights = np.array([[1e20, 1e20], [1e-6, 2e-6], [0, 3.0]])
-    np.testing.assert_array_equal(some_cells(np.ones((3, 2)), weights, True).mass, [2e20, 3e-6, 3])
+    np.testing.assert_array_equal(some_cells(np.ones((3, 2)), weights, True).row_weight, [2e20, 3e-6, 3])
 
 
 @pytest.mark.parametrize("heavy", [1.0, 1e4, 1e8, 1e12])
@@ -236,7 +236,7 @@ def test_weights_by_row_and_column_are_weights(dtype: Any) -> None:
 def test_pieces_are_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masked, "PIECE_GRAMS", 4 * masked.packed_size(K))
     for some in problem(0.5, True)[2], problem(1.0, False)[2], separable(np.float64):
-        pieces = [least_squares.equations(piece, factors()[1]) for _, piece in some.pieces(K)]
+        pieces = [least_squares.equations(piece, factors()[1]) for _, piece in some.split_rows(K)]
         assert len(pieces) == 4
         for ours, theirs in zip(
             zip(*pieces, strict=True), least_squares.equations(some, factors()[1]), strict=True

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from support.matrices import Array
 from support.strategies import seeds
 
-from dask_nmf import nmf
-from dask_nmf import transform as transform_module
-from dask_nmf.inference import transform
+from dask_nmf import nmf, transform
+from dask_nmf.inference import transform as transform_module
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.linalg import householder, nnls

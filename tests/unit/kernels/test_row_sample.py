@@ -45,7 +45,7 @@ def test_any_cut_gives_the_same_sample(make: Any, edges: tuple[int, ...], seed: 
         dense(row_sample.draw_sample(cut.candidates, draw)),
         dense(row_sample.draw_sample(whole.candidates, draw)),
     )
-    assert (cut.stored, cut.empty_rows, cut.bad) == (whole.stored, whole.empty_rows, None)
+    assert (cut.stored, cut.empty_rows, cut.invalid) == (whole.stored, whole.empty_rows, None)
     assert (cut.total, cut.sumsq) == pytest.approx((whole.total, whole.sumsq), rel=1e-12)
 
 

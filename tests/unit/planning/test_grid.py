@@ -46,7 +46,7 @@ def counted(block: Array, block_info: Any = None) -> Array:
         chunk_rows=st.integers(1, 5000),
         chunk_columns=st.integers(1, 5000),
         chunk_bytes=st.integers(0, 64 * MIB),
-        copied=st.booleans(),
+        needs_cast=st.booleans(),
     ),
     rank=st.integers(1, 100),
     limit=st.integers(300 * MIB, 64 * 1024 * MIB),

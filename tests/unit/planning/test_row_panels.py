@@ -24,8 +24,8 @@ def dense_layouts(draw: Any) -> Layout:
         itemsize=draw(st.sampled_from([4, 8])),
         chunk_rows=chunk_rows,
         chunk_bytes=draw(st.integers(0, 64 * MIB)),
-        copied=draw(st.booleans()),
-        blind=draw(st.booleans()),
+        needs_cast=draw(st.booleans()),
+        density_unknown=draw(st.booleans()),
     )
 
 
@@ -34,7 +34,7 @@ def sparse_layouts(draw: Any) -> Layout:
     rows = draw(st.integers(1, 3000))
     entries = np.random.default_rng(draw(st.integers(0, 99))).integers(0, draw(st.integers(1, 40_000)), rows)
     indptr = np.concatenate([[0], np.cumsum(entries)])
-    return Layout(rows, 50_000, draw(st.sampled_from([4, 8])), copied=draw(st.booleans()), indptr=indptr)
+    return Layout(rows, 50_000, draw(st.sampled_from([4, 8])), needs_cast=draw(st.booleans()), indptr=indptr)
 
 
 layouts = dense_layouts() | sparse_layouts()
@@ -71,7 +71,7 @@ def test_a_panel_is_no_larger_than_it_has_to_be(
     layout: Layout, rank: int, limit: int | None, threads: int
 ) -> None:
     made = make(layout, rank, limit, threads)
-    if made is None or layout.blind:
+    if made is None or layout.density_unknown:
         return
     step = layout.chunk_rows if layout.indptr is None else row_panels.unit(made.edges)
     for first, last in pairwise(made.edges):
@@ -107,7 +107,7 @@ def test_a_small_v_is_cut_for_load_balance() -> None:
 
 
 def test_a_blind_layout_has_a_chunk_a_panel() -> None:
-    edges = row_panels.make(Layout(1000, 10, 8, chunk_rows=100, blind=True), 3, None, 2).edges
+    edges = row_panels.make(Layout(1000, 10, 8, chunk_rows=100, density_unknown=True), 3, None, 2).edges
     assert edges == tuple(range(0, 1001, 100))
 
 
@@ -148,7 +148,7 @@ def test_unit_is_the_rows_of_one_writer(edges: tuple[int, ...], unit: int) -> No
 
 def test_a_sample_shrinks_before_panels_are_not_worth_a_task() -> None:
     entries = np.linspace(0, 40_000_000, 300_001).astype(np.int64)
-    layout = Layout(300_000, 20_000, 4, chunk_bytes=12 * MIB, indptr=entries, observed=True)
+    layout = Layout(300_000, 20_000, 4, chunk_bytes=12 * MIB, indptr=entries, masked=True)
     for limit in (652_000_000, 752_000_000):
         planned = row_panels.make(layout, 9, limit, 1, blocks=True)
         assert planned.pass_bytes / (len(planned.edges) - 1) > row_panels.LEAST / 2

@@ -30,8 +30,7 @@ from support import faults
 from support.matrices import Array
 from support.servers import free_port, listens, needs, process, until
 
-from dask_nmf import Result, Run, nmf
-from dask_nmf import transform as transform_module
+from dask_nmf import Result, Run, nmf, transform
 from dask_nmf.cluster import sharing
 from dask_nmf.errors import (
     ConcurrentCommitError,
@@ -45,7 +44,7 @@ from dask_nmf.errors import (
 from dask_nmf.execution import partition
 from dask_nmf.execution.executor import Step
 from dask_nmf.fitting.starts import initialize
-from dask_nmf.inference import transform
+from dask_nmf.inference import transform as transform_module
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage import leases, locations
 from dask_nmf.storage.locations import locate
