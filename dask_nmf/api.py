@@ -1,4 +1,4 @@
-"""`nmf`: every option of a fit, spelled out."""
+"""The function `nmf`, with every option of a fit written out."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def nmf(
     init: str | None = None,
     max_iter: int = 200,
     tol: float = 1e-4,
+    stop_below: float = 0.0,
     random_state: int = 0,
-    normalize: str | None = None,
-    delta: float | None = None,
-    inner_iter: int = 1,
+    missing: str | None = None,
     alpha_W: float = 0.0,
     alpha_H: float | str = "same",
     l1_ratio: float = 0.0,
-    missing: str | None = None,
+    normalize: str | None = None,
     validation_fraction: float = 0.0,
-    stop_below: float = 0.0,
+    delta: float | None = None,
+    inner_iter: int = 1,
     schedule: str = "adagrad",
     learning_rate: float | None = None,
     batch_size: int | None = None,
@@ -51,61 +51,70 @@ def nmf(
     callback: Callable[[Step], None] | None = None,
     verbose: int = 0,
 ) -> Result:
-    """Factorise a non-negative V (m × n) as W H, with W (m × k) and H (k × n) non-negative.
+    """Factorise a non-negative matrix V (m × n) as W H, with W (m × k) and H (k × n) non-negative.
 
-    Runs on the active `distributed` client, or in the threads of this process if there is none. Two fits of
-    one V with the same options give the same W and H.
+    The fit runs on the active `distributed` client, or in the threads of this process if there is none. Two
+    fits of the same V with the same options give the same W and H.
 
     Parameters
     ----------
-    V : whatever `open_matrix` takes: an array, a sparse matrix, a Dask array, or a path.
-    n_components : number of components, k; from singular vectors at most min(m, n).
-    solver : ``"hals"`` (few passes, W solved anew in each), ``"mu"`` (Lee & Seung's steps) or ``"sgd"``
-        (minibatches; for V of which most is missing).
-    beta_loss : what is to be small: ``"frobenius"`` (half of ‖V − W H‖²), ``"kullback-leibler"`` (for
-        counts), ``"itakura-saito"`` (V > 0), or the β of a β-divergence (2, 1 and 0 are these). Solver hals
-        takes the first two, mu takes any, sgd the first. A divergence is told as √(2 D), as ‖V − W H‖ is, and
-        its relative error is √(D(V | W H) / D(V | mean of V)).
-    init : ``"sample"`` (default; H of some rows, factorised in memory), ``"random"``, or ``"custom"`` (from
-        given W and H, or from either). As in scikit-learn: ``"nndsvd"`` (from singular vectors, in two more
-        reads of V, of which every entry must count), ``"nndsvda"`` (with the mean of V for its zeros),
-        ``"nndsvdar"`` (with small random numbers, of a hundredth of the mean).
-    max_iter : most passes over V.
-    tol : stop when a pass lowers the loss by less than ``tol`` times itself, or ``tol`` times what is
-        explained of ‖V‖² if that is less.
-    stop_below : stop when ‖V − W H‖ (Frobenius) is below this.
-    random_state : seed of the start, of the entries held out and of the order of minibatches.
-    alpha_W, alpha_H : penalties, scaled as scikit-learn does: to the loss, ‖V − W H‖² or twice the
-        divergence, is added ``alpha_W · n_i ((1 − l1_ratio) ‖w_i‖² + 2 l1_ratio |w_i|)`` for each row of W
-        and ``alpha_H · m_j (…)`` for each column of H, n_i and m_j the number (or weight) of the entries that
-        count in that row or column of V. ``alpha_H="same"`` is ``alpha_W``.
-    l1_ratio : share of the L1 norm in the penalties, 0 to 1.
-    missing : None: every entry of V counts; ``"nan"``: NaN is missing; ``"unstored"``: only the stored
-        entries of a sparse V count, and a stored zero is a zero that was observed.
+    V : the matrix, in any form that `open_matrix` accepts: an array, a sparse matrix, a Dask array, or a path.
+    n_components : number of components, k. If ``init`` uses singular vectors, it is at most min(m, n).
+    solver : ``"hals"`` solves for W anew in each pass and needs few passes; ``"mu"`` takes the multiplicative
+        steps of Lee & Seung; ``"sgd"`` takes gradient steps over minibatches, for a V whose entries are mostly
+        missing.
+    beta_loss : the loss to minimise: ``"frobenius"`` (½ ‖V − W H‖²), ``"kullback-leibler"`` (for counts),
+        ``"itakura-saito"`` (V > 0), or the β of a β-divergence (these three have β = 2, 1 and 0). Solver
+        ``"hals"`` takes the first two, ``"mu"`` takes any, ``"sgd"`` takes the first. The error of a
+        divergence D is reported as √(2 D), which is ‖V − W H‖ if β = 2, and its relative error is
+        √(D(V | W H) / D(V | mean of V)).
+    init : ``"sample"`` (the default) factorises a sample of the rows in memory and starts from its H;
+        ``"random"``; ``"custom"`` starts from the W, the H, or both, that are given. The others are those of
+        scikit-learn: ``"nndsvd"`` uses singular vectors, which takes two more reads of V and needs every
+        entry of it; ``"nndsvda"`` replaces their zeros by the mean of V; ``"nndsvdar"`` replaces them by
+        random numbers of about a hundredth of that mean.
+    max_iter : largest number of passes over V.
+    tol : stop when a pass lowers the loss by less than ``tol`` times the loss, or ``tol`` times the part of
+        ‖V‖² that is explained, if that is less.
+    stop_below : stop when ‖V − W H‖ (Frobenius) falls below this number.
+    random_state : seed of the start, of the choice of held-out entries and of the order of minibatches.
+    missing : None if every entry of V counts; ``"nan"`` if NaN marks a missing entry; ``"unstored"`` if only
+        the stored entries of a sparse V count, in which case a stored zero is an observed zero.
+    alpha_W, alpha_H : strengths of the penalties, scaled as in scikit-learn: ‖V − W H‖², or twice the
+        divergence, is increased by ``alpha_W · n_i ((1 − l1_ratio) ‖w_i‖² + 2 l1_ratio |w_i|)`` for each row
+        of W and by ``alpha_H · m_j (…)`` for each column of H, where n_i and m_j are the number (or the sum
+        of the weights) of the entries that count in that row or column of V. ``alpha_H="same"`` means
+        ``alpha_W``.
+    l1_ratio : share of the L1 norm in the penalties, from 0 to 1.
+    normalize : ``"l1"`` or ``"l2"`` scales the rows of H of the result to norm 1 in that norm, scales W so
+        that W H stays the same, and sorts the components by the norms of the columns of W, largest first.
     validation_fraction : share of the entries that is held out. The fit ends when their error has not fallen
-        for some passes, and its answer is the best of the passes by that error.
-    normalize : ``"l1"`` or ``"l2"``: in the answer the rows of H have that norm 1, W is scaled so that W H
-        stays, and the components are in the order of their weight, the norm of W's column, the largest first.
-    delta : mu: added to denominators; by default a trifle relative to the scale of V.
-    inner_iter : mu: steps on the products of a pass; 1 is Lee & Seung's.
-    schedule : sgd: of the step. ``"adagrad"``: its own for each row and column, by the gradients so far
-        (Duchi et al. 2011), free of scale; ``"bold-driver"``: grows by 5 % when the loss falls, halved when
-        it rises; ``"constant"``; ``"inverse-time"``: divided by the number of the pass.
-    learning_rate : sgd: for ``"adagrad"`` relative to the size of a factor's entries (by default 0.1 from a
-        random start, else 0.03); absolute for the others (by default one that is safe at the scale of V).
-    batch_size : sgd: rows of V in a minibatch (default 32); where entries are missing, stored entries (1).
-    W, H : to begin with, both or either: arrays, or paths as V may be one; ``init`` is then ``"custom"``.
-    fixed_W, fixed_H : one factor that is known (signatures, endmembers): the other is the best for it.
-    weights : of the entries of V in the loss, (m, n), ≥ 0, whatever `open_matrix` takes; 0 is not looked at.
-    dtype : of the computation, ``"float32"`` or ``"float64"``; see `open_matrix`.
-    store : path of a Zarr group that holds the run: each pass is committed, an unfinished run is resumed,
-        and W never is in memory.
+        for some passes, and its result is that of the pass with the lowest held-out error.
+    delta : solver ``"mu"``: number that is added to denominators. By default it is far below the scale of V.
+    inner_iter : solver ``"mu"``: number of update steps on the products of each pass; 1 is the method of Lee &
+        Seung.
+    schedule : solver ``"sgd"``: how the step size changes. ``"adagrad"`` gives each row and column its own
+        step, from the gradients so far (Duchi et al. 2011), which does not depend on the scale of V;
+        ``"bold-driver"`` grows the step by 5 % when the loss falls and halves it when the loss rises;
+        ``"constant"``; ``"inverse-time"`` divides the first step by the number of the pass.
+    learning_rate : solver ``"sgd"``: size of the first steps. For ``"adagrad"`` it is relative to the size of
+        the entries of the factor (by default 0.1 from a random start, else 0.03); for the other schedules it
+        is absolute (by default a step that is safe at the scale of V).
+    batch_size : solver ``"sgd"``: number of rows of V in a minibatch (by default 32) or, where entries are
+        missing, of stored entries (by default 1).
+    W, H : initial factors, both or one, as arrays or paths; ``init`` is then ``"custom"``.
+    fixed_W, fixed_H : one factor that is known, such as signatures or endmembers; only the other is fitted.
+    weights : weights ≥ 0 of the entries of V in the loss, (m, n), in any form that `open_matrix` accepts. An
+        entry of weight 0 does not count.
+    dtype : floating-point type used for the computation, ``"float32"`` or ``"float64"``; see `open_matrix`.
+    store : path of a Zarr group for the run. Each pass is committed to it, an unfinished run is resumed, and W
+        is never held in memory.
     overwrite : whether a run that is in ``store`` may be replaced.
-    time_limit : seconds, after which the pass in work is the last.
-    cache : what each worker keeps of V from pass to pass: ``"auto"`` (what the plan leaves of its memory),
-        ``"off"``, or at most so much of that, in bytes or as text (``"2GiB"``). The result stays the same.
-    callback : called with the `Step` of each pass.
-    verbose : 1 shows where the fit is: a bar on a terminal or in a notebook, elsewhere a line a pass.
+    time_limit : seconds after which the pass that is running is the last one.
+    cache : what each worker keeps of V between passes: ``"auto"`` (as much as the plan leaves of its memory),
+        ``"off"``, or a limit below that, in bytes or as text (``"2GiB"``). The result does not depend on it.
+    callback : function that is called with the `Step` of each pass.
+    verbose : 1 shows the progress: a bar on a terminal or in a notebook, elsewhere one line for each pass.
 
     Returns
     -------
@@ -116,9 +125,9 @@ def nmf(
     InvalidEntryError
         If V has a NaN (unless ``missing="nan"``), an infinity or a negative entry.
     ValueError, TypeError
-        If V or an option is not as above.
+        If V or an option is not as described above.
     MemoryError
-        If neither a panel of V nor a block does fit a worker.
+        If neither a panel nor a block of V fits the memory of a worker.
     RunMismatch, RunLocked
         If ``store`` holds another fit, or is in use.
     """
@@ -129,16 +138,16 @@ def nmf(
         init=init,
         max_iter=max_iter,
         tol=tol,
+        stop_below=stop_below,
         random_state=random_state,
-        normalize=normalize,
-        delta=delta,
-        inner_iter=inner_iter,
+        missing=missing,
         alpha_W=alpha_W,
         alpha_H=alpha_H,
         l1_ratio=l1_ratio,
-        missing=missing,
+        normalize=normalize,
         validation_fraction=validation_fraction,
-        stop_below=stop_below,
+        delta=delta,
+        inner_iter=inner_iter,
         schedule=schedule,
         learning_rate=learning_rate,
         batch_size=batch_size,

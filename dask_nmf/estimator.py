@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,18 +29,16 @@ from dask_nmf.inference.transform import opened, transform
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.keywords import checked
 from dask_nmf.online.partial_fit import Learned, learn, remembered
+from dask_nmf.options import plain
 from dask_nmf.runs.run import Run
-from dask_nmf.settings import Settings, plain
+from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import in_memory_form, open_entry_weights, open_matrix, read_factor
 from dask_nmf.storage.locations import absolute
 from dask_nmf.types import Array
 
-OPTIONS = (
-    "solver", "beta_loss", "init", "max_iter", "tol", "delta", "inner_iter", "alpha_W", "alpha_H",
-    "l1_ratio", "normalize", "missing", "validation_fraction", "stop_below",
-    "schedule", "learning_rate", "batch_size",
-)  # that `Settings` has by the same names  # fmt: skip
+OWN = ("n_components", "random_state")  # settings that the estimator makes from its parameters
+OPTIONS = tuple(field.name for field in fields(Settings) if field.name not in OWN)
 
 
 def _learns_from_batches(model: NMF) -> bool:
@@ -48,65 +47,66 @@ def _learns_from_batches(model: NMF) -> bool:
 
 
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Non-negative matrix factorisation ``X ≈ W H``, with scikit-learn's names and behaviour.
+    """Non-negative matrix factorisation ``X ≈ W H``, with the names and the behaviour of scikit-learn.
 
-    X may be anything that `open_matrix` takes. What is in memory (NumPy, SciPy, lists, tables, xarray) gives
-    a W in NumPy. All else (paths, Dask, Zarr, HDF5, xarray that is backed by those) is read by panels, never
-    as a whole, and W is a Dask array, chunked as the rows of a Dask X.
+    X may have any form that `open_matrix` accepts. An X in memory (NumPy, SciPy, lists, tables, xarray) gives a
+    W in NumPy. Any other X (paths, Dask, Zarr, HDF5, xarray that is backed by those) is read panel by panel,
+    never as a whole, and W is a Dask array, chunked like the rows of a Dask X.
 
     Parameters
     ----------
     n_components : int, "auto" or None
-        The rank. "auto" and None: that of given factors, else the lesser side of X.
-    init : {None, "sample", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
-        None is "sample", or "custom" where ``W`` or ``H`` is given to `fit_transform`. "nndsvd" and its kin
-        are scikit-learn's.
+        Number of components. "auto" and None mean that of the given factors, or else min(X.shape).
     solver : {"hals", "mu", "sgd"}
+        Algorithm; see `dask_nmf.nmf`.
     beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float
-        Solver "hals" takes the first two, "mu" any, "sgd" the first.
+        Loss to minimise. Solver "hals" takes the first two, "mu" takes any, "sgd" takes the first.
+    init : {None, "sample", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
+        None means "sample", or "custom" if ``W`` or ``H`` is given to `fit_transform`. The three that begin
+        with "nndsvd" are those of scikit-learn.
+    max_iter : int
+        Largest number of passes over X.
     tol : float
         Stop when a pass lowers the loss by less than this share.
-    max_iter : int
-        Most passes over X.
+    stop_below : float
+        Stop when ‖X − W H‖ falls below this number.
     random_state : int, RandomState or None
-    verbose : int
-        1 shows where a fit is: a bar on a terminal or in a notebook, elsewhere a line a pass.
-    delta, inner_iter : of solver "mu", see `dask_nmf.nmf`.
+    missing : {None, "nan", "unstored"}
+        Entries of X that are missing: none, those that are NaN, or those that a sparse X does not store.
     alpha_W, alpha_H : float, or "same" for ``alpha_H``
-        Penalties as in scikit-learn; `transform` has that on W too.
+        Strengths of the penalties, as in scikit-learn. `transform` applies ``alpha_W`` too.
     l1_ratio : float
         Share of the L1 norm in the penalties.
     normalize : {None, "l1", "l2"}
-        Components of that norm 1, the heaviest first.
-    missing : {None, "nan", "unstored"}
-        Which entries of X count: all, those that are not NaN, or those that a sparse X stores.
+        Scale each component to norm 1 in this norm, and sort the components by weight, the largest first.
     validation_fraction : float
-        Share of the entries to hold out. The fit is that of the pass with the least error there.
-    stop_below : float
-        Stop when ‖X − W H‖ is below.
-    schedule, learning_rate, batch_size : of solver "sgd", see `dask_nmf.nmf`.
+        Share of the entries that is held out. The result is that of the pass with the lowest held-out error.
+    delta, inner_iter : options of solver "mu"; see `dask_nmf.nmf`.
+    schedule, learning_rate, batch_size : options of solver "sgd"; see `dask_nmf.nmf`.
+    verbose : int
+        1 shows the progress: a bar on a terminal or in a notebook, elsewhere one line for each pass.
     forget_factor : float
-        In `partial_fit`, how much earlier batches count at each call; 1 forgets nothing.
-    callback : called with the `dask_nmf.execution.executor.Step` of each pass.
-    store : path of a Zarr group that holds the run of `fit`: each pass is committed, and `fit` of the same X
-        goes on with an unfinished run, or takes W and H of a finished one. Another X, or other parameters,
-        are refused unless ``overwrite``. A ``random_state`` of None is then 0. See `load`.
+        Factor by which each call of `partial_fit` scales the influence of earlier batches; 1 forgets nothing.
+    callback : function that is called with the `Step` of each pass.
+    store : path of a Zarr group for the run of `fit`. Each pass is committed to it; a `fit` of the same X
+        resumes an unfinished run, and takes W and H from a finished one. Another X, or other parameters, are
+        refused unless ``overwrite``. A ``random_state`` of None then means 0. See `load`.
     overwrite : whether a run that is in ``store`` may be replaced.
-    time_limit : seconds, after which the pass in work is the last.
+    time_limit : seconds after which the pass that is running is the last one.
 
     Attributes
     ----------
     components_ : (n_components, n_features) array, H
     n_components_ : int
     reconstruction_err_ : float, ‖X − W H‖ (Frobenius) or √(2 D(X | W H)), over the entries that count
-    means_ : Means of the entries of X that count, of each row and column, if some are missing or have weights
-        in `fit`; else None, as after `partial_fit`. `dask_nmf.predict` and `recommend` take them. Those of
-        the rows are a Dask array if there is a ``store``.
-    validation_error_ : float, root mean squared error of the entries held out; NaN if none are
-    n_iter_ : int, passes
-    n_steps_ : int, batches that `partial_fit` has seen
+    means_ : Means of the entries of X that count, for each row and column, if entries were missing or weighted
+        in `fit`; else None, as after `partial_fit`. `dask_nmf.predict` and `recommend` take them. Those of the
+        rows are a Dask array if there is a ``store``.
+    validation_error_ : float, root mean squared error of the held-out entries; NaN if there are none
+    n_iter_ : int, number of passes
+    n_steps_ : int, number of batches that `partial_fit` has seen
     error_history_ : (n_iter_,) array, relative error after each pass
-    outcome_ : str, why it stopped
+    outcome_ : str, why the fit ended
     n_features_in_, feature_names_in_ : as in scikit-learn
     """
 
@@ -120,25 +120,25 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self,
         n_components: int | str | None = "auto",
         *,
-        init: str | None = None,
         solver: str = "hals",
         beta_loss: str | float = "frobenius",
-        tol: float = 1e-4,
+        init: str | None = None,
         max_iter: int = 200,
+        tol: float = 1e-4,
+        stop_below: float = 0.0,
         random_state: Any = None,
-        verbose: int = 0,
-        delta: float | None = None,
-        inner_iter: int = 1,
+        missing: str | None = None,
         alpha_W: float = 0.0,
         alpha_H: float | str = "same",
         l1_ratio: float = 0.0,
         normalize: str | None = None,
-        missing: str | None = None,
         validation_fraction: float = 0.0,
-        stop_below: float = 0.0,
+        delta: float | None = None,
+        inner_iter: int = 1,
         schedule: str = "adagrad",
         learning_rate: float | None = None,
         batch_size: int | None = None,
+        verbose: int = 0,
         forget_factor: float = 1.0,
         callback: Callable[[Step], None] | None = None,
         store: str | Path | None = None,
@@ -146,25 +146,25 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         time_limit: float | None = None,
     ) -> None:
         self.n_components = n_components
-        self.init = init
         self.solver = solver
         self.beta_loss = beta_loss
-        self.tol = tol
+        self.init = init
         self.max_iter = max_iter
+        self.tol = tol
+        self.stop_below = stop_below
         self.random_state = random_state
-        self.verbose = verbose
-        self.delta = delta
-        self.inner_iter = inner_iter
+        self.missing = missing
         self.alpha_W = alpha_W
         self.alpha_H = alpha_H
         self.l1_ratio = l1_ratio
         self.normalize = normalize
-        self.missing = missing
         self.validation_fraction = validation_fraction
-        self.stop_below = stop_below
+        self.delta = delta
+        self.inner_iter = inner_iter
         self.schedule = schedule
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.verbose = verbose
         self.forget_factor = forget_factor
         self.callback = callback
         self.store = store

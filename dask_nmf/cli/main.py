@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from dask_nmf._version import __version__
-from dask_nmf.cli.options import Commands, cluster_options, settings_options
+from dask_nmf.cli.options import Commands, cluster_options, grouped, settings_options
 from dask_nmf.display.text import aligned, visible
 from dask_nmf.errors import DataError, RunLocked
 
@@ -66,34 +66,41 @@ def app() -> None:
 
 @app.command(epilog=EXIT_CODES, short_help="Factorise V into W and H, pass by pass into a run.")
 @click.argument("matrix", metavar="V")
-@click.option("--output", "-o", required=True, type=click.Path(), help="The run: a Zarr group.")
+@click.option("--output", "-o", required=True, type=click.Path(), help="Path of the run, a Zarr group.")
 @settings_options
-@click.option("--weights", metavar="PATH", help="Weights of the entries of V: a matrix like V.")
-@click.option("--w", "W", metavar="PATH", help="W to begin with: an array.")
-@click.option("--h", "H", metavar="PATH", help="H to begin with, such as that of another run: RUN/H.")
-@click.option("--fixed-w", "fixed_W", metavar="PATH", help="W that is known: H alone is looked for.")
-@click.option("--fixed-h", "fixed_H", metavar="PATH", help="H that is known, such as signatures.")
-@click.option(
+@grouped(
+    "Input", "--weights", metavar="PATH", help="Weights of the entries of V: a matrix of the shape of V."
+)
+@grouped("Start", "--w", "W", metavar="PATH", help="Initial W: an array.")
+@grouped("Start", "--h", "H", metavar="PATH", help="Initial H: an array, such as RUN/H of an earlier run.")
+@grouped("Model", "--fixed-w", "fixed_W", metavar="PATH", help="Known W: only H is fitted.")
+@grouped(
+    "Model", "--fixed-h", "fixed_H", metavar="PATH", help="Known H, such as signatures: only W is fitted."
+)
+@grouped(
+    "Input",
     "--dtype",
     type=click.Choice(["float32", "float64"]),
-    help="Precision of the computation.  [default: that of V]",
+    help="Floating-point type used for the computation.  [default: that of V]",
 )
-@click.option(
+@grouped(
+    "Stopping",
     "--time-limit",
     type=float,
     metavar="SECONDS",
-    help="Let the pass that runs then be the last; the same command goes on.",
+    help="Stop after the pass that is running when this time is over; the same command resumes the fit.",
 )
-@click.option(
+@grouped(
+    "Input",
     "--cache",
     default="auto",
     show_default=True,
     metavar="auto|off|SIZE",
-    help="What each worker keeps of V from pass to pass.",
+    help="Memory of each worker for the parts of V that it keeps between passes.",
 )
-@click.option("--no-fsync", is_flag=True, help="Do not wait at each commit until the disk has it.")
+@grouped("Output", "--no-fsync", is_flag=True, help="Do not wait for the disk at each commit.")
 @click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
-@click.option("--require-convergence", is_flag=True, help="Exit with 4 if tol was not reached.")
+@grouped("Stopping", "--require-convergence", is_flag=True, help="Exit with 4 if the fit has not converged.")
 @cluster_options
 def fit(
     matrix: str,

@@ -17,9 +17,9 @@ from dask_nmf.execution.partition import check_shared
 from dask_nmf.fitting.finalize import Result, result_of
 from dask_nmf.fitting.fit import Job, fit_and_answer
 from dask_nmf.fitting.verification import check_content, is_unwritten
+from dask_nmf.options import plain
 from dask_nmf.runs.resume import NewRun, identity, opened, scratch
 from dask_nmf.runs.run import Run
-from dask_nmf.settings import plain
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.storage.locations import absolute, check_apart, locate

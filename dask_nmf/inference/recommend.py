@@ -20,8 +20,9 @@ from dask_nmf.inference.topk import passes
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.kernels.summary.means import COLUMN_MEAN, MODEL, Means
 from dask_nmf.keywords import checked
+from dask_nmf.options import plain
 from dask_nmf.runs.run import Run
-from dask_nmf.settings import MISSING, plain
+from dask_nmf.settings import MISSING
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.readers import DenseRows
 from dask_nmf.sources.registry import open_matrix

@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 import dask_nmf
-from dask_nmf import NMF, nmf, predict, recommend, settings, transform
+from dask_nmf import NMF, nmf, predict, recommend, transform
 from dask_nmf.cli import main
+from dask_nmf.cli.options import GroupedOption
+from dask_nmf.options import option_of
 from dask_nmf.settings import Settings
 
 PUBLIC = ["Means", "NMF", "Result", "Run", "nmf", "predict", "recommend", "transform"]
@@ -50,7 +52,9 @@ def test_nmf_spells_out_every_setting_with_its_default_and_type() -> None:
     parameters = inspect.signature(nmf).parameters
     assert not [name for name, one in parameters.items() if one.kind is one.VAR_KEYWORD]
     hints, types = get_type_hints(nmf), get_type_hints(Settings)
-    for field in fields(Settings)[1:]:  # all but the rank
+    names = [field.name for field in fields(Settings)]
+    assert [name for name in parameters if name in names] == names
+    for field in fields(Settings)[1:]:  # n_components has no default
         assert parameters[field.name].default == field.default, field.name
         assert hints[field.name] == types[field.name], field.name
     explained = str(inspect.getdoc(nmf)).split("Returns")[0]
@@ -63,22 +67,26 @@ def test_the_estimator_has_the_types_of_the_settings() -> None:
     assert {name: hints[name] for name in ours} == {name: types[name] for name in ours}
 
 
-def test_the_command_has_every_setting_with_its_default_and_choices() -> None:
+def test_every_choice_of_a_setting_is_documented() -> None:
+    described = [option_of(field) for field in fields(Settings)]
+    common = {word for option in described for word in option.choices if option.solver is None}
+    of_solvers = {word for option in described for word in option.choices if option.solver is not None}
+    for documented, words in ((nmf, common | of_solvers), (NMF, common)):
+        text = str(inspect.getdoc(documented))
+        assert {word for word in words if f'"{word}"' not in text} == set()
+
+
+def test_the_command_has_every_setting_with_its_default_choices_and_help() -> None:
     options = {option.name: option for option in main.fit.params}
-    told = main.fit.make_context("fit", ["v.zarr", "--rank", "1", "--output", "run.zarr"]).params
-    choices = {
-        "solver": settings.SOLVERS,
-        "init": tuple(name for name in settings.INITS if name != "custom"),  # --w and --h say so
-        "missing": settings.MISSING,
-        "schedule": settings.SCHEDULES,
-        "normalize": settings.NORMS,
-    }
+    context = main.fit.make_context("fit", ["v.zarr", "--rank", "1", "--output", "run.zarr"])
     for field in fields(Settings)[1:]:
-        assert told[field.name] == field.default, field.name
-        if field.name in choices:
-            kind = options[field.name].type
-            assert isinstance(kind, click.Choice)
-            assert tuple(kind.choices) == choices[field.name]
+        described, option = option_of(field), options[field.name]
+        assert context.params[field.name] == field.default, field.name
+        assert isinstance(option, GroupedOption)
+        assert (option.group, described.help in str(option.help)) == (described.group, True), field.name
+        if described.need is None:
+            assert isinstance(option.type, click.Choice)
+            assert {*option.type.choices, *described.implied} == set(described.choices)
 
 
 OTHER_KEYWORDS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [

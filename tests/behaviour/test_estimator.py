@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from support.matrices import LIBRARIES, SOURCES
 from support.runs import Crash, crash_after
 
-from dask_nmf import NMF, estimator, nmf, transform
+from dask_nmf import NMF, nmf, transform
 from dask_nmf.settings import Settings
 
 
@@ -117,10 +118,11 @@ def test_the_rank_is_that_of_a_factor_in_any_form(
 
 
 def test_every_setting_is_a_parameter() -> None:
-    names = {field.name for field in fields(Settings)} - {"n_components", "random_state"}
-    assert names == set(estimator.OPTIONS)
-    defaults = Settings(1)
-    assert {name: getattr(NMF(), name) for name in names} == {name: getattr(defaults, name) for name in names}
+    names = [field.name for field in fields(Settings)]
+    assert [name for name in signature(NMF).parameters if name in names] == names
+    defaults = {field.name: field.default for field in fields(Settings)}
+    own = {"n_components": "auto", "random_state": None}
+    assert {name: getattr(NMF(), name) for name in names} == {**defaults, **own}
 
 
 def hidden(v: np.ndarray) -> np.ndarray:
