@@ -58,11 +58,12 @@ def nmf(
 
     Parameters
     ----------
-    V : the matrix, in any form that `open_matrix` accepts: an array, a sparse matrix, a Dask array, or a path.
+    V : the matrix, in any form that `open_matrix` accepts: an array, a sparse matrix, a Dask array, or a
+        path.
     n_components : number of components, k. If ``init`` uses singular vectors, it is at most min(m, n).
     solver : ``"hals"`` solves for W anew in each pass and needs few passes; ``"mu"`` takes the multiplicative
-        steps of Lee & Seung; ``"sgd"`` takes gradient steps over minibatches, for a V whose entries are mostly
-        missing.
+        steps of Lee & Seung; ``"sgd"`` takes gradient steps over minibatches, for a V whose entries are
+        mostly missing.
     beta_loss : the loss to minimise: ``"frobenius"`` (½ ‖V − W H‖²), ``"kullback-leibler"`` (for counts),
         ``"itakura-saito"`` (V > 0), or the β of a β-divergence (these three have β = 2, 1 and 0). Solver
         ``"hals"`` takes the first two, ``"mu"`` takes any, ``"sgd"`` takes the first. The error of a
@@ -91,8 +92,8 @@ def nmf(
     validation_fraction : share of the entries that is held out. The fit ends when their error has not fallen
         for some passes, and its result is that of the pass with the lowest held-out error.
     delta : solver ``"mu"``: number that is added to denominators. By default it is far below the scale of V.
-    inner_iter : solver ``"mu"``: number of update steps on the products of each pass; 1 is the method of Lee &
-        Seung.
+    inner_iter : solver ``"mu"``: number of update steps on the products of each pass; 1 is the method of Lee
+        & Seung.
     schedule : solver ``"sgd"``: how the step size changes. ``"adagrad"`` gives each row and column its own
         step, from the gradients so far (Duchi et al. 2011), which does not depend on the scale of V;
         ``"bold-driver"`` grows the step by 5 % when the loss falls and halves it when the loss rises;
@@ -107,8 +108,8 @@ def nmf(
     weights : weights ≥ 0 of the entries of V in the loss, (m, n), in any form that `open_matrix` accepts. An
         entry of weight 0 does not count.
     dtype : floating-point type used for the computation, ``"float32"`` or ``"float64"``; see `open_matrix`.
-    store : path of a Zarr group for the run. Each pass is committed to it, an unfinished run is resumed, and W
-        is never held in memory.
+    store : path of a Zarr group for the run. Each pass is committed to it, an unfinished run is resumed, and
+        W is never held in memory.
     overwrite : whether a run that is in ``store`` may be replaced.
     time_limit : seconds after which the pass that is running is the last one.
     cache : what each worker keeps of V between passes: ``"auto"`` (as much as the plan leaves of its memory),

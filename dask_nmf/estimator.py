@@ -49,9 +49,9 @@ def _learns_from_batches(model: NMF) -> bool:
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Non-negative matrix factorisation ``X ≈ W H``, with the names and the behaviour of scikit-learn.
 
-    X may have any form that `open_matrix` accepts. An X in memory (NumPy, SciPy, lists, tables, xarray) gives a
-    W in NumPy. Any other X (paths, Dask, Zarr, HDF5, xarray that is backed by those) is read panel by panel,
-    never as a whole, and W is a Dask array, chunked like the rows of a Dask X.
+    X may have any form that `open_matrix` accepts. An X in memory (NumPy, SciPy, lists, tables, xarray) gives
+    a W in NumPy. Any other X (paths, Dask, Zarr, HDF5, xarray that is backed by those) is read panel by
+    panel, never as a whole, and W is a Dask array, chunked like the rows of a Dask X.
 
     Parameters
     ----------
@@ -99,9 +99,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     components_ : (n_components, n_features) array, H
     n_components_ : int
     reconstruction_err_ : float, ‖X − W H‖ (Frobenius) or √(2 D(X | W H)), over the entries that count
-    means_ : Means of the entries of X that count, for each row and column, if entries were missing or weighted
-        in `fit`; else None, as after `partial_fit`. `dask_nmf.predict` and `recommend` take them. Those of the
-        rows are a Dask array if there is a ``store``.
+    means_ : Means of the entries of X that count, for each row and column, if entries were missing or
+        weighted in `fit`; else None, as after `partial_fit`. `dask_nmf.predict` and `recommend` take them.
+        Those of the rows are a Dask array if there is a ``store``.
     validation_error_ : float, root mean squared error of the held-out entries; NaN if there are none
     n_iter_ : int, number of passes
     n_steps_ : int, number of batches that `partial_fit` has seen
