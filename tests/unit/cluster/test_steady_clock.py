@@ -12,7 +12,7 @@ from distributed import batched
 from distributed.batched import BatchedSend
 from tornado.ioloop import IOLoop, PeriodicCallback
 
-from dask_nmf.cluster.launch import local
+from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.cluster.steady_clock import steady_clock
 
 DAY = 86400.0
@@ -105,6 +105,6 @@ def clock_of_the_process() -> str:
 
 @pytest.mark.real
 def test_a_cluster_of_our_own_has_a_steady_clock_in_all_its_processes() -> None:
-    with local(1, 1, None) as client:
+    with local_cluster(1, 1, None) as client:
         everywhere = [clock_of_the_process(), *client.run(clock_of_the_process).values()]
     assert everywhere == ["dask_nmf.cluster.steady_clock"] * 2
