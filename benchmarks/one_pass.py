@@ -16,8 +16,9 @@ from matrices import noisy
 from rounds import elapsed, in_turn, ratio
 
 from dask_nmf import nmf
-from dask_nmf.execution import executor, partition
-from dask_nmf.execution.graphs import Weighing, one_blas_thread
+from dask_nmf.execution import partition
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.kernels.least_squares import solve
 from dask_nmf.planning.row_panels import MIB
 from dask_nmf.solvers.hals import HALS
@@ -58,7 +59,7 @@ def compare(v: Any, k: int) -> tuple[float, float]:
             list(pool.map(partial(products, solves=solves), blocks))
 
     kinds: dict[str, Callable[[], float]] = {
-        "pass": partial(elapsed, partial(executor.sweep, panels, h, Weighing(solver.weigh, solver))),
+        "pass": partial(elapsed, partial(panels.run_pass, h, PassSpec(solver.weigh, solver))),
         "products": partial(elapsed, partial(bare, False)),
         "and solves": partial(elapsed, partial(bare, True)),
     }

@@ -21,8 +21,10 @@ from rounds import in_turn, ratio
 
 from dask_nmf import nmf
 from dask_nmf.cluster.launch import local_cluster
-from dask_nmf.execution.executor import Panels, Step, sweep
-from dask_nmf.execution.graphs import Weighing, one_blas_thread
+from dask_nmf.execution.executor import Step
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.panel_engine import PanelEngine, sweep
+from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.planning import row_panels
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.registry import open_matrix
@@ -90,7 +92,7 @@ def cost(client: Client, go_through: Callable[[], object]) -> Cost:
     return Cost(time.monotonic() - started, sum(client.run(time.process_time).values()) - before)
 
 
-def bare_pass(panels: Panels, look: Callable[[Array, Array], Array], h: Array) -> None:
+def bare_pass(panels: PanelEngine, look: Callable[[Array, Array], Array], h: Array) -> None:
     """Load each panel and look at it, in one task."""
     ones = ((1,) * panels.blocks.numblocks[0], (1,))
     panels.blocks.map_blocks(look, delayed(h), chunks=ones, dtype=h.dtype, meta=h[:0, :0]).compute()
@@ -107,12 +109,12 @@ def multiply(v: Array, h: Array) -> Array:
         return (w.T @ v)[:1, :1].copy()
 
 
-def compare(client: Client, panels: Panels, h: Array) -> None:
+def compare(client: Client, panels: PanelEngine, h: Array) -> None:
     """A pass beside the bare ones, in turn, so that what else the machine does meets all of them."""
     kinds: dict[str, Callable[[], object]] = {
         "read only": lambda: bare_pass(panels, read, h),
         "read and the bare products": lambda: bare_pass(panels, multiply, h),
-        "a pass": lambda: sweep(panels, h, Weighing(HALS().weigh, HALS())),
+        "a pass": lambda: sweep(panels, h, PassSpec(HALS().weigh, HALS())),
     }
 
     def measured(work: Callable[[], object]) -> Callable[[], Cost]:
@@ -148,7 +150,7 @@ def main() -> None:
                 flush=True,
             )
             h = fit(client, path, f"{folder}/run.zarr")
-            compare(client, Panels(matrix, planned.edges), h)
+            compare(client, PanelEngine(matrix, planned.edges), h)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dask_nmf.execution.graphs import Weighing, look
+from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.kernels.blocks.masking import Observed, Rule
 from dask_nmf.planning import row_panels
 from dask_nmf.solvers.divergences import BetaMU, Newton
@@ -129,9 +129,9 @@ def share(case: Case) -> float:
     rng = np.random.default_rng(1)
     h = rng.random((k, columns), dtype=case.dtype)
     w = rng.random((rows, k), dtype=case.dtype) if solver.carries_weights else None
-    weighing = Weighing(solver.finish if case.level else solver.weigh, solver, residual=True)
+    weighing = PassSpec(solver.finish if case.level else solver.weigh, solver, residual=True)
     held = layout.panel_bytes(0, rows)
-    taken = held + (0 if w is None else w.nbytes) + grown(lambda: look(panel, h, weighing, w))
+    taken = held + (0 if w is None else w.nbytes) + grown(lambda: process_block(panel, h, weighing, w))
     return taken / row_panels.task_bytes(layout, k, held)
 
 

@@ -17,9 +17,9 @@ from zarr.storage import LocalStore
 from zarr.testing.store import LatencyStore
 
 from dask_nmf.cluster import launch
-from dask_nmf.execution import executor, partition
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Weighing
+from dask_nmf.execution import partition
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.registry import open_matrix
 
@@ -34,11 +34,11 @@ def passes(path: str, latency: float, rank: int) -> dict[str, Callable[[], float
     panels, planned = partition.cut(matrix, rank)
     assert planned.prefetch
     h = np.random.default_rng(0).random((rank, matrix.layout.columns)).astype(matrix.dtype)
-    weighing = Weighing(HALS().weigh, HALS())
+    weighing = PassSpec(HALS().weigh, HALS())
     kinds = {
         "a read alone": partial(bare_pass, panels, read, h),
-        "a pass": partial(executor.sweep, panels, h, weighing),
-        "a pass without reading ahead": partial(executor.sweep, Panels(matrix, planned.edges), h, weighing),
+        "a pass": partial(panels.run_pass, h, weighing),
+        "a pass without reading ahead": partial(PanelEngine(matrix, planned.edges).run_pass, h, weighing),
     }
     return {name: partial(elapsed, work) for name, work in kinds.items()}
 

@@ -22,9 +22,10 @@ from out_of_core import LIMIT, RANK, write
 from rounds import elapsed, in_turn, ratio
 
 from dask_nmf.cluster import launch
-from dask_nmf.execution import executor, partition
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import FAN_IN, Weighing
+from dask_nmf.execution import partition
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.graphs.reduction import FAN_IN
+from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.planning.row_panels import LARGEST, MIB, MOST_PANELS, Layout
 from dask_nmf.solvers.hals import HALS
@@ -100,7 +101,7 @@ def idle_pass(panels: int) -> None:
     shape = (panels, 4)
     matrix = Matrix(shape, Nothing.dtype, "nothing", False, Layout(*shape, 4), Nothing(shape))
     solver, h = Idle(), np.zeros((1, 4), np.float32)
-    executor.sweep(Panels(matrix, tuple(range(panels + 1))), h, Weighing(solver.weigh, solver))
+    PanelEngine(matrix, tuple(range(panels + 1))).run_pass(h, PassSpec(solver.weigh, solver))
 
 
 def overhead(panels: int, workers: int, threads: int, rounds: int = REPEATS) -> float:
@@ -136,7 +137,7 @@ def real_pass(path: str, workers: int) -> float:
         matrix = open_matrix(path)
         panels, _ = partition.cut(matrix, RANK)
         h = np.random.default_rng(0).random((RANK, matrix.layout.columns)).astype(matrix.dtype)
-        sweep = partial(executor.sweep, panels, h, Weighing(HALS().weigh, HALS()))
+        sweep = partial(panels.run_pass, h, PassSpec(HALS().weigh, HALS()))
         sweep()
         return median(elapsed(sweep) for _ in range(REPEATS))
 

@@ -3,52 +3,33 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 import dask
 import dask.array as da
 import numpy as np
-from dask.delayed import Delayed, delayed
-from distributed import Client, Future, wait
+from dask.delayed import Delayed
+from distributed import wait
 
 from dask_nmf import progress
 from dask_nmf.cluster.client import (
     WORKER_LOSS,
     active_client,
-    assign_contiguous,
     call_watched,
     compute_watched,
     explain_loss,
     guard_persisted,
-    run_on_workers,
-    shares_memory,
     wait_for_workers,
 )
-from dask_nmf.errors import NoWorkers, WorkersLost
-from dask_nmf.execution import block_cache, graphs
-from dask_nmf.execution.block_cache import Keeping
-from dask_nmf.execution.blocks import strata
-from dask_nmf.execution.blocks.strata import Grid, Source, Sweep
-from dask_nmf.execution.graphs import Given, Weighing
-from dask_nmf.execution.prefetch import one_thread_more
-from dask_nmf.kernels.blocks.masking import Rule
-from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.errors import WorkersLost
+from dask_nmf.execution.graphs import reduction
+from dask_nmf.execution.tasks import blas
 from dask_nmf.process_settings import SharedSetting
 from dask_nmf.solvers.hals import FINEST, Solver, State
-from dask_nmf.solvers.sgd import Swept
-from dask_nmf.sources.matrix import Matrix, Wrapper
-from dask_nmf.types import Array, Block
 
 logger = logging.getLogger(__name__)
 
@@ -59,103 +40,12 @@ ATTEMPTS = 4  # at a pass whose data was lost with its workers
 # Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.
 CANCELS = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
 _quiet = SharedSetting(lambda: dask.config.set(QUIET))
-EVERYTHING = Rule()
-BESIDE = "-weights"
 ROUNDING = 1e-6  # of a relative error: zero factors have 1, about
 PATIENCE = 3  # passes without a better error of the entries held out
 # Below this share nothing is left to explain: a relative error of 1e-6 and of 3e-8.
 EXPLAINED = {np.dtype(np.float32): 1e-12, np.dtype(np.float64): 1e-15}
 CLOSER = 0.05  # times tol, where equations are solved more exactly: there passes gain little, but for long
 NEARLY = 1e-4  # of the baseline: of a loss below, inner solves may hide what a pass gains
-
-
-class Panels:
-    """V cut by a plan, with the weights of its entries, and the rule by which they count."""
-
-    def __init__(
-        self,
-        matrix: Matrix,
-        edges: tuple[int, ...],
-        weights: Matrix | None = None,
-        rule: Rule = EVERYTHING,
-        room: int = 0,
-        ahead: bool = False,
-    ) -> None:
-        self.matrix = matrix
-        self.edges = edges
-        self.weights = weights
-        self.rule = rule
-        self.room = room  # bytes of V that a process may keep from pass to pass
-        self.ahead = ahead  # whether a process may read one panel while it works on others
-        self.scale = 1.0  # a power of two, by which V counts: known from the first read on
-        self.name = uuid4().hex
-        self.names = (self.name, f"{self.name}{BESIDE}") if room else ()  # of what is kept
-        self.lease = block_cache.Lease(*self.names)  # of this process
-        self.leases: dict[str, Future] = {}  # of workers, by their addresses
-        self.renew()
-
-    @property
-    def bytes(self) -> int:
-        """Of V and its weights in memory: what a pass reads."""
-        parts = (self.matrix,) if self.weights is None else (self.matrix, self.weights)
-        return sum(part.bytes for part in parts)
-
-    def renew(self) -> None:
-        """Take V from its source again: what was in the memory of workers is lost."""
-        self.blocks = self.matrix.panels(self.edges, self.through(self.matrix))
-        if not self.rule.uses_whole_blocks:
-            beside = self.weights and self.weights.panels(self.edges, self.through(self.weights))
-            self.blocks = graphs.observe(self.blocks, beside, self.edges, self.rule)
-
-    def through(self, matrix: Matrix) -> Wrapper | None:
-        """How tasks read: so that what they read stays, as far as there is room."""
-        if not self.room or not matrix.worth_caching:
-            return None
-        name = self.names[matrix is not self.matrix]
-        return lambda reader: Keeping(reader, name, self.room)
-
-    def homes(self) -> dict[int, str]:
-        """The workers that read panels best, by the number of the panel: they keep it, or its neighbours."""
-        client = active_client()
-        if client is None:
-            return {}
-        threads = client.nthreads()
-        if self.room:
-            self.let_keep(client, threads)
-        if not self.matrix.workers_can_read:
-            return {}
-        homes = dict(enumerate(assign_contiguous(len(self.edges) - 1, threads)))
-        if self.through(self.matrix) is not None:
-            numbers = {first: number for number, first in enumerate(self.edges[:-1])}
-            found = run_on_workers(block_cache.held, self.name, on_error="ignore")
-            homes |= {numbers[place[0]]: address for address, places in found.items() for place in places}
-        return homes
-
-    def let_keep(self, client: Client, workers: Iterable[str]) -> None:
-        """Have each worker keep what it reads, until this is released or the client is gone."""
-        there = {address: self.leases.get(address) for address in workers}
-        self.leases = {
-            address: client.submit(
-                block_cache.Lease,
-                *self.names,
-                key=f"dask-nmf-lease-{uuid4().hex}",
-                workers=[address],
-                priority=1,  # ahead of the first panels
-            )
-            if lease is None or lease.status not in ("pending", "finished")
-            else lease
-            for address, lease in there.items()
-        }
-
-    def release(self) -> None:
-        """What is kept may go."""
-        client = active_client()
-        self.leases.clear()
-        for name in self.names:
-            block_cache.drop(name)
-            if client is not None and client.status == "running":
-                with suppress(*WORKER_LOSS, NoWorkers):  # a cluster that is gone keeps nothing
-                    run_on_workers(block_cache.drop, name, on_error="ignore")
 
 
 @dataclass(frozen=True)
@@ -314,107 +204,7 @@ def relative_error(loss: float, baseline: float) -> float:
     return float(np.sqrt(max(loss, 0.0) / baseline)) if baseline > 0 else 0.0
 
 
-def summarise(panels: Panels, draw: Draw) -> Summary:
-    """The first read of V."""
-    nothing = np.empty((0, panels.matrix.layout.columns))
-    summary: Summary = compute(panels, nothing, lambda given: graphs.summarise(panels.blocks, given, draw))
-    return summary
-
-
-def sweep(panels: Panels, h: Array, weighing: Weighing, left: Array | da.Array | None = None) -> Sums:
-    """One pass over V with the given H; and W, (rows, k), if it is at hand, or in blocks like the panels."""
-    held = left if isinstance(left, da.Array) else None
-    here = None if isinstance(left, da.Array) else left
-    totals: Sums = compute(panels, h, lambda given: graphs.sweep(panels.blocks, given, weighing, held), here)
-    return totals
-
-
-def sweep_blocks(panels: Panels, grid: Grid, right: Array, what: Sweep) -> Swept:
-    """One sweep of `SGD` over V, from H (k + 1, n)."""
-    matrix, rule = panels.matrix, panels.rule
-
-    def build(given: Delayed) -> Delayed:
-        if not matrix.workers_can_read:
-            return strata.sweep(panels.blocks, None, grid, given, what)
-        through = panels.through(matrix)
-        reader = matrix.reader if through is None else through(matrix.reader)
-        source = delayed(Source(reader, rule), traverse=False)
-        return strata.sweep(None, source, grid, given, what)
-
-    swept: Swept = compute(panels, right, build)
-    return swept
-
-
-@contextmanager
-def in_threads(rows: list[Block]) -> Iterator[Callable[[Array, Weighing], Sums]]:
-    """Passes over rows in this process's memory, in its threads; each begins at the W of the one before."""
-    known: list[Array | None] = [None] * len(rows)
-
-    def look(number: int, h: Array, weighing: Weighing) -> Sums:
-        known[number], sums = graphs.look(rows[number], h, weighing, known[number])
-        return sums
-
-    with graphs.one_blas_thread(), ThreadPoolExecutor(min(len(rows), os.cpu_count() or 1)) as pool:
-        each = pool.map if len(rows) > 1 else map  # to hand a small block to a thread takes as long as a pass
-
-        def sweep(h: Array, weighing: Weighing) -> Sums:
-            return reduce(add, each(lambda number: look(number, h, weighing), range(len(rows))))
-
-        yield sweep
-
-
-def weigh_all(
-    panels: Panels, h: Array, weighing: Weighing, left: Array | None = None
-) -> tuple[da.Array, Sums, da.Array | None]:
-    """One pass that keeps W: as a Dask array whose blocks are in (distributed) memory, with the sums.
-
-    The means of the rows come the same way, if they are taken.
-    """
-    pairs: list[Any] = []
-
-    def build(given: Delayed) -> Delayed:
-        nodes = graphs.weigh_all(panels.blocks, given, weighing)
-        _prefer(nodes, panels.homes())
-        pairs[:] = dask.persist(*nodes)
-        return graphs.add_up([graphs.item(pair, 1) for pair in pairs])
-
-    totals: Sums = compute(panels, h, build, left)
-    heights = graphs.heights(panels.edges)
-
-    def whole(index: int, *width: int, dtype: Any) -> da.Array:
-        parts = zip(pairs, heights, strict=True)
-        blocks = [da.from_delayed(graphs.item(pair, index), (rows, *width), dtype) for pair, rows in parts]
-        return guard_persisted(da.concatenate(blocks))
-
-    means = whole(2, dtype=h.dtype) if weighing.averages else None
-    return whole(0, h.shape[0], dtype=h.dtype), totals, means
-
-
-def compute(panels: Panels, h: Array, build: Callable[[Delayed], Delayed], left: Array | None = None) -> Any:
-    """Build the graph of a pass and compute it: see `compute_all`."""
-    return compute_all(panels, h, lambda given: [build(given)], left)[0]
-
-
-def compute_all(
-    panels: Panels, h: Array, build: Callable[[Delayed], list[Delayed]], left: Array | None = None
-) -> list[Any]:
-    """Build the graph of a pass and compute it: see `persistently`.
-
-    H is a node of the graph, so the scheduler can make it anew when the worker that had it dies.
-    """
-
-    on_cluster = active_client() is not None
-
-    def graph() -> list[Delayed]:
-        given = Given(h, panels.edges, left, panels.ahead, on_cluster, panels.scale)
-        return build(delayed(given, traverse=False))
-
-    here = panels.ahead and not on_cluster and shares_memory()
-    with one_thread_more() if here else nullcontext():
-        return persistently(graph, panels.renew, panels.homes, len(panels.edges) - 1)
-
-
-def hold(*arrays: da.Array) -> tuple[da.Array, ...]:
+def persist(*arrays: da.Array) -> tuple[da.Array, ...]:
     """Arrays computed, their blocks in (distributed) memory."""
     held: tuple[da.Array, ...] = dask.persist(*arrays)
     if active_client() is not None:
@@ -422,7 +212,7 @@ def hold(*arrays: da.Array) -> tuple[da.Array, ...]:
     return tuple(map(guard_persisted, held))
 
 
-def persistently(
+def compute_with_retries(
     graph: Callable[[], list[Delayed]],
     renew: Callable[[], None] = lambda: None,
     homes: Callable[[], dict[int, str]] = dict,
@@ -440,9 +230,9 @@ def persistently(
                 renew()
             if reads:
                 progress.read(reads)
-            with graphs.one_blas_thread(), _quiet.held():
+            with blas.one_blas_thread(), _quiet.held():
                 nodes = graph()  # which may compute a part of it already
-                _prefer(nodes, homes())
+                prefer_workers(nodes, homes())
                 return compute_watched(nodes)
         except WORKER_LOSS as error:
             if attempt == ATTEMPTS:
@@ -451,14 +241,14 @@ def persistently(
     raise AssertionError("unreachable")
 
 
-def _prefer(nodes: list[Delayed], homes: dict[int, str]) -> None:
+def prefer_workers(nodes: list[Delayed], homes: dict[int, str]) -> None:
     """Annotate the graphs: tasks of panels, and of their sums, are best sent to these workers.
 
     `dask.annotate` would hold for all threads of this process, and another may be fitting something else.
     """
     for layer in {id(layer): layer for node in nodes for layer in node.dask.layers.values()}.values():
         chosen = layer.annotations or {}  # by the caller
-        numbers = () if "workers" in chosen else ((key, graphs.panel_of(key)) for key in layer)
+        numbers = () if "workers" in chosen else ((key, reduction.panel_of(key)) for key in layer)
         places = {key: (homes[number],) for key, number in numbers if number in homes}
         if places:
             # a function that the scheduler can load, though it may not have this package

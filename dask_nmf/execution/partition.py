@@ -14,7 +14,7 @@ from distributed.system import MEMORY_LIMIT
 from dask_nmf.cluster import sharing
 from dask_nmf.cluster.client import active_client, run_on_live_workers, shares_memory, wait_for_workers
 from dask_nmf.errors import DataError
-from dask_nmf.execution.executor import EVERYTHING, Panels
+from dask_nmf.execution.panel_engine import EVERYTHING, PanelEngine
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.planning import grid, row_panels
 from dask_nmf.planning.grid import Edges, Tiling
@@ -147,7 +147,7 @@ def cut(
     blocks: bool = False,
     grams: bool = True,
     cache: int | None = 0,
-) -> tuple[Panels, Plan]:
+) -> tuple[PanelEngine, Plan]:
     """V in panels that fit the workers, who are found to see it; see `plan.make` and `plan.Layout`.
 
     ``cache``: most bytes of panels that a worker keeps from pass to pass, of what the plan leaves free; None:
@@ -173,7 +173,7 @@ def cut(
             check_sight(part)
     lost = active_client() is None and not shares_memory()  # with each pass, or not to be released
     room = 0 if lost or (blocks and offer.workers > 1) else _spare(offer.memory_limit, planned, cache)
-    return Panels(matrix, planned.edges, weights, rule, room, planned.prefetch), planned
+    return PanelEngine(matrix, planned.edges, weights, rule, room, planned.prefetch), planned
 
 
 def _spare(memory_limit: int | None, planned: Plan, cache: int | None) -> int:

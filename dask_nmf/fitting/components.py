@@ -11,7 +11,7 @@ import dask.array as da
 import numpy as np
 
 from dask_nmf.cluster.client import compute_watched
-from dask_nmf.execution.graphs import Weights
+from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.types import Array
 
 POWERS = {"l1": 1, "l2": 2}
@@ -58,13 +58,13 @@ def with_unit_rows(h: Array, how: str) -> Array:
 class Moved(NamedTuple):
     """A factor that is read from one place, and written to another when it is changed."""
 
-    source: Weights
-    target: Weights
+    source: FactorStore
+    target: FactorStore
 
 
 def arranged(
     left: da.Array | Moved, edges: Sequence[int], right: Array, how: str, transposed: bool
-) -> tuple[da.Array | Weights, Array]:
+) -> tuple[da.Array | FactorStore, Array]:
     """Both factors: the one that panels hold in (distributed) memory, or where it is written to."""
     if isinstance(left, da.Array):
         parts = [dask.delayed(norms_of)(block, how) for block in left.to_delayed().ravel()]
@@ -86,7 +86,7 @@ def arrange_pieces(
     _rewrite(*right, lambda piece: found.of_right(piece.T).T)
 
 
-def _norms_at(factor: Weights, edges: Sequence[int], how: str) -> Array:
+def _norms_at(factor: FactorStore, edges: Sequence[int], how: str) -> Array:
     return np.asarray(sum(norms_of(factor.read(*piece), how) for piece in pairwise(edges)))
 
 

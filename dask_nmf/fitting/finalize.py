@@ -13,9 +13,9 @@ import dask.array as da
 import numpy as np
 
 from dask_nmf.execution import executor
-from dask_nmf.execution.carried import Carried
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import InUnits, Weighing, Weights, as_it_is
+from dask_nmf.execution.graphs.passes import PassSpec, keep_w
+from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.tasks.factor_store import Carried, FactorStore, InUnits
 from dask_nmf.fitting import components
 from dask_nmf.fitting.settling import NEAR, by_newton
 from dask_nmf.fitting.starts import initialize
@@ -109,7 +109,7 @@ class Progress:
     final: bool = False
 
 
-def answer(panels: Panels, output: Output, progress: Progress) -> Result:
+def answer(panels: PanelEngine, output: Output, progress: Progress) -> Result:
     """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
     matrix, state = panels.matrix, progress.state
     solver = progress.solver.at_level(max(state.level, int(state.exact)))
@@ -121,7 +121,7 @@ def answer(panels: Panels, output: Output, progress: Progress) -> Result:
         before = Plain(before)
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
     settles = matrix.transposed and isinstance(solver, HALS | Newton) and panels.rule.held_out == 0
-    weighing = Weighing(solver.finish, solver, before, residual=True, bare=not settles, unit=units.left_unit)
+    weighing = PassSpec(solver.finish, solver, before, residual=True, bare=not settles, unit=units.left_unit)
     last = _last_read(panels, h, weighing, output)
     seen = state.good if isinstance(solver, Newton) and state.best is None else None
     if seen is not None and last.sums.residual + solver.penalty.of(last.sums, h) > state.loss:
@@ -139,23 +139,21 @@ def answer(panels: Panels, output: Output, progress: Progress) -> Result:
     return _finish(panels, output, progress, last, scaling.times(right, units.right_unit))
 
 
-def _settled(panels: Panels, solver: Newton, h: Array, last: LastRead) -> tuple[Array, Sums]:
+def _settled(panels: PanelEngine, solver: Newton, h: Array, last: LastRead) -> tuple[Array, Sums]:
     """Return the right factor, (k, n), that is the best for the left one of the last read, and its sums.
 
     Newton's steps begin at the h of that read, and its sums have the first: that is one more read, mostly.
     """
-    weighing, unit, left = Weighing(as_it_is, solver, residual=True), 1 / solver.penalty.left_unit, last.left
+    weighing, unit, left = PassSpec(keep_w, solver, residual=True), 1 / solver.penalty.left_unit, last.left
     if isinstance(left, da.Array):
         held = left.map_blocks(scaling.times, unit, dtype=left.dtype)
-        return by_newton(
-            solver, h, last.sums, lambda h: executor.sweep(panels, h, weighing, held), ahead=NEAR
-        )
+        return by_newton(solver, h, last.sums, lambda h: panels.run_pass(h, weighing, held), ahead=NEAR)
     weighing = weighing._replace(before=InUnits(left, unit))
-    return by_newton(solver, h, last.sums, lambda h: executor.sweep(panels, h, weighing), ahead=NEAR)
+    return by_newton(solver, h, last.sums, lambda h: panels.run_pass(h, weighing), ahead=NEAR)
 
 
 def answer_fixed(
-    panels: Panels, settings: Settings, fixed: Factors, output: Output, progress: Progress
+    panels: PanelEngine, settings: Settings, fixed: Factors, output: Output, progress: Progress
 ) -> Result:
     """The other factor for one that is fixed; no pass is needed but those that this takes."""
     matrix, measures = panels.matrix, progress.measures
@@ -165,8 +163,8 @@ def answer_fixed(
         assert right is not None
         right, weigh = np.ascontiguousarray(right), solver.finish
     else:
-        right, weigh = initialize.right_of(panels, solver, measures.level, given), as_it_is
-    weighing = Weighing(weigh, solver, residual=True, bare=True, unit=solver.penalty.left_unit)
+        right, weigh = initialize.right_of(panels, solver, measures.level, given), keep_w
+    weighing = PassSpec(weigh, solver, residual=True, bare=True, unit=solver.penalty.left_unit)
     last = _last_read(panels, right, weighing, output, given)
     name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
     outcome = f"converged: {name} is fixed, and {other} is the best for it"
@@ -178,10 +176,10 @@ def answer_fixed(
 class LastRead(NamedTuple):
     """What the last read of V gives."""
 
-    left: da.Array | Weights  # the factor that the panels hold, in memory or where it is in the run
+    left: da.Array | FactorStore  # the factor that the panels hold, in memory or where it is in the run
     sums: Sums
     means: da.Array | None = None  # of the rows of the panels, if they are taken and not in the run
-    places: Mapping[str, Weights] | None = None  # of the answer in the run
+    places: Mapping[str, FactorStore] | None = None  # of the answer in the run
 
 
 class Output(NamedTuple):
@@ -193,27 +191,27 @@ class Output(NamedTuple):
 
 
 def _last_read(
-    panels: Panels, h: Array, weighing: Weighing, output: Output, given: Array | None = None
+    panels: PanelEngine, h: Array, weighing: PassSpec, output: Output, given: Array | None = None
 ) -> LastRead:
     stage("last read")
     weighing = weighing._replace(averages=panels.rule.needs_means)
     if output.keep:
-        return LastRead(*executor.weigh_all(panels, h, weighing, given))
+        return LastRead(*panels.run_pass_keeping_w(h, weighing, given))
     assert output.run is not None
     places = output.run.new_answer()
     name, _ = _sides(panels)
-    place: Weights = places[name] if output.normalize is None else output.run.spare(name)
+    place: FactorStore = places[name] if output.normalize is None else output.run.spare(name)
     means = places.get(MEANS[name])
     weighing = weighing._replace(after=place, means=means)
-    return LastRead(place, executor.sweep(panels, h, weighing, given), places=places)
+    return LastRead(place, panels.run_pass(h, weighing, given), places=places)
 
 
-def _sides(panels: Panels) -> tuple[str, str]:
+def _sides(panels: PanelEngine) -> tuple[str, str]:
     """Return the names of the factor that panels hold, and of the one that they are given."""
     return ("H", "W") if panels.matrix.transposed else ("W", "H")
 
 
-def _finish(panels: Panels, output: Output, progress: Progress, last: LastRead, right: Array) -> Result:
+def _finish(panels: PanelEngine, output: Output, progress: Progress, last: LastRead, right: Array) -> Result:
     """The answer, told and committed."""
     left, totals = last.left, last.sums
     turned = panels.matrix.transposed

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf.execution import executor, partition
-from dask_nmf.execution.blocks.strata import Grid, Sweep
-from dask_nmf.execution.carried import Carried, HeldCarried
-from dask_nmf.execution.executor import Panels, Step, Stop
-from dask_nmf.execution.graphs import Weighing
+from dask_nmf.execution import executor, partition, strata_engine
+from dask_nmf.execution.executor import Step, Stop
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.graphs.strata import BlockGrid, SweepSpec
+from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.tasks.factor_store import Carried, InMemorySlots
 from dask_nmf.fitting import grid_fit
 from dask_nmf.fitting.finalize import Output, Progress, Result, answer, answer_fixed
 from dask_nmf.fitting.grid_fit import Pieces, Reached
@@ -112,11 +113,11 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | NewRun | None, keep: b
     try:
         return _fit_in_panels(panels, grid, sample_rows, job, old or where, keep)
     finally:
-        panels.release()
+        panels.close()
 
 
 def _fit_in_panels(
-    panels: Panels, grid: Grid, sample_rows: int, job: Job, where: Run | NewRun | None, keep: bool
+    panels: PanelEngine, grid: BlockGrid, sample_rows: int, job: Job, where: Run | NewRun | None, keep: bool
 ) -> Result:
     matrix = panels.matrix
     given = initialize.orient(job.W, job.H, matrix.transposed)
@@ -188,7 +189,7 @@ def _check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
             raise MemoryError(f"{refusal}; V may be cut both ways instead, but that takes {needed}") from None
 
 
-def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
+def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[PanelEngine, BlockGrid, int]:
     """V in panels that fit the workers (those of the run, if any); the grid of blocks; rows to sample."""
     settings, edges = job.settings, None if run is None else run.edges
     by_blocks = settings.solver == "sgd"
@@ -205,11 +206,11 @@ def _cut(matrix: Matrix, job: Job, run: Run | None) -> tuple[Panels, Grid, int]:
         planned.worker_bytes // row_panels.MIB,
         extra={"nmf": {"event": "plan", "panels": len(planned.edges) - 1, "bytes": planned.pass_bytes}},
     )
-    return panels, Grid(planned.edges, planned.column_edges, planned.tiled), planned.sample_rows
+    return panels, BlockGrid(planned.edges, planned.column_edges, planned.tiled), planned.sample_rows
 
 
 def _start(
-    panels: Panels, job: Job, given: Factors, sample_rows: int, where: Run | NewRun | None
+    panels: PanelEngine, job: Job, given: Factors, sample_rows: int, where: Run | NewRun | None
 ) -> tuple[Run | None, Progress]:
     """The first read, and pass 0. A run is laid out only when V is known to be good."""
     matrix, settings = panels.matrix, job.settings
@@ -231,7 +232,7 @@ def _start(
     return run, Progress(initialize.make_solver(settings, measures, matrix), measures, carried, state)
 
 
-def _resume(run: Run, panels: Panels, job: Job) -> Progress:
+def _resume(run: Run, panels: PanelEngine, job: Job) -> Progress:
     measures = Measures(**run.record["measures"])
     panels.scale = measures.scale
     return _resumed(
@@ -253,13 +254,15 @@ def _resumed(run: Run, solver: Solver, carried: Carried | None) -> Progress:
     )
 
 
-def _carried(panels: Panels, job: Job, run: Run | None) -> Carried | None:
+def _carried(panels: PanelEngine, job: Job, run: Run | None) -> Carried | None:
     if not job.carries:
         return None
-    return run or HeldCarried(panels.edges[-1], job.settings.carried, panels.matrix.dtype)
+    return run or InMemorySlots(panels.edges[-1], job.settings.carried, panels.matrix.dtype)
 
 
-def _sweeper(panels: Panels, grid: Grid, job: Job, progress: Progress) -> Callable[[State, bool], Any]:
+def _sweeper(
+    panels: PanelEngine, grid: BlockGrid, job: Job, progress: Progress
+) -> Callable[[State, bool], Any]:
     """A pass over panels, or over blocks in the order of `SGD`."""
     solver, carried = progress.solver, progress.carried
 
@@ -267,14 +270,14 @@ def _sweeper(panels: Panels, grid: Grid, job: Job, progress: Progress) -> Callab
         if isinstance(solver, SGD):
             assert carried is not None
             places = carried.weights(state.slot), carried.new_weights(state.next_slot)
-            what = Sweep(solver.steps(state), job.settings.random_state, state.epoch, *places)
-            return executor.sweep_blocks(panels, grid, state.entering, what)
+            what = SweepSpec(solver.steps(state), job.settings.random_state, state.epoch, *places)
+            return strata_engine.sweep_blocks(panels, grid, state.entering, what)
         finer = solver.at_level(state.level)
-        weighing = Weighing(finer.weigh, finer, residual=exact)
+        weighing = PassSpec(finer.weigh, finer, residual=exact)
         if carried is not None and solver.carries_weights:
             before = carried.weights(state.slot) if state.slot >= 0 else None
             weighing = weighing._replace(before=before, after=carried.new_weights(state.next_slot))
-        return executor.sweep(panels, state.entering, weighing)
+        return panels.run_pass(state.entering, weighing)
 
     return sweep
 

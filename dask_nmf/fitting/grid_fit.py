@@ -18,8 +18,8 @@ from dask.delayed import Delayed
 
 from dask_nmf import rng
 from dask_nmf.execution import executor, partition
-from dask_nmf.execution.blocks import grid
-from dask_nmf.execution.blocks.grid import Blocks, Draw, Given, InUnits, Look, Pass, Piece
+from dask_nmf.execution.graphs import grid
+from dask_nmf.execution.graphs.grid import Blocks, Draw, Given, InUnits, Look, Pass, Piece
 from dask_nmf.fitting import components, finalize
 from dask_nmf.fitting.finalize import Progress, Result
 from dask_nmf.fitting.starts import initialize, sample_start
@@ -49,7 +49,9 @@ class Tiles(NamedTuple):
     def compute(self, build: Callable[[Blocks], list[Delayed]]) -> list[Any]:
         """Build a graph of blocks and compute it."""
         down, across = self.tiling.shape
-        return executor.persistently(lambda: build(Blocks.of(self.matrix, self.tiling)), reads=down * across)
+        return executor.compute_with_retries(
+            lambda: build(Blocks.of(self.matrix, self.tiling)), reads=down * across
+        )
 
 
 class Reached(NamedTuple):
@@ -187,7 +189,7 @@ def begin(
         h = sample_start.sampled_h(sample, settings, own, stream)
         make = partial(_spread, h, draw)
     begun = places.new_pieces(0)
-    executor.persistently(lambda: grid.begin(begun, columns, make))
+    executor.compute_with_retries(lambda: grid.begin(begun, columns, make))
     state = State(nothing, nothing, slot=-1 if known else 0, good_slot=0 if known else -1)
     for _ in range(initialize.WARM if settings.start == "random" and settings.lasso else 0):
         reached = sweep(tiles, Pieces(own.without_lasso), places, state, False)
@@ -281,7 +283,7 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
 
 def kept(result: Result, run: Run) -> Result:
     """The answer in the memory of the cluster, from a run that is about to go."""
-    W, H = executor.hold(*(factor.map_blocks(_there, run.path) for factor in (result.W, result.H)))
+    W, H = executor.persist(*(factor.map_blocks(_there, run.path) for factor in (result.W, result.H)))
     return replace(result, W=W, H=H)
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from dask_nmf.execution import graphs
-from dask_nmf.execution.executor import Panels, sweep
-from dask_nmf.execution.graphs import Weighing
+from dask_nmf.execution.graphs import passes
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.solvers.divergences import LEAST, SHORTER, SHORTEST, BetaMU, Newton
 from dask_nmf.solvers.hals import HALS, State
@@ -23,7 +23,7 @@ Look = Callable[[Array], Sums]  # a read of V: from a right factor, (k, n), to w
 
 
 def settle_right(
-    panels: Panels,
+    panels: PanelEngine,
     left: Array,
     solver: HALS | Newton | BetaMU,
     mean: float,
@@ -37,29 +37,29 @@ def settle_right(
     it is observed.
     """
     averages = check and panels.rule.needs_means
-    weighing = Weighing(graphs.as_it_is, solver, residual=True, check=check, averages=averages)
+    weighing = PassSpec(passes.keep_w, solver, residual=True, check=check, averages=averages)
     k, columns = left.shape[1], panels.matrix.layout.columns
     if isinstance(solver, HALS):
-        anew = graphs.as_it_was if check else None  # the scale of V is not known then
+        anew = passes.as_it_was if check else None  # the scale of V is not known then
         return _by_equations(panels, left, solver, weighing._replace(residual=False, anew=anew))
     size = mean / max(k * float(left.mean()), float(np.finfo(left.dtype).tiny))
     h = np.full((k, columns), size, left.dtype)
 
     def look(h: Array) -> Sums:
-        return sweep(panels, h, weighing, left)
+        return panels.run_pass(h, weighing, left)
 
     if isinstance(solver, Newton):
         return by_newton(solver, h, look(h), look, most)
     return _by_updates(solver, h, look, most)
 
 
-def _by_equations(panels: Panels, left: Array, solver: HALS, weighing: Weighing) -> tuple[Array, Sums]:
+def _by_equations(panels: PanelEngine, left: Array, solver: HALS, weighing: PassSpec) -> tuple[Array, Sums]:
     """`settle_right` for the squared error, by an orthonormal basis if ``left`` is badly conditioned."""
     columns = panels.matrix.layout.columns
     factor = solver.factor_of(left) if panels.rule.is_uniform else None
     held = left if factor is None else factor.basis.astype(left.dtype)
     blank = np.zeros((held.shape[1], columns), left.dtype)
-    totals = sweep(panels, blank, weighing, held)
+    totals = panels.run_pass(blank, weighing, held)
     if factor is None:
         return solver.settle(blank, totals), totals
     return solver.settle_by(factor, len(left), totals).astype(left.dtype), totals

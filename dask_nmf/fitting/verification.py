@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from dask_nmf.errors import RunMismatch
-from dask_nmf.execution import executor, partition
+from dask_nmf.execution import partition
 from dask_nmf.fitting import grid_fit
 from dask_nmf.fitting.grid_fit import Tiles
 from dask_nmf.kernels.blocks.masking import Rule
@@ -67,9 +67,9 @@ def _content(matrix: Matrix, weights: Matrix | None, rule: Rule, settings: Setti
             raise
         return (grid_fit.content(Tiles(matrix, partition.tile(matrix, settings.n_components))),)
     try:
-        return executor.summarise(panels, Draw(planned.edges[-1], 0, settings.random_state)).digests
+        return panels.summarize(Draw(planned.edges[-1], 0, settings.random_state)).digests
     finally:
-        panels.release()
+        panels.close()
 
 
 def _in_words(unit: str, ranges: list[tuple[int, int]]) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 import zarr
 
 from dask_nmf.execution import partition
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import heights
+from dask_nmf.execution.graphs.reduction import heights
+from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.inference import csv_files, factors
 from dask_nmf.inference.factors import Clip
 from dask_nmf.inference.topk import passes
@@ -207,7 +207,7 @@ def _known(best: TopK) -> TopK:
 
 
 def _search_columns(
-    panels: Panels, beside: da.Array, given: Array, choice: TopKSpec, marks: Array | None
+    panels: PanelEngine, beside: da.Array, given: Array, choice: TopKSpec, marks: Array | None
 ) -> Iterator[tuple[Array, TopK]]:
     m = given.shape[1]
     chosen = None if marks is None else _unpacked(marks, 0, m)
@@ -216,7 +216,7 @@ def _search_columns(
 
 
 def _search_panels(
-    panels: Panels, beside: da.Array, given: Array, choice: TopKSpec, marks: Array | None
+    panels: PanelEngine, beside: da.Array, given: Array, choice: TopKSpec, marks: Array | None
 ) -> Iterator[tuple[Array, TopK]]:
     """The best of some panels at a time; what has no row that is marked is not read."""
     offer, edges = partition.resources(), panels.edges

@@ -16,9 +16,10 @@ import zarr
 
 from dask_nmf._version import __version__
 from dask_nmf.errors import DataError, InvalidEntryError, InvalidRunError, readable
-from dask_nmf.execution import executor, partition
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Weighing, Weights, check_factor
+from dask_nmf.execution import partition
+from dask_nmf.execution.graphs.passes import PassSpec, check_factor
+from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.settling import settle_right
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import Rule
@@ -46,7 +47,7 @@ LEAST = 1e-140  # that a divergence divides by, in float64: a number over the sq
 OPTIONS = ("beta_loss", "missing", "alpha_W", "l1_ratio")  # of a run, that its W of other rows depends on
 
 Exact = HALS | Newton | Settled
-Sink = Callable[[tuple[int, int], int, np.dtype[Any]], tuple[Weights, Weights | None]]
+Sink = Callable[[tuple[int, int], int, np.dtype[Any]], tuple[FactorStore, FactorStore | None]]
 
 
 @checked
@@ -149,7 +150,7 @@ class OfPanel:
     asked: Asked
     unit: float  # of H
 
-    def __call__(self, weighing: Weighing, scale: float) -> Weighing:
+    def __call__(self, weighing: PassSpec, scale: float) -> PassSpec:
         units = 1 / (scale * self.unit), self.unit
         solver = self.asked.at(scale, units)
         return weighing._replace(weigh=solver.finish, loss=solver, unit=units[0])
@@ -161,22 +162,22 @@ def asked_of(settings: Settings, matrix: Matrix) -> Asked:
 
 
 def _weigh_rows(
-    panels: Panels, h: Array, settings: Settings, into: Sink | None, averages: bool
+    panels: PanelEngine, h: Array, settings: Settings, into: Sink | None, averages: bool
 ) -> tuple[da.Array | None, da.Array | None]:
     """Return W, and the means of its rows if they are asked for; neither where they go ``into`` places."""
     unit, asked = scaling.unit_of(h), asked_of(settings, panels.matrix)
     h = np.ascontiguousarray(scaling.times(h, 1 / unit), panels.matrix.dtype)
     solver = asked.at(1.0, (1.0, 1.0))
-    weighing = Weighing(solver.finish, solver, check=True, bare=True, averages=averages)
+    weighing = PassSpec(solver.finish, solver, check=True, bare=True, averages=averages)
     weighing = weighing._replace(anew=OfPanel(asked, unit))
     w: da.Array | None = None
     rows: da.Array | None = None
     if into is None:
-        w, totals, rows = executor.weigh_all(panels, h, weighing)
+        w, totals, rows = panels.run_pass_keeping_w(h, weighing)
     else:
         after, means = into((panels.edges[-1], len(h)), row_panels.unit(panels.edges), h.dtype)
         weighing = weighing._replace(after=after, averages=means is not None, means=means)
-        totals = executor.sweep(panels, h, weighing)
+        totals = panels.run_pass(h, weighing)
     if np.isinf(totals.residual):
         warnings.warn(
             "H is 0 in columns where V has entries > 0: W H is 0 there whatever W is, and the divergence is "
@@ -187,7 +188,7 @@ def _weigh_rows(
 
 
 def _weigh_columns(
-    panels: Panels, h: Array, settings: Settings, into: Sink | None, averages: bool
+    panels: PanelEngine, h: Array, settings: Settings, into: Sink | None, averages: bool
 ) -> tuple[da.Array | None, da.Array | None]:
     """Return the same where the panels are columns."""
     unit, asked = scaling.unit_of(h), asked_of(settings, panels.matrix)
@@ -213,9 +214,9 @@ def _weigh_columns(
     return None, None
 
 
-def _mean(panels: Panels) -> float:
+def _mean(panels: PanelEngine) -> float:
     """Return the mean of V over what counts, in a read of it."""
-    summary = executor.summarise(panels, Draw(panels.edges[-1], 0, 0))
+    summary = panels.summarize(Draw(panels.edges[-1], 0, 0))
     if summary.invalid is not None:
         raise summary.invalid
     mass = float(np.sum(np.broadcast_to(summary.column_weight, panels.matrix.layout.columns)))

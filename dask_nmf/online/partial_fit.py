@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from dask_nmf import rng
 from dask_nmf.cluster.client import compute_watched
 from dask_nmf.errors import NothingObserved
-from dask_nmf.execution import executor, partition
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Weighing, look
+from dask_nmf.execution import memory_engine, partition
+from dask_nmf.execution.graphs.passes import PassSpec, process_block
+from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.fitting.fit import Job
 from dask_nmf.fitting.starts.sample_start import LOOSE, lift_columns, penalty_of_sample, sampled_h
 from dask_nmf.inference.transform import LEAST
@@ -183,7 +183,7 @@ def remembered(W: Any, h: Array, settings: Settings) -> Learned:
     if isinstance(drawn, Observed):
         sample: Block = replace(drawn, v=_product(drawn.v, wide, scale, dtype))
         judge = _judge(sample, settings, penalty, rows)
-        sums = look(sample, inner.astype(dtype), Weighing(judge.weigh, judge))[1]
+        sums = process_block(sample, inner.astype(dtype), PassSpec(judge.weigh, judge))[1]
     else:
         sample, gram = _product(drawn, wide, scale, dtype), sum(grams) * ((scale or 1.0) * unit) ** 2
         num = gram @ inner + rows * (penalty.right * inner + penalty.right_l1)
@@ -211,13 +211,15 @@ def _looked_at(w: Array, h: Array, first: int, draw: Draw, beta: float) -> tuple
     return tall.T @ tall, float(sizes.sum()), row_sample.candidates(block, sizes, first, draw)
 
 
-def _gone_over(panels: Panels, solver: HALS | Newton, h: Array, known: Sums | None) -> tuple[Array, Sums]:
+def _gone_over(
+    panels: PanelEngine, solver: HALS | Newton, h: Array, known: Sums | None
+) -> tuple[Array, Sums]:
     """Return H after some turns at a batch, and the sums of all rows."""
-    weighing = Weighing(solver.weigh, solver)
+    weighing = PassSpec(solver.weigh, solver)
     for _ in range(TURNS if isinstance(solver, HALS) else OF_MODELS):
-        found = executor.sweep(panels, h, weighing)
+        found = panels.run_pass(h, weighing)
         if isinstance(solver, Newton) and (awake := woken(h, np.asarray(found.gram.any(axis=1)))) is not h:
-            h, found = awake, executor.sweep(panels, awake, weighing)
+            h, found = awake, panels.run_pass(awake, weighing)
         sums = found if known is None else _added(found, known)
         h = solver.follow(h, sums)
     return h, sums
@@ -270,7 +272,7 @@ def carried(sums: Sums, past: Block, before: Array, h: Array, solver: HALS | New
     Of columns in which the sample has no entry the old sums are all that is known. They turn with W: where
     the H before is about A h, the new W is W A.
     """
-    found = look(past, h, Weighing(solver.weigh, solver))[1]
+    found = process_block(past, h, PassSpec(solver.weigh, solver))[1]
     there = occurring(past)
     lost = before.any(axis=0) & ~there
     if not lost.any() or not there.any():
@@ -315,15 +317,15 @@ def _rate(rows: Block, h: Array, judge: HALS | Newton) -> float:
 
 def _loss(rows: Block, h: Array, judge: HALS | Newton) -> float:
     """Return the loss of H and of the best W for it on rows in memory, with penalties."""
-    weighing = Weighing(judge.weigh, judge, residual=True)
+    weighing = PassSpec(judge.weigh, judge, residual=True)
     if isinstance(judge, Newton):
         h = woken(h, occurring(rows))
-    with executor.in_threads(row_sample.pieces(rows)) as over:
+    with memory_engine.in_threads(row_sample.pieces(rows)) as over:
         totals = over(np.ascontiguousarray(h), weighing)
     return totals.residual + judge.penalty.of(totals, h)
 
 
-def _drawn(panels: Panels, settings: Settings, most: int) -> tuple[Block, float]:
+def _drawn(panels: PanelEngine, settings: Settings, most: int) -> tuple[Block, float]:
     """Return a sample of a batch, of at most so many rows, and the scale of the batch, 0 where that is 0.
 
     Raises
@@ -334,7 +336,7 @@ def _drawn(panels: Panels, settings: Settings, most: int) -> tuple[Block, float]
     layout = panels.matrix.layout
     size = min(size_of(layout.stored, layout.rows, settings.n_components), most)
     draw = Draw(layout.rows, size, settings.random_state)
-    summary = executor.summarise(panels, draw)
+    summary = panels.summarize(draw)
     if summary.invalid is not None:
         raise summary.invalid.at(0, panels.matrix.transposed)
     if not np.any(summary.column_weight):

@@ -9,7 +9,7 @@
                    |  V_10 |  V_11 |       |
     r[-1]          |-------|-------|--...--|
 
-`dask_nmf.execution.blocks.grid` has the pass that goes with it.
+`dask_nmf.execution.graphs.grid` has the pass that goes with it.
 """
 
 from __future__ import annotations

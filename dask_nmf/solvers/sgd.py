@@ -1,4 +1,4 @@
-"""The solver `SGD`: minibatch sweeps over a grid of blocks, see `dask_nmf.execution.blocks.strata`.
+"""The solver `SGD`: minibatch sweeps over a grid of blocks, see `dask_nmf.execution.graphs.strata`.
 
 Its factors have one more component, what AdaGrad remembers: see `dask_nmf.kernels.gradient`. A sweep measures
 the pair that it begins with, as it changes it. So a pair is known to be good one sweep later; until then the

@@ -34,9 +34,8 @@ from support.servers import needs, until
 
 from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.errors import WorkersLost
-from dask_nmf.execution import executor as fitting
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Weighing
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
@@ -166,15 +165,15 @@ class Greedy(ReaderDefaults):
 def test_a_worker_runs_out_of_memory(always: bool, tmp_path: Path) -> None:
     source = Greedy(str(tmp_path / "noted"), always)
     matrix = Matrix(source.shape, source.dtype, "made", False, Layout(*source.shape, 8), source)
-    panels, h = Panels(matrix, (0, 10, 20, 30, 40)), np.ones((3, 20))
+    panels, h = PanelEngine(matrix, (0, 10, 20, 30, 40)), np.ones((3, 20))
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}), local_cluster(1, 1, "600MB"):
         if always:
             with pytest.raises(WorkersLost, match=r"lost 4 times.*want of memory"):
-                fitting.sweep(panels, h, Weighing(HALS().weigh, HALS()))
+                panels.run_pass(h, PassSpec(HALS().weigh, HALS()))
         else:
-            found = fitting.sweep(panels, h, Weighing(HALS().weigh, HALS()))
+            found = panels.run_pass(h, PassSpec(HALS().weigh, HALS()))
     if not always:
-        expected = fitting.sweep(panels, h, Weighing(HALS().weigh, HALS()))
+        expected = panels.run_pass(h, PassSpec(HALS().weigh, HALS()))
         np.testing.assert_allclose(found.num, expected.num, rtol=1e-12)
 
 

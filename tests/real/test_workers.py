@@ -27,8 +27,8 @@ from dask_nmf.cluster.client import run_on_live_workers
 from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.errors import NoWorkers
 from dask_nmf.execution import executor
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Weighing
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.solvers.hals import HALS
@@ -59,8 +59,8 @@ class Noted(ReaderDefaults):
 
 def one_pass(log: Path) -> Sums:
     matrix = Matrix(SHAPE, H.dtype, "made", False, Layout(*SHAPE, 8), Noted(str(log)))
-    panels = Panels(matrix, tuple(range(0, PANELS * ROWS + 1, ROWS)), ahead=True)
-    return executor.sweep(panels, H, Weighing(HALS().weigh, HALS()))
+    panels = PanelEngine(matrix, tuple(range(0, PANELS * ROWS + 1, ROWS)), ahead=True)
+    return panels.run_pass(H, PassSpec(HALS().weigh, HALS()))
 
 
 def reads(log: Path) -> Counter[int]:

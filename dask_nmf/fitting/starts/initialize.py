@@ -14,9 +14,9 @@ import numpy as np
 
 from dask_nmf import rng
 from dask_nmf.errors import DataError, NothingObserved
-from dask_nmf.execution import executor
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Weighing, Weights, as_it_is
+from dask_nmf.execution.graphs.passes import PassSpec, keep_w
+from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.settling import settle_right
 from dask_nmf.fitting.starts import nndsvd
 from dask_nmf.fitting.starts.sample_start import (
@@ -95,7 +95,7 @@ def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
 
 
 def first_read(
-    panels: Panels, settings: Settings, sample_rows: int, given: Factors = NO_FACTORS
+    panels: PanelEngine, settings: Settings, sample_rows: int, given: Factors = NO_FACTORS
 ) -> tuple[Measures, Array | None, tuple[Digest, ...]]:
     """Check, measure and digest V, and look at a sample of its rows, where the fit starts so.
 
@@ -111,7 +111,7 @@ def first_read(
     sampled = settings.by_svd or (sample_rows > 0 and settings.start == "sample")
     draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.random_state)
     stage("first read")
-    summary = executor.summarise(panels, draw)
+    summary = panels.summarize(draw)
     if summary.invalid is not None:
         raise summary.invalid.at(0, matrix.transposed)
     measures = _measures(summary, matrix, settings.beta, given)
@@ -258,12 +258,12 @@ def writes_left(settings: Settings, given: Factors) -> bool:
 
 
 def begin(
-    panels: Panels,
+    panels: PanelEngine,
     settings: Settings,
     measures: Measures,
     given: Factors,
     sampled: Array | None,
-    place: Callable[[], Weights] | None,
+    place: Callable[[], FactorStore] | None,
 ) -> State:
     """The state before the first pass.
 
@@ -318,12 +318,12 @@ def begin(
     return State(h, entering, slot=0 if writes_left(settings, given) else -1)
 
 
-def _plain(place: Callable[[], Weights]) -> Weights:
+def _plain(place: Callable[[], FactorStore]) -> FactorStore:
     """Make a place for extended factors that is written to, and read, as one for factors."""
     return Plain(place())
 
 
-def _warmed(panels: Panels, h: Array, solver: Solver) -> Array:
+def _warmed(panels: PanelEngine, h: Array, solver: Solver) -> Array:
     """Return H (k, n) after some passes without the L1 penalties.
 
     Random components are much alike: an L1 penalty would leave none but the largest.
@@ -331,16 +331,16 @@ def _warmed(panels: Panels, h: Array, solver: Solver) -> Array:
     assert isinstance(solver, HALS | Newton)
     smooth, penalty = replace(solver, penalty=solver.penalty.without_lasso), solver.penalty
     for _ in range(WARM):
-        totals = executor.sweep(panels, h, Weighing(smooth.weigh, smooth))
+        totals = panels.run_pass(h, PassSpec(smooth.weigh, smooth))
         followed = smooth.follow(h, totals)
         h = rescaled(followed, penalty.balance(*norms_of(totals, followed))[0])
     return h
 
 
-def _balanced_pair(panels: Panels, h: Array, solver: HALS, place: Callable[[], Weights]) -> Array:
+def _balanced_pair(panels: PanelEngine, h: Array, solver: HALS, place: Callable[[], FactorStore]) -> Array:
     """Write W for H (k, n) to a new place, and return H, both at the scale where the penalties are least."""
     found = place()
-    totals = executor.sweep(panels, h, Weighing(solver.weigh, solver, after=found))
+    totals = panels.run_pass(h, PassSpec(solver.weigh, solver, after=found))
     scales, _ = solver.penalty.balance(*norms_of(totals, h))
     if (scales != 1).any():
         slot = place()
@@ -350,11 +350,11 @@ def _balanced_pair(panels: Panels, h: Array, solver: HALS, place: Callable[[], W
 
 
 def _from_given(
-    panels: Panels,
+    panels: PanelEngine,
     settings: Settings,
     measures: Measures,
     given: Factors,
-    place: Callable[[], Weights] | None,
+    place: Callable[[], FactorStore] | None,
 ) -> Array:
     """H in panel orientation, from given factors.
 
@@ -376,7 +376,7 @@ def _from_given(
             right = right_of(panels, solver_of_right, measures.level, given.left)
             return right if settings.solver != "mu" else lift(right, LIFT * float(right.mean()))
         if matrix.transposed and isinstance(solver, MU | BetaMU):
-            totals = executor.sweep(panels, np.asarray(given.right, dtype), Weighing(as_it_is, solver, slot))
+            totals = panels.run_pass(np.asarray(given.right, dtype), PassSpec(keep_w, solver, slot))
             return solver.follow(np.asarray(given.right, dtype), totals)
         if isinstance(solver, HALS | Newton):
             return _better_start(panels, solver, measures.level, given)
@@ -384,15 +384,15 @@ def _from_given(
     return given.right
 
 
-def _better_start(panels: Panels, solver: HALS | Newton, mean: float, given: Factors) -> Array:
+def _better_start(panels: PanelEngine, solver: HALS | Newton, mean: float, given: Factors) -> Array:
     """Return the right factor that is given, (k, n), or that which fits the left one, if it leads further."""
     dtype = panels.matrix.dtype
     left, right = (np.ascontiguousarray(factor, dtype) for factor in given)
     followed, _ = settle_right(panels, left, solver, mean, most=FOLLOWING)
-    weighing = Weighing(solver.weigh, solver, residual=True)
+    weighing = PassSpec(solver.weigh, solver, residual=True)
 
     def reached(h: Array) -> float:
-        totals = executor.sweep(panels, h, weighing)
+        totals = panels.run_pass(h, weighing)
         return totals.residual + solver.penalty.of(totals, h)
 
     return followed if reached(followed) < reached(right) else right
@@ -416,7 +416,7 @@ def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
     return Factors(rescaled(left.T, penalty.turned.scales_of_right(left.T, product)).T, None)
 
 
-def right_of(panels: Panels, solver: HALS | Newton | Settled, mean: float, left: Array) -> Array:
+def right_of(panels: PanelEngine, solver: HALS | Newton | Settled, mean: float, left: Array) -> Array:
     """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
     return settle_right(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
 

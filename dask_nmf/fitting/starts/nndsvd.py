@@ -18,9 +18,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dask_nmf import rng
-from dask_nmf.execution import executor
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import NOTHING, Weighing, Weights
+from dask_nmf.execution import memory_engine
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.graphs.reduction import NOTHING
+from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.least_squares import Sums
@@ -113,9 +115,9 @@ def sampled_directions(candidates: Candidates, draw: Draw, rank: int, scale: flo
     number = min(width(rank), draw.rows, columns)
     found = begun = rng.normal(draw.seed, rng.DIRECTIONS, np.arange(columns), number).T
     rows, along = row_sample.pieces(sample), Along()
-    with executor.in_threads(rows) as sweep:
+    with memory_engine.in_threads(rows) as sweep:
         for _ in range(STEPS):
-            found = sharpen(sweep(found.astype(dtype), Weighing(along.weigh, along)), dtype)
+            found = sharpen(sweep(found.astype(dtype), PassSpec(along.weigh, along)), dtype)
             if len(found) < number:
                 together = np.vstack([found, begun[len(found) :]])
                 found = np.ascontiguousarray(np.linalg.qr(together.T)[0].T)
@@ -123,21 +125,21 @@ def sampled_directions(candidates: Candidates, draw: Draw, rank: int, scale: flo
 
 
 def begin(
-    panels: Panels, rank: int, directions: Array, fill: Fill, place: Callable[[], Weights] | None
+    panels: PanelEngine, rank: int, directions: Array, fill: Fill, place: Callable[[], FactorStore] | None
 ) -> Array:
     """NNDSVD's H in panel orientation, (k, n), in two reads of V; its W goes to a new ``place``, if any."""
     scale, panels = (
         panels.scale,
-        Panels(panels.matrix, panels.edges),
+        PanelEngine(panels.matrix, panels.edges),
     )  # every entry, as a squared error has it
     panels.scale = scale
     dtype, along, halves = panels.matrix.dtype, Along(), Halves()
-    totals = executor.sweep(panels, directions.astype(dtype), Weighing(along.weigh, along))
+    totals = panels.run_pass(directions.astype(dtype), PassSpec(along.weigh, along))
     found = oriented(sharpen(totals, dtype)[:rank])
     right = np.zeros((rank, panels.matrix.layout.columns))
     right[: len(found)] = found
     seen = None if place is None else place()
-    totals = executor.sweep(panels, right.astype(dtype), Weighing(halves.weigh, halves, after=seen))
+    totals = panels.run_pass(right.astype(dtype), PassSpec(halves.weigh, halves, after=seen))
     left, other = sides(np.sqrt(totals.gram), right)
     floor = TRIFLE * float(np.sqrt(fill.level / rank))
     if place is not None and seen is not None:

@@ -12,8 +12,10 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf import rng
-from dask_nmf.execution.executor import Stop, in_threads, iterate
-from dask_nmf.execution.graphs import Weighing, one_blas_thread
+from dask_nmf.execution.executor import Stop, iterate
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.memory_engine import in_threads
+from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.blocks.masking import Observed
@@ -301,7 +303,7 @@ def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Stat
     with in_threads(rows) as over:
 
         def sweep(state: State, exact: bool) -> Sums:
-            return over(state.entering, Weighing(solver.weigh, solver, residual=exact))
+            return over(state.entering, PassSpec(solver.weigh, solver, residual=exact))
 
         for step in iterate(sweep, solver, state, baseline, stop):
             state = step.state  # and no other is kept: each has two of H

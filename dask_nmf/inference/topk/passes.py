@@ -6,16 +6,16 @@ import dask.array as da
 import numpy as np
 from dask.delayed import Delayed, delayed
 
-from dask_nmf.execution import executor, graphs
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Given
+from dask_nmf.execution.graphs import reduction
+from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.inference.topk import kernel
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.types import Array, Block
 
 
 def top_k(
-    panels: Panels, w: da.Array, h: Array, spec: TopKSpec, some: list[int], chosen: da.Array | None
+    panels: PanelEngine, w: da.Array, h: Array, spec: TopKSpec, some: list[int], chosen: da.Array | None
 ) -> list[TopK]:
     """Return the top-k columns of the rows of some panels, in one pass over these panels.
 
@@ -30,10 +30,12 @@ def top_k(
     def build(given: Delayed) -> list[Delayed]:
         return top_k_graph(panels.blocks.blocks[some], w.blocks[some], given, spec, chosen)
 
-    return executor.compute_all(panels, h, build)
+    return panels.compute_all(h, build)
 
 
-def top_k_by_columns(panels: Panels, w: da.Array, h: Array, spec: TopKSpec, chosen: Array | None) -> TopK:
+def top_k_by_columns(
+    panels: PanelEngine, w: da.Array, h: Array, spec: TopKSpec, chosen: Array | None
+) -> TopK:
     """Return the top-k columns of all rows of V, in one pass over panels of columns.
 
     Parameters
@@ -46,7 +48,7 @@ def top_k_by_columns(panels: Panels, w: da.Array, h: Array, spec: TopKSpec, chos
     def build(given: Delayed) -> Delayed:
         return top_k_graph_by_columns(panels.blocks, w, given, spec, chosen)
 
-    best: TopK = executor.compute(panels, h, build)
+    best: TopK = panels.compute(h, build)
     return best
 
 
@@ -55,20 +57,20 @@ def top_k_graph(
 ) -> list[Delayed]:
     """Return a delayed `TopK` for each panel; ``w`` and ``chosen`` as for `top_k`."""
     blocks = [w] if chosen is None else [w, chosen]
-    parts = graphs.map_panels(panels, _top_k, given, *blocks, spec=spec)
-    return [delayed(graphs.unbox, pure=False)(part) for part in parts]
+    parts = reduction.map_panels(panels, _top_k, given, *blocks, spec=spec)
+    return [delayed(reduction.unbox, pure=False)(part) for part in parts]
 
 
 def top_k_graph_by_columns(
     panels: da.Array, w: da.Array, given: Delayed, spec: TopKSpec, chosen: Array | None = None
 ) -> Delayed:
     """Return one delayed `TopK` for all panels of columns; ``w`` and ``chosen`` as for `top_k_by_columns`."""
-    parts = graphs.map_panels(panels, _top_k_by_columns, given, w, spec=spec, chosen=chosen)
-    return graphs.reduce_tree(parts, kernel.merge)
+    parts = reduction.map_panels(panels, _top_k_by_columns, given, w, spec=spec, chosen=chosen)
+    return reduction.reduce_tree(parts, kernel.merge)
 
 
 def _top_k(
-    v: Block, w: Array, chosen: Array | None = None, *, panel: int, given: Given, spec: TopKSpec
+    v: Block, w: Array, chosen: Array | None = None, *, panel: int, given: PassInputs, spec: TopKSpec
 ) -> TopK:
     if chosen is not None:
         v, w = v[chosen[:, 0]], w[chosen[:, 0]]
@@ -76,7 +78,7 @@ def _top_k(
 
 
 def _top_k_by_columns(
-    v: Block, w: Array, panel: int, given: Given, spec: TopKSpec, chosen: Array | None
+    v: Block, w: Array, panel: int, given: PassInputs, spec: TopKSpec, chosen: Array | None
 ) -> TopK:
     h = given.h
     if chosen is not None:

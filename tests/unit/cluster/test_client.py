@@ -22,9 +22,10 @@ from support.matrices import low_rank
 from dask_nmf import NMF, nmf, predict
 from dask_nmf.cluster.client import active_client, shares_memory
 from dask_nmf.errors import NoWorkers
-from dask_nmf.execution import graphs, prefetch
-from dask_nmf.execution.executor import _prefer
-from dask_nmf.execution.graphs import Weighing
+from dask_nmf.execution.executor import prefer_workers
+from dask_nmf.execution.graphs import passes, reduction
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.tasks import prefetch
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.registry import open_matrix
 
@@ -71,13 +72,13 @@ def fit_in_threads(path: Path, solver: str) -> float:
 
 
 def test_a_process_that_dask_starts_takes_turns_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prefetch, "_turns", {})  # as it is there: no pass was begun in that process
+    monkeypatch.setattr(prefetch, "_slots", {})  # as it is there: no pass was begun in that process
     with (
         dask.config.set(num_workers=2),
-        prefetch.working(on_cluster=False),
-        prefetch.working(on_cluster=False),
+        prefetch.compute_slot(on_cluster=False),
+        prefetch.compute_slot(on_cluster=False),
     ):
-        assert not prefetch._turns[""].work.acquire(blocking=False)
+        assert not prefetch._slots[""].work.acquire(blocking=False)
 
 
 @pytest.mark.real
@@ -189,13 +190,13 @@ def test_many_tasks_of_one_worker_may_fit_at_once(path: Path) -> None:
 
 def test_workers_that_the_caller_chose_are_kept_to() -> None:
     """Where a panel is best sent to is a wish, and theirs is none: it would be one if both were there."""
-    given = delayed(graphs.Given(np.ones((3, 12)), (0, 60, 120)), traverse=False)
+    given = delayed(reduction.PassInputs(np.ones((3, 12)), (0, 60, 120)), traverse=False)
 
     def pass_over_v() -> Any:
-        return graphs.sweep(open_matrix(V).panels((0, 60, 120)), given, Weighing(HALS().weigh, HALS()))
+        return passes.sweep(open_matrix(V).panels((0, 60, 120)), given, PassSpec(HALS().weigh, HALS()))
 
     def annotations(node: Any) -> list[Any]:
-        _prefer([node], {0: "tcp://a", 1: "tcp://b"})
+        prefer_workers([node], {0: "tcp://a", 1: "tcp://b"})
         return [layer.annotations for layer in node.dask.layers.values() if layer.annotations]
 
     with dask.annotate(workers=["tcp://theirs"]):

@@ -20,10 +20,10 @@ from support.runs import assert_same_bits
 from support.servers import process, until
 
 from dask_nmf import nmf
-from dask_nmf.execution import block_cache, executor
-from dask_nmf.execution.block_cache import Keeping, Lease, Place, Shelf, block_bytes
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Weighing
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.tasks import block_cache
+from dask_nmf.execution.tasks.block_cache import BlockCache, CachingReader, Lease, Place, block_bytes
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources import readers
 from dask_nmf.sources.readers import DenseRows
@@ -68,8 +68,8 @@ def client() -> Iterator[Client]:
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.integers(1, 50)), max_size=30))
-def test_a_shelf_is_never_fuller_than_its_room(puts: list[tuple[str, int, int]]) -> None:
-    shelf, room = Shelf(), 800
+def test_a_cache_is_never_fuller_than_its_room(puts: list[tuple[str, int, int]]) -> None:
+    shelf, room = BlockCache(), 800
     for name in ("a", "b", "new"):
         shelf.grant(name)
     for name, first, size in puts:
@@ -87,30 +87,30 @@ def test_blocks_stay_for_as_long_as_a_lease() -> None:
     reader, everything = DenseRows(np.zeros((2, 3)), False, np.dtype(float)), (slice(0, 2), slice(0, 3))
 
     def read(name: str) -> list[Place]:
-        assert Keeping(reader, name, 1000)[everything] is not None
-        return block_cache.held(name)
+        assert CachingReader(reader, name, 1000)[everything] is not None
+        return block_cache.cached_blocks(name)
 
     assert read("lease-a") == []
     one, other = Lease("lease-a", "lease-b"), pickle.loads(pickle.dumps(Lease("lease-a")))
     assert read("lease-a") == read("lease-b") == [(0, 2, 0, 3)]
     del one
-    assert (block_cache.held("lease-a"), read("lease-b")) == ([(0, 2, 0, 3)], [])
+    assert (block_cache.cached_blocks("lease-a"), read("lease-b")) == ([(0, 2, 0, 3)], [])
     del other
-    assert block_cache.held("lease-a") == []
+    assert block_cache.cached_blocks("lease-a") == []
     again = Lease("lease-a")
     assert read("lease-a") != []
-    block_cache.drop("lease-a")
+    block_cache.evict_fit("lease-a")
     assert read("lease-a") == []
     del again
-    assert block_cache._shelf.leases.total() == 0
+    assert block_cache._cache.leases.total() == 0
 
 
 def test_a_lease_that_ends_while_blocks_are_kept_blocks_nobody() -> None:
     """Python's collector may end one at any line of the thread that holds the lock."""
     lease = [Lease("lease-c")]
-    with block_cache._shelf.lock:
+    with block_cache._cache.lock:
         lease.clear()
-    assert not block_cache._shelf.leases["lease-c"]
+    assert not block_cache._cache.leases["lease-c"]
 
 
 def test_a_sparse_block_counts_whole() -> None:
@@ -145,10 +145,10 @@ def test_workers_keep_panels_and_let_them_go(client: Client, path: str, options:
     held: list[int] = []
 
     def look(step: Any) -> None:
-        held.append(sum(client.run(lambda: len(block_cache._shelf.blocks)).values()))
+        held.append(sum(client.run(lambda: len(block_cache._cache.blocks)).values()))
 
     found = nmf(path, 3, max_iter=4, tol=0, callback=look, **options)
-    assert client.run(lambda: block_cache._shelf.used, on_error="raise") == dict.fromkeys(
+    assert client.run(lambda: block_cache._cache.used, on_error="raise") == dict.fromkeys(
         client.nthreads(), 0
     )
     assert_same_bits(found, nmf(path, 3, max_iter=4, tol=0, cache="off", **options))
@@ -161,17 +161,17 @@ def test_workers_keep_panels_and_let_them_go(client: Client, path: str, options:
 
 def used(client: Client) -> int:
     """Bytes that its workers keep."""
-    return sum(client.run(lambda: block_cache._shelf.used).values())
+    return sum(client.run(lambda: block_cache._cache.used).values())
 
 
 def test_a_client_that_is_gone_keeps_nothing(client: Client, path: str) -> None:
     """It did not say that its fit is over."""
     with Client(client.scheduler.address) as other, other.as_current():
         matrix = open_matrix(path)
-        panels = Panels(matrix, (0, 80, 160, 240), room=10**6)
+        panels = PanelEngine(matrix, (0, 80, 160, 240), room=10**6)
         panels.lease = block_cache.Lease()
-        executor.sweep(panels, np.ones((3, 30)), Weighing(HALS().weigh, HALS()))
-        executor.sweep(panels, np.ones((3, 30)), Weighing(HALS().weigh, HALS()))
+        panels.run_pass(np.ones((3, 30)), PassSpec(HALS().weigh, HALS()))
+        panels.run_pass(np.ones((3, 30)), PassSpec(HALS().weigh, HALS()))
         assert used(client) == matrix.bytes
     until(lambda: used(client) == 0, 20)
 

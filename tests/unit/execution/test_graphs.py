@@ -22,9 +22,11 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from dask_nmf import nmf
 from dask_nmf.errors import InvalidEntryError
-from dask_nmf.execution import executor, graphs
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Given, Weighing
+from dask_nmf.execution.graphs import passes, reduction
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.tasks import blas, factor_store
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.summary.row_sample import Draw
 from dask_nmf.solvers.hals import HALS
@@ -35,34 +37,34 @@ SOLVER = HALS()
 
 
 def sweep(edges: tuple[int, ...], v: Any = V) -> least_squares.Sums:
-    panels = Panels(open_matrix(v), edges)
-    return executor.sweep(panels, H, Weighing(SOLVER.weigh, SOLVER, residual=True))
+    panels = PanelEngine(open_matrix(v), edges)
+    return panels.run_pass(H, PassSpec(SOLVER.weigh, SOLVER, residual=True))
 
 
 def test_building_passes_computes_nothing() -> None:
     opened = counted_matrix()
     with dask.config.set(scheduler=no_scheduler):
         panels = opened.panels(EDGES)
-        given = dask.delayed(Given(H, EDGES), traverse=False)
-        graphs.sweep(panels, given, Weighing(SOLVER.weigh, SOLVER))
-        graphs.add_up(graphs.weigh_all(panels, given, Weighing(SOLVER.weigh, SOLVER)))
-        graphs.summarise(panels, given, Draw(60, 10, 0))
+        given = dask.delayed(PassInputs(H, EDGES), traverse=False)
+        passes.sweep(panels, given, PassSpec(SOLVER.weigh, SOLVER))
+        passes.add_up(passes.sweep_keeping_w(panels, given, PassSpec(SOLVER.weigh, SOLVER)))
+        passes.summarize(panels, given, Draw(60, 10, 0))
     assert not READS
 
 
 BUILDS: dict[str, Callable[[Any, Any], Any]] = {
-    "sweep": lambda panels, given: graphs.sweep(
-        panels, given, Weighing(SOLVER.weigh, SOLVER, residual=True, check=True)
+    "sweep": lambda panels, given: passes.sweep(
+        panels, given, PassSpec(SOLVER.weigh, SOLVER, residual=True, check=True)
     ),
-    "weigh_all": lambda panels, given: graphs.weigh_all(panels, given, Weighing(SOLVER.weigh, SOLVER)),
-    "summarise": lambda panels, given: graphs.summarise(panels, given, Draw(60, 10, 0)),
+    "weigh_all": lambda panels, given: passes.sweep_keeping_w(panels, given, PassSpec(SOLVER.weigh, SOLVER)),
+    "summarise": lambda panels, given: passes.summarize(panels, given, Draw(60, 10, 0)),
 }
 
 
 @pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 def test_a_pass_reads_each_panel_once(build: Callable[[Any, Any], Any]) -> None:
     panels = counted_matrix().panels(EDGES)
-    dask.compute(build(panels, dask.delayed(Given(H, EDGES), traverse=False)))
+    dask.compute(build(panels, dask.delayed(PassInputs(H, EDGES), traverse=False)))
     assert dict.fromkeys(pairwise(EDGES), 1) == READS
 
 
@@ -76,15 +78,15 @@ def test_a_fit_reads_v_once_a_pass_and_twice_more(several_panels: None) -> None:
 @pytest.mark.parametrize("panels", [1, 7, 40])
 def test_a_pass_is_one_task_a_panel_and_a_tree(panels: int) -> None:
     edges = tuple(np.linspace(0, 60, panels + 1, dtype=int).tolist())
-    delayed = graphs.sweep(
+    delayed = passes.sweep(
         counted_matrix().panels(edges),
-        dask.delayed(Given(H, edges), traverse=False),
-        Weighing(SOLVER.weigh, SOLVER),
+        dask.delayed(PassInputs(H, edges), traverse=False),
+        PassSpec(SOLVER.weigh, SOLVER),
     )
     (optimised,) = dask.optimize(delayed)
     tree, level = 0, panels
     while tree == 0 or level > 1:
-        level = -(-level // graphs.FAN_IN)
+        level = -(-level // reduction.FAN_IN)
         tree += level
     constants = 3  # H and the edges, and the reader
     assert panels + tree <= len(dict(optimised.dask)) <= panels + tree + constants
@@ -105,23 +107,23 @@ def test_sums_of_one_cut_are_the_same_bits() -> None:
 
 @given(edges=cuts(60))
 def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> None:
-    panels = Panels(open_matrix(V), edges)
-    w, totals, _ = executor.weigh_all(panels, H, Weighing(SOLVER.finish, SOLVER))
+    panels = PanelEngine(open_matrix(V), edges)
+    w, totals, _ = panels.run_pass_keeping_w(H, PassSpec(SOLVER.finish, SOLVER))
     direct = least_squares.exact_weights(V, H)
     np.testing.assert_allclose(w, direct, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(totals.num, direct.T @ V, rtol=1e-9)
     across = np.random.default_rng(0).random((4, 60))
     held = np.ascontiguousarray(across.T)
-    projected = executor.sweep(panels, H, Weighing(graphs.as_it_is, SOLVER), held)
+    projected = panels.run_pass(H, PassSpec(passes.keep_w, SOLVER), held)
     np.testing.assert_allclose(projected.num, across @ V, rtol=1e-12)
     np.testing.assert_allclose(projected.gram, across @ across.T, rtol=1e-12)
 
 
 def test_carried_weights_go_from_pass_to_pass() -> None:
-    panels = Panels(open_matrix(V), EDGES)
-    before, after = graphs.HeldWeights(60, 3, V.dtype), graphs.HeldWeights(60, 3, V.dtype)
+    panels = PanelEngine(open_matrix(V), EDGES)
+    before, after = factor_store.InMemoryFactor(60, 3, V.dtype), factor_store.InMemoryFactor(60, 3, V.dtype)
     before.array[:] = np.random.default_rng(0).random((60, 3))
-    totals = executor.sweep(panels, H, Weighing(lambda v, h, w: 2 * w, SOLVER, before, after))
+    totals = panels.run_pass(H, PassSpec(lambda v, h, w: 2 * w, SOLVER, before, after))
     np.testing.assert_array_equal(after.array, 2 * before.array)
     np.testing.assert_allclose(totals.num, after.array.T @ V, rtol=1e-12)
 
@@ -131,7 +133,7 @@ def test_a_checking_pass_names_the_row_of_v() -> None:
     v[41, 5] = np.nan
     panels = open_matrix(v).panels(EDGES)
     with pytest.raises(InvalidEntryError, match="row 41, column 5"):
-        dask.compute(BUILDS["sweep"](panels, dask.delayed(Given(H, EDGES), traverse=False)))
+        dask.compute(BUILDS["sweep"](panels, dask.delayed(PassInputs(H, EDGES), traverse=False)))
 
 
 def blas_threads() -> set[int]:
@@ -145,7 +147,7 @@ def test_blas_has_one_thread_in_a_task_and_its_own_number_after() -> None:
         inside.update(blas_threads())
         return SOLVER.weigh(v, h, w)
 
-    executor.sweep(Panels(open_matrix(V), EDGES), H, Weighing(weigh, SOLVER))
+    PanelEngine(open_matrix(V), EDGES).run_pass(H, PassSpec(weigh, SOLVER))
     assert inside == {1}
     assert blas_threads() == before
 
@@ -171,7 +173,7 @@ def test_a_fit_does_not_depend_on_the_threads_of_blas() -> None:
 
 def test_blas_is_released_after_a_failure() -> None:
     before = blas_threads()
-    with pytest.raises(RuntimeError), graphs.one_blas_thread():
+    with pytest.raises(RuntimeError), blas.one_blas_thread():
         raise RuntimeError
     assert blas_threads() == before
 
@@ -214,6 +216,6 @@ def test_merging_bad_entries_keeps_the_first(data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, 59), min_size=1, max_size=3))
     v[rows, 4] = -1
     edges = data.draw(cuts(60))
-    bad = executor.summarise(Panels(open_matrix(v), edges), Draw(60, 10, 0)).invalid
+    bad = PanelEngine(open_matrix(v), edges).summarize(Draw(60, 10, 0)).invalid
     assert bad is not None
     assert (bad.row, bad.column) == (min(rows), 4)

@@ -14,9 +14,8 @@ import pytest
 from distributed import Client, LocalCluster
 from support.matrices import Array, low_rank
 
-from dask_nmf.execution import executor
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Weighing
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.planning import row_panels
 from dask_nmf.planning.row_panels import MIB, Layout
@@ -88,7 +87,7 @@ MATRIX = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), Watched())
 
 def watched_pass(ahead: bool, threads: int = 1) -> tuple[Watch, Sums]:
     Watched.watch = Watch(threads, int(ahead))
-    totals = executor.sweep(Panels(MATRIX, EDGES, ahead=ahead), H, Weighing(Watched().weigh, HALS()))
+    totals = PanelEngine(MATRIX, EDGES, ahead=ahead).run_pass(H, PassSpec(Watched().weigh, HALS()))
     return Watched.watch, totals
 
 
@@ -117,7 +116,7 @@ def test_a_failure_leaves_no_turn_taken() -> None:
     with threads_of_a_worker(1):
         for _ in range(3):
             with pytest.raises(RuntimeError, match="no W"):
-                executor.sweep(Panels(MATRIX, EDGES, ahead=True), H, Weighing(Watched().fail, HALS()))
+                PanelEngine(MATRIX, EDGES, ahead=True).run_pass(H, PassSpec(Watched().fail, HALS()))
         assert watched_pass(True)[0].missed == 0
 
 
@@ -141,9 +140,9 @@ def moved(client: Client, panels: int, rank: int) -> int:
 
     shape, h = (20 * panels, 500), np.ones((rank, 500))
     matrix = Matrix(shape, h.dtype, "here", False, Layout(*shape, 8), Made(shape))
-    cut, solver = Panels(matrix, tuple(range(0, 20 * panels + 1, 20))), HALS()
+    cut, solver = PanelEngine(matrix, tuple(range(0, 20 * panels + 1, 20))), HALS()
     before = sum(client.run(sent).values())
-    executor.sweep(cut, h, Weighing(solver.weigh, solver))
+    cut.run_pass(h, PassSpec(solver.weigh, solver))
     return sum(client.run(sent).values()) - before
 
 

@@ -15,11 +15,12 @@ from support.matrices import Array, low_rank
 from support.strategies import cuts, seeds
 
 from dask_nmf import rng
-from dask_nmf.execution import executor
-from dask_nmf.execution.blocks import strata
-from dask_nmf.execution.blocks.strata import Grid, Source, Sweep
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Given, HeldWeights
+from dask_nmf.execution import strata_engine
+from dask_nmf.execution.graphs import strata
+from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, SweepSpec
+from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.kernels import gradient
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.gradient import Descent
@@ -35,8 +36,8 @@ def test_every_block_is_visited_once_and_strata_share_nothing(
     height: int, width: int, seed: int, epoch: int
 ) -> None:
     width = min(width, height)
-    grid = Grid(range(height + 1), range(width + 1), True)
-    found = strata.visits(grid, seed, epoch)
+    grid = BlockGrid(range(height + 1), range(width + 1), True)
+    found = strata.schedule(grid, seed, epoch)
     assert sorted((visit.row, visit.column) for visit in found) == list(product(range(height), range(width)))
     for row, visits in groupby(sorted(found, key=lambda visit: visit.row), lambda visit: visit.row):
         own = list(visits)
@@ -49,9 +50,9 @@ def test_every_block_is_visited_once_and_strata_share_nothing(
 
 @given(width=st.integers(1, 5), seed=seeds)
 def test_few_rows_of_blocks_are_in_work_at_once(width: int, seed: int) -> None:
-    grid = Grid(range(4 * width + 1), range(width + 1), False)
+    grid = BlockGrid(range(4 * width + 1), range(width + 1), False)
     open_rows: set[int] = set()
-    for visit in strata.visits(grid, seed, 0):
+    for visit in strata.schedule(grid, seed, 0):
         open_rows |= {visit.row}
         assert len(open_rows) <= width
         if visit.closes:
@@ -59,32 +60,32 @@ def test_few_rows_of_blocks_are_in_work_at_once(width: int, seed: int) -> None:
 
 
 def test_the_order_is_another_one_in_every_epoch_and_for_every_seed() -> None:
-    grid = Grid(range(17), range(5), True)
-    orders = {tuple(strata.visits(grid, seed, epoch)) for seed in (0, 1) for epoch in range(3)}
+    grid = BlockGrid(range(17), range(5), True)
+    orders = {tuple(strata.schedule(grid, seed, epoch)) for seed in (0, 1) for epoch in range(3)}
     assert len(orders) == 6
 
 
-def swept(v: object, rule: Rule, grid: Grid, epoch: int = 0) -> tuple[Array, Array, strata.Swept]:
+def swept(v: object, rule: Rule, grid: BlockGrid, epoch: int = 0) -> tuple[Array, Array, strata.Swept]:
     """W and H after a sweep, and the sums."""
     opened = open_matrix(v, transposed=False)
-    panels = Panels(opened, tuple(grid.rows), rule=rule)
-    before, after = (HeldWeights(V.shape[0], 4, V.dtype) for _ in range(2))
+    panels = PanelEngine(opened, tuple(grid.rows), rule=rule)
+    before, after = (InMemoryFactor(V.shape[0], 4, V.dtype) for _ in range(2))
     random = np.random.default_rng(1)
     before.array[:] = gradient.extended(random.random((V.shape[0], 3)))
     right = np.ascontiguousarray(gradient.extended(random.random((V.shape[1], 3))).T)
-    found = executor.sweep_blocks(panels, grid, right, Sweep(HOW, 7, epoch, before, after))
+    found = strata_engine.sweep_blocks(panels, grid, right, SweepSpec(HOW, 7, epoch, before, after))
     return after.array, found.right, found
 
 
-def serial(v: Array, rule: Rule, grid: Grid, epoch: int = 0) -> tuple[Array, Array]:
+def serial(v: Array, rule: Rule, grid: BlockGrid, epoch: int = 0) -> tuple[Array, Array]:
     """The same, one block after the other."""
     random = np.random.default_rng(1)
     w, h = (gradient.extended(random.random((size, 3))) for size in V.shape)
-    for visit in strata.visits(grid, 7, epoch):
+    for visit in strata.schedule(grid, 7, epoch):
         rows, columns = slice(*grid.rows[visit.row :][:2]), slice(*grid.columns[visit.column :][:2])
         numbers = np.arange(rows.start, rows.stop)
         chance = rng.of_entries(7, rng.ROW_ORDER, numbers, np.array([epoch]))
-        block = Source(open_matrix(v, transposed=False).reader, rule).read(rows, columns)
+        block = BlockSource(open_matrix(v, transposed=False).reader, rule).read(rows, columns)
         part, across = w[rows].copy(), h[columns].copy()
         strata._steps(block, part, across, np.argsort(chance), HOW)
         w[rows], h[columns] = part, across
@@ -96,14 +97,14 @@ def test_a_sweep_is_that_of_one_block_after_the_other(
     rows: tuple[int, ...], columns: tuple[int, ...], tiled: bool, missing: str | None
 ) -> None:
     columns = (0, 24) if len(columns) > len(rows) else columns
-    grid, rule = Grid(rows, columns, tiled), Rule(missing)
+    grid, rule = BlockGrid(rows, columns, tiled), Rule(missing)
     v = V if missing is None else np.where(np.random.default_rng(0).random(V.shape) < 0.5, np.nan, V)
     for ours, theirs in zip(swept(v, rule, grid)[:2], serial(v, rule, grid), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_dense_and_csr_agree_bit_for_bit() -> None:
-    grid = Grid((0, 20, 40, 60), (0, 9, 24), True)
+    grid = BlockGrid((0, 20, 40, 60), (0, 9, 24), True)
     kept = np.random.default_rng(0).random(V.shape) < 0.5
     dense = swept(np.where(kept, V, np.nan), Rule("nan", 0.2, 3), grid)
     csr = swept(scipy.sparse.csr_array(V * kept), Rule("unstored", 0.2, 3), grid._replace(tiled=False))
@@ -114,7 +115,7 @@ def test_dense_and_csr_agree_bit_for_bit() -> None:
 
 
 def test_processes_and_threads_give_the_same_bits(client: Client) -> None:
-    grid = Grid((0, 20, 40, 60), (0, 9, 24), False)
+    grid = BlockGrid((0, 20, 40, 60), (0, 9, 24), False)
     parallel = swept(V, Rule(), grid)
     with dask.config.set(scheduler="synchronous"):
         alone = swept(V, Rule(), grid)
@@ -137,12 +138,12 @@ class CountingReader(ReaderDefaults):
 
 @pytest.mark.parametrize("tiled", [True, False])
 def test_building_a_sweep_reads_nothing_and_a_sweep_reads_everything_once(tiled: bool) -> None:
-    reader, grid = CountingReader(), Grid((0, 20, 40, 60), (0, 9, 24), tiled)
-    slot = HeldWeights(60, 4, V.dtype)
+    reader, grid = CountingReader(), BlockGrid((0, 20, 40, 60), (0, 9, 24), tiled)
+    slot = InMemoryFactor(60, 4, V.dtype)
     slot.array[:] = 1
-    given_h = delayed(Given(np.ones((4, 24)), grid.rows), traverse=False)
-    source = delayed(Source(reader, Rule()), traverse=False)
-    graph = strata.sweep(None, source, grid, given_h, Sweep(HOW, 0, 0, slot, slot))
+    given_h = delayed(PassInputs(np.ones((4, 24)), grid.rows), traverse=False)
+    source = delayed(BlockSource(reader, Rule()), traverse=False)
+    graph = strata.sweep(None, source, grid, given_h, SweepSpec(HOW, 0, 0, slot, slot))
     assert not reader.boxes
     graph.compute(scheduler="synchronous")
     columns = list(pairwise(grid.columns)) if tiled else [(0, 24)]

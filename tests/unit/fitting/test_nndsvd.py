@@ -20,8 +20,8 @@ from support.strategies import cuts, seeds
 
 from dask_nmf import NMF, nmf, rng
 from dask_nmf.display.lines import shown
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import HeldWeights
+from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.fitting.starts import initialize, nndsvd
 from dask_nmf.fitting.starts.initialize import Factors
 from dask_nmf.kernels.blocks.masking import Rule
@@ -63,9 +63,9 @@ def begun(
     matrix = v if isinstance(v, Matrix) else open_matrix(v)
     rows = matrix.layout.rows
     rule = Rule(seed=seed, transposed=matrix.transposed, beta=beta)
-    panels = Panels(matrix, edges or (0, rows // 3, rows // 2, rows), rule=rule)
+    panels = PanelEngine(matrix, edges or (0, rows // 3, rows // 2, rows), rule=rule)
     settings = Settings(RANK, "mu", beta_loss=beta, init=init, random_state=seed)
-    slot = HeldWeights(rows, RANK, matrix.dtype)
+    slot = InMemoryFactor(rows, RANK, matrix.dtype)
     measures, sampled, _ = initialize.first_read(panels, settings, sample_rows)
     state = initialize.begin(panels, settings, measures, Factors(None, None), sampled, lambda: slot)
     assert state.slot == 0

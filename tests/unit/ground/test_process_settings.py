@@ -20,9 +20,12 @@ from support.matrices import low_rank
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from dask_nmf.cluster import launch
-from dask_nmf.execution import executor, graphs
-from dask_nmf.execution.executor import Panels
-from dask_nmf.execution.graphs import Given, Weighing
+from dask_nmf.execution import executor
+from dask_nmf.execution.graphs import passes
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.tasks import blas
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.process_settings import SharedSetting
 from dask_nmf.solvers.hals import HALS
@@ -139,8 +142,8 @@ def test_passes_that_overlap_leave_the_process_as_it_was() -> None:
 
     def run(reader: Read) -> Any:
         matrix = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), reader)
-        panels = Panels(matrix, (0, 40, 80, 120), ahead=True)
-        return executor.sweep(panels, np.ones((3, 12)), Weighing(HALS().weigh, HALS())).num
+        panels = PanelEngine(matrix, (0, 40, 80, 120), ahead=True)
+        return panels.run_pass(np.ones((3, 12)), PassSpec(HALS().weigh, HALS())).num
 
     def first() -> Any:
         num = run(Read(first_begun, second_begun))
@@ -167,8 +170,8 @@ def test_a_late_task_of_a_fit_leaves_blas_as_it_was() -> None:
     reader = Read(Event(), Event())
     reader.awaited.set()
     matrix = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), reader)
-    given = delayed(Given(np.ones((3, 12)), (0, 120)), traverse=False)
-    total = graphs.sweep(matrix.panels((0, 120)), given, Weighing(HALS().weigh, HALS()))
+    given = delayed(PassInputs(np.ones((3, 12)), (0, 120)), traverse=False)
+    total = passes.sweep(matrix.panels((0, 120)), given, PassSpec(HALS().weigh, HALS()))
     with two_blas_threads():
         before = of_process()
         total.compute(scheduler="threads")
@@ -177,7 +180,7 @@ def test_a_late_task_of_a_fit_leaves_blas_as_it_was() -> None:
 
 def test_blas_is_restored_by_another_thread_than_set_it() -> None:
     with two_blas_threads(), ThreadPoolExecutor(1) as pool:
-        held = graphs.one_blas_thread()
+        held = blas.one_blas_thread()
         pool.submit(held.__enter__).result()
         assert set(of_process()["blas"].values()) == {1}
         held.__exit__(None, None, None)  # while the thread of the pool lives

@@ -25,8 +25,9 @@ from support.strategies import chunkings, cuts, seeds
 
 from dask_nmf import NMF, nmf, predict, recommend
 from dask_nmf.errors import DataError
-from dask_nmf.execution import executor, graphs
-from dask_nmf.execution.graphs import Given
+from dask_nmf.execution import executor
+from dask_nmf.execution.graphs import reduction
+from dask_nmf.execution.graphs.reduction import PassInputs
 from dask_nmf.inference import csv_files
 from dask_nmf.inference import predict as predict_module
 from dask_nmf.inference import recommend as recommend_module
@@ -219,8 +220,8 @@ def test_looking_for_the_best_is_one_read_and_one_task_a_panel() -> None:
     w, h = factors((60, 12))
     opened = counted_matrix()
     with dask.config.set(scheduler=no_scheduler):
-        beside = recommend_module._beside(in_zarr(w, (10, RANK)), graphs.heights(EDGES), w.dtype)
-        given = dask.delayed(Given(h, EDGES), traverse=False)
+        beside = recommend_module._beside(in_zarr(w, (10, RANK)), reduction.heights(EDGES), w.dtype)
+        given = dask.delayed(PassInputs(h, EDGES), traverse=False)
         parts = passes.top_k_graph(opened.panels(EDGES), beside, given, TopKSpec(3))
         across = passes.top_k_graph_by_columns(opened.panels(EDGES), beside, given, TopKSpec(3))
         assert not READS

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from support.matrices import SOURCES, Array, dask_csr, sparse
 from support.strategies import chunkings, cuts
 
-from dask_nmf.execution import executor
-from dask_nmf.execution.executor import EVERYTHING, Panels
+from dask_nmf.execution.panel_engine import EVERYTHING, PanelEngine
 from dask_nmf.fitting import grid_fit
 from dask_nmf.fitting.grid_fit import Tiles
 from dask_nmf.kernels.blocks.masking import Rule
@@ -55,7 +54,7 @@ def read(source: Any, rule: Rule = EVERYTHING, **weights: Any) -> tuple[Digest, 
     matrix = open_matrix(source)
     panels = row_panels.make(matrix.layout, 3, None, 2).edges
     beside = open_entry_weights(matrix, weights["weights"]) if weights else None
-    return executor.summarise(Panels(matrix, panels, beside, rule), Draw(panels[-1], 9, 0)).digests
+    return PanelEngine(matrix, panels, beside, rule).summarize(Draw(panels[-1], 9, 0)).digests
 
 
 @dtypes

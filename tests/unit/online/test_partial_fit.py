@@ -15,7 +15,7 @@ from support.matrices import Array
 
 from dask_nmf import NMF, transform
 from dask_nmf.errors import InvalidEntryError
-from dask_nmf.execution.graphs import Weighing, look
+from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.kernels.blocks.masking import Observed, Rule
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.online import partial_fit
@@ -264,7 +264,7 @@ def test_what_the_sample_does_not_have_stays_known(beta: float) -> None:
         return v if beta == 2 else Observed(v, None, np.arange(50), Rule(beta=beta))
 
     def summed(w: Array, h: Array) -> Sums:
-        return look(held(v), h, Weighing(lambda *_: w, solver))[1]
+        return process_block(held(v), h, PassSpec(lambda *_: w, solver))[1]
 
     v = w @ before
     got, sums = partial_fit.carried(summed(w, before), held(v * seen), before, h * seen, solver)

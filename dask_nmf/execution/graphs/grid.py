@@ -10,8 +10,8 @@ once: the blocks are held in between, each by the worker that read it, so by as 
 row; and no block is read before W of the row above is found. Else V is read twice, first by rows and
 then by columns, and a task holds no more than its block.
 
-Pieces of W and H are in files that all workers reach (see `passes.Weights`): what goes from task to task is
-A_i, N_j and word that a piece is written. N_j grows down its column, row by row: few of it are in memory,
+Pieces of W and H are in files that all workers reach (see `FactorStore`). A_i, N_j and word that a piece is
+written go from task to task. N_j grows down its column, row by row: few of it are in memory,
 and the order of additions does not depend on the workers.
 """
 
@@ -30,7 +30,10 @@ from dask.delayed import Delayed
 from dask_nmf import rng
 from dask_nmf.cluster import client
 from dask_nmf.errors import InvalidEntryError
-from dask_nmf.execution.graphs import NOTHING, Weights, add_up, aligned, heights, one_blas_thread
+from dask_nmf.execution.graphs.passes import add_up
+from dask_nmf.execution.graphs.reduction import NOTHING, aligned, heights
+from dask_nmf.execution.tasks.blas import one_blas_thread
+from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import double_precision, least_squares
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.least_squares import Sums
@@ -51,8 +54,8 @@ Span = tuple[int, int]  # first, and one after the last
 class Given(NamedTuple):
     """The H of a pass: what was found, or that extrapolated."""
 
-    h: Weights  # Hᵀ, by columns of V
-    before: Weights | None = None
+    h: FactorStore  # Hᵀ, by columns of V
+    before: FactorStore | None = None
     beta: float = 0.0
     scales: tuple[float, ...] = ()  # by what the components of H are to be divided; (): by 1
     before_scales: tuple[float, ...] = ()
@@ -75,8 +78,8 @@ class Pass(NamedTuple):
 
     solver: HALS
     given: Given
-    left: Weights  # where W goes, by rows
-    right: Weights  # where the Hᵀ goes that follows, by columns
+    left: FactorStore  # where W goes, by rows
+    right: FactorStore  # where the Hᵀ goes that follows, by columns
     follow: Callable[[Array, Sums], Array] | None  # how it does; None: H stays as it is
     exact: bool = True  # the loss is taken entry by entry
     last: bool = False  # W is solved exactly, for the answer
@@ -87,7 +90,7 @@ class Pass(NamedTuple):
 class InUnits:
     """A place of a factor in the user's units, seen as one in those of a fit."""
 
-    place: Weights
+    place: FactorStore
     unit: float
 
     def read(self, first: int, last: int) -> Array:
@@ -226,13 +229,13 @@ def _looked(parts: list[tuple[Measure, Block]], first_row: int, rows: int) -> Lo
     )
 
 
-def begin(place: Weights, columns: Sequence[int], make: Callable[[int, int], Array]) -> list[Delayed]:
+def begin(place: FactorStore, columns: Sequence[int], make: Callable[[int, int], Array]) -> list[Delayed]:
     """Write an Hᵀ to begin with, in pieces: ``make(first, last)`` has them, (columns, k)."""
     told = delayed(place, traverse=False)
     return [delayed(_begin, pure=False)(told, make, *span) for span in pairwise(columns)]
 
 
-def _begin(place: Weights, make: Callable[[int, int], Array], first: int, last: int) -> None:
+def _begin(place: FactorStore, make: Callable[[int, int], Array], first: int, last: int) -> None:
     place.write(first, make(first, last))
 
 

@@ -15,7 +15,7 @@ from dask_nmf.cluster.client import current_worker
 from dask_nmf.process_settings import SharedSetting
 
 
-class Turns:
+class TaskSlots:
     """Of the tasks of one worker, or of this process: as many work as it has threads, and one may wait."""
 
     def __init__(self, threads: int) -> None:
@@ -23,14 +23,14 @@ class Turns:
         self.spare = Semaphore(1)
 
 
-_turns: dict[str, Turns] = {}
+_slots: dict[str, TaskSlots] = {}
 _lock = Lock()
 
 
 def _renew_after_fork() -> None:
     """Forget, in a forked process, the turns of threads that it does not have."""
     global _lock
-    _turns.clear()
+    _slots.clear()
     _lock = Lock()
 
 
@@ -47,7 +47,7 @@ def own_threads() -> int:
 def _one_thread_added() -> Iterator[None]:
     threads = own_threads()
     with _lock:
-        _turns[""] = Turns(threads)
+        _slots[""] = TaskSlots(threads)
     with dask.config.set(num_workers=threads + 1):
         yield
 
@@ -55,7 +55,7 @@ def _one_thread_added() -> Iterator[None]:
 _added_thread = SharedSetting(_one_thread_added)
 
 
-def one_thread_more() -> AbstractContextManager[None]:
+def extra_reader_thread() -> AbstractContextManager[None]:
     """Give the tasks of this process one more thread, which reads; not where their pool is the caller's.
 
     Fits that run at the same time share it, and take turns with each other's panels.
@@ -64,7 +64,7 @@ def one_thread_more() -> AbstractContextManager[None]:
 
 
 @contextmanager
-def working(on_cluster: bool) -> Iterator[None]:
+def compute_slot(on_cluster: bool) -> Iterator[None]:
     """Wait for one's turn to work on a panel that was read.
 
     A worker runs as many tasks as it has threads. One of those that work leaves its place to a task that can
@@ -77,9 +77,9 @@ def working(on_cluster: bool) -> Iterator[None]:
     worker = current_worker() if on_cluster else None
     address = "" if worker is None else worker.address
     with _lock:
-        if address not in _turns:  # in a process of Dask's multiprocessing scheduler, or of a worker
-            _turns[address] = Turns(own_threads() if worker is None else worker.state.nthreads)
-        turns = _turns[address]
+        if address not in _slots:  # in a process of Dask's multiprocessing scheduler, or of a worker
+            _slots[address] = TaskSlots(own_threads() if worker is None else worker.state.nthreads)
+        turns = _slots[address]
     with turns.work:
         left = worker is not None and turns.spare.acquire(blocking=False)
         if left:

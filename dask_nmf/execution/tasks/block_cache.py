@@ -18,7 +18,7 @@ from dask_nmf.types import Block
 Place = tuple[int, int, int, int]  # rows and columns: first, and one after the last
 
 
-class Shelf:
+class BlockCache:
     """The blocks that this process keeps, by the fit that they are of: see `Lease`."""
 
     def __init__(self) -> None:
@@ -73,26 +73,26 @@ class Shelf:
             self.blocks.pop(key, None)
 
 
-_shelf = Shelf()
+_cache = BlockCache()
 
 
 def _renew_after_fork() -> None:
     """Begin anew in a forked process, as another thread of its parent may have held the lock."""
-    global _shelf
-    _shelf = Shelf()
+    global _cache
+    _cache = BlockCache()
 
 
 os.register_at_fork(after_in_child=_renew_after_fork)
 
 
-def held(fit: str) -> list[Place]:
+def cached_blocks(fit: str) -> list[Place]:
     """Which blocks of a fit this process keeps."""
-    return _shelf.held(fit)
+    return _cache.held(fit)
 
 
-def drop(fit: str) -> None:
+def evict_fit(fit: str) -> None:
     """Let the blocks of a fit go."""
-    _shelf.drop(fit)
+    _cache.drop(fit)
 
 
 def block_bytes(block: Block) -> int:
@@ -112,7 +112,7 @@ class Lease:
     def __init__(self, *fits: str) -> None:
         self.fits = fits
         for fit in fits:
-            _shelf.grant(fit)
+            _cache.grant(fit)
             finalize(self, _end, fit).atexit = False
 
     def __reduce__(self) -> Any:
@@ -121,11 +121,11 @@ class Lease:
 
 
 def _end(fit: str) -> None:
-    _shelf.end(fit)
+    _cache.end(fit)
 
 
 @dataclass(frozen=True)
-class Keeping(ReaderDefaults):
+class CachingReader(ReaderDefaults):
     """A reader whose blocks stay where they were read, while they take less than ``room`` bytes a process.
 
     They stay where there is a `Lease` of the fit.
@@ -154,8 +154,8 @@ class Keeping(ReaderDefaults):
     def __getitem__(self, index: Box) -> Block:
         rows, columns = (part.indices(size) for part, size in zip(index, self.shape, strict=True))
         place = rows[0], rows[1], columns[0], columns[1]
-        block = _shelf.get(self.fit, place)
+        block = _cache.get(self.fit, place)
         if block is None:
             block = self.reader[index]
-            _shelf.put(self.fit, place, block, self.room)
+            _cache.put(self.fit, place, block, self.room)
         return block

@@ -30,7 +30,10 @@ from dask.delayed import Delayed
 
 from dask_nmf import rng
 from dask_nmf.cluster import client
-from dask_nmf.execution.graphs import Given, Weights, aligned, block_of, item, one_blas_thread
+from dask_nmf.execution.graphs.passes import block_of
+from dask_nmf.execution.graphs.reduction import PassInputs, aligned, item
+from dask_nmf.execution.tasks.blas import one_blas_thread
+from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import gradient, least_squares
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.blocks.masked import Cells
@@ -41,7 +44,7 @@ from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Array, Block
 
 
-class Grid(NamedTuple):
+class BlockGrid(NamedTuple):
     """V cut both ways."""
 
     rows: Sequence[int]  # edges
@@ -54,7 +57,7 @@ class Grid(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Source:
+class BlockSource:
     """Where V is read from, block by block, inside of the task that works on it."""
 
     reader: Reader
@@ -69,14 +72,14 @@ class Source:
         return Observed(block, None, numbers, self.rule, first_column=columns.start)
 
 
-class Sweep(NamedTuple):
+class SweepSpec(NamedTuple):
     """What a sweep does, but for V and H."""
 
     how: Descent
     seed: int
     epoch: int
-    before: Weights  # where W is
-    after: Weights  # where it goes
+    before: FactorStore  # where W is
+    after: FactorStore  # where it goes
 
 
 class Visit(NamedTuple):
@@ -88,7 +91,7 @@ class Visit(NamedTuple):
     closes: bool  # the last one: W is written
 
 
-def visits(grid: Grid, seed: int, epoch: int) -> list[Visit]:
+def schedule(grid: BlockGrid, seed: int, epoch: int) -> list[Visit]:
     """The blocks in order.
 
     Rows of blocks come in groups of as many as there are columns, so that few of them are in work at once.
@@ -112,7 +115,9 @@ def _numbers(seed: int, epoch: int, rows: Array) -> Array:
     return rng.of_entries(seed, rng.STRATA, rows, np.array([epoch]))
 
 
-def sweep(panels: da.Array | None, source: Delayed, grid: Grid, given: Delayed, what: Sweep) -> Delayed:
+def sweep(
+    panels: da.Array | None, source: Delayed, grid: BlockGrid, given: Delayed, what: SweepSpec
+) -> Delayed:
     """All blocks once: a delayed `Swept`.
 
     Parameters
@@ -128,7 +133,7 @@ def sweep(panels: da.Array | None, source: Delayed, grid: Grid, given: Delayed, 
     right: list[Any] = [None] * width
     parts: dict[int, Delayed] = {}
     closed: list[Any] = []  # a task for each row of blocks that is done, in order
-    for visit in visits(grid, what.seed, what.epoch):
+    for visit in schedule(grid, what.seed, what.epoch):
         i, j = visit.row, visit.column
         if not grid.tiled and visit.opens:
             earlier = closed[-2 * width] if len(closed) >= 2 * width else None
@@ -141,7 +146,9 @@ def sweep(panels: da.Array | None, source: Delayed, grid: Grid, given: Delayed, 
     return delayed(_collected, pure=False)(right, closed)
 
 
-def _divided(panel: Block | None, source: Source, grid: Grid, row: int, earlier: Any) -> list[Block]:
+def _divided(
+    panel: Block | None, source: BlockSource, grid: BlockGrid, row: int, earlier: Any
+) -> list[Block]:
     """A row of blocks. ``earlier`` is what must be done before there is room for it."""
     if panel is None:
         panel = source.read(slice(*grid.rows[row : row + 2]), slice(0, grid.columns[-1]))
@@ -158,13 +165,13 @@ class _Right(NamedTuple):
 @one_blas_thread()
 def _visit(
     block: Block | None,
-    source: Source,
+    source: BlockSource,
     left: Array | None,
     right: _Right | None,
-    given: Given,
-    grid: Grid,
+    given: PassInputs,
+    grid: BlockGrid,
     visit: Visit,
-    what: Sweep,
+    what: SweepSpec,
 ) -> tuple[Array | None, _Right]:
     """Take the steps of one block."""
     first, last = grid.rows[visit.row], grid.rows[visit.row + 1]

@@ -1,1 +1,0 @@
-"""The graphs of passes over V cut both ways, into blocks."""

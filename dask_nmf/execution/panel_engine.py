@@ -1,0 +1,212 @@
+"""V in row panels: who reads them, what a process keeps of them, and the passes over them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext, suppress
+from typing import Any
+from uuid import uuid4
+
+import dask
+import dask.array as da
+import numpy as np
+from dask.delayed import Delayed, delayed
+from distributed import Client, Future
+
+from dask_nmf.cluster.client import (
+    WORKER_LOSS,
+    active_client,
+    assign_contiguous,
+    guard_persisted,
+    run_on_workers,
+    shares_memory,
+)
+from dask_nmf.errors import NoWorkers
+from dask_nmf.execution.executor import compute_with_retries, prefer_workers
+from dask_nmf.execution.graphs import passes, reduction
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.tasks import block_cache
+from dask_nmf.execution.tasks.block_cache import CachingReader
+from dask_nmf.execution.tasks.prefetch import extra_reader_thread
+from dask_nmf.kernels.blocks.masking import Rule
+from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.sources.matrix import Matrix, Wrapper
+from dask_nmf.types import Array
+
+EVERYTHING = Rule()
+WEIGHTS_SUFFIX = "-weights"  # of the name that a cache has for the weights of V
+
+
+class PanelEngine:
+    """V cut into panels of rows: a task a panel, and a tree that adds up.
+
+    Parameters
+    ----------
+    matrix : V.
+    edges : where the panels begin, and where the last one ends.
+    weights : of the entries of V, if not all count alike.
+    rule : which entries count, and how much.
+    room : bytes of V that a process may keep from pass to pass.
+    ahead : whether a process may read one panel while it works on others.
+
+    Attributes
+    ----------
+    scale : a power of two, by which V counts; it is known from the first read on.
+    """
+
+    def __init__(
+        self,
+        matrix: Matrix,
+        edges: tuple[int, ...],
+        weights: Matrix | None = None,
+        rule: Rule = EVERYTHING,
+        room: int = 0,
+        ahead: bool = False,
+    ) -> None:
+        self.matrix = matrix
+        self.edges = edges
+        self.weights = weights
+        self.rule = rule
+        self.room = room
+        self.ahead = ahead
+        self.scale = 1.0
+        self.name = uuid4().hex
+        self.cached_names = (self.name, f"{self.name}{WEIGHTS_SUFFIX}") if room else ()
+        self.lease = block_cache.Lease(*self.cached_names)  # of this process
+        self.leases: dict[str, Future] = {}  # of workers, by their addresses
+        self.rebuild()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of V and its weights in memory, which a pass reads."""
+        parts = (self.matrix,) if self.weights is None else (self.matrix, self.weights)
+        return sum(part.bytes for part in parts)
+
+    def rebuild(self) -> None:
+        """Take V from its source again, as what was in the memory of workers is lost."""
+        self.blocks = self.matrix.panels(self.edges, self.caching(self.matrix))
+        if not self.rule.uses_whole_blocks:
+            weights = self.weights and self.weights.panels(self.edges, self.caching(self.weights))
+            self.blocks = passes.mask_panels(self.blocks, weights, self.edges, self.rule)
+
+    def caching(self, matrix: Matrix) -> Wrapper | None:
+        """Return what makes a reader keep the blocks that it reads; None where there is no room for them."""
+        if not self.room or not matrix.worth_caching:
+            return None
+        name = self.cached_names[matrix is not self.matrix]
+        return lambda reader: CachingReader(reader, name, self.room)
+
+    def preferred_workers(self) -> dict[int, str]:
+        """Return the address of the worker that reads a panel best, as it keeps it or its neighbours."""
+        client = active_client()
+        if client is None:
+            return {}
+        threads = client.nthreads()
+        if self.room:
+            self._grant_leases(client, threads)
+        if not self.matrix.workers_can_read:
+            return {}
+        workers = dict(enumerate(assign_contiguous(len(self.edges) - 1, threads)))
+        if self.caching(self.matrix) is not None:
+            numbers = {first: number for number, first in enumerate(self.edges[:-1])}
+            cached = run_on_workers(block_cache.cached_blocks, self.name, on_error="ignore")
+            workers |= {numbers[place[0]]: address for address, places in cached.items() for place in places}
+        return workers
+
+    def _grant_leases(self, client: Client, workers: Iterable[str]) -> None:
+        """Let each worker keep what it reads, until this engine is closed or the client is gone."""
+        leases = {address: self.leases.get(address) for address in workers}
+        self.leases = {
+            address: client.submit(
+                block_cache.Lease,
+                *self.cached_names,
+                key=f"dask-nmf-lease-{uuid4().hex}",
+                workers=[address],
+                priority=1,  # ahead of the first panels
+            )
+            if lease is None or lease.status not in ("pending", "finished")
+            else lease
+            for address, lease in leases.items()
+        }
+
+    def close(self) -> None:
+        """Evict the blocks of this engine from the cache of every process."""
+        client = active_client()
+        self.leases.clear()
+        for name in self.cached_names:
+            block_cache.evict_fit(name)
+            if client is not None and client.status == "running":
+                with suppress(*WORKER_LOSS, NoWorkers):  # a cluster that is gone keeps nothing
+                    run_on_workers(block_cache.evict_fit, name, on_error="ignore")
+
+    def summarize(self, draw: Draw) -> Summary:
+        """Check, measure and digest V, and draw a sample of its rows, in one read."""
+        no_h = np.empty((0, self.matrix.layout.columns))
+        summary: Summary = self.compute(no_h, lambda inputs: passes.summarize(self.blocks, inputs, draw))
+        return summary
+
+    def run_pass(self, h: Array, spec: PassSpec, w: Array | da.Array | None = None) -> Sums:
+        """Return the sums of one pass over V.
+
+        Parameters
+        ----------
+        h : (k, columns), given to all panels.
+        w : (rows, k), if it is at hand, or in blocks like the panels.
+        """
+        in_blocks = w if isinstance(w, da.Array) else None
+        in_memory = None if isinstance(w, da.Array) else w
+        totals: Sums = self.compute(
+            h, lambda inputs: passes.sweep(self.blocks, inputs, spec, in_blocks), in_memory
+        )
+        return totals
+
+    def run_pass_keeping_w(
+        self, h: Array, spec: PassSpec, w: Array | None = None
+    ) -> tuple[da.Array, Sums, da.Array | None]:
+        """Return W of one pass, its sums, and the means of the rows if they are taken.
+
+        W and the means are Dask arrays whose blocks are in (distributed) memory.
+        """
+        parts: list[Any] = []
+
+        def build(inputs: Delayed) -> Delayed:
+            nodes = passes.sweep_keeping_w(self.blocks, inputs, spec)
+            prefer_workers(nodes, self.preferred_workers())
+            parts[:] = dask.persist(*nodes)
+            return passes.add_up([reduction.item(part, 1) for part in parts])
+
+        totals: Sums = self.compute(h, build, w)
+        heights = reduction.heights(self.edges)
+
+        def whole(index: int, *width: int, dtype: Any) -> da.Array:
+            sized = zip(parts, heights, strict=True)
+            blocks = [
+                da.from_delayed(reduction.item(part, index), (rows, *width), dtype) for part, rows in sized
+            ]
+            return guard_persisted(da.concatenate(blocks))
+
+        means = whole(2, dtype=h.dtype) if spec.averages else None
+        return whole(0, h.shape[0], dtype=h.dtype), totals, means
+
+    def compute(self, h: Array, build: Callable[[Delayed], Delayed], w: Array | None = None) -> Any:
+        """Build the graph of a pass and compute it: see `compute_all`."""
+        return self.compute_all(h, lambda inputs: [build(inputs)], w)[0]
+
+    def compute_all(
+        self, h: Array, build: Callable[[Delayed], list[Delayed]], w: Array | None = None
+    ) -> list[Any]:
+        """Build the graph of a pass and compute it: see `compute_with_retries`.
+
+        H is a node of the graph, so the scheduler can make it again when the worker that had it dies.
+        """
+        on_cluster = active_client() is not None
+
+        def graph() -> list[Delayed]:
+            inputs = PassInputs(h, self.edges, w, self.ahead, on_cluster, self.scale)
+            return build(delayed(inputs, traverse=False))
+
+        here = self.ahead and not on_cluster and shares_memory()
+        with extra_reader_thread() if here else nullcontext():
+            return compute_with_retries(graph, self.rebuild, self.preferred_workers, len(self.edges) - 1)
