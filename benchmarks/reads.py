@@ -14,7 +14,7 @@ from matrices import DATA, load
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from dask_nmf import nmf
-from dask_nmf.sources.readers import DenseRows, SparseRows
+from dask_nmf.sources.dense import DenseRows, SparseRows
 from dask_nmf.sources.registry import open_matrix
 
 SEEDS = range(3)

@@ -32,8 +32,9 @@ from dask_nmf.online.partial_fit import Learned, learn, remembered
 from dask_nmf.options import plain
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings
+from dask_nmf.sources.factors_and_weights import open_entry_weights, read_factor
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.registry import in_memory_form, open_entry_weights, open_matrix, read_factor
+from dask_nmf.sources.registry import in_memory_form, open_matrix
 from dask_nmf.storage.locations import absolute
 from dask_nmf.types import Array
 

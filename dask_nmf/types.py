@@ -1,4 +1,4 @@
-"""Types that all of the package shares."""
+"""Type aliases that the whole package shares."""
 
 from __future__ import annotations
 

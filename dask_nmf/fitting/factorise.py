@@ -20,8 +20,8 @@ from dask_nmf.fitting.verification import check_content, is_unwritten
 from dask_nmf.options import plain
 from dask_nmf.runs.resume import NewRun, identity, opened, scratch
 from dask_nmf.runs.run import Run
+from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.registry import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.storage.locations import absolute, check_apart, locate
 from dask_nmf.types import Array
 

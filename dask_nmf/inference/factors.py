@@ -13,8 +13,8 @@ from dask_nmf.cluster.client import active_client
 from dask_nmf.errors import readable
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.planning import row_panels
+from dask_nmf.sources.factors_and_weights import open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.registry import open_for_fixed_factor, read_factor
 from dask_nmf.storage.arrays.factors import CURE
 from dask_nmf.types import Array, Block
 

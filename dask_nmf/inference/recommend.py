@@ -23,8 +23,8 @@ from dask_nmf.keywords import checked
 from dask_nmf.options import plain
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import MISSING
+from dask_nmf.sources.dense import DenseRows
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.readers import DenseRows
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import absolute, check_apart
 from dask_nmf.types import Array

@@ -34,8 +34,9 @@ from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.solvers.divergences import Newton, Settled, exact
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.penalties import Penalty, penalty_of
+from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.registry import open_entry_weights, open_for_fixed_factor, open_matrix, read_factor
+from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage import locations
 from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, consolidate
 from dask_nmf.types import Array

@@ -1,4 +1,4 @@
-"""`Matrix`: V, opened, as row panels."""
+"""`Matrix`: V, opened but not read, which gives row panels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dask_nmf.cluster.client import active_client, assign_contiguous, wait_for_w
 from dask_nmf.errors import WorkersLost
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.sources.checks import canonical_csr
-from dask_nmf.sources.formats.in_memory import masked_to_nan, to_arrays
+from dask_nmf.sources.decoding.conversion import masked_to_nan, to_arrays
 from dask_nmf.sources.reader import Reader, empty_block
 from dask_nmf.types import Block
 
@@ -28,7 +28,7 @@ Wrapper = Callable[[Reader], Reader]
 @sizeof.register(scipy.sparse.csr_array)
 @sizeof.register(scipy.sparse.csc_array)
 def _compressed_bytes(array: Any) -> int:
-    """Dask counts these as 56 bytes, and would neither spill nor move them rightly."""
+    """Return the bytes of a CSR or CSC array; Dask counts 56, and would neither spill nor move it well."""
     return int(array.data.nbytes + array.indices.nbytes + array.indptr.nbytes)
 
 
@@ -36,13 +36,13 @@ def _compressed_bytes(array: Any) -> int:
 class Matrix:
     """V, opened but not read.
 
-    ``layout``, `panels` and the edges speak of V in panel orientation: with ``transposed``, its columns
-    are the rows of the panels.
+    The ``layout``, the ``reader``, the `panels` and their edges are in panel orientation: if the matrix is
+    ``transposed``, the columns of V are the rows of the panels.
     """
 
-    shape: tuple[int, int]  # of V as the user has it
-    dtype: np.dtype[Any]  # of a panel
-    source: str
+    shape: tuple[int, int]  # (m, n), of V as the user has it
+    dtype: np.dtype[Any]  # of the panels
+    source: str  # how messages call the place of V
     transposed: bool
     layout: Layout
     reader: Reader
@@ -88,9 +88,9 @@ class Matrix:
         return reader.lazy([b - a for a, b in pairwise(edges)], [self.layout.columns])
 
     def fingerprint(self) -> str:
-        """A hash of shape, dtype and three rows, by which a worker sees this V or another one.
+        """Return a hash of the shape, the dtype and three rows, which differs if a worker sees another V.
 
-        The rows are the first, the middle and the last in the panels' orientation.
+        The rows are the first, the middle and the last in panel orientation.
         """
         rows = sorted({0, self.layout.rows // 2, self.layout.rows - 1})
         everything = slice(0, self.layout.columns)
@@ -99,7 +99,7 @@ class Matrix:
 
 
 def digest(*parts: Any) -> str:
-    """A hash of arrays and of what has a plain ``repr``."""
+    """Return a hash of arrays, and of other objects by their ``repr``, in 32 hexadecimal digits."""
     state = hashlib.sha256()
     for part in parts:
         if scipy.sparse.issparse(part):
@@ -112,15 +112,15 @@ def digest(*parts: Any) -> str:
 
 
 def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
-    """Return a block of a user's Dask array as kernels want it, cast; NaN where it is masked."""
-    held = to_arrays(block)
-    if scipy.sparse.issparse(held):
-        return canonical_csr(held, dtype).astype(dtype, copy=False)
-    return masked_to_nan(held, dtype).astype(dtype, copy=False)
+    """Return a block of a user's Dask array, cast, as a NumPy or CSR array; NaN where it is masked."""
+    array = to_arrays(block)
+    if scipy.sparse.issparse(array):
+        return canonical_csr(array, dtype).astype(dtype, copy=False)
+    return masked_to_nan(array, dtype).astype(dtype, copy=False)
 
 
 def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array:
-    """An array in this process's memory, sent to the workers once."""
+    """Return V from the memory of this process as a Dask array of panels that the workers have got."""
     width = slice(0, reader.shape[1])
     blocks = [reader[slice(a, b), width] for a, b in pairwise(edges)]
     wait_for_workers()

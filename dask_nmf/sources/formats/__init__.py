@@ -1,1 +1,1 @@
-"""The kinds of inputs, one file each."""
+"""The kinds of inputs, one file and one `Opener` each."""

@@ -25,8 +25,8 @@ from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks import block_cache
 from dask_nmf.execution.tasks.block_cache import BlockCache, CachingReader, Lease, Place, block_bytes
 from dask_nmf.solvers.hals import HALS
-from dask_nmf.sources import readers
-from dask_nmf.sources.readers import DenseRows
+from dask_nmf.sources import dense
+from dask_nmf.sources.dense import DenseRows
 from dask_nmf.sources.registry import open_matrix
 
 pytestmark = pytest.mark.usefixtures("several_panels")
@@ -45,13 +45,13 @@ def path(tmp_path: Path) -> str:
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[slice]:
     """The rows that are read, as they are."""
     rows: list[slice] = []
-    read = readers.DenseRows.__getitem__
+    read = dense.DenseRows.__getitem__
 
-    def counted(self: readers.DenseRows, index: Any) -> Any:
+    def counted(self: dense.DenseRows, index: Any) -> Any:
         rows.append(index[0])
         return read(self, index)
 
-    monkeypatch.setattr(readers.DenseRows, "__getitem__", counted)
+    monkeypatch.setattr(dense.DenseRows, "__getitem__", counted)
     return rows
 
 

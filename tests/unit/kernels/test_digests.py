@@ -22,7 +22,8 @@ from dask_nmf.kernels.summary.digests import Digest, differing, digest_of, keys_
 from dask_nmf.kernels.summary.row_sample import Draw
 from dask_nmf.planning import row_panels
 from dask_nmf.planning.grid import Tiling
-from dask_nmf.sources.registry import open_entry_weights, open_matrix
+from dask_nmf.sources.factors_and_weights import open_entry_weights
+from dask_nmf.sources.registry import open_matrix
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 

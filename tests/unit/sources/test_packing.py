@@ -18,7 +18,7 @@ from support.matrices import Array, low_rank, read
 
 from dask_nmf import NMF, nmf
 from dask_nmf.errors import DataError
-from dask_nmf.sources.formats import packing
+from dask_nmf.sources.decoding import packing
 from dask_nmf.sources.registry import open_matrix
 
 SHAPES = {"tall": (30, 12), "wide": (12, 30)}

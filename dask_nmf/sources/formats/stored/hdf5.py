@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf.sources.checks import check_fits_memory
-from dask_nmf.sources.formats.packing import find_packing
+from dask_nmf.sources.checks import check_fits_memory, check_shape
+from dask_nmf.sources.decoding.conversion import is_a
+from dask_nmf.sources.decoding.packing import find_packing
+from dask_nmf.sources.dense import DenseSource, dense_matrix
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.options import OpenOptions, check_shape, dense_layout
-from dask_nmf.sources.readers import DenseRows
+from dask_nmf.sources.opener import Opener, OpenOptions
 from dask_nmf.types import Array
 
 
@@ -35,7 +36,7 @@ class HDF5Dataset:
 
     @property
     def in_a_file(self) -> bool:
-        """Whether other processes find it too."""
+        """Whether other processes can open it too."""
         return Path(self.file).is_file()
 
     def __getitem__(self, box: Any) -> Array:
@@ -48,16 +49,18 @@ class HDF5Dataset:
         return {**vars(self), "_dataset": None, "file": str(Path(self.file).absolute())}
 
 
-def from_hdf5(dataset: Any, wanted: OpenOptions) -> Matrix:
+def _open(dataset: Any, options: OpenOptions) -> Matrix:
     """Open a dataset, unpacked by the CF conventions if its attributes say so (netCDF-4 is HDF5)."""
     stored = HDF5Dataset(dataset)
     place = stored.store_path
-    check_shape(stored.shape, wanted.name)
+    check_shape(stored.shape, options.name)
     cuts = stored.chunks or (1, 1)
     chunk_bytes = prod(cuts) * stored.dtype.itemsize
     check_fits_memory(place, f"a storage chunk of shape {cuts}", chunk_bytes)
     packing = find_packing(dict(dataset.attrs), stored.dtype, place)
-    dtype, transposed, layout = dense_layout(stored, wanted, (cuts[0], cuts[1]), chunk_bytes)
-    reader = DenseRows(stored, transposed, dtype, packing, in_memory=not stored.in_a_file)
-    m, n = stored.shape
-    return Matrix((m, n), dtype, place, transposed, layout, reader)
+    chunks = (cuts[0], cuts[1])
+    in_memory = not stored.in_a_file
+    return dense_matrix(DenseSource(stored, place, chunks, chunk_bytes, packing, in_memory), options)
+
+
+OPENER = Opener(lambda source: is_a(source, "h5py", "Dataset"), _open)

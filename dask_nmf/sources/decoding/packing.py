@@ -18,6 +18,7 @@ from math import inf, isfinite, prod
 from typing import Any
 
 import numpy as np
+import zarr
 
 from dask_nmf.errors import DataError
 from dask_nmf.types import Array
@@ -133,6 +134,14 @@ def find_packing(
         return None
     logger.info("%s is packed by the CF conventions: %s", place, packing)
     return packing
+
+
+def packing_of(array: Any, place: str) -> Packing | None:
+    """Return how an array of Zarr or of h5py is packed; None if it is not packed."""
+    fill = None
+    if isinstance(array, zarr.Array) and array.metadata.zarr_format == 2:
+        fill = array.fill_value
+    return find_packing(dict(array.attrs), array.dtype, place, fill)
 
 
 def check_decoded(attributes: Mapping[str, Any], name: str) -> None:

@@ -1,4 +1,4 @@
-"""Arrays in memory and Dask arrays, as a `Matrix`."""
+"""Dask arrays of dense, masked or sparse blocks, in any chunks."""
 
 from __future__ import annotations
 
@@ -11,48 +11,17 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.cluster.client import compute_watched
-from dask_nmf.errors import readable
 from dask_nmf.planning.row_panels import Layout
-from dask_nmf.sources.checks import canonical_csr
-from dask_nmf.sources.formats.in_memory import is_sliced
-from dask_nmf.sources.formats.npy import WRITE_ANEW
+from dask_nmf.sources.checks import check_shape, working_dtype
 from dask_nmf.sources.matrix import Matrix, as_block
-from dask_nmf.sources.options import OpenOptions, check_shape, dense_layout, working_dtype
+from dask_nmf.sources.opener import Opener, OpenOptions
 from dask_nmf.sources.reader import Box, Chunks, ReaderDefaults
-from dask_nmf.sources.readers import DenseRows, SparseRows
 from dask_nmf.types import Block
-
-
-def from_held(array: Any, wanted: OpenOptions, source: str = "") -> Matrix:
-    """Open what `in_memory.to_arrays` gives."""
-    if scipy.sparse.issparse(array):
-        return from_sparse(array, wanted, source or "scipy.sparse")
-    return from_numpy(array, wanted, source or "numpy")
-
-
-def from_numpy(array: Any, wanted: OpenOptions, source: str) -> Matrix:
-    """Open an array of which any part can be read, from the memory of this process."""
-    dtype, transposed, layout = dense_layout(array, wanted)
-    reader = DenseRows(array, transposed, dtype, in_memory=True, plain=is_sliced(array))
-    return Matrix(array.shape, dtype, source, transposed, layout, reader)
-
-
-def from_sparse(array: Any, wanted: OpenOptions, source: str) -> Matrix:
-    """Open a sparse matrix in memory; entries that are stored twice are added in the dtype of the panels."""
-    check_shape(array.shape, wanted.name)
-    dtype = working_dtype(array.dtype, wanted)
-    m, n = array.shape
-    turned = wanted.turned((m, n))
-    with readable(source, WRITE_ANEW):
-        rows = canonical_csr(array.T if turned else array, dtype)
-    height, width = rows.shape
-    layout = Layout(height, width, dtype.itemsize, needs_cast=rows.dtype != dtype, indptr=rows.indptr)
-    return Matrix((m, n), dtype, source, turned, layout, SparseRows(rows, dtype))
 
 
 @dataclass(frozen=True)
 class DaskReader(ReaderDefaults):
-    """Boxes of a Dask array, which tasks of its own compute."""
+    """Boxes of a Dask array, which the tasks of its own graph compute."""
 
     array: da.Array  # in panel orientation and dtype
     dtype: np.dtype[Any]
@@ -84,16 +53,16 @@ class DaskReader(ReaderDefaults):
         return self.array.rechunk((tuple(heights), tuple(widths)))
 
 
-def from_dask(array: da.Array, wanted: OpenOptions) -> Matrix:
-    """Open a Dask array of dense, masked or sparse blocks.
+def open_dask_array(array: da.Array, options: OpenOptions) -> Matrix:
+    """Open a Dask array.
 
-    Blocks are cast before they are joined: joining would drop a mask that the array's meta does not tell of,
-    and would add entries of a sparse block that are stored twice in their narrow dtype.
+    Blocks are cast before they are joined. Joining would drop a mask that the array's meta does not show, and
+    would add entries of a sparse block that are stored twice in their narrow dtype.
     """
-    check_shape(array.shape, wanted.name)
-    dtype = working_dtype(array.dtype, wanted)
+    check_shape(array.shape, options.name)
+    dtype = working_dtype(array.dtype, options.dtype, options.name)
     m, n = array.shape
-    turned = wanted.turned((m, n))
+    turned = options.turned((m, n))
     indices = "ji" if turned else "ij"
     meta = _panel_block(array._meta, dtype, turned)
     upright = da.blockwise(
@@ -121,3 +90,6 @@ def _panel_block(block: Any, panel_dtype: np.dtype[Any], turned: bool) -> Block:
     if not turned:
         return cast
     return cast.T.tocsr() if scipy.sparse.issparse(cast) else cast.T
+
+
+OPENER = Opener(lambda source: isinstance(source, da.Array), open_dask_array)

@@ -1,4 +1,4 @@
-"""Data in the memory of this process, made by any library, as NumPy arrays or SciPy sparse matrices.
+"""Conversion of data in the memory of this process, made by any library, into NumPy or SciPy arrays.
 
 Entries that are masked or null become NaN. Libraries are recognised by the module of a type, never imported.
 """
@@ -12,7 +12,7 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.errors import DataError
-from dask_nmf.sources.formats.packing import check_decoded
+from dask_nmf.sources.decoding.packing import check_decoded
 from dask_nmf.types import Array
 
 InMemory = Any  # NDArray, or a scipy.sparse matrix or array
@@ -24,7 +24,7 @@ ACCEPTED = (
 
 
 class Conversion(NamedTuple):
-    """Objects of one library, and how they become arrays."""
+    """How objects of one library are recognised, and how they become arrays."""
 
     recognise: Callable[[Any], bool]
     convert: Callable[[Any, str], InMemory]
@@ -43,14 +43,21 @@ def to_arrays(source: Any, name: str = "V") -> InMemory | None:
         For a table with columns that hold no numbers; for rows of unequal length; for objects that no
         conversion is known for, saying what to give instead.
     """
-    for kind in CONVERSIONS:
-        if kind.recognise(source):
-            return kind.convert(source, name)
-    return None
+    conversion = _find_conversion(source)
+    return None if conversion is None else conversion.convert(source, name)
+
+
+def is_convertible(source: Any) -> bool:
+    """Return whether `to_arrays` takes an object, to convert it or to refuse it."""
+    return _find_conversion(source) is not None
+
+
+def _find_conversion(source: Any) -> Conversion | None:
+    return next((conversion for conversion in CONVERSIONS if conversion.recognise(source)), None)
 
 
 def is_a(source: Any, library: str, *types: str) -> bool:
-    """Whether an object's class, or one that it inherits from, has one of these names in a library."""
+    """Return whether an object's class, or one that it inherits from, has one of these names in a library."""
     return any(
         parent.__name__ in types and parent.__module__.partition(".")[0] == library
         for parent in type(source).__mro__
@@ -58,7 +65,7 @@ def is_a(source: Any, library: str, *types: str) -> bool:
 
 
 def is_sliced(source: Any) -> bool:
-    """Whether an object of an unknown library is an array of which parts can be read."""
+    """Return whether an object of an unknown library is an array of which parts can be read."""
     if isinstance(source, np.ndarray) or not all(hasattr(source, name) for name in ("shape", "__getitem__")):
         return False
     return isinstance(getattr(source, "dtype", None), np.dtype)
@@ -171,7 +178,7 @@ def _xarray(array: Any, name: str) -> InMemory:
 
 
 def _side_by_side(shape: tuple[int, int], columns: Iterable[Any]) -> Array:
-    """Return columns side by side."""
+    """Return a table of columns, (rows, columns), in column order."""
     parts = [_numbers(np.asarray(column)) for column in columns]
     dtype = np.result_type(*parts) if parts else np.dtype(np.float64)
     table = np.empty(shape, dtype, order="F")

@@ -1,0 +1,1 @@
+"""Kinds of inputs that are files, or objects of stores: Zarr, NumPy, HDF5."""

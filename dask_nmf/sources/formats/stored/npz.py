@@ -1,0 +1,126 @@
+"""Arrays in ``.npz`` files, dense ones and sparse ones as SciPy writes them; no pickle is loaded."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from io import BytesIO
+from typing import IO
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.errors import DataError, readable
+from dask_nmf.sources.checks import WRITE_ANEW_WITH, check_fits_memory, check_width, validate_indptr
+from dask_nmf.sources.formats.objects.memory import open_dense, open_sparse
+from dask_nmf.sources.formats.stored.npy import HEAD, Header, check_header, parse_header
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.opener import Opener, OpenOptions, ends_with, nothing_at
+from dask_nmf.storage.arrays.chunks import stamp_of
+from dask_nmf.storage.objects.requests import fetch, stat
+from dask_nmf.storage.objects.urls import is_url
+from dask_nmf.types import Array
+
+SUFFIX = ".npy"  # of the arrays in an archive
+DEFLATED = 1032  # bytes that deflate can make of one
+
+
+def _open(place: str, options: OpenOptions) -> Matrix:
+    if not is_url(place):
+        stamp = stamp_of(os.stat(place))
+        return replace(_load(place, place, options), listing=stamp)
+    try:
+        version = stat(place)[1]
+        return replace(_load(BytesIO(fetch(place)), place, options), listing=version)
+    except FileNotFoundError:
+        raise nothing_at(place) from None
+
+
+def _load(file: str | IO[bytes], place: str, options: OpenOptions) -> Matrix:
+    with _open_archive(file, place) as archive:
+        names = list(archive.headers)
+        if {"format", "shape", "data"} <= set(names):
+            return open_sparse(_sparse_of(archive), options, place)
+        arrays = [name for name in names if len(archive.headers[name].shape) == 2]
+        name = "X" if "X" in names else arrays[0] if len(arrays) == 1 else None
+        if name is None:
+            raise DataError(
+                f"{place} holds {names}; it must hold one two-dimensional array, an array named X, "
+                "or what scipy.sparse.save_npz writes"
+            )
+        (array,) = archive.read(name)
+        return open_dense(array, options, place)
+
+
+def _sparse_of(archive: Npz) -> scipy.sparse.csr_array | scipy.sparse.csc_array:
+    """Return the matrix that `scipy.sparse.save_npz` wrote."""
+    with readable(archive.place, WRITE_ANEW_WITH):
+        (named,) = archive.read("format")
+        kind = named.item().decode() if named.dtype.kind == "S" else str(named)
+        makers = {"csr": scipy.sparse.csr_array, "csc": scipy.sparse.csc_array}
+        if kind not in makers:
+            raise DataError(
+                f"{archive.place} holds a sparse matrix in format {kind!r}; convert it to csr or csc"
+            )
+        data, indices, indptr, sizes = archive.read("data", "indices", "indptr", "shape")
+        shape = (int(sizes[0]), int(sizes[1]))
+        across = shape[::-1] if kind == "csc" else shape
+        pointers = validate_indptr(indptr, across[0], len(data), archive.place)
+        check_width(archive.place, shape, across[1], len(data))
+        return makers[kind]((data, indices, pointers), shape=shape)
+
+
+class Npz:
+    """The arrays of an ``.npz`` file, each read only when it is asked for."""
+
+    def __init__(self, archive: zipfile.ZipFile, place: str) -> None:
+        self.archive = archive
+        self.place = place
+        names = [name.removesuffix(SUFFIX) for name in archive.namelist() if name.endswith(SUFFIX)]
+        self.headers: dict[str, Header] = {}
+        for name in names:
+            with archive.open(name + SUFFIX) as member:
+                self.headers[name] = parse_header(member.read(HEAD))
+
+    def read(self, *names: str) -> list[Array]:
+        """Return arrays by name.
+
+        Raises
+        ------
+        DataError
+            If they are longer than their bytes can be, or do not fit in memory together: before any is read.
+        """
+        for name in names:
+            member = self.archive.getinfo(name + SUFFIX)
+            available = min(member.file_size, DEFLATED * member.compress_size)
+            check_header(f"{self.place}: {name}", self.headers[name], available)
+        check_fits_memory(self.place, "what it holds", sum(self.headers[name].end for name in names))
+        return [self._read(name) for name in names]
+
+    def _read(self, name: str) -> Array:
+        with readable(f"{self.place}: {name}", WRITE_ANEW_WITH), self.archive.open(name + SUFFIX) as member:
+            array: Array = np.lib.format.read_array(member, allow_pickle=False)
+            return array
+
+
+@contextmanager
+def _open_archive(source: str | IO[bytes], place: str) -> Iterator[Npz]:
+    """Open an ``.npz`` file and read the headers of its arrays.
+
+    Raises
+    ------
+    DataError
+        If it is of another kind.
+    """
+    with readable(place, WRITE_ANEW_WITH):
+        archive = zipfile.ZipFile(source)
+    with archive:
+        with readable(place, WRITE_ANEW_WITH):
+            opened = Npz(archive, place)
+        yield opened
+
+
+OPENER = Opener(lambda source: ends_with(source, ".npz"), _open)

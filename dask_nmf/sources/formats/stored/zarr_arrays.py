@@ -1,0 +1,73 @@
+"""Zarr arrays, given by a path, a URL or as ``zarr.Array``; the path may be of a group with a sparse one."""
+
+from __future__ import annotations
+
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from dask_nmf.errors import DataError, readable
+from dask_nmf.planning.row_panels import IN_FLIGHT
+from dask_nmf.sources.checks import check_shape, check_stored, working_dtype
+from dask_nmf.sources.decoding.packing import packing_of
+from dask_nmf.sources.dense import DenseSource, dense_matrix
+from dask_nmf.sources.formats.stored.sparse_groups import open_sparse_group
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.opener import FILES, Opener, OpenOptions, nothing_at
+from dask_nmf.storage.arrays.chunks import require_chunks
+from dask_nmf.storage.locations import locate
+from dask_nmf.storage.objects.urls import is_url
+
+
+def open_zarr(place: str, options: OpenOptions, store: Any, inside: str = "") -> Matrix:
+    """Open the array, or the sparse matrix, of a Zarr store.
+
+    Parameters
+    ----------
+    place : path or URL of the store, for messages.
+    store : what `zarr.open` takes.
+    inside : path of the array or group in the store.
+    """
+    try:
+        with readable(place, f"give {FILES}"):
+            opened = zarr.open(store, path=inside, mode="r", use_consolidated=False)
+    except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
+        raise DataError(f"{place} is no Zarr array or group; give {FILES}") from error
+    if isinstance(opened, zarr.Group):
+        return open_sparse_group(opened, options, place)
+    return _open_array(opened, options, place)
+
+
+def _open_array(array: zarr.Array[Any], options: OpenOptions, place: str) -> Matrix:
+    check_stored(array, place)
+    check_shape(array.shape, options.name)
+    packing = packing_of(array, place)
+    working_dtype(array.dtype, options.dtype, options.name)  # refuses an array before its chunks are listed
+    cuts = array.shards or array.chunks
+    chunk_bytes = prod(cuts) * array.dtype.itemsize
+    if packing is not None:  # what is read beside the panel, before it is decoded into that
+        chunk_bytes = 2 * max(chunk_bytes, IN_FLIGHT)
+    complete, listing = require_chunks(array, [array])
+    chunks = (cuts[0], cuts[1])
+    plain = packing is None
+    source = DenseSource(complete, place, chunks, chunk_bytes, packing, plain=plain, listing=listing)
+    return dense_matrix(source, options)
+
+
+def _open(source: Any, options: OpenOptions) -> Matrix:
+    if isinstance(source, zarr.Array):
+        return _open_array(source, options, str(source.store_path))
+    location = locate(source)
+    if is_url(source):
+        if not location.exists():
+            raise nothing_at(source)
+    elif Path(source).is_file():
+        raise DataError(f"{source} is a file of another kind; give {FILES}")
+    with readable(source, f"give {FILES}"):
+        store = location.store()
+    return open_zarr(source, options, store)
+
+
+OPENER = Opener(lambda source: isinstance(source, str | zarr.Array), _open)

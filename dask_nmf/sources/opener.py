@@ -1,0 +1,47 @@
+"""What an input kind has: an `Opener`, which is told by `OpenOptions` how the matrix is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.storage.objects.urls import is_url
+
+FILES = "a Zarr array, a CSR or CSC matrix in a Zarr group, an .npy or an .npz file"
+
+
+class OpenOptions(NamedTuple):
+    """What a caller asks of a matrix beside its entries."""
+
+    dtype: str | np.dtype[Any] | None = None  # of the panels; None: see `checks.working_dtype`
+    transposed: bool | None = None  # whether panels are columns; None: they are whichever are more
+    name: str = "V"  # how messages call the matrix
+
+    def turned(self, shape: tuple[int, int]) -> bool:
+        """Return whether the panels are columns, for a source that can be cut either way."""
+        return shape[0] < shape[1] if self.transposed is None else self.transposed
+
+
+class Opener(NamedTuple):
+    """A kind of input: how it is recognised, and how it is opened.
+
+    Paths and URLs come to an opener as absolute text (``str``), and of a path there is something. All other
+    sources come as the objects that they are.
+    """
+
+    can_open: Callable[[Any], bool]
+    open: Callable[[Any, OpenOptions], Matrix]
+
+
+def ends_with(source: Any, suffix: str) -> bool:
+    """Return whether a source is a path or a URL with a suffix."""
+    return isinstance(source, str) and source.endswith(suffix)
+
+
+def nothing_at(place: str) -> FileNotFoundError:
+    """Return the error for a path or a URL where nothing is."""
+    kind = "URL" if is_url(place) else "path"
+    return FileNotFoundError(f"there is nothing at {place}; give the {kind} of {FILES}")
