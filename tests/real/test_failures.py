@@ -41,7 +41,6 @@ from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
 
-pytestmark = pytest.mark.real
 PASSES = 40
 WAIT = {"DASK_DASK_NMF__WAIT": "6"}  # seconds, for workers
 HERE = ("--cache", "off")  # in the threads of the command, reading V anew

@@ -13,7 +13,7 @@ import pytest
 from support.fits import Fit, begin, cluster, ends_well, frozen, make_v, refused, same_factors, wait_for
 from support.servers import needs
 
-pytestmark = [pytest.mark.real, needs("mount", root=True)]
+pytestmark = needs("mount", root=True)
 PASSES = 40
 HERE = ("--cache", "off")  # in the threads of the command, reading V anew
 CARRIES = ("mu", PASSES, *HERE)  # its W is written in each pass

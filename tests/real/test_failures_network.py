@@ -15,7 +15,7 @@ import pytest
 from support.fits import DASK, Fit, begin, ends_well, make_v, refused, same_factors, wait_for
 from support.servers import needs, process
 
-pytestmark = [pytest.mark.real, needs("ip", root=True)]
+pytestmark = needs("ip", root=True)
 PASSES = 40
 QUICK = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "12s", "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "8s"}
 WAIT = {"DASK_DASK_NMF__WAIT": "15"}

@@ -64,8 +64,8 @@ def whole(folder: Path) -> Callable[[str], Path]:
     ("solver", "events"),
     [
         ("hals", ("plan", "pass")),
-        pytest.param("mu", ("pass", "pass"), marks=pytest.mark.real),
-        pytest.param("sgd", ("pass", "pass"), marks=pytest.mark.real),
+        ("mu", ("pass", "pass")),
+        ("sgd", ("pass", "pass")),
     ],
 )
 def test_sigkill_of_everything_at_random_moments_and_then_of_a_worker(
@@ -88,7 +88,6 @@ def test_sigkill_of_everything_at_random_moments_and_then_of_a_worker(
     same_factors(folder / output, whole(solver))
 
 
-@pytest.mark.real
 def test_a_v_cut_both_ways_is_killed_too(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     w, h = (rng.gamma(0.5, size=size).astype(np.float32) for size in ((6000, 8), (8, 3600)))
@@ -165,7 +164,6 @@ def test_a_signal_comes_while_python_collects(folder: Path, number: signal.Signa
     assert "interrupted" in done.stderr
 
 
-@pytest.mark.real
 def test_ctrl_c_twice_ends_at_once(folder: Path, whole: Callable[[str], Path]) -> None:
     fit = begin(folder, "twice.zarr", "hals", PASSES)
     wait_for(fit, "pass")

@@ -20,7 +20,6 @@ from dask_nmf.sources.registry import open_matrix
 
 LIMIT = 652_000_000  # bytes of a worker: less than half of it is left beside the program
 RANK = 8
-REAL = pytest.mark.real  # each reads gigabytes; the others are as large, of other kinds
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +73,8 @@ def keeps_in_memory(dask_worker: Worker) -> bool:
     [
         pytest.param((90_000, 5000), (400, 5000), "float32", "sample", id="three-times-the-limit"),
         pytest.param((2000, 166_000), (500, 2000), "int16", "sample", id="wide-and-cast"),
-        pytest.param((66_000, 2500), (500, 1250), "float64", "sample", id="float64", marks=REAL),
-        pytest.param((66_000, 5000), (500, 5000), "float32", "nndsvda", id="singular-vectors", marks=REAL),
+        pytest.param((66_000, 2500), (500, 1250), "float64", "sample", id="float64"),
+        pytest.param((66_000, 5000), (500, 5000), "float32", "nndsvda", id="singular-vectors"),
     ],
 )
 def test_a_fit_stays_within_the_memory_of_its_workers(
@@ -99,7 +98,7 @@ def test_a_fit_stays_within_the_memory_of_its_workers(
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
 @pytest.mark.parametrize(
     "shape",
-    [pytest.param((80_000, 2000), id="tall"), pytest.param((2000, 80_000), id="wide", marks=REAL)],
+    [pytest.param((80_000, 2000), id="tall"), pytest.param((2000, 80_000), id="wide")],
 )
 def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape: tuple[int, int]) -> None:
     path = write(tmp_path / "V.zarr", shape, (1000, 2000), "float32", missing=0.97)

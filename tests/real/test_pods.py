@@ -25,7 +25,6 @@ from support.servers import needs, process, until
 
 ROOT = FOLDER.parents[1]
 pytestmark = [
-    pytest.mark.real,
     pytest.mark.timeout(600),
     needs("buildah", "bwrap", "ip", "mmdebstrap", "openssl", root=True),
 ]

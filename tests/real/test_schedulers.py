@@ -31,8 +31,6 @@ FILE = ["--scheduler-file", "scheduler.json"]
 
 Fit = Callable[..., subprocess.CompletedProcess[str]]
 
-pytestmark = pytest.mark.real
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

@@ -1,11 +1,9 @@
 """The schedules: a real cron, a real Airflow and systemd's own checks run what is shipped, on a small V."""
 
-import ast
 import getpass
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -17,61 +15,15 @@ import numpy as np
 import psutil
 import pytest
 import zarr
-from dask.utils import parse_bytes
 from support.matrices import low_rank
+from support.schedules import CRON, DAG, RANK, ROOT, SERVICE, TIMER, cron_line, unit
 from support.servers import needs, process, until
 
 import dask_nmf
 from dask_nmf.cli import main
 
-ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "cluster_configs" / "schedules"
-CRON, SERVICE, TIMER, DAG = (
-    FOLDER / name for name in ("dask-nmf.cron", "dask-nmf.service", "dask-nmf.timer", "airflow_dag.py")
-)
 BIN = Path(sys.executable).parent
-RANK = 20  # of all of them
-HOURS = 3600
 EXPOSURE = 25  # tenths, of systemd's ten
-
-
-def cron_line() -> str:
-    (line,) = re.findall(r"^\d.*$", CRON.read_text(), re.MULTILINE)
-    return str(line)
-
-
-def unit(name: str) -> str:
-    """The value of a setting of the service."""
-    (value,) = re.findall(rf"^{name}=(.*)$", SERVICE.read_text(), re.MULTILINE)
-    return str(value)
-
-
-def dag_constants() -> dict[str, str]:
-    """Those at the top of the DAG."""
-    found = [node for node in ast.parse(DAG.read_text()).body if isinstance(node, ast.Assign)]
-    return {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in found}
-
-
-def test_commands_are_alike_and_known() -> None:
-    in_cron = re.search(r"dask-nmf (fit .*?) 2>>", cron_line())
-    assert in_cron
-    _, _, in_unit = unit("ExecStart").partition("dask-nmf/bin/dask-nmf ")
-    in_dag = dag_constants()["FIT"] + " --log-format json"
-    assert in_cron[1] == in_unit == in_dag
-    options = main.app.commands["fit"].make_context("fit", shlex.split(in_unit)[1:]).params
-    assert options["n_components"] == RANK
-    assert options["workers"] * parse_bytes(options["memory_limit"]) + 2**31 <= 6 * 2**30
-    assert unit("MemoryMax") == "6G"
-    assert options["time_limit"] < 6 * HOURS
-    assert unit("TimeoutStartSec") == "6h"
-
-
-def test_exit_codes_are_acted_upon() -> None:
-    final = {main.USAGE, main.BAD_DATA}
-    assert set(map(int, unit("RestartPreventExitStatus").split())) == final
-    assert int(unit("SuccessExitStatus")) == main.TERMINATED
-    (skipped,) = re.findall(r"skip_on_exit_code=(.*),$", DAG.read_text(), re.MULTILINE)
-    assert set(ast.literal_eval(skipped)) == final
 
 
 @pytest.fixture
@@ -100,7 +52,6 @@ def state(run: Path) -> dict[str, Any]:
     return dict(json.loads(told))
 
 
-@pytest.mark.real
 @needs("cron", root=True)
 def test_cron_runs_a_fit_and_leaves_one_at_work_alone(folder: Path) -> None:
     """The file that is shipped, every minute; and its line once more, for a run that is being worked on."""
@@ -143,7 +94,6 @@ def placed(source: Path, target: Path, folder: Path) -> Path:
     return target
 
 
-@pytest.mark.real
 @needs("systemd-analyze")
 def test_systemd_knows_every_word(folder: Path) -> None:
     for unit_file in (SERVICE, TIMER):
@@ -192,7 +142,6 @@ def calls(name: str) -> set[str]:
     return {call for each in inner for call in calls(each)}
 
 
-@pytest.mark.real
 @needs("bwrap", "systemd-analyze", root=True)
 def test_a_fit_runs_under_the_restrictions_of_the_unit(folder: Path) -> None:
     """Its file system, system calls and sockets, as no systemd runs here."""
@@ -240,7 +189,6 @@ def airflow(request: pytest.FixtureRequest) -> Path:
     return home / "bin/airflow"
 
 
-@pytest.mark.real
 @pytest.mark.timeout(600)
 def test_airflow_runs_the_dag(airflow: Path, folder: Path) -> None:
     home = folder / "airflow"

@@ -22,7 +22,7 @@ from dask_nmf.cluster.launch import local_cluster
 PAGE = ROOT / "cluster_configs" / "slurm" / "README.md"
 MORE = ["--tol", "0", "--max-iter", "60", "--log-format", "json"]
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(600), needs("slurmctld", "slurmd", "munged", root=True)]
+pytestmark = [pytest.mark.timeout(600), needs("slurmctld", "slurmd", "munged", root=True)]
 
 
 @pytest.fixture(scope="module")

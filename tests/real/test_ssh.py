@@ -19,7 +19,7 @@ from dask_nmf import nmf
 PAGE = ROOT / "cluster_configs" / "ssh" / "README.md"
 LOOPBACK = {"DASK_DASK_NMF__SSH__SCHEDULER_OPTIONS__HOST": "127.0.0.1"}  # beside what the page has
 
-pytestmark = [pytest.mark.real, needs("sshd", "ssh-keygen", root=True)]
+pytestmark = needs("sshd", "ssh-keygen", root=True)
 
 
 @pytest.fixture

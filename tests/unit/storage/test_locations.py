@@ -36,6 +36,15 @@ def test_a_url_with_more_than_a_place_in_it_is_refused_and_the_rest_is_not_shown
     assert "hidden" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "url", ["s3://me:hidden@bucket/v", "https://a.example/v?sig=hidden", "ftp://hidden/v"]
+)
+def test_a_secret_in_a_url_is_refused_and_not_shown(url: str) -> None:
+    with pytest.raises(ValueError, match=r"leave them out|no store that is known") as refused:
+        locate(url)
+    assert "hidden" not in str(refused.value)
+
+
 @pytest.mark.parametrize("url", ["s3://bucket/v\n.zarr", "s3://bucket/\tv.zarr", "gs://bucket/v\x00.zarr"])
 def test_a_url_with_what_cannot_be_seen_in_it_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="cannot be printed"):

@@ -1,0 +1,133 @@
+"""The command from store to store: exit codes, messages, kills, and no secret anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import obstore
+import pytest
+import zarr
+from support import faults
+from support.buckets import KEY, PASSES, SECRET, V, enter, only_moto, same_factors, store
+from support.matrices import Array
+from support.servers import needs
+
+from dask_nmf import Run, transform
+from dask_nmf.errors import (
+    StoreAccessError,
+)
+from dask_nmf.sources.registry import open_matrix
+from dask_nmf.storage.objects import requests
+from dask_nmf.storage.objects.object_store import ObjectStore
+
+COMMAND = [sys.executable, "-c", "from dask_nmf.cli.main import main; main()"]
+
+pytestmark = needs("moto_server", "rclone")
+
+only_rclone = pytest.mark.parametrize("server", ["rclone"], indirect=True)
+
+
+def command(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=200)
+
+
+def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v: Array) -> None:
+    run, output = "s3://bucket/run.zarr", "s3://bucket/W.zarr"
+    asked = ["--rank", "5", "--tol", "0", "--max-iter", str(PASSES), "--workers", "2", "--debug"]
+    done = command("fit", V, "--output", run, *asked)
+    assert done.returncode == 0, done.stderr
+    turned = command("transform", run, V, "--output", output)
+    assert turned.returncode == 0, turned.stderr
+    H = Run.load_answer(run).array("H")[:]
+    np.testing.assert_allclose(
+        H, Run.load_answer(str(on_disk)).array("H")[:], rtol=2e-2, atol=1e-2
+    )  # another cut
+    W = zarr.open_group(ObjectStore(output), mode="r")["W"][:]
+    np.testing.assert_array_equal(W, transform(v, H).compute())
+    assert "exists" in command("transform", run, V, "--output", output).stderr
+    assert command("transform", run, V, "--output", output, "--overwrite").returncode == 0
+    bucket = requests.connect("s3://bucket")
+    stored = {
+        told["path"]: bytes(obstore.get(bucket, told["path"]).bytes())
+        for told in obstore.list(bucket).collect()
+    }
+    assert {name.partition("/")[0] for name in stored} == {"v.zarr", "run.zarr", "W.zarr"}  # and no lock
+    tasks = pickle.dumps(open_matrix(V).reader)
+    for text in (*stored.values(), done.stderr.encode(), turned.stderr.encode(), tasks):
+        assert SECRET.encode() not in text
+        assert KEY.encode() not in text
+
+
+@only_rclone
+def test_a_wrong_key_is_one_line(server: faults.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    done = command("fit", V, "--output", "s3://bucket/run.zarr", "--rank", "5")
+    assert done.returncode == 74
+    assert done.stderr.startswith(
+        f"dask-nmf: {V}: the store refuses access (403 Forbidden); give credentials"
+    )
+    assert len(done.stderr.splitlines()) == 1
+    with pytest.raises(StoreAccessError):
+        open_matrix(V)
+
+
+@only_moto
+def test_sigkill_of_everything_then_the_same_command(server: faults.Proxy, v: Array, tmp_path: Path) -> None:
+    asked = ["--rank", "5", "--tol", "0", "--max-iter", "30", "--workers", "2", "--log-format", "json"]
+    whole, run = "s3://bucket/whole.zarr", "s3://bucket/run.zarr"
+    assert command("fit", V, "--output", whole, *asked).returncode == 0
+    moments = random.Random(0)
+    for _ in range(2):
+        started = subprocess.Popen(
+            [*COMMAND, "fit", V, "--output", run, *asked],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
+        assert started.stderr is not None
+        for line in started.stderr:
+            if json.loads(line)["event"] == "pass":
+                break
+        time.sleep(moments.uniform(0, 0.5))
+        os.killpg(started.pid, signal.SIGKILL)
+        started.communicate()
+    done = command("fit", V, "--output", run, *asked)
+    assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stderr
+    same_factors(run, whole)
+
+
+@only_moto
+def test_what_is_not_there_is_one_line(server: faults.Proxy, v: Array, tmp_path: Path) -> None:
+    store(tmp_path / "v.zarr", v)
+    here = str(tmp_path / "v.zarr")
+    for words, code, told in (
+        (["fit", "s3://bucket/no.zarr", "-k", "5", "-o", "s3://bucket/r"], 2, "there is nothing at s3://bucket/no.zarr"),
+        (["fit", "s3://bucket/no.npy", "-k", "5", "-o", "s3://bucket/r"], 2, "there is nothing at s3://bucket/no.npy"),
+        (["fit", here, "-k", "5", "-o", "s3://no/r"], 2, "s3://no/r: there is no such bucket"),
+        (["fit", here, "-k", "5", "-o", "http://127.0.0.1:1/r"], 2, "http://127.0.0.1:1/r can be read only"),
+        (["info", "s3://bucket/r"], 2, "there is no run at s3://bucket/r"),
+        (["info", V], 2, f"{V} is not a run"),
+    ):  # fmt: skip
+        done = command(*words)
+        assert (done.returncode, len(done.stderr.splitlines())) == (code, 1), done.stderr
+        assert done.stderr.startswith(f"dask-nmf: {told}")
+
+
+def test_a_machine_without_certificates_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    enter(monkeypatch, "http://127.0.0.1:9")
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.setenv(name, "/nothing")
+    done = command("info", "s3://bucket/run.zarr")
+    assert done.returncode == 2
+    assert done.stderr.startswith("dask-nmf: s3://bucket/run.zarr: no certificates of authorities are found")
