@@ -5,7 +5,7 @@ BIN := .venv/bin
 BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py convergence.py projections.py ratings.py)
 
 # What runs with the lowest versions that pyproject.toml allows.
-LOWEST = behaviour/test_api unit/sources/test_inputs unit/sources/test_packing unit/cli/test_pipes project/test_slurm_files unit/runs/test_run
+LOWEST = behaviour/test_api unit/sources/test_inputs unit/sources/test_packing unit/cli/test_pipes project/test_slurm_files unit/runs/test_run unit/runs/test_contents
 # A seed for what tests draw: make test SEED=7. Without one it is always the same.
 DRAWN = $(if $(SEED),--hypothesis-profile seeded --hypothesis-seed $(SEED))
 

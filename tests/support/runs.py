@@ -6,8 +6,11 @@ from typing import Any
 
 import dask
 import numpy as np
+import pytest
+from support.matrices import low_rank
 
-from dask_nmf import Result
+from dask_nmf import Result, nmf
+from dask_nmf.settings import SOLVERS
 
 OPTIONS: dict[str, Any] = {"n_components": 3, "max_iter": 4, "tol": 0, "random_state": 7}
 
@@ -37,3 +40,12 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
         for path in folder.rglob("*")
         if path.is_file()
     }
+
+
+SHAPES = {"tall": (40, 15), "wide": (15, 40)}
+shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+solvers = pytest.mark.parametrize("solver", SOLVERS)
+
+
+def fit(shape: tuple[int, int], store: Path, **options: Any) -> Result:
+    return nmf(low_rank(*shape, 3), **{**OPTIONS, "store": store, **options})
