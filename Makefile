@@ -1,8 +1,8 @@
 # Every target sets up what it needs: a .venv here, renewed when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
-# What `make bench` runs, or `make bench SHORT=1`: small matrices, to see that all peers run.
-BENCHMARKS = $(if $(SHORT),"peers.py --short --output short",peers.py reads.py speed.py one_pass.py out_of_core.py cache.py read_ahead.py scaling.py losses.py convergence.py projections.py ratings.py)
+# What `make bench` runs, or `make bench SHORT=1`: small matrices, to see that all packages run.
+BENCHMARKS = $(if $(SHORT),"run_peers.py --short --output short",run_peers.py run_reads.py run_speed.py run_one_pass.py run_out_of_core.py run_cache.py run_prefetch.py run_scaling.py run_losses.py run_convergence.py run_task_memory.py run_ratings.py)
 
 # What runs with the lowest versions that pyproject.toml allows.
 LOWEST = behaviour/test_api unit/sources/test_inputs unit/sources/test_packing unit/cli/test_pipes project/test_slurm_files unit/runs/test_run unit/runs/test_contents
@@ -41,7 +41,7 @@ bench: .venv/installed-bench
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python benchmarks/$$script || exit 1; done
 
 kernels: .venv/installed-bench
-	$(BIN)/python -m pytest benchmarks/bench_kernels.py
+	$(BIN)/python -m pytest benchmarks/micro/bench_kernels.py
 
 clean:
 	rm -rf .venv .venv-lowest demo short dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,17 +1,11 @@
 """What a fit calls converged: 300 iterations of scikit-learn get no lower from there."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
+from run_convergence import LOSSES, cases, continued, loss_of
 
 from dask_nmf import nmf, transform
 from dask_nmf.kernels.least_squares import residual
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from convergence import LOSSES, cases, ended, loss_of
 
 ROUNDING = 1e-11  # of ‖V‖²: what float32 leaves of factors
 CASES = list(cases(rows=80, columns=24))
@@ -21,19 +15,19 @@ CASES = list(cases(rows=80, columns=24))
 @pytest.mark.parametrize("number", range(len(CASES)), ids=[case.name for case in CASES])
 def test_nothing_much_is_to_be_had_where_a_fit_has_converged(number: int, loss: str) -> None:
     dtype = ("float32", "float64")[(number + LOSSES.index(loss)) % 2]
-    found = ended(CASES[number], loss, dtype, 1e-4)
-    if found.result.outcome.startswith("converged"):
-        assert found.gain < 2e-3 or found.of_v < ROUNDING
+    fit = continued(CASES[number], loss, dtype, 1e-4)
+    if fit.result.outcome.startswith("converged"):
+        assert fit.gain < 2e-3 or fit.gain_of_v < ROUNDING
     else:
-        assert found.result.outcome.startswith("stopped after max_iter")
+        assert fit.result.outcome.startswith("stopped after max_iter")
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_nothing_above_rounding_is_to_be_had_in_float32_at_a_tight_tolerance(loss: str) -> None:
     """Losses of float32 equations are told too low; those of exact ones that came next could not be lower."""
-    found = ended(CASES[5], loss, "float32", 1e-9)
-    assert found.result.outcome.startswith("converged")
-    assert found.gain < 1e-6 or found.of_v < ROUNDING / 10
+    fit = continued(CASES[5], loss, "float32", 1e-9)
+    assert fit.result.outcome.startswith("converged")
+    assert fit.gain < 1e-6 or fit.gain_of_v < ROUNDING / 10
 
 
 @pytest.mark.parametrize("alike", [1e-2, 1e-3])

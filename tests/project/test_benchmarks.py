@@ -1,4 +1,4 @@
-"""The comparison with others, small, and without those that the tests do not install."""
+"""The comparison with other packages on a small matrix, without those that the tests do not install."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = ROOT / "benchmarks" / "peers.py"
+PEERS = ROOT / "benchmarks" / "run_peers.py"
 
 
 @pytest.mark.real  # half a minute
@@ -37,17 +37,17 @@ def test_the_table_has_a_row_for_each_method(tmp_path: Path) -> None:
 
 def test_a_peer_that_is_not_installed_is_an_error(tmp_path: Path) -> None:
     hidden = f"import sys; sys.modules['nmf'] = None; sys.path.insert(0, {str(PEERS.parent)!r}); "
-    hidden += f"sys.argv[1:] = ['--output', {str(tmp_path)!r}]; import peers; peers.main()"
+    hidden += f"sys.argv[1:] = ['--output', {str(tmp_path)!r}]; import run_peers; run_peers.main()"
     done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "nmf-torch (nmf)" in done.stderr.partition("not installed: ")[2]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_script_is_run_and_read_about() -> None:
+def test_every_program_is_run_by_make_and_documented() -> None:
     scripts = {path.name for path in PEERS.parent.glob("*.py") if "__main__" in path.read_text()}
     page, makefile = ((ROOT / name).read_text() for name in ("docs/measurements.md", "Makefile"))
-    told = set(re.findall(r"benchmarks/(\w+\.py)", page))
+    documented = set(re.findall(r"benchmarks/(\w+\.py)", page))
     (list_of_scripts,) = re.findall(r"^BENCHMARKS = (.*)$", makefile, re.MULTILINE)
     run = set(re.findall(r"\w+\.py", list_of_scripts))
-    assert scripts == told == run
+    assert scripts == documented == run

@@ -1,9 +1,9 @@
-"""Others and ours, to the same error on the same cores: one table, and its plots.
+"""Compare other packages with ours, to the same error on the same cores: a table and its plots.
 
-The error to reach is `NEAR` times that of a reference: scikit-learn's coordinate descent when it has
-converged, or Spark's alternating least squares where entries are missing. Each method first goes on until it
-is there, or until `PATIENCE` is over; then so long a fit is timed in rounds, each in a process of its own.
-What was that slow is timed once.
+The target error is `NEAR` times that of a reference: scikit-learn's coordinate descent when it has converged,
+or Spark's alternating least squares where entries are missing. Each method first runs until it reaches the
+target or `PATIENCE` ends. A fit of that length is then timed in interleaved rounds, each in a process of its
+own. A method that used up its patience is timed once.
 """
 
 from __future__ import annotations
@@ -21,31 +21,26 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-import machine
-import matrices
 import numpy as np
-import out_of_core
-import rivals
 import scipy.sparse
 import zarr
-from methods import Case, Method, Reached, go, minibatch, ours, scikit_learn
-from rounds import elapsed, in_turn, ratio
+from lib import competitors, datasets, environment, methods
+from lib.methods import Case, Method, Reached, ours, scikit_learn
+from lib.passes import Look, bare_pass, multiply, open_panels, read
+from lib.report import Row, write
+from lib.timing import elapsed, interleaved, median_ratio
 from sklearn.decomposition import NMF
-from table import Row, write
 
 from dask_nmf.cluster import launch
-from dask_nmf.execution import partition
-from dask_nmf.kernels.least_squares import residual
 from dask_nmf.types import Array
 
 NEAR = 1.005
 RESULTS = Path(__file__).parent / "results"
-LIMIT = out_of_core.LIMIT  # bytes, of each worker
-PENALTY = 0.01  # for each rating
+LIMIT = 600_000_000  # bytes of memory of each worker
+PENALTY = 0.01  # per rating
 ROUNDS = 3
 PATIENCE = 40.0  # seconds
-WARM = 1000  # rows
-STRIP = 4096  # rows that an error is taken of at once
+WARM_UP_ROWS = 1000
 PRELOAD = [
     "dask_nmf.fitting.factorise",
     "dask_nmf.execution.partition",
@@ -55,36 +50,25 @@ PRELOAD = [
 
 
 class Problem(NamedTuple):
-    """What all are given. Its functions take the folder where it is."""
+    """A matrix in a folder, and the methods to compare on it."""
 
     name: str
     rank: int
     write: Callable[[Path, bool], None]
-    """V to files; a small one where that is asked for."""
+    """Writes the files of V to a folder; a small V if the flag is set."""
     read: Callable[[Path], Any]
     error: Callable[[Path, Array, Array], float]
     reference: Callable[[Path, Case], float]
-    methods: tuple[Method, ...]  # the first is ours, that the others are compared with
+    methods: tuple[Method, ...]  # the first is ours; the others are compared with it
     floors: tuple[Method, ...] = ()
-    cannot: dict[str, str] = {}  # noqa: RUF012  methods, and why
+    cannot: dict[str, str] = {}  # noqa: RUF012  methods that do not run, and why
 
 
-class Spent(NamedTuple):
-    """On a fit."""
+class Cost(NamedTuple):
+    """The time and memory of a fit."""
 
     seconds: float
     peak: float  # MB
-
-
-def relative_error(v: Any, w: Array, h: Array) -> float:
-    """‖V − W H‖ / ‖V‖, some rows at a time."""
-    rest = whole = 0.0
-    for first in range(0, v.shape[0], STRIP):
-        block = v[first : first + STRIP]
-        rest += residual(block, w[first : first + STRIP], h)
-        values = block.data if scipy.sparse.issparse(block) else block
-        whole += float(np.square(values, dtype=np.float64).sum())
-    return float(np.sqrt(rest / whole))
 
 
 def converged(case: Case, tol: float) -> tuple[Array, Array]:
@@ -93,10 +77,10 @@ def converged(case: Case, tol: float) -> tuple[Array, Array]:
 
 
 def squared(name: str, rank: int, read: Callable[[Path], Any], tol: float, **others: Any) -> Problem:
-    """Of which the squared error is measured, of all entries."""
+    """Return a problem with the squared error of all entries."""
 
     def error(folder: Path, w: Array, h: Array) -> float:
-        return relative_error(read(folder), w, h)
+        return methods.relative_error(read(folder), w, h)
 
     def reference(folder: Path, case: Case) -> float:
         return error(folder, *converged(case, tol))
@@ -104,63 +88,41 @@ def squared(name: str, rank: int, read: Callable[[Path], Any], tol: float, **oth
     return Problem(name, rank, read=read, error=error, reference=reference, **others)
 
 
-def floor(name: str, work: Callable[[Case], Any], **others: Any) -> Method:
-    """What no method can do without."""
-
-    def fit(case: Case, length: int) -> Any:
-        return work(case)
-
-    return Method(name, fit, lambda case: iter(()), **others)
-
-
 def products(case: Case) -> None:
-    """W from V and H, and what H takes from V and W."""
+    """Compute the two products of an iteration: V Hᵀ, and Vᵀ W."""
     h = np.ones((case.rank, case.V.shape[1]), np.float32)
     case.V.T @ (case.V @ h.T)
-
-
-def read_in_memory(method: Method) -> Method:
-    """A method that takes no Zarr array: all of V is read first, by the clock."""
-
-    def whole(case: Case) -> Case:
-        return case._replace(V=case.V[...])
-
-    return method._replace(
-        name=f"{method.name}, V in memory",
-        fit=lambda case, length: method.fit(whole(case), length),
-        trail=lambda case: method.trail(whole(case)),
-    )
 
 
 def workers() -> Any:
     return launch.local_cluster(2, 1, LIMIT)
 
 
-def bare(look: Callable[[Array, Array], Array]) -> Callable[[Case], None]:
-    """A pass that only reads, or also multiplies, over our panels."""
+def bare(look: Look) -> Callable[[Case], None]:
+    """Return a pass over our panels that only reads, or only multiplies."""
 
     def work(case: Case) -> None:
-        panels, _ = partition.cut(out_of_core.open_matrix(case.V), case.rank)
-        out_of_core.bare_pass(panels, look, np.ones((case.rank, panels.blocks.shape[1]), np.float32))
+        panels, _ = open_panels(case.V, case.rank)
+        bare_pass(panels, look, np.ones((case.rank, case.V.shape[1]), np.float32))
 
     return work
 
 
 def write_dense(folder: Path, short: bool) -> None:
-    np.save(folder / "V.npy", matrices.noisy(*((600, 300) if short else (10_000, 2000)), 20))
+    np.save(folder / "V.npy", datasets.noisy(*((600, 300) if short else (10_000, 2000)), 20))
 
 
 def write_glosses(folder: Path, short: bool) -> None:
-    scipy.sparse.save_npz(folder / "V.npz", matrices.glosses(1000 if short else None))
+    scipy.sparse.save_npz(folder / "V.npz", datasets.glosses(1000 if short else None))
 
 
 def write_zarr(folder: Path, short: bool) -> None:
-    out_of_core.write(str(folder / "V.zarr"), 0.03 if short else 2.0)
+    datasets.write_zarr(str(folder / "V.zarr"), 0.03 if short else 2.0)
 
 
 def write_ratings(folder: Path, short: bool) -> None:
     users, items, rated = (2000, 200, 60_000) if short else (20_000, 2000, 1_000_000)
-    train, test = matrices.split(users, items, rated)
+    train, test = datasets.split_ratings(users, items, rated)
     for name, part in (("V", train), ("test", test)):
         scipy.sparse.save_npz(folder / f"{name}.npz", part.matrix((users, items)))
 
@@ -175,28 +137,28 @@ def read_zarr(folder: Path) -> Any:
 
 def test_error(folder: Path, w: Array, h: Array) -> float:
     cells = scipy.sparse.load_npz(folder / "test.npz").tocoo()
-    return matrices.Ratings(*cells.coords, cells.data).error(w, h)
+    return datasets.Ratings(*cells.coords, cells.data).error(w, h)
 
 
 def spark_reference(folder: Path, case: Case) -> float:
-    method = rivals.spark(PENALTY)
+    method = competitors.spark(PENALTY)
     with method.place():
         return test_error(folder, *method.fit(method.prepare(case), 30))
 
 
-PRODUCTS = floor("floor: the two products, once (BLAS)", products)
+PRODUCTS = methods.floor("floor: the two products, once (BLAS)", products)
 PROBLEMS = (
     squared(
         "dense, in memory", 20, lambda folder: np.load(folder / "V.npy"), 1e-5, write=write_dense,
-        methods=(ours("hals"), ours("mu", inner_iter=10), scikit_learn("cd"), scikit_learn("mu"), minibatch(),
-                 rivals.torch_nmf(), rivals.dask_array()),
+        methods=(ours("hals"), ours("mu", inner_iter=10), scikit_learn("cd"), scikit_learn("mu"),
+                 methods.minibatch(), competitors.torch_nmf(), competitors.dask_array()),
         floors=(PRODUCTS,),
         cannot={"Spark ALS": "takes triplets: 20 million of them"},
     ),
     squared(
         "sparse, in memory", 20, read_npz, 1e-5, write=write_glosses,
         methods=(ours("hals"), ours("mu", inner_iter=10), scikit_learn("cd"), scikit_learn("mu"),
-                 minibatch()),
+                 methods.minibatch()),
         floors=(PRODUCTS._replace(name="floor: the two products, once (SciPy)"),),
         cannot={
             "nmf-torch": "takes dense matrices only",
@@ -205,17 +167,17 @@ PROBLEMS = (
         },
     ),
     squared(
-        "dense, out of core", out_of_core.RANK, read_zarr, 1e-4,
+        "dense, out of core", datasets.RANK, read_zarr, 1e-4,
         write=write_zarr,
-        methods=(ours("hals")._replace(place=workers), read_in_memory(scikit_learn("cd")), rivals.streamed(),
-                 rivals.dask_array(lambda: rivals.plain_cluster(LIMIT))),
-        floors=(floor("floor: a read of V, once", bare(out_of_core.read), place=workers),
-                floor("floor: a read and the two products, once", bare(out_of_core.multiply), place=workers)),
+        methods=(ours("hals")._replace(place=workers), methods.read_in_memory(scikit_learn("cd")),
+                 competitors.streamed(), competitors.dask_array(lambda: competitors.plain_cluster(LIMIT))),
+        floors=(methods.floor("floor: a read of V, once", bare(read), place=workers),
+                methods.floor("floor: a read and the two products, once", bare(multiply), place=workers)),
         cannot={"nmf-torch": "takes V in memory only", "NMF mu": "takes V in memory only"},
     ),
     Problem(
         "ratings, most missing", 8, write_ratings, read_npz, test_error, spark_reference,
-        methods=(ours("hals", missing="unstored", alpha_W=PENALTY), rivals.spark(PENALTY)),
+        methods=(ours("hals", missing="unstored", alpha_W=PENALTY), competitors.spark(PENALTY)),
         cannot=dict.fromkeys(("scikit-learn", "nmf-torch"), "has no missing entries"),
     ),
 )  # fmt: skip
@@ -226,33 +188,33 @@ def case_of(problem: Problem, folder: Path) -> Case:
 
 
 def refer(at: int, folder: Path) -> float:
-    """The error of the reference."""
+    """Return the error of the reference."""
     problem = PROBLEMS[at]
     return problem.reference(folder, case_of(problem, folder))
 
 
 def search(at: int, which: int, folder: Path, target: float, patience: float) -> Reached:
-    """How far a method must go."""
+    """Return the length that a method needs for the target error."""
     problem = PROBLEMS[at]
     method = problem.methods[which]
     with method.place():
         case = method.prepare(case_of(problem, folder))
-        return go(method, case, lambda w, h: problem.error(folder, w, h), target, patience)
+        return methods.fit_until(method, case, lambda w, h: problem.error(folder, w, h), target, patience)
 
 
-def spend(at: int, which: int, folder: Path, length: int) -> Spent:
-    """On a fit of a length, after a short one of some rows, that compiles."""
+def measure(at: int, which: int, folder: Path, length: int) -> Cost:
+    """Return the cost of a fit of a given length, after a short fit that compiles."""
     problem = PROBLEMS[at]
     method = (*problem.methods, *problem.floors)[which]
     whole = case_of(problem, folder)
     with method.place():
-        method.fit(method.prepare(whole._replace(V=whole.V[:WARM])), 1)
+        method.fit(method.prepare(whole._replace(V=whole.V[:WARM_UP_ROWS])), 1)
         case = method.prepare(whole)
-        return Spent(elapsed(lambda: method.fit(case, length)), machine.family_peak())
+        return Cost(elapsed(lambda: method.fit(case, length)), environment.total_peak_memory())
 
 
 def alone(work: Callable[..., Any], *arguments: Any) -> Any:
-    """In a process of its own, that begins as all the others do."""
+    """Run work in a process of its own, with the modules of `PRELOAD` imported."""
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
     with ProcessPoolExecutor(1, context) as pool:
@@ -260,7 +222,7 @@ def alone(work: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def compare(at: int, without: list[str], short: bool) -> list[Row]:
-    """The rows of a problem: ours, the others, the floors, and those that cannot."""
+    """Return the rows of a problem: ours, the others, the floors, and the methods that do not run."""
     problem = PROBLEMS[at]
     kept = {which: method for which, method in enumerate(problem.methods) if method.name not in without}
     floors = dict(enumerate(problem.floors, len(problem.methods)))
@@ -270,29 +232,32 @@ def compare(at: int, without: list[str], short: bool) -> list[Row]:
         reference = alone(refer, at, folder)
         print(f"{problem.name}: the reference's error is {reference:.5f}", flush=True)
         patience = 1.0 if short else PATIENCE
-        found, slow = dict.fromkeys(floors, Reached(1, np.nan)), set()
+        reached, slow = dict.fromkeys(floors, Reached(1, np.nan)), set()
         for which, method in kept.items():
             start = time.monotonic()
-            found[which] = alone(search, at, which, folder, NEAR * reference, patience)
+            reached[which] = alone(search, at, which, folder, NEAR * reference, patience)
             if which > 0 and time.monotonic() - start > patience:
                 slow.add(which)
             print(
-                f"  {method.name}: {found[which].error / reference:.4f} x in {found[which].length}",
+                f"  {method.name}: {reached[which].error / reference:.4f} x in {reached[which].length}",
                 flush=True,
             )
-        kinds = {which: partial(alone, spend, at, which, folder, found[which].length) for which in found}
-        spent = in_turn({which: kinds[which] for which in kinds if which not in slow}, 1 if short else ROUNDS)
-        spent |= in_turn({which: kinds[which] for which in slow}, 1)
-    base = [one.seconds for one in spent[0]]
+        candidates = {
+            which: partial(alone, measure, at, which, folder, reached[which].length) for which in reached
+        }
+        quick = {which: candidates[which] for which in candidates if which not in slow}
+        costs = interleaved(quick, 1 if short else ROUNDS)
+        costs |= interleaved({which: candidates[which] for which in slow}, 1)
+    base = [cost.seconds for cost in costs[0]]
     rows = []
     for which, method in (kept | floors).items():
-        length, error = found[which]
-        seconds = [one.seconds for one in spent[which]]
+        length, error = reached[which]
+        seconds = [cost.seconds for cost in costs[which]]
         row = Row(
             problem.name, method.name, length,
             None if which in floors else error / reference, not error > NEAR * reference,
-            median(seconds), ratio(seconds, base[: len(seconds)]),
-            method.reads(length), median(one.peak for one in spent[which]),
+            median(seconds), median_ratio(seconds, base[: len(seconds)]),
+            method.reads(length), median(cost.peak for cost in costs[which]),
         )  # fmt: skip
         rows.append(row)
         print("  " + " | ".join(row.cells()[1:]), flush=True)
@@ -300,9 +265,9 @@ def compare(at: int, without: list[str], short: bool) -> list[Row]:
 
 
 def missing(problems: list[int], without: list[str]) -> list[str]:
-    """What is not installed, of what is needed."""
-    methods = [method for at in problems for method in PROBLEMS[at].methods if method.name not in without]
-    return sorted({f"{method.name} ({method.needs})" for method in methods if not find_spec(method.needs)})
+    """Return the methods whose module is not installed."""
+    needed = [method for at in problems for method in PROBLEMS[at].methods if method.name not in without]
+    return sorted({f"{method.name} ({method.needs})" for method in needed if not find_spec(method.needs)})
 
 
 def main() -> None:
@@ -312,16 +277,20 @@ def main() -> None:
     parser.add_argument("--without", action="append", default=[], choices=names, help="leave out a method")
     parser.add_argument("--case", action="append", choices=[problem.name for problem in PROBLEMS])
     parser.add_argument("--output", type=Path, default=RESULTS, help="a folder (default: %(default)s)")
-    asked = parser.parse_args()
-    chosen = [at for at, problem in enumerate(PROBLEMS) if not asked.case or problem.name in asked.case]
-    if absent := missing(chosen, asked.without):
+    arguments = parser.parse_args()
+    chosen = [
+        at for at, problem in enumerate(PROBLEMS) if not arguments.case or problem.name in arguments.case
+    ]
+    if absent := missing(chosen, arguments.without):
         sys.exit(f"not installed: {', '.join(absent)}; pip install -e '.[bench]', or --without each of them")
-    title = machine.name()
+    title = environment.describe()
     print(title, flush=True)
-    rows = [row for at in chosen for row in compare(at, asked.without, asked.short)]
-    notes = [f"{NEAR} × the reference's error is to be reached. {'Small matrices. ' * asked.short}{title}."]
-    notes += [f"Left out: {name}." for name in asked.without]
-    write(asked.output, rows, "# Others and ours, to the same error", notes)
+    rows = [row for at in chosen for row in compare(at, arguments.without, arguments.short)]
+    notes = [
+        f"The target is {NEAR} × the error of the reference. {'Small matrices. ' * arguments.short}{title}."
+    ]
+    notes += [f"Left out: {name}." for name in arguments.without]
+    write(arguments.output, rows, "# Other packages and dask_nmf, to the same error", notes)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The machine that a benchmark runs on, and the memory that its processes take."""
+"""The machine that a benchmark runs on, and the peak memory of its processes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from threadpoolctl import threadpool_info
 PACKAGES = ("numpy", "scipy", "scikit-learn", "numba", "dask", "zarr")
 
 
-def name(packages: tuple[str, ...] = PACKAGES) -> str:
-    """Cores, memory, BLAS and versions, in one line."""
+def describe(packages: tuple[str, ...] = PACKAGES) -> str:
+    """Return the cores, memory, BLAS and versions in one line."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
@@ -29,14 +29,14 @@ def name(packages: tuple[str, ...] = PACKAGES) -> str:
     return ", ".join(parts)
 
 
-def peak(pid: int) -> float:
-    """Peak resident memory of a process, MB."""
+def peak_memory(pid: int) -> float:
+    """Return the peak resident memory of a process, MB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e6
 
 
-def family_peak() -> float:
-    """Peaks of this process and of all that it started and that still run, added, MB."""
+def total_peak_memory() -> float:
+    """Return the sum of the peaks of this process and of its children that still run, MB."""
     children = psutil.Process().children(recursive=True)
     running = [child.pid for child in children if child.status() != psutil.STATUS_ZOMBIE]
-    return sum(peak(pid) for pid in (os.getpid(), *running))
+    return sum(peak_memory(pid) for pid in (os.getpid(), *running))

@@ -1,4 +1,4 @@
-"""Reads of V to a given error, on real data, beside scikit-learn's best answer. Reads are counted."""
+"""Count the reads of V that a fit of real data takes to the error of scikit-learn's best answer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from statistics import median
 from typing import Any, NamedTuple
 
-import machine
-from matrices import DATA, load
+from lib import environment
+from lib.datasets import DATA, load
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from dask_nmf import nmf
@@ -23,7 +23,7 @@ SEEDS = range(3)
 class Case(NamedTuple):
     """A data set with a reference objective."""
 
-    reference: str  # its name in the table of references
+    reference: str  # the name in the table of reference objectives
     file: str
     prepare: Callable[[Any], Any]
 
@@ -39,17 +39,17 @@ CASES = (
 
 
 class Fit(NamedTuple):
-    """What a fit reached, and what it read."""
+    """The error of a fit, and its reads of V."""
 
     error: float  # ‖V − W H‖ / ‖V‖
     passes: float
-    reads: float  # of V: rows of panels loaded / rows
-    single: float  # rows loaded one by one, to know V again
+    reads: float  # rows loaded in panels / rows of V
+    single: float  # rows loaded one by one, which identify V when a run is resumed
 
 
 @contextmanager
-def counted() -> Iterator[list[int]]:
-    """Every load of rows of V in this process, by the number of rows."""
+def counting_loads() -> Iterator[list[int]]:
+    """Yield a list that receives the number of rows of every load in this process."""
     loads: list[int] = []
     kinds = {kind: kind.__getitem__ for kind in (DenseRows, SparseRows)}
 
@@ -70,34 +70,35 @@ def counted() -> Iterator[list[int]]:
 
 
 def fit(V: Any, rank: int, seed: int, **options: int) -> Fit:
-    """One fit, from the first read to W in a store."""
+    """Run one fit, from the first read to W in a store."""
     rows = open_matrix(V).layout.rows
-    with tempfile.TemporaryDirectory() as folder, counted() as loads:
+    with tempfile.TemporaryDirectory() as folder, counting_loads() as loads:
         result = nmf(V, rank, random_state=seed, store=f"{folder}/run.zarr", **options)
     panels = [count for count in loads if count > 1]
     return Fit(result.relative_error, result.n_iter, sum(panels) / rows, len(loads) - len(panels))
 
 
-def middle(fits: list[Fit]) -> Fit:
+def median_fit(fits: list[Fit]) -> Fit:
+    """Return the median of each figure."""
     return Fit(*(median(values) for values in zip(*fits, strict=True)))
 
 
 def row(reference: str, known: dict[str, Any], short: Fit, long: Fit) -> str:
-    """A line of the table."""
+    """Return a line of the table."""
     best = known["best_rel_err"]
     iterations = next(count for objective, count in known["objs"].values() if objective == known["best"])
     cells = [f"{reference:22} {best:.4f} {iterations:10d}"]
-    for found, counts in (
+    for fitted, counts in (
         (short, f"{short.reads:5.2f} {short.single:6.0f}"),
         (long, f"{long.passes:6.0f} {long.reads:5.1f}"),
     ):
-        share = (1 - found.error**2) / (1 - best**2)
-        cells.append(f"{found.error:.4f} {found.error / best:.4f} {share:9.4f} {counts}")
+        share = (1 - fitted.error**2) / (1 - best**2)
+        cells.append(f"{fitted.error:.4f} {fitted.error / best:.4f} {share:9.4f} {counts}")
     return " | ".join(cells)
 
 
 def main() -> None:
-    print(machine.name())
+    print(environment.describe())
     references = json.loads((DATA / "sklearn_reference_objectives.json").read_text())
     print(f"scikit-learn {references['sklearn']}, best of its starts; an iteration reads V twice")
     print(f"{'':40} | {'max_iter=3':39} | converged")
@@ -107,7 +108,7 @@ def main() -> None:
         known = references[reference]
         V = prepare(load(file))
         short, long = (
-            middle([fit(V, known["k"], seed, **options) for seed in SEEDS])
+            median_fit([fit(V, known["k"], seed, **options) for seed in SEEDS])
             for options in ({"max_iter": 3}, {})
         )
         print(row(reference, known, short, long), flush=True)

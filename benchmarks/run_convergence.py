@@ -1,8 +1,8 @@
-"""How much lower 300 iterations of scikit-learn get from where a fit says that it has converged.
+"""Measure how much 300 iterations of scikit-learn lower the loss of a fit that has converged.
 
-Twelve small matrices, exactly and nearly of a low rank, with a rank below, at and above it; both losses, both
-dtypes, a loose and a tight tolerance. The gain is relative to the loss, and then to ‖V‖² (or the divergence
-of V from its mean).
+The twelve small matrices are exactly or nearly of a low rank, and the rank of the fit is below, at or above
+it. Each is fitted with both losses, both dtypes, and a loose and a tight tolerance. The gain is relative to
+the loss, and then to ‖V‖² (or to the divergence of V from its mean).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dask_nmf import Result, nmf
 Array = NDArray[Any]
 ITERATIONS = 300
 LOSSES = ("frobenius", "kullback-leibler")
-TOLERANCES = {1e-4: 200, 1e-9: 2000}  # and the passes they may take
+TOLERANCES = {1e-4: 200, 1e-9: 2000}  # tol: max_iter
 
 
 class Case(NamedTuple):
@@ -31,13 +31,13 @@ class Case(NamedTuple):
     rank: int
 
 
-class Ended(NamedTuple):
-    """A fit, and how much lower scikit-learn gets from there."""
+class Continued(NamedTuple):
+    """A fit, and the loss that scikit-learn gains by continuing it."""
 
     result: Result
     loss: float  # ‖V − W H‖², or twice the divergence
-    gain: float  # of the loss
-    of_v: float
+    gain: float  # relative to the loss
+    gain_of_v: float  # relative to ‖V‖²
 
 
 def cases(rows: int = 600, columns: int = 80) -> Iterator[Case]:
@@ -52,8 +52,8 @@ def cases(rows: int = 600, columns: int = 80) -> Iterator[Case]:
         yield from (Case(f"rank 5 + {100 * noise:g} % noise, k = {k}", v, k) for k in ranks)
     rng = np.random.default_rng(2)
     for mean in (3.0, 0.2):
-        of_rank_6 = _product(rows, columns, 6, 3)
-        v = rng.poisson(of_rank_6 * mean / of_rank_6.mean()).astype(float)
+        product = _product(rows, columns, 6, 3)
+        v = rng.poisson(product * mean / product.mean()).astype(float)
         yield Case(f"counts of mean {mean:g}, k = 6", v, 6)
 
 
@@ -63,21 +63,23 @@ def _product(rows: int, columns: int, rank: int, seed: int) -> Array:
     return product
 
 
-def ended(case: Case, loss: str, dtype: str, tol: float) -> Ended:
-    """Fit, and go on from there with scikit-learn."""
+def continued(case: Case, loss: str, dtype: str, tol: float) -> Continued:
+    """Fit a matrix, and continue the fit with scikit-learn."""
     v = case.v.astype(dtype)
     result = nmf(v, case.rank, beta_loss=loss, tol=tol, max_iter=TOLERANCES[tol])
     wide = v.astype(np.float64)
     w, h = (factor.compute().astype(np.float64) for factor in result)
     reached = loss_of(wide, w, h, loss)
-    asked: dict[str, Any] = {"init": "custom", "max_iter": ITERATIONS, "tol": 0, "beta_loss": loss}
+    options: dict[str, Any] = {"init": "custom", "max_iter": ITERATIONS, "tol": 0, "beta_loss": loss}
     solver = "cd" if loss == "frobenius" else "mu"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        further = non_negative_factorization(wide, w.copy(), h.copy(), case.rank, solver=solver, **asked)[:2]
+        further = non_negative_factorization(wide, w.copy(), h.copy(), case.rank, solver=solver, **options)[
+            :2
+        ]
     gained = reached - loss_of(wide, *further, loss)
     whole = reached / max(result.relative_error, 1e-300) ** 2
-    return Ended(result, reached, gained / max(reached, 1e-300), gained / whole)
+    return Continued(result, reached, gained / max(reached, 1e-300), gained / whole)
 
 
 def loss_of(v: Array, w: Array, h: Array, loss: str) -> float:
@@ -85,9 +87,9 @@ def loss_of(v: Array, w: Array, h: Array, loss: str) -> float:
     y = w @ h
     if loss == "frobenius":
         return float(np.square(v - y).sum())
-    there = v > 0
-    far = (y[there] - v[there]) / v[there]  # no large terms cancel
-    return 2 * float((v[there] * (far - np.log1p(far))).sum() + y[~there].sum())
+    positive = v > 0
+    change = (y[positive] - v[positive]) / v[positive]  # so that no large terms cancel
+    return 2 * float((v[positive] * (change - np.log1p(change))).sum() + y[~positive].sum())
 
 
 def main() -> None:
@@ -98,12 +100,12 @@ def main() -> None:
         for loss in LOSSES:
             for dtype in ("float32", "float64"):
                 for tol in TOLERANCES:
-                    found = ended(case, loss, dtype, tol)
-                    result = found.result
+                    fit = continued(case, loss, dtype, tol)
+                    result = fit.result
                     outcome = result.outcome.partition(":")[0]
                     print(
                         f"| {case.name} | {loss} | {dtype} | {tol:g} | {result.n_iter} "
-                        f"| {result.relative_error:.3g} | {found.gain:.1e} | {found.of_v:.1e} | {outcome} |",
+                        f"| {result.relative_error:.3g} | {fit.gain:.1e} | {fit.gain_of_v:.1e} | {outcome} |",
                         flush=True,
                     )
 

@@ -1,19 +1,14 @@
-"""No task takes more memory than the plan projects for it: measured, for every solver, loss and kind of V."""
+"""No task takes more memory than the plan counts for it: measured for every solver, loss and kind of V."""
 
-import sys
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from projections import KINDS, SOLVERS, STATUS, Case, cases, least_share
+from run_task_memory import KINDS, SOLVERS, STATUS, Case, cases, least_share
 
 
 def some() -> list[Any]:
-    """Small cases, and for `make test-real` a sixth of those of the benchmark."""
+    """Return small cases, and for `make test-real` a sixth of those of the benchmark."""
     tall = {kind: (40_000 if kind == "csr" else 4000, 400, 8) for kind in KINDS}  # or noise would be large
     small = [Case(kind, solver, "float32", tall[kind], 0) for kind, solver in product(KINDS, SOLVERS)]
     small += [Case(kind, "hals 2", "float64", tall[kind], 2) for kind in KINDS]
@@ -22,5 +17,5 @@ def some() -> list[Any]:
 
 @pytest.mark.skipif(not STATUS.exists(), reason="peaks are read from /proc")
 @pytest.mark.parametrize("case", some(), ids=lambda case: " ".join(map(str, case)))
-def test_the_task_of_a_panel_takes_no_more_than_is_projected(case: Case) -> None:
+def test_the_task_of_a_panel_takes_no_more_than_the_plan_counts(case: Case) -> None:
     assert least_share(case) <= 1.0

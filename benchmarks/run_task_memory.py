@@ -1,6 +1,7 @@
-"""How much memory the task of a panel takes, beside what the plan projects: each solver, loss and kind of V.
+"""Measure the peak memory of the task of a panel as a share of what the plan counts for it.
 
-Peaks are of the resident memory of this process, as Linux counts it.
+The cases are every solver, loss and kind of V. Peaks are of the resident memory of this process, as Linux
+counts it.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ STATUS = Path("/proc/self/status")
 
 
 class Case(NamedTuple):
-    """A panel, and the pass over it."""
+    """A panel, and the solver that processes it."""
 
     kind: str
     solver: str
     dtype: str
     shape: tuple[int, int, int]  # rows, columns, k
-    level: int  # of the solver; at 2 the W is that of the answer
+    level: int  # of exactness of the solver; at 2 it computes the final W
 
     @property
     def beta(self) -> float:
@@ -60,7 +61,7 @@ def cases() -> list[Case]:
 
 
 def block(case: Case) -> tuple[Block, Block | None]:
-    """A panel and the weights of its entries."""
+    """Return a panel and the weights of its entries, if it has any."""
     rows, columns, _ = case.shape
     rng = np.random.default_rng(0)
     if case.kind in ("csr", "unstored"):
@@ -73,7 +74,7 @@ def block(case: Case) -> tuple[Block, Block | None]:
 
 
 def layout_of(case: Case, v: Block, weights: Block | None) -> row_panels.Layout:
-    """A panel as the planner sees it."""
+    """Return the layout of the panel that the planner takes."""
     whole = case.kind in ("dense", "csr") and case.beta == 2
     grams = case.solver.startswith("hals") or case.beta == 2
     plain = row_panels.Layout(*v.shape, np.dtype(case.dtype).itemsize)
@@ -91,8 +92,8 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def grown(run: Callable[[], Any]) -> int:
-    """By how many bytes the process grows at most while something runs."""
+def peak_growth(run: Callable[[], Any]) -> int:
+    """Return the bytes by which the resident memory of this process grows at most while ``run`` runs."""
     gc.collect()
     with _arrays_returned():
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -104,7 +105,7 @@ def grown(run: Callable[[], Any]) -> int:
 
 @contextmanager
 def _arrays_returned() -> Iterator[None]:
-    """Let the C library return arrays when they are freed: what is free in the process would hide a peak."""
+    """Make the C library return freed arrays to the system: memory that it keeps would hide a peak."""
     try:
         c = ctypes.CDLL("libc.so.6")
     except OSError:  # another C library
@@ -113,11 +114,11 @@ def _arrays_returned() -> Iterator[None]:
     c.malloc_trim(0)
     c.mallopt(MMAP_THRESHOLD, 2**17)
     yield
-    c.mallopt(MMAP_THRESHOLD, 2**25)  # where the library itself ends up, which is faster
+    c.mallopt(MMAP_THRESHOLD, 2**25)  # the value that the library itself arrives at, which is faster
 
 
 def share(case: Case) -> float:
-    """The peak of the task of a panel, as a share of what the plan projects for it."""
+    """Return the peak memory of the task of a panel over what the plan counts for it."""
     v, weights = block(case)
     layout = layout_of(case, v, weights)
     rows, columns, k = case.shape
@@ -129,20 +130,22 @@ def share(case: Case) -> float:
     rng = np.random.default_rng(1)
     h = rng.random((k, columns), dtype=case.dtype)
     w = rng.random((rows, k), dtype=case.dtype) if solver.carries_weights else None
-    weighing = PassSpec(solver.finish if case.level else solver.weigh, solver, residual=True)
-    held = layout.panel_bytes(0, rows)
-    taken = held + (0 if w is None else w.nbytes) + grown(lambda: process_block(panel, h, weighing, w))
-    return taken / row_panels.task_bytes(layout, k, held)
+    spec = PassSpec(solver.finish if case.level else solver.weigh, solver, residual=True)
+    panel_bytes = layout.panel_bytes(0, rows)
+    taken = (
+        panel_bytes + (0 if w is None else w.nbytes) + peak_growth(lambda: process_block(panel, h, spec, w))
+    )
+    return taken / row_panels.task_bytes(layout, k, panel_bytes)
 
 
 def least_share(case: Case) -> float:
-    """Return the least of some shares: the first compiles, and pages of programs that come back count too."""
-    found = share(case)
+    """Return the least share of several trials: compilation and pages of programs that return count too."""
+    least = share(case)
     for _ in range(TRIALS):
-        found = min(found, share(case))
-        if found <= 1:
+        least = min(least, share(case))
+        if least <= 1:
             break
-    return found
+    return least
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""Kullback & Leibler's divergence and the squared error, of counts and of others, beside scikit-learn.
+"""Compare fits of the Kullback–Leibler divergence and of the squared error with scikit-learn's.
 
-Three looks: the time to scikit-learn's objective, the reads of V to it, and the bare kernels.
+Three things are measured: the time to scikit-learn's objective, the reads of V to it, and the bare kernels.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable
 from statistics import median
 from typing import Any
 
-import machine
 import numpy as np
 import scipy.sparse
-from matrices import DATA, counts, load, noisy, topics
-from methods import ITERATIONS, KL, SQUARED, Case, Method, go, minibatch, ours, scikit_learn
-from rounds import elapsed, in_turn, ratio
+from lib import environment
+from lib.datasets import DATA, counts, load, noisy, topics
+from lib.methods import ITERATIONS, KL, SQUARED, Case, Method, fit_until, minibatch, ours, scikit_learn
+from lib.timing import elapsed, interleaved, median_ratio
 from sklearn.decomposition import NMF
 from sklearn.decomposition._nmf import (
     _beta_divergence,
@@ -35,15 +35,15 @@ from dask_nmf.kernels.divergence import Ridge
 from dask_nmf.types import Array
 
 NEAR = 1.005  # times the objective that scikit-learn reaches in `ITERATIONS`
-REPEATS = 3
+ROUNDS = 3
 SEEDS = range(3)
-MOST_PASSES = 60
-FITTED = {"golub_all_aml": 3, "hrdetect_sbs96": 6, "reuters_lda": 20, "msweb_visits": 10,
-          "digits": 16, "wordnet_gloss": 10}  # ranks  # fmt: skip
+MAX_ITER = 60
+RANKS = {"golub_all_aml": 3, "hrdetect_sbs96": 6, "reuters_lda": 20, "msweb_visits": 10,
+          "digits": 16, "wordnet_gloss": 10}  # fmt: skip
 
 
 def objective(case: Case, w: Array, h: Array) -> float:
-    """The divergence, or half the squared error; float64."""
+    """Return the divergence, or half the squared error, computed in float64."""
     wide = (np.ascontiguousarray(part, np.float64) for part in (w, h))
     return float(_beta_divergence(case.V.astype(np.float64), *wide, case.loss))
 
@@ -53,7 +53,7 @@ def timer(method: Method, case: Case, length: int) -> Callable[[], float]:
 
 
 def compare(case: Case) -> None:
-    """Seconds to `NEAR` times what scikit-learn's best suited solver reaches, the first of these methods."""
+    """Print the seconds to `NEAR` times the objective of scikit-learn's solver for this loss."""
     if case.loss == KL:
         peers = [scikit_learn("mu"), scikit_learn("mu", "random"), minibatch()]
         mine = [ours("hals"), ours("mu", inner_iter=10)]
@@ -64,29 +64,29 @@ def compare(case: Case) -> None:
     def error(w: Array, h: Array) -> float:
         return objective(case, w, h)
 
-    reference = go(peers[0], case, error, 0.0).error
-    found = {method: go(method, case, error, NEAR * reference) for method in (*peers, *mine)}
-    near = [method for method in found if found[method].error <= NEAR * reference]
-    rounds = in_turn({method.name: timer(method, case, found[method].length) for method in near}, REPEATS)
-    theirs = [rounds[method.name] for method in near if method in peers]
+    reference = fit_until(peers[0], case, error, 0.0).error
+    reached = {method: fit_until(method, case, error, NEAR * reference) for method in (*peers, *mine)}
+    near = [method for method in reached if reached[method].error <= NEAR * reference]
+    works = {method.name: timer(method, case, reached[method].length) for method in near}
+    times = interleaved(works, ROUNDS)
+    theirs = [times[method.name] for method in near if method in peers]
     best = [min(turn) for turn in zip(*theirs, strict=True)]
     stored = case.V.nnz if scipy.sparse.issparse(case.V) else case.V.size
     print(f"{case.name}, {case.loss}: {case.V.shape}, {stored} entries, k = {case.rank};", end=" ")
     print(f"objective {reference:.6g} after {ITERATIONS} iterations")
-    for method in found:
-        length, reached = found[method]
+    for method, (length, value) in reached.items():
         if method not in near:
-            print(f"  {method.name:18} not reached: {reached / reference:.4f} x after {length}")
+            print(f"  {method.name:18} not reached: {value / reference:.4f} x after {length}")
             continue
-        spent = rounds[method.name]
-        sooner = ratio(best, spent)
-        print(f"  {method.name:18} {length:4} {median(spent):8.2f} s, {sooner:5.2f} x scikit-learn's best")
+        seconds = times[method.name]
+        faster = median_ratio(best, seconds)
+        print(f"  {method.name:18} {length:4} {median(seconds):8.2f} s, {faster:5.2f} x faster than the best")
 
 
 def count_reads(name: str, rank: int) -> None:
-    """Passes and the first read of V, to the better of two starts of scikit-learn and near it.
+    """Print the reads of V that it takes to come near the better of two starts of scikit-learn, and to it.
 
-    A pass measures the loss of the H that it is given, with a W that it has: an answer.
+    Each pass counts, and so does the first read. A pass measures the loss of its H with its own W.
     """
     V = load(name).astype(np.float32)
     case = Case(name, V, rank, KL)
@@ -98,26 +98,26 @@ def count_reads(name: str, rank: int) -> None:
         for init in ("nndsvda", "random")
     ]
     best = min(objective(case, model.fit_transform(V), model.components_) for model in models)
-    told = []
+    cells = []
     for seed in SEEDS:
         steps: list[Step] = []
-        nmf(V, rank, beta_loss=KL, random_state=seed, max_iter=MOST_PASSES, tol=0, callback=steps.append)
+        nmf(V, rank, beta_loss=KL, random_state=seed, max_iter=MAX_ITER, tol=0, callback=steps.append)
         losses = [step.loss**2 * flat / best for step in steps]
         reads = [
             next((str(1 + p) for p, loss in enumerate(losses, 1) if loss <= goal), "-")
             for goal in (NEAR, 1.0)
         ]
-        told.append(f"{reads[0]:>3} {reads[1]:>3} {min(losses):.4f}")
-    print(f"{name:15} {rank:3} {best:12.6g} | {' | '.join(told)}", flush=True)
+        cells.append(f"{reads[0]:>3} {reads[1]:>3} {min(losses):.4f}")
+    print(f"{name:15} {rank:3} {best:12.6g} | {' | '.join(cells)}", flush=True)
 
 
 def bare(V: Any, rank: int) -> None:
-    """One core: a multiplicative iteration (both factors), and one of Newton's."""
+    """Print the time on one core of a multiplicative iteration of both factors, and of one of Newton's."""
     random = np.random.default_rng(0)
     w, h = (0.1 + random.random(shape, np.float32) for shape in ((V.shape[0], rank), (rank, V.shape[1])))
     cells = Cells(V.data, V.data[:0], V.indices, V.indptr, V.shape[1], implicit_zeros=True)
     columns, none = cells.transpose(), Ridge(*np.zeros((2, V.shape[0])))
-    kinds: dict[str, Callable[[], Any]] = {
+    works: dict[str, Callable[[], Any]] = {
         "scikit-learn's W and H": lambda: (
             _multiplicative_update_w(V, w.copy(), h, 1.0, 0, 0, 1.0),
             _multiplicative_update_h(V, w, h.copy(), 1.0, 0, 0, 1.0),
@@ -136,9 +136,9 @@ def bare(V: Any, rank: int) -> None:
         return lambda: elapsed(work, time.thread_time) * 1e9 / (V.nnz * rank)
 
     with threadpool_limits(1):
-        spent = in_turn({name: timer(work) for name, work in kinds.items()}, REPEATS + 1)
-    told = ", ".join(f"{name} {median(times[1:]):.2f}" for name, times in spent.items())
-    print(f"k = {rank}: ns per entry and component: {told}", flush=True)
+        times = interleaved({name: timer(work) for name, work in works.items()}, ROUNDS + 1)
+    figures = ", ".join(f"{name} {median(each[1:]):.2f}" for name, each in times.items())
+    print(f"k = {rank}: ns per entry and component: {figures}", flush=True)
 
 
 def main() -> None:
@@ -147,7 +147,8 @@ def main() -> None:
     for small in (words[:300], words[:300].toarray()):
         for solver, loss in (("hals", KL), ("mu", KL), ("hals", SQUARED)):
             nmf(small, 2, solver=solver, beta_loss=loss, max_iter=1)  # compiles
-    print(f"{machine.name()}; scikit-learn's iterations or epochs, or our passes, and seconds")
+    print(environment.describe())
+    print("each line: the method, its iterations, epochs or passes, and seconds")
     for rank in (10, 20, 32):
         bare(words, rank)
     compare(Case("topics", words, 20, KL))
@@ -159,9 +160,9 @@ def main() -> None:
     compare(Case("WordNet", glosses, 10, KL))
     tfidf = TfidfTransformer(sublinear_tf=True).fit_transform(glosses)
     compare(Case("WordNet tf-idf", tfidf, 20, SQUARED))
-    print(f"reads of V to {NEAR} x and 1 x the objective of {ITERATIONS} iterations, which read it", end=" ")
-    print(f"{2 * ITERATIONS} times, and the least of {MOST_PASSES} passes, relative to it; three seeds")
-    for name, rank in FITTED.items():
+    print(f"reads of V to {NEAR} x and 1 x the objective of {ITERATIONS} iterations, which read V", end=" ")
+    print(f"{2 * ITERATIONS} times, and the lowest objective of {MAX_ITER} passes over it; three seeds")
+    for name, rank in RANKS.items():
         count_reads(name, rank)
 
 

@@ -1,4 +1,4 @@
-"""What others factorise with, besides scikit-learn in memory: nmf-torch, dask.array, Spark."""
+"""Methods of other packages, besides scikit-learn in memory: nmf-torch, dask.array and Spark."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from typing import Any
 import dask.array as da
 import numpy as np
 from distributed import Client, LocalCluster
-from methods import EPOCHS, Case, Factors, Method, Trail, anew
+from lib.methods import EPOCHS, Case, Factors, Method, Trail, from_scratch
 from sklearn.decomposition import MiniBatchNMF
 
 TORCH_ITERATIONS = (1, 2, 3, 5, 7, 10, 15, 20, 25, 30, 40, 60, 80, 100)
-STEPS = (*range(10, 101, 10), *range(120, 401, 20))  # of Lee & Seung
+LEE_SEUNG_ITERATIONS = (*range(10, 101, 10), *range(120, 401, 20))
 SPARK_ITERATIONS = (1, 2, 3, 5, 8, 10, 15, 20, 30, 40)
 BATCH = 1024  # rows, as MiniBatchNMF has it
-TRANSFORMS = 50  # iterations for W in the end: by default 200, much longer than an epoch
+TRANSFORM_ITERATIONS = 50  # for W in the end; the default, 200, takes much longer than an epoch
 SPARK_MEMORY = "4g"
 
 
 def torch_nmf() -> Method:
-    """nmf-torch with its default algorithm. Its ``run_nmf`` fails below 10 iterations, its model does not."""
+    """Return nmf-torch with its default algorithm; its ``run_nmf`` fails below 10 iterations."""
 
     def fit(case: Case, length: int) -> Factors:
         from nmf.nmf_models import NMFBatchHALS  # noqa: PLC0415  a peer that not everyone has
@@ -41,11 +41,11 @@ def torch_nmf() -> Method:
     def reads(length: int) -> int:
         return 10 + 2 * length  # its SVD 6, its checks 3, its first product
 
-    return Method("nmf-torch", fit, anew(fit, TORCH_ITERATIONS), reads, needs="nmf")
+    return Method("nmf-torch", fit, from_scratch(fit, TORCH_ITERATIONS), reads, needs="nmf")
 
 
 def lee_seung(V: da.Array, rank: int) -> Iterator[tuple[da.Array, da.Array]]:
-    """Multiplicative updates (Lee & Seung 2001) as one writes them with `dask.array`."""
+    """Yield W and H after each multiplicative update (Lee & Seung 2001), written with `dask.array`."""
     random = da.random.default_rng(0)
     scale = np.float32(np.sqrt(float(V.mean()) / rank))
     W = (scale * random.random((V.shape[0], rank), dtype=np.float32, chunks=(V.chunks[0], rank))).persist()
@@ -59,25 +59,25 @@ def lee_seung(V: da.Array, rank: int) -> Iterator[tuple[da.Array, da.Array]]:
 
 @contextlib.contextmanager
 def plain_cluster(memory_limit: int) -> Iterator[Client]:
-    """Two workers of one thread, with the settings that Dask comes with."""
+    """Start two workers of one thread each, with Dask's default settings."""
     limits: dict[str, Any] = {"memory_limit": memory_limit, "dashboard_address": "127.0.0.1:0"}
     with LocalCluster(n_workers=2, threads_per_worker=1, **limits) as cluster, Client(cluster) as client:
         yield client
 
 
 def dask_array(place: Any = contextlib.nullcontext) -> Method:
-    """`lee_seung`; the blocks are V's chunks, or as Dask cuts an array in memory."""
+    """Return `lee_seung` as a method; its blocks are V's chunks, or eighths of an array in memory."""
 
     def prepare(case: Case) -> Case:
-        at_hand = isinstance(case.V, np.ndarray)
-        chunks = (-(-case.V.shape[0] // 8), -1) if at_hand else case.V.chunks
+        in_memory = isinstance(case.V, np.ndarray)
+        chunks = (-(-case.V.shape[0] // 8), -1) if in_memory else case.V.chunks
         return case._replace(V=da.from_array(case.V, chunks=chunks))
 
     def trail(case: Case) -> Trail:
         for length, (w, h) in enumerate(lee_seung(case.V, case.rank), 1):
-            if length in STEPS:
+            if length in LEE_SEUNG_ITERATIONS:
                 yield length, np.asarray(w), np.asarray(h)
-            if length == STEPS[-1]:
+            if length == LEE_SEUNG_ITERATIONS[-1]:
                 return
 
     def fit(case: Case, length: int) -> Factors:
@@ -92,10 +92,10 @@ def dask_array(place: Any = contextlib.nullcontext) -> Method:
 
 
 def streamed(lengths: Sequence[int] = EPOCHS) -> Method:
-    """MiniBatchNMF fed with batches of rows from wherever they are, and W from one more read."""
+    """Return MiniBatchNMF fed with batches of rows of a stored V; W takes one more read."""
 
     def fit(case: Case, length: int) -> Factors:
-        model = MiniBatchNMF(case.rank, random_state=0, transform_max_iter=TRANSFORMS)
+        model = MiniBatchNMF(case.rank, random_state=0, transform_max_iter=TRANSFORM_ITERATIONS)
         firsts = range(0, case.V.shape[0], BATCH)
         for _ in range(length):
             for first in firsts:
@@ -103,25 +103,25 @@ def streamed(lengths: Sequence[int] = EPOCHS) -> Method:
         parts = [model.transform(case.V[first : first + BATCH]) for first in firsts]
         return np.concatenate(parts), model.components_
 
-    return Method("MiniBatchNMF, streamed", fit, anew(fit, lengths), lambda length: 1 + length)
+    return Method("MiniBatchNMF, streamed", fit, from_scratch(fit, lengths), lambda length: 1 + length)
 
 
 @contextlib.contextmanager
 def spark_session() -> Iterator[Any]:
-    """On all cores. Without a folder for checkpoints its ALS overflows the stack after some 20 iterations."""
+    """Start Spark on all cores, with a folder for checkpoints: without one ALS overflows the stack."""
     from pyspark.sql import SparkSession  # noqa: PLC0415  a peer that not everyone has
 
-    asked = {"spark.driver.memory": SPARK_MEMORY, "spark.ui.enabled": "false", "spark.log.level": "ERROR",
+    options = {"spark.driver.memory": SPARK_MEMORY, "spark.ui.enabled": "false", "spark.log.level": "ERROR",
              "spark.ui.showConsoleProgress": "false", "spark.driver.host": "127.0.0.1"}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        session = SparkSession.builder.master(f"local[{os.cpu_count()}]").config(map=asked).getOrCreate()
+        session = SparkSession.builder.master(f"local[{os.cpu_count()}]").config(map=options).getOrCreate()
         session.sparkContext.setCheckpointDir(folder)
         yield session
         session.stop()
 
 
 def spark(penalty: float) -> Method:
-    """Spark's ALS, non-negative; the ratings are cached, its factors collected."""
+    """Return Spark's non-negative ALS on cached ratings, with its factors collected."""
 
     def prepare(case: Case) -> Case:
         from pyspark.sql import SparkSession  # noqa: PLC0415
@@ -139,13 +139,15 @@ def spark(penalty: float) -> Method:
         from pyspark.ml.recommendation import ALS  # noqa: PLC0415
 
         ratings, (users, items) = case.V
-        asked = {"userCol": "user", "itemCol": "item", "ratingCol": "rating", "seed": 0}
-        model = ALS(rank=case.rank, maxIter=length, regParam=penalty, nonnegative=True, **asked).fit(ratings)
+        options = {"userCol": "user", "itemCol": "item", "ratingCol": "rating", "seed": 0}
+        model = ALS(rank=case.rank, maxIter=length, regParam=penalty, nonnegative=True, **options).fit(
+            ratings
+        )
         factors = np.zeros((users, case.rank), np.float32), np.zeros((items, case.rank), np.float32)
-        for factor, held in zip(factors, (model.userFactors, model.itemFactors), strict=True):
-            rows = held.collect()
+        for factor, frame in zip(factors, (model.userFactors, model.itemFactors), strict=True):
+            rows = frame.collect()
             factor[[row.id for row in rows]] = [row.features for row in rows]
         return factors[0], factors[1].T
 
-    trail = anew(fit, SPARK_ITERATIONS)
+    trail = from_scratch(fit, SPARK_ITERATIONS)
     return Method("Spark ALS", fit, trail, lambda length: 1 + 2 * length, prepare, spark_session, "pyspark")

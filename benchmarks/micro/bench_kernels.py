@@ -1,4 +1,4 @@
-"""Micro-benchmarks of the kernels, on one core: ``pytest benchmarks/bench_kernels.py``."""
+"""Micro-benchmarks of the kernels, on one core: ``pytest benchmarks/micro/bench_kernels.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matrices import noisy, topics
+from lib.datasets import noisy, topics
 from threadpoolctl import threadpool_limits
 
 from dask_nmf.kernels import divergence, least_squares
@@ -31,13 +31,13 @@ def _one_core() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def v() -> Any:
-    """A panel of 20 MB."""
+    """Return a dense panel of 20 MB."""
     return noisy(2500, 2000, RANK)
 
 
 @pytest.fixture(scope="module")
 def counts() -> Any:
-    """Some 270 thousand counts above 0."""
+    """Return some 270 thousand counts above 0, CSR."""
     return topics(5000)
 
 
@@ -50,7 +50,7 @@ def of_counts(counts: Any) -> Cells:
 
 @pytest.fixture(scope="module")
 def known(of_counts: Cells) -> Cells:
-    """The same where what is not stored is missing."""
+    """Return the counts where an entry that is not stored is missing."""
     return of_counts._replace(implicit_zeros=False)
 
 
@@ -100,7 +100,7 @@ def test_descend_of_cells(benchmark: Any, known: Cells) -> None:
 
 
 @sparse
-def test_turned(benchmark: Any, known: Cells) -> None:
+def test_transpose(benchmark: Any, known: Cells) -> None:
     benchmark(known.transpose)
 
 

@@ -1,4 +1,4 @@
-"""One table of all that was compared, and its plots."""
+"""The table of all compared methods, and its plots."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import matplotlib
 from matplotlib.figure import Figure
 
-PLOTS = {  # file: its field, the axis
+PLOTS = {  # file: the plotted field and its label
     "time": ("seconds", "seconds"),
     "reads": ("reads", "reads of V"),
     "memory": ("peak", "peak resident memory, MB"),
@@ -20,7 +20,7 @@ REACHED, FLOOR, NOT_REACHED = "tab:blue", "tab:gray", "tab:orange"
 
 
 class Row(NamedTuple):
-    """One method on one case. What a floor gives has no error."""
+    """The figures of one method on one case. A floor has no error."""
 
     case: str
     method: str
@@ -28,13 +28,13 @@ class Row(NamedTuple):
     error: float | None = None  # over the reference
     reached: bool = True
     seconds: float = 0.0  # median
-    times: float = 0.0  # as long as ours, median of the rounds
+    times: float = 0.0  # seconds over ours, median of the rounds
     reads: int = 0
     peak: float = 0.0  # MB
-    cannot: str = ""  # why there is nothing to tell
+    cannot: str = ""  # why the method does not run on this case
 
     def cells(self) -> tuple[str, ...]:
-        """As `HEADS` say."""
+        """Return the texts of the columns of `HEADS`."""
         if self.cannot:
             return self.case, self.method, *["–"] * (len(HEADS) - 3), self.cannot
         error = "floor" if self.error is None else f"{self.error:.4f}"
@@ -51,7 +51,7 @@ def markdown(rows: Sequence[Row], title: str, notes: Sequence[str]) -> str:
 
 
 def plot(rows: Sequence[Row], field: str, axis: str) -> Figure:
-    """Bars for each method, an axis for each case."""
+    """Return a figure with an axis for each case and a bar for each method."""
     shown = [row for row in rows if not row.cannot]
     cases = {name: list(group) for name, group in groupby(shown, lambda row: row.case)}
     sizes = [len(group) for group in cases.values()]
@@ -70,7 +70,7 @@ def plot(rows: Sequence[Row], field: str, axis: str) -> Figure:
 
 
 def write(folder: Path, rows: Sequence[Row], title: str, notes: Sequence[str]) -> None:
-    """``table.md`` and the plots."""
+    """Write ``table.md`` and the plots."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "table.md").write_text(markdown(rows, title, notes))
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "dask_nmf"}):
