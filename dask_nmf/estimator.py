@@ -188,7 +188,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         ValueError
             If the run has no W and H yet: the same fit has to be called again to finish it.
         """
-        stored = Run.load_answer(absolute(path))
+        stored = Run.load_result(absolute(path))
         asked = stored.settings
         given = {name: getattr(asked, name) for name in OPTIONS}
         given["init"] = None if asked.start == "sample" else asked.init

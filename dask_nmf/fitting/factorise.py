@@ -18,7 +18,7 @@ from dask_nmf.fitting.finalize import Result, result_of
 from dask_nmf.fitting.fit import Job, fit_and_answer
 from dask_nmf.fitting.verification import check_content, is_unwritten
 from dask_nmf.options import plain
-from dask_nmf.runs.resume import NewRun, identity, opened, scratch
+from dask_nmf.runs.resume import NewRun, find_resumable, identity_of, temporary_run
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
@@ -66,9 +66,9 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
         beside = {} if job.weights is None else {"the weights": job.weights.source}
         check_apart(path, V=matrix.source, **beside)
         with locate(path).lock() as check_held:
-            mine = identity(matrix, job.settings, job.given)
+            mine = identity_of(matrix, job.settings, job.given)
             try:
-                run = opened(path, mine, job.overwrite, check_held)
+                run = find_resumable(path, mine, job.overwrite, check_held)
                 return _fit_in_store(matrix, job, path, run, connect)
             except (InvalidRunError, FileNotFoundError):
                 check_held()  # who has taken over may have deleted what this process misses
@@ -89,8 +89,8 @@ def _fit_in_store(matrix: Matrix, job: Job, path: str, run: Run | NewRun, connec
             check_content(matrix, job.weights, job.rule(matrix), run)
         if finished:
             logger.info("%s is finished already; nothing is left to do", path)
-            assert run.answer is not None
-            return result_of(run.answer)
+            assert run.result is not None
+            return result_of(run.result)
         logger.info("resuming %s after pass %d", path, run.passes)
         return fit_and_answer(matrix, job, run)
 
@@ -107,7 +107,7 @@ def _fit_in_scratch(matrix: Matrix, job: Job) -> Result:
     """A fit that carries W, in other processes: it goes through the disk, so that no graph grows."""
     asked = job.settings
     why = f"solver {asked.solver!r} with init {asked.start!r} keeps a factor on disk between passes"
-    with scratch(identity(matrix, job.settings, job.given), why) as run:
+    with temporary_run(identity_of(matrix, job.settings, job.given), why) as run:
         return fit_and_answer(matrix, job, run, keep=True)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from dask_nmf.execution import executor
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.panel_engine import PanelEngine
-from dask_nmf.execution.tasks.factor_store import Carried, FactorStore, InUnits
+from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore, InUnits
 from dask_nmf.fitting import components
 from dask_nmf.fitting.settling import NEAR, by_newton
 from dask_nmf.fitting.starts import initialize
@@ -25,7 +25,7 @@ from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary.means import Means, divided
 from dask_nmf.progress import done, stage
 from dask_nmf.runs.run import Run
-from dask_nmf.runs.stored_answer import Answer
+from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.divergences import Newton
 from dask_nmf.solvers.hals import HALS, Solver, State, loss
@@ -101,7 +101,7 @@ class Progress:
 
     solver: Solver
     measures: Measures
-    carried: Carried | None  # where a W is that is carried
+    carried: FactorSlots | None  # where a W is that is carried
     state: State
     number: int = 0
     history: tuple[float, ...] = ()
@@ -116,7 +116,7 @@ def answer(panels: PanelEngine, output: Output, progress: Progress) -> Result:
     h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
     h, units = np.ascontiguousarray(h[: len(state.h)]), solver.penalty
     carried = progress.carried if solver.carries_weights else None
-    before = None if carried is None else carried.weights(slot)
+    before = None if carried is None else carried.factor(slot)
     if before is not None and isinstance(solver, SGD):
         before = Plain(before)
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
@@ -198,9 +198,9 @@ def _last_read(
     if output.keep:
         return LastRead(*panels.run_pass_keeping_w(h, weighing, given))
     assert output.run is not None
-    places = output.run.new_answer()
+    places = output.run.create_factors()
     name, _ = _sides(panels)
-    place: FactorStore = places[name] if output.normalize is None else output.run.spare(name)
+    place: FactorStore = places[name] if output.normalize is None else output.run.temporary_factor(name)
     means = places.get(MEANS[name])
     weighing = weighing._replace(after=place, means=means)
     return LastRead(place, panels.run_pass(h, weighing, given), places=places)
@@ -237,7 +237,7 @@ def _finish(panels: PanelEngine, output: Output, progress: Progress, last: LastR
         if panels.rule.needs_means:
             last.places[MEANS[other]].write(0, divided(*np.asarray(totals.column_totals)))
         last.places[other].write(0, right.T)
-        return result_of(output.run.finish(reached, held, progress.final, progress.outcome))
+        return result_of(output.run.commit_result(reached, held, progress.final, progress.outcome))
     whole = da.from_array(right, chunks=right.shape)
     W, H = (whole.T, left.T) if turned else (left, whole)
     errors = Errors.of(reached, measures, panels.rule.beta, held)
@@ -294,7 +294,7 @@ def _result(
     )
 
 
-def result_of(stored: Answer) -> Result:
+def result_of(stored: StoredResult) -> Result:
     """The answer of a run; W and H stay in Zarr until they are computed."""
     record = stored.record
     W, H = (da.from_zarr(array) for array in stored.factors)

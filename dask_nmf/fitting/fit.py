@@ -18,7 +18,7 @@ from dask_nmf.execution.executor import Step, Stop
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.strata import BlockGrid, SweepSpec
 from dask_nmf.execution.panel_engine import PanelEngine
-from dask_nmf.execution.tasks.factor_store import Carried, InMemorySlots
+from dask_nmf.execution.tasks.factor_store import FactorSlots, InMemorySlots
 from dask_nmf.fitting import grid_fit
 from dask_nmf.fitting.finalize import Output, Progress, Result, answer, answer_fixed
 from dask_nmf.fitting.grid_fit import Pieces, Reached
@@ -28,7 +28,7 @@ from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.planning import row_panels
 from dask_nmf.progress import passed, stage
-from dask_nmf.runs.resume import NewRun, identity, listing, scratch
+from dask_nmf.runs.resume import NewRun, identity_of, source_listing, temporary_run
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import Solver, State
@@ -139,10 +139,10 @@ def _fit_in_blocks(
 ) -> Result:
     """The same where V is cut both ways, for H fits no worker; ``refusal``: that of panels."""
     settings = job.settings
-    mine = identity(matrix, settings, job.given)
+    mine = identity_of(matrix, settings, job.given)
     if where is None:
         why = "V is cut both ways and its H is kept on disk between passes"
-        with scratch(mine, why) as run:
+        with temporary_run(mine, why) as run:
             return _fit_in_blocks(matrix, job, run, True, refusal)
     try:
         tiles = grid_fit.cut(matrix, settings, where if isinstance(where, Run) else None)
@@ -155,9 +155,9 @@ def _fit_in_blocks(
     else:
         measures, sample, draw, digest = grid_fit.first_read(tiles, settings)
         run = where.create(mine) if isinstance(where, NewRun) else where
-        run.begin(tiles.tiling.rows, tiles.tiling.columns)
+        run.set_layout(tiles.tiling.rows, tiles.tiling.columns)
         state = grid_fit.begin(tiles, settings, measures, sample, draw, run)
-        run.commit_start(state, measures._asdict(), [digest], listing(matrix, None))
+        run.commit_start(state, measures._asdict(), [digest], source_listing(matrix, None))
         solver = Pieces(initialize.own_penalty(settings, measures, matrix).bounded)
         progress = Progress(solver, measures, None, state)
     tiles = tiles._replace(scale=measures.scale)
@@ -217,18 +217,18 @@ def _start(
     held = initialize.orient(job.fixed_W, job.fixed_H, matrix.transposed) if job.fixed else given
     sampled_rows = 0 if job.fixed else sample_rows
     measures, sampled, digests = initialize.first_read(panels, settings, sampled_rows, held)
-    run = where.create(identity(matrix, settings, job.given)) if isinstance(where, NewRun) else where
+    run = where.create(identity_of(matrix, settings, job.given)) if isinstance(where, NewRun) else where
     if run is not None:
-        run.begin(panels.edges)
+        run.set_layout(panels.edges)
     carried = _carried(panels, job, run)
     if job.fixed:
         nothing = np.zeros((settings.n_components, matrix.layout.columns), matrix.dtype)
         state = State(nothing, nothing)
     else:
-        place = None if carried is None else partial(carried.new_weights, 0)
+        place = None if carried is None else partial(carried.new_factor, 0)
         state = initialize.begin(panels, settings, measures, given, sampled, place)
     if run is not None:
-        run.commit_start(state, measures._asdict(), digests, listing(matrix, job.weights))
+        run.commit_start(state, measures._asdict(), digests, source_listing(matrix, job.weights))
     return run, Progress(initialize.make_solver(settings, measures, matrix), measures, carried, state)
 
 
@@ -240,7 +240,7 @@ def _resume(run: Run, panels: PanelEngine, job: Job) -> Progress:
     )
 
 
-def _resumed(run: Run, solver: Solver, carried: Carried | None) -> Progress:
+def _resumed(run: Run, solver: Solver, carried: FactorSlots | None) -> Progress:
     record = run.record
     return Progress(
         solver,
@@ -254,7 +254,7 @@ def _resumed(run: Run, solver: Solver, carried: Carried | None) -> Progress:
     )
 
 
-def _carried(panels: PanelEngine, job: Job, run: Run | None) -> Carried | None:
+def _carried(panels: PanelEngine, job: Job, run: Run | None) -> FactorSlots | None:
     if not job.carries:
         return None
     return run or InMemorySlots(panels.edges[-1], job.settings.carried, panels.matrix.dtype)
@@ -269,14 +269,14 @@ def _sweeper(
     def sweep(state: State, exact: bool) -> Sums | Swept:
         if isinstance(solver, SGD):
             assert carried is not None
-            places = carried.weights(state.slot), carried.new_weights(state.next_slot)
+            places = carried.factor(state.slot), carried.new_factor(state.next_slot)
             what = SweepSpec(solver.steps(state), job.settings.random_state, state.epoch, *places)
             return strata_engine.sweep_blocks(panels, grid, state.entering, what)
         finer = solver.at_level(state.level)
         weighing = PassSpec(finer.weigh, finer, residual=exact)
         if carried is not None and solver.carries_weights:
-            before = carried.weights(state.slot) if state.slot >= 0 else None
-            weighing = weighing._replace(before=before, after=carried.new_weights(state.next_slot))
+            before = carried.factor(state.slot) if state.slot >= 0 else None
+            weighing = weighing._replace(before=before, after=carried.new_factor(state.next_slot))
         return panels.run_pass(state.entering, weighing)
 
     return sweep

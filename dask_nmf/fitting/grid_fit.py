@@ -188,7 +188,7 @@ def begin(
     if known:
         h = sample_start.sampled_h(sample, settings, own, stream)
         make = partial(_spread, h, draw)
-    begun = places.new_pieces(0)
+    begun = places.new_h_pieces(0)
     executor.compute_with_retries(lambda: grid.begin(begun, columns, make))
     state = State(nothing, nothing, slot=-1 if known else 0, good_slot=0 if known else -1)
     for _ in range(initialize.WARM if settings.start == "random" and settings.lasso else 0):
@@ -224,8 +224,8 @@ def sweep(tiles: Tiles, solver: Pieces, run: Run, state: State, exact: bool) -> 
     what = Pass(
         solver,
         given(run, state),
-        run.scratch(),
-        run.new_pieces(state.next_slot),
+        run.temporary_w(),
+        run.new_h_pieces(state.next_slot),
         solver.follow,
         exact,
         scale=tiles.scale,
@@ -236,11 +236,11 @@ def sweep(tiles: Tiles, solver: Pieces, run: Run, state: State, exact: bool) -> 
 def given(run: Run, state: State) -> Given:
     """The H that the next pass begins with."""
     if state.slot < 0:  # no pass so far has given one
-        return Given(run.weights(state.good_slot))
-    last = run.weights(state.slot)
+        return Given(run.factor(state.good_slot))
+    last = run.factor(state.slot)
     if not state.accepted or state.good_slot < 0:
         return Given(last, scales=state.scales)
-    before = run.weights(state.good_slot)
+    before = run.factor(state.good_slot)
     return Given(last, before, state.last_beta, state.scales, state.good_scales)
 
 
@@ -261,8 +261,8 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
     solver, transposed = progress.solver, tiles.matrix.transposed
     assert isinstance(solver, Pieces)
     names = ("H", "W") if transposed else ("W", "H")
-    answer_places, penalty, how = run.new_answer(), solver.penalty, settings.normalize
-    left, right = (answer_places[name] if how is None else run.spare(name) for name in names)
+    answer_places, penalty, how = run.create_factors(), solver.penalty, settings.normalize
+    left, right = (answer_places[name] if how is None else run.temporary_factor(name) for name in names)
     places = InUnits(left, penalty.left_unit), InUnits(right, penalty.right_unit)
     stage("last read")
     last = replace(progress.state, accepted=False)  # H as it is, and no further
@@ -277,7 +277,7 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
         sides = (moves[0], tiles.tiling.rows), (moves[1], tiles.tiling.columns)
         components.arrange_pieces(*sides, how, transposed)
     finalize.tell(reached, progress)
-    stored = run.finish(max(reached, 0.0), float("nan"), progress.final, progress.outcome)
+    stored = run.commit_result(max(reached, 0.0), float("nan"), progress.final, progress.outcome)
     return finalize.result_of(stored)
 
 

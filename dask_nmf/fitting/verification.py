@@ -12,9 +12,9 @@ from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.summary.digests import Digest, differing
 from dask_nmf.kernels.summary.row_sample import Draw
 from dask_nmf.progress import stage
-from dask_nmf.runs.resume import listing
+from dask_nmf.runs.resume import source_listing
 from dask_nmf.runs.run import Run
-from dask_nmf.runs.schema import SOURCES, across
+from dask_nmf.runs.schema import SOURCES, panel_shape
 from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix
 
@@ -25,7 +25,7 @@ SHOWN = 3  # ranges of rows that the line names
 
 def is_unwritten(matrix: Matrix, weights: Matrix | None, run: Run) -> bool:
     """Return whether it is known, without a read, that nothing was written to V and its weights since."""
-    now = listing(matrix, weights)
+    now = source_listing(matrix, weights)
     return None not in now.values() and now == run.record["listing"]
 
 
@@ -37,16 +37,16 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: Rule, run: Run) 
     RunMismatch
         If an entry differs, with the rows.
     """
-    now = listing(matrix, weights)
+    now = source_listing(matrix, weights)
     stage("comparing V")
     logger.info(
         "%s: reading V once, to compare it with the V of %s",
         "it is not known whether V was written since" if None in now.values() else "V was written since",
         run.path,
     )
-    rows = across(run.record)[0]
+    rows = panel_shape(run.record)[0]
     for name, digest in zip(SOURCES, _content(matrix, weights, rule, run.settings), strict=False):
-        ranges = differing(digest, run.sums(name), rows)
+        ranges = differing(digest, run.digest(name), rows)
         if ranges:
             raise RunMismatch(
                 f"{run.path} holds another fit: {name} is not the same in "
@@ -55,7 +55,7 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: Rule, run: Run) 
             )
     logger.info("every entry is the same")
     if None not in now.values():
-        run.note_listing(now)
+        run.update_listing(now)
 
 
 def _content(matrix: Matrix, weights: Matrix | None, rule: Rule, settings: Settings) -> tuple[Digest, ...]:

@@ -76,7 +76,7 @@ def predict_to(run: str, pairs: str, output: str, overwrite: bool, clip: Clip | 
     FileExistsError
         If there is an output already, and it may not be overwritten, or is not of this kind.
     """
-    found = Run.load_answer(absolute(run))
+    found = Run.load_result(absolute(run))
     check_apart(output, run=absolute(run))
     (W, H), means = found.factors, found.means
     factors.check(W, H, means, clip)

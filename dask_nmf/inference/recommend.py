@@ -106,7 +106,7 @@ def recommend_to(
     -------
     The number of cells; `FileExistsError` as for `predict_to`.
     """
-    found = Run.load_answer(absolute(run))
+    found = Run.load_result(absolute(run))
     (W, H), means = found.factors, found.means
     factors.check(W, H, means, clip)
     search = Search(W, H, TopKSpec(count, found.settings.missing), means, clip)

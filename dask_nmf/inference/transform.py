@@ -29,7 +29,7 @@ from dask_nmf.keywords import checked
 from dask_nmf.planning import row_panels
 from dask_nmf.progress import stage
 from dask_nmf.runs.run import Run
-from dask_nmf.runs.stored_answer import NO_MEAN
+from dask_nmf.runs.stored_result import NO_MEAN
 from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.solvers.divergences import Newton, Settled, exact
 from dask_nmf.solvers.hals import HALS
@@ -241,7 +241,7 @@ def transform_to(
     FileExistsError
         If there is an output already, and it may not be overwritten, or was not made by this function.
     """
-    found = Run.load_answer(locations.absolute(run))
+    found = Run.load_result(locations.absolute(run))
     asked = found.settings
     H = found.read("H")
     matrix = opened(V, found.record["matrix"]["dtype"], asked.beta_loss, len(H))

@@ -27,7 +27,7 @@ class Identity(NamedTuple):
     matrix: dict[str, Any]
 
 
-def identity(matrix: Matrix, settings: Settings, given: Mapping[str, Array | Matrix | None]) -> Identity:
+def identity_of(matrix: Matrix, settings: Settings, given: Mapping[str, Array | Matrix | None]) -> Identity:
     """Of a fit of ``matrix`` with ``settings``, from given factors and weights, if any."""
     hashes = {
         name: "given" if isinstance(part, Matrix) else None if part is None else digest(part)
@@ -65,11 +65,11 @@ class NewRun:
         """Begin it; `ConcurrentCommitError` if another process has begun one there meanwhile."""
         if self.old is None:
             return Run.create(self.path, *mine, overwrite=self.overwrite, check_held=self.check_held)
-        self.old.begin_anew(*mine)
+        self.old.replace_fit(*mine)
         return self.old
 
 
-def opened(path: str, mine: Identity, overwrite: bool, check_held: CheckHeld) -> Run | NewRun:
+def find_resumable(path: str, mine: Identity, overwrite: bool, check_held: CheckHeld) -> Run | NewRun:
     """Return the run to go on with, mended, or one that is to begin.
 
     A fit that was begun to overwrite another, and is not finished, is gone on with by the same call.
@@ -107,13 +107,13 @@ def opened(path: str, mine: Identity, overwrite: bool, check_held: CheckHeld) ->
     return run
 
 
-def listing(matrix: Matrix, weights: Matrix | None) -> dict[str, str | None]:
+def source_listing(matrix: Matrix, weights: Matrix | None) -> dict[str, str | None]:
     """Return how the files of V and of its weights are, as a run records it: see `Matrix.listing`."""
     return {"V": matrix.listing} | ({} if weights is None else {"weights": weights.listing})
 
 
 @contextmanager
-def scratch(mine: Identity, why: str) -> Iterator[Run]:
+def temporary_run(mine: Identity, why: str) -> Iterator[Run]:
     """A run that is gone afterwards.
 
     Raises

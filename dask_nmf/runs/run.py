@@ -34,8 +34,8 @@ from dask_nmf.errors import ConcurrentCommitError, DataError, InvalidRunError, r
 from dask_nmf.execution.executor import Step
 from dask_nmf.kernels.summary.digests import Digest, Hashes
 from dask_nmf.planning import row_panels
-from dask_nmf.runs import schema, stored_answer
-from dask_nmf.runs.stored_answer import Answer
+from dask_nmf.runs import schema, stored_result
+from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import State
 from dask_nmf.sources.checks import check_chunks, check_stored
@@ -52,7 +52,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 5
 KEY = "dask_nmf"
-SHOWN = ("H", "W", "error_history", "seconds_history", "row_mean", "column_mean")
+VISIBLE = ("H", "W", "error_history", "seconds_history", "row_mean", "column_mean")
 
 
 class Run:
@@ -109,7 +109,7 @@ class Run:
         ConcurrentCommitError
             If another process has made something there meanwhile.
         """
-        told = _begun(settings, matrix, overwrite)
+        told = _new_record(settings, matrix, overwrite)
         check_held()
         if not is_free(path):
             raise ConcurrentCommitError(path)
@@ -119,10 +119,10 @@ class Run:
         run._sweep(run._left_behind())
         return run
 
-    def begin_anew(self, settings: dict[str, Any], matrix: dict[str, Any]) -> None:
+    def replace_fit(self, settings: dict[str, Any], matrix: dict[str, Any]) -> None:
         """Begin another fit in the place of this one, whose answer stays until there is a newer one."""
         kept = {name: self.record[name] for name in ("answer", "turn")}
-        self._publish({**_begun(settings, matrix, True), **kept})
+        self._publish({**_new_record(settings, matrix, True), **kept})
         self._sweep(self._left_behind())
 
     @classmethod
@@ -159,31 +159,31 @@ class Run:
                 f"this version reads format {FORMAT}; use that version for it, or give another path"
             )
         with reporting_damage(path):
-            schema.check(told)
+            schema.validate(told)
         return cls(path, group, told, check_held)
 
     @classmethod
-    def load_answer(cls, path: str) -> Answer:
+    def load_result(cls, path: str) -> StoredResult:
         """Open the answer of a run; raises as `load` does, and ValueError where it has none yet."""
-        answer = cls.load(path).answer
-        if answer is None:
+        result = cls.load(path).result
+        if result is None:
             raise ValueError(f"{path} has no W and H yet; finish it with dask-nmf fit first")
-        return answer
+        return result
 
     @property
-    def answer(self) -> Answer | None:
+    def result(self) -> StoredResult | None:
         """The last answer, which may be of a fit before the one in progress; None if there is none."""
         told = self.record["answer"]
-        return None if told is None else Answer(self.path, self._group, told)
+        return None if told is None else StoredResult(self.path, self._group, told)
 
     def summary(self) -> dict[str, Any]:
         """What a person wants to know of the run, as JSON holds it."""
-        return {"run": self.path, **schema.summary(self.record)}
+        return {"run": self.path, **schema.summarize(self.record)}
 
     @property
     def settings(self) -> Settings:
         """Those of the fit."""
-        return schema.settings(self.record)
+        return schema.settings_of(self.record)
 
     @property
     def transposed(self) -> bool:
@@ -199,16 +199,16 @@ class Run:
     @property
     def edges(self) -> tuple[int, ...]:
         """Edges of the panels."""
-        return self._edges("edges", schema.across(self.record)[0])
+        return self._edges("edges", schema.panel_shape(self.record)[0])
 
     @property
     def cuts(self) -> tuple[int, ...] | None:
         """Edges of the pieces of columns, where V is cut both ways."""
         if self.record["layout"] is None or not self.record["layout"]["pieces"]:
             return None
-        return self._edges("cuts", schema.across(self.record)[1])
+        return self._edges("cuts", schema.panel_shape(self.record)[1])
 
-    def begin(self, edges: Sequence[int], cuts: Sequence[int] | None = None) -> None:
+    def set_layout(self, edges: Sequence[int], cuts: Sequence[int] | None = None) -> None:
         """Lay out a fit over panels, or over blocks where V is cut both ways; `commit_start` commits it."""
         told: dict[str, Any] = {
             "folder": self._new_folder("layout"),
@@ -232,11 +232,11 @@ class Run:
             0, state, measures=measures, listing=listing, history={"relative_error": [], "seconds": []}
         )
 
-    def sums(self, name: str) -> Hashes:
+    def digest(self, name: str) -> Hashes:
         """Return the digest of V or its weights at the first read, whole: see `digests.Digest`."""
         return self._read(self.record["layout"]["folder"], name).view(np.uint64)
 
-    def note_listing(self, listing: dict[str, Any]) -> None:
+    def update_listing(self, listing: dict[str, Any]) -> None:
         """Commit how the files of V and its weights are now, whose content is known to be the same."""
         if listing != self.record["listing"] and not self._group.read_only:
             self._publish({**self.record, "listing": listing})
@@ -268,22 +268,22 @@ class Run:
         lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
         return State(**factors, **known | lists)
 
-    def weights(self, slot: int) -> ZarrFactor:
+    def factor(self, slot: int) -> ZarrFactor:
         """Return the W (or H in pieces) that is in a slot, to be read."""
         path = self._carried.get(slot) or self.record["weights"][str(slot)]
         return self._weights(path)
 
-    def new_weights(self, slot: int) -> ZarrFactor:
+    def new_factor(self, slot: int) -> ZarrFactor:
         """Return a new place for the W of a slot: what is there stays until the next commit."""
         self._carried[slot] = f"{DATA}/{self._new_folder('weights')}/left"
         return self._weights(self._carried[slot])
 
-    def new_pieces(self, slot: int) -> ZarrFactor:
+    def new_h_pieces(self, slot: int) -> ZarrFactor:
         """Return a new place for the H of a slot, in pieces."""
         self._carried[slot] = f"{DATA}/{self._new_folder('weights')}/pieces"
         return self._weights(self._carried[slot])
 
-    def scratch(self) -> ZarrFactor:
+    def temporary_w(self) -> ZarrFactor:
         """Return a new place for a W that no commit is to name."""
         return self._weights(f"{DATA}/{self._new_folder('weights')}/left")
 
@@ -306,7 +306,7 @@ class Run:
             self._publish({**self.record, "writer": uuid4().hex})
         self._sweep(left)
         if self.record["answer"] is not None:
-            links.write_metadata(self._group, SHOWN, self._synced)
+            links.write_metadata(self._group, VISIBLE, self._synced)
         if self.record["finished"] or self.passes is None:
             return
         try:
@@ -326,32 +326,32 @@ class Run:
             logger.warning("pass %d of %s is damaged; going on after pass %d", last["pass"], self.path, done)
             self._publish(told)
 
-    def new_answer(self) -> dict[str, ZarrFactor]:
+    def create_factors(self) -> dict[str, ZarrFactor]:
         """Lay out an answer. Return the places of its factors and means, by rows, by their names."""
         self._answer = self._new_folder("answer")
         return self._answer_places(self._answer)
 
-    def spare(self, name: str) -> ZarrFactor:
+    def temporary_factor(self, name: str) -> ZarrFactor:
         """Return a place for what becomes a factor of the answer, and is changed before it is one."""
         return self._answer_places(self._new_folder("answer"))[name]
 
     def _answer_places(self, folder: str) -> dict[str, ZarrFactor]:
-        told = {**self.record, "units": stored_answer.units(self.record)}
+        told = {**self.record, "units": stored_result.units(self.record)}
         return {
             name: ZarrFactor(
                 write_once.open_array(self._group, f"{DATA}/{folder}/{name}", layout), transposed=name == "H"
             )
-            for name, layout in stored_answer.layouts(told).items()
+            for name, layout in stored_result.layouts(told).items()
             if name not in schema.HISTORIES
         }
 
-    def finish(self, loss: float, held: float, finished: bool, outcome: str | None) -> Answer:
+    def commit_result(self, loss: float, held: float, finished: bool, outcome: str | None) -> StoredResult:
         """Commit the answer that was laid out last, and written since; what is not there is refused."""
         copied = {name: self.record[name] for name in ("settings", "matrix", "measures", "history", "pass")}
         told = {
             **copied,
             "folder": self._answer,
-            "units": stored_answer.units(self.record),
+            "units": stored_result.units(self.record),
             "finished": finished,
             "outcome": outcome,
             "loss": _or_none(loss),
@@ -359,18 +359,18 @@ class Run:
         }
         self._check_there()
         self._write_histories(self._answer, self.record)
-        answer = Answer(self.path, self._group, told)
+        result = StoredResult(self.path, self._group, told)
         shown = {
             name: (f"{DATA}/{self._answer}/{name}", layout)
-            for name, layout in stored_answer.layouts(told).items()
+            for name, layout in stored_result.layouts(told).items()
         }
         for name in shown:
-            answer.array(name)
+            result.array(name)
         after = {"answer": told, "finished": finished, "outcome": outcome}
         ended: dict[str, Any] = {"commit": None, "weights": {}, "previous": None} if finished else {}
         self._publish({**self.record, **after, **ended}, shown)
-        links.write_metadata(self._group, SHOWN, self._synced)
-        return answer
+        links.write_metadata(self._group, VISIBLE, self._synced)
+        return result
 
     def _commit_state(self, number: int, state: State, **fields: Any) -> None:
         if number > 0:
@@ -382,7 +382,7 @@ class Run:
             turned = name == "h" and self.transposed
             self._array(folder, self._stored_name(name))[...] = factor.T if turned else factor
         known = {**self.record["weights"], **{str(slot): path for slot, path in self._carried.items()}}
-        slots = {str(getattr(state, name)) for name in schema.SLOTTED}
+        slots = {str(getattr(state, name)) for name in schema.SLOT_NAMES}
         before = {name: self.record[name] for name in schema.COMMIT} if number > 0 else None
         told = {
             **self.record,
@@ -425,18 +425,18 @@ class Run:
     def _publish(self, told: dict[str, Any], shown: VisibleArrays | None = None) -> None:
         """Commit a record, show these arrays, or those that are shown already, and delete what is old."""
         self.check_held()
-        named = schema.named(told)
+        named = schema.current_folders(told)
         self._sync(f"{DATA}/{name}" for name in named - self._on_disk)
         listed = self._group.metadata.consolidated_metadata
         metadata = {} if listed is None else listed.metadata
         if shown is not None:
             told = {**told, "turn": 1 - told["turn"]}
-            metadata = links.link_arrays(self._group, shown, told["turn"], SHOWN)
+            metadata = links.link_arrays(self._group, shown, told["turn"], VISIBLE)
             if told["answer"] is not None:
                 self._sync(shown)
         self.check_held()
         self._group = links.publish(self._group, metadata, {KEY: told}, self._synced)
-        made, before = self._made, schema.named(self.record)
+        made, before = self._made, schema.current_folders(self.record)
         self.record, self._made, self._carried, self._on_disk = told, set(), {}, named
         self._delete((made | before) - named)
 
@@ -457,7 +457,7 @@ class Run:
 
     def _left_behind(self) -> set[str]:
         """Return the folders of data that commands which were killed, and late workers, have left."""
-        return write_once.list_folders(self._group) - schema.named(self.record)
+        return write_once.list_folders(self._group) - schema.current_folders(self.record)
 
     def _delete(self, folders: Iterable[str]) -> None:
         self.check_held()
@@ -465,7 +465,7 @@ class Run:
 
     def _sweep(self, left: set[str]) -> None:
         self._delete(left)
-        write_once.delete_partials(self._group, SHOWN)
+        write_once.delete_partials(self._group, VISIBLE)
 
     def _check_there(self) -> None:
         """Refuse to go on where the run was deleted under the fit."""
@@ -511,15 +511,19 @@ class Run:
 
     def _layout(self, name: str, told: dict[str, Any]) -> Layout:
         """Return how an array of a commit is stored."""
-        rows, columns = schema.across(told)
-        rank, width, dtype = told["settings"]["n_components"], schema.carried(told), told["matrix"]["dtype"]
+        rows, columns = schema.panel_shape(told)
+        rank, width, dtype = (
+            told["settings"]["n_components"],
+            schema.carried_columns(told),
+            told["matrix"]["dtype"],
+        )
         sides = ("column", "row") if self.transposed else ("row", "column")
         if name in schema.HISTORIES:
-            return stored_answer.history(told)
-        if name in schema.STORED:
+            return stored_result.history(told)
+        if name in schema.PANEL_FACTORS:
             return Layout((width, columns), (width, columns), dtype, ("component", sides[1]))
         if name in schema.SOURCES:
-            return _integers(schema.spans(told), "span")
+            return _integers(schema.digest_spans(told), "span")
         laid = told["layout"]
         return {
             "H": Layout((rank, columns), (rank, columns), dtype, ("component", "column")),
@@ -543,7 +547,7 @@ def is_free(path: str) -> bool:
     return not place.exists() or write_once.is_abandoned(place.store())
 
 
-def _begun(settings: dict[str, Any], matrix: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+def _new_record(settings: dict[str, Any], matrix: dict[str, Any], overwrite: bool) -> dict[str, Any]:
     """Return the record of a fit that is about to begin."""
     return {
         "format": FORMAT,

@@ -15,23 +15,23 @@ from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import SLOTS, State
 from dask_nmf.storage.arrays.write_once import NAME, PATH, folder_of
 
-MOST = 2**53  # integers that JSON and float64 hold
+LARGEST_INTEGER = 2**53  # integers that JSON and float64 hold
 MEASURES = ("mean", "baseline", "stored", "empty", "unobserved_rows", "unobserved_columns")
 DTYPES = ("float32", "float64")
-SLOTTED = ("slot", "best_slot", "good_slot")  # of a state: which W belongs to it
-STORED = ("entering", "best", "good")  # of a state, in panel orientation
+SLOT_NAMES = ("slot", "best_slot", "good_slot")  # of a state: which W belongs to it
+PANEL_FACTORS = ("entering", "best", "good")  # of a state, in panel orientation
 HISTORIES = {
     "error_history": "relative_error",
     "seconds_history": "seconds",
 }  # arrays, and their keys in `history`
 COMMIT = ("pass", "state", "factors", "commit", "weights", "outcome", "final")  # what a pass changes
-LATER = {"scales", "good_scales"}  # of a state: runs that were begun before have none
-UNITS = ("scale", "right_unit")  # of measures: those runs have none either
-FACTORS = ("h", *STORED)
+OPTIONAL_SCALARS = {"scales", "good_scales"}  # of a state: runs that were begun before have none
+OPTIONAL_MEASURES = ("scale", "right_unit")  # of measures: those runs have none either
+FACTORS = ("h", *PANEL_FACTORS)
 SOURCES = ("V", "weights")  # of which a run knows the content and the files
 
 
-def check(record: dict[str, Any]) -> None:
+def validate(record: dict[str, Any]) -> None:
     """Refuse a record that no commit made.
 
     Raises
@@ -39,8 +39,8 @@ def check(record: dict[str, Any]) -> None:
     ValueError
         With the first part that is wrong.
     """
-    _check(record, [(name, _is_bool) for name in ("overwrites", "final", "finished")])
-    _check(record, [("outcome", _or_nothing(lambda value: isinstance(value, str)))])
+    _check_fields(record, [(name, _is_bool) for name in ("overwrites", "final", "finished")])
+    _check_fields(record, [("outcome", _or_nothing(lambda value: isinstance(value, str)))])
     _check_fit(record)
     names = [
         ("pass", _or_nothing(_is_count)),
@@ -49,7 +49,7 @@ def check(record: dict[str, Any]) -> None:
         ("answer", _or_nothing(_is_object)),
         ("turn", lambda value: type(value) is int and value in (0, 1)),
     ]
-    _check(record, names)
+    _check_fields(record, names)
     if record["pass"] is not None:
         _check_pass(record)
     elif record["finished"] or record["final"]:
@@ -62,15 +62,15 @@ def check(record: dict[str, Any]) -> None:
 
 def _check_fit(part: dict[str, Any]) -> None:
     """What a fit is of, and how it is made: of the record, or of the answer in it."""
-    _check(part, [("settings", _is_object), ("matrix", _is_object)])
+    _check_fields(part, [("settings", _is_object), ("matrix", _is_object)])
     matrix = [
         ("source", lambda value: isinstance(value, str)),
         ("shape", _is_shape),
         ("dtype", lambda value: value in DTYPES),
         ("transposed", _is_bool),
     ]
-    _check(part["matrix"], matrix)
-    settings(part).check_rank(tuple(part["matrix"]["shape"]))
+    _check_fields(part["matrix"], matrix)
+    settings_of(part).check_rank(tuple(part["matrix"]["shape"]))
 
 
 def _check_answer(answer: dict[str, Any]) -> None:
@@ -85,14 +85,14 @@ def _check_answer(answer: dict[str, Any]) -> None:
         ("held", _or_nothing(_is_size)),
         ("units", _is_shape),
     ]
-    _check(answer, parts)
+    _check_fields(answer, parts)
     _check_history(answer)
     for unit, size in zip(answer["units"], answer["matrix"]["shape"], strict=True):
         if unit > size:
             raise ValueError(f"its units are {_short(answer['units'])}")
 
 
-def settings(record: dict[str, Any]) -> Settings:
+def settings_of(record: dict[str, Any]) -> Settings:
     """Those of a run; `ValueError` if there are no such settings."""
     asked = record["settings"]
     known = {field.name: asked[field.name] for field in fields(Settings) if field.name in asked}
@@ -102,15 +102,15 @@ def settings(record: dict[str, Any]) -> Settings:
         raise ValueError(f"its settings: {error}") from None
 
 
-def partial(record: dict[str, Any]) -> bool:
+def is_masked(record: dict[str, Any]) -> bool:
     """Whether the entries of V may be missing, or of weight 0: see `observed.Rule.partial`."""
     return any(record["settings"].get(name) is not None for name in ("missing", "weights"))
 
 
-def summary(told: dict[str, Any]) -> dict[str, Any]:
+def summarize(told: dict[str, Any]) -> dict[str, Any]:
     """Return what a person wants to know of the run, as JSON holds it."""
     history, answer = told.get("history", {"relative_error": [], "seconds": []}), told["answer"]
-    matrix, asked = told["matrix"], settings(told)
+    matrix, asked = told["matrix"], settings_of(told)
     current = answer if answer is not None and _is_of(answer, told) else None
     return {
         "state": "finished" if told["finished"] else "stopped" if current else "unfinished",
@@ -135,7 +135,7 @@ def summary(told: dict[str, Any]) -> dict[str, Any]:
 def _answer_summary(answer: dict[str, Any]) -> dict[str, Any]:
     """Return what there is to know of W and H that can be read now, which may be of an earlier fit."""
     return {
-        "n_components": settings(answer).n_components,
+        "n_components": settings_of(answer).n_components,
         "passes": answer["pass"],
         "relative_error": _error(answer),
         "outcome": answer["outcome"],
@@ -161,7 +161,7 @@ def check_edges(edges: Sequence[int], size: int) -> None:
         raise ValueError(f"its panels do not cover {size} rows in order")
 
 
-def named(record: dict[str, Any]) -> set[str]:
+def current_folders(record: dict[str, Any]) -> set[str]:
     """Return the folders of data that a record names: all that is current."""
     parts = [record, record["previous"] or {}]
     folders = [part.get("commit") for part in parts]
@@ -170,18 +170,18 @@ def named(record: dict[str, Any]) -> set[str]:
     return {folder for folder in folders if folder is not None}
 
 
-def carried(record: dict[str, Any]) -> int:
+def carried_columns(record: dict[str, Any]) -> int:
     """Return how many columns a W has that is carried from pass to pass."""
-    return settings(record).carried
+    return settings_of(record).carried
 
 
-def spans(record: dict[str, Any]) -> int:
+def digest_spans(record: dict[str, Any]) -> int:
     """Return into how many spans of rows the digests of V and its weights are cut."""
-    rows = across(record)[0]
+    rows = panel_shape(record)[0]
     return -(-rows // span_of(rows))
 
 
-def across(record: dict[str, Any]) -> tuple[int, int]:
+def panel_shape(record: dict[str, Any]) -> tuple[int, int]:
     """Rows and columns of V in panel orientation."""
     m, n = record["matrix"]["shape"]
     return (n, m) if record["matrix"]["transposed"] else (m, n)
@@ -191,7 +191,7 @@ def _check_pass(record: dict[str, Any]) -> None:
     """What there is from the start on."""
     _check_measures(record)
     _check_history(record)
-    _check(record, [("listing", _is_listing), ("layout", _is_object)])
+    _check_fields(record, [("listing", _is_listing), ("layout", _is_object)])
     _check_layout(record, record["layout"])
     _check_commit(record)
     if record["previous"] is not None:
@@ -203,36 +203,36 @@ def _check_pass(record: dict[str, Any]) -> None:
 
 
 def _check_measures(part: dict[str, Any]) -> None:
-    _check(part, [("measures", _is_object)])
+    _check_fields(part, [("measures", _is_object)])
     measures = part["measures"]
-    _check(measures, [(name, _is_size) for name in MEASURES])
-    _check(measures, [(name, _is_unit) for name in UNITS if name in measures])
-    if not _is_unit(prod(measures.get(name, 1.0) for name in UNITS)):
+    _check_fields(measures, [(name, _is_size) for name in MEASURES])
+    _check_fields(measures, [(name, _is_unit) for name in OPTIONAL_MEASURES if name in measures])
+    if not _is_unit(prod(measures.get(name, 1.0) for name in OPTIONAL_MEASURES)):
         raise ValueError("measures has units that are none")
-    if set(measures) - set(UNITS) != set(MEASURES):
+    if set(measures) - set(OPTIONAL_MEASURES) != set(MEASURES):
         raise ValueError(f"measures has {sorted(measures)}")
 
 
 def _check_history(part: dict[str, Any]) -> None:
-    _check(part, [("history", _is_object)])
+    _check_fields(part, [("history", _is_object)])
     several = [
         ("relative_error", lambda value: _is_list(value, lambda one: one is None or _is_size(one))),
         ("seconds", lambda value: _is_list(value, _is_size)),
     ]
-    _check(part["history"], several)
+    _check_fields(part["history"], several)
     if {len(part["history"][name]) for name, _ in several} != {part["pass"]}:
         raise ValueError(f"history is not of {part['pass']} passes")
 
 
 def _check_layout(record: dict[str, Any], layout: dict[str, Any]) -> None:
-    rows, columns = across(record)
+    rows, columns = panel_shape(record)
     parts = [
         ("folder", _is_folder),
         ("panels", lambda value: _is_count(value) and 0 < value <= rows),
         ("pieces", lambda value: _is_count(value) and value <= columns),
         ("units", lambda value: _is_list(value, _is_count) and len(value) == 2),
     ]
-    _check(layout, parts)
+    _check_fields(layout, parts)
     if not (0 < layout["units"][0] <= rows and bool(layout["pieces"]) == (0 < layout["units"][1] <= columns)):
         raise ValueError(f"its layout is {_short(layout)}")
 
@@ -246,11 +246,11 @@ def _check_commit(commit: dict[str, Any]) -> None:
         ("commit", _or_nothing(_is_folder)),
         ("weights", lambda value: _is_object(value) and all(map(_is_slot, value, value.values()))),
     ]
-    _check(commit, parts)
+    _check_fields(commit, parts)
     state = commit["state"]
     defaults = {field.name: field.default for field in fields(State)}
-    for name in set(State.SCALARS) - (LATER - set(state)):
-        _check(state, [(name, _like(name, defaults[name]))])
+    for name in set(State.SCALARS) - (OPTIONAL_SCALARS - set(state)):
+        _check_fields(state, [(name, _scalar_check(name, defaults[name]))])
     if unknown := set(state) - set(State.SCALARS):
         raise ValueError(f"state has {sorted(unknown)}")
 
@@ -267,7 +267,7 @@ def _or_nothing(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: value is None or holds(value)
 
 
-def _check(part: dict[str, Any], wanted: Sequence[tuple[str, Callable[[Any], bool]]]) -> None:
+def _check_fields(part: dict[str, Any], wanted: Sequence[tuple[str, Callable[[Any], bool]]]) -> None:
     for name, holds in wanted:
         if name not in part:
             raise ValueError(f"it has no {name}")
@@ -280,9 +280,9 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:60]}..."
 
 
-def _like(name: str, default: Any) -> Callable[[Any], bool]:
+def _scalar_check(name: str, default: Any) -> Callable[[Any], bool]:
     """Whether a value is one that a scalar of a state can have."""
-    if name in SLOTTED:
+    if name in SLOT_NAMES:
         return lambda value: type(value) is int and -1 <= value < SLOTS
     if isinstance(default, tuple):
         return lambda value: _is_list(value, lambda one: _is_number(one) and one > 0)
@@ -312,7 +312,7 @@ def _is_bool(value: Any) -> bool:
 
 
 def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < MOST
+    return type(value) is int and 0 <= value < LARGEST_INTEGER
 
 
 def _is_number(value: Any) -> bool:

@@ -44,7 +44,7 @@ def fit(matrix: str | Path, output: str | Path, **settings: object) -> Result:
 def same_factors(one: str | Path, other: str | Path) -> None:
     for name in ("W", "H"):
         np.testing.assert_array_equal(
-            Run.load_answer(str(one)).array(name)[:], Run.load_answer(str(other)).array(name)[:]
+            Run.load_result(str(one)).array(name)[:], Run.load_result(str(other)).array(name)[:]
         )
 
 

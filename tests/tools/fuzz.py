@@ -229,7 +229,7 @@ def checked_run(path: Path, **options: Any) -> str:
 def _predicted(path: Path, cells: str, folder: Path) -> None:
     predict_to(str(path), cells, str(folder / "values.csv"), True)
     mine = np.loadtxt(folder / "values.csv", delimiter=",", skiprows=1)[:, 2]
-    w, h = (np.asarray(factor[:]) for factor in Run.load_answer(str(path)).factors)
+    w, h = (np.asarray(factor[:]) for factor in Run.load_result(str(path)).factors)
     np.testing.assert_allclose(mine, (w @ h)[[0, 29, 7], [0, 19, 3]], rtol=1e-12)
 
 

@@ -11,13 +11,13 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.types import Array
 
 
-class Carried(Protocol):
-    """Places for a W, by the slots that a `State` tells: `store.Run` is one."""
+class FactorSlots(Protocol):
+    """Places for a W, by the slots that a `State` names; `Run` is one."""
 
-    def weights(self, slot: int) -> FactorStore:
+    def factor(self, slot: int) -> FactorStore:
         """Return the W that is in a slot."""
 
-    def new_weights(self, slot: int) -> FactorStore:
+    def new_factor(self, slot: int) -> FactorStore:
         """Return a place for another W, which is then the one that is in the slot."""
 
 
@@ -28,10 +28,10 @@ class InMemorySlots:
         self._layout = rows, rank, dtype
         self._held: dict[int, InMemoryFactor] = {}
 
-    def weights(self, slot: int) -> FactorStore:
+    def factor(self, slot: int) -> FactorStore:
         return self._held[slot]
 
-    def new_weights(self, slot: int) -> FactorStore:
+    def new_factor(self, slot: int) -> FactorStore:
         return self._held.setdefault(slot, InMemoryFactor(*self._layout))
 
 

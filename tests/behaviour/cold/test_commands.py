@@ -99,7 +99,7 @@ def test_transform_tells_which_new_rows_are_cold(by_columns: bool, folder: Path)
     means = np.asarray(group["row_mean"])
     np.testing.assert_allclose(means, given_v.means(given_v.known)[0], rtol=1e-6)
     assert np.flatnonzero(np.isnan(means)).tolist() == COLD_ROWS
-    run = Run.load_answer(str(folder / "run.zarr"))
+    run = Run.load_result(str(folder / "run.zarr"))
     np.testing.assert_allclose(
         group["W"], transform(v, run.read("H"), missing="nan", alpha_W=0.05), atol=1e-6
     )

@@ -41,7 +41,7 @@ def test_run_is_plain_json_and_arrays(tmp_path: Path) -> None:
 def test_of_a_fit_with_a_fixed_factor_no_factor_is_shown_before_the_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Run, "finish", lambda *_: (_ for _ in ()).throw(Crash()))
+    monkeypatch.setattr(Run, "commit_result", lambda *_: (_ for _ in ()).throw(Crash()))
     with pytest.raises(Crash):
         fit((40, 15), tmp_path / "run.zarr", fixed_H=np.ones((3, 15)))
     assert set(xarray.open_zarr(tmp_path / "run.zarr")) == {"error_history", "seconds_history"}
@@ -82,7 +82,7 @@ def test_half_an_answer_is_not_seen(
 ) -> None:
     path = tmp_path / "run.zarr"
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "finish", lambda *_: (_ for _ in ()).throw(Crash()))
+        patch.setattr(Run, "commit_result", lambda *_: (_ for _ in ()).throw(Crash()))
         with pytest.raises(Crash):
             fit(shape, path, solver=solver)
     with xarray.open_zarr(path) as seen:
@@ -90,7 +90,7 @@ def test_half_an_answer_is_not_seen(
         assert set(seen) == {side, "error_history", "seconds_history"}
         assert dict(seen.sizes) == {"component": 3, axis: min(shape), "pass": 4}
         assert (seen[side].values >= 0).all()
-    assert Run.load(str(path)).answer is None
+    assert Run.load(str(path)).result is None
     fit(shape, path, solver=solver)
     assert {"H", "W"} <= set(xarray.open_zarr(path))
 

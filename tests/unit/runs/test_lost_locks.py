@@ -50,7 +50,7 @@ def test_a_run_that_another_command_began_while_v_was_read_is_left_to_it(
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize("when", ["create", "commit", "finish"])
+@pytest.mark.parametrize("when", ["create", "commit", "commit_result"])
 def test_who_lost_the_lock_of_a_run_commits_and_deletes_nothing(
     when: str, overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,7 @@ from support.matrices import low_rank
 from dask_nmf import Run, nmf
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.transform import transform_to
-from dask_nmf.runs.schema import named
+from dask_nmf.runs.schema import current_folders
 from dask_nmf.storage.locations import locate
 
 V = low_rank(12, 7, 2, noise=1)
@@ -46,10 +46,10 @@ def answer(store: Path) -> Bits | None:
         return None
     run = Run.load(str(store))
     assert run.summary()["state"] in ("finished", "stopped", "unfinished")
-    if run.answer is None:
+    if run.result is None:
         return None
     shown = zarr.open_consolidated(str(store), mode="r")
-    W, H = (run.answer.read(name).tobytes() for name in "WH")
+    W, H = (run.result.read(name).tobytes() for name in "WH")
     assert [shown[name][:].tobytes() for name in "WH"] == [W, H]  # type: ignore[index]
     return W, H
 
@@ -60,7 +60,7 @@ def essence(state: State) -> tuple[bytes | None, frozenset[Any]]:
     if not root:
         return root, frozenset(state.items())
     told = json.loads(root)["attributes"]["dask_nmf"]
-    folders = [f"run/data/{folder}/" for folder in named(told)]
+    folders = [f"run/data/{folder}/" for folder in current_folders(told)]
     if told["answer"]:
         mark = "/c/" if told["turn"] == 0 else "/c."
         folders += [f"run/{name}{mark}" for name in ("H", "W", "error_history", "seconds_history")]

@@ -200,7 +200,7 @@ class Runs(RuleBasedStateMachine):
         assert (told["pass"] or 0) >= self.passes
         self.passes = told["pass"] or 0
         self.redundant = told["previous"] is not None
-        answer = Run.load(self.run).answer
+        answer = Run.load(self.run).result
         self.answers = {None if answer is None else (answer.read("W").tobytes(), answer.read("H").tobytes())}
 
     @initialize(asked=ASKED, moment=st.integers(1, 40))
@@ -223,8 +223,8 @@ class Runs(RuleBasedStateMachine):
         assert Asked(settings["n_components"], settings["random_state"], settings["solver"]) == self.asked
         assert (told["passes"] or 0) >= self.passes
         found = None
-        if run.answer is not None:
-            found = run.answer.read("W").tobytes(), run.answer.read("H").tobytes()
+        if run.result is not None:
+            found = run.result.read("W").tobytes(), run.result.read("H").tobytes()
         assert found in self.answers
         if told["state"] == "finished":
             assert found == undisturbed(self.asked)

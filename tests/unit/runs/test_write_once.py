@@ -227,13 +227,13 @@ def test_a_folder_with_data_of_others_is_no_place_for_a_run(name: str, tmp_path:
 def test_a_run_that_is_deleted_during_the_last_read_is_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, new_answer = tmp_path / "run.zarr", Run.new_answer
+    run, new_answer = tmp_path / "run.zarr", Run.create_factors
 
     def deleted(self: Run) -> Any:
         shutil.rmtree(run)
         return new_answer(self)
 
-    monkeypatch.setattr(Run, "new_answer", deleted)
+    monkeypatch.setattr(Run, "create_factors", deleted)
     with pytest.raises(InvalidRunError, match="damaged"):
         fit(run)
     assert not (run / "zarr.json").exists()

@@ -27,7 +27,7 @@ from dask_nmf.fitting.starts.initialize import Measures
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.transform import transform_to
 from dask_nmf.runs.run import KEY
-from dask_nmf.runs.schema import MEASURES, UNITS
+from dask_nmf.runs.schema import MEASURES, OPTIONAL_MEASURES
 
 ROOT = Path(__file__).resolve().parents[3]
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\nlevel=error forged\u202e"
@@ -106,11 +106,11 @@ def test_a_rank_that_its_factors_do_not_have_is_damage(sound: dict[str, Path], t
     with pytest.raises(InvalidRunError, match=refused):
         Run.load(str(broken)).state()
     with pytest.raises(InvalidRunError, match=refused):
-        Run.load_answer(str(finished)).read("H")
+        Run.load_result(str(finished)).read("H")
 
 
 def test_the_measures_of_a_record_are_those_of_a_fit() -> None:
-    assert Measures._fields == (*MEASURES, *UNITS)
+    assert Measures._fields == (*MEASURES, *OPTIONAL_MEASURES)
 
 
 def test_a_lost_part_of_a_commit_costs_its_pass(sound: dict[str, Path], tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ def test_the_metadata_of_a_run_s_arrays_win_over_consolidated_ones(tmp_path: Pat
     told["consolidated_metadata"]["metadata"]["H"]["shape"] = [3, 5]
     del told["consolidated_metadata"]["metadata"]["W"]
     (run / "zarr.json").write_text(json.dumps(told))
-    np.testing.assert_array_equal(Run.load_answer(str(run)).factors[1][:], result.H)
+    np.testing.assert_array_equal(Run.load_result(str(run)).factors[1][:], result.H)
     transform_to(str(run), v2, str(tmp_path / "w.zarr"), False, lambda _: nullcontext())
     assert zarr.open_array(tmp_path / "w.zarr", path="W", mode="r").shape == (11, 3)
 

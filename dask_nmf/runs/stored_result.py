@@ -19,7 +19,7 @@ from dask_nmf.types import Array
 NO_MEAN = -1.0  # the fill value of means, of which all may be NaN
 
 
-class Answer:
+class StoredResult:
     """W and H in a run, with how they were made.
 
     Attributes
@@ -36,7 +36,7 @@ class Answer:
     @property
     def settings(self) -> Settings:
         """Those of the fit."""
-        return schema.settings(self.record)
+        return schema.settings_of(self.record)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -52,7 +52,7 @@ class Answer:
     @property
     def means(self) -> Means | None:
         """Means of what the fit observed of rows and columns, if not all of V is, and of everything."""
-        if not schema.partial(self.record):
+        if not schema.is_masked(self.record):
             return None
         return Means(self.array("row_mean"), self.array("column_mean"), self.record["measures"]["mean"])
 
@@ -80,7 +80,7 @@ def layouts(told: dict[str, Any]) -> dict[str, Layout]:
         "W": Layout((m, rank), (rows, rank), dtype, ("row", "component")),
         "H": Layout((rank, n), (rank, columns), dtype, ("component", "column")),
     } | dict.fromkeys(schema.HISTORIES, history(told))
-    if not schema.partial(told):
+    if not schema.is_masked(told):
         return made
     return made | {
         "row_mean": Layout((m,), (rows,), dtype, ("row",), NO_MEAN),
@@ -97,5 +97,5 @@ def history(told: dict[str, Any]) -> Layout:
 def units(told: dict[str, Any]) -> list[int]:
     """Return the rows of W and the columns of H that are in one chunk, from the record of a fit."""
     along, across = told["layout"]["units"]
-    sides = [along, across or schema.across(told)[1]]
+    sides = [along, across or schema.panel_shape(told)[1]]
     return sides[::-1] if told["matrix"]["transposed"] else sides
