@@ -32,8 +32,8 @@ class Swept(NamedTuple):
     right: Array  # (k + 1, n)
     residual: float  # Σ e² over the entries that count, as they were met
     penalty: float  # likewise
-    held: float  # squared error of the entries held out, likewise
-    held_mass: float  # how many they are
+    held_out_loss: float  # squared error of the entries held out, as they were met
+    held_out_weight: float  # how many they are
 
 
 class Slot(Protocol):
