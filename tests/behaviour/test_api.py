@@ -17,7 +17,7 @@ import pytest
 
 import dask_nmf
 from dask_nmf import NMF, nmf, predict, recommend, transform
-from dask_nmf.cli import main
+from dask_nmf.cli import commands
 from dask_nmf.cli.options import GroupedOption
 from dask_nmf.options import option_of
 from dask_nmf.settings import Settings
@@ -77,8 +77,8 @@ def test_every_choice_of_a_setting_is_documented() -> None:
 
 
 def test_the_command_has_every_setting_with_its_default_choices_and_help() -> None:
-    options = {option.name: option for option in main.fit.params}
-    context = main.fit.make_context("fit", ["v.zarr", "--rank", "1", "--output", "run.zarr"])
+    options = {option.name: option for option in commands.fit.params}
+    context = commands.fit.make_context("fit", ["v.zarr", "--rank", "1", "--output", "run.zarr"])
     for field in fields(Settings)[1:]:
         described, option = option_of(field), options[field.name]
         assert context.params[field.name] == field.default, field.name

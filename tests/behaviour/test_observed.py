@@ -36,8 +36,6 @@ def several_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masking, "STRIP_CELLS", 500)
 
 
-for _kind in ("csr_array", "csc_array", "csr in zarr", "csc in zarr", "npz csr"):
-    HOLDERS[_kind] = lambda v, path, make=SOURCES[_kind]: make(entries(v), path)
 kinds = pytest.mark.parametrize("kind", HOLDERS)
 
 

@@ -23,10 +23,11 @@ from dask.utils import parse_bytes
 from distributed.cli import dask_scheduler, dask_worker
 from support.manifests import FOLDER, NANNY, Document, container, documents, pods
 
-from dask_nmf.cli import main
+from dask_nmf.cli.commands import app
+from dask_nmf.cli.exit_codes import ExitCode
 
 COMMANDS = {
-    "fit": main.app.commands["fit"],
+    "fit": app.commands["fit"],
     "scheduler": dask_scheduler.main,
     "worker": dask_worker.main,
 }
@@ -184,7 +185,7 @@ def test_commands_are_those_that_there_are() -> None:
     assert words(pods()["nightly"])[:-2] == words(pods()["fit"])[:-1]  # but for --time-limit and the last
     assert options["worker"]["scheduler"] == "$(DASK_SCHEDULER_ADDRESS)"
     with pytest.raises(click.NoSuchOption):
-        main.app.commands["fit"].make_context("fit", [*words(pods()["fit"])[1:], "--unknown"])
+        app.commands["fit"].make_context("fit", [*words(pods()["fit"])[1:], "--unknown"])
 
 
 def test_exit_codes_are_acted_upon() -> None:
@@ -194,8 +195,8 @@ def test_exit_codes_are_acted_upon() -> None:
         rules = job["spec"]["podFailurePolicy"]["rules"]
         by_code = {rule["action"]: rule["onExitCodes"] for rule in rules if "onExitCodes" in rule}
         assert {action: set(rule["values"]) for action, rule in by_code.items()} == {
-            "FailJob": {main.USAGE, main.BAD_DATA},
-            "Count": {main.IO_ERROR, main.TRY_AGAIN, main.TERMINATED},
+            "FailJob": {ExitCode.USAGE, ExitCode.BAD_DATA},
+            "Count": {ExitCode.IO_ERROR, ExitCode.TRY_AGAIN, ExitCode.TERMINATED},
         }
         assert {rule["containerName"] for rule in by_code.values()} == {"fit"}
         assert [each["name"] for each in spec["containers"]] == ["fit"]

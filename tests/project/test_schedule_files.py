@@ -7,7 +7,8 @@ import shlex
 from dask.utils import parse_bytes
 from support.schedules import DAG, RANK, cron_line, unit
 
-from dask_nmf.cli import main
+from dask_nmf.cli.commands import app
+from dask_nmf.cli.exit_codes import ExitCode
 
 HOURS = 3600
 
@@ -24,7 +25,7 @@ def test_commands_are_alike_and_known() -> None:
     _, _, in_unit = unit("ExecStart").partition("dask-nmf/bin/dask-nmf ")
     in_dag = dag_constants()["FIT"] + " --log-format json"
     assert in_cron[1] == in_unit == in_dag
-    options = main.app.commands["fit"].make_context("fit", shlex.split(in_unit)[1:]).params
+    options = app.commands["fit"].make_context("fit", shlex.split(in_unit)[1:]).params
     assert options["n_components"] == RANK
     assert options["workers"] * parse_bytes(options["memory_limit"]) + 2**31 <= 6 * 2**30
     assert unit("MemoryMax") == "6G"
@@ -33,8 +34,8 @@ def test_commands_are_alike_and_known() -> None:
 
 
 def test_exit_codes_are_acted_upon() -> None:
-    final = {main.USAGE, main.BAD_DATA}
+    final = {ExitCode.USAGE, ExitCode.BAD_DATA}
     assert set(map(int, unit("RestartPreventExitStatus").split())) == final
-    assert int(unit("SuccessExitStatus")) == main.TERMINATED
+    assert int(unit("SuccessExitStatus")) == ExitCode.TERMINATED
     (skipped,) = re.findall(r"skip_on_exit_code=(.*),$", DAG.read_text(), re.MULTILINE)
     assert set(ast.literal_eval(skipped)) == final

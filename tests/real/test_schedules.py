@@ -20,7 +20,7 @@ from support.schedules import CRON, DAG, RANK, ROOT, SERVICE, TIMER, cron_line, 
 from support.servers import needs, process, until
 
 import dask_nmf
-from dask_nmf.cli import main
+from dask_nmf.cli.exit_codes import ExitCode
 
 BIN = Path(sys.executable).parent
 EXPOSURE = 25  # tenths, of systemd's ten
@@ -80,7 +80,7 @@ def test_cron_runs_a_fit_and_leaves_one_at_work_alone(folder: Path) -> None:
         before = state(folder / "held.zarr")["passes"]
         until(lambda: state(folder / "held.zarr")["passes"] > before, 30)
         holder.send_signal(signal.SIGTERM)
-        assert holder.wait(30) == main.TERMINATED
+        assert holder.wait(30) == ExitCode.TERMINATED
     codes = {log: set(re.findall(r"exit code (\d+)", said(log))) for log in ("held.log", "fit.log")}
     assert codes["held.log"] == {"75"}
     assert codes["fit.log"] <= {"75"}  # of a minute later, if a minute was not enough

@@ -32,6 +32,8 @@ HOLDERS: dict[str, Callable[[Array, Path], Any]] = {
     **{kind: SOURCES[kind] for kind in ("numpy", "dask", "zarr v3", "npy")},
     "dask of csr": lambda v, path: dask_csr(v, entries),
 }
+for _kind in ("csr_array", "csc_array", "csr in zarr", "csc in zarr", "npz csr"):
+    HOLDERS[_kind] = lambda v, path, make=SOURCES[_kind]: make(entries(v), path)
 
 
 def how(kind: str) -> str:

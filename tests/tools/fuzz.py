@@ -33,7 +33,7 @@ import zarr
 from support.matrices import SOURCES, Array, low_rank
 
 from dask_nmf import Run, nmf
-from dask_nmf.cli.main import exit_code
+from dask_nmf.cli.exit_codes import exit_code
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import recommend_to
 from dask_nmf.inference.transform import transform_to

@@ -159,7 +159,7 @@ class _Right(NamedTuple):
     """Columns of H on their way, with what was summed up along it."""
 
     factor: Array  # (columns, k + 1)
-    totals: Array  # residual, penalty, held, held_mass
+    totals: Array  # residual, penalty, held_out_loss, held_out_weight
 
 
 @one_blas_thread()
@@ -193,7 +193,7 @@ def _visit(
 
 
 def _steps(block: Block, w: Array, h: Array, order: Array, how: Descent) -> Array:
-    """All minibatches of a block: residual, penalty, held, held_mass."""
+    """All minibatches of a block: residual, penalty, held_out_loss, held_out_weight."""
     on_w, on_h = _cost(w, how.w_l2, how.w_l1), _cost(h, how.h_l2, how.h_l1)
     if not isinstance(block, Observed):
         penalty = len(h) * on_w.sum() + len(w) * on_h.sum()

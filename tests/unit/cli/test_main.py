@@ -21,7 +21,7 @@ from support.command import COMMAND, Forks, assert_refused
 from support.servers import needs
 
 from dask_nmf import __version__, nmf, transform
-from dask_nmf.cli.main import app
+from dask_nmf.cli.commands import app
 from dask_nmf.cli.options import GROUPS
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

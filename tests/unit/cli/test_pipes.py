@@ -13,6 +13,8 @@ from support.command import COMMAND
 
 from dask_nmf import nmf
 from dask_nmf.cli import main
+from dask_nmf.cli.commands import app
+from dask_nmf.cli.exit_codes import ExitCode
 from dask_nmf.inference.transform import summary
 
 
@@ -54,17 +56,17 @@ def test_the_shell_sees_the_code_of_a_closed_pipe(folder: Path) -> None:
 
 @pytest.mark.parametrize("words", [["fit", "--help"], ["--version"]])
 def test_help_that_nobody_reads_ends_quietly(folder: Path, unread: int, words: list[str]) -> None:
-    assert called(folder, *words, stdout=unread) == (main.PIPE_CLOSED, b"")
+    assert called(folder, *words, stdout=unread) == (ExitCode.PIPE_CLOSED, b"")
 
 
 def test_a_fit_that_nobody_listens_to_is_done(folder: Path, unread: int) -> None:
     fit = ["fit", "v.npy", "--rank", "2", "--output", "new.zarr"]
-    assert called(folder, *fit, stdout=unread, stderr=unread)[0] == main.PIPE_CLOSED
+    assert called(folder, *fit, stdout=unread, stderr=unread)[0] == ExitCode.PIPE_CLOSED
     assert summary(str(folder / "new.zarr"))["state"] == "finished"
 
 
 def test_an_error_that_nobody_reads_keeps_its_code(folder: Path, unread: int) -> None:
-    assert called(folder, "fit", "--nothing", stdout=unread, stderr=unread)[0] == main.USAGE
+    assert called(folder, "fit", "--nothing", stdout=unread, stderr=unread)[0] == ExitCode.USAGE
 
 
 def test_standard_streams_that_are_closed_are_not_needed(folder: Path) -> None:
@@ -81,7 +83,7 @@ def test_a_connection_that_breaks_is_not_taken_for_a_closed_pipe(
     def breaks(**options: object) -> None:
         raise BrokenPipeError(32, "Broken pipe")
 
-    monkeypatch.setattr(main.app.commands["info"], "callback", breaks)
+    monkeypatch.setattr(app.commands["info"], "callback", breaks)
     monkeypatch.setattr("sys.argv", ["dask-nmf", "info", "run.zarr"])
-    assert main._status() == main.TRY_AGAIN
+    assert main.run() == ExitCode.TRY_AGAIN
     assert "run the same command again" in capfd.readouterr().err

@@ -16,7 +16,7 @@ import pytest
 import zarr
 
 from dask_nmf import nmf, transform
-from dask_nmf.cli.main import exit_code
+from dask_nmf.cli.exit_codes import exit_code
 from dask_nmf.errors import RunLocked
 from dask_nmf.inference import csv_files
 from dask_nmf.inference.predict import predict_to

@@ -1,0 +1,258 @@
+"""The commands: each parses its options, calls one function and prints one line.
+
+Whatever takes time to import is imported when a command runs, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from math import isnan
+from typing import Any
+
+import click
+
+from dask_nmf._version import __version__
+from dask_nmf.cli import exit_codes
+from dask_nmf.cli.exit_codes import ExitCode
+from dask_nmf.cli.options import Commands, cluster_options, grouped, settings_options
+from dask_nmf.display.text import aligned, visible
+
+SHORT = ("stopped after", "stopped by", "diverged", "not converged")
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def app() -> None:
+    """Factorise non-negative matrices that do not fit in memory: V ≈ W H.
+
+    \b
+    dask-nmf fit V.zarr --rank 20 --output run.zarr
+    dask-nmf info run.zarr
+    """
+
+
+@app.command(epilog=exit_codes.HELP, short_help="Factorise V into W and H, pass by pass into a run.")
+@click.argument("matrix", metavar="V")
+@click.option("--output", "-o", required=True, type=click.Path(), help="Path of the run, a Zarr group.")
+@settings_options
+@grouped(
+    "Input", "--weights", metavar="PATH", help="Weights of the entries of V: a matrix of the shape of V."
+)
+@grouped("Start", "--w", "W", metavar="PATH", help="Initial W: an array.")
+@grouped("Start", "--h", "H", metavar="PATH", help="Initial H: an array, such as RUN/H of an earlier run.")
+@grouped("Model", "--fixed-w", "fixed_W", metavar="PATH", help="Known W: only H is fitted.")
+@grouped(
+    "Model", "--fixed-h", "fixed_H", metavar="PATH", help="Known H, such as signatures: only W is fitted."
+)
+@grouped(
+    "Input",
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    help="Floating-point type used for the computation.  [default: that of V]",
+)
+@grouped(
+    "Stopping",
+    "--time-limit",
+    type=float,
+    metavar="SECONDS",
+    help="Stop after the pass that is running when this time is over; the same command resumes the fit.",
+)
+@grouped(
+    "Input",
+    "--cache",
+    default="auto",
+    show_default=True,
+    metavar="auto|off|SIZE",
+    help="Memory of each worker for the parts of V that it keeps between passes.",
+)
+@grouped("Output", "--no-fsync", is_flag=True, help="Do not wait for the disk at each commit.")
+@click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@grouped("Stopping", "--require-convergence", is_flag=True, help="Exit with 4 if the fit has not converged.")
+@cluster_options
+def fit(
+    matrix: str,
+    output: str,
+    weights: Any,
+    dtype: str | None,
+    time_limit: float | None,
+    cache: str,
+    no_fsync: bool,
+    overwrite: bool,
+    require_convergence: bool,
+    log_format: str,
+    debug: bool,
+    where: dict[str, Any],
+    **settings: Any,
+) -> int:
+    """Factorise V, a path to a Zarr array, a CSR matrix in a Zarr group, an .npy or an .npz file.
+
+    \b
+    dask-nmf fit V.zarr --rank 20 --output run.zarr
+    dask-nmf fit counts.npz --rank 20 --beta-loss kullback-leibler --output run.zarr
+
+    Each pass over V is committed to the output. Called again, an unfinished fit goes on from there, and a
+    finished one is left as it is.
+    """
+    from dask_nmf.cluster.config import without_fsync
+    from dask_nmf.display import lines
+    from dask_nmf.fitting.factorise import cache_bytes, factorise
+    from dask_nmf.fitting.fit import Job
+    from dask_nmf.settings import Settings
+
+    factors = {name: settings.pop(name) for name in ("W", "H", "fixed_W", "fixed_H")}
+    job = Job(
+        Settings(**settings),
+        **factors,
+        weights=weights,
+        dtype=dtype,
+        store=output,
+        overwrite=overwrite,
+        time_limit=time_limit,
+        cache=cache_bytes(cache),
+    )
+    synced = without_fsync() if no_fsync else nullcontext()
+    with synced, lines.shown(log_format, sys.stderr.isatty()) as follow:
+        result = factorise(matrix, job, lambda matrix: _connected(follow, matrix, where))
+    held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
+    print_line(
+        f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "
+        f"{result.outcome}"
+    )
+    return ExitCode.NOT_CONVERGED if require_convergence and result.outcome.startswith(SHORT) else 0
+
+
+@app.command(epilog=exit_codes.HELP)
+@click.argument("run")
+@click.argument("matrix", metavar="V2")
+@click.option("--output", "-o", required=True, type=click.Path(), help="A Zarr group, for its W.")
+@click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
+@cluster_options
+def transform(
+    run: str, matrix: str, output: str, overwrite: bool, log_format: str, debug: bool, where: dict[str, Any]
+) -> int:
+    """The W of another matrix V2 for the H of a run, in one pass.
+
+    \b
+    dask-nmf transform run.zarr V2.zarr --output W2.zarr
+    """
+    from dask_nmf.display import lines
+    from dask_nmf.inference.transform import transform_to
+
+    with lines.shown(log_format, sys.stderr.isatty()) as follow:
+        shape = transform_to(run, matrix, output, overwrite, lambda matrix: _connected(follow, matrix, where))
+    print_line(f"{output}: W, {shape[0]} x {shape[1]}")
+    return 0
+
+
+@app.command(epilog=exit_codes.HELP, short_help="Values of W H at the cells of a CSV file.")
+@click.argument("run")
+@click.argument("pairs")
+@click.option("--output", "-o", required=True, type=click.Path(), help="A CSV file: row,column,value.")
+@click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
+@click.option("--clip", nargs=2, type=float, metavar="LOW HIGH", help="Bounds of the values.")
+def predict(run: str, pairs: str, output: str, overwrite: bool, clip: tuple[float, float] | None) -> int:
+    """Values of W H of a run at the cells of PAIRS, a CSV file of row,column, counted from 0.
+
+    \b
+    dask-nmf predict run.zarr pairs.csv --output values.csv
+
+    Where entries are missing or weighted, a mean stands in for a row or column that the fit has not seen, and
+    a fourth column, source, says so.
+    """
+    from dask_nmf.inference.predict import predict_to
+
+    print_line(f"{output}: {predict_to(run, pairs, output, overwrite, clip)} values")
+    return 0
+
+
+@app.command(epilog=exit_codes.HELP, short_help="The best cells of each row that V does not have.")
+@click.argument("run")
+@click.argument("matrix", metavar="V")
+@click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Most cells of a row.")
+@click.option("--output", "-o", required=True, type=click.Path(), help="A CSV file: row,column,value.")
+@click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
+@click.option("--clip", nargs=2, type=float, metavar="LOW HIGH", help="Bounds of the values.")
+@click.option("--rows", metavar="FILE", help="For these rows only: a CSV file of row, counted from 0.")
+@cluster_options
+def recommend(
+    run: str,
+    matrix: str,
+    top: int,
+    output: str,
+    overwrite: bool,
+    clip: tuple[float, float] | None,
+    rows: str | None,
+    log_format: str,
+    debug: bool,
+    where: dict[str, Any],
+) -> int:
+    """For each row of V the cells with the largest W H among those that V does not have, in one pass.
+
+    \b
+    dask-nmf recommend run.zarr V.zarr --top 10 --output best.csv
+
+    V is what the run was fitted to. It does not have what was missing in the fit, or, where nothing was,
+    what is not positive. A row that the fit has not seen gets the columns of the largest means, and is marked
+    in a fourth column, source.
+    """
+    from dask_nmf.display import lines
+    from dask_nmf.inference.recommend import recommend_to
+
+    with lines.shown(log_format, sys.stderr.isatty()) as follow:
+        cells = recommend_to(
+            run, matrix, top, output, overwrite, lambda matrix: _connected(follow, matrix, where), clip, rows
+        )
+    print_line(f"{output}: {cells} values")
+    return 0
+
+
+@app.command(short_help="What a run or an output of transform holds.")
+@click.argument("run")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+def info(run: str, as_json: bool) -> int:
+    """What a run holds, and how far it is; or what an output of transform was made from.
+
+    \b
+    dask-nmf info run.zarr
+    """
+    from dask_nmf.inference.transform import summary
+
+    found = summary(run)
+    for line in [json.dumps(found)] if as_json else aligned(found):
+        print_line(line)
+    return 0
+
+
+@app.command("warm-up", epilog=exit_codes.HELP, short_help="Compile what fits need, ahead of the first one.")
+def warm_up() -> int:
+    """Compile what fits need and keep it on disk, so that the first fit need not: for images of containers.
+
+    It is kept where numba can write: in the folder that NUMBA_CACHE_DIR names, else beside the package, else
+    in the cache of the user.
+    """
+    from dask_nmf.cli.warmup import warm_up
+
+    done = warm_up()
+    print_line(
+        f"{done.folder}: {done.compiled} variants of functions compiled, {done.found} found, "
+        f"{done.bytes / 1e6:.1f} MB, in {done.seconds:.0f} s"
+    )
+    return 0
+
+
+def print_line(line: str, error: bool = False) -> None:
+    """Print a line on standard output or standard error; the command prints in no other way but its log."""
+    click.echo(visible(line), err=error)
+
+
+@contextmanager
+def _connected(follow: Callable[[], None], matrix: Any, where: dict[str, Any]) -> Iterator[None]:
+    """Return a context in which the cluster of the options is the active one, and its progress is shown."""
+    from dask_nmf.cluster.launch import ClusterSpec, connect_cluster
+
+    with connect_cluster(ClusterSpec(**where), matrix.bytes):
+        follow()
+        yield
