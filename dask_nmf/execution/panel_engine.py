@@ -25,7 +25,7 @@ from dask_nmf.errors import NoWorkers
 from dask_nmf.execution.executor import compute_with_retries, prefer_workers
 from dask_nmf.execution.graphs import passes, reduction
 from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.tasks import block_cache
 from dask_nmf.execution.tasks.block_cache import CachingReader
 from dask_nmf.execution.tasks.prefetch import extra_reader_thread
@@ -90,6 +90,7 @@ class PanelEngine:
         if not self.rule.uses_whole_blocks:
             weights = self.weights and self.weights.panels(self.edges, self.caching(self.weights))
             self.blocks = passes.mask_panels(self.blocks, weights, self.edges, self.rule)
+        self.tasks = PanelTasks(self.blocks)
 
     def caching(self, matrix: Matrix) -> Wrapper | None:
         """Return what makes a reader keep the blocks that it reads; None where there is no room for them."""
@@ -144,7 +145,7 @@ class PanelEngine:
     def summarize(self, draw: Draw) -> Summary:
         """Check, measure and digest V, and draw a sample of its rows, in one read."""
         no_h = np.empty((0, self.matrix.layout.columns))
-        summary: Summary = self.compute(no_h, lambda inputs: passes.summarize(self.blocks, inputs, draw))
+        summary: Summary = self.compute(no_h, lambda inputs: passes.summarize(self.tasks, inputs, draw))
         return summary
 
     def run_pass(self, h: Array, spec: PassSpec, w: Array | da.Array | None = None) -> Sums:
@@ -155,11 +156,14 @@ class PanelEngine:
         h : (k, columns), given to all panels.
         w : (rows, k), if it is at hand, or in blocks like the panels.
         """
-        in_blocks = w if isinstance(w, da.Array) else None
+        beside = [w] if isinstance(w, da.Array) else []
         in_memory = None if isinstance(w, da.Array) else w
-        totals: Sums = self.compute(
-            h, lambda inputs: passes.sweep(self.blocks, inputs, spec, in_blocks), in_memory
-        )
+
+        def build(inputs: Delayed) -> Delayed:
+            tasks = PanelTasks(self.blocks, *beside) if beside else self.tasks
+            return passes.sweep(tasks, inputs, spec)
+
+        totals: Sums = self.compute(h, build, in_memory)
         return totals
 
     def run_pass_keeping_w(
@@ -172,7 +176,7 @@ class PanelEngine:
         parts: list[Any] = []
 
         def build(inputs: Delayed) -> Delayed:
-            nodes = passes.sweep_keeping_w(self.blocks, inputs, spec)
+            nodes = passes.sweep_keeping_w(self.tasks, inputs, spec)
             prefer_workers(nodes, self.preferred_workers())
             parts[:] = dask.persist(*nodes)
             return passes.add_up([reduction.item(part, 1) for part in parts])

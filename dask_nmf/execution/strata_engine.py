@@ -15,13 +15,13 @@ def sweep_blocks(panels: PanelEngine, grid: BlockGrid, right: Array, what: Sweep
     """One sweep of `SGD` over V, from H (k + 1, n)."""
     matrix, rule = panels.matrix, panels.rule
 
-    def build(given: Delayed) -> Delayed:
+    def build(inputs: Delayed) -> Delayed:
         if not matrix.workers_can_read:
-            return strata.sweep(panels.blocks, None, grid, given, what)
+            return strata.sweep(panels.blocks, None, grid, inputs, what)
         through = panels.caching(matrix)
         reader = matrix.reader if through is None else through(matrix.reader)
         source = delayed(BlockSource(reader, rule), traverse=False)
-        return strata.sweep(None, source, grid, given, what)
+        return strata.sweep(None, source, grid, inputs, what)
 
     swept: Swept = panels.compute(right, build)
     return swept

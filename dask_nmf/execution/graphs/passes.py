@@ -17,7 +17,14 @@ from dask.delayed import Delayed
 from dask.sizeof import sizeof
 
 from dask_nmf.errors import DataError
-from dask_nmf.execution.graphs.reduction import NOTHING, PassInputs, aligned, map_panels, reduce_tree
+from dask_nmf.execution.graphs.reduction import (
+    NOTHING,
+    PanelTasks,
+    PassInputs,
+    Reduction,
+    aligned,
+    combine_tree,
+)
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.blocks import masking, scaling
@@ -60,28 +67,36 @@ class PassSpec(NamedTuple):
     anew: Callable[[PassSpec, float], PassSpec] | None = None  # the same, for V at the scale of a panel
 
 
-def summarize(panels: da.Array, given: Delayed, draw: Draw) -> Delayed:
-    """The first read of V: a delayed `Summary`."""
-    parts = map_panels(panels, _summarize_panel, given=given, draw=draw)
-    return reduce_tree(parts, partial(row_sample.merge, draw=draw))
+def summarize(tasks: PanelTasks, inputs: Delayed, draw: Draw) -> Delayed:
+    """Return a delayed `Summary`: the first read of V."""
+    reduction = Reduction(partial(_summarize_panel, draw=draw), partial(row_sample.merge, draw=draw))
+    return tasks.reduce(reduction, inputs)
 
 
-def sweep(panels: da.Array, given: Delayed, weighing: PassSpec, held: da.Array | None = None) -> Delayed:
-    """One pass: a delayed `Sums`. ``given`` is a delayed `Given`.
+def sweep(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> Delayed:
+    """Return the delayed `Sums` of a pass.
 
-    ``held`` has the factor that panels hold, (rows, k), with one block a panel, where it is in such blocks.
+    The tasks may have the factor that panels hold, (rows, k), with one block a panel, beside V.
     """
-    sums = map_panels(panels, _process_panel, given, *(() if held is None else (held,)), weighing=weighing)
-    return reduce_tree(sums, _add)
+    return tasks.reduce(Reduction(partial(_process_panel, spec=spec), _add), inputs)
 
 
-def sweep_keeping_w(panels: da.Array, given: Delayed, weighing: PassSpec) -> list[Delayed]:
-    """One pass that keeps W: a delayed (W, `Sums`, means of rows, if taken) for each panel."""
-    return map_panels(panels, _process_panel, given=given, weighing=weighing._replace(keep=True))
+def sweep_models(tasks: PanelTasks, inputs: Delayed, specs: Sequence[PassSpec]) -> Delayed:
+    """Return the delayed `Sums` of a pass for each of some models: each panel is loaded once for all.
+
+    The inputs have an H for each. The sums of a model are those of a `sweep` for it alone, bit for bit.
+    """
+    chunk = partial(_process_panel_for_models, specs=tuple(specs))
+    return tasks.reduce(Reduction(chunk, _add_each), inputs)
+
+
+def sweep_keeping_w(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> list[Delayed]:
+    """Return a delayed (W, `Sums`, means of rows, if taken) for each panel."""
+    return tasks.map(partial(_process_panel, spec=spec._replace(keep=True)), inputs)
 
 
 def mask_panels(panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: Rule) -> da.Array:
-    """Panels of `Observed` blocks."""
+    """Return panels as `Observed` blocks."""
     parts = [panels] if weights is None else [panels, weights]
     return da.map_blocks(
         _masked,
@@ -112,7 +127,7 @@ def _masked(
 
 
 def block_of(panel: Block, first: int, last: int) -> Block:
-    """Some columns of a panel."""
+    """Return some columns of a panel."""
     if not isinstance(panel, Observed):
         return panel[:, first:last]
     assert panel.weights is None
@@ -120,43 +135,56 @@ def block_of(panel: Block, first: int, last: int) -> Block:
 
 
 def add_up(parts: Sequence[Delayed]) -> Delayed:
-    """Sums of sums, by the same tree in every pass: the order of additions is part of the result."""
-    return reduce_tree(parts, _add)
+    """Add delayed parts by the tree that every pass has: the order of additions is part of the result."""
+    return combine_tree(parts, _add)
 
 
 def _add(parts: list[Any]) -> Any:
     return reduce(add, parts)
 
 
-def _summarize_panel(v: Block, panel: int, given: PassInputs, draw: Draw) -> Summary:
-    return row_sample.summarise(v, given.edges[panel], draw)
+def _add_each(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return tuple(reduce(add, each) for each in zip(*parts, strict=True))
+
+
+def _summarize_panel(v: Block, *, panel: int, inputs: PassInputs, draw: Draw) -> Summary:
+    return row_sample.summarise(v, inputs.edges[panel], draw)
+
+
+def _process_panel_for_models(
+    v: Block, *, panel: int, inputs: PassInputs, specs: Sequence[PassSpec]
+) -> tuple[Any, ...]:
+    given = (inputs._replace(h=h) for h in (inputs.h, *inputs.more_h))
+    return tuple(
+        _process_panel(v, panel=panel, inputs=own, spec=spec) for own, spec in zip(given, specs, strict=True)
+    )
 
 
 def _process_panel(
-    v: Block, held: Array | None = None, *, panel: int, given: PassInputs, weighing: PassSpec
+    v: Block, w_block: Array | None = None, *, panel: int, inputs: PassInputs, spec: PassSpec
 ) -> Sums | tuple[Array, Sums, Array]:
-    first, last = given.edges[panel], given.edges[panel + 1]
-    scale, alone = given.scale, weighing.anew is not None
-    own = _check(v, first) if weighing.check else scale
-    if weighing.anew is not None:
-        scale, weighing = own, weighing.anew(weighing, own)
-    before = held if given.left is None else given.left[first:last]
-    if weighing.before is not None:
-        before = weighing.before.read(first, last)
-    w, sums = process_block(masking.at_scale(v, scale), given.h, weighing, before)
-    w = scaling.times(w, weighing.unit)
-    if alone:
+    first, last = inputs.edges[panel], inputs.edges[panel + 1]
+    scale, at_own_scale = inputs.scale, spec.anew is not None
+    own = _check(v, first) if spec.check else scale
+    if spec.anew is not None:
+        scale, spec = own, spec.anew(spec, own)
+    before = w_block if inputs.w is None else inputs.w[first:last]
+    if spec.before is not None:
+        before = spec.before.read(first, last)
+    w, sums = process_block(masking.at_scale(v, scale), inputs.h, spec, before)
+    w = scaling.times(w, spec.unit)
+    if at_own_scale:
         check_factor(w)
         sums = sums._replace(num=scaling.times(sums.num, 1 / scale))
-    if weighing.after is not None:
-        weighing.after.write(first, w)
+    if spec.after is not None:
+        spec.after.write(first, w)
     means = NOTHING
-    if weighing.averages:
-        found = masking.total(v)
-        means, sums = found.rows.astype(w.dtype), sums._replace(column_totals=found.columns)
-        if weighing.means is not None:
-            weighing.means.write(first, means)
-    return (w, sums, means) if weighing.keep else sums
+    if spec.averages:
+        totals = masking.total(v)
+        means, sums = totals.rows.astype(w.dtype), sums._replace(column_totals=totals.columns)
+        if spec.means is not None:
+            spec.means.write(first, means)
+    return (w, sums, means) if spec.keep else sums
 
 
 def _check(v: Block, first: int) -> float:
@@ -168,9 +196,9 @@ def _check(v: Block, first: int) -> float:
     return scaling.scale_of(found.total / mass if mass else 0.0, v.dtype)
 
 
-def as_it_was(weighing: PassSpec, scale: float) -> PassSpec:
-    """The same at the scale of any panel: the sums are told as those of V all the same."""
-    return weighing
+def as_it_was(spec: PassSpec, scale: float) -> PassSpec:
+    """Return the spec as it is at the scale of any panel, as the sums are those of V at its own scale."""
+    return spec
 
 
 def check_factor(w: Array) -> None:
@@ -182,21 +210,21 @@ def check_factor(w: Array) -> None:
         )
 
 
-def process_block(v: Block, h: Array, weighing: PassSpec, before: Array | None = None) -> tuple[Array, Sums]:
-    """A pass over one block in memory: its W and its sums."""
+def process_block(v: Block, h: Array, spec: PassSpec, before: Array | None = None) -> tuple[Array, Sums]:
+    """Return the W and the sums of a pass over one block in memory."""
     if not isinstance(v, Observed):
-        w = weighing.weigh(v, h, before)
-        return w, _sums(v, w, h, weighing)
+        w = spec.weigh(v, h, before)
+        return w, _sums(v, w, h, spec)
     parts, total = [], None
     for rows, cells, held in masking.strips(v):
         first = None if before is None else before[rows]
         found = [
-            weighing.weigh(piece, h, None if first is None else first[some])
+            spec.weigh(piece, h, None if first is None else first[some])
             for some, piece in cells.split_rows(len(h))
         ]
         w = np.concatenate(found)
-        sums = _sums(cells, w, h, weighing)._replace(
-            held_out_loss=weighing.loss.error(held, w, h), held_out_weight=float(held.row_weight.sum())
+        sums = _sums(cells, w, h, spec)._replace(
+            held_out_loss=spec.loss.error(held, w, h), held_out_weight=float(held.row_weight.sum())
         )
         total = sums if total is None else total + sums
         parts.append(w)
@@ -204,20 +232,19 @@ def process_block(v: Block, h: Array, weighing: PassSpec, before: Array | None =
     return np.concatenate(parts), total
 
 
-def _sums(v: Block, w: Array, h: Array, weighing: PassSpec) -> Sums:
-    exact = weighing.residual or isinstance(
-        v, Cells
-    )  # their residual costs little, and no other form is at hand
+def _sums(v: Block, w: Array, h: Array, spec: PassSpec) -> Sums:
+    # the residual of cells costs little, and no other form is at hand
+    exact = spec.residual or isinstance(v, Cells)
     squares, ones = least_squares.component_norms(
         w, v.row_weight if isinstance(v, Cells) else float(v.shape[1])
     )
-    if weighing.bare:
-        rest = weighing.loss.error(v, w, h, final=True) if exact else np.nan
+    if spec.bare:
+        rest = spec.loss.error(v, w, h, final=True) if exact else np.nan
         return Sums(NOTHING, NOTHING, rest, w_sq_norm=squares, w_l1_norm=ones)
-    return weighing.loss.learn(v, w, h, exact)._replace(w_sq_norm=squares, w_l1_norm=ones)
+    return spec.loss.learn(v, w, h, exact)._replace(w_sq_norm=squares, w_l1_norm=ones)
 
 
 def keep_w(v: Block, h: Array, w: Array | None) -> Array:
-    """The `Weigher` that keeps the W it is given."""
+    """Return the W that is given: the `Weigher` that keeps it."""
     assert w is not None
     return w

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 import dask.array as da
 import numpy as np
-from dask import delayed
-from dask.delayed import Delayed
+from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from dask_nmf.cluster import client
@@ -20,90 +20,132 @@ from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.types import Array, Block
 
 NOTHING = np.zeros(0)
-
-PASS, SUMS = "pass-", "sums-"  # how the keys of panels begin, and of what is combined
-
-FAN_IN = 8  # of the tree of sums
+PASS, SUMS = "pass-", "sums-"  # how the keys of panels begin, and those of what is combined
+CHUNK, INPUTS = "chunk-of-a-pass", "inputs-of-a-pass"  # placeholders for the nodes that each pass has anew
+FAN_IN = 8  # of the tree
 
 
 class PassInputs(NamedTuple):
-    """What every panel of a pass is given. Sent once to each worker."""
+    """What every panel of a pass is given. It is sent once to each worker."""
 
     h: Array  # (k, n)
     edges: Sequence[int]  # of the panels
-    left: Array | None = None  # the factor that panels hold, (rows, k), where it is at hand
-    ahead: bool = False  # whether one panel more may be read meanwhile
+    w: Array | None = None  # the factor that panels hold, (rows, k), where it is at hand
+    prefetch: bool = False  # whether one panel more may be read meanwhile
     on_cluster: bool = False  # whether tasks run on workers
     scale: float = 1.0  # a power of two, by which V counts
+    more_h: tuple[Array, ...] = ()  # of the further models of a sweep
+
+    @property
+    def aligned(self) -> PassInputs:
+        """The same, with arrays that BLAS takes."""
+        h, *more = (np.require(each, requirements=["C", "A"]) for each in (self.h, *self.more_h))
+        return self._replace(h=h, more_h=tuple(more))
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """What a pass computes: a part for each panel, and the one result that neighbouring parts combine to.
+
+    Parameters
+    ----------
+    chunk : makes a part; called with a block of V, the blocks beside it (if any), ``panel`` (its number) and
+        ``inputs`` (the `PassInputs`).
+    combine : makes one of some neighbouring parts, given in order.
+    """
+
+    chunk: Callable[..., Any]
+    combine: Callable[[list[Any]], Any]
+
+
+class PanelTasks:
+    """The tasks of passes over panels: each loads a panel, and blocks beside it, and makes a part of it.
+
+    Dask fuses the loading of a panel with what is done with it, once for all passes: each pass takes these
+    tasks under other names, with its own chunk and inputs.
+
+    Parameters
+    ----------
+    panels : V, with one block a panel.
+    beside : arrays with one block a panel, too.
+    """
+
+    def __init__(self, panels: da.Array, *beside: da.Array) -> None:
+        count = panels.numblocks[0]
+        boxes = panels.map_blocks(
+            _boxed,
+            Delayed(CHUNK, {CHUNK: None}),
+            Delayed(INPUTS, {INPUTS: None}),
+            *beside,
+            name=f"{PASS}tasks",
+            dtype=object,
+            chunks=((1,) * count, (1,)),
+            meta=np.empty((0, 0), object),
+        )
+        parts = boxes.to_delayed(optimize_graph=True).ravel()
+        graph = dict(parts[0].dask)
+        self._tasks = [graph.pop(part.key) for part in parts]
+        self._sources = {key: node for key, node in graph.items() if key not in (CHUNK, INPUTS)}
+
+    def map(self, chunk: Callable[..., Any], inputs: Delayed) -> list[Delayed]:
+        """Return a delayed part for each panel; ``inputs`` is a delayed `PassInputs`."""
+        name = f"{PASS}{uuid4().hex}"
+        function = delayed(chunk, traverse=False, pure=False)
+        nodes = {CHUNK: function.key, INPUTS: inputs.key}
+        keys = [(name, number, 0) for number in range(len(self._tasks))]
+        layer = dict(self._sources)
+        layer |= {key: task.substitute(nodes, key=key) for key, task in zip(keys, self._tasks, strict=True)}
+        graph = HighLevelGraph.from_collections(name, layer, dependencies=(function, inputs))
+        return [Delayed(key, graph, layer=name) for key in keys]
+
+    def reduce(self, reduction: Reduction, inputs: Delayed) -> Delayed:
+        """Return the delayed result of a pass; ``inputs`` is a delayed `PassInputs`."""
+        return combine_tree(self.map(reduction.chunk, inputs), reduction.combine)
 
 
 def aligned(block: Block) -> Block:
-    """A block that BLAS takes. What came over the network may begin at any byte."""
+    """Return a block that BLAS takes. A block that came over the network may begin at any byte."""
     return np.require(block, requirements="A") if isinstance(block, np.ndarray) else block
 
 
-def item(pair: Delayed, index: int) -> Delayed:
-    """One half of what `weigh_all` gives."""
-    return delayed(_item, pure=False)(pair, index)
+def item(part: Delayed, index: int) -> Delayed:
+    """Return one of the things that a part has."""
+    return delayed(_item, pure=False)(part, index)
 
 
-def _item(pair: Any, index: int) -> Any:
-    return unbox(pair)[index]
-
-
-def map_panels(
-    panels: da.Array, function: Callable[..., Any], given: Delayed, *beside: da.Array, **kwargs: Any
-) -> list[Delayed]:
-    """One delayed result a panel, its loading (and that of blocks beside it) fused into the same task."""
-    count = panels.numblocks[0]
-    boxes = panels.map_blocks(
-        _boxed,
-        given,
-        *beside,
-        function=function,
-        name=f"{PASS}{uuid4().hex}",  # or Dask would hash every argument, each pass
-        dtype=object,
-        chunks=((1,) * count, (1,)),
-        meta=np.empty((0, 0), object),
-        **kwargs,
-    )
-    return list(boxes.to_delayed(optimize_graph=True).ravel())
+def _item(part: Any, index: int) -> Any:
+    return unbox(part)[index]
 
 
 def panel_of(key: Any) -> int | None:
-    """The number of the panel that a task of a pass looks at, or of the first one that it combines."""
+    """Return the number of the panel that a task of a pass looks at, or of the first one that it combines."""
     if isinstance(key, tuple):
         return int(key[1]) if key[0].startswith(PASS) else None
     return int(key.rpartition("-")[2]) if key.startswith(SUMS) else None
 
 
 def _boxed(
-    v: Block,
-    given: PassInputs,
-    *beside: Array,
-    function: Callable[..., Any],
-    block_id: tuple[int, ...],
-    **kwargs: Any,
+    v: Block, chunk: Callable[..., Any], inputs: PassInputs, *beside: Array, block_id: tuple[int, ...]
 ) -> Any:
-    """An object of ours as the only entry of a block.
+    """Return a part as the only entry of a block.
 
     H and V are aligned first: NumPy would leave BLAS aside, and the last digits would depend on which worker
     had H first.
     """
-    given = given._replace(h=np.require(given.h, requirements=["C", "A"]))
-    v = aligned(v)
+    inputs, v = inputs.aligned, aligned(v)
     box = np.empty((1, 1), object)
-    with one_blas_thread(), prefetch.compute_slot(given.on_cluster) if given.ahead else nullcontext():
-        box[0, 0] = function(v, *beside, panel=block_id[0], given=given, **kwargs)
+    with one_blas_thread(), prefetch.compute_slot(inputs.on_cluster) if inputs.prefetch else nullcontext():
+        box[0, 0] = chunk(v, *beside, panel=block_id[0], inputs=inputs)
     client.announce_panel()
     return box
 
 
 def unbox(part: Any) -> Any:
+    """Return what is in the only entry of a block, or what is in no block."""
     return part[0, 0] if isinstance(part, np.ndarray) and part.dtype == object else part
 
 
-def reduce_tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:
+def combine_tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:
     """Combine neighbours, FAN_IN at a time; the shape depends on the number of parts only."""
     level, width, name = [part.key for part in parts], 1, f"{SUMS}{uuid4().hex}"
     layer: dict[str, Any] = {}
@@ -124,5 +166,5 @@ def _combine(parts: list[Any], combine: Callable[[list[Any]], Any]) -> Any:
 
 
 def heights(edges: Sequence[int]) -> tuple[int, ...]:
-    """Rows of each panel."""
+    """Return the rows of each panel."""
     return tuple(last - first for first, last in pairwise(edges))

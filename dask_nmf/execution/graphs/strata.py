@@ -116,7 +116,7 @@ def _numbers(seed: int, epoch: int, rows: Array) -> Array:
 
 
 def sweep(
-    panels: da.Array | None, source: Delayed, grid: BlockGrid, given: Delayed, what: SweepSpec
+    panels: da.Array | None, source: Delayed, grid: BlockGrid, inputs: Delayed, what: SweepSpec
 ) -> Delayed:
     """All blocks once: a delayed `Swept`.
 
@@ -125,7 +125,7 @@ def sweep(
     panels : V in its rows of blocks, where it is not read from a source.
     source : a delayed `Source`; None where there are panels. What it cannot read by the block is read by the
         row of blocks and divided, at most two groups of rows at a time.
-    given : a delayed `passes.Given`, with the H (k + 1, n) to begin with.
+    inputs : a delayed `PassInputs`, with the H (k + 1, n) to begin with.
     """
     height, width = grid.shape
     rows = [None] * height if panels is None else list(panels.to_delayed(optimize_graph=True).ravel())
@@ -139,7 +139,7 @@ def sweep(
             earlier = closed[-2 * width] if len(closed) >= 2 * width else None
             parts[i] = delayed(_divided, pure=False)(rows[i], source, grid, i, earlier)
         block = None if grid.tiled else item(parts[i], j)
-        done = delayed(_visit, pure=False)(block, source, left[i], right[j], given, grid, visit, what)
+        done = delayed(_visit, pure=False)(block, source, left[i], right[j], inputs, grid, visit, what)
         left[i], right[j] = item(done, 0), item(done, 1)
         if visit.closes:
             closed.append(left[i])
@@ -168,7 +168,7 @@ def _visit(
     source: BlockSource,
     left: Array | None,
     right: _Right | None,
-    given: PassInputs,
+    inputs: PassInputs,
     grid: BlockGrid,
     visit: Visit,
     what: SweepSpec,
@@ -180,10 +180,10 @@ def _visit(
         block = source.read(slice(first, last), across)
     w = what.before.read(first, last) if visit.opens else left
     w = np.array(w, order="C")  # those of a task may be read-only
-    h = np.array(given.h[:, across].T if right is None else right.factor, order="C")
+    h = np.array(inputs.h[:, across].T if right is None else right.factor, order="C")
     totals = np.zeros(4) if right is None else right.totals
     chance = rng.of_entries(what.seed, rng.ROW_ORDER, np.arange(first, last), np.array([what.epoch]))
-    block = masking.at_scale(block, given.scale)
+    block = masking.at_scale(block, inputs.scale)
     totals = totals + _steps(block, w, h, np.argsort(chance), what.how)
     if visit.closes:
         what.after.write(first, w)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import dask.array as da
 import numpy as np
 from dask.delayed import Delayed, delayed
 
 from dask_nmf.execution.graphs import reduction
-from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs, Reduction
 from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.inference.topk import kernel
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
@@ -27,8 +29,8 @@ def top_k(
     chosen : booleans, (rows of these panels, 1), with one block a panel: which rows to search. None: all.
     """
 
-    def build(given: Delayed) -> list[Delayed]:
-        return top_k_graph(panels.blocks.blocks[some], w.blocks[some], given, spec, chosen)
+    def build(inputs: Delayed) -> list[Delayed]:
+        return top_k_graph(panels.blocks.blocks[some], w.blocks[some], inputs, spec, chosen)
 
     return panels.compute_all(h, build)
 
@@ -45,43 +47,43 @@ def top_k_by_columns(
     chosen : booleans, (m,): which rows of V to search. None: all.
     """
 
-    def build(given: Delayed) -> Delayed:
-        return top_k_graph_by_columns(panels.blocks, w, given, spec, chosen)
+    def build(inputs: Delayed) -> Delayed:
+        return top_k_graph_by_columns(panels.blocks, w, inputs, spec, chosen)
 
     best: TopK = panels.compute(h, build)
     return best
 
 
 def top_k_graph(
-    panels: da.Array, w: da.Array, given: Delayed, spec: TopKSpec, chosen: da.Array | None = None
+    panels: da.Array, w: da.Array, inputs: Delayed, spec: TopKSpec, chosen: da.Array | None = None
 ) -> list[Delayed]:
     """Return a delayed `TopK` for each panel; ``w`` and ``chosen`` as for `top_k`."""
     blocks = [w] if chosen is None else [w, chosen]
-    parts = reduction.map_panels(panels, _top_k, given, *blocks, spec=spec)
+    parts = PanelTasks(panels, *blocks).map(partial(_top_k, spec=spec), inputs)
     return [delayed(reduction.unbox, pure=False)(part) for part in parts]
 
 
 def top_k_graph_by_columns(
-    panels: da.Array, w: da.Array, given: Delayed, spec: TopKSpec, chosen: Array | None = None
+    panels: da.Array, w: da.Array, inputs: Delayed, spec: TopKSpec, chosen: Array | None = None
 ) -> Delayed:
     """Return one delayed `TopK` for all panels of columns; ``w`` and ``chosen`` as for `top_k_by_columns`."""
-    parts = reduction.map_panels(panels, _top_k_by_columns, given, w, spec=spec, chosen=chosen)
-    return reduction.reduce_tree(parts, kernel.merge)
+    search = Reduction(partial(_top_k_by_columns, spec=spec, chosen=chosen), kernel.merge)
+    return PanelTasks(panels, w).reduce(search, inputs)
 
 
 def _top_k(
-    v: Block, w: Array, chosen: Array | None = None, *, panel: int, given: PassInputs, spec: TopKSpec
+    v: Block, w: Array, chosen: Array | None = None, *, panel: int, inputs: PassInputs, spec: TopKSpec
 ) -> TopK:
     if chosen is not None:
         v, w = v[chosen[:, 0]], w[chosen[:, 0]]
-    return kernel.top_k(v, np.require(w, requirements="A"), given.h, spec)
+    return kernel.top_k(v, np.require(w, requirements="A"), inputs.h, spec)
 
 
 def _top_k_by_columns(
-    v: Block, w: Array, panel: int, given: PassInputs, spec: TopKSpec, chosen: Array | None
+    v: Block, w: Array, *, panel: int, inputs: PassInputs, spec: TopKSpec, chosen: Array | None
 ) -> TopK:
-    h = given.h
+    h = inputs.h
     if chosen is not None:
         v, h = v[:, chosen], np.ascontiguousarray(h[:, chosen])
     best = kernel.top_k_by_columns(v, np.require(w, requirements="A"), h, spec)
-    return best.shifted(given.edges[panel])
+    return best.shifted(inputs.edges[panel])

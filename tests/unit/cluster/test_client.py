@@ -193,7 +193,9 @@ def test_workers_that_the_caller_chose_are_kept_to() -> None:
     given = delayed(reduction.PassInputs(np.ones((3, 12)), (0, 60, 120)), traverse=False)
 
     def pass_over_v() -> Any:
-        return passes.sweep(open_matrix(V).panels((0, 60, 120)), given, PassSpec(HALS().weigh, HALS()))
+        return passes.sweep(
+            reduction.PanelTasks(open_matrix(V).panels((0, 60, 120))), given, PassSpec(HALS().weigh, HALS())
+        )
 
     def annotations(node: Any) -> list[Any]:
         prefer_workers([node], {0: "tcp://a", 1: "tcp://b"})

@@ -24,7 +24,7 @@ from dask_nmf import nmf
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.execution.graphs import passes, reduction
 from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks import blas, factor_store
 from dask_nmf.kernels import least_squares
@@ -44,7 +44,7 @@ def sweep(edges: tuple[int, ...], v: Any = V) -> least_squares.Sums:
 def test_building_passes_computes_nothing() -> None:
     opened = counted_matrix()
     with dask.config.set(scheduler=no_scheduler):
-        panels = opened.panels(EDGES)
+        panels = PanelTasks(opened.panels(EDGES))
         given = dask.delayed(PassInputs(H, EDGES), traverse=False)
         passes.sweep(panels, given, PassSpec(SOLVER.weigh, SOLVER))
         passes.add_up(passes.sweep_keeping_w(panels, given, PassSpec(SOLVER.weigh, SOLVER)))
@@ -56,14 +56,16 @@ BUILDS: dict[str, Callable[[Any, Any], Any]] = {
     "sweep": lambda panels, given: passes.sweep(
         panels, given, PassSpec(SOLVER.weigh, SOLVER, residual=True, check=True)
     ),
-    "weigh_all": lambda panels, given: passes.sweep_keeping_w(panels, given, PassSpec(SOLVER.weigh, SOLVER)),
-    "summarise": lambda panels, given: passes.summarize(panels, given, Draw(60, 10, 0)),
+    "sweep_keeping_w": lambda panels, given: passes.sweep_keeping_w(
+        panels, given, PassSpec(SOLVER.weigh, SOLVER)
+    ),
+    "summarize": lambda panels, given: passes.summarize(panels, given, Draw(60, 10, 0)),
 }
 
 
 @pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 def test_a_pass_reads_each_panel_once(build: Callable[[Any, Any], Any]) -> None:
-    panels = counted_matrix().panels(EDGES)
+    panels = PanelTasks(counted_matrix().panels(EDGES))
     dask.compute(build(panels, dask.delayed(PassInputs(H, EDGES), traverse=False)))
     assert dict.fromkeys(pairwise(EDGES), 1) == READS
 
@@ -79,7 +81,7 @@ def test_a_fit_reads_v_once_a_pass_and_twice_more(several_panels: None) -> None:
 def test_a_pass_is_one_task_a_panel_and_a_tree(panels: int) -> None:
     edges = tuple(np.linspace(0, 60, panels + 1, dtype=int).tolist())
     delayed = passes.sweep(
-        counted_matrix().panels(edges),
+        PanelTasks(counted_matrix().panels(edges)),
         dask.delayed(PassInputs(H, edges), traverse=False),
         PassSpec(SOLVER.weigh, SOLVER),
     )
@@ -88,7 +90,7 @@ def test_a_pass_is_one_task_a_panel_and_a_tree(panels: int) -> None:
     while tree == 0 or level > 1:
         level = -(-level // reduction.FAN_IN)
         tree += level
-    constants = 3  # H and the edges, and the reader
+    constants = 3  # what is done with a panel, H and the edges, and the reader
     assert panels + tree <= len(dict(optimised.dask)) <= panels + tree + constants
 
 
@@ -131,7 +133,7 @@ def test_carried_weights_go_from_pass_to_pass() -> None:
 def test_a_checking_pass_names_the_row_of_v() -> None:
     v = V.copy()
     v[41, 5] = np.nan
-    panels = open_matrix(v).panels(EDGES)
+    panels = PanelTasks(open_matrix(v).panels(EDGES))
     with pytest.raises(InvalidEntryError, match="row 41, column 5"):
         dask.compute(BUILDS["sweep"](panels, dask.delayed(PassInputs(H, EDGES), traverse=False)))
 

@@ -23,7 +23,7 @@ from dask_nmf.cluster import launch
 from dask_nmf.execution import executor
 from dask_nmf.execution.graphs import passes
 from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks import blas
 from dask_nmf.planning.row_panels import Layout
@@ -171,7 +171,7 @@ def test_a_late_task_of_a_fit_leaves_blas_as_it_was() -> None:
     reader.awaited.set()
     matrix = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), reader)
     given = delayed(PassInputs(np.ones((3, 12)), (0, 120)), traverse=False)
-    total = passes.sweep(matrix.panels((0, 120)), given, PassSpec(HALS().weigh, HALS()))
+    total = passes.sweep(PanelTasks(matrix.panels((0, 120))), given, PassSpec(HALS().weigh, HALS()))
     with two_blas_threads():
         before = of_process()
         total.compute(scheduler="threads")
