@@ -111,7 +111,7 @@ def test_dense_and_csr_agree_bit_for_bit() -> None:
     for ours, theirs in zip(dense[:2], csr[:2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert dense[2][1:] == csr[2][1:]
-    assert 0 < dense[2].held_mass < kept.sum()
+    assert 0 < dense[2].held_out_weight < kept.sum()
 
 
 def test_processes_and_threads_give_the_same_bits(client: Client) -> None:
