@@ -1,1 +1,1 @@
-"""V, opened and validated, as row panels of one kind whatever holds it."""
+"""V, opened and validated: a matrix with a reader of one protocol, whatever kind of input holds it."""

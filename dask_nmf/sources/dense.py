@@ -63,7 +63,7 @@ class DenseSource:
     packing: Packing | None = None
     in_memory: bool = False
     plain: bool = False  # slices of ``array`` are plain NumPy arrays, of V as the caller has it
-    listing: str | None = None
+    listing: str | None = None  # see `Matrix.listing`
 
 
 def dense_matrix(source: DenseSource, options: OpenOptions) -> Matrix:

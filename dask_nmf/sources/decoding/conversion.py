@@ -16,7 +16,7 @@ from dask_nmf.sources.decoding.packing import check_decoded
 from dask_nmf.types import Array
 
 InMemory = Any  # NDArray, or a scipy.sparse matrix or array
-ARROW_NUMBERS = ("int", "uint", "half", "float", "double", "bool", "decimal")  # how their names begin
+ARROW_NUMBERS = ("int", "uint", "half", "float", "double", "bool", "decimal")  # names of types begin so
 ACCEPTED = (
     "an array (NumPy, scipy.sparse, sparse, Dask, Zarr, h5py, xarray), a table (pandas, polars, pyarrow, "
     "Dask), a list of rows, AnnData's X, or the path"
@@ -24,14 +24,14 @@ ACCEPTED = (
 
 
 class Conversion(NamedTuple):
-    """How objects of one library are recognised, and how they become arrays."""
+    """A library whose objects are recognised by one function, and become arrays by the other."""
 
     recognise: Callable[[Any], bool]
     convert: Callable[[Any, str], InMemory]
 
 
 def to_arrays(source: Any, name: str = "V") -> InMemory | None:
-    """Return ``source`` as a NumPy array or a SciPy sparse matrix; None if it is not in memory.
+    """Return an object as a NumPy array or a SciPy sparse matrix; None if it is not in memory.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def _unchanged(source: Any, name: str) -> InMemory:
 
 
 def _rows(rows: Sequence[Any], name: str) -> InMemory:
-    """Return a list of rows as an array; None in it, and what is masked, becomes NaN."""
+    """Return a list of rows as an array, with NaN for None and for masked entries."""
     try:
         if any(isinstance(row, np.ma.MaskedArray) for row in rows):
             return masked_to_nan(np.ma.array(rows))
@@ -121,7 +121,7 @@ def _without_mask(row: Any) -> Any:
 
 
 def _numbers(array: Array) -> Array:
-    """Return an array of Python objects as floats, None as NaN, if they are numbers; else as it is."""
+    """Return an array of Python objects as floats, with NaN for None, if they are numbers; else unchanged."""
     if array.dtype != object or any(isinstance(value, str | bytes) for value in array.flat):
         return array
     try:
@@ -155,7 +155,7 @@ def _pandas(frame: Any, name: str) -> InMemory:
 
 
 def _numpy_dtype(dtype: Any) -> np.dtype[Any] | None:
-    """Return the dtype of the numbers in a pandas column; None if they are none."""
+    """Return the NumPy dtype of a pandas column; None if it does not hold numbers."""
     inner = dtype.subtype if type(dtype).__name__ == "SparseDtype" else getattr(dtype, "numpy_dtype", dtype)
     return inner if isinstance(inner, np.dtype) and inner.kind in "biuf" else None
 
@@ -195,7 +195,7 @@ def _check_columns(names: Iterable[Any], types: Iterable[Any], numeric: Iterable
 
 
 def _refusing(cure: str) -> Callable[[Any, str], InMemory]:
-    """Return a conversion that refuses, and says what to give."""
+    """Return a conversion that raises TypeError and says what to give instead."""
 
     def refuse(source: Any, name: str) -> InMemory:
         kind = f"{type(source).__module__.partition('.')[0]}.{type(source).__name__}"

@@ -1,7 +1,7 @@
-"""The CF conventions: how numbers are packed into integers, and which of them mean that nothing is there.
+"""The CF conventions: numbers that are packed into integers, and values that mean that one is missing.
 
-``value = stored * scale_factor + add_offset``. What equals ``_FillValue`` or ``missing_value``, or lies
-outside of ``valid_range``, is missing, and becomes NaN. xarray and netCDF write these attributes.
+``value = stored * scale_factor + add_offset``. A value that equals ``_FillValue`` or ``missing_value``, or
+lies outside of ``valid_range``, is missing and becomes NaN. xarray and netCDF write these attributes.
 Source: CF conventions 1.11, §2.5.1 and §8.1; NetCDF Users Guide, attribute conventions.
 """
 
@@ -33,21 +33,21 @@ DIMENSIONS = "_ARRAY_DIMENSIONS"  # xarray's mark on arrays of Zarr v2
 TIMES = re.compile(
     r"\s*(common_)?(year|month|week|day|hour|hr|minute|min|second|sec|s|h|d|m\w*|n\w*)s?\s+since\s"
 )
-PIECE = 2**17  # entries that are decoded together: they stay in the cache of a core
-ROUNDING = 2.5e-7  # of an offset: what single precision leaves of a sum that should be 0
+PIECE = 2**17  # entries that are decoded together, so that they stay in the cache of a core
+ROUNDING = 2.5e-7  # share of an offset that single precision may leave of a sum that should be 0
 
 
 @dataclass(frozen=True)
 class Packing:
-    """How the numbers of an array are stored."""
+    """The way in which the numbers of an array are stored."""
 
-    stored: np.dtype[Any]  # after `_Unsigned`
+    stored: np.dtype[Any]  # after ``_Unsigned`` is applied
     scale: float = 1.0
     offset: float = 0.0
     fills: tuple[float | int, ...] = ()  # stored values that are missing
     lowest: float | int = -inf  # stored values outside of these are missing
     highest: float | int = inf
-    least: float = -inf  # so are decoded values outside of these
+    least: float = -inf  # decoded values outside of these are missing too
     most: float = inf
 
     def __str__(self) -> str:
@@ -62,13 +62,13 @@ class Packing:
     def unpack(self, block: Array, out: Array) -> None:
         """Write the decoded values of a stored block into a floating array of the same shape.
 
-        They are decoded in double precision. What is below 0 by less than rounding is 0.
+        Values are decoded in double precision. One that is below 0 by less than rounding becomes 0.
         """
         rows = max(1, PIECE // max(1, prod(block.shape[1:])))
         for first in range(0, len(block), rows):
-            out[first : first + rows] = self._values(block[first : first + rows].view(self.stored))
+            out[first : first + rows] = self._decode(block[first : first + rows].view(self.stored))
 
-    def _values(self, stored: Array) -> Array:
+    def _decode(self, stored: Array) -> Array:
         values = stored.astype(np.float64)
         if self.scale != 1:
             values *= self.scale
@@ -76,10 +76,10 @@ class Packing:
             values += self.offset
             smallest = min(abs(self.scale) / 2, ROUNDING * abs(self.offset))
             values[(values < 0) & (values > -smallest)] = 0
-        values[self._missing(stored, values)] = np.nan
+        values[self._is_missing(stored, values)] = np.nan
         return values
 
-    def _missing(self, stored: Array, values: Array) -> Array:
+    def _is_missing(self, stored: Array, values: Array) -> Array:
         missing = np.zeros(stored.shape, bool)
         for fill in self.fills:
             missing |= stored == fill
@@ -95,41 +95,43 @@ class Packing:
 def find_packing(
     attributes: Mapping[str, Any], stored: np.dtype[Any], place: Any, fill: Any = None
 ) -> Packing | None:
-    """Return how an array is packed, from its attributes, and say so in the log; None if it is not packed.
+    """Return how an array is packed, from its attributes, and log it; None if it is not packed.
 
     Parameters
     ----------
     stored : dtype of the array.
-    place : what messages call the array.
+    place : how messages call the array.
     fill : the fill value of an array in Zarr v2, where xarray keeps ``_FillValue``. It counts if it is not 0;
         0, which Zarr writes by itself, counts where xarray wrote attributes of packing but no ``_FillValue``.
 
     Raises
     ------
     DataError
-        If an attribute cannot be followed: no number, a scale of 0, times.
+        If an attribute is no number, a scale is 0, or the array holds times.
     """
-    given = {name: attributes[name] for name in ATTRIBUTES if name in attributes}
+    relevant = {name: attributes[name] for name in ATTRIBUTES if name in attributes}
     if stored.kind not in "biuf":
         return None
     _check_units(attributes.get("units"), place)
-    if fill is not None and (given or DIMENSIONS in attributes):
-        by_xarray = len(given) > 0 and DIMENSIONS in attributes and "_FillValue" not in given
+    if fill is not None and (relevant or DIMENSIONS in attributes):
+        by_xarray = len(relevant) > 0 and DIMENSIONS in attributes and "_FillValue" not in relevant
         if fill != 0 or by_xarray:
-            given["_FillValue"] = [fill, *_listed(given.get("_FillValue", []))]
-    if not given:
+            relevant["_FillValue"] = [fill, *_as_list(relevant.get("_FillValue", []))]
+    if not relevant:
         return None
-    signed = _signed(given.get("_Unsigned"), stored, place)
+    signed = _apply_unsigned(relevant.get("_Unsigned"), stored, place)
     scale, offset = (
-        _one(given, name, default, place) for name, default in zip(SCALING, (1.0, 0.0), strict=True)
+        _one_number(relevant, name, default, place) for name, default in zip(SCALING, (1.0, 0.0), strict=True)
     )
     if scale == 0 or not isfinite(scale) or not isfinite(offset):
         raise DataError(
             f"{place} is packed with scale_factor {scale:g} and add_offset {offset:g}, which cannot "
             "be decoded; write it anew with a finite scale_factor that is not 0"
         )
-    fills = {value for name in FILLS for value in _fills(given, name, stored, signed, place)}
-    packing = Packing(signed, scale, offset, tuple(sorted(fills)), *_bounds(given, stored, signed, place))
+    fills = {value for name in FILLS for value in _fill_values(relevant, name, stored, signed, place)}
+    packing = Packing(
+        signed, scale, offset, tuple(sorted(fills)), *_valid_bounds(relevant, stored, signed, place)
+    )
     if packing == Packing(stored):
         return None
     logger.info("%s is packed by the CF conventions: %s", place, packing)
@@ -161,7 +163,7 @@ def _check_units(units: Any, place: Any) -> None:
         )
 
 
-def _signed(unsigned: Any, stored: np.dtype[Any], place: Any) -> np.dtype[Any]:
+def _apply_unsigned(unsigned: Any, stored: np.dtype[Any], place: Any) -> np.dtype[Any]:
     """Return the dtype that ``_Unsigned`` makes of the stored one."""
     if unsigned is None or stored.kind not in "iu":
         return stored
@@ -171,37 +173,37 @@ def _signed(unsigned: Any, stored: np.dtype[Any], place: Any) -> np.dtype[Any]:
     return np.dtype(f"{stored.byteorder}{'u' if said == 'true' else 'i'}{stored.itemsize}")
 
 
-def _one(given: Mapping[str, Any], name: str, default: float, place: Any) -> float:
-    if name not in given:
+def _one_number(relevant: Mapping[str, Any], name: str, default: float, place: Any) -> float:
+    if name not in relevant:
         return default
-    numbers = _numbers(given[name], name, place)
+    numbers = _check_numbers(relevant[name], name, place)
     if len(numbers) != 1:
-        raise DataError(f"{place} has the attribute {name} = {given[name]!r}; it must be one number")
+        raise DataError(f"{place} has the attribute {name} = {relevant[name]!r}; it must be one number")
     return float(numbers[0])
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     """Return an attribute as a list: JSON has numbers and lists, HDF5 has arrays."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     return value if isinstance(value, list) else list(value) if isinstance(value, tuple) else [value]
 
 
-def _numbers(value: Any, name: str, place: Any) -> list[float | int]:
-    numbers = _listed(value)
+def _check_numbers(value: Any, name: str, place: Any) -> list[float | int]:
+    numbers = _as_list(value)
     if any(isinstance(number, bool) or not isinstance(number, int | float | np.number) for number in numbers):
         raise DataError(f"{place} has the attribute {name} = {value!r}, which is no number; write V anew")
     return numbers
 
 
-def _fills(
-    given: Mapping[str, Any], name: str, stored: np.dtype[Any], signed: np.dtype[Any], place: Any
+def _fill_values(
+    relevant: Mapping[str, Any], name: str, stored: np.dtype[Any], signed: np.dtype[Any], place: Any
 ) -> list[float | int]:
-    """Return the values that stand for what is missing, as they are after ``_Unsigned``; NaN is so anyway."""
-    if name not in given:
+    """Return the values, after ``_Unsigned``, that mean missing; NaN, which always does, is left out."""
+    if name not in relevant:
         return []
-    values = [_decoded(value) if isinstance(value, str) else value for value in _listed(given[name])]
-    numbers = [number for number in _numbers(values, name, place) if number == number]
+    values = [_parse_number(value) if isinstance(value, str) else value for value in _as_list(relevant[name])]
+    numbers = [number for number in _check_numbers(values, name, place) if number == number]
     if signed.kind == "f":  # as they are stored
         with np.errstate(over="ignore"):
             return [float(stored.type(number)) for number in numbers]
@@ -219,7 +221,7 @@ def _wrapped(number: float | int, signed: np.dtype[Any]) -> float | int:
     return wrapped - 2**bits if above else wrapped
 
 
-def _decoded(text: str) -> Any:
+def _parse_number(text: str) -> Any:
     """Return the number in a text: NaN and infinities as JSON has them, or as xarray writes to Zarr v3."""
     try:
         return float(text)
@@ -232,27 +234,27 @@ def _decoded(text: str) -> Any:
     return number
 
 
-def _bounds(
-    given: Mapping[str, Any], stored: np.dtype[Any], signed: np.dtype[Any], place: Any
+def _valid_bounds(
+    relevant: Mapping[str, Any], stored: np.dtype[Any], signed: np.dtype[Any], place: Any
 ) -> tuple[float | int, float | int, float, float]:
-    """Return the least and the greatest stored value that are valid, and the same of decoded ones.
+    """Return the least and the greatest valid value: first of stored values, then of decoded ones.
 
-    Bounds that are floats, of integers with a scale, are of decoded values; else they are of stored ones.
+    Bounds of packed integers that are floats are bounds of decoded values; all others are of stored values.
     """
     low: list[float | int] = []
     high: list[float | int] = []
-    if "valid_range" in given:
-        both = _numbers(given["valid_range"], "valid_range", place)
+    if "valid_range" in relevant:
+        both = _check_numbers(relevant["valid_range"], "valid_range", place)
         if len(both) != 2:
             raise DataError(f"{place} has the attribute valid_range = {both}; it must be two numbers")
         low, high = both[:1], both[1:]
     for name, side in (("valid_min", low), ("valid_max", high)):
-        if name in given:
-            side += _numbers(given[name], name, place)
+        if name in relevant:
+            side += _check_numbers(relevant[name], name, place)
     if stored != signed:
         low, high = ([_wrapped(bound, signed) for bound in side] for side in (low, high))
     lowest, highest = max(low, default=-inf), min(high, default=inf)
-    scaled = signed.kind in "iu" and any(name in given for name in SCALING)
+    scaled = signed.kind in "iu" and any(name in relevant for name in SCALING)
     if scaled and any(isinstance(bound, float) and isfinite(bound) for bound in (lowest, highest)):
         return -inf, inf, float(lowest), float(highest)
     return lowest, highest, -inf, inf

@@ -244,8 +244,8 @@ def test_the_data_of_a_sparse_group_is_decoded(kind: str, holder: str, tmp_path:
 def test_a_long_row_of_numbers_is_decoded_by_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     monkeypatch.setattr(packing, "PIECE", 8)
-    values = packing.Packing._values
-    monkeypatch.setattr(packing.Packing, "_values", lambda self, x: sizes.append(len(x)) or values(self, x))
+    decode = packing.Packing._decode
+    monkeypatch.setattr(packing.Packing, "_decode", lambda self, x: sizes.append(len(x)) or decode(self, x))
     numbers, decoded = np.arange(20, dtype="u2"), np.empty(20)
     packing.Packing(numbers.dtype, 0.5, 1.0).unpack(numbers, decoded)
     np.testing.assert_array_equal(decoded, 0.5 * numbers + 1)
