@@ -6,16 +6,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from dask_nmf.display.lines import watched
+from dask_nmf.display.lines import showing_progress
 from dask_nmf.execution.executor import Step
 from dask_nmf.fitting.factorise import cache_bytes, factorise
 from dask_nmf.fitting.finalize import Result
 from dask_nmf.fitting.fit import Job
-from dask_nmf.keywords import checked
+from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.settings import Settings
 
 
-@checked
+@reject_unknown_keywords
 def nmf(
     V: Any,
     n_components: int,
@@ -167,5 +167,5 @@ def nmf(
         cache=cache_bytes(cache),
         callback=callback,
     )
-    with watched(verbose):
+    with showing_progress(verbose):
         return factorise(V, job)

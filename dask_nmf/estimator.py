@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
-from dask_nmf.display.lines import watched
+from dask_nmf.display.lines import showing_progress
 from dask_nmf.errors import NothingObserved
 from dask_nmf.execution.executor import Step
 from dask_nmf.fitting.components import with_unit_rows
@@ -27,7 +27,7 @@ from dask_nmf.fitting.fit import Job
 from dask_nmf.inference.factors import opened_factor
 from dask_nmf.inference.transform import opened, transform
 from dask_nmf.kernels.summary.means import Means
-from dask_nmf.keywords import checked
+from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.online.partial_fit import Learned, learn, remembered
 from dask_nmf.options import plain
 from dask_nmf.runs.run import Run
@@ -116,7 +116,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     _means: Means | None
     _working_H: Array | None  # of the batches, where `components_` is that with other norms
 
-    @checked
+    @reject_unknown_keywords
     def __init__(
         self,
         n_components: int | str | None = "auto",
@@ -353,7 +353,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
             time_limit=self.time_limit,
             callback=self.callback,
         )
-        with watched(self.verbose):
+        with showing_progress(self.verbose):
             result = factorise(matrix, job)
         self._take(result)
         return result

@@ -1,6 +1,6 @@
-"""Where a fit is: its stages, reads and panels, told to whoever shows them.
+"""Events of a fit for whoever shows its progress: stages, reads, panels, passes and the end.
 
-These are records of a logger of their own, which reaches no other handler than those that are added to it.
+An event is a record of a logger that passes nothing on to other loggers.
 """
 
 from __future__ import annotations
@@ -13,30 +13,30 @@ LOGGER.propagate = False
 LOGGER.setLevel(logging.DEBUG)
 
 
-def stage(title: str) -> None:
-    """A part of the fit begins, such as "first read" or "pass 3"."""
-    _tell("stage", title)
+def report_stage(title: str) -> None:
+    """Report that a part of the fit begins, such as "first read" or "pass 3"."""
+    _report("stage", title)
 
 
-def read(panels: int) -> None:
-    """A read of V begins, of so many panels."""
-    _tell("read", numbers={"panels": panels})
+def report_read(panels: int) -> None:
+    """Report that a read of V begins, which has this number of panels."""
+    _report("read", numbers={"panels": panels})
 
 
-def panel() -> None:
-    """A panel of the read is done."""
-    _tell("panel")
+def report_panel() -> None:
+    """Report that a panel of the current read is done."""
+    _report("panel")
 
 
-def passed(text: str, numbers: dict[str, Any]) -> None:
-    """A pass is done: its line and its numbers, as in the log."""
-    _tell("pass", text, numbers)
+def report_pass(text: str, numbers: dict[str, Any]) -> None:
+    """Report that a pass is done, with its line and its numbers, as in the log."""
+    _report("pass", text, numbers)
 
 
-def done(text: str) -> None:
-    """The fit is done."""
-    _tell("done", text)
+def report_end(text: str) -> None:
+    """Report that the fit is done."""
+    _report("done", text)
 
 
-def _tell(event: str, text: str = "", numbers: dict[str, Any] | None = None) -> None:
+def _report(event: str, text: str = "", numbers: dict[str, Any] | None = None) -> None:
     LOGGER.debug("%s", text, extra={"nmf": {**(numbers or {}), "event": event}})

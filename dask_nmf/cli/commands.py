@@ -18,9 +18,22 @@ from dask_nmf._version import __version__
 from dask_nmf.cli import exit_codes
 from dask_nmf.cli.exit_codes import ExitCode
 from dask_nmf.cli.options import Commands, cluster_options, grouped, settings_options
-from dask_nmf.display.text import aligned, visible
+from dask_nmf.display.text import align_values, escape_control
 
 SHORT = ("stopped after", "stopped by", "diverged", "not converged")
+
+
+csv_output = click.option(
+    "--output", "-o", required=True, type=click.Path(), help="CSV file for lines of row,column,value."
+)
+overwriting = click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
+clipping = click.option(
+    "--clip",
+    nargs=2,
+    type=float,
+    metavar="LOW HIGH",
+    help="Set values outside of these bounds to the nearer bound.",
+)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -34,7 +47,7 @@ def app() -> None:
     """
 
 
-@app.command(epilog=exit_codes.HELP, short_help="Factorise V into W and H, pass by pass into a run.")
+@app.command(epilog=exit_codes.HELP, short_help="Factorise V, and commit each pass to a run.")
 @click.argument("matrix", metavar="V")
 @click.option("--output", "-o", required=True, type=click.Path(), help="Path of the run, a Zarr group.")
 @settings_options
@@ -87,14 +100,14 @@ def fit(
     where: dict[str, Any],
     **settings: Any,
 ) -> int:
-    """Factorise V, a path to a Zarr array, a CSR matrix in a Zarr group, an .npy or an .npz file.
+    """Factorise V, the path of a Zarr array, a CSR matrix in a Zarr group, an .npy file or an .npz file.
 
     \b
     dask-nmf fit V.zarr --rank 20 --output run.zarr
     dask-nmf fit counts.npz --rank 20 --beta-loss kullback-leibler --output run.zarr
 
-    Each pass over V is committed to the output. Called again, an unfinished fit goes on from there, and a
-    finished one is left as it is.
+    Each pass over V is committed to the output. The same command resumes an unfinished fit, and leaves a
+    finished one as it is.
     """
     from dask_nmf.cluster.config import without_fsync
     from dask_nmf.display import lines
@@ -114,7 +127,7 @@ def fit(
         cache=cache_bytes(cache),
     )
     synced = without_fsync() if no_fsync else nullcontext()
-    with synced, lines.shown(log_format, sys.stderr.isatty()) as follow:
+    with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
         result = factorise(matrix, job, lambda matrix: _connected(follow, matrix, where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     print_line(
@@ -127,13 +140,13 @@ def fit(
 @app.command(epilog=exit_codes.HELP)
 @click.argument("run")
 @click.argument("matrix", metavar="V2")
-@click.option("--output", "-o", required=True, type=click.Path(), help="A Zarr group, for its W.")
-@click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
+@click.option("--output", "-o", required=True, type=click.Path(), help="Path of a Zarr group for W.")
+@overwriting
 @cluster_options
 def transform(
     run: str, matrix: str, output: str, overwrite: bool, log_format: str, debug: bool, where: dict[str, Any]
 ) -> int:
-    """The W of another matrix V2 for the H of a run, in one pass.
+    """Compute the W of another matrix V2 for the H of a run, in one pass over V2.
 
     \b
     dask-nmf transform run.zarr V2.zarr --output W2.zarr
@@ -141,26 +154,26 @@ def transform(
     from dask_nmf.display import lines
     from dask_nmf.inference.transform import transform_to
 
-    with lines.shown(log_format, sys.stderr.isatty()) as follow:
+    with lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
         shape = transform_to(run, matrix, output, overwrite, lambda matrix: _connected(follow, matrix, where))
     print_line(f"{output}: W, {shape[0]} x {shape[1]}")
     return 0
 
 
-@app.command(epilog=exit_codes.HELP, short_help="Values of W H at the cells of a CSV file.")
+@app.command(epilog=exit_codes.HELP, short_help="Compute values of W H at the cells of a CSV file.")
 @click.argument("run")
 @click.argument("pairs")
-@click.option("--output", "-o", required=True, type=click.Path(), help="A CSV file: row,column,value.")
-@click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
-@click.option("--clip", nargs=2, type=float, metavar="LOW HIGH", help="Bounds of the values.")
+@csv_output
+@overwriting
+@clipping
 def predict(run: str, pairs: str, output: str, overwrite: bool, clip: tuple[float, float] | None) -> int:
-    """Values of W H of a run at the cells of PAIRS, a CSV file of row,column, counted from 0.
+    """Compute values of W H of a run at the cells in PAIRS, a CSV file of row,column, counted from 0.
 
     \b
     dask-nmf predict run.zarr pairs.csv --output values.csv
 
-    Where entries are missing or weighted, a mean stands in for a row or column that the fit has not seen, and
-    a fourth column, source, says so.
+    If the fit had missing or weighted entries, a mean replaces the value in a row or column of which the fit
+    saw no entry, and a fourth column, source, says which mean.
     """
     from dask_nmf.inference.predict import predict_to
 
@@ -168,14 +181,14 @@ def predict(run: str, pairs: str, output: str, overwrite: bool, clip: tuple[floa
     return 0
 
 
-@app.command(epilog=exit_codes.HELP, short_help="The best cells of each row that V does not have.")
+@app.command(epilog=exit_codes.HELP, short_help="List the largest values of W H in each row.")
 @click.argument("run")
 @click.argument("matrix", metavar="V")
 @click.option("--top", type=click.IntRange(1), default=10, show_default=True, help="Most cells of a row.")
-@click.option("--output", "-o", required=True, type=click.Path(), help="A CSV file: row,column,value.")
-@click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
-@click.option("--clip", nargs=2, type=float, metavar="LOW HIGH", help="Bounds of the values.")
-@click.option("--rows", metavar="FILE", help="For these rows only: a CSV file of row, counted from 0.")
+@csv_output
+@overwriting
+@clipping
+@click.option("--rows", metavar="FILE", help="CSV file of the rows to do, counted from 0; by default all.")
 @cluster_options
 def recommend(
     run: str,
@@ -189,19 +202,19 @@ def recommend(
     debug: bool,
     where: dict[str, Any],
 ) -> int:
-    """For each row of V the cells with the largest W H among those that V does not have, in one pass.
+    """List, for each row of V, the cells with the largest W H among those without an entry in V.
 
     \b
     dask-nmf recommend run.zarr V.zarr --top 10 --output best.csv
 
-    V is what the run was fitted to. It does not have what was missing in the fit, or, where nothing was,
-    what is not positive. A row that the fit has not seen gets the columns of the largest means, and is marked
-    in a fourth column, source.
+    V is the matrix of the run, and is read once. A cell has no entry if it was missing in the fit or, where
+    nothing was missing, if it is not positive. A row of which the fit saw no entry gets the columns with the
+    largest means, and a fourth column, source, says so.
     """
     from dask_nmf.display import lines
     from dask_nmf.inference.recommend import recommend_to
 
-    with lines.shown(log_format, sys.stderr.isatty()) as follow:
+    with lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
         cells = recommend_to(
             run, matrix, top, output, overwrite, lambda matrix: _connected(follow, matrix, where), clip, rows
         )
@@ -209,11 +222,11 @@ def recommend(
     return 0
 
 
-@app.command(short_help="What a run or an output of transform holds.")
+@app.command(short_help="Describe a run or an output of transform.")
 @click.argument("run")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(run: str, as_json: bool) -> int:
-    """What a run holds, and how far it is; or what an output of transform was made from.
+    """Describe a run and its progress, or an output of transform and its sources.
 
     \b
     dask-nmf info run.zarr
@@ -221,17 +234,17 @@ def info(run: str, as_json: bool) -> int:
     from dask_nmf.inference.transform import summary
 
     found = summary(run)
-    for line in [json.dumps(found)] if as_json else aligned(found):
+    for line in [json.dumps(found)] if as_json else align_values(found):
         print_line(line)
     return 0
 
 
-@app.command("warm-up", epilog=exit_codes.HELP, short_help="Compile what fits need, ahead of the first one.")
+@app.command("warm-up", epilog=exit_codes.HELP, short_help="Compile all functions ahead of the first fit.")
 def warm_up() -> int:
-    """Compile what fits need and keep it on disk, so that the first fit need not: for images of containers.
+    """Compile all functions that fits need, and keep them on disk, as for the image of a container.
 
-    It is kept where numba can write: in the folder that NUMBA_CACHE_DIR names, else beside the package, else
-    in the cache of the user.
+    They are kept in the first of these folders in which numba can write: that of NUMBA_CACHE_DIR, that of the
+    package, the cache of the user.
     """
     from dask_nmf.cli.warmup import warm_up
 
@@ -245,7 +258,7 @@ def warm_up() -> int:
 
 def print_line(line: str, error: bool = False) -> None:
     """Print a line on standard output or standard error; the command prints in no other way but its log."""
-    click.echo(visible(line), err=error)
+    click.echo(escape_control(line), err=error)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from dask_nmf.cli.commands import app, print_line
 from dask_nmf.cli.exit_codes import ExitCode, exit_code
 from dask_nmf.cli.signals import Terminated, handle_signals, interrupted, terminated
 from dask_nmf.cli.streams import discard_unread_output, open_missing_streams, pipes_without_reader
-from dask_nmf.display.text import visible
+from dask_nmf.display.text import escape_control
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def run() -> int:
         return int(status)
     except click.ClickException as error:
         if not all(word.isprintable() for word in sys.argv):
-            vars(error)["message"] = visible(error.message)
+            vars(error)["message"] = escape_control(error.message)
         with suppress(BrokenPipeError):
             error.show()
         return error.exit_code

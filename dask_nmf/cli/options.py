@@ -50,8 +50,8 @@ class Command(click.Command):
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
             word = error.option_name.lstrip("-").replace("-", "_")
-            meant = (word, *OTHER_NAMES.get(word, ()))
-            ours = [max(option.opts, key=len) for option in self.params if option.name in meant]
+            meant = OTHER_NAMES.get(word, word)
+            ours = [max(option.opts, key=len) for option in self.params if option.name == meant]
             if not ours:
                 raise
             text = f"No such option '{error.option_name}'. Did you mean '{ours[0]}'?"

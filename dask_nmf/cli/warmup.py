@@ -31,17 +31,17 @@ SGD: tuple[dict[str, Any], ...] = ({"solver": "sgd"}, {"solver": "sgd", "batch_s
 
 
 class WarmUp(NamedTuple):
-    """What a warm-up did."""
+    """The outcome of a warm-up."""
 
     folder: Path  # where the code is kept
     compiled: int  # variants of functions: one for each combination of types
-    found: int  # variants that were there already
+    found: int  # variants that had been compiled before
     bytes: int  # of the files
     seconds: float
 
 
 def warm_up() -> WarmUp:
-    """Compile all that a fit may need, into the folder that numba chooses or NUMBA_CACHE_DIR names.
+    """Compile all functions that a fit may need, into the folder that numba chooses or NUMBA_CACHE_DIR names.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def _call_everything() -> None:
 
 
 def _fits(v: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
-    """What is fitted, dense and sparse, and the settings."""
+    """Yield the matrices to fit, dense and sparse, each with its settings."""
     sparse = scipy.sparse.csr_array(np.where(v > 0.3, v, 0))
     holes = np.where(v > 0.1, v, np.nan)
     weights = np.ones_like(v)
@@ -89,7 +89,7 @@ def _fits(v: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
 
 
 def _others(v: Any) -> None:
-    """All that is no fit: batches, the best cells that V does not have, W of components that are alike."""
+    """Call what is not a fit: `partial_fit`, `recommend`, and `transform` for components that are alike."""
     for settings in LOSSES[::2]:
         model = NMF(RANK, max_iter=2, tol=0, **settings)
         model.partial_fit(v).partial_fit(v)

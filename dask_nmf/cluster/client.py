@@ -347,6 +347,6 @@ def announce_panel() -> None:
     """Say, from inside a task, that a panel is done."""
     worker = current_worker()
     if worker is None:
-        progress.panel()
+        progress.report_panel()
     else:
         worker.log_event(PANELS_DONE, 1)

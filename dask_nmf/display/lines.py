@@ -1,4 +1,4 @@
-"""What a person sees of a fit: a live line on a terminal or in a notebook; else plain or JSON lines."""
+"""The progress of a fit and its log: a bar on a terminal or in a notebook, else lines of text or JSON."""
 
 from __future__ import annotations
 
@@ -20,56 +20,56 @@ from tqdm.notebook import tqdm as widget
 
 from dask_nmf import progress
 from dask_nmf.cluster.client import PANELS_DONE, active_client
-from dask_nmf.display.text import visible
+from dask_nmf.display.text import escape_control
 
-FIRST, EVERY, SECONDS = 10, 10, 10  # passes that get a line on a terminal: see `Above`
-COLUMNS, ROWS = 80, 24  # of a terminal that does not say
+FIRST, EVERY, SECONDS = 10, 10, 10  # passes that get a line on a terminal: see `LogAboveBar`
+COLUMNS, ROWS = 80, 24  # size of a terminal that does not report one
 STAGE = "{desc}{postfix}"
 READING = "{desc} |{bar}| {n_fmt}/{total_fmt} panels{postfix}"
-# Of a cluster that is lost they print tracebacks, from their own threads; what fails is raised here too.
-SILENT = ("asyncio", "distributed", "distributed.client", "tornado.application")
+# These loggers print tracebacks about a lost cluster from threads of their own; the error is raised here too.
+SILENCED = ("asyncio", "distributed", "distributed.client", "tornado.application")
 
 
-class Lines(logging.Formatter):
-    """A line a record: its message."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
-        return visible(record.getMessage())
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a record: time, level, message, and the record's numbers."""
+class LineFormatter(logging.Formatter):
+    """A formatter that gives one line for each record: its message."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
+        """Return the record as one line."""
+        return escape_control(record.getMessage())
+
+
+class JsonFormatter(logging.Formatter):
+    """A formatter that gives one JSON object for each record: time, level, message and its numbers."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the record as one line."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "event": "message",
             "message": record.getMessage(),
-            **numbers_of(record),
+            **record_numbers(record),
         }
         return json.dumps(line)
 
 
-def numbers_of(record: logging.LogRecord) -> dict[str, Any]:
+def record_numbers(record: logging.LogRecord) -> dict[str, Any]:
     """Return the numbers of a record, with its event, if it has any."""
     numbers: dict[str, Any] = getattr(record, "nmf", {})
     return numbers
 
 
-class LiveLine(logging.Handler):
-    """One line that follows `progress`: the stage, the panels of its read that are done, error, time left."""
+class ProgressBar(logging.Handler):
+    """A bar that shows the events of `progress`: stage, panels read so far, relative error, time left."""
 
     def __init__(self, bar: Any, stays: bool) -> None:
         super().__init__()
-        where = {} if issubclass(bar, widget) else screen()
+        where = {} if issubclass(bar, widget) else bar_width()
         self.bar = bar(desc="opening V", total=1, bar_format="{desc}", leave=stays, miniters=1, **where)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Follow an event of `progress`."""
-        numbers = numbers_of(record)
+        """Show an event of `progress`."""
+        numbers = record_numbers(record)
         event = numbers["event"]
         if event == "panel":
             self.panel_done()
@@ -88,19 +88,19 @@ class LiveLine(logging.Handler):
             self.bar.set_description_str(record.getMessage())
 
     def panel_done(self, event: Any = None) -> None:
-        """A panel of the read in work is done."""
+        """Show that a panel of the current read is done."""
         self.bar.update(1)
 
     def close(self) -> None:
-        """Take the line away, or leave its end."""
+        """Remove the bar, or leave its last state."""
         self.bar.close()
         super().close()
 
 
-class Above(logging.Handler):
-    """The log, above the live line, with few enough passes that 200 of them can be read.
+class LogAboveBar(logging.Handler):
+    """A handler that prints the log above a bar, with so few passes that a log of 200 can be read.
 
-    These are the first ten, each tenth, those after ten seconds without one, and the last.
+    These are the first ten, every tenth, those after ten seconds without one, and the last.
     """
 
     def __init__(self) -> None:
@@ -108,8 +108,8 @@ class Above(logging.Handler):
         self.shown = time.monotonic()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a record as a line."""
-        numbers = numbers_of(record)
+        """Print a record, unless it is one of many passes."""
+        numbers = record_numbers(record)
         if numbers.get("event") != "pass" or self._is_worth(numbers):
             self.shown = time.monotonic()
             plain_bar.write(self.format(record), file=sys.stderr)
@@ -125,8 +125,8 @@ def _error(numbers: dict[str, Any]) -> str:
     return "not known" if error is None else f"{error:.6f}"
 
 
-def screen() -> dict[str, Any]:
-    """Return how a bar finds its width: some terminals (of CI, at a start) say that they have none."""
+def bar_width() -> dict[str, Any]:
+    """Return the options by which a bar finds its width; some terminals, such as those of CI, report none."""
     with suppress(OSError, ValueError):
         if os.get_terminal_size(sys.stderr.fileno()).columns > 0:
             return {"file": sys.stderr, "dynamic_ncols": True}
@@ -134,18 +134,21 @@ def screen() -> dict[str, Any]:
 
 
 @contextmanager
-def shown(log_format: str, terminal: bool) -> Iterator[Callable[[], None]]:
-    """Show the log of this package on standard error; what it gives begins to follow the active client."""
+def logging_to_terminal(log_format: str, terminal: bool) -> Iterator[Callable[[], None]]:
+    """Show the log of this package on standard error meanwhile.
+
+    Yields a function that makes the bar, if there is one, follow the panels of the active client.
+    """
     logger = logging.getLogger("dask_nmf")
-    live = LiveLine(plain_bar, stays=False) if terminal and log_format == "text" else None
-    handler = logging.StreamHandler(sys.stderr) if live is None else Above()
-    handler.setFormatter(JsonLines() if log_format == "json" else Lines())
-    if log_format == "text" and _goes_to_one_place():  # the command prints its result there, too
-        handler.addFilter(lambda record: numbers_of(record).get("event") != "done")
+    live = ProgressBar(plain_bar, stays=False) if terminal and log_format == "text" else None
+    handler = logging.StreamHandler(sys.stderr) if live is None else LogAboveBar()
+    handler.setFormatter(JsonFormatter() if log_format == "json" else LineFormatter())
+    if log_format == "text" and _share_a_stream():  # the command prints its result there, too
+        handler.addFilter(lambda record: record_numbers(record).get("event") != "done")
     level = logger.level
 
     logger.setLevel(logging.INFO)
-    for name in SILENT:
+    for name in SILENCED:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def follow() -> None:
@@ -154,18 +157,20 @@ def shown(log_format: str, terminal: bool) -> Iterator[Callable[[], None]]:
             client.subscribe_topic(PANELS_DONE, live.panel_done)
 
     try:
-        with warnings.catch_warnings(), attached(logger, handler), attached(progress.LOGGER, live):
-            warnings.showwarning = lambda *parts: logger.warning("%s", parts[0])  # a line as any other
+        with warnings.catch_warnings(), with_handler(logger, handler), with_handler(progress.LOGGER, live):
+            warnings.showwarning = lambda *parts: logger.warning(
+                "%s", parts[0]
+            )  # they become lines of the log
             yield follow
     finally:
         logger.setLevel(level)
 
 
 @contextmanager
-def watched(verbose: int) -> Iterator[None]:
-    """Show a fit of this thread, if that is asked.
+def showing_progress(verbose: int) -> Iterator[None]:
+    """Show the progress of the fits of this thread meanwhile, if ``verbose`` is not 0.
 
-    A terminal, or a notebook that has ipywidgets, gets a bar; else each pass is a line on standard output.
+    A terminal, or a notebook with ipywidgets, gets a bar; otherwise each pass is a line on standard output.
     """
     if not verbose:
         yield
@@ -173,13 +178,13 @@ def watched(verbose: int) -> Iterator[None]:
     mine, client = get_ident(), active_client()
     if not (sys.stderr.isatty() or issubclass(any_bar, widget)):
         lines = logging.StreamHandler(sys.stdout)
-        lines.addFilter(lambda record: record.thread == mine and numbers_of(record)["event"] == "pass")
-        with attached(progress.LOGGER, lines):
+        lines.addFilter(lambda record: record.thread == mine and record_numbers(record)["event"] == "pass")
+        with with_handler(progress.LOGGER, lines):
             yield
         return
-    live = LiveLine(any_bar, stays=True)
-    live.addFilter(lambda record: record.thread == mine or numbers_of(record)["event"] == "panel")
-    with attached(progress.LOGGER, live), ExitStack() as stack:
+    live = ProgressBar(any_bar, stays=True)
+    live.addFilter(lambda record: record.thread == mine or record_numbers(record)["event"] == "panel")
+    with with_handler(progress.LOGGER, live), ExitStack() as stack:
         if client is not None:
             client.subscribe_topic(PANELS_DONE, live.panel_done)
             stack.callback(client.unsubscribe_topic, PANELS_DONE)
@@ -187,8 +192,8 @@ def watched(verbose: int) -> Iterator[None]:
 
 
 @contextmanager
-def attached(logger: logging.Logger, handler: logging.Handler | None) -> Iterator[None]:
-    """Have a logger use a handler meanwhile, if there is one."""
+def with_handler(logger: logging.Logger, handler: logging.Handler | None) -> Iterator[None]:
+    """Add a handler, if one is given, to a logger meanwhile, and close it."""
     if handler is None:
         yield
         return
@@ -200,8 +205,8 @@ def attached(logger: logging.Logger, handler: logging.Handler | None) -> Iterato
         handler.close()
 
 
-def _goes_to_one_place() -> bool:
-    """Whether standard output and standard error are the same terminal, file or pipe."""
+def _share_a_stream() -> bool:
+    """Return whether standard output and standard error are the same terminal, file or pipe."""
     with suppress(OSError, ValueError):
         return os.path.sameopenfile(sys.stdout.fileno(), sys.stderr.fileno())
     return False

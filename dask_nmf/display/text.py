@@ -1,24 +1,24 @@
-"""Text of others and what a run says of itself, as a terminal may show them."""
+"""Text from outside, such as names of files and records of runs, made safe and readable for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-LISTED = 5  # numbers of a list, the last ones
+LISTED = 5  # the last numbers of a list, which are shown
 
 
-def visible(text: object) -> str:
-    """Text in one line that steers no terminal and forges no line of a log.
+def escape_control(text: object) -> str:
+    """Return a text in one line that cannot control a terminal or forge a line of a log.
 
-    Control characters, line ends, marks that turn the direction of writing and bytes that are no text are
-    shown by the escapes that Python has for them: names of files and what a run says of itself may hold any.
+    Control characters, line ends, marks that turn the direction of writing and bytes that are no text become
+    the escapes that Python has for them. Names of files and records of runs may hold any of these.
     """
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
 
 
-def aligned(found: Mapping[str, Any]) -> list[str]:
-    """Return a line for each value, below each other; what is a mapping itself gets a line a value, too."""
+def align_values(found: Mapping[str, Any]) -> list[str]:
+    """Return one line for each value, with the values below each other; a nested mapping is indented."""
     rows = list(_rows(found, ""))
     width = max((len(name) for name, _ in rows), default=0) + 2
     return [f"{name + ':':{width}}{shown}".rstrip() for name, shown in rows]
@@ -46,6 +46,6 @@ def _shown(name: str, value: Any) -> str:
 
 
 def _listed(values: Sequence[Any]) -> str:
-    """Return the last numbers of a list, and how many there are if that is not all."""
+    """Return the last numbers of a list, and their count if these are not all."""
     shown = " ".join(_shown("", value) for value in values[-LISTED:]) or "-"
     return shown if len(values) <= LISTED else f"{shown}  (the last {LISTED} of {len(values)})"

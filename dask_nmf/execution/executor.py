@@ -229,7 +229,7 @@ def compute_with_retries(
             if attempt > 1:
                 renew()
             if reads:
-                progress.read(reads)
+                progress.report_read(reads)
             with blas.one_blas_thread(), _quiet.held():
                 nodes = graph()  # which may compute a part of it already
                 prefer_workers(nodes, homes())

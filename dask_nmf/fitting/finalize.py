@@ -23,7 +23,7 @@ from dask_nmf.fitting.starts.initialize import Factors, Measures
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary.means import Means, divided
-from dask_nmf.progress import done, stage
+from dask_nmf.progress import report_end, report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.settings import Settings
@@ -193,7 +193,7 @@ class Output(NamedTuple):
 def _last_read(
     panels: PanelEngine, h: Array, weighing: PassSpec, output: Output, given: Array | None = None
 ) -> LastRead:
-    stage("last read")
+    report_stage("last read")
     weighing = weighing._replace(averages=panels.rule.needs_means)
     if output.keep:
         return LastRead(*panels.run_pass_keeping_w(h, weighing, given))
@@ -261,7 +261,7 @@ def tell(reached: float, progress: Progress) -> None:
     told = error if np.isfinite(error) else None
     numbers = {"event": "done", "relative_error": told, "outcome": progress.outcome}
     logger.info("%s", text, extra={"nmf": numbers})
-    done(text)
+    report_end(text)
 
 
 class Errors(NamedTuple):

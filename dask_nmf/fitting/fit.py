@@ -27,7 +27,7 @@ from dask_nmf.fitting.starts.initialize import Factors, Measures
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.planning import row_panels
-from dask_nmf.progress import passed, stage
+from dask_nmf.progress import report_pass, report_stage
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing, temporary_run
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings
@@ -293,7 +293,7 @@ def _iterate(
     stop = replace(job.stop, unit=1 / unit if unit else math.inf)
 
     def staged(state: State, exact: bool) -> Any:
-        stage(f"pass {next(numbers)}")
+        report_stage(f"pass {next(numbers)}")
         return sweep(state, exact)
 
     for step in executor.iterate(
@@ -332,4 +332,4 @@ def _report(step: Step, job: Job) -> None:
     held = "" if np.isnan(step.held) else f", held out {step.held:.6g}"
     text = f"pass {step.number}: relative error {step.loss:.6f}{held}, {step.seconds:.2f} s, {speed:.0f} MB/s"
     logger.info("%s", text, extra={"nmf": numbers})
-    passed(text, numbers)
+    report_pass(text, numbers)

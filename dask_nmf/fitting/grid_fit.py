@@ -28,7 +28,7 @@ from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.summary.digests import Digest, merged
 from dask_nmf.planning.grid import Tiling
 from dask_nmf.planning.row_panels import MIB
-from dask_nmf.progress import stage
+from dask_nmf.progress import report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings
 from dask_nmf.solvers import hals
@@ -130,7 +130,7 @@ def first_read(tiles: Tiles, settings: Settings) -> tuple[Measures, Block, Draw,
     sampled = settings.start == "sample"
     layout = matrix.layout
     draw = Draw(settings.random_state, sampled * rows / layout.rows, sampled * columns / layout.columns)
-    stage("first read")
+    report_stage("first read")
     looks = _looks(tiles, draw)
     for look in looks:
         if look.bad is not None:
@@ -264,7 +264,7 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
     answer_places, penalty, how = run.create_factors(), solver.penalty, settings.normalize
     left, right = (answer_places[name] if how is None else run.temporary_factor(name) for name in names)
     places = InUnits(left, penalty.left_unit), InUnits(right, penalty.right_unit)
-    stage("last read")
+    report_stage("last read")
     last = replace(progress.state, accepted=False)  # H as it is, and no further
     follow = solver.settle if transposed else None
     what = Pass(solver, given(run, last), *places, follow, last=True, scale=tiles.scale)

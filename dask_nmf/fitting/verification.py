@@ -11,7 +11,7 @@ from dask_nmf.fitting.grid_fit import Tiles
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.summary.digests import Digest, differing
 from dask_nmf.kernels.summary.row_sample import Draw
-from dask_nmf.progress import stage
+from dask_nmf.progress import report_stage
 from dask_nmf.runs.resume import source_listing
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.schema import SOURCES, panel_shape
@@ -38,7 +38,7 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: Rule, run: Run) 
         If an entry differs, with the rows.
     """
     now = source_listing(matrix, weights)
-    stage("comparing V")
+    report_stage("comparing V")
     logger.info(
         "%s: reading V once, to compare it with the V of %s",
         "it is not known whether V was written since" if None in now.values() else "V was written since",

@@ -12,7 +12,7 @@ import zarr
 from dask_nmf.inference import csv_files, factors
 from dask_nmf.inference.factors import Clip
 from dask_nmf.kernels.summary.means import Means, filled
-from dask_nmf.keywords import checked
+from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.planning import row_panels
 from dask_nmf.runs.run import Run
 from dask_nmf.storage.arrays.factors import ZarrFactor
@@ -22,7 +22,7 @@ from dask_nmf.types import Array
 ENTRIES = 2**20  # of W and of H that are gathered for pairs at once
 
 
-@checked
+@reject_unknown_keywords
 def predict(
     W: Any, H: Any, rows: Any, columns: Any, *, means: Means | None = None, clip: Clip | None = None
 ) -> Array:

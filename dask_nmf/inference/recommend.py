@@ -19,7 +19,7 @@ from dask_nmf.inference.factors import Clip
 from dask_nmf.inference.topk import passes
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.kernels.summary.means import COLUMN_MEAN, MODEL, Means
-from dask_nmf.keywords import checked
+from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.options import plain
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import MISSING
@@ -32,7 +32,7 @@ from dask_nmf.types import Array
 LISTED = 2**22  # columns of rows that come to this process at once
 
 
-@checked
+@reject_unknown_keywords
 def recommend(
     V: Any,
     W: Any,

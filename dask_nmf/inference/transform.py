@@ -25,9 +25,9 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.summary.means import Means, divided
 from dask_nmf.kernels.summary.row_sample import Draw
-from dask_nmf.keywords import checked
+from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.planning import row_panels
-from dask_nmf.progress import stage
+from dask_nmf.progress import report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import NO_MEAN
 from dask_nmf.settings import LOSSES, Settings
@@ -51,7 +51,7 @@ Exact = HALS | Newton | Settled
 Sink = Callable[[tuple[int, int], int, np.dtype[Any]], tuple[FactorStore, FactorStore | None]]
 
 
-@checked
+@reject_unknown_keywords
 def transform(
     V: Any,
     H: Any,
@@ -246,7 +246,7 @@ def transform_to(
     H = found.read("H")
     matrix = opened(V, found.record["matrix"]["dtype"], asked.beta_loss, len(H))
     locations.check_apart(output, V=matrix.source, run=locations.absolute(run))
-    stage("W of V2")
+    report_stage("W of V2")
     place = locations.locate(output)
     check = partial(locations.check_replaceable, place, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))

@@ -53,7 +53,7 @@ def test_parts_of_pictures_in_a_file(tmp_path: Path, run: Run) -> None:
 
 def test_gene_programs_of_cells(tmp_path: Path, run: Run) -> None:
     picture = tmp_path / "cells.png"
-    output = run("cells.py", str(picture))
+    output = run("gene_programs.py", str(picture))
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert re.search(r": .*\bMS4A1\b.*; most in CD19\+ B, ", output)  # what is known of B cells,
     assert re.search(r": .*\bGNLY\b.*; most in CD56\+ NK, ", output)  # and of natural killers

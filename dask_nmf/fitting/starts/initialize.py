@@ -31,7 +31,7 @@ from dask_nmf.kernels.gradient import Descent, extended
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.kernels.summary.row_sample import Draw, Summary
-from dask_nmf.progress import stage
+from dask_nmf.progress import report_stage
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.divergences import BetaMU, Newton, Settled, exact, floor_of
 from dask_nmf.solvers.hals import HALS, MU, Solver, State, lift
@@ -110,7 +110,7 @@ def first_read(
     matrix = panels.matrix
     sampled = settings.by_svd or (sample_rows > 0 and settings.start == "sample")
     draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.random_state)
-    stage("first read")
+    report_stage("first read")
     summary = panels.summarize(draw)
     if summary.invalid is not None:
         raise summary.invalid.at(0, matrix.transposed)
@@ -151,7 +151,7 @@ def own_penalty(settings: Settings, measures: Measures, matrix: Matrix) -> Penal
 
 def tell(measures: Measures) -> None:
     """The first read is done: a line in the log."""
-    stage("start")
+    report_stage("start")
     logger.info(
         "first read: %d entries, mean %.4g, %d empty panel rows; nothing observed in %d rows and %d columns",
         measures.stored,

@@ -107,7 +107,7 @@ def test_a_resumed_fit_is_followed_from_the_pass_it_goes_on_with(
 def test_of_200_passes_a_terminal_keeps_as_many_lines_as_can_be_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    above = lines.Above()
+    above = lines.LogAboveBar()
     for number in range(1, 200):
         numbers = {"event": "pass", "pass": number, "outcome": "converged" if number == 199 else None}
         above.handle(logging.makeLogRecord({"msg": str(number), "nmf": numbers}))
@@ -129,7 +129,7 @@ def events() -> Iterator[list[tuple[str, str, dict[str, Any]]]]:
     handler.emit = lambda record: told.append(  # type: ignore[method-assign]
         (record.nmf["event"], record.getMessage(), record.nmf)  # type: ignore[attr-defined]
     )
-    with lines.attached(progress.LOGGER, handler):
+    with lines.with_handler(progress.LOGGER, handler):
         yield told
 
 
@@ -238,7 +238,7 @@ def test_a_cluster_tells_the_bar_its_panels(
     v: np.ndarray, notebook: list[Widget], client: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[int] = []
-    monkeypatch.setattr(lines.LiveLine, "panel_done", lambda live, event: counted.append(event[1]))
+    monkeypatch.setattr(lines.ProgressBar, "panel_done", lambda live, event: counted.append(event[1]))
     nmf(v, RANK, max_iter=2, tol=0, verbose=1)
     until(lambda: len(counted) == 4)  # the first read, two passes and the last read of one panel
     assert notebook[0].children[1].bar_style == "success"

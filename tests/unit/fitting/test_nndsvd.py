@@ -19,7 +19,7 @@ from support.matrices import sparse as mostly_zeros
 from support.strategies import cuts, seeds
 
 from dask_nmf import NMF, nmf, rng
-from dask_nmf.display.lines import shown
+from dask_nmf.display.lines import logging_to_terminal
 from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.fitting.starts import initialize, nndsvd
@@ -215,7 +215,7 @@ def test_zeros_that_mu_cannot_move_are_warned_of_once() -> None:
 
 
 def test_the_command_says_so_in_its_log(capsys: pytest.CaptureFixture[str]) -> None:
-    with shown("json", terminal=False), warnings.catch_warnings():
+    with logging_to_terminal("json", terminal=False), warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("such and such", stacklevel=1)
     (line,) = capsys.readouterr().err.splitlines()

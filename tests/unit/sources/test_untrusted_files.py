@@ -21,7 +21,7 @@ from support.matrices import low_rank
 from tools import fuzz
 
 from dask_nmf import Run
-from dask_nmf.display.text import visible
+from dask_nmf.display.text import escape_control
 from dask_nmf.errors import DataError, InvalidRunError
 from dask_nmf.fitting.starts.initialize import Measures
 from dask_nmf.inference.predict import predict_to
@@ -161,10 +161,10 @@ def test_a_line_of_cells_without_an_end_is_refused(sound: dict[str, Path], tmp_p
 
 def test_visible_text_is_one_line_that_can_be_printed() -> None:
     everything = "".join(map(chr, range(sys.maxunicode + 1)))
-    assert visible(everything).isprintable()
+    assert escape_control(everything).isprintable()
     plain = "".join(char for char in everything if char.isprintable())
-    assert visible(plain) == plain
-    assert visible("a\nb\x1b[0m\udcff") == r"a\nb\x1b[0m\udcff"
+    assert escape_control(plain) == plain
+    assert escape_control("a\nb\x1b[0m\udcff") == r"a\nb\x1b[0m\udcff"
 
 
 @pytest.fixture
