@@ -15,7 +15,7 @@ from lib.timing import interleaved, median_ratio
 
 from dask_nmf import nmf
 from dask_nmf.cluster.launch import local_cluster
-from dask_nmf.execution.executor import Step
+from dask_nmf.iteration.loop import Step
 
 GIGABYTES, RANK, PASSES = 1.0, 16, 5
 WORKERS, LIMIT = 2, 2_000_000_000  # bytes of memory of each worker

@@ -102,7 +102,7 @@ def main() -> None:
                 for tol in TOLERANCES:
                     fit = continued(case, loss, dtype, tol)
                     result = fit.result
-                    outcome = result.outcome.partition(":")[0]
+                    outcome = str(result.outcome)
                     print(
                         f"| {case.name} | {loss} | {dtype} | {tol:g} | {result.n_iter} "
                         f"| {result.relative_error:.3g} | {fit.gain:.1e} | {fit.gain_of_v:.1e} | {outcome} |",

@@ -28,7 +28,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from threadpoolctl import threadpool_limits
 
 from dask_nmf import nmf
-from dask_nmf.execution.executor import Step
+from dask_nmf.iteration.loop import Step
 from dask_nmf.kernels import divergence
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.divergence import Ridge
@@ -102,7 +102,7 @@ def count_reads(name: str, rank: int) -> None:
     for seed in SEEDS:
         steps: list[Step] = []
         nmf(V, rank, beta_loss=KL, random_state=seed, max_iter=MAX_ITER, tol=0, callback=steps.append)
-        losses = [step.loss**2 * flat / best for step in steps]
+        losses = [step.relative_error**2 * flat / best for step in steps]
         reads = [
             next((str(1 + p) for p, loss in enumerate(losses, 1) if loss <= goal), "-")
             for goal in (NEAR, 1.0)

@@ -19,7 +19,7 @@ from lib.timing import interleaved, median_ratio
 
 from dask_nmf import nmf
 from dask_nmf.cluster.launch import local_cluster
-from dask_nmf.execution.executor import Step
+from dask_nmf.iteration.loop import Step
 from dask_nmf.types import Array
 
 LIMIT = 600_000_000  # bytes of memory of each worker

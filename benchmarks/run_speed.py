@@ -13,7 +13,7 @@ from sklearn.decomposition import NMF
 from sklearn.exceptions import ConvergenceWarning
 
 from dask_nmf import nmf
-from dask_nmf.execution.executor import Step
+from dask_nmf.iteration.loop import Step
 from dask_nmf.types import Array
 
 ROWS, COLUMNS, RANK = 20_000, 5000, 32
@@ -63,7 +63,7 @@ def ours(v: Array, target: float) -> Reached:
     start = time.monotonic()
     result = nmf(v, RANK, callback=steps.append)
     total = since(start)
-    near = next(step.number for step in steps if step.loss <= target)
+    near = next(step.number for step in steps if step.relative_error <= target)
     start = time.monotonic()
     short = nmf(v, RANK, max_iter=near)
     assert short.relative_error <= target

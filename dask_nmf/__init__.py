@@ -12,12 +12,14 @@ if TYPE_CHECKING:  # what type checkers see of `_MODULES`: a test holds that the
     from dask_nmf.inference.predict import predict as predict
     from dask_nmf.inference.recommend import recommend as recommend
     from dask_nmf.inference.transform import transform as transform
+    from dask_nmf.iteration.outcome import Outcome as Outcome
     from dask_nmf.kernels.summary.means import Means as Means
     from dask_nmf.runs.run import Run as Run
 
 _MODULES = {
     "Means": "dask_nmf.kernels.summary.means",
     "NMF": "dask_nmf.estimator",
+    "Outcome": "dask_nmf.iteration.outcome",
     "Result": "dask_nmf.fitting.finalize",
     "Run": "dask_nmf.runs.run",
     "nmf": "dask_nmf.api",

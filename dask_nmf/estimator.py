@@ -19,13 +19,14 @@ from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
 from dask_nmf.display.lines import showing_progress
 from dask_nmf.errors import NothingObserved
-from dask_nmf.execution.executor import Step
 from dask_nmf.fitting.components import with_unit_rows
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.finalize import Result, result_of
 from dask_nmf.fitting.fit import Job
 from dask_nmf.inference.factors import opened_factor
 from dask_nmf.inference.transform import opened, transform
+from dask_nmf.iteration.loop import Step
+from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.online.partial_fit import Learned, learn, remembered
@@ -107,7 +108,8 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     n_iter_ : int, number of passes
     n_steps_ : int, number of batches that `partial_fit` has seen
     error_history_ : (n_iter_,) array, relative error after each pass
-    outcome_ : str, why the fit ended
+    outcome_ : Outcome, why the fit ended
+    message_ : str, the same as a sentence
     n_features_in_, feature_names_in_ : as in scikit-learn
     """
 
@@ -322,7 +324,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.components_ = np.zeros((rank, matrix.shape[1]), matrix.dtype)
         self.reconstruction_err_ = self.validation_error_ = float("nan")
         self.n_iter_, self.error_history_, self._means = 0, np.empty(0), None
-        self.outcome_ = "nothing was observed"
+        self.outcome_, self.message_ = Outcome.UNOBSERVED, "nothing was observed"
 
     def _begin_stream(self, W: da.Array | None) -> None:
         """Begin with no batch, and with the W of a fit, which is read when the first batch comes."""
@@ -360,10 +362,11 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
     def _warn_unless_converged(self, result: Result) -> None:
         """Warn of a fit that ended early. A stream goes on from its first batch, and needs no such end."""
-        if result.n_iter == self.max_iter and self.tol > 0 and "not converged" in result.outcome:
-            warnings.warn(f"{result.outcome}; raise max_iter or tol", ConvergenceWarning, stacklevel=4)
-        elif result.outcome.startswith(("diverged", "not converged", "stopped by the time limit")):
-            warnings.warn(result.outcome, ConvergenceWarning, stacklevel=4)
+        at_end = result.outcome in (Outcome.MAX_ITER, Outcome.NOT_CONVERGED)
+        if result.n_iter == self.max_iter and self.tol > 0 and at_end:
+            warnings.warn(f"{result.message}; raise max_iter or tol", ConvergenceWarning, stacklevel=4)
+        elif not result.outcome.converged and result.outcome is not Outcome.MAX_ITER:
+            warnings.warn(result.message, ConvergenceWarning, stacklevel=4)
 
     def _take(self, result: Result) -> None:
         """Become the estimator that has this result."""
@@ -373,7 +376,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.validation_error_ = result.validation_error
         self.n_iter_ = result.n_iter
         self.error_history_ = result.error_history
-        self.outcome_ = result.outcome
+        self.outcome_, self.message_ = result.outcome, result.message
         means = result.means
         if means is not None:
             rows = means.rows if self.store is not None else np.asarray(means.rows)

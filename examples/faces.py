@@ -63,7 +63,7 @@ def main() -> None:
     model = NMF(asked.rank, random_state=0)
     W = model.fit_transform(X)
     error = model.error_history_[-1]
-    print(f"{len(X)} pictures, {asked.rank} parts: {model.outcome_}, relative error {error:.4f}")
+    print(f"{len(X)} pictures, {asked.rank} parts: {model.message_}, relative error {error:.4f}")
     colours = "gray_r" if asked.data is None else "gray"  # ink, or light
     draw(X, W, model.components_, shape, colours).savefig(asked.output, dpi=80)
     print(asked.output)

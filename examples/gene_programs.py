@@ -78,7 +78,7 @@ def main() -> None:
         kind_of, genes = held["bulk_label"], held["gene"]
     result = nmf(V, RANK, normalize="l1")  # rows of H sum to 1: W is in units of expression
     print(f"{V.shape[0]} cells x {V.shape[1]} genes: relative error {result.relative_error:.4f},", end=" ")
-    print(result.outcome)
+    print(result.message)
     W, H = result.W.compute(), result.H.compute()
     markers = marker_genes(H, genes)
     kinds, means = mean_usage(W, kind_of)

@@ -20,9 +20,6 @@ from dask_nmf.cli.exit_codes import ExitCode
 from dask_nmf.cli.options import Commands, cluster_options, grouped, settings_options
 from dask_nmf.display.text import align_values, escape_control
 
-SHORT = ("stopped after", "stopped by", "diverged", "not converged")
-
-
 csv_output = click.option(
     "--output", "-o", required=True, type=click.Path(), help="CSV file for lines of row,column,value."
 )
@@ -132,9 +129,9 @@ def fit(
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     print_line(
         f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "
-        f"{result.outcome}"
+        f"{result.message}"
     )
-    return ExitCode.NOT_CONVERGED if require_convergence and result.outcome.startswith(SHORT) else 0
+    return ExitCode.NOT_CONVERGED if require_convergence and not result.outcome.converged else 0
 
 
 @app.command(epilog=exit_codes.HELP)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
-from dask_nmf.execution import executor
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore, InUnits
@@ -20,6 +19,7 @@ from dask_nmf.fitting import components
 from dask_nmf.fitting.settling import NEAR, by_newton
 from dask_nmf.fitting.starts import initialize
 from dask_nmf.fitting.starts.initialize import Factors, Measures
+from dask_nmf.iteration.outcome import Ending, Outcome, judged, relative_error
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary.means import Means, divided
@@ -49,7 +49,8 @@ class Result:
     reconstruction_err : ‖V − W H‖ (Frobenius), or √(2 D(V | W H))
     error_history : (n_iter,) array, relative error after each pass
     n_iter : passes
-    outcome : why it stopped
+    outcome : why it stopped, an `Outcome`; ``outcome.converged`` is False where more passes would help
+    message : the same as a sentence
     validation_error : root mean squared error of the entries held out; NaN if none are
     means : of the entries that count, of each row and column, where some are missing or have weights: what
         `predict` and `recommend` go by where nothing is observed; else None
@@ -61,7 +62,8 @@ class Result:
     reconstruction_err: float
     error_history: Array
     n_iter: int
-    outcome: str
+    outcome: Outcome
+    message: str
     validation_error: float = float("nan")
     means: Means | None = None
 
@@ -91,7 +93,7 @@ class Result:
             ("relative error", f"{self.relative_error:.6g}, {100 * self.explained:.4g} % explained"),
             *([] if np.isnan(held) else [("held out", f"{held:.6g}")]),
             ("passes", str(self.n_iter)),
-            ("outcome", self.outcome),
+            ("outcome", self.message),
         ]
 
 
@@ -105,8 +107,12 @@ class Progress:
     state: State
     number: int = 0
     history: tuple[float, ...] = ()
-    outcome: str | None = None
-    final: bool = False
+    ending: Ending | None = None
+
+    @property
+    def final(self) -> bool:
+        """Whether no pass is to follow."""
+        return self.ending is not None and self.ending.outcome.final
 
 
 def answer(panels: PanelEngine, output: Output, progress: Progress) -> Result:
@@ -167,8 +173,8 @@ def answer_fixed(
     weighing = PassSpec(weigh, solver, residual=True, bare=True, unit=solver.penalty.left_unit)
     last = _last_read(panels, right, weighing, output, given)
     name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
-    outcome = f"converged: {name} is fixed, and {other} is the best for it"
-    progress = replace(progress, outcome=outcome, final=True)
+    message = f"converged: {name} is fixed, and {other} is the best for it"
+    progress = replace(progress, ending=Ending(Outcome.FIXED, message))
     right = scaling.times(right, solver.penalty.right_unit)
     return _finish(panels, output, progress, last, right)
 
@@ -227,9 +233,9 @@ def _finish(panels: PanelEngine, output: Output, progress: Progress, last: LastR
         if totals.held_out_weight
         else float("nan")
     )
-    if progress.final:
-        error = executor.relative_error(reached, measures.baseline)
-        progress = replace(progress, outcome=executor.judged(progress.outcome or "", error))
+    if progress.ending is not None and progress.final:
+        error = relative_error(reached, measures.baseline)
+        progress = replace(progress, ending=judged(progress.ending, error))
     tell(reached, progress)
     if not isinstance(left, da.Array):
         assert output.run is not None
@@ -237,11 +243,12 @@ def _finish(panels: PanelEngine, output: Output, progress: Progress, last: LastR
         if panels.rule.needs_means:
             last.places[MEANS[other]].write(0, divided(*np.asarray(totals.column_totals)))
         last.places[other].write(0, right.T)
-        return result_of(output.run.commit_result(reached, held, progress.final, progress.outcome))
+        return result_of(output.run.commit_result(reached, held, progress.ending))
     whole = da.from_array(right, chunks=right.shape)
     W, H = (whole.T, left.T) if turned else (left, whole)
     errors = Errors.of(reached, measures, panels.rule.beta, held)
-    found = _result(W, H, errors, progress.history, progress.outcome)
+    assert progress.ending is not None
+    found = _result(W, H, errors, progress.history, progress.ending)
     return replace(found, means=_means(last, turned, progress.measures.mean))
 
 
@@ -256,10 +263,11 @@ def _means(last: LastRead, turned: bool, overall: float) -> Means | None:
 
 def tell(reached: float, progress: Progress) -> None:
     """The end in the log."""
-    error = executor.relative_error(reached, progress.measures.baseline)
-    text = f"relative error {error:.6f}; {progress.outcome}"
+    error = relative_error(reached, progress.measures.baseline)
+    outcome, message = progress.ending or (None, None)
+    text = f"relative error {error:.6f}; {message}"
     told = error if np.isfinite(error) else None
-    numbers = {"event": "done", "relative_error": told, "outcome": progress.outcome}
+    numbers = {"event": "done", "relative_error": told, "outcome": outcome, "message": message}
     logger.info("%s", text, extra={"nmf": numbers})
     report_end(text)
 
@@ -275,13 +283,11 @@ class Errors(NamedTuple):
     def of(cls, reached: float, measures: Measures, beta: float, held: float) -> Errors:
         """Return those of an answer whose loss is ``reached`` in the units of the fit."""
         size = math.sqrt(reached)
-        relative = executor.relative_error(reached, measures.baseline)
+        relative = relative_error(reached, measures.baseline)
         return cls(relative, size and size * measures.error_unit(beta), held)
 
 
-def _result(
-    W: da.Array, H: da.Array, errors: Errors, history: Sequence[float], outcome: str | None
-) -> Result:
+def _result(W: da.Array, H: da.Array, errors: Errors, history: Sequence[float], ending: Ending) -> Result:
     return Result(
         W,
         H,
@@ -289,7 +295,7 @@ def _result(
         errors.reconstruction,
         np.asarray(history, np.float64),  # None, where it is not known, becomes NaN
         len(history),
-        outcome or "",
+        *ending,
         errors.held,
     )
 
@@ -302,7 +308,7 @@ def result_of(stored: StoredResult) -> Result:
     history = record["history"]["relative_error"]
     reached = float("inf") if record["loss"] is None else record["loss"]
     errors = Errors.of(reached, Measures(**record["measures"]), stored.settings.beta, held)
-    found = _result(W, H, errors, history, record["outcome"])
+    found = _result(W, H, errors, history, Ending(Outcome(record["outcome"]), record["message"]))
     means = stored.means
     if means is None:
         return found

@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf.execution import executor, partition, strata_engine
-from dask_nmf.execution.executor import Step, Stop
+from dask_nmf.execution import partition, strata_engine
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.strata import BlockGrid, SweepSpec
 from dask_nmf.execution.panel_engine import PanelEngine
@@ -24,6 +23,9 @@ from dask_nmf.fitting.finalize import Output, Progress, Result, answer, answer_f
 from dask_nmf.fitting.grid_fit import Pieces, Reached
 from dask_nmf.fitting.starts import initialize, nndsvd
 from dask_nmf.fitting.starts.initialize import Factors, Measures
+from dask_nmf.iteration import loop
+from dask_nmf.iteration.loop import Step, Stop
+from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.planning import row_panels
@@ -249,8 +251,7 @@ def _resumed(run: Run, solver: Solver, carried: FactorSlots | None) -> Progress:
         run.state(),
         record["pass"],
         tuple(record["history"]["relative_error"]),
-        record["outcome"],
-        record["final"],
+        Ending(Outcome(record["outcome"]), record["message"]) if record["outcome"] else None,
     )
 
 
@@ -296,19 +297,18 @@ def _iterate(
         report_stage(f"pass {next(numbers)}")
         return sweep(state, exact)
 
-    for step in executor.iterate(
+    for step in loop.iterate(
         staged, progress.solver, progress.state, measures.baseline, stop, progress.number
     ):
-        step = step._replace(read=read, held=step.held * unit)
+        step = step._replace(bytes_read=read, validation_error=step.validation_error * unit)
         if run is not None:
             run.commit(step)
         progress = replace(
             progress,
             state=step.state,
             number=step.number,
-            history=(*progress.history, step.loss),
-            outcome=step.outcome,
-            final=step.final,
+            history=(*progress.history, step.relative_error),
+            ending=step.ending,
         )
         _report(step, job)
         if job.callback is not None:
@@ -318,18 +318,25 @@ def _iterate(
 
 def _report(step: Step, job: Job) -> None:
     """A line in the log, with its numbers in ``extra["nmf"]`` for logs that machines read."""
-    speed = step.read / 1e6 / max(step.seconds, 1e-9)
+    speed = step.bytes_read / 1e6 / max(step.seconds, 1e-9)
     numbers = {
         "event": "pass",
         "pass": step.number,
-        "relative_error": None if np.isnan(step.loss) else step.loss,
-        "validation_error": None if np.isnan(step.held) else step.held,
+        "relative_error": _known(step.relative_error),
+        "validation_error": _known(step.validation_error),
         "seconds": round(step.seconds, 3),
         "mb_per_s": round(speed, 1),
         "outcome": step.outcome,
+        "message": step.message,
         "seconds_left_at_most": round((job.settings.max_iter - step.number) * step.seconds),
     }
-    held = "" if np.isnan(step.held) else f", held out {step.held:.6g}"
-    text = f"pass {step.number}: relative error {step.loss:.6f}{held}, {step.seconds:.2f} s, {speed:.0f} MB/s"
+    error, held_out = step.relative_error, step.validation_error
+    beside = "" if np.isnan(held_out) else f", held out {held_out:.6g}"
+    text = f"pass {step.number}: relative error {error:.6f}{beside}, {step.seconds:.2f} s, {speed:.0f} MB/s"
     logger.info("%s", text, extra={"nmf": numbers})
     report_pass(text, numbers)
+
+
+def _known(number: float) -> float | None:
+    """Return a number as JSON holds it: None where it is NaN."""
+    return None if np.isnan(number) else number

@@ -277,7 +277,7 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
         sides = (moves[0], tiles.tiling.rows), (moves[1], tiles.tiling.columns)
         components.arrange_pieces(*sides, how, transposed)
     finalize.tell(reached, progress)
-    stored = run.commit_result(max(reached, 0.0), float("nan"), progress.final, progress.outcome)
+    stored = run.commit_result(max(reached, 0.0), float("nan"), progress.ending)
     return finalize.result_of(stored)
 
 

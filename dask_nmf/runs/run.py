@@ -31,7 +31,8 @@ from zarr.storage import LocalStore
 from dask_nmf._version import __version__
 from dask_nmf.cluster import config
 from dask_nmf.errors import ConcurrentCommitError, DataError, InvalidRunError, readable
-from dask_nmf.execution.executor import Step
+from dask_nmf.iteration.loop import Step
+from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.digests import Digest, Hashes
 from dask_nmf.planning import row_panels
 from dask_nmf.runs import schema, stored_result
@@ -248,10 +249,11 @@ class Run:
             step.number,
             step.state,
             history={
-                "relative_error": [*history["relative_error"], _or_none(step.loss)],
+                "relative_error": [*history["relative_error"], _or_none(step.relative_error)],
                 "seconds": [*history["seconds"], step.seconds],
             },
             outcome=step.outcome,
+            message=step.message,
             final=step.final,
         )
 
@@ -345,8 +347,10 @@ class Run:
             if name not in schema.HISTORIES
         }
 
-    def commit_result(self, loss: float, held: float, finished: bool, outcome: str | None) -> StoredResult:
+    def commit_result(self, loss: float, held: float, ending: Ending | None) -> StoredResult:
         """Commit the answer that was laid out last, and written since; what is not there is refused."""
+        outcome, message = ending or (None, None)
+        finished = outcome is not None and outcome.final
         copied = {name: self.record[name] for name in ("settings", "matrix", "measures", "history", "pass")}
         told = {
             **copied,
@@ -354,6 +358,7 @@ class Run:
             "units": stored_result.units(self.record),
             "finished": finished,
             "outcome": outcome,
+            "message": message,
             "loss": _or_none(loss),
             "held": _or_none(held),
         }
@@ -366,7 +371,7 @@ class Run:
         }
         for name in shown:
             result.array(name)
-        after = {"answer": told, "finished": finished, "outcome": outcome}
+        after = {"answer": told, "finished": finished, "outcome": outcome, "message": message}
         ended: dict[str, Any] = {"commit": None, "weights": {}, "previous": None} if finished else {}
         self._publish({**self.record, **after, **ended}, shown)
         links.write_metadata(self._group, VISIBLE, self._synced)
@@ -557,7 +562,8 @@ def _new_record(settings: dict[str, Any], matrix: dict[str, Any], overwrite: boo
         "writer": uuid4().hex,  # of the process that writes, or has written last
         "overwrites": overwrite,  # whether it was begun so: then the same call goes on with it
         "pass": None,
-        "outcome": None,  # of the last pass: why it is the last
+        "outcome": None,  # of the last pass: why it is the last, an `Outcome`
+        "message": None,  # the same as a sentence
         "final": False,  # no pass is to follow
         "finished": False,  # nothing is left to do
         "layout": None,

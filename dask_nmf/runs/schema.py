@@ -9,7 +9,7 @@ from math import prod
 from sys import float_info
 from typing import Any
 
-from dask_nmf.execution.executor import relative_error
+from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.kernels.summary.digests import span_of
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import SLOTS, State
@@ -24,7 +24,8 @@ HISTORIES = {
     "error_history": "relative_error",
     "seconds_history": "seconds",
 }  # arrays, and their keys in `history`
-COMMIT = ("pass", "state", "factors", "commit", "weights", "outcome", "final")  # what a pass changes
+ENDING = ("outcome", "message", "final")  # why the fit ended, if it did
+COMMIT = ("pass", "state", "factors", "commit", "weights", *ENDING)  # what a pass changes
 OPTIONAL_SCALARS = {"scales", "good_scales"}  # of a state: runs that were begun before have none
 OPTIONAL_MEASURES = ("scale", "right_unit")  # of measures: those runs have none either
 FACTORS = ("h", *PANEL_FACTORS)
@@ -40,7 +41,7 @@ def validate(record: dict[str, Any]) -> None:
         With the first part that is wrong.
     """
     _check_fields(record, [(name, _is_bool) for name in ("overwrites", "final", "finished")])
-    _check_fields(record, [("outcome", _or_nothing(lambda value: isinstance(value, str)))])
+    _check_outcome(record)
     _check_fit(record)
     names = [
         ("pass", _or_nothing(_is_count)),
@@ -79,17 +80,28 @@ def _check_answer(answer: dict[str, Any]) -> None:
     parts = [
         ("folder", _is_folder),
         ("finished", _is_bool),
-        ("outcome", _or_nothing(lambda value: isinstance(value, str))),
         ("pass", _is_count),
         ("loss", _or_nothing(_is_size)),
         ("held", _or_nothing(_is_size)),
         ("units", _is_shape),
     ]
     _check_fields(answer, parts)
+    _check_outcome(answer)
     _check_history(answer)
     for unit, size in zip(answer["units"], answer["matrix"]["shape"], strict=True):
         if unit > size:
             raise ValueError(f"its units are {_short(answer['units'])}")
+
+
+def _check_outcome(part: dict[str, Any]) -> None:
+    """Refuse an outcome that no fit has; its message may be any text."""
+    _check_fields(
+        part,
+        [
+            ("outcome", _or_nothing(lambda value: isinstance(value, str) and value in set(Outcome))),
+            ("message", _or_nothing(lambda value: isinstance(value, str))),
+        ],
+    )
 
 
 def settings_of(record: dict[str, Any]) -> Settings:
@@ -115,6 +127,7 @@ def summarize(told: dict[str, Any]) -> dict[str, Any]:
     return {
         "state": "finished" if told["finished"] else "stopped" if current else "unfinished",
         "outcome": told["outcome"],
+        "message": told["message"],
         "source": matrix["source"],
         "shape": matrix["shape"],
         "dtype": matrix["dtype"],
@@ -139,6 +152,7 @@ def _answer_summary(answer: dict[str, Any]) -> dict[str, Any]:
         "passes": answer["pass"],
         "relative_error": _error(answer),
         "outcome": answer["outcome"],
+        "message": answer["message"],
         "source": answer["matrix"]["source"],
     }
 

@@ -181,9 +181,9 @@ def test_a_result_is_two_factors_and_a_line() -> None:
     line = repr(result)
     assert "\n" not in line
     assert len(line) < 300
-    for part in ("30", "8", str(result.n_iter), result.outcome):
+    for part in ("30", "8", str(result.n_iter), result.message):
         assert part in line
-    told = replace(result, outcome="<script>alert(1)</script>")
+    told = replace(result, message="<script>alert(1)</script>")
     assert "<script>" not in told._repr_html_()
     assert "&lt;script&gt;" in told._repr_html_()
 

@@ -16,17 +16,17 @@ CASES = list(cases(rows=80, columns=24))
 def test_nothing_much_is_to_be_had_where_a_fit_has_converged(number: int, loss: str) -> None:
     dtype = ("float32", "float64")[(number + LOSSES.index(loss)) % 2]
     fit = continued(CASES[number], loss, dtype, 1e-4)
-    if fit.result.outcome.startswith("converged"):
+    if fit.result.message.startswith("converged"):
         assert fit.gain < 2e-3 or fit.gain_of_v < ROUNDING
     else:
-        assert fit.result.outcome.startswith("stopped after max_iter")
+        assert fit.result.message.startswith("stopped after max_iter")
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_nothing_above_rounding_is_to_be_had_in_float32_at_a_tight_tolerance(loss: str) -> None:
     """Losses of float32 equations are told too low; those of exact ones that came next could not be lower."""
     fit = continued(CASES[5], loss, "float32", 1e-9)
-    assert fit.result.outcome.startswith("converged")
+    assert fit.result.message.startswith("converged")
     assert fit.gain < 1e-6 or fit.gain_of_v < ROUNDING / 10
 
 

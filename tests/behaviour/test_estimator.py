@@ -213,7 +213,7 @@ def test_steps_are_seen(v: np.ndarray, capsys: pytest.CaptureFixture[str]) -> No
     steps: list[Any] = []
     model = NMF(3, random_state=0, max_iter=4, tol=0, verbose=1, callback=steps.append).fit(v)
     assert [step.number for step in steps] == [1, 2, 3, 4]
-    assert [step.loss for step in steps] == list(model.error_history_)
+    assert [step.relative_error for step in steps] == list(model.error_history_)
     assert len(capsys.readouterr().out.splitlines()) == 4
 
 

@@ -69,7 +69,7 @@ def test_the_other_factor_is_that_of_nnls(shape: tuple[int, int], name: str, kin
     np.testing.assert_array_equal(getattr(result, name), known[name])
     assert result.reconstruction_err == pytest.approx(np.linalg.norm(turned - expected @ h), rel=1e-9)
     assert (result.n_iter, len(result.error_history)) == (0, 0)
-    assert result.outcome.startswith(f"converged: {name} is fixed")
+    assert result.message.startswith(f"converged: {name} is fixed")
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.1])

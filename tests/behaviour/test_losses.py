@@ -296,7 +296,7 @@ def test_held_out_entries_end_the_fit(solver: str) -> None:
     v = counts((200, 40))
     options: dict[str, Any] = {"solver": solver, "beta_loss": 1, "validation_fraction": 0.2}
     result = nmf(v, 15, max_iter=200, **options)
-    assert "held out" in result.outcome
+    assert "held out" in result.message
     assert 0 < result.validation_error < np.inf
 
 

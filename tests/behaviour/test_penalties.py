@@ -20,7 +20,7 @@ from support.matrices import Array, low_rank
 from support.observed import entries, ratings
 
 from dask_nmf import nmf, transform
-from dask_nmf.execution.executor import Step
+from dask_nmf.iteration.loop import Step
 from dask_nmf.planning import row_panels
 from dask_nmf.solvers.penalties import best_scales
 

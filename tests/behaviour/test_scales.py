@@ -177,13 +177,13 @@ def test_a_fit_that_is_resumed_is_at_the_same_scale(solver: str, exponent: int, 
 def test_numbers_in_the_units_of_v_are_told_in_them() -> None:
     v = at(SMALL, 40)
     held: list[float] = []
-    result = nmf(v, 2, validation_fraction=0.25, callback=lambda step: held.append(step.held))
+    result = nmf(v, 2, validation_fraction=0.25, callback=lambda step: held.append(step.validation_error))
     plain = nmf(SMALL, 2, validation_fraction=0.25)
     assert result.validation_error == at(np.array(plain.validation_error), 40)
     assert min(held) == pytest.approx(result.validation_error)
     enough = 1.05 * nmf(SMALL, 2).reconstruction_err
     stopped = nmf(v, 2, stop_below=enough * 2.0**40)
-    assert stopped.outcome == f"stopped: ‖V − W H‖ is below {enough * 2.0**40:g}"
+    assert stopped.message == f"stopped: ‖V − W H‖ is below {enough * 2.0**40:g}"
     assert stopped.reconstruction_err < enough * 2.0**40
     fixed = nmf(v, 2, fixed_H=np.asarray(plain.H)).W
     same_bits(nmf(SMALL, 2, fixed_H=np.asarray(plain.H)).W, fixed, 40)

@@ -15,7 +15,7 @@ from support.runs import Crash, assert_same_bits, crash_after
 from support.strategies import chunkings, few
 
 from dask_nmf import Result, Run, nmf, rng
-from dask_nmf.execution.executor import PATIENCE, Step
+from dask_nmf.iteration.loop import PATIENCE, Step
 
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
 RANK = 3
@@ -102,9 +102,9 @@ def test_the_answer_is_of_the_best_pass(solver: str, shape: tuple[int, int]) -> 
     steps: list[Step] = []
     asked: dict[str, Any] = {"rank": 9, "solver": solver, "init": "random", "tol": 0, "alpha_W": 1e-4}
     result = fit(v, max_iter=150, callback=steps.append, **asked)
-    held = np.array([step.held for step in steps])
+    held = np.array([step.validation_error for step in steps])
     best = int(held.argmin()) + 1
-    assert f"did not fall in the last {PATIENCE} passes" in result.outcome
+    assert f"did not fall in the last {PATIENCE} passes" in result.message
     assert result.n_iter == len(steps) < 150
     assert 1 < best <= result.n_iter - PATIENCE
     short = fit(v, max_iter=best, **asked)

@@ -19,8 +19,9 @@ MAY_IMPORT = {  # a wing, and the wings it may import; every wing may import the
     "display": {"cluster"},
     "sources": {"kernels", "planning", "storage", "cluster"},
     "solvers": {"kernels"},
+    "iteration": {"kernels", "solvers"},
     "execution": {"kernels", "planning", "cluster", "sources", "solvers"},
-    "runs": {"kernels", "planning", "storage", "cluster", "sources", "solvers", "execution"},
+    "runs": {"kernels", "planning", "storage", "cluster", "sources", "solvers", "execution", "iteration"},
 }
 MAY_IMPORT["fitting"] = {*MAY_IMPORT, "runs"}
 MAY_IMPORT["inference"] = {*MAY_IMPORT, "fitting"}

@@ -12,11 +12,11 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf import rng
-from dask_nmf.execution.executor import Stop, iterate
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.memory_engine import in_threads
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
+from dask_nmf.iteration.loop import Stop, iterate
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.blocks.masking import Observed
 from dask_nmf.kernels.least_squares import Sums

@@ -11,7 +11,7 @@ from sklearn.decomposition import NMF as SklearnNMF  # noqa: N811
 from support.parity import FITS, PENALTIES, RANK, SHAPES, beta_of, given, noisy, objective, shapes
 
 from dask_nmf import NMF, nmf
-from dask_nmf.execution.executor import Step
+from dask_nmf.iteration.loop import Step
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 

@@ -20,8 +20,8 @@ from dask_nmf.errors import (
     ConcurrentCommitError,
     InvalidRunError,
 )
-from dask_nmf.execution.executor import Step
 from dask_nmf.fitting.starts import initialize
+from dask_nmf.iteration.loop import Step
 from dask_nmf.storage import leases, locations
 from dask_nmf.storage.objects.object_store import ObjectStore
 

@@ -26,9 +26,9 @@ from dask_nmf import nmf
 from dask_nmf.cluster.client import run_on_live_workers
 from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.errors import NoWorkers
-from dask_nmf.execution import executor
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.iteration.loop import Step
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.solvers.hals import HALS
@@ -171,7 +171,7 @@ def test_an_adaptive_cluster_starts_workers_for_a_fit(
     with adaptive() as client:
         gone = []
 
-        def busy(step: executor.Step) -> None:
+        def busy(step: Step) -> None:
             until(lambda: not client.nthreads(), 20)
             gone.append(step.number)
 

@@ -156,7 +156,7 @@ def test_the_smallest_matrices(init: str, solver: str, shape: tuple[int, int]) -
         warnings.simplefilter("ignore")
         result = nmf(np.ones(shape), 1, solver=solver, init=init, max_iter=30)
     assert result.relative_error < 1e-6
-    assert result.outcome.startswith("converged")
+    assert result.message.startswith("converged")
     assert np.isfinite(result.W.compute()).all()
 
 

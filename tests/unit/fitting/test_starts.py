@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from support.matrices import low_rank
 
-from dask_nmf import NMF, nmf
-from dask_nmf.execution import executor
+from dask_nmf import NMF, Outcome, nmf
 from dask_nmf.fitting.starts import sample_start
 from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
+from dask_nmf.iteration.outcome import Ending, judged
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.blocks.masking import Observed, Rule
 from dask_nmf.planning import row_panels
@@ -43,7 +43,7 @@ def test_one_word_a_document(solver: str, kind: str) -> None:
     y = result.W.compute() @ result.H.compute()
     assert divergence(v.T if kind == "wide" else v, y) == pytest.approx(result.reconstruction_err, rel=1e-6)
     assert result.reconstruction_err < 82  # scikit-learn: 80 to 82; it was 333
-    assert result.outcome.startswith("converged")
+    assert result.message.startswith("converged")
 
 
 def test_counts_of_one_kind_a_row() -> None:
@@ -96,7 +96,7 @@ def test_an_infinite_divergence_is_told(counts: Array, options: dict[str, Any], 
     for place in (None, tmp_path / "run.zarr"):
         result = nmf(counts, 3, beta_loss=KL, store=place, max_iter=5, **asked)
         assert result.relative_error == result.reconstruction_err == np.inf
-        assert result.outcome.startswith("not converged: W H is 0 at entries where V is not")
+        assert result.message.startswith("not converged: W H is 0 at entries where V is not")
 
 
 def test_transform_of_words_that_h_does_not_have(counts: Array) -> None:
@@ -106,13 +106,14 @@ def test_transform_of_words_that_h_does_not_have(counts: Array) -> None:
 
 
 def test_what_is_worse_than_the_mean_has_not_converged() -> None:
-    assert executor.judged("converged: pass 3", 0.99) == "converged: pass 3"
-    assert executor.judged("converged: pass 3", 1.87).startswith(
-        "not converged: the passes end at relative error"
-    )
-    assert executor.judged("stopped after max_iter = 3 passes", 1.87) == "stopped after max_iter = 3 passes"
+    converged = Ending(Outcome.CONVERGED, "converged: pass 3")
+    stopped = Ending(Outcome.MAX_ITER, "stopped after max_iter = 3 passes")
+    assert judged(converged, 0.99) == converged
+    assert judged(converged, 1.87).outcome is Outcome.NOT_CONVERGED
+    assert judged(converged, 1.87).message.startswith("not converged: the passes end at relative error")
+    assert judged(stopped, 1.87) == stopped
     v, h = np.random.default_rng(0).random((30, 8)), np.eye(8)[:2] + 1e-6
-    assert nmf(v, 2, beta_loss=KL, fixed_H=h).outcome.startswith("not converged")
+    assert nmf(v, 2, beta_loss=KL, fixed_H=h).outcome is Outcome.NOT_CONVERGED
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -25,7 +25,6 @@ from support.strategies import chunkings, cuts, seeds
 
 from dask_nmf import NMF, nmf, predict, recommend
 from dask_nmf.errors import DataError
-from dask_nmf.execution import executor
 from dask_nmf.execution.graphs import reduction
 from dask_nmf.execution.graphs.reduction import PassInputs
 from dask_nmf.inference import csv_files
@@ -33,6 +32,7 @@ from dask_nmf.inference import predict as predict_module
 from dask_nmf.inference import recommend as recommend_module
 from dask_nmf.inference.topk import kernel, passes
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
+from dask_nmf.iteration.loop import Step
 from dask_nmf.planning import row_panels
 
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
@@ -389,7 +389,7 @@ def test_the_command_recommends(folder: Path, forks: Forks) -> None:
 
 
 def test_a_run_without_its_answer_is_refused(folder: Path, forks: Forks) -> None:
-    def stop(step: executor.Step) -> None:
+    def stop(step: Step) -> None:
         raise KeyboardInterrupt
 
     shutil.rmtree(folder / "run.zarr")

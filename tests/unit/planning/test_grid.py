@@ -20,8 +20,8 @@ from support.strategies import seeds
 from dask_nmf import Result, nmf
 from dask_nmf.cluster.launch import local_cluster
 from dask_nmf.errors import InvalidEntryError
-from dask_nmf.execution.executor import Step
 from dask_nmf.fitting import grid_fit
+from dask_nmf.iteration.loop import Step
 from dask_nmf.planning import grid, row_panels
 from dask_nmf.planning.row_panels import MIB, Layout
 
@@ -136,7 +136,7 @@ def test_blocks_are_read_as_often_as_the_plan_says(
         counts.append(len(READ))
         with xarray.open_zarr(tmp_path / "run.zarr") as seen:
             assert seen.H.dims == ("column", "component")
-            assert seen.error_history.values[-1] == step.loss
+            assert seen.error_history.values[-1] == step.relative_error
             shown.append(seen.H.values)
 
     shown: list[Array] = []

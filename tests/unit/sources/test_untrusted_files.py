@@ -57,7 +57,8 @@ RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
     "unit": (("measures", "right_unit"), 1e-320),
     "listing": (("listing",), {"V": 7}),
     "listing of what": (("listing",), {"V": None, "../V": "0"}),
-    "outcome": (("outcome",), {"a": 1}),
+    "outcome": (("outcome",), "converged: 1"),
+    "message": (("message",), {"a": 1}),
     "answer": (("answer",), 1),
     "turn": (("turn",), 2),
     "state": (("state", "slot"), 9),
@@ -191,10 +192,10 @@ def test_names_and_attributes_steer_no_terminal(
     shown("fit", v, "--rank", 3, "--output", run, code=2)
     lines = shown("fit", v, "--rank", 2, "--output", run, "--max-iter", 2, "--log-format", "json").stderr
     assert all("event" in json.loads(line) for line in lines.splitlines())
-    put(run, ("outcome",), ESCAPES)
+    put(run, ("message",), ESCAPES)
     put(run, ("matrix", "source"), ESCAPES)
     assert "\\x1b[2J" in shown("info", run).stdout
-    assert json.loads(shown("info", run, "--json").stdout)["outcome"] == ESCAPES
+    assert json.loads(shown("info", run, "--json").stdout)["message"] == ESCAPES
     (tmp_path / "cells.csv").write_text(f"0,0\n{ESCAPES}\n")
     shown("predict", run, "cells.csv", "--output", "values.csv", code=3)
     put(run, ("settings", "solver"), ESCAPES)
