@@ -9,7 +9,7 @@ from math import prod
 from sys import float_info
 from typing import Any
 
-from dask_nmf.iteration.outcome import relative_error
+from dask_nmf.iteration.outcome import Outcome, relative_error
 from dask_nmf.kernels.summary.digests import span_of
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import SLOTS, State
