@@ -14,7 +14,7 @@ from lib.datasets import CHUNK_ROWS, COLUMNS, write_zarr
 from lib.timing import interleaved, median_ratio
 
 from dask_nmf import nmf
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.iteration.loop import Step
 
 GIGABYTES, RANK, PASSES = 1.0, 16, 5

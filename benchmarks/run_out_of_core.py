@@ -18,7 +18,7 @@ from lib.passes import PanelEngine, bare_pass, hals_pass, multiply, open_panels,
 from lib.timing import interleaved, median_ratio
 
 from dask_nmf import nmf
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.iteration.loop import Step
 from dask_nmf.types import Array
 

@@ -31,7 +31,7 @@ from lib.report import Row, write
 from lib.timing import elapsed, interleaved, median_ratio
 from sklearn.decomposition import NMF
 
-from dask_nmf.cluster import launch
+from dask_nmf.cluster.backends import local
 from dask_nmf.types import Array
 
 NEAR = 1.005
@@ -95,7 +95,7 @@ def products(case: Case) -> None:
 
 
 def workers() -> Any:
-    return launch.local_cluster(2, 1, LIMIT)
+    return local.local_cluster(2, 1, LIMIT)
 
 
 def bare(look: Look) -> Callable[[Case], None]:

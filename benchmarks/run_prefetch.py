@@ -17,7 +17,7 @@ from lib.timing import elapsed, interleaved, median_ratio
 from zarr.storage import LocalStore
 from zarr.testing.store import LatencyStore
 
-from dask_nmf.cluster import launch
+from dask_nmf.cluster.backends import local
 
 GIGABYTES = 1.0
 WORKERS, LIMIT = 2, 1_200_000_000  # bytes of memory of each worker
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--gigabytes", type=float, default=GIGABYTES, help="of V (default: %(default)s)")
     arguments = parser.parse_args()
     print(environment.describe())
-    with tempfile.TemporaryDirectory() as folder, launch.local_cluster(WORKERS, 1, LIMIT):
+    with tempfile.TemporaryDirectory() as folder, local.local_cluster(WORKERS, 1, LIMIT):
         path = f"{folder}/V.zarr"
         write_zarr(path, arguments.gigabytes)
         for latency in (0.0, 0.05, 0.5):

@@ -22,7 +22,7 @@ from lib import environment
 from lib.datasets import DATA, Ratings, planted_ratings, split_ratings
 
 from dask_nmf import Result, nmf
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.types import Array
 
 JESTER = DATA / "jester5k.npz"

@@ -22,7 +22,7 @@ from lib.datasets import COLUMNS, RANK, write_zarr
 from lib.passes import hals_pass, idle_pass, open_panels
 from lib.timing import elapsed, interleaved, median_ratio
 
-from dask_nmf.cluster import launch
+from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.execution.graphs.reduction import FAN_IN
 from dask_nmf.planning.row_panels import LARGEST, MIB, MOST_PANELS
 
@@ -100,7 +100,7 @@ def overhead(panels: int, workers: int, threads: int, rounds: int = ROUNDS) -> f
 
 def real_pass(path: str, workers: int) -> float:
     """Return the seconds of a pass over V in Zarr that reads all panels again."""
-    with launch.local_cluster(workers, 1, LIMIT):
+    with local_cluster(workers, 1, LIMIT):
         panels, _ = open_panels(path, RANK)
         h = np.random.default_rng(0).random((RANK, COLUMNS)).astype(panels.matrix.dtype)
         run = partial(hals_pass, panels, h)

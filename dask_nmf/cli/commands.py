@@ -261,7 +261,8 @@ def print_line(line: str, error: bool = False) -> None:
 @contextmanager
 def _connected(follow: Callable[[], None], matrix: Any, where: dict[str, Any]) -> Iterator[None]:
     """Return a context in which the cluster of the options is the active one, and its progress is shown."""
-    from dask_nmf.cluster.launch import ClusterSpec, connect_cluster
+    from dask_nmf.cluster.config import ClusterSpec
+    from dask_nmf.cluster.launch import connect_cluster
 
     with connect_cluster(ClusterSpec(**where), matrix.bytes):
         follow()

@@ -38,7 +38,7 @@ Exit codes:
 
 def exit_code(error: BaseException) -> ExitCode:
     """Return the exit code of an error."""
-    from dask_nmf.cluster.client import WORKER_LOSS
+    from dask_nmf.cluster.watch import WORKER_LOSS
 
     for kinds, code in (
         (DataError, ExitCode.BAD_DATA),

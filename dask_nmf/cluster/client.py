@@ -1,58 +1,35 @@
-"""Where tasks run: on the active distributed client or in this process; and the word that workers send."""
+"""The active Dask client, if any: where tasks run, which worker runs one, and events that workers send."""
 
 from __future__ import annotations
 
-import asyncio
 import multiprocessing.pool
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from threading import Thread
-from typing import Any, TypeVar
-from uuid import uuid4
+from typing import Any
 from weakref import WeakSet
 
 import dask
 import dask.array as da
 import dask.local
 import dask.threaded
-from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from distributed import Client, Worker, get_worker
 from distributed import Future as RemoteFuture
-from distributed.client import FutureCancelledError
-from distributed.comm import CommClosedError
-from distributed.scheduler import KilledWorker
 
 from dask_nmf import progress
-from dask_nmf.cluster import config
-from dask_nmf.errors import ClusterLost, NoWorkers, WorkersLost
+from dask_nmf.errors import ClusterLost, WorkersLost
 
 PANELS_DONE = "dask-nmf-panels-done"  # topic of the events that `announce_panel` sends
 LOOPBACK = ("inproc://", "tcp://127.", "tls://127.", "tcp://[::1]", "tls://[::1]")
-ENDED_FOR_MEMORY = "worker-restart-memory"  # topic of the events of nannies that end their workers
-WATCH_INTERVAL = 5  # seconds between two looks at a cluster that computes
-
-Value = TypeVar("Value")
 
 
-WORKER_LOSS = (
-    FutureCancelledError,
-    KilledWorker,
-    WorkersLost,
-    CommClosedError,
-)  # what work ends with on a cluster
-
-
-_inherited: WeakSet[Client] = WeakSet()  # of the process that this one was forked from
+_inherited: WeakSet[Client] = WeakSet()  # clients of the process that this one was forked from
 
 
 def _renew_after_fork() -> None:
-    """Let go, in a forked process, of what needs threads: only the one that forks goes on there."""
+    """Reset what needs threads in a forked process, in which only the forking thread goes on."""
     dask.threaded.default_pool = None
     dask.threaded.pools.clear()
     dask.threaded.pools_lock = threading.Lock()
@@ -69,8 +46,8 @@ def active_client() -> Client | None:
     Raises
     ------
     ValueError
-        If there is one that cannot be waited for: it is asynchronous, or belongs to the process that this one
-        was forked from.
+        If there is a client that cannot be waited for, because it is asynchronous or belongs to the process
+        that this one was forked from.
     """
     owner = getattr(_scheduler(), "__self__", None)
     if not isinstance(owner, Client):
@@ -84,7 +61,7 @@ def active_client() -> Client | None:
 
 
 def _scheduler() -> Any:
-    """Return the function that `dask.compute` would call now; None: that of the collection."""
+    """Return the function that `dask.compute` would call now; None stands for the one of the collection."""
     try:
         return dask.base.get_scheduler()
     except RuntimeError as error:
@@ -102,15 +79,15 @@ def _scheduler() -> Any:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether a scheduler is reached through this machine's loopback interface.
+    """Return whether a scheduler is reached through this machine's loopback interface.
 
-    Its workers may be anywhere: it may be at the other end of a tunnel.
+    Its workers may still be anywhere, because the scheduler may be at the other end of a tunnel.
     """
     return address.startswith(LOOPBACK)
 
 
 def shares_memory() -> bool:
-    """Whether tasks run in this process, and see what it holds."""
+    """Return whether tasks run in this process and share its memory."""
     get = _scheduler()
     if get in (None, dask.threaded.get):
         return _has_threads(dask.config.get("pool", None))
@@ -120,117 +97,15 @@ def shares_memory() -> bool:
 
 
 def _has_threads(pool: Any) -> bool:
-    """Whether the workers of a pool are threads, as those of Dask's own are."""
+    """Return whether the workers of a pool are threads, as those of Dask's own pool are."""
     return pool is None or isinstance(pool, ThreadPoolExecutor | multiprocessing.pool.ThreadPool)
 
 
-def wait_for_workers() -> None:
-    """Return when the active cluster, if any, has a worker.
-
-    Raises
-    ------
-    NoWorkers
-        If there is none for ``dask_nmf.wait`` seconds, or no scheduler, or the client is closed.
-    """
-    client = active_client()
-    if client is None:
-        return
-    if client.scheduler is None:
-        raise NoWorkers("the active client is closed; connect a new Client and run this again")
-    address, seconds = client.scheduler.address, config.read().wait
-    try:
-        while not _has_workers(client, seconds):
-            time.sleep(0.1)
-    except TimeoutError as error:
-        raise NoWorkers(
-            f"the cluster at {address} had no worker for {seconds:g} s (dask_nmf.wait); "
-            f"{_explain_no_workers(client)}start workers, or let their jobs start, and run this again"
-        ) from error
-    except OSError as error:
-        raise NoWorkers(f"the scheduler at {address} was lost; start it and run this again") from error
-
-
-def _explain_no_workers(client: Client) -> str:
-    """Return what the scheduler was told of workers that ended: their nannies end them for their memory."""
-    try:
-        events = client.sync(client.scheduler.events, topic=ENDED_FOR_MEMORY, callback_timeout=WATCH_INTERVAL)
-    except (OSError, TimeoutError):
-        return ""
-    if not events:
-        return ""
-    taken = max(event["rss"] for _, event in events)
-    return (
-        f"{len(events)} were ended as they took more than their memory limit allows, the largest "
-        f"{taken / 2**20:.0f} MiB; give each a larger limit (dask worker --memory-limit); "
-    )
-
-
-def _has_workers(client: Client, seconds: float) -> bool:
-    """Whether there is a worker, or comes one in time; False where the connection broke just now.
-
-    The client itself then tries to come back to the scheduler, for a while, and closes if it cannot.
-    """
-    if client.status == "closed":
-        raise OSError(f"{client} is closed")
-    try:
-        if not client.sync(client.scheduler.ncores, callback_timeout=seconds):
-            with _requesting_worker(client):
-                client.wait_for_workers(1, timeout=seconds)
-    except CommClosedError:
-        return False
-    return True
-
-
-@contextmanager
-def _requesting_worker(client: Client) -> Iterator[None]:
-    """Give the scheduler a task meanwhile: an adaptive cluster starts workers for tasks alone."""
-    task = client.submit(int, key=f"dask-nmf-needs-a-worker-{uuid4().hex}")
-    try:
-        yield
-    finally:
-        task.release()
-
-
-def call_watched(call: Callable[[], Value]) -> Value:
-    """What a call of the active client gives, which by itself may wait for ever: for workers, or a scheduler.
-
-    Raises
-    ------
-    NoWorkers
-        As `wait_for_workers`; and what the call raises.
-    """
-    value: Future[Value] = Future()
-
-    def work() -> None:
-        try:
-            value.set_result(call())
-        except BaseException as error:
-            value.set_exception(error)
-
-    Thread(target=work, daemon=True).start()  # an abandoned call must not keep the process
-    while wait([value], WATCH_INTERVAL).not_done:
-        wait_for_workers()
-    return value.result()
-
-
-def compute_watched(nodes: list[Delayed]) -> list[Any]:
-    """Their values; a cluster is `watched` meanwhile."""
-    client = active_client()
-    if client is None or current_worker() is not None:
-        return list(dask.compute(*nodes, traverse=False))
-    futures = dask.compute(*nodes, traverse=False, sync=False)
-    try:
-        return list(call_watched(lambda: client.gather(futures)))
-    except BaseException:
-        if client.status == "running":
-            client.cancel(futures)
-        raise
-
-
 class PersistedLayer(MaterializedLayer):  # type: ignore[misc]
-    """Blocks in the memory of a cluster, as a part of graphs.
+    """A graph layer of blocks that are in the memory of a cluster.
 
-    Once its client is closed they become tasks that say so; Dask only says that a dependency is missing.
+    Once its client is closed, the blocks become tasks that raise `ClusterLost`. Dask itself would only say
+    that a dependency is missing.
     """
 
     def __init__(self, futures: Any, client: Client) -> None:
@@ -240,7 +115,7 @@ class PersistedLayer(MaterializedLayer):  # type: ignore[misc]
 
     @property
     def mapping(self) -> Any:
-        """Futures by their keys."""
+        """The futures by their keys."""
         if self.client.status in ("closing", "closed"):
             return dict.fromkeys(self._futures, (_refuse_lost_block, self.address))
         return self._futures
@@ -250,7 +125,7 @@ class PersistedLayer(MaterializedLayer):  # type: ignore[misc]
         self._futures = futures
 
     def __reduce__(self) -> Any:
-        """As a layer of Dask's own: the scheduler may lack this package."""
+        """Pickle it as a layer of Dask's own, because the scheduler may lack this package."""
         return MaterializedLayer, (self.mapping, self.annotations, self.collection_annotations)
 
 
@@ -262,7 +137,7 @@ def _refuse_lost_block(address: str) -> None:
 
 
 def guard_persisted(array: da.Array) -> da.Array:
-    """Return an array that was persisted, with its futures as `Held`; without a cluster, as it is."""
+    """Return a persisted array with its futures in a `PersistedLayer`; without a cluster, the array itself."""
     client = active_client()
     if client is None:
         return array
@@ -274,69 +149,32 @@ def guard_persisted(array: da.Array) -> da.Array:
     return da.Array(graph, array.name, array.chunks, meta=array._meta)
 
 
-def run_on_workers(function: Callable[..., Any], *given: Any, on_error: str) -> dict[str, Any]:
-    """What a function gives on each worker, by its address; ``on_error``: see `Client.run`.
-
-    It runs in a thread beside the tasks. On the worker's event loop, where Dask would call it, a slow read
-    would keep the worker from answering anybody; as a task it would wait for those that are there.
-    """
-    client = active_client()
-    if client is None:
-        return {}
-    answers: dict[str, Any] = call_watched(
-        lambda: client.run(_in_a_thread, function, *given, on_error=on_error)
-    )
-    return answers
-
-
-async def _in_a_thread(function: Callable[..., Any], *given: Any) -> Any:
-    return await asyncio.to_thread(function, *given)
-
-
-def run_on_live_workers(function: Callable[..., Any], *given: Any) -> dict[str, Any]:
-    """What a function gives, or raises, on each worker that is still there then, of which there is one."""
-    client = active_client()
-    if client is None:
-        return {}
-    while True:
-        wait_for_workers()
-        answers = run_on_workers(function, *given, on_error="return")
-        there = call_watched(client.nthreads)
-        alive = {a: v for a, v in answers.items() if a in there and not isinstance(v, CommClosedError)}
-        if alive:
-            return alive
-
-
-def explain_loss(error: BaseException) -> str:
-    """What became of the work, as one of `LOST` tells."""
-    if isinstance(error, KilledWorker):
-        return (
-            f"{error.allowed_failures + 1} workers died in a row over the same panel; if their logs say that "
-            "it was for want of memory, give them more, or a smaller --memory-limit for smaller panels"
-        )
-    if isinstance(error, WorkersLost):
-        return str(error)
-    return "the connection to the scheduler broke"
-
-
 def assign_contiguous(count: int, threads: dict[str, int]) -> list[str]:
-    """The workers of so many neighbours: to each a run of them, by its threads.
+    """Assign ``count`` consecutive panels to workers in contiguous runs, in proportion to their threads.
 
-    Their sums are then added up where they are, and few cross the network.
+    Partial sums of neighbours are then added on one worker, and few cross the network.
+
+    Parameters
+    ----------
+    threads : the number of threads of each worker, by its address
+
+    Returns
+    -------
+    The address of the worker of each panel.
 
     Raises
     ------
     WorkersLost
-        If there is none.
+        If there is no worker.
     """
     if not threads:
         raise WorkersLost("the last worker left")
-    places = [address for address in sorted(threads) for _ in range(threads[address])]
-    return [places[number * len(places) // count] for number in range(count)]
+    slots = [address for address in sorted(threads) for _ in range(threads[address])]
+    return [slots[number * len(slots) // count] for number in range(count)]
 
 
 def current_worker() -> Worker | None:
-    """That of the task that asks; None in the threads of this process."""
+    """Return the worker that runs the calling task; None in the threads of this process."""
     try:
         return get_worker()
     except ValueError:
@@ -344,7 +182,7 @@ def current_worker() -> Worker | None:
 
 
 def announce_panel() -> None:
-    """Say, from inside a task, that a panel is done."""
+    """Report, from inside a task, that a panel is done."""
     worker = current_worker()
     if worker is None:
         progress.report_panel()

@@ -1,4 +1,4 @@
-"""Our keys in Dask's configuration: ``dask_nmf:`` in YAML, ``DASK_DASK_NMF__…`` in the environment."""
+"""This package's keys in Dask's configuration: ``dask_nmf:`` in YAML, ``DASK_DASK_NMF__…`` as variables."""
 
 from __future__ import annotations
 
@@ -15,25 +15,43 @@ SSH = ("hosts", "connect_options", "worker_options", "scheduler_options", "remot
 
 @dataclass(frozen=True)
 class Configuration:
-    """The keys and their defaults."""
+    """The keys in Dask's configuration and their defaults."""
 
-    cluster: str | None = None  # what to start where no scheduler is given: local, ssh or slurm
-    workers: int | None = None  # of a cluster that is started
-    wait: float = 60.0  # seconds for a first worker, and for the scheduler's file
-    fsync: bool = True  # whether a commit waits until a disk has it
-    ssh: Mapping[str, Any] = field(default_factory=dict)  # what `distributed.SSHCluster` takes, of `SSH`
+    cluster: str | None = None  # the cluster to start if no scheduler is given: local, ssh or slurm
+    workers: int | None = None  # number of workers of a cluster that is started
+    wait: float = 60.0  # seconds to wait for a first worker, and for the scheduler's file
+    fsync: bool = True  # whether a commit waits until the disk has it
+    ssh: Mapping[str, Any] = field(default_factory=dict)  # parameters of `distributed.SSHCluster`, see `SSH`
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """The cluster that a command is to run on: a scheduler, or a cluster to start."""
+
+    cluster: str | None = None  # local, ssh or slurm
+    workers: int | None = None
+    threads_per_worker: int | None = None
+    memory_limit: int | str | None = None  # of each worker, in bytes or as text ("2GiB")
+    scheduler: str | None = None  # the address of a running scheduler
+    scheduler_file: str | None = None
+    upload_package: bool = False  # send this package to workers that lack it
+
+    @property
+    def sized(self) -> bool:
+        """Whether the size of a cluster to start is given."""
+        return bool(self.workers or self.threads_per_worker or self.memory_limit)
 
 
 KNOWN = (*(key.name for key in fields(Configuration) if key.name != "ssh"), *(f"ssh.{name}" for name in SSH))
 
 
 def read() -> Configuration:
-    """The keys as they are now.
+    """Return the keys as they are configured now.
 
     Raises
     ------
     ValueError
-        If there is another key, or a value is none of its key.
+        If there is an unknown key, or an invalid value.
     """
     given = _named(dask.config.get("dask_nmf", None))
     ssh = _named(given.pop("ssh", None))
@@ -55,13 +73,13 @@ def read() -> Configuration:
 
 
 def without_fsync() -> AbstractContextManager[Any]:
-    """Let commits in this process not wait until a disk has them."""
+    """Return a context in which commits of this process do not wait until the disk has them."""
     unsynced: AbstractContextManager[Any] = dask.config.set({"dask_nmf.fsync": False})
     return unsynced
 
 
 def _named(given: Any) -> dict[str, Any]:
-    """A mapping of YAML, with underscores, as Dask takes either."""
+    """Return a mapping of YAML with underscores in its keys, because Dask accepts hyphens too."""
     if not isinstance(given or {}, Mapping):
         raise ValueError(f"Dask's configuration has {given!r} under dask_nmf; it must be keys and values")
     return {str(name).replace("-", "_"): value for name, value in (given or {}).items()}

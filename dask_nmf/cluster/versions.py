@@ -1,4 +1,4 @@
-"""Whether scheduler and workers run what this process runs; the package is sent to those that lack it."""
+"""Compare the versions of packages on a cluster with those here; send this package to nodes that lack it."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("numba", "numcodecs", "numpy", "scipy", "zarr")  # besides those that Dask itself compares
 IGNORED = ("lz4", "pandas")  # Dask compares them, and this package does without
-NAME = "dask-nmf-package"  # of the plugins that carry it
-SHOWN = 3  # differences that the line names
+NAME = "dask-nmf-package"  # of the plugins that carry this package
+SHOWN = 3  # differences that the warning names
 
 Versions = Mapping[str, str | None]
 
 
 def check(client: Client, upload: bool = False) -> None:
-    """See that tasks of this process run on all workers of a cluster; warn, in one line, of other versions.
+    """Check that all workers of a cluster can run tasks of this process; warn of other versions in one line.
 
     Parameters
     ----------
-    upload : whether to send this package to those that lack it, also to workers that join later.
+    upload : whether to send this package to nodes that lack it, also to workers that join later
 
     Raises
     ------
     ValueError
-        If a process lacks a package, or cannot work with this one; with its address and the cure.
+        If a process lacks a package, or cannot work with this one. The text has its address and the cure.
     """
     if upload:
         _upload(client)
@@ -53,23 +53,25 @@ def check(client: Client, upload: bool = False) -> None:
                 f"{process} has dask_nmf {version}, and this process {dask_nmf.__version__}; install the "
                 "same there (or, after --upload-package, restart it)"
             )
-    told = client.get_versions(packages=PACKAGES)
-    others = {"the scheduler": told["scheduler"]} | {_worker(a): said for a, said in told["workers"].items()}
+    reported = client.get_versions(packages=PACKAGES)
+    others = {"the scheduler": reported["scheduler"]} | {
+        _worker(a): said for a, said in reported["workers"].items()
+    }
     line = difference(
-        told["client"]["packages"], {process: said["packages"] for process, said in others.items()}
+        reported["client"]["packages"], {process: said["packages"] for process, said in others.items()}
     )
     if line:
         logger.warning(line)
 
 
 def difference(here: Versions, others: Mapping[str, Versions]) -> str | None:
-    """What differs from the versions here, in a line. Most differences do no harm.
+    """Return the differences from the versions here as one line, or None. Most of them do no harm.
 
     Raises
     ------
     ValueError
-        If a process lacks a package, or runs another minor of Python: what one pickles the other may not
-        read.
+        If a process lacks a package, or runs another minor version of Python, which may not read pickles of
+        this one.
     """
     found: dict[str, str] = {}
     for process, versions in others.items():
@@ -100,8 +102,11 @@ def _worker(address: str) -> str:
 
 
 def _ours(client: Client) -> Iterator[tuple[str, Any]]:
-    """The version of this package on the scheduler and on each worker, or the error of its import."""
-    version = pkgutil.resolve_name, "dask_nmf:__version__"  # all may unpickle what is Python's own
+    """Yield the version of this package, or the error of its import, for the scheduler and each worker."""
+    version = (
+        pkgutil.resolve_name,
+        "dask_nmf:__version__",
+    )  # every process can unpickle a function of the standard library
     try:
         yield "the scheduler", client.run_on_scheduler(*version)
     except ImportError as error:
@@ -115,15 +120,15 @@ def _upload(client: Client) -> None:
     data = _zipped()
 
     def unpack(node: Any) -> None:
-        """As files: numba keeps what it compiled beside them, and Dask removes both with the node."""
+        """Unpack as files: numba keeps its cache beside them, and Dask removes both with the node."""
         folder = Path(node.local_directory) / NAME
         with ZipFile(BytesIO(data)) as package:
             package.extractall(folder)
         if str(folder) not in sys.path:
-            sys.path.append(str(folder))  # behind a package that is installed
+            sys.path.append(str(folder))  # after an installed package
         importlib.invalidate_caches()
 
-    # Classes of a function are pickled whole; those of this module would need it where they arrive.
+    # Classes of a function are pickled whole. Those of this module would need the module where they arrive.
     class OnScheduler(SchedulerPlugin):  # type: ignore[misc]
         name = NAME
 

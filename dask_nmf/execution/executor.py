@@ -13,15 +13,8 @@ from dask.delayed import Delayed
 from distributed import wait
 
 from dask_nmf import progress
-from dask_nmf.cluster.client import (
-    WORKER_LOSS,
-    active_client,
-    call_watched,
-    compute_watched,
-    explain_loss,
-    guard_persisted,
-    wait_for_workers,
-)
+from dask_nmf.cluster.client import active_client, guard_persisted
+from dask_nmf.cluster.watch import WORKER_LOSS, call_watched, compute_watched, explain_loss, wait_for_workers
 from dask_nmf.errors import WorkersLost
 from dask_nmf.execution.graphs import reduction
 from dask_nmf.execution.tasks import blas

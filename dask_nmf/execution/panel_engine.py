@@ -13,14 +13,8 @@ import numpy as np
 from dask.delayed import Delayed, delayed
 from distributed import Client, Future
 
-from dask_nmf.cluster.client import (
-    WORKER_LOSS,
-    active_client,
-    assign_contiguous,
-    guard_persisted,
-    run_on_workers,
-    shares_memory,
-)
+from dask_nmf.cluster.client import active_client, assign_contiguous, guard_persisted, shares_memory
+from dask_nmf.cluster.watch import WORKER_LOSS, run_on_workers
 from dask_nmf.errors import NoWorkers
 from dask_nmf.execution.executor import compute_with_retries, prefer_workers
 from dask_nmf.execution.graphs import passes, reduction

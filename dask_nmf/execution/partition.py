@@ -12,7 +12,8 @@ from uuid import uuid4
 from distributed.system import MEMORY_LIMIT
 
 from dask_nmf.cluster import sharing
-from dask_nmf.cluster.client import active_client, run_on_live_workers, shares_memory, wait_for_workers
+from dask_nmf.cluster.client import active_client, shares_memory
+from dask_nmf.cluster.watch import run_on_live_workers, wait_for_workers
 from dask_nmf.errors import DataError
 from dask_nmf.execution.panel_engine import EVERYTHING, PanelEngine
 from dask_nmf.kernels.blocks.masking import Rule

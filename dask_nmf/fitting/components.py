@@ -10,7 +10,7 @@ import dask
 import dask.array as da
 import numpy as np
 
-from dask_nmf.cluster.client import compute_watched
+from dask_nmf.cluster.watch import compute_watched
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.types import Array
 

@@ -11,7 +11,7 @@ from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from dask_nmf import rng
-from dask_nmf.cluster.client import compute_watched
+from dask_nmf.cluster.watch import compute_watched
 from dask_nmf.errors import NothingObserved
 from dask_nmf.execution import memory_engine, partition
 from dask_nmf.execution.graphs.passes import PassSpec, process_block

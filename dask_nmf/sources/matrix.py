@@ -14,7 +14,8 @@ import scipy.sparse
 from dask.sizeof import sizeof
 from distributed import Client
 
-from dask_nmf.cluster.client import active_client, assign_contiguous, wait_for_workers
+from dask_nmf.cluster.client import active_client, assign_contiguous
+from dask_nmf.cluster.watch import wait_for_workers
 from dask_nmf.errors import WorkersLost
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.sources.checks import canonical_csr

@@ -25,7 +25,7 @@ from tools import draw_wings
 
 from dask_nmf.cli.commands import app
 from dask_nmf.cli.exit_codes import ExitCode
-from dask_nmf.cluster import launch
+from dask_nmf.cluster.backends import worker_settings
 
 PAGES = [
     ROOT / "README.md",
@@ -185,7 +185,7 @@ def test_a_fit_on_workers_that_were_started_by_hand(folder: Path, by_hand: Path)
     (folder / "scheduler.json").symlink_to(by_hand)
     seen = shell([commands(blocks(BY_HAND, "console")[0])[-1], ASK_WORKERS], folder)
     assert "run.zarr: relative error" in seen
-    for name, value in launch.MALLOC.items():
+    for name, value in worker_settings.MALLOC.items():
         assert seen.count(f"{name}={value}") == 2, seen
 
 

@@ -72,7 +72,7 @@ def test_extras_that_are_named_can_be_installed_as_written() -> None:
     texts = [path.read_text() for path in PAGES]
     texts += [path.read_text() for path in (ROOT / "dask_nmf").rglob("*.py")]
     texts += [path.read_text() for path in (ROOT / "benchmarks").rglob("*.py")]
-    named = {extra for text in texts for extra in extras(text)} - {"extra"}  # in `launch._optional`
+    named = {extra for text in texts for extra in extras(text)} - {"extra"}  # in `startup.import_optional`
     assert named >= {"cloud", "slurm", "ssh"}
     assert named <= set(DECLARED["optional-dependencies"])
 

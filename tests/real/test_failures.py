@@ -32,7 +32,7 @@ from support.fits import (
 )
 from support.servers import needs, until
 
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.errors import WorkersLost
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.panel_engine import PanelEngine

@@ -31,7 +31,7 @@ from support.fits import (
 )
 
 from dask_nmf import nmf
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster.backends.local import local_cluster
 
 PASSES = 16
 MOMENTS = 0.4  # seconds within which a kill comes: some passes

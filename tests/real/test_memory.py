@@ -13,7 +13,7 @@ from distributed import Client, Worker
 from support.matrices import Array
 
 from dask_nmf import nmf, transform
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.fitting.starts import nndsvd
 from dask_nmf.planning import grid, row_panels
 from dask_nmf.sources.registry import open_matrix

@@ -17,7 +17,7 @@ from support.servers import needs, until
 from support.slurm import slurm, told
 
 from dask_nmf import Result, nmf
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster.backends.local import local_cluster
 
 PAGE = ROOT / "cluster_configs" / "slurm" / "README.md"
 MORE = ["--tol", "0", "--max-iter", "60", "--log-format", "json"]

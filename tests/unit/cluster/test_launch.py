@@ -18,9 +18,10 @@ from distributed import Client, LocalCluster
 from support.command import Forks
 
 from dask_nmf import nmf
-from dask_nmf.cluster import config, launch, versions
-from dask_nmf.cluster.client import ENDED_FOR_MEMORY
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster import config, versions
+from dask_nmf.cluster.backends import local
+from dask_nmf.cluster.backends.local import local_cluster
+from dask_nmf.cluster.watch import ENDED_FOR_MEMORY
 from dask_nmf.errors import NoWorkers
 from dask_nmf.execution.partition import resources
 
@@ -146,11 +147,11 @@ def test_why_there_is_no_worker_is_said_once(cluster: LocalCluster) -> None:
 
 
 def test_more_memory_than_the_machine_has_is_told(caplog: pytest.LogCaptureFixture) -> None:
-    launch._warn_if_too_much(2, launch.MEMORY_LIMIT // 2)
-    launch._warn_if_too_much(None, None)
+    local._warn_if_too_much(2, local.MEMORY_LIMIT // 2)
+    local._warn_if_too_much(None, None)
     assert not caplog.records
-    launch._warn_if_too_much(2, launch.MEMORY_LIMIT)
-    assert f"--memory-limit {launch.MEMORY_LIMIT // 2**21}MiB or less" in caplog.text
+    local._warn_if_too_much(2, local.MEMORY_LIMIT)
+    assert f"--memory-limit {local.MEMORY_LIMIT // 2**21}MiB or less" in caplog.text
 
 
 @pytest.mark.parametrize(("module", "kind"), [("asyncssh", "ssh"), ("dask_jobqueue", "slurm")])

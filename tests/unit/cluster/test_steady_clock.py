@@ -12,7 +12,7 @@ from distributed import batched
 from distributed.batched import BatchedSend
 from tornado.ioloop import IOLoop, PeriodicCallback
 
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.cluster.steady_clock import steady_clock
 
 DAY = 86400.0

@@ -23,8 +23,8 @@ from support.matrices import Array, low_rank
 from support.servers import until
 
 from dask_nmf import nmf
-from dask_nmf.cluster.client import run_on_live_workers
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster.backends.local import local_cluster
+from dask_nmf.cluster.watch import run_on_live_workers
 from dask_nmf.errors import NoWorkers
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.panel_engine import PanelEngine

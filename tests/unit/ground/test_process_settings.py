@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from support.matrices import low_rank
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from dask_nmf.cluster import launch
+from dask_nmf.cluster.backends import local, worker_settings
 from dask_nmf.execution import executor
 from dask_nmf.execution.graphs import passes
 from dask_nmf.execution.graphs.passes import PassSpec
@@ -193,9 +193,9 @@ def test_local_clusters_leave_the_process_as_it_was(monkeypatch: pytest.MonkeyPa
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     monkeypatch.setenv("MKL_NUM_THREADS", "2")
     before = of_process()
-    with launch.local_cluster(1, 1, None) as client:
+    with local.local_cluster(1, 1, None) as client:
         assert os.environ["OMP_NUM_THREADS"] == "1"
-        assert os.environ["MALLOC_TRIM_THRESHOLD_"] == launch.GIB
+        assert os.environ["MALLOC_TRIM_THRESHOLD_"] == worker_settings.GIB
         there = client.run(lambda: (os.environ["OMP_NUM_THREADS"], os.environ["MKL_NUM_THREADS"]))
         assert list(there.values()) == [("1", "2")]
     assert of_process() == before

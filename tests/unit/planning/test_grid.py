@@ -18,7 +18,7 @@ from support.matrices import Array, dask_csr, low_rank, sparse
 from support.strategies import seeds
 
 from dask_nmf import Result, nmf
-from dask_nmf.cluster.launch import local_cluster
+from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.fitting import grid_fit
 from dask_nmf.iteration.loop import Step

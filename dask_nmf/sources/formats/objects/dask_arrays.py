@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import scipy.sparse
 
-from dask_nmf.cluster.client import compute_watched
+from dask_nmf.cluster.watch import compute_watched
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.sources.checks import check_shape, working_dtype
 from dask_nmf.sources.matrix import Matrix, as_block

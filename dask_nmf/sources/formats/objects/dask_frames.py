@@ -9,7 +9,7 @@ import dask.array as da
 import numpy as np
 from dask.delayed import delayed
 
-from dask_nmf.cluster.client import compute_watched
+from dask_nmf.cluster.watch import compute_watched
 from dask_nmf.errors import DataError
 from dask_nmf.sources.decoding.conversion import default_dtype, is_a, to_arrays
 from dask_nmf.sources.formats.objects.dask_arrays import open_dask_array
