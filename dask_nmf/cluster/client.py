@@ -137,7 +137,7 @@ def _refuse_lost_block(address: str) -> None:
 
 
 def guard_persisted(array: da.Array) -> da.Array:
-    """Return a persisted array with its futures in a `PersistedLayer`; without a cluster, the array itself."""
+    """Return a persisted array with its futures in a `PersistedLayer`; without a cluster, as it is."""
     client = active_client()
     if client is None:
         return array

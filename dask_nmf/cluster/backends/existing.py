@@ -55,7 +55,7 @@ def existing_cluster(address: str | None, scheduler_file: str | None, wait: floa
 
 
 async def _handshake(address: str) -> None:
-    """Shake hands in bounded time. A `Client` waits forever if its connection is accepted but not answered."""
+    """Shake hands in bounded time. A `Client` waits forever if its connection is never answered."""
     seconds = parse_timedelta(dask.config.get("distributed.comm.timeouts.connect"))
     greeting = connect(address, **Security().get_connection_args("client"))
     comm = await asyncio.wait_for(greeting, seconds)

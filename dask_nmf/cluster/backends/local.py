@@ -31,7 +31,7 @@ LOCAL: dict[str, object] = {
 
 
 def _warn_if_too_much(workers: int | None, memory_limit: int | None) -> None:
-    """Warn if the limits of all workers are more than this machine has, because it then kills some of them."""
+    """Warn if the limits of all workers are more than this machine has, which then kills some of them."""
     count = workers or 1  # Dask itself gives one worker no more than the machine has
     if memory_limit is not None and count * memory_limit > MEMORY_LIMIT:
         logger.warning(
