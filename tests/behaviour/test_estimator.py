@@ -30,8 +30,7 @@ from dask_nmf.settings import Settings
 @parametrize_with_checks(
     [
         NMF(n_components=2, tol=1e-2),
-        NMF(n_components=2, solver="mu", tol=1e-2),
-        NMF(n_components=2, missing="nan", alpha_W=0.01, tol=1e-2),
+        NMF(n_components=2, solver="mu", missing="nan", alpha_W=0.01, tol=1e-2),
         NMF(n_components=2, solver="sgd", tol=1e-2),
     ]
 )

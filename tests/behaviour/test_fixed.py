@@ -12,6 +12,7 @@ import pytest
 import scipy.sparse
 from scipy.optimize import nnls
 from sklearn.decomposition._nmf import _beta_divergence, non_negative_factorization
+from support.grids import pairwise
 from support.matrices import Array, low_rank
 from support.runs import assert_same_bits
 
@@ -29,7 +30,6 @@ KINDS: dict[str, Callable[[Array], Any]] = {
 pytestmark = pytest.mark.usefixtures("several_panels")
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 names = pytest.mark.parametrize("name", ["W", "H"])
-kinds = pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 
 
 def problem(shape: tuple[int, int], dtype: Any = np.float64) -> tuple[Array, dict[str, Array]]:
@@ -57,9 +57,7 @@ def seen(v: Array, name: str, known: dict[str, Array]) -> tuple[Array, Array]:
     return (v, known["H"]) if name == "H" else (v.T, known["W"].T)
 
 
-@kinds
-@names
-@shapes
+@pairwise({"kind": KINDS, "name": ["W", "H"], "shape": SHAPES})
 def test_the_other_factor_is_that_of_nnls(shape: tuple[int, int], name: str, kind: Any) -> None:
     v, known = problem(shape)
     result = fit(kind(v), name, known)
@@ -72,10 +70,14 @@ def test_the_other_factor_is_that_of_nnls(shape: tuple[int, int], name: str, kin
     assert result.message.startswith(f"converged: {name} is fixed")
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.1])
-@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array], ids=["numpy", "csr"])
-@names
-@shapes
+@pairwise(
+    {
+        "alpha": [0.0, 0.1],
+        "kind": [np.asarray, scipy.sparse.csr_array],
+        "name": ["W", "H"],
+        "shape": SHAPES,
+    }
+)
 def test_for_kullback_and_leibler_it_is_where_multiplicative_updates_end(
     shape: tuple[int, int], name: str, kind: Any, alpha: float
 ) -> None:
@@ -91,9 +93,13 @@ def test_for_kullback_and_leibler_it_is_where_multiplicative_updates_end(
         assert result.reconstruction_err <= _beta_divergence(turned, w, h, 1, square_root=True) * (1 + 1e-8)
 
 
-@pytest.mark.parametrize("penalty", [{}, {"alpha_W": 0.02, "alpha_H": 0.1}], ids=["", "penalised"])
-@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler", 1.5])
-@shapes
+@pairwise(
+    {
+        "penalty": {"no penalty": {}, "penalised": {"alpha_W": 0.02, "alpha_H": 0.1}},
+        "beta_loss": ["frobenius", "kullback-leibler", 1.5],
+        "shape": SHAPES,
+    }
+)
 def test_a_fixed_h_is_scikit_learns_h_that_is_not_updated(
     shape: tuple[int, int], beta_loss: Any, penalty: dict[str, float]
 ) -> None:
@@ -153,9 +159,7 @@ def test_factors_have_the_dtype_of_v(shape: tuple[int, int], name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler"])
-@names
-@shapes
+@pairwise({"beta_loss": ["frobenius", "kullback-leibler"], "name": ["W", "H"], "shape": SHAPES})
 def test_a_store_holds_it_and_a_finished_run_stays_as_it_is(
     shape: tuple[int, int], name: str, beta_loss: str, tmp_path: Path
 ) -> None:
@@ -198,9 +202,7 @@ def test_what_cannot_be_fixed_is_refused(options: dict[str, Any], text: str) -> 
         nmf(np.ones((60, 25)), RANK, **options)
 
 
-@pytest.mark.parametrize("value", [-1.0, np.nan, np.inf])
-@names
-@shapes
+@pairwise({"value": [-1.0, np.nan, np.inf], "name": ["W", "H"], "shape": SHAPES})
 def test_a_bad_entry_of_v_is_named(shape: tuple[int, int], name: str, value: float) -> None:
     v, known = problem(shape)
     v[4, 5] = value

@@ -13,6 +13,7 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.decomposition import NMF
+from support.grids import pairwise
 from support.matrices import SOURCES, Array, anndata_group, dask_csr, low_rank, sparse
 from support.strategies import chunkings, few
 
@@ -46,22 +47,23 @@ def direct_error(v: Array, w: Array, h: Array) -> float:
 
 
 @quiet
-@shapes
-@pytest.mark.parametrize(
-    ("kind", "dtype", "init"),
-    [
-        ("numpy", np.float32, "sample"),
-        ("numpy", np.float64, "random"),
-        ("numpy", np.float64, "custom"),
-        ("dask", np.float32, "random"),
-        ("csr_array", np.float64, "sample"),
-        ("csr_array", np.float32, "custom"),
-        ("csr in zarr", np.float32, "random"),
-        ("csr in zarr", np.float64, "custom"),
-        ("zarr v3", np.float64, "sample"),
-    ],
+@pairwise(
+    {
+        "solver": settings.SOLVERS,
+        "kind, dtype, init": [
+            ("numpy", np.float32, "sample"),
+            ("numpy", np.float64, "random"),
+            ("numpy", np.float64, "custom"),
+            ("dask", np.float32, "random"),
+            ("csr_array", np.float64, "sample"),
+            ("csr_array", np.float32, "custom"),
+            ("csr in zarr", np.float32, "random"),
+            ("csr in zarr", np.float64, "custom"),
+            ("zarr v3", np.float64, "sample"),
+        ],
+        "shape": SHAPES,
+    }
 )
-@solvers
 def test_contract(
     solver: str, init: str, kind: str, shape: tuple[int, int], dtype: Any, tmp_path: Path
 ) -> None:
@@ -188,9 +190,7 @@ def test_seed_is_the_only_source_of_chance() -> None:
     assert not np.allclose(one.H, another.H)
 
 
-@shapes
-@pytest.mark.parametrize("dtype", TYPES)
-@solvers
+@pairwise({"solver": settings.SOLVERS, "dtype": TYPES, "shape": SHAPES})
 def test_scale_of_v_is_only_a_scale(solver: str, dtype: Any, shape: tuple[int, int]) -> None:
     v = low_rank(*shape, RANK, noise=1, dtype=dtype)
     one = nmf(v, RANK, solver=solver, max_iter=4)
@@ -201,9 +201,7 @@ def test_scale_of_v_is_only_a_scale(solver: str, dtype: Any, shape: tuple[int, i
         np.testing.assert_allclose(products[1] / factor, products[0], rtol=1e-2, atol=1e-3 * v.max())
 
 
-@pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array], ids=["dense", "csr"])
-@shapes
-@solvers
+@pairwise({"solver": settings.SOLVERS, "make": [np.asarray, scipy.sparse.csr_array], "shape": SHAPES})
 def test_zero_rows_and_columns_give_zero_factors(
     solver: str, shape: tuple[int, int], make: Callable[[Array], Any]
 ) -> None:
@@ -216,9 +214,7 @@ def test_zero_rows_and_columns_give_zero_factors(
 
 
 @quiet
-@shapes
-@pytest.mark.parametrize("init", settings.INITS)
-@solvers
+@pairwise({"solver": settings.SOLVERS, "init": settings.INITS, "shape": SHAPES})
 def test_zero_v_gives_zero_product(solver: str, init: str, shape: tuple[int, int]) -> None:
     custom = factors(shape) if init == "custom" else {}
     result = nmf(np.zeros(shape), RANK, solver=solver, init=init, **custom)
@@ -229,9 +225,13 @@ def test_zero_v_gives_zero_product(solver: str, init: str, shape: tuple[int, int
     assert "zero" in result.message
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("shape", [(9, 6), (6, 9), (6, 6), (1, 5), (5, 1), (1, 1)])
-@solvers
+@pairwise(
+    {
+        "solver": settings.SOLVERS,
+        "shape": [(9, 6), (6, 9), (6, 6), (1, 5), (5, 1), (1, 1)],
+        "dtype": TYPES,
+    }
+)
 def test_every_rank_up_to_the_smaller_side(solver: str, shape: tuple[int, int], dtype: Any) -> None:
     v = np.random.default_rng(0).random(shape).astype(dtype)
     for rank in {1, min(shape)}:
@@ -269,9 +269,7 @@ def test_callback_sees_every_pass() -> None:
     assert [step.outcome is None for step in steps] == [True, True, False]
 
 
-@shapes
-@pytest.mark.parametrize("given_factor", ["W", "H"])
-@solvers
+@pairwise({"solver": settings.SOLVERS, "given_factor": ["W", "H"], "shape": SHAPES})
 def test_one_given_factor_is_enough(solver: str, given_factor: str, shape: tuple[int, int]) -> None:
     random = np.random.default_rng(0)
     true = {"W": random.random((shape[0], RANK)), "H": random.random((RANK, shape[1]))}
@@ -320,9 +318,7 @@ BAD_KINDS: dict[str, Callable[[Array, Path], Any]] = {
 }
 
 
-@pytest.mark.parametrize("kind", BAD_KINDS)
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, -0.25])
-@shapes
+@pairwise({"kind": list(BAD_KINDS), "value": [np.nan, np.inf, -np.inf, -0.25], "shape": SHAPES})
 def test_bad_entry_is_named_where_the_user_has_it(
     shape: tuple[int, int], value: float, kind: str, tmp_path: Path
 ) -> None:

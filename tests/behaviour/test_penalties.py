@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.special import rel_entr
 from sklearn.decomposition import NMF
 from support.cuts import Enough, no_panels
+from support.grids import pairwise
 from support.matrices import Array, low_rank
 from support.observed import entries, ratings
 
@@ -51,13 +52,17 @@ def objective_of_scikit_learn(shape: tuple[int, int], alphas: tuple[float, Any])
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize(
-    ("solver", "make"),
-    [("hals", np.asarray), ("hals", scipy.sparse.csr_array), ("mu", np.asarray)],
-    ids=["hals-dense", "hals-csr", "mu-dense"],
+@pairwise(
+    {
+        "solver, make": {
+            "hals-dense": ("hals", np.asarray),
+            "hals-csr": ("hals", scipy.sparse.csr_array),
+            "mu-dense": ("mu", np.asarray),
+        },
+        "alphas": ALPHAS,
+        "shape": SHAPES,
+    }
 )
-@pytest.mark.parametrize("alphas", ALPHAS, ids=str)
-@shapes
 def test_the_objective_is_scikit_learns_and_no_worse(
     shape: tuple[int, int], alphas: tuple[float, Any], solver: str, make: Any
 ) -> None:
@@ -83,11 +88,13 @@ def worst(factor: Array, slope: Array) -> float:
     return float(np.abs(np.minimum(factor, slope)).max())
 
 
-@pytest.mark.parametrize("kind", ["whole", "nan", "csr", "weighted"])
-@pytest.mark.parametrize(
-    "alphas", [(0.05, 0.05), (0.02, 0.2)], ids=str
-)  # with one of them there is no minimum
-@shapes
+@pairwise(
+    {
+        "kind": ["whole", "nan", "csr", "weighted"],
+        "alphas": [(0.05, 0.05), (0.02, 0.2)],  # with one of them there is no minimum
+        "shape": SHAPES,
+    }
+)
 def test_a_converged_fit_fulfils_the_conditions_of_a_minimum(
     shape: tuple[int, int], alphas: tuple[float, float], kind: str
 ) -> None:
@@ -120,7 +127,16 @@ def test_a_penalty_that_leaves_nothing_ends(solver: str) -> None:
 
 
 UNEQUAL = [(1e-5, 0.05), (0.5, 1e-6)]
-unequal = pytest.mark.parametrize("alphas", UNEQUAL, ids=str)
+PENALISED = [
+    *((turned, alphas, 1.0) for turned in (False, True) for alphas in UNEQUAL),
+    (False, (0.01, 1e-3), 0.5),
+    (True, (1e-6, 1.0), 0.0),
+]
+UNEQUAL_FITS = [  # every solver and loss with every second one
+    (solver, beta, *penalised)
+    for number, (solver, beta) in enumerate([("hals", 2), ("mu", 2), ("sgd", 2), ("hals", 1), ("mu", 1)])
+    for penalised in PENALISED[number % 2 :: 2]
+]
 turns = pytest.mark.parametrize("turned", [False, True], ids=["tall", "wide"])
 
 
@@ -164,18 +180,7 @@ def least(turned: bool, alphas: tuple[float, float], l1_ratio: float, beta: int)
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize(
-    ("solver", "beta"), [("hals", 2), ("mu", 2), ("sgd", 2), ("hals", 1), ("mu", 1)], ids=str
-)
-@pytest.mark.parametrize(
-    ("turned", "alphas", "l1_ratio"),
-    [
-        *((turned, alphas, 1.0) for turned in (False, True) for alphas in UNEQUAL),
-        (False, (0.01, 1e-3), 0.5),
-        (True, (1e-6, 1.0), 0.0),
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize(("solver", "beta", "turned", "alphas", "l1_ratio"), UNEQUAL_FITS, ids=str)
 def test_unequal_penalties_reach_scikit_learns_objective(
     turned: bool, alphas: tuple[float, float], l1_ratio: float, solver: str, beta: int
 ) -> None:
@@ -225,9 +230,13 @@ def test_only_the_product_of_the_penalties_matters(
     assert reached[1] == pytest.approx(reached[0], rel=1e-2)
 
 
-@pytest.mark.parametrize("solver", ["hals", "mu", "sgd"])
-@pytest.mark.parametrize("alphas", [(0.0, 0.1), (0.1, 0.0), (1.0, 1e-30)], ids=str)
-@pytest.mark.parametrize("l1_ratio", [0.0, 1.0])
+@pairwise(
+    {
+        "solver": ["hals", "mu", "sgd"],
+        "alphas": [(0.0, 0.1), (0.1, 0.0), (1.0, 1e-30)],
+        "l1_ratio": [0.0, 1.0],
+    }
+)
 def test_next_to_no_penalty_on_one_factor_is_next_to_none_at_all(
     l1_ratio: float, alphas: tuple[float, float], solver: str
 ) -> None:
@@ -241,9 +250,7 @@ def test_next_to_no_penalty_on_one_factor_is_next_to_none_at_all(
     assert result.relative_error <= plain + 5e-3
 
 
-@unequal
-@pytest.mark.parametrize("size", [1e-3, 1e3])
-@pytest.mark.parametrize("names", ["W", "H", "WH"])
+@pairwise({"names": ["W", "H", "WH"], "size": [1e-3, 1e3], "alphas": UNEQUAL})
 def test_given_factors_may_have_any_size(names: str, size: float, alphas: tuple[float, float]) -> None:
     v, start = mixed(), nmf(mixed(), 3)
     factors = {"W": size * start.W.compute(), "H": size * start.H.compute()}
@@ -254,9 +261,7 @@ def test_given_factors_may_have_any_size(names: str, size: float, alphas: tuple[
     assert reached[0] <= 1.03 * reached[1]
 
 
-@pytest.mark.parametrize("solver", ["hals", "mu"])
-@pytest.mark.parametrize("beta", [2, 1])
-@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
+@pairwise({"solver": ["hals", "mu"], "beta": [2, 1], "l1_ratio": [0.5, 1.0]})
 def test_no_pass_raises_an_unbalanced_objective(l1_ratio: float, beta: int, solver: str) -> None:
     steps: list[Step] = []
     options: dict[str, Any] = {"alpha_W": 1e-4, "alpha_H": 0.3, "l1_ratio": l1_ratio, "beta_loss": beta}
@@ -280,7 +285,7 @@ def test_an_unbalanced_fit_resumes_bit_for_bit(solver: str, tmp_path: Path) -> N
         np.testing.assert_array_equal(getattr(resumed, name), getattr(whole, name))
 
 
-@pytest.mark.parametrize(("init", "turned"), [("sample", False), ("sample", True), ("random", False)])
+@pytest.mark.parametrize(("init", "turned"), [("sample", True), ("random", False)])
 def test_blocks_are_balanced_too_and_resume_bit_for_bit(
     init: str, turned: bool, client: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -11,6 +11,7 @@ import zarr
 from scipy.optimize import nnls
 from sklearn.decomposition import non_negative_factorization
 from support.command import Forks
+from support.grids import pairwise
 from support.matrices import Array, low_rank
 
 from dask_nmf import NMF, nmf
@@ -38,10 +39,7 @@ def with_zeros(*shape: int, share: float = 0.4, dtype: Any = np.float64) -> Arra
     return v.astype(dtype)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", ["W", "H"])
-@shapes
+@pairwise({"kind": list(KINDS), "dtype": [np.float32, np.float64], "name": ["W", "H"], "shape": SHAPES})
 def test_a_known_factor_may_have_more_components_than_v_has_rows_or_columns(
     shape: tuple[int, int], name: str, dtype: Any, kind: str
 ) -> None:

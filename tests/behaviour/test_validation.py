@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.grids import pairwise
 from support.matrices import Array, low_rank
 from support.observed import HOLDERS, how, ratings
 from support.runs import Crash, assert_same_bits, crash_after
@@ -44,19 +45,20 @@ def root_mean_square(v: Array, result: Result, weights: Array | float = 1.0) -> 
     return float(np.sqrt(np.nansum(weights * (v - w @ h) ** 2) / weights.sum()))
 
 
-@pytest.mark.parametrize(
-    ("kind", "solver"),
-    [
-        ("numpy", "hals"),
-        ("numpy", "mu"),
-        ("dask", "hals"),
-        ("csr_array", "mu"),
-        ("csr in zarr", "hals"),
-        ("csc in zarr", "mu"),
-    ],
+@pairwise(
+    {
+        "kind, solver": [
+            ("numpy", "hals"),
+            ("numpy", "mu"),
+            ("dask", "hals"),
+            ("csr_array", "mu"),
+            ("csr in zarr", "hals"),
+            ("csc in zarr", "mu"),
+        ],
+        "weighted": [False, True],
+        "shape": SHAPES,
+    }
 )
-@pytest.mark.parametrize("weighted", [False, True])
-@shapes
 def test_the_error_is_that_of_the_entries_of_v_held_out(
     solver: str, shape: tuple[int, int], weighted: bool, kind: str, tmp_path: Path
 ) -> None:

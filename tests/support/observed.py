@@ -4,10 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
+import pytest
 import scipy.optimize
 import scipy.sparse
 from support.matrices import SOURCES, Array, dask_csr, low_rank
+
+from dask_nmf import Result
 
 RANK = 3
 
@@ -28,13 +32,47 @@ def entries(v: Array) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array((v[there], np.nonzero(there)[1], indptr), shape=v.shape)
 
 
+def _stored(make: Callable[[Any, Path], Any]) -> Callable[[Array, Path], Any]:
+    """Return a maker of a sparse V that stores what is not missing."""
+    return lambda v, path: make(entries(v), path)
+
+
 HOLDERS: dict[str, Callable[[Array, Path], Any]] = {
     **{kind: SOURCES[kind] for kind in ("numpy", "dask", "zarr v3", "npy")},
     "dask of csr": lambda v, path: dask_csr(v, entries),
+    **{
+        kind: _stored(SOURCES[kind])
+        for kind in ("csr_array", "csc_array", "csr in zarr", "csc in zarr", "npz csr")
+    },
 }
-for _kind in ("csr_array", "csc_array", "csr in zarr", "csc in zarr", "npz csr"):
-    HOLDERS[_kind] = lambda v, path, make=SOURCES[_kind]: make(entries(v), path)
 
 
 def how(kind: str) -> str:
     return "unstored" if "cs" in kind else "nan"
+
+
+SHAPES = {"tall": (60, 25), "wide": (25, 60)}
+shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+solvers = pytest.mark.parametrize("solver", ["hals", "mu"])
+
+
+def factors(shape: tuple[int, int]) -> dict[str, Array]:
+    random = np.random.default_rng(1)
+    return {"W": random.random((shape[0], RANK)) + 0.1, "H": random.random((RANK, shape[1])) + 0.1}
+
+
+def arrays(result: Result) -> tuple[Array, Array]:
+    return dask.compute(result.W, result.H)
+
+
+def assert_close(one: Result, other: Result, rounding: float = 1e-6) -> None:
+    for mine, theirs in zip(arrays(one), arrays(other), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=rounding, atol=1e-9)
+
+
+def squares(v: Array, w: Array, h: Array, weights: Array | float = 1.0) -> Array:
+    """ω (v − w h)² of every entry, 0 where it is missing."""
+    return np.nan_to_num(weights * (v - w @ h) ** 2)
+
+
+ONES = np.ones((60, 25))

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import scipy.sparse
 import zarr
-from support.cold import COLD_COLUMN, COLD_ROWS, OPTIONS, Ratings, best_of, product, ratings, shapes
+from support.cold import COLD_COLUMN, COLD_ROWS, OPTIONS, SHAPES, Ratings, best_of, product, ratings, shapes
+from support.grids import pairwise
 from support.matrices import Array, dask_csr
 
 from dask_nmf import NMF, Means, nmf, predict, recommend, rng, transform
@@ -33,9 +34,13 @@ def assert_means(found: Means | None, expected: tuple[Array, Array, float]) -> N
     assert found.overall == pytest.approx(expected[2], rel=1e-6)
 
 
-@shapes
-@pytest.mark.parametrize("solver", ["hals", "mu", "sgd"])
-@pytest.mark.parametrize("stored", [False, True], ids=["in memory", "in a run"])
+@pairwise(
+    {
+        "solver": ["hals", "mu", "sgd"],
+        "stored": {"in memory": False, "in a run": True},
+        "shape": SHAPES,
+    }
+)
 def test_a_mean_stands_in_for_what_was_not_observed(
     shape: tuple[int, int], solver: str, stored: bool, tmp_path: Path
 ) -> None:

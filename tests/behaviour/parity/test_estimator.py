@@ -19,8 +19,9 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
+from support.grids import pairwise
 from support.matrices import Array, low_rank
-from support.parity import RANK, SHAPES, fits, given, noisy, shapes
+from support.parity import RANK, SHAPES, fits, given, noisy
 
 from dask_nmf import NMF
 from dask_nmf.errors import InvalidEntryError
@@ -81,11 +82,13 @@ def test_a_negative_entry_is_refused_by_fit_and_by_transform(beta_loss: Any, mak
             method(make(v))
 
 
-@pytest.mark.parametrize(
-    "make", [np.asarray, scipy.sparse.csr_array, da.asarray], ids=["numpy", "csr", "dask"]
+@pairwise(
+    {
+        "make": [np.asarray, scipy.sparse.csr_array, da.asarray],
+        "beta_loss": ["itakura-saito", -0.5],
+        "shape": SHAPES,
+    }
 )
-@pytest.mark.parametrize("beta_loss", ["itakura-saito", -0.5])
-@shapes
 def test_a_zero_is_refused_where_the_divergence_from_it_is_infinite(
     shape: tuple[int, int], beta_loss: Any, make: Any
 ) -> None:

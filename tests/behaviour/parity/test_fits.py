@@ -10,8 +10,9 @@ import pytest
 import scipy.sparse
 from sklearn.base import clone
 from sklearn.decomposition._nmf import _beta_divergence, non_negative_factorization
+from support.grids import pairwise
 from support.matrices import Array
-from support.parity import FITS, PENALTIES, RANK, SHAPES, beta_of, betas, fits, given, noisy, shapes
+from support.parity import BETAS, FITS, PENALTIES, RANK, SHAPES, beta_of, fits, given, noisy, shapes
 
 from dask_nmf import NMF, nmf
 
@@ -89,9 +90,9 @@ def test_a_fit_can_begin_anywhere(names: str, solver: str, beta_loss: Any) -> No
     assert w.shape == (48, RANK)
 
 
-@pytest.mark.parametrize("penalty", [PENALTIES[name] for name in ("none", "W", "H")], ids=["none", "W", "H"])
-@betas
-@shapes
+@pairwise(
+    {"beta_loss": BETAS, "penalty": {name: PENALTIES[name] for name in ("none", "W", "H")}, "shape": SHAPES}
+)
 def test_multiplicative_updates_are_scikit_learns(
     shape: tuple[int, int], beta_loss: Any, penalty: dict[str, float]
 ) -> None:
@@ -114,13 +115,16 @@ def test_a_loss_next_to_another_gives_nearly_the_same(beta: float) -> None:
         np.testing.assert_allclose(mine, near, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("kind", "penalty"),
-    [(scipy.sparse.csr_array, PENALTIES["none"]), (scipy.sparse.csc_matrix, PENALTIES["both"])],
-    ids=["csr", "csc, penalised"],
+@pairwise(
+    {
+        "kind, penalty": {
+            "csr": (scipy.sparse.csr_array, PENALTIES["none"]),
+            "csc, penalised": (scipy.sparse.csc_matrix, PENALTIES["both"]),
+        },
+        "solver, beta_loss": WITH_ZEROS,
+        "shape": SHAPES,
+    }
 )
-@fits_with_zeros
-@shapes
 def test_a_sparse_v_is_the_same_v(
     shape: tuple[int, int], solver: str, beta_loss: Any, kind: Any, penalty: dict[str, float]
 ) -> None:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 from sklearn.decomposition import NMF as SklearnNMF  # noqa: N811
-from support.parity import FITS, PENALTIES, RANK, SHAPES, beta_of, given, noisy, objective, shapes
+from support.grids import pairwise
+from support.parity import FITS, PENALTIES, RANK, SHAPES, beta_of, given, noisy, objective
 
 from dask_nmf import NMF, nmf
 from dask_nmf.iteration.loop import Step
@@ -27,10 +28,14 @@ def test_no_pass_raises_the_objective(solver: str, beta_loss: Any, penalty: dict
     assert reached[-1] < reached[0]
 
 
-@pytest.mark.parametrize("l1_ratio", [0.5, 1.0])
-@pytest.mark.parametrize("alphas", [(0.05, "same"), (0.0, 0.02)], ids=str)
-@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler"])
-@shapes
+@pairwise(
+    {
+        "l1_ratio": [0.5, 1.0],
+        "alphas": [(0.05, "same"), (0.0, 0.02)],
+        "beta_loss": ["frobenius", "kullback-leibler"],
+        "shape": SHAPES,
+    }
+)
 def test_a_penalised_objective_is_no_worse_than_scikit_learns(
     shape: tuple[int, int], beta_loss: str, alphas: tuple[float, Any], l1_ratio: float
 ) -> None:
@@ -47,9 +52,7 @@ def test_a_penalised_objective_is_no_worse_than_scikit_learns(
     assert reached[0] <= reached[1] * (1 + 1e-3)
 
 
-@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler"])
-@pytest.mark.parametrize("solver", ["hals", "mu"])
-@shapes
+@pairwise({"beta_loss": ["frobenius", "kullback-leibler"], "solver": ["hals", "mu"], "shape": SHAPES})
 def test_l1_makes_zeros_and_l2_makes_factors_small(
     shape: tuple[int, int], solver: str, beta_loss: str
 ) -> None:
@@ -69,10 +72,14 @@ def test_l1_makes_zeros_and_l2_makes_factors_small(
     assert sizes["l2"] < sizes["plain"]
 
 
-@pytest.mark.parametrize("beta_loss", ["frobenius", "kullback-leibler", 0.5])
-@pytest.mark.parametrize("l1_ratio", [0.0, 1.0])
-@pytest.mark.parametrize(("punished", "other"), [("W", "H"), ("H", "W")])
-@shapes
+@pairwise(
+    {
+        "beta_loss": ["frobenius", "kullback-leibler", 0.5],
+        "l1_ratio": [0.0, 1.0],
+        "punished, other": [("W", "H"), ("H", "W")],
+        "shape": SHAPES,
+    }
+)
 def test_a_penalty_on_one_factor_makes_that_one_small(
     shape: tuple[int, int], punished: str, other: str, l1_ratio: float, beta_loss: Any
 ) -> None:

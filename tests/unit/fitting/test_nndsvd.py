@@ -14,6 +14,7 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.decomposition._nmf import _initialize_nmf
+from support.grids import pairwise
 from support.matrices import SOURCES, Array, low_rank
 from support.matrices import sparse as mostly_zeros
 from support.strategies import cuts, seeds
@@ -148,9 +149,7 @@ def test_a_v_of_less_rank_gives_zero_components(init: str) -> None:
     assert w[:, 1:].max() == h[1:].max() == 0
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 7), (7, 1), (6, 6)])
-@pytest.mark.parametrize("solver", ["hals", "mu", "sgd"])
-@inits
+@pairwise({"shape": [(1, 1), (1, 7), (7, 1), (6, 6)], "solver": ["hals", "mu", "sgd"], "init": NNDSVD})
 def test_the_smallest_matrices(init: str, solver: str, shape: tuple[int, int]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -55,8 +55,9 @@ def dense(v: Array, path: Path, **options: Any) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize("shape", [(30, 20), (20, 30)], ids=["tall", "wide"])
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize(
+    ("kind", "shape"), [(kind, ((30, 20), (20, 30))[number % 2]) for number, kind in enumerate(SOURCES)]
+)
 def test_one_entry_of_any_kind_of_v_that_changes_is_named(
     kind: str, shape: tuple[int, int], tmp_path: Path
 ) -> None:
@@ -195,8 +196,9 @@ def test_weights_that_change_are_noticed(as_path: bool, tmp_path: Path) -> None:
         fit(V, tmp_path)
 
 
-@pytest.mark.parametrize("as_path", [True, False])
-@pytest.mark.parametrize("name", ["W", "H", "fixed_W", "fixed_H"])
+@pytest.mark.parametrize(
+    ("name", "as_path"), [("W", True), ("H", False), ("fixed_W", False), ("fixed_H", True)]
+)
 def test_a_factor_that_changes_is_noticed(name: str, as_path: bool, tmp_path: Path) -> None:
     factor = np.random.default_rng(0).random((30, 3) if name.endswith("W") else (3, 20))
     asked = {} if name.startswith("fixed") else {"init": "custom"}

@@ -7,51 +7,21 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import zarr
+from support.outputs import LONG, make, names, nothing, put, read
 
-from dask_nmf import nmf, transform
 from dask_nmf.cli.exit_codes import exit_code
 from dask_nmf.errors import RunLocked
-from dask_nmf.inference import csv_files
-from dask_nmf.inference.predict import predict_to
-from dask_nmf.inference.recommend import recommend_to
-from dask_nmf.inference.transform import transform_to
 from dask_nmf.storage.local import filesystem
 from dask_nmf.storage.local.atomic_output import atomic_output
 from dask_nmf.storage.locations import locate
 
 KINDS = {"folder": True, "file": False}
 kinds = pytest.mark.parametrize("is_folder", KINDS.values(), ids=KINDS)
-LONG = ["n" * 225, "n" * 250, "n" * 255, "ä" * 127]
-
-
-def nothing() -> None:
-    """Whatever is there may be replaced."""
-
-
-def make(path: Path, content: str, is_folder: bool) -> None:
-    if is_folder:
-        (path / "W").mkdir(parents=True)
-        (path / "zarr.json").write_text(content)
-        (path / "W" / "0").write_text(content)
-    else:
-        path.write_text(content)
-
-
-def read(path: Path) -> str | None:
-    """What is at a place, None if nothing; it must be of one piece."""
-    if path.is_symlink() and not path.exists():
-        return os.readlink(path)
-    if not path.is_dir():
-        return path.read_text() if path.exists() else None
-    (content,) = {(path / name).read_text() for name in ("zarr.json", "W/0")}
-    return content
 
 
 def write(path: Path, is_folder: bool, act: Callable[[], Any] = nothing, content: str = "ours") -> None:
@@ -59,10 +29,6 @@ def write(path: Path, is_folder: bool, act: Callable[[], Any] = nothing, content
     with atomic_output(path, nothing) as new:
         make(new, content, is_folder)
         act()
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture(params=["exchange", "renames"])
@@ -95,15 +61,6 @@ def test_an_empty_folder_is_a_place(tmp_path: Path, system: str, is_folder: bool
         make(new, "1", is_folder)
     assert read(tmp_path / "out") == "1"
     assert names(tmp_path) == ["out"]
-
-
-def put(path: Path, came: str) -> None:
-    """What another process puts at a place, which it clears first."""
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-    if came == "link":
-        path.symlink_to("theirs")
-    else:
-        make(path, "theirs", came == "folder")
 
 
 @kinds
@@ -311,90 +268,3 @@ def test_what_a_killed_command_leaves_is_swept_by_the_next_and_nothing_else(
     with atomic_output(tmp_path / name, nothing) as new:
         make(new, "1", True)
     assert names(tmp_path) == sorted([*others, name])
-
-
-@pytest.fixture(scope="module")
-def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with V and a run."""
-    folder = tmp_path_factory.mktemp("fitted")
-    v = np.random.default_rng(0).random((30, 8), np.float32)
-    zarr.create_array(folder / "v.zarr", data=v, chunks=(10, 8))
-    nmf(str(folder / "v.zarr"), 2, store=str(folder / "run.zarr"), max_iter=2)
-    (folder / "cells.csv").write_text("0,0\n1,2\n")
-    return folder
-
-
-def outputs_of(fitted: Path) -> dict[str, Callable[[Path, bool, Callable[[], None]], Any]]:
-    """What makes an output at a place, with something that happens while it is made."""
-    run, v, cells = (str(fitted / name) for name in ("run.zarr", "v.zarr", "cells.csv"))
-
-    def connect(act: Callable[[], None]) -> Any:
-        return lambda matrix: nullcontext(act())
-
-    def predict(path: Path, overwrite: bool, act: Callable[[], None]) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            write = csv_files.write
-            patch.setattr(csv_files, "write", lambda *given: (act(), write(*given)))
-            predict_to(run, cells, str(path), overwrite)
-
-    return {
-        "transform": lambda path, over, act: transform_to(run, v, str(path), over, connect(act)),
-        "recommend": lambda path, over, act: recommend_to(run, v, 2, str(path), over, connect(act)),
-        "predict": predict,
-    }
-
-
-@pytest.mark.parametrize("maker", ["transform", "recommend", "predict"])
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_no_command_deletes_what_came_to_its_output_meanwhile(
-    fitted: Path, tmp_path: Path, maker: str, overwrite: bool
-) -> None:
-    make_output, path = outputs_of(fitted)[maker], tmp_path / "out"
-    with pytest.raises(FileExistsError, match="meanwhile"):
-        make_output(path, overwrite, lambda: put(path, "folder"))
-    assert read(path) == "theirs"
-    with pytest.raises(FileExistsError, match="exists; give another" if not overwrite else "not an output"):
-        make_output(path, overwrite, nothing)
-    shutil.rmtree(path)
-    make_output(path, overwrite, nothing)
-    before = path.stat().st_ino
-    if overwrite:
-        make_output(path, overwrite, lambda: None)
-        assert path.stat().st_ino != before
-    with pytest.raises(RunLocked, match="another process works on"):
-        make_output(path, True, lambda: make_output(path, True, nothing))
-    assert names(tmp_path) == ["out"]
-
-
-@pytest.mark.parametrize("maker", ["transform", "recommend", "predict"])
-def test_every_command_writes_to_long_names_and_through_links(
-    fitted: Path, tmp_path: Path, maker: str
-) -> None:
-    (tmp_path / "data").mkdir()
-    (tmp_path / "link").symlink_to("data/out")
-    for place in (tmp_path / LONG[0], tmp_path / LONG[1], tmp_path / "link"):
-        for overwrite in (False, True):
-            outputs_of(fitted)[maker](place, overwrite, nothing)
-    assert os.readlink(tmp_path / "link") == "data/out"
-    assert names(tmp_path) == sorted(["data", "link", *LONG[:2]])
-    assert names(tmp_path / "data") == ["out"]
-
-
-def test_who_reads_an_old_w_while_it_is_replaced_gets_no_numbers_of_another(
-    fitted: Path, tmp_path: Path
-) -> None:
-    make_output, path = outputs_of(fitted)["transform"], tmp_path / "w.zarr"
-    v, H = str(fitted / "v.zarr"), zarr.open_array(fitted / "run.zarr", path="H", mode="r")[:]
-    for _ in range(5):  # however often
-        readers = [zarr.open_group(path, mode="r")["W"]] if path.exists() else []
-        make_output(path, True, nothing)
-        for old in readers:
-            assert isinstance(old, zarr.Array)
-            assert np.isnan(old[:]).all()
-        np.testing.assert_array_equal(zarr.open_group(path, mode="r")["W"][:], transform(v, H).compute())
-
-
-def test_a_pipe_is_no_output(fitted: Path, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "out.csv")
-    with pytest.raises(FileExistsError, match="not an output of predict"):
-        outputs_of(fitted)["predict"](tmp_path / "out.csv", True, nothing)

@@ -1,0 +1,11 @@
+"""Panels that are looked at in several strips."""
+
+import pytest
+
+from dask_nmf.kernels.blocks import masking
+
+
+@pytest.fixture(autouse=True)
+def several_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A panel is looked at in several strips."""
+    monkeypatch.setattr(masking, "STRIP_CELLS", 500)
