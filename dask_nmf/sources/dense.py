@@ -35,11 +35,16 @@ class DenseRows(ReaderDefaults):
     packing: Packing | None = None
     in_memory: bool = False
     plain: bool = False  # slices of ``array`` are plain NumPy arrays
+    decoded: bool = True  # a read decodes or fetches, and does not only map the pages of a file
 
     @property
     def shape(self) -> tuple[int, int]:
         m, n = self.array.shape
         return (n, m) if self.transposed else (m, n)
+
+    @property
+    def worth_caching(self) -> bool:
+        return self.decoded and not self.in_memory
 
     @property
     def plain_array(self) -> Any | None:
@@ -63,6 +68,7 @@ class DenseSource:
     packing: Packing | None = None
     in_memory: bool = False
     plain: bool = False  # slices of ``array`` are plain NumPy arrays, of V as the caller has it
+    decoded: bool = True  # a read decodes or fetches, and does not only map the pages of a file
     listing: str | None = None  # see `Matrix.listing`
 
 
@@ -75,7 +81,9 @@ def dense_matrix(source: DenseSource, options: OpenOptions) -> Matrix:
         As `check_shape` and `working_dtype` do.
     """
     dtype, transposed, layout = dense_layout(source.array, options, source.chunks, source.chunk_bytes)
-    reader = DenseRows(source.array, transposed, dtype, source.packing, source.in_memory, source.plain)
+    reader = DenseRows(
+        source.array, transposed, dtype, source.packing, source.in_memory, source.plain, source.decoded
+    )
     m, n = source.array.shape
     return Matrix((m, n), dtype, source.place, transposed, layout, reader, source.listing)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from dask_nmf.errors import DataError, readable
 from dask_nmf.sources.checks import WRITE_ANEW_WITH, check_shape
-from dask_nmf.sources.dense import DenseRows, dense_layout, naming_place
+from dask_nmf.sources.dense import DenseSource, dense_layout, dense_matrix, naming_place
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import Opener, OpenOptions, ends_with, nothing_at
 from dask_nmf.sources.reader import Box, ReaderDefaults
@@ -40,19 +40,16 @@ class Header(NamedTuple):
 
 
 @dataclass(frozen=True)
-class NpyRows(ReaderDefaults):
-    """Boxes of an ``.npy`` file, which is mapped anew for each panel so that no page outlives its task."""
+class NpyFile:
+    """An array in a file, which is mapped anew for each box so that no page outlives its task."""
 
-    path: str
-    shape: tuple[int, int]
-    transposed: bool
-    dtype: np.dtype[Any]
-    worth_caching: bool = field(default=False, init=False)  # the system keeps the pages of the file
+    store_path: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[np.generic]
 
-    def __getitem__(self, index: Box) -> Array:
-        with naming_place(self.path, index[0]):
-            mapped = np.lib.format.open_memmap(self.path, mode="r")
-            return DenseRows(mapped, self.transposed, self.dtype)[index]
+    def __getitem__(self, box: Box) -> Array:
+        mapped: Array = np.lib.format.open_memmap(self.store_path, mode="r")
+        return mapped[box]
 
 
 @dataclass(frozen=True)
@@ -121,17 +118,11 @@ def _open(place: str, options: OpenOptions) -> Matrix:
 
 
 def _open_file(path: str, options: OpenOptions) -> Matrix:
-    mapped = _map(path)
-    dtype, transposed, layout = dense_layout(mapped, options)
-    reader = NpyRows(path, (layout.rows, layout.columns), transposed, dtype)
-    return Matrix(mapped.shape, dtype, path, transposed, layout, reader, stamp_of(os.stat(path)))
-
-
-def _map(path: str) -> Array:
-    """Return the array of a file, memory-mapped; raise DataError as `header_of` does."""
     with readable(path, WRITE_ANEW_WITH), open(path, "rb") as file:
-        header_of(path, file.read(HEAD), file.seek(0, 2))
-        return np.lib.format.open_memmap(path, mode="r")
+        header = header_of(path, file.read(HEAD), file.seek(0, 2))
+        np.lib.format.open_memmap(path, mode="r")  # fails here, if at all, and not in a task
+    array = NpyFile(path, header.shape, header.dtype)
+    return dense_matrix(DenseSource(array, path, decoded=False, listing=stamp_of(os.stat(path))), options)
 
 
 def _open_object(url: str, options: OpenOptions) -> Matrix:
