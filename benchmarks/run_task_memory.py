@@ -20,15 +20,16 @@ import scipy.sparse
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.kernels.blocks.masking import Observed, Rule
 from dask_nmf.planning import row_panels
-from dask_nmf.solvers.divergences import BetaMU, Newton
-from dask_nmf.solvers.hals import HALS, MU
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.mu import MU, BetaMU
+from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.penalties import NO_PENALTY
 from dask_nmf.types import Block
 
 SOLVERS: dict[str, Any] = {
     "hals 2": HALS(),
     "mu 2": MU(1e-9, 1e-3),
-    "hals 1": Newton(1e-9, NO_PENALTY),
+    "hals 1": KLNewton(1e-9, NO_PENALTY),
     "mu 1": BetaMU(1.0, 1e-9, 1.0, 1e-3, NO_PENALTY),
     "mu 0.5": BetaMU(0.5, 1e-9, 1.0, 1e-3, NO_PENALTY),
 }

@@ -27,9 +27,10 @@ from dask_nmf.progress import report_end, report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.divergences import Newton
-from dask_nmf.solvers.hals import HALS, Solver, State, loss
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.sgd import SGD, Plain
+from dask_nmf.solvers.solver import Solver, State, loss_of_h
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
@@ -126,10 +127,10 @@ def answer(panels: PanelEngine, output: Output, progress: Progress) -> Result:
     if before is not None and isinstance(solver, SGD):
         before = Plain(before)
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
-    settles = matrix.transposed and isinstance(solver, HALS | Newton) and panels.rule.held_out == 0
+    settles = matrix.transposed and isinstance(solver, HALS | KLNewton) and panels.rule.held_out == 0
     weighing = PassSpec(solver.finish, solver, before, residual=True, bare=not settles, unit=units.left_unit)
     last = _last_read(panels, h, weighing, output)
-    seen = state.good if isinstance(solver, Newton) and state.best is None else None
+    seen = state.good if isinstance(solver, KLNewton) and state.best is None else None
     if seen is not None and last.sums.residual + solver.penalty.of(last.sums, h) > state.loss:
         # the last step of Newton's went too far
         h = np.ascontiguousarray(seen)
@@ -137,15 +138,15 @@ def answer(panels: PanelEngine, output: Output, progress: Progress) -> Result:
     right, reached = solver.penalty.without_dead(last.sums, h), last.sums.residual
     if settles and isinstance(solver, HALS):
         right = solver.settle(h, last.sums)
-        reached = loss(progress.measures.baseline, last.sums, h, right)
-    elif settles and isinstance(solver, Newton):
+        reached = loss_of_h(progress.measures.baseline, last.sums, h, right)
+    elif settles and isinstance(solver, KLNewton):
         right, found = _settled(panels, solver, h, last)
         right, reached = solver.penalty.without_dead(last.sums, right), found.residual
     last = last._replace(sums=last.sums._replace(residual=reached))
     return _finish(panels, output, progress, last, scaling.times(right, units.right_unit))
 
 
-def _settled(panels: PanelEngine, solver: Newton, h: Array, last: LastRead) -> tuple[Array, Sums]:
+def _settled(panels: PanelEngine, solver: KLNewton, h: Array, last: LastRead) -> tuple[Array, Sums]:
     """Return the right factor, (k, n), that is the best for the left one of the last read, and its sums.
 
     Newton's steps begin at the h of that read, and its sums have the first: that is one more read, mostly.

@@ -33,8 +33,8 @@ from dask_nmf.progress import report_pass, report_stage
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing, temporary_run
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.hals import Solver, State
 from dask_nmf.solvers.sgd import SGD, Swept
+from dask_nmf.solvers.solver import Solver, State
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 

@@ -31,8 +31,8 @@ from dask_nmf.planning.row_panels import MIB
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings
-from dask_nmf.solvers import hals
-from dask_nmf.solvers.hals import HALS, State
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.solver import State, accept_step, reject_step
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array, Block
 
@@ -73,8 +73,8 @@ class Pieces(HALS):
         scales, penalty = self.penalty.balance(tuple(totals.left), tuple(totals.right))
         reached = totals.loss + penalty + (0.0 if totals.exact else sumsq)
         if reached > state.loss:
-            return hals.undone(state, totals.same)
-        return hals.advanced(
+            return reject_step(state, totals.same)
+        return accept_step(
             state,
             h=state.h,
             entering=state.entering,

@@ -10,8 +10,10 @@ from dask_nmf.execution.graphs import passes
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.solvers.divergences import LEAST, SHORTER, SHORTEST, BetaMU, Newton
-from dask_nmf.solvers.hals import HALS, State
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.mu import BetaMU
+from dask_nmf.solvers.newton import LEAST, SHORTER, SHORTEST, KLNewton
+from dask_nmf.solvers.solver import State
 from dask_nmf.types import Array
 
 MOST = 2000  # passes
@@ -25,7 +27,7 @@ Look = Callable[[Array], Sums]  # a read of V: from a right factor, (k, n), to w
 def settle_right(
     panels: PanelEngine,
     left: Array,
-    solver: HALS | Newton | BetaMU,
+    solver: HALS | KLNewton | BetaMU,
     mean: float,
     check: bool = False,
     most: int = MOST,
@@ -48,7 +50,7 @@ def settle_right(
     def look(h: Array) -> Sums:
         return panels.run_pass(h, weighing, left)
 
-    if isinstance(solver, Newton):
+    if isinstance(solver, KLNewton):
         return by_newton(solver, h, look(h), look, most)
     return _by_updates(solver, h, look, most)
 
@@ -66,7 +68,7 @@ def _by_equations(panels: PanelEngine, left: Array, solver: HALS, weighing: Pass
 
 
 def by_newton(
-    solver: Newton, h: Array, totals: Sums, look: Look, most: int = MOST, ahead: int = 0
+    solver: KLNewton, h: Array, totals: Sums, look: Look, most: int = MOST, ahead: int = 0
 ) -> tuple[Array, Sums]:
     """Return the right factor, (k, n), of the least loss, by Newton's steps, and sums that have its loss.
 

@@ -31,9 +31,11 @@ from dask_nmf.progress import report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import NO_MEAN
 from dask_nmf.settings import LOSSES, Settings
-from dask_nmf.solvers.divergences import Newton, Settled, exact
 from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.mu import ConvergedMU
+from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.penalties import Penalty, penalty_of
+from dask_nmf.solvers.select import select_inference_solver
 from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
@@ -47,7 +49,7 @@ LARGE = 2**18  # entries of an H that every worker should not have several times
 LEAST = 1e-140  # that a divergence divides by, in float64: a number over the square of it is one
 OPTIONS = ("beta_loss", "missing", "alpha_W", "l1_ratio")  # of a run, that its W of other rows depends on
 
-Exact = HALS | Newton | Settled
+Exact = HALS | KLNewton | ConvergedMU
 Sink = Callable[[tuple[int, int], int, np.dtype[Any]], tuple[FactorStore, FactorStore | None]]
 
 
@@ -141,7 +143,7 @@ class Asked:
     def at(self, scale: float, units: tuple[float, float]) -> Exact:
         """Return the solver for V at a scale, where the factors are in `units` (left, right)."""
         penalty = self.penalty.in_units(*units, self.beta * math.log2(scale))
-        return exact(self.beta, penalty, max(float(np.finfo(self.dtype).tiny), LEAST))
+        return select_inference_solver(self.beta, penalty, max(float(np.finfo(self.dtype).tiny), LEAST))
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,10 @@ from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import Candidates, Draw
 from dask_nmf.online.reservoir import alike, occurring, size_of, thinned
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.divergences import Newton, floor_of
 from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.penalties import Penalty, penalty_of
+from dask_nmf.solvers.select import smallest_divisor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array, Block
 
@@ -151,8 +152,8 @@ def _penalty(settings: Settings, scale: float, unit: float) -> Penalty:
     return penalty_of(settings, False).in_units(1 / (scale * unit), unit, exponent)
 
 
-def _solver(settings: Settings, dtype: np.dtype[Any], penalty: Penalty) -> HALS | Newton:
-    return HALS(penalty) if settings.beta == 2 else Newton(max(float(np.finfo(dtype).tiny), LEAST), penalty)
+def _solver(settings: Settings, dtype: np.dtype[Any], penalty: Penalty) -> HALS | KLNewton:
+    return HALS(penalty) if settings.beta == 2 else KLNewton(max(float(np.finfo(dtype).tiny), LEAST), penalty)
 
 
 def remembered(W: Any, h: Array, settings: Settings) -> Learned:
@@ -212,13 +213,13 @@ def _looked_at(w: Array, h: Array, first: int, draw: Draw, beta: float) -> tuple
 
 
 def _gone_over(
-    panels: PanelEngine, solver: HALS | Newton, h: Array, known: Sums | None
+    panels: PanelEngine, solver: HALS | KLNewton, h: Array, known: Sums | None
 ) -> tuple[Array, Sums]:
     """Return H after some turns at a batch, and the sums of all rows."""
     weighing = PassSpec(solver.weigh, solver)
     for _ in range(TURNS if isinstance(solver, HALS) else OF_MODELS):
         found = panels.run_pass(h, weighing)
-        if isinstance(solver, Newton) and (awake := woken(h, np.asarray(found.gram.any(axis=1)))) is not h:
+        if isinstance(solver, KLNewton) and (awake := woken(h, np.asarray(found.gram.any(axis=1)))) is not h:
             h, found = awake, panels.run_pass(awake, weighing)
         sums = found if known is None else _added(found, known)
         h = solver.follow(h, sums)
@@ -246,7 +247,7 @@ def woken(h: Array, occurs: NDArray[np.bool_]) -> Array:
 
 
 def fitted_anew(
-    sample: Block, rows: float, h: Array, settings: Settings, judge: HALS | Newton
+    sample: Block, rows: float, h: Array, settings: Settings, judge: HALS | KLNewton
 ) -> Array | None:
     """Return H of a sample from a fresh start, or None if that is no better than the present H.
 
@@ -266,7 +267,7 @@ def fitted_anew(
     return anew if _loss(judges, anew, judge) < BETTER * _loss(judges, h, judge) else None
 
 
-def carried(sums: Sums, past: Block, before: Array, h: Array, solver: HALS | Newton) -> tuple[Array, Sums]:
+def carried(sums: Sums, past: Block, before: Array, h: Array, solver: HALS | KLNewton) -> tuple[Array, Sums]:
     """Return H and the sums of earlier rows after H was fitted anew: those of the sample of these rows.
 
     Of columns in which the sample has no entry the old sums are all that is known. They turn with W: where
@@ -299,26 +300,26 @@ def _turned_grams(gram: Array, a: Array) -> Array:
     return turned
 
 
-def _judge(sample: Block, settings: Settings, penalty: Penalty, rows: float) -> HALS | Newton:
+def _judge(sample: Block, settings: Settings, penalty: Penalty, rows: float) -> HALS | KLNewton:
     """Return the solver for a sample that stands for so many rows."""
     penalty = penalty_of_sample(penalty, sample, rows)
     if settings.beta == 2:
         return HALS(penalty)
     found = masking.measure(sample)
     mass = float(np.broadcast_to(found.column_weight, sample.shape[1]).sum())
-    return Newton(floor_of(found.total / max(mass, 1.0), sample.dtype), penalty, LOOSE)
+    return KLNewton(smallest_divisor(found.total / max(mass, 1.0), sample.dtype), penalty, LOOSE)
 
 
-def _rate(rows: Block, h: Array, judge: HALS | Newton) -> float:
+def _rate(rows: Block, h: Array, judge: HALS | KLNewton) -> float:
     """Return the loss of H on rows in memory, for their size."""
     size = float(masking.measure(rows).row_norms.sum())
     return _loss(rows, h, judge) / size if size > 0 else 0.0
 
 
-def _loss(rows: Block, h: Array, judge: HALS | Newton) -> float:
+def _loss(rows: Block, h: Array, judge: HALS | KLNewton) -> float:
     """Return the loss of H and of the best W for it on rows in memory, with penalties."""
     weighing = PassSpec(judge.weigh, judge, residual=True)
-    if isinstance(judge, Newton):
+    if isinstance(judge, KLNewton):
         h = woken(h, occurring(rows))
     with memory_engine.in_threads(row_sample.pieces(rows)) as over:
         totals = over(np.ascontiguousarray(h), weighing)

@@ -38,7 +38,7 @@ from dask_nmf.planning import row_panels
 from dask_nmf.runs import schema, stored_result
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.hals import State
+from dask_nmf.solvers.solver import State
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.storage.arrays import chunks, links, write_once
 from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, reporting_damage

@@ -12,7 +12,7 @@ from typing import Any
 from dask_nmf.iteration.outcome import Outcome, relative_error
 from dask_nmf.kernels.summary.digests import span_of
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.hals import SLOTS, State
+from dask_nmf.solvers.solver import N_W_SLOTS, State
 from dask_nmf.storage.arrays.write_once import NAME, PATH, folder_of
 
 LARGEST_INTEGER = 2**53  # integers that JSON and float64 hold
@@ -270,7 +270,7 @@ def _check_commit(commit: dict[str, Any]) -> None:
 
 
 def _is_slot(slot: Any, path: Any) -> bool:
-    return slot in map(str, range(SLOTS)) and isinstance(path, str) and bool(PATH.fullmatch(path))
+    return slot in map(str, range(N_W_SLOTS)) and isinstance(path, str) and bool(PATH.fullmatch(path))
 
 
 def _is_folder(value: Any) -> bool:
@@ -297,7 +297,7 @@ def _short(value: Any) -> str:
 def _scalar_check(name: str, default: Any) -> Callable[[Any], bool]:
     """Whether a value is one that a scalar of a state can have."""
     if name in SLOT_NAMES:
-        return lambda value: type(value) is int and -1 <= value < SLOTS
+        return lambda value: type(value) is int and -1 <= value < N_W_SLOTS
     if isinstance(default, tuple):
         return lambda value: _is_list(value, lambda one: _is_number(one) and one > 0)
     if isinstance(default, bool):

@@ -15,6 +15,8 @@ import numpy as np
 
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.divergence import Ridge
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.settings import Settings
 from dask_nmf.types import Array
@@ -179,8 +181,14 @@ def best_scales(parts: Array) -> Array:
     return scales
 
 
-def rescaled(factor: Array, scales: Array) -> Array:
+def divide_components(factor: Array, scales: Array) -> Array:
     """Return a right factor (k, n) divided by the scale of each component."""
     if (scales == 1).all():
         return factor
     return np.asarray(factor / scales.astype(factor.dtype)[:, None])
+
+
+def w_penalty(penalty: Penalty, v: Cells) -> Ridge:
+    """The penalties of the rows of a block's W."""
+    mass = v.row_weight
+    return Ridge(penalty.left_l1 * mass, penalty.left * mass)

@@ -14,8 +14,8 @@ from typing import ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from dask_nmf.kernels.gradient import Descent, extended
-from dask_nmf.solvers.hals import OneLevel, Squares, State
 from dask_nmf.solvers.penalties import Penalty
+from dask_nmf.solvers.solver import OneLevel, SquaredError, State
 from dask_nmf.types import Array, Block
 
 FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
@@ -58,7 +58,7 @@ class Plain:
 
 
 @dataclass(frozen=True)
-class SGD(Squares, OneLevel):
+class SGD(SquaredError, OneLevel):
     """Stochastic gradient descent with factors kept ≥ 0, in strata of blocks (Gemulla et al. 2011)."""
 
     how: Descent

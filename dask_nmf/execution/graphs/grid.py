@@ -41,9 +41,9 @@ from dask_nmf.kernels.summary import block_summary
 from dask_nmf.kernels.summary.block_summary import Measure
 from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of
 from dask_nmf.planning.grid import Tiling
-from dask_nmf.solvers import hals
 from dask_nmf.solvers.hals import HALS
-from dask_nmf.solvers.penalties import rescaled
+from dask_nmf.solvers.penalties import divide_components
+from dask_nmf.solvers.solver import extrapolate, loss_of_h
 from dask_nmf.sources.matrix import Matrix, as_block
 from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Array, Block
@@ -66,11 +66,11 @@ class Given(NamedTuple):
         if self.before is None:
             return h
         before = _scaled(self.before.read(*columns).T, self.before_scales)
-        return np.ascontiguousarray(hals.further(h, before, self.beta))
+        return np.ascontiguousarray(extrapolate(h, before, self.beta))
 
 
 def _scaled(h: Array, scales: tuple[float, ...]) -> Array:
-    return np.ascontiguousarray(rescaled(h, np.array(scales)) if scales else h)
+    return np.ascontiguousarray(divide_components(h, np.array(scales)) if scales else h)
 
 
 class Pass(NamedTuple):
@@ -351,6 +351,6 @@ def _follow(sums: Sums, columns: Span, what: Pass) -> Piece:
         return Piece(sums.residual, np.zeros((2, len(given))), True)
     h = what.follow(given, sums)
     what.right.write(columns[0], h.T)
-    loss = hals.loss(0.0, sums, given, h)
+    loss = loss_of_h(0.0, sums, given, h)
     same = np.array_equal(given, what.given._replace(before=None).piece(columns))
     return Piece(loss, np.stack(least_squares.component_norms(h.T, sums.column_weight)), same)

@@ -33,10 +33,13 @@ from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.kernels.summary.row_sample import Draw, Summary
 from dask_nmf.progress import report_stage
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.divergences import BetaMU, Newton, Settled, exact, floor_of
-from dask_nmf.solvers.hals import HALS, MU, Solver, State, lift
-from dask_nmf.solvers.penalties import Penalty, norms_of, penalty_of, rescaled
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.mu import MU, BetaMU, ConvergedMU, clip_below
+from dask_nmf.solvers.newton import KLNewton
+from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of, penalty_of
+from dask_nmf.solvers.select import select_inference_solver, smallest_divisor
 from dask_nmf.solvers.sgd import SGD, Plain
+from dask_nmf.solvers.solver import Solver, State
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 
@@ -216,16 +219,16 @@ def check_squares(mean: float, sumsq: float) -> None:
 def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
     """The solver that the settings name, at the scale of V."""
     penalty = penalty_of_fit(settings, measures, matrix)
-    floor = floor_of(measures.level, matrix.dtype)
+    floor = smallest_divisor(measures.level, matrix.dtype)
     if settings.solver == "sgd":
         return _descending(settings, measures, matrix)
     if settings.solver == "hals":
-        return HALS(penalty) if settings.beta == 2 else Newton(floor, penalty)
+        return HALS(penalty) if settings.beta == 2 else KLNewton(floor, penalty)
     scale = factor_scale(measures.level, settings.n_components)
     first = not matrix.transposed
     if settings.beta != 2:
         return BetaMU(settings.beta, floor, scale, LIFT * scale, penalty, settings.inner_iter, first)
-    trifle = floor_of(measures.level * scale, matrix.dtype)
+    trifle = smallest_divisor(measures.level * scale, matrix.dtype)
     left, right = (  # δ is added to products of V and the other factor
         trifle if settings.delta is None else settings.delta * measures.scale / unit
         for unit in (penalty.right_unit, penalty.left_unit)
@@ -285,7 +288,7 @@ def begin(
         fill = nndsvd.Fill(settings.start, means, settings.random_state, _streams(matrix), measures.level)
         right = nndsvd.begin(panels, settings.n_components, sampled, fill, place)
     elif sampled is not None:
-        right = sampled if settings.solver != "mu" else lift(sampled, LIFT * scale)
+        right = sampled if settings.solver != "mu" else clip_below(sampled, LIFT * scale)
     else:
         if settings.start == "sample":
             logger.info("no sample of V fits a worker, or none has an entry that counts: the start is random")
@@ -328,12 +331,12 @@ def _warmed(panels: PanelEngine, h: Array, solver: Solver) -> Array:
 
     Random components are much alike: an L1 penalty would leave none but the largest.
     """
-    assert isinstance(solver, HALS | Newton)
+    assert isinstance(solver, HALS | KLNewton)
     smooth, penalty = replace(solver, penalty=solver.penalty.without_lasso), solver.penalty
     for _ in range(WARM):
         totals = panels.run_pass(h, PassSpec(smooth.weigh, smooth))
         followed = smooth.follow(h, totals)
-        h = rescaled(followed, penalty.balance(*norms_of(totals, followed))[0])
+        h = divide_components(followed, penalty.balance(*norms_of(totals, followed))[0])
     return h
 
 
@@ -346,7 +349,7 @@ def _balanced_pair(panels: PanelEngine, h: Array, solver: HALS, place: Callable[
         slot = place()
         for first, last in pairwise(panels.edges):
             slot.write(first, found.read(first, last) * scales.astype(h.dtype))
-    return rescaled(solver.penalty.without_dead(totals, h), scales)
+    return divide_components(solver.penalty.without_dead(totals, h), scales)
 
 
 def _from_given(
@@ -364,7 +367,7 @@ def _from_given(
     matrix, dtype = panels.matrix, panels.matrix.dtype
     solver = make_solver(settings, measures, matrix)
     given = in_units(given, solver.penalty, dtype)
-    if isinstance(solver, HALS | Newton):
+    if isinstance(solver, HALS | KLNewton):
         given = _balanced(given, solver.penalty, measures.level / settings.n_components)
     if given.left is not None:
         assert place is not None
@@ -374,17 +377,17 @@ def _from_given(
         if given.right is None:
             solver_of_right = replace(answerer(settings, measures, matrix), penalty=solver.penalty)
             right = right_of(panels, solver_of_right, measures.level, given.left)
-            return right if settings.solver != "mu" else lift(right, LIFT * float(right.mean()))
+            return right if settings.solver != "mu" else clip_below(right, LIFT * float(right.mean()))
         if matrix.transposed and isinstance(solver, MU | BetaMU):
             totals = panels.run_pass(np.asarray(given.right, dtype), PassSpec(keep_w, solver, slot))
             return solver.follow(np.asarray(given.right, dtype), totals)
-        if isinstance(solver, HALS | Newton):
+        if isinstance(solver, HALS | KLNewton):
             return _better_start(panels, solver, measures.level, given)
     assert given.right is not None
     return given.right
 
 
-def _better_start(panels: PanelEngine, solver: HALS | Newton, mean: float, given: Factors) -> Array:
+def _better_start(panels: PanelEngine, solver: HALS | KLNewton, mean: float, given: Factors) -> Array:
     """Return the right factor that is given, (k, n), or that which fits the left one, if it leads further."""
     dtype = panels.matrix.dtype
     left, right = (np.ascontiguousarray(factor, dtype) for factor in given)
@@ -411,21 +414,23 @@ def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
     """Return given factors at the scale where the penalties of each of their components are least."""
     left, right = given
     if right is not None:
-        return Factors(left, rescaled(right, penalty.scales_of_right(right, product)))
+        return Factors(left, divide_components(right, penalty.scales_of_right(right, product)))
     assert left is not None
-    return Factors(rescaled(left.T, penalty.turned.scales_of_right(left.T, product)).T, None)
+    return Factors(divide_components(left.T, penalty.turned.scales_of_right(left.T, product)).T, None)
 
 
-def right_of(panels: PanelEngine, solver: HALS | Newton | Settled, mean: float, left: Array) -> Array:
+def right_of(panels: PanelEngine, solver: HALS | KLNewton | ConvergedMU, mean: float, left: Array) -> Array:
     """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
     return settle_right(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
 
 
-def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | Newton | Settled:
+def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | KLNewton | ConvergedMU:
     """The solver that finds one factor for the other, whatever they come from."""
     scale = factor_scale(measures.level, settings.n_components)
     penalty = own_penalty(settings, measures, matrix)
-    return exact(settings.beta, penalty, floor_of(measures.level, matrix.dtype), scale)
+    return select_inference_solver(
+        settings.beta, penalty, smallest_divisor(measures.level, matrix.dtype), scale
+    )
 
 
 def _streams(matrix: Matrix) -> tuple[int, int]:

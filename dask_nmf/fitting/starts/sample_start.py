@@ -22,9 +22,11 @@ from dask_nmf.kernels.blocks.masking import Observed
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.divergences import Newton, floor_of
-from dask_nmf.solvers.hals import HALS, State
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.penalties import Penalty
+from dask_nmf.solvers.select import smallest_divisor
+from dask_nmf.solvers.solver import State
 from dask_nmf.types import Array, Block
 
 ROUGHLY = Stop(max_iter=60, tol=1e-3, finest=0)
@@ -91,7 +93,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
         return np.ascontiguousarray(random.T, sample.dtype)
 
     balanced = penalty.in_balanced_units(factor_scale(mean, settings.n_components))
-    solver = HALS(balanced) if squared else Newton(floor_of(mean, sample.dtype), balanced, LOOSE)
+    solver = HALS(balanced) if squared else KLNewton(smallest_divisor(mean, sample.dtype), balanced, LOOSE)
     h = np.zeros((settings.n_components, len(seen)), sample.dtype)
     # measured for hals alone: mu ended worse on 5 x 6; an L1 penalty has more poor minima than that
     several = settings.solver == "hals" or penalty.left_l1 > 0
@@ -147,7 +149,7 @@ def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
     return replace(sample, v=sample.v[:, columns]) if sample.mask.implicit_zeros else sample
 
 
-def _factorise(sample: Block, search: Search, solver: HALS | Newton) -> Array:
+def _factorise(sample: Block, search: Search, solver: HALS | KLNewton) -> Array:
     """Return H of rows in memory, (k, n): the best of some starts, brought near its minimum.
 
     An L1 penalty comes last: of random components, which are much alike, it would leave none but the largest.
@@ -160,7 +162,7 @@ def _factorise(sample: Block, search: Search, solver: HALS | Newton) -> Array:
         starts = _search(squared, search, smooth, EXCHANGES if first is solver else 0)
     else:
         starts = [random if smooth == first else _best(_descend(squared, random, smooth, ROUGHLY))]
-    if isinstance(solver, Newton):
+    if isinstance(solver, KLNewton):
         h = _screened(sample, [*starts, random], search, solver)
         h = _best(_descend(sample, h, solver, CLOSELY))
     else:
@@ -234,7 +236,7 @@ def _gram(sample: Block, h: Array, solver: HALS) -> Array:
     return np.asarray(w.T @ w)
 
 
-def _screened(sample: Block, starts: list[Array], search: Search, solver: Newton) -> Array:
+def _screened(sample: Block, starts: list[Array], search: Search, solver: KLNewton) -> Array:
     """Return the start, (k, n), from which a few passes over few rows lead to the least divergence.
 
     It is returned as it was, since a fit of few rows is further from that of all rows.
@@ -294,7 +296,7 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
     return seen
 
 
-def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> State:
+def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> State:
     """After passes over a sample in memory, from H (k, n)."""
     rows, baseline = row_sample.pieces(sample), _baseline(sample, solver)
     enough = EXPLAINED if stop == CLOSELY else TIED  # or rounding would end it, in each dtype elsewhere
@@ -310,7 +312,7 @@ def _descend(sample: Block, h: Array, solver: HALS | Newton, stop: Stop) -> Stat
     return state
 
 
-def _baseline(sample: Block, solver: HALS | Newton) -> float:
+def _baseline(sample: Block, solver: HALS | KLNewton) -> float:
     """Return what a loss is compared with: ‖V‖², or the divergence of V from its mean."""
     if isinstance(solver, HALS):
         return float(masking.measure(sample).row_norms.sum())

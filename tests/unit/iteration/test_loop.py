@@ -11,7 +11,8 @@ from support.matrices import low_rank
 from dask_nmf.iteration.loop import Step, Stop, iterate
 from dask_nmf.iteration.outcome import Outcome, relative_error
 from dask_nmf.kernels.least_squares import Sums, sums
-from dask_nmf.solvers.hals import HALS, State
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.solver import State
 
 
 class Scripted(HALS):

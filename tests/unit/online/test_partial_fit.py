@@ -21,8 +21,8 @@ from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.online import partial_fit
 from dask_nmf.online.reservoir import size_of
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.divergences import Newton
 from dask_nmf.solvers.hals import HALS, Penalty
+from dask_nmf.solvers.newton import KLNewton
 
 RANK = 5
 LOSSES = {"frobenius": 2, "kullback-leibler": 1}
@@ -258,7 +258,7 @@ def test_what_the_sample_does_not_have_stays_known(beta: float) -> None:
     mixing = np.array([[1, 0.5, 0], [0, 1, 0], [0, 0.2, 1.0]])
     w, h = random.random((50, 3)), random.random((3, 12))
     before, seen = mixing @ h, np.arange(12) < 8
-    solver = HALS() if beta == 2 else Newton(1e-12, Penalty())
+    solver = HALS() if beta == 2 else KLNewton(1e-12, Penalty())
 
     def held(v: Array) -> Any:
         return v if beta == 2 else Observed(v, None, np.arange(50), Rule(beta=beta))

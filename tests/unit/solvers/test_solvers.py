@@ -11,8 +11,10 @@ from support.matrices import Array, low_rank
 
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.solvers import hals
-from dask_nmf.solvers.hals import HALS, MU, Solver, State
+from dask_nmf.solvers import hals, mu
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.mu import MU
+from dask_nmf.solvers.solver import Solver, State
 
 V = low_rank(50, 14, 3, noise=1)
 SUMSQ = float(np.sum(V**2))
@@ -54,7 +56,7 @@ def test_a_step_that_raises_the_loss_is_undone() -> None:
     np.testing.assert_array_equal(undone.entering, good.h)
     assert undone.loss == good.loss
     assert not undone.accepted
-    assert undone.beta == pytest.approx(0.6 / hals.SHRINK)
+    assert undone.beta == pytest.approx(0.6 / solver.SHRINK)
     assert undone.ceiling == 0.4
 
 
@@ -96,7 +98,7 @@ def test_loss_of_an_updated_h(exact: bool) -> None:
     w, before, after = low_rank(50, 3, 2, seed=1), FIRST, FIRST[:, ::-1]
     totals = least_squares.sums(V, w, before if exact else None)
     direct = float(np.sum((V - w @ after) ** 2))
-    assert hals.loss(SUMSQ, totals, before, after) == pytest.approx(direct, rel=1e-10)
+    assert loss_of_h(SUMSQ, totals, before, after) == pytest.approx(direct, rel=1e-10)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -110,7 +112,7 @@ def test_threads_do_not_change_a_row(dtype: Any, monkeypatch: pytest.MonkeyPatch
 
 
 def test_lift_leaves_what_is_above() -> None:
-    np.testing.assert_array_equal(hals.lift(np.asarray([0.0, 1e-9, 2.0]), 0.1), [0.1, 0.1, 2.0])
+    np.testing.assert_array_equal(mu.clip_below(np.asarray([0.0, 1e-9, 2.0]), 0.1), [0.1, 0.1, 2.0])
 
 
 def test_sums_of_nothing_learnt_leave_h_finite() -> None:

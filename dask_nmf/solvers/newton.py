@@ -1,34 +1,32 @@
-"""Solvers for the β-divergences other than the squared error; see `dask_nmf.kernels.divergence`.
-
-A pass measures the loss of the H that it is given, so an update knows how good its last proposal was.
-"""
+"""The solver for Kullback & Leibler's divergence: Newton's steps, with H as the state."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 
 from dask_nmf.kernels import divergence
 from dask_nmf.kernels.blocks import masked
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.divergence import Ridge
 from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.solvers.hals import FINER, FINEST, HALS, SHRINK, OneLevel, State, advanced, lift, refit_rows
-from dask_nmf.solvers.penalties import Penalty, norms_of, rescaled
+from dask_nmf.solvers.hals import refit_rows
+from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of, w_penalty
+from dask_nmf.solvers.solver import FINER, FINEST, SHRINK, State, accept_step
 from dask_nmf.types import Array
 
 LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model is not to be trusted
+
 FURTHEST = 2.0  # times an entry, that a step goes
+
 NOTHING = 1e-30  # of the largest entry of H: a component of such entries would get a W that overflows
+
 SHORTER, SHORTEST = 0.25, 0.25**3  # steps, where Newton's is too long
-MOST_UPDATES, SETTLED = 5000, 1e-7
-FIRST_UPDATES, NEAR = 100, 1e-3  # of a W that begins anew: with 10, W lags behind H for ever
 
 
 @dataclass(frozen=True)
-class Newton:
+class KLNewton:
     """Kullback & Leibler's divergence, with H as the state.
 
     W is solved in each panel by Newton's method, row by row. H gets one step of it a pass: the sums have the
@@ -53,7 +51,7 @@ class Newton:
         return self._solve(v, h, w, self.final_tol)
 
     def _solve(self, v: Cells, h: Array, w: Array | None, tol: float) -> Array:
-        found = divergence.solve(v, h.T, on_left(self.penalty, v), self.floor, tol, w)
+        found = divergence.solve(v, h.T, w_penalty(self.penalty, v), self.floor, tol, w)
         return found.astype(h.dtype)
 
     def learn(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
@@ -103,13 +101,13 @@ class Newton:
         if state.good is not None and state.accepted:
             further = h + h.dtype.type(state.beta) * (h - state.h)
             entering = np.maximum(further, h.dtype.type(LEAST) * h)
-        return advanced(
+        return accept_step(
             state,
-            h=rescaled(h, scales),
-            entering=rescaled(entering, scales),
+            h=divide_components(h, scales),
+            entering=divide_components(entering, scales),
             loss=reached,
             penalty=penalty,
-            good=rescaled(given, scales),
+            good=divide_components(given, scales),
         ).watched(state, totals, given)
 
     def _undone(self, state: State) -> State:
@@ -128,94 +126,3 @@ class Newton:
             rate=rate,
             settled=rate < SHORTEST,
         )
-
-
-@dataclass(frozen=True)
-class BetaMU(OneLevel):
-    """Multiplicative updates for any β, W first and then H; W is carried (Févotte & Idier 2011)."""
-
-    beta: float
-    floor: float  # of what is divided by
-    scale: float  # of a W that begins anew
-    least: float  # of its entries: a zero would stay zero
-    penalty: Penalty
-    inner_iter: int = 1
-    weights_first: bool = True  # as in `dask_nmf.solvers.hals.MU`
-    carries_weights: ClassVar[bool] = True
-
-    def weigh(self, v: Cells, h: Array, w: Array | None) -> Array:
-        if w is None:
-            w = lift(self.settle(v, h, FIRST_UPDATES, NEAR), self.least)
-        return self._multiply(v, h, w, self.inner_iter)
-
-    def finish(self, v: Cells, h: Array, w: Array | None) -> Array:
-        assert w is not None
-        return w
-
-    def settle(self, v: Cells, h: Array, repeats: int, tol: float = 0.0) -> Array:
-        """W from equal entries, by so many updates or until they move it by less than ``tol``."""
-        return self._multiply(v, h, np.full((v.shape[0], len(h)), self.scale, h.dtype), repeats, tol)
-
-    def _multiply(self, v: Cells, h: Array, w: Array, repeats: int, tol: float = 0.0) -> Array:
-        ridge = on_left(self.penalty, v)
-        return divergence.multiply(v, h.T, w, ridge, self.beta, self.floor, repeats, tol)
-
-    def learn(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
-        num, den, loss = divergence.shares(v, w, h, self.beta, self.floor)
-        return Sums(num.astype(np.float64), den.astype(np.float64), loss, v.column_weight)
-
-    def error(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
-        return divergence.divergence(v, w, h, self.beta, 0.0 if final else self.floor)
-
-    def update(self, state: State, totals: Sums, baseline: float) -> State:
-        given = state.entering
-        updated = self.follow(given, totals)
-        penalty = self.penalty.of(totals, given)
-        return State(
-            h=updated if self.weights_first else given,
-            entering=updated,
-            loss=totals.residual + penalty,
-            penalty=penalty,
-            slot=state.next_slot,
-        ).watched(state, totals, given)
-
-    def follow(self, h: Array, totals: Sums) -> Array:
-        """H after its update from the sums."""
-        by = totals.gram + totals.column_weight * (self.penalty.right_l1 + self.penalty.right * h)
-        ratio = np.divide(totals.num, by, out=np.zeros_like(totals.num), where=by > 0)
-        return np.ascontiguousarray(h * ratio ** divergence.exponent(self.beta), h.dtype)
-
-
-@dataclass(frozen=True)
-class Settled(BetaMU):
-    """W of a fixed H, by multiplicative updates until they move nothing: for what has no better solver."""
-
-    carries_weights: ClassVar[bool] = False
-
-    def weigh(self, v: Cells, h: Array, w: Array | None) -> Array:
-        wide = self.settle(v, h.astype(np.float64), MOST_UPDATES, SETTLED)  # or powers might vanish
-        return wide.astype(h.dtype)
-
-    def finish(self, v: Cells, h: Array, w: Array | None) -> Array:
-        return self.weigh(v, h, w)
-
-
-def exact(beta: float, penalty: Penalty, floor: float, scale: float = 1.0) -> HALS | Newton | Settled:
-    """The solver that finds W of a fixed H."""
-    if beta == 2:
-        return HALS(penalty)
-    if beta == 1:
-        return Newton(floor, penalty)
-    return Settled(beta, floor, scale, 0.0, penalty)
-
-
-def on_left(penalty: Penalty, v: Cells) -> Ridge:
-    """The penalties of the rows of a block's W."""
-    mass = v.row_weight
-    return Ridge(penalty.left_l1 * mass, penalty.left * mass)
-
-
-def floor_of(mean: float, dtype: np.dtype[Any]) -> float:
-    """Return the least number that a divergence divides by, for a V of that mean."""
-    limits = np.finfo(dtype)
-    return max(float(limits.eps) * mean, float(limits.tiny))

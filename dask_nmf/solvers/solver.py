@@ -1,0 +1,188 @@
+"""What passes and the loop ask of a solver, and the state that a pass leaves behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+
+from dask_nmf.kernels import least_squares
+from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.solvers.penalties import Penalty
+from dask_nmf.types import Array, Block
+
+GROW, GROW_CEILING, SHRINK = 1.05, 1.01, 1.5
+
+N_W_SLOTS = 4  # places for a carried W: the last one, the one before, the best one and the next one
+
+BETTER = 1 - 1e-6  # times the least error of what is held out: less of a gain is rounding
+
+FINER = 1e-2  # times the tolerance of the inner solves, from one level to the next
+
+FINEST = 2  # levels above the first one, of solvers that have an inner solve
+
+
+@dataclass(frozen=True)
+class State:
+    """What a pass leaves behind: everything the next one needs, besides V (and a carried W)."""
+
+    h: Array  # the H that the answer would use, (k, n)
+    entering: Array  # the H that the next pass gives to the panels, (k, n)
+    loss: float = float("inf")  # the objective, with the pass's W: ‖V − W h‖² and the penalties
+    penalty: float = 0.0  # the penalties' part in it
+    beta: float = 0.5  # extrapolation
+    ceiling: float = 1.0
+    last_beta: float = 0.5
+    accepted: bool = True  # False: the pass raised the loss, h is the one before
+    exact: bool = True  # the loss is from the residual, not from the form that cancels
+    slot: int = -1  # where the W is that belongs to it, if one is carried; -1: not yet
+    held: float = float("nan")  # mean squared error of what is held out, with the H that the pass was given
+    best: Array | None = None  # of the H that were given, the one with the least such error
+    best_held: float = float("inf")
+    best_slot: int = -1  # where its W is
+    stale: int = 0  # passes since
+    good: Array | None = None  # sgd, and Newton's steps: the H that `entering` came from
+    good_slot: int = -1  # where its W is
+    rate: float = 1.0  # of the steps, relative to the first ones (sgd), or to Newton's
+    epoch: int = 0  # sgd: sweeps that were kept
+    diverged: bool = False  # no step is short enough
+    settled: bool = False  # a pass from the H of before did not lower the loss
+    level: int = 0  # how exactly equations are solved: see `Solver.at_level`
+    scales: tuple[float, ...] = ()  # blocks: by what the components of the H in `slot` are to be divided
+    good_scales: tuple[float, ...] = ()  # and those of the H in `good_slot`; (): by 1
+
+    SCALARS: ClassVar[tuple[str, ...]] = (
+        "loss", "penalty", "beta", "ceiling", "last_beta", "accepted", "exact", "slot", "held", "best_held",
+        "best_slot", "stale", "good_slot", "rate", "epoch", "diverged", "settled", "level", "scales",
+        "good_scales",
+    )  # fmt: skip
+
+    @property
+    def next_slot(self) -> int:
+        """Where the next W may go: not where one is that may still be asked for."""
+        taken = (self.slot, self.best_slot, self.good_slot)
+        return next(slot for slot in range(N_W_SLOTS) if slot not in taken)
+
+    @property
+    def measured(self) -> State:
+        """The state that the loss is of: of sgd it is the one before."""
+        if self.good is None:
+            return self
+        return replace(self, h=self.good[: len(self.h)], entering=self.good, slot=self.good_slot)
+
+    def watched(self, before: State, totals: Any, given: Array) -> State:
+        """This state, with what is held out looked at: the errors of ``given`` and the W of this state."""
+        if totals.held_out_weight == 0:
+            return self
+        held = totals.held_out_loss / totals.held_out_weight
+        if held < BETTER * before.best_held:
+            return replace(self, held=held, best=given, best_held=held, best_slot=self.slot)
+        return replace(
+            self,
+            held=held,
+            best=before.best,
+            best_held=before.best_held,
+            best_slot=before.best_slot,
+            stale=before.stale + self.accepted,  # a pass that went too far says nothing
+        )
+
+
+class Solver(Protocol):
+    """What the passes and the loop ask of a solver."""
+
+    @property
+    def penalty(self) -> Penalty: ...
+
+    @property
+    def carries_weights(self) -> bool:
+        """Whether W must be kept from pass to pass."""
+        ...
+
+    @property
+    def finest(self) -> int:
+        """The highest level that `at_level` knows."""
+        ...
+
+    def at_level(self, level: int) -> Solver:
+        """Return the solver for a level: each solves a pass's equations more exactly than the one before."""
+        ...
+
+    def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
+        """The W of a panel, (r, k), in a pass."""
+        ...
+
+    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        """What H learns from a panel and its W; ``exact``: with the loss of ``h``, entry by entry."""
+        ...
+
+    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+        """Return the loss of w h on a panel, without penalties.
+
+        With ``final`` a divergence may be infinite, where an entry > 0 meets a 0 of w h.
+        """
+        ...
+
+    def finish(self, v: Block, h: Array, w: Array | None) -> Array:
+        """The W of a panel in the answer."""
+        ...
+
+    def update(self, state: State, totals: Any, sumsq: float) -> State:
+        """The next state, from what a pass gave that began with ``state.entering``."""
+        ...
+
+
+class OneLevel:
+    """A solver whose updates have no inner solve that could be more exact."""
+
+    finest: ClassVar[int] = 0
+
+    def at_level(self, level: int) -> Self:
+        return self
+
+
+def extrapolate(h: Array, before: Array, beta: float) -> Array:
+    """H extrapolated: ``max(0, H + β (H − H_before))``."""
+    return np.asarray(np.maximum(h + h.dtype.type(beta) * (h - before), 0))
+
+
+def reject_step(state: State, settled: bool) -> State:
+    """The state after a pass of `HALS` that raised the loss; ``settled``: it began with the H of before."""
+    return replace(
+        state,
+        entering=state.h,
+        beta=state.beta / SHRINK,
+        ceiling=state.last_beta,
+        accepted=False,
+        settled=settled,
+    )
+
+
+def accept_step(state: State, **reached: Any) -> State:
+    """The state after a pass of `HALS` that did not: what it ``reached``, and a larger β."""
+    return State(
+        level=state.level,
+        beta=min(state.ceiling, GROW * state.beta),
+        ceiling=min(1.0, GROW_CEILING * state.ceiling),
+        last_beta=state.beta,
+        **reached,
+    )
+
+
+class SquaredError:
+    """The loss ‖V − W H‖², for solvers that work with normal equations."""
+
+    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        return least_squares.sums(v, w, h if exact else None)
+
+    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+        return least_squares.residual(v, w, h)
+
+
+def loss_of_h(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
+    """‖V − W h‖² where the sums are those of W and, if they have one, the residual is that of ``given``."""
+    if np.isnan(totals.residual):
+        return least_squares.expanded_loss(sumsq, totals, h)
+    step = (h - given).astype(np.float64)
+    slope = least_squares.times((h + given).T.astype(np.float64), totals.gram).T - 2 * totals.num
+    return totals.residual + float(np.vdot(step, slope))
