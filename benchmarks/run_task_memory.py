@@ -130,8 +130,8 @@ def share(case: Case) -> float:
     solver = SOLVERS[case.solver].at_level(case.level)
     rng = np.random.default_rng(1)
     h = rng.random((k, columns), dtype=case.dtype)
-    w = rng.random((rows, k), dtype=case.dtype) if solver.carries_weights else None
-    spec = PassSpec(solver.finish if case.level else solver.weigh, solver, residual=True)
+    w = rng.random((rows, k), dtype=case.dtype) if solver.carries_w else None
+    spec = PassSpec(solver.solve_w_final if case.level else solver.solve_w, solver, residual=True)
     panel_bytes = layout.panel_bytes(0, rows)
     taken = (
         panel_bytes + (0 if w is None else w.nbytes) + peak_growth(lambda: process_block(panel, h, spec, w))

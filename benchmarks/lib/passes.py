@@ -38,7 +38,7 @@ def without_prefetch(panels: PanelEngine) -> PanelEngine:
 
 def hals_pass(panels: PanelEngine, h: Array) -> None:
     """Run one pass of HALS over the panels."""
-    panels.run_pass(h, PassSpec(HALS().weigh, HALS()))
+    panels.run_pass(h, PassSpec(HALS().solve_w, HALS()))
 
 
 def bare_pass(panels: PanelEngine, look: Look, h: Array) -> None:
@@ -95,7 +95,7 @@ class _EmptySource(ReaderDefaults):
 class _IdleSolver:
     """A solver that does nothing."""
 
-    def weigh(self, v: Any, h: Array, w: Array | None) -> Array:
+    def solve_w(self, v: Any, h: Array, w: Array | None) -> Array:
         return np.zeros((1, 1))
 
     def learn(self, v: Any, w: Array, h: Array, exact: bool) -> Sums:
@@ -112,4 +112,4 @@ def idle_pass(count: int) -> None:
     matrix = Matrix(shape, source.dtype, "nothing", False, Layout(*shape, 4), source)
     solver = _IdleSolver()
     panels = PanelEngine(matrix, tuple(range(count + 1)))
-    panels.run_pass(np.zeros((1, 4), np.float32), PassSpec(solver.weigh, solver))
+    panels.run_pass(np.zeros((1, 4), np.float32), PassSpec(solver.solve_w, solver))

@@ -122,13 +122,15 @@ def answer(panels: PanelEngine, output: Output, progress: Progress) -> Result:
     solver = progress.solver.at_level(max(state.level, int(state.exact)))
     h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
     h, units = np.ascontiguousarray(h[: len(state.h)]), solver.penalty
-    carried = progress.carried if solver.carries_weights else None
+    carried = progress.carried if solver.carries_w else None
     before = None if carried is None else carried.factor(slot)
     if before is not None and isinstance(solver, SGD):
         before = Plain(before)
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
     settles = matrix.transposed and isinstance(solver, HALS | KLNewton) and panels.rule.held_out == 0
-    weighing = PassSpec(solver.finish, solver, before, residual=True, bare=not settles, unit=units.left_unit)
+    weighing = PassSpec(
+        solver.solve_w_final, solver, before, residual=True, bare=not settles, unit=units.left_unit
+    )
     last = _last_read(panels, h, weighing, output)
     seen = state.good if isinstance(solver, KLNewton) and state.best is None else None
     if seen is not None and last.sums.residual + solver.penalty.of(last.sums, h) > state.loss:
@@ -137,7 +139,7 @@ def answer(panels: PanelEngine, output: Output, progress: Progress) -> Result:
         last = _last_read(panels, h, weighing, output)
     right, reached = solver.penalty.without_dead(last.sums, h), last.sums.residual
     if settles and isinstance(solver, HALS):
-        right = solver.settle(h, last.sums)
+        right = solver.solve_h(h, last.sums)
         reached = loss_of_h(progress.measures.baseline, last.sums, h, right)
     elif settles and isinstance(solver, KLNewton):
         right, found = _settled(panels, solver, h, last)
@@ -168,7 +170,7 @@ def answer_fixed(
     given, right = initialize.in_units(fixed, solver.penalty, matrix.dtype)
     if given is None:
         assert right is not None
-        right, weigh = np.ascontiguousarray(right), solver.finish
+        right, weigh = np.ascontiguousarray(right), solver.solve_w_final
     else:
         right, weigh = initialize.right_of(panels, solver, measures.level, given), keep_w
     weighing = PassSpec(weigh, solver, residual=True, bare=True, unit=solver.penalty.left_unit)

@@ -274,8 +274,8 @@ def _sweeper(
             what = SweepSpec(solver.steps(state), job.settings.random_state, state.epoch, *places)
             return strata_engine.sweep_blocks(panels, grid, state.entering, what)
         finer = solver.at_level(state.level)
-        weighing = PassSpec(finer.weigh, finer, residual=exact)
-        if carried is not None and solver.carries_weights:
+        weighing = PassSpec(finer.solve_w, finer, residual=exact)
+        if carried is not None and solver.carries_w:
             before = carried.factor(state.slot) if state.slot >= 0 else None
             weighing = weighing._replace(before=before, after=carried.new_factor(state.next_slot))
         return panels.run_pass(state.entering, weighing)

@@ -226,7 +226,7 @@ def sweep(tiles: Tiles, solver: Pieces, run: Run, state: State, exact: bool) -> 
         given(run, state),
         run.temporary_w(),
         run.new_h_pieces(state.next_slot),
-        solver.follow,
+        solver.update_h,
         exact,
         scale=tiles.scale,
     )
@@ -266,7 +266,7 @@ def answered(tiles: Tiles, settings: Settings, run: Run, progress: Progress) -> 
     places = InUnits(left, penalty.left_unit), InUnits(right, penalty.right_unit)
     report_stage("last read")
     last = replace(progress.state, accepted=False)  # H as it is, and no further
-    follow = solver.settle if transposed else None
+    follow = solver.solve_h if transposed else None
     what = Pass(solver, given(run, last), *places, follow, last=True, scale=tiles.scale)
     reached = _computed(tiles, what).loss
     if how is not None:

@@ -24,7 +24,7 @@ NEAR = 3  # steps that a factor is ahead of one of equal entries, where a fit en
 Look = Callable[[Array], Sums]  # a read of V: from a right factor, (k, n), to what it learns
 
 
-def settle_right(
+def solve_h_for_w(
     panels: PanelEngine,
     left: Array,
     solver: HALS | KLNewton | BetaMU,
@@ -56,15 +56,15 @@ def settle_right(
 
 
 def _by_equations(panels: PanelEngine, left: Array, solver: HALS, weighing: PassSpec) -> tuple[Array, Sums]:
-    """`settle_right` for the squared error, by an orthonormal basis if ``left`` is badly conditioned."""
+    """`solve_h_for_w` for the squared error, by an orthonormal basis if ``left`` is badly conditioned."""
     columns = panels.matrix.layout.columns
     factor = solver.factor_of(left) if panels.rule.is_uniform else None
     held = left if factor is None else factor.basis.astype(left.dtype)
     blank = np.zeros((held.shape[1], columns), left.dtype)
     totals = panels.run_pass(blank, weighing, held)
     if factor is None:
-        return solver.settle(blank, totals), totals
-    return solver.settle_by(factor, len(left), totals).astype(left.dtype), totals
+        return solver.solve_h(blank, totals), totals
+    return solver.solve_h_by_factor(factor, len(left), totals).astype(left.dtype), totals
 
 
 def by_newton(
@@ -96,7 +96,7 @@ def by_newton(
             h = good + h.dtype.type(SHORTER) * (h - good)
             continue
         good, best, reached, rate = h, totals, loss, 1.0
-        h = solver.follow(good, totals, LEAST ** (2 * (number + ahead) + 1))
+        h = solver.update_h(good, totals, LEAST ** (2 * (number + ahead) + 1))
         gain, size = solver.gain(good, h, totals)
         if 0 <= gain <= CLOSE * reached + np.finfo(h.dtype).eps ** 2 * size:
             return h, totals._replace(residual=reached - gain - solver.penalty.of(totals, h))

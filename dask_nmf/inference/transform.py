@@ -20,7 +20,7 @@ from dask_nmf.execution import partition
 from dask_nmf.execution.graphs.passes import PassSpec, check_factor
 from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks.factor_store import FactorStore
-from dask_nmf.fitting.settling import settle_right
+from dask_nmf.fitting.settling import solve_h_for_w
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.summary.means import Means, divided
@@ -156,7 +156,7 @@ class OfPanel:
     def __call__(self, weighing: PassSpec, scale: float) -> PassSpec:
         units = 1 / (scale * self.unit), self.unit
         solver = self.asked.at(scale, units)
-        return weighing._replace(weigh=solver.finish, loss=solver, unit=units[0])
+        return weighing._replace(solve_w=solver.solve_w_final, loss=solver, unit=units[0])
 
 
 def asked_of(settings: Settings, matrix: Matrix) -> Asked:
@@ -171,7 +171,7 @@ def _weigh_rows(
     unit, asked = scaling.unit_of(h), asked_of(settings, panels.matrix)
     h = np.ascontiguousarray(scaling.times(h, 1 / unit), panels.matrix.dtype)
     solver = asked.at(1.0, (1.0, 1.0))
-    weighing = PassSpec(solver.finish, solver, check=True, bare=True, averages=averages)
+    weighing = PassSpec(solver.solve_w_final, solver, check=True, bare=True, averages=averages)
     weighing = weighing._replace(anew=OfPanel(asked, unit))
     w: da.Array | None = None
     rows: da.Array | None = None
@@ -201,7 +201,7 @@ def _weigh_columns(
         mean = _mean(panels)
         scale = panels.scale = scaling.scale_of(mean, panels.matrix.dtype)
     units = unit, 1 / (scale * unit)
-    right, totals = settle_right(panels, left, asked.at(scale, units), mean * scale, check=True)
+    right, totals = solve_h_for_w(panels, left, asked.at(scale, units), mean * scale, check=True)
     w = np.ascontiguousarray(scaling.times(right, units[1]).T)
     check_factor(w)
     place, place_of_means = (None, None) if into is None else into(w.shape, len(w), w.dtype)

@@ -184,7 +184,7 @@ def remembered(W: Any, h: Array, settings: Settings) -> Learned:
     if isinstance(drawn, Observed):
         sample: Block = replace(drawn, v=_product(drawn.v, wide, scale, dtype))
         judge = _judge(sample, settings, penalty, rows)
-        sums = process_block(sample, inner.astype(dtype), PassSpec(judge.weigh, judge))[1]
+        sums = process_block(sample, inner.astype(dtype), PassSpec(judge.solve_w, judge))[1]
     else:
         sample, gram = _product(drawn, wide, scale, dtype), sum(grams) * ((scale or 1.0) * unit) ** 2
         num = gram @ inner + rows * (penalty.right * inner + penalty.right_l1)
@@ -216,13 +216,13 @@ def _gone_over(
     panels: PanelEngine, solver: HALS | KLNewton, h: Array, known: Sums | None
 ) -> tuple[Array, Sums]:
     """Return H after some turns at a batch, and the sums of all rows."""
-    weighing = PassSpec(solver.weigh, solver)
+    weighing = PassSpec(solver.solve_w, solver)
     for _ in range(TURNS if isinstance(solver, HALS) else OF_MODELS):
         found = panels.run_pass(h, weighing)
         if isinstance(solver, KLNewton) and (awake := woken(h, np.asarray(found.gram.any(axis=1)))) is not h:
             h, found = awake, panels.run_pass(awake, weighing)
         sums = found if known is None else _added(found, known)
-        h = solver.follow(h, sums)
+        h = solver.update_h(h, sums)
     return h, sums
 
 
@@ -273,7 +273,7 @@ def carried(sums: Sums, past: Block, before: Array, h: Array, solver: HALS | KLN
     Of columns in which the sample has no entry the old sums are all that is known. They turn with W: where
     the H before is about A h, the new W is W A.
     """
-    found = process_block(past, h, PassSpec(solver.weigh, solver))[1]
+    found = process_block(past, h, PassSpec(solver.solve_w, solver))[1]
     there = occurring(past)
     lost = before.any(axis=0) & ~there
     if not lost.any() or not there.any():
@@ -318,7 +318,7 @@ def _rate(rows: Block, h: Array, judge: HALS | KLNewton) -> float:
 
 def _loss(rows: Block, h: Array, judge: HALS | KLNewton) -> float:
     """Return the loss of H and of the best W for it on rows in memory, with penalties."""
-    weighing = PassSpec(judge.weigh, judge, residual=True)
+    weighing = PassSpec(judge.solve_w, judge, residual=True)
     if isinstance(judge, KLNewton):
         h = woken(h, occurring(rows))
     with memory_engine.in_threads(row_sample.pieces(rows)) as over:

@@ -69,28 +69,28 @@ class HALS(SquaredError):
     penalty: Penalty = NO_PENALTY
     tol: float = 1e-2  # of the inner solves, see `kernels.refit`
     in_float64: bool = False  # equations of float32 are made and solved in float64
-    carries_weights: ClassVar[bool] = False
+    carries_w: ClassVar[bool] = False
     finest: ClassVar[int] = FINEST
 
     def at_level(self, level: int) -> Self:
         return replace(self, tol=self.tol * FINER**level, in_float64=True) if level else self
 
-    def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
+    def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
         if self.in_float64:
-            return self.finish(v, h, w)
+            return self.solve_w_final(v, h, w)
         return least_squares.solve_weights(v, h, self.tol, self.penalty.left, self.penalty.left_l1)
 
-    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         h_or_none = h if exact else None
         return (
             double_precision.sums(v, w, h_or_none) if self.in_float64 else least_squares.sums(v, w, h_or_none)
         )
 
-    def finish(self, v: Block, h: Array, w: Array | None) -> Array:
+    def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:
         solve = double_precision.exact_weights if self.in_float64 else least_squares.exact_weights
         return solve(v, h, self.penalty.left, self.penalty.left_l1)
 
-    def settle(self, h: Array, totals: Sums) -> Array:
+    def solve_h(self, h: Array, totals: Sums) -> Array:
         """The H of the answer, where it is H that must fit what the panels hold, and not the reverse."""
         num, gram = self.penalty.equations(totals, len(h))
         return solve_rows(num, gram).T.astype(h.dtype)
@@ -99,7 +99,7 @@ class HALS(SquaredError):
         """Return the factor of a left factor (rows, k) that normal equations for H are too rough for."""
         return least_squares.factor_of(left.T, self.penalty.right)
 
-    def settle_by(self, factor: Factor, rows: int, totals: Sums) -> Array:
+    def solve_h_by_factor(self, factor: Factor, rows: int, totals: Sums) -> Array:
         """Return what `settle` does, float64, where the W of the sums is the basis of a factor."""
         lasso, target = self.penalty.right_l1 * rows, totals.num.T
         return _in_threads(
@@ -108,7 +108,7 @@ class HALS(SquaredError):
             factor.upper,
         ).T
 
-    def follow(self, given: Array, totals: Sums) -> Array:
+    def update_h(self, given: Array, totals: Sums) -> Array:
         """H from the sums, beginning at the one that was given."""
         num, gram = self.penalty.equations(totals, len(given))
         dtype = np.float64 if self.in_float64 else given.dtype
@@ -117,7 +117,7 @@ class HALS(SquaredError):
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
         given = state.entering
-        h = self.follow(given, totals)
+        h = self.update_h(given, totals)
         scales, penalty = self.penalty.balance(*norms_of(totals, h))
         reached = loss_of_h(sumsq, totals, given, h) + penalty
         if reached > state.loss:

@@ -19,33 +19,33 @@ from dask_nmf.types import Array, Block
 class MU(SquaredError, OneLevel):
     """Multiplicative updates of Lee & Seung 2001, W first and then H, with a W that is carried.
 
-    ``weights_first`` is False where the panels are columns of V: there H is what a panel holds, so that a
+    ``w_first`` is False where the panels are columns of V: there H is what a panel holds, so that a
     pass updates H and then W, and the pair that belongs together is the H of the pass and the W before it.
     """
 
     delta: float
     floor: float  # of a W that begins as the solution for H: a zero would stay zero
     inner_iter: int = 1
-    weights_first: bool = True
+    w_first: bool = True
     penalty: Penalty = NO_PENALTY
     right_delta: float | None = None  # of H; by default that of W
-    carries_weights: ClassVar[bool] = True
+    carries_w: ClassVar[bool] = True
 
-    def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
+    def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
         if w is None:
             w = clip_below(least_squares.solve_weights(v, h, 1e-2, self.penalty.left), self.floor)
         lasso = self.penalty.left_l1 * least_squares.row_mass(v)[:, None]
         equations = least_squares.equations(v, h, self.penalty.left)
         return least_squares.multiply(w, *equations, self.delta + lasso, self.inner_iter)
 
-    def finish(self, v: Block, h: Array, w: Array | None) -> Array:
+    def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:
         assert w is not None
         return w
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
         given = state.entering
-        updated = self.follow(given, totals)
-        h = updated if self.weights_first else given
+        updated = self.update_h(given, totals)
+        h = updated if self.w_first else given
         penalty = self.penalty.of(totals, h)
         return State(
             h=h,
@@ -56,7 +56,7 @@ class MU(SquaredError, OneLevel):
             slot=state.next_slot,
         ).watched(state, totals, given)
 
-    def follow(self, h: Array, totals: Sums) -> Array:
+    def update_h(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""
         gram = least_squares.ridge(totals.gram, len(h), self.penalty.right * totals.column_weight)
         lasso = self.penalty.right_l1 * np.reshape(totals.column_weight, (-1, 1))
@@ -85,19 +85,19 @@ class BetaMU(OneLevel):
     least: float  # of its entries: a zero would stay zero
     penalty: Penalty
     inner_iter: int = 1
-    weights_first: bool = True  # as in `dask_nmf.solvers.mu.MU`
-    carries_weights: ClassVar[bool] = True
+    w_first: bool = True  # as in `dask_nmf.solvers.mu.MU`
+    carries_w: ClassVar[bool] = True
 
-    def weigh(self, v: Cells, h: Array, w: Array | None) -> Array:
+    def solve_w(self, v: Cells, h: Array, w: Array | None) -> Array:
         if w is None:
-            w = clip_below(self.settle(v, h, FIRST_UPDATES, NEAR), self.least)
+            w = clip_below(self.iterate_w(v, h, FIRST_UPDATES, NEAR), self.least)
         return self._multiply(v, h, w, self.inner_iter)
 
-    def finish(self, v: Cells, h: Array, w: Array | None) -> Array:
+    def solve_w_final(self, v: Cells, h: Array, w: Array | None) -> Array:
         assert w is not None
         return w
 
-    def settle(self, v: Cells, h: Array, repeats: int, tol: float = 0.0) -> Array:
+    def iterate_w(self, v: Cells, h: Array, repeats: int, tol: float = 0.0) -> Array:
         """W from equal entries, by so many updates or until they move it by less than ``tol``."""
         return self._multiply(v, h, np.full((v.shape[0], len(h)), self.scale, h.dtype), repeats, tol)
 
@@ -105,26 +105,26 @@ class BetaMU(OneLevel):
         ridge = w_penalty(self.penalty, v)
         return divergence.multiply(v, h.T, w, ridge, self.beta, self.floor, repeats, tol)
 
-    def learn(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
+    def accumulate(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
         num, den, loss = divergence.shares(v, w, h, self.beta, self.floor)
         return Sums(num.astype(np.float64), den.astype(np.float64), loss, v.column_weight)
 
-    def error(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
+    def loss(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
         return divergence.divergence(v, w, h, self.beta, 0.0 if final else self.floor)
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:
         given = state.entering
-        updated = self.follow(given, totals)
+        updated = self.update_h(given, totals)
         penalty = self.penalty.of(totals, given)
         return State(
-            h=updated if self.weights_first else given,
+            h=updated if self.w_first else given,
             entering=updated,
             loss=totals.residual + penalty,
             penalty=penalty,
             slot=state.next_slot,
         ).watched(state, totals, given)
 
-    def follow(self, h: Array, totals: Sums) -> Array:
+    def update_h(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""
         by = totals.gram + totals.column_weight * (self.penalty.right_l1 + self.penalty.right * h)
         ratio = np.divide(totals.num, by, out=np.zeros_like(totals.num), where=by > 0)
@@ -135,11 +135,11 @@ class BetaMU(OneLevel):
 class ConvergedMU(BetaMU):
     """W of a fixed H, by multiplicative updates until they move nothing: for what has no better solver."""
 
-    carries_weights: ClassVar[bool] = False
+    carries_w: ClassVar[bool] = False
 
-    def weigh(self, v: Cells, h: Array, w: Array | None) -> Array:
-        wide = self.settle(v, h.astype(np.float64), MOST_UPDATES, SETTLED)  # or powers might vanish
+    def solve_w(self, v: Cells, h: Array, w: Array | None) -> Array:
+        wide = self.iterate_w(v, h.astype(np.float64), MOST_UPDATES, SETTLED)  # or powers might vanish
         return wide.astype(h.dtype)
 
-    def finish(self, v: Cells, h: Array, w: Array | None) -> Array:
-        return self.weigh(v, h, w)
+    def solve_w_final(self, v: Cells, h: Array, w: Array | None) -> Array:
+        return self.solve_w(v, h, w)

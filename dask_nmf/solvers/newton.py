@@ -38,32 +38,32 @@ class KLNewton:
     penalty: Penalty
     tol: float = 1e-3  # of the inner solves: with less, noise hides what a pass gains
     final_tol: float = 1e-6
-    carries_weights: ClassVar[bool] = False
+    carries_w: ClassVar[bool] = False
     finest: ClassVar[int] = FINEST
 
     def at_level(self, level: int) -> Self:
         return replace(self, tol=self.tol * FINER**level) if level else self
 
-    def weigh(self, v: Cells, h: Array, w: Array | None) -> Array:
+    def solve_w(self, v: Cells, h: Array, w: Array | None) -> Array:
         return self._solve(v, h, w, self.tol)
 
-    def finish(self, v: Cells, h: Array, w: Array | None) -> Array:
+    def solve_w_final(self, v: Cells, h: Array, w: Array | None) -> Array:
         return self._solve(v, h, w, self.final_tol)
 
     def _solve(self, v: Cells, h: Array, w: Array | None, tol: float) -> Array:
         found = divergence.solve(v, h.T, w_penalty(self.penalty, v), self.floor, tol, w)
         return found.astype(h.dtype)
 
-    def learn(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
+    def accumulate(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
         columns = v.transpose()
         num, gram, loss = divergence.models(columns, w, h.T, self.floor)
         pull = w.sum(axis=0, dtype=np.float64) if v.implicit_zeros else 0.0
         return Sums(num.T, gram, loss, columns.row_weight, w_sum=pull)
 
-    def error(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
+    def loss(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
         return divergence.divergence(v, w, h, 1.0, 0.0 if final else self.floor)
 
-    def follow(self, given: Array, totals: Sums, least: float = LEAST) -> Array:
+    def update_h(self, given: Array, totals: Sums, least: float = LEAST) -> Array:
         """H at the bottom of the quadratic model about the one that was given, but not too far from it.
 
         An entry keeps at least the share ``least``. Near 0 a model goes no further than to twice an entry:
@@ -97,7 +97,7 @@ class KLNewton:
         reached = totals.residual + penalty
         if reached > state.loss:
             return self._undone(state).watched(state, totals, given)
-        h = entering = self.follow(given, totals)
+        h = entering = self.update_h(given, totals)
         if state.good is not None and state.accepted:
             further = h + h.dtype.type(state.beta) * (h - state.h)
             entering = np.maximum(further, h.dtype.type(LEAST) * h)

@@ -64,12 +64,12 @@ class SGD(SquaredError, OneLevel):
     how: Descent
     schedule: str
     penalty: Penalty
-    carries_weights: ClassVar[bool] = True
+    carries_w: ClassVar[bool] = True
 
-    def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
+    def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
         raise NotImplementedError("a sweep of SGD goes over blocks, not over panels")
 
-    def finish(self, v: Block, h: Array, w: Array | None) -> Array:
+    def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:
         assert w is not None
         return w
 

@@ -95,7 +95,7 @@ class Solver(Protocol):
     def penalty(self) -> Penalty: ...
 
     @property
-    def carries_weights(self) -> bool:
+    def carries_w(self) -> bool:
         """Whether W must be kept from pass to pass."""
         ...
 
@@ -108,22 +108,22 @@ class Solver(Protocol):
         """Return the solver for a level: each solves a pass's equations more exactly than the one before."""
         ...
 
-    def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
+    def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
         """The W of a panel, (r, k), in a pass."""
         ...
 
-    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         """What H learns from a panel and its W; ``exact``: with the loss of ``h``, entry by entry."""
         ...
 
-    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+    def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
         """Return the loss of w h on a panel, without penalties.
 
         With ``final`` a divergence may be infinite, where an entry > 0 meets a 0 of w h.
         """
         ...
 
-    def finish(self, v: Block, h: Array, w: Array | None) -> Array:
+    def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:
         """The W of a panel in the answer."""
         ...
 
@@ -172,10 +172,10 @@ def accept_step(state: State, **reached: Any) -> State:
 class SquaredError:
     """The loss ‖V − W H‖², for solvers that work with normal equations."""
 
-    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         return least_squares.sums(v, w, h if exact else None)
 
-    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+    def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
         return least_squares.residual(v, w, h)
 
 

@@ -168,11 +168,11 @@ def test_a_worker_runs_out_of_memory(always: bool, tmp_path: Path) -> None:
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}), local_cluster(1, 1, "600MB"):
         if always:
             with pytest.raises(WorkersLost, match=r"lost 4 times.*want of memory"):
-                panels.run_pass(h, PassSpec(HALS().weigh, HALS()))
+                panels.run_pass(h, PassSpec(HALS().solve_w, HALS()))
         else:
-            found = panels.run_pass(h, PassSpec(HALS().weigh, HALS()))
+            found = panels.run_pass(h, PassSpec(HALS().solve_w, HALS()))
     if not always:
-        expected = panels.run_pass(h, PassSpec(HALS().weigh, HALS()))
+        expected = panels.run_pass(h, PassSpec(HALS().solve_w, HALS()))
         np.testing.assert_allclose(found.num, expected.num, rtol=1e-12)
 
 

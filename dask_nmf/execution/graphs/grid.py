@@ -80,7 +80,7 @@ class Pass(NamedTuple):
     given: Given
     left: FactorStore  # where W goes, by rows
     right: FactorStore  # where the Hᵀ goes that follows, by columns
-    follow: Callable[[Array, Sums], Array] | None  # how it does; None: H stays as it is
+    update_h: Callable[[Array, Sums], Array] | None  # how it does; None: H stays as it is
     exact: bool = True  # the loss is taken entry by entry
     last: bool = False  # W is solved exactly, for the answer
     scale: float = 1.0  # a power of two, by which V counts
@@ -335,10 +335,10 @@ def _learn(
     """What some columns of H learn from a block, beside what they have from those above it."""
     v = scaling.scaled(_loaded(block, reader, rows, columns), what.scale)
     w, h = np.ascontiguousarray(what.left.read(*rows)), what.given.piece(columns)
-    if what.follow is None:
-        sums = Sums(NOTHING, NOTHING, what.solver.error(v, w, h))
+    if what.update_h is None:
+        sums = Sums(NOTHING, NOTHING, what.solver.loss(v, w, h))
     else:
-        sums = what.solver.learn(v, w, h, what.exact)
+        sums = what.solver.accumulate(v, w, h, what.exact)
     client.announce_panel()
     return sums if above is None else above + sums
 
@@ -346,10 +346,10 @@ def _learn(
 def _follow(sums: Sums, columns: Span, what: Pass) -> Piece:
     """Some columns of H are found and written."""
     given = what.given.piece(columns)
-    if what.follow is None:
+    if what.update_h is None:
         what.right.write(columns[0], given.T)
         return Piece(sums.residual, np.zeros((2, len(given))), True)
-    h = what.follow(given, sums)
+    h = what.update_h(given, sums)
     what.right.write(columns[0], h.T)
     loss = loss_of_h(0.0, sums, given, h)
     same = np.array_equal(given, what.given._replace(before=None).piece(columns))

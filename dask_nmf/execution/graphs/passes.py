@@ -45,15 +45,15 @@ class Weigher(Protocol):
 class Loss(Protocol):
     """What is to be small, and what H learns from a panel to make it so: a `Solver` has it."""
 
-    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums: ...
+    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums: ...
 
-    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float: ...
+    def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float: ...
 
 
 class PassSpec(NamedTuple):
     """What a pass does with each panel."""
 
-    weigh: Weigher
+    solve_w: Weigher
     loss: Loss
     before: FactorStore | None = None  # the W that is carried in
     after: FactorStore | None = None  # where W goes
@@ -213,18 +213,18 @@ def check_factor(w: Array) -> None:
 def process_block(v: Block, h: Array, spec: PassSpec, before: Array | None = None) -> tuple[Array, Sums]:
     """Return the W and the sums of a pass over one block in memory."""
     if not isinstance(v, Observed):
-        w = spec.weigh(v, h, before)
+        w = spec.solve_w(v, h, before)
         return w, _sums(v, w, h, spec)
     parts, total = [], None
     for rows, cells, held in masking.strips(v):
         first = None if before is None else before[rows]
         found = [
-            spec.weigh(piece, h, None if first is None else first[some])
+            spec.solve_w(piece, h, None if first is None else first[some])
             for some, piece in cells.split_rows(len(h))
         ]
         w = np.concatenate(found)
         sums = _sums(cells, w, h, spec)._replace(
-            held_out_loss=spec.loss.error(held, w, h), held_out_weight=float(held.row_weight.sum())
+            held_out_loss=spec.loss.loss(held, w, h), held_out_weight=float(held.row_weight.sum())
         )
         total = sums if total is None else total + sums
         parts.append(w)
@@ -239,9 +239,9 @@ def _sums(v: Block, w: Array, h: Array, spec: PassSpec) -> Sums:
         w, v.row_weight if isinstance(v, Cells) else float(v.shape[1])
     )
     if spec.bare:
-        rest = spec.loss.error(v, w, h, final=True) if exact else np.nan
+        rest = spec.loss.loss(v, w, h, final=True) if exact else np.nan
         return Sums(NOTHING, NOTHING, rest, w_sq_norm=squares, w_l1_norm=ones)
-    return spec.loss.learn(v, w, h, exact)._replace(w_sq_norm=squares, w_l1_norm=ones)
+    return spec.loss.accumulate(v, w, h, exact)._replace(w_sq_norm=squares, w_l1_norm=ones)
 
 
 def keep_w(v: Block, h: Array, w: Array | None) -> Array:

@@ -17,7 +17,7 @@ from dask_nmf.errors import DataError, NothingObserved
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks.factor_store import FactorStore
-from dask_nmf.fitting.settling import settle_right
+from dask_nmf.fitting.settling import solve_h_for_w
 from dask_nmf.fitting.starts import nndsvd
 from dask_nmf.fitting.starts.sample_start import (
     factor_scale,
@@ -334,8 +334,8 @@ def _warmed(panels: PanelEngine, h: Array, solver: Solver) -> Array:
     assert isinstance(solver, HALS | KLNewton)
     smooth, penalty = replace(solver, penalty=solver.penalty.without_lasso), solver.penalty
     for _ in range(WARM):
-        totals = panels.run_pass(h, PassSpec(smooth.weigh, smooth))
-        followed = smooth.follow(h, totals)
+        totals = panels.run_pass(h, PassSpec(smooth.solve_w, smooth))
+        followed = smooth.update_h(h, totals)
         h = divide_components(followed, penalty.balance(*norms_of(totals, followed))[0])
     return h
 
@@ -343,7 +343,7 @@ def _warmed(panels: PanelEngine, h: Array, solver: Solver) -> Array:
 def _balanced_pair(panels: PanelEngine, h: Array, solver: HALS, place: Callable[[], FactorStore]) -> Array:
     """Write W for H (k, n) to a new place, and return H, both at the scale where the penalties are least."""
     found = place()
-    totals = panels.run_pass(h, PassSpec(solver.weigh, solver, after=found))
+    totals = panels.run_pass(h, PassSpec(solver.solve_w, solver, after=found))
     scales, _ = solver.penalty.balance(*norms_of(totals, h))
     if (scales != 1).any():
         slot = place()
@@ -380,7 +380,7 @@ def _from_given(
             return right if settings.solver != "mu" else clip_below(right, LIFT * float(right.mean()))
         if matrix.transposed and isinstance(solver, MU | BetaMU):
             totals = panels.run_pass(np.asarray(given.right, dtype), PassSpec(keep_w, solver, slot))
-            return solver.follow(np.asarray(given.right, dtype), totals)
+            return solver.update_h(np.asarray(given.right, dtype), totals)
         if isinstance(solver, HALS | KLNewton):
             return _better_start(panels, solver, measures.level, given)
     assert given.right is not None
@@ -391,8 +391,8 @@ def _better_start(panels: PanelEngine, solver: HALS | KLNewton, mean: float, giv
     """Return the right factor that is given, (k, n), or that which fits the left one, if it leads further."""
     dtype = panels.matrix.dtype
     left, right = (np.ascontiguousarray(factor, dtype) for factor in given)
-    followed, _ = settle_right(panels, left, solver, mean, most=FOLLOWING)
-    weighing = PassSpec(solver.weigh, solver, residual=True)
+    followed, _ = solve_h_for_w(panels, left, solver, mean, most=FOLLOWING)
+    weighing = PassSpec(solver.solve_w, solver, residual=True)
 
     def reached(h: Array) -> float:
         totals = panels.run_pass(h, weighing)
@@ -421,7 +421,7 @@ def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
 
 def right_of(panels: PanelEngine, solver: HALS | KLNewton | ConvergedMU, mean: float, left: Array) -> Array:
     """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
-    return settle_right(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
+    return solve_h_for_w(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
 
 
 def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | KLNewton | ConvergedMU:

@@ -45,20 +45,20 @@ TRIFLE = 1e-6  # of a factor's mean scale: less is a zero
 class Along:
     """What a panel does in the first read: its W is Y = v hᵀ."""
 
-    def weigh(self, v: Block, h: Array, w: Array | None) -> Array:
+    def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
         return scaling.onto(v, h.T)
 
-    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         return least_squares.sums(v, w)
 
-    def error(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+    def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
         return np.nan
 
 
 class Halves(Along):
     """What it does in the second: its W is U = v hᵀ, its sums the squared norms of U's parts, (2, k)."""
 
-    def learn(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         parts = [np.square(np.maximum(part, 0), dtype=np.float64).sum(axis=0) for part in (w, -w)]
         return Sums(NOTHING, np.array(parts), np.nan)
 
@@ -117,7 +117,7 @@ def sampled_directions(candidates: Candidates, draw: Draw, rank: int, scale: flo
     rows, along = row_sample.pieces(sample), Along()
     with memory_engine.in_threads(rows) as sweep:
         for _ in range(STEPS):
-            found = sharpen(sweep(found.astype(dtype), PassSpec(along.weigh, along)), dtype)
+            found = sharpen(sweep(found.astype(dtype), PassSpec(along.solve_w, along)), dtype)
             if len(found) < number:
                 together = np.vstack([found, begun[len(found) :]])
                 found = np.ascontiguousarray(np.linalg.qr(together.T)[0].T)
@@ -134,12 +134,12 @@ def begin(
     )  # every entry, as a squared error has it
     panels.scale = scale
     dtype, along, halves = panels.matrix.dtype, Along(), Halves()
-    totals = panels.run_pass(directions.astype(dtype), PassSpec(along.weigh, along))
+    totals = panels.run_pass(directions.astype(dtype), PassSpec(along.solve_w, along))
     found = oriented(sharpen(totals, dtype)[:rank])
     right = np.zeros((rank, panels.matrix.layout.columns))
     right[: len(found)] = found
     seen = None if place is None else place()
-    totals = panels.run_pass(right.astype(dtype), PassSpec(halves.weigh, halves, after=seen))
+    totals = panels.run_pass(right.astype(dtype), PassSpec(halves.solve_w, halves, after=seen))
     left, other = sides(np.sqrt(totals.gram), right)
     floor = TRIFLE * float(np.sqrt(fill.level / rank))
     if place is not None and seen is not None:

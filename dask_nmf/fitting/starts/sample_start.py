@@ -209,7 +209,7 @@ def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) ->
     The pair is one of the cheapest, the row is drawn with a probability proportional to its squared error.
     """
     which, where = rng.uniform(seed, rng.EXCHANGES, np.array([number]), 2)[0]
-    w = solver.weigh(sample, h, None).astype(np.float64)
+    w = solver.solve_w(sample, h, None).astype(np.float64)
     costs = merge_costs(h, w.T @ w)
     pairs = np.argsort(costs, axis=None, kind="stable")[: min(NEAREST, len(h) * (len(h) - 1) // 2)]
     i, j = np.unravel_index(pairs[int(which * len(pairs))], costs.shape)
@@ -232,7 +232,7 @@ def _sized_as(h: Array, components: Array) -> Array:
 
 
 def _gram(sample: Block, h: Array, solver: HALS) -> Array:
-    w = solver.weigh(sample, h, None).astype(np.float64)
+    w = solver.solve_w(sample, h, None).astype(np.float64)
     return np.asarray(w.T @ w)
 
 
@@ -305,7 +305,7 @@ def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> St
     with in_threads(rows) as over:
 
         def sweep(state: State, exact: bool) -> Sums:
-            return over(state.entering, PassSpec(solver.weigh, solver, residual=exact))
+            return over(state.entering, PassSpec(solver.solve_w, solver, residual=exact))
 
         for step in iterate(sweep, solver, state, baseline, stop):
             state = step.state  # and no other is kept: each has two of H

@@ -194,7 +194,7 @@ def test_workers_that_the_caller_chose_are_kept_to() -> None:
 
     def pass_over_v() -> Any:
         return passes.sweep(
-            reduction.PanelTasks(open_matrix(V).panels((0, 60, 120))), given, PassSpec(HALS().weigh, HALS())
+            reduction.PanelTasks(open_matrix(V).panels((0, 60, 120))), given, PassSpec(HALS().solve_w, HALS())
         )
 
     def annotations(node: Any) -> list[Any]:

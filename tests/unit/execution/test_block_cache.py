@@ -170,8 +170,8 @@ def test_a_client_that_is_gone_keeps_nothing(client: Client, path: str) -> None:
         matrix = open_matrix(path)
         panels = PanelEngine(matrix, (0, 80, 160, 240), room=10**6)
         panels.lease = block_cache.Lease()
-        panels.run_pass(np.ones((3, 30)), PassSpec(HALS().weigh, HALS()))
-        panels.run_pass(np.ones((3, 30)), PassSpec(HALS().weigh, HALS()))
+        panels.run_pass(np.ones((3, 30)), PassSpec(HALS().solve_w, HALS()))
+        panels.run_pass(np.ones((3, 30)), PassSpec(HALS().solve_w, HALS()))
         assert used(client) == matrix.bytes
     until(lambda: used(client) == 0, 20)
 

@@ -38,7 +38,7 @@ SOLVER = HALS()
 
 def sweep(edges: tuple[int, ...], v: Any = V) -> least_squares.Sums:
     panels = PanelEngine(open_matrix(v), edges)
-    return panels.run_pass(H, PassSpec(SOLVER.weigh, SOLVER, residual=True))
+    return panels.run_pass(H, PassSpec(SOLVER.solve_w, SOLVER, residual=True))
 
 
 def test_building_passes_computes_nothing() -> None:
@@ -46,18 +46,18 @@ def test_building_passes_computes_nothing() -> None:
     with dask.config.set(scheduler=no_scheduler):
         panels = PanelTasks(opened.panels(EDGES))
         given = dask.delayed(PassInputs(H, EDGES), traverse=False)
-        passes.sweep(panels, given, PassSpec(SOLVER.weigh, SOLVER))
-        passes.add_up(passes.sweep_keeping_w(panels, given, PassSpec(SOLVER.weigh, SOLVER)))
+        passes.sweep(panels, given, PassSpec(SOLVER.solve_w, SOLVER))
+        passes.add_up(passes.sweep_keeping_w(panels, given, PassSpec(SOLVER.solve_w, SOLVER)))
         passes.summarize(panels, given, Draw(60, 10, 0))
     assert not READS
 
 
 BUILDS: dict[str, Callable[[Any, Any], Any]] = {
     "sweep": lambda panels, given: passes.sweep(
-        panels, given, PassSpec(SOLVER.weigh, SOLVER, residual=True, check=True)
+        panels, given, PassSpec(SOLVER.solve_w, SOLVER, residual=True, check=True)
     ),
     "sweep_keeping_w": lambda panels, given: passes.sweep_keeping_w(
-        panels, given, PassSpec(SOLVER.weigh, SOLVER)
+        panels, given, PassSpec(SOLVER.solve_w, SOLVER)
     ),
     "summarize": lambda panels, given: passes.summarize(panels, given, Draw(60, 10, 0)),
 }
@@ -83,7 +83,7 @@ def test_a_pass_is_one_task_a_panel_and_a_tree(panels: int) -> None:
     delayed = passes.sweep(
         PanelTasks(counted_matrix().panels(edges)),
         dask.delayed(PassInputs(H, edges), traverse=False),
-        PassSpec(SOLVER.weigh, SOLVER),
+        PassSpec(SOLVER.solve_w, SOLVER),
     )
     (optimised,) = dask.optimize(delayed)
     tree, level = 0, panels
@@ -110,7 +110,7 @@ def test_sums_of_one_cut_are_the_same_bits() -> None:
 @given(edges=cuts(60))
 def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> None:
     panels = PanelEngine(open_matrix(V), edges)
-    w, totals, _ = panels.run_pass_keeping_w(H, PassSpec(SOLVER.finish, SOLVER))
+    w, totals, _ = panels.run_pass_keeping_w(H, PassSpec(SOLVER.solve_w_final, SOLVER))
     direct = least_squares.exact_weights(V, H)
     np.testing.assert_allclose(w, direct, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(totals.num, direct.T @ V, rtol=1e-9)
@@ -147,7 +147,7 @@ def test_blas_has_one_thread_in_a_task_and_its_own_number_after() -> None:
 
     def weigh(v: Any, h: Array, w: Array | None) -> Array:
         inside.update(blas_threads())
-        return SOLVER.weigh(v, h, w)
+        return SOLVER.solve_w(v, h, w)
 
     PanelEngine(open_matrix(V), EDGES).run_pass(H, PassSpec(weigh, SOLVER))
     assert inside == {1}

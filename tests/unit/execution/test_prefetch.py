@@ -74,9 +74,9 @@ class Watched(ReaderDefaults):
         self.watch.reading()
         return V[index]
 
-    def weigh(self, v: Array, h: Array, w: Array | None) -> Array:
+    def solve_w(self, v: Array, h: Array, w: Array | None) -> Array:
         with self.watch.work():
-            return HALS().weigh(v, h, w)
+            return HALS().solve_w(v, h, w)
 
     def fail(self, v: Array, h: Array, w: Array | None) -> Array:
         raise RuntimeError("no W")
@@ -87,7 +87,7 @@ MATRIX = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), Watched())
 
 def watched_pass(ahead: bool, threads: int = 1) -> tuple[Watch, Sums]:
     Watched.watch = Watch(threads, int(ahead))
-    totals = PanelEngine(MATRIX, EDGES, ahead=ahead).run_pass(H, PassSpec(Watched().weigh, HALS()))
+    totals = PanelEngine(MATRIX, EDGES, ahead=ahead).run_pass(H, PassSpec(Watched().solve_w, HALS()))
     return Watched.watch, totals
 
 
@@ -142,7 +142,7 @@ def moved(client: Client, panels: int, rank: int) -> int:
     matrix = Matrix(shape, h.dtype, "here", False, Layout(*shape, 8), Made(shape))
     cut, solver = PanelEngine(matrix, tuple(range(0, 20 * panels + 1, 20))), HALS()
     before = sum(client.run(sent).values())
-    cut.run_pass(h, PassSpec(solver.weigh, solver))
+    cut.run_pass(h, PassSpec(solver.solve_w, solver))
     return sum(client.run(sent).values()) - before
 
 

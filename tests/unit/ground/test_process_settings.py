@@ -143,7 +143,7 @@ def test_passes_that_overlap_leave_the_process_as_it_was() -> None:
     def run(reader: Read) -> Any:
         matrix = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), reader)
         panels = PanelEngine(matrix, (0, 40, 80, 120), ahead=True)
-        return panels.run_pass(np.ones((3, 12)), PassSpec(HALS().weigh, HALS())).num
+        return panels.run_pass(np.ones((3, 12)), PassSpec(HALS().solve_w, HALS())).num
 
     def first() -> Any:
         num = run(Read(first_begun, second_begun))
@@ -171,7 +171,7 @@ def test_a_late_task_of_a_fit_leaves_blas_as_it_was() -> None:
     reader.awaited.set()
     matrix = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), reader)
     given = delayed(PassInputs(np.ones((3, 12)), (0, 120)), traverse=False)
-    total = passes.sweep(PanelTasks(matrix.panels((0, 120))), given, PassSpec(HALS().weigh, HALS()))
+    total = passes.sweep(PanelTasks(matrix.panels((0, 120))), given, PassSpec(HALS().solve_w, HALS()))
     with two_blas_threads():
         before = of_process()
         total.compute(scheduler="threads")

@@ -98,7 +98,7 @@ def test_the_residual_is_asked_for_where_the_expanded_loss_cancels() -> None:
     def sweep(state: State, exact: bool) -> Sums:
         asked.append(exact)
         given = state.entering
-        return sums(v, HALS().weigh(v, given, None), given if exact else None)
+        return sums(v, HALS().solve_w(v, given, None), given if exact else None)
 
     start = h + np.float32(0.05)
     baseline = float(np.sum(v.astype(np.float64) ** 2))

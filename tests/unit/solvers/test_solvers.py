@@ -14,7 +14,7 @@ from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.solvers import hals, mu
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import MU
-from dask_nmf.solvers.solver import Solver, State
+from dask_nmf.solvers.solver import SHRINK, Solver, State, loss_of_h
 
 V = low_rank(50, 14, 3, noise=1)
 SUMSQ = float(np.sum(V**2))
@@ -22,7 +22,7 @@ FIRST = low_rank(3, 14, 3, seed=4) + 0.01
 
 
 def one_pass(solver: Solver, state: State, w: Array | None = None) -> tuple[State, Array]:
-    w = solver.weigh(V, state.entering, w)
+    w = solver.solve_w(V, state.entering, w)
     return solver.update(state, least_squares.sums(V, w), SUMSQ), w
 
 
@@ -42,7 +42,7 @@ def test_hals_loss_falls_to_that_of_its_fixed_point() -> None:
         state, _ = one_pass(solver, state)
         losses.append(state.loss)
     assert np.all(np.diff(losses) <= 0)
-    w = solver.finish(V, state.h, None)
+    w = solver.solve_w_final(V, state.h, None)
     assert float(np.sum((V - w @ state.h) ** 2)) <= state.loss * (1 + 1e-9)
     assert losses[-2] - losses[-1] < 1e-5 * losses[-1]
 
@@ -56,7 +56,7 @@ def test_a_step_that_raises_the_loss_is_undone() -> None:
     np.testing.assert_array_equal(undone.entering, good.h)
     assert undone.loss == good.loss
     assert not undone.accepted
-    assert undone.beta == pytest.approx(0.6 / solver.SHRINK)
+    assert undone.beta == pytest.approx(0.6 / SHRINK)
     assert undone.ceiling == 0.4
 
 
@@ -82,7 +82,7 @@ def test_mu_never_raises_the_loss(inner: int) -> None:
 
 
 def test_mu_of_columns_keeps_the_pair_that_belongs_together() -> None:
-    solver = MU(delta=1e-12, floor=1e-3, weights_first=False)
+    solver = MU(delta=1e-12, floor=1e-3, w_first=False)
     state, w = one_pass(solver, State(FIRST, FIRST), low_rank(50, 3, 2, seed=1))
     np.testing.assert_array_equal(state.h, FIRST)
     assert state.loss == pytest.approx(float(np.sum((V - w @ FIRST) ** 2)))
@@ -90,7 +90,7 @@ def test_mu_of_columns_keeps_the_pair_that_belongs_together() -> None:
 
 
 def test_mu_starts_from_no_zero() -> None:
-    assert MU(delta=1e-12, floor=1e-3).weigh(V, np.eye(3, 14), None).min() > 0
+    assert MU(delta=1e-12, floor=1e-3).solve_w(V, np.eye(3, 14), None).min() > 0
 
 
 @pytest.mark.parametrize("exact", [False, True])
