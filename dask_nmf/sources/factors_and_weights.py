@@ -1,4 +1,4 @@
-"""What comes along with V: fixed or initial factors, and weights of the entries."""
+"""The matrices that a caller gives beside V: factors, and weights of the entries."""
 
 from __future__ import annotations
 

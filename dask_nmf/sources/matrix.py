@@ -51,27 +51,27 @@ class Matrix:
 
     @property
     def sparse(self) -> bool:
-        """Whether the panels are CSR."""
+        """Return whether the panels are CSR."""
         return self.reader.sparse
 
     @property
     def in_memory(self) -> bool:
-        """Whether V lies in the memory of this process."""
+        """Return whether V lies in the memory of this process."""
         return self.reader.in_memory
 
     @property
     def bytes(self) -> int:
-        """The bytes that all panels take in memory."""
+        """Return the bytes that all panels take in memory."""
         return self.layout.panel_bytes(0, self.layout.rows)
 
     @property
     def workers_can_read(self) -> bool:
-        """Whether a task can read V itself, in whatever process it runs."""
+        """Return whether a task can read V itself, in whatever process it runs."""
         return self.reader.dask_chunks is None and not (self.in_memory and active_client() is not None)
 
     @property
     def worth_caching(self) -> bool:
-        """Whether a panel costs reading and decoding each time, and more memory if it stays."""
+        """Return whether a panel costs reading and decoding each time, and more memory if it stays."""
         return self.reader.worth_caching
 
     def panels(self, edges: Sequence[int], wrap: Wrapper | None = None) -> da.Array:

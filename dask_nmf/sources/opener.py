@@ -1,4 +1,4 @@
-"""What an input kind has: an `Opener`, which is told by `OpenOptions` how the matrix is wanted."""
+"""`Opener`, which each kind of input has, and `OpenOptions`, which say how a matrix is wanted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILES = "a Zarr array, a CSR or CSC matrix in a Zarr group, an .npy or an .npz f
 
 
 class OpenOptions(NamedTuple):
-    """What a caller asks of a matrix beside its entries."""
+    """The dtype, the orientation and the name that a caller wants a matrix to have."""
 
     dtype: str | np.dtype[Any] | None = None  # of the panels; None: see `checks.working_dtype`
     transposed: bool | None = None  # whether panels are columns; None: they are whichever are more

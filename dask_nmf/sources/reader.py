@@ -20,46 +20,47 @@ class Reader(Protocol):
 
     A reader travels to workers as a path or a handle, unless it is `in_memory`. A new reader inherits from
     `ReaderDefaults`, has a ``shape``, a ``dtype`` and ``__getitem__``, and says what is different about it.
+    The class ``ReaderContract`` in ``tests/support/reader_contract.py`` tests that it fulfils this protocol.
     """
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns in panel orientation."""
+        """Return the numbers of rows and of columns, in panel orientation."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The dtype of the blocks."""
+        """Return the dtype of the blocks."""
 
     @property
     def ndim(self) -> int:
-        """The number of dimensions, 2: `dask.array.from_array` asks for it."""
+        """Return the number of dimensions, 2, for which `dask.array.from_array` asks."""
 
     @property
     def sparse(self) -> bool:
-        """Whether blocks are CSR arrays, and not NumPy arrays."""
+        """Return whether blocks are CSR arrays, and not NumPy arrays."""
 
     @property
     def in_memory(self) -> bool:
-        """Whether V lies in the memory of this process, so that other processes must be sent its blocks."""
+        """Return whether V lies in the memory of this process; other processes are sent its blocks."""
 
     @property
     def any_box(self) -> bool:
-        """Whether a box of some columns is read without the other columns of its rows.
+        """Return whether a box of some columns is read without the other columns of its rows.
 
-        A reader of which this is false is only asked for all columns.
+        A reader that says no is only asked for all columns.
         """
 
     @property
     def worth_caching(self) -> bool:
-        """Whether a block costs fetching or decoding each time, so that keeping it saves time."""
+        """Return whether a block costs fetching or decoding each time, so that keeping it saves time."""
 
     @property
     def dask_chunks(self) -> Chunks | None:
-        """The chunks of a Dask array, which has tasks of its own; None where any task can read V itself."""
+        """Return the chunks of a Dask array, which has tasks of its own; None where any task can read."""
 
     @property
     def plain_array(self) -> Any | None:
-        """The array that holds V as the caller has it, if its slices are plain NumPy arrays; else None."""
+        """Return the array that holds V as the caller has it, if its slices are plain NumPy; else None."""
 
     def __getitem__(self, index: Box) -> Block:
         """Return a block."""

@@ -36,7 +36,7 @@ class HDF5Dataset:
 
     @property
     def in_a_file(self) -> bool:
-        """Whether other processes can open it too."""
+        """Return whether other processes can open it too."""
         return Path(self.file).is_file()
 
     def __getitem__(self, box: Any) -> Array:

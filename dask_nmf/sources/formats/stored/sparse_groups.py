@@ -65,7 +65,7 @@ class StoredSparseRows(ReaderDefaults):
 
 
 class _Claim(NamedTuple):
-    """What the attributes of a group say about its matrix."""
+    """The matrix that the attributes of a group claim to hold."""
 
     shape: tuple[int, int]  # (m, n), as the caller has V
     transposed: bool  # the matrix is CSC, so that its columns are the rows of panels
