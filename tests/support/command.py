@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,6 @@ def assert_refused(
     assert all(word in error[-1] for word in words), error[-1]
     assert answer.stdout == ""
     assert {path.name for path in folder.iterdir()} == left
+
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
