@@ -24,12 +24,14 @@ from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.finalize import Result, result_of
 from dask_nmf.fitting.fit import Job
 from dask_nmf.inference.factors import opened_factor
-from dask_nmf.inference.transform import opened, transform
+from dask_nmf.inference.transform import open_for_transform, transform
 from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.keywords import reject_unknown_keywords
-from dask_nmf.online.partial_fit import Learned, learn, remembered
+from dask_nmf.online.from_factors import state_from_factors
+from dask_nmf.online.partial_fit import partial_fit
+from dask_nmf.online.state import StreamState
 from dask_nmf.options import plain
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings
@@ -113,7 +115,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     n_features_in_, feature_names_in_ : as in scikit-learn
     """
 
-    _learned: Learned | None  # from the batches so far, and the fit before them
+    _stream: StreamState | None  # of the batches so far, and of the fit before them
     _fitted_W: da.Array | None  # of a fit whose sums are not taken yet
     _means: Means | None
     _working_H: Array | None  # of the batches, where `components_` is that with other norms
@@ -251,7 +253,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         """
         check_is_fitted(self)
         matrix = self._open(
-            X, False, partial(opened, dtype=None, beta_loss=self.beta_loss, rank=len(self.components_))
+            X,
+            False,
+            partial(open_for_transform, dtype=None, beta_loss=self.beta_loss, rank=len(self.components_)),
         )
         asked = {name: getattr(self, name) for name in ("missing", "alpha_W", "l1_ratio", "beta_loss")}
         w = transform(matrix, self.components_, **asked)
@@ -313,7 +317,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         settings = self._settings(len(self.components_))
         job = Job(settings, weights=None if weights is None else open_entry_weights(matrix, weights))
         h = self.components_ if self._working_H is None else self._working_H
-        h, self._learned = learn(matrix, job, h, self._learned, self.forget_factor)
+        h, self._stream = partial_fit(matrix, job, h, self._stream, self.forget_factor)
         self.components_, self._means = h, None
         if self.normalize is not None:
             self._working_H, self.components_ = h, with_unit_rows(h, self.normalize)
@@ -328,13 +332,13 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
 
     def _begin_stream(self, W: da.Array | None) -> None:
         """Begin with no batch, and with the W of a fit, which is read when the first batch comes."""
-        self.n_steps_, self._learned, self._fitted_W, self._working_H = 0, None, W, None
+        self.n_steps_, self._stream, self._fitted_W, self._working_H = 0, None, W, None
 
     def _remember(self, W: da.Array) -> None:
         """Let the rows of the fit that gave W count beside batches, if every entry of theirs counted."""
         self._fitted_W = None
         if self.solver == "hals" and self.missing is None:
-            self._learned = remembered(W, self.components_, self._settings(self.n_components_))
+            self._stream = state_from_factors(W, self.components_, self._settings(self.n_components_))
 
     def _settings(self, rank: int) -> Settings:
         return Settings(rank, random_state=self._seed(), **{name: getattr(self, name) for name in OPTIONS})

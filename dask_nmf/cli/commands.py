@@ -149,7 +149,7 @@ def transform(
     dask-nmf transform run.zarr V2.zarr --output W2.zarr
     """
     from dask_nmf.display import lines
-    from dask_nmf.inference.transform import transform_to
+    from dask_nmf.inference.transform_output import transform_to
 
     with lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
         shape = transform_to(run, matrix, output, overwrite, lambda matrix: _connected(follow, matrix, where))
@@ -228,7 +228,7 @@ def info(run: str, as_json: bool) -> int:
     \b
     dask-nmf info run.zarr
     """
-    from dask_nmf.inference.transform import summary
+    from dask_nmf.inference.transform_output import summary
 
     found = summary(run)
     for line in [json.dumps(found)] if as_json else align_values(found):

@@ -1,4 +1,4 @@
-"""The sample of rows that a stream keeps: its size, its rows held in one way, and fewer of them."""
+"""The sample of rows that a stream keeps: its size, its layout, and how it shrinks."""
 
 from __future__ import annotations
 
@@ -14,55 +14,53 @@ from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import Draw
 from dask_nmf.types import Block
 
-ROWS, ROWS_EACH = 1000, 50  # of the sample: in all, or for a component if that is more
-ENTRIES, FEWEST = 2**21, 2  # but it holds no more entries, unless it had fewer rows for a component
+ROWS, ROWS_EACH = 1000, 50  # rows of the sample: in all, or per component if that is more
+ENTRIES = 2**21  # the most entries of the sample,
+FEWEST = 2  # unless it would have fewer rows per component
 
 
-def thinned(sample: Block, rank: int, seed: int) -> Block:
-    """Return a sample of the sample, if it has become too large."""
+def shrink(sample: Block, rank: int, seed: int) -> Block:
+    """Return a sample of the sample if it has become too large, else the sample."""
     rows = sample.shape[0]
-    size = size_of(masking.stored(sample), rows, rank)
+    size = sample_size(masking.stored(sample), rows, rank)
     if rows <= size:
         return sample
     draw = Draw(rows, size, seed)
     return row_sample.draw_sample(row_sample.summarise(sample, 0, draw).candidates, draw)
 
 
-def size_of(stored: int, rows: int, rank: int) -> int:
-    """Return how many rows a sample has, of which so many would hold so many entries."""
+def sample_size(stored: int, rows: int, rank: int) -> int:
+    """Return the number of rows of a sample; ``rows`` rows hold ``stored`` entries."""
     fitting = ENTRIES * rows // max(stored, 1)
     return max(FEWEST * rank, min(max(ROWS, ROWS_EACH * rank), fitting))
 
 
-def occurring(block: Block) -> NDArray[np.bool_]:
-    """Return which columns have an entry > 0, (n,)."""
+def nonzero_columns(block: Block) -> NDArray[np.bool_]:
+    """Return whether each column has an entry > 0, (n,)."""
     return np.asarray((masking.plain(block) > 0).sum(axis=0)).ravel() > 0
 
 
-def alike(past: Block, batch: Block) -> tuple[Block, Block]:
-    """Return both held in one way: dense or CSR, of the dtype of the batch, cell by cell or whole.
-
-    If either has weights, both have them.
-    """
+def in_one_layout(past: Block, batch: Block) -> tuple[Block, Block]:
+    """Return both in one layout: dense or CSR and of the batch's dtype, masked and weighted if either is."""
     if not isinstance(past, Observed) and not isinstance(batch, Observed):
-        return _held_as(past, batch), batch
+        return _converted_to(past, batch), batch
     rule = batch.mask if isinstance(batch, Observed) else past.mask
-    past, batch = (
-        block if isinstance(block, Observed) else _observed(block, rule) for block in (past, batch)
-    )
+    past, batch = (block if isinstance(block, Observed) else _masked(block, rule) for block in (past, batch))
     weighted = past.weights is not None or batch.weights is not None
     past, batch = (_weighted(block) if weighted else block for block in (past, batch))
-    weights = None if past.weights is None else _held_as(past.weights, batch.weights)
-    return replace(past, v=_held_as(past.v, batch.v), weights=weights, mask=rule), batch
+    weights = None if past.weights is None else _converted_to(past.weights, batch.weights)
+    return replace(past, v=_converted_to(past.v, batch.v), weights=weights, mask=rule), batch
 
 
-def _held_as(block: Block, other: Block) -> Block:
+def _converted_to(block: Block, other: Block) -> Block:
+    """Return a block as dense or CSR, and of the dtype, as the other one."""
     if scipy.sparse.issparse(other):
         return scipy.sparse.csr_array(block).astype(other.dtype)
     return (block.toarray() if scipy.sparse.issparse(block) else block).astype(other.dtype)
 
 
-def _observed(block: Block, rule: Rule) -> Observed:
+def _masked(block: Block, rule: Rule) -> Observed:
+    """Return a plain block as a masked one."""
     return Observed(block, None, np.arange(block.shape[0]), rule)
 
 

@@ -36,7 +36,7 @@ from dask_nmf import Run, nmf
 from dask_nmf.cli.exit_codes import exit_code
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import recommend_to
-from dask_nmf.inference.transform import transform_to
+from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.sources.registry import open_matrix
 
 MATRICES = (

@@ -17,7 +17,7 @@ from dask_nmf import Means, nmf, predict, transform
 from dask_nmf.errors import DataError, InvalidRunError
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import recommend_to
-from dask_nmf.inference.transform import transform_to
+from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.kernels.summary.means import SOURCES
 from dask_nmf.runs.run import Run
 

@@ -20,7 +20,7 @@ from dask_nmf.errors import (
     RunLocked,
     StoreUnavailableError,
 )
-from dask_nmf.inference import transform as transform_module
+from dask_nmf.inference import transform_output
 from dask_nmf.storage import locations
 from dask_nmf.storage.locations import locate
 from dask_nmf.storage.objects import requests
@@ -37,11 +37,11 @@ OUTPUT = "s3://bucket/W.zarr"
 def upload(value: float, act: Callable[[], object] = lambda: None, overwrite: bool = False) -> None:
     """Make an output as `transform` does, of one value, and do something before it appears."""
     place = locate(OUTPUT)
-    check = partial(locations.check_replaceable, place, overwrite, transform_module._is_ours, "transform")
+    check = partial(locations.check_replaceable, place, overwrite, transform_output._is_ours, "transform")
     with place.atomic_output(check) as inside:
-        encoding = transform_module._unused_encoding(place.store())
+        encoding = transform_output._unused_encoding(place.store())
         mark = {"settings": {"missing": None}, "of": value}
-        w, _ = transform_module._new_weights(inside, mark, encoding, (4, 2), 2, np.dtype("f4"))
+        w, _ = transform_output._create_factors(inside, mark, encoding, (4, 2), 2, np.dtype("f4"))
         for first in (0, 2):
             w.write(first, np.full((2, 2), value, "f4"))
         act()

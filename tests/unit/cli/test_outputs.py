@@ -17,7 +17,7 @@ from dask_nmf.errors import RunLocked
 from dask_nmf.inference import csv_files
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import recommend_to
-from dask_nmf.inference.transform import transform_to
+from dask_nmf.inference.transform_output import transform_to
 
 
 @pytest.fixture(scope="module")

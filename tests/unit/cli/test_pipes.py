@@ -15,7 +15,7 @@ from dask_nmf import nmf
 from dask_nmf.cli import main
 from dask_nmf.cli.commands import app
 from dask_nmf.cli.exit_codes import ExitCode
-from dask_nmf.inference.transform import summary
+from dask_nmf.inference.transform_output import summary
 
 
 @pytest.fixture(scope="module")

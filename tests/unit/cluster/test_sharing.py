@@ -22,7 +22,7 @@ from dask_nmf import Run, nmf
 from dask_nmf.cli.exit_codes import exit_code
 from dask_nmf.cluster import sharing
 from dask_nmf.execution.partition import check_shared, shares_this_disk
-from dask_nmf.inference.transform import transform_to
+from dask_nmf.inference.transform_output import transform_to
 
 V = low_rank(120, 12, 3)
 Answer = Callable[[str, str, str], str]

@@ -153,7 +153,7 @@ def test_rows_of_few_cells_are_solved_with_penalties() -> None:
 def test_sums_over_columns_lead_to_the_same_w(
     spread: float, kind: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transform_module, "LARGE", 0)
+    monkeypatch.setattr(transform_module, "LARGE_H", 0)
     v, h = problem(20, 4, 60, 8)
     h = h[:1] + spread * h
     h[:, 11] *= 1e4

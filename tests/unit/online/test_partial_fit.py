@@ -18,8 +18,9 @@ from dask_nmf.errors import InvalidEntryError
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.kernels.blocks.masking import Observed, Rule
 from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.online import partial_fit
-from dask_nmf.online.reservoir import size_of
+from dask_nmf.online.from_factors import state_from_factors
+from dask_nmf.online.refit import sums_after_refit
+from dask_nmf.online.reservoir import sample_size
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS, Penalty
 from dask_nmf.solvers.newton import KLNewton
@@ -249,7 +250,7 @@ def test_what_is_kept_has_a_bound() -> None:
         model.partial_fit(random.random((400, 5)))
         sizes.append(len(pickle.dumps(model)))
     assert sizes[-1] < 1.1 * sizes[4] < 1000 * 5 * 8 * 2
-    assert size_of(stored=10**9, rows=10**3, rank=20) == 40  # rows of 8 MB
+    assert sample_size(stored=10**9, rows=10**3, rank=20) == 40  # rows of 8 MB
 
 
 @pytest.mark.parametrize("beta", [2.0, 1.0])
@@ -267,7 +268,7 @@ def test_what_the_sample_does_not_have_stays_known(beta: float) -> None:
         return process_block(held(v), h, PassSpec(lambda *_: w, solver))[1]
 
     v = w @ before
-    got, sums = partial_fit.carried(summed(w, before), held(v * seen), before, h * seen, solver)
+    got, sums = sums_after_refit(summed(w, before), held(v * seen), before, h * seen, solver)
     np.testing.assert_allclose(got, h, rtol=1e-4)
     expected = summed(w @ mixing, h)
     np.testing.assert_allclose(sums.num[:, ~seen], expected.num[:, ~seen], rtol=1e-3)
@@ -347,7 +348,7 @@ def test_what_is_kept_of_a_fit_stands_for_its_rows(loss: str) -> None:
     w, h = random.gamma(0.5, 1, (3000, 4)), random.gamma(0.5, 1, (4, 12))
     settings = Settings(4, beta_loss=loss)
     cuts = [(3000,), (1000, 1, 1999), (500,) * 6]
-    kept = [partial_fit.remembered(da.from_array(w, chunks=(cut, 2)), h, settings) for cut in cuts]
+    kept = [state_from_factors(da.from_array(w, chunks=(cut, 2)), h, settings) for cut in cuts]
     v, samples = (
         kept[0].scale * (w @ h),
         [one.sample if loss == "frobenius" else one.sample.v for one in kept],

@@ -22,7 +22,7 @@ from dask_nmf.cli.commands import app
 from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import recommend_to
-from dask_nmf.inference.transform import transform_to
+from dask_nmf.inference.transform_output import transform_to
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 

@@ -21,7 +21,7 @@ from support.matrices import low_rank
 
 from dask_nmf import Run, nmf
 from dask_nmf.inference.predict import predict_to
-from dask_nmf.inference.transform import transform_to
+from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.runs.schema import current_folders
 from dask_nmf.storage.locations import locate
 

@@ -25,7 +25,7 @@ from dask_nmf.display.text import escape_control
 from dask_nmf.errors import DataError, InvalidRunError
 from dask_nmf.fitting.starts.initialize import Measures
 from dask_nmf.inference.predict import predict_to
-from dask_nmf.inference.transform import transform_to
+from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.runs.run import KEY
 from dask_nmf.runs.schema import MEASURES, OPTIONAL_MEASURES
 

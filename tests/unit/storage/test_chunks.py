@@ -17,7 +17,7 @@ from support.matrices import SOURCES, Array, low_rank, sparse
 from support.runs import OPTIONS, Crash, assert_same_bits, crash_after
 
 from dask_nmf import Run, nmf
-from dask_nmf.inference.transform import transform_to
+from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.arrays import chunks
