@@ -22,7 +22,7 @@ from dask_nmf.errors import NothingObserved
 from dask_nmf.fitting.components import with_unit_rows
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.finalize import Result, result_of
-from dask_nmf.fitting.fit import Job
+from dask_nmf.fitting.request import Job
 from dask_nmf.inference.factors import opened_factor
 from dask_nmf.inference.transform import open_for_transform, transform
 from dask_nmf.iteration.loop import Step

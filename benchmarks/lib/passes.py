@@ -12,8 +12,8 @@ import numpy as np
 from dask.delayed import delayed
 
 from dask_nmf.execution import partition
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.kernels.least_squares import Sums, solve
 from dask_nmf.planning.row_panels import Layout, Plan

@@ -109,7 +109,7 @@ def fit(
     from dask_nmf.cluster.config import without_fsync
     from dask_nmf.display import lines
     from dask_nmf.fitting.factorise import cache_bytes, factorise
-    from dask_nmf.fitting.fit import Job
+    from dask_nmf.fitting.request import Job
     from dask_nmf.settings import Settings
 
     factors = {name: settings.pop(name) for name in ("W", "H", "fixed_W", "fixed_H")}

@@ -15,7 +15,7 @@ from dask_nmf.cluster import sharing
 from dask_nmf.cluster.client import active_client, shares_memory
 from dask_nmf.cluster.watch import run_on_live_workers, wait_for_workers
 from dask_nmf.errors import DataError
-from dask_nmf.execution.panel_engine import EVERYTHING, PanelEngine
+from dask_nmf.execution.engines.panels import EVERYTHING, PanelEngine
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.planning import grid, row_panels
 from dask_nmf.planning.grid import Edges, Tiling

@@ -15,7 +15,8 @@ from dask_nmf.cluster.client import shares_memory
 from dask_nmf.errors import InvalidRunError
 from dask_nmf.execution.partition import check_shared
 from dask_nmf.fitting.finalize import Result, result_of
-from dask_nmf.fitting.fit import Job, fit_and_answer
+from dask_nmf.fitting.fit import fit_and_answer
+from dask_nmf.fitting.request import Job
 from dask_nmf.fitting.verification import check_content, is_unwritten
 from dask_nmf.options import plain
 from dask_nmf.runs.resume import NewRun, find_resumable, identity_of, temporary_run

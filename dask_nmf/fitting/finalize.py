@@ -12,8 +12,8 @@ from typing import NamedTuple
 import dask.array as da
 import numpy as np
 
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
-from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore, InUnits
 from dask_nmf.fitting import components
 from dask_nmf.fitting.settling import NEAR, by_newton

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes
 from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import BetaMU

@@ -6,8 +6,8 @@ import logging
 
 from dask_nmf.errors import RunMismatch
 from dask_nmf.execution import partition
-from dask_nmf.fitting import grid_fit
-from dask_nmf.fitting.grid_fit import Tiles
+from dask_nmf.execution.engine import Engine
+from dask_nmf.execution.engines.grid import GridEngine
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.summary.digests import Digest, differing
 from dask_nmf.kernels.summary.row_sample import Draw
@@ -59,17 +59,18 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: Rule, run: Run) 
 
 
 def _content(matrix: Matrix, weights: Matrix | None, rule: Rule, settings: Settings) -> tuple[Digest, ...]:
-    """The digests of V and of its weights as they are now, in one read."""
+    """Return the digests of V and of its weights as they are now, in one read."""
+    engine: Engine
     try:
-        panels, planned = partition.cut(matrix, settings.n_components, weights, rule, grams=False)
+        engine, _ = partition.cut(matrix, settings.n_components, weights, rule, grams=False)
     except MemoryError:
         if not rule.uses_whole_blocks:
             raise
-        return (grid_fit.content(Tiles(matrix, partition.tile(matrix, settings.n_components))),)
+        engine = GridEngine(matrix, partition.tile(matrix, settings.n_components))
     try:
-        return panels.summarize(Draw(planned.edges[-1], 0, settings.random_state)).digests
+        return engine.summarize(Draw(matrix.layout.rows, 0, settings.random_state)).digests
     finally:
-        panels.close()
+        engine.close()
 
 
 def _in_words(unit: str, ranges: list[tuple[int, int]]) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 import zarr
 
 from dask_nmf.execution import partition
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.reduction import heights
-from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.inference import csv_files, factors
 from dask_nmf.inference.factors import Clip
 from dask_nmf.inference.topk import passes

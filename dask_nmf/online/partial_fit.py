@@ -8,9 +8,9 @@ import numpy as np
 
 from dask_nmf.errors import NothingObserved
 from dask_nmf.execution import partition
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.execution.panel_engine import PanelEngine
-from dask_nmf.fitting.fit import Job
+from dask_nmf.fitting.request import Job
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary import row_sample

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dask_nmf import rng
-from dask_nmf.execution import memory_engine
+from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.fitting.starts.sample_start import sampled_h
 from dask_nmf.kernels import least_squares
@@ -89,6 +89,6 @@ def _loss(rows: Block, h: Array, solver: StreamSolver, beta: float) -> float:
     if beta != 2:
         h = lift_zero_columns(h, nonzero_columns(rows))
     spec = PassSpec(solver.solve_w, solver, residual=True)
-    with memory_engine.in_threads(row_sample.pieces(rows)) as run_pass:
-        totals = run_pass(np.ascontiguousarray(h), spec)
+    with InMemoryEngine(row_sample.pieces(rows)) as engine:
+        totals = engine.run_pass(np.ascontiguousarray(h), spec)
     return totals.residual + solver.penalty.of(totals, h)

@@ -51,7 +51,7 @@ from dask_nmf.types import Array, Block
 Span = tuple[int, int]  # first, and one after the last
 
 
-class Given(NamedTuple):
+class ExtrapolatedH(NamedTuple):
     """The H of a pass: what was found, or that extrapolated."""
 
     h: FactorStore  # Hᵀ, by columns of V
@@ -73,11 +73,11 @@ def _scaled(h: Array, scales: tuple[float, ...]) -> Array:
     return np.ascontiguousarray(divide_components(h, np.array(scales)) if scales else h)
 
 
-class Pass(NamedTuple):
+class GridPassSpec(NamedTuple):
     """What a pass does."""
 
     solver: HALS
-    given: Given
+    given: ExtrapolatedH
     left: FactorStore  # where W goes, by rows
     right: FactorStore  # where the Hᵀ goes that follows, by columns
     update_h: Callable[[Array, Sums], Array] | None  # how it does; None: H stays as it is
@@ -108,7 +108,7 @@ class Piece(NamedTuple):
     same: bool  # H is the one that was before
 
 
-class Draw(NamedTuple):
+class GridDraw(NamedTuple):
     """A sample of rows and columns: which, depends on a hash of (seed, row) and of (seed, column)."""
 
     seed: int
@@ -184,11 +184,14 @@ def _loaded(block: Block | None, reader: Reader | None, rows: Span, columns: Spa
     return aligned(block if reader is None else reader[slice(*rows), slice(*columns)])
 
 
-def look(blocks: Blocks, draw: Draw) -> list[Delayed]:
+def summarize_rows(blocks: Blocks, draw: GridDraw) -> list[Delayed]:
     """The first read of V: a delayed `Look` for each row of blocks."""
     return [
-        delayed(_looked, pure=False)(
-            [delayed(_look, pure=False)(*blocks.loose(i, j), draw) for j in range(len(blocks.columns))],
+        delayed(_summarize_row, pure=False)(
+            [
+                delayed(_summarize_block, pure=False)(*blocks.loose(i, j), draw)
+                for j in range(len(blocks.columns))
+            ],
             rows[0],
             blocks.tiling.rows[-1],
         )
@@ -196,8 +199,8 @@ def look(blocks: Blocks, draw: Draw) -> list[Delayed]:
     ]
 
 
-def _look(
-    block: Block | None, reader: Reader | None, rows: Span, columns: Span, draw: Draw
+def _summarize_block(
+    block: Block | None, reader: Reader | None, rows: Span, columns: Span, draw: GridDraw
 ) -> tuple[Measure, Block]:
     v = _loaded(block, reader, rows, columns)
     found = block_summary.measure(v, keys_of(*columns))
@@ -211,7 +214,7 @@ def _look(
     return found, v[draw.of_rows(rows)][:, draw.of_columns(columns)]
 
 
-def _looked(parts: list[tuple[Measure, Block]], first_row: int, rows: int) -> Look:
+def _summarize_row(parts: list[tuple[Measure, Block]], first_row: int, rows: int) -> Look:
     found, samples = zip(*parts, strict=True)
     norms = np.sum([part.row_norms for part in found], axis=0)
     bad = min(
@@ -229,73 +232,75 @@ def _looked(parts: list[tuple[Measure, Block]], first_row: int, rows: int) -> Lo
     )
 
 
-def begin(place: FactorStore, columns: Sequence[int], make: Callable[[int, int], Array]) -> list[Delayed]:
+def write_h(place: FactorStore, columns: Sequence[int], make: Callable[[int, int], Array]) -> list[Delayed]:
     """Write an Hᵀ to begin with, in pieces: ``make(first, last)`` has them, (columns, k)."""
-    told = delayed(place, traverse=False)
-    return [delayed(_begin, pure=False)(told, make, *span) for span in pairwise(columns)]
+    shared = delayed(place, traverse=False)
+    return [delayed(_write_h, pure=False)(shared, make, *span) for span in pairwise(columns)]
 
 
-def _begin(place: FactorStore, make: Callable[[int, int], Array], first: int, last: int) -> None:
+def _write_h(place: FactorStore, make: Callable[[int, int], Array], first: int, last: int) -> None:
     place.write(first, make(first, last))
 
 
-def by_rows(blocks: Blocks, what: Pass) -> list[Delayed]:
+def w_half_pass(blocks: Blocks, what: GridPassSpec) -> list[Delayed]:
     """The first half of a pass that reads V twice: W, and its norms in each row of blocks."""
-    told = delayed(what, traverse=False)
-    gram = _gram_of(blocks, told)
+    shared = delayed(what, traverse=False)
+    gram = _gram_of(blocks, shared)
     across = range(len(blocks.columns))
-    return [_row(told, gram, [blocks.loose(i, j) for j in across]) for i in range(len(blocks.rows))]
+    return [_row(shared, gram, [blocks.loose(i, j) for j in across]) for i in range(len(blocks.rows))]
 
 
-def by_columns(blocks: Blocks, what: Pass) -> list[Delayed]:
+def h_half_pass(blocks: Blocks, what: GridPassSpec) -> list[Delayed]:
     """The second half: H, and a `Piece` of each column of blocks."""
-    told = delayed(what, traverse=False)
+    shared = delayed(what, traverse=False)
     found = []
     for j, columns in enumerate(blocks.columns):
         sums = None
         for i in range(len(blocks.rows)):
-            sums = delayed(_learn, pure=False)(sums, *blocks.loose(i, j), told, None)
-        found.append(delayed(_follow, pure=False)(sums, columns, told))
+            sums = delayed(_learn, pure=False)(sums, *blocks.loose(i, j), shared, None)
+        found.append(delayed(_update_h, pure=False)(sums, columns, shared))
     return found
 
 
-def at_once(blocks: Blocks, what: Pass) -> list[Delayed]:
+def single_read_pass(blocks: Blocks, what: GridPassSpec) -> list[Delayed]:
     """A pass that reads V once: first what `by_rows` gives, then what `by_columns` does."""
-    told = delayed(what, traverse=False)
-    gram = _gram_of(blocks, told)
+    shared = delayed(what, traverse=False)
+    gram = _gram_of(blocks, shared)
     across = range(len(blocks.columns))
     rows: list[Delayed] = []
     sums: list[Any] = [None for _ in across]
     for i in range(len(blocks.rows)):
         held = [blocks.held(i, j, rows[-1] if rows else None) for j in across]
-        rows.append(_row(told, gram, held))
-        sums = [delayed(_learn, pure=False)(sums[j], *held[j], told, rows[-1]) for j in across]
+        rows.append(_row(shared, gram, held))
+        sums = [delayed(_learn, pure=False)(sums[j], *held[j], shared, rows[-1]) for j in across]
     pieces = [
-        delayed(_follow, pure=False)(total, columns, told)
+        delayed(_update_h, pure=False)(total, columns, shared)
         for total, columns in zip(sums, blocks.columns, strict=True)
     ]
     return rows + pieces
 
 
-def _gram_of(blocks: Blocks, told: Delayed) -> Delayed:
-    return add_up([delayed(_gram, pure=False)(told, columns) for columns in blocks.columns])
+def _gram_of(blocks: Blocks, shared: Delayed) -> Delayed:
+    return add_up([delayed(_gram, pure=False)(shared, columns) for columns in blocks.columns])
 
 
 @one_blas_thread()
-def _gram(what: Pass, columns: Span) -> Array:
+def _gram(what: GridPassSpec, columns: Span) -> Array:
     """h hᵀ, (k, k), float64."""
     h = what.given.piece(columns).astype(np.float64)
     return np.asarray(h @ h.T)
 
 
-def _row(told: Delayed, gram: Delayed, blocks: list[tuple[Any, ...]]) -> Delayed:
-    parts = [delayed(_project, pure=False)(*block, told) for block in blocks]
+def _row(shared: Delayed, gram: Delayed, blocks: list[tuple[Any, ...]]) -> Delayed:
+    parts = [delayed(_project, pure=False)(*block, shared) for block in blocks]
     rows, width = blocks[0][2], blocks[-1][3][1]
-    return delayed(_weigh, pure=False)(add_up(parts), gram, rows, width, told)
+    return delayed(_weigh, pure=False)(add_up(parts), gram, rows, width, shared)
 
 
 @one_blas_thread()
-def _project(block: Block | None, reader: Reader | None, rows: Span, columns: Span, what: Pass) -> Array:
+def _project(
+    block: Block | None, reader: Reader | None, rows: Span, columns: Span, what: GridPassSpec
+) -> Array:
     """v hᵀ, (rows, k), float64."""
     v = scaling.scaled(_loaded(block, reader, rows, columns), what.scale)
     h = what.given.piece(columns)
@@ -305,7 +310,7 @@ def _project(block: Block | None, reader: Reader | None, rows: Span, columns: Sp
 
 
 @one_blas_thread()
-def _weigh(num: Array, gram: Array, rows: Span, width: int, what: Pass) -> Array:
+def _weigh(num: Array, gram: Array, rows: Span, width: int, what: GridPassSpec) -> Array:
     """Find and write W of some rows; return its norms, as those of a `Piece` are."""
     penalty, k = what.solver.penalty, len(gram)
     stored = what.given.h.read(0, 1).dtype
@@ -329,7 +334,7 @@ def _learn(
     reader: Reader | None,
     rows: Span,
     columns: Span,
-    what: Pass,
+    what: GridPassSpec,
     written: Array | None,
 ) -> Sums:
     """What some columns of H learn from a block, beside what they have from those above it."""
@@ -343,7 +348,7 @@ def _learn(
     return sums if above is None else above + sums
 
 
-def _follow(sums: Sums, columns: Span, what: Pass) -> Piece:
+def _update_h(sums: Sums, columns: Span, what: GridPassSpec) -> Piece:
     """Some columns of H are found and written."""
     given = what.given.piece(columns)
     if what.update_h is None:

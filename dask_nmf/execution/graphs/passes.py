@@ -17,6 +17,7 @@ from dask.delayed import Delayed
 from dask.sizeof import sizeof
 
 from dask_nmf.errors import DataError
+from dask_nmf.execution.engine import Model
 from dask_nmf.execution.graphs.reduction import (
     NOTHING,
     PanelTasks,
@@ -65,6 +66,16 @@ class PassSpec(NamedTuple):
     means: FactorStore | None = None  # where those of the rows go
     unit: float = 1.0  # by which the W that is kept or goes away is multiplied
     anew: Callable[[PassSpec, float], PassSpec] | None = None  # the same, for V at the scale of a panel
+
+
+def spec_of(model: Model) -> PassSpec:
+    """Return what a pass does with each panel for a model, whose next factor gets a new place."""
+    solver, state, slots = model.own_solver, model.state, model.slots
+    spec = PassSpec(solver.solve_w, solver, residual=model.exact)
+    if slots is None or not solver.carries_w:
+        return spec
+    before = slots.factor(state.slot) if state.slot >= 0 else None
+    return spec._replace(before=before, after=slots.new_factor(state.next_slot))
 
 
 def summarize(tasks: PanelTasks, inputs: Delayed, draw: Draw) -> Delayed:

@@ -14,8 +14,8 @@ import numpy as np
 
 from dask_nmf import rng
 from dask_nmf.errors import DataError, NothingObserved
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
-from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.settling import solve_h_for_w
 from dask_nmf.fitting.starts import nndsvd
@@ -117,7 +117,7 @@ def first_read(
     summary = panels.summarize(draw)
     if summary.invalid is not None:
         raise summary.invalid.at(0, matrix.transposed)
-    measures = _measures(summary, matrix, settings.beta, given)
+    measures = measures_of(summary, matrix, settings.beta, given)
     panels.scale = measures.scale
     tell(measures)
     if not sampled:
@@ -179,7 +179,7 @@ def scale_and_unit(mean: float, given: Factors, matrix: Matrix) -> tuple[float, 
     return scale, scaling.power(scale, -0.5)
 
 
-def _measures(summary: Summary, matrix: Matrix, beta: float, given: Factors) -> Measures:
+def measures_of(summary: Summary, matrix: Matrix, beta: float, given: Factors) -> Measures:
     mass = np.broadcast_to(summary.column_weight, matrix.layout.columns)
     unobserved = summary.unobserved_rows, int((mass == 0).sum())
     if not mass.any():

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dask_nmf import rng
-from dask_nmf.execution import memory_engine
+from dask_nmf.execution.engines.in_memory import InMemoryEngine
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import NOTHING
-from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.blocks import masking, scaling
@@ -115,9 +115,9 @@ def sampled_directions(candidates: Candidates, draw: Draw, rank: int, scale: flo
     number = min(width(rank), draw.rows, columns)
     found = begun = rng.normal(draw.seed, rng.DIRECTIONS, np.arange(columns), number).T
     rows, along = row_sample.pieces(sample), Along()
-    with memory_engine.in_threads(rows) as sweep:
+    with InMemoryEngine(rows) as engine:
         for _ in range(STEPS):
-            found = sharpen(sweep(found.astype(dtype), PassSpec(along.solve_w, along)), dtype)
+            found = sharpen(engine.run_pass(found.astype(dtype), PassSpec(along.solve_w, along)), dtype)
             if len(found) < number:
                 together = np.vstack([found, begun[len(found) :]])
                 found = np.ascontiguousarray(np.linalg.qr(together.T)[0].T)

@@ -12,8 +12,8 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf import rng
-from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.execution.memory_engine import in_threads
+from dask_nmf.execution.engine import Model
+from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
 from dask_nmf.iteration.loop import Stop, iterate
@@ -302,10 +302,10 @@ def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> St
     enough = EXPLAINED if stop == CLOSELY else TIED  # or rounding would end it, in each dtype elsewhere
     stop = replace(stop, below=math.sqrt(enough * baseline))
     state = State(h, h)
-    with in_threads(rows) as over:
+    with InMemoryEngine(rows) as engine:
 
         def sweep(state: State, exact: bool) -> Sums:
-            return over(state.entering, PassSpec(solver.solve_w, solver, residual=exact))
+            return engine.sweep([Model(solver, state, exact)])[0]
 
         for step in iterate(sweep, solver, state, baseline, stop):
             state = step.state  # and no other is kept: each has two of H

@@ -8,9 +8,9 @@ import dask.array as da
 import numpy as np
 from dask.delayed import Delayed, delayed
 
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import reduction
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs, Reduction
-from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.inference.topk import kernel
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.types import Array, Block

@@ -22,10 +22,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from dask_nmf import nmf
 from dask_nmf.errors import InvalidEntryError
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes, reduction
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
-from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks import blas, factor_store
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.summary.row_sample import Draw

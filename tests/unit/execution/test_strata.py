@@ -15,11 +15,11 @@ from support.matrices import Array, low_rank
 from support.strategies import cuts, seeds
 
 from dask_nmf import rng
-from dask_nmf.execution import strata_engine
+from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.execution.engines.strata import StrataEngine
 from dask_nmf.execution.graphs import strata
 from dask_nmf.execution.graphs.reduction import PassInputs
 from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, SweepSpec
-from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.kernels import gradient
 from dask_nmf.kernels.blocks.masking import Rule
@@ -73,7 +73,7 @@ def swept(v: object, rule: Rule, grid: BlockGrid, epoch: int = 0) -> tuple[Array
     random = np.random.default_rng(1)
     before.array[:] = gradient.extended(random.random((V.shape[0], 3)))
     right = np.ascontiguousarray(gradient.extended(random.random((V.shape[1], 3))).T)
-    found = strata_engine.sweep_blocks(panels, grid, right, SweepSpec(HOW, 7, epoch, before, after))
+    found = StrataEngine(panels, grid, 7).run_sweep(right, SweepSpec(HOW, 7, epoch, before, after))
     return after.array, found.right, found
 
 

@@ -21,7 +21,7 @@ from support.strategies import cuts, seeds
 
 from dask_nmf import NMF, nmf, rng
 from dask_nmf.display.lines import logging_to_terminal
-from dask_nmf.execution.panel_engine import PanelEngine
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.fitting.starts import initialize, nndsvd
 from dask_nmf.fitting.starts.initialize import Factors

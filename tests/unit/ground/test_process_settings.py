@@ -21,10 +21,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from dask_nmf.cluster.backends import local, worker_settings
 from dask_nmf.execution import executor
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
-from dask_nmf.execution.panel_engine import PanelEngine
 from dask_nmf.execution.tasks import blas
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.process_settings import SharedSetting

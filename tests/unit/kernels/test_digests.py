@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from support.matrices import SOURCES, Array, dask_csr, sparse
 from support.strategies import chunkings, cuts
 
-from dask_nmf.execution.panel_engine import EVERYTHING, PanelEngine
-from dask_nmf.fitting import grid_fit
-from dask_nmf.fitting.grid_fit import Tiles
+from dask_nmf.execution.engines.grid import GridEngine
+from dask_nmf.execution.engines.panels import EVERYTHING, PanelEngine
 from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.summary import digests
 from dask_nmf.kernels.summary.digests import Digest, differing, digest_of, keys_of, merged, row_hashes
@@ -101,7 +100,8 @@ def test_a_v_that_is_cut_both_ways_has_the_same(transposed: bool) -> None:
     v = sparse(30, 20)
     matrix = open_matrix(da.from_array(v, chunks=(7, 6)), transposed=transposed)
     rows, columns = ((0, 7, 20), (0, 14, 30)) if transposed else ((0, 14, 30), (0, 7, 20))
-    found = grid_fit.content(Tiles(matrix, Tiling(rows, columns, 1, 0, 1, (rows[-1], columns[-1]))))
+    engine = GridEngine(matrix, Tiling(rows, columns, 1, 0, 1, (rows[-1], columns[-1])))
+    (found,) = engine.summarize(Draw(rows[-1], 0, 0)).digests
     assert found.sums.tolist() == defined(v.T.copy() if transposed else v)
 
 

@@ -20,7 +20,7 @@ from support.strategies import seeds
 from dask_nmf import Result, nmf
 from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.errors import InvalidEntryError
-from dask_nmf.fitting import grid_fit
+from dask_nmf.fitting.cuts import grid_cut
 from dask_nmf.iteration.loop import Step
 from dask_nmf.planning import grid, row_panels
 from dask_nmf.planning.row_panels import MIB, Layout
@@ -213,4 +213,4 @@ def test_a_v_in_memory_is_refused(client: Client, monkeypatch: pytest.MonkeyPatc
 
 def test_an_answer_whose_run_is_gone_is_not_taken_for_zeros(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="give store= to keep it"):
-        grid_fit._there(np.zeros((1, 1)), str(tmp_path / "gone"))
+        grid_cut._read_in_time(np.zeros((1, 1)), str(tmp_path / "gone"))

@@ -1,8 +1,8 @@
-"""V in row panels: who reads them, what a process keeps of them, and the passes over them."""
+"""The engine of panels: V in panels of rows, who reads them, and what a process keeps of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 from uuid import uuid4
@@ -16,6 +16,7 @@ from distributed import Client, Future
 from dask_nmf.cluster.client import active_client, assign_contiguous, guard_persisted, shares_memory
 from dask_nmf.cluster.watch import WORKER_LOSS, run_on_workers
 from dask_nmf.errors import NoWorkers
+from dask_nmf.execution.engine import Model
 from dask_nmf.execution.executor import compute_with_retries, prefer_workers
 from dask_nmf.execution.graphs import passes, reduction
 from dask_nmf.execution.graphs.passes import PassSpec
@@ -142,6 +143,15 @@ class PanelEngine:
         summary: Summary = self.compute(no_h, lambda inputs: passes.summarize(self.tasks, inputs, draw))
         return summary
 
+    def sweep(self, models: Sequence[Model]) -> list[Sums]:
+        """Return the sums of a pass for each model; a task loads its panel once and looks at it for each."""
+        specs = [passes.spec_of(model) for model in models]
+        given = [model.state.entering for model in models]
+        totals: tuple[Sums, ...] = self.compute(
+            given[0], lambda inputs: passes.sweep_models(self.tasks, inputs, specs), more_h=given[1:]
+        )
+        return list(totals)
+
     def run_pass(self, h: Array, spec: PassSpec, w: Array | da.Array | None = None) -> Sums:
         """Return the sums of one pass over V.
 
@@ -188,12 +198,22 @@ class PanelEngine:
         means = whole(2, dtype=h.dtype) if spec.averages else None
         return whole(0, h.shape[0], dtype=h.dtype), totals, means
 
-    def compute(self, h: Array, build: Callable[[Delayed], Delayed], w: Array | None = None) -> Any:
+    def compute(
+        self,
+        h: Array,
+        build: Callable[[Delayed], Delayed],
+        w: Array | None = None,
+        more_h: Sequence[Array] = (),
+    ) -> Any:
         """Build the graph of a pass and compute it: see `compute_all`."""
-        return self.compute_all(h, lambda inputs: [build(inputs)], w)[0]
+        return self.compute_all(h, lambda inputs: [build(inputs)], w, more_h)[0]
 
     def compute_all(
-        self, h: Array, build: Callable[[Delayed], list[Delayed]], w: Array | None = None
+        self,
+        h: Array,
+        build: Callable[[Delayed], list[Delayed]],
+        w: Array | None = None,
+        more_h: Sequence[Array] = (),
     ) -> list[Any]:
         """Build the graph of a pass and compute it: see `compute_with_retries`.
 
@@ -202,7 +222,7 @@ class PanelEngine:
         on_cluster = active_client() is not None
 
         def graph() -> list[Delayed]:
-            inputs = PassInputs(h, self.edges, w, self.ahead, on_cluster, self.scale)
+            inputs = PassInputs(h, self.edges, w, self.ahead, on_cluster, self.scale, tuple(more_h))
             return build(delayed(inputs, traverse=False))
 
         here = self.ahead and not on_cluster and shares_memory()

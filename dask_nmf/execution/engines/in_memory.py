@@ -1,0 +1,87 @@
+"""The engine of blocks in the memory of this process: its threads share the blocks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial, reduce
+from itertools import accumulate
+from operator import add
+from typing import Any, Self
+
+from dask_nmf.execution.engine import Model
+from dask_nmf.execution.graphs import passes
+from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.tasks import blas
+from dask_nmf.kernels.blocks import masking
+from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.summary import row_sample
+from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.types import Array, Block
+
+
+class InMemoryEngine:
+    """Blocks of rows of V in memory; a pass begins at the W of the pass before, which the engine keeps.
+
+    BLAS has one thread while the engine is open. Use it as a context, or `close` it.
+    """
+
+    def __init__(self, blocks: Sequence[Block]) -> None:
+        self.blocks = blocks
+        self.scale = 1.0
+        self._w: list[list[Array | None]] = []  # of each model, in each block
+        self._open = ExitStack()
+        self._open.enter_context(blas.one_blas_thread())
+        self._map: Callable[..., Iterable[Any]] = (
+            map  # handing a small block to a thread takes as long as a pass
+        )
+        if len(blocks) > 1:
+            threads = ThreadPoolExecutor(min(len(blocks), os.cpu_count() or 1))
+            self._map = self._open.enter_context(threads).map
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of V, none of which is read again."""
+        return 0
+
+    def summarize(self, draw: Draw) -> Summary:
+        """Check, measure and digest V, and draw a sample of its rows."""
+        edges = [0, *accumulate(block.shape[0] for block in self.blocks)]
+        parts = [
+            row_sample.summarise(block, first, draw) for block, first in zip(self.blocks, edges, strict=False)
+        ]
+        return row_sample.merge(parts, draw)
+
+    def sweep(self, models: Sequence[Model]) -> list[Sums]:
+        """Return the sums of a pass for each model; each block is looked at for all models in turn."""
+        return self.run_passes([(model.state.entering, passes.spec_of(model)) for model in models])
+
+    def run_pass(self, h: Array, spec: PassSpec) -> Sums:
+        """Return the sums of a pass for the H that is given, (k, n)."""
+        return self.run_passes([(h, spec)])[0]
+
+    def run_passes(self, given: Sequence[tuple[Array, PassSpec]]) -> list[Sums]:
+        """Return the sums of passes, each for its H, (k, n)."""
+        self._w += [[None] * len(self.blocks) for _ in given[len(self._w) :]]
+        parts = self._map(partial(self._look, given=given), range(len(self.blocks)))
+        return [reduce(add, each) for each in zip(*parts, strict=True)]
+
+    def _look(self, number: int, given: Sequence[tuple[Array, PassSpec]]) -> list[Sums]:
+        block, found = masking.at_scale(self.blocks[number], self.scale), []
+        for (h, spec), w in zip(given, self._w, strict=False):
+            w[number], sums = passes.process_block(block, h, spec, w[number])
+            found.append(sums)
+        return found
+
+    def close(self) -> None:
+        """Let the threads end, forget W, and give BLAS its threads back."""
+        self._open.close()
+        self._w.clear()

@@ -1,0 +1,82 @@
+"""The engine of `SGD`: sweeps over V in blocks, stratum by stratum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dask.delayed import Delayed, delayed
+
+from dask_nmf.execution.engine import Model
+from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.execution.graphs import strata
+from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, SweepSpec
+from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.solvers.sgd import SGD, Swept
+from dask_nmf.types import Array
+
+
+class StrataEngine:
+    """V in a grid of blocks for sweeps, and in panels for all else.
+
+    Parameters
+    ----------
+    panels : V in the rows of the grid.
+    grid : where the blocks are.
+    seed : of the order of blocks, and of rows in a block.
+    """
+
+    def __init__(self, panels: PanelEngine, grid: BlockGrid, seed: int) -> None:
+        self.panels = panels
+        self.grid = grid
+        self.seed = seed
+
+    @property
+    def scale(self) -> float:
+        """A power of two, by which V counts."""
+        return self.panels.scale
+
+    @scale.setter
+    def scale(self, scale: float) -> None:
+        self.panels.scale = scale
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of V that a sweep reads."""
+        return self.panels.bytes
+
+    def summarize(self, draw: Draw) -> Summary:
+        """Check, measure and digest V, and draw a sample of its rows, in one read."""
+        return self.panels.summarize(draw)
+
+    def sweep(self, models: Sequence[Model]) -> list[Swept]:
+        """Return what a sweep gives for each model.
+
+        V is read once a model: the order of blocks is a model's own, as it depends on the sweeps it has kept.
+        """
+        return [self._sweep_for(model) for model in models]
+
+    def _sweep_for(self, model: Model) -> Swept:
+        solver, state, slots = model.solver, model.state, model.slots
+        assert isinstance(solver, SGD)
+        assert slots is not None
+        places = slots.factor(state.slot), slots.new_factor(state.next_slot)
+        return self.run_sweep(state.entering, SweepSpec(solver.steps(state), self.seed, state.epoch, *places))
+
+    def run_sweep(self, right: Array, spec: SweepSpec) -> Swept:
+        """Return what one sweep gives, from H with its memory, (k + 1, n)."""
+        panels, grid = self.panels, self.grid
+
+        def build(inputs: Delayed) -> Delayed:
+            if not panels.matrix.workers_can_read:
+                return strata.sweep(panels.blocks, None, grid, inputs, spec)
+            caching = panels.caching(panels.matrix)
+            reader = panels.matrix.reader if caching is None else caching(panels.matrix.reader)
+            source = delayed(BlockSource(reader, panels.rule), traverse=False)
+            return strata.sweep(None, source, grid, inputs, spec)
+
+        swept: Swept = panels.compute(right, build)
+        return swept
+
+    def close(self) -> None:
+        """Evict the blocks of this engine from the cache of every process."""
+        self.panels.close()

@@ -1,0 +1,73 @@
+"""The H that a fit begins with where V is cut both ways: it is written in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dask_nmf import rng
+from dask_nmf.execution.engine import Model
+from dask_nmf.execution.engines.grid import GridEngine, GridSlots, PiecewiseHALS, divisors
+from dask_nmf.execution.graphs.grid import GridDraw
+from dask_nmf.fitting.starts import initialize, sample_start
+from dask_nmf.fitting.starts.initialize import Measures
+from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.settings import Settings
+from dask_nmf.solvers.solver import State
+from dask_nmf.types import Array
+
+
+def draw_for(engine: GridEngine, settings: Settings) -> Draw:
+    """Return how many rows a start takes, 0 where it takes none."""
+    rows, _ = engine.tiling.sample
+    return Draw(engine.matrix.layout.rows, rows if settings.start == "sample" else 0, settings.random_state)
+
+
+def initial_state(
+    engine: GridEngine, settings: Settings, measures: Measures, summary: Summary, slots: GridSlots
+) -> State:
+    """Return the state before the first pass, and write an H to begin with into its slot.
+
+    H of a sample is known for some columns alone. It is 0 in the others: so the first pass finds W from the
+    columns of the sample, and H of all columns from W. It is not extrapolated from.
+    """
+    matrix = engine.matrix
+    stream = rng.W_FACTOR if matrix.transposed else rng.H_FACTOR
+    no_h = np.empty((settings.n_components, 0), matrix.dtype)
+    sample = scaling.copied(summary.candidates.block, measures.scale)
+    scale = sample_start.factor_scale(measures.level, settings.n_components)
+    own = initialize.own_penalty(settings, measures, matrix).bounded
+    balanced = own.in_balanced_units(scale).right_unit / own.right_unit
+    make: Callable[[int, int], Array] = partial(_random, settings, scale * balanced, stream, matrix.dtype)
+    known = sample.size > 0 and sample.sum() > 0
+    if known:
+        h = sample_start.sampled_h(sample, settings, own, stream)
+        make = partial(_spread, h, engine.sample_of(draw_for(engine, settings)))
+    engine.write_h(slots.new_h_pieces(0), make)
+    state = State(no_h, no_h, slot=-1 if known else 0, good_slot=0 if known else -1)
+    for _ in range(initialize.WARM if settings.start == "random" and settings.lasso else 0):
+        (totals,) = engine.sweep([Model(PiecewiseHALS(own.without_lasso), state, slots=slots)])
+        scales, _ = own.balance(tuple(totals.w_norms), tuple(totals.h_norms))
+        state = State(no_h, no_h, slot=state.next_slot, scales=divisors(scales))
+    return state
+
+
+def _random(
+    settings: Settings, scale: float, stream: int, dtype: np.dtype[Any], first: int, last: int
+) -> Array:
+    return sample_start.random_factor(
+        settings.random_state, np.arange(first, last), settings.n_components, scale, stream
+    ).astype(dtype)
+
+
+def _spread(h: Array, draw: GridDraw, first: int, last: int) -> Array:
+    """Return columns of an H (k, drawn columns) in the places where they were drawn, as rows."""
+    before = len(draw.of_columns((0, first)))
+    drawn = draw.of_columns((first, last))
+    piece = np.zeros((last - first, len(h)), h.dtype)
+    piece[drawn] = h[:, before : before + len(drawn)].T
+    return piece
