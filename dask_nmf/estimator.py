@@ -17,6 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from dask_nmf.algorithms import learns_online
 from dask_nmf.display.lines import showing_progress
 from dask_nmf.errors import NothingObserved
 from dask_nmf.fitting.components import with_unit_rows
@@ -47,7 +48,7 @@ OPTIONS = tuple(field.name for field in fields(Settings) if field.name not in OW
 
 def _learns_from_batches(model: NMF) -> bool:
     """Whether the sums of a pass are all that is needed to go on with other rows."""
-    return bool(model.solver == "hals")
+    return learns_online(model.solver)
 
 
 class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -337,7 +338,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     def _remember(self, W: da.Array) -> None:
         """Let the rows of the fit that gave W count beside batches, if every entry of theirs counted."""
         self._fitted_W = None
-        if self.solver == "hals" and self.missing is None:
+        if learns_online(self.solver) and self.missing is None:
             self._stream = state_from_factors(W, self.components_, self._settings(self.n_components_))
 
     def _settings(self, rank: int) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from dask_nmf.algorithms import SOLVERS, Algorithm
 from dask_nmf.options import (
     COUNT,
     INTEGER,
@@ -23,11 +24,6 @@ NNDSVD = ("nndsvd", "nndsvda", "nndsvdar")
 INITS = ("sample", "random", *NNDSVD, "custom")
 MISSING = ("nan", "unstored")
 LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}  # and their β
-SOLVERS: dict[str, tuple[float, ...] | None] = {  # and the β of the losses that each takes; None: any
-    "hals": (2.0, 1.0),
-    "mu": None,
-    "sgd": (2.0,),
-}
 
 
 @dataclass(frozen=True)
@@ -179,7 +175,7 @@ class Settings:
                     f"{' and '.join(names)} belong to solver {owner!r} and the solver is {self.solver!r}; "
                     "leave them out"
                 )
-        betas = SOLVERS[self.solver]
+        betas = self.algorithm.betas
         if betas is not None and self.beta not in betas:
             named = " and ".join(name for name, beta in LOSSES.items() if beta in betas)
             raise ValueError(
@@ -211,9 +207,14 @@ class Settings:
         return self.start in NNDSVD
 
     @property
+    def algorithm(self) -> Algorithm:
+        """What the solver can do."""
+        return SOLVERS[self.solver]
+
+    @property
     def carried(self) -> int:
-        """Components of a factor between passes: sgd has one more than the answer, see `gradient`."""
-        return self.n_components + (self.solver == "sgd")
+        """The columns that a factor has between passes."""
+        return self.n_components + self.algorithm.extra_columns
 
     @property
     def alphas(self) -> tuple[float, float]:

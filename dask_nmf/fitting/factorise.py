@@ -11,6 +11,7 @@ from typing import Any
 
 from dask.utils import parse_bytes
 
+from dask_nmf.algorithms import panel_solvers
 from dask_nmf.cluster.client import shares_memory
 from dask_nmf.errors import InvalidRunError
 from dask_nmf.execution.partition import check_shared
@@ -48,9 +49,10 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
     matrix = open_for_fixed_factor(V, job.dtype, job.fixed_H is None if by_itself else None)
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
-    if job.settings.start == "nndsvd" and job.settings.solver == "mu":
+    if job.settings.start == "nndsvd" and job.settings.algorithm.keeps_zeros:
         warnings.warn(
-            "solver 'mu' cannot move the zeros of init 'nndsvd'; give init 'nndsvda' or 'nndsvdar'",
+            f"solver {job.settings.solver!r} cannot move the zeros of init 'nndsvd'; "
+            "give init 'nndsvda' or 'nndsvdar'",
             stacklevel=4,  # factorise, nmf, its check of keywords, the caller
         )
     if job.weights is not None:
@@ -59,8 +61,11 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
                 f"weights are given and init is {job.settings.start!r}, which needs every entry of V alike; "
                 "leave weights out, or give init 'sample' or 'random'"
             )
-        if job.settings.solver == "sgd":
-            raise ValueError("weights are given and the solver is 'sgd'; solvers 'hals' and 'mu' take them")
+        if job.settings.algorithm.by_strata:
+            raise ValueError(
+                f"weights are given and the solver is {job.settings.solver!r}; "
+                f"solvers {panel_solvers()} take them"
+            )
         job = replace(job, weights=open_entry_weights(matrix, job.weights))
     if job.store is not None:
         path = absolute(job.store)
@@ -148,8 +153,10 @@ def _check_fixed(job: Job, matrix: Matrix) -> Job:
         raise ValueError(
             "a factor is fixed and normalize is asked for, which would change it; leave that out"
         )
-    if job.settings.solver == "sgd":
-        raise ValueError("a factor is fixed and the solver is 'sgd'; solvers 'hals' and 'mu' take one")
+    if job.settings.algorithm.by_strata:
+        raise ValueError(
+            f"a factor is fixed and the solver is {job.settings.solver!r}; solvers {panel_solvers()} take one"
+        )
     return replace(
         job,
         fixed_W=_check_factor("fixed_W", job.fixed_W, (m, k)),

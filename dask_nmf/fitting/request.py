@@ -41,7 +41,7 @@ class Job:
     @property
     def carries(self) -> bool:
         """Whether a W (or H, in panels of columns) is kept outside of the graphs between passes."""
-        return not self.fixed and (self.settings.solver != "hals" or self.settings.start == "custom")
+        return not self.fixed and (self.settings.algorithm.carries_w or self.settings.start == "custom")
 
     @property
     def given(self) -> dict[str, Array | Matrix | None]:

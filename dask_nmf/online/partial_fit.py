@@ -52,7 +52,7 @@ def partial_fit(
         As for `nmf`.
     """
     settings = job.settings
-    if settings.solver != "hals" or settings.beta not in (1, 2):
+    if not settings.algorithm.learns_online or settings.beta not in (1, 2):
         raise ValueError(
             f"solver is {settings.solver!r} and beta_loss {settings.beta_loss!r}; solver 'hals' learns from "
             "batches, with frobenius or kullback-leibler"

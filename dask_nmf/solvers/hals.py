@@ -6,11 +6,7 @@ in panel orientation: W has the panels' rows, H is what every panel is given.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import ClassVar, Self
 
 import numpy as np
@@ -18,43 +14,23 @@ import numpy as np
 from dask_nmf.kernels import double_precision, least_squares
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.linalg.householder import Factor
+from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.penalties import NO_PENALTY, Penalty, divide_components, norms_of
 from dask_nmf.solvers.solver import (
     FINER,
     FINEST,
+    Problem,
     SquaredError,
     State,
     accept_step,
     extrapolate,
+    in_threads,
     loss_of_h,
+    refit_rows,
     reject_step,
+    solve_rows,
 )
 from dask_nmf.types import Array, Block
-
-IN_ONE_GO = 4096  # rows of Hᵀ below which threads do not pay
-
-
-def _in_threads(solve: Callable[[slice, Array], Array], num: Array, gram: Array) -> Array:
-    """Return what ``solve`` gives for slices of the rows of ``num`` and their gram matrices."""
-    rows, k = num.shape
-    if rows <= IN_ONE_GO:
-        return solve(slice(None), gram)
-    count = os.cpu_count() or 1
-    cuts = np.linspace(0, rows, 4 * count + 1, dtype=int)
-    slices = [slice(*pair) for pair in pairwise(cuts.tolist())]
-    grams = (gram if least_squares.shared(gram, k) else gram[some] for some in slices)
-    with ThreadPoolExecutor(count) as pool:
-        return np.concatenate(list(pool.map(solve, slices, grams)))
-
-
-def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
-    """`kernels.refit`, its rows shared among the threads of this process."""
-    return _in_threads(lambda some, own: least_squares.refit(start[some], num[some], own, tol), num, gram)
-
-
-def solve_rows(num: Array, gram: Array) -> Array:
-    """`kernels.solve_exactly`, its rows shared among the threads of this process."""
-    return _in_threads(lambda some, own: least_squares.solve_exactly(num[some], own), num, gram)
 
 
 @dataclass(frozen=True)
@@ -102,7 +78,7 @@ class HALS(SquaredError):
     def solve_h_by_factor(self, factor: Factor, rows: int, totals: Sums) -> Array:
         """Return what `settle` does, float64, where the W of the sums is the basis of a factor."""
         lasso, target = self.penalty.right_l1 * rows, totals.num.T
-        return _in_threads(
+        return in_threads(
             lambda some, upper: least_squares.solve_by_factor(target[some], upper, lasso),
             target,
             factor.upper,
@@ -130,3 +106,10 @@ class HALS(SquaredError):
             penalty=penalty,
             exact=not np.isnan(totals.residual),
         ).watched(state, totals, given)
+
+
+def make(problem: Problem) -> HALS | KLNewton:
+    """Return the solver for the squared error, or for Kullback & Leibler's divergence."""
+    if problem.settings.beta == 2:
+        return HALS(problem.penalty)
+    return KLNewton(problem.floor, problem.penalty)

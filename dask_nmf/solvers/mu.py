@@ -11,7 +11,7 @@ from dask_nmf.kernels import divergence, least_squares
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.solvers.penalties import NO_PENALTY, Penalty, w_penalty
-from dask_nmf.solvers.solver import OneLevel, SquaredError, State, loss_of_h
+from dask_nmf.solvers.solver import LIFT, OneLevel, Problem, SquaredError, State, loss_of_h, smallest_divisor
 from dask_nmf.types import Array, Block
 
 
@@ -143,3 +143,18 @@ class ConvergedMU(BetaMU):
 
     def solve_w_final(self, v: Cells, h: Array, w: Array | None) -> Array:
         return self.solve_w(v, h, w)
+
+
+def make(problem: Problem) -> MU | BetaMU:
+    """Return the updates for the squared error, or for another β-divergence."""
+    settings, penalty, scale = problem.settings, problem.penalty, problem.factor_scale
+    first = not problem.transposed
+    if settings.beta != 2:
+        least = LIFT * scale
+        return BetaMU(settings.beta, problem.floor, scale, least, penalty, settings.inner_iter, first)
+    trifle = smallest_divisor(problem.level * scale, problem.dtype)
+    left, right = (  # δ is added to products of V and the other factor
+        trifle if settings.delta is None else settings.delta * problem.scale / unit
+        for unit in (penalty.right_unit, penalty.left_unit)
+    )
+    return MU(left, LIFT * scale, settings.inner_iter, first, penalty, right)

@@ -11,9 +11,8 @@ from dask_nmf.kernels import divergence
 from dask_nmf.kernels.blocks import masked
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.solvers.hals import refit_rows
 from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of, w_penalty
-from dask_nmf.solvers.solver import FINER, FINEST, SHRINK, State, accept_step
+from dask_nmf.solvers.solver import FINER, FINEST, SHRINK, State, accept_step, refit_rows
 from dask_nmf.types import Array
 
 LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model is not to be trusted

@@ -15,7 +15,7 @@ import numpy as np
 
 from dask_nmf.kernels.gradient import Descent, extended
 from dask_nmf.solvers.penalties import Penalty
-from dask_nmf.solvers.solver import OneLevel, SquaredError, State
+from dask_nmf.solvers.solver import OneLevel, Problem, SquaredError, State
 from dask_nmf.types import Array, Block
 
 FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
@@ -132,3 +132,21 @@ class SGD(SquaredError, OneLevel):
             accepted=False,
             diverged=rate < STALLED,
         )
+
+
+def make(problem: Problem) -> SGD:
+    """Return SGD by minibatches of rows, or of cells where not all count."""
+    settings, penalty = problem.settings, problem.penalty
+    by_cell = settings.missing is not None or settings.validation_fraction > 0
+    adaptive = settings.schedule == "adagrad"
+    batch = settings.batch_size or (1 if by_cell else 32)
+    unit = problem.level or 1.0
+    together = 1 if by_cell else max(batch, problem.columns)
+    relative = 0.1 if settings.start == "random" else 0.03  # or a good start would be undone at first
+    rate, tilt = relative if adaptive else 0.5 / (unit * together), 1.0
+    if settings.learning_rate is not None:
+        rate = settings.learning_rate / (1.0 if adaptive else problem.scale)
+        if settings.start == "custom" and not adaptive:  # the textbook's steps, in the units of the fit
+            tilt = penalty.right_unit / penalty.left_unit
+    alphas = penalty.left, penalty.right, penalty.left_l1, penalty.right_l1
+    return SGD(Descent(rate, adaptive, unit, *alphas, batch, tilt), settings.schedule, penalty)

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Protocol, Self
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.settings import Settings
 from dask_nmf.solvers.penalties import Penalty
 from dask_nmf.types import Array, Block
 
 GROW, GROW_CEILING, SHRINK = 1.05, 1.01, 1.5
-
 N_W_SLOTS = 4  # places for a carried W: the last one, the one before, the best one and the next one
-
 BETTER = 1 - 1e-6  # times the least error of what is held out: less of a gain is rounding
-
 FINER = 1e-2  # times the tolerance of the inner solves, from one level to the next
-
 FINEST = 2  # levels above the first one, of solvers that have an inner solve
+LIFT = 1e-3  # of a factor's mean entry: less is raised to it where updates cannot move zeros
 
 
 @dataclass(frozen=True)
@@ -186,3 +188,62 @@ def loss_of_h(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
     step = (h - given).astype(np.float64)
     slope = least_squares.times((h + given).T.astype(np.float64), totals.gram).T - 2 * totals.num
     return totals.residual + float(np.vdot(step, slope))
+
+
+class Problem(NamedTuple):
+    """What a solver is made for: the settings, and what is known of V after its first read."""
+
+    settings: Settings
+    penalty: Penalty  # in the units of the fit
+    level: float  # the mean of what is fitted, about 1
+    scale: float  # a power of two, by which V counts
+    dtype: np.dtype[Any]
+    columns: int  # of the panels
+    transposed: bool  # the panels are columns of V
+
+    @property
+    def floor(self) -> float:
+        """The least number that a divergence divides by."""
+        return smallest_divisor(self.level, self.dtype)
+
+    @property
+    def factor_scale(self) -> float:
+        """The size of an entry of W and H that gives V its mean."""
+        return factor_scale(self.level, self.settings.n_components)
+
+
+def factor_scale(mean: float, rank: int) -> float:
+    """Return √(mean(V) / k): the size of an entry of W and H that gives V its mean."""
+    return float(np.sqrt(mean / rank))
+
+
+def smallest_divisor(mean: float, dtype: np.dtype[Any]) -> float:
+    """Return the least number that a divergence divides by, for a V of that mean."""
+    limits = np.finfo(dtype)
+    return max(float(limits.eps) * mean, float(limits.tiny))
+
+
+IN_ONE_GO = 4096  # rows of Hᵀ below which threads do not pay
+
+
+def in_threads(solve: Callable[[slice, Array], Array], num: Array, gram: Array) -> Array:
+    """Return what ``solve`` gives for slices of the rows of ``num`` and their gram matrices."""
+    rows, k = num.shape
+    if rows <= IN_ONE_GO:
+        return solve(slice(None), gram)
+    count = os.cpu_count() or 1
+    cuts = np.linspace(0, rows, 4 * count + 1, dtype=int)
+    slices = [slice(*pair) for pair in pairwise(cuts.tolist())]
+    grams = (gram if least_squares.shared(gram, k) else gram[some] for some in slices)
+    with ThreadPoolExecutor(count) as pool:
+        return np.concatenate(list(pool.map(solve, slices, grams)))
+
+
+def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
+    """`kernels.refit`, its rows shared among the threads of this process."""
+    return in_threads(lambda some, own: least_squares.refit(start[some], num[some], own, tol), num, gram)
+
+
+def solve_rows(num: Array, gram: Array) -> Array:
+    """`kernels.solve_exactly`, its rows shared among the threads of this process."""
+    return in_threads(lambda some, own: least_squares.solve_exactly(num[some], own), num, gram)

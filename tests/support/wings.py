@@ -8,7 +8,7 @@ from pathlib import Path
 import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
-MODULES = "_version errors keywords options process_settings progress rng settings types"
+MODULES = "_version algorithms errors keywords options process_settings progress rng settings types"
 GROUND = set(MODULES.split())
 FACES = {"__init__", "api", "estimator"}
 MAY_IMPORT = {  # a wing, and the wings it may import; every wing may import the ground

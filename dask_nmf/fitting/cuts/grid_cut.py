@@ -121,7 +121,7 @@ def check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
     settings = job.settings
     for holds, needed in (
         (matrix.reader.any_box and not matrix.in_memory, "a Zarr or Dask array or an .npy file"),
-        (settings.solver == "hals" and settings.beta == 2, "solver 'hals' and beta_loss 'frobenius'"),
+        (settings.beta in settings.algorithm.grid_betas, "solver 'hals' and beta_loss 'frobenius'"),
         (
             job.rule(matrix).uses_whole_blocks,
             "every entry to count alike: none missing, weighted or held out",

@@ -90,9 +90,9 @@ def cut_in_panels(matrix: Matrix, job: Job, run: Run | None) -> PanelCut:
         If a panel does not fit; if a worker does not see V or its weights.
     """
     settings, edges = job.settings, None if run is None else run.edges
-    by_blocks = settings.solver == "sgd"
+    by_blocks = settings.algorithm.by_strata
     width = nndsvd.width(settings.n_components) if settings.by_svd else settings.carried
-    grams = settings.solver == "hals" or settings.beta == 2
+    grams = settings.algorithm.column_grams or settings.beta == 2
     panels, planned = partition.cut(
         matrix, width, job.weights, job.rule(matrix), edges, by_blocks, grams, job.cache
     )

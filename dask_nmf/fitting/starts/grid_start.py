@@ -17,7 +17,7 @@ from dask_nmf.fitting.starts.initialize import Measures
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.row_sample import Draw, Summary
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.solver import State
+from dask_nmf.solvers.solver import State, factor_scale
 from dask_nmf.types import Array
 
 
@@ -39,7 +39,7 @@ def initial_state(
     stream = rng.W_FACTOR if matrix.transposed else rng.H_FACTOR
     no_h = np.empty((settings.n_components, 0), matrix.dtype)
     sample = scaling.copied(summary.candidates.block, measures.scale)
-    scale = sample_start.factor_scale(measures.level, settings.n_components)
+    scale = factor_scale(measures.level, settings.n_components)
     own = initialize.own_penalty(settings, measures, matrix).bounded
     balanced = own.in_balanced_units(scale).right_unit / own.right_unit
     make: Callable[[int, int], Array] = partial(_random, settings, scale * balanced, stream, matrix.dtype)

@@ -20,14 +20,13 @@ from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.settling import solve_h_for_w
 from dask_nmf.fitting.starts import nndsvd
 from dask_nmf.fitting.starts.sample_start import (
-    factor_scale,
     lift_columns,
     penalty_of_sample,
     random_factor,
     sampled_h,
 )
 from dask_nmf.kernels.blocks import masking, scaling
-from dask_nmf.kernels.gradient import Descent, extended
+from dask_nmf.kernels.gradient import extended
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.kernels.summary.row_sample import Draw, Summary
@@ -37,9 +36,9 @@ from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import MU, BetaMU, ConvergedMU, clip_below
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of, penalty_of
-from dask_nmf.solvers.select import select_inference_solver, smallest_divisor
-from dask_nmf.solvers.sgd import SGD, Plain
-from dask_nmf.solvers.solver import Solver, State
+from dask_nmf.solvers.select import select_inference_solver, select_solver
+from dask_nmf.solvers.sgd import Plain
+from dask_nmf.solvers.solver import LIFT, Problem, Solver, State, factor_scale, smallest_divisor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 
@@ -47,7 +46,6 @@ logger = logging.getLogger(__name__)
 
 FOLLOWING = 3  # passes, to fit the right factor to the left one that is given
 WARM = 3  # passes without the L1 penalties, from a random start
-LIFT = 1e-3  # of a factor's mean entry
 LEAST_SQUARES = 1e-290  # of the mean: squares that are much smaller are numbers, too
 
 
@@ -141,7 +139,7 @@ def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Pe
     The steps of mu and sgd from given factors are the textbook's, so these factors stay as they are.
     """
     penalty = own_penalty(settings, measures, matrix)
-    if settings.start == "custom" and settings.solver != "hals":
+    if settings.start == "custom" and settings.algorithm.carries_w:
         return penalty
     return penalty.in_balanced_units(factor_scale(measures.level, settings.n_components))
 
@@ -217,47 +215,19 @@ def check_squares(mean: float, sumsq: float) -> None:
 
 
 def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
-    """The solver that the settings name, at the scale of V."""
+    """Return the solver that the settings name, at the scale of V."""
     penalty = penalty_of_fit(settings, measures, matrix)
-    floor = smallest_divisor(measures.level, matrix.dtype)
-    if settings.solver == "sgd":
-        return _descending(settings, measures, matrix)
-    if settings.solver == "hals":
-        return HALS(penalty) if settings.beta == 2 else KLNewton(floor, penalty)
-    scale = factor_scale(measures.level, settings.n_components)
-    first = not matrix.transposed
-    if settings.beta != 2:
-        return BetaMU(settings.beta, floor, scale, LIFT * scale, penalty, settings.inner_iter, first)
-    trifle = smallest_divisor(measures.level * scale, matrix.dtype)
-    left, right = (  # δ is added to products of V and the other factor
-        trifle if settings.delta is None else settings.delta * measures.scale / unit
-        for unit in (penalty.right_unit, penalty.left_unit)
+    columns, transposed = matrix.layout.columns, matrix.transposed
+    return select_solver(
+        Problem(settings, penalty, measures.level, measures.scale, matrix.dtype, columns, transposed)
     )
-    return MU(left, LIFT * scale, settings.inner_iter, first, penalty, right)
-
-
-def _descending(settings: Settings, measures: Measures, matrix: Matrix) -> SGD:
-    """SGD by minibatches of rows, or of cells where not all count."""
-    by_cell = settings.missing is not None or settings.validation_fraction > 0
-    adaptive = settings.schedule == "adagrad"
-    batch = settings.batch_size or (1 if by_cell else 32)
-    unit = measures.level or 1.0
-    together = 1 if by_cell else max(batch, matrix.layout.columns)
-    relative = 0.1 if settings.start == "random" else 0.03  # or a good start would be undone at first
-    penalty = penalty_of_fit(settings, measures, matrix)
-    rate, tilt = relative if adaptive else 0.5 / (unit * together), 1.0
-    if settings.learning_rate is not None:
-        rate = settings.learning_rate / (1.0 if adaptive else measures.scale)
-        if settings.start == "custom" and not adaptive:  # the textbook's steps, in the units of the fit
-            tilt = penalty.right_unit / penalty.left_unit
-    alphas = penalty.left, penalty.right, penalty.left_l1, penalty.right_l1
-    return SGD(Descent(rate, adaptive, unit, *alphas, batch, tilt), settings.schedule, penalty)
 
 
 def writes_left(settings: Settings, given: Factors) -> bool:
     """Whether the factor that the panels hold is there before the first pass."""
-    drawn = settings.start not in ("sample", "custom") and settings.solver == "mu"
-    return given.left is not None or drawn or settings.solver == "sgd"
+    algorithm = settings.algorithm
+    drawn = settings.start not in ("sample", "custom") and algorithm.carries_w
+    return given.left is not None or drawn or algorithm.by_strata
 
 
 def begin(
@@ -277,7 +247,7 @@ def begin(
     matrix, dtype = panels.matrix, panels.matrix.dtype
     scale = factor_scale(measures.level, settings.n_components)
     left_stream, right_stream = _streams(matrix)
-    if place is not None and settings.solver == "sgd":
+    if place is not None and settings.algorithm.by_strata:
         place = partial(_plain, place)
     if settings.start == "custom":
         right = _from_given(panels, settings, measures, given, place)
@@ -288,7 +258,7 @@ def begin(
         fill = nndsvd.Fill(settings.start, means, settings.random_state, _streams(matrix), measures.level)
         right = nndsvd.begin(panels, settings.n_components, sampled, fill, place)
     elif sampled is not None:
-        right = sampled if settings.solver != "mu" else clip_below(sampled, LIFT * scale)
+        right = sampled if not settings.algorithm.keeps_zeros else clip_below(sampled, LIFT * scale)
     else:
         if settings.start == "sample":
             logger.info("no sample of V fits a worker, or none has an entry that counts: the start is random")
@@ -306,14 +276,14 @@ def begin(
                     settings.random_state, np.arange(first, last), settings.n_components, scale, left_stream
                 )
                 slot.write(first, w.astype(dtype))
-    if settings.beta != 2 and settings.solver == "hals":
+    if settings.beta != 2 and not settings.algorithm.carries_w:
         right = lift_columns(right, settings.random_state, right_stream)
     h = np.ascontiguousarray(right, dtype=dtype)
     drawn = sampled is None and settings.start in ("random", "sample")
-    if drawn and settings.solver == "hals" and settings.lasso:
+    if drawn and not settings.algorithm.carries_w and settings.lasso:
         h = _warmed(panels, h, make_solver(settings, measures, matrix))
     entering = h
-    if settings.solver == "sgd":
+    if settings.algorithm.by_strata:
         assert place is not None
         if settings.start == "sample" or (settings.start == "custom" and given.left is None):
             h = _balanced_pair(panels, h, HALS(penalty_of_fit(settings, measures, matrix)), place)
@@ -377,7 +347,9 @@ def _from_given(
         if given.right is None:
             solver_of_right = replace(answerer(settings, measures, matrix), penalty=solver.penalty)
             right = right_of(panels, solver_of_right, measures.level, given.left)
-            return right if settings.solver != "mu" else clip_below(right, LIFT * float(right.mean()))
+            return (
+                right if not settings.algorithm.keeps_zeros else clip_below(right, LIFT * float(right.mean()))
+            )
         if matrix.transposed and isinstance(solver, MU | BetaMU):
             totals = panels.run_pass(np.asarray(given.right, dtype), PassSpec(keep_w, solver, slot))
             return solver.update_h(np.asarray(given.right, dtype), totals)

@@ -25,8 +25,7 @@ from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.penalties import Penalty
-from dask_nmf.solvers.select import smallest_divisor
-from dask_nmf.solvers.solver import State
+from dask_nmf.solvers.solver import State, factor_scale, smallest_divisor
 from dask_nmf.types import Array, Block
 
 ROUGHLY = Stop(max_iter=60, tol=1e-3, finest=0)
@@ -57,11 +56,6 @@ class Search(NamedTuple):
     seed: int
     stream: int  # of the random numbers for H
     several: bool  # whether more than one start is tried by the squared error
-
-
-def factor_scale(mean: float, rank: int) -> float:
-    """√(mean(V) / k): the size of an entry of W and H that gives V its mean."""
-    return float(np.sqrt(mean / rank))
 
 
 def random_factor(seed: int, rows: NDArray[np.intp], rank: int, scale: float, stream: int) -> Array:
@@ -96,7 +90,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     solver = HALS(balanced) if squared else KLNewton(smallest_divisor(mean, sample.dtype), balanced, LOOSE)
     h = np.zeros((settings.n_components, len(seen)), sample.dtype)
     # measured for hals alone: mu ended worse on 5 x 6; an L1 penalty has more poor minima than that
-    several = settings.solver == "hals" or penalty.left_l1 > 0
+    several = settings.algorithm.tries_starts or penalty.left_l1 > 0
     with one_blas_thread():  # with several the last digits of products are others
         h[:, columns] = _factorise(
             part, Search(begin, settings.n_components, settings.random_state, stream, several), solver

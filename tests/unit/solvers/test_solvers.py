@@ -11,10 +11,11 @@ from support.matrices import Array, low_rank
 
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.solvers import hals, mu
+from dask_nmf.solvers import mu
+from dask_nmf.solvers import solver as solver_module
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import MU
-from dask_nmf.solvers.solver import SHRINK, Solver, State, loss_of_h
+from dask_nmf.solvers.solver import SHRINK, Solver, State, loss_of_h, refit_rows
 
 V = low_rank(50, 14, 3, noise=1)
 SUMSQ = float(np.sum(V**2))
@@ -103,11 +104,11 @@ def test_loss_of_an_updated_h(exact: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_threads_do_not_change_a_row(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hals, "IN_ONE_GO", 10)
+    monkeypatch.setattr(solver_module, "IN_ONE_GO", 10)
     num, gram = (V @ FIRST.T).astype(dtype), FIRST @ FIRST.T
     start = np.ones_like(num)
     np.testing.assert_array_equal(
-        hals.refit_rows(start, num, gram, 1e-3), least_squares.refit(start, num, gram, 1e-3)
+        refit_rows(start, num, gram, 1e-3), least_squares.refit(start, num, gram, 1e-3)
     )
 
 
