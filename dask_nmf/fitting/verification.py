@@ -12,9 +12,9 @@ from dask_nmf.kernels.blocks.masking import Rule
 from dask_nmf.kernels.summary.digests import Digest, differing
 from dask_nmf.kernels.summary.row_sample import Draw
 from dask_nmf.progress import report_stage
+from dask_nmf.runs.record.contents import SOURCES, panel_shape
 from dask_nmf.runs.resume import source_listing
 from dask_nmf.runs.run import Run
-from dask_nmf.runs.schema import SOURCES, panel_shape
 from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix
 

@@ -15,8 +15,8 @@ from dask_nmf.errors import DataError, InvalidRunError, readable
 from dask_nmf.execution import partition
 from dask_nmf.inference.transform import open_for_transform, transform
 from dask_nmf.progress import report_stage
+from dask_nmf.runs.record.layouts import NO_MEAN
 from dask_nmf.runs.run import Run
-from dask_nmf.runs.stored_result import NO_MEAN
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage import locations
 from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, consolidate

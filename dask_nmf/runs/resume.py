@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.execution import partition
-from dask_nmf.runs.run import Run, is_free
+from dask_nmf.runs.commits import is_free
+from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix, digest
 from dask_nmf.storage.leases import CheckHeld

@@ -1,4 +1,4 @@
-"""The answer that a run holds: W and H of its last fit that had one, whatever goes on in the run since."""
+"""The result that a run holds: W and H of its last fit that had one, whatever happens in the run since."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Any
 import numpy as np
 import zarr
 
+from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.means import Means
-from dask_nmf.runs import schema
+from dask_nmf.runs.commits import Commits
+from dask_nmf.runs.record.contents import HISTORIES, is_masked, settings_of
+from dask_nmf.runs.record.layouts import result_layouts, result_units
+from dask_nmf.runs.record.states import or_none
 from dask_nmf.settings import Settings
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.storage.arrays import write_once
-from dask_nmf.storage.arrays.factors import reporting_damage, strict_array
-from dask_nmf.storage.arrays.write_once import DATA, Layout
+from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage, strict_array
+from dask_nmf.storage.arrays.write_once import DATA
 from dask_nmf.types import Array
-
-NO_MEAN = -1.0  # the fill value of means, of which all may be NaN
 
 
 class StoredResult:
@@ -24,19 +26,19 @@ class StoredResult:
 
     Attributes
     ----------
-    path : of the run
-    record : what the run tells of the answer: its settings, matrix, measures, history, loss and outcome
+    path : the path or URL of the run
+    record : the part of the run's record on the result: settings, matrix, measures, history, loss, outcome
     """
 
-    def __init__(self, path: str, group: zarr.Group, told: dict[str, Any]) -> None:
+    def __init__(self, path: str, group: zarr.Group, record: dict[str, Any]) -> None:
         self.path = path
-        self.record = told
+        self.record = record
         self._group = group
 
     @property
     def settings(self) -> Settings:
-        """Those of the fit."""
-        return schema.settings_of(self.record)
+        """The settings of the fit."""
+        return settings_of(self.record)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -46,19 +48,19 @@ class StoredResult:
 
     @property
     def factors(self) -> tuple[zarr.Array[Any], zarr.Array[Any]]:
-        """W (m, k) and H (k, n); raises `InvalidRunError` where some of their chunks are lost."""
+        """W (m, k) and H (k, n); `InvalidRunError` is raised if some of their chunks are lost."""
         return self.array("W"), self.array("H")
 
     @property
     def means(self) -> Means | None:
-        """Means of what the fit observed of rows and columns, if not all of V is, and of everything."""
-        if not schema.is_masked(self.record):
+        """Means of the observed entries of each row, each column and of V; None if all of V is observed."""
+        if not is_masked(self.record):
             return None
         return Means(self.array("row_mean"), self.array("column_mean"), self.record["measures"]["mean"])
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """Return an array of the answer; raises `InvalidRunError` if a part is lost, now or when read."""
-        layout = layouts(self.record)[name]
+        """Return an array of the result; `InvalidRunError` is raised if a chunk is lost, now or when read."""
+        layout = result_layouts(self.record)[name]
         array = write_once.open_array(self._group, f"{DATA}/{self.record['folder']}/{name}", layout)
         with reporting_damage(self.path):
             check_chunks(array, name)
@@ -66,36 +68,46 @@ class StoredResult:
         return strict_array(array)
 
     def read(self, name: str) -> Array:
-        """Return an array of the answer, whole, in memory."""
+        """Return an array of the result in memory."""
         array = self.array(name)
         with reporting_damage(self.path):
             return np.asarray(array[...])
 
 
-def layouts(told: dict[str, Any]) -> dict[str, Layout]:
-    """Return how the arrays of an answer are stored, by their names."""
-    (m, n), dtype = told["matrix"]["shape"], told["matrix"]["dtype"]
-    rank, (rows, columns) = told["settings"]["n_components"], told["units"]
-    made = {
-        "W": Layout((m, rank), (rows, rank), dtype, ("row", "component")),
-        "H": Layout((rank, n), (rank, columns), dtype, ("component", "column")),
-    } | dict.fromkeys(schema.HISTORIES, history(told))
-    if not schema.is_masked(told):
-        return made
-    return made | {
-        "row_mean": Layout((m,), (rows,), dtype, ("row",), NO_MEAN),
-        "column_mean": Layout((n,), (columns,), dtype, ("column",), NO_MEAN),
+def result_arrays(commits: Commits, folder: str) -> dict[str, ZarrFactor]:
+    """Return new arrays for the factors and means of a result in a folder of data, by their names."""
+    record = {**commits.record, "units": result_units(commits.record)}
+    arrays = {
+        name: write_once.open_array(commits.group, f"{DATA}/{folder}/{name}", layout)
+        for name, layout in result_layouts(record).items()
+        if name not in HISTORIES
     }
+    return {name: ZarrFactor(array, transposed=name == "H") for name, array in arrays.items()}
 
 
-def history(told: dict[str, Any]) -> Layout:
-    """Return how a history of a fit, or of its answer, is stored."""
-    passes = len(told["history"]["relative_error"])
-    return Layout((passes,), (passes,), "float64", ("pass",), np.inf)
+def publish_result(
+    commits: Commits, folder: str, errors: tuple[float, float], ending: Ending | None
+) -> StoredResult:
+    """Commit the result whose arrays are in a folder of data: see `Run.commit_result`.
 
-
-def units(told: dict[str, Any]) -> list[int]:
-    """Return the rows of W and the columns of H that are in one chunk, from the record of a fit."""
-    along, across = told["layout"]["units"]
-    sides = [along, across or schema.panel_shape(told)[1]]
-    return sides[::-1] if told["matrix"]["transposed"] else sides
+    Parameters
+    ----------
+    errors : the loss, and the root mean squared error of the held-out entries
+    """
+    outcome, message = ending or (None, None)
+    finished = outcome is not None and outcome.final
+    end = {"finished": finished, "outcome": outcome, "message": message}
+    loss, held = map(or_none, errors)
+    last = commits.record
+    copied = {name: last[name] for name in ("settings", "matrix", "measures", "history", "pass")}
+    record = {**copied, "folder": folder, "units": result_units(last), **end, "loss": loss, "held": held}
+    commits.check_exists()
+    commits.write_histories(folder, last)
+    result = StoredResult(commits.path, commits.group, record)
+    visible = {name: (f"{DATA}/{folder}/{name}", layout) for name, layout in result_layouts(record).items()}
+    for name in visible:
+        result.array(name)
+    ended: dict[str, Any] = {"commit": None, "weights": {}, "previous": None} if finished else {}
+    commits.publish({**last, "answer": record, **end, **ended}, visible)
+    commits.write_metadata()
+    return result

@@ -10,7 +10,7 @@ import xarray
 from support.runs import Crash, fit, shapes, solvers
 
 from dask_nmf import Run
-from dask_nmf.runs.run import KEY
+from dask_nmf.runs.commits import KEY
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 

@@ -22,7 +22,7 @@ from support.matrices import low_rank
 from dask_nmf import Run, nmf
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.transform_output import transform_to
-from dask_nmf.runs.schema import current_folders
+from dask_nmf.runs.record.contents import current_folders
 from dask_nmf.storage.locations import locate
 
 V = low_rank(12, 7, 2, noise=1)

@@ -15,7 +15,7 @@ from support.runs import OPTIONS, assert_same_bits, files, fit
 
 from dask_nmf import Run, nmf
 from dask_nmf.errors import InvalidRunError, RunLocked, RunMismatch
-from dask_nmf.runs.run import KEY
+from dask_nmf.runs.commits import KEY
 from dask_nmf.storage.locations import locate
 
 pytestmark = pytest.mark.usefixtures("several_panels")

@@ -17,7 +17,7 @@ from support.runs import SHAPES, Crash, assert_same_bits, crash_after, files, fi
 from zarr.storage import LocalStore
 
 from dask_nmf import Result, nmf
-from dask_nmf.runs.run import KEY
+from dask_nmf.runs.commits import KEY
 from dask_nmf.storage.arrays import links
 
 pytestmark = pytest.mark.usefixtures("several_panels")

@@ -42,7 +42,7 @@ from dask_nmf.errors import ConcurrentCommitError, InvalidRunError, RunLocked
 from dask_nmf.execution import executor
 from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.planning import row_panels
-from dask_nmf.runs.run import KEY
+from dask_nmf.runs.commits import KEY
 from dask_nmf.storage import leases
 from dask_nmf.storage.arrays import links
 from dask_nmf.storage.arrays.factors import ZarrFactor

@@ -19,6 +19,7 @@ from support.writes import PASSES, M, N, V, data_of, fit
 
 from dask_nmf import Result, Run, nmf
 from dask_nmf.errors import InvalidRunError
+from dask_nmf.runs.commits import Commits
 from dask_nmf.storage.arrays.factors import ZarrFactor
 
 CARRIED: dict[str, dict[str, Any]] = {  # fits that keep a W, or an H in pieces, from pass to pass
@@ -191,7 +192,7 @@ def test_a_fit_that_is_killed_in_its_first_commit_leaves_nothing(
 ) -> None:
     run = tmp_path / "run.zarr"
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_publish", interrupt)
+        patch.setattr(Commits, "publish", interrupt)
         with pytest.raises(Crash):
             fit(run)
     assert len(data_of(run)) == 2

@@ -26,8 +26,8 @@ from dask_nmf.errors import DataError, InvalidRunError
 from dask_nmf.fitting.starts.initialize import Measures
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.transform_output import transform_to
-from dask_nmf.runs.run import KEY
-from dask_nmf.runs.schema import MEASURES, OPTIONAL_MEASURES
+from dask_nmf.runs.commits import KEY
+from dask_nmf.runs.record.validation import MEASURES, OPTIONAL_MEASURES
 
 ROOT = Path(__file__).resolve().parents[3]
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\nlevel=error forged\u202e"

@@ -1,44 +1,31 @@
-"""The record of a run, as it must be: what a run says of itself may come from anybody."""
+"""Validation of a run's record, which may come from anybody: it must be one that a commit could have made."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from itertools import pairwise
 from math import prod
 from sys import float_info
 from typing import Any
 
-from dask_nmf.iteration.outcome import Outcome, relative_error
-from dask_nmf.kernels.summary.digests import span_of
-from dask_nmf.settings import Settings
-from dask_nmf.solvers.solver import N_W_SLOTS, State
-from dask_nmf.storage.arrays.write_once import NAME, PATH, folder_of
+from dask_nmf.iteration.outcome import Outcome
+from dask_nmf.runs.record.contents import SOURCES, panel_shape, settings_of
+from dask_nmf.runs.record.states import DEFAULTS, FACTORS, N_W_SLOTS, OPTIONAL_SCALARS, SLOT_NAMES
+from dask_nmf.storage.arrays.write_once import NAME, PATH
 
-LARGEST_INTEGER = 2**53  # integers that JSON and float64 hold
+LARGEST_INTEGER = 2**53  # of the integers that both JSON and float64 hold
 MEASURES = ("mean", "baseline", "stored", "empty", "unobserved_rows", "unobserved_columns")
+OPTIONAL_MEASURES = ("scale", "right_unit")
 DTYPES = ("float32", "float64")
-SLOT_NAMES = ("slot", "best_slot", "good_slot")  # of a state: which W belongs to it
-PANEL_FACTORS = ("entering", "best", "good")  # of a state, in panel orientation
-HISTORIES = {
-    "error_history": "relative_error",
-    "seconds_history": "seconds",
-}  # arrays, and their keys in `history`
-ENDING = ("outcome", "message", "final")  # why the fit ended, if it did
-COMMIT = ("pass", "state", "factors", "commit", "weights", *ENDING)  # what a pass changes
-OPTIONAL_SCALARS = {"scales", "good_scales"}  # of a state: runs that were begun before have none
-OPTIONAL_MEASURES = ("scale", "right_unit")  # of measures: those runs have none either
-FACTORS = ("h", *PANEL_FACTORS)
-SOURCES = ("V", "weights")  # of which a run knows the content and the files
 
 
 def validate(record: dict[str, Any]) -> None:
-    """Refuse a record that no commit made.
+    """Refuse a record that no commit could have made.
 
     Raises
     ------
     ValueError
-        With the first part that is wrong.
+        If a part of it is wrong. The text names the first such part.
     """
     _check_fields(record, [(name, _is_bool) for name in ("overwrites", "final", "finished")])
     _check_outcome(record)
@@ -62,7 +49,7 @@ def validate(record: dict[str, Any]) -> None:
 
 
 def _check_fit(part: dict[str, Any]) -> None:
-    """What a fit is of, and how it is made: of the record, or of the answer in it."""
+    """Check the settings and the matrix of a fit, in the record or in the answer that it holds."""
     _check_fields(part, [("settings", _is_object), ("matrix", _is_object)])
     matrix = [
         ("source", lambda value: isinstance(value, str)),
@@ -104,105 +91,14 @@ def _check_outcome(part: dict[str, Any]) -> None:
     )
 
 
-def settings_of(record: dict[str, Any]) -> Settings:
-    """Those of a run; `ValueError` if there are no such settings."""
-    asked = record["settings"]
-    known = {field.name: asked[field.name] for field in fields(Settings) if field.name in asked}
-    try:
-        return Settings(**known)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"its settings: {error}") from None
-
-
-def is_masked(record: dict[str, Any]) -> bool:
-    """Whether the entries of V may be missing, or of weight 0: see `observed.Rule.partial`."""
-    return any(record["settings"].get(name) is not None for name in ("missing", "weights"))
-
-
-def summarize(told: dict[str, Any]) -> dict[str, Any]:
-    """Return what a person wants to know of the run, as JSON holds it."""
-    history, answer = told.get("history", {"relative_error": [], "seconds": []}), told["answer"]
-    matrix, asked = told["matrix"], settings_of(told)
-    current = answer if answer is not None and _is_of(answer, told) else None
-    return {
-        "state": "finished" if told["finished"] else "stopped" if current else "unfinished",
-        "outcome": told["outcome"],
-        "message": told["message"],
-        "source": matrix["source"],
-        "shape": matrix["shape"],
-        "dtype": matrix["dtype"],
-        "n_components": asked.n_components,
-        "solver": asked.solver,
-        "passes": told["pass"],
-        "seconds": round(sum(history["seconds"]), 3),
-        "validation_error": None if current is None else current["held"],
-        "unobserved_rows": told.get("measures", {}).get("unobserved_rows"),
-        "unobserved_columns": told.get("measures", {}).get("unobserved_columns"),
-        "relative_error": (history["relative_error"] or [None])[-1] if current is None else _error(current),
-        "error_history": history["relative_error"],
-        "answer": None if answer is None else _answer_summary(answer),
-        "settings": told["settings"],
-    }
-
-
-def _answer_summary(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return what there is to know of W and H that can be read now, which may be of an earlier fit."""
-    return {
-        "n_components": settings_of(answer).n_components,
-        "passes": answer["pass"],
-        "relative_error": _error(answer),
-        "outcome": answer["outcome"],
-        "message": answer["message"],
-        "source": answer["matrix"]["source"],
-    }
-
-
-def _is_of(answer: dict[str, Any], told: dict[str, Any]) -> bool:
-    """Whether an answer is that of the last pass of the fit that is in progress."""
-    return all(answer[name] == told.get(name) for name in ("settings", "matrix", "pass", "history"))
-
-
-def _error(answer: dict[str, Any]) -> float | None:
-    """Return the relative error of an answer; None where it is infinite, or V is 0."""
-    baseline = answer["measures"]["baseline"]
-    known = answer["loss"] is not None and baseline  # else the divergence is infinite
-    return relative_error(answer["loss"], baseline) if known else None
-
-
 def check_edges(edges: Sequence[int], size: int) -> None:
     """Refuse edges of panels that do not cover ``size`` rows in order."""
     if len(edges) < 2 or (edges[0], edges[-1]) != (0, size) or any(a >= b for a, b in pairwise(edges)):
         raise ValueError(f"its panels do not cover {size} rows in order")
 
 
-def current_folders(record: dict[str, Any]) -> set[str]:
-    """Return the folders of data that a record names: all that is current."""
-    parts = [record, record["previous"] or {}]
-    folders = [part.get("commit") for part in parts]
-    folders += [folder_of(path) for part in parts for path in part.get("weights", {}).values()]
-    folders += [(record[name] or {}).get("folder") for name in ("layout", "answer")]
-    return {folder for folder in folders if folder is not None}
-
-
-def carried_columns(record: dict[str, Any]) -> int:
-    """Return how many columns a W has that is carried from pass to pass."""
-    return settings_of(record).carried
-
-
-def digest_spans(record: dict[str, Any]) -> int:
-    """Return into how many spans of rows the digests of V and its weights are cut."""
-    rows = panel_shape(record)[0]
-    return -(-rows // span_of(rows))
-
-
-def panel_shape(record: dict[str, Any]) -> tuple[int, int]:
-    """Rows and columns of V in panel orientation."""
-    m, n = record["matrix"]["shape"]
-    return (n, m) if record["matrix"]["transposed"] else (m, n)
-
-
 def _check_pass(record: dict[str, Any]) -> None:
-    """What there is from the start on."""
+    """Check the parts that a record has from the start of a fit on."""
     _check_measures(record)
     _check_history(record)
     _check_fields(record, [("listing", _is_listing), ("layout", _is_object)])
@@ -252,7 +148,7 @@ def _check_layout(record: dict[str, Any], layout: dict[str, Any]) -> None:
 
 
 def _check_commit(commit: dict[str, Any]) -> None:
-    """A pass that was committed: the last one, or the one before."""
+    """Check the last commit, or the one before it."""
     parts = [
         ("pass", _is_count),
         ("state", _is_object),
@@ -262,10 +158,9 @@ def _check_commit(commit: dict[str, Any]) -> None:
     ]
     _check_fields(commit, parts)
     state = commit["state"]
-    defaults = {field.name: field.default for field in fields(State)}
-    for name in set(State.SCALARS) - (OPTIONAL_SCALARS - set(state)):
-        _check_fields(state, [(name, _scalar_check(name, defaults[name]))])
-    if unknown := set(state) - set(State.SCALARS):
+    for name in set(DEFAULTS) - (OPTIONAL_SCALARS - set(state)):
+        _check_fields(state, [(name, _scalar_check(name, DEFAULTS[name]))])
+    if unknown := set(state) - set(DEFAULTS):
         raise ValueError(f"state has {sorted(unknown)}")
 
 
@@ -295,7 +190,7 @@ def _short(value: Any) -> str:
 
 
 def _scalar_check(name: str, default: Any) -> Callable[[Any], bool]:
-    """Whether a value is one that a scalar of a state can have."""
+    """Return a check of the values that a scalar of a state can have."""
     if name in SLOT_NAMES:
         return lambda value: type(value) is int and -1 <= value < N_W_SLOTS
     if isinstance(default, tuple):

@@ -1,0 +1,121 @@
+"""Commits of passes: write the state of a solver, read it, go back to the commit before a damaged one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from dask_nmf.errors import InvalidRunError
+from dask_nmf.runs.commits import Commits
+from dask_nmf.runs.record import contents, states
+from dask_nmf.runs.record.layouts import commit_layout
+from dask_nmf.solvers.solver import State
+from dask_nmf.storage.arrays.links import VisibleArrays
+from dask_nmf.storage.arrays.write_once import DATA
+
+logger = logging.getLogger(__name__)
+
+
+def commit_state(commits: Commits, number: int, state: State, parts: dict[str, Any]) -> None:
+    """Commit the state after a pass, with other parts of the record that have changed."""
+    if number > 0:
+        commits.check_exists()
+    folder, last = commits.new_folder(f"pass-{number}"), commits.record
+    scalars, arrays = states.to_record(state)
+    for name, array in arrays.items():
+        stored = array.T if name == "h" and last["matrix"]["transposed"] else array
+        commits.array(folder, _stored_name(last, name))[...] = stored
+    slots = states.slots_of(scalars)
+    paths = {**last["weights"], **{str(slot): path for slot, path in commits.carried.items()}}
+    record = {
+        **last,
+        "pass": number,
+        "state": scalars,
+        "factors": list(arrays),
+        "commit": folder,
+        "weights": {slot: path for slot, path in paths.items() if slot in slots},
+        "previous": {name: last[name] for name in contents.COMMIT} if number > 0 else None,
+        **parts,
+    }
+    visible = None
+    if record["answer"] is None:
+        commits.write_histories(folder, record)
+        visible = _visible(record)
+    commits.publish(record, visible)
+
+
+def read_state(commits: Commits) -> State:
+    """Return the state of the last commit."""
+    record, arrays = commits.record, {}
+    for name in record["factors"]:
+        array = commits.read(record["commit"], _stored_name(record, name))
+        turned = name == "h" and record["matrix"]["transposed"]
+        arrays[name] = np.ascontiguousarray(array.T) if turned else array
+    empty = np.empty((record["settings"]["n_components"], 0), record["matrix"]["dtype"])
+    return states.from_record(record["state"], arrays, empty)
+
+
+def recover(commits: Commits) -> None:
+    """Take a run over and mend what killed commands have left: see `Run.recover`."""
+    if commits.group.read_only:
+        return
+    left = commits.left_behind()
+    if left or not commits.record["finished"]:  # first, so that no late writer commits what is deleted then
+        commits.publish({**commits.record, "writer": uuid4().hex})
+    commits.sweep(left)
+    if commits.record["answer"] is not None:
+        commits.write_metadata()
+    if commits.record["finished"] or commits.record["pass"] is None:
+        return
+    try:
+        _check_whole(commits)
+    except InvalidRunError as damage:
+        _go_back(commits, damage)
+
+
+def _go_back(commits: Commits, damage: InvalidRunError) -> None:
+    """Return to the commit before the last one, or raise the damage of the last one."""
+    last = commits.record
+    if last["previous"] is None:
+        raise damage
+    commits.record = contents.before_last(last)
+    try:
+        _check_whole(commits)
+    except InvalidRunError:
+        commits.record = last
+        raise damage from None
+    done = commits.record["pass"]
+    logger.warning("pass %d of %s is damaged; going on after pass %d", last["pass"], commits.path, done)
+    commits.publish(commits.record)
+
+
+def _check_whole(commits: Commits) -> None:
+    """Raise `InvalidRunError` if a part of the commit is lost."""
+    for name in commits.record["factors"]:
+        commits.read(commits.record["commit"], _stored_name(commits.record, name))
+    commits.check_carried()
+
+
+def _visible(record: dict[str, Any]) -> VisibleArrays:
+    """Return the arrays of a commit that are shown: histories, and the factor that panels are given.
+
+    That factor is not shown if a factor is fixed, or if it comes from a part of the columns so far.
+    """
+    folder, name = record["commit"], _stored_name(record, "h")
+    visible = {key: (f"{DATA}/{folder}/{key}", commit_layout(record, key)) for key in contents.HISTORIES}
+    slot = str(record["state"]["slot"])
+    if any(record["settings"].get(fixed) is not None for fixed in ("fixed_W", "fixed_H")):
+        return visible
+    if "h" in record["factors"]:
+        return {name: (f"{DATA}/{folder}/{name}", commit_layout(record, name)), **visible}
+    if record["layout"]["pieces"] and slot in record["weights"]:
+        return {name: (record["weights"][slot], commit_layout(record, "pieces")), **visible}
+    return visible
+
+
+def _stored_name(record: dict[str, Any], factor: str) -> str:
+    """Return the name of the array that a factor of a state is in."""
+    return factor if factor != "h" else "W" if record["matrix"]["transposed"] else "H"

@@ -1,0 +1,140 @@
+"""The contents of a run's record, a dict that JSON holds: names of its parts, a new one, questions to one."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+from uuid import uuid4
+
+from dask_nmf._version import __version__
+from dask_nmf.iteration.outcome import relative_error
+from dask_nmf.kernels.summary.digests import span_of
+from dask_nmf.settings import Settings
+from dask_nmf.storage.arrays.write_once import folder_of
+
+FORMAT = 5
+HISTORIES = {"error_history": "relative_error", "seconds_history": "seconds"}  # arrays, and keys of `history`
+ENDING = ("outcome", "message", "final")  # why the fit ended, if it did
+COMMIT = ("pass", "state", "factors", "commit", "weights", *ENDING)  # the parts that a pass changes
+SOURCES = ("V", "weights")  # the inputs whose content and files a run knows
+
+
+def new_record(settings: dict[str, Any], matrix: dict[str, Any], overwrite: bool) -> dict[str, Any]:
+    """Return the record of a fit that is about to begin."""
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "settings": settings,
+        "matrix": matrix,
+        "writer": uuid4().hex,  # the process that writes, or was the last one to write
+        "overwrites": overwrite,  # whether it was begun with overwrite: the same call then goes on with it
+        "pass": None,
+        "outcome": None,  # of the last pass: why it is the last one, an `Outcome`
+        "message": None,  # the outcome as a sentence
+        "final": False,  # whether no pass is to follow
+        "finished": False,  # whether nothing is left to do
+        "layout": None,
+        "commit": None,  # the folder of the last commit
+        "weights": {},  # the paths of the carried W, by slot
+        "previous": None,  # the commit before the last one
+        "answer": None,
+        "turn": 1,  # the chunk key encoding by which arrays are shown: see `links`
+    }
+
+
+def settings_of(record: dict[str, Any]) -> Settings:
+    """Return the settings of a fit; raise `ValueError` if a record holds no valid ones."""
+    stored = record["settings"]
+    known = {field.name: stored[field.name] for field in fields(Settings) if field.name in stored}
+    try:
+        return Settings(**known)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"its settings: {error}") from None
+
+
+def is_masked(record: dict[str, Any]) -> bool:
+    """Return whether entries of V may be missing, or of weight 0."""
+    return any(record["settings"].get(name) is not None for name in ("missing", "weights"))
+
+
+def carried_columns(record: dict[str, Any]) -> int:
+    """Return how many columns the W has that is carried from pass to pass."""
+    return settings_of(record).carried
+
+
+def panel_shape(record: dict[str, Any]) -> tuple[int, int]:
+    """Return the rows and columns of V in panel orientation."""
+    m, n = record["matrix"]["shape"]
+    return (n, m) if record["matrix"]["transposed"] else (m, n)
+
+
+def digest_spans(record: dict[str, Any]) -> int:
+    """Return into how many spans of rows the digests of V and its weights are cut."""
+    rows = panel_shape(record)[0]
+    return -(-rows // span_of(rows))
+
+
+def current_folders(record: dict[str, Any]) -> set[str]:
+    """Return the folders of data that a record names: those that are current."""
+    parts = [record, record["previous"] or {}]
+    folders = [part.get("commit") for part in parts]
+    folders += [folder_of(path) for part in parts for path in part.get("weights", {}).values()]
+    folders += [(record[name] or {}).get("folder") for name in ("layout", "answer")]
+    return {folder for folder in folders if folder is not None}
+
+
+def before_last(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the record as the commit before the last one left it."""
+    done = record["previous"]["pass"]
+    history = {name: values[:done] for name, values in record["history"].items()}
+    return {**record, **record["previous"], "history": history, "previous": None}
+
+
+def summarize(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary of a run for people and programs, as JSON holds it."""
+    history, answer = record.get("history", {"relative_error": [], "seconds": []}), record["answer"]
+    matrix, settings = record["matrix"], settings_of(record)
+    current = answer if answer is not None and _is_of(answer, record) else None
+    return {
+        "state": "finished" if record["finished"] else "stopped" if current else "unfinished",
+        "outcome": record["outcome"],
+        "message": record["message"],
+        "source": matrix["source"],
+        "shape": matrix["shape"],
+        "dtype": matrix["dtype"],
+        "n_components": settings.n_components,
+        "solver": settings.solver,
+        "passes": record["pass"],
+        "seconds": round(sum(history["seconds"]), 3),
+        "validation_error": None if current is None else current["held"],
+        "unobserved_rows": record.get("measures", {}).get("unobserved_rows"),
+        "unobserved_columns": record.get("measures", {}).get("unobserved_columns"),
+        "relative_error": (history["relative_error"] or [None])[-1] if current is None else _error(current),
+        "error_history": history["relative_error"],
+        "answer": None if answer is None else _answer_summary(answer),
+        "settings": record["settings"],
+    }
+
+
+def _answer_summary(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return a summary of the W and H that can be read now, which may be of an earlier fit."""
+    return {
+        "n_components": settings_of(answer).n_components,
+        "passes": answer["pass"],
+        "relative_error": _error(answer),
+        "outcome": answer["outcome"],
+        "message": answer["message"],
+        "source": answer["matrix"]["source"],
+    }
+
+
+def _is_of(answer: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Return whether an answer is that of the last pass of the fit in progress."""
+    return all(answer[name] == record.get(name) for name in ("settings", "matrix", "pass", "history"))
+
+
+def _error(answer: dict[str, Any]) -> float | None:
+    """Return the relative error of an answer; None if it is infinite, or V is 0."""
+    baseline = answer["measures"]["baseline"]
+    known = answer["loss"] is not None and baseline  # else the divergence is infinite
+    return relative_error(answer["loss"], baseline) if known else None

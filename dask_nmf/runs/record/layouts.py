@@ -1,0 +1,91 @@
+"""How the arrays that a run's record names are stored: shapes, chunks, dimensions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dask_nmf.planning import row_panels
+from dask_nmf.runs.record.contents import (
+    HISTORIES,
+    SOURCES,
+    carried_columns,
+    digest_spans,
+    is_masked,
+    panel_shape,
+)
+from dask_nmf.runs.record.states import PANEL_FACTORS
+from dask_nmf.storage.arrays.write_once import INTEGER_FILL, Layout
+
+NO_MEAN = -1.0  # the fill value of means, because all of them may be NaN
+
+
+def layout_part(folder: str, edges: Sequence[int], cuts: Sequence[int] | None) -> dict[str, Any]:
+    """Return the part ``layout`` of a record: how V is cut into panels and pieces of columns."""
+    return {
+        "folder": folder,
+        "panels": len(edges) - 1,
+        "pieces": 0 if cuts is None else len(cuts) - 1,
+        "units": [row_panels.unit(edges), 0 if cuts is None else row_panels.unit(cuts)],
+    }
+
+
+def commit_layout(record: dict[str, Any], name: str) -> Layout:
+    """Return how an array of a commit is stored."""
+    rows, columns = panel_shape(record)
+    rank, width, dtype = (
+        record["settings"]["n_components"],
+        carried_columns(record),
+        record["matrix"]["dtype"],
+    )
+    along, across = ("column", "row") if record["matrix"]["transposed"] else ("row", "column")
+    if name in HISTORIES:
+        return history_layout(record)
+    if name in PANEL_FACTORS:
+        return Layout((width, columns), (width, columns), dtype, ("component", across))
+    if name in SOURCES:
+        return _integers(digest_spans(record), "span")
+    layout = record["layout"]
+    return {
+        "H": Layout((rank, columns), (rank, columns), dtype, ("component", "column")),
+        "W": Layout((columns, rank), (columns, rank), dtype, ("row", "component")),
+        "left": Layout((rows, width), (layout["units"][0], width), dtype, (along, "component")),
+        "pieces": Layout((columns, rank), (layout["units"][1], rank), dtype, (across, "component")),
+        "edges": _integers(layout["panels"] + 1, "edge"),
+        "cuts": _integers(layout["pieces"] + 1, "edge"),
+    }[name]
+
+
+def result_layouts(record: dict[str, Any]) -> dict[str, Layout]:
+    """Return how the arrays of a result are stored, by their names."""
+    (m, n), dtype = record["matrix"]["shape"], record["matrix"]["dtype"]
+    rank, (rows, columns) = record["settings"]["n_components"], record["units"]
+    layouts = {
+        "W": Layout((m, rank), (rows, rank), dtype, ("row", "component")),
+        "H": Layout((rank, n), (rank, columns), dtype, ("component", "column")),
+    } | dict.fromkeys(HISTORIES, history_layout(record))
+    if not is_masked(record):
+        return layouts
+    return layouts | {
+        "row_mean": Layout((m,), (rows,), dtype, ("row",), NO_MEAN),
+        "column_mean": Layout((n,), (columns,), dtype, ("column",), NO_MEAN),
+    }
+
+
+def history_layout(record: dict[str, Any]) -> Layout:
+    """Return how a history of a fit, or of its result, is stored."""
+    passes = len(record["history"]["relative_error"])
+    return Layout((passes,), (passes,), "float64", ("pass",), np.inf)
+
+
+def result_units(record: dict[str, Any]) -> list[int]:
+    """Return how many rows of W and columns of H are in one chunk, from the record of a fit."""
+    along, across = record["layout"]["units"]
+    sides = [along, across or panel_shape(record)[1]]
+    return sides[::-1] if record["matrix"]["transposed"] else sides
+
+
+def _integers(size: int, dimension: str) -> Layout:
+    return Layout((size,), (size,), "int64", (dimension,), INTEGER_FILL)
