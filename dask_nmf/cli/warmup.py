@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.api import nmf
-from dask_nmf.estimator import NMF
+from dask_nmf.estimator.nmf import NMF
 from dask_nmf.inference.recommend import recommend
 from dask_nmf.inference.transform import transform
 from dask_nmf.kernels import compiled

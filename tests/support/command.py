@@ -12,7 +12,7 @@ COMMAND = [sys.executable, "-c", "from dask_nmf.cli.main import main; main()"]
 SERVER = """
 import gc, json, os, runpy, sys
 import dask.config
-import dask_nmf.cli.main, dask_nmf.estimator, dask_nmf.display.lines
+import dask_nmf.cli.main, dask_nmf.estimator.nmf, dask_nmf.display.lines
 
 gc.freeze()
 for line in sys.stdin:

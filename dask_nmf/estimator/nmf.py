@@ -1,0 +1,316 @@
+"""The estimator `NMF`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from dask_nmf.algorithms import learns_online
+from dask_nmf.display.lines import showing_progress
+from dask_nmf.errors import NothingObserved
+from dask_nmf.estimator.attributes import attributes_of, attributes_without_data, warn_unless_converged
+from dask_nmf.estimator.inputs import in_form_of_input, open_factor_w, open_input
+from dask_nmf.estimator.requests import number_of_components, parameters_of, request_of, settings_of
+from dask_nmf.estimator.stream import Stream
+from dask_nmf.fitting.factorise import factorise
+from dask_nmf.fitting.finalize import Result, result_of
+from dask_nmf.inference.transform import open_for_transform, transform
+from dask_nmf.iteration.loop import Step
+from dask_nmf.kernels.summary.means import Means
+from dask_nmf.keywords import reject_unknown_keywords
+from dask_nmf.runs.run import Run
+from dask_nmf.settings import Settings
+from dask_nmf.sources.factors_and_weights import read_factor
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.registry import open_matrix
+from dask_nmf.storage.locations import absolute
+from dask_nmf.types import Array
+
+
+def _learns_from_batches(model: NMF) -> bool:
+    """Return whether the sums of a pass are all that is needed to go on with other rows."""
+    return learns_online(model.solver)
+
+
+class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Non-negative matrix factorisation ``X ≈ W H``, with the names and the behaviour of scikit-learn.
+
+    X may have any form that `open_matrix` accepts. An X in memory (NumPy, SciPy, lists, tables, xarray) gives
+    a W in NumPy. Any other X (paths, Dask, Zarr, HDF5, xarray that is backed by those) is read panel by
+    panel, never as a whole, and W is a Dask array, chunked like the rows of a Dask X.
+
+    Parameters
+    ----------
+    n_components : int, "auto" or None
+        Number of components. "auto" and None mean that of the given factors, or else min(X.shape).
+    solver : {"hals", "mu", "sgd"}
+        Algorithm; see `dask_nmf.nmf`.
+    beta_loss : {"frobenius", "kullback-leibler", "itakura-saito"} or float
+        Loss to minimise. Solver "hals" takes the first two, "mu" takes any, "sgd" takes the first.
+    init : {None, "sample", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
+        None means "sample", or "custom" if ``W`` or ``H`` is given to `fit_transform`. The three that begin
+        with "nndsvd" are those of scikit-learn.
+    max_iter : int
+        Largest number of passes over X.
+    tol : float
+        Stop when a pass lowers the loss by less than this share.
+    stop_below : float
+        Stop when ‖X − W H‖ falls below this number.
+    random_state : int, RandomState or None
+    missing : {None, "nan", "unstored"}
+        Entries of X that are missing: none, those that are NaN, or those that a sparse X does not store.
+    alpha_W, alpha_H : float, or "same" for ``alpha_H``
+        Strengths of the penalties, as in scikit-learn. `transform` applies ``alpha_W`` too.
+    l1_ratio : float
+        Share of the L1 norm in the penalties.
+    normalize : {None, "l1", "l2"}
+        Scale each component to norm 1 in this norm, and sort the components by weight, the largest first.
+    validation_fraction : float
+        Share of the entries that is held out. The result is that of the pass with the lowest held-out error.
+    delta, inner_iter : options of solver "mu"; see `dask_nmf.nmf`.
+    schedule, learning_rate, batch_size : options of solver "sgd"; see `dask_nmf.nmf`.
+    verbose : int
+        1 shows the progress: a bar on a terminal or in a notebook, elsewhere one line for each pass.
+    forget_factor : float
+        Factor by which each call of `partial_fit` scales the influence of earlier batches; 1 forgets nothing.
+    callback : function that is called with the `Step` of each pass.
+    store : path of a Zarr group for the run of `fit`. Each pass is committed to it; a `fit` of the same X
+        resumes an unfinished run, and takes W and H from a finished one. Another X, or other parameters, are
+        refused unless ``overwrite``. A ``random_state`` of None then means 0. See `load`.
+    overwrite : whether a run that is in ``store`` may be replaced.
+    time_limit : seconds after which the pass that is running is the last one.
+
+    Attributes
+    ----------
+    components_ : (n_components, n_features) array, H
+    n_components_ : int
+    reconstruction_err_ : float, ‖X − W H‖ (Frobenius) or √(2 D(X | W H)), over the entries that count
+    means_ : Means of the entries of X that count, for each row and column, if entries were missing or
+        weighted in `fit`; else None, as after `partial_fit`. `dask_nmf.predict` and `recommend` take them.
+        Those of the rows are a Dask array if there is a ``store``.
+    validation_error_ : float, root mean squared error of the held-out entries; NaN if there are none
+    n_iter_ : int, number of passes
+    n_steps_ : int, number of batches that `partial_fit` has seen
+    error_history_ : (n_iter_,) array, relative error after each pass
+    outcome_ : Outcome, why the fit ended
+    message_ : str, the same as a sentence
+    n_features_in_, feature_names_in_ : as in scikit-learn
+    """
+
+    components_: Array
+    n_components_: int
+    _means: Means | None
+    _stream: Stream
+
+    @reject_unknown_keywords
+    def __init__(
+        self,
+        n_components: int | str | None = "auto",
+        *,
+        solver: str = "hals",
+        beta_loss: str | float = "frobenius",
+        init: str | None = None,
+        max_iter: int = 200,
+        tol: float = 1e-4,
+        stop_below: float = 0.0,
+        random_state: Any = None,
+        missing: str | None = None,
+        alpha_W: float = 0.0,
+        alpha_H: float | str = "same",
+        l1_ratio: float = 0.0,
+        normalize: str | None = None,
+        validation_fraction: float = 0.0,
+        delta: float | None = None,
+        inner_iter: int = 1,
+        schedule: str = "adagrad",
+        learning_rate: float | None = None,
+        batch_size: int | None = None,
+        verbose: int = 0,
+        forget_factor: float = 1.0,
+        callback: Callable[[Step], None] | None = None,
+        store: str | Path | None = None,
+        overwrite: bool = False,
+        time_limit: float | None = None,
+    ) -> None:
+        self.n_components = n_components
+        self.solver = solver
+        self.beta_loss = beta_loss
+        self.init = init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.stop_below = stop_below
+        self.random_state = random_state
+        self.missing = missing
+        self.alpha_W = alpha_W
+        self.alpha_H = alpha_H
+        self.l1_ratio = l1_ratio
+        self.normalize = normalize
+        self.validation_fraction = validation_fraction
+        self.delta = delta
+        self.inner_iter = inner_iter
+        self.schedule = schedule
+        self.learning_rate = learning_rate
+        self.batch_size = batch_size
+        self.verbose = verbose
+        self.forget_factor = forget_factor
+        self.callback = callback
+        self.store = store
+        self.overwrite = overwrite
+        self.time_limit = time_limit
+
+    @classmethod
+    def load(cls, path: str | Path) -> NMF:
+        """Return the fitted estimator of a run, which can transform, and learn from more batches.
+
+        Parameters
+        ----------
+        path : path of a run of `fit` with ``store``, of `nmf`, or of the command; it becomes ``store``. Only
+            `fit` writes to it.
+
+        Raises
+        ------
+        FileNotFoundError, InvalidRunError
+            If there is no run.
+        ValueError
+            If the run has no W and H yet; calling the same fit again finishes it.
+        """
+        stored = Run.load_result(absolute(path))
+        model = cls(store=path, **parameters_of(stored.settings))
+        model.n_features_in_ = int(stored.record["matrix"]["shape"][1])
+        result = result_of(stored)
+        model.__dict__.update(attributes_of(result, stored=True))
+        model._begin_stream(result.W if stored.record["settings"]["weights"] is None else None)
+        return model
+
+    def fit(self, X: Any, y: None = None, W: Any = None, H: Any = None, weights: Any = None) -> NMF:
+        """Learn H from X (n_samples, n_features), with weights of its entries if they are given."""
+        self._fit(open_input(self, X, reset=True), W, H, weights)
+        return self
+
+    def fit_transform(
+        self, X: Any, y: None = None, W: Any = None, H: Any = None, weights: Any = None
+    ) -> Array | da.Array:
+        """Learn H from X as `fit` does, and return W (n_samples, n_components)."""
+        matrix = open_input(self, X, reset=True)
+        return in_form_of_input(matrix, self._fit(matrix, W, H, weights).W)
+
+    @available_if(_learns_from_batches)
+    def partial_fit(self, X: Any, y: None = None, H: Any = None, weights: Any = None) -> NMF:
+        """Learn H from another batch of rows, (n_rows, n_features), without forgetting the earlier batches.
+
+        The rows of an earlier `fit`, or of a run that was loaded, count too if all their entries count: rows
+        of its W H stand for them. If entries were missing or weighted, that fit gives only the initial H.
+
+        The first call fits its batch (without ``store``), or starts from ``H``. A batch may have fewer rows
+        than there are components, or be zero; a batch without an observed entry is counted in ``n_steps_``
+        and changes nothing. Beside H the estimator keeps sums of its size and a sample of the rows: 1000 rows
+        or 50 for each component, of at most 16 MiB, but at least 2 for each component. With ``normalize`` the
+        components have norm 1 and keep their order. ``reconstruction_err_`` and the other errors are those of
+        the first fit, because the error of a batch that is gone is not known.
+        """
+        first = not hasattr(self, "components_") or H is not None
+        matrix = open_input(self, X, first, partial(open_matrix, transposed=False))
+        if first:
+            self._begin_stream(None)
+        if H is not None:
+            self.components_ = np.array(read_factor(H, "H"), matrix.dtype)
+        try:
+            self._learn_batch(matrix, weights, H is None and first)
+        except NothingObserved:
+            if not hasattr(self, "components_"):
+                number = number_of_components(self.n_components, matrix, None, None)
+                shape = self._settings(number).n_components, matrix.shape[1]
+                self.__dict__.update(attributes_without_data(shape, matrix.dtype))
+        self.n_components_ = len(self.components_)
+        self.n_steps_ += 1
+        return self
+
+    def transform(self, X: Any) -> Array | da.Array:
+        """Return the W (n_samples, n_components) that explains X best with the learned H.
+
+        A row of X without an observed entry gets zeros. `dask_nmf.transform` with ``means=model.means_`` also
+        returns the means, which tell these rows.
+        """
+        check_is_fitted(self)
+        opening = partial(open_for_transform, dtype=None, beta_loss=self.beta_loss, rank=len(self.components_))
+        matrix = open_input(self, X, False, opening)
+        options = {name: getattr(self, name) for name in ("missing", "alpha_W", "l1_ratio", "beta_loss")}
+        W = transform(matrix, self.components_, **options)
+        assert isinstance(W, da.Array)
+        return in_form_of_input(matrix, W)
+
+    def inverse_transform(self, X: Any) -> Array | da.Array:
+        """Return the product of W (n_samples, n_components) and the learned H, (n_samples, n_features).
+
+        It is 0 in rows and columns of which nothing was observed. `dask_nmf.predict` and `recommend` give
+        means instead, with ``means=model.means_``.
+
+        Parameters
+        ----------
+        X : W, as `transform` returns it or in any form that `open_matrix` accepts.
+        """
+        check_is_fitted(self)
+        return open_factor_w(X, self.n_components_) @ self.components_
+
+    @property
+    def means_(self) -> Means | None:
+        """Means of the entries of X that counted in `fit`; None if all entries counted."""
+        return self._means
+
+    @property
+    def _n_features_out(self) -> int:
+        return int(self.components_.shape[0])
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        tags.input_tags.sparse = True
+        tags.input_tags.allow_nan = self.missing == "nan"
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _fit(self, matrix: Matrix, W: Any, H: Any, weights: Any) -> Result:
+        result = self._learn(matrix, (W, H), weights, stored=True)
+        warn_unless_converged(result, self.max_iter, self.tol)
+        self._begin_stream(result.W if weights is None else None)
+        if self.store is None:
+            self._remember_fit()  # or its W would stay in memory
+        return result
+
+    def _learn(self, matrix: Matrix, factors: tuple[Any, Any], weights: Any, stored: bool) -> Result:
+        """Fit a matrix from initial factors (W, H), which may be None, and take the attributes."""
+        request = request_of(self.get_params(deep=False), matrix, factors, weights, stored)
+        with showing_progress(self.verbose):
+            result = factorise(matrix, request)
+        self.__dict__.update(attributes_of(result, self.store is not None))
+        return result
+
+    def _learn_batch(self, matrix: Matrix, weights: Any, anew: bool) -> None:
+        """Learn from a batch, which is fitted first if there is no H, or one of zeros."""
+        if anew or not self.components_.any():  # from rows of zeros no step leads away
+            self._learn(matrix, (None, None), weights, stored=False)
+            self._stream.working_H = None
+        self._remember_fit()
+        settings = self._settings(len(self.components_))
+        H, share = self.components_, self.forget_factor
+        self.components_, self._means = self._stream.learn(matrix, weights, settings, H, share), None
+
+    def _begin_stream(self, W: da.Array | None) -> None:
+        """Begin with no batch; the rows of a fit that gave W count if every entry of theirs counted."""
+        counts = _learns_from_batches(self) and self.missing is None
+        self.n_steps_, self._stream = 0, Stream(W if counts else None)
+
+    def _remember_fit(self) -> None:
+        if self._stream.fitted_W is not None:
+            self._stream.remember_fit(self.components_, self._settings(self.n_components_))
+
+    def _settings(self, n_components: int) -> Settings:
+        return settings_of(self.get_params(deep=False), n_components)
