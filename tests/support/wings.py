@@ -29,7 +29,7 @@ MAY_IMPORT["online"] = {*MAY_IMPORT, "inference"}
 MAY_IMPORT["api"] = {*MAY_IMPORT} - {"inference", "online"}
 MAY_IMPORT["estimator"] = {*MAY_IMPORT} - {"api"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
-WINGS = [wing for wing in MAY_IMPORT if wing not in FACES]
+WINGS = [wing for wing in MAY_IMPORT if wing != "api"]  # folders
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 FILES = {
     path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
