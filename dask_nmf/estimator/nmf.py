@@ -240,7 +240,9 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         returns the means, which tell these rows.
         """
         check_is_fitted(self)
-        opening = partial(open_for_transform, dtype=None, beta_loss=self.beta_loss, rank=len(self.components_))
+        opening = partial(
+            open_for_transform, dtype=None, beta_loss=self.beta_loss, rank=len(self.components_)
+        )
         matrix = open_input(self, X, False, opening)
         options = {name: getattr(self, name) for name in ("missing", "alpha_W", "l1_ratio", "beta_loss")}
         W = transform(matrix, self.components_, **options)
