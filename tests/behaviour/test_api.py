@@ -22,7 +22,7 @@ from dask_nmf.cli.options import GroupedOption
 from dask_nmf.options import option_of
 from dask_nmf.settings import Settings
 
-PUBLIC = ["Means", "NMF", "Result", "Run", "nmf", "predict", "recommend", "transform"]
+PUBLIC = ["Means", "NMF", "Outcome", "Result", "Run", "nmf", "predict", "recommend", "transform"]
 V = np.random.default_rng(0).random((30, 8))
 
 
