@@ -209,11 +209,16 @@ def recommend(
     largest means, and a fourth column, source, says so.
     """
     from dask_nmf.display import lines
-    from dask_nmf.inference.recommend import recommend_to
+    from dask_nmf.inference.recommend import ListOptions, recommend_to
 
     with lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
         cells = recommend_to(
-            run, matrix, top, output, overwrite, lambda matrix: _connected(follow, matrix, where), clip, rows
+            run,
+            matrix,
+            ListOptions(top, clip, rows),
+            output,
+            overwrite,
+            lambda matrix: _connected(follow, matrix, where),
         )
     print_line(f"{output}: {cells} values")
     return 0

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, validate_data
 
-from dask_nmf.inference.factors import opened_factor
+from dask_nmf.inference.factors import open_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import in_memory_form, open_matrix
 from dask_nmf.types import Array
@@ -70,7 +70,7 @@ def open_factor_w(X: Any, n_components: int) -> Any:
     ValueError
         If its shape is another.
     """
-    W = opened_factor(X, "X")
+    W = open_factor(X, "X")
     if len(W.shape) != 2 or W.shape[1] != n_components:
         raise ValueError(
             f"X has shape {W.shape} and there are {n_components} components; give a W with a column for "

@@ -1,4 +1,4 @@
-"""CSV files: cells or rows of V to look at, one a line, and the values that are written for them."""
+"""CSV files: one cell or row of V a line is read, and the values of cells are written."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from dask_nmf.types import Array
 
 HEADER, MARKED = "row,column,value\n", "row,column,value,source\n"
 DELIMITERS = ",\t"
-ROW, CELL = ("row",), ("row", "column")  # the columns of a table that are read
+ROW, CELL = ("row",), ("row", "column")  # the columns that are read
 ALIASES = {"col": "column"}
 NUMBER = re.compile(r"\s*-?\d{1,18}\s*", re.ASCII)
-BATCH = 10**6  # lines of a file that are in memory
-LONGEST = 2**16  # characters of a line
-LINES = 2**16  # lines that are made at once
+BATCH = 10**6  # lines of a file that are in memory at once
+LONGEST = 2**16  # characters of a line, at most
+LINES = 2**16  # lines that are written at once
 
 
 def read_cells(path: str, shape: tuple[int, int]) -> Iterator[tuple[Array, Array]]:
     """Read the rows and columns of cells from a CSV file, `BATCH` of them at a time.
 
-    Fields are separated by commas or tabs, and may be quoted. A first line that names ``row`` and ``column``
-    says where they are, among any others. Without names each line is ``row,column``. Both are counted from 0.
-    Lines may be blank.
+    Fields are separated by commas or tabs, and may be quoted. If the first line is a header, it names ``row``
+    and ``column`` among any other columns. Without a header each line is ``row,column``. Both are counted
+    from 0. Lines may be blank.
 
     Raises
     ------
     DataError
-        With the first line that has no cell of a matrix of this shape; with a header that does not name both.
+        If a line has no cell of a matrix of this shape, or a header does not name both; it names the line.
     FileNotFoundError
     """
     for cells in _read(path, CELL, shape):
@@ -51,21 +51,25 @@ def read_cells(path: str, shape: tuple[int, int]) -> Iterator[tuple[Array, Array
 def read_rows(path: str, shape: tuple[int, int]) -> Iterator[Array]:
     """Read numbers of rows from a CSV file, `BATCH` of them at a time.
 
-    The conventions and errors are those of `read_cells`: a header names ``row``, or each line is one number.
+    The conventions and errors are those of `read_cells`. A header names ``row``, or each line is one number.
     """
     for rows in _read(path, ROW, shape):
         yield rows[:, 0]
 
 
-def outside(place: Sequence[int], shape: tuple[int, int]) -> str:
-    """What to say of a row, or of a row and a column, outside of W H."""
-    given = ", ".join(f"{name} {index}" for name, index in zip(CELL, place, strict=False))
-    return f"{given} is outside of W H, {shape[0]} x {shape[1]}, counted from 0"
+def describe_outside(place: Sequence[int], shape: tuple[int, int]) -> str:
+    """Return the message for a row, or for a row and a column, that is outside of W H."""
+    names = ", ".join(f"{name} {index}" for name, index in zip(CELL, place, strict=False))
+    return f"{names} is outside of W H, {shape[0]} x {shape[1]}, counted from 0"
 
 
 @contextmanager
-def new(output: str, overwrite: bool, marked: bool = False) -> Iterator[TextIO]:
-    """A file for `write`, which appears when it is whole; ``marked``: each line tells its source.
+def create(output: str, overwrite: bool, marked: bool = False) -> Iterator[TextIO]:
+    """Open a new file for `write`, which appears when it is whole.
+
+    Parameters
+    ----------
+    marked : whether each line names the source of its value.
 
     Raises
     ------
@@ -79,17 +83,19 @@ def new(output: str, overwrite: bool, marked: bool = False) -> Iterator[TextIO]:
     where.check_creatable()
     check = partial(locations.check_replaceable, where, overwrite, _is_ours, "predict or recommend")
     with (
-        atomic_output(Path(place), check) as made,
-        made.open("x", newline="", encoding="ascii") as file,
+        atomic_output(Path(place), check) as path,
+        path.open("x", newline="", encoding="ascii") as file,
     ):
         file.write(MARKED if marked else HEADER)
         yield file
 
 
 def write(file: TextIO, rows: Array, columns: Array, values: Array, sources: Array | None = None) -> None:
-    """Add lines of ``row,column,value``; a value is the shortest text of its number.
+    """Write lines of ``row,column,value``; a value is the shortest text that gives the number back.
 
-    ``sources``: numbers in `means.SOURCES`, for tables that are marked.
+    Parameters
+    ----------
+    sources : of the values, as numbers in `means.SOURCES`, for a file that is ``marked``.
     """
     table = csv.writer(file, lineterminator="\n")
     for first in range(0, len(rows), LINES):
@@ -101,13 +107,13 @@ def write(file: TextIO, rows: Array, columns: Array, values: Array, sources: Arr
 
 
 def _read(path: str, names: tuple[str, ...], shape: tuple[int, int]) -> Iterator[Array]:
-    """Read the integers of these columns of a table, (lines, columns), `BATCH` lines at a time."""
+    """Yield the integers of these columns of a table, (lines, columns), `BATCH` lines at a time."""
     needed = ",".join(names)
     if not Path(path).exists():
         raise FileNotFoundError(f"there is nothing at {path}; give a CSV file of {needed}")
     if Path(path).is_dir():
         raise DataError(f"{path} is a folder; give a CSV file of {needed}")
-    held, places, width = array("q"), None, 0
+    integers, places, width = array("q"), None, 0
     for number, fields in _records(path, names):
         line = f"{path}, line {number}"
         if places is None:
@@ -115,17 +121,17 @@ def _read(path: str, names: tuple[str, ...], shape: tuple[int, int]) -> Iterator
             places, width = named or range(len(names)), len(fields) if named else len(names)
             if named:
                 continue
-        held.extend(_integers(fields, places, width, line))
-        if any(not 0 <= index < size for index, size in zip(held[-len(names) :], shape, strict=False)):
-            raise DataError(f"{line}: {outside(held[-len(names) :], shape)}")
-        if len(held) == len(names) * BATCH:
-            yield _in_columns(held, names)
-            held = array("q")
-    yield _in_columns(held, names)
+        integers.extend(_integers(fields, places, width, line))
+        if any(not 0 <= index < size for index, size in zip(integers[-len(names) :], shape, strict=False)):
+            raise DataError(f"{line}: {describe_outside(integers[-len(names) :], shape)}")
+        if len(integers) == len(names) * BATCH:
+            yield _in_columns(integers, names)
+            integers = array("q")
+    yield _in_columns(integers, names)
 
 
 def _records(path: str, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
-    """Read the fields of each line that is not blank, with its number."""
+    """Yield the number and the fields of each line that is not blank."""
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         lines = _lines(file, path)
         first = []
@@ -144,6 +150,7 @@ def _records(path: str, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]
 
 
 def _lines(file: TextIO, path: str) -> Iterator[str]:
+    """Yield the lines of a file; refuse a line that is too long."""
     for number, line in enumerate(iter(partial(file.readline, LONGEST), ""), 1):
         if len(line) == LONGEST and not line.endswith(("\n", "\r")):
             raise DataError(f"{path}, line {number}: {line[:60]!r}... is longer than {LONGEST} characters")
@@ -151,7 +158,7 @@ def _lines(file: TextIO, path: str) -> Iterator[str]:
 
 
 def _delimiter(line: str, names: tuple[str, ...]) -> str:
-    """The delimiter by which a table's first line makes sense."""
+    """Return the delimiter with which the first line is a header or a record."""
     for delimiter in DELIMITERS:
         fields = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
         if _places(fields, names) or (len(fields) == len(names) and all(map(NUMBER.fullmatch, fields))):
@@ -160,13 +167,13 @@ def _delimiter(line: str, names: tuple[str, ...]) -> str:
 
 
 def _places(fields: list[str], names: tuple[str, ...]) -> list[int] | None:
-    """Where a header has these names, each once; None if it has not."""
-    found = [ALIASES.get(name, name) for name in (field.strip().lower() for field in fields)]
-    return [found.index(name) for name in names] if all(found.count(name) == 1 for name in names) else None
+    """Return the places of these names in a header that has each once, else None."""
+    header = [ALIASES.get(name, name) for name in (field.strip().lower() for field in fields)]
+    return [header.index(name) for name in names] if all(header.count(name) == 1 for name in names) else None
 
 
 def _named(fields: list[str], names: tuple[str, ...], line: str) -> list[int] | None:
-    """Where the first line of a table has these names; None if it begins with numbers at once."""
+    """Return the places of these names in a first line; None if the line is a record of numbers."""
     places = _places(fields, names)
     if places is None and not any(map(NUMBER.fullmatch, fields)):
         raise DataError(
@@ -177,7 +184,7 @@ def _named(fields: list[str], names: tuple[str, ...], line: str) -> list[int] | 
 
 
 def _integers(fields: list[str], places: Sequence[int], width: int, line: str) -> list[int]:
-    """The integers of a line, at these places of ``width`` fields."""
+    """Return the integers of a line, at these places of ``width`` fields."""
     if len(fields) != width or not all(NUMBER.fullmatch(fields[place]) for place in places):
         kind, needed = ("integer", "row") if len(places) == 1 else ("pair of integers", "row,column")
         if width > len(places):
@@ -193,8 +200,8 @@ def _shown(fields: list[str]) -> str:
     return repr(",".join(fields).strip()[:60])
 
 
-def _in_columns(held: array[int], names: tuple[str, ...]) -> Array:
-    return np.array(held, np.int64).reshape(-1, len(names))
+def _in_columns(integers: array[int], names: tuple[str, ...]) -> Array:
+    return np.array(integers, np.int64).reshape(-1, len(names))
 
 
 def _is_ours(place: str) -> bool:

@@ -1,4 +1,4 @@
-"""W and H of a fit and its means, as `predict` and `recommend` take them: checked, and read."""
+"""W, H and the means of a fit for `predict` and `recommend`: opened, validated and read."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.arrays.factors import CURE
 from dask_nmf.types import Array, Block
 
-Clip = tuple[float, float]  # the least and the largest value
+Clip = tuple[float, float]  # the lower and the upper bound of values
 
 
-def opened(W: Any, H: Any) -> tuple[Any, Any]:
-    """Return W and H as `opened_factor` does; W is cut into rows, and H into columns."""
-    return opened_factor(W, "W"), opened_factor(H, "H", by_columns=True)
+def open_factors(W: Any, H: Any) -> tuple[Any, Any]:
+    """Open W and H as `open_factor` does, W by rows and H by columns."""
+    return open_factor(W, "W"), open_factor(H, "H", by_columns=True)
 
 
-def opened_factor(factor: Any, name: str, by_columns: bool = False) -> Any:
-    """Return a factor in any form that `open_matrix` takes as an array of which parts can be read.
+def open_factor(factor: Any, name: str, by_columns: bool = False) -> Any:
+    """Open a factor in any form that `open_matrix` takes, as an array that can be sliced.
 
-    That is a NumPy, Dask or Zarr array, or any other with a shape, a dtype and slices. What is in memory
-    becomes NumPy. What is stored stays where it is, and is unpacked when it is read.
+    That is a NumPy, Dask or Zarr array, or any other with a shape, a dtype and slices. A factor in memory
+    becomes a NumPy array. A stored factor is not read yet, and it is decoded when it is read.
 
     Parameters
     ----------
-    by_columns : how a factor that has to be cut is cut, unless it is stored the other way.
+    by_columns : whether a factor that has to be cut is cut into columns, unless it is stored by rows.
 
     Raises
     ------
     DataError, TypeError, FileNotFoundError
-        As `open_matrix` does; if an entry of what is in memory is negative, not finite or missing.
+        As `open_matrix` does, and if an entry of a factor in memory is negative, not finite or missing.
     """
     if _is_plain(factor):
         return factor
@@ -50,9 +50,9 @@ def opened_factor(factor: Any, name: str, by_columns: bool = False) -> Any:
 
 
 def _is_plain(factor: Any) -> bool:
-    """Whether a factor is a NumPy array of numbers, or a Dask array of such blocks and of known size.
+    """Return whether a factor is a NumPy array of numbers, or a Dask array of such blocks and of known size.
 
-    A mask that hides something is left to `shape_of`, which refuses it; one that hides nothing is taken off.
+    `product_shape` refuses a mask that hides something; a mask that hides nothing is removed.
     """
     block = factor._meta if isinstance(factor, da.Array) else factor
     if not isinstance(block, np.ndarray) or block.dtype.kind not in "biuf":
@@ -79,8 +79,8 @@ def _dense(block: Block) -> Array:
     return np.asarray(block.toarray() if scipy.sparse.issparse(block) else block)
 
 
-def shape_of(W: Any, H: Any) -> tuple[int, int]:
-    """Return the shape of W H, of factors that fit each other and are not masked."""
+def product_shape(W: Any, H: Any) -> tuple[int, int]:
+    """Return the shape of W H; refuse factors that do not fit each other or are masked."""
     for name, factor in (("W", W), ("H", H)):
         if isinstance(getattr(factor, "_meta", factor), np.ma.MaskedArray):
             raise ValueError(f"{name} is a masked array; give its values, such as {name}.filled(0)")
@@ -89,19 +89,19 @@ def shape_of(W: Any, H: Any) -> tuple[int, int]:
     return int(W.shape[0]), int(H.shape[1])
 
 
-def dtype_of(W: Any, H: Any) -> np.dtype[Any]:
+def product_dtype(W: Any, H: Any) -> np.dtype[Any]:
     """Return the dtype of W H."""
     return np.result_type(W.dtype, H.dtype, np.float32)
 
 
-def in_memory(factor: Any) -> Any:
-    """Return a factor in memory."""
+def read_whole(factor: Any) -> Any:
+    """Return all of a factor as a NumPy array."""
     with readable(getattr(factor, "store_path", "a factor"), CURE):
         return np.asarray(factor[:])
 
 
 def means_at(means: Any, places: Array) -> Array:
-    """Return means at some places, of which those that are needed are read, once."""
+    """Return the means at some places; each mean that is needed is read once."""
     if not isinstance(means, da.Array | zarr.Array):
         return np.asarray(means)[places]
     needed, back = np.unique(places, return_inverse=True)
@@ -110,24 +110,24 @@ def means_at(means: Any, places: Array) -> Array:
         return np.asarray(read)[back]
 
 
-def numbers(given: Any, name: str) -> Array:
-    """Return numbers of rows or columns as an array, or refuse them where some are masked."""
-    if np.ma.is_masked(given):
+def as_indices(numbers: Any, name: str) -> Array:
+    """Return numbers of rows or columns as an array; refuse them if some are masked."""
+    if np.ma.is_masked(numbers):
         raise ValueError(
-            f"{name} has {np.ma.getmaskarray(given).sum()} masked of {np.size(given)} entries; give those "
-            f"that are not masked, such as {name}.compressed()"
+            f"{name} has {np.ma.getmaskarray(numbers).sum()} masked of {np.size(numbers)} entries; give "
+            f"those that are not masked, such as {name}.compressed()"
         )
-    return np.asarray(given)
+    return np.asarray(numbers)
 
 
-def clipped(values: Array, clip: Clip | None) -> Array:
-    """Return values within the bounds, if there are any."""
+def clip_values(values: Array, clip: Clip | None) -> Array:
+    """Return values clipped to the bounds, if there are any."""
     return values if clip is None else np.clip(values, *clip)
 
 
-def check(W: Any, H: Any, means: Means | None, clip: Clip | None) -> None:
-    """Refuse means that do not fit W H, bounds that are none, and a client that cannot be waited for."""
-    shape = shape_of(W, H)
+def validate(W: Any, H: Any, means: Means | None, clip: Clip | None) -> None:
+    """Refuse means that do not fit W H, invalid bounds, and an asynchronous Dask client."""
+    shape = product_shape(W, H)
     if means is not None and not isinstance(means, Means):
         raise TypeError(f"means is {type(means).__name__}; give the means of a fit, such as result.means")
     if means is not None and (*np.shape(means.rows), *np.shape(means.columns)) != shape:

@@ -19,51 +19,51 @@ from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import absolute, check_apart
 from dask_nmf.types import Array
 
-ENTRIES = 2**20  # of W and of H that are gathered for pairs at once
+ENTRIES = 2**20  # entries of W and of H that are gathered at once
 
 
 @reject_unknown_keywords
 def predict(
     W: Any, H: Any, rows: Any, columns: Any, *, means: Means | None = None, clip: Clip | None = None
 ) -> Array:
-    """Values of W H at some cells, without W H: (len(rows),).
+    """Return the values of W H at some cells, (len(rows),), without computing W H.
 
-    The smaller factor is in memory; of the other one what is needed is read, once, some chunks at a time.
+    The smaller factor is read into memory. The chunks of the other one that are needed are read once.
 
     Parameters
     ----------
     W : (m, k), whatever `open_matrix` takes.
-    H : (k, n), likewise.
-    rows, columns : of the cells: integers, counted from 0.
-    means : `Result.means` of the fit. Where nothing of a row was observed the value is the mean of the
-        column, where nothing of the column was, that of the row, and where nothing of either was, that of
-        everything. Without them W H is 0 there, and a warning says so.
-    clip : (low, high): values outside are set to the nearer of the two.
+    H : (k, n), whatever `open_matrix` takes.
+    rows, columns : the cells: integers, counted from 0.
+    means : `Result.means` of the fit. If nothing of a row was observed, the value is the mean of the column.
+        If nothing of a column was observed, it is the mean of the row, and if both, that of all entries.
+        Without means W H is 0 there, and a warning says so.
+    clip : (low, high): values outside are set to the nearer bound.
 
     Raises
     ------
     IndexError
-        With the first cell that is outside of W H.
+        If a cell is outside of W H; the error names the first one.
     ValueError
         If the shapes do not fit, or ``rows`` and ``columns`` are no integers, one of each for a cell.
     """
-    W, H = factors.opened(W, H)
-    factors.check(W, H, means, clip)
-    cells = _cells(rows, columns, factors.shape_of(W, H))
-    found = _predict(W, H, cells, means, clip)
-    if means is None and found.unknown.any():
-        first = int(found.unknown.argmax())
+    W, H = factors.open_factors(W, H)
+    factors.validate(W, H, means, clip)
+    cells = _cells(rows, columns, factors.product_shape(W, H))
+    predicted = _predict(W, H, cells, means, clip)
+    if means is None and predicted.unknown.any():
+        first = int(predicted.unknown.argmax())
         warnings.warn(
-            f"W or H is 0 throughout for {found.unknown.sum()} of {len(found.unknown)} cells, first for row "
-            f"{cells[0][first]}, column {cells[1][first]}, and the value is 0; if nothing was observed "
-            "there, give the means of the fit, as means=result.means",
-            stacklevel=3,  # predict, its check of keywords, the caller
+            f"W or H is 0 throughout for {predicted.unknown.sum()} of {len(predicted.unknown)} cells, "
+            f"first for row {cells[0][first]}, column {cells[1][first]}, and the value is 0; if nothing was "
+            "observed there, give the means of the fit, as means=result.means",
+            stacklevel=3,  # `predict`, its check of keywords, the caller
         )
-    return found.values
+    return predicted.values
 
 
 def predict_to(run: str, pairs: str, output: str, overwrite: bool, clip: Clip | None = None) -> int:
-    """Values of W H of a run at the cells of a CSV file, into another, which appears only when it is whole.
+    """Write values of W H of a run, at the cells of a CSV file, as a CSV file that appears when it is whole.
 
     Returns
     -------
@@ -72,26 +72,27 @@ def predict_to(run: str, pairs: str, output: str, overwrite: bool, clip: Clip | 
     Raises
     ------
     DataError
-        With the first line of ``pairs`` that has no cell of W H.
+        If a line of ``pairs`` has no cell of W H; the error names the first one.
     FileExistsError
-        If there is an output already, and it may not be overwritten, or is not of this kind.
+        If there is an output already that may not be overwritten or is not of this kind.
     """
-    found = Run.load_result(absolute(run))
+    result = Run.load_result(absolute(run))
     check_apart(output, run=absolute(run))
-    (W, H), means = found.factors, found.means
-    factors.check(W, H, means, clip)
-    W, H = _hold_smaller(W, H)
-    done = 0
-    with csv_files.new(output, overwrite, means is not None) as file:
-        for cells in csv_files.read_cells(pairs, factors.shape_of(W, H)):
+    (W, H), means = result.factors, result.means
+    factors.validate(W, H, means, clip)
+    W, H = _read_smaller(W, H)
+    count = 0
+    with csv_files.create(output, overwrite, means is not None) as file:
+        for cells in csv_files.read_cells(pairs, factors.product_shape(W, H)):
             values, sources, _ = _predict(W, H, cells, means, clip)
             csv_files.write(file, *cells, values, sources)
-            done += len(values)
-    return done
+            count += len(values)
+    return count
 
 
 def _cells(rows: Any, columns: Any, shape: tuple[int, int]) -> tuple[Array, Array]:
-    i, j = factors.numbers(rows, "rows"), factors.numbers(columns, "columns")
+    """Return numbers of rows and columns as int64; refuse those that are no cells of W H."""
+    i, j = factors.as_indices(rows, "rows"), factors.as_indices(columns, "columns")
     if i.ndim != 1 or i.shape != j.shape or any(x.dtype.kind not in "iu" and x.size for x in (i, j)):
         raise ValueError(
             f"rows are {i.dtype} of shape {i.shape} and columns {j.dtype} of shape {j.shape}; give integers, "
@@ -100,19 +101,19 @@ def _cells(rows: Any, columns: Any, shape: tuple[int, int]) -> tuple[Array, Arra
     outside = (i < 0) | (i >= shape[0]) | (j < 0) | (j >= shape[1])
     if outside.any():
         first = int(outside.argmax())
-        raise IndexError(f"cell {first}: {csv_files.outside((int(i[first]), int(j[first])), shape)}")
+        raise IndexError(f"cell {first}: {csv_files.describe_outside((int(i[first]), int(j[first])), shape)}")
     return i.astype(np.int64, copy=False), j.astype(np.int64, copy=False)
 
 
-def _hold_smaller(W: Any, H: Any) -> tuple[Any, Any]:
-    """Both factors, the smaller one in memory."""
+def _read_smaller(W: Any, H: Any) -> tuple[Any, Any]:
+    """Return both factors, the smaller one in memory."""
     if W.shape[0] >= H.shape[1]:
-        return W, np.asarray(factors.in_memory(H), order="F")  # what a cell needs of it is in one piece
-    return np.asarray(factors.in_memory(W), order="C"), H
+        return W, np.asarray(factors.read_whole(H), order="F")  # each column is contiguous
+    return np.asarray(factors.read_whole(W), order="C"), H
 
 
 def _step(factor: Any, axis: int) -> int:
-    """Rows of W (axis 0) or columns of H (1) that are read at once: whole chunks, some MiB."""
+    """Return the rows of W (axis 0) or columns of H (1) that are read at once: whole chunks of some MiB."""
     cut = 1
     if isinstance(factor, da.Array):
         cut = int(factor.chunksize[axis])
@@ -126,42 +127,43 @@ class Predicted(NamedTuple):
     """Values of W H at some cells."""
 
     values: Array
-    sources: Array | None  # where each comes from (see `means.SOURCES`), if there are means
-    unknown: Array  # for which the row of W, or the column of H, is 0 throughout
+    sources: Array | None  # the source of each value, as a number in `means.SOURCES`, if there are means
+    unknown: Array  # whether the row of W or the column of H is 0 throughout
 
 
 def _predict(W: Any, H: Any, cells: tuple[Array, Array], means: Means | None, clip: Clip | None) -> Predicted:
-    W, H = _hold_smaller(W, H)
+    W, H = _read_smaller(W, H)
     if W.shape[0] >= H.shape[1]:
-        values, unknown = _look_up(ZarrFactor(W), _step(W, 0), H.T, *cells)
+        values, unknown = _gather_products(ZarrFactor(W), _step(W, 0), H.T, *cells)
     else:
-        values, unknown = _look_up(ZarrFactor(H, transposed=True), _step(H, 1), W, *cells[::-1])
+        values, unknown = _gather_products(ZarrFactor(H, transposed=True), _step(H, 1), W, *cells[::-1])
     sources = None
     if means is not None:
-        of_rows, of_columns = (
-            factors.means_at(means.rows, cells[0]),
-            factors.means_at(means.columns, cells[1]),
-        )
-        values, sources = filled(values, of_rows, of_columns, means.overall)
-    return Predicted(factors.clipped(values, clip), sources, unknown)
+        row_means = factors.means_at(means.rows, cells[0])
+        column_means = factors.means_at(means.columns, cells[1])
+        values, sources = filled(values, row_means, column_means, means.overall)
+    return Predicted(factors.clip_values(values, clip), sources, unknown)
 
 
-def _look_up(read: ZarrFactor, step: int, held: Array, i: Array, j: Array) -> tuple[Array, Array]:
-    """The products of rows i of one factor, ``step`` of them read at once, and rows j of the held one.
+def _gather_products(stored: ZarrFactor, step: int, whole: Array, i: Array, j: Array) -> tuple[Array, Array]:
+    """Return the products of rows i of one factor and rows j of the other, and whether either row is 0.
 
-    Beside them stands for which of the cells either row is 0 throughout.
+    Parameters
+    ----------
+    stored : the factor of which ``step`` rows are read at once.
+    whole : the factor in memory.
     """
-    dtype = factors.dtype_of(read.array, held)
+    dtype = factors.product_dtype(stored.array, whole)
     values, unknown = np.empty(len(i), dtype), np.zeros(len(i), bool)
     block = i // step
     order = np.argsort(block, kind="stable")
-    some = max(1, ENTRIES // held.shape[1])
+    some = max(1, ENTRIES // whole.shape[1])
     for cells in np.split(order, np.flatnonzero(np.diff(block[order])) + 1):
         if len(cells):
             first = int(i[cells].min())
-            w = read.read(first, int(i[cells].max()) + 1)
+            w = stored.read(first, int(i[cells].max()) + 1)
             for at in (cells[k : k + some] for k in range(0, len(cells), some)):
-                values[at] = np.einsum("ij,ij->i", w[i[at] - first], held[j[at]], dtype=dtype)
+                values[at] = np.einsum("ij,ij->i", w[i[at] - first], whole[j[at]], dtype=dtype)
                 zero = at[values[at] == 0]
-                unknown[zero] = ~(w[i[zero] - first].any(axis=1) & held[j[zero]].any(axis=1))
+                unknown[zero] = ~(w[i[zero] - first].any(axis=1) & whole[j[zero]].any(axis=1))
     return values, unknown

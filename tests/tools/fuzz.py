@@ -35,7 +35,7 @@ from support.matrices import SOURCES, Array, low_rank
 from dask_nmf import Run, nmf
 from dask_nmf.cli.exit_codes import exit_code
 from dask_nmf.inference.predict import predict_to
-from dask_nmf.inference.recommend import recommend_to
+from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.sources.registry import open_matrix
 
@@ -214,7 +214,9 @@ def checked_run(path: Path, **options: Any) -> str:
     for act in (
         lambda: json.dumps(Run.load(str(path)).summary(), allow_nan=False),
         lambda: _predicted(path, cells, folder),
-        lambda: recommend_to(str(path), v, 2, str(folder / "best.csv"), True, lambda _: nullcontext()),
+        lambda: recommend_to(
+            str(path), v, ListOptions(2), str(folder / "best.csv"), True, lambda _: nullcontext()
+        ),
         lambda: transform_to(str(path), v, str(folder / "w.zarr"), True, lambda _: nullcontext()),
         lambda: fitted(path, **options),
     ):

@@ -16,7 +16,7 @@ from support.command import Forks, assert_refused
 from dask_nmf import Means, nmf, predict, transform
 from dask_nmf.errors import DataError, InvalidRunError
 from dask_nmf.inference.predict import predict_to
-from dask_nmf.inference.recommend import recommend_to
+from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.kernels.summary.means import SOURCES
 from dask_nmf.runs.run import Run
@@ -113,6 +113,6 @@ def test_a_table_of_rows_has_one_number_a_line(folder: Path) -> None:
     (folder / "rows.csv").write_text("1,2\n")
     with pytest.raises(DataError, match="'1,2' is no integer; write row, counted from 0"):
         recommend_to(
-            str(folder / "run.zarr"), str(folder / "v.zarr"), 2, str(folder / "out.csv"), False,
-            lambda _: nullcontext(), rows=str(folder / "rows.csv"),
+            str(folder / "run.zarr"), str(folder / "v.zarr"), ListOptions(2, rows=str(folder / "rows.csv")),
+            str(folder / "out.csv"), False, lambda _: nullcontext(),
         )  # fmt: skip

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from support.cold import COLD_COLUMN, COLD_ROWS, OPTIONS, best_of, product, ratings, shapes
 
 from dask_nmf import Means, nmf, recommend
-from dask_nmf.inference.recommend import _marked, _unpacked, recommend_to
+from dask_nmf.inference.recommend import ListOptions, recommend_to
+from dask_nmf.inference.topk import row_marks
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 
@@ -53,10 +54,10 @@ def test_some_rows_of_a_fit_on_a_cluster(client: Client, shape: tuple[int, int])
 @given(data=st.data(), size=st.integers(1, 40))
 def test_marks_are_those_of_a_set(data: Any, size: int) -> None:
     parts = data.draw(st.lists(st.lists(st.integers(0, size - 1))))
-    marks = _marked((np.array(part, np.int64) for part in parts), size)
+    marks = row_marks.mark_rows((np.array(part, np.int64) for part in parts), size)
     first, last = sorted(data.draw(st.tuples(st.integers(0, size), st.integers(0, size))))
     everything = np.isin(np.arange(size), [row for part in parts for row in part])
-    np.testing.assert_array_equal(_unpacked(marks, first, last), everything[first:last])
+    np.testing.assert_array_equal(row_marks.unpack(marks, first, last), everything[first:last])
 
 
 @shapes
@@ -105,6 +106,8 @@ def test_a_row_of_which_nothing_is_known_gets_no_column_at_any_door(
         recommend(v, *result, 2, clip=clip, rows=[4, 5]).columns, found.columns[4:6]
     )
     output = tmp_path / "out.csv"
-    recommend_to(str(tmp_path / "run.zarr"), v, 2, str(output), False, lambda _: nullcontext(), clip)
+    recommend_to(
+        str(tmp_path / "run.zarr"), v, ListOptions(2, clip), str(output), False, lambda _: nullcontext()
+    )
     table = np.loadtxt(output, delimiter=",", skiprows=1)
     np.testing.assert_array_equal(table[:, 1], found.columns[found.columns >= 0])

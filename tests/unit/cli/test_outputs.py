@@ -16,7 +16,7 @@ from dask_nmf import nmf, transform
 from dask_nmf.errors import RunLocked
 from dask_nmf.inference import csv_files
 from dask_nmf.inference.predict import predict_to
-from dask_nmf.inference.recommend import recommend_to
+from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to
 
 
@@ -46,7 +46,9 @@ def outputs_of(fitted: Path) -> dict[str, Callable[[Path, bool, Callable[[], Non
 
     return {
         "transform": lambda path, over, act: transform_to(run, v, str(path), over, connect(act)),
-        "recommend": lambda path, over, act: recommend_to(run, v, 2, str(path), over, connect(act)),
+        "recommend": lambda path, over, act: recommend_to(
+            run, v, ListOptions(2), str(path), over, connect(act)
+        ),
         "predict": predict,
     }
 

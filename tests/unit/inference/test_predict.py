@@ -29,8 +29,7 @@ from dask_nmf.execution.graphs import reduction
 from dask_nmf.execution.graphs.reduction import PassInputs
 from dask_nmf.inference import csv_files
 from dask_nmf.inference import predict as predict_module
-from dask_nmf.inference import recommend as recommend_module
-from dask_nmf.inference.topk import kernel, passes
+from dask_nmf.inference.topk import kernel, passes, search, sides
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.iteration.loop import Step
 from dask_nmf.planning import row_panels
@@ -67,7 +66,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a few rows, columns, cells and lines."""
     monkeypatch.setattr(row_panels, "IN_FLIGHT", 4 * RANK * 8)
     monkeypatch.setattr(predict_module, "ENTRIES", 7 * RANK)
-    monkeypatch.setattr(recommend_module, "LISTED", 1)
+    monkeypatch.setattr(search, "CELLS", 1)
     monkeypatch.setattr(kernel, "STRIP", 4)
     monkeypatch.setattr(kernel, "TILE", 7)
     monkeypatch.setattr(csv_files, "BATCH", 5)
@@ -220,7 +219,7 @@ def test_looking_for_the_best_is_one_read_and_one_task_a_panel() -> None:
     w, h = factors((60, 12))
     opened = counted_matrix()
     with dask.config.set(scheduler=no_scheduler):
-        beside = recommend_module._beside(in_zarr(w, (10, RANK)), reduction.heights(EDGES), w.dtype)
+        beside = sides.in_panels(in_zarr(w, (10, RANK)), reduction.heights(EDGES), w.dtype)
         given = dask.delayed(PassInputs(h, EDGES), traverse=False)
         parts = passes.top_k_graph(opened.panels(EDGES), beside, given, TopKSpec(3))
         across = passes.top_k_graph_by_columns(opened.panels(EDGES), beside, given, TopKSpec(3))

@@ -21,7 +21,7 @@ from dask_nmf import NMF, Result
 from dask_nmf.cli.commands import app
 from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.inference.predict import predict_to
-from dask_nmf.inference.recommend import recommend_to
+from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to
 
 pytestmark = pytest.mark.usefixtures("several_panels")
@@ -36,7 +36,7 @@ def readings(run: Path, folder: Path) -> list[Array]:
     model = NMF.load(run)
     transform_to(str(run), V, str(folder / "W.zarr"), True, lambda _: nullcontext())
     predict_to(str(run), str(folder / "cells.csv"), str(folder / "values.csv"), True)
-    recommend_to(str(run), -V + V, 2, str(folder / "best.csv"), True, lambda _: nullcontext())
+    recommend_to(str(run), -V + V, ListOptions(2), str(folder / "best.csv"), True, lambda _: nullcontext())
     return [
         *shown,
         zarr.open_array(run / "H", mode="r")[:],
