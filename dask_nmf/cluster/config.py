@@ -53,23 +53,29 @@ def read() -> Configuration:
     ValueError
         If there is an unknown key, or an invalid value.
     """
-    given = _named(dask.config.get("dask_nmf", None))
-    ssh = _named(given.pop("ssh", None))
-    unknown = sorted({*given, *(f"ssh.{name}" for name in ssh)} - set(KNOWN))
+    values = _mapping(dask.config.get("dask_nmf", None))
+    ssh = _mapping(values.pop("ssh", None))
+    unknown = sorted({*values, *(f"ssh.{name}" for name in ssh)} - set(KNOWN))
     if unknown:
         raise ValueError(
             f"Dask's configuration has dask_nmf.{unknown[0]}, which is not known; "
             f"known are, after dask_nmf., {', '.join(KNOWN)}"
         )
-    found = Configuration(**given, ssh=ssh)
-    if found.workers is not None and not (isinstance(found.workers, int) and found.workers >= 1):
-        raise ValueError(f"dask_nmf.workers is {found.workers!r}; it must be a number of processes, >= 1")
-    if not isinstance(found.fsync, bool):
-        raise ValueError(f"dask_nmf.fsync is {found.fsync!r}; it must be true or false")
+    configuration = Configuration(**values, ssh=ssh)
+    if configuration.workers is not None and not (
+        isinstance(configuration.workers, int) and configuration.workers >= 1
+    ):
+        raise ValueError(
+            f"dask_nmf.workers is {configuration.workers!r}; it must be a number of processes, >= 1"
+        )
+    if not isinstance(configuration.fsync, bool):
+        raise ValueError(f"dask_nmf.fsync is {configuration.fsync!r}; it must be true or false")
     try:
-        return replace(found, wait=float(parse_timedelta(found.wait)))
+        return replace(configuration, wait=float(parse_timedelta(configuration.wait)))
     except (ValueError, TypeError, KeyError):
-        raise ValueError(f'dask_nmf.wait is {found.wait!r}; write it in seconds, or as "5 minutes"') from None
+        raise ValueError(
+            f'dask_nmf.wait is {configuration.wait!r}; write it in seconds, or as "5 minutes"'
+        ) from None
 
 
 def without_fsync() -> AbstractContextManager[Any]:
@@ -78,8 +84,8 @@ def without_fsync() -> AbstractContextManager[Any]:
     return unsynced
 
 
-def _named(given: Any) -> dict[str, Any]:
+def _mapping(values: Any) -> dict[str, Any]:
     """Return a mapping of YAML with underscores in its keys, because Dask accepts hyphens too."""
-    if not isinstance(given or {}, Mapping):
-        raise ValueError(f"Dask's configuration has {given!r} under dask_nmf; it must be keys and values")
-    return {str(name).replace("-", "_"): value for name, value in (given or {}).items()}
+    if not isinstance(values or {}, Mapping):
+        raise ValueError(f"Dask's configuration has {values!r} under dask_nmf; it must be keys and values")
+    return {str(name).replace("-", "_"): value for name, value in (values or {}).items()}

@@ -1,9 +1,9 @@
-"""A clock for Dask's event loops in this process that goes on evenly where that of the system is set.
+"""A clock for Dask's event loops in this process that does not jump when the system's clock is set.
 
 Tornado and Dask keep deadlines as times of day. A stream that has sent a message sends the next one only when
-a deadline some milliseconds later has passed, and periodic calls, heartbeats among them, follow each other by
-such deadlines. Where the clock is set back by a day at such a moment, they wait for a day, and no setting of
-either library has them do otherwise.
+a deadline some milliseconds later has passed, and periodic calls, heartbeats among them, follow such
+deadlines too. If the clock is set back by a day at such a moment, they wait for a day, and no setting of
+either library changes that.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from distributed import batched
 
 
 def set_steady_clock() -> None:
-    """Let event loops and streams of this process go by the time since now, whatever the clock is set to."""
+    """Make event loops and streams of this process use a monotonic clock instead of the time of day."""
     offset = time.time() - time.monotonic()
 
     def steady(*_: object) -> float:

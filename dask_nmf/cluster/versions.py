@@ -73,7 +73,7 @@ def difference(here: Versions, others: Mapping[str, Versions]) -> str | None:
         If a process lacks a package, or runs another minor version of Python, which may not read pickles of
         this one.
     """
-    found: dict[str, str] = {}
+    differences: dict[str, str] = {}
     for process, versions in others.items():
         for package, ours in here.items():
             theirs = versions.get(package)
@@ -86,11 +86,11 @@ def difference(here: Versions, others: Mapping[str, Versions]) -> str | None:
                     f"{process} runs Python {_minor(theirs)}, and this process {_minor(str(ours))}; "
                     "run the same on both"
                 )
-            found.setdefault(package, f"{package} is {ours} here and {theirs} on {process}")
-    if not found:
+            differences.setdefault(package, f"{package} is {ours} here and {theirs} on {process}")
+    if not differences:
         return None
-    more = f" (and {len(found) - SHOWN} more)" if len(found) > SHOWN else ""
-    return f"versions differ: {'; '.join(sorted(found.values())[:SHOWN])}{more}; install the same everywhere"
+    more = f" (and {len(differences) - SHOWN} more)" if len(differences) > SHOWN else ""
+    return f"versions differ: {'; '.join(sorted(differences.values())[:SHOWN])}{more}; install the same everywhere"
 
 
 def _minor(python: str) -> str:
@@ -111,8 +111,8 @@ def _ours(client: Client) -> Iterator[tuple[str, Any]]:
         yield "the scheduler", client.run_on_scheduler(*version)
     except ImportError as error:
         yield "the scheduler", error
-    for address, found in client.run(*version, on_error="return").items():
-        yield _worker(address), found
+    for address, answer in client.run(*version, on_error="return").items():
+        yield _worker(address), answer
 
 
 def _upload(client: Client) -> None:

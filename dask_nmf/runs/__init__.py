@@ -1,1 +1,1 @@
-"""A fit in a Zarr group: its record, its commits, its answer, and who may go on with it."""
+"""A fit in a Zarr group: its record, its commits, its result, and how it is resumed."""

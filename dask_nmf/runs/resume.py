@@ -1,4 +1,4 @@
-"""Which run a fit goes on with, and who may."""
+"""Find the run that a fit goes on with, or begin one."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 class Identity(NamedTuple):
-    """What makes two fits the same fit, beside the content of V and of its weights: see `verification`."""
+    """The settings and the matrix of a fit. Two fits are the same if these and the content of V are equal."""
 
     settings: dict[str, Any]
     matrix: dict[str, Any]
 
 
 def identity_of(matrix: Matrix, settings: Settings, given: Mapping[str, Array | Matrix | None]) -> Identity:
-    """Of a fit of ``matrix`` with ``settings``, from given factors and weights, if any."""
+    """Return the identity of a fit of ``matrix`` with ``settings``, given factors and weights, if any."""
     hashes = {
         name: "given" if isinstance(part, Matrix) else None if part is None else digest(part)
         for name, part in given.items()
@@ -47,14 +47,14 @@ def identity_of(matrix: Matrix, settings: Settings, given: Mapping[str, Array | 
 
 @dataclass(frozen=True)
 class NewRun:
-    """A run that is to begin, when V is known to be good.
+    """A run that is to begin once V is known to be valid.
 
     Attributes
     ----------
-    path : where
-    old : the run that is there, as it was found, which is replaced
-    overwrite : whether what is there was to be overwritten
-    check_held : raises `RunLocked` where another process has taken the place over
+    path : the path or URL of the run
+    old : the run that is there and will be replaced, if any
+    overwrite : whether the fit was asked to overwrite a run
+    check_held : raises `RunLocked` if another process has taken over the location
     """
 
     path: str
@@ -63,7 +63,7 @@ class NewRun:
     check_held: CheckHeld
 
     def create(self, mine: Identity) -> Run:
-        """Begin it; `ConcurrentCommitError` if another process has begun one there meanwhile."""
+        """Begin the run; raise `ConcurrentCommitError` if another process has begun one there meanwhile."""
         if self.old is None:
             return Run.create(self.path, *mine, overwrite=self.overwrite, check_held=self.check_held)
         self.old.replace_fit(*mine)
@@ -73,22 +73,22 @@ class NewRun:
 def find_resumable(path: str, mine: Identity, overwrite: bool, check_held: CheckHeld) -> Run | NewRun:
     """Return the run to go on with, mended, or one that is to begin.
 
-    A fit that was begun to overwrite another, and is not finished, is gone on with by the same call.
+    The same call goes on with a fit that was begun to overwrite another one and is not finished.
 
     Raises
     ------
     RunMismatch
         If there is a run of another fit, and it may not be overwritten.
     InvalidRunError
-        If there is something else, which is never overwritten; or if the run is damaged, and is not to be.
+        If there is something else, which is never overwritten, or a damaged run that may not be overwritten.
     """
     if is_free(path):
         return NewRun(path, None, overwrite, check_held)
     run = Run.load(path, check_held)
     differing = [
         f"{name} is {ours!r}, the run has {stored.get(name)!r}"
-        for asked, stored in zip(mine, (run.record["settings"], run.record["matrix"]), strict=True)
-        for name, ours in asked.items()
+        for wanted, stored in zip(mine, (run.record["settings"], run.record["matrix"]), strict=True)
+        for name, ours in wanted.items()
         if name != "source" and stored.get(name) != ours
     ]
     goes_on = not differing and run.record["overwrites"] and not run.record["finished"]
@@ -109,18 +109,22 @@ def find_resumable(path: str, mine: Identity, overwrite: bool, check_held: Check
 
 
 def source_listing(matrix: Matrix, weights: Matrix | None) -> dict[str, str | None]:
-    """Return how the files of V and of its weights are, as a run records it: see `Matrix.listing`."""
+    """Return digests of the listings of the files of V and its weights: see `Matrix.listing`."""
     return {"V": matrix.listing} | ({} if weights is None else {"weights": weights.listing})
 
 
 @contextmanager
 def temporary_run(mine: Identity, why: str) -> Iterator[Run]:
-    """A run that is gone afterwards.
+    """Yield a run in a temporary folder.
+
+    Parameters
+    ----------
+    why : the reason why it is needed, for the text of the error
 
     Raises
     ------
     ValueError
-        If workers are on other machines; ``why`` it was needed.
+        If workers are on other machines.
     """
     if not partition.shares_this_disk():
         raise ValueError(

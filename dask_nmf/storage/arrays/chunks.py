@@ -1,6 +1,6 @@
-"""The stored chunks of V: which there are, and how it shows that one was written.
+"""The stored chunks of a Zarr array: which ones there are, and which have changed.
 
-To Zarr a chunk that is not stored is zeros, whether it was never written or lost.
+Zarr reads a chunk that is not stored as its fill value, whether the chunk was never written or was lost.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ logger = logging.getLogger(__name__)
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata")
 NUMBER = re.compile(r"\d+", re.ASCII)
-Listing = dict[str, str | None]  # keys, and stamps: see `listed`
+Listing = dict[str, str | None]  # keys and their stamps: see `list_chunks`
 Stored = TypeVar("Stored", zarr.Array[Any], zarr.Group)
 
 
 @runtime_checkable
 class StampedStore(Protocol):
-    """A store that tells by what a change of an object shows: `objects.Objects`."""
+    """A store that lists its keys with stamps, as `ObjectStore` does."""
 
     def list_with_stamps(self, prefix: str) -> AsyncIterator[tuple[str, str | None]]:
-        """Keys that begin so, and their stamps."""
+        """Yield the keys that begin with a prefix, and their stamps."""
 
 
 class StrictStore(WrapperStore[Store]):
-    """A store that has every chunk: one that is not found is lost."""
+    """A store of an array that has all of its chunks: a chunk that is not found was lost."""
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """As of the store; raises LookupError for a chunk."""
+        """Return a value of the store; raise `LookupError` if it is a chunk that is not there."""
         value = await self._store.get(key, prototype, byte_range)
         if value is None and not key.endswith(METADATA):
             raise LookupError(f"chunk {key} was there and is no more")
@@ -55,10 +55,10 @@ class StrictStore(WrapperStore[Store]):
 
 
 def require_chunks(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[Stored, str | None]:
-    """Return an array or a group whose lost chunks are noticed, and the digest of its listing.
+    """Return an array or a group that notices lost chunks, and the digest of its listing (see `digest_of`).
 
-    What has all chunks of its ``arrays`` is returned on a `Complete` store. What lacks some stays as it is,
-    because all-zero chunks need not be written. For the digest see `digest_of`.
+    If all chunks of its ``arrays`` are stored, it is returned on a `StrictStore`. If some are not, it is
+    returned as it is, because chunks of zeros need not be written.
     """
     listings: list[Listing] = []
     for array in arrays:
@@ -66,12 +66,12 @@ def require_chunks(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[S
         if listing is None:
             return stored, None
         listings.append(listing)
-    found, expected = sum(map(_count_keys, listings)), sum(map(count_chunks, arrays))
-    if found < expected:
+    present, expected = sum(map(_count_keys, listings)), sum(map(count_chunks, arrays))
+    if present < expected:
         logger.warning(
             "%s has %d of its %d chunks; the others are read as their fill value, %s",
             stored.store_path,
-            found,
+            present,
             expected,
             arrays[0].fill_value,
         )
@@ -86,9 +86,9 @@ def require_chunks(stored: Stored, arrays: Sequence[zarr.Array[Any]]) -> tuple[S
 
 
 def digest_of(listings: Sequence[Listing]) -> str | None:
-    """Return a digest of keys and stamps: while it stays the same, nothing was written.
+    """Return a digest of keys and stamps, which stays the same as long as nothing is written.
 
-    None where a stamp is not known.
+    It is None if a stamp is not known.
     """
     state = hashlib.sha256()
     for listing in listings:
@@ -106,22 +106,22 @@ def count_chunks(array: zarr.Array[Any]) -> int:
 
 
 def count_stored(array: zarr.Array[Any], enough: int) -> int | None:
-    """Return how many chunks are stored, or ``enough`` of them; None where the store cannot be listed."""
+    """Return how many chunks are stored, at most ``enough``; None if the store cannot be listed."""
     listing = list_chunks(array, min(enough + len(METADATA), sys.maxsize))
     return None if listing is None else min(_count_keys(listing), enough)
 
 
 def has_empty_chunk(array: zarr.Array[Any]) -> bool:
-    """Return whether a chunk is a file without content, as a power cut may leave one."""
+    """Return whether a chunk is a file without content, which a power cut may leave."""
     listing = list_chunks(array) or {}
     return any(stamp is not None and stamp.startswith("0 ") for stamp in listing.values())
 
 
 def list_chunks(array: zarr.Array[Any], most: int | None = None) -> Listing | None:
-    """Return the keys of an array's chunks and metadata with their stamps, at most so many; see `Listing`.
+    """Return the keys of an array's chunks and metadata with their stamps, at most ``most`` of them.
 
-    A stamp is the size of a file and when it was written, or the version of an object; None where the store
-    tells neither. What else is there does not count. None where the store cannot be listed.
+    A stamp is the size of a file and the time of its last write, or the version of an object; it is None if
+    the store tells neither. Other keys are left out. The listing is None if the store cannot be listed.
     """
     place, is_chunk = array.store_path, chunk_keys(array)
     if is_chunk is None or not place.store.supports_listing:
@@ -137,29 +137,29 @@ def list_chunks(array: zarr.Array[Any], most: int | None = None) -> Listing | No
             return dict(islice(files, most))
         prefix = f"{place.path}/" if place.path else ""
         return sync(_objects(place.store, prefix, wanted, most))
-    except PermissionError:  # to read, but not to list
+    except PermissionError:  # reading is permitted, but listing is not
         return None
 
 
 def chunk_keys(array: zarr.Array[Any]) -> Callable[[str], bool] | None:
-    """Return what tells the keys of an array's chunks from others, such as ``.DS_Store`` or ``0.0~``.
+    """Return a function that tells keys of an array's chunks from others, such as ``.DS_Store`` or ``0.0~``.
 
-    A key is one of a chunk if the array's metadata encodes the numbers in it to that key, and they are in the
-    grid. None where an encoding does not write the numbers of a chunk in decimals.
+    A key belongs to a chunk if its numbers are in the grid of chunks, and the array's metadata encodes them
+    to that key. The result is None if the encoding does not write the numbers of a chunk in decimals.
     """
     grid, encode = _grid(array), array.metadata.encode_chunk_key
 
     def is_chunk(key: str) -> bool:
-        at = tuple(map(int, NUMBER.findall(key)))
-        inside = len(at) == len(grid) and all(i < size for i, size in zip(at, grid, strict=True))
-        return inside and encode(at) == key
+        index = tuple(map(int, NUMBER.findall(key)))
+        inside = len(index) == len(grid) and all(i < size for i, size in zip(index, grid, strict=True))
+        return inside and encode(index) == key
 
     return is_chunk if is_chunk(encode((0,) * len(grid))) else None
 
 
-def stamp_of(told: os.stat_result) -> str:
-    """Return the size of a file and when it was written, as text."""
-    return f"{told.st_size} {told.st_mtime_ns}"
+def stamp_of(status: os.stat_result) -> str:
+    """Return the size of a file and the time of its last write, as text."""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _count_keys(listing: Listing) -> int:
@@ -167,7 +167,7 @@ def _count_keys(listing: Listing) -> int:
 
 
 def _grid(array: zarr.Array[Any]) -> tuple[int, ...]:
-    """Chunks, or shards, along each dimension."""
+    """Return the number of chunks, or of shards, along each dimension."""
     cuts = array.shards or array.chunks
     return tuple(ceil(size / cut) for size, cut in zip(array.shape, cuts, strict=True))
 
@@ -175,7 +175,7 @@ def _grid(array: zarr.Array[Any]) -> tuple[int, ...]:
 def _files(
     folder: str, depth: int, wanted: Callable[[str], bool], prefix: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """The wanted files of a folder, and of folders in it as deep as keys are, with their stamps."""
+    """Yield the wanted files of a folder, and of the folders in it down to ``depth``, with their stamps."""
     with os.scandir(folder) as entries:
         for entry in entries:
             key = f"{prefix}{entry.name}"
@@ -183,19 +183,19 @@ def _files(
                 if depth > 0:
                     yield from _files(entry.path, depth - 1, wanted, f"{key}/")
             elif wanted(key):
-                with suppress(FileNotFoundError):  # deleted meanwhile, or a link to nothing
+                with suppress(FileNotFoundError):  # deleted meanwhile, or a link without a target
                     yield key, stamp_of(entry.stat())
 
 
 async def _objects(store: Store, prefix: str, wanted: Callable[[str], bool], most: int | None) -> Listing:
-    """The wanted keys of a store that begin with a prefix, at most so many, with their stamps."""
-    found: Listing = {}
+    """Return at most ``most`` wanted keys of a store that begin with a prefix, with their stamps."""
+    listing: Listing = {}
     async for key, stamp in _stamped(store, prefix):
-        if len(found) == most:
+        if len(listing) == most:
             break
         if wanted(key.removeprefix(prefix)):
-            found[key.removeprefix(prefix)] = stamp
-    return found
+            listing[key.removeprefix(prefix)] = stamp
+    return listing
 
 
 async def _stamped(store: Store, prefix: str) -> AsyncIterator[tuple[str, str | None]]:

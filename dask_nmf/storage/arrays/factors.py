@@ -1,4 +1,4 @@
-"""Arrays of runs and other outputs, by rows, and how damage to them is told."""
+"""Factors in Zarr arrays, read and written by rows, and errors that name damage to a run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,12 @@ CURE = "restore it, or remove it and begin anew"
 
 @dataclass(frozen=True)
 class ZarrFactor:
-    """A factor in Zarr, by rows; ``transposed`` where the array holds its transpose (H).
+    """A factor in a Zarr array, read and written by rows.
 
-    ``whole``: it has no entry that is NaN. One that is read is then of a chunk that was lost.
+    Attributes
+    ----------
+    transposed : whether the array holds the transpose of the factor, as that of H does
+    whole : whether no entry is NaN, so that a NaN that is read stands for a lost chunk
     """
 
     array: zarr.Array[Any]
@@ -39,21 +42,21 @@ class ZarrFactor:
         Raises
         ------
         InvalidRunError
-            If a chunk of them is lost.
+            If one of their chunks is lost.
         """
-        place = getattr(self.array, "store_path", "a factor")
-        with readable(place, CURE):
+        name = getattr(self.array, "store_path", "a factor")
+        with readable(name, CURE):
             block = np.asarray(self.array[:, first:last] if self.transposed else self.array[first:last])
         rows = block.T if self.transposed else block
-        if self.whole and np.isnan(rows[:, 0]).any():  # chunks are of whole rows
+        if self.whole and np.isnan(rows[:, 0]).any():  # a chunk holds whole rows
             raise InvalidRunError(
-                f"{place} is damaged: a part of rows {first} to {last - 1} was there and is no more; "
+                f"{name} is damaged: a part of rows {first} to {last - 1} was there and is no more; "
                 "run the same command again to go on from what is left, or to begin anew if nothing is"
             )
         return rows
 
     def write(self, first: int, w: Array) -> None:
-        """Write rows of the factor, from the first one on."""
+        """Write rows of the factor, beginning at row ``first``."""
         last = first + len(w)
         if self.transposed:
             self.array[:, first:last] = w.T
@@ -62,12 +65,12 @@ class ZarrFactor:
 
 
 class _LastingStore(StrictStore):
-    """The store of an answer: a chunk that is not there was lost, or went with the answer."""
+    """The store of a result: a chunk that is not there was lost, or deleted with the result."""
 
     async def get(
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
-        """As of the store; raises `InvalidRunError` for a chunk."""
+        """Return a value of the store; raise `InvalidRunError` if it is a chunk that is not there."""
         try:
             return await super().get(key, prototype, byte_range)
         except LookupError as error:
@@ -77,9 +80,9 @@ class _LastingStore(StrictStore):
 
 
 def strict_array(array: zarr.Array[Any]) -> zarr.Array[Any]:
-    """Return an array that has all of its chunks as one that raises `InvalidRunError` where one is no more.
+    """Return an array, all of whose chunks are stored, as one that raises `InvalidRunError` for a lost chunk.
 
-    Zarr reads a chunk that is not there as the fill value.
+    Zarr itself reads a chunk that is not there as the fill value.
     """
     place = array.store_path
     return zarr.Array.from_dict(StorePath(_LastingStore(place.store), place.path), array.metadata.to_dict())
@@ -87,12 +90,7 @@ def strict_array(array: zarr.Array[Any]) -> zarr.Array[Any]:
 
 @contextmanager
 def reporting_damage(path: str) -> Iterator[None]:
-    """Call a run damaged of which some part cannot be read, or is not as the others have it.
-
-    Raises
-    ------
-    InvalidRunError
-    """
+    """Raise `InvalidRunError` if a part of a run cannot be read, or contradicts the other parts."""
     try:
         with readable(path, CURE):
             yield
@@ -101,7 +99,7 @@ def reporting_damage(path: str) -> Iterator[None]:
 
 
 def consolidate(group: zarr.Group) -> zarr.Group:
-    """List the arrays of a group in its own metadata, as xarray wants it."""
+    """List the arrays of a group in its own metadata, which xarray reads; return the group."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ZarrUserWarning)
         return zarr.consolidate_metadata(group.store)

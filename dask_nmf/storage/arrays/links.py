@@ -1,9 +1,9 @@
-"""The arrays of a run under their plain names: H, W and the histories of its answer, or of its last commit.
+"""Links that show arrays of a run under plain names: H, W and histories of its result or last commit.
 
-They are what `zarr` and `xarray` show, and are no data of their own: on a disk hard links to the files below
-``data/``, in an object store copies that the store makes. dask_nmf itself never reads them. The consolidated
-metadata of the group, in the one object that a commit replaces whole, is what names them. The chunk key
-encodings of Zarr v3 give two sets of names below one array, which take turns, so that what was shown stays
+`zarr` and `xarray` show these arrays. They are hard links to the files below ``data/`` on a disk, and copies
+that the store makes in an object store; dask_nmf itself never reads them. The consolidated metadata of the
+group, which are in the one object that a commit replaces whole, name them. The chunk key encodings of Zarr v3
+give two sets of names below one array. Commits alternate between them, so that the arrays that were shown stay
 until the next commit::
 
     H/c/0/0    in one commit
@@ -40,9 +40,9 @@ VisibleArrays = dict[
 
 
 def create_group(store: str | ObjectStore, attributes: dict[str, Any], synced: bool) -> zarr.Group:
-    """Make a group that lists no arrays, in a place where there is nothing, or in an empty folder.
+    """Create a group that lists no arrays, where there is nothing or an empty folder.
 
-    ``synced``: wait until a disk has it.
+    ``synced``: wait until the disk has it.
     """
     if isinstance(store, str):
         folder = Path(os.path.realpath(store))
@@ -54,9 +54,9 @@ def create_group(store: str | ObjectStore, attributes: dict[str, Any], synced: b
 
 
 def link_arrays(group: zarr.Group, shown: VisibleArrays, turn: int, names: Iterable[str]) -> ArrayMetadata:
-    """Give the data of arrays their plain names, by one of the encodings, and return how they are listed.
+    """Link the chunks of arrays under plain names, by the encoding ``turn``; return the arrays' metadata.
 
-    What had such names by that encoding, of all ``names``, is deleted first.
+    Chunks of all ``names`` that were linked by that encoding are deleted first.
     """
     for name in names:
         sync(_clear(group.store_path / name, turn))
@@ -70,7 +70,7 @@ def link_arrays(group: zarr.Group, shown: VisibleArrays, turn: int, names: Itera
 def publish(group: zarr.Group, listed: ArrayMetadata, attributes: dict[str, Any], synced: bool) -> zarr.Group:
     """Replace the root of a group, in one write, by one that lists these arrays and has these attributes.
 
-    ``synced``: wait until a disk has it. Returns the group as it is then.
+    ``synced``: wait until the disk has it. Return the group with its new metadata.
     """
     consolidated = ConsolidatedMetadata(metadata=listed)
     metadata = GroupMetadata(attributes=attributes, consolidated_metadata=consolidated)
@@ -80,20 +80,20 @@ def publish(group: zarr.Group, listed: ArrayMetadata, attributes: dict[str, Any]
 
 
 def write_metadata(group: zarr.Group, names: Iterable[str], synced: bool) -> None:
-    """Write the metadata of arrays that are listed, to be opened by their own path; delete that of others.
+    """Write the metadata of listed arrays, so that each can be opened by its path; delete those of others.
 
-    What is there is not written again. ``synced``: wait until a disk has it.
+    Metadata that are up to date are not written again. ``synced``: wait until the disk has them.
     """
     assert group.metadata.consolidated_metadata is not None
-    listed, prototype = group.metadata.consolidated_metadata.metadata, default_buffer_prototype()
+    metadata, prototype = group.metadata.consolidated_metadata.metadata, default_buffer_prototype()
     for name in names:
         place = group.store_path / name / METADATA
-        if name not in listed:
+        if name not in metadata:
             sync(place.delete())
             continue
-        (content,) = listed[name].to_buffer_dict(prototype).values()
-        there = sync(place.get(prototype))
-        if there is None or there.to_bytes() != content.to_bytes():
+        (content,) = metadata[name].to_buffer_dict(prototype).values()
+        stored = sync(place.get(prototype))
+        if stored is None or stored.to_bytes() != content.to_bytes():
             _write(place, content, synced)
 
 
@@ -108,12 +108,12 @@ def _write(place: StorePath, content: Buffer, synced: bool) -> None:
 
 
 async def _clear(place: StorePath, turn: int) -> None:
-    """Delete the chunks of an array that are named by one of the encodings."""
+    """Delete the chunks of an array whose names are those of one encoding."""
     if turn == 0:
         await place.store.delete_dir(f"{place.path}/{FOLDER}")
         return
-    found = [name async for name in place.store.list_dir(place.path)]
-    for name in filter(NAMES.fullmatch, found):
+    names = [name async for name in place.store.list_dir(place.path)]
+    for name in filter(NAMES.fullmatch, names):
         await place.store.delete(f"{place.path}/{name}")
 
 

@@ -1,12 +1,12 @@
-"""The data of a run: arrays below ``data/``, each in a folder of its own that is written once.
+"""The data of a run: arrays below ``data/``, in folders that are written once.
 
-A folder is named after what it is for and after the process that made it, and no name is given twice. So
-nobody who comes late, a worker that hung or a process whose lease was taken, can change what a run holds::
+A folder is named after its purpose and after the process that made it, and no name is used twice. Therefore a
+late writer, such as a worker that hung or a process whose lease was taken, cannot change what a run holds::
 
     data/pass-7-3f2a91bc-4/H/c/0/0
 
-The arrays have no metadata objects. The record of the run tells their shapes, and which folders are current;
-what it does not name is deleted, after the commit that replaced it, and when a fit opens the run.
+The arrays have no metadata objects. The record of the run has their shapes and names the current folders.
+Other folders are deleted after the commit that replaced them, and when a fit opens the run.
 """
 
 from __future__ import annotations
@@ -27,13 +27,15 @@ from zarr.storage import LocalStore
 from dask_nmf.storage.local.filesystem import PARTIAL
 
 DATA = "data"
-NAME = re.compile(r"(layout|pass-\d+|weights|answer)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII)  # of a folder
-PATH = re.compile(rf"{DATA}/{NAME.pattern}/\w+", re.ASCII)  # of an array in one
-ENCODINGS = (  # by which the chunks of an array are named: an array that is shown alternates between two
+NAME = re.compile(
+    r"(layout|pass-\d+|weights|answer)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII
+)  # the name of a folder
+PATH = re.compile(rf"{DATA}/{NAME.pattern}/\w+", re.ASCII)  # the path of an array in a folder
+ENCODINGS = (  # names of chunks; the arrays that are shown alternate between the two
     {"name": "default", "separator": "/"},
     {"name": "default", "separator": "."},
 )
-INTEGER_FILL = -1  # the fill value of integers; that of factors is NaN
+INTEGER_FILL = -1  # the fill value of arrays of integers; that of factors is NaN
 
 
 class Layout(NamedTuple):
@@ -43,17 +45,17 @@ class Layout(NamedTuple):
     chunks: tuple[int, ...]
     dtype: str
     dimensions: tuple[str, ...]
-    fill: float = np.nan  # zarr leaves out chunks of the fill value: so all of a factor are there, or lost
+    fill: float = np.nan  # zarr does not store chunks of the fill value, so all chunks of a factor are stored
 
 
 def folder_namer() -> Callable[[str], str]:
-    """Return a function that makes the name of a new folder from what it is for."""
-    mine, numbers = uuid4().hex[:12], count()
-    return lambda purpose: f"{purpose}-{mine}-{next(numbers):x}"
+    """Return a function that makes the name of a new folder from its purpose."""
+    process, numbers = uuid4().hex[:12], count()
+    return lambda purpose: f"{purpose}-{process}-{next(numbers):x}"
 
 
 def open_array(group: zarr.Group, path: str, layout: Layout, encoding: int = 0) -> zarr.Array[Any]:
-    """Return an array at a path below a group, to be read and written. Nothing is written by that."""
+    """Return an array at a path below a group, to be read and written. Nothing is written yet."""
     described = zarr.create_array(
         {},
         shape=layout.shape,
@@ -72,20 +74,20 @@ def folder_of(path: str) -> str:
 
 
 def delete_folders(group: zarr.Group, folders: Iterable[str]) -> None:
-    """Delete folders of data, as far as that is possible: what stays is swept when the run is opened."""
+    """Delete folders of data. Those that cannot be deleted are swept when a fit opens the run."""
     for name in folders:
         with suppress(OSError):
             sync(group.store.delete_dir((group.store_path / DATA / name).path))
 
 
 def list_folders(group: zarr.Group) -> set[str]:
-    """Return the names of the folders that are there."""
+    """Return the names of the folders of data that are stored."""
     place = group.store_path / DATA
     return {name for name in sync(_entries(place.store, place.path)) if NAME.fullmatch(name)}
 
 
 def delete_partials(group: zarr.Group, below: Iterable[str]) -> None:
-    """Delete metadata objects that a killed process has half written, at the root and below these names."""
+    """Delete metadata objects that a killed process wrote in part, at the root and below these names."""
     for place in (group.store_path, *(group.store_path / name for name in below)):
         for name in sync(_entries(place.store, place.path)):
             if PARTIAL.fullmatch(name):
@@ -93,9 +95,9 @@ def delete_partials(group: zarr.Group, below: Iterable[str]) -> None:
 
 
 def is_abandoned(store: Store | str) -> bool:
-    """Return whether a place holds data of a run that was deleted, and nothing else.
+    """Return whether a location holds data of a deleted run and nothing else.
 
-    A worker that comes late writes such data after its run was deleted.
+    A late worker writes such data after its run was deleted.
     """
     place = LocalStore(store) if isinstance(store, str) else store
     if not place.supports_listing:

@@ -1,1 +1,1 @@
-"""Files of this machine: renamed in one step, and kept through a power cut."""
+"""Files of this machine: locks, atomic outputs, and writes that survive a power cut."""

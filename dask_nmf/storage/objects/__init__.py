@@ -1,1 +1,1 @@
-"""Object stores by URL: requests that are repeated, commits by conditional writes, locks, atomic outputs."""
+"""Object stores by URL: repeated requests, commits by conditional writes, locks, atomic outputs."""
