@@ -61,21 +61,15 @@ def read() -> Configuration:
             f"Dask's configuration has dask_nmf.{unknown[0]}, which is not known; "
             f"known are, after dask_nmf., {', '.join(KNOWN)}"
         )
-    configuration = Configuration(**values, ssh=ssh)
-    if configuration.workers is not None and not (
-        isinstance(configuration.workers, int) and configuration.workers >= 1
-    ):
-        raise ValueError(
-            f"dask_nmf.workers is {configuration.workers!r}; it must be a number of processes, >= 1"
-        )
-    if not isinstance(configuration.fsync, bool):
-        raise ValueError(f"dask_nmf.fsync is {configuration.fsync!r}; it must be true or false")
+    keys = Configuration(**values, ssh=ssh)
+    if keys.workers is not None and not (isinstance(keys.workers, int) and keys.workers >= 1):
+        raise ValueError(f"dask_nmf.workers is {keys.workers!r}; it must be a number of processes, >= 1")
+    if not isinstance(keys.fsync, bool):
+        raise ValueError(f"dask_nmf.fsync is {keys.fsync!r}; it must be true or false")
     try:
-        return replace(configuration, wait=float(parse_timedelta(configuration.wait)))
+        return replace(keys, wait=float(parse_timedelta(keys.wait)))
     except (ValueError, TypeError, KeyError):
-        raise ValueError(
-            f'dask_nmf.wait is {configuration.wait!r}; write it in seconds, or as "5 minutes"'
-        ) from None
+        raise ValueError(f'dask_nmf.wait is {keys.wait!r}; write it in seconds, or as "5 minutes"') from None
 
 
 def without_fsync() -> AbstractContextManager[Any]:

@@ -89,8 +89,9 @@ def difference(here: Versions, others: Mapping[str, Versions]) -> str | None:
             differences.setdefault(package, f"{package} is {ours} here and {theirs} on {process}")
     if not differences:
         return None
+    shown = sorted(differences.values())[:SHOWN]
     more = f" (and {len(differences) - SHOWN} more)" if len(differences) > SHOWN else ""
-    return f"versions differ: {'; '.join(sorted(differences.values())[:SHOWN])}{more}; install the same everywhere"
+    return f"versions differ: {'; '.join(shown)}{more}; install the same everywhere"
 
 
 def _minor(python: str) -> str:
