@@ -3,8 +3,8 @@
 `zarr` and `xarray` show these arrays. They are hard links to the files below ``data/`` on a disk, and copies
 that the store makes in an object store; dask_nmf itself never reads them. The consolidated metadata of the
 group, which are in the one object that a commit replaces whole, name them. The chunk key encodings of Zarr v3
-give two sets of names below one array. Commits alternate between them, so that arrays that were shown stay until
-the next commit::
+give two sets of names below one array. Commits alternate between them, so that arrays that were shown stay
+until the next commit::
 
     H/c/0/0    in one commit
     H/c.0.0    in the next one
