@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import dask.array as da
 import numpy as np
@@ -16,7 +16,6 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore, InUnits
 from dask_nmf.fitting import components
-from dask_nmf.fitting.settling import NEAR, by_newton
 from dask_nmf.fitting.starts import initialize
 from dask_nmf.fitting.starts.initialize import Factors, Measures
 from dask_nmf.iteration.outcome import Ending, Outcome, judged, relative_error
@@ -27,10 +26,7 @@ from dask_nmf.progress import report_end, report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.hals import HALS
-from dask_nmf.solvers.newton import KLNewton
-from dask_nmf.solvers.sgd import SGD, Plain
-from dask_nmf.solvers.solver import Solver, State, loss_of_h
+from dask_nmf.solvers.solver import Look, RightSolver, Solver, State
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
@@ -124,41 +120,37 @@ def answer(panels: PanelEngine, output: Output, progress: Progress) -> Result:
     h, units = np.ascontiguousarray(h[: len(state.h)]), solver.penalty
     carried = progress.carried if solver.carries_w else None
     before = None if carried is None else carried.factor(slot)
-    if before is not None and isinstance(solver, SGD):
-        before = Plain(before)
+    if before is not None:
+        before = solver.result_store(before)
     # What is held out was looked at with the h of that pass: then it is the answer as it is.
-    settles = matrix.transposed and isinstance(solver, HALS | KLNewton) and panels.rule.held_out == 0
+    settles = matrix.transposed and solver.fits_h and panels.rule.held_out == 0
     weighing = PassSpec(
         solver.solve_w_final, solver, before, residual=True, bare=not settles, unit=units.left_unit
     )
     last = _last_read(panels, h, weighing, output)
-    seen = state.good if isinstance(solver, KLNewton) and state.best is None else None
+    seen = state.good if solver.may_overshoot and state.best is None else None
     if seen is not None and last.sums.residual + solver.penalty.of(last.sums, h) > state.loss:
         # the last step of Newton's went too far
         h = np.ascontiguousarray(seen)
         last = _last_read(panels, h, weighing, output)
     right, reached = solver.penalty.without_dead(last.sums, h), last.sums.residual
-    if settles and isinstance(solver, HALS):
-        right = solver.solve_h(h, last.sums)
-        reached = loss_of_h(progress.measures.baseline, last.sums, h, right)
-    elif settles and isinstance(solver, KLNewton):
-        right, found = _settled(panels, solver, h, last)
-        right, reached = solver.penalty.without_dead(last.sums, right), found.residual
+    if settles:
+        look = _look(panels, solver, last)
+        right, reached = cast(RightSolver, solver).fit_h(h, last.sums, look, progress.measures.baseline)
     last = last._replace(sums=last.sums._replace(residual=reached))
     return _finish(panels, output, progress, last, scaling.times(right, units.right_unit))
 
 
-def _settled(panels: PanelEngine, solver: KLNewton, h: Array, last: LastRead) -> tuple[Array, Sums]:
-    """Return the right factor, (k, n), that is the best for the left one of the last read, and its sums.
+def _look(panels: PanelEngine, solver: Solver, last: LastRead) -> Look:
+    """Return what reads V once more with the left factor of the last read, in the units of the fit."""
+    spec, unit, left = PassSpec(keep_w, solver, residual=True), 1 / solver.penalty.left_unit, last.left
 
-    Newton's steps begin at the h of that read, and its sums have the first: that is one more read, mostly.
-    """
-    weighing, unit, left = PassSpec(keep_w, solver, residual=True), 1 / solver.penalty.left_unit, last.left
-    if isinstance(left, da.Array):
-        held = left.map_blocks(scaling.times, unit, dtype=left.dtype)
-        return by_newton(solver, h, last.sums, lambda h: panels.run_pass(h, weighing, held), ahead=NEAR)
-    weighing = weighing._replace(before=InUnits(left, unit))
-    return by_newton(solver, h, last.sums, lambda h: panels.run_pass(h, weighing), ahead=NEAR)
+    def look(h: Array) -> Sums:
+        if isinstance(left, da.Array):
+            return panels.run_pass(h, spec, left.map_blocks(scaling.times, unit, dtype=left.dtype))
+        return panels.run_pass(h, spec._replace(before=InUnits(left, unit)))
+
+    return look
 
 
 def answer_fixed(

@@ -7,7 +7,7 @@ in panel orientation: W has the panels' rows, H is what every panel is given.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -19,7 +19,12 @@ from dask_nmf.solvers.penalties import NO_PENALTY, Penalty, divide_components, n
 from dask_nmf.solvers.solver import (
     FINER,
     FINEST,
+    KnownW,
+    Look,
     Problem,
+    Read,
+    SolverDefaults,
+    SolvesRight,
     SquaredError,
     State,
     accept_step,
@@ -34,7 +39,7 @@ from dask_nmf.types import Array, Block
 
 
 @dataclass(frozen=True)
-class HALS(SquaredError):
+class HALS(SquaredError, SolvesRight, SolverDefaults):
     """Alternating non-negative least squares with H as the state; see docs/algorithms.md.
 
     W is solved anew in each panel, H from the sums, both by coordinate descent, and H is extrapolated from
@@ -45,7 +50,7 @@ class HALS(SquaredError):
     penalty: Penalty = NO_PENALTY
     tol: float = 1e-2  # of the inner solves, see `kernels.refit`
     in_float64: bool = False  # equations of float32 are made and solved in float64
-    carries_w: ClassVar[bool] = False
+    one_pass: ClassVar[Literal[True]] = True
     finest: ClassVar[int] = FINEST
 
     def at_level(self, level: int) -> Self:
@@ -70,6 +75,24 @@ class HALS(SquaredError):
         """The H of the answer, where it is H that must fit what the panels hold, and not the reverse."""
         num, gram = self.penalty.equations(totals, len(h))
         return solve_rows(num, gram).T.astype(h.dtype)
+
+    def with_penalty(self, penalty: Penalty) -> Self:
+        return replace(self, penalty=penalty)
+
+    def find_h(self, known: KnownW, read: Read) -> tuple[Array, Sums]:
+        """Return H by normal equations, or by an orthonormal basis if W is badly conditioned."""
+        w, columns = known.w, known.columns
+        factor = self.factor_of(w) if known.uniform else None
+        basis = w if factor is None else factor.basis.astype(w.dtype)
+        blank = np.zeros((basis.shape[1], columns), w.dtype)
+        totals = read(blank, basis)
+        if factor is None:
+            return self.solve_h(blank, totals), totals
+        return self.solve_h_by_factor(factor, len(w), totals).astype(w.dtype), totals
+
+    def fit_h(self, h: Array, totals: Sums, look: Look, sumsq: float) -> tuple[Array, float]:
+        right = self.solve_h(h, totals)
+        return right, loss_of_h(sumsq, totals, h, right)
 
     def factor_of(self, left: Array) -> Factor | None:
         """Return the factor of a left factor (rows, k) that normal equations for H are too rough for."""

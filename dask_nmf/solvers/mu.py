@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -11,12 +11,23 @@ from dask_nmf.kernels import divergence, least_squares
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.solvers.penalties import NO_PENALTY, Penalty, w_penalty
-from dask_nmf.solvers.solver import LIFT, OneLevel, Problem, SquaredError, State, loss_of_h, smallest_divisor
+from dask_nmf.solvers.solver import (
+    LIFT,
+    KnownW,
+    Look,
+    Problem,
+    Read,
+    SolverDefaults,
+    SquaredError,
+    State,
+    loss_of_h,
+    smallest_divisor,
+)
 from dask_nmf.types import Array, Block
 
 
 @dataclass(frozen=True)
-class MU(SquaredError, OneLevel):
+class MU(SquaredError, SolverDefaults):
     """Multiplicative updates of Lee & Seung 2001, W first and then H, with a W that is carried.
 
     ``w_first`` is False where the panels are columns of V: there H is what a panel holds, so that a
@@ -72,11 +83,12 @@ def clip_below(factor: Array, floor: float) -> Array:
 
 MOST_UPDATES, SETTLED = 5000, 1e-7
 
+GAIN = 1e-9  # of the loss: what a multiplicative update of H gains at last
 FIRST_UPDATES, NEAR = 100, 1e-3  # of a W that begins anew: with 10, W lags behind H for ever
 
 
 @dataclass(frozen=True)
-class BetaMU(OneLevel):
+class BetaMU(SolverDefaults):
     """Multiplicative updates for any β, W first and then H; W is carried (Févotte & Idier 2011)."""
 
     beta: float
@@ -136,6 +148,23 @@ class ConvergedMU(BetaMU):
     """W of a fixed H, by multiplicative updates until they move nothing: for what has no better solver."""
 
     carries_w: ClassVar[bool] = False
+    one_pass: ClassVar[Literal[False]] = False
+
+    def with_penalty(self, penalty: Penalty) -> Self:
+        return replace(self, penalty=penalty)
+
+    def find_h(self, known: KnownW, read: Read) -> tuple[Array, Sums]:
+        h = known.equal_entries
+        state = State(h, h, beta=0.0, ceiling=0.0, last_beta=0.0)
+        for _ in range(known.most):
+            totals = read(state.entering, known.w)
+            before, state = state, self.update(state, totals, 0.0)
+            if before.loss - state.loss <= GAIN * state.loss:
+                break
+        return state.h, totals
+
+    def fit_h(self, h: Array, totals: Sums, look: Look, sumsq: float) -> tuple[Array, float]:
+        return h, totals.residual
 
     def solve_w(self, v: Cells, h: Array, w: Array | None) -> Array:
         wide = self.iterate_w(v, h.astype(np.float64), MOST_UPDATES, SETTLED)  # or powers might vanish

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -12,7 +12,19 @@ from dask_nmf.kernels.blocks import masked
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of, w_penalty
-from dask_nmf.solvers.solver import FINER, FINEST, SHRINK, State, accept_step, refit_rows
+from dask_nmf.solvers.solver import (
+    FINER,
+    FINEST,
+    SHRINK,
+    KnownW,
+    Look,
+    Read,
+    SolverDefaults,
+    SolvesRight,
+    State,
+    accept_step,
+    refit_rows,
+)
 from dask_nmf.types import Array
 
 LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model is not to be trusted
@@ -23,9 +35,13 @@ NOTHING = 1e-30  # of the largest entry of H: a component of such entries would 
 
 SHORTER, SHORTEST = 0.25, 0.25**3  # steps, where Newton's is too long
 
+MOST_READS = 2000  # of V, for a W that is known
+CLOSE = 1e-8  # of the loss: a step that gains less by its model needs no read to be believed
+AHEAD = 3  # steps that an H is ahead of one of equal entries, where a fit ended with it
+
 
 @dataclass(frozen=True)
-class KLNewton:
+class KLNewton(SolvesRight, SolverDefaults):
     """Kullback & Leibler's divergence, with H as the state.
 
     W is solved in each panel by Newton's method, row by row. H gets one step of it a pass: the sums have the
@@ -37,7 +53,8 @@ class KLNewton:
     penalty: Penalty
     tol: float = 1e-3  # of the inner solves: with less, noise hides what a pass gains
     final_tol: float = 1e-6
-    carries_w: ClassVar[bool] = False
+    one_pass: ClassVar[Literal[False]] = False
+    may_overshoot: ClassVar[bool] = True
     finest: ClassVar[int] = FINEST
 
     def at_level(self, level: int) -> Self:
@@ -81,6 +98,53 @@ class KLNewton:
             h[low] = (begun * above / np.maximum(below, np.finfo(np.float64).tiny))[low]
         h[h < NOTHING * h.max()] = 0
         return np.ascontiguousarray(h.T, given.dtype)
+
+    def with_penalty(self, penalty: Penalty) -> Self:
+        return replace(self, penalty=penalty)
+
+    def find_h(self, known: KnownW, read: Read) -> tuple[Array, Sums]:
+        h = known.equal_entries
+        return self.iterate_h(h, read(h, known.w), lambda h: read(h, known.w), known.most)
+
+    def fit_h(self, h: Array, totals: Sums, look: Look, sumsq: float) -> tuple[Array, float]:
+        """Newton's steps begin at ``h``, and its sums have the first: that is one more read, mostly."""
+        right, found = self.iterate_h(h, totals, look, ahead=AHEAD)
+        return self.penalty.without_dead(totals, right), found.residual
+
+    def iterate_h(
+        self, h: Array, totals: Sums, look: Look, most: int = MOST_READS, ahead: int = 0
+    ) -> tuple[Array, Sums]:
+        """Return the H, (k, n), of the least loss, by Newton's steps, and sums that have its loss.
+
+        Parameters
+        ----------
+        h, totals : where the steps begin, and what a read of V with it gave.
+        look : one more read; W is the same in all.
+        most : reads, with the one that is done.
+        ahead : steps that h is nearer than equal entries are: entries that should be 0 fall the faster.
+
+        Notes
+        -----
+        The last step gains so little by its quadratic model that no read tests it; the loss counts that gain.
+        """
+        solver = self.at_level(self.finest)
+        good, best, reached, rate = h, totals, float("inf"), 1.0
+        for number in range(most):
+            if number:
+                totals = look(h)
+            loss = totals.residual + solver.penalty.of(totals, h)
+            if loss > reached:
+                rate *= SHORTER
+                if rate < SHORTEST:
+                    return good, best
+                h = good + h.dtype.type(SHORTER) * (h - good)
+                continue
+            good, best, reached, rate = h, totals, loss, 1.0
+            h = solver.update_h(good, totals, LEAST ** (2 * (number + ahead) + 1))
+            gain, size = solver.gain(good, h, totals)
+            if 0 <= gain <= CLOSE * reached + np.finfo(h.dtype).eps ** 2 * size:
+                return h, totals._replace(residual=reached - gain - solver.penalty.of(totals, h))
+        return good, best
 
     def gain(self, given: Array, h: Array, totals: Sums) -> tuple[float, float]:
         """Return by how much h lowers the loss by the quadratic model about ``given``, and 2 Σ v."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from dask_nmf.kernels.gradient import Descent, extended
 from dask_nmf.solvers.penalties import Penalty
-from dask_nmf.solvers.solver import OneLevel, Problem, SquaredError, State
+from dask_nmf.solvers.solver import Problem, RowStore, SolverDefaults, SquaredError, State
 from dask_nmf.types import Array, Block
 
 FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
@@ -36,29 +36,21 @@ class Swept(NamedTuple):
     held_out_weight: float  # how many they are
 
 
-class Slot(Protocol):
-    """Where a W is kept, by rows."""
-
-    def read(self, first: int, last: int) -> Array: ...
-
-    def write(self, first: int, w: Array) -> None: ...
-
-
 @dataclass(frozen=True)
-class Plain:
+class WithoutAccumulator:
     """A place of extended factors, (rows, k + 1), seen as one of factors, (rows, k)."""
 
-    slot: Slot
+    store: RowStore
 
     def read(self, first: int, last: int) -> Array:
-        return np.ascontiguousarray(self.slot.read(first, last)[:, :-1])
+        return np.ascontiguousarray(self.store.read(first, last)[:, :-1])
 
     def write(self, first: int, w: Array) -> None:
-        self.slot.write(first, extended(w))
+        self.store.write(first, extended(w))
 
 
 @dataclass(frozen=True)
-class SGD(SquaredError, OneLevel):
+class SGD(SquaredError, SolverDefaults):
     """Stochastic gradient descent with factors kept ≥ 0, in strata of blocks (Gemulla et al. 2011)."""
 
     how: Descent
@@ -66,12 +58,12 @@ class SGD(SquaredError, OneLevel):
     penalty: Penalty
     carries_w: ClassVar[bool] = True
 
-    def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
-        raise NotImplementedError("a sweep of SGD goes over blocks, not over panels")
-
     def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:
         assert w is not None
         return w
+
+    def result_store(self, store: RowStore) -> RowStore:
+        return WithoutAccumulator(store)
 
     def steps(self, state: State) -> Descent:
         """How the next sweep goes on from a state."""

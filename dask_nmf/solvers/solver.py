@@ -7,11 +7,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
 from dask_nmf.kernels import least_squares
+from dask_nmf.kernels.gradient import Descent
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.penalties import Penalty
@@ -23,6 +24,18 @@ BETTER = 1 - 1e-6  # times the least error of what is held out: less of a gain i
 FINER = 1e-2  # times the tolerance of the inner solves, from one level to the next
 FINEST = 2  # levels above the first one, of solvers that have an inner solve
 LIFT = 1e-3  # of a factor's mean entry: less is raised to it where updates cannot move zeros
+
+
+Look = Callable[[Array], Sums]  # a read of V: from H (k, n) to its sums, the W being known
+Read = Callable[[Array, Array], Sums]  # a read of V: from H (k, n) and W (rows, k) to their sums
+
+
+class RowStore(Protocol):
+    """A place of a factor, by rows."""
+
+    def read(self, first: int, last: int) -> Array: ...
+
+    def write(self, first: int, w: Array) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -102,16 +115,22 @@ class Solver(Protocol):
         ...
 
     @property
+    def fits_h(self) -> bool:
+        """Whether `fit_h` finds the H that is the best for a W: see `RightSolver`."""
+        ...
+
+    @property
+    def may_overshoot(self) -> bool:
+        """Whether the last H may be worse than `State.good`, which only a read of V can tell."""
+        ...
+
+    @property
     def finest(self) -> int:
         """The highest level that `at_level` knows."""
         ...
 
     def at_level(self, level: int) -> Solver:
         """Return the solver for a level: each solves a pass's equations more exactly than the one before."""
-        ...
-
-    def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
-        """The W of a panel, (r, k), in a pass."""
         ...
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
@@ -129,18 +148,86 @@ class Solver(Protocol):
         """The W of a panel in the answer."""
         ...
 
+    def result_store(self, store: RowStore) -> RowStore:
+        """Return the place of a carried W, as one of a W of the result."""
+        ...
+
     def update(self, state: State, totals: Any, sumsq: float) -> State:
         """The next state, from what a pass gave that began with ``state.entering``."""
         ...
 
 
-class OneLevel:
-    """A solver whose updates have no inner solve that could be more exact."""
+class PanelSolver(Solver, Protocol):
+    """A solver whose passes go over panels."""
+
+    def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
+        """Return the W of a panel, (r, k), in a pass; ``w`` is the one before, if W is carried."""
+        ...
+
+
+class StratumSolver(Solver, Protocol):
+    """A solver whose passes go over blocks, stratum by stratum."""
+
+    def steps(self, state: State) -> Descent:
+        """Return how the next sweep goes on from a state."""
+        ...
+
+
+class RightSolver(PanelSolver, Protocol):
+    """A solver that finds the factor that panels are given, (k, n), for the one that they hold."""
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether it follows from the sums of one pass: they have its normal equations."""
+        ...
+
+    def with_penalty(self, penalty: Penalty) -> Self:
+        """Return the same solver with other penalties."""
+        ...
+
+    def update_h(self, h: Array, totals: Sums) -> Array:
+        """Return H (k, n) after one step from the one that a pass was given."""
+        ...
+
+    def find_h(self, known: KnownW, read: Read) -> tuple[Array, Sums]:
+        """Return the best H (k, n) for a W, and the sums of its last read of V.
+
+        ``read`` makes one read of V, from H and W to their sums.
+        """
+        ...
+
+    def fit_h(self, h: Array, totals: Sums, look: Look, sumsq: float) -> tuple[Array, float]:
+        """Return the best H (k, n) for a W whose sums with ``h`` are known, and the loss.
+
+        Parameters
+        ----------
+        look : one more read of V, from H to the sums with the same W.
+        sumsq : ‖V‖².
+        """
+        ...
+
+
+class SolverDefaults:
+    """What holds for a solver unless it says otherwise."""
 
     finest: ClassVar[int] = 0
+    fits_h: ClassVar[bool] = False
+    may_overshoot: ClassVar[bool] = False
 
     def at_level(self, level: int) -> Self:
+        """Return the solver itself: its updates have no inner solve that could be more exact."""
         return self
+
+    def result_store(self, store: RowStore) -> RowStore:
+        """Return the place of a carried W itself: it has no column beside those of the result."""
+        return store
+
+
+class SolvesRight:
+    """What solvers share that find either factor exactly for the other, and so carry no W."""
+
+    carries_w: ClassVar[Literal[False]] = False
+    fits_h: ClassVar[bool] = True
 
 
 def extrapolate(h: Array, before: Array, beta: float) -> Array:
@@ -247,3 +334,20 @@ def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
 def solve_rows(num: Array, gram: Array) -> Array:
     """`kernels.solve_exactly`, its rows shared among the threads of this process."""
     return in_threads(lambda some, own: least_squares.solve_exactly(num[some], own), num, gram)
+
+
+class KnownW(NamedTuple):
+    """A factor that H is looked for."""
+
+    w: Array  # (rows, k)
+    columns: int  # of V
+    mean: float  # of V, about
+    uniform: bool  # whether all entries of V count alike
+    most: int  # reads of V, where one is not enough
+
+    @property
+    def equal_entries(self) -> Array:
+        """The H (k, columns) of equal entries with which W H has the mean of V."""
+        k = self.w.shape[1]
+        size = self.mean / max(k * float(self.w.mean()), float(np.finfo(self.w.dtype).tiny))
+        return np.full((k, self.columns), size, self.w.dtype)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from dask.delayed import Delayed
@@ -135,8 +135,7 @@ class GridEngine:
         return [self._sweep_for(model) for model in models]
 
     def _sweep_for(self, model: Model) -> GridTotals:
-        solver, state, slots = model.own_solver, model.state, model.slots
-        assert isinstance(solver, PiecewiseHALS)
+        solver, state, slots = cast(PiecewiseHALS, model.own_solver), model.state, model.slots
         assert isinstance(slots, GridSlots)
         h, w_out, h_out = given_h(slots, state), slots.temporary_w(), slots.new_h_pieces(state.next_slot)
         return self._pass(
@@ -148,8 +147,7 @@ class GridEngine:
 
         In the last pass W is solved for H, and then H for W where V was cut along its columns.
         """
-        solver, slots = model.solver, model.slots
-        assert isinstance(solver, PiecewiseHALS)
+        solver, slots = cast(PiecewiseHALS, model.solver), model.slots
         assert isinstance(slots, GridSlots)
         penalty = solver.penalty
         places = InUnits(left, penalty.left_unit), InUnits(right, penalty.right_unit)

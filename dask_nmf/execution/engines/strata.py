@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from dask.delayed import Delayed, delayed
 
@@ -11,7 +12,8 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import strata
 from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, SweepSpec
 from dask_nmf.kernels.summary.row_sample import Draw, Summary
-from dask_nmf.solvers.sgd import SGD, Swept
+from dask_nmf.solvers.sgd import Swept
+from dask_nmf.solvers.solver import StratumSolver
 from dask_nmf.types import Array
 
 
@@ -56,8 +58,7 @@ class StrataEngine:
         return [self._sweep_for(model) for model in models]
 
     def _sweep_for(self, model: Model) -> Swept:
-        solver, state, slots = model.solver, model.state, model.slots
-        assert isinstance(solver, SGD)
+        solver, state, slots = cast(StratumSolver, model.solver), model.state, model.slots
         assert slots is not None
         places = slots.factor(state.slot), slots.new_factor(state.next_slot)
         return self.run_sweep(state.entering, SweepSpec(solver.steps(state), self.seed, state.epoch, *places))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial, reduce
 from operator import add
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import dask.array as da
 import numpy as np
@@ -34,6 +34,7 @@ from dask_nmf.kernels.blocks.masking import Observed, Rule
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.solvers.solver import PanelSolver
 from dask_nmf.types import Array, Block
 
 
@@ -71,7 +72,7 @@ class PassSpec(NamedTuple):
 def spec_of(model: Model) -> PassSpec:
     """Return what a pass does with each panel for a model, whose next factor gets a new place."""
     solver, state, slots = model.own_solver, model.state, model.slots
-    spec = PassSpec(solver.solve_w, solver, residual=model.exact)
+    spec = PassSpec(cast(PanelSolver, solver).solve_w, solver, residual=model.exact)
     if slots is None or not solver.carries_w:
         return spec
     before = slots.factor(state.slot) if state.slot >= 0 else None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -33,12 +32,10 @@ from dask_nmf.kernels.summary.row_sample import Draw, Summary
 from dask_nmf.progress import report_stage
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
-from dask_nmf.solvers.mu import MU, BetaMU, ConvergedMU, clip_below
-from dask_nmf.solvers.newton import KLNewton
+from dask_nmf.solvers.mu import clip_below
 from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of, penalty_of
 from dask_nmf.solvers.select import select_inference_solver, select_solver
-from dask_nmf.solvers.sgd import Plain
-from dask_nmf.solvers.solver import LIFT, Problem, Solver, State, factor_scale, smallest_divisor
+from dask_nmf.solvers.solver import LIFT, Problem, RightSolver, Solver, State, factor_scale, smallest_divisor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 
@@ -247,8 +244,8 @@ def begin(
     matrix, dtype = panels.matrix, panels.matrix.dtype
     scale = factor_scale(measures.level, settings.n_components)
     left_stream, right_stream = _streams(matrix)
-    if place is not None and settings.algorithm.by_strata:
-        place = partial(_plain, place)
+    if place is not None:
+        place = partial(_result_store, make_solver(settings, measures, matrix), place)
     if settings.start == "custom":
         right = _from_given(panels, settings, measures, given, place)
     elif settings.by_svd:
@@ -281,7 +278,7 @@ def begin(
     h = np.ascontiguousarray(right, dtype=dtype)
     drawn = sampled is None and settings.start in ("random", "sample")
     if drawn and not settings.algorithm.carries_w and settings.lasso:
-        h = _warmed(panels, h, make_solver(settings, measures, matrix))
+        h = _warmed(panels, h, cast(RightSolver, make_solver(settings, measures, matrix)))
     entering = h
     if settings.algorithm.by_strata:
         assert place is not None
@@ -291,18 +288,17 @@ def begin(
     return State(h, entering, slot=0 if writes_left(settings, given) else -1)
 
 
-def _plain(place: Callable[[], FactorStore]) -> FactorStore:
-    """Make a place for extended factors that is written to, and read, as one for factors."""
-    return Plain(place())
+def _result_store(solver: Solver, place: Callable[[], FactorStore]) -> FactorStore:
+    """Return a new place for a factor, seen as one of a factor of the result."""
+    return solver.result_store(place())
 
 
-def _warmed(panels: PanelEngine, h: Array, solver: Solver) -> Array:
+def _warmed(panels: PanelEngine, h: Array, solver: RightSolver) -> Array:
     """Return H (k, n) after some passes without the L1 penalties.
 
     Random components are much alike: an L1 penalty would leave none but the largest.
     """
-    assert isinstance(solver, HALS | KLNewton)
-    smooth, penalty = replace(solver, penalty=solver.penalty.without_lasso), solver.penalty
+    smooth, penalty = solver.with_penalty(solver.penalty.without_lasso), solver.penalty
     for _ in range(WARM):
         totals = panels.run_pass(h, PassSpec(smooth.solve_w, smooth))
         followed = smooth.update_h(h, totals)
@@ -337,7 +333,7 @@ def _from_given(
     matrix, dtype = panels.matrix, panels.matrix.dtype
     solver = make_solver(settings, measures, matrix)
     given = in_units(given, solver.penalty, dtype)
-    if isinstance(solver, HALS | KLNewton):
+    if not solver.carries_w:
         given = _balanced(given, solver.penalty, measures.level / settings.n_components)
     if given.left is not None:
         assert place is not None
@@ -345,21 +341,21 @@ def _from_given(
         for first, last in pairwise(panels.edges):
             slot.write(first, np.asarray(given.left[first:last], dtype))
         if given.right is None:
-            solver_of_right = replace(answerer(settings, measures, matrix), penalty=solver.penalty)
+            solver_of_right = answerer(settings, measures, matrix).with_penalty(solver.penalty)
             right = right_of(panels, solver_of_right, measures.level, given.left)
             return (
                 right if not settings.algorithm.keeps_zeros else clip_below(right, LIFT * float(right.mean()))
             )
-        if matrix.transposed and isinstance(solver, MU | BetaMU):
+        if matrix.transposed and solver.carries_w and not settings.algorithm.by_strata:
             totals = panels.run_pass(np.asarray(given.right, dtype), PassSpec(keep_w, solver, slot))
-            return solver.update_h(np.asarray(given.right, dtype), totals)
-        if isinstance(solver, HALS | KLNewton):
-            return _better_start(panels, solver, measures.level, given)
+            return cast(RightSolver, solver).update_h(np.asarray(given.right, dtype), totals)
+        if not solver.carries_w:
+            return _better_start(panels, cast(RightSolver, solver), measures.level, given)
     assert given.right is not None
     return given.right
 
 
-def _better_start(panels: PanelEngine, solver: HALS | KLNewton, mean: float, given: Factors) -> Array:
+def _better_start(panels: PanelEngine, solver: RightSolver, mean: float, given: Factors) -> Array:
     """Return the right factor that is given, (k, n), or that which fits the left one, if it leads further."""
     dtype = panels.matrix.dtype
     left, right = (np.ascontiguousarray(factor, dtype) for factor in given)
@@ -391,12 +387,12 @@ def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
     return Factors(divide_components(left.T, penalty.turned.scales_of_right(left.T, product)).T, None)
 
 
-def right_of(panels: PanelEngine, solver: HALS | KLNewton | ConvergedMU, mean: float, left: Array) -> Array:
+def right_of(panels: PanelEngine, solver: RightSolver, mean: float, left: Array) -> Array:
     """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
     return solve_h_for_w(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
 
 
-def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> HALS | KLNewton | ConvergedMU:
+def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> RightSolver:
     """The solver that finds one factor for the other, whatever they come from."""
     scale = factor_scale(measures.level, settings.n_components)
     penalty = own_penalty(settings, measures, matrix)

@@ -149,14 +149,14 @@ def _factorise(sample: Block, search: Search, solver: HALS | KLNewton) -> Array:
     An L1 penalty comes last: of random components, which are much alike, it would leave none but the largest.
     A component that the sample does not need at all comes back as it began.
     """
-    squared, first = _squared(sample), solver if isinstance(solver, HALS) else HALS()
+    squared, first = _squared(sample), solver if solver.one_pass else HALS()
     smooth = replace(first, penalty=first.penalty.without_lasso)
     random = search.begin(0, search.rank)
     if search.several and not isinstance(squared, Observed):
         starts = _search(squared, search, smooth, EXCHANGES if first is solver else 0)
     else:
         starts = [random if smooth == first else _best(_descend(squared, random, smooth, ROUGHLY))]
-    if isinstance(solver, KLNewton):
+    if not solver.one_pass:
         h = _screened(sample, [*starts, random], search, solver)
         h = _best(_descend(sample, h, solver, CLOSELY))
     else:
@@ -308,7 +308,7 @@ def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> St
 
 def _baseline(sample: Block, solver: HALS | KLNewton) -> float:
     """Return what a loss is compared with: ‖V‖², or the divergence of V from its mean."""
-    if isinstance(solver, HALS):
+    if solver.one_pass:
         return float(masking.measure(sample).row_norms.sum())
     return masking.measure(
         replace(sample, mask=replace(sample.mask, beta=1.0))
