@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import click
@@ -20,7 +20,7 @@ import zarr
 from support.command import Forks
 from support.docs import ENVIRONMENT, ROOT, bash, blocks, commands, shell
 from support.servers import until
-from support.wings import FOLDERS, MAY_IMPORT, PACKAGE, WINGS
+from support.wings import FOLDERS, MAY_IMPORT, PACKAGE, WINGS, tree, wing
 from tools import draw_wings
 
 from dask_nmf.cli.commands import app
@@ -170,9 +170,23 @@ def test_the_wings_are_as_documented() -> None:
         for folder in FOLDERS[1:]
     }
     assert {folder: purpose for folder, purpose, _ in rows} == purposes
-    for wing, _, may in rows:
-        above = set(WINGS[: WINGS.index(wing)]) if may == "all above" else set(re.findall(r"`(\w+)`", may))
-        assert "/" in wing or above == MAY_IMPORT[wing] & set(WINGS)
+    for folder, _, may in rows:
+        below = set(WINGS[: WINGS.index(folder)]) if may == "all below" else set(re.findall(r"`(\w+)`", may))
+        assert "/" in folder or below == MAY_IMPORT[folder] & set(WINGS)
+
+
+def test_the_stops_of_a_fit_are_in_the_code_each_below_the_one_before() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`([\w/]+)\.py`: `(\w+)`", page)
+    for file, name in named:
+        defined = ast.walk(tree(file.replace("/", ".")))
+        assert name in {node.name for node in defined if isinstance(node, ast.FunctionDef)}, f"{file}: {name}"
+    stops = [wing(file.replace("/", ".")) for file in re.findall(r"^\d\. `([\w/]+)\.py`", page, re.M)]
+    assert len(stops) == 8
+    order = [*WINGS, "api"]
+    assert all(order.index(lower) <= order.index(upper) for upper, lower in pairwise(stops))
+    for file in re.findall(r"`([\w/]+\.py)`", page + (ROOT / "docs" / "contributing.md").read_text()):
+        assert (PACKAGE / file).exists() or (ROOT / file).exists() or "NAME" in file, file
 
 
 def test_links_lead_somewhere() -> None:

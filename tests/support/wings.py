@@ -19,8 +19,8 @@ MAY_IMPORT = {  # a wing, and the wings it may import; every wing may import the
     "display": {"cluster"},
     "sources": {"kernels", "planning", "storage", "cluster"},
     "solvers": {"kernels"},
-    "iteration": {"kernels", "solvers"},
     "execution": {"kernels", "planning", "cluster", "sources", "solvers"},
+    "iteration": {"kernels", "solvers"},
     "runs": {"kernels", "planning", "storage", "cluster", "sources", "solvers", "execution", "iteration"},
 }
 MAY_IMPORT["fitting"] = {*MAY_IMPORT, "runs"}

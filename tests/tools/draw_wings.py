@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python -m tools.draw_wings
 
-A wing stands below all that it imports. An arrow is left out where a longer way says the same.
+A wing stands above all that it imports. An arrow is left out where a longer way says the same.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def without_detours(graph: dict[str, set[str]]) -> dict[str, set[str]]:
 
 
 def rows_of(graph: dict[str, set[str]]) -> list[list[str]]:
-    """Return the wings in rows: each stands one row below the lowest of those that it imports."""
+    """Return the wings in rows, the lowest first: each stands one row above the highest that it imports."""
     depth: dict[str, int] = {}
     for name in TopologicalSorter(graph).static_order():
         depth[name] = 1 + max((depth[other] for other in graph[name]), default=-1)
@@ -53,7 +53,7 @@ def rows_of(graph: dict[str, set[str]]) -> list[list[str]]:
 
 def draw(graph: dict[str, set[str]]) -> str:
     """Return the drawing as SVG."""
-    rows = rows_of(graph)
+    rows = rows_of(graph)[::-1]
     (width, height), (beside, below) = BOX, GAP
     whole = max(map(len, rows)) * (width + beside) + beside
     places = {
@@ -65,10 +65,10 @@ def draw(graph: dict[str, set[str]]) -> str:
     for name, ends in sorted(without_detours(graph).items()):
         for end in sorted(ends):
             (x, y), (to_x, to_y) = places[name], places[end]
-            bend = (y - to_y - height) / 2
+            bend = (to_y - y - height) / 2
             lines.append(
-                f'<path d="M{x:.0f} {y} C{x:.0f} {y - bend:.0f} {to_x:.0f} {to_y + height + bend:.0f} '
-                f'{to_x:.0f} {to_y + height}"/>'
+                f'<path d="M{x:.0f} {y + height} C{x:.0f} {y + height + bend:.0f} '
+                f'{to_x:.0f} {to_y - bend:.0f} {to_x:.0f} {to_y}"/>'
             )
     for name, (x, y) in places.items():
         kind = ' class="face"' if name in FACES else ""
