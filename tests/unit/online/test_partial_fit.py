@@ -1,37 +1,24 @@
-"""`partial_fit`: batches of rows, in whatever order, beside a fit of all of them."""
+"""`partial_fit`: batches of rows in any order, compared with a fit of all of them."""
 
 import pickle
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import pytest
 import scipy.sparse
 from sklearn.decomposition import MiniBatchNMF
-from sklearn.decomposition._nmf import _beta_divergence
 from support.matrices import Array
+from support.streams import error, losses, of_kinds, relative
 
-from dask_nmf import NMF, transform
+from dask_nmf import NMF
 from dask_nmf.errors import InvalidEntryError
-from dask_nmf.execution.graphs.passes import PassSpec, process_block
-from dask_nmf.kernels.blocks.masking import Observed, Rule
-from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.online.from_factors import state_from_factors
-from dask_nmf.online.refit import sums_after_refit
-from dask_nmf.online.reservoir import sample_size
-from dask_nmf.settings import Settings
-from dask_nmf.solvers.hals import HALS, Penalty
-from dask_nmf.solvers.newton import KLNewton
 
 RANK = 5
-LOSSES = {"frobenius": 2, "kullback-leibler": 1}
-losses = pytest.mark.parametrize("loss", LOSSES)
 
 
 def rows(loss: str, sort: bool) -> Array:
-    """Rows of some kinds, one kind after the other or mixed."""
+    """Return rows of some kinds, one kind after the other or mixed."""
     random = np.random.default_rng(0)
     kinds = np.sort(random.integers(0, RANK, 1500))
     w = random.gamma(0.3, 0.3, (1500, RANK))
@@ -43,12 +30,6 @@ def rows(loss: str, sort: bool) -> Array:
         else v + 0.3 * v.mean() * random.random(v.shape)
     )
     return v if sort else v[random.permutation(1500)]
-
-
-def error(v: Array, h: Array, loss: str) -> float:
-    w = transform(v, h, beta_loss=loss)
-    assert w is not None
-    return float(_beta_divergence(v, np.asarray(w), h, LOSSES[loss]))
 
 
 @losses
@@ -130,32 +111,14 @@ def test_what_cannot_be_is_refused(options: dict[str, Any], batch: Array, words:
         NMF(2, **options).partial_fit(np.random.default_rng(0).random((9, 8))).partial_fit(batch)
 
 
-def of_kinds(seed: int, noise: float = 0.1) -> Array:
-    """Rows of eight kinds, of which the first hundred are all of one, (800, 60)."""
-    random = np.random.default_rng(seed)
-    h = random.gamma(0.5, 1, (8, 60)) * (random.random((8, 60)) < 0.5)
-    kinds = random.integers(0, 8, 800)
-    kinds[:100] = 0
-    v = random.gamma(4, 0.25, 800)[:, None] * h[kinds] * random.gamma(11, 0.09, (800, 60))
-    return np.maximum(v + noise * v.mean() * random.standard_normal(v.shape), 0)
-
-
 def with_late_words(seed: int) -> Array:
-    """Counts: half of the topics, with words of their own, come after the first 50 rows, (800, 120)."""
+    """Return counts, (800, 120); half of the topics have words of their own and come after 50 rows."""
     random = np.random.default_rng(seed)
     topics = np.zeros((6, 120))
     topics[:3, :60], topics[3:, 60:] = (random.dirichlet(np.full(60, 0.1), 3) for _ in range(2))
     shares = random.dirichlet(np.full(6, 0.1), 800)
     shares[:50, 3:] = 0
     return random.poisson(60 * shares / shares.sum(axis=1, keepdims=True) @ topics).astype(float)
-
-
-def relative(v: Array, h: Array, loss: str) -> float:
-    """√(D(V | W H) / D(V | mean of V)), or ‖V − W H‖ / ‖V‖."""
-    apart = _beta_divergence(v, np.ones((len(v), 1)), np.full((1, v.shape[1]), v.mean()), LOSSES[loss])
-    return float(
-        np.sqrt(max(error(v, h, loss), 0.0) / (apart if loss != "frobenius" else 0.5 * np.sum(v**2)))
-    )
 
 
 @pytest.mark.parametrize(
@@ -183,6 +146,8 @@ def test_what_the_first_batch_did_not_have_is_learned_later(
 
 
 NOTHING = np.zeros((10, 60))
+
+
 V = of_kinds(3)[100:340]
 
 
@@ -242,40 +207,6 @@ def test_batches_may_be_held_in_different_ways(loss: str) -> None:
     assert relative(V, two.components_, loss) == pytest.approx(relative(V, one.components_, loss), rel=0.02)
 
 
-def test_what_is_kept_has_a_bound() -> None:
-    random = np.random.default_rng(0)
-    model = NMF(2, random_state=0)
-    sizes = []
-    for _ in range(12):
-        model.partial_fit(random.random((400, 5)))
-        sizes.append(len(pickle.dumps(model)))
-    assert sizes[-1] < 1.1 * sizes[4] < 1000 * 5 * 8 * 2
-    assert sample_size(stored=10**9, rows=10**3, rank=20) == 40  # rows of 8 MB
-
-
-@pytest.mark.parametrize("beta", [2.0, 1.0])
-def test_what_the_sample_does_not_have_stays_known(beta: float) -> None:
-    random = np.random.default_rng(0)
-    mixing = np.array([[1, 0.5, 0], [0, 1, 0], [0, 0.2, 1.0]])
-    w, h = random.random((50, 3)), random.random((3, 12))
-    before, seen = mixing @ h, np.arange(12) < 8
-    solver = HALS() if beta == 2 else KLNewton(1e-12, Penalty())
-
-    def held(v: Array) -> Any:
-        return v if beta == 2 else Observed(v, None, np.arange(50), Rule(beta=beta))
-
-    def summed(w: Array, h: Array) -> Sums:
-        return process_block(held(v), h, PassSpec(lambda *_: w, solver))[1]
-
-    v = w @ before
-    got, sums = sums_after_refit(summed(w, before), held(v * seen), before, h * seen, solver)
-    np.testing.assert_allclose(got, h, rtol=1e-4)
-    expected = summed(w @ mixing, h)
-    np.testing.assert_allclose(sums.num[:, ~seen], expected.num[:, ~seen], rtol=1e-3)
-    if beta == 1:
-        np.testing.assert_allclose(sums.gram[~seen], expected.gram[~seen], rtol=1e-3)
-
-
 NOWHERE: dict[str, tuple[Any, dict[str, Any], Any]] = {  # a batch, the options, and its weights
     "nan": (np.full((5, 60), np.nan), {"missing": "nan"}, None),
     "unstored": (scipy.sparse.csr_array((5, 60)), {"missing": "unstored"}, None),
@@ -319,48 +250,3 @@ def test_components_of_a_stream_have_the_norm_that_is_asked(how: str, order: int
     np.testing.assert_array_equal(
         copy.partial_fit(V[:50]).components_, scaled.partial_fit(V[:50]).components_
     )
-
-
-@pytest.mark.parametrize(("noise", "rows", "loaded"), [(0, 200, False), (0.05, 200, True), (0.05, 20, False)])
-@losses
-def test_rows_of_another_kind_after_a_fit_do_not_drive_out_its_own(
-    loss: str, noise: float, rows: int, loaded: bool, tmp_path: Path
-) -> None:
-    random = np.random.default_rng(1)
-    old, new = np.zeros((rows, 30)), np.zeros((300, 30))
-    for v, columns in ((old, slice(0, 15)), (new, slice(15, 30))):
-        v[:, columns] = random.random((len(v), 3)) @ random.random((3, 15))
-        v += noise * random.random(v.shape)
-    store = tmp_path / "run.zarr" if loaded else None
-    model = NMF(6, beta_loss=loss, random_state=1, store=store).fit(old)
-    model = NMF.load(store) if store else model
-    for batch in np.array_split(new, 3):
-        model.partial_fit(batch)
-    both = np.vstack([old, new])
-    whole = NMF(6, beta_loss=loss, random_state=1).fit(both)
-    reached = relative(both, model.components_, loss)
-    assert reached <= 1.02 * relative(both, whole.components_, loss) + 1e-3
-
-
-@losses
-def test_what_is_kept_of_a_fit_stands_for_its_rows(loss: str) -> None:
-    random = np.random.default_rng(0)
-    w, h = random.gamma(0.5, 1, (3000, 4)), random.gamma(0.5, 1, (4, 12))
-    settings = Settings(4, beta_loss=loss)
-    cuts = [(3000,), (1000, 1, 1999), (500,) * 6]
-    kept = [state_from_factors(da.from_array(w, chunks=(cut, 2)), h, settings) for cut in cuts]
-    v, samples = (
-        kept[0].scale * (w @ h),
-        [one.sample if loss == "frobenius" else one.sample.v for one in kept],
-    )
-    for one, sample in zip(kept, samples, strict=True):
-        assert len(sample) < 1500
-        np.testing.assert_allclose(sample, samples[0], rtol=1e-12)
-        if loss == "frobenius":
-            inner = w * one.scale * one.unit
-            np.testing.assert_allclose(one.sums.gram, inner.T @ inner, rtol=1e-12)
-            np.testing.assert_allclose(one.sums.num, inner.T @ inner @ h / one.unit, rtol=1e-12)
-    if loss == "frobenius":
-        np.testing.assert_allclose(samples[0].T @ samples[0], v.T @ v, rtol=0.1)
-    else:
-        np.testing.assert_allclose(samples[0].sum(axis=0), v.sum(axis=0), rtol=0.1)
