@@ -43,8 +43,13 @@ def files(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 
 SHAPES = {"tall": (40, 15), "wide": (15, 40)}
-shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-solvers = pytest.mark.parametrize("solver", SOLVERS)
+in_turns = pytest.mark.parametrize(  # solvers with a shape each, and one of them with both
+    ("solver", "shape"),
+    [
+        *((solver, list(SHAPES.values())[number % 2]) for number, solver in enumerate(SOLVERS)),
+        ("hals", SHAPES["wide"]),
+    ],
+)
 
 
 def fit(shape: tuple[int, int], store: Path, **options: Any) -> Result:

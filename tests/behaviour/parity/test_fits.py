@@ -82,11 +82,12 @@ def test_parts_that_do_not_overlap_are_found(shape: tuple[int, int], solver: str
 
 @pytest.mark.parametrize(("names", "solver", "beta_loss"), BEGUN)
 def test_a_fit_can_begin_anywhere(names: str, solver: str, beta_loss: Any) -> None:
-    v = noisy(SHAPES["tall"], np.float32)
+    dtype = np.float32 if isinstance(beta_loss, str) else np.float64
+    v = noisy(SHAPES["tall"], dtype)
     start = {name: factor for name, factor in given(v.shape).items() if name in names}
     model = NMF(init="custom", solver=solver, beta_loss=beta_loss, random_state=0, max_iter=5)
     w = model.fit_transform(v, **start)
-    assert (model.n_components_, w.dtype, model.components_.dtype) == (RANK, np.float32, np.float32)
+    assert (model.n_components_, w.dtype, model.components_.dtype) == (RANK, dtype, dtype)
     assert w.shape == (48, RANK)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.matrices import low_rank
 
+from dask_nmf import nmf
 from dask_nmf.iteration.loop import Step, Stop, iterate
 from dask_nmf.iteration.outcome import Outcome, relative_error
 from dask_nmf.kernels.least_squares import Sums, sums
@@ -112,3 +113,12 @@ def test_the_residual_is_asked_for_where_the_expanded_loss_cancels() -> None:
 @pytest.mark.parametrize(("loss", "baseline", "error"), [(4, 16, 0.5), (-1e-9, 1, 0), (0, 0, 0)])
 def test_relative_error(loss: float, baseline: float, error: float) -> None:
     assert relative_error(loss, baseline) == error
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("noise", [0.01, 0.03, 0.1, 0.3])
+def test_a_fit_that_no_pass_betters_stops(noise: float, dtype: str) -> None:
+    random = np.random.default_rng(0)
+    v = random.exponential(size=(300, 5)) @ random.exponential(size=(5, 40))
+    v += noise * random.random(v.shape)
+    assert nmf(v.astype(dtype), 5).n_iter < 20

@@ -13,12 +13,11 @@ import zarr
 from distributed import Client
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.cuts import Enough, cut_both_ways, no_panels
+from support.cuts import cut_both_ways, no_panels
 from support.matrices import Array, dask_csr, low_rank, sparse
 from support.strategies import seeds
 
-from dask_nmf import Result, nmf
-from dask_nmf.cluster.backends.local import local_cluster
+from dask_nmf import nmf
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.fitting.cuts import grid_cut
 from dask_nmf.iteration.loop import Step
@@ -27,7 +26,6 @@ from dask_nmf.planning.row_panels import MIB, Layout
 
 M, N, K = 40, 30, 4
 READ: list[tuple[int, int]] = []  # blocks, in threads of this process
-LIMIT = 552_000_000  # bytes of a worker: no room for a panel of 2000 x 3600
 
 
 def counted(block: Array, block_info: Any = None) -> Array:
@@ -151,41 +149,6 @@ def test_a_bad_entry_is_the_first_one_by_row(client: Client, monkeypatch: pytest
     cut_both_ways(monkeypatch, (0, 10, 20, 40), (0, 15, 30), 2)
     with pytest.raises(InvalidEntryError, match=r"-1\.0 at row 12, column 25"):
         nmf(da.from_array(v, chunks=(10, 10)), K)
-
-
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A V in tiles, whose panels do not fit `LIMIT`."""
-    path = str(tmp_path_factory.mktemp("large") / "v.zarr")
-    v = low_rank(4000, 3600, 8, dtype=np.float32)
-    zarr.create_array(path, shape=v.shape, dtype=v.dtype, chunks=(2000, 400))[...] = v
-    return path
-
-
-def test_any_number_of_workers_and_a_fit_that_was_broken_off_give_the_same_bits(
-    large: str, tmp_path: Path
-) -> None:
-    def halt(step: Step) -> None:
-        if step.number == 2:
-            raise Enough
-
-    def run(name: str, **options: Any) -> Result:
-        return nmf(large, 8, store=tmp_path / name, max_iter=3, tol=0, **options)
-
-    with local_cluster(2, 1, LIMIT):
-        with pytest.raises(Enough):
-            run("broken", callback=halt)
-        whole = run("two")
-        assert whole.W.chunks[0] == (2000, 2000)
-        assert len(whole.H.chunks[1]) > 1
-    with local_cluster(1, 1, LIMIT):
-        resumed = run("broken")
-    for factor in ("W", "H"):
-        np.testing.assert_array_equal(getattr(whole, factor), getattr(resumed, factor))
-    v = zarr.open_array(large, mode="r")[:]
-    error = np.linalg.norm(v - np.asarray(whole.W) @ np.asarray(whole.H)) / np.linalg.norm(v)
-    assert whole.relative_error == pytest.approx(error, rel=1e-4)
-    assert whole.error_history[0] < 0.03  # a random start is at 0.5
 
 
 @pytest.mark.parametrize(

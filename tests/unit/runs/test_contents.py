@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray
-from support.runs import Crash, fit, shapes, solvers
+from support.runs import Crash, fit, in_turns
 
 from dask_nmf import Run
 from dask_nmf.runs.commits import KEY
@@ -15,8 +15,7 @@ from dask_nmf.runs.commits import KEY
 pytestmark = pytest.mark.usefixtures("several_panels")
 
 
-@shapes
-@solvers
+@in_turns
 def test_xarray_shows_the_run(solver: str, shape: tuple[int, int], tmp_path: Path) -> None:
     result = fit(shape, tmp_path / "run.zarr", solver=solver)
     seen = xarray.open_zarr(tmp_path / "run.zarr")
@@ -75,8 +74,7 @@ def test_a_finished_run_holds_the_answer_alone(tmp_path: Path) -> None:
     assert all((path / name).stat().st_nlink == 2 for name in named)
 
 
-@shapes
-@solvers
+@in_turns
 def test_half_an_answer_is_not_seen(
     solver: str, shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
