@@ -1,0 +1,60 @@
+"""What every solver must fulfil: subclass `SolverContract`, and give the names of the solvers."""
+
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from support.matrices import low_rank
+from support.runs import OPTIONS, SHAPES, Crash, assert_same_bits, crash_after, fit
+
+from dask_nmf import Outcome, Run, nmf, settings
+from dask_nmf.algorithms import SOLVERS
+from dask_nmf.solvers.penalties import NO_PENALTY
+from dask_nmf.solvers.select import select_solver
+from dask_nmf.solvers.solver import Problem
+
+shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+class SolverContract:
+    """Fits that go through the registry alone. A subclass has a fixture ``solver``, the name."""
+
+    def test_what_the_registry_says_of_it_is_so(self, solver: str) -> None:
+        chosen = settings.Settings(3, solver)
+        problem = Problem(chosen, NO_PENALTY, 1.0, 1.0, np.dtype(float), 15, False)
+        made, algorithm = select_solver(problem), SOLVERS[solver]
+        assert made.carries_w == algorithm.carries_w
+        assert hasattr(made, "steps") == algorithm.by_strata
+        assert hasattr(made, "solve_w") != algorithm.by_strata
+        assert made.at_level(0) == made
+        assert made.fits_h == hasattr(made, "find_h")
+
+    @shapes
+    def test_passes_lower_the_loss_to_that_of_a_matrix_of_low_rank(
+        self, solver: str, shape: tuple[int, int]
+    ) -> None:
+        v = low_rank(*shape, 2, noise=0.01)
+        result = nmf(v, 2, solver=solver, init="random", random_state=0, max_iter=300, tol=1e-6)
+        w, h = dask.compute(result.W, result.H)
+        assert min(w.min(), h.min()) >= 0
+        assert result.relative_error < 0.1
+        assert result.error_history[-1] <= result.error_history[0]
+        assert result.outcome in (Outcome.CONVERGED, Outcome.MAX_ITER)
+        error = np.linalg.norm(v - w @ h) / np.linalg.norm(v)
+        assert result.relative_error == pytest.approx(error, rel=1e-6)
+
+    @shapes
+    def test_a_fit_that_was_broken_off_is_resumed_bit_for_bit(
+        self, solver: str, shape: tuple[int, int], tmp_path: Path, several_panels: None
+    ) -> None:
+        whole = nmf(low_rank(*shape, 3), **OPTIONS, solver=solver)
+        with pytest.raises(Crash):
+            fit(shape, tmp_path / "run.zarr", solver=solver, callback=crash_after(2))
+        assert Run.load(str(tmp_path / "run.zarr")).passes == 2
+        assert_same_bits(fit(shape, tmp_path / "run.zarr", solver=solver), whole)
+
+    def test_a_matrix_of_zeros_has_factors_of_zeros(self, solver: str) -> None:
+        result = nmf(np.zeros((12, 8)), 2, solver=solver, random_state=0)
+        assert result.outcome is Outcome.ZERO
+        assert np.abs((result.W @ result.H).compute()).max() == 0
