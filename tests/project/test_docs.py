@@ -154,6 +154,14 @@ def test_every_option_is_explained() -> None:
                 assert f"`{max(parameter.opts, key=len)}`" in prose, f"{command.name}: {parameter.opts}"
 
 
+def test_words_that_differ_in_the_command_stand_in_one_table() -> None:
+    words = (ROOT / "docs" / "choosing.md").read_text().partition("## Words")[2].partition("\nAll other")[0]
+    documented = set(re.findall(r"`([^`]+)`", words))
+    for option in app.commands["fit"].params:
+        if isinstance(option, click.Option) and f"--{str(option.name).replace('_', '-')}" not in option.opts:
+            assert {option.name, *option.opts} <= documented, option.name
+
+
 def test_exit_codes_are_as_documented() -> None:
     table = re.findall(r"^\| (\d+) \|", (ROOT / "docs" / "cli.md").read_text(), re.MULTILINE)
     assert set(map(int, table)) == set(ExitCode)
