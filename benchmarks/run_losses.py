@@ -31,7 +31,7 @@ from dask_nmf import nmf
 from dask_nmf.iteration.loop import Step
 from dask_nmf.kernels import divergence
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.divergence import Ridge
+from dask_nmf.kernels.divergence import RowPenalty
 from dask_nmf.types import Array
 
 NEAR = 1.005  # times the objective that scikit-learn reaches in `ITERATIONS`
@@ -116,19 +116,19 @@ def bare(V: Any, rank: int) -> None:
     random = np.random.default_rng(0)
     w, h = (0.1 + random.random(shape, np.float32) for shape in ((V.shape[0], rank), (rank, V.shape[1])))
     cells = Cells(V.data, V.data[:0], V.indices, V.indptr, V.shape[1], implicit_zeros=True)
-    columns, none = cells.transpose(), Ridge(*np.zeros((2, V.shape[0])))
+    columns, none = cells.transpose(), RowPenalty(*np.zeros((2, V.shape[0])))
     works: dict[str, Callable[[], Any]] = {
         "scikit-learn's W and H": lambda: (
             _multiplicative_update_w(V, w.copy(), h, 1.0, 0, 0, 1.0),
             _multiplicative_update_h(V, w, h.copy(), 1.0, 0, 0, 1.0),
         ),
         "multiply and shares": lambda: (
-            divergence.multiply(cells, h.T, w, none, 1.0, 1e-9, 1),
-            divergence.shares(cells, w, h, 1.0, 1e-9),
+            divergence.mu_update(cells, h.T, w, none, 1.0, 1e-9, 1),
+            divergence.mu_terms(cells, w, h, 1.0, 1e-9),
         ),
         "solve and models": lambda: (
             divergence.solve(cells, h.T, none, 1e-9, 1e-2),
-            divergence.models(columns, w, h.T, 1e-9),
+            divergence.quadratic_models(columns, w, h.T, 1e-9),
         ),
     }
 

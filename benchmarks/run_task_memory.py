@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
-from dask_nmf.kernels.blocks.masking import Observed, Rule
+from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.planning import row_panels
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import MU, BetaMU
@@ -123,10 +123,10 @@ def share(case: Case) -> float:
     v, weights = block(case)
     layout = layout_of(case, v, weights)
     rows, columns, k = case.shape
-    rule = Rule(
+    rule = EntryMask(
         {"nan": "nan", "unstored": "unstored"}.get(case.kind), weighted=weights is not None, beta=case.beta
     )
-    panel = Observed(v, weights, np.arange(rows), rule) if layout.masked else v
+    panel = MaskedBlock(v, weights, np.arange(rows), rule) if layout.masked else v
     solver = SOLVERS[case.solver].at_level(case.level)
     rng = np.random.default_rng(1)
     h = rng.random((k, columns), dtype=case.dtype)

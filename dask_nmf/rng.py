@@ -27,7 +27,7 @@ def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return x ^ (x >> np.uint64(31))
 
 
-def of_entries(seed: int, stream: int, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Numbers:
+def uniform_at(seed: int, stream: int, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Numbers:
     """Numbers in (0, 1) for entries: rows and columns (global indices) that broadcast."""
     key = np.asarray([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)
     key = _mix(_mix(key + _GOLDEN) + np.uint64(stream))
@@ -38,7 +38,7 @@ def of_entries(seed: int, stream: int, rows: NDArray[np.int64], columns: NDArray
 
 def uniform(seed: int, stream: int, rows: NDArray[np.int64], columns: int = 1) -> Numbers:
     """Numbers in (0, 1) for the given rows (global indices) and columns 0..columns-1, (rows, columns)."""
-    return of_entries(seed, stream, rows[:, None], np.arange(columns))
+    return uniform_at(seed, stream, rows[:, None], np.arange(columns))
 
 
 def normal(seed: int, stream: int, rows: NDArray[np.int64], columns: int) -> Numbers:

@@ -16,7 +16,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.kernels.least_squares import Sums, solve
-from dask_nmf.planning.row_panels import Layout, Plan
+from dask_nmf.planning.row_panels import Layout, PanelPlan
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
@@ -26,7 +26,7 @@ from dask_nmf.types import Array
 Look = Callable[[Array, Array], Array]  # from a panel and H to an array of one entry
 
 
-def open_panels(V: Any, rank: int) -> tuple[PanelEngine, Plan]:
+def open_panels(V: Any, rank: int) -> tuple[PanelEngine, PanelPlan]:
     """Return V in row panels as a fit on the active client cuts it, and the plan of the cut."""
     return partition.cut(open_matrix(V, transposed=False), rank)
 

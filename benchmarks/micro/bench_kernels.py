@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from dask_nmf.kernels import divergence, least_squares
 from dask_nmf.kernels.blocks import masked
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.divergence import Ridge
+from dask_nmf.kernels.divergence import RowPenalty
 
 RANK = 20
 FLOOR, TOL = 1e-9, 1e-2
@@ -69,18 +69,18 @@ def test_products(benchmark: Any, v: Any) -> None:
 
 @dense
 def test_solve_weights(benchmark: Any, v: Any) -> None:
-    benchmark(least_squares.solve_weights, v, factors(v.shape)[1], TOL)
+    benchmark(least_squares.solve_w, v, factors(v.shape)[1], TOL)
 
 
 @dense
 def test_refit(benchmark: Any, v: Any) -> None:
     w, h = factors(v.shape)
-    benchmark(least_squares.refit, w, *least_squares.equations(v, h), TOL)
+    benchmark(least_squares.refit, w, *least_squares.normal_equations(v, h), TOL)
 
 
 @dense
 def test_sums(benchmark: Any, v: Any) -> None:
-    benchmark(least_squares.sums, v, factors(v.shape)[0])
+    benchmark(least_squares.block_sums, v, factors(v.shape)[0])
 
 
 @dense
@@ -90,13 +90,13 @@ def test_residual(benchmark: Any, v: Any) -> None:
 
 @sparse
 def test_equations_of_cells(benchmark: Any, known: Cells) -> None:
-    benchmark(masked.equations, known, factors(known.shape)[1].T)
+    benchmark(masked.normal_equations, known, factors(known.shape)[1].T)
 
 
 @sparse
 def test_descend_of_cells(benchmark: Any, known: Cells) -> None:
     w, h = factors(known.shape)
-    benchmark(masked.descend, w, *masked.equations(known, h.T), TOL, least_squares.SWEEPS)
+    benchmark(masked.descend, w, *masked.normal_equations(known, h.T), TOL, least_squares.SWEEPS)
 
 
 @sparse
@@ -106,26 +106,26 @@ def test_transpose(benchmark: Any, known: Cells) -> None:
 
 @sparse
 def test_newton_solve(benchmark: Any, of_counts: Cells) -> None:
-    none = Ridge(*np.zeros((2, of_counts.shape[0])))
+    none = RowPenalty(*np.zeros((2, of_counts.shape[0])))
     benchmark(divergence.solve, of_counts, factors(of_counts.shape)[1].T, none, FLOOR, TOL)
 
 
 @sparse
 def test_newton_models(benchmark: Any, of_counts: Cells) -> None:
     w, h = factors(of_counts.shape)
-    benchmark(divergence.models, of_counts.transpose(), w, h.T, FLOOR)
+    benchmark(divergence.quadratic_models, of_counts.transpose(), w, h.T, FLOOR)
 
 
 @sparse
 def test_multiply(benchmark: Any, of_counts: Cells) -> None:
     w, h = factors(of_counts.shape)
-    none = Ridge(*np.zeros((2, of_counts.shape[0])))
-    benchmark(divergence.multiply, of_counts, h.T, w, none, 1.0, FLOOR, 1)
+    none = RowPenalty(*np.zeros((2, of_counts.shape[0])))
+    benchmark(divergence.mu_update, of_counts, h.T, w, none, 1.0, FLOOR, 1)
 
 
 @sparse
 def test_shares(benchmark: Any, of_counts: Cells) -> None:
-    benchmark(divergence.shares, of_counts, *factors(of_counts.shape), 1.0, FLOOR)
+    benchmark(divergence.mu_terms, of_counts, *factors(of_counts.shape), 1.0, FLOOR)
 
 
 @sparse

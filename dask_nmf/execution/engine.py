@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from dask_nmf.execution.tasks.factor_store import FactorSlots
-from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.solver import Solver, State
 
 
@@ -34,7 +34,7 @@ class Engine(Protocol):
         """Bytes of V that a pass reads."""
         ...
 
-    def summarize(self, draw: Draw) -> Summary:
+    def summarize(self, draw: SampleSpec) -> Summary:
         """Check, measure and digest V, and draw a sample of it, in one read.
 
         Parameters

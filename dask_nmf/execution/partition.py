@@ -16,10 +16,10 @@ from dask_nmf.cluster.client import active_client, shares_memory
 from dask_nmf.cluster.watch import run_on_live_workers, wait_for_workers
 from dask_nmf.errors import DataError
 from dask_nmf.execution.engines.panels import EVERYTHING, PanelEngine
-from dask_nmf.kernels.blocks.masking import Rule
+from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.planning import grid, row_panels
-from dask_nmf.planning.grid import Edges, Tiling
-from dask_nmf.planning.row_panels import Plan
+from dask_nmf.planning.grid import Edges, GridPlan
+from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.sources.matrix import Matrix
 
 FULL = {errno.ENOSPC, errno.EDQUOT}  # errors of a disk on which there is no more room
@@ -143,13 +143,13 @@ def cut(
     matrix: Matrix,
     rank: int,
     weights: Matrix | None = None,
-    rule: Rule = EVERYTHING,
+    rule: EntryMask = EVERYTHING,
     edges: tuple[int, ...] | None = None,
     blocks: bool = False,
     grams: bool = True,
     cache: int | None = 0,
-) -> tuple[PanelEngine, Plan]:
-    """V in panels that fit the workers, who are found to see it; see `plan.make` and `plan.Layout`.
+) -> tuple[PanelEngine, PanelPlan]:
+    """V in panels that fit the workers, who are found to see it; see `plan_panels` and `Layout`.
 
     ``cache``: most bytes of panels that a worker keeps from pass to pass, of what the plan leaves free; None:
     all of that.
@@ -168,7 +168,7 @@ def cut(
         weights=None if weights is None else weights.layout,
         chunk_columns=matrix.layout.chunk_columns if matrix.workers_can_read else None,
     )
-    planned = row_panels.make(layout, rank, offer.memory_limit, offer.threads, edges, blocks)
+    planned = row_panels.plan_panels(layout, rank, offer.memory_limit, offer.threads, edges, blocks)
     for part in (matrix, weights):
         if part is not None:
             check_sight(part)
@@ -177,7 +177,7 @@ def cut(
     return PanelEngine(matrix, planned.edges, weights, rule, room, planned.prefetch), planned
 
 
-def _spare(memory_limit: int | None, planned: Plan, cache: int | None) -> int:
+def _spare(memory_limit: int | None, planned: PanelPlan, cache: int | None) -> int:
     """Bytes of panels that a worker may keep; where nothing limits it, a quarter of the machine's."""
     if cache == 0:
         return 0
@@ -188,9 +188,9 @@ def _spare(memory_limit: int | None, planned: Plan, cache: int | None) -> int:
     return max(0, int(spare if cache is None else min(spare, cache)))
 
 
-def tile(matrix: Matrix, rank: int, kept: Edges | None = None) -> Tiling:
-    """V in blocks that fit the workers, who are found to see it; see `tiling.make`. Raises as `cut` does."""
+def tile(matrix: Matrix, rank: int, kept: Edges | None = None) -> GridPlan:
+    """V in blocks that fit the workers, who are found to see it; see `plan_grid`. Raises as `cut` does."""
     offer = resources()
-    made = grid.make(matrix.layout, rank, offer.memory_limit, offer.threads, kept)
+    made = grid.plan_grid(matrix.layout, rank, offer.memory_limit, offer.threads, kept)
     check_sight(matrix)
     return made

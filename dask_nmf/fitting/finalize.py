@@ -21,7 +21,7 @@ from dask_nmf.fitting.starts.initialize import Factors, Measures
 from dask_nmf.iteration.outcome import Ending, Outcome, judged, relative_error
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.kernels.summary.means import Means, divided
+from dask_nmf.kernels.summary.means import Means, safe_divide
 from dask_nmf.progress import report_end, report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
@@ -138,7 +138,7 @@ def answer(panels: PanelEngine, output: Output, progress: Progress) -> Result:
         look = _look(panels, solver, last)
         right, reached = cast(RightSolver, solver).fit_h(h, last.sums, look, progress.measures.baseline)
     last = last._replace(sums=last.sums._replace(residual=reached))
-    return _finish(panels, output, progress, last, scaling.times(right, units.right_unit))
+    return _finish(panels, output, progress, last, scaling.multiply(right, units.right_unit))
 
 
 def _look(panels: PanelEngine, solver: Solver, last: LastRead) -> Look:
@@ -147,7 +147,7 @@ def _look(panels: PanelEngine, solver: Solver, last: LastRead) -> Look:
 
     def look(h: Array) -> Sums:
         if isinstance(left, da.Array):
-            return panels.run_pass(h, spec, left.map_blocks(scaling.times, unit, dtype=left.dtype))
+            return panels.run_pass(h, spec, left.map_blocks(scaling.multiply, unit, dtype=left.dtype))
         return panels.run_pass(h, spec._replace(before=InUnits(left, unit)))
 
     return look
@@ -170,7 +170,7 @@ def answer_fixed(
     name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
     message = f"converged: {name} is fixed, and {other} is the best for it"
     progress = replace(progress, ending=Ending(Outcome.FIXED, message))
-    right = scaling.times(right, solver.penalty.right_unit)
+    right = scaling.multiply(right, solver.penalty.right_unit)
     return _finish(panels, output, progress, last, right)
 
 
@@ -236,7 +236,7 @@ def _finish(panels: PanelEngine, output: Output, progress: Progress, last: LastR
         assert output.run is not None
         assert last.places is not None
         if panels.rule.needs_means:
-            last.places[MEANS[other]].write(0, divided(*np.asarray(totals.column_totals)))
+            last.places[MEANS[other]].write(0, safe_divide(*np.asarray(totals.column_totals)))
         last.places[other].write(0, right.T)
         return result_of(output.run.commit_result(reached, held, progress.ending))
     whole = da.from_array(right, chunks=right.shape)
@@ -251,7 +251,7 @@ def _means(last: LastRead, turned: bool, overall: float) -> Means | None:
     """The means of rows and columns of V, where they are taken and kept in memory."""
     if last.means is None:
         return None
-    across = divided(*np.asarray(last.sums.column_totals)).astype(last.means.dtype)
+    across = safe_divide(*np.asarray(last.sums.column_totals)).astype(last.means.dtype)
     sides = last.means, da.from_array(across, chunks=across.shape)
     return Means(*(sides[::-1] if turned else sides), overall)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dask_nmf.iteration.loop import Step, Stop
-from dask_nmf.kernels.blocks.masking import Rule
+from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
@@ -49,11 +49,11 @@ class Job:
         factors = {"W": self.W, "H": self.H, "fixed_W": self.fixed_W, "fixed_H": self.fixed_H}
         return {**factors, "weights": self.weights}
 
-    def rule(self, matrix: Matrix) -> Rule:
+    def rule(self, matrix: Matrix) -> EntryMask:
         """By which the entries of V count."""
         asked = self.settings
         weighted = self.weights is not None
-        return Rule(
+        return EntryMask(
             asked.missing,
             asked.validation_fraction,
             asked.random_state,

@@ -8,9 +8,9 @@ from dask_nmf.errors import RunMismatch
 from dask_nmf.execution import partition
 from dask_nmf.execution.engine import Engine
 from dask_nmf.execution.engines.grid import GridEngine
-from dask_nmf.kernels.blocks.masking import Rule
-from dask_nmf.kernels.summary.digests import Digest, differing
-from dask_nmf.kernels.summary.row_sample import Draw
+from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.kernels.summary.digests import Digest, differing_rows
+from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.record.contents import SOURCES, panel_shape
 from dask_nmf.runs.resume import source_listing
@@ -29,7 +29,7 @@ def is_unwritten(matrix: Matrix, weights: Matrix | None, run: Run) -> bool:
     return None not in now.values() and now == run.record["listing"]
 
 
-def check_content(matrix: Matrix, weights: Matrix | None, rule: Rule, run: Run) -> None:
+def check_content(matrix: Matrix, weights: Matrix | None, rule: EntryMask, run: Run) -> None:
     """Read V and its weights once, and compare them with those of the run, which then knows their files.
 
     Raises
@@ -46,7 +46,7 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: Rule, run: Run) 
     )
     rows = panel_shape(run.record)[0]
     for name, digest in zip(SOURCES, _content(matrix, weights, rule, run.settings), strict=False):
-        ranges = differing(digest, run.digest(name), rows)
+        ranges = differing_rows(digest, run.digest(name), rows)
         if ranges:
             raise RunMismatch(
                 f"{run.path} holds another fit: {name} is not the same in "
@@ -58,7 +58,9 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: Rule, run: Run) 
         run.update_listing(now)
 
 
-def _content(matrix: Matrix, weights: Matrix | None, rule: Rule, settings: Settings) -> tuple[Digest, ...]:
+def _content(
+    matrix: Matrix, weights: Matrix | None, rule: EntryMask, settings: Settings
+) -> tuple[Digest, ...]:
     """Return the digests of V and of its weights as they are now, in one read."""
     engine: Engine
     try:
@@ -68,7 +70,7 @@ def _content(matrix: Matrix, weights: Matrix | None, rule: Rule, settings: Setti
             raise
         engine = GridEngine(matrix, partition.tile(matrix, settings.n_components))
     try:
-        return engine.summarize(Draw(matrix.layout.rows, 0, settings.random_state)).digests
+        return engine.summarize(SampleSpec(matrix.layout.rows, 0, settings.random_state)).digests
     finally:
         engine.close()
 

@@ -11,7 +11,7 @@ import zarr
 
 from dask_nmf.inference import csv_files, factors
 from dask_nmf.inference.factors import Clip
-from dask_nmf.kernels.summary.means import Means, filled
+from dask_nmf.kernels.summary.means import Means, fill_with_means
 from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.planning import row_panels
 from dask_nmf.runs.run import Run
@@ -141,7 +141,7 @@ def _predict(W: Any, H: Any, cells: tuple[Array, Array], means: Means | None, cl
     if means is not None:
         row_means = factors.means_at(means.rows, cells[0])
         column_means = factors.means_at(means.columns, cells[1])
-        values, sources = filled(values, row_means, column_means, means.overall)
+        values, sources = fill_with_means(values, row_means, column_means, means.overall)
     return Predicted(factors.clip_values(values, clip), sources, unknown)
 
 

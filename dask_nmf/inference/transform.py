@@ -17,9 +17,9 @@ from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.settling import solve_h_for_w
 from dask_nmf.inference.w_solver import AtPanelScale, w_problem
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.blocks.masking import Rule
-from dask_nmf.kernels.summary.means import Means, divided
-from dask_nmf.kernels.summary.row_sample import Draw
+from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.kernels.summary.means import Means, safe_divide
+from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.planning import row_panels
 from dask_nmf.settings import LOSSES, Settings
@@ -75,7 +75,9 @@ def transform(
     entry_weights = None if weights is None else open_entry_weights(matrix, weights)
     options: dict[str, Any] = {"missing": missing, "alpha_W": alpha_W, "l1_ratio": l1_ratio, "alpha_H": 0.0}
     settings = Settings(len(h), "mu", beta_loss, **options)
-    rule = Rule(missing, transposed=matrix.transposed, weighted=entry_weights is not None, beta=settings.beta)
+    rule = EntryMask(
+        missing, transposed=matrix.transposed, weighted=entry_weights is not None, beta=settings.beta
+    )
     _check_means(means, matrix, rule)
     grams = matrix.transposed and settings.beta in (1, 2)  # otherwise a pass needs no sums
     panels, _ = partition.cut(matrix, len(h), entry_weights, rule, grams=grams)
@@ -87,7 +89,7 @@ def transform(
     return w if means is None else (w, means._replace(rows=row_means))
 
 
-def _check_means(means: Means | None, matrix: Matrix, rule: Rule) -> None:
+def _check_means(means: Means | None, matrix: Matrix, rule: EntryMask) -> None:
     """Refuse means that do not fit V's columns, or that nothing needs."""
     if means is None:
         return
@@ -119,7 +121,7 @@ def _solve_by_rows(
 ) -> tuple[da.Array | None, da.Array | None]:
     """Return W, and the means of its rows if ``averages`` is set; neither if they are written to stores."""
     unit, problem = scaling.unit_of(h), w_problem(settings, panels.matrix)
-    h = np.ascontiguousarray(scaling.times(h, 1 / unit), panels.matrix.dtype)
+    h = np.ascontiguousarray(scaling.multiply(h, 1 / unit), panels.matrix.dtype)
     solver = problem.solver_at(1.0, (1.0, 1.0))
     spec = PassSpec(solver.solve_w_final, solver, check=True, bare=True, averages=averages)
     spec = spec._replace(anew=AtPanelScale(problem, unit))
@@ -128,7 +130,9 @@ def _solve_by_rows(
     if into is None:
         w, totals, row_means = panels.run_pass_keeping_w(h, spec)
     else:
-        w_store, means_store = into((panels.edges[-1], len(h)), row_panels.unit(panels.edges), h.dtype)
+        w_store, means_store = into(
+            (panels.edges[-1], len(h)), row_panels.aligned_rows(panels.edges), h.dtype
+        )
         spec = spec._replace(after=w_store, averages=means_store is not None, means=means_store)
         totals = panels.run_pass(h, spec)
     if np.isinf(totals.residual):
@@ -145,19 +149,19 @@ def _solve_by_columns(
 ) -> tuple[da.Array | None, da.Array | None]:
     """Return what `_solve_by_rows` does, where the panels are columns of V."""
     unit, problem = scaling.unit_of(h), w_problem(settings, panels.matrix)
-    left = np.ascontiguousarray(scaling.times(h, 1 / unit).T, panels.matrix.dtype)
+    left = np.ascontiguousarray(scaling.multiply(h, 1 / unit).T, panels.matrix.dtype)
     scale, mean = 1.0, 1.0  # the sums of the squared error are float64, and so are their solutions
     if settings.beta != 2:
         mean = _mean(panels)
         scale = panels.scale = scaling.scale_of(mean, panels.matrix.dtype)
     units = unit, 1 / (scale * unit)
     right, totals = solve_h_for_w(panels, left, problem.solver_at(scale, units), mean * scale, check=True)
-    w = np.ascontiguousarray(scaling.times(right, units[1]).T)
+    w = np.ascontiguousarray(scaling.multiply(right, units[1]).T)
     check_factor(w)
     w_store, means_store = (None, None) if into is None else into(w.shape, len(w), w.dtype)
     row_means: da.Array | None = None
     if averages or means_store is not None:
-        means = divided(*np.asarray(totals.column_totals)).astype(w.dtype)
+        means = safe_divide(*np.asarray(totals.column_totals)).astype(w.dtype)
         row_means = da.from_array(means, chunks=means.shape)
         if means_store is not None:
             means_store.write(0, means)
@@ -169,7 +173,7 @@ def _solve_by_columns(
 
 def _mean(panels: PanelEngine) -> float:
     """Return the mean of the entries of V that count; V is read once."""
-    summary = panels.summarize(Draw(panels.edges[-1], 0, 0))
+    summary = panels.summarize(SampleSpec(panels.edges[-1], 0, 0))
     if summary.invalid is not None:
         raise summary.invalid
     weight = float(np.sum(np.broadcast_to(summary.column_weight, panels.matrix.layout.columns)))

@@ -13,7 +13,7 @@ import numpy as np
 
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.compiled import compiled
-from dask_nmf.kernels.linalg.nnls import solve_equations
+from dask_nmf.kernels.linalg.nnls import solve_packed
 from dask_nmf.types import Array
 
 MOST_STEPS = 50  # of Newton, for a row
@@ -25,14 +25,14 @@ CREEPS = 0.4  # where its last sweep still moved a row by this share of what the
 CLOSE = 0.1  # a step's descent is done when a sweep moves a row by this share of its first sweep
 
 
-class Ridge(NamedTuple):
+class RowPenalty(NamedTuple):
     """Penalties of each row, (rows,): ``lasso Σ x + ½ ridge Σ x²``."""
 
     lasso: Array
     ridge: Array
 
 
-def exponent(beta: float) -> float:
+def mu_exponent(beta: float) -> float:
     """Of the quotient in a multiplicative update, by which the divergence never rises."""
     if beta < 1:
         return 1 / (2 - beta)
@@ -56,11 +56,11 @@ def _unlisted(cells: Cells, w: Array, columns: Array) -> float:
     return float(w.sum(axis=0, dtype=np.float64) @ columns.sum(axis=0, dtype=np.float64))
 
 
-def multiply(
+def mu_update(
     cells: Cells,
     factor: Array,
     x: Array,
-    ridge: Ridge,
+    ridge: RowPenalty,
     beta: float,
     floor: float,
     repeats: int,
@@ -76,7 +76,7 @@ def multiply(
     factor = np.ascontiguousarray(factor, x.dtype)
     whole = factor.sum(axis=0, dtype=np.float64).astype(x.dtype)
     lasso, square = (part.astype(x.dtype) for part in ridge)
-    sizes = kind(beta), kind(exponent(beta)), kind(floor), kind(tol)
+    sizes = kind(beta), kind(mu_exponent(beta)), kind(floor), kind(tol)
     _multiply(*cells[:4], cells.implicit_zeros, factor, whole, lasso, square, x, *sizes, repeats)
     return x.astype(kept, copy=False)
 
@@ -86,7 +86,7 @@ def _roomy(dtype: np.dtype[Any], beta: float) -> np.dtype[Any]:
     return dtype if 0 <= beta <= 2 else np.dtype(np.float64)
 
 
-def shares(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> tuple[Array, Array, float]:
+def mu_terms(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> tuple[Array, Array, float]:
     """What a multiplicative update of H takes: its numerators and denominators, and 2 D(v | w h).
 
     Returns
@@ -104,7 +104,7 @@ def shares(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> tuple
 
 
 def solve(
-    cells: Cells, factor: Array, ridge: Ridge, floor: float, tol: float, start: Array | None = None
+    cells: Cells, factor: Array, ridge: RowPenalty, floor: float, tol: float, start: Array | None = None
 ) -> Array:
     """``argmin_{x ≥ 0} d_1(v | x fᵀ)`` with penalties, for each row, (rows, k), float64.
 
@@ -120,12 +120,12 @@ def solve(
     return x
 
 
-def models(cells: Cells, factor: Array, x: Array, floor: float) -> tuple[Array, Array, float]:
+def quadratic_models(cells: Cells, factor: Array, x: Array, floor: float) -> tuple[Array, Array, float]:
     """Of each row, the quadratic model of d_1 about x, as normal equations; and 2 D(v | x fᵀ).
 
     Returns
     -------
-    (rows, k), and packed matrices (see `cells`); float64.
+    (rows, k), and packed matrices (see `masked`); float64.
     """
     factor = np.ascontiguousarray(factor, np.float64)
     x = np.ascontiguousarray(x, np.float64)
@@ -420,7 +420,7 @@ def _to_bottom(x: Array, begun: Array, first_slope: Array, square: Array, slope:
         for u in range(t + 1):
             packed[0, at] = square[t, u]
             at += 1
-    solve_equations(x.reshape(1, k), num.reshape(1, k), packed, np.ones(1))
+    solve_packed(x.reshape(1, k), num.reshape(1, k), packed, np.ones(1))
     for t in range(k):
         slope[t] = num[t]
         for u in range(k):

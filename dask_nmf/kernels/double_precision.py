@@ -16,30 +16,30 @@ from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.types import Array, Block
 
-STRIP = least_squares.STRIP // 4  # rows: with their residual no more bytes than `kernels.residual` takes
+STRIP = least_squares.STRIP // 4  # rows: with their residual no more bytes than `residual` takes
 
 
-def products(v: Block, h: Array) -> Array:
+def product(v: Block, h: Array) -> Array:
     """Return v hᵀ of a dense or CSR block, (rows, k), float64."""
     wide = _widened(h.T)
-    return np.concatenate([np.asarray(strip @ wide) for _, strip in strips(v)])
+    return np.concatenate([np.asarray(strip @ wide) for _, strip in iter_float64_rows(v)])
 
 
-def exact_weights(v: Block, h: Array, alpha: float, lasso: float) -> Array:
-    """Return the W of a block, (rows, k), as `kernels.exact_weights` does."""
+def exact_w(v: Block, h: Array, alpha: float, lasso: float) -> Array:
+    """Return the W of a block, (rows, k), as `least_squares.exact_w` does."""
     wide = _widened(h)
-    parts = [least_squares.exact_weights(strip, wide, alpha, lasso) for _, strip in strips(v)]
+    parts = [least_squares.exact_w(strip, wide, alpha, lasso) for _, strip in iter_float64_rows(v)]
     return np.concatenate(parts).astype(h.dtype)
 
 
-def sums(v: Block, w: Array, h: Array | None) -> Sums:
-    """Return what H learns from a block, as `kernels.sums` does: of a CSR block that is float64 anyway."""
+def block_sums(v: Block, w: Array, h: Array | None) -> Sums:
+    """Return the sums of a block, as `least_squares.block_sums` does; a CSR block has float64 sums anyway."""
     if scipy.sparse.issparse(v):
-        return least_squares.sums(v, _widened(w), h)
+        return least_squares.block_sums(v, _widened(w), h)
     wide = None if h is None else _widened(h)
     total: Sums | None = None
-    for rows, strip in strips(v):
-        found = least_squares.sums(strip, _widened(w[rows]), wide)
+    for rows, strip in iter_float64_rows(v):
+        found = least_squares.block_sums(strip, _widened(w[rows]), wide)
         if total is None:
             total = found
             continue
@@ -52,15 +52,15 @@ def sums(v: Block, w: Array, h: Array | None) -> Sums:
     return total
 
 
-def strips(v: Block) -> Iterator[tuple[slice, Block]]:
+def iter_float64_rows(v: Block) -> Iterator[tuple[slice, Block]]:
     """Yield slices of the rows of a block, and these rows in float64."""
-    if isinstance(v, Cells):  # `observed.strips` has cut them already
+    if isinstance(v, Cells):  # `masking.iter_row_batches` has cut them already
         yield slice(None), v._replace(values=_widened(v.values))
         return
-    block, by = scaling.plain(v)
+    block, by = scaling.unwrap(v)
     for first in range(0, max(v.shape[0], 1), STRIP):
         rows = slice(first, first + STRIP)
-        yield rows, scaling.copied(_widened(block[rows]), by)
+        yield rows, scaling.scaled_copy(_widened(block[rows]), by)
 
 
 def _widened(block: Block) -> Block:

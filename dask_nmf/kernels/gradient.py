@@ -22,7 +22,7 @@ from dask_nmf.types import Array, Block
 ONE = 1.0  # what AdaGrad begins with
 
 
-class Descent(NamedTuple):
+class SGDOptions(NamedTuple):
     """How steps are taken."""
 
     rate: float  # η; for AdaGrad relative to the entries of factors
@@ -36,12 +36,12 @@ class Descent(NamedTuple):
     tilt: float = 1.0  # of η for w, by which that for h is divided
 
 
-def extended(factor: Array) -> Array:
+def with_accumulator(factor: Array) -> Array:
     """A factor (rows, k) with what AdaGrad begins with, (rows, k + 1)."""
     return np.column_stack([factor, np.full(len(factor), ONE, factor.dtype)])
 
 
-def descend_rows(v: Block, left: Array, right: Array, order: Array, how: Descent) -> float:
+def descend_rows(v: Block, left: Array, right: Array, order: Array, how: SGDOptions) -> float:
     """Minibatches of rows of a block (r, c) of which every entry counts; changes both factors.
 
     Returns
@@ -51,7 +51,7 @@ def descend_rows(v: Block, left: Array, right: Array, order: Array, how: Descent
     total = 0.0
     for first in range(0, len(order), how.batch):
         rows = order[first : first + how.batch]
-        block = scaling.dense(v, rows)
+        block = scaling.dense_rows(v, rows)
         w, h = left[rows, :-1], right[:, :-1].copy()
         rest = block - w @ h.T
         total += float(np.einsum("ij,ij->i", rest, rest, dtype=np.float64).sum())
@@ -64,7 +64,7 @@ def descend_rows(v: Block, left: Array, right: Array, order: Array, how: Descent
     return total
 
 
-def _stepped(factor: Array, slope: Array, how: Descent, tilt: float) -> Array:
+def _stepped(factor: Array, slope: Array, how: SGDOptions, tilt: float) -> Array:
     """Rows of a factor after a step along a slope."""
     kind = factor.dtype.type
     out = factor.copy()
@@ -88,7 +88,7 @@ class _Sizes(NamedTuple):
     h_l1: float
 
 
-def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: Descent) -> float:
+def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: SGDOptions) -> float:
     """Minibatches of cells, row by row in the given order of rows; changes both factors.
 
     Returns

@@ -1,7 +1,7 @@
 """NMF on plain blocks of memory: no dask, no I/O, no state.
 
 Everything here takes rows of V as a NumPy array, a ``scipy.sparse.csr_array``, either of these as
-`scales.Scaled`, or `Cells` (where not every entry counts), and returns NumPy arrays. Lower-case ``v (r, n)``,
+`ScaledBlock`, or `Cells` (where not every entry counts), and returns NumPy arrays. Lower-case ``v (r, n)``,
 ``w (r, k)``, ``h (k, n)`` are one block; sums over blocks are float64. A gram matrix is shared by all rows,
 (k, k), or every row has its own, packed.
 """
@@ -17,7 +17,7 @@ from dask_nmf.kernels.blocks import masked, scaling
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg import csr_products, householder, nnls
-from dask_nmf.kernels.linalg.householder import Factor
+from dask_nmf.kernels.linalg.householder import PivotedQR
 from dask_nmf.types import Array, Block
 
 LANES = 64  # rows descended side by side: fills the vector registers, and k x LANES stays in L1
@@ -61,28 +61,28 @@ class Sums(NamedTuple):
         return Sums(*parts)
 
 
-def shared(gram: Array, k: int) -> bool:
+def is_shared_gram(gram: Array, k: int) -> bool:
     """Whether a gram matrix is that of all rows."""
     return gram.shape == (k, k)
 
 
-def ridge(gram: Array, k: int, weight: float | Array) -> Array:
+def add_ridge(gram: Array, k: int, weight: float | Array) -> Array:
     """A gram matrix, or that of each row, with ``weight`` added to its diagonal: an L2 penalty."""
     if not np.any(weight):
         return gram
-    if shared(gram, k):
+    if is_shared_gram(gram, k):
         return np.asarray(gram + weight * np.eye(k, dtype=gram.dtype))
     heavier = gram.copy()
-    heavier[:, masked.diagonal(k)] += np.reshape(weight, (-1, 1))
+    heavier[:, masked.packed_diagonal(k)] += np.reshape(weight, (-1, 1))
     return heavier
 
 
-def row_mass(v: Block) -> Array:
+def row_weight(v: Block) -> Array:
     """How many entries of each row count, or how much, (r,), float64."""
     return v.row_weight if isinstance(v, Cells) else np.full(v.shape[0], float(v.shape[1]))
 
 
-def norms(x: Array) -> tuple[Array, Array]:
+def row_norms(x: Array) -> tuple[Array, Array]:
     """‖x_i‖² and |x_i| of each row, float64."""
     return np.einsum("ij,ij->i", x, x, dtype=np.float64), x.sum(axis=1, dtype=np.float64)
 
@@ -96,15 +96,15 @@ def component_norms(x: Array, mass: float | Array) -> tuple[Array, Array]:
     return np.einsum("ij,ij->j", weighed, x, dtype=np.float64), weighed.sum(axis=0)
 
 
-def equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Array]:
+def normal_equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Array]:
     """The normal equations for W of a block given H: V Hᵀ, (r, k), and H Hᵀ, shared or of each row.
 
     ``alpha`` is the L2 penalty of w for each entry of V that counts.
     """
     if isinstance(v, Cells):
-        num, gram = masked.equations(v, h.T)
-        return num.astype(h.dtype), ridge(gram, len(h), alpha * v.row_weight)
-    return scaling.onto(v, h.T), ridge(h @ h.T, len(h), alpha * h.shape[1])
+        num, gram = masked.normal_equations(v, h.T)
+        return num.astype(h.dtype), add_ridge(gram, len(h), alpha * v.row_weight)
+    return scaling.matmul(v, h.T), add_ridge(h @ h.T, len(h), alpha * h.shape[1])
 
 
 def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
@@ -124,7 +124,7 @@ def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEP
 
     Source: HALS, Cichocki & Phan 2009; repeated sweeps on fixed products, Gillis & Glineur 2012.
     """
-    if not shared(gram, start.shape[1]):
+    if not is_shared_gram(gram, start.shape[1]):
         return masked.descend(start, num, gram, tol, sweeps)
     x = np.array(start, order="C")
     _descend(
@@ -202,14 +202,14 @@ def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None
                 busy -= 1
 
 
-def guess(num: Array, gram: Array) -> Array:
+def clipped_lstsq(num: Array, gram: Array) -> Array:
     """The least-squares solution of ``x gram = num`` clipped at zero: a start for `refit`.
 
     Components are scaled to a diagonal of 1, to which the rounding of ``num`` is added.
     """
     trifle = max(RIDGE, float(np.finfo(num.dtype).eps))
-    if not shared(gram, num.shape[1]):
-        return masked.guess(num, gram, trifle)
+    if not is_shared_gram(gram, num.shape[1]):
+        return masked.clipped_lstsq(num, gram, trifle)
     wide = gram.astype(np.float64)
     diagonal = np.diagonal(wide)
     scale = np.sqrt(np.divide(1, diagonal, out=np.zeros(len(wide)), where=diagonal > 0))
@@ -223,10 +223,10 @@ def guess(num: Array, gram: Array) -> Array:
 
 def solve(num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
     """`refit` from the best start that needs no other."""
-    return refit(guess(num, gram), num, gram, tol, sweeps)
+    return refit(clipped_lstsq(num, gram), num, gram, tol, sweeps)
 
 
-def solve_weights(
+def solve_w(
     v: Block, h: Array, tol: float, alpha: float = 0.0, lasso: float = 0.0, sweeps: int = SWEEPS
 ) -> Array:
     """W of a block given H, (r, k), over what counts; ``tol`` and ``sweeps`` as in `refit`.
@@ -235,30 +235,30 @@ def solve_weights(
     """
     if isinstance(v, Cells) and v.separable:
         return solve(*_even_equations(v, h, alpha, lasso), tol, sweeps)
-    num, gram = equations(v, h, alpha)
+    num, gram = normal_equations(v, h, alpha)
     if lasso:
-        num = (num - lasso * row_mass(v)[:, None]).astype(num.dtype)
+        num = (num - lasso * row_weight(v)[:, None]).astype(num.dtype)
     return solve(num, gram, tol, sweeps)
 
 
 def _even_equations(v: Cells, h: Array, alpha: float, lasso: float) -> tuple[Array, Array]:
     """Return normal equations with one gram matrix for all rows: the weight of a row by itself cancels."""
     mass = float(v.by_column.sum())
-    num, gram = masked.even_equations(v, h.T)
-    return (num - lasso * mass).astype(h.dtype), ridge(gram, len(h), alpha * mass)
+    num, gram = masked.separable_equations(v, h.T)
+    return (num - lasso * mass).astype(h.dtype), add_ridge(gram, len(h), alpha * mass)
 
 
 def solve_exactly(num: Array, gram: Array) -> Array:
     """What `solve` comes near, as exactly as normal equations and the dtype of ``num`` allow."""
-    own = not shared(gram, num.shape[1])
+    own = not is_shared_gram(gram, num.shape[1])
     if num.dtype == np.float32 and not own and nnls.least_pivot(gram) >= WELL_APART:
         return solve(num, gram, CLOSE)
     x = solve(num, gram, NEAR, NEAR_SWEEPS)
-    nnls.by_equations(x, num, gram)
+    nnls.solve_equations(x, num, gram)
     return x
 
 
-def factor_of(h: Array, alpha: float = 0.0) -> Factor | None:
+def qr_factor(h: Array, alpha: float = 0.0) -> PivotedQR | None:
     """Return the factor of hᵀ, h (k, n), where normal equations would cost digits: they square its condition.
 
     ``alpha`` is the L2 penalty of w for each column.
@@ -266,40 +266,40 @@ def factor_of(h: Array, alpha: float = 0.0) -> Factor | None:
     return _factor_of(h, _gram_of(h, alpha), alpha)
 
 
-def _factor_of(h: Array, gram: Array, alpha: float) -> Factor | None:
+def _factor_of(h: Array, gram: Array, alpha: float) -> PivotedQR | None:
     if nnls.least_pivot(gram) >= DOUBTFUL:
         return None
-    return householder.factorised(h, alpha * h.shape[1])
+    return householder.pivoted_qr(h, alpha * h.shape[1])
 
 
 def _gram_of(h: Array, alpha: float) -> Array:
     """``h hᵀ`` in float64 with the L2 penalty of w for each column, (k, k)."""
-    return ridge(wide_gram(h), len(h), alpha * h.shape[1])
+    return add_ridge(float64_gram(h), len(h), alpha * h.shape[1])
 
 
-def solve_by_factor(target: Array, upper: Array, lasso: float) -> Array:
+def solve_by_qr(target: Array, upper: Array, lasso: float) -> Array:
     """Return what `solve_exactly` does, from ``v basis`` (r, m), float64, and the `Factor` of h."""
     x = solve(target @ upper - lasso, upper.T @ upper, NEAR, NEAR_SWEEPS)
-    nnls.by_factor(x, upper, target, lasso)
+    nnls.solve_qr(x, upper, target, lasso)
     return x
 
 
-def exact_weights(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) -> Array:
+def exact_w(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) -> Array:
     """What `solve_weights` comes near, exactly: for the answer, where the rows of V are at hand."""
     if isinstance(v, Cells):
         return _exact_weights_of_cells(v, h, alpha, lasso)
     columns, gram = h.shape[1], _gram_of(h, alpha)
     factor = _factor_of(h, gram, alpha)
     if factor is None:
-        num = scaling.onto(v, h.T)
+        num = scaling.matmul(v, h.T)
         num -= num.dtype.type(lasso * columns)
         return solve_exactly(num, gram)
     x = np.empty((v.shape[0], len(h)), h.dtype)
-    block, by = scaling.plain(v)
+    block, by = scaling.unwrap(v)
     for first in range(0, len(x), STRIP):
         some = slice(first, first + STRIP)
-        target = scaling.times(_wide_product(block[some], factor.basis), by)
-        x[some] = solve_by_factor(target, factor.upper, lasso * columns)
+        target = scaling.multiply(_wide_product(block[some], factor.basis), by)
+        x[some] = solve_by_qr(target, factor.upper, lasso * columns)
     return x
 
 
@@ -309,17 +309,17 @@ def _exact_weights_of_cells(v: Cells, h: Array, alpha: float, lasso: float) -> A
         num, gram = _even_equations(v, h, alpha, lasso)
         if nnls.least_pivot(gram) >= DOUBTFUL:
             return solve_exactly(num, gram)
-    num, gram = masked.equations(v, h.T)
+    num, gram = masked.normal_equations(v, h.T)
     of_row = lasso * v.row_weight
     num -= of_row[:, None]
-    gram = ridge(gram, len(h), alpha * v.row_weight)
+    gram = add_ridge(gram, len(h), alpha * v.row_weight)
     x = solve(num, gram, NEAR, NEAR_SWEEPS)
-    doubtful = np.flatnonzero(nnls.by_equations(x, num, gram) < DOUBTFUL)
-    nnls.of_cells(x, doubtful, v, h.T, alpha * v.row_weight, of_row)
+    doubtful = np.flatnonzero(nnls.solve_equations(x, num, gram) < DOUBTFUL)
+    nnls.solve_cells(x, doubtful, v, h.T, alpha * v.row_weight, of_row)
     return x.astype(h.dtype)
 
 
-def wide_gram(h: Array) -> Array:
+def float64_gram(h: Array) -> Array:
     """``h hᵀ`` in float64, (k, k), of some columns at a time."""
     k, columns = h.shape
     total = np.zeros((k, k))
@@ -332,18 +332,18 @@ def wide_gram(h: Array) -> Array:
 def _wide_product(v: Block, basis: Array) -> Array:
     """``v basis`` of a few rows, (r, m), float64."""
     if scipy.sparse.issparse(v):
-        return csr_products.times(v, basis)
+        return csr_products.matmul(v, basis)
     return np.asarray(v.astype(np.float64, copy=False) @ basis)
 
 
-def times(x: Array, gram: Array) -> Array:
+def apply_gram(x: Array, gram: Array) -> Array:
     """``x gram``, each row by the gram matrix that is its own."""
-    if shared(gram, x.shape[1]):
+    if is_shared_gram(gram, x.shape[1]):
         return np.asarray(x @ gram.astype(x.dtype, copy=False))
-    return masked.apply(gram, x).astype(x.dtype)
+    return masked.apply_packed_gram(gram, x).astype(x.dtype)
 
 
-def multiply(x: Array, num: Array, gram: Array, delta: float | Array, repeats: int) -> Array:
+def mu_update(x: Array, num: Array, gram: Array, delta: float | Array, repeats: int) -> Array:
     """Multiplicative update ``x ← x ∘ num / (x gram + δ)``, repeated on fixed products. 0 / 0 is 0.
 
     δ is one number, or one a row, (rows, 1).
@@ -351,7 +351,7 @@ def multiply(x: Array, num: Array, gram: Array, delta: float | Array, repeats: i
     Source: Lee & Seung 2001; repeats, Gillis & Glineur 2012.
     """
     for _ in range(repeats):
-        by = times(x, gram)
+        by = apply_gram(x, gram)
         by += np.asarray(delta, x.dtype)
         x = x * num.astype(x.dtype, copy=False)
         there = by > 0
@@ -360,32 +360,32 @@ def multiply(x: Array, num: Array, gram: Array, delta: float | Array, repeats: i
     return x
 
 
-def sums(v: Block, w: Array, h: Array | None = None) -> Sums:
+def block_sums(v: Block, w: Array, h: Array | None = None) -> Sums:
     """What H learns from a block: see `Sums`. The residual is taken where ``h`` is given."""
     if isinstance(v, Cells):
         columns = v.transpose()
-        num, gram = masked.equations(columns, w)
+        num, gram = masked.normal_equations(columns, w)
         return Sums(num.T, gram, np.nan if h is None else residual(v, w, h), columns.row_weight)
-    gram = wide_gram(w.T)
-    block, by = scaling.plain(v)
+    gram = float64_gram(w.T)
+    block, by = scaling.unwrap(v)
     if scipy.sparse.issparse(block):
         if h is None:
-            first, second = (1.0, by) if scaling.is_close(by, w.dtype) else scaling.halves(by)
-            num, rest = csr_products.learned(block, scaling.times(w, first), None)
+            first, second = (1.0, by) if scaling.squares_fit(by, w.dtype) else scaling.split_power(by)
+            num, rest = csr_products.transposed_product(block, scaling.multiply(w, first), None)
             return Sums(num.T * second, gram, rest, float(len(w)))
-        num, rest = csr_products.learned(block, _unscaled(w, by), h)
-        rest = rest * by * by + float(np.vdot(gram, wide_gram(h)))
+        num, rest = csr_products.transposed_product(block, _unscaled(w, by), h)
+        rest = rest * by * by + float(np.vdot(gram, float64_gram(h)))
         return Sums(num.T * by * by, gram, rest, float(len(w)))
     total = np.zeros((w.shape[1], v.shape[1]))
     for first in range(0, len(w), TALL):
         some = slice(first, first + TALL)
-        total += scaling.under(w[some].T, scaling.scaled(block[some], by))
+        total += scaling.rmatmul(w[some].T, scaling.with_scale(block[some], by))
     return Sums(total, gram, np.nan if h is None else residual(v, w, h), float(len(w)))
 
 
 def _unscaled(w: Array, by: float) -> Array:
     """Return W / ``by``, whose products are to be compared with a V that counts ``by`` times; float64."""
-    return w if by == 1 else scaling.times(w.astype(np.float64, copy=False), 1 / by)
+    return w if by == 1 else scaling.multiply(w.astype(np.float64, copy=False), 1 / by)
 
 
 def residual(v: Block, w: Array, h: Array) -> float:
@@ -395,20 +395,20 @@ def residual(v: Block, w: Array, h: Array) -> float:
     """
     if isinstance(v, Cells):
         return masked.residual(v, w, h)
-    v, by = scaling.plain(v)
+    v, by = scaling.unwrap(v)
     if scipy.sparse.issparse(v):
-        cross = csr_products.cross(v, _unscaled(w, by), h) * by * by
-        return cross + float(np.vdot(wide_gram(w.T), wide_gram(h)))
-    total, close = 0.0, scaling.is_close(by, v.dtype)
-    w, by_strip = (scaling.times(w, 1 / by), 1.0) if close else (w, by)
+        cross = csr_products.residual_cross_terms(v, _unscaled(w, by), h) * by * by
+        return cross + float(np.vdot(float64_gram(w.T), float64_gram(h)))
+    total, close = 0.0, scaling.squares_fit(by, v.dtype)
+    w, by_strip = (scaling.multiply(w, 1 / by), 1.0) if close else (w, by)
     for first in range(0, v.shape[0], STRIP):
         rest = w[first : first + STRIP] @ h
-        np.subtract(scaling.times(v[first : first + STRIP], by_strip), rest, out=rest)
-        total += squares(rest)
+        np.subtract(scaling.multiply(v[first : first + STRIP], by_strip), rest, out=rest)
+        total += sum_of_squares(rest)
     return total * by * by if close else total
 
 
-def squares(x: Array) -> float:
+def sum_of_squares(x: Array) -> float:
     """Return Σ x², added up in float64."""
     return float(_squares(np.ascontiguousarray(x).reshape(-1)))
 

@@ -14,7 +14,7 @@ from dask_nmf.fitting.request import Job
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary import row_sample
-from dask_nmf.kernels.summary.row_sample import Draw
+from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.online import reservoir, stream_solvers
 from dask_nmf.online import sums as stream_sums
 from dask_nmf.online.refit import loss_rate, refit_to_sample, sums_after_refit
@@ -66,13 +66,13 @@ def partial_fit(
     batch, own = _sample_batch(panels, settings, planned.sample_rows)
     scale = own if state is None else _coarser(own, state.scale)
     unit = scaling.unit_of(h) if state is None else state.unit
-    panels.scale, batch = scale or 1.0, masking.multiplied(batch, scale or 1.0)
-    h = np.ascontiguousarray(scaling.times(np.asarray(h, np.float64), 1 / unit), matrix.dtype)
+    panels.scale, batch = scale or 1.0, masking.scaled_copy(batch, scale or 1.0)
+    h = np.ascontiguousarray(scaling.multiply(np.asarray(h, np.float64), 1 / unit), matrix.dtype)
     if state is None:
         h, state = _first_batch(panels, settings, h, batch, (scale, unit))
     else:
         h, state = _next_batch(panels, settings, h, batch, state.at_scale(scale, settings.beta))
-    return scaling.times(h, unit), state
+    return scaling.multiply(h, unit), state
 
 
 def _coarser(scale: float, other: float) -> float:
@@ -99,7 +99,7 @@ def _next_batch(
     solver = stream_solvers.batch_solver(settings, panels.matrix.dtype, penalty)
     rows, refitted_at = state.rows + float(panels.edges[-1]), state.rows_at_refit
     past, batch = reservoir.in_one_layout(state.sample, batch)
-    sample = masking.stack([past, batch])
+    sample = masking.vstack([past, batch])
     judge = stream_solvers.sample_solver(sample, settings, penalty, rows)
     before, (h, sums) = h, _repeat_passes(panels, solver, h, state.sums, beta)
     worse = loss_rate(sample, h, judge, beta) > WORSE * state.loss_rate
@@ -143,7 +143,7 @@ def _sample_batch(panels: PanelEngine, settings: Settings, most: int) -> tuple[B
     """
     layout = panels.matrix.layout
     size = min(reservoir.sample_size(layout.stored, layout.rows, settings.n_components), most)
-    draw = Draw(layout.rows, size, settings.random_state)
+    draw = SampleSpec(layout.rows, size, settings.random_state)
     summary = panels.summarize(draw)
     if summary.invalid is not None:
         raise summary.invalid.at(0, panels.matrix.transposed)

@@ -38,11 +38,11 @@ def refit_to_sample(
     """
     training = validation = sample
     if sample.shape[0] < rows:
-        norms = masking.measure(sample).row_norms
+        norms = masking.summarize_block(sample).row_norms
         heavy = VALIDATION_STRIDE * len(h) * norms > norms.sum()
         chosen = np.arange(len(norms)) % VALIDATION_STRIDE == VALIDATION_STRIDE - 1
         training, validation = (sample[np.flatnonzero(heavy | some)] for some in (~chosen, chosen))
-    if not masking.measure(training).total > 0:
+    if not masking.summarize_block(training).total > 0:
         return None
     refitted = sampled_h(training, settings, solver.penalty, rng.H_FACTOR)
     new, present = (_loss(validation, factor, solver, settings.beta) for factor in (refitted, h))
@@ -68,11 +68,11 @@ def sums_after_refit(
     lost = before.any(axis=0) & ~known
     if not lost.any() or not known.any():
         return h, new
-    a = least_squares.exact_weights(before[:, known], h[:, known]).astype(np.float64)
+    a = least_squares.exact_w(before[:, known], h[:, known]).astype(np.float64)
     h, num, gram = h.copy(), new.num.copy(), new.gram
-    h[:, lost] = least_squares.exact_weights(before[:, lost].T.astype(np.float64), a.T).T
+    h[:, lost] = least_squares.exact_w(before[:, lost].T.astype(np.float64), a.T).T
     num[:, lost] = a.T @ sums.num[:, lost]
-    if not least_squares.shared(gram, len(h)):
+    if not least_squares.is_shared_gram(gram, len(h)):
         gram = gram.copy()
         gram[lost] = stream_sums.transformed_grams(stream_sums.with_own_grams(sums).gram[lost], a)
     return h, new._replace(num=num, gram=gram)
@@ -80,7 +80,7 @@ def sums_after_refit(
 
 def loss_rate(rows: Block, h: Array, solver: StreamSolver, beta: float) -> float:
     """Return the loss of H on rows in memory, over the size of the rows."""
-    size = float(masking.measure(rows).row_norms.sum())
+    size = float(masking.summarize_block(rows).row_norms.sum())
     return _loss(rows, h, solver, beta) / size if size > 0 else 0.0
 
 
@@ -89,6 +89,6 @@ def _loss(rows: Block, h: Array, solver: StreamSolver, beta: float) -> float:
     if beta != 2:
         h = lift_zero_columns(h, nonzero_columns(rows))
     spec = PassSpec(solver.solve_w, solver, residual=True)
-    with InMemoryEngine(row_sample.pieces(rows)) as engine:
+    with InMemoryEngine(row_sample.split_sample(rows)) as engine:
         totals = engine.run_pass(np.ascontiguousarray(h), spec)
     return totals.residual + solver.penalty.of(totals, h)

@@ -28,7 +28,7 @@ class StreamState(NamedTuple):
             return self
         return self._replace(
             sums=self.sums.scaled(share),
-            sample=masking.scaled(self.sample, np.full(self.sample.shape[0], share)),
+            sample=masking.scale_rows(self.sample, np.full(self.sample.shape[0], share)),
             rows=self.rows * share,
             rows_at_refit=self.rows_at_refit * share,
         )
@@ -47,4 +47,4 @@ class StreamState(NamedTuple):
             w_l1_norm=self.sums.w_l1_norm * ratio,
             w_sum=self.sums.w_sum * ratio,
         )
-        return self._replace(sums=sums, sample=masking.multiplied(self.sample, ratio), scale=scale)
+        return self._replace(sums=sums, sample=masking.scaled_copy(self.sample, ratio), scale=scale)

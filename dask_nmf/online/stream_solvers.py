@@ -41,7 +41,7 @@ def sample_solver(sample: Block, settings: Settings, penalty: Penalty, rows: flo
     penalty = penalty_of_sample(penalty, sample, rows)
     if settings.beta == 2:
         return HALS(penalty)
-    summary = masking.measure(sample)
+    summary = masking.summarize_block(sample)
     weight = float(np.broadcast_to(summary.column_weight, sample.shape[1]).sum())
     return KLNewton(smallest_divisor(summary.total / max(weight, 1.0), sample.dtype), penalty, LOOSE)
 

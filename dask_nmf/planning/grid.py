@@ -42,7 +42,7 @@ ROWS_HELD = 2  # rows of blocks in memory, where V is read once a pass
 
 
 @dataclass(frozen=True)
-class Tiling:
+class GridPlan:
     """V cut both ways, and what that costs."""
 
     rows: tuple[int, ...]  # 0 = rows[0] < ... < rows[-1], multiples of a unit but for the last
@@ -63,21 +63,21 @@ class Tiling:
         return _longest(self.rows), _longest(self.columns)
 
 
-def make(
+def plan_grid(
     layout: Layout,
     rank: int,
     memory_limit: int | None,
     threads: int,
     kept: Edges | None = None,
-) -> Tiling:
+) -> GridPlan:
     """Cut V into blocks that fit.
 
-    Like `plan.make`, it depends on V and on the memory of a worker alone. That one worker may have to hold
+    Like `plan_panels`, it depends on V and on the memory of a worker alone. That one worker may have to hold
     the rows of blocks that are read once: so the results, and the reads, are those of any number of workers.
 
     Parameters
     ----------
-    memory_limit, threads : see `plan.make`.
+    memory_limit, threads : see `plan_panels`.
     kept : edges of rows and columns of an earlier tiling.
 
     Raises
@@ -94,7 +94,7 @@ def make(
             taken = _worker_bytes(layout, rank, threads, (height, width), reads)
             if taken <= room:
                 edges = kept or (_edges(layout.rows, height), _edges(layout.columns, width))
-                return Tiling(*edges, reads, taken, reads * whole, _sample(layout, memory_limit))
+                return GridPlan(*edges, reads, taken, reads * whole, _sample(layout, memory_limit))
     raise MemoryError(
         f"nor does a block of V cut both ways: {height} rows x {width} columns take "
         f"{height * width * layout.itemsize / MIB:.0f} MiB, and a worker running {threads} at once would "

@@ -83,7 +83,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Plan:
+class PanelPlan:
     """Panel edges and what they cost."""
 
     edges: tuple[int, ...]  # 0 = edges[0] < ... < edges[-1] = rows, multiples of a unit but for the last
@@ -95,14 +95,14 @@ class Plan:
     prefetch: bool = False  # whether there is room to read a panel more than are worked on
 
 
-def make(
+def plan_panels(
     layout: Layout,
     rank: int,
     memory_limit: int | None,
     threads: int,
     edges: tuple[int, ...] | None = None,
     blocks: bool = False,
-) -> Plan:
+) -> PanelPlan:
     """Cut V into panels that fit.
 
     The edges depend on V and on the memory of a worker, not on the number of workers, so a result
@@ -149,7 +149,7 @@ def make(
         sample = 0
     cuts = _cuts(layout, min(across, len(edges) - 1))
     needed = _worker_bytes(layout, work, panel, sample)
-    plan = Plan(edges, needed, whole, sample, cuts, layout.tiled, work.ahead > 0)
+    plan = PanelPlan(edges, needed, whole, sample, cuts, layout.tiled, work.ahead > 0)
     if memory_limit is not None and plan.worker_bytes > room:
         raise MemoryError(_refusal(layout, plan, memory_limit, threads))
     return plan
@@ -176,7 +176,7 @@ def check_limit(memory_limit: int, whose: str) -> None:
         )
 
 
-def unit(edges: Sequence[int]) -> int:
+def aligned_rows(edges: Sequence[int]) -> int:
     """The rows that divide every panel but the last: chunks of W, so that each has one writer."""
     return gcd(*edges[1:-1]) if len(edges) > 2 else edges[-1]
 
@@ -326,7 +326,7 @@ def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:
     return min(layout.rows, max(_fewest(rank), min(wanted, most // row)))
 
 
-def _refusal(layout: Layout, plan: Plan, memory_limit: int, threads: int) -> str:
+def _refusal(layout: Layout, plan: PanelPlan, memory_limit: int, threads: int) -> str:
     first, last = max(pairwise(plan.edges), key=lambda pair: layout.panel_bytes(*pair))
     return (
         f"the smallest panel does not fit: {last - first} rows x {layout.columns} columns take "

@@ -13,7 +13,7 @@ import numpy as np
 
 from dask_nmf.kernels import double_precision, least_squares
 from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.kernels.linalg.householder import Factor
+from dask_nmf.kernels.linalg.householder import PivotedQR
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.penalties import NO_PENALTY, Penalty, divide_components, norms_of
 from dask_nmf.solvers.solver import (
@@ -48,7 +48,7 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
     """
 
     penalty: Penalty = NO_PENALTY
-    tol: float = 1e-2  # of the inner solves, see `kernels.refit`
+    tol: float = 1e-2  # of the inner solves, see `least_squares.refit`
     in_float64: bool = False  # equations of float32 are made and solved in float64
     one_pass: ClassVar[Literal[True]] = True
     finest: ClassVar[int] = FINEST
@@ -59,16 +59,18 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
     def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
         if self.in_float64:
             return self.solve_w_final(v, h, w)
-        return least_squares.solve_weights(v, h, self.tol, self.penalty.left, self.penalty.left_l1)
+        return least_squares.solve_w(v, h, self.tol, self.penalty.left, self.penalty.left_l1)
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         h_or_none = h if exact else None
         return (
-            double_precision.sums(v, w, h_or_none) if self.in_float64 else least_squares.sums(v, w, h_or_none)
+            double_precision.block_sums(v, w, h_or_none)
+            if self.in_float64
+            else least_squares.block_sums(v, w, h_or_none)
         )
 
     def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:
-        solve = double_precision.exact_weights if self.in_float64 else least_squares.exact_weights
+        solve = double_precision.exact_w if self.in_float64 else least_squares.exact_w
         return solve(v, h, self.penalty.left, self.penalty.left_l1)
 
     def solve_h(self, h: Array, totals: Sums) -> Array:
@@ -94,15 +96,15 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
         right = self.solve_h(h, totals)
         return right, loss_of_h(sumsq, totals, h, right)
 
-    def factor_of(self, left: Array) -> Factor | None:
+    def factor_of(self, left: Array) -> PivotedQR | None:
         """Return the factor of a left factor (rows, k) that normal equations for H are too rough for."""
-        return least_squares.factor_of(left.T, self.penalty.right)
+        return least_squares.qr_factor(left.T, self.penalty.right)
 
-    def solve_h_by_factor(self, factor: Factor, rows: int, totals: Sums) -> Array:
+    def solve_h_by_factor(self, factor: PivotedQR, rows: int, totals: Sums) -> Array:
         """Return what `settle` does, float64, where the W of the sums is the basis of a factor."""
         lasso, target = self.penalty.right_l1 * rows, totals.num.T
         return in_threads(
-            lambda some, upper: least_squares.solve_by_factor(target[some], upper, lasso),
+            lambda some, upper: least_squares.solve_by_qr(target[some], upper, lasso),
             target,
             factor.upper,
         ).T

@@ -44,10 +44,10 @@ class MU(SquaredError, SolverDefaults):
 
     def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
         if w is None:
-            w = clip_below(least_squares.solve_weights(v, h, 1e-2, self.penalty.left), self.floor)
-        lasso = self.penalty.left_l1 * least_squares.row_mass(v)[:, None]
-        equations = least_squares.equations(v, h, self.penalty.left)
-        return least_squares.multiply(w, *equations, self.delta + lasso, self.inner_iter)
+            w = clip_below(least_squares.solve_w(v, h, 1e-2, self.penalty.left), self.floor)
+        lasso = self.penalty.left_l1 * least_squares.row_weight(v)[:, None]
+        equations = least_squares.normal_equations(v, h, self.penalty.left)
+        return least_squares.mu_update(w, *equations, self.delta + lasso, self.inner_iter)
 
     def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:
         assert w is not None
@@ -69,10 +69,10 @@ class MU(SquaredError, SolverDefaults):
 
     def update_h(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""
-        gram = least_squares.ridge(totals.gram, len(h), self.penalty.right * totals.column_weight)
+        gram = least_squares.add_ridge(totals.gram, len(h), self.penalty.right * totals.column_weight)
         lasso = self.penalty.right_l1 * np.reshape(totals.column_weight, (-1, 1))
         delta = self.delta if self.right_delta is None else self.right_delta
-        updated = least_squares.multiply(h.T, totals.num.T, gram, delta + lasso, self.inner_iter)
+        updated = least_squares.mu_update(h.T, totals.num.T, gram, delta + lasso, self.inner_iter)
         return np.ascontiguousarray(updated.T)
 
 
@@ -115,10 +115,10 @@ class BetaMU(SolverDefaults):
 
     def _multiply(self, v: Cells, h: Array, w: Array, repeats: int, tol: float = 0.0) -> Array:
         ridge = w_penalty(self.penalty, v)
-        return divergence.multiply(v, h.T, w, ridge, self.beta, self.floor, repeats, tol)
+        return divergence.mu_update(v, h.T, w, ridge, self.beta, self.floor, repeats, tol)
 
     def accumulate(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
-        num, den, loss = divergence.shares(v, w, h, self.beta, self.floor)
+        num, den, loss = divergence.mu_terms(v, w, h, self.beta, self.floor)
         return Sums(num.astype(np.float64), den.astype(np.float64), loss, v.column_weight)
 
     def loss(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
@@ -140,7 +140,7 @@ class BetaMU(SolverDefaults):
         """H after its update from the sums."""
         by = totals.gram + totals.column_weight * (self.penalty.right_l1 + self.penalty.right * h)
         ratio = np.divide(totals.num, by, out=np.zeros_like(totals.num), where=by > 0)
-        return np.ascontiguousarray(h * ratio ** divergence.exponent(self.beta), h.dtype)
+        return np.ascontiguousarray(h * ratio ** divergence.mu_exponent(self.beta), h.dtype)
 
 
 @dataclass(frozen=True)

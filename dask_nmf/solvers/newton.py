@@ -72,7 +72,7 @@ class KLNewton(SolvesRight, SolverDefaults):
 
     def accumulate(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
         columns = v.transpose()
-        num, gram, loss = divergence.models(columns, w, h.T, self.floor)
+        num, gram, loss = divergence.quadratic_models(columns, w, h.T, self.floor)
         pull = w.sum(axis=0, dtype=np.float64) if v.implicit_zeros else 0.0
         return Sums(num.T, gram, loss, columns.row_weight, w_sum=pull)
 
@@ -88,10 +88,10 @@ class KLNewton(SolvesRight, SolverDefaults):
         num, gram = self.penalty.equations(totals, len(given))
         begun = given.T.astype(np.float64)
         h = np.maximum(refit_rows(begun, num, gram, self.tol), least * begun)
-        explains = totals.gram[:, masked.diagonal(len(given))] > 0
+        explains = totals.gram[:, masked.packed_diagonal(len(given))] > 0
         h[~explains & (num < self.penalty.right * begun)] = 0  # what explains no entry > 0 only costs
         if isinstance(totals.w_sum, np.ndarray):
-            above = np.maximum(totals.num.T - masked.apply(totals.gram, begun) + totals.w_sum, 0)
+            above = np.maximum(totals.num.T - masked.apply_packed_gram(totals.gram, begun) + totals.w_sum, 0)
             weighs = self.penalty.right_l1 + self.penalty.right * begun
             below = totals.w_sum + np.reshape(totals.column_weight, (-1, 1)) * weighs
             low = (begun * above).sum(axis=1) > FURTHEST * (begun * below).sum(axis=1)
@@ -150,8 +150,8 @@ class KLNewton(SolvesRight, SolverDefaults):
         """Return by how much h lowers the loss by the quadratic model about ``given``, and 2 Σ v."""
         num, gram = self.penalty.equations(totals, len(given))
         begun, step = given.T.astype(np.float64), (given - h).T.astype(np.float64)
-        curve = masked.apply(gram, begun)
-        fall = float(np.vdot(step, 2 * (curve - num) - masked.apply(gram, step)))
+        curve = masked.apply_packed_gram(gram, begun)
+        fall = float(np.vdot(step, 2 * (curve - num) - masked.apply_packed_gram(gram, step)))
         return fall, 2 * float(np.vdot(begun, curve))
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:

@@ -16,7 +16,7 @@ import numpy as np
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.divergence import Ridge
+from dask_nmf.kernels.divergence import RowPenalty
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.settings import Settings
 from dask_nmf.types import Array
@@ -54,7 +54,7 @@ class Penalty:
         num = totals.num.T
         if self.right_l1:
             num = num - self.right_l1 * np.reshape(totals.column_weight, (-1, 1))
-        return num, least_squares.ridge(totals.gram, k, self.right * totals.column_weight)
+        return num, least_squares.add_ridge(totals.gram, k, self.right * totals.column_weight)
 
     def balance(self, left: Norms, right: Norms) -> tuple[Array, float]:
         """Return the best scale of each component of W, (k,), and the penalties after W c and H / c.
@@ -124,7 +124,7 @@ class Penalty:
         """
         mean = right.mean(axis=1, dtype=np.float64)
         other = np.divide(product, mean, out=np.zeros_like(mean), where=mean > 0)
-        squares = least_squares.norms(right)[0] / right.shape[1]
+        squares = least_squares.row_norms(right)[0] / right.shape[1]
         on_left = 2 * self.left_l1 * other, self.left * other**2
         return best_scales(np.stack([*on_left, 2 * self.right_l1 * mean, self.right * squares]))
 
@@ -188,7 +188,7 @@ def divide_components(factor: Array, scales: Array) -> Array:
     return np.asarray(factor / scales.astype(factor.dtype)[:, None])
 
 
-def w_penalty(penalty: Penalty, v: Cells) -> Ridge:
+def w_penalty(penalty: Penalty, v: Cells) -> RowPenalty:
     """The penalties of the rows of a block's W."""
     mass = v.row_weight
-    return Ridge(penalty.left_l1 * mass, penalty.left * mass)
+    return RowPenalty(penalty.left_l1 * mass, penalty.left * mass)

@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from dask_nmf.kernels.gradient import Descent, extended
+from dask_nmf.kernels.gradient import SGDOptions, with_accumulator
 from dask_nmf.solvers.penalties import Penalty
 from dask_nmf.solvers.solver import Problem, RowStore, SolverDefaults, SquaredError, State
 from dask_nmf.types import Array, Block
@@ -46,14 +46,14 @@ class WithoutAccumulator:
         return np.ascontiguousarray(self.store.read(first, last)[:, :-1])
 
     def write(self, first: int, w: Array) -> None:
-        self.store.write(first, extended(w))
+        self.store.write(first, with_accumulator(w))
 
 
 @dataclass(frozen=True)
 class SGD(SquaredError, SolverDefaults):
     """Stochastic gradient descent with factors kept ≥ 0, in strata of blocks (Gemulla et al. 2011)."""
 
-    how: Descent
+    how: SGDOptions
     schedule: str
     penalty: Penalty
     carries_w: ClassVar[bool] = True
@@ -65,7 +65,7 @@ class SGD(SquaredError, SolverDefaults):
     def result_store(self, store: RowStore) -> RowStore:
         return WithoutAccumulator(store)
 
-    def steps(self, state: State) -> Descent:
+    def steps(self, state: State) -> SGDOptions:
         """How the next sweep goes on from a state."""
         by_time = 1 / (1 + state.epoch) if self.schedule == "inverse-time" else 1.0
         return self.how._replace(rate=self.how.rate * state.rate * by_time)
@@ -141,4 +141,4 @@ def make(problem: Problem) -> SGD:
         if settings.start == "custom" and not adaptive:  # the textbook's steps, in the units of the fit
             tilt = penalty.right_unit / penalty.left_unit
     alphas = penalty.left, penalty.right, penalty.left_l1, penalty.right_l1
-    return SGD(Descent(rate, adaptive, unit, *alphas, batch, tilt), settings.schedule, penalty)
+    return SGD(SGDOptions(rate, adaptive, unit, *alphas, batch, tilt), settings.schedule, penalty)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 import numpy as np
 
 from dask_nmf.kernels import least_squares
-from dask_nmf.kernels.gradient import Descent
+from dask_nmf.kernels.gradient import SGDOptions
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.penalties import Penalty
@@ -168,7 +168,7 @@ class PanelSolver(Solver, Protocol):
 class StratumSolver(Solver, Protocol):
     """A solver whose passes go over blocks, stratum by stratum."""
 
-    def steps(self, state: State) -> Descent:
+    def steps(self, state: State) -> SGDOptions:
         """Return how the next sweep goes on from a state."""
         ...
 
@@ -262,7 +262,7 @@ class SquaredError:
     """The loss ‖V − W H‖², for solvers that work with normal equations."""
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
-        return least_squares.sums(v, w, h if exact else None)
+        return least_squares.block_sums(v, w, h if exact else None)
 
     def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
         return least_squares.residual(v, w, h)
@@ -273,7 +273,7 @@ def loss_of_h(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
     if np.isnan(totals.residual):
         return least_squares.expanded_loss(sumsq, totals, h)
     step = (h - given).astype(np.float64)
-    slope = least_squares.times((h + given).T.astype(np.float64), totals.gram).T - 2 * totals.num
+    slope = least_squares.apply_gram((h + given).T.astype(np.float64), totals.gram).T - 2 * totals.num
     return totals.residual + float(np.vdot(step, slope))
 
 
@@ -321,18 +321,18 @@ def in_threads(solve: Callable[[slice, Array], Array], num: Array, gram: Array) 
     count = os.cpu_count() or 1
     cuts = np.linspace(0, rows, 4 * count + 1, dtype=int)
     slices = [slice(*pair) for pair in pairwise(cuts.tolist())]
-    grams = (gram if least_squares.shared(gram, k) else gram[some] for some in slices)
+    grams = (gram if least_squares.is_shared_gram(gram, k) else gram[some] for some in slices)
     with ThreadPoolExecutor(count) as pool:
         return np.concatenate(list(pool.map(solve, slices, grams)))
 
 
 def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
-    """`kernels.refit`, its rows shared among the threads of this process."""
+    """`least_squares.refit`, its rows shared among the threads of this process."""
     return in_threads(lambda some, own: least_squares.refit(start[some], num[some], own, tol), num, gram)
 
 
 def solve_rows(num: Array, gram: Array) -> Array:
-    """`kernels.solve_exactly`, its rows shared among the threads of this process."""
+    """`least_squares.solve_exactly`, its rows shared among the threads of this process."""
     return in_threads(lambda some, own: least_squares.solve_exactly(num[some], own), num, gram)
 
 

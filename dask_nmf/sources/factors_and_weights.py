@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.errors import DataError
-from dask_nmf.kernels.summary.block_summary import measure
+from dask_nmf.kernels.summary.block_summary import summarize_block
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.types import Array
@@ -70,7 +70,7 @@ def read_factor(factor: Any, name: str, shape: tuple[int, int] | None = None) ->
     block = opened.reader[slice(0, opened.layout.rows), slice(0, opened.layout.columns)]
     array = block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
     array = array.T if opened.transposed else array
-    bad = measure(array).invalid
+    bad = summarize_block(array).invalid
     if bad is not None:
         raise DataError(
             f"{name} has {bad.value} at row {bad.row}, column {bad.column}; a factor must be finite and ≥ 0, "

@@ -125,8 +125,8 @@ def test_the_command_takes_known_signatures_and_resumes(tmp_path: Path, forks: F
 def test_the_plan_counts_matrices_of_the_ranks_size() -> None:
     layout, rank = Layout(10_000, 8, 8), 4000
     squares = rank**2 * 8
-    assert row_panels.make(layout, rank, None, 1).worker_bytes > 6 * squares
+    assert row_panels.plan_panels(layout, rank, None, 1).worker_bytes > 6 * squares
     with pytest.raises(MemoryError, match="does not fit"):
-        row_panels.make(layout, rank, 512 * MIB, 1)
+        row_panels.plan_panels(layout, rank, 512 * MIB, 1)
     with pytest.raises(MemoryError, match="nor does a block"):
-        grid.make(layout, rank, 512 * MIB, 1)
+        grid.plan_grid(layout, rank, 512 * MIB, 1)

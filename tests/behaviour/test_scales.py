@@ -14,7 +14,7 @@ from dask_nmf import NMF, nmf, transform
 from dask_nmf.errors import DataError
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.blocks.scaling import Scaled
+from dask_nmf.kernels.blocks.scaling import ScaledBlock
 
 V = low_rank(40, 25, 3, noise=0.5) + 0.05
 V /= V.mean()
@@ -213,8 +213,8 @@ def test_squares_beyond_float64_are_refused_with_the_cure(power: int) -> None:
 
 def test_squares_below_the_range_of_float32_count() -> None:
     x = np.full((300, 7), 1e-22, np.float32)
-    assert least_squares.squares(x) == pytest.approx(2100e-44, rel=1e-6)
-    assert least_squares.squares(np.full((2, 2), 1e25, np.float32)) == pytest.approx(4e50, rel=1e-6)
+    assert least_squares.sum_of_squares(x) == pytest.approx(2100e-44, rel=1e-6)
+    assert least_squares.sum_of_squares(np.full((2, 2), 1e25, np.float32)) == pytest.approx(4e50, rel=1e-6)
 
 
 @dtypes
@@ -269,7 +269,7 @@ def test_the_scale_is_a_power_of_two_that_brings_the_mean_near_1(exponent: int, 
     assert np.frexp(scale)[0] == 0.5
     assert 0.7 < scale * mean < 1.42
     assert scaling.scale_of(0.0, np.dtype(np.float32)) == 1
-    left, right = scaling.halves(scale)
+    left, right = scaling.split_power(scale)
     assert left * right == scale
     assert left in (right, 2 * right)
 
@@ -278,9 +278,9 @@ def test_the_scale_is_a_power_of_two_that_brings_the_mean_near_1(exponent: int, 
 @pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array], ids=["dense", "csr"])
 def test_products_with_a_scaled_block_are_those_with_the_block_scaled(exponent: int, kind: Any) -> None:
     v, h = SMALL.astype(np.float32), SMALL[:3].astype(np.float32)
-    block = scaling.scaled(kind(at(v, -exponent)), 2.0**exponent)
-    assert isinstance(block, Scaled) == (exponent != 0)
-    np.testing.assert_array_equal(scaling.onto(block, h.T), scaling.onto(kind(v), h.T))
-    np.testing.assert_array_equal(scaling.under(v[:, :2].T, block), scaling.under(v[:, :2].T, kind(v)))
-    np.testing.assert_array_equal(scaling.dense(block, [3, 1]), v[[3, 1]])
+    block = scaling.with_scale(kind(at(v, -exponent)), 2.0**exponent)
+    assert isinstance(block, ScaledBlock) == (exponent != 0)
+    np.testing.assert_array_equal(scaling.matmul(block, h.T), scaling.matmul(kind(v), h.T))
+    np.testing.assert_array_equal(scaling.rmatmul(v[:, :2].T, block), scaling.rmatmul(v[:, :2].T, kind(v)))
+    np.testing.assert_array_equal(scaling.dense_rows(block, [3, 1]), v[[3, 1]])
     assert least_squares.residual(block, v[:, :2], v[:2]) == least_squares.residual(kind(v), v[:, :2], v[:2])

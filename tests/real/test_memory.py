@@ -86,7 +86,7 @@ def test_a_fit_stays_within_the_memory_of_its_workers(
     result = nmf(path, RANK, solver=solver, init=init, store=tmp_path / "run.zarr", max_iter=1)
     after = peaks(workers)
     width = RANK if init == "sample" else nndsvd.width(RANK)
-    planned = row_panels.make(replace(open_matrix(path).layout, prefetch=True), width, LIMIT, 1)
+    planned = row_panels.plan_panels(replace(open_matrix(path).layout, prefetch=True), width, LIMIT, 1)
     assert planned.pass_bytes >= 2 * LIMIT
     assert result.n_iter == 1
     assert before.keys() == after.keys(), "a worker was restarted"
@@ -106,7 +106,9 @@ def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape
     result = nmf(path, RANK, missing="nan", validation_fraction=0.1, store=tmp_path / "run.zarr", max_iter=1)
     new = transform(path, np.asarray(result.H), missing="nan", into=lambda *_: (Nowhere(), None))
     after = peaks(workers)
-    planned = row_panels.make(replace(open_matrix(path).layout, masked=True, prefetch=True), RANK, LIMIT, 1)
+    planned = row_panels.plan_panels(
+        replace(open_matrix(path).layout, masked=True, prefetch=True), RANK, LIMIT, 1
+    )
     assert new is None
     assert before.keys() == after.keys(), "a worker was restarted"
     assert max(after.values()) < max(1.1 * planned.worker_bytes, max(before.values()) + 1)
@@ -120,7 +122,7 @@ def test_so_does_one_of_a_v_cut_both_ways(tmp_path: Path) -> None:
         before = peaks(own)
         result = nmf(path, RANK, store=tmp_path / "run.zarr", max_iter=1)
         after = peaks(own)
-    planned = grid.make(open_matrix(path).layout, RANK, LIMIT, 1, None)
+    planned = grid.plan_grid(open_matrix(path).layout, RANK, LIMIT, 1, None)
     assert result.n_iter == 1
     assert zarr.open_group(tmp_path / "run.zarr", mode="r")["H"].shape == (RANK, 18_000)
     assert before.keys() == after.keys(), "a worker was restarted"

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dask_nmf.planning import grid, row_panels
-from dask_nmf.planning.grid import Tiling
+from dask_nmf.planning.grid import GridPlan
 
 
 def no_panels(*_: Any, **__: Any) -> Any:
@@ -16,9 +16,9 @@ def cut_both_ways(
     patch: pytest.MonkeyPatch, rows: tuple[int, ...], columns: tuple[int, ...], reads: int
 ) -> None:
     """Every V is cut so."""
-    made = Tiling(rows, columns, reads, 0, 1, (rows[-1], columns[-1]))
-    patch.setattr(row_panels, "make", no_panels)
-    patch.setattr(grid, "make", lambda *_: made)
+    made = GridPlan(rows, columns, reads, 0, 1, (rows[-1], columns[-1]))
+    patch.setattr(row_panels, "plan_panels", no_panels)
+    patch.setattr(grid, "plan_grid", lambda *_: made)
 
 
 class Enough(Exception):

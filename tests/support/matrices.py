@@ -173,7 +173,7 @@ LIBRARIES: dict[str, Callable[[Array, Path], Any]] = {  # what is read as one of
 
 
 def panels_of(opened: Matrix) -> list[Any]:
-    edges = row_panels.make(opened.layout, 3, None, 2).edges
+    edges = row_panels.plan_panels(opened.layout, 3, None, 2).edges
     panels = opened.panels(edges)  # on a cluster, V lives as long as this
     return list(da.compute(*panels.to_delayed().ravel()))
 

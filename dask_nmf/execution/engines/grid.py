@@ -20,9 +20,9 @@ from dask_nmf.execution.graphs import grid
 from dask_nmf.execution.graphs.grid import Blocks, ExtrapolatedH, GridDraw, GridPassSpec, InUnits, Look, Piece
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
 from dask_nmf.kernels.blocks import masking
-from dask_nmf.kernels.summary.digests import merged
-from dask_nmf.kernels.summary.row_sample import Candidates, Draw, Summary
-from dask_nmf.planning.grid import Tiling
+from dask_nmf.kernels.summary.digests import merge_digests
+from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
+from dask_nmf.planning.grid import GridPlan
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.solver import State, accept_step, reject_step
 from dask_nmf.sources.matrix import Matrix
@@ -90,7 +90,7 @@ class GridEngine:
     tiling : where the blocks are, and how often a pass reads them.
     """
 
-    def __init__(self, matrix: Matrix, tiling: Tiling) -> None:
+    def __init__(self, matrix: Matrix, tiling: GridPlan) -> None:
         self.matrix = matrix
         self.tiling = tiling
         self.scale = 1.0  # a power of two, by which V counts; it is known from the first read on
@@ -100,13 +100,13 @@ class GridEngine:
         """Bytes of V that a pass reads."""
         return self.tiling.pass_bytes
 
-    def sample_of(self, draw: Draw) -> GridDraw:
+    def sample_of(self, draw: SampleSpec) -> GridDraw:
         """Return which rows and columns of V a sample has: the plan says how many, if it is not none."""
         rows, columns = self.tiling.sample if draw.size else (0, 0)
         layout = self.matrix.layout
         return GridDraw(draw.seed, rows / layout.rows, columns / layout.columns)
 
-    def summarize(self, draw: Draw) -> Summary:
+    def summarize(self, draw: SampleSpec) -> Summary:
         """Check, measure and digest V, and draw a sample of its rows and columns, in one read.
 
         The candidates of the summary are the sample, with the drawn columns alone.
@@ -123,8 +123,8 @@ class GridEngine:
             0,
             float(self.matrix.layout.rows),
             next((look.bad for look in looks if look.bad is not None), None),
-            Candidates(rows, unused, unused, masking.stack([look.sample for look in looks])),
-            digests=(merged([look.digest for look in looks]),),
+            Candidates(rows, unused, unused, masking.vstack([look.sample for look in looks])),
+            digests=(merge_digests([look.digest for look in looks]),),
         )
 
     def sweep(self, models: Sequence[Model]) -> list[GridTotals]:

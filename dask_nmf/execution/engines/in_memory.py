@@ -18,7 +18,7 @@ from dask_nmf.execution.tasks import blas
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary import row_sample
-from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.types import Array, Block
 
 
@@ -52,13 +52,14 @@ class InMemoryEngine:
         """Bytes of V, none of which is read again."""
         return 0
 
-    def summarize(self, draw: Draw) -> Summary:
+    def summarize(self, draw: SampleSpec) -> Summary:
         """Check, measure and digest V, and draw a sample of its rows."""
         edges = [0, *accumulate(block.shape[0] for block in self.blocks)]
         parts = [
-            row_sample.summarise(block, first, draw) for block, first in zip(self.blocks, edges, strict=False)
+            row_sample.summarize_panel(block, first, draw)
+            for block, first in zip(self.blocks, edges, strict=False)
         ]
-        return row_sample.merge(parts, draw)
+        return row_sample.merge_summaries(parts, draw)
 
     def sweep(self, models: Sequence[Model]) -> list[Sums]:
         """Return the sums of a pass for each model; each block is looked at for all models in turn."""
@@ -75,7 +76,7 @@ class InMemoryEngine:
         return [reduce(add, each) for each in zip(*parts, strict=True)]
 
     def _look(self, number: int, given: Sequence[tuple[Array, PassSpec]]) -> list[Sums]:
-        block, found = masking.at_scale(self.blocks[number], self.scale), []
+        block, found = masking.with_scale(self.blocks[number], self.scale), []
         for (h, spec), w in zip(given, self._w, strict=False):
             w[number], sums = passes.process_block(block, h, spec, w[number])
             found.append(sums)

@@ -24,13 +24,13 @@ from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.tasks import block_cache
 from dask_nmf.execution.tasks.block_cache import CachingReader
 from dask_nmf.execution.tasks.prefetch import extra_reader_thread
-from dask_nmf.kernels.blocks.masking import Rule
+from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.sources.matrix import Matrix, Wrapper
 from dask_nmf.types import Array
 
-EVERYTHING = Rule()
+EVERYTHING = EntryMask()
 WEIGHTS_SUFFIX = "-weights"  # of the name that a cache has for the weights of V
 
 
@@ -56,7 +56,7 @@ class PanelEngine:
         matrix: Matrix,
         edges: tuple[int, ...],
         weights: Matrix | None = None,
-        rule: Rule = EVERYTHING,
+        rule: EntryMask = EVERYTHING,
         room: int = 0,
         ahead: bool = False,
     ) -> None:
@@ -137,7 +137,7 @@ class PanelEngine:
                 with suppress(*WORKER_LOSS, NoWorkers):  # a cluster that is gone keeps nothing
                     run_on_workers(block_cache.evict_fit, name, on_error="ignore")
 
-    def summarize(self, draw: Draw) -> Summary:
+    def summarize(self, draw: SampleSpec) -> Summary:
         """Check, measure and digest V, and draw a sample of its rows, in one read."""
         no_h = np.empty((0, self.matrix.layout.columns))
         summary: Summary = self.compute(no_h, lambda inputs: passes.summarize(self.tasks, inputs, draw))

@@ -11,7 +11,7 @@ from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import strata
 from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, SweepSpec
-from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.sgd import Swept
 from dask_nmf.solvers.solver import StratumSolver
 from dask_nmf.types import Array
@@ -46,7 +46,7 @@ class StrataEngine:
         """Bytes of V that a sweep reads."""
         return self.panels.bytes
 
-    def summarize(self, draw: Draw) -> Summary:
+    def summarize(self, draw: SampleSpec) -> Summary:
         """Check, measure and digest V, and draw a sample of its rows, in one read."""
         return self.panels.summarize(draw)
 

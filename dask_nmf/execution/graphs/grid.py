@@ -38,9 +38,9 @@ from dask_nmf.kernels import double_precision, least_squares
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary import block_summary
-from dask_nmf.kernels.summary.block_summary import Measure
+from dask_nmf.kernels.summary.block_summary import BlockSummary
 from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of
-from dask_nmf.planning.grid import Tiling
+from dask_nmf.planning.grid import GridPlan
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.penalties import divide_components
 from dask_nmf.solvers.solver import extrapolate, loss_of_h
@@ -94,10 +94,10 @@ class InUnits:
     unit: float
 
     def read(self, first: int, last: int) -> Array:
-        return scaling.times(self.place.read(first, last), 1 / self.unit)
+        return scaling.multiply(self.place.read(first, last), 1 / self.unit)
 
     def write(self, first: int, w: Array) -> None:
-        self.place.write(first, scaling.times(w, self.unit))
+        self.place.write(first, scaling.multiply(w, self.unit))
 
 
 class Piece(NamedTuple):
@@ -143,12 +143,12 @@ class Look(NamedTuple):
 class Blocks:
     """V in the blocks of a tiling, for one graph."""
 
-    tiling: Tiling
+    tiling: GridPlan
     reader: Delayed | None  # a `Reader`, where tasks read V themselves
     array: list[list[Delayed]] | None  # where V is a Dask array
 
     @classmethod
-    def of(cls, matrix: Matrix, tiling: Tiling) -> Blocks:
+    def of(cls, matrix: Matrix, tiling: GridPlan) -> Blocks:
         if matrix.reader.dask_chunks is None:
             return cls(tiling, delayed(matrix.reader, traverse=False), None)
         cut = matrix.reader.lazy(heights(tiling.rows), heights(tiling.columns))
@@ -201,9 +201,9 @@ def summarize_rows(blocks: Blocks, draw: GridDraw) -> list[Delayed]:
 
 def _summarize_block(
     block: Block | None, reader: Reader | None, rows: Span, columns: Span, draw: GridDraw
-) -> tuple[Measure, Block]:
+) -> tuple[BlockSummary, Block]:
     v = _loaded(block, reader, rows, columns)
-    found = block_summary.measure(v, keys_of(*columns))
+    found = block_summary.summarize_block(v, keys_of(*columns))
     if found.invalid is not None:
         found = found._replace(
             invalid=InvalidEntryError(
@@ -214,7 +214,7 @@ def _summarize_block(
     return found, v[draw.of_rows(rows)][:, draw.of_columns(columns)]
 
 
-def _summarize_row(parts: list[tuple[Measure, Block]], first_row: int, rows: int) -> Look:
+def _summarize_row(parts: list[tuple[BlockSummary, Block]], first_row: int, rows: int) -> Look:
     found, samples = zip(*parts, strict=True)
     norms = np.sum([part.row_norms for part in found], axis=0)
     bad = min(
@@ -302,10 +302,12 @@ def _project(
     block: Block | None, reader: Reader | None, rows: Span, columns: Span, what: GridPassSpec
 ) -> Array:
     """v hᵀ, (rows, k), float64."""
-    v = scaling.scaled(_loaded(block, reader, rows, columns), what.scale)
+    v = scaling.with_scale(_loaded(block, reader, rows, columns), what.scale)
     h = what.given.piece(columns)
     return (
-        double_precision.products(v, h) if what.solver.in_float64 else scaling.onto(v, h.T).astype(np.float64)
+        double_precision.product(v, h)
+        if what.solver.in_float64
+        else scaling.matmul(v, h.T).astype(np.float64)
     )
 
 
@@ -316,7 +318,7 @@ def _weigh(num: Array, gram: Array, rows: Span, width: int, what: GridPassSpec) 
     stored = what.given.h.read(0, 1).dtype
     dtype = np.float64 if what.last or what.solver.in_float64 else stored
     num = (num - penalty.left_l1 * width).astype(dtype)
-    gram = least_squares.ridge(gram.astype(dtype), k, penalty.left * width)
+    gram = least_squares.add_ridge(gram.astype(dtype), k, penalty.left * width)
     w = (
         least_squares.solve_exactly(num, gram)
         if what.last
@@ -338,7 +340,7 @@ def _learn(
     written: Array | None,
 ) -> Sums:
     """What some columns of H learn from a block, beside what they have from those above it."""
-    v = scaling.scaled(_loaded(block, reader, rows, columns), what.scale)
+    v = scaling.with_scale(_loaded(block, reader, rows, columns), what.scale)
     w, h = np.ascontiguousarray(what.left.read(*rows)), what.given.piece(columns)
     if what.update_h is None:
         sums = Sums(NOTHING, NOTHING, what.solver.loss(v, w, h))

@@ -30,10 +30,10 @@ from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.blocks.masking import Observed, Rule
+from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary import row_sample
-from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.solver import PanelSolver
 from dask_nmf.types import Array, Block
 
@@ -79,9 +79,11 @@ def spec_of(model: Model) -> PassSpec:
     return spec._replace(before=before, after=slots.new_factor(state.next_slot))
 
 
-def summarize(tasks: PanelTasks, inputs: Delayed, draw: Draw) -> Delayed:
+def summarize(tasks: PanelTasks, inputs: Delayed, draw: SampleSpec) -> Delayed:
     """Return a delayed `Summary`: the first read of V."""
-    reduction = Reduction(partial(_summarize_panel, draw=draw), partial(row_sample.merge, draw=draw))
+    reduction = Reduction(
+        partial(_summarize_panel, draw=draw), partial(row_sample.merge_summaries, draw=draw)
+    )
     return tasks.reduce(reduction, inputs)
 
 
@@ -107,8 +109,10 @@ def sweep_keeping_w(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> list[
     return tasks.map(partial(_process_panel, spec=spec._replace(keep=True)), inputs)
 
 
-def mask_panels(panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: Rule) -> da.Array:
-    """Return panels as `Observed` blocks."""
+def mask_panels(
+    panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: EntryMask
+) -> da.Array:
+    """Return panels as `MaskedBlock`s."""
     parts = [panels] if weights is None else [panels, weights]
     return da.map_blocks(
         _masked,
@@ -120,8 +124,8 @@ def mask_panels(panels: da.Array, weights: da.Array | None, edges: Sequence[int]
     )
 
 
-@sizeof.register(Observed)
-def _bytes(block: Observed) -> int:
+@sizeof.register(MaskedBlock)
+def _bytes(block: MaskedBlock) -> int:
     """Return the bytes of a block, which Dask would count as an object without contents."""
     return int(sizeof(block.v) + sizeof(block.weights) + sizeof(block.rows))
 
@@ -130,17 +134,17 @@ def _masked(
     v: Block,
     *weights: Block,
     edges: Sequence[int],
-    rule: Rule,
+    rule: EntryMask,
     block_id: tuple[int, ...],
-) -> Observed:
+) -> MaskedBlock:
     first = edges[block_id[0]]
     rows = np.arange(first, first + v.shape[0])
-    return Observed(aligned(v), aligned(weights[0]) if weights else None, rows, rule)
+    return MaskedBlock(aligned(v), aligned(weights[0]) if weights else None, rows, rule)
 
 
 def block_of(panel: Block, first: int, last: int) -> Block:
     """Return some columns of a panel."""
-    if not isinstance(panel, Observed):
+    if not isinstance(panel, MaskedBlock):
         return panel[:, first:last]
     assert panel.weights is None
     return replace(panel, v=panel.v[:, first:last], first_column=first)
@@ -159,8 +163,8 @@ def _add_each(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(reduce(add, each) for each in zip(*parts, strict=True))
 
 
-def _summarize_panel(v: Block, *, panel: int, inputs: PassInputs, draw: Draw) -> Summary:
-    return row_sample.summarise(v, inputs.edges[panel], draw)
+def _summarize_panel(v: Block, *, panel: int, inputs: PassInputs, draw: SampleSpec) -> Summary:
+    return row_sample.summarize_panel(v, inputs.edges[panel], draw)
 
 
 def _process_panel_for_models(
@@ -183,16 +187,16 @@ def _process_panel(
     before = w_block if inputs.w is None else inputs.w[first:last]
     if spec.before is not None:
         before = spec.before.read(first, last)
-    w, sums = process_block(masking.at_scale(v, scale), inputs.h, spec, before)
-    w = scaling.times(w, spec.unit)
+    w, sums = process_block(masking.with_scale(v, scale), inputs.h, spec, before)
+    w = scaling.multiply(w, spec.unit)
     if at_own_scale:
         check_factor(w)
-        sums = sums._replace(num=scaling.times(sums.num, 1 / scale))
+        sums = sums._replace(num=scaling.multiply(sums.num, 1 / scale))
     if spec.after is not None:
         spec.after.write(first, w)
     means = NOTHING
     if spec.averages:
-        totals = masking.total(v)
+        totals = masking.entry_totals(v)
         means, sums = totals.rows.astype(w.dtype), sums._replace(column_totals=totals.columns)
         if spec.means is not None:
             spec.means.write(first, means)
@@ -201,7 +205,7 @@ def _process_panel(
 
 def _check(v: Block, first: int) -> float:
     """Refuse a panel with an entry that no NMF takes, or return its own scale."""
-    found = masking.measure(v)
+    found = masking.summarize_block(v)
     if found.invalid is not None:
         raise found.invalid.at(first)
     mass = float(np.sum(np.broadcast_to(found.column_weight, v.shape[1])))
@@ -224,11 +228,11 @@ def check_factor(w: Array) -> None:
 
 def process_block(v: Block, h: Array, spec: PassSpec, before: Array | None = None) -> tuple[Array, Sums]:
     """Return the W and the sums of a pass over one block in memory."""
-    if not isinstance(v, Observed):
+    if not isinstance(v, MaskedBlock):
         w = spec.solve_w(v, h, before)
         return w, _sums(v, w, h, spec)
     parts, total = [], None
-    for rows, cells, held in masking.strips(v):
+    for rows, cells, held in masking.iter_row_batches(v):
         first = None if before is None else before[rows]
         found = [
             spec.solve_w(piece, h, None if first is None else first[some])

@@ -37,8 +37,8 @@ from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import gradient, least_squares
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.blocks.masking import Observed, Rule
-from dask_nmf.kernels.gradient import Descent
+from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
+from dask_nmf.kernels.gradient import SGDOptions
 from dask_nmf.solvers.sgd import Swept
 from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Array, Block
@@ -61,7 +61,7 @@ class BlockSource:
     """Where V is read from, block by block, inside of the task that works on it."""
 
     reader: Reader
-    rule: Rule
+    rule: EntryMask
 
     def read(self, rows: slice, columns: slice) -> Block:
         """A block, as `passes.observe` gives them."""
@@ -69,13 +69,13 @@ class BlockSource:
         if self.rule.is_uniform:
             return block
         numbers = np.arange(rows.start, rows.stop)
-        return Observed(block, None, numbers, self.rule, first_column=columns.start)
+        return MaskedBlock(block, None, numbers, self.rule, first_column=columns.start)
 
 
 class SweepSpec(NamedTuple):
     """What a sweep does, but for V and H."""
 
-    how: Descent
+    how: SGDOptions
     seed: int
     epoch: int
     before: FactorStore  # where W is
@@ -112,7 +112,7 @@ def schedule(grid: BlockGrid, seed: int, epoch: int) -> list[Visit]:
 
 
 def _numbers(seed: int, epoch: int, rows: Array) -> Array:
-    return rng.of_entries(seed, rng.STRATA, rows, np.array([epoch]))
+    return rng.uniform_at(seed, rng.STRATA, rows, np.array([epoch]))
 
 
 def sweep(
@@ -182,8 +182,8 @@ def _visit(
     w = np.array(w, order="C")  # those of a task may be read-only
     h = np.array(inputs.h[:, across].T if right is None else right.factor, order="C")
     totals = np.zeros(4) if right is None else right.totals
-    chance = rng.of_entries(what.seed, rng.ROW_ORDER, np.arange(first, last), np.array([what.epoch]))
-    block = masking.at_scale(block, inputs.scale)
+    chance = rng.uniform_at(what.seed, rng.ROW_ORDER, np.arange(first, last), np.array([what.epoch]))
+    block = masking.with_scale(block, inputs.scale)
     totals = totals + _steps(block, w, h, np.argsort(chance), what.how)
     if visit.closes:
         what.after.write(first, w)
@@ -192,10 +192,10 @@ def _visit(
     return w, _Right(h, totals)
 
 
-def _steps(block: Block, w: Array, h: Array, order: Array, how: Descent) -> Array:
+def _steps(block: Block, w: Array, h: Array, order: Array, how: SGDOptions) -> Array:
     """All minibatches of a block: residual, penalty, held_out_loss, held_out_weight."""
     on_w, on_h = _cost(w, how.w_l2, how.w_l1), _cost(h, how.h_l2, how.h_l1)
-    if not isinstance(block, Observed):
+    if not isinstance(block, MaskedBlock):
         penalty = len(h) * on_w.sum() + len(w) * on_h.sum()
         return np.array([gradient.descend_rows(block, w, h, order, how), penalty, 0.0, 0.0])
     totals = np.zeros(4)
@@ -211,14 +211,14 @@ def _steps(block: Block, w: Array, h: Array, order: Array, how: Descent) -> Arra
 
 def _cost(factor: Array, ridge: float, lasso: float) -> Array:
     """The penalty of each row of a factor with its memory, for one entry."""
-    squares, ones = least_squares.norms(factor[:, :-1])
+    squares, ones = least_squares.row_norms(factor[:, :-1])
     return np.asarray(ridge * squares + 2 * lasso * ones)
 
 
-def _strips(block: Observed, order: Array) -> Iterator[tuple[Cells, Cells, Array]]:
+def _strips(block: MaskedBlock, order: Array) -> Iterator[tuple[Cells, Cells, Array]]:
     """The cells of a block, its rows in the given order, some at a time."""
     shuffled = block[order]
-    for rows, cells, held in masking.strips(shuffled, even=True):
+    for rows, cells, held in masking.iter_row_batches(shuffled, even=True):
         yield cells, held, order[rows]
 
 

@@ -64,7 +64,7 @@ class InUnits:
     unit: float
 
     def read(self, first: int, last: int) -> Array:
-        return scaling.times(self.place.read(first, last), self.unit)
+        return scaling.multiply(self.place.read(first, last), self.unit)
 
     def write(self, first: int, w: Array) -> None:
-        self.place.write(first, scaling.times(w, 1 / self.unit))
+        self.place.write(first, scaling.multiply(w, 1 / self.unit))

@@ -15,16 +15,18 @@ from dask_nmf.execution.graphs.grid import GridDraw
 from dask_nmf.fitting.starts import initialize, sample_start
 from dask_nmf.fitting.starts.initialize import Measures
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.solver import State, factor_scale
 from dask_nmf.types import Array
 
 
-def draw_for(engine: GridEngine, settings: Settings) -> Draw:
+def draw_for(engine: GridEngine, settings: Settings) -> SampleSpec:
     """Return how many rows a start takes, 0 where it takes none."""
     rows, _ = engine.tiling.sample
-    return Draw(engine.matrix.layout.rows, rows if settings.start == "sample" else 0, settings.random_state)
+    return SampleSpec(
+        engine.matrix.layout.rows, rows if settings.start == "sample" else 0, settings.random_state
+    )
 
 
 def initial_state(
@@ -38,7 +40,7 @@ def initial_state(
     matrix = engine.matrix
     stream = rng.W_FACTOR if matrix.transposed else rng.H_FACTOR
     no_h = np.empty((settings.n_components, 0), matrix.dtype)
-    sample = scaling.copied(summary.candidates.block, measures.scale)
+    sample = scaling.scaled_copy(summary.candidates.block, measures.scale)
     scale = factor_scale(measures.level, settings.n_components)
     own = initialize.own_penalty(settings, measures, matrix).bounded
     balanced = own.in_balanced_units(scale).right_unit / own.right_unit

@@ -25,10 +25,10 @@ from dask_nmf.fitting.starts.sample_start import (
     sampled_h,
 )
 from dask_nmf.kernels.blocks import masking, scaling
-from dask_nmf.kernels.gradient import extended
+from dask_nmf.kernels.gradient import with_accumulator
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.digests import Digest
-from dask_nmf.kernels.summary.row_sample import Draw, Summary
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.progress import report_stage
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
@@ -55,7 +55,7 @@ class Measures(NamedTuple):
     empty: int  # panel rows (columns, where the panels are columns) without an entry > 0
     unobserved_rows: int = 0  # of V, of which no entry counts: their factors are zero
     unobserved_columns: int = 0
-    scale: float = 1.0  # a power of two: the fit is one of V times this, see `scales`
+    scale: float = 1.0  # a power of two: the fit is one of V times this, see `scaling`
     right_unit: float = 1.0  # of the factor that panels are given, before a penalty's own unit
 
     @property
@@ -107,7 +107,7 @@ def first_read(
     """
     matrix = panels.matrix
     sampled = settings.by_svd or (sample_rows > 0 and settings.start == "sample")
-    draw = Draw(panels.edges[-1], sample_rows if sampled else 0, settings.random_state)
+    draw = SampleSpec(panels.edges[-1], sample_rows if sampled else 0, settings.random_state)
     report_stage("first read")
     summary = panels.summarize(draw)
     if summary.invalid is not None:
@@ -122,8 +122,8 @@ def first_read(
             summary.candidates, draw, settings.n_components, measures.scale
         )
         return measures, directions, summary.digests
-    sample = masking.multiplied(row_sample.draw_sample(summary.candidates, draw), measures.scale)
-    if not sample.shape[0] or not np.any(masking.measure(sample).column_weight):
+    sample = masking.scaled_copy(row_sample.draw_sample(summary.candidates, draw), measures.scale)
+    if not sample.shape[0] or not np.any(masking.summarize_block(sample).column_weight):
         return measures, None, summary.digests
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
     penalty = penalty_of_sample(penalty_of_fit(settings, measures, matrix), sample, panels.edges[-1])
@@ -284,7 +284,7 @@ def begin(
         assert place is not None
         if settings.start == "sample" or (settings.start == "custom" and given.left is None):
             h = _balanced_pair(panels, h, HALS(penalty_of_fit(settings, measures, matrix)), place)
-        entering = np.ascontiguousarray(extended(h.T).T)
+        entering = np.ascontiguousarray(with_accumulator(h.T).T)
     return State(h, entering, slot=0 if writes_left(settings, given) else -1)
 
 
@@ -372,7 +372,7 @@ def _better_start(panels: PanelEngine, solver: RightSolver, mean: float, given: 
 def in_units(given: Factors, penalty: Penalty, dtype: np.dtype[Any]) -> Factors:
     """Return given factors, or either, in the units of a fit."""
     left, right = (
-        None if factor is None else scaling.times(np.asarray(factor, np.float64), 1 / unit).astype(dtype)
+        None if factor is None else scaling.multiply(np.asarray(factor, np.float64), 1 / unit).astype(dtype)
         for factor, unit in zip(given, (penalty.left_unit, penalty.right_unit), strict=True)
     )
     return Factors(left, right)

@@ -27,7 +27,7 @@ from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary import row_sample
-from dask_nmf.kernels.summary.row_sample import Candidates, Draw
+from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.types import Array, Block
 
 logger = logging.getLogger(__name__)
@@ -46,10 +46,10 @@ class Along:
     """What a panel does in the first read: its W is Y = v hᵀ."""
 
     def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
-        return scaling.onto(v, h.T)
+        return scaling.matmul(v, h.T)
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
-        return least_squares.sums(v, w)
+        return least_squares.block_sums(v, w)
 
     def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
         return np.nan
@@ -103,18 +103,18 @@ def width(rank: int) -> int:
     return 2 * rank + SPARE
 
 
-def sampled_directions(candidates: Candidates, draw: Draw, rank: int, scale: float) -> Array:
+def sampled_directions(candidates: Candidates, draw: SampleSpec, rank: int, scale: float) -> Array:
     """Directions that matter to a sample of V's rows, orthonormal, (width, n) or as many as V has, float64.
 
     Where the sample has fewer, the rest is random. V counts ``scale`` times.
     """
-    sample = row_sample.draw_sample(candidates._replace(block=masking.plain(candidates.block)), draw)
-    sample = scaling.copied(sample, scale)
+    sample = row_sample.draw_sample(candidates._replace(block=masking.unwrap(candidates.block)), draw)
+    sample = scaling.scaled_copy(sample, scale)
     logger.info("singular vectors of a sample of %d panel rows, for the start", sample.shape[0])
     columns, dtype = sample.shape[1], sample.dtype
     number = min(width(rank), draw.rows, columns)
     found = begun = rng.normal(draw.seed, rng.DIRECTIONS, np.arange(columns), number).T
-    rows, along = row_sample.pieces(sample), Along()
+    rows, along = row_sample.split_sample(sample), Along()
     with InMemoryEngine(rows) as engine:
         for _ in range(STEPS):
             found = sharpen(engine.run_pass(found.astype(dtype), PassSpec(along.solve_w, along)), dtype)

@@ -18,7 +18,7 @@ from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
 from dask_nmf.iteration.loop import Stop, iterate
 from dask_nmf.kernels.blocks import masking, scaling
-from dask_nmf.kernels.blocks.masking import Observed
+from dask_nmf.kernels.blocks.masking import MaskedBlock
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.settings import Settings
@@ -70,10 +70,10 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     Of columns in which they have no entry nothing is known, and the sample is looked at without them.
     For the squared error they are 0; of a divergence they begin small, as they would stay 0.
     """
-    found = masking.measure(sample)
+    found = masking.summarize_block(sample)
     mean = found.total / float(np.broadcast_to(found.column_weight, sample.shape[1]).sum())
     squared = settings.beta == 2
-    anywhere = squared and isinstance(sample, Observed)
+    anywhere = squared and isinstance(sample, MaskedBlock)
     seen = np.ones(sample.shape[1], bool) if anywhere else _seen(sample)
     part, columns = sample, np.arange(len(seen))
     if seen.any() and not seen.all():
@@ -96,7 +96,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
             part, Search(begin, settings.n_components, settings.random_state, stream, several), solver
         )
     found_h = h if squared else lift_columns(h, settings.random_state, stream)
-    return scaling.times(found_h, balanced.right_unit / penalty.right_unit)
+    return scaling.multiply(found_h, balanced.right_unit / penalty.right_unit)
 
 
 def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
@@ -105,7 +105,7 @@ def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
     Rows that count more by their weights do so in the penalties too. The others are scaled, so their W is:
     by √p⁻¹ for the squared error (p is the share that is drawn), and by p⁻¹ for a divergence.
     """
-    scaled = not isinstance(sample, Observed)
+    scaled = not isinstance(sample, MaskedBlock)
     if not scaled and not sample.mask.implicit_zeros:
         return penalty
     more = rows / max(sample.shape[0], 1)
@@ -138,7 +138,7 @@ def lift_columns(h: Array, seed: int, stream: int, which: NDArray[np.bool_] | bo
 
 def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
     """The sample without its other columns, if nothing but what it stores counts."""
-    if not isinstance(sample, Observed):
+    if not isinstance(sample, MaskedBlock):
         return sample[:, columns]
     return replace(sample, v=sample.v[:, columns]) if sample.mask.implicit_zeros else sample
 
@@ -152,7 +152,7 @@ def _factorise(sample: Block, search: Search, solver: HALS | KLNewton) -> Array:
     squared, first = _squared(sample), solver if solver.one_pass else HALS()
     smooth = replace(first, penalty=first.penalty.without_lasso)
     random = search.begin(0, search.rank)
-    if search.several and not isinstance(squared, Observed):
+    if search.several and not isinstance(squared, MaskedBlock):
         starts = _search(squared, search, smooth, EXCHANGES if first is solver else 0)
     else:
         starts = [random if smooth == first else _best(_descend(squared, random, smooth, ROUGHLY))]
@@ -162,7 +162,7 @@ def _factorise(sample: Block, search: Search, solver: HALS | KLNewton) -> Array:
     else:
         if smooth != first and len(starts) > 1:
             starts = [_least_penalised(squared, starts, search.rank, first)]
-        if not search.several and masking.stored(sample) >= MANY:
+        if not search.several and masking.n_stored(sample) >= MANY:
             starts = [_best(_descend(squared[::FEW], starts[0], replace(first, tol=LOOSE), ROUGHLY))]
         h = _best(_descend(squared, starts[0], first, CLOSELY))
     return np.where(h.any(axis=1, keepdims=True), h, random)
@@ -175,7 +175,7 @@ def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list
     components exchanged, one at a time. Of those that are alike the first is the best.
     """
     few = _thinned(sample, search.rank, EASY)
-    tie = TIED * float(masking.measure(few).row_norms.sum())
+    tie = TIED * float(masking.summarize_block(few).row_norms.sum())
     begun = [search.begin(attempt, search.rank) for attempt in range(STARTS)]
     if (wider := math.ceil(WIDER * search.rank)) <= min(few.shape):
         wide = _descend(few, search.begin(STARTS, wider), solver, ROUGHLY).h
@@ -209,7 +209,7 @@ def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) ->
     i, j = np.unravel_index(pairs[int(which * len(pairs))], costs.shape)
     merged, _ = merge(h, w.T @ w, int(i), int(j))
     explained = np.einsum("ij,ij->i", w, 2 * np.asarray(sample @ h.T) - w @ (h @ h.T))
-    errors = np.cumsum(np.maximum(masking.measure(sample).row_norms - explained, 0))
+    errors = np.cumsum(np.maximum(masking.summarize_block(sample).row_norms - explained, 0))
     row = min(int(np.searchsorted(errors, where * errors[-1])), len(w) - 1)
     v = sample[[row]].toarray()[0] if scipy.sparse.issparse(sample) else sample[row]
     rest = np.maximum(v - w[row] @ h, 0)
@@ -250,19 +250,19 @@ def _first_of_the_best(losses: list[float], tie: float) -> int:
 def _thinned(sample: Block, rank: int, work: int) -> Block:
     """Return rows that stand for a sample, with W and H some ``work`` entries, where it has more.
 
-    As in `sampling`, a row is taken with a probability that is half uniform and half proportional to its
+    As in `row_sample`, a row is taken with a probability that is half uniform and half proportional to its
     squared norm, and is scaled by 1/√(that probability).
     """
     rows, columns = sample.shape
-    each = masking.stored(sample) / max(rows, 1) + rank
+    each = masking.n_stored(sample) / max(rows, 1) + rank
     size = max(work - columns * rank, work / 4) / each
     if size >= rows:
         return sample
-    norms = masking.measure(sample).row_norms
+    norms = masking.summarize_block(sample).row_norms
     probability = np.minimum(size * (0.5 / rows + 0.5 * norms / max(float(norms.sum()), TINY)), 1)
     steps = np.floor(np.cumsum(probability) + PHASE)
     chosen = np.flatnonzero(np.diff(steps, prepend=0.0) > 0)
-    return masking.scaled(sample[chosen], 1 / probability[chosen])
+    return masking.scale_rows(sample[chosen], 1 / probability[chosen])
 
 
 def _best(state: State) -> Array:
@@ -272,7 +272,7 @@ def _best(state: State) -> Array:
 
 def _squared(sample: Block) -> Block:
     """The same cells, where the squared error is the loss."""
-    if not isinstance(sample, Observed):
+    if not isinstance(sample, MaskedBlock):
         return sample
     return sample.v if sample.mask.is_uniform else replace(sample, mask=replace(sample.mask, beta=2.0))
 
@@ -282,17 +282,17 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
     seen = np.zeros(sample.shape[1], bool)
     if isinstance(sample, np.ndarray):
         return np.asarray(sample.any(axis=0))
-    if not isinstance(sample, Observed):
+    if not isinstance(sample, MaskedBlock):
         seen[sample.indices[sample.data > 0]] = True
         return seen
-    for _, cells, _ in masking.strips(sample):
+    for _, cells, _ in masking.iter_row_batches(sample):
         seen[cells.indices[cells.values > 0]] = True
     return seen
 
 
 def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> State:
     """After passes over a sample in memory, from H (k, n)."""
-    rows, baseline = row_sample.pieces(sample), _baseline(sample, solver)
+    rows, baseline = row_sample.split_sample(sample), _baseline(sample, solver)
     enough = EXPLAINED if stop == CLOSELY else TIED  # or rounding would end it, in each dtype elsewhere
     stop = replace(stop, below=math.sqrt(enough * baseline))
     state = State(h, h)
@@ -309,7 +309,7 @@ def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> St
 def _baseline(sample: Block, solver: HALS | KLNewton) -> float:
     """Return what a loss is compared with: ‖V‖², or the divergence of V from its mean."""
     if solver.one_pass:
-        return float(masking.measure(sample).row_norms.sum())
-    return masking.measure(
+        return float(masking.summarize_block(sample).row_norms.sum())
+    return masking.summarize_block(
         replace(sample, mask=replace(sample.mask, beta=1.0))
     ).divergence_terms.divergence_from_mean()

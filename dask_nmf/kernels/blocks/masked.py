@@ -21,7 +21,7 @@ PIECE_GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices that rows have at 
 REMAINS = 0.1  # of a component's part in a whole gram matrix: what is left after less would be rounding
 
 
-NONE = np.zeros(0)
+EMPTY = np.zeros(0)
 
 
 class Cells(NamedTuple):
@@ -36,8 +36,8 @@ class Cells(NamedTuple):
     indptr: Array
     columns: int
     implicit_zeros: bool = False  # the cells that are not here count too, and are 0
-    by_row: Array = NONE  # (rows,): where all cells are here and ω_ij = by_row[i] by_column[j]; else empty
-    by_column: Array = NONE  # (columns,)
+    by_row: Array = EMPTY  # (rows,): where all cells are here and ω_ij = by_row[i] by_column[j]; else empty
+    by_column: Array = EMPTY  # (columns,)
 
     @property
     def separable(self) -> bool:
@@ -97,7 +97,9 @@ class Cells(NamedTuple):
         """The same cells by columns."""
         rows, columns = self.shape
         if self.separable:
-            turned = full(self.values.reshape(rows, columns).T.ravel(), self.weights[:0], (columns, rows))
+            turned = all_cells(
+                self.values.reshape(rows, columns).T.ravel(), self.weights[:0], (columns, rows)
+            )
             return turned._replace(by_row=self.by_column, by_column=self.by_row)
         places = np.arange(len(self.values), dtype=self.indices.dtype)
         by_column = scipy.sparse.csr_array((places, self.indices, self.indptr), shape=self.shape).tocsc()
@@ -119,7 +121,7 @@ class Cells(NamedTuple):
         return Cells(self.values[keep], weights, self.indices[keep], kept[self.indptr], self.columns)
 
 
-def full(values: Array, weights: Array, shape: tuple[int, int]) -> Cells:
+def all_cells(values: Array, weights: Array, shape: tuple[int, int]) -> Cells:
     """Return all cells of a dense block, whose values and weights (or none) are given row by row."""
     rows, columns = shape
     indices = np.tile(np.arange(columns, dtype=np.int32), rows)
@@ -131,7 +133,7 @@ def packed_size(k: int) -> int:
     return k * (k + 1) // 2
 
 
-def equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
+def normal_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
     """Of the rows of the other factor: ``Σ ω v f``, (rows, k), and ``Σ ω f fᵀ``, packed; float64.
 
     ``factor`` is (columns, k): Hᵀ for the rows of W, W for the columns of H.
@@ -139,7 +141,7 @@ def equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
     factor = np.ascontiguousarray(factor)
     wide = factor.astype(np.float64, copy=False)
     if cells.separable:
-        num, gram = even_equations(cells, factor)
+        num, gram = separable_equations(cells, factor)
         triangle = gram[np.tril_indices(len(gram))]
         return cells.by_row[:, None] * num, cells.by_row[:, None] * triangle
     num = _nums(cells.values, cells.weights, cells.indices, cells.indptr, wide)
@@ -148,7 +150,7 @@ def equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
     return num, _grams(cells.weights, cells.indices, cells.indptr, wide, whole)
 
 
-def even_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
+def separable_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
     """What `equations` returns of cells that are `even`, divided by ``by_row``: (rows, k), and one (k, k)."""
     weighed = factor * cells.by_column[:, None]
     num = cells.values.reshape(cells.shape) @ weighed.astype(cells.values.dtype)
@@ -165,24 +167,24 @@ def residual(cells: Cells, w: Array, h: Array) -> float:
 
 
 def descend(start: Array, num: Array, gram: Array, tol: float, sweeps: int) -> Array:
-    """`kernels.refit` where every row has a gram matrix of its own, packed. A row of zeros gets zeros."""
+    """Return what `refit` does where every row has its own gram matrix, packed."""
     x = np.array(start, np.float64, order="C")
     _descend(x, num.astype(np.float64, copy=False), gram, tol, sweeps)
     return x.astype(start.dtype)
 
 
-def guess(num: Array, gram: Array, trifle: float) -> Array:
-    """`kernels.guess` where every row has a gram matrix of its own, packed."""
+def clipped_lstsq(num: Array, gram: Array, trifle: float) -> Array:
+    """`least_squares.clipped_lstsq` where every row has a gram matrix of its own, packed."""
     x = _solve(num.astype(np.float64, copy=False), gram, trifle)
     return np.asarray(np.maximum(x, 0), num.dtype)
 
 
-def apply(gram: Array, x: Array) -> Array:
+def apply_packed_gram(gram: Array, x: Array) -> Array:
     """Each row of x (rows, k) times its packed gram matrix, float64."""
     return np.asarray(_apply(gram, np.ascontiguousarray(x, np.float64)))
 
 
-def diagonal(k: int) -> Array:
+def packed_diagonal(k: int) -> Array:
     """Where the diagonal is in a packed matrix, (k,)."""
     t = np.arange(k)
     return t * (t + 3) // 2

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from dask_nmf import rng
 from dask_nmf.errors import DataError, InvalidEntryError
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.blocks.masked import NONE, Cells, full
+from dask_nmf.kernels.blocks.masked import EMPTY, Cells, all_cells
 from dask_nmf.kernels.summary import block_summary, means
-from dask_nmf.kernels.summary.block_summary import NO_POWERS, Measure, row_of
+from dask_nmf.kernels.summary.block_summary import NO_TERMS, BlockSummary, row_at
 from dask_nmf.kernels.summary.digests import NO_KEYS, Hashes, row_hashes
 from dask_nmf.types import Array, Block
 
@@ -27,7 +27,7 @@ STRIP_CELLS = 512 * 1024  # looked at together
 
 
 @dataclass(frozen=True)
-class Rule:
+class EntryMask:
     """Which entries count."""
 
     missing: str | None = None  # None: all; "nan": those that are not NaN; "unstored": the stored ones
@@ -59,13 +59,13 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Observed:
+class MaskedBlock:
     """A block with the weights of its entries, and the rule by which they count."""
 
     v: Block  # (r, n), dense or CSR
     weights: Block | None  # (r, n), ≥ 0, dense or CSR
     rows: NDArray[np.int64]  # global indices
-    mask: Rule
+    mask: EntryMask
     row_weights: Array | None = None  # (r,): by this the weights of a row are multiplied
     first_column: int = 0  # global index
     scale: float = 1.0  # a power of two, by which the entries count
@@ -81,9 +81,9 @@ class Observed:
         dtype: np.dtype[Any] = self.v.dtype
         return dtype
 
-    def __getitem__(self, rows: Any) -> Observed:
+    def __getitem__(self, rows: Any) -> MaskedBlock:
         """Some of the rows."""
-        return Observed(
+        return MaskedBlock(
             self.v[rows],
             None if self.weights is None else self.weights[rows],
             self.rows[rows],
@@ -94,14 +94,14 @@ class Observed:
         )
 
 
-class Totals(NamedTuple):
+class EntryTotals(NamedTuple):
     """The means of the rows of a block, and of its columns what means are made from."""
 
     rows: Array  # (r,), NaN where no entry counts
     columns: Array  # (2, n): Σ v of what counts, and how much that is
 
 
-class Strip(NamedTuple):
+class RowBatch(NamedTuple):
     """Some rows of a block."""
 
     rows: slice
@@ -109,7 +109,7 @@ class Strip(NamedTuple):
     held_out: Cells  # that are held out
 
 
-def strips(block: Observed, even: bool = False) -> Iterator[Strip]:
+def iter_row_batches(block: MaskedBlock, even: bool = False) -> Iterator[RowBatch]:
     """A block, some rows at a time.
 
     With ``even``, how many they are depends on the shape of the block alone.
@@ -124,9 +124,9 @@ def strips(block: Observed, even: bool = False) -> Iterator[Strip]:
         yield _strip(block[chosen], chosen, by_entry)
 
 
-def _strip(part: Observed, rows: slice, by_entry: bool) -> Strip:
+def _strip(part: MaskedBlock, rows: slice, by_entry: bool) -> RowBatch:
     found = _stored(part) if by_entry else _filled(part)
-    found = found._replace(values=scaling.times(found.values, part.scale))
+    found = found._replace(values=scaling.multiply(found.values, part.scale))
     if part.row_weights is not None:
         emphasis = np.repeat(part.row_weights, np.diff(found.indptr))
         weights = found.weights * emphasis if len(found.weights) else emphasis
@@ -139,15 +139,15 @@ def _strip(part: Observed, rows: slice, by_entry: bool) -> Strip:
             indices=found.indices[:0],
             indptr=np.zeros_like(found.indptr),
             implicit_zeros=False,
-            by_row=NONE,
-            by_column=NONE,
+            by_row=EMPTY,
+            by_column=EMPTY,
         )
-        return Strip(rows, found, none)
+        return RowBatch(rows, found, none)
     held = _held_out(part, found)
-    return Strip(rows, found.select(~held), found.select(held))
+    return RowBatch(rows, found.select(~held), found.select(held))
 
 
-def _stored(part: Observed) -> Cells:
+def _stored(part: MaskedBlock) -> Cells:
     """The stored entries of a CSR block."""
     v = part.v
     if not v.has_canonical_format:
@@ -156,7 +156,7 @@ def _stored(part: Observed) -> Cells:
     return Cells(v.data, v.data[:0], v.indices, v.indptr, v.shape[1], part.mask.implicit_zeros)
 
 
-def _filled(part: Observed) -> Cells:
+def _filled(part: MaskedBlock) -> Cells:
     """The entries of a block that count, found by looking at all of them."""
     counts = _counting(part.v, part.mask.missing)
     v = part.v.toarray() if scipy.sparse.issparse(part.v) else part.v
@@ -176,10 +176,10 @@ def _filled(part: Observed) -> Cells:
     return Cells(v[counts], weights, indices, indptr, v.shape[1], part.mask.implicit_zeros)
 
 
-def _full(v: Array, weights: Array | None, rule: Rule) -> Cells:
+def _full(v: Array, weights: Array | None, rule: EntryMask) -> Cells:
     """All entries of a block; for the squared error with what is known of their weights."""
     beside = v[:0, 0] if weights is None else weights.reshape(-1)
-    found = full(v.reshape(-1), beside, v.shape)._replace(implicit_zeros=rule.implicit_zeros)
+    found = all_cells(v.reshape(-1), beside, v.shape)._replace(implicit_zeros=rule.implicit_zeros)
     parts = None
     if rule.beta == 2:
         parts = (np.ones(len(v)), np.ones(v.shape[1])) if weights is None else _separated(weights)
@@ -210,7 +210,7 @@ def _counting(v: Block, missing: str | None) -> NDArray[np.bool_]:
     return np.ones(v.shape, bool)
 
 
-def _check_weights(weights: Array, part: Observed) -> None:
+def _check_weights(weights: Array, part: MaskedBlock) -> None:
     sound = (weights >= 0) & (weights < np.inf)
     if not sound.all():
         row, column = (int(places[0]) for places in np.nonzero(~sound))
@@ -223,35 +223,35 @@ def _check_weights(weights: Array, part: Observed) -> None:
         )
 
 
-def _held_out(part: Observed, found: Cells) -> NDArray[np.bool_]:
+def _held_out(part: MaskedBlock, found: Cells) -> NDArray[np.bool_]:
     rows = np.repeat(part.rows, np.diff(found.indptr))
     columns = part.first_column + found.indices.astype(np.int64)
     if part.mask.transposed:
         rows, columns = columns, rows
-    return np.asarray(rng.of_entries(part.mask.seed, rng.HELD_OUT, rows, columns) < part.mask.held_out)
+    return np.asarray(rng.uniform_at(part.mask.seed, rng.HELD_OUT, rows, columns) < part.mask.held_out)
 
 
-def measure(block: Block, keys: Hashes = NO_KEYS) -> Measure:
-    """`measures.measure`, of the cells that count where not all do."""
-    if not isinstance(block, Observed):
-        return block_summary.measure(block, keys)
+def summarize_block(block: Block, keys: Hashes = NO_KEYS) -> BlockSummary:
+    """`block_summary.summarize_block`, of the cells that count where not all do."""
+    if not isinstance(block, MaskedBlock):
+        return block_summary.summarize_block(block, keys)
     beta = block.mask.beta
-    total, power, stored, unobserved, bad = 0.0, NO_POWERS, 0, 0, None
+    total, power, stored, unobserved, bad = 0.0, NO_TERMS, 0, 0, None
     mass, norms = np.zeros(block.shape[1]), np.zeros(block.shape[0])
-    for rows, cells, held in strips(block):
+    for rows, cells, held in iter_row_batches(block):
         bad = bad or _first_bad(rows.start, beta > 0, cells, held)
         values = cells.values.astype(np.float64)
         weighed = values * cells.weights if len(cells.weights) else values
         total += float(np.sum(weighed))
         norms[rows] = cells.row_sums(weighed * values if beta == 2 else weighed)
-        power += NO_POWERS if bad or beta == 2 else block_summary.powers(cells, beta)
+        power += NO_TERMS if bad or beta == 2 else block_summary.divergence_terms(cells, beta)
         mass += cells.column_weight
         stored += len(values)
         unobserved += int((cells.row_weight == 0).sum())
-    return Measure(total, norms, stored, bad, mass, unobserved, power, _hashes(block, keys))
+    return BlockSummary(total, norms, stored, bad, mass, unobserved, power, _hashes(block, keys))
 
 
-def _hashes(block: Observed, keys: Hashes) -> tuple[Hashes, ...]:
+def _hashes(block: MaskedBlock, keys: Hashes) -> tuple[Hashes, ...]:
     """The hashes of the rows of V, whatever counts in it, and of its weights where it has some."""
     if not len(keys):
         return ()
@@ -259,17 +259,17 @@ def _hashes(block: Observed, keys: Hashes) -> tuple[Hashes, ...]:
     return (of_v,) if block.weights is None else (of_v, row_hashes(block.weights, keys))
 
 
-def total(block: Observed) -> Totals:
+def entry_totals(block: MaskedBlock) -> EntryTotals:
     """Add up the cells that count, each with its weight; float64."""
     rows, columns = np.full(block.shape[0], np.nan), np.zeros((2, block.shape[1]))
-    for chosen, cells, _ in strips(block):
+    for chosen, cells, _ in iter_row_batches(block):
         values = cells.values.astype(np.float64)
         if len(cells.weights):
             values *= cells.weights
-        rows[chosen] = means.divided(cells.row_sums(values), cells.row_weight)
+        rows[chosen] = means.safe_divide(cells.row_sums(values), cells.row_weight)
         columns[0] += np.bincount(cells.indices, values, block.shape[1])
         columns[1] += cells.column_weight
-    return Totals(rows, columns)
+    return EntryTotals(rows, columns)
 
 
 def _first_bad(first_row: int, with_zeros: bool, *parts: Cells) -> InvalidEntryError | None:
@@ -279,18 +279,18 @@ def _first_bad(first_row: int, with_zeros: bool, *parts: Cells) -> InvalidEntryE
         sound = (cells.values >= 0 if with_zeros else cells.values > 0) & (cells.values < np.inf)
         at = np.flatnonzero(~sound)[:1]
         found += [
-            (row_of(cells.indptr, p), int(cells.indices[p]), float(cells.values[p])) for p in at.tolist()
+            (row_at(cells.indptr, p), int(cells.indices[p]), float(cells.values[p])) for p in at.tolist()
         ]
     return InvalidEntryError(*min(found)).at(first_row) if found else None
 
 
-def stack(blocks: Sequence[Block]) -> Block:
+def vstack(blocks: Sequence[Block]) -> Block:
     """Blocks below each other."""
     first = blocks[0]
-    if isinstance(first, Observed):
-        return Observed(
-            stack([block.v for block in blocks]),
-            None if first.weights is None else stack([block.weights for block in blocks]),
+    if isinstance(first, MaskedBlock):
+        return MaskedBlock(
+            vstack([block.v for block in blocks]),
+            None if first.weights is None else vstack([block.weights for block in blocks]),
             np.concatenate([block.rows for block in blocks]),
             first.mask,
             _stacked_emphasis(blocks),
@@ -301,7 +301,7 @@ def stack(blocks: Sequence[Block]) -> Block:
     return np.concatenate(blocks)
 
 
-def _stacked_emphasis(blocks: Sequence[Observed]) -> Array | None:
+def _stacked_emphasis(blocks: Sequence[MaskedBlock]) -> Array | None:
     if all(block.row_weights is None for block in blocks):
         return None
     ones = (np.ones(block.shape[0]) for block in blocks)
@@ -313,27 +313,27 @@ def _stacked_emphasis(blocks: Sequence[Observed]) -> Array | None:
     )
 
 
-def scaled(block: Block, weight: NDArray[np.float64]) -> Block:
+def scale_rows(block: Block, weight: NDArray[np.float64]) -> Block:
     """A block whose rows count ``weight``, (r,), times."""
     if np.all(weight == 1):
         return block
-    if isinstance(block, Observed) and block.mask.implicit_zeros:  # D(c v | c y) = c D(v | y)
+    if isinstance(block, MaskedBlock) and block.mask.implicit_zeros:  # D(c v | c y) = c D(v | y)
         return replace(block, v=_times(weight.astype(block.dtype), block.v))
-    if isinstance(block, Observed):
+    if isinstance(block, MaskedBlock):
         return replace(block, row_weights=weight if block.row_weights is None else weight * block.row_weights)
     return _times(np.sqrt(weight).astype(block.dtype), block)
 
 
-def at_scale(block: Block, scale: float) -> Block:
+def with_scale(block: Block, scale: float) -> Block:
     """A block that counts as if it was multiplied by a power of two: nothing of it is copied."""
-    return replace(block, scale=scale) if isinstance(block, Observed) else scaling.scaled(block, scale)
+    return replace(block, scale=scale) if isinstance(block, MaskedBlock) else scaling.with_scale(block, scale)
 
 
-def multiplied(block: Block, scale: float) -> Block:
+def scaled_copy(block: Block, scale: float) -> Block:
     """A block whose entries are multiplied by a power of two."""
-    if isinstance(block, Observed):
-        return replace(block, v=scaling.copied(block.v, scale))
-    return scaling.copied(block, scale)
+    if isinstance(block, MaskedBlock):
+        return replace(block, v=scaling.scaled_copy(block.v, scale))
+    return scaling.scaled_copy(block, scale)
 
 
 def _times(scale: Array, block: Block) -> Block:
@@ -342,13 +342,13 @@ def _times(scale: Array, block: Block) -> Block:
     return block * scale[:, None]
 
 
-def plain(block: Block) -> Block:
+def unwrap(block: Block) -> Block:
     """A block as it is, whatever counts in it."""
-    return block.v if isinstance(block, Observed) else block
+    return block.v if isinstance(block, MaskedBlock) else block
 
 
-def stored(block: Block) -> int:
+def n_stored(block: Block) -> int:
     """Entries that a block holds."""
-    if isinstance(block, Observed):
-        return stored(block.v)
+    if isinstance(block, MaskedBlock):
+        return n_stored(block.v)
     return int(block.nnz if scipy.sparse.issparse(block) else block.size)

@@ -20,7 +20,7 @@ HALF = math.sqrt(0.5)
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledBlock:
     """Rows of V, (r, n), dense or CSR, that stand for themselves times a power of two."""
 
     block: Any
@@ -38,7 +38,7 @@ class Scaled:
 
     def dense(self, rows: Any) -> Array:
         """Some of the rows, as an array of their own."""
-        return times(dense(self.block, rows), self.by)
+        return multiply(dense_rows(self.block, rows), self.by)
 
 
 def scale_of(mean: float, dtype: np.dtype[Any]) -> float:
@@ -56,7 +56,7 @@ def unit_of(factor: Array) -> float:
     return 1 / scale_of(size, np.dtype(np.float64))
 
 
-def halves(by: float) -> tuple[float, float]:
+def split_power(by: float) -> tuple[float, float]:
     """Return two powers of two, as like as can be, whose product is that power of two."""
     exponent = round(math.log2(by))
     half = exponent // 2
@@ -69,7 +69,7 @@ def power(scale: float, exponent: float) -> float:
     return math.inf if by >= 1024 else float(2.0**by)
 
 
-def times(array: Array, by: float) -> Array:
+def multiply(array: Array, by: float) -> Array:
     """Return an array times a number that its dtype need not have: its values may be of another size."""
     if by == 1:
         return array
@@ -82,55 +82,55 @@ def times(array: Array, by: float) -> Array:
         return np.asarray(np.ldexp(array * array.dtype.type(mantissa), exponent))
 
 
-def scaled(block: Any, by: float) -> Any:
+def with_scale(block: Any, by: float) -> Any:
     """Return rows of V, dense or CSR, that stand for themselves times a power of two."""
-    return block if by == 1 else Scaled(block, by)
+    return block if by == 1 else ScaledBlock(block, by)
 
 
-def copied(block: Any, by: float) -> Any:
+def scaled_copy(block: Any, by: float) -> Any:
     """Return rows of V, dense or CSR, times a power of two."""
     if not scipy.sparse.issparse(block):
-        return times(block, by)
+        return multiply(block, by)
     return (
         block
         if by == 1
-        else scipy.sparse.csr_array((times(block.data, by), block.indices, block.indptr), block.shape)
+        else scipy.sparse.csr_array((multiply(block.data, by), block.indices, block.indptr), block.shape)
     )
 
 
-def plain(block: Any) -> tuple[Any, float]:
+def unwrap(block: Any) -> tuple[Any, float]:
     """Return rows of V as they are in memory, and what they are to be multiplied by."""
-    return (block.block, block.by) if isinstance(block, Scaled) else (block, 1.0)
+    return (block.block, block.by) if isinstance(block, ScaledBlock) else (block, 1.0)
 
 
-def is_close(by: float, dtype: np.dtype[Any]) -> bool:
+def squares_fit(by: float, dtype: np.dtype[Any]) -> bool:
     """Return whether squares of v and of the scaled v are both far from the ends of the dtype."""
     return abs(math.log2(by)) <= np.finfo(dtype).maxexp // 5
 
 
-def onto(block: Any, right: Array) -> Array:
+def matmul(block: Any, right: Array) -> Array:
     """Return ``v right``, (r, k), of rows v (r, n) of V that may be `Scaled`.
 
     The factor is scaled, which is smaller than the product; but where that could leave the dtype half of the
     scale goes to each.
     """
-    v, by = plain(block)
-    first, second = (by, 1.0) if is_close(by, v.dtype) else halves(by)
-    return times(np.asarray(v @ times(right, first)), second)
+    v, by = unwrap(block)
+    first, second = (by, 1.0) if squares_fit(by, v.dtype) else split_power(by)
+    return multiply(np.asarray(v @ multiply(right, first)), second)
 
 
-def under(left: Array, block: Any) -> Array:
+def rmatmul(left: Array, block: Any) -> Array:
     """Return ``left v``, (k, n), float64, of rows v (r, n) of V that may be `Scaled`; left is (k, r).
 
     The product is scaled, if all of V's scale can go to it: see `onto`.
     """
-    v, by = plain(block)
-    first, second = (1.0, by) if is_close(by, v.dtype) else halves(by)
-    return times(np.asarray(times(left, first) @ v).astype(np.float64), second)
+    v, by = unwrap(block)
+    first, second = (1.0, by) if squares_fit(by, v.dtype) else split_power(by)
+    return multiply(np.asarray(multiply(left, first) @ v).astype(np.float64), second)
 
 
-def dense(block: Any, rows: Any) -> Array:
+def dense_rows(block: Any, rows: Any) -> Array:
     """Return some rows of V as an array of their own."""
-    if isinstance(block, Scaled):
+    if isinstance(block, ScaledBlock):
         return block.dense(rows)
     return np.asarray(block[rows].toarray() if scipy.sparse.issparse(block) else block[rows])

@@ -16,14 +16,14 @@ from dask_nmf.types import Array
 FEW = 8192  # entries of a column that float32 may add up: 1e-7 is lost, of equal ones 3e-5
 
 
-def times(v: Any, factor: Array) -> Array:
+def matmul(v: Any, factor: Array) -> Array:
     """Return ``v factor``, (r, k) float64."""
     out = np.zeros((v.shape[0], factor.shape[1]))
     _times(v.data, v.indices, v.indptr, np.ascontiguousarray(factor, np.float64), out)
     return out
 
 
-def learned(v: Any, w: Array, h: Array | None) -> tuple[Array, float]:
+def transposed_product(v: Any, w: Array, h: Array | None) -> tuple[Array, float]:
     """Return ``vᵀ w``, (n, k) float64, and what `cross` does if ``h`` is given, in one sweep; else NaN.
 
     SciPy adds in float32 where no column has more than `FEW` entries.
@@ -44,7 +44,7 @@ def _fullest(v: Any) -> int:
     return int(_counts(v.indices, np.zeros(v.shape[1], np.int64)).max(initial=0))
 
 
-def cross(v: Any, w: Array, h: Array) -> float:
+def residual_cross_terms(v: Any, w: Array, h: Array) -> float:
     """Return ``Σ v (v − 2 w h)`` over the stored entries, float64: all of the squared error but ‖w h‖²."""
     none = np.zeros((0, w.shape[1]))
     return float(_sweep(v.data, v.indices, v.indptr, np.ascontiguousarray(w), none, _columns(w, h)))

@@ -18,14 +18,14 @@ EPS = float(np.finfo(np.float64).eps)
 RANK = 64 * EPS  # what is left of a column of norm 1 that depends on others: rounding
 
 
-class Factor(NamedTuple):
+class PivotedQR(NamedTuple):
     """``A = basis @ upper``, float64."""
 
     basis: Array  # (equations, m), orthonormal columns
     upper: Array  # (m, k), m ≤ k, the heaviest rows first
 
 
-class Table(NamedTuple):
+class RowProblem(NamedTuple):
     """The problem ``min_z ½ ‖A z − b‖² + lasso z`` of one row, and the memory for its reflections."""
 
     columns: Array  # (k + 1, m), those of A with norm 1, and b
@@ -34,7 +34,7 @@ class Table(NamedTuple):
     push: Array  # (k,), what the lasso adds to the residual, reflected
 
 
-def factorised(h: Array, ridge: float = 0.0) -> Factor:
+def pivoted_qr(h: Array, ridge: float = 0.0) -> PivotedQR:
     """Return the factors of A = hᵀ, for h (k, n).
 
     With an L2 penalty ``ridge ‖x‖²``, A has k more equations: the basis is returned without them, as their
@@ -48,7 +48,7 @@ def factorised(h: Array, ridge: float = 0.0) -> Factor:
     q, upper, places = scipy.linalg.qr(equations[heaviest_first], mode="economic", pivoting=True)
     basis, natural = np.empty_like(q), np.empty_like(upper)
     basis[heaviest_first], natural[:, places] = q, upper
-    return Factor(basis[:n], natural)
+    return PivotedQR(basis[:n], natural)
 
 
 @compiled(fastmath={"contract", "reassoc"})
@@ -105,7 +105,7 @@ def _reflect(columns: Array, by: int, rank: int, size: float) -> None:
 
 
 @compiled(fastmath={"contract", "reassoc"})
-def least(table: Table, x: Array, free: Array, held: Array, order: Array, z: Array) -> int:
+def solve_free(table: RowProblem, x: Array, free: Array, held: Array, order: Array, z: Array) -> int:
     """Set z to the solution for the free components, of any sign; return the rank.
 
     Those that depend on others are ``held`` at x.
@@ -134,7 +134,7 @@ def least(table: Table, x: Array, free: Array, held: Array, order: Array, z: Arr
 
 
 @compiled(fastmath={"contract", "reassoc"})
-def slopes(table: Table, rank: int, free: Array, slope: Array) -> None:
+def slopes(table: RowProblem, rank: int, free: Array, slope: Array) -> None:
     """Set by how much each component that is not free lowers the loss, less the rounding in it.
 
     They come from what the reflections have left of b, in which no large numbers cancel.

@@ -5,7 +5,7 @@ for the components that are free, and frees or fixes one at a time: it is finite
 Components are scaled so that the columns of A have norm 1, and all is float64.
 
 Normal equations, AᵀA and Aᵀb, are cheap and square the condition of A. Where that costs digits, the same
-method works on A and b themselves (`reflections`).
+method works on A and b themselves (`householder`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg import householder
-from dask_nmf.kernels.linalg.householder import Table, triangularise
+from dask_nmf.kernels.linalg.householder import RowProblem, triangularise
 from dask_nmf.types import Array
 
 EPS = float(np.finfo(np.float64).eps)
@@ -46,14 +46,14 @@ class _Room(NamedTuple):
     slope: Array  # (k,), by how much a fixed component lowers the loss, less the rounding in it
 
 
-def by_equations(x: Array, num: Array, gram: Array) -> Array:
+def solve_equations(x: Array, num: Array, gram: Array) -> Array:
     """Change the rows of x to the solutions from normal equations; return the least pivot of each, (rows,).
 
     Parameters
     ----------
     x : (rows, k), ≥ 0: the nearer to the solution, the sooner. A component of zeros in A stays as it is.
     num : (rows, k), Aᵀb less the lasso.
-    gram : (k, k), AᵀA of all rows; or that of each row, packed as in `cells`.
+    gram : (k, k), AᵀA of all rows; or that of each row, packed as in `masked`.
 
     Notes
     -----
@@ -65,12 +65,12 @@ def by_equations(x: Array, num: Array, gram: Array) -> Array:
     pivots = np.ones(len(x))
     for some in _pieces(len(x)):
         wide = x[some].astype(np.float64)
-        solve_equations(wide, num[some].astype(np.float64), packed[some] if own else packed, pivots[some])
+        solve_packed(wide, num[some].astype(np.float64), packed[some] if own else packed, pivots[some])
         x[some] = wide
     return pivots
 
 
-def by_factor(x: Array, upper: Array, target: Array, lasso: float = 0.0) -> None:
+def solve_qr(x: Array, upper: Array, target: Array, lasso: float = 0.0) -> None:
     """Change the rows of x to the solutions for one A of all rows.
 
     Parameters
@@ -87,8 +87,8 @@ def by_factor(x: Array, upper: Array, target: Array, lasso: float = 0.0) -> None
         x[some] = wide
 
 
-def of_cells(x: Array, which: Array, cells: Any, factor: Array, ridge: Array, lasso: Array) -> None:
-    """Change some rows of x, (rows, k) float64, to the solutions from the cells of `cells.Cells` themselves.
+def solve_cells(x: Array, which: Array, cells: Any, factor: Array, ridge: Array, lasso: Array) -> None:
+    """Change some rows of x, (rows, k) float64, to the solutions from the cells of `Cells` themselves.
 
     Parameters
     ----------
@@ -103,8 +103,8 @@ def of_cells(x: Array, which: Array, cells: Any, factor: Array, ridge: Array, la
 
 
 def least_pivot(gram: Array) -> float:
-    """Return the least pivot of a gram matrix, (k, k), as `by_equations` does."""
-    return float(by_equations(np.zeros((1, len(gram))), np.zeros((1, len(gram))), gram)[0])
+    """Return the least pivot of a gram matrix, (k, k), as `solve_equations` does."""
+    return float(solve_equations(np.zeros((1, len(gram))), np.zeros((1, len(gram))), gram)[0])
 
 
 def _pieces(rows: int) -> Iterator[slice]:
@@ -119,7 +119,7 @@ def _room(k: int) -> _Room:
 
 
 @compiled(fastmath={"contract", "reassoc"})
-def solve_equations(x: Array, num: Array, gram: Array, pivots: Array) -> None:
+def solve_packed(x: Array, num: Array, gram: Array, pivots: Array) -> None:
     rows, k = x.shape
     room, scale, row = _room(k), np.zeros(k), _Equations(np.zeros((k, k)), np.zeros(k))
     least = 1.0
@@ -141,7 +141,7 @@ def solve_equations(x: Array, num: Array, gram: Array, pivots: Array) -> None:
 def _by_factor(x: Array, columns: Array, target: Array, lasso: float) -> None:
     k = x.shape[1]
     room, scale = _room(k), _to_unit(columns)
-    table = Table(columns, lasso * scale, np.zeros(columns.shape), np.zeros(k))
+    table = RowProblem(columns, lasso * scale, np.zeros(columns.shape), np.zeros(k))
     for i in range(len(x)):
         columns[k] = target[i]
         _begin(x[i], scale, room)
@@ -162,7 +162,7 @@ def _of_cells(
         scale = _to_unit(columns)
         triangularise(columns, everything, room.order)
         few = columns[:, : min(columns.shape[1], k)].copy()
-        table = Table(few, lasso[i] * scale, np.zeros(few.shape), np.zeros(k))
+        table = RowProblem(few, lasso[i] * scale, np.zeros(few.shape), np.zeros(k))
         _begin(x[i], scale, room)
         _exchange(None, table, room)
         _end(x[i], scale, room)
@@ -249,7 +249,7 @@ def _exchange(row: Any, table: Any, room: _Room) -> None:
         if row is not None:
             _least(row, room)
         if table is not None:
-            rank = householder.least(table, room.x, room.free, room.held, room.order, room.z)
+            rank = householder.solve_free(table, room.x, room.free, room.held, room.order, room.z)
         if entered >= 0 and not room.z[entered] > 0:
             room.free[entered], room.barred[entered] = False, True
         else:

@@ -24,7 +24,7 @@ from dask_nmf.kernels.summary.digests import (
 from dask_nmf.types import Array, Block
 
 
-class Powers(NamedTuple):
+class DivergenceTerms(NamedTuple):
     """What the divergence of V from its mean is made of, for V / 2^level. Adds over cells.
 
     The level is that of the cells: so V · 2^s has the same numbers, and no power leaves float64.
@@ -36,14 +36,14 @@ class Powers(NamedTuple):
     weight: float = 0.0  # Σ ω
     level: int = 0
 
-    def __add__(self, other: Powers) -> Powers:  # type: ignore[override]
+    def __add__(self, other: DivergenceTerms) -> DivergenceTerms:  # type: ignore[override]
         if self.weight == 0 or other.weight == 0:
             return other if self.weight == 0 else self
         other = other.at_level(self.level)
         value, total, mass = (mine + theirs for mine, theirs in zip(self[1:4], other[1:4], strict=True))
-        return Powers(self.beta, value, total, mass, self.level)
+        return DivergenceTerms(self.beta, value, total, mass, self.level)
 
-    def at_level(self, level: int) -> Powers:
+    def at_level(self, level: int) -> DivergenceTerms:
         """Return the same for V / 2^level."""
         shift = self.level - level
         by = scaling.power(2.0, shift)
@@ -53,7 +53,7 @@ class Powers(NamedTuple):
             value = self.data_term + shift * math.log(2) * self.weight
         else:
             value = scaling.power(2.0, shift * self.beta) * self.data_term
-        return Powers(self.beta, value, by * self.weighted_sum, self.weight, level)
+        return DivergenceTerms(self.beta, value, by * self.weighted_sum, self.weight, level)
 
     def divergence_from_mean(self) -> float:
         """Return 2 D(V | its mean) for V / 2^level."""
@@ -70,29 +70,29 @@ class Powers(NamedTuple):
         return float(2 * max(apart, 1e-12 * mass * mean**beta))  # V may be one number everywhere
 
 
-NO_POWERS = Powers()
+NO_TERMS = DivergenceTerms()
 
 
-def powers(cells: Cells, beta: float) -> Powers:
+def divergence_terms(cells: Cells, beta: float) -> DivergenceTerms:
     """Return what the divergence of cells that count from their mean is made of."""
     values = cells.values.astype(np.float64)
     total, mass = _weighed(values, cells), float(cells.row_weight.sum())
     level = -round(math.log2(scaling.scale_of(total / mass if mass else 0.0, values.dtype)))
-    values = scaling.times(values, scaling.power(2.0, -level))
+    values = scaling.multiply(values, scaling.power(2.0, -level))
     if beta == 1:
         parts = values * np.log(np.where(values > 0, values, 1.0))
     elif beta == 0:
         parts = np.log(np.where(values > 0, values, 1.0))
     else:
         parts = np.where(values > 0, values, 0.0 if beta > 0 else 1.0) ** beta
-    return Powers(beta, _weighed(parts, cells), _weighed(values, cells), mass, level)
+    return DivergenceTerms(beta, _weighed(parts, cells), _weighed(values, cells), mass, level)
 
 
 def _weighed(numbers: Array, cells: Cells) -> float:
     return float(np.dot(numbers, cells.weights) if len(cells.weights) else numbers.sum())
 
 
-class Measure(NamedTuple):
+class BlockSummary(NamedTuple):
     """What one look at a block tells."""
 
     total: float  # Σ v
@@ -101,13 +101,13 @@ class Measure(NamedTuple):
     invalid: InvalidEntryError | None  # the first one
     column_weight: float | Array = 0.0  # rows that count, of each column (n,) where they differ
     unobserved_rows: int = 0  # rows of which no entry counts
-    divergence_terms: Powers = NO_POWERS  # of a divergence
+    divergence_terms: DivergenceTerms = NO_TERMS  # of a divergence
     row_hashes: tuple[
         Hashes, ...
     ] = ()  # of each row, if asked for: of V, and of its weights where it has some
 
 
-def measure(v: Block, keys: Hashes = NO_KEYS) -> Measure:
+def summarize_block(v: Block, keys: Hashes = NO_KEYS) -> BlockSummary:
     """Check and measure a block in one look.
 
     ``keys``: of its columns, if the hashes of its rows are wanted; see `digests`.
@@ -115,9 +115,11 @@ def measure(v: Block, keys: Hashes = NO_KEYS) -> Measure:
     if scipy.sparse.issparse(v):
         total, norms, at, hashes = _measure_rows(v.data, bits_of(v.data), v.indices, v.indptr, keys)
         bad = (
-            None if at < 0 else InvalidEntryError(row_of(v.indptr, at), int(v.indices[at]), float(v.data[at]))
+            None if at < 0 else InvalidEntryError(row_at(v.indptr, at), int(v.indices[at]), float(v.data[at]))
         )
-        return Measure(total, norms, int(v.nnz), bad, float(v.shape[0]), row_hashes=_wanted(hashes, keys))
+        return BlockSummary(
+            total, norms, int(v.nnz), bad, float(v.shape[0]), row_hashes=_wanted(hashes, keys)
+        )
     if v.flags.f_contiguous and not v.flags.c_contiguous:
         total, norms, sound, hashes = _measure_columns(v.T, bits_of(v.T), keys)
     else:
@@ -125,14 +127,14 @@ def measure(v: Block, keys: Hashes = NO_KEYS) -> Measure:
         total, norms, at, hashes = _measure_rows(flat, bits_of(flat), NO_INDICES, row_edges(v), keys)
         sound = at < 0
     bad = None if sound else _first_bad(v)
-    return Measure(total, norms, int(v.size), bad, float(v.shape[0]), row_hashes=_wanted(hashes, keys))
+    return BlockSummary(total, norms, int(v.size), bad, float(v.shape[0]), row_hashes=_wanted(hashes, keys))
 
 
 def _wanted(hashes: Hashes, keys: Hashes) -> tuple[Hashes, ...]:
     return (hashes,) if len(keys) else ()
 
 
-def row_of(indptr: Array, at: int) -> int:
+def row_at(indptr: Array, at: int) -> int:
     """The row of the entry at a position of a CSR block."""
     return int(np.searchsorted(indptr, at, side="right")) - 1
 

@@ -53,7 +53,7 @@ def digest_of(hashes: Hashes, first_row: int, rows: int) -> Digest:
     return Digest(span, first_row // span, np.add.reduceat(weighted, starts))
 
 
-def merged(parts: Sequence[Digest]) -> Digest:
+def merge_digests(parts: Sequence[Digest]) -> Digest:
     """Return the digest of the rows of all parts; neighbours may share a span."""
     first = min(part.first for part in parts)
     sums = np.zeros(max(part.first + len(part.sums) for part in parts) - first, np.uint64)
@@ -63,7 +63,7 @@ def merged(parts: Sequence[Digest]) -> Digest:
     return Digest(parts[0].span, first, sums)
 
 
-def differing(digest: Digest, sums: Hashes, rows: int) -> list[tuple[int, int]]:
+def differing_rows(digest: Digest, sums: Hashes, rows: int) -> list[tuple[int, int]]:
     """Return the ranges of rows of a whole V in which it differs from the sums of an earlier digest.
 
     Each range has its first row and the one after its last. A span that differs is in it with all its rows.

@@ -23,14 +23,14 @@ class Means(NamedTuple):
     overall: float
 
 
-def divided(total: NDArray[Any], mass: NDArray[Any]) -> NDArray[np.float64]:
+def safe_divide(total: NDArray[Any], mass: NDArray[Any]) -> NDArray[np.float64]:
     """Return means from sums and from how much they are of; NaN where that is nothing."""
     means = np.full(len(total), np.nan)
     np.divide(total, mass, out=means, where=mass > 0)
     return means
 
 
-def filled(
+def fill_with_means(
     values: NDArray[Any], rows: NDArray[Any], columns: NDArray[Any], overall: float
 ) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Return values of W H with means in the place of those that the model does not know.

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from dask_nmf import rng
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.kernels.blocks import masking
-from dask_nmf.kernels.summary.block_summary import NO_POWERS, Powers
-from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of, merged
+from dask_nmf.kernels.summary.block_summary import NO_TERMS, DivergenceTerms
+from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of, merge_digests
 from dask_nmf.types import Block
 
 STRATA = 64
@@ -30,7 +30,7 @@ SHARE = 4  # rows that a stratum may hold back, in multiples of its fair share
 
 
 @dataclass(frozen=True)
-class Draw:
+class SampleSpec:
     """How many rows to draw out of how many, and by which numbers."""
 
     rows: int  # of V, in panel orientation
@@ -76,13 +76,13 @@ class Summary(NamedTuple):
     column_weight: float | NDArray[np.float64]  # rows that count, of each column where they differ
     invalid: InvalidEntryError | None  # the first one, by row
     candidates: Candidates
-    divergence_terms: Powers = NO_POWERS  # see `measures.Measure`
+    divergence_terms: DivergenceTerms = NO_TERMS  # see `BlockSummary`
     digests: tuple[Digest, ...] = ()  # of V, and of its weights where it has some
 
 
-def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
+def summarize_panel(block: Block, first_row: int, draw: SampleSpec) -> Summary:
     """Measure a panel that begins at ``first_row`` and take the candidates out of it."""
-    found = masking.measure(block, keys_of(0, block.shape[1]))
+    found = masking.summarize_block(block, keys_of(0, block.shape[1]))
     bad = found.invalid and found.invalid.at(first_row)
     return Summary(
         found.total,
@@ -92,13 +92,13 @@ def summarise(block: Block, first_row: int, draw: Draw) -> Summary:
         found.unobserved_rows,
         found.column_weight,
         bad,
-        candidates(block, found.row_norms, first_row, draw),
+        sample_candidates(block, found.row_norms, first_row, draw),
         found.divergence_terms,
         tuple(digest_of(hashes, first_row, draw.rows) for hashes in found.row_hashes),
     )
 
 
-def merge(parts: list[Summary], draw: Draw) -> Summary:
+def merge_summaries(parts: list[Summary], draw: SampleSpec) -> Summary:
     """Add summaries of neighbouring panels, given in order."""
     bad = [part.invalid for part in parts if part.invalid is not None]
     return Summary(
@@ -111,11 +111,13 @@ def merge(parts: list[Summary], draw: Draw) -> Summary:
         bad[0] if bad else None,
         merge_candidates([part.candidates for part in parts], draw),
         reduce(add, (part.divergence_terms for part in parts)),
-        tuple(map(merged, zip(*(part.digests for part in parts), strict=True))),
+        tuple(map(merge_digests, zip(*(part.digests for part in parts), strict=True))),
     )
 
 
-def candidates(block: Block, norms: NDArray[np.float64], first_row: int, draw: Draw) -> Candidates:
+def sample_candidates(
+    block: Block, norms: NDArray[np.float64], first_row: int, draw: SampleSpec
+) -> Candidates:
     """Return the rows of a block, of these squared norms, that may end up in the sample."""
     rows = first_row + np.arange(block.shape[0])
     with np.errstate(divide="ignore", over="ignore"):
@@ -126,7 +128,7 @@ def candidates(block: Block, norms: NDArray[np.float64], first_row: int, draw: D
     return Candidates(rows[kept], norms[kept], keys[kept], block[np.flatnonzero(kept)])
 
 
-def merge_candidates(parts: list[Candidates], draw: Draw) -> Candidates:
+def merge_candidates(parts: list[Candidates], draw: SampleSpec) -> Candidates:
     """Return the candidates of neighbouring blocks, given in order.
 
     Rows that drop out do so before blocks are copied into one: a worker holds the parts and their union.
@@ -142,27 +144,27 @@ def merge_candidates(parts: list[Candidates], draw: Draw) -> Candidates:
         np.concatenate(rows)[kept],
         np.concatenate(norms)[kept],
         np.concatenate(keys)[kept],
-        masking.stack(left),
+        masking.vstack(left),
     )
 
 
-def draw_sample(candidates: Candidates, draw: Draw) -> Block:
+def draw_sample(candidates: Candidates, draw: SampleSpec) -> Block:
     """The sample: rows of V, scaled, in order of their index."""
     rows, norms, _, block = candidates
     drawn, threshold = _by_key(candidates, draw)
     by_norm = -np.expm1(-norms * np.where(norms > 0, threshold, 0))
     chosen = _uniform(rows, draw) | drawn
     probability = 1 - (1 - draw.uniform_share) * (1 - by_norm)
-    return masking.scaled(block[np.flatnonzero(chosen)], 1 / probability[chosen])
+    return masking.scale_rows(block[np.flatnonzero(chosen)], 1 / probability[chosen])
 
 
-def pieces(sample: Block) -> list[Block]:
+def split_sample(sample: Block) -> list[Block]:
     """The sample in pieces for threads: as many as its size says, not the machine."""
-    number = max(1, min(MOST_PIECES, masking.stored(sample) // PIECE, int(sample.shape[0])))
+    number = max(1, min(MOST_PIECES, masking.n_stored(sample) // PIECE, int(sample.shape[0])))
     return [sample[a:b] for a, b in pairwise(np.linspace(0, sample.shape[0], number + 1, dtype=int))]
 
 
-def _by_key(candidates: Candidates, draw: Draw) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def _by_key(candidates: Candidates, draw: SampleSpec) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Which rows have one of the smallest keys, and the key below which each row would have.
 
     That threshold is what the other rows make it, or the probability would not be the right one: of a row
@@ -180,13 +182,13 @@ def _by_key(candidates: Candidates, draw: Draw) -> tuple[NDArray[np.bool_], NDAr
     return drawn, np.where(drawn, outside, np.minimum(last[strata], inner))
 
 
-def _uniform(rows: NDArray[np.int64], draw: Draw) -> NDArray[np.bool_]:
+def _uniform(rows: NDArray[np.int64], draw: SampleSpec) -> NDArray[np.bool_]:
     chosen = rng.uniform(draw.seed, rng.UNIFORM_ROWS, rows)[:, 0] < draw.uniform_share
     return np.asarray(chosen)
 
 
 def _ranks(
-    rows: NDArray[np.int64], keys: NDArray[np.float64], draw: Draw
+    rows: NDArray[np.int64], keys: NDArray[np.float64], draw: SampleSpec
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the stratum of each row and the rank of its key in there."""
     strata = rows // draw.stratum_rows
@@ -197,7 +199,7 @@ def _ranks(
     return strata, ranks
 
 
-def _kept(rows: NDArray[np.int64], keys: NDArray[np.float64], draw: Draw) -> NDArray[np.bool_]:
+def _kept(rows: NDArray[np.int64], keys: NDArray[np.float64], draw: SampleSpec) -> NDArray[np.bool_]:
     """Return which rows may still end up in the sample."""
     light = (_ranks(rows, keys, draw)[1] <= draw.stratum_candidates) & np.isfinite(keys)
     return _uniform(rows, draw) | light

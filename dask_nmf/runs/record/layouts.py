@@ -28,7 +28,7 @@ def layout_part(folder: str, edges: Sequence[int], cuts: Sequence[int] | None) -
         "folder": folder,
         "panels": len(edges) - 1,
         "pieces": 0 if cuts is None else len(cuts) - 1,
-        "units": [row_panels.unit(edges), 0 if cuts is None else row_panels.unit(cuts)],
+        "units": [row_panels.aligned_rows(edges), 0 if cuts is None else row_panels.aligned_rows(cuts)],
     }
 
 

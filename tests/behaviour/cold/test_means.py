@@ -16,7 +16,7 @@ from support.grids import pairwise
 from support.matrices import Array, dask_csr
 
 from dask_nmf import NMF, Means, nmf, predict, recommend, rng, transform
-from dask_nmf.kernels.summary.means import divided
+from dask_nmf.kernels.summary.means import safe_divide
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 
@@ -74,7 +74,7 @@ def test_what_a_sparse_v_does_not_store_is_not_observed(shape: tuple[int, int], 
 @shapes
 def test_what_is_held_out_is_not_observed(shape: tuple[int, int], tmp_path: Path) -> None:
     given_v = ratings(shape)
-    held = rng.of_entries(0, rng.HELD_OUT, *everywhere(shape)).reshape(shape) < 0.5
+    held = rng.uniform_at(0, rng.HELD_OUT, *everywhere(shape)).reshape(shape) < 0.5
     alone = int(np.flatnonzero((held & given_v.known).any(axis=1))[0])
     given_v.known[alone] &= held[alone]  # what this row has is held out: for the fit it is cold
     result = nmf(given_v.v, validation_fraction=0.5, store=tmp_path / "run.zarr", **OPTIONS)
@@ -93,8 +93,8 @@ def test_means_have_the_weights_of_the_entries_and_weight_0_is_not_observed(shap
     result = nmf(values, 3, weights=weights, max_iter=2)
     assert result.means is not None
     totals, masses = (weights * values), weights
-    np.testing.assert_allclose(result.means.rows, divided(totals.sum(axis=1), masses.sum(axis=1)))
-    np.testing.assert_allclose(result.means.columns, divided(totals.sum(axis=0), masses.sum(axis=0)))
+    np.testing.assert_allclose(result.means.rows, safe_divide(totals.sum(axis=1), masses.sum(axis=1)))
+    np.testing.assert_allclose(result.means.columns, safe_divide(totals.sum(axis=0), masses.sum(axis=0)))
     assert result.means.overall == pytest.approx(np.average(values, weights=weights))
 
 

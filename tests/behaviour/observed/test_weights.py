@@ -71,8 +71,8 @@ WEIGHTS = {
 @solvers
 def test_weights_that_are_products_are_found_and_count_as_any(solver: str, weights: Array) -> None:
     v = low_rank(60, 25, RANK)
-    rule = masking.Rule(weighted=True)
-    (strip, *_) = masking.strips(masking.Observed(v, weights, np.arange(60), rule))
+    rule = masking.EntryMask(weighted=True)
+    (strip, *_) = masking.iter_row_batches(masking.MaskedBlock(v, weights, np.arange(60), rule))
     assert strip.cells.separable
     uneven = weights.copy()
     uneven[0, 0] *= 1 + 1e-9  # of no account, but they are products no more

@@ -202,7 +202,7 @@ def test_blocks_are_balanced_too_and_resume_bit_for_bit(
     v, alphas = mixed(turned), UNEQUAL[turned]
     options: dict[str, Any] = {"init": init, "l1_ratio": 1.0, "max_iter": 15, **penalties(alphas)}
     panels = nmf(v, 3, **options)
-    monkeypatch.setattr(row_panels, "make", no_panels)
+    monkeypatch.setattr(row_panels, "plan_panels", no_panels)
     blocks = nmf(da.from_array(v, chunks=(30, 12)), 3, **options)
     with pytest.raises(Enough):
         nmf(da.from_array(v, chunks=(30, 12)), 3, store=tmp_path / "run", callback=halt, **options)

@@ -28,7 +28,7 @@ from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.tasks import blas, factor_store
 from dask_nmf.kernels import least_squares
-from dask_nmf.kernels.summary.row_sample import Draw
+from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.registry import open_matrix
 
@@ -48,7 +48,7 @@ def test_building_passes_computes_nothing() -> None:
         given = dask.delayed(PassInputs(H, EDGES), traverse=False)
         passes.sweep(panels, given, PassSpec(SOLVER.solve_w, SOLVER))
         passes.add_up(passes.sweep_keeping_w(panels, given, PassSpec(SOLVER.solve_w, SOLVER)))
-        passes.summarize(panels, given, Draw(60, 10, 0))
+        passes.summarize(panels, given, SampleSpec(60, 10, 0))
     assert not READS
 
 
@@ -59,7 +59,7 @@ BUILDS: dict[str, Callable[[Any, Any], Any]] = {
     "sweep_keeping_w": lambda panels, given: passes.sweep_keeping_w(
         panels, given, PassSpec(SOLVER.solve_w, SOLVER)
     ),
-    "summarize": lambda panels, given: passes.summarize(panels, given, Draw(60, 10, 0)),
+    "summarize": lambda panels, given: passes.summarize(panels, given, SampleSpec(60, 10, 0)),
 }
 
 
@@ -111,7 +111,7 @@ def test_sums_of_one_cut_are_the_same_bits() -> None:
 def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> None:
     panels = PanelEngine(open_matrix(V), edges)
     w, totals, _ = panels.run_pass_keeping_w(H, PassSpec(SOLVER.solve_w_final, SOLVER))
-    direct = least_squares.exact_weights(V, H)
+    direct = least_squares.exact_w(V, H)
     np.testing.assert_allclose(w, direct, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(totals.num, direct.T @ V, rtol=1e-9)
     across = np.random.default_rng(0).random((4, 60))
@@ -218,6 +218,6 @@ def test_merging_bad_entries_keeps_the_first(data: st.DataObject) -> None:
     rows = data.draw(st.lists(st.integers(0, 59), min_size=1, max_size=3))
     v[rows, 4] = -1
     edges = data.draw(cuts(60))
-    bad = PanelEngine(open_matrix(v), edges).summarize(Draw(60, 10, 0)).invalid
+    bad = PanelEngine(open_matrix(v), edges).summarize(SampleSpec(60, 10, 0)).invalid
     assert bad is not None
     assert (bad.row, bad.column) == (min(rows), 4)

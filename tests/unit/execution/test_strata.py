@@ -22,13 +22,13 @@ from dask_nmf.execution.graphs.reduction import PassInputs
 from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, SweepSpec
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.kernels import gradient
-from dask_nmf.kernels.blocks.masking import Rule
-from dask_nmf.kernels.gradient import Descent
+from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.kernels.gradient import SGDOptions
 from dask_nmf.sources.reader import ReaderDefaults
 from dask_nmf.sources.registry import open_matrix
 
 V = low_rank(60, 24, 3, noise=1)
-HOW = Descent(0.05, True, float(V.mean()), 0.1, 0.2, 0.0, 0.0, 4)
+HOW = SGDOptions(0.05, True, float(V.mean()), 0.1, 0.2, 0.0, 0.0, 4)
 
 
 @given(height=st.integers(1, 12), width=st.integers(1, 5), seed=seeds, epoch=st.integers(0, 3))
@@ -65,26 +65,26 @@ def test_the_order_is_another_one_in_every_epoch_and_for_every_seed() -> None:
     assert len(orders) == 6
 
 
-def swept(v: object, rule: Rule, grid: BlockGrid, epoch: int = 0) -> tuple[Array, Array, strata.Swept]:
+def swept(v: object, rule: EntryMask, grid: BlockGrid, epoch: int = 0) -> tuple[Array, Array, strata.Swept]:
     """W and H after a sweep, and the sums."""
     opened = open_matrix(v, transposed=False)
     panels = PanelEngine(opened, tuple(grid.rows), rule=rule)
     before, after = (InMemoryFactor(V.shape[0], 4, V.dtype) for _ in range(2))
     random = np.random.default_rng(1)
-    before.array[:] = gradient.extended(random.random((V.shape[0], 3)))
-    right = np.ascontiguousarray(gradient.extended(random.random((V.shape[1], 3))).T)
+    before.array[:] = gradient.with_accumulator(random.random((V.shape[0], 3)))
+    right = np.ascontiguousarray(gradient.with_accumulator(random.random((V.shape[1], 3))).T)
     found = StrataEngine(panels, grid, 7).run_sweep(right, SweepSpec(HOW, 7, epoch, before, after))
     return after.array, found.right, found
 
 
-def serial(v: Array, rule: Rule, grid: BlockGrid, epoch: int = 0) -> tuple[Array, Array]:
+def serial(v: Array, rule: EntryMask, grid: BlockGrid, epoch: int = 0) -> tuple[Array, Array]:
     """The same, one block after the other."""
     random = np.random.default_rng(1)
-    w, h = (gradient.extended(random.random((size, 3))) for size in V.shape)
+    w, h = (gradient.with_accumulator(random.random((size, 3))) for size in V.shape)
     for visit in strata.schedule(grid, 7, epoch):
         rows, columns = slice(*grid.rows[visit.row :][:2]), slice(*grid.columns[visit.column :][:2])
         numbers = np.arange(rows.start, rows.stop)
-        chance = rng.of_entries(7, rng.ROW_ORDER, numbers, np.array([epoch]))
+        chance = rng.uniform_at(7, rng.ROW_ORDER, numbers, np.array([epoch]))
         block = BlockSource(open_matrix(v, transposed=False).reader, rule).read(rows, columns)
         part, across = w[rows].copy(), h[columns].copy()
         strata._steps(block, part, across, np.argsort(chance), HOW)
@@ -97,7 +97,7 @@ def test_a_sweep_is_that_of_one_block_after_the_other(
     rows: tuple[int, ...], columns: tuple[int, ...], tiled: bool, missing: str | None
 ) -> None:
     columns = (0, 24) if len(columns) > len(rows) else columns
-    grid, rule = BlockGrid(rows, columns, tiled), Rule(missing)
+    grid, rule = BlockGrid(rows, columns, tiled), EntryMask(missing)
     v = V if missing is None else np.where(np.random.default_rng(0).random(V.shape) < 0.5, np.nan, V)
     for ours, theirs in zip(swept(v, rule, grid)[:2], serial(v, rule, grid), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -106,8 +106,8 @@ def test_a_sweep_is_that_of_one_block_after_the_other(
 def test_dense_and_csr_agree_bit_for_bit() -> None:
     grid = BlockGrid((0, 20, 40, 60), (0, 9, 24), True)
     kept = np.random.default_rng(0).random(V.shape) < 0.5
-    dense = swept(np.where(kept, V, np.nan), Rule("nan", 0.2, 3), grid)
-    csr = swept(scipy.sparse.csr_array(V * kept), Rule("unstored", 0.2, 3), grid._replace(tiled=False))
+    dense = swept(np.where(kept, V, np.nan), EntryMask("nan", 0.2, 3), grid)
+    csr = swept(scipy.sparse.csr_array(V * kept), EntryMask("unstored", 0.2, 3), grid._replace(tiled=False))
     for ours, theirs in zip(dense[:2], csr[:2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
     assert dense[2][1:] == csr[2][1:]
@@ -116,9 +116,9 @@ def test_dense_and_csr_agree_bit_for_bit() -> None:
 
 def test_processes_and_threads_give_the_same_bits(client: Client) -> None:
     grid = BlockGrid((0, 20, 40, 60), (0, 9, 24), False)
-    parallel = swept(V, Rule(), grid)
+    parallel = swept(V, EntryMask(), grid)
     with dask.config.set(scheduler="synchronous"):
-        alone = swept(V, Rule(), grid)
+        alone = swept(V, EntryMask(), grid)
     for ours, theirs in zip(parallel[:2], alone[:2], strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
@@ -142,7 +142,7 @@ def test_building_a_sweep_reads_nothing_and_a_sweep_reads_everything_once(tiled:
     slot = InMemoryFactor(60, 4, V.dtype)
     slot.array[:] = 1
     given_h = delayed(PassInputs(np.ones((4, 24)), grid.rows), traverse=False)
-    source = delayed(BlockSource(reader, Rule()), traverse=False)
+    source = delayed(BlockSource(reader, EntryMask()), traverse=False)
     graph = strata.sweep(None, source, grid, given_h, SweepSpec(HOW, 0, 0, slot, slot))
     assert not reader.boxes
     graph.compute(scheduler="synchronous")

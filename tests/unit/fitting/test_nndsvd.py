@@ -25,7 +25,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.fitting.starts import initialize, nndsvd
 from dask_nmf.fitting.starts.initialize import Factors
-from dask_nmf.kernels.blocks.masking import Rule
+from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.settings import NNDSVD, Settings
 from dask_nmf.sources.matrix import Matrix
@@ -63,7 +63,7 @@ def begun(
     """W and H before the first pass."""
     matrix = v if isinstance(v, Matrix) else open_matrix(v)
     rows = matrix.layout.rows
-    rule = Rule(seed=seed, transposed=matrix.transposed, beta=beta)
+    rule = EntryMask(seed=seed, transposed=matrix.transposed, beta=beta)
     panels = PanelEngine(matrix, edges or (0, rows // 3, rows // 2, rows), rule=rule)
     settings = Settings(RANK, "mu", beta_loss=beta, init=init, random_state=seed)
     slot = InMemoryFactor(rows, RANK, matrix.dtype)

@@ -19,7 +19,7 @@ from dask_nmf.fitting.starts import sample_start
 from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
 from dask_nmf.iteration.outcome import Ending, judged
 from dask_nmf.kernels.blocks import masking
-from dask_nmf.kernels.blocks.masking import Observed, Rule
+from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.planning import row_panels
 from dask_nmf.types import Array
 
@@ -171,10 +171,10 @@ def test_merging_two_components_loses_the_least(seed: int, k: int) -> None:
 def test_fewer_rows_stand_for_a_sample(loss: float) -> None:
     rng = np.random.default_rng(0)
     v = rng.gamma(0.3, 1, (4000, 6)) * rng.gamma(0.2, 1, (4000, 1))
-    sample: Any = v if loss == 2 else Observed(v, None, np.arange(4000), Rule(beta=1.0))
+    sample: Any = v if loss == 2 else MaskedBlock(v, None, np.arange(4000), EntryMask(beta=1.0))
     few = sample_start._thinned(sample, 3, 9000)
     assert 500 < few.shape[0] < 1500
-    rows = masking.plain(few)
+    rows = masking.unwrap(few)
     whole, part = (v.T @ v, rows.T @ rows) if loss == 2 else (v.sum(axis=0), rows.sum(axis=0))
     assert np.linalg.norm(part - whole) < 0.1 * np.linalg.norm(whole)
 
@@ -211,8 +211,8 @@ def test_a_poisson_fit_begins_well_whatever_the_seed() -> None:
 def test_a_sample_that_is_empty_is_a_random_start_and_said(
     rows: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make = row_panels.make
-    monkeypatch.setattr(row_panels, "make", lambda *given: replace(make(*given), sample_rows=rows))
+    make = row_panels.plan_panels
+    monkeypatch.setattr(row_panels, "plan_panels", lambda *given: replace(make(*given), sample_rows=rows))
     v = low_rank(40, 12, 2) + 0.01
     with caplog.at_level("INFO"):
         result = nmf(v, 2, max_iter=60, **options)

@@ -11,7 +11,7 @@ from support.matrices import low_rank
 from dask_nmf import nmf
 from dask_nmf.iteration.loop import Step, Stop, iterate
 from dask_nmf.iteration.outcome import Outcome, relative_error
-from dask_nmf.kernels.least_squares import Sums, sums
+from dask_nmf.kernels.least_squares import Sums, block_sums
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.solver import State
 
@@ -99,7 +99,7 @@ def test_the_residual_is_asked_for_where_the_expanded_loss_cancels() -> None:
     def sweep(state: State, exact: bool) -> Sums:
         asked.append(exact)
         given = state.entering
-        return sums(v, HALS().solve_w(v, given, None), given if exact else None)
+        return block_sums(v, HALS().solve_w(v, given, None), given if exact else None)
 
     start = h + np.float32(0.05)
     baseline = float(np.sum(v.astype(np.float64) ** 2))

@@ -146,7 +146,7 @@ import numpy as np
 from dask_nmf.kernels import divergence, gradient, least_squares
 from dask_nmf.inference.topk import kernel
 from dask_nmf.kernels.summary import block_summary
-print(block_summary.measure(np.eye(2)).total)
+print(block_summary.summarize_block(np.eye(2)).total)
 """
 
 

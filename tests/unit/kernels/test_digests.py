@@ -15,12 +15,19 @@ from support.strategies import chunkings, cuts
 
 from dask_nmf.execution.engines.grid import GridEngine
 from dask_nmf.execution.engines.panels import EVERYTHING, PanelEngine
-from dask_nmf.kernels.blocks.masking import Rule
+from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary import digests
-from dask_nmf.kernels.summary.digests import Digest, differing, digest_of, keys_of, merged, row_hashes
-from dask_nmf.kernels.summary.row_sample import Draw
+from dask_nmf.kernels.summary.digests import (
+    Digest,
+    differing_rows,
+    digest_of,
+    keys_of,
+    merge_digests,
+    row_hashes,
+)
+from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.planning import row_panels
-from dask_nmf.planning.grid import Tiling
+from dask_nmf.planning.grid import GridPlan
 from dask_nmf.sources.factors_and_weights import open_entry_weights
 from dask_nmf.sources.registry import open_matrix
 
@@ -49,12 +56,12 @@ def digest(v: Any, rows: int | None = None, first: int = 0, **options: Any) -> D
     return digest_of(hashes, first, v.shape[0] if rows is None else rows)
 
 
-def read(source: Any, rule: Rule = EVERYTHING, **weights: Any) -> tuple[Digest, ...]:
+def read(source: Any, rule: EntryMask = EVERYTHING, **weights: Any) -> tuple[Digest, ...]:
     """The digests of the first read."""
     matrix = open_matrix(source)
-    panels = row_panels.make(matrix.layout, 3, None, 2).edges
+    panels = row_panels.plan_panels(matrix.layout, 3, None, 2).edges
     beside = open_entry_weights(matrix, weights["weights"]) if weights else None
-    return PanelEngine(matrix, panels, beside, rule).summarize(Draw(panels[-1], 9, 0)).digests
+    return PanelEngine(matrix, panels, beside, rule).summarize(SampleSpec(panels[-1], 9, 0)).digests
 
 
 @dtypes
@@ -92,7 +99,7 @@ def test_parts_add_up(edges: tuple[int, ...], span: int) -> None:
         parts = [digest(v[a:b], 30, a) for a, b in pairwise(edges)]
         whole = digest(v)
         assert len(whole.sums) <= span
-        np.testing.assert_array_equal(merged(parts).sums, whole.sums)
+        np.testing.assert_array_equal(merge_digests(parts).sums, whole.sums)
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -100,8 +107,8 @@ def test_a_v_that_is_cut_both_ways_has_the_same(transposed: bool) -> None:
     v = sparse(30, 20)
     matrix = open_matrix(da.from_array(v, chunks=(7, 6)), transposed=transposed)
     rows, columns = ((0, 7, 20), (0, 14, 30)) if transposed else ((0, 14, 30), (0, 7, 20))
-    engine = GridEngine(matrix, Tiling(rows, columns, 1, 0, 1, (rows[-1], columns[-1])))
-    (found,) = engine.summarize(Draw(rows[-1], 0, 0)).digests
+    engine = GridEngine(matrix, GridPlan(rows, columns, 1, 0, 1, (rows[-1], columns[-1])))
+    (found,) = engine.summarize(SampleSpec(rows[-1], 0, 0)).digests
     assert found.sums.tolist() == defined(v.T.copy() if transposed else v)
 
 
@@ -113,7 +120,7 @@ def test_one_entry_that_changes_shows_in_its_row_alone(dtype: Any, data: st.Data
     other = v.copy()
     steps = data.draw(st.sampled_from([1, 2**20, -1, 2**22]))
     other.view(f"i{v.itemsize}")[row, column] = abs(int(v.view(f"i{v.itemsize}")[row, column]) + steps)
-    assert differing(digest(other), digest(v).sums, 30) == [(row, row + 1)]
+    assert differing_rows(digest(other), digest(v).sums, 30) == [(row, row + 1)]
 
 
 def swapped(v: Array, *, rows: bool) -> Array:
@@ -133,7 +140,7 @@ def swapped(v: Array, *, rows: bool) -> Array:
 )
 def test_counts_that_change_places_show(change: Any) -> None:
     v = np.random.default_rng(0).poisson(3, (30, 20)).astype(np.float32)
-    assert differing(digest(np.ascontiguousarray(change(v))), digest(v).sums, 30)
+    assert differing_rows(digest(np.ascontiguousarray(change(v))), digest(v).sums, 30)
 
 
 def test_ranges_are_of_neighbours_and_end_with_v(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,7 +148,7 @@ def test_ranges_are_of_neighbours_and_end_with_v(monkeypatch: pytest.MonkeyPatch
     v = sparse(30, 20)
     other = v.copy()
     other[[0, 7, 29], 3] += 1
-    assert differing(digest(other), digest(v).sums, 30) == [(0, 8), (28, 30)]
+    assert differing_rows(digest(other), digest(v).sums, 30) == [(0, 8), (28, 30)]
 
 
 @dtypes
@@ -155,7 +162,7 @@ def test_what_is_the_same_number_has_the_same_digest(dtype: Any) -> None:
     assert np.isnan(payload).sum() == (v == 0).sum() > 0
     for one, other in ((v, negative), (v, stored), (v, np.asfortranarray(v)), (strange, payload)):
         np.testing.assert_array_equal(digest(one).sums, digest(other).sums)
-    assert differing(digest(strange), digest(v).sums, 6)
+    assert differing_rows(digest(strange), digest(v).sums, 6)
 
 
 def test_a_zero_that_is_stored_shows_where_it_counts() -> None:
@@ -164,11 +171,11 @@ def test_a_zero_that_is_stored_shows_where_it_counts() -> None:
     other.data[5] = 0
     emptied = other.copy()
     emptied.eliminate_zeros()
-    for rule, same in ((Rule(), True), (Rule("unstored"), False)):
-        assert (not differing(read(other, rule)[0], read(emptied, rule)[0].sums, 30)) == same
+    for rule, same in ((EntryMask(), True), (EntryMask("unstored"), False)):
+        assert (not differing_rows(read(other, rule)[0], read(emptied, rule)[0].sums, 30)) == same
 
 
 def test_weights_have_a_digest_of_their_own() -> None:
     v, weights = sparse(30, 20), sparse(30, 20, seed=1)
-    found = read(v, Rule(weighted=True), weights=weights)
+    found = read(v, EntryMask(weighted=True), weights=weights)
     assert [part.sums.tolist() for part in found] == [defined(v), defined(weights)]

@@ -13,7 +13,7 @@ from support.matrices import Array
 
 from dask_nmf.kernels import divergence
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.divergence import Ridge
+from dask_nmf.kernels.divergence import RowPenalty
 from dask_nmf.kernels.summary import block_summary
 
 BETAS = [2.0, 1.5, 1.0, 0.5, 0.0, -0.5, 3.0]
@@ -43,15 +43,15 @@ def nonzero(v: Array) -> Cells:
     return listed(v, seen=v != 0)._replace(implicit_zeros=True)
 
 
-def ridge(rows: int, lasso: float = 0.0, weight: float = 0.0) -> Ridge:
-    return Ridge(np.full(rows, lasso), np.full(rows, weight))
+def ridge(rows: int, lasso: float = 0.0, weight: float = 0.0) -> RowPenalty:
+    return RowPenalty(np.full(rows, lasso), np.full(rows, weight))
 
 
 def updated(v: Array, w: Array, h: Array, m: Array, beta: float, lasso: float, weight: float) -> Array:
     """W after one multiplicative update, with the weights m."""
     y = w @ h
     by = (m * y ** (beta - 1)) @ h.T + lasso + weight * w
-    return np.asarray(w * ((m * v * y ** (beta - 2)) @ h.T / by) ** divergence.exponent(beta))
+    return np.asarray(w * ((m * v * y ** (beta - 2)) @ h.T / by) ** divergence.mu_exponent(beta))
 
 
 @betas
@@ -59,10 +59,10 @@ def updated(v: Array, w: Array, h: Array, m: Array, beta: float, lasso: float, w
 def test_a_multiplicative_update_is_the_formula(beta: float, seed: int) -> None:
     v, w, h, weights = problem(seed)
     expected = updated(v, w, h, weights, beta, 0.1, 0.2)
-    found = divergence.multiply(listed(v, weights), h.T, w, ridge(7, 0.1, 0.2), beta, FLOOR, 1)
+    found = divergence.mu_update(listed(v, weights), h.T, w, ridge(7, 0.1, 0.2), beta, FLOOR, 1)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
-    num, den, _ = divergence.shares(listed(v, weights), w, h, beta, FLOOR)
-    turned = h * (num / den) ** divergence.exponent(beta)
+    num, den, _ = divergence.mu_terms(listed(v, weights), w, h, beta, FLOOR)
+    turned = h * (num / den) ** divergence.mu_exponent(beta)
     expected = updated(v.T, h.T, w.T, weights.T, beta, 0, 0).T
     np.testing.assert_allclose(turned, expected, rtol=1e-10)
 
@@ -73,9 +73,9 @@ def test_the_loss_is_twice_scikit_learns(beta: float, seed: int) -> None:
     v, w, h, _ = problem(seed)
     expected = 2 * _beta_divergence(v, w, h, beta)
     assert divergence.divergence(listed(v), w, h, beta, FLOOR) == pytest.approx(expected, rel=1e-9)
-    assert divergence.shares(listed(v), w, h, beta, FLOOR)[2] == pytest.approx(expected, rel=1e-9)
+    assert divergence.mu_terms(listed(v), w, h, beta, FLOOR)[2] == pytest.approx(expected, rel=1e-9)
     flat = np.full((7, 1), v.mean()), np.ones((1, 9))
-    parts = [block_summary.powers(listed(rows), beta) for rows in (v[:2], 2.0**30 * v[:2], v[2:])]
+    parts = [block_summary.divergence_terms(listed(rows), beta) for rows in (v[:2], 2.0**30 * v[:2], v[2:])]
     powers = parts[0] + parts[2]
     assert powers.at_level(0).divergence_from_mean() == pytest.approx(
         2 * _beta_divergence(v, *flat, beta), rel=1e-6
@@ -91,10 +91,13 @@ def test_zeros_need_not_be_listed(seed: int, share: float) -> None:
         divergence.divergence(all_, w, h, 1, FLOOR), rel=1e-10
     )
     pairs: list[tuple[Any, Any]] = [
-        (divergence.multiply(cells, h.T, w, ridge(7), 1, FLOOR, 3) for cells in (few, all_)),
+        (divergence.mu_update(cells, h.T, w, ridge(7), 1, FLOOR, 3) for cells in (few, all_)),
         (divergence.solve(cells, h.T, ridge(7), FLOOR, 1e-8) for cells in (few, all_)),
-        (divergence.shares(cells, w, h, 1, FLOOR)[0] for cells in (few, all_)),
-        *zip(*(divergence.models(cells.transpose(), w, h.T, FLOOR) for cells in (few, all_)), strict=True),
+        (divergence.mu_terms(cells, w, h, 1, FLOOR)[0] for cells in (few, all_)),
+        *zip(
+            *(divergence.quadratic_models(cells.transpose(), w, h.T, FLOOR) for cells in (few, all_)),
+            strict=True,
+        ),
     ]
     for one, other in pairs:
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
@@ -117,7 +120,7 @@ def test_newton_finds_the_minimum(seed: int, lasso: float, weight: float) -> Non
 @given(seed=seeds)
 def test_a_model_has_the_slope_and_the_curve_of_the_loss(seed: int) -> None:
     v, w, h, weights = problem(seed)
-    num, gram, loss = divergence.models(listed(v, weights).transpose(), w, h.T, FLOOR)
+    num, gram, loss = divergence.quadratic_models(listed(v, weights).transpose(), w, h.T, FLOOR)
     assert loss == pytest.approx(divergence.divergence(listed(v, weights), w, h, 1, FLOOR))
     slope = w.T @ (weights * (1 - v / (w @ h)))
     lower = np.tril_indices(3)
@@ -130,7 +133,7 @@ def test_a_model_has_the_slope_and_the_curve_of_the_loss(seed: int) -> None:
 def test_updates_end_where_an_optimiser_does() -> None:
     v, _, h, _ = problem(3)
     for beta in (0.5, 1.5):
-        found = divergence.multiply(listed(v), h.T, np.ones((7, 3)), ridge(7), beta, FLOOR, 20000, 1e-12)
+        found = divergence.mu_update(listed(v), h.T, np.ones((7, 3)), ridge(7), beta, FLOOR, 20000, 1e-12)
         for i in range(7):
             best = scipy.optimize.minimize(
                 lambda x, i=i, beta=beta: _beta_divergence(v[[i]], x[None], h, beta),
@@ -144,4 +147,4 @@ def test_updates_end_where_an_optimiser_does() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_updates_keep_the_dtype(dtype: Any) -> None:
     v, w, h, _ = (x.astype(dtype) for x in problem(0))
-    assert divergence.multiply(listed(v), h.T, w, ridge(7), 1, FLOOR, 2).dtype == dtype
+    assert divergence.mu_update(listed(v), h.T, w, ridge(7), 1, FLOOR, 2).dtype == dtype

@@ -12,10 +12,10 @@ from support.strategies import seeds
 
 from dask_nmf.kernels import gradient
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.gradient import Descent
+from dask_nmf.kernels.gradient import SGDOptions
 
 
-def stepped(factor: Array, slope: Array, how: Descent, tilt: float) -> Array:
+def stepped(factor: Array, slope: Array, how: SGDOptions, tilt: float) -> Array:
     """Rows of an extended factor after a step, by the formula."""
     factor = factor.copy()
     rate: Any = how.rate * tilt
@@ -26,7 +26,7 @@ def stepped(factor: Array, slope: Array, how: Descent, tilt: float) -> Array:
     return factor
 
 
-def by_loop(v: Array, w: Array, h: Array, batches: list[list[tuple[int, int]]], how: Descent) -> float:
+def by_loop(v: Array, w: Array, h: Array, batches: list[list[tuple[int, int]]], how: SGDOptions) -> float:
     """Minibatches of cells of v, all slopes of a batch from the values before it."""
     total = 0.0
     for batch in batches:
@@ -47,11 +47,13 @@ def by_loop(v: Array, w: Array, h: Array, batches: list[list[tuple[int, int]]], 
 def factors(seed: int, dtype: Any = np.float64) -> tuple[Array, Array, Array]:
     random = np.random.default_rng(seed)
     v = random.random((9, 5)) * 3
-    return v.astype(dtype), *(gradient.extended(random.random((size, 3)).astype(dtype)) for size in (9, 5))
+    return v.astype(dtype), *(
+        gradient.with_accumulator(random.random((size, 3)).astype(dtype)) for size in (9, 5)
+    )
 
 
 hows = st.builds(
-    Descent,
+    SGDOptions,
     rate=st.sampled_from([0.01, 0.1]),
     adaptive=st.booleans(),
     unit=st.sampled_from([0.5, 2.0]),
@@ -65,7 +67,7 @@ hows = st.builds(
 
 
 @given(seed=seeds, how=hows)
-def test_batches_of_rows_are_those_of_the_formula(seed: int, how: Descent) -> None:
+def test_batches_of_rows_are_those_of_the_formula(seed: int, how: SGDOptions) -> None:
     v, w, h = factors(seed)
     order = np.random.default_rng(seed).permutation(9)
     batches = [
@@ -81,7 +83,7 @@ def test_batches_of_rows_are_those_of_the_formula(seed: int, how: Descent) -> No
 
 
 @given(seed=seeds, how=hows, share=st.sampled_from([0.0, 0.3, 1.0]))
-def test_batches_of_cells_are_those_of_the_formula(seed: int, how: Descent, share: float) -> None:
+def test_batches_of_cells_are_those_of_the_formula(seed: int, how: SGDOptions, share: float) -> None:
     v, w, h = factors(seed)
     random = np.random.default_rng(seed)
     kept = scipy.sparse.csr_array(v * (random.random(v.shape) < share))
@@ -98,7 +100,7 @@ def test_batches_of_cells_are_those_of_the_formula(seed: int, how: Descent, shar
 @pytest.mark.parametrize("batch", [1, 3])
 def test_float32_stays_float32(batch: int) -> None:
     v, w, h = factors(0, np.float32)
-    how = Descent(0.1, True, 1.0, 0.1, 0.1, 0.0, 0.0, batch)
+    how = SGDOptions(0.1, True, 1.0, 0.1, 0.1, 0.0, 0.0, batch)
     dense = scipy.sparse.csr_array(v)
     cells = Cells(dense.data, dense.data[:0], dense.indices, dense.indptr, 5)
     gradient.descend_rows(v, w, h, np.arange(9), how)

@@ -14,7 +14,7 @@ from support.matrices import Array, low_rank, sparse
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.least_squares import LANES
-from dask_nmf.kernels.summary.block_summary import measure
+from dask_nmf.kernels.summary.block_summary import summarize_block
 
 TYPES = (np.float32, np.float64)
 
@@ -39,7 +39,7 @@ def objective(x: Array, num: Array, gram: Array) -> Array:
 def test_weights_are_those_of_scipy(rows: int, k: int, dtype: Any, rounding: float, make: str) -> None:
     v = sparse(rows, k + 12, density=0.6, dtype=dtype)
     h = np.random.default_rng(3).random((k, k + 12)).astype(dtype)
-    w = least_squares.solve_weights(scipy.sparse.csr_array(v) if make == "csr" else v, h, 1e-12)
+    w = least_squares.solve_w(scipy.sparse.csr_array(v) if make == "csr" else v, h, 1e-12)
     expected = [scipy.optimize.nnls(h.T.astype(np.float64), row.astype(np.float64))[0] for row in v]
     assert w.dtype == dtype
     np.testing.assert_allclose(w, expected, atol=rounding * np.max(expected))
@@ -87,7 +87,7 @@ def test_a_dead_component_is_left_alone(dtype: Any) -> None:
 def test_equal_components_share_what_one_would_have(dtype: Any) -> None:
     h = np.ones((3, 8), dtype)
     v = np.arange(16, dtype=dtype).reshape(2, 8)
-    w = least_squares.solve_weights(v, h, 1e-6)
+    w = least_squares.solve_w(v, h, 1e-6)
     np.testing.assert_allclose(w.sum(axis=1), v.mean(axis=1), rtol=1e-5)
 
 
@@ -97,10 +97,10 @@ def test_equal_components_share_what_one_would_have(dtype: Any) -> None:
 )
 def test_any_scale_of_h_is_solved(scale: float, dtype: Any) -> None:
     v, h = low_rank(20, 15, 3, dtype=dtype), low_rank(3, 15, 3, dtype=dtype)
-    w = least_squares.solve_weights(v, h * dtype(scale), 1e-6)
+    w = least_squares.solve_w(v, h * dtype(scale), 1e-6)
     assert np.isfinite(w).all()
     np.testing.assert_allclose(
-        w * dtype(scale), (scale > 0) * least_squares.solve_weights(v, h, 1e-6), rtol=1e-2, atol=1e-3
+        w * dtype(scale), (scale > 0) * least_squares.solve_w(v, h, 1e-6), rtol=1e-2, atol=1e-3
     )
 
 
@@ -115,17 +115,17 @@ def test_start_is_not_changed() -> None:
 def test_multiply_is_lee_and_seung(dtype: Any) -> None:
     x, num, gram = (np.abs(part) for part in problem(7, 3, dtype=dtype))
     once = x * num / (x @ gram + dtype(0.1))
-    np.testing.assert_allclose(least_squares.multiply(x, num, gram, 0.1, 1), once, rtol=1e-6)
+    np.testing.assert_allclose(least_squares.mu_update(x, num, gram, 0.1, 1), once, rtol=1e-6)
     twice = once * num / (once @ gram + dtype(0.1))
-    np.testing.assert_allclose(least_squares.multiply(x, num, gram, 0.1, 2), twice, rtol=1e-6)
-    assert least_squares.multiply(x, num, gram, 0.1, 2).dtype == dtype
+    np.testing.assert_allclose(least_squares.mu_update(x, num, gram, 0.1, 2), twice, rtol=1e-6)
+    assert least_squares.mu_update(x, num, gram, 0.1, 2).dtype == dtype
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("make", [np.asarray, np.asfortranarray, scipy.sparse.csr_array])
 def test_sums_are_the_direct_ones(make: Any, dtype: Any) -> None:
     v, w, h = sparse(600, 9, dtype=dtype), low_rank(600, 3, 2, dtype=dtype), low_rank(3, 9, 2, dtype=dtype)
-    totals = least_squares.sums(make(v), w, h)
+    totals = least_squares.block_sums(make(v), w, h)
     wide = [part.astype(np.float64) for part in (v, w, h)]
     expected = float(np.sum((wide[0] - wide[1] @ wide[2]) ** 2))
     rounding = 1e-4 if dtype == np.float32 else 1e-10
@@ -135,13 +135,13 @@ def test_sums_are_the_direct_ones(make: Any, dtype: Any) -> None:
     assert totals.residual == pytest.approx(expected, rel=rounding)
     sumsq = float(np.sum(wide[0] ** 2))
     assert least_squares.expanded_loss(sumsq, totals, h) == pytest.approx(expected, rel=rounding)
-    assert np.isnan(least_squares.sums(make(v), w).residual)
+    assert np.isnan(least_squares.block_sums(make(v), w).residual)
 
 
 def test_sums_add_over_rows() -> None:
     v, w, h = sparse(30, 9), low_rank(30, 3, 2), low_rank(3, 9, 2)
-    added = least_squares.sums(v[:11], w[:11], h) + least_squares.sums(v[11:], w[11:], h)
-    for one, other in zip(added, least_squares.sums(v, w, h), strict=True):
+    added = least_squares.block_sums(v[:11], w[:11], h) + least_squares.block_sums(v[11:], w[11:], h)
+    for one, other in zip(added, least_squares.block_sums(v, w, h), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
@@ -165,7 +165,7 @@ blocks = pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
 def test_measures_of_a_block(dtype: Any, make: Any) -> None:
     v = sparse(40, 11, dtype=dtype)
     v[7] = 0
-    found = measure(make(v))
+    found = summarize_block(make(v))
     wide = v.astype(np.float64)
     assert found.total == pytest.approx(wide.sum())
     np.testing.assert_allclose(found.row_norms, (wide**2).sum(axis=1))
@@ -180,7 +180,7 @@ def test_the_first_bad_entry_is_found(at: tuple[int, int], value: float, make: A
     v = sparse(40, 11)
     v[at] = value
     v[-1, -1] = -5
-    bad = measure(make(v)).invalid
+    bad = summarize_block(make(v)).invalid
     assert bad is not None
     np.testing.assert_equal((bad.row, bad.column, bad.value), (*at, value))
 
@@ -189,11 +189,11 @@ def test_the_first_bad_entry_is_found(at: tuple[int, int], value: float, make: A
 def test_negative_zero_is_zero(make: Any) -> None:
     v = np.full((3, 4), -0.0)
     v[0, 0] = 1
-    assert measure(make(v)).invalid is None
+    assert summarize_block(make(v)).invalid is None
 
 
 def test_a_block_of_no_entries_is_measured() -> None:
-    found = measure(scipy.sparse.csr_array((5, 4)))
+    found = summarize_block(scipy.sparse.csr_array((5, 4)))
     assert (found.total, found.stored, found.invalid) == (0, 0, None)
     np.testing.assert_array_equal(found.row_norms, np.zeros(5))
 
@@ -223,10 +223,10 @@ def test_sums_down_long_columns_are_those_of_float64(what: str, make: Any) -> No
         for size in (0.1, 0.3)
     )
     h = np.full((2, 2), 0.2, np.float32)
-    totals = least_squares.sums(make(v), w, h)
+    totals = least_squares.block_sums(make(v), w, h)
     wide = [part.astype(np.float64) for part in (v, w, h)]
     np.testing.assert_allclose(totals.num, wide[1].T @ wide[0], rtol=1e-5)
-    np.testing.assert_allclose(least_squares.sums(make(v), w).num, totals.num, rtol=1e-5)
+    np.testing.assert_allclose(least_squares.block_sums(make(v), w).num, totals.num, rtol=1e-5)
     assert totals.residual == pytest.approx(float(np.sum((wide[0] - wide[1] @ wide[2]) ** 2)), rel=1e-5)
 
 

@@ -72,12 +72,12 @@ def loops(v: Array, weights: Array, factor: Array) -> tuple[Array, Array]:
 def test_equations_are_sums_over_the_cells(density: float, weighted: bool, dtype: Any, seed: int) -> None:
     v, weights, some = problem(density, weighted, dtype, seed)
     _, h = factors(dtype)
-    num, gram = masked.equations(some, h.T)
+    num, gram = masked.normal_equations(some, h.T)
     expected = loops(v, weights, h.T)
     assert num.dtype == gram.dtype == np.float64
     np.testing.assert_allclose(num, expected[0], rtol=1e-10)
     np.testing.assert_allclose(gram, packed(expected[1]), rtol=1e-9, atol=1e-12)
-    ridge = least_squares.equations(some, h, 0.5)[1] - gram
+    ridge = least_squares.normal_equations(some, h, 0.5)[1] - gram
     np.testing.assert_allclose(
         ridge, packed(0.5 * some.row_weight[:, None, None] * np.eye(K)), rtol=1e-6, atol=1e-12
     )
@@ -89,7 +89,7 @@ def test_equations_are_sums_over_the_cells(density: float, weighted: bool, dtype
 def test_sums_are_those_of_the_columns(density: float, weighted: bool, dtype: Any) -> None:
     v, weights, some = problem(density, weighted, dtype)
     w, h = factors(dtype)
-    totals = least_squares.sums(some, w, h)
+    totals = least_squares.block_sums(some, w, h)
     num, gram = loops(v.T, weights.T, w)
     np.testing.assert_allclose(totals.num, num.T, rtol=1e-10)
     np.testing.assert_allclose(totals.gram, packed(gram), rtol=1e-9, atol=1e-12)
@@ -106,7 +106,7 @@ def test_sums_are_those_of_the_columns(density: float, weighted: bool, dtype: An
 def test_weights_are_those_of_scipy(density: float, weighted: bool, dtype: Any) -> None:
     v, weights, some = problem(density, weighted, dtype)
     _, h = factors(dtype)
-    w = least_squares.solve_weights(some, h, 1e-12)
+    w = least_squares.solve_w(some, h, 1e-12)
     assert w.dtype == dtype
     for row, ours, weight in zip(v, w, weights, strict=True):
         root = np.sqrt(weight.astype(np.float64))[:, None]
@@ -125,7 +125,7 @@ def test_descent_never_raises_the_objective(seed: int, sweeps: int) -> None:
     def objective(x: Array) -> Array:
         return 0.5 * np.einsum("ij,ijk,ik->i", x, squares, x) - np.einsum("ij,ij->i", x, num)
 
-    x = masked.descend(w, *masked.equations(some, h.T), 1e-2, sweeps)
+    x = masked.descend(w, *masked.normal_equations(some, h.T), 1e-2, sweeps)
     assert x.min() >= 0
     assert np.all(objective(x) <= objective(w) + 1e-12)
 
@@ -136,7 +136,7 @@ def test_the_guess_is_the_least_squares_solution_clipped(dtype: Any) -> None:
     num, squares = loops(v - 1, weights, factors()[1].T)
     squares[0] = 0
     expected = np.linalg.solve(squares[1:], num[1:, :, None])[..., 0]
-    found = masked.guess(num.astype(dtype), packed(squares), 1e-13)
+    found = masked.clipped_lstsq(num.astype(dtype), packed(squares), 1e-13)
     assert found.dtype == dtype
     assert expected.min() < 0
     np.testing.assert_allclose(found[1:], np.maximum(expected, 0), rtol=1e3 * TYPES[dtype], atol=1e-4)
@@ -148,14 +148,16 @@ def test_apply_is_a_product_of_each_row(dtype: Any) -> None:
     squares = loops(*problem(0.6, True)[:2], factors()[1].T)[1]
     w = factors(dtype)[0]
     expected = np.einsum("ij,ijk->ik", w.astype(np.float64), squares)
-    np.testing.assert_allclose(masked.apply(packed(squares), w), expected, rtol=1e-12)
-    assert least_squares.times(w, packed(squares)).dtype == dtype
-    np.testing.assert_array_equal(packed(squares)[:, masked.diagonal(K)], np.einsum("ijj->ij", squares))
+    np.testing.assert_allclose(masked.apply_packed_gram(packed(squares), w), expected, rtol=1e-12)
+    assert least_squares.apply_gram(w, packed(squares)).dtype == dtype
+    np.testing.assert_array_equal(
+        packed(squares)[:, masked.packed_diagonal(K)], np.einsum("ijj->ij", squares)
+    )
 
 
 def test_multiply_leaves_zero_where_nothing_counts() -> None:
     num, squares = loops(*problem(0.5, False)[:2], factors()[1].T)
-    found = least_squares.multiply(factors()[0], num, packed(squares), 0.0, 2)
+    found = least_squares.mu_update(factors()[0], num, packed(squares), 0.0, 2)
     assert np.isfinite(found).all()
     np.testing.assert_array_equal(found[0], 0)
 
@@ -188,7 +190,7 @@ def test_the_gram_of_a_row_without_a_heavy_column_does_not_cancel(missing: list[
     h = np.random.default_rng(0).random((K, 11)) + 0.1
     h[:, missing[0]] *= heavy
     h[1, missing[-1]] *= heavy  # of one component alone
-    gram = masked.equations(some_cells(v, weights, False), h.T)[1]
+    gram = masked.normal_equations(some_cells(v, weights, False), h.T)[1]
     np.testing.assert_allclose(gram, packed(loops(v, weights, h.T)[1]), rtol=1e-13)
 
 
@@ -198,7 +200,7 @@ def test_a_heavy_row_that_a_column_lacks_leaves_its_solution(heavy: float) -> No
     weights[3, 5:] = 0
     w = factors()[0]
     w[3] *= heavy
-    totals = least_squares.sums(some_cells(v, weights, False), w)
+    totals = least_squares.block_sums(some_cells(v, weights, False), w)
     num, gram = loops(v.T, weights.T, w)
     np.testing.assert_allclose(totals.gram[5:], packed(gram[5:]), rtol=1e-12)
     np.testing.assert_allclose(totals.num[:, 5:], num[5:].T, rtol=1e-12)
@@ -216,29 +218,33 @@ def separable(dtype: Any) -> Cells:
 @types
 def test_weights_by_row_and_column_are_weights(dtype: Any) -> None:
     some = separable(dtype)
-    apart = some._replace(by_row=masked.NONE, by_column=masked.NONE)
+    apart = some._replace(by_row=masked.EMPTY, by_column=masked.EMPTY)
     w, h = factors(dtype)
     rounding = 100 * TYPES[dtype]
-    for ours, theirs in zip(least_squares.sums(some, w, h), least_squares.sums(apart, w, h), strict=True):
+    for ours, theirs in zip(
+        least_squares.block_sums(some, w, h), least_squares.block_sums(apart, w, h), strict=True
+    ):
         np.testing.assert_allclose(ours, theirs, rtol=rounding, atol=1e-12)
     for ours, theirs in zip(
-        least_squares.equations(some, h, 0.5), least_squares.equations(apart, h, 0.5), strict=True
+        least_squares.normal_equations(some, h, 0.5),
+        least_squares.normal_equations(apart, h, 0.5),
+        strict=True,
     ):
         np.testing.assert_allclose(ours, theirs, rtol=rounding)
     for alpha, lasso in (0.0, 0.0), (0.1, 0.05):
-        exact = least_squares.exact_weights(apart, h, alpha, lasso)
-        np.testing.assert_allclose(least_squares.exact_weights(some, h, alpha, lasso), exact, atol=rounding)
+        exact = least_squares.exact_w(apart, h, alpha, lasso)
+        np.testing.assert_allclose(least_squares.exact_w(some, h, alpha, lasso), exact, atol=rounding)
         np.testing.assert_allclose(
-            least_squares.solve_weights(some, h, 1e-9, alpha, lasso), exact, atol=max(rounding, 1e-6)
+            least_squares.solve_w(some, h, 1e-9, alpha, lasso), exact, atol=max(rounding, 1e-6)
         )
 
 
 def test_pieces_are_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masked, "PIECE_GRAMS", 4 * masked.packed_size(K))
     for some in problem(0.5, True)[2], problem(1.0, False)[2], separable(np.float64):
-        pieces = [least_squares.equations(piece, factors()[1]) for _, piece in some.split_rows(K)]
+        pieces = [least_squares.normal_equations(piece, factors()[1]) for _, piece in some.split_rows(K)]
         assert len(pieces) == 4
         for ours, theirs in zip(
-            zip(*pieces, strict=True), least_squares.equations(some, factors()[1]), strict=True
+            zip(*pieces, strict=True), least_squares.normal_equations(some, factors()[1]), strict=True
         ):
             np.testing.assert_allclose(np.concatenate(ours), theirs, rtol=1e-12)

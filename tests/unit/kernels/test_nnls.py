@@ -38,11 +38,11 @@ def problem(rows: int, k: int, n: int, seed: int) -> tuple[Array, Array]:
 def test_every_start_leads_to_the_solution(seed: int, rows: int, k: int) -> None:
     v, h = problem(rows, k, 15, seed)
     expected = best(v, h)
-    factor = householder.factorised(h)
+    factor = householder.pivoted_qr(h)
     for start in np.zeros_like(expected), expected, np.ones_like(expected):
         by_equations, by_factor = start.copy(), start.copy()
-        nnls.by_equations(by_equations, v @ h.T, h @ h.T)
-        nnls.by_factor(by_factor, factor.upper, v @ factor.basis)
+        nnls.solve_equations(by_equations, v @ h.T, h @ h.T)
+        nnls.solve_qr(by_factor, factor.upper, v @ factor.basis)
         np.testing.assert_allclose(by_equations, expected, atol=1e-11)
         np.testing.assert_allclose(by_factor, expected, atol=1e-11)
 
@@ -141,7 +141,7 @@ def test_rows_of_few_cells_are_solved_with_penalties() -> None:
     random = np.random.default_rng(7)
     h, v = random.random((5, 12)), random.random((6, 12))
     some = Cells(v[:, :3].ravel(), v[:0, 0], np.tile([2, 5, 9], 6), np.arange(0, 19, 3), 12)
-    w = least_squares.exact_weights(some, h, 1e-8, 1e-6)
+    w = least_squares.exact_w(some, h, 1e-8, 1e-6)
     near = h[:, [2, 5, 9]]
     slope = (v[:, :3] - w @ near) @ near.T - 3 * (1e-8 * w + 1e-6)
     assert slope.max() <= 1e-12

@@ -12,7 +12,7 @@ from support.matrices import Array, sparse
 from support.strategies import cuts, seeds
 
 from dask_nmf.kernels.summary import row_sample
-from dask_nmf.kernels.summary.row_sample import SHARE, STRATA, Candidates, Draw, Summary
+from dask_nmf.kernels.summary.row_sample import SHARE, STRATA, Candidates, SampleSpec, Summary
 
 ROWS = 300
 
@@ -26,8 +26,10 @@ def heavy_tailed(rows: int = ROWS, ordered: bool = False, seed: int = 0) -> Arra
     return v / np.sqrt((v**2).sum())
 
 
-def read(v: Any, edges: tuple[int, ...], draw: Draw) -> Summary:
-    return row_sample.merge([row_sample.summarise(v[a:b], a, draw) for a, b in pairwise(edges)], draw)
+def read(v: Any, edges: tuple[int, ...], draw: SampleSpec) -> Summary:
+    return row_sample.merge_summaries(
+        [row_sample.summarize_panel(v[a:b], a, draw) for a, b in pairwise(edges)], draw
+    )
 
 
 def dense(block: Any) -> Array:
@@ -37,8 +39,8 @@ def dense(block: Any) -> Array:
 @pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array], ids=["dense", "csr"])
 @given(edges=cuts(ROWS), seed=seeds, size=st.sampled_from([0, 1, 20, 150, 299, 300, 1000]))
 def test_any_cut_gives_the_same_sample(make: Any, edges: tuple[int, ...], seed: int, size: int) -> None:
-    v, draw = make(heavy_tailed()), Draw(ROWS, size, seed)
-    whole, cut = row_sample.summarise(v, 0, draw), read(v, edges, draw)
+    v, draw = make(heavy_tailed()), SampleSpec(ROWS, size, seed)
+    whole, cut = row_sample.summarize_panel(v, 0, draw), read(v, edges, draw)
     np.testing.assert_array_equal(cut.candidates.rows, whole.candidates.rows)
     np.testing.assert_array_equal(cut.candidates.keys, whole.candidates.keys)
     np.testing.assert_array_equal(
@@ -51,11 +53,12 @@ def test_any_cut_gives_the_same_sample(make: Any, edges: tuple[int, ...], seed: 
 
 @given(edges=cuts(ROWS))
 def test_merging_merged_parts_is_merging_all(edges: tuple[int, ...]) -> None:
-    v, draw = heavy_tailed(), Draw(ROWS, 40, 3)
+    v, draw = heavy_tailed(), SampleSpec(ROWS, 40, 3)
     halves = [read(v, tuple(e for e in edges if e <= 150) + ((150,) if 150 not in edges else ()), draw)]
-    halves.append(row_sample.merge([row_sample.summarise(v[150:], 150, draw)], draw))
+    halves.append(row_sample.merge_summaries([row_sample.summarize_panel(v[150:], 150, draw)], draw))
     np.testing.assert_array_equal(
-        row_sample.merge(halves, draw).candidates.rows, row_sample.summarise(v, 0, draw).candidates.rows
+        row_sample.merge_summaries(halves, draw).candidates.rows,
+        row_sample.summarize_panel(v, 0, draw).candidates.rows,
     )
 
 
@@ -69,15 +72,15 @@ def test_sample_is_unbiased(size: int, ordered: bool) -> None:
 
 
 def second_moment(v: Array, size: int, seed: int) -> Array:
-    draw = Draw(len(v), size, seed)
-    sample = row_sample.draw_sample(row_sample.summarise(v, 0, draw).candidates, draw)
+    draw = SampleSpec(len(v), size, seed)
+    sample = row_sample.draw_sample(row_sample.summarize_panel(v, 0, draw).candidates, draw)
     return sample.T @ sample
 
 
 @settings(max_examples=60)
 @given(data=st.data(), rows=st.integers(2, 200), seed=st.integers(0, 99))
 def test_threshold_of_a_row_is_set_by_the_other_rows(data: st.DataObject, rows: int, seed: int) -> None:
-    draw = Draw(rows, data.draw(st.integers(0, rows - 1)), 0)
+    draw = SampleSpec(rows, data.draw(st.integers(0, rows - 1)), 0)
     keys = np.random.default_rng(seed).exponential(size=rows)
     row = data.draw(st.integers(0, rows - 1))
     thresholds = []
@@ -103,23 +106,23 @@ def test_sample_has_about_the_size_that_was_asked_for() -> None:
     v = heavy_tailed(20_000)
     sizes = []
     for seed in range(5):
-        draw = Draw(20_000, 1000, seed)
-        sizes.append(len(row_sample.draw_sample(row_sample.summarise(v, 0, draw).candidates, draw)))
+        draw = SampleSpec(20_000, 1000, seed)
+        sizes.append(len(row_sample.draw_sample(row_sample.summarize_panel(v, 0, draw).candidates, draw)))
     assert 700 < np.mean(sizes) < 1100
 
 
 @pytest.mark.parametrize("size", [ROWS, 10 * ROWS])
 @pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array])
 def test_a_sample_of_all_rows_is_v(make: Any, size: int) -> None:
-    v, draw = make(heavy_tailed()), Draw(ROWS, size, 0)
-    sample = row_sample.draw_sample(row_sample.summarise(v, 0, draw).candidates, draw)
+    v, draw = make(heavy_tailed()), SampleSpec(ROWS, size, 0)
+    sample = row_sample.draw_sample(row_sample.summarize_panel(v, 0, draw).candidates, draw)
     np.testing.assert_array_equal(dense(sample), dense(v))
 
 
 @pytest.mark.parametrize("make", [np.asarray, scipy.sparse.csr_array])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_zero_rows_are_no_trouble(dtype: Any, make: Any) -> None:
-    v, draw = make(np.zeros((ROWS, 4), dtype)), Draw(ROWS, 40, 0)
+    v, draw = make(np.zeros((ROWS, 4), dtype)), SampleSpec(ROWS, 40, 0)
     summary = read(v, (0, 10, 200, ROWS), draw)
     assert (summary.sumsq, summary.empty_rows) == (0, ROWS)
     sample = row_sample.draw_sample(summary.candidates, draw)
@@ -129,25 +132,25 @@ def test_zero_rows_are_no_trouble(dtype: Any, make: Any) -> None:
 
 def test_a_panel_hands_on_a_bounded_number_of_rows() -> None:
     v = heavy_tailed(20_000)
-    draw = Draw(20_000, 400, 0)
+    draw = SampleSpec(20_000, 400, 0)
     most = STRATA * (draw.stratum_candidates + 1) + 2 * draw.size
     assert draw.stratum_candidates == -(-SHARE * 400 // (2 * STRATA))
-    assert len(row_sample.summarise(v, 0, draw).candidates.rows) <= most
+    assert len(row_sample.summarize_panel(v, 0, draw).candidates.rows) <= most
 
 
 def test_one_row_that_outweighs_all_others_is_drawn() -> None:
     v = np.full((ROWS, 3), 1e-6)
     v[123] = 1
     for seed in range(20):
-        draw = Draw(ROWS, 20, seed)
-        sample = row_sample.draw_sample(row_sample.summarise(v, 0, draw).candidates, draw)
+        draw = SampleSpec(ROWS, 20, seed)
+        sample = row_sample.draw_sample(row_sample.summarize_panel(v, 0, draw).candidates, draw)
         assert sample.max() == pytest.approx(1, rel=1e-3)
 
 
 def test_measures_are_the_direct_ones() -> None:
     v = sparse(ROWS, 9)
     v[5] = 0
-    summary = read(scipy.sparse.csr_array(v), (0, 100, ROWS), Draw(ROWS, 10, 0))
+    summary = read(scipy.sparse.csr_array(v), (0, 100, ROWS), SampleSpec(ROWS, 10, 0))
     assert summary.total == pytest.approx(v.sum())
     assert summary.sumsq == pytest.approx((v**2).sum())
     assert summary.stored == np.count_nonzero(v)

@@ -12,7 +12,7 @@ from support.streams import losses, relative
 
 from dask_nmf import NMF
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
-from dask_nmf.kernels.blocks.masking import Observed, Rule
+from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.online.from_factors import state_from_factors
 from dask_nmf.online.refit import sums_after_refit
@@ -42,7 +42,7 @@ def test_what_the_sample_does_not_have_stays_known(beta: float) -> None:
     solver = HALS() if beta == 2 else KLNewton(1e-12, Penalty())
 
     def held(v: Array) -> Any:
-        return v if beta == 2 else Observed(v, None, np.arange(50), Rule(beta=beta))
+        return v if beta == 2 else MaskedBlock(v, None, np.arange(50), EntryMask(beta=beta))
 
     def summed(w: Array, h: Array) -> Sums:
         return process_block(held(v), h, PassSpec(lambda *_: w, solver))[1]

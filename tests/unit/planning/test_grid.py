@@ -52,10 +52,10 @@ def counted(block: Array, block_info: Any = None) -> Array:
 )
 def test_blocks_cover_v_and_fit(layout: Layout, rank: int, limit: int, threads: int) -> None:
     try:
-        made = grid.make(layout, rank, limit, threads)
+        made = grid.plan_grid(layout, rank, limit, threads)
     except MemoryError as error:
         needed = int(str(error).split("give it at least ")[1].split(" MiB")[0]) + 1
-        assert grid.make(layout, rank, needed * MIB, threads).reads in (1, 2)
+        assert grid.plan_grid(layout, rank, needed * MIB, threads).reads in (1, 2)
         return
     across = layout.chunk_columns
     assert across is not None
@@ -70,7 +70,7 @@ def test_blocks_cover_v_and_fit(layout: Layout, rank: int, limit: int, threads: 
     assert made.pass_bytes == made.reads * layout.rows * layout.columns * layout.itemsize
     if made.reads == 1:
         assert made.block[0] * layout.columns * layout.itemsize < limit
-    again = grid.make(layout, rank, limit, threads, (made.rows, made.columns))
+    again = grid.plan_grid(layout, rank, limit, threads, (made.rows, made.columns))
     assert again.reads <= made.reads
 
 
@@ -163,13 +163,13 @@ def test_a_bad_entry_is_the_first_one_by_row(client: Client, monkeypatch: pytest
 def test_what_needs_panels_is_refused_with_both_cures(
     client: Client, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], needed: str
 ) -> None:
-    monkeypatch.setattr(row_panels, "make", no_panels)
+    monkeypatch.setattr(row_panels, "plan_panels", no_panels)
     with pytest.raises(MemoryError, match=f"panel does not fit; V may be cut both ways.*{needed}"):
         nmf(da.from_array(low_rank(M, N, K), chunks=(10, 10)), K, **options)
 
 
 def test_a_v_in_memory_is_refused(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_panels, "make", no_panels)
+    monkeypatch.setattr(row_panels, "plan_panels", no_panels)
     with pytest.raises(MemoryError, match=r"takes a Zarr or Dask array or an \.npy file"):
         nmf(low_rank(M, N, K), K)
 

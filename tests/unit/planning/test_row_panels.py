@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dask_nmf.planning import row_panels
-from dask_nmf.planning.row_panels import MIB, Layout, Plan
+from dask_nmf.planning.row_panels import MIB, Layout, PanelPlan
 
 GIB = 1024 * MIB
 limits = st.none() | st.integers(300 * MIB, 64 * GIB)
@@ -40,10 +40,10 @@ def sparse_layouts(draw: Any) -> Layout:
 layouts = dense_layouts() | sparse_layouts()
 
 
-def make(layout: Layout, rank: int, limit: int | None, threads: int) -> Plan | None:
+def make(layout: Layout, rank: int, limit: int | None, threads: int) -> PanelPlan | None:
     """The plan, or None where it is refused."""
     try:
-        return row_panels.make(layout, rank, limit, threads)
+        return row_panels.plan_panels(layout, rank, limit, threads)
     except MemoryError:
         return None
 
@@ -59,7 +59,7 @@ def test_panels_cover_the_rows_and_fit(layout: Layout, rank: int, limit: int | N
     assert (edges[0], edges[-1]) == (0, layout.rows)
     assert all(a < b for a, b in pairwise(edges))
     assert all(edge % layout.chunk_rows == 0 for edge in edges[:-1])
-    assert all((b - a) % row_panels.unit(edges) == 0 for a, b in pairwise(edges[:-1]))
+    assert all((b - a) % row_panels.aligned_rows(edges) == 0 for a, b in pairwise(edges[:-1]))
     assert limit is None or made.worker_bytes <= limit
     assert made.pass_bytes == layout.panel_bytes(0, layout.rows)
     assert made.sample_rows == 0 or min(2 * rank + 2, layout.rows) <= made.sample_rows <= layout.rows
@@ -73,7 +73,7 @@ def test_a_panel_is_no_larger_than_it_has_to_be(
     made = make(layout, rank, limit, threads)
     if made is None or layout.density_unknown:
         return
-    step = layout.chunk_rows if layout.indptr is None else row_panels.unit(made.edges)
+    step = layout.chunk_rows if layout.indptr is None else row_panels.aligned_rows(made.edges)
     for first, last in pairwise(made.edges):
         assert last - first <= step or layout.panel_bytes(first, last) <= row_panels.LARGEST
 
@@ -91,23 +91,30 @@ def test_more_memory_never_refuses_what_less_took(
 
 @given(layout=dense_layouts(), rank=st.integers(1, 200), one=st.integers(1, 16), other=st.integers(1, 16))
 def test_threads_matter_only_through_memory(layout: Layout, rank: int, one: int, other: int) -> None:
-    assert row_panels.make(layout, rank, None, one).edges == row_panels.make(layout, rank, None, other).edges
+    assert (
+        row_panels.plan_panels(layout, rank, None, one).edges
+        == row_panels.plan_panels(layout, rank, None, other).edges
+    )
 
 
 def test_a_large_v_has_panels_of_a_good_size() -> None:
-    edges = row_panels.make(Layout(1_000_000, 1000, 4, chunk_rows=1000), 32, 4 * GIB, 2).edges
+    edges = row_panels.plan_panels(Layout(1_000_000, 1000, 4, chunk_rows=1000), 32, 4 * GIB, 2).edges
     sizes = [4000 * (b - a) for a, b in pairwise(edges)]
     assert min(sizes[:-1]) >= 64 * MIB
     assert max(sizes) <= row_panels.LARGEST
 
 
 def test_a_small_v_is_cut_for_load_balance() -> None:
-    assert len(row_panels.make(Layout(64 * MIB // 4, 4, 4), 10, None, 2).edges) - 1 == row_panels.PANELS
-    assert len(row_panels.make(Layout(1000, 10, 8), 3, None, 2).edges) - 1 == 1
+    assert (
+        len(row_panels.plan_panels(Layout(64 * MIB // 4, 4, 4), 10, None, 2).edges) - 1 == row_panels.PANELS
+    )
+    assert len(row_panels.plan_panels(Layout(1000, 10, 8), 3, None, 2).edges) - 1 == 1
 
 
 def test_a_blind_layout_has_a_chunk_a_panel() -> None:
-    edges = row_panels.make(Layout(1000, 10, 8, chunk_rows=100, density_unknown=True), 3, None, 2).edges
+    edges = row_panels.plan_panels(
+        Layout(1000, 10, 8, chunk_rows=100, density_unknown=True), 3, None, 2
+    ).edges
     assert edges == tuple(range(0, 1001, 100))
 
 
@@ -115,7 +122,7 @@ def test_a_blind_layout_has_a_chunk_a_panel() -> None:
 def test_sparse_panels_have_like_numbers_of_entries(limit: int | None) -> None:
     entries = np.r_[np.full(1000, 20_000), np.full(99_000, 10)]
     layout = Layout(100_000, 100_000, 4, indptr=np.r_[0, np.cumsum(entries)])
-    made = row_panels.make(layout, 5, limit, 2)
+    made = row_panels.plan_panels(layout, 5, limit, 2)
     sizes = [layout.panel_bytes(*pair) for pair in pairwise(made.edges)]
     assert len(sizes) >= row_panels.PANELS
     assert max(sizes[:-1]) < 2 * min(sizes[:-1])
@@ -123,41 +130,48 @@ def test_sparse_panels_have_like_numbers_of_entries(limit: int | None) -> None:
 
 
 def test_edges_of_an_earlier_plan_are_kept() -> None:
-    assert row_panels.make(Layout(100, 10, 8), 3, None, 2, edges=(0, 30, 60, 100)).edges == (0, 30, 60, 100)
+    assert row_panels.plan_panels(Layout(100, 10, 8), 3, None, 2, edges=(0, 30, 60, 100)).edges == (
+        0,
+        30,
+        60,
+        100,
+    )
 
 
 @pytest.mark.parametrize("edges", [None, (0, 100_000)])
 def test_what_cannot_fit_is_refused_with_numbers(edges: tuple[int, ...] | None) -> None:
     layout = Layout(100_000, 10_000, 4, chunk_rows=100_000)
     with pytest.raises(MemoryError) as caught:
-        row_panels.make(layout, 20, 2 * GIB, 2, edges)
+        row_panels.plan_panels(layout, 20, 2 * GIB, 2, edges)
     text = str(caught.value)
     assert "100000 rows x 10000 columns take 3815 MiB" in text
     assert "its limit is 2048 MiB" in text
     assert "fewer threads, or store V in chunks of fewer rows" in text
     needed = int(text.split("give it at least ")[1].split(" MiB")[0]) + 1
-    assert row_panels.make(layout, 20, needed * MIB, 2, edges).edges == (0, 100_000)
+    assert row_panels.plan_panels(layout, 20, needed * MIB, 2, edges).edges == (0, 100_000)
 
 
 @pytest.mark.parametrize(
     ("edges", "unit"), [((0, 10), 10), ((0, 4, 8, 10), 4), ((0, 6, 16, 20), 2), ((0, 100, 101), 100)]
 )
 def test_unit_is_the_rows_of_one_writer(edges: tuple[int, ...], unit: int) -> None:
-    assert row_panels.unit(edges) == unit
+    assert row_panels.aligned_rows(edges) == unit
 
 
 def test_a_sample_shrinks_before_panels_are_not_worth_a_task() -> None:
     entries = np.linspace(0, 40_000_000, 300_001).astype(np.int64)
     layout = Layout(300_000, 20_000, 4, chunk_bytes=12 * MIB, indptr=entries, masked=True)
     for limit in (652_000_000, 752_000_000):
-        planned = row_panels.make(layout, 9, limit, 1, blocks=True)
+        planned = row_panels.plan_panels(layout, 9, limit, 1, blocks=True)
         assert planned.pass_bytes / (len(planned.edges) - 1) > row_panels.LEAST / 2
         assert planned.worker_bytes <= limit * row_panels.USABLE
 
 
 def test_a_sample_has_rows_enough_to_draw_or_there_is_none() -> None:
     layout = Layout(200_000, 200_000, 4)
-    assert row_panels.make(layout, 1, 530 * MIB, 1).sample_rows == 4
-    without = row_panels.make(layout, 1, 500 * MIB, 1)  # two rows would fit, of which none may be drawn
+    assert row_panels.plan_panels(layout, 1, 530 * MIB, 1).sample_rows == 4
+    without = row_panels.plan_panels(
+        layout, 1, 500 * MIB, 1
+    )  # two rows would fit, of which none may be drawn
     assert without.sample_rows == 0
     assert without.worker_bytes <= 500 * MIB * row_panels.USABLE

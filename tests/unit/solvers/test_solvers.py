@@ -24,13 +24,13 @@ FIRST = low_rank(3, 14, 3, seed=4) + 0.01
 
 def one_pass(solver: Solver, state: State, w: Array | None = None) -> tuple[State, Array]:
     w = solver.solve_w(V, state.entering, w)
-    return solver.update(state, least_squares.sums(V, w), SUMSQ), w
+    return solver.update(state, least_squares.block_sums(V, w), SUMSQ), w
 
 
 def test_h_is_the_least_squares_solution_of_the_sums() -> None:
     solver = HALS(tol=1e-10)
     w = low_rank(50, 3, 2, seed=1)
-    state = solver.update(State(FIRST, FIRST), least_squares.sums(V, w), SUMSQ)
+    state = solver.update(State(FIRST, FIRST), least_squares.block_sums(V, w), SUMSQ)
     expected = np.column_stack([scipy.optimize.nnls(w, column)[0] for column in V.T])
     np.testing.assert_allclose(state.h, expected, atol=1e-7)
     assert state.loss == pytest.approx(float(np.sum((V - w @ state.h) ** 2)))
@@ -97,7 +97,7 @@ def test_mu_starts_from_no_zero() -> None:
 @pytest.mark.parametrize("exact", [False, True])
 def test_loss_of_an_updated_h(exact: bool) -> None:
     w, before, after = low_rank(50, 3, 2, seed=1), FIRST, FIRST[:, ::-1]
-    totals = least_squares.sums(V, w, before if exact else None)
+    totals = least_squares.block_sums(V, w, before if exact else None)
     direct = float(np.sum((V - w @ after) ** 2))
     assert loss_of_h(SUMSQ, totals, before, after) == pytest.approx(direct, rel=1e-10)
 

@@ -208,7 +208,7 @@ def test_opening_reads_no_panel(kind: str, tmp_path: Path, monkeypatch: pytest.M
     real = LocalStore.get
     monkeypatch.setattr(LocalStore, "get", no_chunk)
     opened = open_matrix(source)
-    opened.panels(row_panels.make(opened.layout, 3, None, 2).edges)
+    opened.panels(row_panels.plan_panels(opened.layout, 3, None, 2).edges)
 
 
 CLUSTERED = [
