@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 seeds = st.integers(0, 2**63 - 1)
 few = settings(max_examples=settings().max_examples // 2 + 1)  # where each is a fit or two
+many = settings(max_examples=4 * settings().max_examples)  # where each is a plan
 
 
 @st.composite

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.grids import pairwise
 from support.losses import LOSSES, RANK, SHAPES, WAYS, counts, divergence, matrix, positive, ways
 from support.matrices import SOURCES, Array
-from support.strategies import chunkings
+from support.strategies import chunkings, few
 
 from dask_nmf import nmf
 from dask_nmf.errors import InvalidEntryError
@@ -50,6 +50,7 @@ def test_sparse_dense_and_any_chunking_are_the_same(solver: str, shape: tuple[in
     options: dict[str, Any] = {"solver": solver, "beta_loss": 1, "max_iter": 5, "tol": 0}
     expected = dask.compute(*nmf(v, RANK, **options))
 
+    @few
     @given(chunks=chunkings(shape), make=st.sampled_from([np.asarray, scipy.sparse.csr_array]))
     def check(chunks: Any, make: Any) -> None:
         source = da.from_array(v, chunks=chunks).map_blocks(make, dtype=v.dtype, meta=make(np.empty((0, 0))))

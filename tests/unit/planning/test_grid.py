@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.cuts import cut_both_ways, no_panels
 from support.matrices import Array, dask_csr, low_rank, sparse
-from support.strategies import seeds
+from support.strategies import many, seeds
 
 from dask_nmf import nmf
 from dask_nmf.errors import InvalidEntryError
@@ -34,7 +34,7 @@ def counted(block: Array, block_info: Any = None) -> Array:
     return block
 
 
-@settings(max_examples=60)
+@many
 @given(
     layout=st.builds(
         Layout,

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.strategies import many
 
 from dask_nmf.planning import row_panels
 from dask_nmf.planning.row_panels import MIB, Layout, PanelPlan
@@ -48,7 +49,7 @@ def make(layout: Layout, rank: int, limit: int | None, threads: int) -> PanelPla
         return None
 
 
-@settings(max_examples=60)
+@many
 @given(layout=layouts, rank=st.integers(1, 200), limit=limits, threads=st.integers(1, 16))
 def test_panels_cover_the_rows_and_fit(layout: Layout, rank: int, limit: int | None, threads: int) -> None:
     made = make(layout, rank, limit, threads)
@@ -65,7 +66,7 @@ def test_panels_cover_the_rows_and_fit(layout: Layout, rank: int, limit: int | N
     assert made.sample_rows == 0 or min(2 * rank + 2, layout.rows) <= made.sample_rows <= layout.rows
 
 
-@settings(max_examples=40)
+@many
 @given(layout=layouts, rank=st.integers(1, 200), limit=limits, threads=st.integers(1, 16))
 def test_a_panel_is_no_larger_than_it_has_to_be(
     layout: Layout, rank: int, limit: int | None, threads: int
@@ -78,7 +79,7 @@ def test_a_panel_is_no_larger_than_it_has_to_be(
         assert last - first <= step or layout.panel_bytes(first, last) <= row_panels.LARGEST
 
 
-@settings(max_examples=40)
+@many
 @given(
     layout=layouts, rank=st.integers(1, 100), threads=st.integers(1, 8), limit=st.integers(300 * MIB, 8 * GIB)
 )
