@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from dask_nmf.execution.tasks.factor_store import FactorSlots
+import dask.array as da
+
+from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
+from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.solver import Solver, State
+from dask_nmf.types import Array
 
 
 class Model(NamedTuple):
@@ -22,6 +26,23 @@ class Model(NamedTuple):
     def own_solver(self) -> Solver:
         """The solver at the level of the state."""
         return self.solver.at_level(self.state.level)
+
+
+class Sink(NamedTuple):
+    """Where the factors of a finished fit go, in the user's units."""
+
+    left: FactorStore  # the factor that panels hold, by rows of V in panel orientation
+    right: FactorStore | None = None  # the other one transposed, by columns of V, where it fits no process
+    means: FactorStore | None = None  # of the rows of V, where means are taken
+
+
+class FinalFactors(NamedTuple):
+    """The factors of a finished fit, in the user's units."""
+
+    left: da.Array | FactorStore  # (rows, k), in (distributed) memory or in the sink
+    right: Array | FactorStore  # (k, columns), or transposed in the sink
+    sums: Sums  # of the last pass; the residual is the loss of these factors
+    means: da.Array | None = None  # of the rows of V, where they are taken and no sink has them
 
 
 class Engine(Protocol):
@@ -48,6 +69,16 @@ class Engine(Protocol):
         """Make one pass for each model, and return the totals that its solver's ``update`` takes.
 
         The totals of a model do not depend on the models beside it, bit for bit.
+        """
+        ...
+
+    def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
+        """Solve for the factors of a finished fit in one read of V, or few, and take their exact loss.
+
+        Parameters
+        ----------
+        new_sink : makes a new sink for the factors, in which no late task of a pass before writes. None: the
+            factors stay in (distributed) memory.
         """
         ...
 

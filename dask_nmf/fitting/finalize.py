@@ -6,27 +6,28 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from html import escape
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
 
+from dask_nmf.execution.engine import Engine, FinalFactors, Model, Sink
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
-from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore, InUnits
+from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
 from dask_nmf.fitting import components
 from dask_nmf.fitting.starts import initialize
 from dask_nmf.fitting.starts.initialize import Factors, Measures
 from dask_nmf.iteration.outcome import Ending, Outcome, judged, relative_error
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary.means import Means, safe_divide
 from dask_nmf.progress import report_end, report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.solver import Look, RightSolver, Solver, State
+from dask_nmf.solvers.solver import Solver, State
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
@@ -112,45 +113,12 @@ class Progress:
         return self.ending is not None and self.ending.outcome.final
 
 
-def answer(panels: PanelEngine, output: Output, progress: Progress) -> Result:
-    """The last read: W for H (H for W, where the panels are columns), and the exact loss."""
-    matrix, state = panels.matrix, progress.state
-    solver = progress.solver.at_level(max(state.level, int(state.exact)))
-    h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
-    h, units = np.ascontiguousarray(h[: len(state.h)]), solver.penalty
-    carried = progress.carried if solver.carries_w else None
-    before = None if carried is None else carried.factor(slot)
-    if before is not None:
-        before = solver.result_store(before)
-    # What is held out was looked at with the h of that pass: then it is the answer as it is.
-    settles = matrix.transposed and solver.fits_h and panels.rule.held_out == 0
-    weighing = PassSpec(
-        solver.solve_w_final, solver, before, residual=True, bare=not settles, unit=units.left_unit
-    )
-    last = _last_read(panels, h, weighing, output)
-    seen = state.good if solver.may_overshoot and state.best is None else None
-    if seen is not None and last.sums.residual + solver.penalty.of(last.sums, h) > state.loss:
-        # the last step of Newton's went too far
-        h = np.ascontiguousarray(seen)
-        last = _last_read(panels, h, weighing, output)
-    right, reached = solver.penalty.without_dead(last.sums, h), last.sums.residual
-    if settles:
-        look = _look(panels, solver, last)
-        right, reached = cast(RightSolver, solver).fit_h(h, last.sums, look, progress.measures.baseline)
-    last = last._replace(sums=last.sums._replace(residual=reached))
-    return _finish(panels, output, progress, last, scaling.multiply(right, units.right_unit))
-
-
-def _look(panels: PanelEngine, solver: Solver, last: LastRead) -> Look:
-    """Return what reads V once more with the left factor of the last read, in the units of the fit."""
-    spec, unit, left = PassSpec(keep_w, solver, residual=True), 1 / solver.penalty.left_unit, last.left
-
-    def look(h: Array) -> Sums:
-        if isinstance(left, da.Array):
-            return panels.run_pass(h, spec, left.map_blocks(scaling.multiply, unit, dtype=left.dtype))
-        return panels.run_pass(h, spec._replace(before=InUnits(left, unit)))
-
-    return look
+def answer(engine: Engine, panels: PanelEngine, output: Output, progress: Progress) -> Result:
+    """Return the result after the last read: W for H, or H for W where the panels are columns."""
+    report_stage("last read")
+    places = Places(panels, output)
+    model = Model(progress.solver, progress.state, slots=progress.carried)
+    return _finish(panels, output, progress, engine.finalize(model, places.new_sink), places.last)
 
 
 def answer_fixed(
@@ -166,21 +134,14 @@ def answer_fixed(
     else:
         right, weigh = initialize.right_of(panels, solver, measures.level, given), keep_w
     weighing = PassSpec(weigh, solver, residual=True, bare=True, unit=solver.penalty.left_unit)
-    last = _last_read(panels, right, weighing, output, given)
+    report_stage("last read")
+    places = Places(panels, output)
+    last = panels.last_pass(right, weighing, places.new_sink, given)
     name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
     message = f"converged: {name} is fixed, and {other} is the best for it"
     progress = replace(progress, ending=Ending(Outcome.FIXED, message))
-    right = scaling.multiply(right, solver.penalty.right_unit)
-    return _finish(panels, output, progress, last, right)
-
-
-class LastRead(NamedTuple):
-    """What the last read of V gives."""
-
-    left: da.Array | FactorStore  # the factor that the panels hold, in memory or where it is in the run
-    sums: Sums
-    means: da.Array | None = None  # of the rows of the panels, if they are taken and not in the run
-    places: Mapping[str, FactorStore] | None = None  # of the answer in the run
+    last = last._replace(right=scaling.multiply(right, solver.penalty.right_unit))
+    return _finish(panels, output, progress, last, places.last)
 
 
 class Output(NamedTuple):
@@ -191,20 +152,25 @@ class Output(NamedTuple):
     normalize: str | None  # the norm that components get
 
 
-def _last_read(
-    panels: PanelEngine, h: Array, weighing: PassSpec, output: Output, given: Array | None = None
-) -> LastRead:
-    report_stage("last read")
-    weighing = weighing._replace(averages=panels.rule.needs_means)
-    if output.keep:
-        return LastRead(*panels.run_pass_keeping_w(h, weighing, given))
-    assert output.run is not None
-    places = output.run.create_factors()
-    name, _ = _sides(panels)
-    place: FactorStore = places[name] if output.normalize is None else output.run.temporary_factor(name)
-    means = places.get(MEANS[name])
-    weighing = weighing._replace(after=place, means=means)
-    return LastRead(place, panels.run_pass(h, weighing, given), places=places)
+class Places:
+    """Places of an answer in a run, which each last read makes anew.
+
+    Attributes
+    ----------
+    new_sink : makes the places, and returns those that a read writes to; None if none does.
+    last : the places that were made last, by their names.
+    """
+
+    def __init__(self, panels: PanelEngine, output: Output) -> None:
+        self.last: dict[str, FactorStore] = {}
+        self.new_sink = None if output.keep else partial(self._new_sink, panels, output)
+
+    def _new_sink(self, panels: PanelEngine, output: Output) -> Sink:
+        run, (name, _) = output.run, _sides(panels)
+        assert run is not None
+        self.last = dict(run.create_factors())
+        left = self.last[name] if output.normalize is None else run.temporary_factor(name)
+        return Sink(left, means=self.last.get(MEANS[name]))
 
 
 def _sides(panels: PanelEngine) -> tuple[str, str]:
@@ -212,13 +178,20 @@ def _sides(panels: PanelEngine) -> tuple[str, str]:
     return ("H", "W") if panels.matrix.transposed else ("W", "H")
 
 
-def _finish(panels: PanelEngine, output: Output, progress: Progress, last: LastRead, right: Array) -> Result:
-    """The answer, told and committed."""
-    left, totals = last.left, last.sums
+def _finish(
+    panels: PanelEngine,
+    output: Output,
+    progress: Progress,
+    last: FinalFactors,
+    places: Mapping[str, FactorStore],
+) -> Result:
+    """Return the result, normalised, logged, and committed to the run if there is one."""
+    left, right, totals = last.left, last.right, last.sums
+    assert isinstance(right, np.ndarray)
     turned = panels.matrix.transposed
     name, other = _sides(panels)
     if output.normalize is not None:
-        left = left if last.places is None else components.Moved(left, last.places[name])
+        left = left if isinstance(left, da.Array) else components.Moved(left, places[name])
         left, right = components.arranged(left, panels.edges, right, output.normalize, turned)
     reached = max(totals.residual, 0.0)  # of CSR it is expanded, and may be below 0 by rounding
     measures = progress.measures
@@ -234,10 +207,9 @@ def _finish(panels: PanelEngine, output: Output, progress: Progress, last: LastR
     tell(reached, progress)
     if not isinstance(left, da.Array):
         assert output.run is not None
-        assert last.places is not None
         if panels.rule.needs_means:
-            last.places[MEANS[other]].write(0, safe_divide(*np.asarray(totals.column_totals)))
-        last.places[other].write(0, right.T)
+            places[MEANS[other]].write(0, safe_divide(*np.asarray(totals.column_totals)))
+        places[other].write(0, right.T)
         return result_of(output.run.commit_result(reached, held, progress.ending))
     whole = da.from_array(right, chunks=right.shape)
     W, H = (whole.T, left.T) if turned else (left, whole)
@@ -247,7 +219,7 @@ def _finish(panels: PanelEngine, output: Output, progress: Progress, last: LastR
     return replace(found, means=_means(last, turned, progress.measures.mean))
 
 
-def _means(last: LastRead, turned: bool, overall: float) -> Means | None:
+def _means(last: FinalFactors, turned: bool, overall: float) -> Means | None:
     """The means of rows and columns of V, where they are taken and kept in memory."""
     if last.means is None:
         return None

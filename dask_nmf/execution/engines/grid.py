@@ -15,11 +15,13 @@ import numpy as np
 from dask.delayed import Delayed
 
 from dask_nmf.execution import executor
-from dask_nmf.execution.engine import Model
+from dask_nmf.execution.engine import FinalFactors, Model, Sink
 from dask_nmf.execution.graphs import grid
 from dask_nmf.execution.graphs.grid import Blocks, ExtrapolatedH, GridDraw, GridPassSpec, InUnits, Look, Piece
+from dask_nmf.execution.graphs.reduction import NOTHING
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
 from dask_nmf.kernels.blocks import masking
+from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary.digests import merge_digests
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
 from dask_nmf.planning.grid import GridPlan
@@ -142,19 +144,22 @@ class GridEngine:
             GridPassSpec(solver, h, w_out, h_out, solver.update_h, model.exact, scale=self.scale)
         )
 
-    def finalize(self, model: Model, left: FactorStore, right: FactorStore) -> float:
-        """Write W and Hᵀ of the answer in the user's units, and return the exact loss.
+    def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
+        """Solve for W in the last pass, and then for H where V was cut along its columns.
 
-        In the last pass W is solved for H, and then H for W where V was cut along its columns.
+        Both factors go to the sink, which must have a place for each.
         """
+        assert new_sink is not None
+        sink = new_sink()
+        assert sink.right is not None
         solver, slots = cast(PiecewiseHALS, model.solver), model.slots
         assert isinstance(slots, GridSlots)
         penalty = solver.penalty
-        places = InUnits(left, penalty.left_unit), InUnits(right, penalty.right_unit)
+        places = InUnits(sink.left, penalty.left_unit), InUnits(sink.right, penalty.right_unit)
         as_it_is = replace(model.state, accepted=False)  # H is not extrapolated
         update_h = solver.solve_h if self.matrix.transposed else None
         spec = GridPassSpec(solver, given_h(slots, as_it_is), *places, update_h, last=True, scale=self.scale)
-        return self._pass(spec).loss
+        return FinalFactors(sink.left, sink.right, Sums(NOTHING, NOTHING, self._pass(spec).loss))
 
     def _pass(self, spec: GridPassSpec) -> GridTotals:
         rows = len(self.tiling.rows) - 1

@@ -11,11 +11,14 @@ from itertools import accumulate
 from operator import add
 from typing import Any, Self
 
-from dask_nmf.execution.engine import Model
+import numpy as np
+
+from dask_nmf.execution.engine import FinalFactors, Model, Sink
 from dask_nmf.execution.graphs import passes
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.tasks import blas
-from dask_nmf.kernels.blocks import masking
+from dask_nmf.execution.tasks.factor_store import InMemoryFactor
+from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
@@ -30,6 +33,7 @@ class InMemoryEngine:
 
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = blocks
+        self.edges = [0, *accumulate(block.shape[0] for block in blocks)]
         self.scale = 1.0
         self._w: list[list[Array | None]] = []  # of each model, in each block
         self._open = ExitStack()
@@ -54,10 +58,9 @@ class InMemoryEngine:
 
     def summarize(self, draw: SampleSpec) -> Summary:
         """Check, measure and digest V, and draw a sample of its rows."""
-        edges = [0, *accumulate(block.shape[0] for block in self.blocks)]
         parts = [
             row_sample.summarize_panel(block, first, draw)
-            for block, first in zip(self.blocks, edges, strict=False)
+            for block, first in zip(self.blocks, self.edges, strict=False)
         ]
         return row_sample.merge_summaries(parts, draw)
 
@@ -81,6 +84,18 @@ class InMemoryEngine:
             w[number], sums = passes.process_block(block, h, spec, w[number])
             found.append(sums)
         return found
+
+    def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
+        """Solve for W, which goes to the sink or to memory; H is as it is."""
+        solver = model.own_solver
+        h, units = np.ascontiguousarray(model.state.h), solver.penalty
+        spec = PassSpec(solver.solve_w_final, solver, residual=True, bare=True)
+        sums = self.run_pass(h, spec)
+        blocks = [scaling.multiply(w, units.left_unit) for w in self._w[0] if w is not None]
+        left = new_sink().left if new_sink else InMemoryFactor(self.edges[-1], len(h), h.dtype)
+        for first, w in zip(self.edges, blocks, strict=False):
+            left.write(first, w)
+        return FinalFactors(left, scaling.multiply(units.without_dead(sums, h), units.right_unit), sums)
 
     def close(self) -> None:
         """Let the threads end, forget W, and give BLAS its threads back."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext, suppress
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import dask
@@ -16,17 +16,20 @@ from distributed import Client, Future
 from dask_nmf.cluster.client import active_client, assign_contiguous, guard_persisted, shares_memory
 from dask_nmf.cluster.watch import WORKER_LOSS, run_on_workers
 from dask_nmf.errors import NoWorkers
-from dask_nmf.execution.engine import Model
+from dask_nmf.execution.engine import FinalFactors, Model, Sink
 from dask_nmf.execution.executor import compute_with_retries, prefer_workers
 from dask_nmf.execution.graphs import passes, reduction
-from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.tasks import block_cache
 from dask_nmf.execution.tasks.block_cache import CachingReader
+from dask_nmf.execution.tasks.factor_store import InUnits
 from dask_nmf.execution.tasks.prefetch import extra_reader_thread
+from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.least_squares import Sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.solvers.solver import Look, RightSolver, Solver
 from dask_nmf.sources.matrix import Matrix, Wrapper
 from dask_nmf.types import Array
 
@@ -197,6 +200,59 @@ class PanelEngine:
 
         means = whole(2, dtype=h.dtype) if spec.averages else None
         return whole(0, h.shape[0], dtype=h.dtype), totals, means
+
+    def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
+        """Solve for W in the last pass, and for H where it is H that panels hold; see `Engine.finalize`."""
+        state, slots = model.state, model.slots
+        solver = model.solver.at_level(max(state.level, int(state.exact)))
+        h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
+        h, units, before = np.ascontiguousarray(h[: len(state.h)]), solver.penalty, None
+        if slots is not None and solver.carries_w:
+            before = solver.result_store(slots.factor(slot))
+        # What is held out was looked at with the h of that pass: then it is the answer as it is.
+        settles = self.matrix.transposed and solver.fits_h and self.rule.held_out == 0
+        spec = PassSpec(
+            solver.solve_w_final, solver, before, residual=True, bare=not settles, unit=units.left_unit
+        )
+        last = self.last_pass(h, spec, new_sink)
+        seen = state.good if solver.may_overshoot and state.best is None else None
+        if seen is not None and last.sums.residual + units.of(last.sums, h) > state.loss:
+            h = np.ascontiguousarray(seen)  # the last step of Newton's went too far
+            last = self.last_pass(h, spec, new_sink)
+        right, loss = units.without_dead(last.sums, h), last.sums.residual
+        if settles:
+            look = self._look_again(solver, last)
+            # the sums have a residual, so the size of V is not looked at
+            right, loss = cast(RightSolver, solver).fit_h(h, last.sums, look, np.nan)
+        sums = last.sums._replace(residual=loss)
+        return last._replace(right=scaling.multiply(right, units.right_unit), sums=sums)
+
+    def last_pass(
+        self,
+        h: Array,
+        spec: PassSpec,
+        new_sink: Callable[[], Sink] | None = None,
+        w: Array | None = None,
+    ) -> FinalFactors:
+        """Return what a pass gives whose W is kept; ``w`` is the factor that panels hold, if it is known."""
+        spec = spec._replace(averages=self.rule.needs_means)
+        if new_sink is None:
+            left, sums, means = self.run_pass_keeping_w(h, spec, w)
+            return FinalFactors(left, h, sums, means)
+        sink = new_sink()
+        sums = self.run_pass(h, spec._replace(after=sink.left, means=sink.means), w)
+        return FinalFactors(sink.left, h, sums)
+
+    def _look_again(self, solver: Solver, last: FinalFactors) -> Look:
+        """Return what reads V once more with the left factor of the last pass, in the units of the fit."""
+        spec, unit, left = PassSpec(keep_w, solver, residual=True), 1 / solver.penalty.left_unit, last.left
+
+        def look(h: Array) -> Sums:
+            if isinstance(left, da.Array):
+                return self.run_pass(h, spec, left.map_blocks(scaling.multiply, unit, dtype=left.dtype))
+            return self.run_pass(h, spec._replace(before=InUnits(left, unit)))
+
+        return look
 
     def compute(
         self,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 from dask.delayed import Delayed, delayed
 
-from dask_nmf.execution.engine import Model
+from dask_nmf.execution.engine import FinalFactors, Model, Sink
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import strata
 from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, SweepSpec
@@ -77,6 +77,10 @@ class StrataEngine:
 
         swept: Swept = panels.compute(right, build)
         return swept
+
+    def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
+        """Return the pair as it is, in one read of V in panels."""
+        return self.panels.finalize(model, new_sink)
 
     def close(self) -> None:
         """Evict the blocks of this engine from the cache of every process."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dask_nmf.execution import executor, partition
-from dask_nmf.execution.engine import Model
+from dask_nmf.execution.engine import Model, Sink
 from dask_nmf.execution.engines.grid import GridEngine, PiecewiseHALS
 from dask_nmf.fitting import components, finalize
 from dask_nmf.fitting.cuts.cut import resumed
@@ -74,7 +74,8 @@ class GridCut(NamedTuple):
         places = run.create_factors()
         left, right = (places[name] if how is None else run.temporary_factor(name) for name in names)
         report_stage("last read")
-        loss = engine.finalize(Model(progress.solver, progress.state, slots=progress.carried), left, right)
+        model = Model(progress.solver, progress.state, slots=progress.carried)
+        loss = engine.finalize(model, lambda: Sink(left, right)).sums.residual
         if how is not None:
             moves = (components.Moved(left, places[names[0]]), components.Moved(right, places[names[1]]))
             sides = (moves[0], engine.tiling.rows), (moves[1], engine.tiling.columns)

@@ -76,7 +76,7 @@ class PanelCut(NamedTuple):
         """Read V for the last time, and return the result, committed to the run if there is one."""
         job, panels = self.job, self.panels
         if not job.fixed:
-            return answer(panels, output, progress)
+            return answer(self.engine, panels, output, progress)
         fixed = initialize.orient(job.fixed_W, job.fixed_H, panels.matrix.transposed)
         return answer_fixed(panels, job.settings, fixed, output, progress)
 
