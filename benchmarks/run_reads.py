@@ -14,7 +14,8 @@ from lib.datasets import DATA, load
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from dask_nmf import nmf
-from dask_nmf.sources.dense import DenseRows, SparseRows
+from dask_nmf.sources.dense import DenseRows
+from dask_nmf.sources.formats.objects.memory import SparseRows
 from dask_nmf.sources.registry import open_matrix
 
 SEEDS = range(3)

@@ -98,10 +98,10 @@ class _IdleSolver:
     def solve_w(self, v: Any, h: Array, w: Array | None) -> Array:
         return np.zeros((1, 1))
 
-    def learn(self, v: Any, w: Array, h: Array, exact: bool) -> Sums:
+    def accumulate(self, v: Any, w: Array, h: Array, exact: bool) -> Sums:
         return Sums(np.zeros(0), np.zeros(0), 0.0)
 
-    def error(self, v: Any, w: Array, h: Array) -> float:
+    def loss(self, v: Any, w: Array, h: Array, final: bool = False) -> float:
         return 0.0
 
 

@@ -1,11 +1,14 @@
-"""The comparison with other packages on a small matrix, without those that the tests do not install."""
+"""The benchmarks: the comparison with other packages on a small matrix, and what all programs share."""
 
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+from lib import passes
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benchmarks" / "run_peers.py"
@@ -42,6 +45,25 @@ def test_a_peer_that_is_not_installed_is_an_error(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "nmf-torch (nmf)" in done.stderr.partition("not installed: ")[2]
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("program", sorted(path.stem for path in PEERS.parent.glob("run_*.py")))
+def test_every_program_finds_what_it_imports(program: str) -> None:
+    assert callable(import_module(program).main)
+
+
+def test_passes_of_the_benchmarks_run_over_small_panels() -> None:
+    v = np.random.default_rng(0).random((60, 12), dtype=np.float32)
+    panels, plan = passes.open_panels(v, 3)
+    h = np.ones((3, 12), np.float32)
+    assert panels.edges == plan.edges
+    for engine in (panels, passes.without_prefetch(panels)):
+        passes.hals_pass(engine, h)
+    for look in (passes.read, passes.multiply):
+        passes.bare_pass(panels, look, h)
+    for solves in (False, True):
+        passes.products_in_memory(panels, v, h, solves)()
+    passes.idle_pass(3)
 
 
 def test_every_program_is_run_by_make_and_documented() -> None:
