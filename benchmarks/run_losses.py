@@ -122,11 +122,11 @@ def bare(V: Any, rank: int) -> None:
             _multiplicative_update_w(V, w.copy(), h, 1.0, 0, 0, 1.0),
             _multiplicative_update_h(V, w, h.copy(), 1.0, 0, 0, 1.0),
         ),
-        "multiply and shares": lambda: (
+        "mu_update and mu_terms": lambda: (
             divergence.mu_update(cells, h.T, w, none, 1.0, 1e-9, 1),
             divergence.mu_terms(cells, w, h, 1.0, 1e-9),
         ),
-        "solve and models": lambda: (
+        "solve and quadratic_models": lambda: (
             divergence.solve(cells, h.T, none, 1e-9, 1e-2),
             divergence.quadratic_models(columns, w, h.T, 1e-9),
         ),

@@ -42,16 +42,16 @@ def counts() -> Any:
 
 
 @pytest.fixture(scope="module")
-def of_counts(counts: Any) -> Cells:
+def positive_counts(counts: Any) -> Cells:
     return Cells(
         counts.data, counts.data[:0], counts.indices, counts.indptr, counts.shape[1], implicit_zeros=True
     )
 
 
 @pytest.fixture(scope="module")
-def known(of_counts: Cells) -> Cells:
+def known(positive_counts: Cells) -> Cells:
     """Return the counts where an entry that is not stored is missing."""
-    return of_counts._replace(implicit_zeros=False)
+    return positive_counts._replace(implicit_zeros=False)
 
 
 def factors(shape: tuple[int, ...]) -> tuple[Any, Any]:
@@ -68,7 +68,7 @@ def test_products(benchmark: Any, v: Any) -> None:
 
 
 @dense
-def test_solve_weights(benchmark: Any, v: Any) -> None:
+def test_solve_w(benchmark: Any, v: Any) -> None:
     benchmark(least_squares.solve_w, v, factors(v.shape)[1], TOL)
 
 
@@ -89,7 +89,7 @@ def test_residual(benchmark: Any, v: Any) -> None:
 
 
 @sparse
-def test_equations_of_cells(benchmark: Any, known: Cells) -> None:
+def test_normal_equations_of_cells(benchmark: Any, known: Cells) -> None:
     benchmark(masked.normal_equations, known, factors(known.shape)[1].T)
 
 
@@ -105,29 +105,29 @@ def test_transpose(benchmark: Any, known: Cells) -> None:
 
 
 @sparse
-def test_newton_solve(benchmark: Any, of_counts: Cells) -> None:
-    none = RowPenalty(*np.zeros((2, of_counts.shape[0])))
-    benchmark(divergence.solve, of_counts, factors(of_counts.shape)[1].T, none, FLOOR, TOL)
+def test_newton_solve(benchmark: Any, positive_counts: Cells) -> None:
+    none = RowPenalty(*np.zeros((2, positive_counts.shape[0])))
+    benchmark(divergence.solve, positive_counts, factors(positive_counts.shape)[1].T, none, FLOOR, TOL)
 
 
 @sparse
-def test_newton_models(benchmark: Any, of_counts: Cells) -> None:
-    w, h = factors(of_counts.shape)
-    benchmark(divergence.quadratic_models, of_counts.transpose(), w, h.T, FLOOR)
+def test_newton_models(benchmark: Any, positive_counts: Cells) -> None:
+    w, h = factors(positive_counts.shape)
+    benchmark(divergence.quadratic_models, positive_counts.transpose(), w, h.T, FLOOR)
 
 
 @sparse
-def test_multiply(benchmark: Any, of_counts: Cells) -> None:
-    w, h = factors(of_counts.shape)
-    none = RowPenalty(*np.zeros((2, of_counts.shape[0])))
-    benchmark(divergence.mu_update, of_counts, h.T, w, none, 1.0, FLOOR, 1)
+def test_mu_update(benchmark: Any, positive_counts: Cells) -> None:
+    w, h = factors(positive_counts.shape)
+    none = RowPenalty(*np.zeros((2, positive_counts.shape[0])))
+    benchmark(divergence.mu_update, positive_counts, h.T, w, none, 1.0, FLOOR, 1)
 
 
 @sparse
-def test_shares(benchmark: Any, of_counts: Cells) -> None:
-    benchmark(divergence.mu_terms, of_counts, *factors(of_counts.shape), 1.0, FLOOR)
+def test_mu_terms(benchmark: Any, positive_counts: Cells) -> None:
+    benchmark(divergence.mu_terms, positive_counts, *factors(positive_counts.shape), 1.0, FLOOR)
 
 
 @sparse
-def test_divergence(benchmark: Any, of_counts: Cells) -> None:
-    benchmark(divergence.divergence, of_counts, *factors(of_counts.shape), 1.0, FLOOR)
+def test_divergence(benchmark: Any, positive_counts: Cells) -> None:
+    benchmark(divergence.divergence, positive_counts, *factors(positive_counts.shape), 1.0, FLOOR)
