@@ -271,7 +271,7 @@ def result_of(stored: StoredResult) -> Result:
     """The answer of a run; W and H stay in Zarr until they are computed."""
     record = stored.record
     W, H = (da.from_zarr(array) for array in stored.factors)
-    held = float("nan") if record["held"] is None else record["held"]
+    held = float("nan") if record["validation_error"] is None else record["validation_error"]
     history = record["history"]["relative_error"]
     reached = float("inf") if record["loss"] is None else record["loss"]
     errors = Errors.of(reached, Measures(**record["measures"]), stored.settings.beta, held)

@@ -103,9 +103,9 @@ class Commits:
         consolidated = self.group.metadata.consolidated_metadata
         metadata = {} if consolidated is None else consolidated.metadata
         if visible is not None:
-            record = {**record, "turn": 1 - record["turn"]}
-            metadata = links.link_arrays(self.group, visible, record["turn"], VISIBLE)
-            if record["answer"] is not None:
+            record = {**record, "encoding": 1 - record["encoding"]}
+            metadata = links.link_arrays(self.group, visible, record["encoding"], VISIBLE)
+            if record["result"] is not None:
                 self._sync(visible)
         self.check_held()
         self.group = links.publish(self.group, metadata, {KEY: record}, self._synced)
@@ -134,7 +134,7 @@ class Commits:
     def check_carried(self) -> None:
         """Raise `InvalidRunError` if a part of a carried W is lost."""
         with reporting_damage(self.path):
-            for path in self.record["weights"].values():
+            for path in self.record["carried"].values():
                 array = self.factor(path).array
                 check_chunks(array, array.name)
                 check_stored(array, array.name, whole=True)

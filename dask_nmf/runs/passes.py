@@ -29,19 +29,19 @@ def commit_state(commits: Commits, number: int, state: State, parts: dict[str, A
         stored = array.T if name == "h" and last["matrix"]["transposed"] else array
         commits.array(folder, _stored_name(last, name))[...] = stored
     slots = states.slots_of(scalars)
-    paths = {**last["weights"], **{str(slot): path for slot, path in commits.carried.items()}}
+    paths = {**last["carried"], **{str(slot): path for slot, path in commits.carried.items()}}
     record = {
         **last,
         "pass": number,
         "state": scalars,
         "factors": list(arrays),
         "commit": folder,
-        "weights": {slot: path for slot, path in paths.items() if slot in slots},
+        "carried": {slot: path for slot, path in paths.items() if slot in slots},
         "previous": {name: last[name] for name in contents.COMMIT} if number > 0 else None,
         **parts,
     }
     visible = None
-    if record["answer"] is None:
+    if record["result"] is None:
         commits.write_histories(folder, record)
         visible = _visible(record)
     commits.publish(record, visible)
@@ -66,7 +66,7 @@ def recover(commits: Commits) -> None:
     if left or not commits.record["finished"]:  # first, so that no late writer commits what is deleted then
         commits.publish({**commits.record, "writer": uuid4().hex})
     commits.sweep(left)
-    if commits.record["answer"] is not None:
+    if commits.record["result"] is not None:
         commits.write_metadata()
     if commits.record["finished"] or commits.record["pass"] is None:
         return
@@ -111,8 +111,8 @@ def _visible(record: dict[str, Any]) -> VisibleArrays:
         return visible
     if "h" in record["factors"]:
         return {name: (f"{DATA}/{folder}/{name}", commit_layout(record, name)), **visible}
-    if record["layout"]["pieces"] and slot in record["weights"]:
-        return {name: (record["weights"][slot], commit_layout(record, "pieces")), **visible}
+    if record["layout"]["pieces"] and slot in record["carried"]:
+        return {name: (record["carried"][slot], commit_layout(record, "pieces")), **visible}
     return visible
 
 

@@ -5,9 +5,9 @@
     run.zarr
       attributes["dask_nmf"]   the record: settings, matrix, the last commit and the one before, the result
       data/pass-…              a commit: H (W if panels are columns), what extrapolates it, histories
-      data/weights-…           a W, or an H in pieces, that is carried from pass to pass
+      data/carried-…           a W, or an H in pieces, that is carried from pass to pass
       data/layout-…            edges of the panels, digests of the content of V and its weights
-      data/answer-…            the result: W, H, histories, means
+      data/result-…            the result: W, H, histories, means
       H, W, error_history …    links to these arrays under plain names: see `links`
 
 The record also names the commit before the last one, whose data stay. If the last one is damaged, the fit
@@ -101,7 +101,7 @@ class Run:
 
     def replace_fit(self, settings: dict[str, Any], matrix: dict[str, Any]) -> None:
         """Begin another fit in place of this one, whose result stays until there is a newer one."""
-        kept = {name: self.record[name] for name in ("answer", "turn")}
+        kept = {name: self.record[name] for name in ("result", "encoding")}
         self._commits.publish({**contents.new_record(settings, matrix, True), **kept})
         self._commits.sweep(self._commits.left_behind())
 
@@ -135,7 +135,7 @@ class Run:
     @property
     def result(self) -> StoredResult | None:
         """The last result, which may be of a fit before the one in progress; None if there is none."""
-        record = self.record["answer"]
+        record = self.record["result"]
         return None if record is None else StoredResult(self.path, self._commits.group, record)
 
     def summary(self) -> dict[str, Any]:
@@ -224,7 +224,7 @@ class Run:
 
     def factor(self, slot: int) -> ZarrFactor:
         """Return the W (or the H in pieces) that is in a slot, to be read."""
-        return self._commits.factor(self._commits.carried.get(slot) or self.record["weights"][str(slot)])
+        return self._commits.factor(self._commits.carried.get(slot) or self.record["carried"][str(slot)])
 
     def new_factor(self, slot: int) -> ZarrFactor:
         """Return a new W for a slot, to be written. The one that is there stays until the next commit."""
@@ -236,10 +236,10 @@ class Run:
 
     def temporary_w(self) -> ZarrFactor:
         """Return a new W that no commit names."""
-        return self._commits.factor(f"{DATA}/{self._commits.new_folder('weights')}/left")
+        return self._commits.factor(f"{DATA}/{self._commits.new_folder('carried')}/left")
 
     def _new_factor(self, slot: int, name: str) -> ZarrFactor:
-        path = f"{DATA}/{self._commits.new_folder('weights')}/{name}"
+        path = f"{DATA}/{self._commits.new_folder('carried')}/{name}"
         self._commits.carried[slot] = path
         return self._commits.factor(path)
 
@@ -259,12 +259,12 @@ class Run:
 
     def create_factors(self) -> dict[str, ZarrFactor]:
         """Return new arrays for the factors and means of the result, by their names."""
-        self._result_folder = self._commits.new_folder("answer")
+        self._result_folder = self._commits.new_folder("result")
         return result_arrays(self._commits, self._result_folder)
 
     def temporary_factor(self, name: str) -> ZarrFactor:
         """Return a new array for a factor that is changed before it goes to the result."""
-        return result_arrays(self._commits, self._commits.new_folder("answer"))[name]
+        return result_arrays(self._commits, self._commits.new_folder("result"))[name]
 
     def commit_result(self, loss: float, held: float, ending: Ending | None) -> StoredResult:
         """Commit the result whose arrays `create_factors` made; raise `InvalidRunError` if a part is missing.

@@ -100,14 +100,21 @@ def publish_result(
     loss, held = map(or_none, errors)
     last = commits.record
     copied = {name: last[name] for name in ("settings", "matrix", "measures", "history", "pass")}
-    record = {**copied, "folder": folder, "units": result_units(last), **end, "loss": loss, "held": held}
+    record = {
+        **copied,
+        "folder": folder,
+        "units": result_units(last),
+        **end,
+        "loss": loss,
+        "validation_error": held,
+    }
     commits.check_exists()
     commits.write_histories(folder, last)
     result = StoredResult(commits.path, commits.group, record)
     visible = {name: (f"{DATA}/{folder}/{name}", layout) for name, layout in result_layouts(record).items()}
     for name in visible:
         result.array(name)
-    ended: dict[str, Any] = {"commit": None, "weights": {}, "previous": None} if finished else {}
-    commits.publish({**last, "answer": record, **end, **ended}, visible)
+    ended: dict[str, Any] = {"commit": None, "carried": {}, "previous": None} if finished else {}
+    commits.publish({**last, "result": record, **end, **ended}, visible)
     commits.write_metadata()
     return result

@@ -15,7 +15,7 @@ from dask_nmf.storage.arrays.write_once import folder_of
 FORMAT = 5
 HISTORIES = {"error_history": "relative_error", "seconds_history": "seconds"}  # arrays, and keys of `history`
 ENDING = ("outcome", "message", "final")  # why the fit ended, if it did
-COMMIT = ("pass", "state", "factors", "commit", "weights", *ENDING)  # the parts that a pass changes
+COMMIT = ("pass", "state", "factors", "commit", "carried", *ENDING)  # the parts that a pass changes
 SOURCES = ("V", "weights")  # the inputs whose content and files a run knows
 
 
@@ -35,10 +35,10 @@ def new_record(settings: dict[str, Any], matrix: dict[str, Any], overwrite: bool
         "finished": False,  # whether nothing is left to do
         "layout": None,
         "commit": None,  # the folder of the last commit
-        "weights": {},  # the paths of the carried W, by slot
+        "carried": {},  # the paths of the carried W, by slot
         "previous": None,  # the commit before the last one
-        "answer": None,
-        "turn": 1,  # the chunk key encoding by which arrays are shown: see `links`
+        "result": None,
+        "encoding": 1,  # the chunk key encoding by which arrays are shown: see `links`
     }
 
 
@@ -78,8 +78,8 @@ def current_folders(record: dict[str, Any]) -> set[str]:
     """Return the folders of data that a record names: those that are current."""
     parts = [record, record["previous"] or {}]
     folders = [part.get("commit") for part in parts]
-    folders += [folder_of(path) for part in parts for path in part.get("weights", {}).values()]
-    folders += [(record[name] or {}).get("folder") for name in ("layout", "answer")]
+    folders += [folder_of(path) for part in parts for path in part.get("carried", {}).values()]
+    folders += [(record[name] or {}).get("folder") for name in ("layout", "result")]
     return {folder for folder in folders if folder is not None}
 
 
@@ -92,9 +92,9 @@ def before_last(record: dict[str, Any]) -> dict[str, Any]:
 
 def summarize(record: dict[str, Any]) -> dict[str, Any]:
     """Return a summary of a run for people and programs, as JSON holds it."""
-    history, answer = record.get("history", {"relative_error": [], "seconds": []}), record["answer"]
+    history, result = record.get("history", {"relative_error": [], "seconds": []}), record["result"]
     matrix, settings = record["matrix"], settings_of(record)
-    current = answer if answer is not None and _is_of(answer, record) else None
+    current = result if result is not None and _is_of(result, record) else None
     return {
         "state": "finished" if record["finished"] else "stopped" if current else "unfinished",
         "outcome": record["outcome"],
@@ -106,35 +106,35 @@ def summarize(record: dict[str, Any]) -> dict[str, Any]:
         "solver": settings.solver,
         "passes": record["pass"],
         "seconds": round(sum(history["seconds"]), 3),
-        "validation_error": None if current is None else current["held"],
+        "validation_error": None if current is None else current["validation_error"],
         "unobserved_rows": record.get("measures", {}).get("unobserved_rows"),
         "unobserved_columns": record.get("measures", {}).get("unobserved_columns"),
         "relative_error": (history["relative_error"] or [None])[-1] if current is None else _error(current),
         "error_history": history["relative_error"],
-        "answer": None if answer is None else _answer_summary(answer),
+        "result": None if result is None else _result_summary(result),
         "settings": record["settings"],
     }
 
 
-def _answer_summary(answer: dict[str, Any]) -> dict[str, Any]:
+def _result_summary(result: dict[str, Any]) -> dict[str, Any]:
     """Return a summary of the W and H that can be read now, which may be of an earlier fit."""
     return {
-        "n_components": settings_of(answer).n_components,
-        "passes": answer["pass"],
-        "relative_error": _error(answer),
-        "outcome": answer["outcome"],
-        "message": answer["message"],
-        "source": answer["matrix"]["source"],
+        "n_components": settings_of(result).n_components,
+        "passes": result["pass"],
+        "relative_error": _error(result),
+        "outcome": result["outcome"],
+        "message": result["message"],
+        "source": result["matrix"]["source"],
     }
 
 
-def _is_of(answer: dict[str, Any], record: dict[str, Any]) -> bool:
-    """Return whether an answer is that of the last pass of the fit in progress."""
-    return all(answer[name] == record.get(name) for name in ("settings", "matrix", "pass", "history"))
+def _is_of(result: dict[str, Any], record: dict[str, Any]) -> bool:
+    """Return whether an result is that of the last pass of the fit in progress."""
+    return all(result[name] == record.get(name) for name in ("settings", "matrix", "pass", "history"))
 
 
-def _error(answer: dict[str, Any]) -> float | None:
-    """Return the relative error of an answer; None if it is infinite, or V is 0."""
-    baseline = answer["measures"]["baseline"]
-    known = answer["loss"] is not None and baseline  # else the divergence is infinite
-    return relative_error(answer["loss"], baseline) if known else None
+def _error(result: dict[str, Any]) -> float | None:
+    """Return the relative error of an result; None if it is infinite, or V is 0."""
+    baseline = result["measures"]["baseline"]
+    known = result["loss"] is not None and baseline  # else the divergence is infinite
+    return relative_error(result["loss"], baseline) if known else None

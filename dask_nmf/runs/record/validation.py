@@ -34,22 +34,22 @@ def validate(record: dict[str, Any]) -> None:
         ("pass", _or_nothing(_is_count)),
         ("layout", _or_nothing(_is_object)),
         ("previous", _or_nothing(_is_object)),
-        ("answer", _or_nothing(_is_object)),
-        ("turn", lambda value: type(value) is int and value in (0, 1)),
+        ("result", _or_nothing(_is_object)),
+        ("encoding", lambda value: type(value) is int and value in (0, 1)),
     ]
     _check_fields(record, names)
     if record["pass"] is not None:
         _check_pass(record)
     elif record["finished"] or record["final"]:
         raise ValueError("it is finished and has no pass")
-    if record["answer"] is not None:
-        _check_answer(record["answer"])
+    if record["result"] is not None:
+        _check_result(record["result"])
     elif record["finished"]:
         raise ValueError("it is finished and has no answer")
 
 
 def _check_fit(part: dict[str, Any]) -> None:
-    """Check the settings and the matrix of a fit, in the record or in the answer that it holds."""
+    """Check the settings and the matrix of a fit, in the record or in the result that it holds."""
     _check_fields(part, [("settings", _is_object), ("matrix", _is_object)])
     matrix = [
         ("source", lambda value: isinstance(value, str)),
@@ -61,23 +61,23 @@ def _check_fit(part: dict[str, Any]) -> None:
     settings_of(part).check_rank(tuple(part["matrix"]["shape"]))
 
 
-def _check_answer(answer: dict[str, Any]) -> None:
-    _check_fit(answer)
-    _check_measures(answer)
+def _check_result(result: dict[str, Any]) -> None:
+    _check_fit(result)
+    _check_measures(result)
     parts = [
         ("folder", _is_folder),
         ("finished", _is_bool),
         ("pass", _is_count),
         ("loss", _or_nothing(_is_size)),
-        ("held", _or_nothing(_is_size)),
+        ("validation_error", _or_nothing(_is_size)),
         ("units", _is_shape),
     ]
-    _check_fields(answer, parts)
-    _check_outcome(answer)
-    _check_history(answer)
-    for unit, size in zip(answer["units"], answer["matrix"]["shape"], strict=True):
+    _check_fields(result, parts)
+    _check_outcome(result)
+    _check_history(result)
+    for unit, size in zip(result["units"], result["matrix"]["shape"], strict=True):
         if unit > size:
-            raise ValueError(f"its units are {_short(answer['units'])}")
+            raise ValueError(f"its units are {_short(result['units'])}")
 
 
 def _check_outcome(part: dict[str, Any]) -> None:
@@ -154,7 +154,7 @@ def _check_commit(commit: dict[str, Any]) -> None:
         ("state", _is_object),
         ("factors", lambda value: _is_list(value, lambda one: one in FACTORS)),
         ("commit", _or_nothing(_is_folder)),
-        ("weights", lambda value: _is_object(value) and all(map(_is_slot, value, value.values()))),
+        ("carried", lambda value: _is_object(value) and all(map(_is_slot, value, value.values()))),
     ]
     _check_fields(commit, parts)
     state = commit["state"]

@@ -28,7 +28,7 @@ from dask_nmf.storage.local.filesystem import PARTIAL
 
 DATA = "data"
 NAME = re.compile(
-    r"(layout|pass-\d+|weights|answer)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII
+    r"(layout|pass-\d+|carried|result)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII
 )  # the name of a folder
 PATH = re.compile(rf"{DATA}/{NAME.pattern}/\w+", re.ASCII)  # the path of an array in a folder
 ENCODINGS = (  # names of chunks; the arrays that are shown alternate between the two

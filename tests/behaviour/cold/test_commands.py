@@ -82,7 +82,7 @@ def test_the_command_predicts_and_recommends_marked_means(folder: Path, forks: F
 
 
 def test_lost_means_are_missed(folder: Path) -> None:
-    (lost,) = (folder / "run.zarr" / "data").glob("answer-*/row_mean/c/0")
+    (lost,) = (folder / "run.zarr" / "data").glob("result-*/row_mean/c/0")
     lost.unlink()
     with pytest.raises(InvalidRunError, match=r"damaged: .*row_mean"):
         predict_to(*(str(folder / name) for name in ("run.zarr", "pairs.csv", "out.csv")), False)

@@ -138,7 +138,7 @@ def test_who_lost_the_lease_at_any_write_of_a_pass_changes_nothing(
         fit(V, run, solver="mu")
         same_factors(run, whole)
         data = {key.split("/")[2] for key in keys() if key.startswith(f"{number}.zarr/data")}
-        assert {name.split("-")[0] for name in data} == {"answer", "layout"}
+        assert {name.split("-")[0] for name in data} == {"result", "layout"}
     assert number > 10
 
 

@@ -68,7 +68,7 @@ def told_of(dask_nmf: Run, path: str) -> dict[str, Any]:
 def assert_aligned(lines: list[str], told: dict[str, Any]) -> None:
     """Each value of a run stands on a line of its own, and all of them begin at one column."""
     pairs = [line.strip().split(":", 1) for line in lines]
-    below = {name: list(told[name]) for name in ("answer", "settings")}
+    below = {name: list(told[name]) for name in ("result", "settings")}
     assert [name for name, _ in pairs] == [line for name in told for line in (name, *below.get(name, []))]
     shown = dict(pairs[::-1])
     assert float(shown["relative_error"]) == pytest.approx(told["relative_error"], rel=1e-5)

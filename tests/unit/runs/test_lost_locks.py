@@ -82,7 +82,7 @@ def test_who_lost_the_lock_of_a_run_commits_and_deletes_nothing(
     assert_same_bits(fit(run, overwrite=overwrite), fit(tmp_path / "whole.zarr"))
 
 
-@pytest.mark.parametrize("pattern", ["weights-*", "layout-*"])
+@pytest.mark.parametrize("pattern", ["carried-*", "layout-*"])
 def test_who_lost_the_lock_is_told_that_and_not_of_damage(
     pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,7 +153,7 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
                     stop.touch()
                     stopped.append(beside.submit(give_up))
                 elif step.number == 2:
-                    commits.append(Run.load(str(run)).record["weights"])
+                    commits.append(Run.load(str(run)).record["carried"])
                 elif step.number == 5:
                     os.kill(stopped[0].result()[0], signal.SIGCONT)
                     until(late.exists)
@@ -166,4 +166,4 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
             assert_same_bits(found, whole)
             assert (run / place).exists()
             assert_same_bits(nmf(str(v), store=run, **asked), whole)
-            assert data_of(run) == ["answer", "layout"]
+            assert data_of(run) == ["layout", "result"]

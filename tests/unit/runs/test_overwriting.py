@@ -72,14 +72,14 @@ def test_last_nights_answer_stays_until_there_is_a_newer_one(tmp_path: Path) -> 
             fit(run, solver=solver, callback=crash_after(number))
         same_readings(readings(run, tmp_path / "out"), before)
         found, text = told(run)
-        assert (found["state"], found["passes"], found["answer"]["passes"]) == ("unfinished", number, 1)
-        assert found["answer"]["relative_error"] == first.relative_error > found["relative_error"]
+        assert (found["state"], found["passes"], found["result"]["passes"]) == ("unfinished", number, 1)
+        assert found["result"]["relative_error"] == first.relative_error > found["relative_error"]
         assert "unfinished" in text
         assert str(first.relative_error)[:6] in text
     fit(run, solver=solver)
     same_readings(readings(run, tmp_path / "out"), readings(whole, tmp_path / "out"))
     found, _ = told(run)
-    assert (found["state"], found["answer"]["passes"]) == ("finished", PASSES)
+    assert (found["state"], found["result"]["passes"]) == ("finished", PASSES)
 
 
 def test_the_old_answer_stays_while_it_is_overwritten_and_the_same_call_goes_on(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_the_old_answer_stays_while_it_is_overwritten_and_the_same_call_goes_on(
             overwrite(callback=again)
         same_readings(readings(run, tmp_path / "out"), before)
         found, text = told(run)
-        assert (found["n_components"], found["answer"]["n_components"], found["state"]) == (
+        assert (found["n_components"], found["result"]["n_components"], found["state"]) == (
             2,
             3,
             "unfinished",
@@ -113,7 +113,7 @@ def test_the_old_answer_stays_while_it_is_overwritten_and_the_same_call_goes_on(
     overwrite(callback=again)
     assert passes == [1, 2, 3, 4]
     same_readings(readings(run, tmp_path / "out"), readings(whole, tmp_path / "out"))
-    assert data_of(run) == ["answer", "layout"]
+    assert data_of(run) == ["layout", "result"]
     with pytest.raises(Crash):
         overwrite(callback=again)  # it is finished: the same call begins anew
     assert passes[-1] == 1
@@ -145,7 +145,7 @@ def test_an_overwriting_fit_of_other_settings_begins_anew(tmp_path: Path) -> Non
     for rank in (2, 4):
         with pytest.raises(Crash):
             fit(run, n_components=rank, overwrite=True, callback=crash_after(2))
-    assert told(run)[0]["answer"]["n_components"] == 3
+    assert told(run)[0]["result"]["n_components"] == 3
     assert_same_bits(fit(run, n_components=4, overwrite=True), fit(tmp_path / "whole.zarr", n_components=4))
 
 

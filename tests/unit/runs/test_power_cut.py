@@ -61,8 +61,8 @@ def essence(state: State) -> tuple[bytes | None, frozenset[Any]]:
         return root, frozenset(state.items())
     told = json.loads(root)["attributes"]["dask_nmf"]
     folders = [f"run/data/{folder}/" for folder in current_folders(told)]
-    if told["answer"]:
-        mark = "/c/" if told["turn"] == 0 else "/c."
+    if told["result"]:
+        mark = "/c/" if told["encoding"] == 0 else "/c."
         folders += [f"run/{name}{mark}" for name in ("H", "W", "error_history", "seconds_history")]
     return root, frozenset((name, data) for name, data in state.items() if name.startswith(tuple(folders)))
 

@@ -84,7 +84,7 @@ def commit_seen(path: Path) -> Commit | None:
     """What a run that is not answered lists, as xarray reads it."""
     group = zarr.open_consolidated(str(path), mode="r")
     record: dict[str, Any] = group.attrs[KEY]  # type: ignore[assignment]
-    if record["answer"] or record["pass"] is None:
+    if record["result"] or record["pass"] is None:
         return None
     shown = dict(group.arrays())
     (factor,) = (shown.pop(name) for name in "HW" if name in shown)

@@ -87,9 +87,9 @@ def test_a_late_write_of_a_pass_changes_no_later_one_and_is_swept(
     assert late
     assert_same_bits(found, whole)
     write_late(late)
-    assert "weights" in data_of(run)
+    assert "carried" in data_of(run)
     assert_same_bits(carried(run), whole)
-    assert data_of(run) == ["answer", "layout"]
+    assert data_of(run) == ["layout", "result"]
 
 
 @pytest.mark.parametrize("kind", ["mu of a wide V", "pieces"])
@@ -108,7 +108,7 @@ def test_a_late_write_of_a_time_limited_answer_changes_no_later_one(
 def weights_of(run: Path) -> list[Path]:
     """Return the chunks of the W, or of the pieces of H, that the last commit of a run is to go on with."""
     record = Run.load(str(run)).record
-    place = run / record["weights"][str(record["state"]["slot"])]
+    place = run / record["carried"][str(record["state"]["slot"])]
     return sorted(path for path in place.rglob("*") if path.is_file())
 
 
@@ -140,7 +140,7 @@ def test_damage_to_the_last_commit_costs_one_pass(solver: str, content: bytes | 
     with pytest.raises(Crash):
         fit(damaged, solver=solver, callback=crash_after(3))
     record = Run.load(str(damaged)).record
-    folders = {record["commit"], *(path.split("/")[1] for path in record["weights"].values())}
+    folders = {record["commit"], *(path.split("/")[1] for path in record["carried"].values())}
     for number, name in enumerate(sorted(folders)):
         run = tmp_path / f"{number}.zarr"
         shutil.copytree(damaged, run)
@@ -164,7 +164,7 @@ def test_what_a_killed_command_leaves_is_swept_by_the_next_one(
     for name in (".zarr.json.{}.partial", "H/.zarr.json.{}.partial"):
         (run / name.format("0" * 32)).touch()
     fit(run, solver=solver)
-    assert data_of(run) == ["answer", "layout"]
+    assert data_of(run) == ["layout", "result"]
     assert not list(run.rglob("*.partial"))
 
 
@@ -196,7 +196,7 @@ def test_a_fit_that_is_killed_in_its_first_commit_leaves_nothing(
             fit(run)
     assert len(data_of(run)) == 2
     fit(run)
-    assert data_of(run) == ["answer", "layout"]
+    assert data_of(run) == ["layout", "result"]
 
 
 @pytest.mark.parametrize("kind", ["mu", "pieces"])
@@ -210,11 +210,11 @@ def test_a_run_begins_where_late_workers_wrote_after_the_run_was_deleted(
     write_late(noted)
     (run / f".zarr.json.{'0' * 32}.partial").touch()
     assert_same_bits(carried(run), whole)
-    assert data_of(run) == ["answer", "layout"]
+    assert data_of(run) == ["layout", "result"]
     assert not list(run.rglob("*.partial"))
 
 
-@pytest.mark.parametrize("name", ["data/run-1/thesis.txt", "data/thesis.txt", "thesis/data/answer-1"])
+@pytest.mark.parametrize("name", ["data/run-1/thesis.txt", "data/thesis.txt", "thesis/data/result-1"])
 def test_a_folder_with_data_of_others_is_no_place_for_a_run(name: str, tmp_path: Path) -> None:
     thesis = tmp_path / "run.zarr" / name
     thesis.parent.mkdir(parents=True)

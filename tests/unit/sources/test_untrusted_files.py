@@ -48,19 +48,19 @@ RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
     "errors": (("history", "relative_error"), {"0": 1}),
     "seconds": (("history", "seconds"), ["1", "1", "1"]),
     "measures": (("measures", "baseline"), None),
-    "measures of the answer": (("answer", "measures", "baseline"), None),
-    "folder of the answer": (("answer", "folder"), "../../etc"),
-    "chunks of the answer": (("answer", "units"), [10**9, 1]),
+    "measures of the answer": (("result", "measures", "baseline"), None),
+    "folder of the answer": (("result", "folder"), "../../etc"),
+    "chunks of the answer": (("result", "units"), [10**9, 1]),
     "layout": (("layout", "panels"), 10**12),
-    "weights": (("weights",), {"0": "data/../../x"}),
+    "carried": (("carried",), {"0": "data/../../x"}),
     "scale": (("measures", "scale"), 0),
     "unit": (("measures", "right_unit"), 1e-320),
     "listing": (("listing",), {"V": 7}),
     "listing of what": (("listing",), {"V": None, "../V": "0"}),
     "outcome": (("outcome",), "converged: 1"),
     "message": (("message",), {"a": 1}),
-    "answer": (("answer",), 1),
-    "turn": (("turn",), 2),
+    "result": (("result",), 1),
+    "encoding": (("encoding",), 2),
     "state": (("state", "slot"), 9),
     "factors": (("factors",), ["../../h"]),
 }
@@ -102,7 +102,7 @@ def test_a_record_that_no_commit_made_is_damaged(case: str, sound: dict[str, Pat
 def test_a_rank_that_its_factors_do_not_have_is_damage(sound: dict[str, Path], tmp_path: Path) -> None:
     broken, finished = (copied(sound[state], tmp_path / state) for state in ("broken", "finished"))
     put(broken, ("settings", "n_components"), 10**9)
-    put(finished, ("answer", "settings", "n_components"), 10**9)
+    put(finished, ("result", "settings", "n_components"), 10**9)
     refused = r"run\.zarr is damaged: .*\b1000000000\b.*; restore it"
     with pytest.raises(InvalidRunError, match=refused):
         Run.load(str(broken)).state()
@@ -135,14 +135,14 @@ def test_lost_parts_of_both_commits_are_missed(sound: dict[str, Path], tmp_path:
 @pytest.mark.parametrize("name", ["W/c/0/0", "H/c/0/0"])
 def test_a_lost_part_of_an_answer_is_missed(name: str, sound: dict[str, Path], tmp_path: Path) -> None:
     run = copied(sound["finished"], tmp_path)
-    (run / "data" / Run.load(str(run)).record["answer"]["folder"] / name).unlink()
+    (run / "data" / Run.load(str(run)).record["result"]["folder"] / name).unlink()
     with pytest.raises(InvalidRunError, match="damaged"):
         predict_to(str(run), str(run.parent / "cells.csv"), str(tmp_path / "out.csv"), False)
 
 
 def test_an_answer_that_claims_another_size_is_damaged(sound: dict[str, Path], tmp_path: Path) -> None:
     run = copied(sound["finished"], tmp_path)
-    put(run, ("answer", "matrix", "shape"), [30, 10**12])
+    put(run, ("result", "matrix", "shape"), [30, 10**12])
     with pytest.raises(InvalidRunError, match="damaged"):
         transform_to(str(run), str(run.parent / "v.npy"), str(tmp_path / "w.zarr"), False, lambda _: None)  # type: ignore[arg-type, return-value]
 

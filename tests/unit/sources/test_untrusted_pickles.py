@@ -137,7 +137,7 @@ def test_no_pickle_is_loaded_from_a_run(kind: str, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(numcodecs.pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True)
     run = fuzz.a_run(tmp_path, "finished")
     source = PICKLES[kind](tmp_path, Marker(tmp_path / "marker"))
-    (stored,) = (run / "data").glob("answer-*/H")
+    (stored,) = (run / "data").glob("result-*/H")
     shown = run / "H"
     for h, outcomes in (
         (shown, {"read"}),  # what is shown is never read
