@@ -1,1 +1,1 @@
-"""What a fitted model says: W of new rows, values and top-k columns of W H."""
+"""Results from a fitted model: W of new rows, and values and top-k columns of W H."""
