@@ -85,14 +85,14 @@ def iterate(
         reason = _convergence(number, previous, state, baseline, stop)
         if reason and _may_be_noise(state, baseline) and state.level < min(solver.finest, stop.finest):
             exact = state.level > 0  # the loss of equations that are not exact does not compare either
-            reason, state = None, replace(state, level=state.level + 1, exact=exact, settled=False, rate=1.0)
+            reason, state = None, replace(state, level=state.level + 1, exact=exact, stalled=False, rate=1.0)
         ending = _ending(number, state, reason, baseline, stop)
         seconds = time.monotonic() - started
         if _enough(state, stop):
-            state = state.measured
+            state = state.as_measured
         known = np.isfinite(state.loss)  # not where all sweeps of sgd so far are undone
         error = relative_error(state.loss - state.penalty, baseline) if known else float("nan")
-        step = Step(number, state, error, seconds, validation_error=float(np.sqrt(state.held)))
+        step = Step(number, state, error, seconds, validation_error=float(np.sqrt(state.held_out_mse)))
         yield step if ending is None else step._replace(**ending._asdict())
         if ending is not None:
             return
@@ -115,7 +115,7 @@ def _stopped(number: int, state: State, reason: Ending | None, baseline: float, 
         )
     if state.accepted and _enough(state, stop):
         return Ending(Outcome.TARGET, f"stopped: ‖V − W H‖ is below {stop.below:g}")
-    if state.stale >= PATIENCE:
+    if state.passes_since_best >= PATIENCE:
         return Ending(
             Outcome.HELD_OUT,
             f"stopped: the error of the entries held out did not fall in the last {PATIENCE} passes",
@@ -139,7 +139,7 @@ def _convergence(number: int, previous: State, state: State, baseline: float, st
     if _is_explained(state, baseline):
         share = np.sqrt(EXPLAINED[state.h.dtype])
         return Ending(Outcome.EXPLAINED, f"converged: the relative error is below {share:.0e}")
-    if state.settled:
+    if state.stalled:
         return Ending(
             Outcome.CONVERGED,
             f"converged: pass {number} did not lower the loss, however exactly its equations were solved",
@@ -160,7 +160,7 @@ def _may_be_noise(state: State, baseline: float) -> bool:
     """Return whether what ended the passes may be the rounding and the tolerance of their equations."""
     if _is_explained(state, baseline):
         return False
-    return state.settled or _explains_nearly_all(state, baseline)
+    return state.stalled or _explains_nearly_all(state, baseline)
 
 
 def _explains_nearly_all(state: State, baseline: float) -> bool:

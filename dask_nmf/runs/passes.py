@@ -106,7 +106,7 @@ def _visible(record: dict[str, Any]) -> VisibleArrays:
     """
     folder, name = record["commit"], _stored_name(record, "h")
     visible = {key: (f"{DATA}/{folder}/{key}", commit_layout(record, key)) for key in contents.HISTORIES}
-    slot = str(record["state"]["slot"])
+    slot = str(record["state"]["w_slot"])
     if any(record["settings"].get(fixed) is not None for fixed in ("fixed_W", "fixed_H")):
         return visible
     if "h" in record["factors"]:

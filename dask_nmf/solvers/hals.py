@@ -117,20 +117,20 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
         return np.ascontiguousarray(h.T, given.dtype)
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
-        given = state.entering
+        given = state.h_input
         h = self.update_h(given, totals)
         scales, penalty = self.penalty.balance(*norms_of(totals, h))
         reached = loss_of_h(sumsq, totals, given, h) + penalty
         if reached > state.loss:
-            return reject_step(state, np.array_equal(given, state.h)).watched(state, totals, given)
+            return reject_step(state, np.array_equal(given, state.h)).track_held_out(state, totals, given)
         return accept_step(
             state,
             h=divide_components(h, scales),
-            entering=divide_components(extrapolate(h, state.h, state.beta), scales),
+            h_input=divide_components(extrapolate(h, state.h, state.beta), scales),
             loss=reached,
             penalty=penalty,
             exact=not np.isnan(totals.residual),
-        ).watched(state, totals, given)
+        ).track_held_out(state, totals, given)
 
 
 def make(problem: Problem) -> HALS | KLNewton:

@@ -54,18 +54,18 @@ class MU(SquaredError, SolverDefaults):
         return w
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
-        given = state.entering
+        given = state.h_input
         updated = self.update_h(given, totals)
         h = updated if self.w_first else given
         penalty = self.penalty.of(totals, h)
         return State(
             h=h,
-            entering=updated,
+            h_input=updated,
             loss=loss_of_h(sumsq, totals, given, h) + penalty,
             penalty=penalty,
             exact=not np.isnan(totals.residual),
-            slot=state.next_slot,
-        ).watched(state, totals, given)
+            w_slot=state.next_slot,
+        ).track_held_out(state, totals, given)
 
     def update_h(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""
@@ -125,16 +125,16 @@ class BetaMU(SolverDefaults):
         return divergence.divergence(v, w, h, self.beta, 0.0 if final else self.floor)
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:
-        given = state.entering
+        given = state.h_input
         updated = self.update_h(given, totals)
         penalty = self.penalty.of(totals, given)
         return State(
             h=updated if self.w_first else given,
-            entering=updated,
+            h_input=updated,
             loss=totals.residual + penalty,
             penalty=penalty,
-            slot=state.next_slot,
-        ).watched(state, totals, given)
+            w_slot=state.next_slot,
+        ).track_held_out(state, totals, given)
 
     def update_h(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""
@@ -155,9 +155,9 @@ class ConvergedMU(BetaMU):
 
     def find_h(self, known: KnownW, read: Read) -> tuple[Array, Sums]:
         h = known.equal_entries
-        state = State(h, h, beta=0.0, ceiling=0.0, last_beta=0.0)
+        state = State(h, h, beta=0.0, beta_max=0.0, last_beta=0.0)
         for _ in range(known.most):
-            totals = read(state.entering, known.w)
+            totals = read(state.h_input, known.w)
             before, state = state, self.update(state, totals, 0.0)
             if before.loss - state.loss <= GAIN * state.loss:
                 break

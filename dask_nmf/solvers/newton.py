@@ -155,37 +155,37 @@ class KLNewton(SolvesRight, SolverDefaults):
         return fall, 2 * float(np.vdot(begun, curve))
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:
-        given = state.entering
+        given = state.h_input
         scales, penalty = self.penalty.balance(*norms_of(totals, given))
         reached = totals.residual + penalty
         if reached > state.loss:
-            return self._undone(state).watched(state, totals, given)
-        h = entering = self.update_h(given, totals)
-        if state.good is not None and state.accepted:
+            return self._undone(state).track_held_out(state, totals, given)
+        h = h_input = self.update_h(given, totals)
+        if state.h_previous is not None and state.accepted:
             further = h + h.dtype.type(state.beta) * (h - state.h)
-            entering = np.maximum(further, h.dtype.type(LEAST) * h)
+            h_input = np.maximum(further, h.dtype.type(LEAST) * h)
         return accept_step(
             state,
             h=divide_components(h, scales),
-            entering=divide_components(entering, scales),
+            h_input=divide_components(h_input, scales),
             loss=reached,
             penalty=penalty,
-            good=divide_components(given, scales),
-        ).watched(state, totals, given)
+            h_previous=divide_components(given, scales),
+        ).track_held_out(state, totals, given)
 
     def _undone(self, state: State) -> State:
         """To where Newton's step led, without extrapolation; from there by shorter steps."""
-        assert state.good is not None
+        assert state.h_previous is not None
         h, rate = state.h, state.rate
-        if np.array_equal(state.entering, h):
-            h, rate = state.good + h.dtype.type(SHORTER) * (h - state.good), SHORTER * rate
+        if np.array_equal(state.h_input, h):
+            h, rate = state.h_previous + h.dtype.type(SHORTER) * (h - state.h_previous), SHORTER * rate
         return replace(
             state,
             h=h,
-            entering=h,
+            h_input=h,
             beta=state.beta / SHRINK,
-            ceiling=state.last_beta,
+            beta_max=state.last_beta,
             accepted=False,
             rate=rate,
-            settled=rate < SHORTEST,
+            stalled=rate < SHORTEST,
         )

@@ -73,7 +73,7 @@ class SGD(SquaredError, SolverDefaults):
     def update(self, state: State, totals: Swept, sumsq: float) -> State:
         if sumsq == 0:
             nothing = np.zeros_like(totals.right)
-            return State(h=nothing[:-1], entering=nothing, loss=0.0, slot=state.next_slot)
+            return State(h=nothing[:-1], h_input=nothing, loss=0.0, w_slot=state.next_slot)
         loss = totals.residual + totals.penalty
         bold = self.schedule == "bold-driver"
         rises = loss > state.loss * (1 + (0 if bold else NOISE))
@@ -85,15 +85,15 @@ class SGD(SquaredError, SolverDefaults):
             return self._undone(state)
         return State(
             h=np.ascontiguousarray(totals.right[:-1]),
-            entering=totals.right,
+            h_input=totals.right,
             loss=loss,
             penalty=totals.penalty,
-            slot=state.next_slot,
-            good=state.entering,
-            good_slot=state.slot,
+            w_slot=state.next_slot,
+            h_previous=state.h_input,
+            previous_slot=state.w_slot,
             rate=state.rate * (FASTER if bold else 1),
             epoch=state.epoch + 1,
-        ).watched(state, totals, totals.right)
+        ).track_held_out(state, totals, totals.right)
 
     def _zero_is_best(self, state: State, loss: float) -> bool:
         """Whether steps that lead to zero factors may be right, as they are where the penalties are strong.
@@ -111,15 +111,17 @@ class SGD(SquaredError, SolverDefaults):
 
     def _undone(self, state: State) -> State:
         """Back to the pair before, with half the step."""
-        good, slot = (state.entering, state.slot) if state.good is None else (state.good, state.good_slot)
+        good, slot = state.h_previous, state.previous_slot
+        if good is None:
+            good, slot = state.h_input, state.w_slot
         rate = state.rate * SLOWER
         return replace(
             state,
             h=np.ascontiguousarray(good[:-1]),
-            entering=good,
-            slot=slot,
-            good=None,
-            good_slot=-1,
+            h_input=good,
+            w_slot=slot,
+            h_previous=None,
+            previous_slot=-1,
             rate=rate,
             accepted=False,
             diverged=rate < STALLED,

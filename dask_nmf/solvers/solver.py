@@ -43,63 +43,68 @@ class State:
     """What a pass leaves behind: everything the next one needs, besides V (and a carried W)."""
 
     h: Array  # the H that the answer would use, (k, n)
-    entering: Array  # the H that the next pass gives to the panels, (k, n)
+    h_input: Array  # the H that the next pass gives to the panels, (k, n)
     loss: float = float("inf")  # the objective, with the pass's W: ‖V − W h‖² and the penalties
     penalty: float = 0.0  # the penalties' part in it
     beta: float = 0.5  # extrapolation
-    ceiling: float = 1.0
+    beta_max: float = 1.0
     last_beta: float = 0.5
     accepted: bool = True  # False: the pass raised the loss, h is the one before
     exact: bool = True  # the loss is from the residual, not from the form that cancels
-    slot: int = -1  # where the W is that belongs to it, if one is carried; -1: not yet
-    held: float = float("nan")  # mean squared error of what is held out, with the H that the pass was given
+    w_slot: int = -1  # where the W is that belongs to it, if one is carried; -1: not yet
+    held_out_mse: float = float(
+        "nan"
+    )  # mean squared error of what is held out, with the H that the pass was given
     best: Array | None = None  # of the H that were given, the one with the least such error
-    best_held: float = float("inf")
+    best_held_out_mse: float = float("inf")
     best_slot: int = -1  # where its W is
-    stale: int = 0  # passes since
-    good: Array | None = None  # sgd, and Newton's steps: the H that `entering` came from
-    good_slot: int = -1  # where its W is
+    passes_since_best: int = 0  # passes since
+    h_previous: Array | None = None  # sgd, and Newton's steps: the H that `h_input` came from
+    previous_slot: int = -1  # where its W is
     rate: float = 1.0  # of the steps, relative to the first ones (sgd), or to Newton's
     epoch: int = 0  # sgd: sweeps that were kept
     diverged: bool = False  # no step is short enough
-    settled: bool = False  # a pass from the H of before did not lower the loss
+    stalled: bool = False  # a pass from the H of before did not lower the loss
     level: int = 0  # how exactly equations are solved: see `Solver.at_level`
-    scales: tuple[float, ...] = ()  # blocks: by what the components of the H in `slot` are to be divided
-    good_scales: tuple[float, ...] = ()  # and those of the H in `good_slot`; (): by 1
+    scales: tuple[float, ...] = ()  # blocks: by what the components of the H in `w_slot` are to be divided
+    previous_scales: tuple[float, ...] = ()  # and those of the H in `previous_slot`; (): by 1
 
     SCALARS: ClassVar[tuple[str, ...]] = (
-        "loss", "penalty", "beta", "ceiling", "last_beta", "accepted", "exact", "slot", "held", "best_held",
-        "best_slot", "stale", "good_slot", "rate", "epoch", "diverged", "settled", "level", "scales",
-        "good_scales",
+        "loss", "penalty", "beta", "beta_max", "last_beta", "accepted", "exact", "w_slot", "held_out_mse",
+        "best_held_out_mse", "best_slot", "passes_since_best", "previous_slot", "rate", "epoch", "diverged",
+        "stalled", "level", "scales", "previous_scales",
     )  # fmt: skip
 
     @property
     def next_slot(self) -> int:
         """Where the next W may go: not where one is that may still be asked for."""
-        taken = (self.slot, self.best_slot, self.good_slot)
+        taken = (self.w_slot, self.best_slot, self.previous_slot)
         return next(slot for slot in range(N_W_SLOTS) if slot not in taken)
 
     @property
-    def measured(self) -> State:
+    def as_measured(self) -> State:
         """The state that the loss is of: of sgd it is the one before."""
-        if self.good is None:
+        if self.h_previous is None:
             return self
-        return replace(self, h=self.good[: len(self.h)], entering=self.good, slot=self.good_slot)
+        return replace(
+            self, h=self.h_previous[: len(self.h)], h_input=self.h_previous, w_slot=self.previous_slot
+        )
 
-    def watched(self, before: State, totals: Any, given: Array) -> State:
+    def track_held_out(self, before: State, totals: Any, given: Array) -> State:
         """This state, with what is held out looked at: the errors of ``given`` and the W of this state."""
         if totals.held_out_weight == 0:
             return self
         held = totals.held_out_loss / totals.held_out_weight
-        if held < BETTER * before.best_held:
-            return replace(self, held=held, best=given, best_held=held, best_slot=self.slot)
+        if held < BETTER * before.best_held_out_mse:
+            return replace(self, held_out_mse=held, best=given, best_held_out_mse=held, best_slot=self.w_slot)
         return replace(
             self,
-            held=held,
+            held_out_mse=held,
             best=before.best,
-            best_held=before.best_held,
+            best_held_out_mse=before.best_held_out_mse,
             best_slot=before.best_slot,
-            stale=before.stale + self.accepted,  # a pass that went too far says nothing
+            passes_since_best=before.passes_since_best
+            + self.accepted,  # a pass that went too far says nothing
         )
 
 
@@ -121,7 +126,7 @@ class Solver(Protocol):
 
     @property
     def may_overshoot(self) -> bool:
-        """Whether the last H may be worse than `State.good`, which only a read of V can tell."""
+        """Whether the last H may be worse than `State.h_previous`, which only a read of V can tell."""
         ...
 
     @property
@@ -153,7 +158,7 @@ class Solver(Protocol):
         ...
 
     def update(self, state: State, totals: Any, sumsq: float) -> State:
-        """The next state, from what a pass gave that began with ``state.entering``."""
+        """The next state, from what a pass gave that began with ``state.h_input``."""
         ...
 
 
@@ -235,15 +240,15 @@ def extrapolate(h: Array, before: Array, beta: float) -> Array:
     return np.asarray(np.maximum(h + h.dtype.type(beta) * (h - before), 0))
 
 
-def reject_step(state: State, settled: bool) -> State:
-    """The state after a pass of `HALS` that raised the loss; ``settled``: it began with the H of before."""
+def reject_step(state: State, stalled: bool) -> State:
+    """The state after a pass of `HALS` that raised the loss; ``stalled``: it began with the H of before."""
     return replace(
         state,
-        entering=state.h,
+        h_input=state.h,
         beta=state.beta / SHRINK,
-        ceiling=state.last_beta,
+        beta_max=state.last_beta,
         accepted=False,
-        settled=settled,
+        stalled=stalled,
     )
 
 
@@ -251,8 +256,8 @@ def accept_step(state: State, **reached: Any) -> State:
     """The state after a pass of `HALS` that did not: what it ``reached``, and a larger β."""
     return State(
         level=state.level,
-        beta=min(state.ceiling, GROW * state.beta),
-        ceiling=min(1.0, GROW_CEILING * state.ceiling),
+        beta=min(state.beta_max, GROW * state.beta),
+        beta_max=min(1.0, GROW_CEILING * state.beta_max),
         last_beta=state.beta,
         **reached,
     )

@@ -36,14 +36,14 @@ class ProjectedGradient(SquaredError, SolverDefaults):
         return w
 
     def update(self, state: State, totals: Sums, sumsq: float) -> State:
-        before = state.entering
+        before = state.h_input
         h = np.ascontiguousarray(descend(before.T, totals.num.T, totals.gram).T)
         return State(
             h=h,
-            entering=h,
+            h_input=h,
             loss=loss_of_h(sumsq, totals, before, h),
             exact=not np.isnan(totals.residual),
-            slot=state.next_slot,
+            w_slot=state.next_slot,
         )
 
 

@@ -67,14 +67,14 @@ class PiecewiseHALS(HALS):
         return accept_step(
             state,
             h=state.h,
-            entering=state.entering,
+            h_input=state.h_input,
             loss=loss,
             penalty=penalty,
             exact=totals.exact,
-            slot=state.next_slot,
-            good_slot=state.slot,
+            w_slot=state.next_slot,
+            previous_slot=state.w_slot,
             scales=divisors(scales),
-            good_scales=divisors(scales * (state.scales or 1.0)),
+            previous_scales=divisors(scales * (state.scales or 1.0)),
         )
 
 
@@ -189,10 +189,10 @@ class GridEngine:
 
 def given_h(slots: FactorSlots, state: State) -> ExtrapolatedH:
     """Return the H that the next pass begins with."""
-    if state.slot < 0:  # no pass so far has given one
-        return ExtrapolatedH(slots.factor(state.good_slot))
-    last = slots.factor(state.slot)
-    if not state.accepted or state.good_slot < 0:
+    if state.w_slot < 0:  # no pass so far has given one
+        return ExtrapolatedH(slots.factor(state.previous_slot))
+    last = slots.factor(state.w_slot)
+    if not state.accepted or state.previous_slot < 0:
         return ExtrapolatedH(last, scales=state.scales)
-    before = slots.factor(state.good_slot)
-    return ExtrapolatedH(last, before, state.last_beta, state.scales, state.good_scales)
+    before = slots.factor(state.previous_slot)
+    return ExtrapolatedH(last, before, state.last_beta, state.scales, state.previous_scales)

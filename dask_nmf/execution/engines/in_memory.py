@@ -66,7 +66,7 @@ class InMemoryEngine:
 
     def sweep(self, models: Sequence[Model]) -> list[Sums]:
         """Return the sums of a pass for each model; each block is looked at for all models in turn."""
-        return self.run_passes([(model.state.entering, passes.spec_of(model)) for model in models])
+        return self.run_passes([(model.state.h_input, passes.spec_of(model)) for model in models])
 
     def run_pass(self, h: Array, spec: PassSpec) -> Sums:
         """Return the sums of a pass for the H that is given, (k, n)."""

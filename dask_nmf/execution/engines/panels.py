@@ -149,7 +149,7 @@ class PanelEngine:
     def sweep(self, models: Sequence[Model]) -> list[Sums]:
         """Return the sums of a pass for each model; a task loads its panel once and looks at it for each."""
         specs = [passes.spec_of(model) for model in models]
-        given = [model.state.entering for model in models]
+        given = [model.state.h_input for model in models]
         totals: tuple[Sums, ...] = self.compute(
             given[0], lambda inputs: passes.sweep_models(self.tasks, inputs, specs), more_h=given[1:]
         )
@@ -205,7 +205,7 @@ class PanelEngine:
         """Solve for W in the last pass, and for H where it is H that panels hold; see `Engine.finalize`."""
         state, slots = model.state, model.slots
         solver = model.solver.at_level(max(state.level, int(state.exact)))
-        h, slot = (state.h, state.slot) if state.best is None else (state.best, state.best_slot)
+        h, slot = (state.h, state.w_slot) if state.best is None else (state.best, state.best_slot)
         h, units, before = np.ascontiguousarray(h[: len(state.h)]), solver.penalty, None
         if slots is not None and solver.carries_w:
             before = solver.result_store(slots.factor(slot))
@@ -215,7 +215,7 @@ class PanelEngine:
             solver.solve_w_final, solver, before, residual=True, bare=not settles, unit=units.left_unit
         )
         last = self.last_pass(h, spec, new_sink)
-        seen = state.good if solver.may_overshoot and state.best is None else None
+        seen = state.h_previous if solver.may_overshoot and state.best is None else None
         if seen is not None and last.sums.residual + units.of(last.sums, h) > state.loss:
             h = np.ascontiguousarray(seen)  # the last step of Newton's went too far
             last = self.last_pass(h, spec, new_sink)

@@ -60,8 +60,8 @@ class StrataEngine:
     def _sweep_for(self, model: Model) -> Swept:
         solver, state, slots = cast(StratumSolver, model.solver), model.state, model.slots
         assert slots is not None
-        places = slots.factor(state.slot), slots.new_factor(state.next_slot)
-        return self.run_sweep(state.entering, SweepSpec(solver.steps(state), self.seed, state.epoch, *places))
+        places = slots.factor(state.w_slot), slots.new_factor(state.next_slot)
+        return self.run_sweep(state.h_input, SweepSpec(solver.steps(state), self.seed, state.epoch, *places))
 
     def run_sweep(self, right: Array, spec: SweepSpec) -> Swept:
         """Return what one sweep gives, from H with its memory, (k + 1, n)."""

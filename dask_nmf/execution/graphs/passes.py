@@ -75,7 +75,7 @@ def spec_of(model: Model) -> PassSpec:
     spec = PassSpec(cast(PanelSolver, solver).solve_w, solver, residual=model.exact)
     if slots is None or not solver.carries_w:
         return spec
-    before = slots.factor(state.slot) if state.slot >= 0 else None
+    before = slots.factor(state.w_slot) if state.w_slot >= 0 else None
     return spec._replace(before=before, after=slots.new_factor(state.next_slot))
 
 

@@ -50,11 +50,11 @@ def initial_state(
         h = sample_start.sampled_h(sample, settings, own, stream)
         make = partial(_spread, h, engine.sample_of(draw_for(engine, settings)))
     engine.write_h(slots.new_h_pieces(0), make)
-    state = State(no_h, no_h, slot=-1 if known else 0, good_slot=0 if known else -1)
+    state = State(no_h, no_h, w_slot=-1 if known else 0, previous_slot=0 if known else -1)
     for _ in range(initialize.WARM if settings.start == "random" and settings.lasso else 0):
         (totals,) = engine.sweep([Model(PiecewiseHALS(own.without_lasso), state, slots=slots)])
         scales, _ = own.balance(tuple(totals.w_norms), tuple(totals.h_norms))
-        state = State(no_h, no_h, slot=state.next_slot, scales=divisors(scales))
+        state = State(no_h, no_h, w_slot=state.next_slot, scales=divisors(scales))
     return state
 
 

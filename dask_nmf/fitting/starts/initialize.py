@@ -279,13 +279,13 @@ def begin(
     drawn = sampled is None and settings.start in ("random", "sample")
     if drawn and not settings.algorithm.carries_w and settings.lasso:
         h = _warmed(panels, h, cast(RightSolver, make_solver(settings, measures, matrix)))
-    entering = h
+    h_input = h
     if settings.algorithm.by_strata:
         assert place is not None
         if settings.start == "sample" or (settings.start == "custom" and given.left is None):
             h = _balanced_pair(panels, h, HALS(penalty_of_fit(settings, measures, matrix)), place)
-        entering = np.ascontiguousarray(with_accumulator(h.T).T)
-    return State(h, entering, slot=0 if writes_left(settings, given) else -1)
+        h_input = np.ascontiguousarray(with_accumulator(h.T).T)
+    return State(h, h_input, w_slot=0 if writes_left(settings, given) else -1)
 
 
 def _result_store(solver: Solver, place: Callable[[], FactorStore]) -> FactorStore:

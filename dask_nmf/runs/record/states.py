@@ -11,10 +11,10 @@ from dask_nmf.solvers.solver import N_W_SLOTS as N_W_SLOTS
 from dask_nmf.solvers.solver import State
 from dask_nmf.types import Array
 
-SLOT_NAMES = ("slot", "best_slot", "good_slot")  # scalars: the slots of the W that belong to a state
-PANEL_FACTORS = ("entering", "best", "good")  # arrays in panel orientation
+SLOT_NAMES = ("w_slot", "best_slot", "previous_slot")  # scalars: the slots of the W that belong to a state
+PANEL_FACTORS = ("h_input", "best", "h_previous")  # arrays in panel orientation
 FACTORS = ("h", *PANEL_FACTORS)
-OPTIONAL_SCALARS = {"scales", "good_scales"}
+OPTIONAL_SCALARS = {"scales", "previous_scales"}
 DEFAULTS = {field.name: field.default for field in fields(State) if field.name in State.SCALARS}
 
 
@@ -29,7 +29,7 @@ def from_record(scalars: dict[str, Any], arrays: dict[str, Array], empty: Array)
     """Return the state that `to_record` took apart; ``empty`` stands for an H without entries."""
     known = {name: value for name, value in scalars.items() if value is not None}
     lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
-    factors: dict[str, Any] = {"h": empty, "entering": empty, **arrays}
+    factors: dict[str, Any] = {"h": empty, "h_input": empty, **arrays}
     return State(**factors, **known | lists)
 
 

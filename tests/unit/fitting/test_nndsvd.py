@@ -69,7 +69,7 @@ def begun(
     slot = InMemoryFactor(rows, RANK, matrix.dtype)
     measures, sampled, _ = initialize.first_read(panels, settings, sample_rows)
     state = initialize.begin(panels, settings, measures, Factors(None, None), sampled, lambda: slot)
-    assert state.slot == 0
+    assert state.w_slot == 0
     left, right = (part * unit for part, unit in zip((slot.array, state.h), measures.units, strict=True))
     return (right.T, left.T) if matrix.transposed else (left, right)
 

@@ -28,10 +28,10 @@ class Scripted(HALS):
     def update(self, state: State, totals: Sums, baseline: float) -> State:
         loss = next(self.script)  # type: ignore[attr-defined]
         accepted = loss <= state.loss
-        settled = not accepted and np.array_equal(state.entering, state.h)
+        stalled = not accepted and np.array_equal(state.h_input, state.h)
         reached = min(loss, state.loss)
-        entering = state.h + accepted
-        return State(state.h, entering, reached, accepted=accepted, settled=settled, level=state.level)
+        h_input = state.h + accepted
+        return State(state.h, h_input, reached, accepted=accepted, stalled=stalled, level=state.level)
 
 
 def steps(losses: list[float], baseline: float = 100, done: int = 0, **stop: Any) -> list[Step]:
@@ -98,7 +98,7 @@ def test_the_residual_is_asked_for_where_the_expanded_loss_cancels() -> None:
 
     def sweep(state: State, exact: bool) -> Sums:
         asked.append(exact)
-        given = state.entering
+        given = state.h_input
         return block_sums(v, HALS().solve_w(v, given, None), given if exact else None)
 
     start = h + np.float32(0.05)

@@ -108,7 +108,7 @@ def test_a_late_write_of_a_time_limited_answer_changes_no_later_one(
 def weights_of(run: Path) -> list[Path]:
     """Return the chunks of the W, or of the pieces of H, that the last commit of a run is to go on with."""
     record = Run.load(str(run)).record
-    place = run / record["carried"][str(record["state"]["slot"])]
+    place = run / record["carried"][str(record["state"]["w_slot"])]
     return sorted(path for path in place.rglob("*") if path.is_file())
 
 

@@ -23,7 +23,7 @@ FIRST = low_rank(3, 14, 3, seed=4) + 0.01
 
 
 def one_pass(solver: Solver, state: State, w: Array | None = None) -> tuple[State, Array]:
-    w = solver.solve_w(V, state.entering, w)
+    w = solver.solve_w(V, state.h_input, w)
     return solver.update(state, least_squares.block_sums(V, w), SUMSQ), w
 
 
@@ -54,11 +54,11 @@ def test_a_step_that_raises_the_loss_is_undone() -> None:
     good = State(good.h, np.zeros_like(FIRST) + FIRST[:, ::-1], loss=0.1 * good.loss, beta=0.6, last_beta=0.4)
     undone, _ = one_pass(solver, good)
     np.testing.assert_array_equal(undone.h, good.h)
-    np.testing.assert_array_equal(undone.entering, good.h)
+    np.testing.assert_array_equal(undone.h_input, good.h)
     assert undone.loss == good.loss
     assert not undone.accepted
     assert undone.beta == pytest.approx(0.6 / SHRINK)
-    assert undone.ceiling == 0.4
+    assert undone.beta_max == 0.4
 
 
 @given(passes=st.integers(1, 12))
@@ -66,8 +66,8 @@ def test_extrapolation_stays_within_its_bounds(passes: int) -> None:
     state = State(FIRST, FIRST)
     for _ in range(passes):
         state, _ = one_pass(HALS(), state)
-        assert 0 < state.beta <= state.ceiling <= 1
-        assert state.entering.min() >= 0
+        assert 0 < state.beta <= state.beta_max <= 1
+        assert state.h_input.min() >= 0
 
 
 @pytest.mark.parametrize("inner", [1, 4])
@@ -87,7 +87,7 @@ def test_mu_of_columns_keeps_the_pair_that_belongs_together() -> None:
     state, w = one_pass(solver, State(FIRST, FIRST), low_rank(50, 3, 2, seed=1))
     np.testing.assert_array_equal(state.h, FIRST)
     assert state.loss == pytest.approx(float(np.sum((V - w @ FIRST) ** 2)))
-    np.testing.assert_allclose(state.entering, FIRST * (w.T @ V) / (w.T @ w @ FIRST), rtol=1e-9)
+    np.testing.assert_allclose(state.h_input, FIRST * (w.T @ V) / (w.T @ w @ FIRST), rtol=1e-9)
 
 
 def test_mu_starts_from_no_zero() -> None:
@@ -119,4 +119,4 @@ def test_lift_leaves_what_is_above() -> None:
 def test_sums_of_nothing_learnt_leave_h_finite() -> None:
     nothing = Sums(np.zeros((3, 14)), np.zeros((3, 3)), np.nan)
     for solver in (HALS(), MU(1e-12, 1e-3)):
-        assert np.isfinite(solver.update(State(FIRST, FIRST), nothing, 0.0).entering).all()
+        assert np.isfinite(solver.update(State(FIRST, FIRST), nothing, 0.0).h_input).all()

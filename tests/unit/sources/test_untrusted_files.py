@@ -61,7 +61,7 @@ RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
     "message": (("message",), {"a": 1}),
     "result": (("result",), 1),
     "encoding": (("encoding",), 2),
-    "state": (("state", "slot"), 9),
+    "state": (("state", "w_slot"), 9),
     "factors": (("factors",), ["../../h"]),
 }
 
