@@ -28,7 +28,7 @@ class ProjectedGradient(SquaredError, SolverDefaults):
     def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
         begun = np.full((v.shape[0], len(h)), self.size, h.dtype) if w is None else w
         for _ in range(10):
-            begun = descend(begun, *least_squares.equations(v, h))
+            begun = descend(begun, *least_squares.normal_equations(v, h))
         return begun
 
     def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:
