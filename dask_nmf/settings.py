@@ -156,7 +156,7 @@ class Settings:
         self._refuse_gaps()
 
     def _refuse_gaps(self) -> None:
-        """A singular value decomposition wants every entry."""
+        """Refuse missing or held-out entries for a start that needs every entry."""
         for name in ("missing", "validation_fraction"):
             if self.by_svd and getattr(self, name):
                 raise ValueError(
@@ -165,7 +165,7 @@ class Settings:
                 )
 
     def _refuse_ignored(self) -> None:
-        """No option that the solver would not look at."""
+        """Refuse options and losses that the solver would ignore."""
         changed = {one.name: one for one in fields(self) if getattr(self, one.name) != one.default}
         owners = {name: option_of(one).solver for name, one in changed.items()}
         for owner in filter(None, owners.values()):
@@ -188,32 +188,32 @@ class Settings:
 
     @property
     def beta(self) -> float:
-        """The β of the loss."""
+        """The β of the loss, as a β-divergence."""
         return LOSSES[self.beta_loss] if isinstance(self.beta_loss, str) else float(self.beta_loss)
 
     @property
     def loss_name(self) -> str | float:
-        """The loss, by its name where it has one."""
+        """The name of the loss, or its β if it has no name."""
         return {beta: name for name, beta in LOSSES.items()}.get(self.beta, self.beta)
 
     @property
     def start(self) -> str:
-        """The start that ``init`` means."""
+        """The start, where ``init`` is None too."""
         return self.init or "sample"
 
     @property
     def by_svd(self) -> bool:
-        """Whether the start is from singular vectors."""
+        """Whether the start uses singular vectors."""
         return self.start in NNDSVD
 
     @property
     def algorithm(self) -> Algorithm:
-        """What the solver can do."""
+        """The traits of the solver."""
         return SOLVERS[self.solver]
 
     @property
     def carried(self) -> int:
-        """The columns that a factor has between passes."""
+        """The number of columns that a factor has between passes."""
         return self.n_components + self.algorithm.extra_columns
 
     @property
@@ -227,7 +227,7 @@ class Settings:
         return self.l1_ratio > 0 and any(self.alphas)
 
     def check_rank(self, shape: tuple[int, int]) -> None:
-        """Refuse more components than a start from singular vectors has: min(m, n). Others take any rank."""
+        """Refuse more than min(m, n) components if the start uses singular vectors."""
         if self.by_svd and self.n_components > min(shape):
             raise ValueError(
                 f"n_components is {self.n_components}, init is {self.start!r} and V is {shape[0]} x "
@@ -236,5 +236,5 @@ class Settings:
             )
 
     def record(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return the settings as a run stores them in JSON."""
         return {**asdict(self), "init": self.start, "beta_loss": self.beta}

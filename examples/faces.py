@@ -21,7 +21,7 @@ SHOWN = 3  # pictures taken apart
 
 
 def pictures(source: Path | None) -> tuple[np.ndarray, tuple[int, int]]:
-    """The pictures, (pictures, pixels), 0 where nothing is; and their (height, width)."""
+    """Return the pictures, (pictures, pixels), 0 where nothing is drawn, and their (height, width)."""
     if source is None:
         digits = load_digits()
         return digits.data, digits.images.shape[1:]
@@ -31,7 +31,7 @@ def pictures(source: Path | None) -> tuple[np.ndarray, tuple[int, int]]:
 
 
 def draw(X: np.ndarray, W: np.ndarray, H: np.ndarray, shape: tuple[int, int], colours: str) -> Figure:
-    """All parts; and below, some pictures beside the sum of their parts and the parts themselves."""
+    """Draw all parts and, below them, some pictures beside the sum of their parts and the parts."""
     rows = -(-len(H) // COLUMNS)
     figure = Figure(figsize=(COLUMNS, (rows + SHOWN) * shape[0] / shape[1] + 0.8), layout="constrained")
     above, below = figure.subfigures(2, height_ratios=[rows + 0.4, SHOWN + 0.4])
@@ -48,7 +48,7 @@ def draw(X: np.ndarray, W: np.ndarray, H: np.ndarray, shape: tuple[int, int], co
 
 
 def show(axes: Any, picture: np.ndarray, most: float, colours: str) -> None:
-    """One picture, 0 to ``most`` over the colours."""
+    """Draw one picture, with the colours from 0 to ``most``."""
     axes.imshow(picture, cmap=colours, vmin=0, vmax=most)
     axes.set(xticks=[], yticks=[])
 

@@ -1,4 +1,4 @@
-"""Gene programs of single cells: which genes go together, and which kind of blood cell uses them.
+"""Gene programs of single cells: genes that are active together, and the kinds of blood cells that use them.
 
 700 cells x 765 genes, log-normalised. W says how much of each program a cell uses, H which genes it has.
 The kinds of cells are known, but the fit does not see them.
@@ -25,13 +25,13 @@ NEIGHBOURS = 15
 
 
 def marker_genes(H: np.ndarray, genes: np.ndarray) -> list[list[str]]:
-    """The genes that are large in a program and small in the others."""
+    """Return the genes that are large in one program and small in the others."""
     weight = H**2 / H.sum(axis=0)  # large, times its share of the gene
     return [genes[np.argsort(-program)[:GENES]].tolist() for program in weight]
 
 
 def mean_usage(W: np.ndarray, kind_of: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Kinds of cells, by the program that they use most, and the share of each program in what they use."""
+    """Return the kinds of cells, sorted by their main program, and the share of each program in each kind."""
     kinds = np.unique(kind_of)
     means = np.array([W[kind_of == kind].mean(axis=0) for kind in kinds])
     means /= means.sum(axis=1, keepdims=True)
@@ -40,13 +40,13 @@ def mean_usage(W: np.ndarray, kind_of: np.ndarray) -> tuple[list[str], np.ndarra
 
 
 def accuracy(points: np.ndarray, kind_of: np.ndarray) -> float:
-    """Share of cells whose nearest neighbours, of the other folds, tell their kind."""
+    """Return the share of cells whose kind is that of their nearest neighbours in the other folds."""
     folds = RepeatedStratifiedKFold(n_splits=5, n_repeats=2, random_state=0)
     return float(cross_val_score(KNeighborsClassifier(NEIGHBOURS), points, kind_of, cv=folds).mean())
 
 
 def print_accuracies(V: np.ndarray, W: np.ndarray, kind_of: np.ndarray) -> None:
-    """How well the kinds of cells are told apart: by W, by all genes, by as many principal components."""
+    """Print how well W, all genes, and as many principal components tell the kinds of cells apart."""
     _, sizes = np.unique(kind_of, return_counts=True)
     print(f"kind of cell told by its {NEIGHBOURS} nearest neighbours, cross-validated")
     print(f"{sizes.max() / len(kind_of):7.1%}  the commonest kind, always")
@@ -57,7 +57,7 @@ def print_accuracies(V: np.ndarray, W: np.ndarray, kind_of: np.ndarray) -> None:
 
 
 def draw(kinds: list[str], means: np.ndarray, markers: list[list[str]], kind_of: np.ndarray) -> Figure:
-    """A heat map, kinds of cells x programs."""
+    """Draw a heat map, kinds of cells x programs."""
     figure = Figure(figsize=(10, 6), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(means, cmap="magma_r", vmin=0, aspect="auto")

@@ -1,4 +1,4 @@
-"""Ratings that are mostly missing: what would each user think of what they have not rated?
+"""Ratings that are mostly missing: how would each user rate the items that they have not rated?
 
 By default ratings of a planted model: users and items have tastes and qualities, noise is added, and a
 quarter of all cells is rated. Or a file of ratings, an `.npz` with `row`, `col`, `value_x100`, `shape` and
@@ -24,7 +24,7 @@ SHOWN, TOP = 3, 5  # users, and items for each
 
 
 class Ratings(NamedTuple):
-    """Some cells of a matrix of users x items."""
+    """Some cells of a matrix of users x items, with their ratings."""
 
     rows: np.ndarray
     columns: np.ndarray
@@ -36,16 +36,16 @@ class Ratings(NamedTuple):
 
     @property
     def matrix(self) -> scipy.sparse.csr_array:
-        """V: the cells that are stored are those that are there."""
+        """Return V as a sparse matrix that stores these cells."""
         return scipy.sparse.csr_array((self.values, (self.rows, self.columns)), shape=self.shape)
 
     def error(self, guesses: np.ndarray | float) -> float:
-        """Root mean squared error."""
+        """Return the root mean squared error of predictions."""
         return float(np.sqrt(np.mean((self.values - guesses) ** 2)))
 
 
 def planted(users: int = 2000, items: int = 150, tastes: int = 4) -> tuple[Ratings, Ratings]:
-    """Ratings of a made-up model, from 0 to 10, for training and for the test."""
+    """Return ratings of a planted model, from 0 to 10, for training and for the test."""
     random = np.random.default_rng(0)
     liked = random.gamma(0.4, size=(users, tastes)) @ random.gamma(0.4, size=(tastes, items))
     likes = 2 * liked / liked.mean() + random.gamma(2, size=items) + random.normal(0, 1, (users, items))
@@ -56,7 +56,7 @@ def planted(users: int = 2000, items: int = 150, tastes: int = 4) -> tuple[Ratin
 
 
 def read(file: Path) -> tuple[Ratings, Ratings]:
-    """Ratings from -9.95 up, moved up to 0, for training and for the test."""
+    """Return real ratings, from -9.95 on, shifted so that they begin at 0, for training and for the test."""
     with np.load(file) as held:
         values = ((held["value_x100"].astype(np.int32) + 995) / 100).astype(np.float32)
         users, items = held["shape"].tolist()
@@ -66,7 +66,7 @@ def read(file: Path) -> tuple[Ratings, Ratings]:
 
 
 def biases(known: Ratings, asked: Ratings) -> np.ndarray:
-    """The mean of all, and how far the item, and then the user, is from it."""
+    """Return predictions from the overall mean and the deviations of item and user from it."""
     mean = known.values.mean()
     guesses, rest = np.full(len(asked.values), mean), known.values - mean
     for at, where in ((known.columns, asked.columns), (known.rows, asked.rows)):
@@ -77,7 +77,7 @@ def biases(known: Ratings, asked: Ratings) -> np.ndarray:
 
 
 def choose(known: Ratings) -> Result:
-    """The fit, over a grid of ranks and penalties, with the least error at entries that it has not seen."""
+    """Return the fit with the lowest error of held-out entries, over a grid of ranks and penalties."""
     print("rank  alpha  error of the ratings held out")
     best, asked = None, {}
     for rank, alpha in product(RANKS, ALPHAS):

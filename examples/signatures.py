@@ -1,4 +1,4 @@
-"""Mutational signatures: what has mutated these tumours, by the kinds of mutations that go together.
+"""Mutational signatures: the processes that mutated these tumours, as kinds of mutations that occur together.
 
 311 breast cancers x 96 types of mutations (six substitutions, between the bases beside them). Counts, so the
 loss is Kullback & Leibler's. Some tumours cannot repair their DNA by homologous recombination (HRD); the fit
@@ -32,7 +32,7 @@ COLOURS = {  # of the substitutions, as in COSMIC's pictures
 
 
 def best_of(V: np.ndarray, starts: int) -> Result:
-    """The fit with the smallest divergence: rows of H sum to 1, so that W counts mutations."""
+    """Return the fit with the lowest divergence; rows of H sum to 1, so that W counts mutations."""
     asked: dict[str, Any] = {"beta_loss": "kullback-leibler", "normalize": "l1"}
     results = [nmf(V, RANK, random_state=seed, **asked) for seed in range(starts)]
     print("divergence from each start:", *(f"{result.reconstruction_err**2 / 2:.0f}" for result in results))
@@ -40,13 +40,13 @@ def best_of(V: np.ndarray, starts: int) -> Result:
 
 
 def areas(counts: np.ndarray, deficient: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each signature's share in a tumour: 1 tells all, 0.5 is a guess."""
+    """Return the area under the ROC curve of each signature's share in a tumour; 0.5 is a guess."""
     shares = counts / counts.sum(axis=1, keepdims=True)
     return np.array([roc_auc_score(deficient, share) for share in shares.T])
 
 
 def print_signatures(counts: np.ndarray, H: np.ndarray, types: np.ndarray, area: np.ndarray) -> None:
-    """Each signature's part of all mutations, its commonest types and what it says of HRD."""
+    """Print each signature's share of all mutations, its commonest types and its AUC for HRD."""
     print("signature  of all  AUC of HRD  commonest types")
     for i, share in enumerate(counts.sum(axis=0) / counts.sum()):
         common = " ".join(types[np.argsort(-H[i])[:4]])
@@ -54,7 +54,7 @@ def print_signatures(counts: np.ndarray, H: np.ndarray, types: np.ndarray, area:
 
 
 def draw(counts: np.ndarray, H: np.ndarray, types: np.ndarray) -> Figure:
-    """The signatures, one above the other, a bar for each type."""
+    """Draw the signatures, one above the other, with a bar for each type."""
     figure = Figure(figsize=(10, 1.5 * len(H) + 0.8), layout="constrained")
     charts = figure.subplots(len(H), 1, sharex=True)
     colours = [COLOURS[name[2:5]] for name in types]
@@ -70,7 +70,7 @@ def draw(counts: np.ndarray, H: np.ndarray, types: np.ndarray) -> Figure:
 
 
 def name_types(axes: Any, types: np.ndarray) -> None:
-    """The three bases below each bar."""
+    """Label each bar with its three bases."""
     axes.set_xlim(-1, len(types))
     bases = [name[0] + name[2] + name[-1] for name in types]  # A[C>T]G is at ACG
     axes.set_xticks(range(len(types)), bases, rotation=90, fontsize=6, family="monospace")

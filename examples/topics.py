@@ -30,14 +30,14 @@ SCIKIT_LEARN = 0.020077
 
 
 def vocabulary() -> np.ndarray:
-    """The word of each column."""
+    """Return the word of each column."""
     with np.load(GLOSSES) as held:
         words: np.ndarray = held["vocab"].astype(str)
     return words
 
 
 def write_csr(matrix: scipy.sparse.csr_array, path: Path) -> None:
-    """A CSR matrix as a Zarr group in AnnData's layout."""
+    """Write a CSR matrix as a Zarr group in the layout of AnnData."""
     attributes = {
         "encoding-type": "csr_matrix",
         "encoding-version": "0.1.0",
@@ -50,7 +50,7 @@ def write_csr(matrix: scipy.sparse.csr_array, path: Path) -> None:
 
 
 def write_glosses(path: Path, documents: int | None) -> None:
-    """V: tf-idf of the glosses (of the first ``documents``), "the", "of" and the like left out, float32."""
+    """Write V: tf-idf of the glosses (of the first ``documents``) without stop words, float32."""
     counts = scipy.sparse.csr_array(scipy.sparse.load_npz(GLOSSES), dtype=np.float32)[:documents]
     counts.data *= ~np.isin(vocabulary(), list(ENGLISH_STOP_WORDS))[counts.indices]
     counts.eliminate_zeros()
@@ -61,7 +61,7 @@ def write_glosses(path: Path, documents: int | None) -> None:
 
 
 def run_watched(command: list[str]) -> tuple[float, int, int]:
-    """Run a command: its seconds, and the peak resident bytes of its largest process and of all together."""
+    """Run a command; return its seconds, and the peak resident bytes of its largest process and of all."""
     print("$", " ".join(["dask-nmf", *command]), flush=True)
     executable = str(Path(sys.executable).with_name("dask-nmf"))
     began = time.monotonic()
@@ -77,7 +77,7 @@ def run_watched(command: list[str]) -> tuple[float, int, int]:
 
 
 def resident(process: psutil.Process) -> list[int]:
-    """Resident bytes of a process and of those that it started."""
+    """Return the resident bytes of a process and of each process that it started."""
     try:
         family = [process, *process.children(recursive=True)]
         return [one.memory_info().rss for one in family]
@@ -86,7 +86,7 @@ def resident(process: psutil.Process) -> list[int]:
 
 
 def print_quality(run: Path, whole: bool) -> None:
-    """What the fit explains of V, beside what scikit-learn does where that is known."""
+    """Print how much of V the fit explains, beside the figure of scikit-learn where that is known."""
     told = Run.load(str(run)).summary()
     explained = 1 - told["relative_error"] ** 2
     print(
@@ -99,7 +99,7 @@ def print_quality(run: Path, whole: bool) -> None:
 
 
 def print_topics(run: Path) -> None:
-    """Each component by its two heaviest words, its share of W H, and the words that come next."""
+    """Print each component: its share of W H, its two heaviest words, and the words that come next."""
     words = vocabulary()
     group = zarr.open_group(run, mode="r")
     W, H = group["W"][:], group["H"][:]
@@ -112,7 +112,7 @@ def print_topics(run: Path) -> None:
 
 
 def print_next(V: Path, run: Path) -> None:
-    """Three commands to go on with."""
+    """Print three commands to try next."""
     command = Path(sys.executable).with_name("dask-nmf")
     with suppress(ValueError):
         command = command.relative_to(Path.cwd())
