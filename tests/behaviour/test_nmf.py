@@ -45,7 +45,7 @@ def direct_error(v: Array, w: Array, h: Array) -> float:
 @quiet
 @pairwise(
     {
-        "solver": settings.SOLVERS,
+        "solver": list(settings.SOLVERS),
         "kind, dtype, init": [
             ("numpy", np.float32, "sample"),
             ("numpy", np.float64, "random"),
@@ -186,7 +186,7 @@ def test_seed_is_the_only_source_of_chance() -> None:
     assert not np.allclose(one.H, another.H)
 
 
-@pairwise({"solver": settings.SOLVERS, "dtype": TYPES, "shape": SHAPES})
+@pairwise({"solver": list(settings.SOLVERS), "dtype": TYPES, "shape": SHAPES})
 def test_scale_of_v_is_only_a_scale(solver: str, dtype: Any, shape: tuple[int, int]) -> None:
     v = low_rank(*shape, RANK, noise=1, dtype=dtype)
     one = nmf(v, RANK, solver=solver, max_iter=4)
@@ -197,7 +197,7 @@ def test_scale_of_v_is_only_a_scale(solver: str, dtype: Any, shape: tuple[int, i
         np.testing.assert_allclose(products[1] / factor, products[0], rtol=1e-2, atol=1e-3 * v.max())
 
 
-@pairwise({"solver": settings.SOLVERS, "make": [np.asarray, scipy.sparse.csr_array], "shape": SHAPES})
+@pairwise({"solver": list(settings.SOLVERS), "make": [np.asarray, scipy.sparse.csr_array], "shape": SHAPES})
 def test_zero_rows_and_columns_give_zero_factors(
     solver: str, shape: tuple[int, int], make: Callable[[Array], Any]
 ) -> None:
@@ -210,7 +210,7 @@ def test_zero_rows_and_columns_give_zero_factors(
 
 
 @quiet
-@pairwise({"solver": settings.SOLVERS, "init": settings.INITS, "shape": SHAPES})
+@pairwise({"solver": list(settings.SOLVERS), "init": settings.INITS, "shape": SHAPES})
 def test_zero_v_gives_zero_product(solver: str, init: str, shape: tuple[int, int]) -> None:
     custom = factors(shape) if init == "custom" else {}
     result = nmf(np.zeros(shape), RANK, solver=solver, init=init, **custom)
@@ -223,7 +223,7 @@ def test_zero_v_gives_zero_product(solver: str, init: str, shape: tuple[int, int
 
 @pairwise(
     {
-        "solver": settings.SOLVERS,
+        "solver": list(settings.SOLVERS),
         "shape": [(9, 6), (6, 9), (6, 6), (1, 5), (5, 1), (1, 1)],
         "dtype": TYPES,
     }
@@ -265,7 +265,7 @@ def test_callback_sees_every_pass() -> None:
     assert [step.outcome is None for step in steps] == [True, True, False]
 
 
-@pairwise({"solver": settings.SOLVERS, "given_factor": ["W", "H"], "shape": SHAPES})
+@pairwise({"solver": list(settings.SOLVERS), "given_factor": ["W", "H"], "shape": SHAPES})
 def test_one_given_factor_is_enough(solver: str, given_factor: str, shape: tuple[int, int]) -> None:
     random = np.random.default_rng(0)
     true = {"W": random.random((shape[0], RANK)), "H": random.random((RANK, shape[1]))}
