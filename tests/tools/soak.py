@@ -111,7 +111,7 @@ class Soak:
     def go(self, bucket: bool) -> None:
         """Fits until it is over; the one at work is ended well."""
         while not self.over():
-            solver = list(SOLVERS)[self.fits.total() % len(SOLVERS)]
+            solver = SOLVERS[self.fits.total() % len(SOLVERS)]
             stored = bucket and self.fits.total() % 2 == 1
             self.run = Bucket() if stored else Folder(self.disk / "run.zarr")
             self.fit(solver)
