@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 
 from dask_nmf import nmf
 from dask_nmf.iteration.loop import Step
-from dask_nmf.kernels import divergence
+from dask_nmf.kernels import divergence, kl_newton
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.divergence import RowPenalty
 from dask_nmf.types import Array
@@ -127,8 +127,8 @@ def bare(V: Any, rank: int) -> None:
             divergence.mu_terms(cells, w, h, 1.0, 1e-9),
         ),
         "solve and quadratic_models": lambda: (
-            divergence.solve(cells, h.T, none, 1e-9, 1e-2),
-            divergence.quadratic_models(columns, w, h.T, 1e-9),
+            kl_newton.solve(cells, h.T, none, 1e-9, 1e-2),
+            kl_newton.quadratic_models(columns, w, h.T, 1e-9),
         ),
     }
 

@@ -12,7 +12,7 @@ import scipy.sparse
 from sklearn.decomposition import NMF, MiniBatchNMF
 
 from dask_nmf import nmf
-from dask_nmf.kernels.least_squares import residual
+from dask_nmf.kernels.row_sums import residual
 from dask_nmf.types import Array
 
 KL, SQUARED = "kullback-leibler", "frobenius"

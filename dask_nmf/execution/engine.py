@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import dask.array as da
 
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.solver import Solver, State
 from dask_nmf.types import Array

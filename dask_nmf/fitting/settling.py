@@ -5,7 +5,7 @@ from __future__ import annotations
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes
 from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.newton import MOST_READS
 from dask_nmf.solvers.solver import KnownW, RightSolver
 from dask_nmf.types import Array

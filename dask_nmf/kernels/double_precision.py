@@ -10,13 +10,13 @@ from collections.abc import Iterator
 import numpy as np
 import scipy.sparse
 
-from dask_nmf.kernels import least_squares
+from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.types import Array, Block
 
-STRIP = least_squares.STRIP // 4  # rows: with their residual no more bytes than `residual` takes
+STRIP = row_sums.STRIP // 4  # rows: with their residual no more bytes than `residual` takes
 
 
 def product(v: Block, h: Array) -> Array:
@@ -35,11 +35,11 @@ def exact_w(v: Block, h: Array, alpha: float, lasso: float) -> Array:
 def block_sums(v: Block, w: Array, h: Array | None) -> Sums:
     """Return the sums of a block, as `least_squares.block_sums` does; a CSR block has float64 sums anyway."""
     if scipy.sparse.issparse(v):
-        return least_squares.block_sums(v, _widened(w), h)
+        return row_sums.block_sums(v, _widened(w), h)
     wide = None if h is None else _widened(h)
     total: Sums | None = None
     for rows, strip in iter_float64_rows(v):
-        found = least_squares.block_sums(strip, _widened(w[rows]), wide)
+        found = row_sums.block_sums(strip, _widened(w[rows]), wide)
         if total is None:
             total = found
             continue

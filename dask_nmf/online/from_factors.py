@@ -12,7 +12,7 @@ from dask_nmf.cluster.watch import compute_watched
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.online.reservoir import sample_size

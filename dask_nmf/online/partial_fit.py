@@ -12,7 +12,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.fitting.request import Job
 from dask_nmf.kernels.blocks import masking, scaling
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.online import reservoir, stream_solvers

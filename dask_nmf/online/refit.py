@@ -9,9 +9,8 @@ from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.fitting.starts.sample_start import sampled_h
 from dask_nmf.kernels import least_squares
-from dask_nmf.kernels.blocks import masking
-from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.kernels.summary import row_sample
+from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.online import sums as stream_sums
 from dask_nmf.online.reservoir import nonzero_columns
 from dask_nmf.online.stream_solvers import StreamSolver, lift_zero_columns
@@ -38,11 +37,11 @@ def refit_to_sample(
     """
     training = validation = sample
     if sample.shape[0] < rows:
-        norms = masking.summarize_block(sample).row_norms
+        norms = masked_summary.summarize_block(sample).row_norms
         heavy = VALIDATION_STRIDE * len(h) * norms > norms.sum()
         chosen = np.arange(len(norms)) % VALIDATION_STRIDE == VALIDATION_STRIDE - 1
         training, validation = (sample[np.flatnonzero(heavy | some)] for some in (~chosen, chosen))
-    if not masking.summarize_block(training).total > 0:
+    if not masked_summary.summarize_block(training).total > 0:
         return None
     refitted = sampled_h(training, settings, solver.penalty, rng.H_FACTOR)
     new, present = (_loss(validation, factor, solver, settings.beta) for factor in (refitted, h))
@@ -80,7 +79,7 @@ def sums_after_refit(
 
 def loss_rate(rows: Block, h: Array, solver: StreamSolver, beta: float) -> float:
     """Return the loss of H on rows in memory, over the size of the rows."""
-    size = float(masking.summarize_block(rows).row_norms.sum())
+    size = float(masked_summary.summarize_block(rows).row_norms.sum())
     return _loss(rows, h, solver, beta) / size if size > 0 else 0.0
 
 

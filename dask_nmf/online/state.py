@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dask_nmf.kernels.blocks import masking, scaling
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.types import Block
 
 

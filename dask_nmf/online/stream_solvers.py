@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dask_nmf import rng
 from dask_nmf.fitting.starts.sample_start import LOOSE, lift_columns, penalty_of_sample
 from dask_nmf.inference.w_solver import DIVISOR_FLOOR
-from dask_nmf.kernels.blocks import masking
+from dask_nmf.kernels.summary import masked_summary
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
@@ -41,7 +41,7 @@ def sample_solver(sample: Block, settings: Settings, penalty: Penalty, rows: flo
     penalty = penalty_of_sample(penalty, sample, rows)
     if settings.beta == 2:
         return HALS(penalty)
-    summary = masking.summarize_block(sample)
+    summary = masked_summary.summarize_block(sample)
     weight = float(np.broadcast_to(summary.column_weight, sample.shape[1]).sum())
     return KLNewton(smallest_divisor(summary.total / max(weight, 1.0), sample.dtype), penalty, LOOSE)
 

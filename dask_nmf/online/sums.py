@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from dask_nmf.kernels import least_squares
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.types import Array
 
 STRIP = 1024  # gram matrices that are unpacked at a time

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_nmf.kernels.blocks.masked import packed_size
+from dask_nmf.kernels.linalg.packed_grams import packed_size
 
 MIB = 2**20
 LARGEST = 128 * MIB  # a panel is at most this, if its storage chunks allow: beyond, overhead is < 2 %

@@ -11,9 +11,9 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from dask_nmf.kernels import double_precision, least_squares
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels import double_precision, least_squares, row_sums
 from dask_nmf.kernels.linalg.householder import PivotedQR
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.penalties import NO_PENALTY, Penalty, divide_components, norms_of
 from dask_nmf.solvers.solver import (
@@ -66,7 +66,7 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
         return (
             double_precision.block_sums(v, w, h_or_none)
             if self.in_float64
-            else least_squares.block_sums(v, w, h_or_none)
+            else row_sums.block_sums(v, w, h_or_none)
         )
 
     def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:

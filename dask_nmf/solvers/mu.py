@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_nmf.kernels import divergence, least_squares
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.penalties import NO_PENALTY, Penalty, w_penalty
 from dask_nmf.solvers.solver import (
     LIFT,

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from dask_nmf.kernels import divergence
-from dask_nmf.kernels.blocks import masked
+from dask_nmf.kernels import divergence, kl_newton
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.linalg import packed_grams
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of, w_penalty
 from dask_nmf.solvers.solver import (
     FINER,
@@ -67,12 +67,12 @@ class KLNewton(SolvesRight, SolverDefaults):
         return self._solve(v, h, w, self.final_tol)
 
     def _solve(self, v: Cells, h: Array, w: Array | None, tol: float) -> Array:
-        found = divergence.solve(v, h.T, w_penalty(self.penalty, v), self.floor, tol, w)
+        found = kl_newton.solve(v, h.T, w_penalty(self.penalty, v), self.floor, tol, w)
         return found.astype(h.dtype)
 
     def accumulate(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
         columns = v.transpose()
-        num, gram, loss = divergence.quadratic_models(columns, w, h.T, self.floor)
+        num, gram, loss = kl_newton.quadratic_models(columns, w, h.T, self.floor)
         pull = w.sum(axis=0, dtype=np.float64) if v.implicit_zeros else 0.0
         return Sums(num.T, gram, loss, columns.row_weight, w_sum=pull)
 
@@ -88,10 +88,12 @@ class KLNewton(SolvesRight, SolverDefaults):
         num, gram = self.penalty.equations(totals, len(given))
         begun = given.T.astype(np.float64)
         h = np.maximum(refit_rows(begun, num, gram, self.tol), least * begun)
-        explains = totals.gram[:, masked.packed_diagonal(len(given))] > 0
+        explains = totals.gram[:, packed_grams.packed_diagonal(len(given))] > 0
         h[~explains & (num < self.penalty.right * begun)] = 0  # what explains no entry > 0 only costs
         if isinstance(totals.w_sum, np.ndarray):
-            above = np.maximum(totals.num.T - masked.apply_packed_gram(totals.gram, begun) + totals.w_sum, 0)
+            above = np.maximum(
+                totals.num.T - packed_grams.apply_packed_gram(totals.gram, begun) + totals.w_sum, 0
+            )
             weighs = self.penalty.right_l1 + self.penalty.right * begun
             below = totals.w_sum + np.reshape(totals.column_weight, (-1, 1)) * weighs
             low = (begun * above).sum(axis=1) > FURTHEST * (begun * below).sum(axis=1)
@@ -150,8 +152,8 @@ class KLNewton(SolvesRight, SolverDefaults):
         """Return by how much h lowers the loss by the quadratic model about ``given``, and 2 Σ v."""
         num, gram = self.penalty.equations(totals, len(given))
         begun, step = given.T.astype(np.float64), (given - h).T.astype(np.float64)
-        curve = masked.apply_packed_gram(gram, begun)
-        fall = float(np.vdot(step, 2 * (curve - num) - masked.apply_packed_gram(gram, step)))
+        curve = packed_grams.apply_packed_gram(gram, begun)
+        fall = float(np.vdot(step, 2 * (curve - num) - packed_grams.apply_packed_gram(gram, step)))
         return fall, 2 * float(np.vdot(begun, curve))
 
     def update(self, state: State, totals: Sums, baseline: float) -> State:

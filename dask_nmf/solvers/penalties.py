@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dask_nmf.kernels import least_squares
+from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.divergence import RowPenalty
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.settings import Settings
 from dask_nmf.types import Array
 
@@ -156,7 +156,7 @@ def penalty_of(settings: Settings, transposed: bool) -> Penalty:
 
 def norms_of(totals: Sums, h: Array) -> tuple[Norms, Norms]:
     """Return the norms of W, from its sums, and those of H (k, n)."""
-    return (totals.w_sq_norm, totals.w_l1_norm), least_squares.component_norms(h.T, totals.column_weight)
+    return (totals.w_sq_norm, totals.w_l1_norm), row_sums.component_norms(h.T, totals.column_weight)
 
 
 def best_scales(parts: Array) -> Array:

@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal, NamedTuple, Protocol, Self
 
 import numpy as np
 
-from dask_nmf.kernels import least_squares
+from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.gradient import SGDOptions
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.penalties import Penalty
 from dask_nmf.types import Array, Block
@@ -267,16 +267,16 @@ class SquaredError:
     """The loss ‖V − W H‖², for solvers that work with normal equations."""
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
-        return least_squares.block_sums(v, w, h if exact else None)
+        return row_sums.block_sums(v, w, h if exact else None)
 
     def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
-        return least_squares.residual(v, w, h)
+        return row_sums.residual(v, w, h)
 
 
 def loss_of_h(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
     """‖V − W h‖² where the sums are those of W and, if they have one, the residual is that of ``given``."""
     if np.isnan(totals.residual):
-        return least_squares.expanded_loss(sumsq, totals, h)
+        return row_sums.expanded_loss(sumsq, totals, h)
     step = (h - given).astype(np.float64)
     slope = least_squares.apply_gram((h + given).T.astype(np.float64), totals.gram).T - 2 * totals.num
     return totals.residual + float(np.vdot(step, slope))

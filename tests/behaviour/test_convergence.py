@@ -5,7 +5,7 @@ import pytest
 from run_convergence import LOSSES, cases, continued, loss_of
 
 from dask_nmf import nmf, transform
-from dask_nmf.kernels.least_squares import residual
+from dask_nmf.kernels.row_sums import residual
 
 ROUNDING = 1e-11  # of ‖V‖²: what float32 leaves of factors
 CASES = list(cases(rows=80, columns=24))

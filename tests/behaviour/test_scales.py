@@ -12,7 +12,7 @@ from support.matrices import Array, low_rank
 
 from dask_nmf import NMF, nmf, transform
 from dask_nmf.errors import DataError
-from dask_nmf.kernels import least_squares
+from dask_nmf.kernels import row_sums
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.scaling import ScaledBlock
 
@@ -213,8 +213,8 @@ def test_squares_beyond_float64_are_refused_with_the_cure(power: int) -> None:
 
 def test_squares_below_the_range_of_float32_count() -> None:
     x = np.full((300, 7), 1e-22, np.float32)
-    assert least_squares.sum_of_squares(x) == pytest.approx(2100e-44, rel=1e-6)
-    assert least_squares.sum_of_squares(np.full((2, 2), 1e25, np.float32)) == pytest.approx(4e50, rel=1e-6)
+    assert row_sums.sum_of_squares(x) == pytest.approx(2100e-44, rel=1e-6)
+    assert row_sums.sum_of_squares(np.full((2, 2), 1e25, np.float32)) == pytest.approx(4e50, rel=1e-6)
 
 
 @dtypes
@@ -283,4 +283,4 @@ def test_products_with_a_scaled_block_are_those_with_the_block_scaled(exponent: 
     np.testing.assert_array_equal(scaling.matmul(block, h.T), scaling.matmul(kind(v), h.T))
     np.testing.assert_array_equal(scaling.rmatmul(v[:, :2].T, block), scaling.rmatmul(v[:, :2].T, kind(v)))
     np.testing.assert_array_equal(scaling.dense_rows(block, [3, 1]), v[[3, 1]])
-    assert least_squares.residual(block, v[:, :2], v[:2]) == least_squares.residual(kind(v), v[:, :2], v[:2])
+    assert row_sums.residual(block, v[:, :2], v[:2]) == row_sums.residual(kind(v), v[:, :2], v[:2])

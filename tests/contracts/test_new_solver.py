@@ -9,7 +9,7 @@ from support.solver_contract import SolverContract
 
 from dask_nmf.algorithms import SOLVERS, Algorithm
 from dask_nmf.kernels import least_squares
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.penalties import Penalty
 from dask_nmf.solvers.solver import Problem, SolverDefaults, SquaredError, State, loss_of_h
 from dask_nmf.types import Array, Block

@@ -19,7 +19,7 @@ from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.tasks import blas
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.kernels.blocks import masking, scaling
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.types import Array, Block

@@ -27,7 +27,7 @@ from dask_nmf.execution.tasks.factor_store import InUnits
 from dask_nmf.execution.tasks.prefetch import extra_reader_thread
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.solver import Look, RightSolver, Solver
 from dask_nmf.sources.matrix import Matrix, Wrapper

@@ -34,9 +34,9 @@ from dask_nmf.execution.graphs.passes import add_up
 from dask_nmf.execution.graphs.reduction import NOTHING, aligned, heights
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.execution.tasks.factor_store import FactorStore
-from dask_nmf.kernels import double_precision, least_squares
+from dask_nmf.kernels import double_precision, least_squares, row_sums
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import block_summary
 from dask_nmf.kernels.summary.block_summary import BlockSummary
 from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of
@@ -326,7 +326,7 @@ def _weigh(num: Array, gram: Array, rows: Span, width: int, what: GridPassSpec) 
     )
     w = w.astype(stored)
     what.left.write(rows[0], w)
-    return np.stack(least_squares.component_norms(w, float(width)))
+    return np.stack(row_sums.component_norms(w, float(width)))
 
 
 @one_blas_thread()
@@ -360,4 +360,4 @@ def _update_h(sums: Sums, columns: Span, what: GridPassSpec) -> Piece:
     what.right.write(columns[0], h.T)
     loss = loss_of_h(0.0, sums, given, h)
     same = np.array_equal(given, what.given._replace(before=None).piece(columns))
-    return Piece(loss, np.stack(least_squares.component_norms(h.T, sums.column_weight)), same)
+    return Piece(loss, np.stack(row_sums.component_norms(h.T, sums.column_weight)), same)

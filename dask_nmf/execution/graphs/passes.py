@@ -27,12 +27,12 @@ from dask_nmf.execution.graphs.reduction import (
     combine_tree,
 )
 from dask_nmf.execution.tasks.factor_store import FactorStore
-from dask_nmf.kernels import least_squares
-from dask_nmf.kernels.blocks import masking, scaling
+from dask_nmf.kernels import row_sums
+from dask_nmf.kernels.blocks import masking, row_batches, scaling
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
-from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.kernels.summary import row_sample
+from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.solver import PanelSolver
 from dask_nmf.types import Array, Block
@@ -196,7 +196,7 @@ def _process_panel(
         spec.after.write(first, w)
     means = NOTHING
     if spec.averages:
-        totals = masking.entry_totals(v)
+        totals = masked_summary.entry_totals(v)
         means, sums = totals.rows.astype(w.dtype), sums._replace(column_totals=totals.columns)
         if spec.means is not None:
             spec.means.write(first, means)
@@ -205,7 +205,7 @@ def _process_panel(
 
 def _check(v: Block, first: int) -> float:
     """Refuse a panel with an entry that no NMF takes, or return its own scale."""
-    found = masking.summarize_block(v)
+    found = masked_summary.summarize_block(v)
     if found.invalid is not None:
         raise found.invalid.at(first)
     mass = float(np.sum(np.broadcast_to(found.column_weight, v.shape[1])))
@@ -232,7 +232,7 @@ def process_block(v: Block, h: Array, spec: PassSpec, before: Array | None = Non
         w = spec.solve_w(v, h, before)
         return w, _sums(v, w, h, spec)
     parts, total = [], None
-    for rows, cells, held in masking.iter_row_batches(v):
+    for rows, cells, held in row_batches.iter_row_batches(v):
         first = None if before is None else before[rows]
         found = [
             spec.solve_w(piece, h, None if first is None else first[some])
@@ -251,9 +251,7 @@ def process_block(v: Block, h: Array, spec: PassSpec, before: Array | None = Non
 def _sums(v: Block, w: Array, h: Array, spec: PassSpec) -> Sums:
     # the residual of cells costs little, and no other form is at hand
     exact = spec.residual or isinstance(v, Cells)
-    squares, ones = least_squares.component_norms(
-        w, v.row_weight if isinstance(v, Cells) else float(v.shape[1])
-    )
+    squares, ones = row_sums.component_norms(w, v.row_weight if isinstance(v, Cells) else float(v.shape[1]))
     if spec.bare:
         rest = spec.loss.loss(v, w, h, final=True) if exact else np.nan
         return Sums(NOTHING, NOTHING, rest, w_sq_norm=squares, w_l1_norm=ones)

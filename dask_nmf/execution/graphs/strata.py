@@ -34,8 +34,8 @@ from dask_nmf.execution.graphs.passes import block_of
 from dask_nmf.execution.graphs.reduction import PassInputs, aligned, item
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.execution.tasks.factor_store import FactorStore
-from dask_nmf.kernels import gradient, least_squares
-from dask_nmf.kernels.blocks import masking
+from dask_nmf.kernels import gradient, least_squares, row_sums
+from dask_nmf.kernels.blocks import masking, row_batches
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.gradient import SGDOptions
@@ -201,7 +201,7 @@ def _steps(block: Block, w: Array, h: Array, order: Array, how: SGDOptions) -> A
     totals = np.zeros(4)
     for cells, held, rows in _strips(block, order):
         penalty = cells.row_weight @ on_w[rows] + cells.column_weight @ on_h
-        missed = least_squares.residual(held, w[rows, :-1], h[:, :-1].T), float(held.row_weight.sum())
+        missed = row_sums.residual(held, w[rows, :-1], h[:, :-1].T), float(held.row_weight.sum())
         within = np.arange(len(rows))
         part = w[rows]
         totals += gradient.descend_cells(cells, part, h, within, how), penalty, *missed
@@ -218,7 +218,7 @@ def _cost(factor: Array, ridge: float, lasso: float) -> Array:
 def _strips(block: MaskedBlock, order: Array) -> Iterator[tuple[Cells, Cells, Array]]:
     """The cells of a block, its rows in the given order, some at a time."""
     shuffled = block[order]
-    for rows, cells, held in masking.iter_row_batches(shuffled, even=True):
+    for rows, cells, held in row_batches.iter_row_batches(shuffled, even=True):
         yield cells, held, order[rows]
 
 

@@ -26,7 +26,7 @@ from dask_nmf.fitting.starts.sample_start import (
 )
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.gradient import with_accumulator
-from dask_nmf.kernels.summary import row_sample
+from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.progress import report_stage
@@ -123,7 +123,7 @@ def first_read(
         )
         return measures, directions, summary.digests
     sample = masking.scaled_copy(row_sample.draw_sample(summary.candidates, draw), measures.scale)
-    if not sample.shape[0] or not np.any(masking.summarize_block(sample).column_weight):
+    if not sample.shape[0] or not np.any(masked_summary.summarize_block(sample).column_weight):
         return measures, None, summary.digests
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
     penalty = penalty_of_sample(penalty_of_fit(settings, measures, matrix), sample, panels.edges[-1])

@@ -23,9 +23,9 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import NOTHING
 from dask_nmf.execution.tasks.factor_store import FactorStore
-from dask_nmf.kernels import least_squares
+from dask_nmf.kernels import row_sums
 from dask_nmf.kernels.blocks import masking, scaling
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.types import Array, Block
@@ -49,7 +49,7 @@ class Along:
         return scaling.matmul(v, h.T)
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
-        return least_squares.block_sums(v, w)
+        return row_sums.block_sums(v, w)
 
     def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
         return np.nan

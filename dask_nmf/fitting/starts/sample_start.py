@@ -17,10 +17,10 @@ from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
 from dask_nmf.iteration.loop import Stop, iterate
-from dask_nmf.kernels.blocks import masking, scaling
+from dask_nmf.kernels.blocks import masking, row_batches, scaling
 from dask_nmf.kernels.blocks.masking import MaskedBlock
-from dask_nmf.kernels.least_squares import Sums
-from dask_nmf.kernels.summary import row_sample
+from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
@@ -70,7 +70,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     Of columns in which they have no entry nothing is known, and the sample is looked at without them.
     For the squared error they are 0; of a divergence they begin small, as they would stay 0.
     """
-    found = masking.summarize_block(sample)
+    found = masked_summary.summarize_block(sample)
     mean = found.total / float(np.broadcast_to(found.column_weight, sample.shape[1]).sum())
     squared = settings.beta == 2
     anywhere = squared and isinstance(sample, MaskedBlock)
@@ -175,7 +175,7 @@ def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list
     components exchanged, one at a time. Of those that are alike the first is the best.
     """
     few = _thinned(sample, search.rank, EASY)
-    tie = TIED * float(masking.summarize_block(few).row_norms.sum())
+    tie = TIED * float(masked_summary.summarize_block(few).row_norms.sum())
     begun = [search.begin(attempt, search.rank) for attempt in range(STARTS)]
     if (wider := math.ceil(WIDER * search.rank)) <= min(few.shape):
         wide = _descend(few, search.begin(STARTS, wider), solver, ROUGHLY).h
@@ -209,7 +209,7 @@ def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) ->
     i, j = np.unravel_index(pairs[int(which * len(pairs))], costs.shape)
     merged, _ = merge(h, w.T @ w, int(i), int(j))
     explained = np.einsum("ij,ij->i", w, 2 * np.asarray(sample @ h.T) - w @ (h @ h.T))
-    errors = np.cumsum(np.maximum(masking.summarize_block(sample).row_norms - explained, 0))
+    errors = np.cumsum(np.maximum(masked_summary.summarize_block(sample).row_norms - explained, 0))
     row = min(int(np.searchsorted(errors, where * errors[-1])), len(w) - 1)
     v = sample[[row]].toarray()[0] if scipy.sparse.issparse(sample) else sample[row]
     rest = np.maximum(v - w[row] @ h, 0)
@@ -258,7 +258,7 @@ def _thinned(sample: Block, rank: int, work: int) -> Block:
     size = max(work - columns * rank, work / 4) / each
     if size >= rows:
         return sample
-    norms = masking.summarize_block(sample).row_norms
+    norms = masked_summary.summarize_block(sample).row_norms
     probability = np.minimum(size * (0.5 / rows + 0.5 * norms / max(float(norms.sum()), TINY)), 1)
     steps = np.floor(np.cumsum(probability) + PHASE)
     chosen = np.flatnonzero(np.diff(steps, prepend=0.0) > 0)
@@ -285,7 +285,7 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
     if not isinstance(sample, MaskedBlock):
         seen[sample.indices[sample.data > 0]] = True
         return seen
-    for _, cells, _ in masking.iter_row_batches(sample):
+    for _, cells, _ in row_batches.iter_row_batches(sample):
         seen[cells.indices[cells.values > 0]] = True
     return seen
 
@@ -309,7 +309,7 @@ def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> St
 def _baseline(sample: Block, solver: HALS | KLNewton) -> float:
     """Return what a loss is compared with: ‖V‖², or the divergence of V from its mean."""
     if solver.one_pass:
-        return float(masking.summarize_block(sample).row_norms.sum())
-    return masking.summarize_block(
+        return float(masked_summary.summarize_block(sample).row_norms.sum())
+    return masked_summary.summarize_block(
         replace(sample, mask=replace(sample.mask, beta=1.0))
     ).divergence_terms.divergence_from_mean()

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from dask_nmf import rng
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.kernels.blocks import masking
+from dask_nmf.kernels.summary import masked_summary
 from dask_nmf.kernels.summary.block_summary import NO_TERMS, DivergenceTerms
 from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of, merge_digests
 from dask_nmf.types import Block
@@ -82,7 +83,7 @@ class Summary(NamedTuple):
 
 def summarize_panel(block: Block, first_row: int, draw: SampleSpec) -> Summary:
     """Measure a panel that begins at ``first_row`` and take the candidates out of it."""
-    found = masking.summarize_block(block, keys_of(0, block.shape[1]))
+    found = masked_summary.summarize_block(block, keys_of(0, block.shape[1]))
     bad = found.invalid and found.invalid.at(first_row)
     return Summary(
         found.total,

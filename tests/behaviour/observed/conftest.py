@@ -2,10 +2,10 @@
 
 import pytest
 
-from dask_nmf.kernels.blocks import masking
+from dask_nmf.kernels.blocks import row_batches
 
 
 @pytest.fixture(autouse=True)
 def several_strips(monkeypatch: pytest.MonkeyPatch) -> None:
     """A panel is looked at in several strips."""
-    monkeypatch.setattr(masking, "STRIP_CELLS", 500)
+    monkeypatch.setattr(row_batches, "STRIP_CELLS", 500)

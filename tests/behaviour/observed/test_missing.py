@@ -32,7 +32,7 @@ from support.strategies import chunkings, few
 
 from dask_nmf import Result, Run, nmf
 from dask_nmf.errors import DataError
-from dask_nmf.kernels.blocks import masked, masking
+from dask_nmf.kernels.blocks import masked, masking, row_batches
 from dask_nmf.sources.registry import open_matrix
 
 CHUNKED: dict[str, Any] = {"max_iter": 3, "random_state": 5, "validation_fraction": 0.1, "alpha_W": 0.01}
@@ -215,6 +215,6 @@ def test_strips_are_no_smaller_for_a_higher_rank(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(masking.Cells, "transpose", counted)
     monkeypatch.setattr(masked, "PIECE_GRAMS", 100)
-    monkeypatch.setattr(masking, "STRIP_CELLS", 10_000)
+    monkeypatch.setattr(row_batches, "STRIP_CELLS", 10_000)
     nmf(entries(ratings((60, 25))), 8, missing="unstored", max_iter=1, tol=0, init="random", random_state=1)
     assert max(calls) > 100  # cells whose columns are looked at together: a panel, whatever the rank

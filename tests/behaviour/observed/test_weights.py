@@ -11,7 +11,7 @@ from support.matrices import Array, low_rank
 from support.observed import RANK, SHAPES, arrays, assert_close, factors, ratings, shapes, solvers, squares
 
 from dask_nmf import nmf, transform
-from dask_nmf.kernels.blocks import masking
+from dask_nmf.kernels.blocks import masking, row_batches
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 
@@ -72,7 +72,7 @@ WEIGHTS = {
 def test_weights_that_are_products_are_found_and_count_as_any(solver: str, weights: Array) -> None:
     v = low_rank(60, 25, RANK)
     rule = masking.EntryMask(weighted=True)
-    (strip, *_) = masking.iter_row_batches(masking.MaskedBlock(v, weights, np.arange(60), rule))
+    (strip, *_) = row_batches.iter_row_batches(masking.MaskedBlock(v, weights, np.arange(60), rule))
     assert strip.cells.separable
     uneven = weights.copy()
     uneven[0, 0] *= 1 + 1e-9  # of no account, but they are products no more

@@ -27,7 +27,7 @@ from dask_nmf.execution.graphs import passes, reduction
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.tasks import blas, factor_store
-from dask_nmf.kernels import least_squares
+from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.registry import open_matrix
@@ -36,7 +36,7 @@ H = low_rank(3, 12, 2)
 SOLVER = HALS()
 
 
-def sweep(edges: tuple[int, ...], v: Any = V) -> least_squares.Sums:
+def sweep(edges: tuple[int, ...], v: Any = V) -> row_sums.Sums:
     panels = PanelEngine(open_matrix(v), edges)
     return panels.run_pass(H, PassSpec(SOLVER.solve_w, SOLVER, residual=True))
 

@@ -16,7 +16,7 @@ from support.matrices import Array, low_rank
 
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.planning import row_panels
 from dask_nmf.planning.row_panels import MIB, Layout
 from dask_nmf.solvers.hals import HALS

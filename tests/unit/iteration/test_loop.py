@@ -11,7 +11,7 @@ from support.matrices import low_rank
 from dask_nmf import nmf
 from dask_nmf.iteration.loop import Step, Stop, iterate
 from dask_nmf.iteration.outcome import Outcome, relative_error
-from dask_nmf.kernels.least_squares import Sums, block_sums
+from dask_nmf.kernels.row_sums import Sums, block_sums
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.solver import State
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition._nmf import _beta_divergence
 from support.matrices import Array
 
-from dask_nmf.kernels import divergence
+from dask_nmf.kernels import divergence, kl_newton
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.divergence import RowPenalty
 from dask_nmf.kernels.summary import block_summary
@@ -92,10 +92,10 @@ def test_zeros_need_not_be_listed(seed: int, share: float) -> None:
     )
     pairs: list[tuple[Any, Any]] = [
         (divergence.mu_update(cells, h.T, w, ridge(7), 1, FLOOR, 3) for cells in (few, all_)),
-        (divergence.solve(cells, h.T, ridge(7), FLOOR, 1e-8) for cells in (few, all_)),
+        (kl_newton.solve(cells, h.T, ridge(7), FLOOR, 1e-8) for cells in (few, all_)),
         (divergence.mu_terms(cells, w, h, 1, FLOOR)[0] for cells in (few, all_)),
         *zip(
-            *(divergence.quadratic_models(cells.transpose(), w, h.T, FLOOR) for cells in (few, all_)),
+            *(kl_newton.quadratic_models(cells.transpose(), w, h.T, FLOOR) for cells in (few, all_)),
             strict=True,
         ),
     ]
@@ -110,7 +110,7 @@ def test_newton_finds_the_minimum(seed: int, lasso: float, weight: float) -> Non
     v, _, h, weights = problem(seed)
     v[0] = 0
     v[1, 2:] = 0
-    found = divergence.solve(listed(v, weights), h.T, ridge(7, lasso, weight), FLOOR, 1e-8)
+    found = kl_newton.solve(listed(v, weights), h.T, ridge(7, lasso, weight), FLOOR, 1e-8)
     slope = (weights * (1 - v / np.maximum(found @ h, FLOOR))) @ h.T + lasso + weight * found
     assert np.abs(np.minimum(found, slope)).max() < 1e-5
     assert (found >= 0).all()
@@ -120,7 +120,7 @@ def test_newton_finds_the_minimum(seed: int, lasso: float, weight: float) -> Non
 @given(seed=seeds)
 def test_a_model_has_the_slope_and_the_curve_of_the_loss(seed: int) -> None:
     v, w, h, weights = problem(seed)
-    num, gram, loss = divergence.quadratic_models(listed(v, weights).transpose(), w, h.T, FLOOR)
+    num, gram, loss = kl_newton.quadratic_models(listed(v, weights).transpose(), w, h.T, FLOOR)
     assert loss == pytest.approx(divergence.divergence(listed(v, weights), w, h, 1, FLOOR))
     slope = w.T @ (weights * (1 - v / (w @ h)))
     lower = np.tril_indices(3)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.matrices import Array, low_rank, sparse
 
 from dask_nmf.errors import InvalidEntryError
-from dask_nmf.kernels import least_squares
+from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.least_squares import LANES
 from dask_nmf.kernels.summary.block_summary import summarize_block
 
@@ -125,7 +125,7 @@ def test_multiply_is_lee_and_seung(dtype: Any) -> None:
 @pytest.mark.parametrize("make", [np.asarray, np.asfortranarray, scipy.sparse.csr_array])
 def test_sums_are_the_direct_ones(make: Any, dtype: Any) -> None:
     v, w, h = sparse(600, 9, dtype=dtype), low_rank(600, 3, 2, dtype=dtype), low_rank(3, 9, 2, dtype=dtype)
-    totals = least_squares.block_sums(make(v), w, h)
+    totals = row_sums.block_sums(make(v), w, h)
     wide = [part.astype(np.float64) for part in (v, w, h)]
     expected = float(np.sum((wide[0] - wide[1] @ wide[2]) ** 2))
     rounding = 1e-4 if dtype == np.float32 else 1e-10
@@ -134,21 +134,21 @@ def test_sums_are_the_direct_ones(make: Any, dtype: Any) -> None:
     np.testing.assert_allclose(totals.gram, wide[1].T @ wide[1], rtol=1e-10)
     assert totals.residual == pytest.approx(expected, rel=rounding)
     sumsq = float(np.sum(wide[0] ** 2))
-    assert least_squares.expanded_loss(sumsq, totals, h) == pytest.approx(expected, rel=rounding)
-    assert np.isnan(least_squares.block_sums(make(v), w).residual)
+    assert row_sums.expanded_loss(sumsq, totals, h) == pytest.approx(expected, rel=rounding)
+    assert np.isnan(row_sums.block_sums(make(v), w).residual)
 
 
 def test_sums_add_over_rows() -> None:
     v, w, h = sparse(30, 9), low_rank(30, 3, 2), low_rank(3, 9, 2)
-    added = least_squares.block_sums(v[:11], w[:11], h) + least_squares.block_sums(v[11:], w[11:], h)
-    for one, other in zip(added, least_squares.block_sums(v, w, h), strict=True):
+    added = row_sums.block_sums(v[:11], w[:11], h) + row_sums.block_sums(v[11:], w[11:], h)
+    for one, other in zip(added, row_sums.block_sums(v, w, h), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
 def test_residual_of_an_exact_product_does_not_cancel() -> None:
     w, h = low_rank(300, 4, 2, dtype=np.float32), low_rank(4, 50, 2, dtype=np.float32)
     v = w @ h
-    assert least_squares.residual(v, w, h) <= 1e-12 * float(np.sum(v.astype(np.float64) ** 2))
+    assert row_sums.residual(v, w, h) <= 1e-12 * float(np.sum(v.astype(np.float64) ** 2))
 
 
 BLOCKS = {
@@ -223,25 +223,25 @@ def test_sums_down_long_columns_are_those_of_float64(what: str, make: Any) -> No
         for size in (0.1, 0.3)
     )
     h = np.full((2, 2), 0.2, np.float32)
-    totals = least_squares.block_sums(make(v), w, h)
+    totals = row_sums.block_sums(make(v), w, h)
     wide = [part.astype(np.float64) for part in (v, w, h)]
     np.testing.assert_allclose(totals.num, wide[1].T @ wide[0], rtol=1e-5)
-    np.testing.assert_allclose(least_squares.block_sums(make(v), w).num, totals.num, rtol=1e-5)
+    np.testing.assert_allclose(row_sums.block_sums(make(v), w).num, totals.num, rtol=1e-5)
     assert totals.residual == pytest.approx(float(np.sum((wide[0] - wide[1] @ wide[2]) ** 2)), rel=1e-5)
 
 
 def test_the_residual_of_a_wide_row_is_added_up_in_float64() -> None:
     v, w, h = np.full((1, 2_000_000), 0.1, np.float32), np.zeros((1, 1), np.float32), np.zeros((1, 2_000_000))
     expected = 2_000_000 * float(np.float32(0.1)) ** 2
-    assert least_squares.residual(v, w, h.astype(np.float32)) == pytest.approx(expected, rel=1e-9)
+    assert row_sums.residual(v, w, h.astype(np.float32)) == pytest.approx(expected, rel=1e-9)
 
 
 def test_the_residual_of_csr_copies_no_panel() -> None:
     v = scipy.sparse.random_array((20_000, 500), density=0.1, format="csr", dtype=np.float32, rng=0)
     w, h = np.ones((20_000, 2), np.float32), np.full((2, 500), 0.05, np.float32)
-    least_squares.residual(v, w, h)
+    row_sums.residual(v, w, h)
     tracemalloc.start()
-    found = least_squares.residual(v, w, h)
+    found = row_sums.residual(v, w, h)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < v.data.nbytes / 4

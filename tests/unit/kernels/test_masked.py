@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from support.matrices import Array
 from support.strategies import seeds
 
-from dask_nmf.kernels import least_squares
+from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.blocks import masked
 from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.linalg import packed_grams
 
 K = 3
 TYPES = {np.float32: 1e-4, np.float64: 1e-11}  # and their rounding
@@ -89,7 +90,7 @@ def test_equations_are_sums_over_the_cells(density: float, weighted: bool, dtype
 def test_sums_are_those_of_the_columns(density: float, weighted: bool, dtype: Any) -> None:
     v, weights, some = problem(density, weighted, dtype)
     w, h = factors(dtype)
-    totals = least_squares.block_sums(some, w, h)
+    totals = row_sums.block_sums(some, w, h)
     num, gram = loops(v.T, weights.T, w)
     np.testing.assert_allclose(totals.num, num.T, rtol=1e-10)
     np.testing.assert_allclose(totals.gram, packed(gram), rtol=1e-9, atol=1e-12)
@@ -125,7 +126,7 @@ def test_descent_never_raises_the_objective(seed: int, sweeps: int) -> None:
     def objective(x: Array) -> Array:
         return 0.5 * np.einsum("ij,ijk,ik->i", x, squares, x) - np.einsum("ij,ij->i", x, num)
 
-    x = masked.descend(w, *masked.normal_equations(some, h.T), 1e-2, sweeps)
+    x = packed_grams.descend(w, *masked.normal_equations(some, h.T), 1e-2, sweeps)
     assert x.min() >= 0
     assert np.all(objective(x) <= objective(w) + 1e-12)
 
@@ -136,7 +137,7 @@ def test_the_guess_is_the_least_squares_solution_clipped(dtype: Any) -> None:
     num, squares = loops(v - 1, weights, factors()[1].T)
     squares[0] = 0
     expected = np.linalg.solve(squares[1:], num[1:, :, None])[..., 0]
-    found = masked.clipped_lstsq(num.astype(dtype), packed(squares), 1e-13)
+    found = packed_grams.clipped_lstsq(num.astype(dtype), packed(squares), 1e-13)
     assert found.dtype == dtype
     assert expected.min() < 0
     np.testing.assert_allclose(found[1:], np.maximum(expected, 0), rtol=1e3 * TYPES[dtype], atol=1e-4)
@@ -148,10 +149,10 @@ def test_apply_is_a_product_of_each_row(dtype: Any) -> None:
     squares = loops(*problem(0.6, True)[:2], factors()[1].T)[1]
     w = factors(dtype)[0]
     expected = np.einsum("ij,ijk->ik", w.astype(np.float64), squares)
-    np.testing.assert_allclose(masked.apply_packed_gram(packed(squares), w), expected, rtol=1e-12)
+    np.testing.assert_allclose(packed_grams.apply_packed_gram(packed(squares), w), expected, rtol=1e-12)
     assert least_squares.apply_gram(w, packed(squares)).dtype == dtype
     np.testing.assert_array_equal(
-        packed(squares)[:, masked.packed_diagonal(K)], np.einsum("ijj->ij", squares)
+        packed(squares)[:, packed_grams.packed_diagonal(K)], np.einsum("ijj->ij", squares)
     )
 
 
@@ -200,7 +201,7 @@ def test_a_heavy_row_that_a_column_lacks_leaves_its_solution(heavy: float) -> No
     weights[3, 5:] = 0
     w = factors()[0]
     w[3] *= heavy
-    totals = least_squares.block_sums(some_cells(v, weights, False), w)
+    totals = row_sums.block_sums(some_cells(v, weights, False), w)
     num, gram = loops(v.T, weights.T, w)
     np.testing.assert_allclose(totals.gram[5:], packed(gram[5:]), rtol=1e-12)
     np.testing.assert_allclose(totals.num[:, 5:], num[5:].T, rtol=1e-12)
@@ -221,9 +222,7 @@ def test_weights_by_row_and_column_are_weights(dtype: Any) -> None:
     apart = some._replace(by_row=masked.EMPTY, by_column=masked.EMPTY)
     w, h = factors(dtype)
     rounding = 100 * TYPES[dtype]
-    for ours, theirs in zip(
-        least_squares.block_sums(some, w, h), least_squares.block_sums(apart, w, h), strict=True
-    ):
+    for ours, theirs in zip(row_sums.block_sums(some, w, h), row_sums.block_sums(apart, w, h), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=rounding, atol=1e-12)
     for ours, theirs in zip(
         least_squares.normal_equations(some, h, 0.5),
@@ -240,7 +239,7 @@ def test_weights_by_row_and_column_are_weights(dtype: Any) -> None:
 
 
 def test_pieces_are_the_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masked, "PIECE_GRAMS", 4 * masked.packed_size(K))
+    monkeypatch.setattr(masked, "PIECE_GRAMS", 4 * packed_grams.packed_size(K))
     for some in problem(0.5, True)[2], problem(1.0, False)[2], separable(np.float64):
         pieces = [least_squares.normal_equations(piece, factors()[1]) for _, piece in some.split_rows(K)]
         assert len(pieces) == 4

@@ -13,7 +13,7 @@ from support.streams import losses, relative
 from dask_nmf import NMF
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.online.from_factors import state_from_factors
 from dask_nmf.online.refit import sums_after_refit
 from dask_nmf.online.reservoir import sample_size

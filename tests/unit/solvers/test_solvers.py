@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.matrices import Array, low_rank
 
-from dask_nmf.kernels import least_squares
-from dask_nmf.kernels.least_squares import Sums
+from dask_nmf.kernels import least_squares, row_sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers import mu
 from dask_nmf.solvers import solver as solver_module
 from dask_nmf.solvers.hals import HALS
@@ -24,13 +24,13 @@ FIRST = low_rank(3, 14, 3, seed=4) + 0.01
 
 def one_pass(solver: Solver, state: State, w: Array | None = None) -> tuple[State, Array]:
     w = solver.solve_w(V, state.h_input, w)
-    return solver.update(state, least_squares.block_sums(V, w), SUMSQ), w
+    return solver.update(state, row_sums.block_sums(V, w), SUMSQ), w
 
 
 def test_h_is_the_least_squares_solution_of_the_sums() -> None:
     solver = HALS(tol=1e-10)
     w = low_rank(50, 3, 2, seed=1)
-    state = solver.update(State(FIRST, FIRST), least_squares.block_sums(V, w), SUMSQ)
+    state = solver.update(State(FIRST, FIRST), row_sums.block_sums(V, w), SUMSQ)
     expected = np.column_stack([scipy.optimize.nnls(w, column)[0] for column in V.T])
     np.testing.assert_allclose(state.h, expected, atol=1e-7)
     assert state.loss == pytest.approx(float(np.sum((V - w @ state.h) ** 2)))
@@ -97,7 +97,7 @@ def test_mu_starts_from_no_zero() -> None:
 @pytest.mark.parametrize("exact", [False, True])
 def test_loss_of_an_updated_h(exact: bool) -> None:
     w, before, after = low_rank(50, 3, 2, seed=1), FIRST, FIRST[:, ::-1]
-    totals = least_squares.block_sums(V, w, before if exact else None)
+    totals = row_sums.block_sums(V, w, before if exact else None)
     direct = float(np.sum((V - w @ after) ** 2))
     assert loss_of_h(SUMSQ, totals, before, after) == pytest.approx(direct, rel=1e-10)
 

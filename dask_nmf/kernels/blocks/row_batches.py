@@ -1,0 +1,149 @@
+"""The entries of a masked block that count, in batches of rows: never all of them in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from dask_nmf import rng
+from dask_nmf.errors import DataError
+from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.masked import EMPTY, Cells, all_cells
+from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
+from dask_nmf.types import Array, Block
+
+STRIP_CELLS = 512 * 1024  # looked at together
+
+
+class RowBatch(NamedTuple):
+    """Some rows of a block."""
+
+    rows: slice
+    cells: Cells  # that count
+    held_out: Cells  # that are held out
+
+
+def iter_row_batches(block: MaskedBlock, even: bool = False) -> Iterator[RowBatch]:
+    """A block, some rows at a time.
+
+    With ``even``, how many they are depends on the shape of the block alone.
+    """
+    rows, columns = block.shape
+    listed = block.mask.implicit_zeros or block.mask.missing == "unstored"
+    by_entry = scipy.sparse.issparse(block.v) and listed and block.weights is None
+    each = max(block.v.nnz / max(rows, 1), 1) if by_entry and not even else columns
+    step = int(max(1, STRIP_CELLS / each))
+    for first in range(0, rows, step):
+        chosen = slice(first, min(first + step, rows))
+        yield _strip(block[chosen], chosen, by_entry)
+
+
+def _strip(part: MaskedBlock, rows: slice, by_entry: bool) -> RowBatch:
+    found = _stored(part) if by_entry else _filled(part)
+    found = found._replace(values=scaling.multiply(found.values, part.scale))
+    if part.row_weights is not None:
+        emphasis = np.repeat(part.row_weights, np.diff(found.indptr))
+        weights = found.weights * emphasis if len(found.weights) else emphasis
+        by_row = part.row_weights * found.by_row if found.separable else found.by_row
+        found = found._replace(weights=weights.astype(found.values.dtype), by_row=by_row)
+    if part.mask.held_out == 0:
+        none = found._replace(
+            values=found.values[:0],
+            weights=found.weights[:0],
+            indices=found.indices[:0],
+            indptr=np.zeros_like(found.indptr),
+            implicit_zeros=False,
+            by_row=EMPTY,
+            by_column=EMPTY,
+        )
+        return RowBatch(rows, found, none)
+    held = _held_out(part, found)
+    return RowBatch(rows, found.select(~held), found.select(held))
+
+
+def _stored(part: MaskedBlock) -> Cells:
+    """The stored entries of a CSR block."""
+    v = part.v
+    if not v.has_canonical_format:
+        v = v.copy()
+        v.sum_duplicates()
+    return Cells(v.data, v.data[:0], v.indices, v.indptr, v.shape[1], part.mask.implicit_zeros)
+
+
+def _filled(part: MaskedBlock) -> Cells:
+    """The entries of a block that count, found by looking at all of them."""
+    counts = _counting(part.v, part.mask.missing)
+    v = part.v.toarray() if scipy.sparse.issparse(part.v) else part.v
+    weights = part.weights
+    if weights is not None and scipy.sparse.issparse(weights):
+        weights = weights.toarray()
+    if weights is not None:
+        _check_weights(weights, part)
+        counts &= weights > 0
+    if part.mask.implicit_zeros:
+        counts &= v != 0
+    if counts.all():
+        return _full(v, weights, part.mask)
+    indptr = np.concatenate([[0], np.cumsum(counts.sum(axis=1))])
+    indices = np.nonzero(counts)[1].astype(np.int32)
+    weights = v[:0, 0] if weights is None else weights[counts]
+    return Cells(v[counts], weights, indices, indptr, v.shape[1], part.mask.implicit_zeros)
+
+
+def _full(v: Array, weights: Array | None, rule: EntryMask) -> Cells:
+    """All entries of a block; for the squared error with what is known of their weights."""
+    beside = v[:0, 0] if weights is None else weights.reshape(-1)
+    found = all_cells(v.reshape(-1), beside, v.shape)._replace(implicit_zeros=rule.implicit_zeros)
+    parts = None
+    if rule.beta == 2:
+        parts = (np.ones(len(v)), np.ones(v.shape[1])) if weights is None else _separated(weights)
+    return found if parts is None else found._replace(by_row=parts[0], by_column=parts[1])
+
+
+def _separated(weights: Array) -> tuple[Array, Array] | None:
+    """Return numbers of each row and each column whose products are the weights; None if there are none."""
+    by_row = weights[:, 0].astype(np.float64)
+    by_column = weights[0] / by_row[0]
+    rounding = 4 * float(np.finfo(weights.dtype).eps)
+    for some in slice(-1, None), slice(None):
+        product = by_row[some, None] * by_column
+        if np.any(np.abs(weights[some] - product) > rounding * product):
+            return None
+    return by_row, by_column
+
+
+def _counting(v: Block, missing: str | None) -> NDArray[np.bool_]:
+    """Where the entries are that are not missing, (r, n)."""
+    if missing == "unstored":
+        if not scipy.sparse.issparse(v):
+            raise DataError("missing is 'unstored' and V is dense; give a sparse V, or missing='nan'")
+        pattern = scipy.sparse.csr_array((np.ones_like(v.data, bool), v.indices, v.indptr), shape=v.shape)
+        return np.asarray(pattern.toarray())
+    if missing == "nan":
+        return np.asarray(~np.isnan(v.toarray() if scipy.sparse.issparse(v) else v))
+    return np.ones(v.shape, bool)
+
+
+def _check_weights(weights: Array, part: MaskedBlock) -> None:
+    sound = (weights >= 0) & (weights < np.inf)
+    if not sound.all():
+        row, column = (int(places[0]) for places in np.nonzero(~sound))
+        value, row = float(weights[row, column]), int(part.rows[row])
+        if part.mask.transposed:
+            row, column = column, row
+        raise DataError(
+            f"weights has {value} at row {row}, column {column}; weights must be finite and ≥ 0, "
+            "0 for what should not count"
+        )
+
+
+def _held_out(part: MaskedBlock, found: Cells) -> NDArray[np.bool_]:
+    rows = np.repeat(part.rows, np.diff(found.indptr))
+    columns = part.first_column + found.indices.astype(np.int64)
+    if part.mask.transposed:
+        rows, columns = columns, rows
+    return np.asarray(rng.uniform_at(part.mask.seed, rng.HELD_OUT, rows, columns) < part.mask.held_out)

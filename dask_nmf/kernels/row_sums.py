@@ -1,0 +1,137 @@
+"""Sums over the rows of a block, from which H is updated: WᵀV, WᵀW, residuals and norms, in float64."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.kernels.blocks import masked, scaling
+from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.compiled import compiled
+from dask_nmf.kernels.linalg import csr_products
+from dask_nmf.types import Array, Block
+
+STRIP = 256  # rows of a block looked at together where a temporary of the block's width is needed
+
+STRIP_COLUMNS = 8192  # the same of columns
+
+TALL = 1024  # rows whose products BLAS may add up in float32
+
+
+class Sums(NamedTuple):
+    """All that H needs to know about some rows of V. Adds over rows."""
+
+    num: Array  # WᵀV, (k, n); for a multiplicative update of another loss, its numerators
+    gram: Array  # WᵀW, (k, k); or of each column its own, packed; or the denominators, (k, n) or (k, 1)
+    residual: float  # ‖V − W H‖² or twice the divergence; NaN unless it was asked for
+    column_weight: float | Array = 0.0  # rows that count, of each column (n,) where they differ
+    held_out_loss: float = 0.0  # the same as the residual, of the cells held out
+    held_out_weight: float = 0.0  # how many they are
+    w_sq_norm: float | Array = (
+        0.0  # Σ w_it² of each component, each as often as entries of its row count, (k,)
+    )
+    w_l1_norm: float | Array = 0.0  # Σ w_it, counted the same way
+    w_sum: float | Array = 0.0  # Σ w_i, (k,), of a divergence where every entry counts
+    column_totals: float | Array = (
+        0.0  # of each column Σ v and how much counts, (2, n), where means are asked for
+    )
+
+    def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
+        parts: Any = (mine + theirs for mine, theirs in zip(self, other, strict=True))
+        return Sums(*parts)
+
+    def scaled(self, share: float) -> Sums:
+        """Sums that count for less."""
+        parts: Any = (part * share for part in self)
+        return Sums(*parts)
+
+
+def component_norms(x: Array, mass: float | Array) -> tuple[Array, Array]:
+    """Return Σ x_it² and Σ x_it of each column of x (rows, k), float64: a row counts ``mass`` times."""
+    if np.ndim(mass) == 0:
+        squares = np.einsum("ij,ij->j", x, x, dtype=np.float64)
+        return mass * squares, mass * x.sum(axis=0, dtype=np.float64)
+    weighed = np.reshape(mass, (-1, 1)) * x.astype(np.float64, copy=False)
+    return np.einsum("ij,ij->j", weighed, x, dtype=np.float64), weighed.sum(axis=0)
+
+
+def float64_gram(h: Array) -> Array:
+    """``h hᵀ`` in float64, (k, k), of some columns at a time."""
+    k, columns = h.shape
+    total = np.zeros((k, k))
+    for first in range(0, columns, STRIP_COLUMNS):
+        wide = h[:, first : first + STRIP_COLUMNS].astype(np.float64, copy=False)
+        total += wide @ wide.T
+    return total
+
+
+def block_sums(v: Block, w: Array, h: Array | None = None) -> Sums:
+    """What H learns from a block: see `Sums`. The residual is taken where ``h`` is given."""
+    if isinstance(v, Cells):
+        columns = v.transpose()
+        num, gram = masked.normal_equations(columns, w)
+        return Sums(num.T, gram, np.nan if h is None else residual(v, w, h), columns.row_weight)
+    gram = float64_gram(w.T)
+    block, by = scaling.unwrap(v)
+    if scipy.sparse.issparse(block):
+        if h is None:
+            first, second = (1.0, by) if scaling.squares_fit(by, w.dtype) else scaling.split_power(by)
+            num, rest = csr_products.transposed_product(block, scaling.multiply(w, first), None)
+            return Sums(num.T * second, gram, rest, float(len(w)))
+        num, rest = csr_products.transposed_product(block, _unscaled(w, by), h)
+        rest = rest * by * by + float(np.vdot(gram, float64_gram(h)))
+        return Sums(num.T * by * by, gram, rest, float(len(w)))
+    total = np.zeros((w.shape[1], v.shape[1]))
+    for first in range(0, len(w), TALL):
+        some = slice(first, first + TALL)
+        total += scaling.rmatmul(w[some].T, scaling.with_scale(block[some], by))
+    return Sums(total, gram, np.nan if h is None else residual(v, w, h), float(len(w)))
+
+
+def _unscaled(w: Array, by: float) -> Array:
+    """Return W / ``by``, whose products are to be compared with a V that counts ``by`` times; float64."""
+    return w if by == 1 else scaling.multiply(w.astype(np.float64, copy=False), 1 / by)
+
+
+def residual(v: Block, w: Array, h: Array) -> float:
+    """‖v − w h‖² in float64: entry by entry for a dense block, so that nothing cancels.
+
+    A CSR block is never filled: its form is expanded, which holds down to a relative error of 1e-7.
+    """
+    if isinstance(v, Cells):
+        return masked.residual(v, w, h)
+    v, by = scaling.unwrap(v)
+    if scipy.sparse.issparse(v):
+        cross = csr_products.residual_cross_terms(v, _unscaled(w, by), h) * by * by
+        return cross + float(np.vdot(float64_gram(w.T), float64_gram(h)))
+    total, close = 0.0, scaling.squares_fit(by, v.dtype)
+    w, by_strip = (scaling.multiply(w, 1 / by), 1.0) if close else (w, by)
+    for first in range(0, v.shape[0], STRIP):
+        rest = w[first : first + STRIP] @ h
+        np.subtract(scaling.multiply(v[first : first + STRIP], by_strip), rest, out=rest)
+        total += sum_of_squares(rest)
+    return total * by * by if close else total
+
+
+def sum_of_squares(x: Array) -> float:
+    """Return Σ x², added up in float64."""
+    return float(_squares(np.ascontiguousarray(x).reshape(-1)))
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _squares(x: Array) -> float:
+    total = 0.0
+    for i in range(len(x)):
+        total += np.float64(x[i]) * np.float64(x[i])
+    return total
+
+
+def expanded_loss(sumsq: float, totals: Sums, h: Array) -> float:
+    """‖V − W H‖² from sums alone: ``‖V‖² − 2⟨WᵀV, H⟩ + ⟨WᵀW, HHᵀ⟩``, in float64.
+
+    It cancels: below a relative error of about 0.01 (float32 blocks) trust `residual` instead.
+    """
+    wide = h.astype(np.float64, copy=False)
+    return float(sumsq - 2 * np.vdot(totals.num, wide) + np.vdot(totals.gram, wide @ wide.T))

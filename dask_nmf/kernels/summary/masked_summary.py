@@ -1,0 +1,76 @@
+"""Summaries of blocks of which not every entry counts alike."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from dask_nmf.errors import InvalidEntryError
+from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.blocks.masking import MaskedBlock
+from dask_nmf.kernels.blocks.row_batches import iter_row_batches
+from dask_nmf.kernels.summary import block_summary, means
+from dask_nmf.kernels.summary.block_summary import NO_TERMS, BlockSummary, row_at
+from dask_nmf.kernels.summary.digests import NO_KEYS, Hashes, row_hashes
+from dask_nmf.types import Array, Block
+
+
+class EntryTotals(NamedTuple):
+    """The means of the rows of a block, and of its columns what means are made from."""
+
+    rows: Array  # (r,), NaN where no entry counts
+    columns: Array  # (2, n): Σ v of what counts, and how much that is
+
+
+def summarize_block(block: Block, keys: Hashes = NO_KEYS) -> BlockSummary:
+    """`block_summary.summarize_block`, of the cells that count where not all do."""
+    if not isinstance(block, MaskedBlock):
+        return block_summary.summarize_block(block, keys)
+    beta = block.mask.beta
+    total, power, stored, unobserved, bad = 0.0, NO_TERMS, 0, 0, None
+    mass, norms = np.zeros(block.shape[1]), np.zeros(block.shape[0])
+    for rows, cells, held in iter_row_batches(block):
+        bad = bad or _first_bad(rows.start, beta > 0, cells, held)
+        values = cells.values.astype(np.float64)
+        weighed = values * cells.weights if len(cells.weights) else values
+        total += float(np.sum(weighed))
+        norms[rows] = cells.row_sums(weighed * values if beta == 2 else weighed)
+        power += NO_TERMS if bad or beta == 2 else block_summary.divergence_terms(cells, beta)
+        mass += cells.column_weight
+        stored += len(values)
+        unobserved += int((cells.row_weight == 0).sum())
+    return BlockSummary(total, norms, stored, bad, mass, unobserved, power, _hashes(block, keys))
+
+
+def _hashes(block: MaskedBlock, keys: Hashes) -> tuple[Hashes, ...]:
+    """The hashes of the rows of V, whatever counts in it, and of its weights where it has some."""
+    if not len(keys):
+        return ()
+    of_v = row_hashes(block.v, keys, block.mask.missing == "unstored")
+    return (of_v,) if block.weights is None else (of_v, row_hashes(block.weights, keys))
+
+
+def entry_totals(block: MaskedBlock) -> EntryTotals:
+    """Add up the cells that count, each with its weight; float64."""
+    rows, columns = np.full(block.shape[0], np.nan), np.zeros((2, block.shape[1]))
+    for chosen, cells, _ in iter_row_batches(block):
+        values = cells.values.astype(np.float64)
+        if len(cells.weights):
+            values *= cells.weights
+        rows[chosen] = means.safe_divide(cells.row_sums(values), cells.row_weight)
+        columns[0] += np.bincount(cells.indices, values, block.shape[1])
+        columns[1] += cells.column_weight
+    return EntryTotals(rows, columns)
+
+
+def _first_bad(first_row: int, with_zeros: bool, *parts: Cells) -> InvalidEntryError | None:
+    """The first entry that no NMF can take, by row and column, of cells of the same rows."""
+    found = []
+    for cells in parts:
+        sound = (cells.values >= 0 if with_zeros else cells.values > 0) & (cells.values < np.inf)
+        at = np.flatnonzero(~sound)[:1]
+        found += [
+            (row_at(cells.indptr, p), int(cells.indices[p]), float(cells.values[p])) for p in at.tolist()
+        ]
+    return InvalidEntryError(*min(found)).at(first_row) if found else None
