@@ -18,8 +18,8 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
 from dask_nmf.fitting import components
-from dask_nmf.fitting.starts import initialize
-from dask_nmf.fitting.starts.initialize import Factors, Measures
+from dask_nmf.fitting.starts import initialize, problem
+from dask_nmf.fitting.starts.problem import Factors, Measures
 from dask_nmf.iteration.outcome import Ending, Outcome, judged, relative_error
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.means import Means, safe_divide
@@ -126,8 +126,8 @@ def answer_fixed(
 ) -> Result:
     """The other factor for one that is fixed; no pass is needed but those that this takes."""
     matrix, measures = panels.matrix, progress.measures
-    solver = initialize.answerer(settings, measures, matrix)
-    given, right = initialize.in_units(fixed, solver.penalty, matrix.dtype)
+    solver = problem.answerer(settings, measures, matrix)
+    given, right = problem.in_units(fixed, solver.penalty, matrix.dtype)
     if given is None:
         assert right is not None
         right, weigh = np.ascontiguousarray(right), solver.solve_w_final

@@ -7,7 +7,7 @@ from typing import Protocol
 from dask_nmf.execution.engine import Engine
 from dask_nmf.execution.tasks.factor_store import FactorSlots
 from dask_nmf.fitting.finalize import Output, Progress, Result
-from dask_nmf.fitting.starts.initialize import Measures
+from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.runs.resume import NewRun
 from dask_nmf.runs.run import Run

@@ -14,8 +14,8 @@ from dask_nmf.fitting import components, finalize
 from dask_nmf.fitting.cuts.cut import resumed
 from dask_nmf.fitting.finalize import Output, Progress, Result
 from dask_nmf.fitting.request import Job
-from dask_nmf.fitting.starts import grid_start, initialize
-from dask_nmf.fitting.starts.initialize import Measures
+from dask_nmf.fitting.starts import grid_start, initialize, problem
+from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.planning.row_panels import MIB
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing
@@ -41,7 +41,7 @@ class GridCut(NamedTuple):
         summary = engine.summarize(grid_start.draw_for(engine, settings))
         if summary.invalid is not None:
             raise summary.invalid.at(0, matrix.transposed)
-        measures = initialize.measures_of(summary, matrix, settings.beta, initialize.NO_FACTORS)
+        measures = initialize.measures_of(summary, matrix, settings.beta, problem.NO_FACTORS)
         initialize.tell(measures)
         run = (
             where.create(identity_of(matrix, settings, self.job.given))
@@ -62,7 +62,7 @@ class GridCut(NamedTuple):
         return resumed(run, self._solver(measures), measures, run)
 
     def _solver(self, measures: Measures) -> PiecewiseHALS:
-        penalty = initialize.own_penalty(self.job.settings, measures, self.engine.matrix)
+        penalty = problem.own_penalty(self.job.settings, measures, self.engine.matrix)
         return PiecewiseHALS(penalty.bounded)
 
     def finish(self, output: Output, progress: Progress) -> Result:

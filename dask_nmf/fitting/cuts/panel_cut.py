@@ -17,8 +17,8 @@ from dask_nmf.execution.tasks.factor_store import FactorSlots, InMemorySlots
 from dask_nmf.fitting.cuts.cut import resumed
 from dask_nmf.fitting.finalize import Output, Progress, Result, answer, answer_fixed
 from dask_nmf.fitting.request import Job
-from dask_nmf.fitting.starts import initialize, nndsvd
-from dask_nmf.fitting.starts.initialize import Measures
+from dask_nmf.fitting.starts import initialize, nndsvd, problem
+from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.planning import row_panels
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing
 from dask_nmf.runs.run import Run
@@ -42,7 +42,7 @@ class PanelCut(NamedTuple):
         panels, job, settings = self.panels, self.job, self.job.settings
         matrix = panels.matrix
         factors = (job.fixed_W, job.fixed_H) if job.fixed else (job.W, job.H)
-        given = initialize.orient(*factors, matrix.transposed)
+        given = problem.orient(*factors, matrix.transposed)
         sample_rows = 0 if job.fixed else self.sample_rows
         measures, sampled, digests = initialize.first_read(panels, settings, sample_rows, given)
         run = where.create(identity_of(matrix, settings, job.given)) if isinstance(where, NewRun) else where
@@ -57,13 +57,13 @@ class PanelCut(NamedTuple):
             state = initialize.begin(panels, settings, measures, given, sampled, place)
         if run is not None:
             run.commit_start(state, measures._asdict(), digests, source_listing(matrix, job.weights))
-        return run, Progress(initialize.make_solver(settings, measures, matrix), measures, slots, state)
+        return run, Progress(problem.make_solver(settings, measures, matrix), measures, slots, state)
 
     def resume(self, run: Run) -> Progress:
         """Return the fit of a run as it was committed."""
         measures = Measures(**run.record["measures"])
         self.panels.scale = measures.scale
-        solver = initialize.make_solver(self.job.settings, measures, self.panels.matrix)
+        solver = problem.make_solver(self.job.settings, measures, self.panels.matrix)
         return resumed(run, solver, measures, self._slots(run))
 
     def _slots(self, run: Run | None) -> FactorSlots | None:
@@ -77,7 +77,7 @@ class PanelCut(NamedTuple):
         job, panels = self.job, self.panels
         if not job.fixed:
             return answer(self.engine, panels, output, progress)
-        fixed = initialize.orient(job.fixed_W, job.fixed_H, panels.matrix.transposed)
+        fixed = problem.orient(job.fixed_W, job.fixed_H, panels.matrix.transposed)
         return answer_fixed(panels, job.settings, fixed, output, progress)
 
 

@@ -12,8 +12,8 @@ from dask_nmf import rng
 from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.grid import GridEngine, GridSlots, PiecewiseHALS, divisors
 from dask_nmf.execution.graphs.grid import GridDraw
-from dask_nmf.fitting.starts import initialize, sample_start
-from dask_nmf.fitting.starts.initialize import Measures
+from dask_nmf.fitting.starts import initialize, problem, sample_start
+from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.settings import Settings
@@ -42,7 +42,7 @@ def initial_state(
     no_h = np.empty((settings.n_components, 0), matrix.dtype)
     sample = scaling.scaled_copy(summary.candidates.block, measures.scale)
     scale = factor_scale(measures.level, settings.n_components)
-    own = initialize.own_penalty(settings, measures, matrix).bounded
+    own = problem.own_penalty(settings, measures, matrix).bounded
     balanced = own.in_balanced_units(scale).right_unit / own.right_unit
     make: Callable[[int, int], Array] = partial(_random, settings, scale * balanced, stream, matrix.dtype)
     known = sample.size > 0 and sample.sum() > 0

@@ -7,24 +7,35 @@ import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import cast
 
 import numpy as np
 
 from dask_nmf import rng
-from dask_nmf.errors import DataError, NothingObserved
+from dask_nmf.errors import NothingObserved
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.settling import solve_h_for_w
 from dask_nmf.fitting.starts import nndsvd
+from dask_nmf.fitting.starts.problem import (
+    NO_FACTORS,
+    Factors,
+    Measures,
+    answerer,
+    check_squares,
+    in_units,
+    make_solver,
+    penalty_of_fit,
+    scale_and_unit,
+)
 from dask_nmf.fitting.starts.sample_start import (
     lift_columns,
     penalty_of_sample,
     random_factor,
     sampled_h,
 )
-from dask_nmf.kernels.blocks import masking, scaling
+from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.gradient import with_accumulator
 from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.digests import Digest
@@ -33,9 +44,8 @@ from dask_nmf.progress import report_stage
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import clip_below
-from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of, penalty_of
-from dask_nmf.solvers.select import select_inference_solver, select_solver
-from dask_nmf.solvers.solver import LIFT, Problem, RightSolver, Solver, State, factor_scale, smallest_divisor
+from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of
+from dask_nmf.solvers.solver import LIFT, RightSolver, Solver, State, factor_scale
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 
@@ -43,53 +53,6 @@ logger = logging.getLogger(__name__)
 
 FOLLOWING = 3  # passes, to fit the right factor to the left one that is given
 WARM = 3  # passes without the L1 penalties, from a random start
-LEAST_SQUARES = 1e-290  # of the mean: squares that are much smaller are numbers, too
-
-
-class Measures(NamedTuple):
-    """What the first read tells of V."""
-
-    mean: float
-    baseline: float  # what losses are compared with: ‖V‖², or twice the divergence from the mean, of scaled V
-    stored: int  # entries held
-    empty: int  # panel rows (columns, where the panels are columns) without an entry > 0
-    unobserved_rows: int = 0  # of V, of which no entry counts: their factors are zero
-    unobserved_columns: int = 0
-    scale: float = 1.0  # a power of two: the fit is one of V times this, see `scaling`
-    right_unit: float = 1.0  # of the factor that panels are given, before a penalty's own unit
-
-    @property
-    def level(self) -> float:
-        """The mean of what is fitted, about 1."""
-        return self.mean * self.scale
-
-    @property
-    def units(self) -> tuple[float, float]:
-        """Of the left and the right factor of the fit, in those of the user."""
-        if self.right_unit == scaling.power(self.scale, -0.5):
-            return self.right_unit, self.right_unit
-        return 1 / (self.scale * self.right_unit), self.right_unit
-
-    def error_unit(self, beta: float) -> float:
-        """The unit of the square root of a loss of the fit, in that of the user."""
-        return scaling.power(self.scale, -beta / 2)
-
-
-class Factors(NamedTuple):
-    """W and H, or either, in panel orientation: what the panels hold, and what they are given."""
-
-    left: Array | None  # (rows of the panels, k)
-    right: Array | None  # (k, columns of the panels)
-
-
-NO_FACTORS = Factors(None, None)
-
-
-def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
-    """W (m, k) and H (k, n), or either, as the panels see them."""
-    if not transposed:
-        return Factors(w, h)
-    return Factors(None if h is None else h.T, None if w is None else w.T)
 
 
 def first_read(
@@ -130,23 +93,6 @@ def first_read(
     return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1]), summary.digests
 
 
-def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
-    """Return the penalties in the units of a fit: see `Penalty.in_balanced_units`.
-
-    The steps of mu and sgd from given factors are the textbook's, so these factors stay as they are.
-    """
-    penalty = own_penalty(settings, measures, matrix)
-    if settings.start == "custom" and settings.algorithm.carries_w:
-        return penalty
-    return penalty.in_balanced_units(factor_scale(measures.level, settings.n_components))
-
-
-def own_penalty(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
-    """Return the penalties that the user asks for, for a fit of V at its scale."""
-    exponent = settings.beta * math.log2(measures.scale)
-    return penalty_of(settings, matrix.transposed).in_units(*measures.units, exponent)
-
-
 def tell(measures: Measures) -> None:
     """The first read is done: a line in the log."""
     report_stage("start")
@@ -159,19 +105,6 @@ def tell(measures: Measures) -> None:
         measures.unobserved_columns,
         extra={"nmf": {"event": "first read", **measures._asdict()}},
     )
-
-
-def scale_and_unit(mean: float, given: Factors, matrix: Matrix) -> tuple[float, float]:
-    """Return the scale of V, and the unit of the right factor: by that both factors of a fit are alike.
-
-    Where one is given it is of size 1 in its own unit.
-    """
-    scale = scaling.scale_of(mean, matrix.dtype)
-    if given.right is not None:
-        return scale, scaling.unit_of(given.right)
-    if given.left is not None:
-        return scale, 1 / (scale * scaling.unit_of(given.left))
-    return scale, scaling.power(scale, -0.5)
 
 
 def measures_of(summary: Summary, matrix: Matrix, beta: float, given: Factors) -> Measures:
@@ -193,30 +126,6 @@ def measures_of(summary: Summary, matrix: Matrix, beta: float, given: Factors) -
         *(unobserved[::-1] if matrix.transposed else unobserved),
         scale,
         unit,
-    )
-
-
-def check_squares(mean: float, sumsq: float) -> None:
-    """Refuse a V whose squares are no numbers of float64; those of float32 always are.
-
-    Raises
-    ------
-    DataError
-        With the cure.
-    """
-    if mean > 0 and not (mean * mean > LEAST_SQUARES and sumsq < math.inf):
-        raise DataError(
-            f"V has mean {mean:.3g}: squares do not fit float64; multiply V by a number "
-            "that brings its mean near 1"
-        )
-
-
-def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
-    """Return the solver that the settings name, at the scale of V."""
-    penalty = penalty_of_fit(settings, measures, matrix)
-    columns, transposed = matrix.layout.columns, matrix.transposed
-    return select_solver(
-        Problem(settings, penalty, measures.level, measures.scale, matrix.dtype, columns, transposed)
     )
 
 
@@ -369,15 +278,6 @@ def _better_start(panels: PanelEngine, solver: RightSolver, mean: float, given: 
     return followed if reached(followed) < reached(right) else right
 
 
-def in_units(given: Factors, penalty: Penalty, dtype: np.dtype[Any]) -> Factors:
-    """Return given factors, or either, in the units of a fit."""
-    left, right = (
-        None if factor is None else scaling.multiply(np.asarray(factor, np.float64), 1 / unit).astype(dtype)
-        for factor, unit in zip(given, (penalty.left_unit, penalty.right_unit), strict=True)
-    )
-    return Factors(left, right)
-
-
 def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
     """Return given factors at the scale where the penalties of each of their components are least."""
     left, right = given
@@ -390,15 +290,6 @@ def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
 def right_of(panels: PanelEngine, solver: RightSolver, mean: float, left: Array) -> Array:
     """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
     return solve_h_for_w(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
-
-
-def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> RightSolver:
-    """The solver that finds one factor for the other, whatever they come from."""
-    scale = factor_scale(measures.level, settings.n_components)
-    penalty = own_penalty(settings, measures, matrix)
-    return select_inference_solver(
-        settings.beta, penalty, smallest_divisor(measures.level, matrix.dtype), scale
-    )
 
 
 def _streams(matrix: Matrix) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from dask_nmf.display.lines import logging_to_terminal
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.fitting.starts import initialize, nndsvd
-from dask_nmf.fitting.starts.initialize import Factors
+from dask_nmf.fitting.starts.problem import Factors
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.planning.row_panels import Layout
 from dask_nmf.settings import NNDSVD, Settings

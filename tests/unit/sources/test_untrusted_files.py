@@ -23,7 +23,7 @@ from tools import fuzz
 from dask_nmf import Run
 from dask_nmf.display.text import escape_control
 from dask_nmf.errors import DataError, InvalidRunError
-from dask_nmf.fitting.starts.initialize import Measures
+from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.runs.commits import KEY
