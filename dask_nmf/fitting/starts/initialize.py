@@ -27,14 +27,10 @@ from dask_nmf.fitting.starts.problem import (
     in_units,
     make_solver,
     penalty_of_fit,
+    penalty_of_sample,
     scale_and_unit,
 )
-from dask_nmf.fitting.starts.sample_start import (
-    lift_columns,
-    penalty_of_sample,
-    random_factor,
-    sampled_h,
-)
+from dask_nmf.fitting.starts.sample_start import lift_columns, random_factor, sampled_h
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.gradient import with_accumulator
 from dask_nmf.kernels.summary import masked_summary, row_sample

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dask_nmf.errors import DataError
 from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.masking import MaskedBlock
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.penalties import Penalty, penalty_of
 from dask_nmf.solvers.select import select_inference_solver, select_solver
 from dask_nmf.solvers.solver import Problem, RightSolver, Solver, factor_scale, smallest_divisor
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Block
 
 LEAST_SQUARES = 1e-290  # of the mean: squares that are much smaller are numbers, too
 
@@ -135,3 +137,23 @@ def in_units(given: Factors, penalty: Penalty, dtype: np.dtype[Any]) -> Factors:
         for factor, unit in zip(given, (penalty.left_unit, penalty.right_unit), strict=True)
     )
     return Factors(left, right)
+
+
+def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
+    """Return the penalties for rows that stand for all ``rows`` of the panels.
+
+    Rows that count more by their weights do so in the penalties too. The others are scaled, so their W is:
+    by √p⁻¹ for the squared error (p is the share that is drawn), and by p⁻¹ for a divergence.
+    """
+    scaled = not isinstance(sample, MaskedBlock)
+    if not scaled and not sample.mask.implicit_zeros:
+        return penalty
+    more = rows / max(sample.shape[0], 1)
+    left, left_l1 = (1.0, math.sqrt(more)) if scaled else (1 / more, 1.0)
+    return replace(
+        penalty,
+        left=penalty.left * left,
+        left_l1=penalty.left_l1 * left_l1,
+        right=penalty.right * more,
+        right_l1=penalty.right_l1 * more,
+    )

@@ -16,6 +16,7 @@ from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
+from dask_nmf.fitting.starts.problem import penalty_of_sample
 from dask_nmf.iteration.loop import Stop, iterate
 from dask_nmf.kernels.blocks import masking, row_batches, scaling
 from dask_nmf.kernels.blocks.masking import MaskedBlock
@@ -97,26 +98,6 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
         )
     found_h = h if squared else lift_columns(h, settings.random_state, stream)
     return scaling.multiply(found_h, balanced.right_unit / penalty.right_unit)
-
-
-def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
-    """Return the penalties for rows that stand for all ``rows`` of the panels.
-
-    Rows that count more by their weights do so in the penalties too. The others are scaled, so their W is:
-    by √p⁻¹ for the squared error (p is the share that is drawn), and by p⁻¹ for a divergence.
-    """
-    scaled = not isinstance(sample, MaskedBlock)
-    if not scaled and not sample.mask.implicit_zeros:
-        return penalty
-    more = rows / max(sample.shape[0], 1)
-    left, left_l1 = (1.0, math.sqrt(more)) if scaled else (1 / more, 1.0)
-    return replace(
-        penalty,
-        left=penalty.left * left,
-        left_l1=penalty.left_l1 * left_l1,
-        right=penalty.right * more,
-        right_l1=penalty.right_l1 * more,
-    )
 
 
 def lift_columns(h: Array, seed: int, stream: int, which: NDArray[np.bool_] | bool = True) -> Array:
