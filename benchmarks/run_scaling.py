@@ -24,7 +24,8 @@ from lib.timing import elapsed, interleaved, median_ratio
 
 from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.execution.graphs.reduction import FAN_IN
-from dask_nmf.planning.row_panels import LARGEST, MIB, MOST_PANELS
+from dask_nmf.planning.row_panels import LARGEST, MOST_PANELS
+from dask_nmf.planning.worker_memory import MIB
 
 GIGABYTES = 1.0
 LIMIT = 600_000_000  # bytes of memory of each worker

@@ -19,7 +19,7 @@ import scipy.sparse
 
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
-from dask_nmf.planning import row_panels
+from dask_nmf.planning import worker_memory
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import MU, BetaMU
 from dask_nmf.solvers.newton import KLNewton
@@ -74,12 +74,12 @@ def block(case: Case) -> tuple[Block, Block | None]:
     return v, rng.random(v.shape, dtype=case.dtype) if case.kind == "weights" else None
 
 
-def layout_of(case: Case, v: Block, weights: Block | None) -> row_panels.Layout:
+def layout_of(case: Case, v: Block, weights: Block | None) -> worker_memory.Layout:
     """Return the layout of the panel that the planner takes."""
     whole = case.kind in ("dense", "csr") and case.beta == 2
     grams = case.solver.startswith("hals") or case.beta == 2
-    plain = row_panels.Layout(*v.shape, np.dtype(case.dtype).itemsize)
-    return row_panels.Layout(
+    plain = worker_memory.Layout(*v.shape, np.dtype(case.dtype).itemsize)
+    return worker_memory.Layout(
         *v.shape,
         np.dtype(case.dtype).itemsize,
         indptr=v.indptr if scipy.sparse.issparse(v) else None,
@@ -136,7 +136,7 @@ def share(case: Case) -> float:
     taken = (
         panel_bytes + (0 if w is None else w.nbytes) + peak_growth(lambda: process_block(panel, h, spec, w))
     )
-    return taken / row_panels.task_bytes(layout, k, panel_bytes)
+    return taken / worker_memory.task_bytes(layout, k, panel_bytes)
 
 
 def least_share(case: Case) -> float:

@@ -17,7 +17,8 @@ from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.kernels.least_squares import solve
 from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.planning.row_panels import Layout, PanelPlan
+from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults

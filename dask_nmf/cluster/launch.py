@@ -19,7 +19,7 @@ from dask_nmf.cluster.backends.ssh import ssh_cluster
 from dask_nmf.cluster.client import is_loopback
 from dask_nmf.cluster.config import ClusterSpec, Configuration
 from dask_nmf.cluster.watch import wait_for_workers
-from dask_nmf.planning import row_panels
+from dask_nmf.planning import worker_memory
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ def _size(memory: int | str | None) -> int | None:
         size = int(parse_bytes(memory))
     except (ValueError, OverflowError):
         raise ValueError(f'memory limit {memory!r} is no size; write it as "600MB" or "2GiB"') from None
-    row_panels.check_limit(size, "the memory limit of each worker (--memory-limit)")
+    worker_memory.check_limit(size, "the memory limit of each worker (--memory-limit)")
     return size
 
 

@@ -17,7 +17,7 @@ from dask_nmf.cluster.watch import run_on_live_workers, wait_for_workers
 from dask_nmf.errors import DataError
 from dask_nmf.execution.engines.panels import EVERYTHING, PanelEngine
 from dask_nmf.kernels.blocks.masking import EntryMask
-from dask_nmf.planning import grid, row_panels
+from dask_nmf.planning import grid, row_panels, worker_memory
 from dask_nmf.planning.grid import Edges, GridPlan
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.sources.matrix import Matrix
@@ -55,7 +55,7 @@ def resources() -> Resources:
         address: worker["memory_limit"] for address, worker in workers.items() if worker["memory_limit"]
     }
     for address, limit in limits.items():
-        row_panels.check_limit(limit, f"the memory limit of the worker at {address}")
+        worker_memory.check_limit(limit, f"the memory limit of the worker at {address}")
     threads = max(worker["nthreads"] for worker in workers.values())
     return Resources(min(limits.values(), default=None), threads, len(workers))
 
@@ -182,7 +182,7 @@ def _spare(memory_limit: int | None, planned: PanelPlan, cache: int | None) -> i
     if cache == 0:
         return 0
     if memory_limit is not None:
-        spare = KEPT * (memory_limit * row_panels.USABLE - planned.worker_bytes)
+        spare = KEPT * (memory_limit * worker_memory.USABLE - planned.worker_bytes)
     else:
         spare = MEMORY_LIMIT / 4
     return max(0, int(spare if cache is None else min(spare, cache)))

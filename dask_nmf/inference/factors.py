@@ -12,7 +12,7 @@ import zarr
 from dask_nmf.cluster.client import active_client
 from dask_nmf.errors import readable
 from dask_nmf.kernels.summary.means import Means
-from dask_nmf.planning import row_panels
+from dask_nmf.planning import worker_memory
 from dask_nmf.sources.factors_and_weights import open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.arrays.factors import CURE
@@ -68,7 +68,7 @@ def _in_blocks(matrix: Matrix) -> da.Array:
         array = matrix.reader.lazy(*chunks)
     else:
         unit = layout.chunk_rows
-        step = unit * max(1, row_panels.IN_FLIGHT // (unit * layout.columns * layout.itemsize))
+        step = unit * max(1, worker_memory.IN_FLIGHT // (unit * layout.columns * layout.itemsize))
         array = matrix.panels((*range(0, layout.rows, step), layout.rows))
     if scipy.sparse.issparse(array._meta):
         array = array.map_blocks(_dense, dtype=matrix.dtype, meta=np.empty((0, 0), matrix.dtype))

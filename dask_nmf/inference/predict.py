@@ -13,7 +13,7 @@ from dask_nmf.inference import csv_files, factors
 from dask_nmf.inference.factors import Clip
 from dask_nmf.kernels.summary.means import Means, fill_with_means
 from dask_nmf.keywords import reject_unknown_keywords
-from dask_nmf.planning import row_panels
+from dask_nmf.planning import worker_memory
 from dask_nmf.runs.run import Run
 from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import absolute, check_apart
@@ -120,7 +120,7 @@ def _step(factor: Any, axis: int) -> int:
     elif isinstance(factor, zarr.Array):
         cut = (factor.shards or factor.chunks)[axis]
     row: int = factor.shape[1 - axis] * factor.dtype.itemsize
-    return cut * max(1, row_panels.IN_FLIGHT // (cut * row))
+    return cut * max(1, worker_memory.IN_FLIGHT // (cut * row))
 
 
 class Predicted(NamedTuple):

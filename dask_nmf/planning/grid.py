@@ -19,14 +19,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, isqrt
 
-from dask_nmf.planning.row_panels import (
+from dask_nmf.planning.row_panels import LARGEST, PANELS, SAMPLE, SMALLEST
+from dask_nmf.planning.worker_memory import (
     IN_FLIGHT,
-    LARGEST,
     MIB,
-    PANELS,
     PROGRAM,
-    SAMPLE,
-    SMALLEST,
     SQUARES_HELD,
     STRIP,
     SUMS_HELD,

@@ -14,7 +14,7 @@ import zarr
 from zarr.buffer.cpu import NDBuffer
 
 from dask_nmf.errors import readable
-from dask_nmf.planning.row_panels import IN_FLIGHT, Layout
+from dask_nmf.planning.worker_memory import IN_FLIGHT, Layout
 from dask_nmf.sources.checks import check_shape, working_dtype
 from dask_nmf.sources.decoding.conversion import masked_to_nan
 from dask_nmf.sources.decoding.packing import Packing

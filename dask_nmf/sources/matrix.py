@@ -17,7 +17,7 @@ from distributed import Client
 from dask_nmf.cluster.client import active_client, assign_contiguous
 from dask_nmf.cluster.watch import wait_for_workers
 from dask_nmf.errors import WorkersLost
-from dask_nmf.planning.row_panels import Layout
+from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.checks import canonical_csr
 from dask_nmf.sources.decoding.conversion import masked_to_nan, to_arrays
 from dask_nmf.sources.reader import Reader, empty_block

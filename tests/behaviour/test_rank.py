@@ -16,7 +16,7 @@ from support.matrices import Array, low_rank
 
 from dask_nmf import NMF, nmf
 from dask_nmf.planning import grid, row_panels
-from dask_nmf.planning.row_panels import MIB, Layout
+from dask_nmf.planning.worker_memory import MIB, Layout
 
 KINDS: dict[str, Any] = {
     "numpy": np.asarray,

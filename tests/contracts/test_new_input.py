@@ -11,7 +11,7 @@ from support.reader_contract import ReaderCase, ReaderContract
 from support.runs import Crash, assert_same_bits, crash_after
 
 from dask_nmf import NMF, nmf
-from dask_nmf.planning.row_panels import Layout
+from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources import registry
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import Opener, OpenOptions, ends_with

@@ -6,7 +6,7 @@ from typing import Any
 
 from support.matrices import Array, low_rank
 
-from dask_nmf.planning.row_panels import Layout
+from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
 

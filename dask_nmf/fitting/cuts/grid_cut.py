@@ -16,7 +16,7 @@ from dask_nmf.fitting.finalize import Output, Progress, Result
 from dask_nmf.fitting.request import Job
 from dask_nmf.fitting.starts import grid_start, initialize, problem
 from dask_nmf.fitting.starts.problem import Measures
-from dask_nmf.planning.row_panels import MIB
+from dask_nmf.planning.worker_memory import MIB
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing
 from dask_nmf.runs.run import Run

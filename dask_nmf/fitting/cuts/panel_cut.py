@@ -19,7 +19,7 @@ from dask_nmf.fitting.finalize import Output, Progress, Result, answer, answer_f
 from dask_nmf.fitting.request import Job
 from dask_nmf.fitting.starts import initialize, nndsvd, problem
 from dask_nmf.fitting.starts.problem import Measures
-from dask_nmf.planning import row_panels
+from dask_nmf.planning import worker_memory
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing
 from dask_nmf.runs.run import Run
 from dask_nmf.solvers.solver import State
@@ -101,7 +101,7 @@ def cut_in_panels(matrix: Matrix, job: Job, run: Run | None) -> PanelCut:
         *matrix.shape,
         matrix.dtype,
         len(planned.edges) - 1,
-        planned.worker_bytes // row_panels.MIB,
+        planned.worker_bytes // worker_memory.MIB,
         extra={"nmf": {"event": "plan", "panels": len(planned.edges) - 1, "bytes": planned.pass_bytes}},
     )
     engine: Engine = panels

@@ -17,8 +17,8 @@ from support.matrices import Array, low_rank
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.planning import row_panels
-from dask_nmf.planning.row_panels import MIB, Layout
+from dask_nmf.planning import row_panels, worker_memory
+from dask_nmf.planning.worker_memory import MIB, Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
@@ -122,13 +122,13 @@ def test_a_failure_leaves_no_turn_taken() -> None:
 
 def test_a_plan_reads_ahead_where_there_is_room() -> None:
     layout = Layout(1_000_000, 1000, 4, chunk_rows=1000, chunk_bytes=4_000_000)
-    for limit in (row_panels.PROGRAM * 2, 3000 * MIB, None):
+    for limit in (worker_memory.PROGRAM * 2, 3000 * MIB, None):
         without = row_panels.plan_panels(layout, 8, limit, 2)
         made = row_panels.plan_panels(Layout(**{**vars(layout), "ahead": True}), 8, limit, 2)
-        assert made.prefetch == (limit != row_panels.PROGRAM * 2)
+        assert made.prefetch == (limit != worker_memory.PROGRAM * 2)
         assert made.sample_rows == without.sample_rows
         if limit is not None:
-            assert made.worker_bytes <= limit * row_panels.USABLE
+            assert made.worker_bytes <= limit * worker_memory.USABLE
     assert made.worker_bytes > without.worker_bytes
 
 

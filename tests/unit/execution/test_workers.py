@@ -22,7 +22,7 @@ from dask_nmf import nmf
 from dask_nmf.cluster.watch import run_on_live_workers
 from dask_nmf.errors import NoWorkers
 from dask_nmf.iteration.loop import Step
-from dask_nmf.planning.row_panels import Layout
+from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
 

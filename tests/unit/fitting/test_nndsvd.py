@@ -26,7 +26,7 @@ from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.fitting.starts import initialize, nndsvd
 from dask_nmf.fitting.starts.problem import Factors
 from dask_nmf.kernels.blocks.masking import EntryMask
-from dask_nmf.planning.row_panels import Layout
+from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.settings import NNDSVD, Settings
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults

@@ -26,7 +26,7 @@ from dask_nmf.execution.graphs import passes
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.tasks import blas
-from dask_nmf.planning.row_panels import Layout
+from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.process_settings import SharedSetting
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix

@@ -17,13 +17,13 @@ from dask_nmf import nmf
 from dask_nmf.inference import csv_files
 from dask_nmf.inference import predict as predict_module
 from dask_nmf.inference.topk import kernel, search
-from dask_nmf.planning import row_panels
+from dask_nmf.planning import worker_memory
 
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make steps small: a few rows, columns, cells and lines at a time."""
-    monkeypatch.setattr(row_panels, "IN_FLIGHT", 4 * RANK * 8)
+    monkeypatch.setattr(worker_memory, "IN_FLIGHT", 4 * RANK * 8)
     monkeypatch.setattr(predict_module, "ENTRIES", 7 * RANK)
     monkeypatch.setattr(search, "CELLS", 1)
     monkeypatch.setattr(kernel, "STRIP", 4)

@@ -21,8 +21,8 @@ from dask_nmf import nmf
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.fitting.cuts import grid_cut
 from dask_nmf.iteration.loop import Step
-from dask_nmf.planning import grid, row_panels
-from dask_nmf.planning.row_panels import MIB, Layout
+from dask_nmf.planning import grid, row_panels, worker_memory
+from dask_nmf.planning.worker_memory import MIB, Layout
 
 M, N, K = 40, 30, 4
 READ: list[tuple[int, int]] = []  # blocks, in threads of this process
@@ -66,7 +66,7 @@ def test_blocks_cover_v_and_fit(layout: Layout, rank: int, limit: int, threads: 
         assert (edges[0], edges[-1]) == (0, size)
         assert all(a < b for a, b in pairwise(edges))
         assert all(edge % chunk == 0 for edge in edges[:-1])
-    assert made.worker_bytes <= limit * row_panels.USABLE
+    assert made.worker_bytes <= limit * worker_memory.USABLE
     assert made.pass_bytes == made.reads * layout.rows * layout.columns * layout.itemsize
     if made.reads == 1:
         assert made.block[0] * layout.columns * layout.itemsize < limit

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.strategies import many
 
-from dask_nmf.planning import row_panels
-from dask_nmf.planning.row_panels import MIB, Layout, PanelPlan
+from dask_nmf.planning import row_panels, worker_memory
+from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.planning.worker_memory import MIB, Layout
 
 GIB = 1024 * MIB
 limits = st.none() | st.integers(300 * MIB, 64 * GIB)
@@ -165,7 +166,7 @@ def test_a_sample_shrinks_before_panels_are_not_worth_a_task() -> None:
     for limit in (652_000_000, 752_000_000):
         planned = row_panels.plan_panels(layout, 9, limit, 1, blocks=True)
         assert planned.pass_bytes / (len(planned.edges) - 1) > row_panels.LEAST / 2
-        assert planned.worker_bytes <= limit * row_panels.USABLE
+        assert planned.worker_bytes <= limit * worker_memory.USABLE
 
 
 def test_a_sample_has_rows_enough_to_draw_or_there_is_none() -> None:
@@ -175,4 +176,4 @@ def test_a_sample_has_rows_enough_to_draw_or_there_is_none() -> None:
         layout, 1, 500 * MIB, 1
     )  # two rows would fit, of which none may be drawn
     assert without.sample_rows == 0
-    assert without.worker_bytes <= 500 * MIB * row_panels.USABLE
+    assert without.worker_bytes <= 500 * MIB * worker_memory.USABLE

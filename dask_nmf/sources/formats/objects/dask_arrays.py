@@ -11,7 +11,7 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.cluster.watch import compute_watched
-from dask_nmf.planning.row_panels import Layout
+from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.checks import check_shape, working_dtype
 from dask_nmf.sources.matrix import Matrix, as_block
 from dask_nmf.sources.opener import Opener, OpenOptions

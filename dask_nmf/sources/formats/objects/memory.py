@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.errors import readable
-from dask_nmf.planning.row_panels import Layout
+from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.checks import WRITE_ANEW_WITH, canonical_csr, check_shape, working_dtype
 from dask_nmf.sources.decoding.conversion import is_convertible, to_arrays
 from dask_nmf.sources.dense import DenseSource, dense_matrix

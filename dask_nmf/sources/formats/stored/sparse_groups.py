@@ -12,7 +12,7 @@ import scipy.sparse
 import zarr
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.planning.row_panels import IN_FLIGHT, Layout
+from dask_nmf.planning.worker_memory import IN_FLIGHT, Layout
 from dask_nmf.sources.checks import (
     WRITE_ANEW_WITH,
     canonical_csr,

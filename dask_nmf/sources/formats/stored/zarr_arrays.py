@@ -9,7 +9,7 @@ from typing import Any
 import zarr
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.planning.row_panels import IN_FLIGHT
+from dask_nmf.planning.worker_memory import IN_FLIGHT
 from dask_nmf.sources.checks import check_shape, check_stored, working_dtype
 from dask_nmf.sources.decoding.packing import packing_of
 from dask_nmf.sources.dense import DenseSource, dense_matrix
