@@ -1,0 +1,148 @@
+"""Every engine of the package fulfils the contract of engines."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+from support.engine_contract import RANK, EngineCase, EngineContract, V
+from support.matrices import Array
+from support.reads import EDGES, READS, counted_matrix
+
+from dask_nmf.execution.engine import Model
+from dask_nmf.execution.engines.grid import GridEngine, PiecewiseHALS
+from dask_nmf.execution.engines.in_memory import InMemoryEngine
+from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.execution.engines.strata import StrataEngine
+from dask_nmf.execution.graphs.strata import BlockGrid
+from dask_nmf.execution.tasks.factor_store import FactorStore, InMemoryFactor, InMemorySlots
+from dask_nmf.kernels.gradient import SGDOptions, with_accumulator
+from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.planning.grid import GridPlan
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.penalties import NO_PENALTY
+from dask_nmf.solvers.sgd import SGD, Swept
+from dask_nmf.solvers.solver import State
+from dask_nmf.sources.registry import open_matrix
+
+ROWS, COLUMNS = (0, 20, 40, 60), (0, 8, 16, 24)
+SHAPE = len(V), V.shape[1]
+
+
+def start(seed: int, columns: int = V.shape[1]) -> Array:
+    return np.random.default_rng(seed).random((RANK, columns))
+
+
+def hals(seed: int) -> Model:
+    return Model(HALS(), State(start(seed), start(seed)), exact=True)
+
+
+def next_h(model: Model, totals: Sums) -> Array:
+    return HALS().update_h(model.state.h_input, totals)
+
+
+@pytest.fixture
+def panels() -> Iterator[PanelEngine]:
+    engine = PanelEngine(open_matrix(V, transposed=False), ROWS)
+    yield engine
+    engine.close()
+
+
+class TestPanels(EngineContract):
+    """V in panels of rows."""
+
+    @pytest.fixture
+    def case(self, panels: PanelEngine) -> EngineCase:
+        return EngineCase(panels, hals, lambda totals: totals.residual, next_h)
+
+
+class TestInMemory(EngineContract):
+    """Blocks of rows in this process."""
+
+    @pytest.fixture
+    def case(self) -> Iterator[EngineCase]:
+        with InMemoryEngine([V[first:last] for first, last in pairwise(ROWS)]) as engine:
+            yield EngineCase(engine, hals, lambda totals: totals.residual, next_h)
+
+
+class TestStrata(EngineContract):
+    """V in strata of blocks, for SGD."""
+
+    @pytest.fixture
+    def case(self, panels: PanelEngine) -> EngineCase:
+        engine = StrataEngine(panels, BlockGrid(ROWS, COLUMNS, True), 5)
+
+        def model(seed: int) -> Model:
+            how = SGDOptions(0.03, True, float(V.mean()), 0, 0, 0, 0, 8)
+            slots = InMemorySlots(len(V), RANK + 1, V.dtype)
+            slots.new_factor(0).write(0, with_accumulator(start(seed + 9, len(V)).T.copy()))
+            h = np.ascontiguousarray(with_accumulator(start(seed).T.copy()).T)
+            return Model(SGD(how, "adagrad", NO_PENALTY), State(h[:-1], h, w_slot=0), slots=slots)
+
+        return EngineCase(engine, model, lambda totals: totals.residual, right_of)
+
+
+def right_of(model: Model, totals: Swept) -> Array:
+    return totals.right
+
+
+class PiecewiseSlots(InMemorySlots):
+    """Places for Hᵀ and for the W of a pass, in memory."""
+
+    def new_h_pieces(self, slot: int) -> FactorStore:
+        return self.new_factor(slot)
+
+    def temporary_w(self) -> FactorStore:
+        return InMemoryFactor(len(V), RANK, V.dtype)
+
+
+@pytest.mark.parametrize("reads", [1, 2])
+class TestGrid(EngineContract):
+    """V cut both ways, read once and twice a pass."""
+
+    @pytest.fixture
+    def case(self, reads: int) -> EngineCase:
+        plan = GridPlan(ROWS, COLUMNS, reads, 0, 1, SHAPE)
+        engine = GridEngine(open_matrix(V, transposed=False), plan)
+
+        def model(seed: int) -> Model:
+            slots = PiecewiseSlots(V.shape[1], RANK, V.dtype)
+            slots.new_factor(0).write(0, start(seed).T)
+            no_h = np.empty((RANK, 0))
+            return Model(PiecewiseHALS(), State(no_h, no_h, w_slot=0), exact=True, slots=slots)
+
+        return EngineCase(engine, model, lambda totals: totals.loss, written_h)
+
+
+def written_h(model: Model, totals: Any) -> Array:
+    assert model.slots is not None
+    return model.slots.factor(model.state.next_slot).read(0, V.shape[1]).T
+
+
+def test_panels_are_read_once_for_all_models() -> None:
+    matrix = counted_matrix()
+    engine = PanelEngine(matrix, EDGES)
+    columns = matrix.layout.columns
+    models = [Model(HALS(), State(start(seed, columns), start(seed, columns))) for seed in range(4)]
+    engine.sweep(models)
+    assert Counter(dict.fromkeys(pairwise(EDGES), 1)) == READS
+
+
+def test_the_sums_of_several_models_are_those_of_one_block_in_memory(panels: PanelEngine) -> None:
+    models = [hals(seed) for seed in range(3)]
+    with InMemoryEngine([V]) as whole:
+        for one, other in zip(panels.sweep(models), whole.sweep(models), strict=True):
+            for field, expected in zip(one, other, strict=True):
+                np.testing.assert_allclose(field, expected, rtol=1e-9)
+
+
+def test_models_may_have_different_ranks_and_levels(panels: PanelEngine) -> None:
+    wide = np.random.default_rng(7).random((5, V.shape[1]))
+    models = [hals(0), Model(HALS(), replace(State(wide, wide), level=1), exact=True)]
+    for model, beside in zip(models, panels.sweep(models), strict=True):
+        (own,) = panels.sweep([model])
+        for field, expected in zip(own, beside, strict=True):
+            np.testing.assert_array_equal(field, expected)

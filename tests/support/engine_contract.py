@@ -1,0 +1,88 @@
+"""The contract of an engine, as tests to inherit from: see `EngineContract`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from support.matrices import Array, low_rank
+
+from dask_nmf.execution.engine import Engine, Model, Sink
+from dask_nmf.execution.tasks.factor_store import InMemoryFactor
+from dask_nmf.kernels.summary.row_sample import SampleSpec
+
+V = low_rank(60, 24, 3, noise=1)
+RANK = 3
+
+
+@dataclass(frozen=True)
+class EngineCase:
+    """An engine over `V`, and models for it.
+
+    Attributes
+    ----------
+    model : makes a model before its first pass from a seed: another one each time, with slots of its own.
+    loss : the loss of a pass, without penalties, from its totals.
+    right : the H of the next pass, (k, n), from the model and the totals of its pass.
+    """
+
+    engine: Engine
+    model: Callable[[int], Model]
+    loss: Callable[[Any], float]
+    right: Callable[[Model, Any], Array]
+
+
+def dense(left: Any) -> Array:
+    """Return a left factor, (rows, k), as an array."""
+    return np.asarray(left.read(0, len(V)) if hasattr(left, "read") else left)
+
+
+def new_sink() -> Sink:
+    return Sink(InMemoryFactor(len(V), RANK, V.dtype), InMemoryFactor(V.shape[1], RANK, V.dtype))
+
+
+class EngineContract:
+    """What every engine fulfils. A subclass has a fixture ``case``, which gives an `EngineCase`."""
+
+    @pytest.fixture
+    def case(self) -> EngineCase:
+        raise NotImplementedError("a subclass gives the case")
+
+    def test_the_summary_is_that_of_v(self, case: EngineCase) -> None:
+        summary = case.engine.summarize(SampleSpec(len(V), 0, 0))
+        assert summary.total == pytest.approx(V.sum(), rel=1e-12)
+        assert summary.sumsq == pytest.approx(np.square(V).sum(), rel=1e-12)
+        assert (summary.stored, summary.empty_rows, summary.invalid) == (V.size, 0, None)
+        assert len(summary.digests) == 1
+
+    def test_a_pass_takes_the_loss_of_v(self, case: EngineCase) -> None:
+        model = case.model(0)
+        (totals,) = case.engine.sweep([model])
+        assert 0 < case.loss(totals) < np.square(V).sum()
+        assert case.right(model, totals).shape[-1] == V.shape[1]
+
+    def test_a_model_has_the_same_totals_beside_others_as_alone(self, case: EngineCase) -> None:
+        seeds = (0, 1, 2)
+        together = [case.model(seed) for seed in seeds]
+        totals = case.engine.sweep(together)
+        for seed, model, beside in zip(seeds, together, totals, strict=True):
+            alone = case.model(seed)
+            (own,) = case.engine.sweep([alone])
+            assert case.loss(own) == case.loss(beside)
+            np.testing.assert_array_equal(case.right(alone, own), case.right(model, beside))
+
+    def test_the_loss_of_the_answer_is_that_of_its_factors(self, case: EngineCase) -> None:
+        model = case.model(0)
+        for _ in range(3):
+            (totals,) = case.engine.sweep([model])
+            state = model.solver.update(model.state, totals, float(np.square(V).sum()))
+            model = model._replace(state=state)
+        found = case.engine.finalize(model, new_sink)
+        right = found.right if isinstance(found.right, np.ndarray) else found.right.read(0, V.shape[1]).T
+        loss = np.square(V - dense(found.left) @ right).sum()
+        assert found.sums.residual == pytest.approx(loss, rel=1e-6)
+
+    def test_it_is_closed_twice(self, case: EngineCase) -> None:
+        case.engine.close()
+        case.engine.close()
