@@ -32,7 +32,7 @@ from support.strategies import chunkings, few
 
 from dask_nmf import Result, Run, nmf
 from dask_nmf.errors import DataError
-from dask_nmf.kernels.blocks import masked, masking, row_batches
+from dask_nmf.kernels.blocks import masked, row_batches
 from dask_nmf.sources.registry import open_matrix
 
 CHUNKED: dict[str, Any] = {"max_iter": 3, "random_state": 5, "validation_fraction": 0.1, "alpha_W": 0.01}
@@ -207,13 +207,13 @@ def test_weights_stored_the_other_way_are_refused(tmp_path: Path) -> None:
 
 def test_strips_are_no_smaller_for_a_higher_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    turned = masking.Cells.transpose
+    turned = masked.Cells.transpose
 
     def counted(self: Any) -> Any:
         calls.append(len(self.values))
         return turned(self)
 
-    monkeypatch.setattr(masking.Cells, "transpose", counted)
+    monkeypatch.setattr(masked.Cells, "transpose", counted)
     monkeypatch.setattr(masked, "PIECE_GRAMS", 100)
     monkeypatch.setattr(row_batches, "STRIP_CELLS", 10_000)
     nmf(entries(ratings((60, 25))), 8, missing="unstored", max_iter=1, tol=0, init="random", random_state=1)
