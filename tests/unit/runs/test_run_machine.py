@@ -39,8 +39,8 @@ from zarr.storage import LocalStore
 from dask_nmf import Run, nmf, transform
 from dask_nmf.cluster import sharing
 from dask_nmf.errors import ConcurrentCommitError, InvalidRunError, RunLocked
-from dask_nmf.execution import executor
 from dask_nmf.inference.transform_output import transform_to
+from dask_nmf.iteration import loop
 from dask_nmf.planning import row_panels
 from dask_nmf.runs.commits import KEY
 from dask_nmf.storage import leases
@@ -83,7 +83,7 @@ def undisturbed(asked: Asked, passes: int = PASSES) -> Bits:
             clock.monotonic = lambda: time.monotonic() + 1000
 
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(executor, "time", clock)
+        patch.setattr(loop, "time", clock)
         limit = None if passes == PASSES else 0 if passes == 1 else 500
         return begun(f"{folder}/run", asked, callback=late, time_limit=limit)
 
