@@ -23,7 +23,7 @@ from dask_nmf.planning import worker_memory
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import MU, BetaMU
 from dask_nmf.solvers.newton import KLNewton
-from dask_nmf.solvers.penalties import NO_PENALTY
+from dask_nmf.solvers.parts.penalties import NO_PENALTY
 from dask_nmf.types import Block
 
 SOLVERS: dict[str, Any] = {

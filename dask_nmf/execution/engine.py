@@ -10,7 +10,8 @@ import dask.array as da
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
-from dask_nmf.solvers.solver import Solver, State
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.solver import Solver
 from dask_nmf.types import Array
 
 

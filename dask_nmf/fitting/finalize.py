@@ -27,7 +27,8 @@ from dask_nmf.progress import report_end, report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.solver import Solver, State
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.solver import Solver
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from dask_nmf.iteration.loop import Step
 from dask_nmf.progress import report_pass, report_stage
 from dask_nmf.runs.resume import NewRun, identity_of, temporary_run
 from dask_nmf.runs.run import Run
-from dask_nmf.solvers.solver import State
+from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.matrix import Matrix
 
 logger = logging.getLogger(__name__)

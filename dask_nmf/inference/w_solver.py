@@ -13,7 +13,7 @@ from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import ConvergedMU
 from dask_nmf.solvers.newton import KLNewton
-from dask_nmf.solvers.penalties import Penalty, penalty_of
+from dask_nmf.solvers.parts.penalties import Penalty, penalty_of
 from dask_nmf.solvers.select import select_inference_solver
 from dask_nmf.sources.matrix import Matrix
 

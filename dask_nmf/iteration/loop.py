@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dask_nmf.iteration.outcome import Ending, Outcome, judged, relative_error
-from dask_nmf.solvers.solver import FINEST, Solver, State
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.solver import FINEST, Solver
 
 LARGE = float(np.finfo(np.float64).max)
 # Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.

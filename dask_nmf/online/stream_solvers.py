@@ -16,7 +16,7 @@ from dask_nmf.kernels.summary import masked_summary
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
-from dask_nmf.solvers.penalties import Penalty, penalty_of
+from dask_nmf.solvers.parts.penalties import Penalty, penalty_of
 from dask_nmf.solvers.solver import smallest_divisor
 from dask_nmf.types import Array, Block
 

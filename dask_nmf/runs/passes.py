@@ -12,7 +12,7 @@ from dask_nmf.errors import InvalidRunError
 from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.record import contents, states
 from dask_nmf.runs.record.layouts import commit_layout
-from dask_nmf.solvers.solver import State
+from dask_nmf.solvers.parts.state import State
 from dask_nmf.storage.arrays.links import VisibleArrays
 from dask_nmf.storage.arrays.write_once import DATA
 

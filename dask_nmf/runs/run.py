@@ -35,7 +35,7 @@ from dask_nmf.runs.record.states import or_none
 from dask_nmf.runs.record.validation import check_edges
 from dask_nmf.runs.stored_result import StoredResult, publish_result, result_arrays
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.solver import State
+from dask_nmf.solvers.parts.state import State
 from dask_nmf.storage.arrays import links
 from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage
 from dask_nmf.storage.arrays.write_once import DATA

@@ -15,26 +15,10 @@ from dask_nmf.kernels import double_precision, least_squares, row_sums
 from dask_nmf.kernels.linalg.householder import PivotedQR
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.newton import KLNewton
-from dask_nmf.solvers.penalties import NO_PENALTY, Penalty, divide_components, norms_of
-from dask_nmf.solvers.solver import (
-    FINER,
-    FINEST,
-    KnownW,
-    Look,
-    Problem,
-    Read,
-    SolverDefaults,
-    SolvesRight,
-    SquaredError,
-    State,
-    accept_step,
-    extrapolate,
-    in_threads,
-    loss_of_h,
-    refit_rows,
-    reject_step,
-    solve_rows,
-)
+from dask_nmf.solvers.parts.penalties import NO_PENALTY, Penalty, divide_components, norms_of
+from dask_nmf.solvers.parts.squared_error import SquaredError, in_threads, loss_of_h, refit_rows, solve_rows
+from dask_nmf.solvers.parts.state import State, accept_step, extrapolate, reject_step
+from dask_nmf.solvers.solver import FINER, FINEST, KnownW, Look, Problem, Read, SolverDefaults, SolvesRight
 from dask_nmf.types import Array, Block
 
 

@@ -10,19 +10,10 @@ import numpy as np
 from dask_nmf.kernels import divergence, least_squares
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.solvers.penalties import NO_PENALTY, Penalty, w_penalty
-from dask_nmf.solvers.solver import (
-    LIFT,
-    KnownW,
-    Look,
-    Problem,
-    Read,
-    SolverDefaults,
-    SquaredError,
-    State,
-    loss_of_h,
-    smallest_divisor,
-)
+from dask_nmf.solvers.parts.penalties import NO_PENALTY, Penalty, w_penalty
+from dask_nmf.solvers.parts.squared_error import SquaredError, loss_of_h
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.solver import LIFT, KnownW, Look, Problem, Read, SolverDefaults, smallest_divisor
 from dask_nmf.types import Array, Block
 
 

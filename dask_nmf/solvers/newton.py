@@ -11,20 +11,10 @@ from dask_nmf.kernels import divergence, kl_newton
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.linalg import packed_grams
 from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of, w_penalty
-from dask_nmf.solvers.solver import (
-    FINER,
-    FINEST,
-    SHRINK,
-    KnownW,
-    Look,
-    Read,
-    SolverDefaults,
-    SolvesRight,
-    State,
-    accept_step,
-    refit_rows,
-)
+from dask_nmf.solvers.parts.penalties import Penalty, divide_components, norms_of, w_penalty
+from dask_nmf.solvers.parts.squared_error import refit_rows
+from dask_nmf.solvers.parts.state import SHRINK, State, accept_step
+from dask_nmf.solvers.solver import FINER, FINEST, KnownW, Look, Read, SolverDefaults, SolvesRight
 from dask_nmf.types import Array
 
 LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model is not to be trusted

@@ -7,7 +7,7 @@ from importlib import import_module
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import ConvergedMU
 from dask_nmf.solvers.newton import KLNewton
-from dask_nmf.solvers.penalties import Penalty
+from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.solver import Problem, Solver
 
 

@@ -14,8 +14,10 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 
 from dask_nmf.kernels.gradient import SGDOptions, with_accumulator
-from dask_nmf.solvers.penalties import Penalty
-from dask_nmf.solvers.solver import Problem, RowStore, SolverDefaults, SquaredError, State
+from dask_nmf.solvers.parts.penalties import Penalty
+from dask_nmf.solvers.parts.squared_error import SquaredError
+from dask_nmf.solvers.parts.state import RowStore, State
+from dask_nmf.solvers.solver import Problem, SolverDefaults
 from dask_nmf.types import Array, Block
 
 FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long

@@ -23,9 +23,9 @@ from dask_nmf.kernels.gradient import SGDOptions, with_accumulator
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.solvers.hals import HALS
-from dask_nmf.solvers.penalties import NO_PENALTY
+from dask_nmf.solvers.parts.penalties import NO_PENALTY
+from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.sgd import SGD, Swept
-from dask_nmf.solvers.solver import State
 from dask_nmf.sources.registry import open_matrix
 
 ROWS, COLUMNS = (0, 20, 40, 60), (0, 8, 16, 24)

@@ -10,8 +10,10 @@ from support.solver_contract import SolverContract
 from dask_nmf.algorithms import SOLVERS, Algorithm
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.solvers.penalties import Penalty
-from dask_nmf.solvers.solver import Problem, SolverDefaults, SquaredError, State, loss_of_h
+from dask_nmf.solvers.parts.penalties import Penalty
+from dask_nmf.solvers.parts.squared_error import SquaredError, loss_of_h
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.solver import Problem, SolverDefaults
 from dask_nmf.types import Array, Block
 
 # ---- the new solver: a step against the gradient in W, and one in H, each cut off at 0

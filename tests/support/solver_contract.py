@@ -10,7 +10,7 @@ from support.runs import OPTIONS, SHAPES, Crash, assert_same_bits, crash_after, 
 
 from dask_nmf import Outcome, Run, nmf, settings
 from dask_nmf.algorithms import SOLVERS
-from dask_nmf.solvers.penalties import NO_PENALTY
+from dask_nmf.solvers.parts.penalties import NO_PENALTY
 from dask_nmf.solvers.select import select_solver
 from dask_nmf.solvers.solver import Problem
 

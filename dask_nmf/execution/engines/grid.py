@@ -26,7 +26,7 @@ from dask_nmf.kernels.summary.digests import merge_digests
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.solvers.hals import HALS
-from dask_nmf.solvers.solver import State, accept_step, reject_step
+from dask_nmf.solvers.parts.state import State, accept_step, reject_step
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 

@@ -42,8 +42,9 @@ from dask_nmf.kernels.summary.block_summary import BlockSummary
 from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.solvers.hals import HALS
-from dask_nmf.solvers.penalties import divide_components
-from dask_nmf.solvers.solver import extrapolate, loss_of_h
+from dask_nmf.solvers.parts.penalties import divide_components
+from dask_nmf.solvers.parts.squared_error import loss_of_h
+from dask_nmf.solvers.parts.state import extrapolate
 from dask_nmf.sources.matrix import Matrix, as_block
 from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Array, Block

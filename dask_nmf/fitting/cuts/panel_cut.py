@@ -22,7 +22,7 @@ from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.planning import worker_memory
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing
 from dask_nmf.runs.run import Run
-from dask_nmf.solvers.solver import State
+from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.matrix import Matrix
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,8 @@ from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.settings import Settings
-from dask_nmf.solvers.solver import State, factor_scale
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.solver import factor_scale
 from dask_nmf.types import Array
 
 

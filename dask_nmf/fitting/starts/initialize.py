@@ -40,8 +40,9 @@ from dask_nmf.progress import report_stage
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import clip_below
-from dask_nmf.solvers.penalties import Penalty, divide_components, norms_of
-from dask_nmf.solvers.solver import LIFT, RightSolver, Solver, State, factor_scale
+from dask_nmf.solvers.parts.penalties import Penalty, divide_components, norms_of
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.solver import LIFT, RightSolver, Solver, factor_scale
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 

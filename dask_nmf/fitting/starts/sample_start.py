@@ -25,8 +25,9 @@ from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
-from dask_nmf.solvers.penalties import Penalty
-from dask_nmf.solvers.solver import State, factor_scale, smallest_divisor
+from dask_nmf.solvers.parts.penalties import Penalty
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.solver import factor_scale, smallest_divisor
 from dask_nmf.types import Array, Block
 
 ROUGHLY = Stop(max_iter=60, tol=1e-3, finest=0)

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf.solvers.solver import N_W_SLOTS as N_W_SLOTS
-from dask_nmf.solvers.solver import State
+from dask_nmf.solvers.parts.state import N_W_SLOTS as N_W_SLOTS
+from dask_nmf.solvers.parts.state import State
 from dask_nmf.types import Array
 
 SLOT_NAMES = ("w_slot", "best_slot", "previous_slot")  # scalars: the slots of the W that belong to a state

@@ -23,7 +23,7 @@ from support.observed import entries
 from dask_nmf import nmf
 from dask_nmf.iteration.loop import Step
 from dask_nmf.planning import row_panels
-from dask_nmf.solvers.penalties import best_scales
+from dask_nmf.solvers.parts.penalties import best_scales
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 

@@ -13,7 +13,7 @@ from dask_nmf.iteration.loop import Step, Stop, iterate
 from dask_nmf.iteration.outcome import Outcome, relative_error
 from dask_nmf.kernels.row_sums import Sums, block_sums
 from dask_nmf.solvers.hals import HALS
-from dask_nmf.solvers.solver import State
+from dask_nmf.solvers.parts.state import State
 
 
 class Scripted(HALS):

@@ -12,10 +12,12 @@ from support.matrices import Array, low_rank
 from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers import mu
-from dask_nmf.solvers import solver as solver_module
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import MU
-from dask_nmf.solvers.solver import SHRINK, Solver, State, loss_of_h, refit_rows
+from dask_nmf.solvers.parts import squared_error
+from dask_nmf.solvers.parts.squared_error import loss_of_h, refit_rows
+from dask_nmf.solvers.parts.state import SHRINK, State
+from dask_nmf.solvers.solver import Solver
 
 V = low_rank(50, 14, 3, noise=1)
 SUMSQ = float(np.sum(V**2))
@@ -104,7 +106,7 @@ def test_loss_of_an_updated_h(exact: bool) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_threads_do_not_change_a_row(dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(solver_module, "IN_ONE_GO", 10)
+    monkeypatch.setattr(squared_error, "IN_ONE_GO", 10)
     num, gram = (V @ FIRST.T).astype(dtype), FIRST @ FIRST.T
     start = np.ones_like(num)
     np.testing.assert_array_equal(

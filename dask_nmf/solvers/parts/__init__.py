@@ -1,0 +1,1 @@
+"""What solvers are composed of: their state, penalties, the squared error."""

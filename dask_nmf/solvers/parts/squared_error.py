@@ -1,0 +1,59 @@
+"""The squared error: the loss of H from sums, and least squares in threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
+import numpy as np
+
+from dask_nmf.kernels import least_squares, row_sums
+from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.types import Array, Block
+
+
+class SquaredError:
+    """The loss ‖V − W H‖², for solvers that work with normal equations."""
+
+    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        return row_sums.block_sums(v, w, h if exact else None)
+
+    def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+        return row_sums.residual(v, w, h)
+
+
+def loss_of_h(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
+    """‖V − W h‖² where the sums are those of W and, if they have one, the residual is that of ``given``."""
+    if np.isnan(totals.residual):
+        return row_sums.expanded_loss(sumsq, totals, h)
+    step = (h - given).astype(np.float64)
+    slope = least_squares.apply_gram((h + given).T.astype(np.float64), totals.gram).T - 2 * totals.num
+    return totals.residual + float(np.vdot(step, slope))
+
+
+IN_ONE_GO = 4096  # rows of Hᵀ below which threads do not pay
+
+
+def in_threads(solve: Callable[[slice, Array], Array], num: Array, gram: Array) -> Array:
+    """Return what ``solve`` gives for slices of the rows of ``num`` and their gram matrices."""
+    rows, k = num.shape
+    if rows <= IN_ONE_GO:
+        return solve(slice(None), gram)
+    count = os.cpu_count() or 1
+    cuts = np.linspace(0, rows, 4 * count + 1, dtype=int)
+    slices = [slice(*pair) for pair in pairwise(cuts.tolist())]
+    grams = (gram if least_squares.is_shared_gram(gram, k) else gram[some] for some in slices)
+    with ThreadPoolExecutor(count) as pool:
+        return np.concatenate(list(pool.map(solve, slices, grams)))
+
+
+def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
+    """`least_squares.refit`, its rows shared among the threads of this process."""
+    return in_threads(lambda some, own: least_squares.refit(start[some], num[some], own, tol), num, gram)
+
+
+def solve_rows(num: Array, gram: Array) -> Array:
+    """`least_squares.solve_exactly`, its rows shared among the threads of this process."""
+    return in_threads(lambda some, own: least_squares.solve_exactly(num[some], own), num, gram)
