@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -139,20 +139,33 @@ def check_sight(matrix: Matrix) -> None:
             )
 
 
+@dataclass(frozen=True)
+class CutOptions:
+    """How V is cut into panels.
+
+    Attributes
+    ----------
+    edges : the edges of panels of an earlier plan, which are kept; None: they are planned.
+    blocks : whether a pass goes over blocks of the panels, so that the plan has edges of columns too.
+    own_grams : whether the sums of a pass have a gram matrix for each column.
+    cache : most bytes of panels that a worker keeps from pass to pass, of what the plan leaves free; None:
+        all of that.
+    """
+
+    edges: tuple[int, ...] | None = None
+    blocks: bool = False
+    own_grams: bool = True
+    cache: int | None = 0
+
+
 def cut(
     matrix: Matrix,
     rank: int,
     weights: Matrix | None = None,
     rule: EntryMask = EVERYTHING,
-    edges: tuple[int, ...] | None = None,
-    blocks: bool = False,
-    grams: bool = True,
-    cache: int | None = 0,
+    options: CutOptions = CutOptions(),
 ) -> tuple[PanelEngine, PanelPlan]:
-    """V in panels that fit the workers, who are found to see it; see `plan_panels` and `Layout`.
-
-    ``cache``: most bytes of panels that a worker keeps from pass to pass, of what the plan leaves free; None:
-    all of that.
+    """Cut V into panels that fit the workers, and check that these see V; see `plan_panels`.
 
     Raises
     ------
@@ -163,17 +176,20 @@ def cut(
     layout = replace(
         matrix.layout,
         masked=not rule.uses_whole_blocks,
-        own_grams=grams,
+        own_grams=options.own_grams,
         prefetch=matrix.worth_caching,
         weights=None if weights is None else weights.layout,
         chunk_columns=matrix.layout.chunk_columns if matrix.workers_can_read else None,
     )
-    planned = row_panels.plan_panels(layout, rank, offer.memory_limit, offer.threads, edges, blocks)
+    planned = row_panels.plan_panels(
+        layout, rank, offer.memory_limit, offer.threads, options.edges, options.blocks
+    )
     for part in (matrix, weights):
         if part is not None:
             check_sight(part)
     lost = active_client() is None and not shares_memory()  # with each pass, or not to be released
-    room = 0 if lost or (blocks and offer.workers > 1) else _spare(offer.memory_limit, planned, cache)
+    lost = lost or (options.blocks and offer.workers > 1)
+    room = 0 if lost else _spare(offer.memory_limit, planned, options.cache)
     return PanelEngine(matrix, planned.edges, weights, rule, room, planned.prefetch), planned
 
 

@@ -8,6 +8,7 @@ from dask_nmf.errors import RunMismatch
 from dask_nmf.execution import partition
 from dask_nmf.execution.engine import Engine
 from dask_nmf.execution.engines.grid import GridEngine
+from dask_nmf.execution.partition import CutOptions
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.digests import Digest, differing_rows
 from dask_nmf.kernels.summary.row_sample import SampleSpec
@@ -64,7 +65,7 @@ def _content(
     """Return the digests of V and of its weights as they are now, in one read."""
     engine: Engine
     try:
-        engine, _ = partition.cut(matrix, settings.n_components, weights, rule, grams=False)
+        engine, _ = partition.cut(matrix, settings.n_components, weights, rule, CutOptions(own_grams=False))
     except MemoryError:
         if not rule.uses_whole_blocks:
             raise

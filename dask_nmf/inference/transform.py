@@ -13,6 +13,7 @@ from dask_nmf.errors import InvalidEntryError
 from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec, check_factor
+from dask_nmf.execution.partition import CutOptions
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.settling import solve_h_for_w
 from dask_nmf.inference.w_solver import AtPanelScale, w_problem
@@ -80,7 +81,7 @@ def transform(
     )
     _check_means(means, matrix, rule)
     grams = matrix.transposed and settings.beta in (1, 2)  # otherwise a pass needs no sums
-    panels, _ = partition.cut(matrix, len(h), entry_weights, rule, grams=grams)
+    panels, _ = partition.cut(matrix, len(h), entry_weights, rule, CutOptions(own_grams=grams))
     solve = _solve_by_columns if matrix.transposed else _solve_by_rows
     try:
         w, row_means = solve(panels, h, settings, into, means is not None)

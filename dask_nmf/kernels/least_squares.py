@@ -15,6 +15,7 @@ from dask_nmf.kernels.blocks import masked, scaling
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg import csr_products, householder, nnls, packed_grams
+from dask_nmf.kernels.linalg.gram_matrices import add_ridge, apply_gram, is_shared_gram
 from dask_nmf.kernels.linalg.householder import PivotedQR
 from dask_nmf.kernels.row_sums import STRIP, float64_gram
 from dask_nmf.types import Array, Block
@@ -27,22 +28,6 @@ NEAR, NEAR_SWEEPS = 0.1, 20  # where an exact solution begins: tolerance and swe
 CLOSE = 1e-6  # tolerance of descent that ends at the rounding of float32, where components are well apart
 WELL_APART = 0.1  # a pivot of normal equations of such components
 DOUBTFUL = 1e-3  # a pivot below which they cost digits that an answer needs
-
-
-def is_shared_gram(gram: Array, k: int) -> bool:
-    """Whether a gram matrix is that of all rows."""
-    return gram.shape == (k, k)
-
-
-def add_ridge(gram: Array, k: int, weight: float | Array) -> Array:
-    """A gram matrix, or that of each row, with ``weight`` added to its diagonal: an L2 penalty."""
-    if not np.any(weight):
-        return gram
-    if is_shared_gram(gram, k):
-        return np.asarray(gram + weight * np.eye(k, dtype=gram.dtype))
-    heavier = gram.copy()
-    heavier[:, packed_grams.packed_diagonal(k)] += np.reshape(weight, (-1, 1))
-    return heavier
 
 
 def row_weight(v: Block) -> Array:
@@ -283,13 +268,6 @@ def _wide_product(v: Block, basis: Array) -> Array:
     if scipy.sparse.issparse(v):
         return csr_products.matmul(v, basis)
     return np.asarray(v.astype(np.float64, copy=False) @ basis)
-
-
-def apply_gram(x: Array, gram: Array) -> Array:
-    """``x gram``, each row by the gram matrix that is its own."""
-    if is_shared_gram(gram, x.shape[1]):
-        return np.asarray(x @ gram.astype(x.dtype, copy=False))
-    return packed_grams.apply_packed_gram(gram, x).astype(x.dtype)
 
 
 def mu_update(x: Array, num: Array, gram: Array, delta: float | Array, repeats: int) -> Array:

@@ -9,6 +9,7 @@ from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.fitting.starts.sample_start import sampled_h
 from dask_nmf.kernels import least_squares
+from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.online import sums as stream_sums
@@ -71,7 +72,7 @@ def sums_after_refit(
     h, num, gram = h.copy(), new.num.copy(), new.gram
     h[:, lost] = least_squares.exact_w(before[:, lost].T.astype(np.float64), a.T).T
     num[:, lost] = a.T @ sums.num[:, lost]
-    if not least_squares.is_shared_gram(gram, len(h)):
+    if not gram_matrices.is_shared_gram(gram, len(h)):
         gram = gram.copy()
         gram[lost] = stream_sums.transformed_grams(stream_sums.with_own_grams(sums).gram[lost], a)
     return h, new._replace(num=num, gram=gram)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dask_nmf.kernels import least_squares
+from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.types import Array
 
@@ -21,7 +21,7 @@ def add(first: Sums, second: Sums) -> Sums:
 def with_own_grams(sums: Sums) -> Sums:
     """Return sums with a gram matrix for each column, packed, (n, k (k + 1) / 2)."""
     k, n = sums.num.shape
-    if not least_squares.is_shared_gram(sums.gram, k):
+    if not gram_matrices.is_shared_gram(sums.gram, k):
         return sums
     return sums._replace(gram=np.tile(sums.gram[np.tril_indices(k)], (n, 1)))
 

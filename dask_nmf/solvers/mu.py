@@ -9,6 +9,7 @@ import numpy as np
 
 from dask_nmf.kernels import divergence, least_squares
 from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.parts.penalties import NO_PENALTY, Penalty, w_penalty
 from dask_nmf.solvers.parts.squared_error import SquaredError, loss_of_h
@@ -60,7 +61,7 @@ class MU(SquaredError, SolverDefaults):
 
     def update_h(self, h: Array, totals: Sums) -> Array:
         """H after its update from the sums."""
-        gram = least_squares.add_ridge(totals.gram, len(h), self.penalty.right * totals.column_weight)
+        gram = gram_matrices.add_ridge(totals.gram, len(h), self.penalty.right * totals.column_weight)
         lasso = self.penalty.right_l1 * np.reshape(totals.column_weight, (-1, 1))
         delta = self.delta if self.right_delta is None else self.right_delta
         updated = least_squares.mu_update(h.T, totals.num.T, gram, delta + lasso, self.inner_iter)

@@ -36,6 +36,7 @@ from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import double_precision, least_squares, row_sums
 from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import block_summary
 from dask_nmf.kernels.summary.block_summary import BlockSummary
@@ -319,7 +320,7 @@ def _weigh(num: Array, gram: Array, rows: Span, width: int, what: GridPassSpec) 
     stored = what.given.h.read(0, 1).dtype
     dtype = np.float64 if what.last or what.solver.in_float64 else stored
     num = (num - penalty.left_l1 * width).astype(dtype)
-    gram = least_squares.add_ridge(gram.astype(dtype), k, penalty.left * width)
+    gram = gram_matrices.add_ridge(gram.astype(dtype), k, penalty.left * width)
     w = (
         least_squares.solve_exactly(num, gram)
         if what.last

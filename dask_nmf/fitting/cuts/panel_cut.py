@@ -13,6 +13,7 @@ from dask_nmf.execution.engine import Engine
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.engines.strata import StrataEngine
 from dask_nmf.execution.graphs.strata import BlockGrid
+from dask_nmf.execution.partition import CutOptions
 from dask_nmf.execution.tasks.factor_store import FactorSlots, InMemorySlots
 from dask_nmf.fitting.cuts.cut import resumed
 from dask_nmf.fitting.finalize import Output, Progress, Result, answer, answer_fixed
@@ -93,9 +94,8 @@ def cut_in_panels(matrix: Matrix, job: Job, run: Run | None) -> PanelCut:
     by_blocks = settings.algorithm.by_strata
     width = nndsvd.width(settings.n_components) if settings.by_svd else settings.carried
     grams = settings.algorithm.column_grams or settings.beta == 2
-    panels, planned = partition.cut(
-        matrix, width, job.weights, job.rule(matrix), edges, by_blocks, grams, job.cache
-    )
+    options = CutOptions(edges, by_blocks, grams, job.cache)
+    panels, planned = partition.cut(matrix, width, job.weights, job.rule(matrix), options)
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,

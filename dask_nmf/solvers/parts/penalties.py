@@ -17,6 +17,7 @@ from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.divergence import RowPenalty
+from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.settings import Settings
 from dask_nmf.types import Array
@@ -54,7 +55,7 @@ class Penalty:
         num = totals.num.T
         if self.right_l1:
             num = num - self.right_l1 * np.reshape(totals.column_weight, (-1, 1))
-        return num, least_squares.add_ridge(totals.gram, k, self.right * totals.column_weight)
+        return num, gram_matrices.add_ridge(totals.gram, k, self.right * totals.column_weight)
 
     def balance(self, left: Norms, right: Norms) -> tuple[Array, float]:
         """Return the best scale of each component of W, (k,), and the penalties after W c and H / c.

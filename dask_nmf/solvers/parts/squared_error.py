@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 
 from dask_nmf.kernels import least_squares, row_sums
+from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.types import Array, Block
 
@@ -29,7 +30,7 @@ def loss_of_h(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
     if np.isnan(totals.residual):
         return row_sums.expanded_loss(sumsq, totals, h)
     step = (h - given).astype(np.float64)
-    slope = least_squares.apply_gram((h + given).T.astype(np.float64), totals.gram).T - 2 * totals.num
+    slope = gram_matrices.apply_gram((h + given).T.astype(np.float64), totals.gram).T - 2 * totals.num
     return totals.residual + float(np.vdot(step, slope))
 
 
@@ -44,7 +45,7 @@ def in_threads(solve: Callable[[slice, Array], Array], num: Array, gram: Array) 
     count = os.cpu_count() or 1
     cuts = np.linspace(0, rows, 4 * count + 1, dtype=int)
     slices = [slice(*pair) for pair in pairwise(cuts.tolist())]
-    grams = (gram if least_squares.is_shared_gram(gram, k) else gram[some] for some in slices)
+    grams = (gram if gram_matrices.is_shared_gram(gram, k) else gram[some] for some in slices)
     with ThreadPoolExecutor(count) as pool:
         return np.concatenate(list(pool.map(solve, slices, grams)))
 

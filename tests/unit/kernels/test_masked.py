@@ -13,7 +13,7 @@ from support.strategies import seeds
 from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.blocks import masked
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.linalg import packed_grams
+from dask_nmf.kernels.linalg import gram_matrices, packed_grams
 
 K = 3
 TYPES = {np.float32: 1e-4, np.float64: 1e-11}  # and their rounding
@@ -150,7 +150,7 @@ def test_apply_is_a_product_of_each_row(dtype: Any) -> None:
     w = factors(dtype)[0]
     expected = np.einsum("ij,ijk->ik", w.astype(np.float64), squares)
     np.testing.assert_allclose(packed_grams.apply_packed_gram(packed(squares), w), expected, rtol=1e-12)
-    assert least_squares.apply_gram(w, packed(squares)).dtype == dtype
+    assert gram_matrices.apply_gram(w, packed(squares)).dtype == dtype
     np.testing.assert_array_equal(
         packed(squares)[:, packed_grams.packed_diagonal(K)], np.einsum("ijj->ij", squares)
     )
