@@ -1,4 +1,4 @@
-"""The registry of solvers: a line for each, with all that must be known about one before it is made."""
+"""The registry of solvers: for each, everything that must be known before it is made."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What a solver can do, as data: no code outside of `dask_nmf.solvers` asks for a solver by its name.
+    """The capabilities of a solver, as data.
+
+    No code outside of `dask_nmf.solvers` depends on the name of a solver.
 
     Attributes
     ----------
-    module : where its ``make(problem)`` is, see `dask_nmf.solvers.select`; it is imported when a fit begins.
-    betas : the β of the losses that it minimises; None: any.
-    grid_betas : those of them for which V may be cut both ways.
-    carries_w : W is kept from pass to pass, instead of solved anew in each.
-    by_strata : a pass goes over blocks, in strata, instead of over panels.
-    extra_columns : columns that its factors have between passes beside those of the result.
+    module : the module of its ``make(problem)``, see `dask_nmf.solvers.select`; a fit imports it first.
+    betas : the β of the losses that it minimises; None means any.
+    grid_betas : those β for which V may be cut into blocks, by rows and by columns.
+    carries_w : W is stored between passes, instead of solved anew in each.
+    by_strata : a pass goes over blocks, stratum by stratum, instead of over panels.
+    extra_columns : the number of columns that its factors have between passes beyond those of the result.
     keeps_zeros : its updates cannot move an entry that is 0.
-    column_grams : the sums of a pass have a gram matrix for each column, whatever the loss.
-    tries_starts : the best of several starts is worth the time that they take.
-    learns_online : the sums of a pass are all that is needed to go on with other rows.
+    column_grams : the sums of a pass have a Gram matrix for each column, whatever the loss.
+    tries_starts : several starts are tried, because the best one is worth the time.
+    learns_online : the sums of a pass suffice to continue with other rows.
     """
 
     module: str
@@ -50,10 +52,10 @@ SOLVERS = {
 
 
 def learns_online(solver: str) -> bool:
-    """Return whether there is such a solver, and it learns from batches of rows."""
+    """Return whether a solver of this name exists and learns from batches of rows."""
     return solver in SOLVERS and SOLVERS[solver].learns_online
 
 
 def panel_solvers() -> str:
-    """Return the names of the solvers that go over panels, as an error message lists them."""
+    """Return the names of the solvers whose passes go over panels, joined for an error message."""
     return " and ".join(repr(name) for name, algorithm in SOLVERS.items() if not algorithm.by_strata)

@@ -1,4 +1,4 @@
-"""What V and the files that hold it may do wrong, in one line."""
+"""Exceptions for V, the files that hold it, runs, stores and clusters; each message is one line."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 
 
 class DataError(ValueError):
-    """V, or what holds it, is not what NMF can take."""
+    """Raised when V, or the file that holds it, is not valid input for NMF."""
 
 
 class NothingObserved(DataError):
-    """No entry of V counts."""
+    """Raised when no entry of V counts: all are missing, held out or of weight 0."""
 
 
 class RunLocked(RuntimeError):
-    """Another process works on the run, or on an output."""
+    """Raised when another process holds the lock of the run or of an output."""
 
 
 class ClusterLost(RuntimeError):
-    """What a cluster held or computed is gone with its workers, or with its client."""
+    """Raised when results of a cluster are lost with its workers, or with its client."""
 
 
 def came_meanwhile(place: object) -> FileExistsError:
-    """Return what to say where an output may no longer go to a place."""
+    """Return the error for an output place that another process has made or changed meanwhile."""
     return FileExistsError(
         f"{place} was made or changed by another process meanwhile, and is left as it is; give another output"
     )
@@ -34,13 +34,12 @@ def came_meanwhile(place: object) -> FileExistsError:
 
 @contextmanager
 def readable(place: Any, cure: str) -> Iterator[None]:
-    """Name the place of what cannot be read: parsers and codecs raise whatever they like.
+    """Turn any error of a parser or codec into a `DataError` that names the place and the cure.
 
     Raises
     ------
     DataError
-        For every error but those of the operating system, of stores and of a cluster that is gone, which stay
-        what they are.
+        For every other error. Errors of the operating system, of stores and of a lost cluster pass unchanged.
     """
     try:
         yield
@@ -54,12 +53,12 @@ def readable(place: Any, cure: str) -> Iterator[None]:
 
 
 def _of_content(error: OSError) -> bool:
-    """Whether it is how gzip and bz2 speak of what they were given."""
+    """Return whether gzip or bz2 raised the error because of the content of a file."""
     return isinstance(error, BadGzipFile) or (type(error) is OSError and error.errno is None)
 
 
 class InvalidEntryError(DataError):
-    """An entry that no NMF can take: negative or not finite."""
+    """Raised for an entry of V outside the domain of the loss: negative, not finite, or 0 where β ≤ 0."""
 
     def __init__(self, row: int, column: int, value: float) -> None:
         super().__init__(row, column, value)
@@ -74,11 +73,11 @@ class InvalidEntryError(DataError):
             need = "NMF takes finite entries: replace or drop them"
             if isnan(self.value):
                 need += ', or let NaN, and what is masked, be missing: missing="nan", --missing nan'
-        found = "Negative values in data: V" if -inf < self.value < 0 else "V"  # as scikit-learn has it
+        found = "Negative values in data: V" if -inf < self.value < 0 else "V"  # the wording of scikit-learn
         return f"{found} has {self.value} at row {self.row}, column {self.column}; {need}"
 
     def at(self, first_row: int, transposed: bool = False) -> InvalidEntryError:
-        """The same entry where the block begins at ``first_row``, and may be columns of V."""
+        """Return the error with indices in V, for a block that begins at ``first_row`` of V, or of Vᵀ."""
         row = self.row + first_row
         if transposed:
             return InvalidEntryError(self.column, row, self.value)
@@ -86,31 +85,31 @@ class InvalidEntryError(DataError):
 
 
 class InvalidRunError(ValueError):
-    """What is at the path is not a run that this version can read."""
+    """Raised when the path holds no run that this version can read."""
 
 
 class StoreUnavailableError(ConnectionError):
-    """A store did not answer, or not well, however often it was asked."""
+    """Raised when a store gave no usable answer after all retries."""
 
 
 class StoreAccessError(PermissionError):
-    """A store refuses what was asked, for want of the right credentials."""
+    """Raised when a store refuses a request because the credentials do not suffice."""
 
 
 class ConcurrentCommitError(RuntimeError):
-    """What was to be replaced, at a URL, has been replaced by another process."""
+    """Raised when another process has replaced an object at a URL that was to be replaced."""
 
     def __str__(self) -> str:
         return f"{self.args[0]} was changed by another process meanwhile; it goes on there"
 
 
 class RunMismatch(ValueError):
-    """The run at the path is of another fit."""
+    """Raised when the run at the path belongs to another fit."""
 
 
 class NoWorkers(TimeoutError):
-    """The cluster has no worker, and none came in time."""
+    """Raised when the cluster has no worker and none joins in time."""
 
 
 class WorkersLost(ClusterLost):
-    """Workers died, again and again or while they were sent something."""
+    """Raised when workers died repeatedly, or while data were sent to them."""

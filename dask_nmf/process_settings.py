@@ -1,4 +1,4 @@
-"""Settings of the whole process that several fits may need at the same time."""
+"""Process-wide settings that several fits may need at the same time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 
 class SharedSetting:
-    """A setting that its first user makes and its last user undoes, in whatever order they end.
+    """A process-wide setting that its first user makes and its last user undoes, whatever the order.
 
-    Two fits that each set and restored a setting of the process would restore each other's value.
+    If each fit set and restored such a setting by itself, two fits could restore each other's value.
 
     Parameters
     ----------
@@ -21,14 +21,14 @@ class SharedSetting:
 
     def __init__(self, make: Callable[[], AbstractContextManager[Any]]) -> None:
         self._make = make
-        self._users: dict[object, int] = {}  # the thread of each
+        self._users: dict[object, int] = {}  # each user with its thread
         self._made: AbstractContextManager[Any] | None = None
         self._lock = Lock()
         os.register_at_fork(after_in_child=self._forget_other_threads)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Return a context in which the setting holds."""
+        """Hold the setting for the duration of the block."""
         user = object()
         self._enter(user)
         try:
@@ -39,7 +39,7 @@ class SharedSetting:
     def _enter(self, user: object) -> None:
         with self._lock:
             if not self._users:
-                self._undo()  # in a forked process: what a thread of its parent had made
+                self._undo()  # a forked process may have the setting of a thread of its parent
                 made = self._make()
                 made.__enter__()
                 self._made = made
@@ -57,9 +57,10 @@ class SharedSetting:
             made.__exit__(None, None, None)
 
     def _forget_other_threads(self) -> None:
-        """Go on, in a forked process, without the users that only its parent has.
+        """Remove, in a forked process, the users whose threads only its parent has.
 
-        The next user there undoes what they made: it may take threads, which cannot begin yet.
+        The next user undoes their setting. This method does not, because that may need threads, which cannot
+        start yet.
         """
         self._lock = Lock()
         own = get_ident()

@@ -14,13 +14,13 @@ from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import FINEST, Solver
 
 LARGE = float(np.finfo(np.float64).max)
-# Below this share of ‖V‖² the rounding of the expanded form, some 1e-7 and 1e-15, hides what a pass gains.
+# Below this share of ‖V‖², the rounding of the expanded form (about 1e-7 and 1e-15) hides what a pass gains.
 CANCELS = {np.dtype(np.float32): 1e-4, np.dtype(np.float64): 1e-11}
-PATIENCE = 3  # passes without a better error of the entries held out
-# Below this share nothing is left to explain: a relative error of 1e-6 and of 3e-8.
+PATIENCE = 3  # passes without a lower held-out error after which a fit ends
+# Below this share of ‖V‖² nothing is left to explain: it is a relative error of 1e-6 and of 3e-8.
 EXPLAINED = {np.dtype(np.float32): 1e-12, np.dtype(np.float64): 1e-15}
-CLOSER = 0.05  # times tol, where equations are solved more exactly: there passes gain little, but for long
-NEARLY = 1e-4  # of the baseline: the tolerance of inner solves may hide what a pass gains of a loss below
+CLOSER = 0.05  # times tol, at the higher levels: their passes gain little, but for long
+NEARLY = 1e-4  # share of the baseline: the tolerance of inner solves may hide the gain of a pass below it
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Stop:
 
     max_iter: int
     tol: float
-    deadline: float = float("inf")  # of time.monotonic()
-    below: float = 0.0  # ‖V − W H‖ that is enough
-    finest: int = FINEST  # level of the solver (see `Solver.at_level`) that is gone to before the end
-    unit: float = 1.0  # of `below`, in that of the losses
+    deadline: float = float("inf")  # seconds, on the clock of time.monotonic()
+    below: float = 0.0  # the target of ‖V − W H‖, in the units of the user
+    finest: int = FINEST  # the highest level of the solver, see `Solver.at_level`
+    unit: float = 1.0  # the unit of `below`, in the units of the fit
 
 
 class Step(NamedTuple):
-    """A pass that is done. The last one has an outcome."""
+    """A finished pass. The last one has an outcome."""
 
     number: int
     state: State
@@ -44,17 +44,17 @@ class Step(NamedTuple):
     seconds: float
     outcome: Outcome | None = None
     message: str | None = None  # the outcome as a sentence
-    bytes_read: int = 0  # of V
-    validation_error: float = float("nan")  # root mean squared error of what is held out, before the pass
+    bytes_read: int = 0  # bytes of V
+    validation_error: float = float("nan")  # root mean squared held-out error, before the pass
 
     @property
     def ending(self) -> Ending | None:
-        """Why the fit ended, with the sentence; None where this is not the last pass."""
+        """The reason why the fit ended, and its message; None if this is not the last pass."""
         return None if self.outcome is None else Ending(self.outcome, self.message or "")
 
     @property
     def final(self) -> bool:
-        """Whether no pass is to follow: False where the time was up."""
+        """True if no pass follows; False after the time limit, since the same call continues the fit."""
         return self.outcome is not None and self.outcome.final
 
 
@@ -70,9 +70,9 @@ def iterate(
 
     Parameters
     ----------
-    sweep : makes one pass: from the state, and whether to take the residual entry by entry, to its sums.
-    baseline : what the loss is compared with: ‖V‖², or for a divergence that of V from its mean.
-    done : passes that led to ``state``.
+    sweep : makes one pass and returns its sums, from the state and whether to take the loss entry by entry.
+    baseline : the loss of a relative error of 1: ‖V‖², or the divergence of V from its mean.
+    done : the number of passes that led to ``state``.
     """
     number = done
     while number < stop.max_iter:
@@ -80,18 +80,18 @@ def iterate(
         started = time.monotonic()
         exact = state.level > 0 or state.loss < CANCELS[state.h.dtype] * baseline
         if exact and not state.exact:
-            state = replace(state, loss=float("inf"))  # the two ways to take it do not compare
+            state = replace(state, loss=float("inf"))  # the exact and the expanded loss do not compare
         totals = sweep(state, exact)
         previous, state = state, solver.at_level(state.level).update(state, totals, baseline)
         reason = _convergence(number, previous, state, baseline, stop)
         if reason and _may_be_noise(state, baseline) and state.level < min(solver.finest, stop.finest):
-            exact = state.level > 0  # the loss of equations that are not exact does not compare either
+            exact = state.level > 0  # nor does the loss of equations that are solved less exactly
             reason, state = None, replace(state, level=state.level + 1, exact=exact, stalled=False, rate=1.0)
         ending = _ending(number, state, reason, baseline, stop)
         seconds = time.monotonic() - started
         if _enough(state, stop):
             state = state.as_measured
-        known = np.isfinite(state.loss)  # not where all sweeps of sgd so far are undone
+        known = np.isfinite(state.loss)  # it is infinite if all sweeps of sgd so far are rejected
         error = relative_error(state.loss - state.penalty, baseline) if known else float("nan")
         step = Step(number, state, error, seconds, validation_error=float(np.sqrt(state.held_out_mse)))
         yield step if ending is None else step._replace(**ending._asdict())
@@ -100,14 +100,14 @@ def iterate(
 
 
 def _ending(number: int, state: State, reason: Ending | None, baseline: float, stop: Stop) -> Ending | None:
-    """Return why the pass is the last one, judged by its relative error; None where it is not the last."""
+    """Return why the fit ends with this pass, judged by its relative error; None if it goes on."""
     ending = _stopped(number, state, reason, baseline, stop)
     error = min(relative_error(state.loss - state.penalty, baseline), LARGE)
     return ending and judged(ending, error)
 
 
 def _stopped(number: int, state: State, reason: Ending | None, baseline: float, stop: Stop) -> Ending | None:
-    """Return the first stop rule that holds, ``reason`` among them, which says that the passes converged."""
+    """Return the ending by the first stop rule that holds; ``reason`` is that of convergence, if any."""
     if baseline == 0:
         return Ending(Outcome.ZERO, "V is zero everywhere: so are W and H")
     if state.diverged:
@@ -134,7 +134,7 @@ def _stopped(number: int, state: State, reason: Ending | None, baseline: float, 
 
 
 def _convergence(number: int, previous: State, state: State, baseline: float, stop: Stop) -> Ending | None:
-    """Return why the passes seem to have converged; None where they do not."""
+    """Return why the passes seem to have converged; None if they do not."""
     if stop.tol <= 0:
         return None
     if _is_explained(state, baseline):
@@ -148,7 +148,9 @@ def _convergence(number: int, previous: State, state: State, baseline: float, st
     fell = previous.loss - state.loss
     tol = stop.tol * (CLOSER if state.level > 0 and _explains_nearly_all(state, baseline) else 1.0)
     small = tol * min(max(state.loss, 0.0), max(baseline - state.loss, 0.0))
-    compares = previous.accepted or state.epoch == 0  # not in sgd, where shorter steps meet a larger loss
+    compares = (
+        previous.accepted or state.epoch == 0
+    )  # not after a rejected sweep of sgd: shorter steps meet a larger loss
     if state.accepted and compares and np.isfinite(previous.loss) and 0 <= fell <= small:
         return Ending(
             Outcome.CONVERGED,
@@ -158,7 +160,7 @@ def _convergence(number: int, previous: State, state: State, baseline: float, st
 
 
 def _may_be_noise(state: State, baseline: float) -> bool:
-    """Return whether what ended the passes may be the rounding and the tolerance of their equations."""
+    """Return whether rounding or the tolerance of the inner solves may have ended the passes."""
     if _is_explained(state, baseline):
         return False
     return state.stalled or _explains_nearly_all(state, baseline)
@@ -170,11 +172,11 @@ def _explains_nearly_all(state: State, baseline: float) -> bool:
 
 
 def _is_explained(state: State, baseline: float) -> bool:
-    """Return whether nothing is left of V that W H does not explain."""
+    """Return whether W H explains all of V, up to rounding."""
     return state.exact and state.loss <= EXPLAINED[state.h.dtype] * baseline
 
 
 def _enough(state: State, stop: Stop) -> bool:
-    """Return whether ‖V − W H‖ is as small as was asked for."""
+    """Return whether ‖V − W H‖ is below its target."""
     reached = max(state.loss - state.penalty, 0.0)  # the expanded form may be below 0
     return reached < (stop.below * stop.unit) ** 2

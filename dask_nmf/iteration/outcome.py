@@ -1,4 +1,4 @@
-"""Why a fit ended, as a value that code can ask, with a sentence for people beside it."""
+"""The outcome of a fit, as a value that code can test, with a message for people."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROUNDING = 1e-6  # of a relative error: that of zero factors is about 1
+ROUNDING = 1e-6  # tolerance of a relative error: that of zero factors is about 1
 
 
 class Outcome(StrEnum):
-    """Why a fit ended."""
+    """The reason why a fit ended."""
 
     CONVERGED = "converged"  # a pass changed the loss by less than tol, or could not lower it
-    EXPLAINED = "explained"  # nothing is left of V that the factors do not explain
-    FIXED = "fixed"  # one factor is fixed, and the other one is the best for it
+    EXPLAINED = "explained"  # the factors explain all of V, up to rounding
+    FIXED = "fixed"  # one factor is fixed, and the other is the best for it
     ZERO = "zero"  # V is zero everywhere
-    TARGET = "target"  # ‖V − W H‖ is below the target that was given
-    HELD_OUT = "held out"  # the error of the entries held out falls no more
-    MAX_ITER = "max_iter"  # the number of passes that was given is reached
-    TIME_LIMIT = "time limit"  # the time is up: the same call goes on
+    TARGET = "target"  # ‖V − W H‖ is below the given target
+    HELD_OUT = "held out"  # the error of the held-out entries falls no more
+    MAX_ITER = "max_iter"  # the given number of passes is reached
+    TIME_LIMIT = "time limit"  # the time is up; the same call continues the fit
     DIVERGED = "diverged"  # no step is short enough
     NOT_CONVERGED = "not converged"  # the passes ended at no solution
     UNOBSERVED = "nothing observed"  # no entry counts
 
     @property
     def converged(self) -> bool:
-        """Whether the fit ended where more passes would gain nothing that was asked for."""
+        """True if the fit reached its goal: more passes would gain nothing that was asked for."""
         return self not in _SHORT
 
     @property
     def final(self) -> bool:
-        """Whether no pass is to follow: False where the same call would go on."""
+        """True if no pass follows; False after the time limit, since the same call continues the fit."""
         return self is not Outcome.TIME_LIMIT
 
 
@@ -46,18 +46,18 @@ _SHORT = (
 
 
 class Ending(NamedTuple):
-    """The end of a fit: why, and the sentence that says so."""
+    """The end of a fit: its outcome, and a message for people."""
 
     outcome: Outcome
     message: str
 
 
 def judged(ending: Ending, error: float) -> Ending:
-    """Return an ending, which is no convergence where W H is no better than the mean of V.
+    """Return the ending, changed to `Outcome.NOT_CONVERGED` if W H is no better than the mean of V.
 
     Parameters
     ----------
-    error : the relative error, infinite where W H is 0 and V is not and the loss is a divergence.
+    error : the relative error; a divergence is infinite if W H is 0 at an entry of V that is not.
     """
     if error == np.inf:
         return Ending(
@@ -75,5 +75,5 @@ def judged(ending: Ending, error: float) -> Ending:
 
 
 def relative_error(loss: float, baseline: float) -> float:
-    """Return ‖V − W H‖ / ‖V‖ from their squares, or √(D(V | W H) / D(V | mean)); 0 where V is 0."""
+    """Return ‖V − W H‖ / ‖V‖ from their squares, or √(D(V | W H) / D(V | mean)); 0 if V is 0."""
     return float(np.sqrt(max(loss, 0.0) / baseline)) if baseline > 0 else 0.0

@@ -1,7 +1,7 @@
-"""The solvers: how a panel's W is found from H, and how H is updated from the sums over all panels.
+"""The solver `HALS`: alternating non-negative least squares for the squared error.
 
-A solver is a frozen record of its options; what changes from pass to pass is a `State`. Both speak of V
-in panel orientation: W has the panels' rows, H is what every panel is given.
+A solver is a frozen record of its options; a `State` holds everything that changes from pass to pass. Both
+use panel orientation: W has the rows of the panels, and every panel is given the whole H.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
     """Alternating non-negative least squares with H as the state; see docs/algorithms.md.
 
     W is solved anew in each panel, H from the sums, both by coordinate descent, and H is extrapolated from
-    pass to pass: ``H_y = max(0, H + β (H − H_before))``. β grows while the loss falls; when it rises the
-    step is undone and β shrinks (Ang & Gillis 2019).
+    pass to pass: ``H_y = max(0, H + β (H − H_before))``. β grows while the loss falls. When the loss rises,
+    the step is rejected and β shrinks (Ang & Gillis 2019).
     """
 
     penalty: Penalty = NO_PENALTY
-    tol: float = 1e-2  # of the inner solves, see `least_squares.refit`
-    in_float64: bool = False  # equations of float32 are made and solved in float64
+    tol: float = 1e-2  # tolerance of the inner solves, see `least_squares.refit`
+    in_float64: bool = False  # whether equations of float32 data are made and solved in float64
     one_pass: ClassVar[Literal[True]] = True
     finest: ClassVar[int] = FINEST
 
@@ -58,7 +58,7 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
         return solve(v, h, self.penalty.left, self.penalty.left_l1)
 
     def solve_h(self, h: Array, totals: Sums) -> Array:
-        """The H of the answer, where it is H that must fit what the panels hold, and not the reverse."""
+        """Return the H (k, n) that solves the normal equations exactly, in the dtype of ``h``."""
         num, gram = self.penalty.equations(totals, len(h))
         return solve_rows(num, gram).T.astype(h.dtype)
 
@@ -66,7 +66,7 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
         return replace(self, penalty=penalty)
 
     def find_h(self, known: KnownW, read: Read) -> tuple[Array, Sums]:
-        """Return H by normal equations, or by an orthonormal basis if W is badly conditioned."""
+        """Return H by normal equations, or by an orthonormal basis of W if W is badly conditioned."""
         w, columns = known.w, known.columns
         factor = self.factor_of(w) if known.uniform else None
         basis = w if factor is None else factor.basis.astype(w.dtype)
@@ -81,11 +81,14 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
         return right, loss_of_h(sumsq, totals, h, right)
 
     def factor_of(self, left: Array) -> PivotedQR | None:
-        """Return the factor of a left factor (rows, k) that normal equations for H are too rough for."""
+        """Return the pivoted QR of a left factor (rows, k) that is too ill-conditioned for normal equations.
+
+        None means that the normal equations for H are accurate enough.
+        """
         return least_squares.qr_factor(left.T, self.penalty.right)
 
     def solve_h_by_factor(self, factor: PivotedQR, rows: int, totals: Sums) -> Array:
-        """Return what `settle` does, float64, where the W of the sums is the basis of a factor."""
+        """Return H (k, n), float64, from the QR of a W (rows, k), and sums taken with its basis as W."""
         lasso, target = self.penalty.right_l1 * rows, totals.num.T
         return in_threads(
             lambda some, upper: least_squares.solve_by_qr(target[some], upper, lasso),
@@ -94,7 +97,7 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
         ).T
 
     def update_h(self, given: Array, totals: Sums) -> Array:
-        """H from the sums, beginning at the one that was given."""
+        """Return H (k, n) from the sums; the inner solve begins at ``given``, the H of the pass."""
         num, gram = self.penalty.equations(totals, len(given))
         dtype = np.float64 if self.in_float64 else given.dtype
         h = refit_rows(given.T.astype(dtype), num.astype(dtype), gram, self.tol)
@@ -118,7 +121,7 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
 
 
 def make(problem: Problem) -> HALS | KLNewton:
-    """Return the solver for the squared error, or for Kullback & Leibler's divergence."""
+    """Return the solver for the squared error, or for the Kullback-Leibler divergence."""
     if problem.settings.beta == 2:
         return HALS(problem.penalty)
     return KLNewton(problem.floor, problem.penalty)

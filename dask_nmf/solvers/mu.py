@@ -1,4 +1,4 @@
-"""Multiplicative updates, for the squared error and for every other β-divergence."""
+"""The solvers by multiplicative updates, for the squared error and for every other β-divergence."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from dask_nmf.types import Array, Block
 
 @dataclass(frozen=True)
 class MU(SquaredError, SolverDefaults):
-    """Multiplicative updates of Lee & Seung 2001, W first and then H, with a W that is carried.
+    """Multiplicative updates of Lee & Seung 2001, W first and then H; W is carried between passes.
 
-    ``w_first`` is False where the panels are columns of V: there H is what a panel holds, so that a
-    pass updates H and then W, and the pair that belongs together is the H of the pass and the W before it.
+    ``w_first`` is False if the panels are columns of V. The panels then hold H, so that a pass updates H
+    and then W; the factors that belong together are the updated H and the W that the pass was given.
     """
 
-    delta: float
-    floor: float  # of a W that begins as the solution for H: a zero would stay zero
+    delta: float  # δ, which is added to every divisor
+    floor: float  # least entry of a W that begins as the solution for H: a zero would stay zero
     inner_iter: int = 1
     w_first: bool = True
     penalty: Penalty = NO_PENALTY
-    right_delta: float | None = None  # of H; by default that of W
+    right_delta: float | None = None  # δ for H; None: that of W
     carries_w: ClassVar[bool] = True
 
     def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
@@ -60,7 +60,7 @@ class MU(SquaredError, SolverDefaults):
         ).track_held_out(state, totals, given)
 
     def update_h(self, h: Array, totals: Sums) -> Array:
-        """H after its update from the sums."""
+        """Return H (k, n) after its update from the sums."""
         gram = gram_matrices.add_ridge(totals.gram, len(h), self.penalty.right * totals.column_weight)
         lasso = self.penalty.right_l1 * np.reshape(totals.column_weight, (-1, 1))
         delta = self.delta if self.right_delta is None else self.right_delta
@@ -69,27 +69,27 @@ class MU(SquaredError, SolverDefaults):
 
 
 def clip_below(factor: Array, floor: float) -> Array:
-    """Entries below ``floor`` raised to it, so that a multiplicative update can move them."""
+    """Return a factor with entries of at least ``floor``, so that a multiplicative update can move them."""
     return np.asarray(np.maximum(factor, factor.dtype.type(floor)))
 
 
-MOST_UPDATES, SETTLED = 5000, 1e-7
+MOST_UPDATES, SETTLED = 5000, 1e-7  # of a W for a fixed H: the most updates, and their tolerance
 
-GAIN = 1e-9  # of the loss: what a multiplicative update of H gains at last
-FIRST_UPDATES, NEAR = 100, 1e-3  # of a W that begins anew: with 10, W lags behind H for ever
+GAIN = 1e-9  # share of the loss: the updates of H end when one gains no more than this
+FIRST_UPDATES, NEAR = 100, 1e-3  # of a new W: with 10 updates, it would lag behind H for ever
 
 
 @dataclass(frozen=True)
 class BetaMU(SolverDefaults):
-    """Multiplicative updates for any β, W first and then H; W is carried (Févotte & Idier 2011)."""
+    """Multiplicative updates for any β-divergence; W is carried between passes (Févotte & Idier 2011)."""
 
     beta: float
-    floor: float  # of what is divided by
-    scale: float  # of a W that begins anew
-    least: float  # of its entries: a zero would stay zero
+    floor: float  # least divisor
+    scale: float  # the entries with which the updates of a new W begin
+    least: float  # least entry of a new W: a zero would stay zero
     penalty: Penalty
     inner_iter: int = 1
-    w_first: bool = True  # as in `dask_nmf.solvers.mu.MU`
+    w_first: bool = True  # see `MU`
     carries_w: ClassVar[bool] = True
 
     def solve_w(self, v: Cells, h: Array, w: Array | None) -> Array:
@@ -102,7 +102,7 @@ class BetaMU(SolverDefaults):
         return w
 
     def iterate_w(self, v: Cells, h: Array, repeats: int, tol: float = 0.0) -> Array:
-        """W from equal entries, by so many updates or until they move it by less than ``tol``."""
+        """Return W (r, k) after ``repeats`` updates from equal entries, fewer if one is below ``tol``."""
         return self._multiply(v, h, np.full((v.shape[0], len(h)), self.scale, h.dtype), repeats, tol)
 
     def _multiply(self, v: Cells, h: Array, w: Array, repeats: int, tol: float = 0.0) -> Array:
@@ -129,7 +129,7 @@ class BetaMU(SolverDefaults):
         ).track_held_out(state, totals, given)
 
     def update_h(self, h: Array, totals: Sums) -> Array:
-        """H after its update from the sums."""
+        """Return H (k, n) after its update from the sums."""
         by = totals.gram + totals.column_weight * (self.penalty.right_l1 + self.penalty.right * h)
         ratio = np.divide(totals.num, by, out=np.zeros_like(totals.num), where=by > 0)
         return np.ascontiguousarray(h * ratio ** divergence.mu_exponent(self.beta), h.dtype)
@@ -137,7 +137,7 @@ class BetaMU(SolverDefaults):
 
 @dataclass(frozen=True)
 class ConvergedMU(BetaMU):
-    """W of a fixed H, by multiplicative updates until they move nothing: for what has no better solver."""
+    """Multiplicative updates of W for a fixed H until they converge, for losses without a better solver."""
 
     carries_w: ClassVar[bool] = False
     one_pass: ClassVar[Literal[False]] = False
@@ -159,7 +159,7 @@ class ConvergedMU(BetaMU):
         return h, totals.residual
 
     def solve_w(self, v: Cells, h: Array, w: Array | None) -> Array:
-        wide = self.iterate_w(v, h.astype(np.float64), MOST_UPDATES, SETTLED)  # or powers might vanish
+        wide = self.iterate_w(v, h.astype(np.float64), MOST_UPDATES, SETTLED)  # float32 may underflow
         return wide.astype(h.dtype)
 
     def solve_w_final(self, v: Cells, h: Array, w: Array | None) -> Array:
@@ -167,7 +167,7 @@ class ConvergedMU(BetaMU):
 
 
 def make(problem: Problem) -> MU | BetaMU:
-    """Return the updates for the squared error, or for another β-divergence."""
+    """Return the solver by multiplicative updates for the squared error, or for another β-divergence."""
     settings, penalty, scale = problem.settings, problem.penalty, problem.factor_scale
     first = not problem.transposed
     if settings.beta != 2:

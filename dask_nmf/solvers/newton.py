@@ -1,4 +1,4 @@
-"""The solver for Kullback & Leibler's divergence: Newton's steps, with H as the state."""
+"""The solver `KLNewton`: Newton steps for the Kullback-Leibler divergence, with H as the state."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from dask_nmf.solvers.parts.state import SHRINK, State, accept_step
 from dask_nmf.solvers.solver import FINER, FINEST, KnownW, Look, Read, SolverDefaults, SolvesRight
 from dask_nmf.types import Array
 
-LEAST = 0.5  # of an entry of H that a step leaves: further, a quadratic model is not to be trusted
+LEAST = 0.5  # least share of an entry of H that a step leaves: the quadratic model holds no further
 
-FURTHEST = 2.0  # times an entry, that a step goes
+FURTHEST = 2.0  # times an entry: how far the model reaches; further, an update is multiplicative
 
-NOTHING = 1e-30  # of the largest entry of H: a component of such entries would get a W that overflows
+NOTHING = 1e-30  # times the largest entry of H: W would overflow for a component of smaller entries
 
-SHORTER, SHORTEST = 0.25, 0.25**3  # steps, where Newton's is too long
+SHORTER, SHORTEST = 0.25, 0.25**3  # factor by which a rejected step is shortened, and the shortest step
 
-MOST_READS = 2000  # of V, for a W that is known
-CLOSE = 1e-8  # of the loss: a step that gains less by its model needs no read to be believed
-AHEAD = 3  # steps that an H is ahead of one of equal entries, where a fit ended with it
+MOST_READS = 2000  # reads of V, at most, to find H for a known W
+CLOSE = 1e-8  # share of the loss: a step whose model gains less is taken without a read that tests it
+AHEAD = 3  # steps that the H of a finished fit is ahead of an H of equal entries
 
 
 @dataclass(frozen=True)
 class KLNewton(SolvesRight, SolverDefaults):
-    """Kullback & Leibler's divergence, with H as the state.
+    """Newton steps for the Kullback-Leibler divergence, with H as the state.
 
-    W is solved in each panel by Newton's method, row by row. H gets one step of it a pass: the sums have the
-    quadratic model of the loss for each column of H, and coordinate descent brings it down. H is extrapolated
-    from pass to pass as in `dask_nmf.solvers.hals.HALS`.
+    W is solved in each panel by Newton's method, row by row. H gets one Newton step a pass: the sums have the
+    quadratic model of the loss for each column of H, and coordinate descent minimises it. H is extrapolated
+    from pass to pass, see `dask_nmf.solvers.hals.HALS`.
     """
 
-    floor: float  # of what is divided by
+    floor: float  # least divisor
     penalty: Penalty
-    tol: float = 1e-3  # of the inner solves: with less, noise hides what a pass gains
-    final_tol: float = 1e-6
+    tol: float = 1e-3  # tolerance of the inner solves: with a looser one, noise hides what a pass gains
+    final_tol: float = 1e-6  # tolerance of the inner solves of the last read
     one_pass: ClassVar[Literal[False]] = False
     may_overshoot: ClassVar[bool] = True
     finest: ClassVar[int] = FINEST
@@ -70,16 +70,16 @@ class KLNewton(SolvesRight, SolverDefaults):
         return divergence.divergence(v, w, h, 1.0, 0.0 if final else self.floor)
 
     def update_h(self, given: Array, totals: Sums, least: float = LEAST) -> Array:
-        """H at the bottom of the quadratic model about the one that was given, but not too far from it.
+        """Return H (k, n) at the minimum of the quadratic model about ``given``, but not too far from it.
 
-        An entry keeps at least the share ``least``. Near 0 a model goes no further than to twice an entry:
-        a column whose sum is further from that of V gets a multiplicative update.
+        An entry keeps at least the share ``least`` of its value. Near 0 the model reaches no further
+        than `FURTHEST` times an entry: a column whose sum must grow more gets a multiplicative update.
         """
         num, gram = self.penalty.equations(totals, len(given))
         begun = given.T.astype(np.float64)
         h = np.maximum(refit_rows(begun, num, gram, self.tol), least * begun)
         explains = totals.gram[:, packed_grams.packed_diagonal(len(given))] > 0
-        h[~explains & (num < self.penalty.right * begun)] = 0  # what explains no entry > 0 only costs
+        h[~explains & (num < self.penalty.right * begun)] = 0  # they explain no entry > 0, and only cost
         if isinstance(totals.w_sum, np.ndarray):
             above = np.maximum(
                 totals.num.T - packed_grams.apply_packed_gram(totals.gram, begun) + totals.w_sum, 0
@@ -99,25 +99,28 @@ class KLNewton(SolvesRight, SolverDefaults):
         return self.iterate_h(h, read(h, known.w), lambda h: read(h, known.w), known.most)
 
     def fit_h(self, h: Array, totals: Sums, look: Look, sumsq: float) -> tuple[Array, float]:
-        """Newton's steps begin at ``h``, and its sums have the first: that is one more read, mostly."""
+        """Return H (k, n) and its loss by Newton steps from ``h``.
+
+        The sums with ``h`` give the first step, so that one more read mostly suffices.
+        """
         right, found = self.iterate_h(h, totals, look, ahead=AHEAD)
         return self.penalty.without_dead(totals, right), found.residual
 
     def iterate_h(
         self, h: Array, totals: Sums, look: Look, most: int = MOST_READS, ahead: int = 0
     ) -> tuple[Array, Sums]:
-        """Return the H, (k, n), of the least loss, by Newton's steps, and sums that have its loss.
+        """Return the H (k, n) of the least loss, found by Newton steps, and sums that have its loss.
 
         Parameters
         ----------
-        h, totals : where the steps begin, and what a read of V with it gave.
-        look : one more read; W is the same in all.
-        most : reads, with the one that is done.
-        ahead : steps that h is nearer than equal entries are: entries that should be 0 fall the faster.
+        h, totals : the H (k, n) with which the steps begin, and the sums of a read of V with it.
+        look : makes one more read of V, from H to its sums with the same W.
+        most : the most reads, counting the one that gave ``totals``.
+        ahead : the number of steps that ``h`` is ahead of equal entries; entries may fall faster with more.
 
         Notes
         -----
-        The last step gains so little by its quadratic model that no read tests it; the loss counts that gain.
+        No read tests the last step, because its quadratic model gains so little; the loss includes that gain.
         """
         solver = self.at_level(self.finest)
         good, best, reached, rate = h, totals, float("inf"), 1.0
@@ -139,7 +142,7 @@ class KLNewton(SolvesRight, SolverDefaults):
         return good, best
 
     def gain(self, given: Array, h: Array, totals: Sums) -> tuple[float, float]:
-        """Return by how much h lowers the loss by the quadratic model about ``given``, and 2 Σ v."""
+        """Return the decrease of the loss from ``given`` to ``h`` by the quadratic model, and 2 Σ v."""
         num, gram = self.penalty.equations(totals, len(given))
         begun, step = given.T.astype(np.float64), (given - h).T.astype(np.float64)
         curve = packed_grams.apply_packed_gram(gram, begun)
@@ -166,7 +169,7 @@ class KLNewton(SolvesRight, SolverDefaults):
         ).track_held_out(state, totals, given)
 
     def _undone(self, state: State) -> State:
-        """To where Newton's step led, without extrapolation; from there by shorter steps."""
+        """Return the state after a rejected step: first without extrapolation, then with shorter steps."""
         assert state.h_previous is not None
         h, rate = state.h, state.rate
         if np.array_equal(state.h_input, h):

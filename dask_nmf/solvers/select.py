@@ -1,4 +1,4 @@
-"""The solvers that settings and losses ask for."""
+"""Selection of the solver for given settings, or for inference with a given loss."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dask_nmf.solvers.solver import Problem, Solver
 
 
 def select_solver(problem: Problem) -> Solver:
-    """Return the solver that the settings of a problem name: see `dask_nmf.algorithms`."""
+    """Return the solver that the settings of a problem name, see `dask_nmf.algorithms`."""
     solver: Solver = import_module(problem.settings.algorithm.module).make(problem)
     return solver
 
@@ -20,7 +20,7 @@ def select_solver(problem: Problem) -> Solver:
 def select_inference_solver(
     beta: float, penalty: Penalty, floor: float, scale: float = 1.0
 ) -> HALS | KLNewton | ConvergedMU:
-    """Return the solver that finds W of a fixed H for the loss of a β."""
+    """Return the solver that finds W for a fixed H and the loss of ``beta``."""
     if beta == 2:
         return HALS(penalty)
     if beta == 1:

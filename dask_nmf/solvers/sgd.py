@@ -1,8 +1,8 @@
 """The solver `SGD`: minibatch sweeps over a grid of blocks, see `dask_nmf.execution.graphs.strata`.
 
-Its factors have one more component, what AdaGrad remembers: see `dask_nmf.kernels.gradient`. A sweep measures
-the pair that it begins with, as it changes it. So a pair is known to be good one sweep later; until then the
-pair before it is kept.
+Its factors have one more component, the accumulator of AdaGrad: see `dask_nmf.kernels.gradient`. A sweep
+measures the loss of the factors that it begins with while it changes them. Factors are thus known to be good
+one sweep later only, and until then the previous factors are kept too.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from dask_nmf.solvers.parts.state import RowStore, State
 from dask_nmf.solvers.solver import Problem, SolverDefaults
 from dask_nmf.types import Array, Block
 
-FASTER, SLOWER = 1.05, 0.5  # of the bold driver; SLOWER also cures a step that was too long
-MOST = 10  # times ‖V‖²: more of a residual is that of steps that were too long
-NOISE = 0.05  # a rise of the loss by this share says nothing, but to the bold driver
-ZERO = 1e-6  # a residual as close as this to ‖V‖² is that of factors that are zero, next to
-SHORT = 2.0**-4  # of the first rate: steps that lead where longer ones did
-STALLED = 2.0**-30  # a rate below this share of the first one goes nowhere
+FASTER, SLOWER = 1.05, 0.5  # of the rate, by the bold driver; SLOWER also follows any rejected step
+MOST = 10  # times ‖V‖²: a larger residual means that the steps were too long
+NOISE = 0.05  # share by which the loss may rise by chance; the bold driver allows none
+ZERO = 1e-6  # a residual that differs from ‖V‖² by a smaller share belongs to factors that are nearly 0
+SHORT = 2.0**-4  # share of the first rate: if such steps lead to zero too, zero is the solution
+STALLED = 2.0**-30  # share of the first rate: with a lower rate the fit has diverged
 
 
 class Swept(NamedTuple):
-    """What a sweep over all blocks gives. Adds over blocks, but for H."""
+    """The result of a sweep over all blocks. All fields but H add over blocks."""
 
     right: Array  # (k + 1, n)
-    residual: float  # Σ e² over the entries that count, as they were met
-    penalty: float  # likewise
-    held_out_loss: float  # squared error of the entries held out, as they were met
-    held_out_weight: float  # how many they are
+    residual: float  # Σ e² over the entries that count, each at its visit
+    penalty: float  # the penalties, each at its visit
+    held_out_loss: float  # Σ e² over the entries held out, each at its visit
+    held_out_weight: float  # the number of entries held out
 
 
 @dataclass(frozen=True)
 class WithoutAccumulator:
-    """A place of extended factors, (rows, k + 1), seen as one of factors, (rows, k)."""
+    """A view of a store of extended factors, (rows, k + 1), as a store of factors, (rows, k)."""
 
     store: RowStore
 
@@ -68,7 +68,7 @@ class SGD(SquaredError, SolverDefaults):
         return WithoutAccumulator(store)
 
     def steps(self, state: State) -> SGDOptions:
-        """How the next sweep goes on from a state."""
+        """Return the options of the next sweep, with its learning rate."""
         by_time = 1 / (1 + state.epoch) if self.schedule == "inverse-time" else 1.0
         return self.how._replace(rate=self.how.rate * state.rate * by_time)
 
@@ -79,7 +79,7 @@ class SGD(SquaredError, SolverDefaults):
         loss = totals.residual + totals.penalty
         bold = self.schedule == "bold-driver"
         rises = loss > state.loss * (1 + (0 if bold else NOISE))
-        if not state.accepted:  # after an undone sweep, with shorter steps, the next one may well meet more
+        if not state.accepted:  # after a rejected sweep, one with shorter steps may well meet a larger loss
             rises = False
         collapsed = abs(totals.residual - sumsq) < ZERO * sumsq and not self._zero_is_best(state, loss)
         fits = totals.residual <= MOST * sumsq and np.isfinite(totals.right).all()
@@ -98,12 +98,12 @@ class SGD(SquaredError, SolverDefaults):
         ).track_held_out(state, totals, totals.right)
 
     def _zero_is_best(self, state: State, loss: float) -> bool:
-        """Whether steps that lead to zero factors may be right, as they are where the penalties are strong.
+        """Return whether zero factors may be the solution, because the penalties are strong.
 
-        Factors whose product is t everywhere, of the best scales, change the loss of V with mean μ for each
-        entry by ``t² − 2 μ t + 2 √(α_w α_h) t + 4 √(λ_w λ_h t)``, where α are L2 and λ L1 penalties. If that
-        is below 0 for some t, zeros are not the best. Else they are taken where the loss falls to them, or
-        where shorter steps lead there too.
+        Factors whose product is t everywhere, at the best scales, change the loss of each entry of a V with
+        mean μ by ``t² − 2 μ t + 2 √(α_w α_h) t + 4 √(λ_w λ_h t)``, where α are L2 and λ L1 penalties. If that
+        is below 0 for some t, zero factors are not the best. Otherwise they are accepted if the loss falls
+        to theirs, or if shorter steps lead to them too.
         """
         ridge = math.sqrt(self.how.w_l2 * self.how.h_l2)
         lasso = math.sqrt(self.how.w_l1 * self.how.h_l1)
@@ -112,7 +112,7 @@ class SGD(SquaredError, SolverDefaults):
         return loss <= state.loss < np.inf or state.rate <= SHORT
 
     def _undone(self, state: State) -> State:
-        """Back to the pair before, with half the step."""
+        """Return the state of the last good factors, with half the learning rate, after a rejected sweep."""
         good, slot = state.h_previous, state.previous_slot
         if good is None:
             good, slot = state.h_input, state.w_slot

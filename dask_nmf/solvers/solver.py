@@ -1,4 +1,4 @@
-"""What passes and the loop ask of a solver, and the state that a pass leaves behind."""
+"""The solver protocols, their defaults, and the arguments from which a solver is made."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.parts.state import RowStore, State
 from dask_nmf.types import Array, Block
 
-FINER = 1e-2  # times the tolerance of the inner solves, from one level to the next
-FINEST = 2  # levels above the first one, of solvers that have an inner solve
-LIFT = 1e-3  # of a factor's mean entry: less is raised to it where updates cannot move zeros
+FINER = 1e-2  # factor of the tolerance of the inner solves from one level to the next
+FINEST = 2  # the highest level of solvers that have an inner solve; the first is 0
+LIFT = 1e-3  # times a factor's mean entry: the least entry where updates cannot move zeros
 
 
-Look = Callable[[Array], Sums]  # a read of V: from H (k, n) to its sums, the W being known
+Look = Callable[[Array], Sums]  # a read of V: from H (k, n) to its sums with a known W
 Read = Callable[[Array, Array], Sums]  # a read of V: from H (k, n) and W (rows, k) to their sums
 
 
 class Solver(Protocol):
-    """What the passes and the loop ask of a solver."""
+    """The protocol of all solvers: what the passes and the loop require."""
 
     @property
     def penalty(self) -> Penalty: ...
 
     @property
     def carries_w(self) -> bool:
-        """Whether W must be kept from pass to pass."""
+        """True if W must be kept from pass to pass."""
         ...
 
     @property
     def fits_h(self) -> bool:
-        """Whether `fit_h` finds the H that is the best for a W: see `RightSolver`."""
+        """True if `RightSolver.fit_h` finds the best H for a W."""
         ...
 
     @property
     def may_overshoot(self) -> bool:
-        """Whether the last H may be worse than `State.h_previous`, which only a read of V can tell."""
+        """True if the last H may be worse than `State.h_previous`, which only a read of V can tell."""
         ...
 
     @property
@@ -50,30 +50,33 @@ class Solver(Protocol):
         ...
 
     def at_level(self, level: int) -> Solver:
-        """Return the solver for a level: each solves a pass's equations more exactly than the one before."""
+        """Return the solver for a level: the higher the level, the more exactly it solves its equations."""
         ...
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
-        """What H learns from a panel and its W; ``exact``: with the loss of ``h``, entry by entry."""
+        """Return the sums of a panel v (r, n) and its W (r, k) from which H is updated.
+
+        With ``exact`` they have the loss of W ``h``, taken entry by entry.
+        """
         ...
 
     def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
         """Return the loss of w h on a panel, without penalties.
 
-        With ``final`` a divergence may be infinite, where an entry > 0 meets a 0 of w h.
+        With ``final`` a divergence is infinite if w h is 0 at an entry > 0 of v.
         """
         ...
 
     def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:
-        """The W of a panel in the answer."""
+        """Return the W of a panel, (r, k), for the result."""
         ...
 
     def result_store(self, store: RowStore) -> RowStore:
-        """Return the place of a carried W, as one of a W of the result."""
+        """Return the store of a carried W as a store of a W (rows, k) of the result."""
         ...
 
     def update(self, state: State, totals: Any, sumsq: float) -> State:
-        """The next state, from what a pass gave that began with ``state.h_input``."""
+        """Return the next state, from the sums of a pass that began with ``state.h_input``."""
         ...
 
 
@@ -81,7 +84,7 @@ class PanelSolver(Solver, Protocol):
     """A solver whose passes go over panels."""
 
     def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
-        """Return the W of a panel, (r, k), in a pass; ``w`` is the one before, if W is carried."""
+        """Return the W of a panel, (r, k), in a pass; ``w`` is that of the last pass, if W is carried."""
         ...
 
 
@@ -89,16 +92,16 @@ class StratumSolver(Solver, Protocol):
     """A solver whose passes go over blocks, stratum by stratum."""
 
     def steps(self, state: State) -> SGDOptions:
-        """Return how the next sweep goes on from a state."""
+        """Return the options of the next sweep from a state."""
         ...
 
 
 class RightSolver(PanelSolver, Protocol):
-    """A solver that finds the factor that panels are given, (k, n), for the one that they hold."""
+    """A solver that finds the best H (k, n), which panels are given, for a W that they hold."""
 
     @property
     def one_pass(self) -> bool:
-        """Whether it follows from the sums of one pass: they have its normal equations."""
+        """True if H follows from the sums of one pass, because they have its normal equations."""
         ...
 
     def with_penalty(self, penalty: Penalty) -> Self:
@@ -106,7 +109,7 @@ class RightSolver(PanelSolver, Protocol):
         ...
 
     def update_h(self, h: Array, totals: Sums) -> Array:
-        """Return H (k, n) after one step from the one that a pass was given."""
+        """Return H (k, n) after one step from ``h``, the H of the pass that gave the sums."""
         ...
 
     def find_h(self, known: KnownW, read: Read) -> tuple[Array, Sums]:
@@ -121,14 +124,14 @@ class RightSolver(PanelSolver, Protocol):
 
         Parameters
         ----------
-        look : one more read of V, from H to the sums with the same W.
+        look : makes one more read of V, from H to the sums with the same W.
         sumsq : ‖V‖².
         """
         ...
 
 
 class SolverDefaults:
-    """What holds for a solver unless it says otherwise."""
+    """Defaults of the solver protocol, as a mixin."""
 
     finest: ClassVar[int] = 0
     fits_h: ClassVar[bool] = False
@@ -144,22 +147,22 @@ class SolverDefaults:
 
 
 class SolvesRight:
-    """What solvers share that find either factor exactly for the other, and so carry no W."""
+    """A mixin of solvers that find each factor exactly for the other, and so carry no W."""
 
     carries_w: ClassVar[Literal[False]] = False
     fits_h: ClassVar[bool] = True
 
 
 class Problem(NamedTuple):
-    """What a solver is made for: the settings, and what is known of V after its first read."""
+    """The arguments of a solver's ``make``: the settings, and what the first read of V found."""
 
     settings: Settings
     penalty: Penalty  # in the units of the fit
-    level: float  # the mean of what is fitted, about 1
-    scale: float  # a power of two, by which V counts
+    level: float  # the mean of the scaled V that is fitted, about 1
+    scale: float  # a power of two, by which V is multiplied
     dtype: np.dtype[Any]
     columns: int  # of the panels
-    transposed: bool  # the panels are columns of V
+    transposed: bool  # whether the panels are columns of V
 
     @property
     def floor(self) -> float:
@@ -168,33 +171,33 @@ class Problem(NamedTuple):
 
     @property
     def factor_scale(self) -> float:
-        """The size of an entry of W and H that gives V its mean."""
+        """The size of the entries of W and H for which W H has the mean of V."""
         return factor_scale(self.level, self.settings.n_components)
 
 
 def factor_scale(mean: float, rank: int) -> float:
-    """Return √(mean(V) / k): the size of an entry of W and H that gives V its mean."""
+    """Return √(mean(V) / k): the size of the entries of W and H for which W H has the mean of V."""
     return float(np.sqrt(mean / rank))
 
 
 def smallest_divisor(mean: float, dtype: np.dtype[Any]) -> float:
-    """Return the least number that a divergence divides by, for a V of that mean."""
+    """Return the least number that a divergence divides by, for a V of this mean and dtype."""
     limits = np.finfo(dtype)
     return max(float(limits.eps) * mean, float(limits.tiny))
 
 
 class KnownW(NamedTuple):
-    """A factor that H is looked for."""
+    """A known W, for which H is to be found."""
 
     w: Array  # (rows, k)
-    columns: int  # of V
-    mean: float  # of V, about
+    columns: int  # the number of columns of V
+    mean: float  # the mean of V, approximately
     uniform: bool  # whether all entries of V count alike
-    most: int  # reads of V, where one is not enough
+    most: int  # the most reads of V, if one does not suffice
 
     @property
     def equal_entries(self) -> Array:
-        """The H (k, columns) of equal entries with which W H has the mean of V."""
+        """The H (k, columns) of equal entries for which W H has the mean of V."""
         k = self.w.shape[1]
         size = self.mean / max(k * float(self.w.mean()), float(np.finfo(self.w.dtype).tiny))
         return np.full((k, self.columns), size, self.w.dtype)

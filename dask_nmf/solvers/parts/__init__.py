@@ -1,1 +1,1 @@
-"""What solvers are composed of: their state, penalties, the squared error."""
+"""The parts of a solver: the state between passes, the penalties, the squared error."""

@@ -2,8 +2,8 @@
 
 ``W[:, t] → c W[:, t]`` with ``H[t] → H[t] / c`` leaves W H as it is, but not the penalties: component t then
 costs ``a₁ c + a₂ c² + b₁ / c + b₂ / c²``, convex in log c, where a₁ and a₂ are the L1 and L2 penalties of
-W[:, t], and b₁ and b₂ those of H[t]. A fit takes the c that makes this least: else the factor that costs more
-loses components before the passes, which move the scale little by little, have brought it where it is cheap.
+W[:, t], and b₁ and b₂ those of H[t]. A fit takes the c that minimises this. Otherwise the more
+expensive factor would lose components, because the passes move the scale towards the minimum only slowly.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.settings import Settings
 from dask_nmf.types import Array
 
-FAINTEST = 1e-12  # times the penalty on the other factor: with less, factors would leave the range of float32
-HEAVIEST = 1e18  # times a loss of V with mean 1
-NEWTON_STEPS = 60  # at most; each at least halves the distance
-EVEN = 1e-4  # a change of log c that gains next to nothing
+FAINTEST = 1e-12  # times the penalty on the other factor: below it, factors would leave the range of float32
+HEAVIEST = 1e18  # the largest penalty, for a V of mean 1
+NEWTON_STEPS = 60  # the most steps; each at least halves the distance
+EVEN = 1e-4  # a change of log c too small to matter
 
 
 Norms = tuple[float | Array, float | Array]  # Σ x² and Σ x of each component of a factor, (k,), weighed
@@ -35,23 +35,23 @@ Norms = tuple[float | Array, float | Array]  # Σ x² and Σ x of each component
 class Penalty:
     """``left Σ ‖w_i‖² + 2 left_l1 Σ |w_i| + right Σ ‖h_j‖² + 2 right_l1 Σ |h_j|``.
 
-    For each entry of V that counts. Where all do, that is ``left · n ‖W‖² + …``: twice scikit-learn's terms,
-    as our loss is twice its loss.
+    The sums are over the entries of V that count. If all count, the first term is ``left · n ‖W‖²``, and so
+    on: these are twice scikit-learn's terms, because our loss is twice its loss.
     """
 
     left: float = 0.0  # on the factor that the panels hold
-    right: float = 0.0  # on the one that they are given
+    right: float = 0.0  # on the factor that they are given
     left_l1: float = 0.0
     right_l1: float = 0.0
-    left_unit: float = 1.0  # left factors of the user are so many times those of the fit
-    right_unit: float = 1.0  # and right ones so many times
+    left_unit: float = 1.0  # the left factor of the user, divided by that of the fit
+    right_unit: float = 1.0  # the right factor of the user, divided by that of the fit
 
     def of(self, totals: Sums, h: Array) -> float:
         """Return the value of the penalties, from the sums of W and from H (k, n)."""
         return float(np.sum(self._by_component(*norms_of(totals, h))))
 
     def equations(self, totals: Sums, k: int) -> tuple[Array, Array]:
-        """Return the normal equations for Hᵀ: (n, k), and (k, k) or those of each row, packed."""
+        """Return the normal equations for Hᵀ: right sides (n, k), and a Gram (k, k) or one a row, packed."""
         num = totals.num.T
         if self.right_l1:
             num = num - self.right_l1 * np.reshape(totals.column_weight, (-1, 1))
@@ -60,8 +60,8 @@ class Penalty:
     def balance(self, left: Norms, right: Norms) -> tuple[Array, float]:
         """Return the best scale of each component of W, (k,), and the penalties after W c and H / c.
 
-        ``left`` and ``right`` are the `Norms` of W and H. The scale is 1 where it is good already, and where
-        the component of one factor is zero.
+        ``left`` and ``right`` are the `Norms` of W and H. The scale is 1 if it is the best already, or if
+        the component is zero in one factor.
         """
         parts = self._by_component(left, right)
         scales = best_scales(parts)
@@ -69,16 +69,16 @@ class Penalty:
         return scales, float(np.sum(parts * powers))
 
     def without_dead(self, totals: Sums, h: Array) -> Array:
-        """Return H (k, n) that costs nothing for the components whose W is zero: ``totals`` has its sums."""
+        """Return H (k, n), if it is penalised, with zeros in the components whose W has zero sums."""
         if self.right == self.right_l1 == 0:
             return h
         return np.where(np.reshape(totals.w_l1_norm, (-1, 1)) > 0, h, h.dtype.type(0))
 
     @property
     def bounded(self) -> Penalty:
-        """The penalties, on each factor at least `FAINTEST` times that on the other.
+        """The penalties, each at least `FAINTEST` times that on the other factor.
 
-        A penalty on one factor alone has no minimum: the other takes the size for nothing.
+        With a penalty on one factor alone, the loss has no minimum, because the other may grow at no cost.
         """
         (left, right), (left_l1, right_l1) = (
             (max(a, FAINTEST * b), max(b, FAINTEST * a))
@@ -87,10 +87,10 @@ class Penalty:
         return Penalty(left, right, left_l1, right_l1, self.left_unit, self.right_unit)
 
     def in_balanced_units(self, size: float) -> Penalty:
-        """Return the penalties, `bounded`, on W / c and H c, with the c that makes them equal.
+        """Return the penalties, `bounded`, on W / c and H c, with the c that balances the two.
 
-        The factors of the fit are then of one size, whatever the penalties: ``size`` is that of their
-        entries. c is a power of two, so that the change of units rounds nothing.
+        The factors of the fit then have entries of one size, ``size``, whatever the penalties. c is a power
+        of two, so that the change of units causes no rounding.
         """
         own = self.bounded
         left, right, left_l1, right_l1 = own.left, own.right, own.left_l1, own.right_l1
@@ -101,10 +101,10 @@ class Penalty:
     def in_units(self, left: float, right: float, exponent: float = 0.0) -> Penalty:
         """Return the penalties on W / ``left`` and H / ``right``, for a loss 2^``exponent`` times as large.
 
-        The units are powers of √2, the exponent is any number. A penalty beyond `HEAVIEST` leaves nothing
-        of a factor, and so does that.
+        The units are powers of √2, and the exponent is any number. A penalty is at most `HEAVIEST`, which
+        makes a factor zero just as any larger one does.
         """
-        a, b = (round(2 * math.log2(unit)) / 2 for unit in (left, right))  # of no rounding
+        a, b = (round(2 * math.log2(unit)) / 2 for unit in (left, right))  # exact powers of √2
         powers = (self.left, 2 * a), (self.right, 2 * b), (self.left_l1, a), (self.right_l1, b)
         parts = (
             size and min(size * scaling.power(2.0, exponent + power), HEAVIEST) for size, power in powers
@@ -119,9 +119,9 @@ class Penalty:
         return replace(self, left_l1=0.0, right_l1=0.0)
 
     def scales_of_right(self, right: Array, product: float) -> Array:
-        """Return the scale of each component for a right factor (k, n) whose left one is not known, (k,).
+        """Return the best scale of each component, (k,), from a right factor (k, n) with an unknown left one.
 
-        ``product`` is what an entry of a component of W H has in the mean.
+        ``product`` is the mean entry of W H for one component.
         """
         mean = right.mean(axis=1, dtype=np.float64)
         other = np.divide(product, mean, out=np.zeros_like(mean), where=mean > 0)
@@ -131,11 +131,11 @@ class Penalty:
 
     @property
     def turned(self) -> Penalty:
-        """The penalties with the two factors in each other's place."""
+        """The penalties with the two factors swapped."""
         return Penalty(self.right, self.left, self.right_l1, self.left_l1, self.right_unit, self.left_unit)
 
     def _by_component(self, left: Norms, right: Norms) -> Array:
-        """L1 and L2 penalties of each component, those of W and then those of H, (4, k)."""
+        """Return the L1 and L2 penalties of each component, those of W and then those of H, (4, k)."""
         parts = (
             2 * self.left_l1 * left[1],
             self.left * left[0],
@@ -149,7 +149,7 @@ NO_PENALTY = Penalty()
 
 
 def penalty_of(settings: Settings, transposed: bool) -> Penalty:
-    """Return the penalties that are asked for, as panels of rows (or of columns) see them."""
+    """Return the penalties of the settings in panel orientation, in the units of the user."""
     shares = 1 - settings.l1_ratio, settings.l1_ratio
     alphas = settings.alphas[::-1] if transposed else settings.alphas
     return Penalty(*(share * alpha for share in shares for alpha in alphas))
@@ -161,11 +161,11 @@ def norms_of(totals: Sums, h: Array) -> tuple[Norms, Norms]:
 
 
 def best_scales(parts: Array) -> Array:
-    """Return ``argmin_{c > 0} a₁ c + a₂ c² + b₁ / c + b₂ / c²`` for each column of ``parts`` (4, k), (k,).
+    """Return ``argmin_{c > 0} a₁ c + a₂ c² + b₁ / c + b₂ / c²``, (k,), for the columns of ``parts``, (4, k).
 
-    With u = log c the minimum is where ``log(a₁ eᵘ + 2 a₂ e²ᵘ) = log(b₁ e⁻ᵘ + 2 b₂ e⁻²ᵘ)``. The difference of
-    the two rises with u by 2 to 4, so Newton's method cannot miss it; where all is L1, or all L2, one step is
-    exact: c = √(b₁ / a₁), c = ⁴√(b₂ / a₂). Where a or b is zero, c is 1.
+    With u = log c, the minimum is where ``log(a₁ eᵘ + 2 a₂ e²ᵘ) = log(b₁ e⁻ᵘ + 2 b₂ e⁻²ᵘ)``. The difference
+    of the two rises with u by 2 to 4, so Newton's method always converges. If all terms are L1, or all are
+    L2, one step is exact: c = √(b₁ / a₁), c = ⁴√(b₂ / a₂). If a or b is zero, c is 1.
     """
     scales = np.ones(parts.shape[1])
     there = (parts[:2].any(axis=0)) & (parts[2:].any(axis=0))
@@ -190,6 +190,6 @@ def divide_components(factor: Array, scales: Array) -> Array:
 
 
 def w_penalty(penalty: Penalty, v: Cells) -> RowPenalty:
-    """The penalties of the rows of a block's W."""
+    """Return the penalties of the rows of a block's W."""
     mass = v.row_weight
     return RowPenalty(penalty.left_l1 * mass, penalty.left * mass)

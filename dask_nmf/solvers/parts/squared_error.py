@@ -16,7 +16,7 @@ from dask_nmf.types import Array, Block
 
 
 class SquaredError:
-    """The loss ‖V − W H‖², for solvers that work with normal equations."""
+    """A mixin with the loss ‖V − W H‖², for solvers that use normal equations."""
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         return row_sums.block_sums(v, w, h if exact else None)
@@ -26,7 +26,7 @@ class SquaredError:
 
 
 def loss_of_h(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
-    """‖V − W h‖² where the sums are those of W and, if they have one, the residual is that of ``given``."""
+    """Return ‖V − W h‖² from the sums of W, whose residual, if they have one, belongs to ``given``."""
     if np.isnan(totals.residual):
         return row_sums.expanded_loss(sumsq, totals, h)
     step = (h - given).astype(np.float64)
@@ -38,7 +38,10 @@ IN_ONE_GO = 4096  # rows of Hᵀ below which threads do not pay
 
 
 def in_threads(solve: Callable[[slice, Array], Array], num: Array, gram: Array) -> Array:
-    """Return what ``solve`` gives for slices of the rows of ``num`` and their gram matrices."""
+    """Return the results of ``solve`` for slices of the rows of ``num``, (rows, k), computed in threads.
+
+    ``gram`` is one Gram matrix for all rows, or one for each row, packed.
+    """
     rows, k = num.shape
     if rows <= IN_ONE_GO:
         return solve(slice(None), gram)
@@ -51,10 +54,10 @@ def in_threads(solve: Callable[[slice, Array], Array], num: Array, gram: Array) 
 
 
 def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
-    """`least_squares.refit`, its rows shared among the threads of this process."""
+    """Return `least_squares.refit` of the rows, (rows, k), shared among threads of this process."""
     return in_threads(lambda some, own: least_squares.refit(start[some], num[some], own, tol), num, gram)
 
 
 def solve_rows(num: Array, gram: Array) -> Array:
-    """`least_squares.solve_exactly`, its rows shared among the threads of this process."""
+    """Return `least_squares.solve_exactly` of the rows, (rows, k), shared among threads of this process."""
     return in_threads(lambda some, own: least_squares.solve_exactly(num[some], own), num, gram)

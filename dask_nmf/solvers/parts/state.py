@@ -9,13 +9,13 @@ import numpy as np
 
 from dask_nmf.types import Array
 
-N_W_SLOTS = 4  # places for a carried W: the last one, the one before, the best one and the next one
+N_W_SLOTS = 4  # slots for a carried W: those of the last, the previous, the best and the next pass
 
-BETTER = 1 - 1e-6  # times the least error of what is held out: less of a gain is rounding
+BETTER = 1 - 1e-6  # times the least held-out error: a smaller gain is rounding
 
 
 class RowStore(Protocol):
-    """A place of a factor, by rows."""
+    """A store of a factor (rows, k), read and written by ranges of rows."""
 
     def read(self, first: int, last: int) -> Array: ...
 
@@ -24,34 +24,32 @@ class RowStore(Protocol):
 
 @dataclass(frozen=True)
 class State:
-    """What a pass leaves behind: everything the next one needs, besides V (and a carried W)."""
+    """The state between two passes: everything that the next pass needs besides V and a carried W."""
 
-    h: Array  # the H that the answer would use, (k, n)
-    h_input: Array  # the H that the next pass gives to the panels, (k, n)
+    h: Array  # the H of the result if this were the last pass, (k, n)
+    h_input: Array  # the H that the next pass gives to the panels, (k, n); sgd: (k + 1, n)
     loss: float = float("inf")  # the objective, with the pass's W: ‖V − W h‖² and the penalties
-    penalty: float = 0.0  # the penalties' part in it
-    beta: float = 0.5  # extrapolation
-    beta_max: float = 1.0
-    last_beta: float = 0.5
-    accepted: bool = True  # False: the pass raised the loss, h is the one before
-    exact: bool = True  # the loss is from the residual, not from the form that cancels
-    w_slot: int = -1  # where the W is that belongs to it, if one is carried; -1: not yet
-    held_out_mse: float = float(
-        "nan"
-    )  # mean squared error of what is held out, with the H that the pass was given
-    best: Array | None = None  # of the H that were given, the one with the least such error
+    penalty: float = 0.0  # the share of the penalties in the loss
+    beta: float = 0.5  # the weight of the extrapolation
+    beta_max: float = 1.0  # the most that beta may be
+    last_beta: float = 0.5  # beta before the last accepted step
+    accepted: bool = True  # False: the pass raised the loss, and its step is rejected
+    exact: bool = True  # the loss is from the residual, not from the expanded form, which cancels
+    w_slot: int = -1  # the slot of the W that belongs to h, if W is carried; -1: there is none yet
+    held_out_mse: float = float("nan")  # mean squared held-out error, with the H that the pass was given
+    best: Array | None = None  # the H with the least held-out error so far
     best_held_out_mse: float = float("inf")
-    best_slot: int = -1  # where its W is
-    passes_since_best: int = 0  # passes since
-    h_previous: Array | None = None  # sgd, and Newton's steps: the H that `h_input` came from
-    previous_slot: int = -1  # where its W is
-    rate: float = 1.0  # of the steps, relative to the first ones (sgd), or to Newton's
-    epoch: int = 0  # sgd: sweeps that were kept
+    best_slot: int = -1  # the slot of its W
+    passes_since_best: int = 0  # accepted passes since then
+    h_previous: Array | None = None  # sgd and Newton steps: the H from which `h_input` was computed
+    previous_slot: int = -1  # the slot of its W
+    rate: float = 1.0  # length of the steps, relative to the first ones (sgd) or to Newton steps
+    epoch: int = 0  # sgd: the number of accepted sweeps
     diverged: bool = False  # no step is short enough
-    stalled: bool = False  # a pass from the H of before did not lower the loss
-    level: int = 0  # how exactly equations are solved: see `Solver.at_level`
-    scales: tuple[float, ...] = ()  # blocks: by what the components of the H in `w_slot` are to be divided
-    previous_scales: tuple[float, ...] = ()  # and those of the H in `previous_slot`; (): by 1
+    stalled: bool = False  # a pass without extrapolation, or with the shortest step, did not lower the loss
+    level: int = 0  # how exactly equations are solved, see `Solver.at_level`
+    scales: tuple[float, ...] = ()  # blocks: divisors of the components of the H in `w_slot`; (): 1
+    previous_scales: tuple[float, ...] = ()  # blocks: those of the H in `previous_slot`; (): 1
 
     SCALARS: ClassVar[tuple[str, ...]] = (
         "loss", "penalty", "beta", "beta_max", "last_beta", "accepted", "exact", "w_slot", "held_out_mse",
@@ -61,13 +59,13 @@ class State:
 
     @property
     def next_slot(self) -> int:
-        """Where the next W may go: not where one is that may still be asked for."""
+        """The slot for the next W: the first one whose W is no longer needed."""
         taken = (self.w_slot, self.best_slot, self.previous_slot)
         return next(slot for slot in range(N_W_SLOTS) if slot not in taken)
 
     @property
     def as_measured(self) -> State:
-        """The state that the loss is of: of sgd it is the one before."""
+        """The state whose factors have this loss; for sgd and Newton steps they are the previous ones."""
         if self.h_previous is None:
             return self
         return replace(
@@ -75,7 +73,14 @@ class State:
         )
 
     def track_held_out(self, before: State, totals: Any, given: Array) -> State:
-        """This state, with what is held out looked at: the errors of ``given`` and the W of this state."""
+        """Return the state with the held-out error of its pass, and with the best factors so far.
+
+        Parameters
+        ----------
+        before : the state before the pass.
+        totals : the sums of the pass, among them the held-out loss and weight.
+        given : the H that has this error with the W of this state.
+        """
         if totals.held_out_weight == 0:
             return self
         held = totals.held_out_loss / totals.held_out_weight
@@ -87,18 +92,20 @@ class State:
             best=before.best,
             best_held_out_mse=before.best_held_out_mse,
             best_slot=before.best_slot,
-            passes_since_best=before.passes_since_best
-            + self.accepted,  # a pass that went too far says nothing
+            passes_since_best=before.passes_since_best + self.accepted,  # a rejected pass does not count
         )
 
 
 def extrapolate(h: Array, before: Array, beta: float) -> Array:
-    """H extrapolated: ``max(0, H + β (H − H_before))``."""
+    """Return H (k, n) extrapolated: ``max(0, H + β (H − H_before))``."""
     return np.asarray(np.maximum(h + h.dtype.type(beta) * (h - before), 0))
 
 
 def reject_step(state: State, stalled: bool) -> State:
-    """The state after a pass of `HALS` that raised the loss; ``stalled``: it began with the H of before."""
+    """Return the state after a rejected step: the last H, and a smaller β.
+
+    ``stalled`` says that the pass began without extrapolation, so that no smaller β can help.
+    """
     return replace(
         state,
         h_input=state.h,
@@ -110,7 +117,7 @@ def reject_step(state: State, stalled: bool) -> State:
 
 
 def accept_step(state: State, **reached: Any) -> State:
-    """The state after a pass of `HALS` that did not: what it ``reached``, and a larger β."""
+    """Return the state after an accepted step: the fields that it ``reached``, and a larger β."""
     return State(
         level=state.level,
         beta=min(state.beta_max, GROW * state.beta),
