@@ -1,16 +1,16 @@
-# Every target sets up what it needs: a .venv here, renewed when pyproject.toml changes.
+# Every target makes the environment it needs: .venv, which is renewed when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
-# What `make bench` runs, or `make bench SHORT=1`: small matrices, to see that all packages run.
+# The scripts of `make bench`; with SHORT=1 only small matrices, to check that all packages run.
 BENCHMARKS = $(if $(SHORT),"run_peers.py --short --output short",run_peers.py run_reads.py run_speed.py run_one_pass.py run_out_of_core.py run_cache.py run_prefetch.py run_scaling.py run_losses.py run_convergence.py run_task_memory.py run_ratings.py)
 
-# What runs with the lowest versions that pyproject.toml allows.
+# The tests that run with the lowest versions that pyproject.toml allows.
 LOWEST = behaviour/test_api unit/sources/test_inputs unit/sources/test_masks unit/sources/test_duplicate_entries unit/sources/test_packing unit/cli/test_pipes project/test_slurm_files unit/runs/test_run unit/runs/test_contents
-# A seed for what tests draw: make test SEED=7. Without one it is always the same.
+# The seed of random test examples: make test SEED=7. Without one, examples are always the same.
 DRAWN = $(if $(SEED),--hypothesis-profile seeded --hypothesis-seed $(SEED))
 
-# Files of tests lie in memory where it has 4 GB: half the time of those with runs went into syncing a disk.
-# Those of real tests lie on the disk.
+# Tests write their files to memory if it has 4 GB free, because syncing a disk took half of the time of tests
+# with runs. Real tests write to the disk.
 IN_MEMORY = $(if $(filter-out 0 1 2 3,$(shell df -B 1073741824 --output=avail /dev/shm 2>/dev/null | tail -n 1)),PYTEST_DEBUG_TEMPROOT=/dev/shm)
 
 .PHONY: demo test test-real test-data test-lowest soak lint bench kernels clean
@@ -18,20 +18,20 @@ IN_MEMORY = $(if $(filter-out 0 1 2 3,$(shell df -B 1073741824 --output=avail /d
 demo: .venv/installed
 	$(BIN)/python examples/topics.py demo
 
-test: .venv/installed-dev # two processes; one that is done takes tests from the other
+test: .venv/installed-dev # two processes; an idle one takes tests from the other
 	$(IN_MEMORY) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(DRAWN)
 
 test-real: .venv/installed-dev
 	$(BIN)/python -m pytest -m real --numprocesses 2 --dist worksteal $(DRAWN)
 
-test-data: .venv/installed-dev # data sets that the project does not carry, in ../shared/data
+test-data: .venv/installed-dev # needs data sets in ../shared/data, which the project does not carry
 	$(BIN)/python -m pytest -m data --numprocesses 2 --dist worksteal
 
-test-lowest: .venv-lowest/installed # numba's cache apart: the two versions would take turns in one
+test-lowest: .venv-lowest/installed # has a numba cache of its own, which two versions would overwrite in turn
 	$(IN_MEMORY) NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba .venv-lowest/bin/python -m pytest \
 		--numprocesses 2 --dist worksteal $(LOWEST:%=tests/%.py)
 
-soak: .venv/installed-dev # and, but for short ones (MINUTES=1), many more examples of what tests draw
+soak: .venv/installed-dev # and, unless MINUTES is set, many more random test examples
 	PYTHONPATH=tests $(BIN)/python -m tools.soak $(or $(MINUTES),10) $(SEED)
 	$(if $(MINUTES),,$(BIN)/python -m pytest -m hypothesis --numprocesses 2 --dist worksteal \
 		--hypothesis-profile many $(if $(SEED),--hypothesis-seed $(SEED)))

@@ -1,4 +1,4 @@
-"""The protocol of engines: what a fit asks of V, however V is cut and whoever computes."""
+"""The protocol of engines: passes over V for a fit, however V is cut and wherever tasks run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dask_nmf.types import Array
 
 
 class Model(NamedTuple):
-    """A factorisation between two passes: a solver, and what it knows."""
+    """A factorisation between two passes: a solver and its state."""
 
     solver: Solver
     state: State
-    exact: bool = False  # whether the loss is to be taken entry by entry
-    slots: FactorSlots | None = None  # where a factor is that goes from pass to pass
+    exact: bool = False  # whether the next pass takes the loss entry by entry
+    slots: FactorSlots | None = None  # stores of the factor that is carried from pass to pass
 
     @property
     def own_solver(self) -> Solver:
@@ -30,11 +30,11 @@ class Model(NamedTuple):
 
 
 class Sink(NamedTuple):
-    """Where the factors of a finished fit go, in the user's units."""
+    """The stores of the factors of a finished fit, in the user's units."""
 
     left: FactorStore  # the factor that panels hold, by rows of V in panel orientation
-    right: FactorStore | None = None  # the other one transposed, by columns of V, where it fits no process
-    means: FactorStore | None = None  # of the rows of V, where means are taken
+    right: FactorStore | None = None  # the other factor transposed, by columns of V, if it fits in no process
+    means: FactorStore | None = None  # means of the rows of V, if they are taken
 
 
 class FinalFactors(NamedTuple):
@@ -42,14 +42,14 @@ class FinalFactors(NamedTuple):
 
     left: da.Array | FactorStore  # (rows, k), in (distributed) memory or in the sink
     right: Array | FactorStore  # (k, columns), or transposed in the sink
-    sums: Sums  # of the last pass; the residual is the loss of these factors
-    means: da.Array | None = None  # of the rows of V, where they are taken and no sink has them
+    sums: Sums  # the sums of the last pass; the residual is the loss of these factors
+    means: da.Array | None = None  # of the rows of V, if they are taken and not in a sink
 
 
 class Engine(Protocol):
-    """V, cut into tasks. Nothing outside of an engine asks which one it is."""
+    """Passes over V, which an engine cuts into tasks. No code outside of engines asks which one it has."""
 
-    scale: float  # a power of two, by which V counts; it is known from the first read on
+    scale: float  # a power of two that V is multiplied by; known after the first read
 
     @property
     def bytes(self) -> int:
@@ -61,8 +61,8 @@ class Engine(Protocol):
 
         Parameters
         ----------
-        draw : how many rows of V to draw, 0 for none. An engine that holds no whole row in memory takes
-            the rows and columns of its plan instead.
+        draw : the number of rows of V to draw, 0 for none, and the seed. An engine that holds no whole row in
+            memory draws the rows and columns of its plan instead.
         """
         ...
 
@@ -74,12 +74,12 @@ class Engine(Protocol):
         ...
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
-        """Solve for the factors of a finished fit in one read of V, or few, and take their exact loss.
+        """Solve for the factors of a finished fit in one or a few reads of V, and take their exact loss.
 
         Parameters
         ----------
-        new_sink : makes a new sink for the factors, in which no late task of a pass before writes. None: the
-            factors stay in (distributed) memory.
+        new_sink : makes a new sink for the factors, to which no late task of an earlier pass can write. None:
+            the factors stay in (distributed) memory.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The loop over passes, and the only module that computes."""
+"""Computation of graphs on the active cluster or in this process, with retries if workers are lost."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dask_nmf.process_settings import SharedSetting
 logger = logging.getLogger(__name__)
 
 QUIET = {"distributed.admin.large-graph-warning-threshold": "1 GiB"}  # H is part of the graph
-ATTEMPTS = 4  # at a pass whose data was lost with its workers
+ATTEMPTS = 4  # at a pass, if its data is lost with workers
 _quiet = SharedSetting(lambda: dask.config.set(QUIET))
 
 
 def persist(*arrays: da.Array) -> tuple[da.Array, ...]:
-    """Arrays computed, their blocks in (distributed) memory."""
+    """Compute arrays; return them with their blocks in (distributed) memory."""
     held: tuple[da.Array, ...] = dask.persist(*arrays)
     if active_client() is not None:
         call_watched(lambda: wait(held))
@@ -41,10 +41,19 @@ def compute_with_retries(
     homes: Callable[[], dict[int, str]] = dict,
     reads: int = 0,
 ) -> list[Any]:
-    """Build a graph and compute it; again, from the sources, if workers took V with them.
+    """Build a graph and compute it; retry from the sources if data is lost with workers.
 
-    ``homes``: the workers that panels are best sent to; another that is idle may take them. ``reads``: so
-    many panels or blocks of V are read, which `progress` then follows.
+    Parameters
+    ----------
+    graph : builds the nodes whose values are returned.
+    renew : called before a retry, to take V from its source again.
+    homes : returns the address of the preferred worker by the number of a panel; idle workers may take any.
+    reads : the number of panels or blocks of V that are read, which `progress` then follows.
+
+    Raises
+    ------
+    WorkersLost, NoWorkers
+        If `ATTEMPTS` attempts fail; if no worker comes.
     """
     for attempt in range(1, ATTEMPTS + 1):
         wait_for_workers()
@@ -54,7 +63,7 @@ def compute_with_retries(
             if reads:
                 progress.report_read(reads)
             with blas.one_blas_thread(), _quiet.held():
-                nodes = graph()  # which may compute a part of it already
+                nodes = graph()  # building it may compute a part of it
                 prefer_workers(nodes, homes())
                 return compute_watched(nodes)
         except WORKER_LOSS as error:
@@ -65,15 +74,15 @@ def compute_with_retries(
 
 
 def prefer_workers(nodes: list[Delayed], homes: dict[int, str]) -> None:
-    """Annotate the graphs: tasks of panels, and of their sums, are best sent to these workers.
+    """Annotate the tasks of panels and of their sums with preferred workers, by the number of the panel.
 
-    `dask.annotate` would hold for all threads of this process, and another may be fitting something else.
+    `dask.annotate` would apply to all threads of this process, and another one may compute another fit.
     """
     for layer in {id(layer): layer for node in nodes for layer in node.dask.layers.values()}.values():
-        chosen = layer.annotations or {}  # by the caller
+        chosen = layer.annotations or {}  # annotations of the caller
         numbers = () if "workers" in chosen else ((key, reduction.panel_of(key)) for key in layer)
         places = {key: (homes[number],) for key, number in numbers if number in homes}
         if places:
-            # a function that the scheduler can load, though it may not have this package
+            # The scheduler can unpickle this function even if it lacks this package.
             workers = defaultdict(tuple, places).__getitem__
             layer.annotations = chosen | {"workers": workers, "allow_other_workers": True}

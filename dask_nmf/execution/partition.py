@@ -1,4 +1,4 @@
-"""The active cluster: what it offers, and how V is cut for it."""
+"""Resources of the active cluster, and the cut of V into panels or blocks that fit its workers."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ from dask_nmf.planning.grid import Edges, GridPlan
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.sources.matrix import Matrix
 
-FULL = {errno.ENOSPC, errno.EDQUOT}  # errors of a disk on which there is no more room
-KEPT = 0.8  # of the memory that a plan leaves: what stays long leaves gaps between what does not
+FULL = {errno.ENOSPC, errno.EDQUOT}  # errors of a full disk
+KEPT = 0.8  # share of the memory that a plan leaves; cached blocks fragment the rest
 
 
 class Resources(NamedTuple):
-    """What one worker has: the least of all workers."""
+    """The resources of the workers: the least memory limit, the most threads of one, and their number."""
 
-    memory_limit: int | None  # bytes; None where nothing limits it
+    memory_limit: int | None  # bytes; None if there is no limit
     threads: int
     workers: int
 
 
 def resources() -> Resources:
-    """Return what the active cluster offers, or this process's threads where there is none.
+    """Return the resources of the active cluster, or the threads of this process if there is none.
 
     Raises
     ------
     NoWorkers
-        As `wait_for_workers`.
+        If no worker comes: see `wait_for_workers`.
     MemoryError
         If the memory limit of a worker is too small for it to live.
     """
@@ -48,7 +48,7 @@ def resources() -> Resources:
     if client is None:
         return Resources(None, os.cpu_count() or 1, 1)
     workers: dict[str, Any] = {}
-    while not workers:  # the first one may be gone again
+    while not workers:  # the first worker may be lost again
         wait_for_workers()
         workers = client.scheduler_info(n_workers=-1)["workers"]
     limits = {
@@ -61,14 +61,14 @@ def resources() -> Resources:
 
 
 def shares_this_disk() -> bool:
-    """Whether all workers read and write the temporary files of this process."""
+    """Return whether all workers read and write the temporary files of this process."""
     return not _strangers(f"{tempfile.gettempdir()}/any")
 
 
 def check_shared(place: str) -> None:
     """Refuse a place for an output where workers see other files than this process.
 
-    What they write there would be missing in the output, and what they read back would be zeros.
+    Their chunks would be missing in the output, and chunks that they read back would be zeros.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def check_shared(place: str) -> None:
     Raises
     ------
     ValueError
-        With the address of a worker.
+        If a worker sees other files there. The text has its address.
     OSError
         If this process cannot write there.
     """
@@ -90,7 +90,7 @@ def check_shared(place: str) -> None:
 
 
 def _strangers(place: str) -> dict[str, str]:
-    """The workers that do not see what this process writes beside a place, or the other way; and why."""
+    """Return the workers that do not share files with this process beside a place, and why not."""
     if active_client() is None:
         return {}
     notes, text, written = sharing.ProbeFiles(place), uuid4().hex, []
@@ -105,7 +105,7 @@ def _strangers(place: str) -> dict[str, str]:
 
 
 def _why_strange(notes: sharing.ProbeFiles, text: str, answer: str | Exception) -> str | None:
-    """Why a worker that answered so does not share the notes; None where it does."""
+    """Return why a worker with this answer does not share the probe files; None if it does."""
     try:
         if isinstance(answer, Exception):
             raise answer
@@ -113,19 +113,19 @@ def _why_strange(notes: sharing.ProbeFiles, text: str, answer: str | Exception) 
     except FileNotFoundError:
         same = False
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:  # that says nothing of whose disk it is
+        if isinstance(error, OSError) and error.errno in FULL:  # a full disk may be shared
             raise
         return getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
     return None if same else "it sees other files there"
 
 
 def check_sight(matrix: Matrix) -> None:
-    """Refuse a V in files that some worker does not see: Zarr reads a chunk that is not there as zeros.
+    """Refuse a V in files that some worker does not see, because Zarr reads missing chunks as zeros.
 
     Raises
     ------
     DataError
-        With the worker's address.
+        If a worker does not see it. The text has its address.
     """
     client = active_client()
     if client is None or not matrix.workers_can_read:
@@ -141,15 +141,15 @@ def check_sight(matrix: Matrix) -> None:
 
 @dataclass(frozen=True)
 class CutOptions:
-    """How V is cut into panels.
+    """Options of the cut of V into panels.
 
     Attributes
     ----------
     edges : the edges of panels of an earlier plan, which are kept; None: they are planned.
     blocks : whether a pass goes over blocks of the panels, so that the plan has edges of columns too.
     own_grams : whether the sums of a pass have a gram matrix for each column.
-    cache : most bytes of panels that a worker keeps from pass to pass, of what the plan leaves free; None:
-        all of that.
+    cache : the most bytes of panels that a worker caches between passes, of those that the plan leaves free;
+        None: all of these.
     """
 
     edges: tuple[int, ...] | None = None
@@ -165,7 +165,7 @@ def cut(
     rule: EntryMask = EVERYTHING,
     options: CutOptions = CutOptions(),
 ) -> tuple[PanelEngine, PanelPlan]:
-    """Cut V into panels that fit the workers, and check that these see V; see `plan_panels`.
+    """Return an engine of panels that fit the workers, which must all see V, and its plan (`plan_panels`).
 
     Raises
     ------
@@ -187,14 +187,14 @@ def cut(
     for part in (matrix, weights):
         if part is not None:
             check_sight(part)
-    lost = active_client() is None and not shares_memory()  # with each pass, or not to be released
+    lost = active_client() is None and not shares_memory()  # the cache, or it is never evicted
     lost = lost or (options.blocks and offer.workers > 1)
     room = 0 if lost else _spare(offer.memory_limit, planned, options.cache)
     return PanelEngine(matrix, planned.edges, weights, rule, room, planned.prefetch), planned
 
 
 def _spare(memory_limit: int | None, planned: PanelPlan, cache: int | None) -> int:
-    """Bytes of panels that a worker may keep; where nothing limits it, a quarter of the machine's."""
+    """Return the bytes of panels that a worker may cache; without a limit, a quarter of the memory here."""
     if cache == 0:
         return 0
     if memory_limit is not None:
@@ -205,7 +205,7 @@ def _spare(memory_limit: int | None, planned: PanelPlan, cache: int | None) -> i
 
 
 def tile(matrix: Matrix, rank: int, kept: Edges | None = None) -> GridPlan:
-    """V in blocks that fit the workers, who are found to see it; see `plan_grid`. Raises as `cut` does."""
+    """Return a plan of blocks that fit the workers (see `plan_grid`); raise as `cut` does."""
     offer = resources()
     made = grid.plan_grid(matrix.layout, rank, offer.memory_limit, offer.threads, kept)
     check_sight(matrix)

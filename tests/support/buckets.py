@@ -1,4 +1,4 @@
-"""A bucket with V on a real server, fits in it, and what is compared."""
+"""A bucket with V on a real server, fits of it, and comparisons of their results."""
 
 from __future__ import annotations
 

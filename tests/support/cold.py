@@ -1,4 +1,4 @@
-"""Ratings of which some rows and columns are cold, and their means by NumPy."""
+"""Ratings with cold rows and a cold column (no known entries), and their means by NumPy."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 class Ratings(NamedTuple):
-    """Ratings from 0.5 to 5, of which some are known; none of some rows, and of a column."""
+    """Ratings from 0.5 to 5, of which some are known, but none in some rows and in one column."""
 
     values: Array
     known: Array
@@ -27,13 +27,13 @@ class Ratings(NamedTuple):
         return np.where(self.known, self.values, np.nan)
 
     def means(self, known: Array) -> tuple[Array, Array, float]:
-        """Of rows, of columns and of all, as NumPy has them."""
+        """Return the means of rows, of columns and of all known ratings, by NumPy."""
         seen = np.ma.masked_array(self.values.astype(np.float64), ~known)
         sides = (seen.mean(axis=axis).filled(np.nan) for axis in (1, 0))
         return *sides, float(seen.mean())  # type: ignore[return-value]
 
     def predicted(self, wh: Array, known: Array) -> Array:
-        """What is to be predicted for every cell."""
+        """Return the prediction expected for every cell: W H, or means where a row or column is cold."""
         rows, columns, everything = self.means(known)
         filled = wh.astype(np.float64)
         cold = np.isnan(columns)
@@ -55,7 +55,10 @@ def product(result: Result) -> Array:
 
 
 def best_of(given_v: Ratings, wh: Array, count: int) -> tuple[Array, Array]:
-    """The best columns of each row by a sort of all values: none that are cold, nor what V has."""
+    """Return the best columns of each row and their values, by a sort of all predictions.
+
+    Cold columns and entries that V has are left out.
+    """
     values = given_v.predicted(wh, given_v.known)
     values[given_v.known] = -1
     values[:, COLD_COLUMN] = -1

@@ -1,4 +1,4 @@
-"""The command and scripts in real processes, forked from one that has imported all: which takes seconds."""
+"""The command and scripts in real processes, forked from one that has spent seconds on importing all."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ for line in sys.stdin:
 
 
 class Forks:
-    """Calls the command or runs a script, one after the other."""
+    """A server process that is forked for each call of the command or run of a script, one at a time."""
 
     def __init__(self) -> None:
         self.server = subprocess.Popen(
@@ -53,7 +53,7 @@ class Forks:
     def run(
         self, words: Any, folder: Path, terminal: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script, or the command; what it prints goes to a terminal, if one is given by its path."""
+        """Run a script or the command; its output goes to the terminal at a path, if one is given."""
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         told = list(map(str, words))
@@ -71,7 +71,7 @@ class Forks:
 def assert_refused(
     answer: subprocess.CompletedProcess[str], code: int, *words: str, folder: Path, left: set[str]
 ) -> None:
-    """One line that has the words, the exit code, no traceback, and nothing written."""
+    """Check a refusal: its exit code, a last line with the words, no traceback, and nothing written."""
     error = answer.stderr.strip().splitlines()
     assert answer.returncode == code, answer.stderr
     assert error[-1].startswith("dask-nmf: ")

@@ -1,4 +1,4 @@
-"""V cut both ways, whatever its size."""
+"""A patch that cuts every V along rows and columns, whatever its size."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ def no_panels(*_: Any, **__: Any) -> Any:
 def cut_both_ways(
     patch: pytest.MonkeyPatch, rows: tuple[int, ...], columns: tuple[int, ...], reads: int
 ) -> None:
-    """Every V is cut so."""
+    """Patch the planners so that every V is cut into these blocks."""
     made = GridPlan(rows, columns, reads, 0, 1, (rows[-1], columns[-1]))
     patch.setattr(row_panels, "plan_panels", no_panels)
     patch.setattr(grid, "plan_grid", lambda *_: made)
 
 
 class Enough(Exception):
-    """The fit is to stop here."""
+    """Raised by a test to stop a fit."""

@@ -1,8 +1,8 @@
-"""A disk on which a power cut may come at any moment: what programs do to a folder, and what is left of it.
+"""A simulated disk that records changes of a folder, and the states that a power cut may leave.
 
-A change of names in a folder is on the disk when the folder was synchronised, the content of a file when the
-file was. Until then a disk may have it or not, in any order. `recorded` notes every change that this process
-makes to a folder, and after each one what the folder may be after a power cut, by each of the `CUTS`.
+A change of names in a folder is on the disk once the folder is synchronised, and the content of a file once
+the file is. Until then a disk may have it or not, in any order. `recorded` records every change that this
+process makes to a folder, and after each one the states that each of the `CUTS` leaves.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import pytest
 
 from dask_nmf.storage.local import filesystem
 
-State = dict[str, bytes | None]  # contents of files, by their paths; None for folders
+State = dict[str, bytes | None]  # contents of files by their paths; None for folders
 
 
 @dataclass(eq=False)
 class File:
-    """Content, as programs see it and as the disk has it; one file may have several names."""
+    """The content of a file as programs see it and as the disk has it; it may have several names."""
 
     now: bytes = b""
     kept: bytes | None = None
@@ -34,7 +34,7 @@ class File:
 
 @dataclass(eq=False)
 class Folder:
-    """Names, as programs see them and as the disk has them."""
+    """The names in a folder as programs see them and as the disk has them."""
 
     now: dict[str, File | Folder] = field(default_factory=dict)
     kept: dict[str, File | Folder] = field(default_factory=dict)
@@ -44,32 +44,32 @@ Names = dict[str, File | Folder]
 
 
 def dropped(folder: Folder) -> Names:
-    """Nothing is there that was not synchronised."""
+    """Return only synchronised names."""
     return folder.kept
 
 
 def named(folder: Folder) -> Names:
-    """Names are as programs saw them; files that were not synchronised are empty."""
+    """Return the names as programs saw them; files that were not synchronised are empty."""
     return folder.now
 
 
 def added(folder: Folder) -> Names:
-    """New names are there, and those that were deleted are there still."""
+    """Return new names, and deleted ones too."""
     return folder.kept | folder.now
 
 
 def deleted(folder: Folder) -> Names:
-    """Names that were deleted are gone, and new ones are not there yet."""
+    """Return neither deleted names nor new ones."""
     return {name: node for name, node in folder.kept.items() if name in folder.now}
 
 
 def replaced(folder: Folder) -> Names:
-    """Names stand for what they stand for now, but those that are new are not there yet."""
+    """Return old names with what they stand for now, but no new ones."""
     return {name: folder.now[name] for name in folder.kept if name in folder.now}
 
 
 def any_of_them(folder: Folder) -> Names:
-    """Each name is by chance as programs saw it or as the disk has it."""
+    """Return each name at random as programs saw it or as the disk has it."""
     names = sorted(folder.kept.keys() | folder.now.keys())
     found = {name: random.choice((folder.kept, folder.now)).get(name) for name in names}
     return {name: node for name, node in found.items() if node is not None}
@@ -79,23 +79,23 @@ CUTS: tuple[Callable[[Folder], Names], ...] = (dropped, named, added, deleted, r
 
 
 class Disk:
-    """A folder that is on the disk when recording begins, and what is done to it then."""
+    """A folder that is on the disk when recording begins, and the changes from then on."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.lock = threading.RLock()
         self.tree = _stored(root)
         self.changes = 0
-        self.states: list[State] = []  # of all changes, those that differ
+        self.states: list[State] = []  # the states that power cuts may leave, each once
         self._seen: set[int] = set()
         self._photograph()
 
     def covers(self, path: Any) -> bool:
-        """Whether something is below the folder that is recorded."""
+        """Return whether a path is below the recorded folder."""
         return isinstance(path, str | os.PathLike) and Path(os.path.abspath(path)).is_relative_to(self.root)
 
     def at(self, path: Any) -> tuple[Folder, str]:
-        """Return the folder that a path is in, and its name there."""
+        """Return the parent folder of a path, and its name there."""
         parts, folder = Path(os.path.abspath(path)).relative_to(self.root).parts, self.tree
         for part in parts[:-1]:
             found = folder.now[part]
@@ -111,14 +111,14 @@ class Disk:
         return folder.now[name]
 
     def make(self, path: Any, node: File | Folder) -> None:
-        """Give what is new a name that is free."""
+        """Give a new file or folder a name, unless it is taken."""
         folder, name = self.at(path)
         if name not in folder.now:
             folder.now[name] = node
             self._photograph()
 
     def link(self, source: Any, target: Any, keep: bool = True) -> None:
-        """Give a file a second name, or another one."""
+        """Give a file a second name, or move it if ``keep`` is false."""
         (folder, name), node = self.at(target), self.node(source)
         if isinstance(node, File):
             node.now = Path(target).read_bytes()
@@ -129,7 +129,7 @@ class Disk:
         self._photograph()
 
     def exchange(self, one: Any, other: Any) -> None:
-        """Exchange two names."""
+        """Exchange the files or folders of two names."""
         (first, name), (second, another) = self.at(one), self.at(other)
         first.now[name], second.now[another] = second.now[another], first.now[name]
         self._photograph()
@@ -141,7 +141,7 @@ class Disk:
         self._photograph()
 
     def sync(self, path: Any) -> None:
-        """Note that what is at a path is on the disk."""
+        """Record that the file or folder at a path is on the disk."""
         node = self.node(path)
         if isinstance(node, File):
             node.kept = node.now = Path(path).read_bytes()
@@ -150,7 +150,7 @@ class Disk:
         self._photograph()
 
     def left(self) -> Iterator[State]:
-        """Return what is left after a power cut now, in all ways."""
+        """Yield the states that a power cut may leave now, one for each of the `CUTS`."""
         random.seed(self.changes)
         for cut in CUTS:
             yield dict(_left(self.tree, cut, "", cut is any_of_them))
@@ -175,7 +175,10 @@ def _stored(folder: Path) -> Folder:
 def _left(
     folder: Folder, cut: Callable[[Folder], Names], path: str, torn: bool
 ) -> Iterator[tuple[str, bytes | None]]:
-    """What is left of a folder; ``torn``: by chance a part of a file that was not synchronised."""
+    """Yield the paths and contents that a cut leaves of a folder.
+
+    With ``torn``, half of a file that was not synchronised may be left.
+    """
     for name, node in cut(folder).items():
         if isinstance(node, Folder):
             yield f"{path}{name}", None
@@ -187,7 +190,7 @@ def _left(
 
 
 def write(state: State, folder: Path) -> Path:
-    """Make a folder as it was left."""
+    """Make a folder with the contents of a state."""
     folder.mkdir()
     for name, content in sorted(state.items()):
         if content is None:
@@ -199,7 +202,7 @@ def write(state: State, folder: Path) -> Path:
 
 @contextmanager
 def recorded(root: Path) -> Iterator[Disk]:
-    """Record what is done to a folder by whatever changes names or contents, or synchronises them."""
+    """Record every call of this process that changes or synchronises names or contents in a folder."""
     disk = Disk(root)
     with pytest.MonkeyPatch.context() as patch:
         _record_files(disk, patch)
@@ -211,7 +214,7 @@ def recorded(root: Path) -> Iterator[Disk]:
 
 
 def _record_files(disk: Disk, patch: pytest.MonkeyPatch) -> None:
-    """Opening, and fsync."""
+    """Patch the functions that open files, and fsync."""
     open_file, open_descriptor, fsync = io.open, os.open, os.fsync
 
     def opened(file: Any, mode: str = "r", *given: Any, **named: Any) -> Any:
@@ -242,7 +245,7 @@ def _record_files(disk: Disk, patch: pytest.MonkeyPatch) -> None:
 
 
 def _record_names(disk: Disk, patch: pytest.MonkeyPatch) -> None:
-    """Making, moving and deleting."""
+    """Patch the functions that make, move and delete files and folders."""
 
     def absolute(path: Any, dir_fd: int | None) -> Any:
         return path if dir_fd is None else os.path.join(os.readlink(f"/proc/self/fd/{dir_fd}"), path)

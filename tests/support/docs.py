@@ -1,4 +1,4 @@
-"""Commands and examples of the documentation, and how they are run."""
+"""Commands and examples of the documentation, and functions that run them."""
 
 import os
 import re
@@ -13,17 +13,17 @@ CLEAN_UP = "status=$?; kill $(jobs -p) 2>/dev/null || true; wait || true; exit $
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    """The fenced blocks of a language."""
+    """Return the fenced blocks of a language in a page."""
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
 def commands(block: str) -> list[str]:
-    """The commands of a console block, with the lines that go on after a backslash."""
+    """Return the commands of a console block, with lines that continue after a backslash."""
     return re.findall(r"^\$ ((?:.*\\\n)*.*)$", block, re.MULTILINE)
 
 
 def bash(lines: list[str]) -> list[str]:
-    """The command that runs lines up to the first that fails, and ends what is left in the background."""
+    """Return a command that runs lines up to the first that fails, and ends its background jobs."""
     return [
         "bash",
         "-c",
@@ -32,7 +32,7 @@ def bash(lines: list[str]) -> list[str]:
 
 
 def shell(lines: list[str], folder: Path, **environment: str) -> str:
-    """What some commands print."""
+    """Run commands in a folder; return what they print."""
     done = subprocess.run(
         bash(lines),
         cwd=folder,

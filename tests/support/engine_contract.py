@@ -1,4 +1,4 @@
-"""The contract of an engine, as tests to inherit from: see `EngineContract`."""
+"""The contract of an engine as inheritable tests: see `EngineContract`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class EngineCase:
 
     Attributes
     ----------
-    model : makes a model before its first pass from a seed: another one each time, with slots of its own.
+    model : makes a model before its first pass from a seed, with slots of its own at each call.
     loss : the loss of a pass, without penalties, from its totals.
     right : the H of the next pass, (k, n), from the model and the totals of its pass.
     """
@@ -43,7 +43,7 @@ def new_sink() -> Sink:
 
 
 class EngineContract:
-    """What every engine fulfils. A subclass has a fixture ``case``, which gives an `EngineCase`."""
+    """Tests that every engine passes. A subclass has a fixture ``case``, which returns an `EngineCase`."""
 
     @pytest.fixture
     def case(self) -> EngineCase:

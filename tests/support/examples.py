@@ -1,4 +1,4 @@
-"""The examples of the project, and what they must find."""
+"""The folder of the examples, and checks of their output."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
 def assert_recommends(output: str) -> None:
-    """Better than the means, for the ratings that were not seen; and the best items of some users."""
+    """Check that W H predicts held-out ratings better than means do, and that three users get five items."""
     errors = re.findall(r"^ +(\d+\.\d+)  (.*)$", output, re.MULTILINE)[-3:]
     assert [name for _, name in errors][::2] == ["the mean of all", "W H"]
     of_mean, of_biases, ours = (float(error) for error, _ in errors)

@@ -1,4 +1,4 @@
-"""Small factors of a W H, in every kind of array, and what a folder with a run and its outputs holds."""
+"""Small factors in every kind of array, and readers of the outputs that commands write from them."""
 
 from __future__ import annotations
 
@@ -47,6 +47,6 @@ def product(folder: Path) -> Array:
 
 
 def table(path: Path) -> Array:
-    """Return the lines of an output of predict or recommend."""
+    """Return the lines of an output of predict or recommend, (lines, 3)."""
     assert path.read_text().startswith("row,column,value\n")
     return np.loadtxt(path, delimiter=",", skiprows=1)

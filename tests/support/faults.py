@@ -1,4 +1,4 @@
-"""A proxy before an HTTP server that goes wrong as servers do: errors, delays, bodies that end too soon."""
+"""A proxy of an HTTP server that injects faults: errors, delays, bodies that end too soon."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-Fault = Callable[[str, str], str | None]  # (method, path) to one of these, or to a status such as "503"
+Fault = Callable[[str, str], str | None]  # from (method, path) to a fault, or a status ("503")
 CUT, TRUNCATED, SHORT, LATE, LOST = "cut", "truncated", "short", "late", "lost"
 DELAY = 0.3  # seconds
 NOT_PASSED_ON = ("transfer-encoding", "content-length", "connection")
 
 
 class Proxy(ThreadingHTTPServer):
-    """Passes requests on to a port of this machine, but for those that a fault befalls."""
+    """A proxy that passes requests on to a port of this machine, unless a fault is injected."""
 
     daemon_threads = True
 
@@ -32,11 +32,11 @@ class Proxy(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is no news."""
+        """Ignore errors, because clients may hang up."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One connection."""
+    """The handler of one connection to the proxy."""
 
     protocol_version = "HTTP/1.1"
     server: Proxy
@@ -56,14 +56,14 @@ class Handler(BaseHTTPRequestHandler):
         else:
             time.sleep(DELAY if fault == LATE else 0)
             status, headers, body = self._ask(sent)
-            if fault == LOST:  # it is done, and nobody hears of it
+            if fault == LOST:  # the server has done it, but the answer is lost
                 self._answer(500, [], b"")
             else:
                 half = len(body) // 2
                 self._answer(status, headers, body[:half] if fault == SHORT else body, fault == TRUNCATED)
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing."""
+        """Log nothing."""
 
     def _ask(self, sent: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
         behind = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)
@@ -96,7 +96,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def proxy(port: int) -> Iterator[Proxy]:
-    """One that runs."""
+    """Run a proxy of a port in a thread, and close it at the end."""
     server = Proxy(port)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""What is done to a fit, and a fit to do it to: a V, the command, and clusters that tests start."""
+"""Fits by the command in processes of their own, and the clusters that tests start for them."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from support.servers import free_port, listens, process, until
 from zarr.codecs import ZstdCodec
 
 RANK = 8
-OWN = ("--workers", "2", "--threads-per-worker", "1", "--memory-limit", "1GiB")  # a cluster of its own
-SOON = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "8s"}  # a scheduler that is lost is given up
+OWN = ("--workers", "2", "--threads-per-worker", "1", "--memory-limit", "1GiB")  # a local cluster
+SOON = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "8s"}  # a lost scheduler is given up soon
 DASK = [sys.executable, "-m", "dask"]
 
 NUMBERS = count()
 
 
 def make_v(path: Path, rows: int = 16_000) -> None:
-    """A V of 400 rows a chunk; of the default size a pass takes a tenth of a second."""
+    """Write a V with 400 rows a chunk; with the default size a pass takes a tenth of a second."""
     rng = np.random.default_rng(0)
     w, h = (rng.gamma(0.5, size=size).astype(np.float32) for size in ((rows, 8), (8, 1000)))
     v = (w @ h) * rng.random((rows, 1000), dtype=np.float32)
@@ -37,14 +37,14 @@ def make_v(path: Path, rows: int = 16_000) -> None:
 
 
 def words(output: str, solver: str, passes: int, *more: str, v: str = "v.zarr") -> list[str]:
-    """The words of a fit that does all of its passes."""
+    """Return the arguments of a fit that makes all of its passes."""
     fit = ["fit", v, "--rank", str(RANK), "--tol", "0", "--log-format", "json", "--output", output]
     return [*fit, "--solver", solver, "--max-iter", str(passes), *more]
 
 
 @dataclass
 class Fit:
-    """The command at work, and its log."""
+    """The running command and its log."""
 
     process: subprocess.Popen[str]
     log: Path
@@ -54,7 +54,7 @@ class Fit:
         return self.process.pid
 
     def count(self, event: str) -> int:
-        """Log lines of a kind so far."""
+        """Return the number of log lines of an event so far."""
         return self.log.read_text().count(f'"event": "{event}"')
 
 
@@ -68,7 +68,7 @@ def begin(
     before: tuple[str, ...] = (),
     **environment: str,
 ) -> Fit:
-    """The command, in a process group of its own; ``before``: a command that it is given to."""
+    """Start the command in a process group of its own; ``before``: a command that runs it."""
     log = folder / f"{output.replace('/', '-')}.{next(NUMBERS)}.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
@@ -84,13 +84,13 @@ def begin(
 
 
 def wait_for(fit: Fit, event: str, times: int = 1) -> None:
-    """Return when it has logged so many lines of a kind."""
+    """Wait until the fit has logged an event so many times."""
     until(lambda: fit.count(event) >= times or fit.process.poll() is not None, 120)
     assert fit.count(event) >= times, fit.log.read_text()
 
 
 def end(fit: Fit, timeout: float = 120) -> tuple[int, str]:
-    """Wait for it: its exit code, and its last line on standard error."""
+    """Wait for the end of the fit; return its exit code and its last line on standard error."""
     try:
         code = fit.process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -104,7 +104,7 @@ def end(fit: Fit, timeout: float = 120) -> tuple[int, str]:
 
 @contextmanager
 def frozen(fit: Fit) -> Iterator[None]:
-    """The process stands still meanwhile."""
+    """Stop the process of the fit during the body (SIGSTOP, SIGCONT)."""
     os.kill(fit.pid, signal.SIGSTOP)
     try:
         yield
@@ -113,13 +113,13 @@ def frozen(fit: Fit) -> Iterator[None]:
 
 
 def ends_well(fit: Fit, timeout: float = 120) -> None:
-    """It is done, with 0."""
+    """Check that the fit ends with exit code 0."""
     code, line = end(fit, timeout)
     assert code == 0, line
 
 
 def refused(fit: Fit, code: int, *parts: str, timeout: float = 120) -> None:
-    """It ends with a code, and with one line that has these words."""
+    """Check that the fit ends with an exit code and a last line that has these words."""
     found, line = end(fit, timeout)
     assert found == code, line
     assert line.startswith("dask-nmf: "), line
@@ -127,7 +127,7 @@ def refused(fit: Fit, code: int, *parts: str, timeout: float = 120) -> None:
 
 
 def workers(pid: int) -> list[psutil.Process]:
-    """The nannies' children below a process, without the trackers of their resources."""
+    """Return the worker processes below a process: children of nannies, without resource trackers."""
     found = []
     for child in psutil.Process(pid).children(recursive=True):
         with suppress(psutil.Error):
@@ -137,13 +137,13 @@ def workers(pid: int) -> list[psutil.Process]:
 
 
 def passes_done(run: Path) -> int:
-    """The last pass that a run has committed."""
+    """Return the number of the last pass that a run has committed."""
     record = json.loads((run / "zarr.json").read_text())["attributes"]["dask_nmf"]
     return int(record["pass"])
 
 
 def same_factors(one: Path, other: Path) -> None:
-    """Both runs have the same W and H, bit for bit."""
+    """Check that both runs have equal W and H, bit for bit."""
     mine, theirs = (zarr.open_group(path, mode="r") for path in (one, other))
     for name in ("W", "H"):
         np.testing.assert_array_equal(mine[name][:], theirs[name][:])
@@ -151,7 +151,7 @@ def same_factors(one: Path, other: Path) -> None:
 
 @dataclass
 class Cluster:
-    """A scheduler at a port that stays, and its workers; each may be killed, and started again."""
+    """A scheduler at a fixed port and its workers, which a test starts and may kill and start again."""
 
     folder: Path
     port: int
@@ -182,6 +182,6 @@ class Cluster:
 
 @contextmanager
 def cluster(folder: Path) -> Iterator[Cluster]:
-    """A cluster that is yet to be started, and is ended."""
+    """Yield a cluster without processes, and end those that are started during the body."""
     with ExitStack() as stack:
         yield Cluster(folder, free_port(), stack)

@@ -1,4 +1,4 @@
-"""Files whose headers claim more than is there."""
+"""Files whose headers claim more than they hold."""
 
 import json
 import zipfile
@@ -26,7 +26,10 @@ def npy_claiming(shape: tuple[int, ...]) -> Callable[[Path], Path]:
 
 
 def npz_claiming(shape: tuple[int, ...], size: int = 800, lie: int = 0) -> Callable[[Path], Path]:
-    """A member that says its shape, has ``size`` bytes, and in the archive's directory ``lie`` more."""
+    """Return a maker of an .npz with a member of ``size`` bytes that claims a shape.
+
+    The directory of the archive claims ``lie`` more bytes for it.
+    """
 
     def make(folder: Path) -> Path:
         npy = npy_claiming(shape)(folder).read_bytes()[:-800]
@@ -43,7 +46,7 @@ def npz_claiming(shape: tuple[int, ...], size: int = 800, lie: int = 0) -> Calla
 
 
 def csr_npz(**parts: Any) -> Callable[[Path], Path]:
-    """The 3 × 3 identity as SciPy saves it, with other parts."""
+    """Return a maker of the 3 × 3 identity as SciPy saves it, with some parts replaced."""
 
     def make(folder: Path) -> Path:
         held = {
@@ -62,7 +65,7 @@ def csr_npz(**parts: Any) -> Callable[[Path], Path]:
 def zarr_claiming(
     version: int, shape: Any, chunks: Any, one: bool = True, **more: Any
 ) -> Callable[[Path], Path]:
-    """An array of which there is one chunk, or none."""
+    """Return a maker of a Zarr array that claims a shape and has one chunk, or none."""
 
     def make(folder: Path) -> Path:
         path = folder / "v.zarr"

@@ -1,4 +1,4 @@
-"""V for fits with the other losses, and their divergences."""
+"""Matrices for fits with losses other than the squared error, and their divergences."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ ways = pytest.mark.parametrize(("solver", "loss"), WAYS)
 
 
 def counts(shape: tuple[int, int], dtype: Any = np.float64, seed: int = 0) -> Array:
-    """Poisson counts about a product of sparse factors."""
+    """Return Poisson counts whose means are a product of sparse factors."""
     random = np.random.default_rng(seed)
     w, h = random.gamma(0.5, 2, (shape[0], RANK)), random.gamma(0.5, 2, (RANK, shape[1]))
     return random.poisson(w @ h).astype(dtype)

@@ -1,4 +1,4 @@
-"""The manifests of Kubernetes as documents, and the pods that come of them."""
+"""The Kubernetes manifests as documents, and the pods that they create."""
 
 import shutil
 import subprocess
@@ -16,9 +16,9 @@ Document = dict[str, Any]
 
 @cache
 def documents(*comments: str) -> dict[str, Document]:
-    """What `kubectl apply --kustomize` sends, by kind and name; with lines that are comments taken in.
+    """Return the documents that `kubectl apply --kustomize` sends, by kind and name.
 
-    Those of the CronJob always are.
+    The given commented lines of kustomization.yaml are enabled, and the CronJob always is.
     """
     with tempfile.TemporaryDirectory() as empty:
         folder = shutil.copytree(FOLDER, Path(empty) / "copy")
@@ -34,7 +34,7 @@ def documents(*comments: str) -> dict[str, Document]:
 
 @cache
 def pods() -> dict[str, Document]:
-    """The pods that come of them, with the labels that they get, as documents of their own."""
+    """Return the pods that the manifests create, with their labels, as documents."""
     cluster = documents()["DaskCluster/nmf"]
     labels = cluster["metadata"]["labels"] | {"dask.org/cluster-name": "nmf"}
     found = {
@@ -54,7 +54,7 @@ def pods() -> dict[str, Document]:
 
 
 def container(pod: Document) -> Document:
-    """The only one of a pod."""
+    """Return the only container of a pod."""
     (only,) = pod["spec"]["containers"]
     assert isinstance(only, dict)
     return only

@@ -1,4 +1,4 @@
-"""Matrices, and everything that may hold one."""
+"""Test matrices, and makers of every kind of source that may hold one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 
 def low_rank(m: int, n: int, rank: int, noise: float = 0.1, seed: int = 0, dtype: Any = np.float64) -> Array:
-    """A product of sparse non-negative factors, and noise of a share of its mean, (m, n)."""
+    """Return a product of sparse non-negative factors plus noise relative to its mean, (m, n)."""
     random = np.random.default_rng(seed)
     w, h = random.exponential(size=(m, rank)), random.exponential(size=(rank, n))
     w *= random.random(w.shape) < 0.5
@@ -34,7 +34,7 @@ def low_rank(m: int, n: int, rank: int, noise: float = 0.1, seed: int = 0, dtype
 
 
 def sparse(m: int, n: int, density: float = 0.2, seed: int = 0, dtype: Any = np.float64) -> Array:
-    """Mostly zeros, (m, n)."""
+    """Return a matrix of mostly zeros, (m, n)."""
     random = np.random.default_rng(seed)
     return ((random.random((m, n)) < density) * random.exponential(size=(m, n))).astype(dtype)
 
@@ -46,7 +46,7 @@ def _zarr(v: Array, path: Path, **options: Any) -> str:
 
 
 def anndata_group(v: Array, path: Path, kind: str) -> str:
-    """A CSR or CSC matrix as AnnData writes it."""
+    """Write a CSR or CSC matrix to Zarr as AnnData does; return its path."""
     held = scipy.sparse.csr_array(v) if kind == "csr_matrix" else scipy.sparse.csc_array(v)
     attributes = {"encoding-type": kind, "encoding-version": "0.1.0", "shape": list(v.shape)}
     group = zarr.create_group(str(path), attributes=attributes)
@@ -73,7 +73,7 @@ def _scipy_npz(held: Any, path: Path) -> str:
 
 
 def dask_csr(v: Array, kind: Callable[[Array], Any], chunks: Any = (7, 9)) -> da.Array:
-    """A Dask array of sparse blocks."""
+    """Return a Dask array of sparse blocks."""
     return da.from_array(v, chunks=chunks).map_blocks(
         kind, dtype=v.dtype, meta=kind(np.empty((0, 0), v.dtype))
     )
@@ -86,12 +86,12 @@ def _zip(v: Array, path: Path) -> str:
 
 
 def hdf5(v: Array, path: Path, **options: Any) -> h5py.Dataset:
-    """A dataset of a file that stays open."""
+    """Return an HDF5 dataset of a file that stays open."""
     return h5py.File(f"{path}.h5", "w").create_dataset("group/V", data=v, **options)
 
 
 def hdf5_group(v: Array, path: Path) -> h5py.Group:
-    """A CSR matrix as AnnData writes it into HDF5."""
+    """Return a CSR matrix in HDF5, written as AnnData does."""
     held = scipy.sparse.csr_array(v)
     group = h5py.File(f"{path}.h5", "w").create_group("X")
     group.attrs.update({"encoding-type": "csr_matrix", "shape": v.shape})
@@ -101,25 +101,25 @@ def hdf5_group(v: Array, path: Path) -> h5py.Group:
 
 
 class Backed:
-    """AnnData's matrices in files have a group like this."""
+    """A stand-in for AnnData's matrices in files, which have a ``group``."""
 
     def __init__(self, group: Any) -> None:
         self.group = group
 
 
 def frame(v: Array) -> pd.DataFrame:
-    """A table with names."""
+    """Return a table with named columns."""
     return pd.DataFrame(v, columns=[f"column {number}" for number in range(v.shape[1])])
 
 
 def lazy(v: Array, path: Path) -> xarray.DataArray:
-    """What xarray reads part by part."""
+    """Return an xarray array that is read lazily, part by part."""
     xarray.Dataset({"V": (("row", "column"), v)}).to_zarr(path, consolidated=False)
     return xarray.open_zarr(path, chunks=None, consolidated=False)["V"]
 
 
 def labelled(v: Any) -> xarray.DataArray:
-    """An array with names of dimensions."""
+    """Return an xarray array with named dimensions."""
     return xarray.DataArray(v, dims=("row", "column"))
 
 
@@ -148,7 +148,7 @@ SOURCES: dict[str, Callable[[Array, Path], Any]] = {
     "npz csc": lambda v, path: _scipy_npz(scipy.sparse.csc_matrix(v), path),
 }
 
-LIBRARIES: dict[str, Callable[[Array, Path], Any]] = {  # what is read as one of those is
+LIBRARIES: dict[str, Callable[[Array, Path], Any]] = {  # sources that are read as one of `SOURCES` is
     "zarr zip": lambda v, path: _zip(v, path),
     "zarr group": lambda v, path: zarr.open_group(anndata_group(v, path, "csr_matrix"), mode="r"),
     "anndata": lambda v, path: Backed(zarr.open_group(anndata_group(v, path, "csc_matrix"), mode="r")),
@@ -183,6 +183,6 @@ def dense(block: Any) -> Array:
 
 
 def read(opened: Matrix) -> Array:
-    """V as the panels have it, turned as the user has it."""
+    """Return V from its panels, in the user's orientation."""
     whole = np.concatenate([dense(block) for block in panels_of(opened)])
     return whole.T if opened.transposed else whole

@@ -1,4 +1,4 @@
-"""Matrices of which some entries are missing, in all the forms that hold such."""
+"""Matrices with missing entries, in every kind of source that can hold them."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ RANK = 3
 
 
 def ratings(shape: tuple[int, int], missing: float = 0.4, seed: int = 0, noise: float = 1) -> Array:
-    """A planted V with NaN where it is missing, and zeros that were observed."""
+    """Return a V of low rank with NaN for missing entries, and some observed zeros."""
     v = low_rank(*shape, RANK, noise, seed)
     random = np.random.default_rng(seed + 1)
     v[random.random(shape) < 0.1] = 0
@@ -26,7 +26,7 @@ def ratings(shape: tuple[int, int], missing: float = 0.4, seed: int = 0, noise: 
 
 
 def entries(v: Array) -> scipy.sparse.csr_array:
-    """What is not NaN as stored entries, zeros too."""
+    """Return a CSR matrix that stores the entries that are not NaN, zeros included."""
     there = ~np.isnan(v)
     indptr = np.concatenate([[0], np.cumsum(there.sum(axis=1))])
     return scipy.sparse.csr_array((v[there], np.nonzero(there)[1], indptr), shape=v.shape)
@@ -71,7 +71,7 @@ def assert_close(one: Result, other: Result, rounding: float = 1e-6) -> None:
 
 
 def squares(v: Array, w: Array, h: Array, weights: Array | float = 1.0) -> Array:
-    """ω (v − w h)² of every entry, 0 where it is missing."""
+    """Return ω (v − w h)² of every entry, 0 where it is missing."""
     return np.nan_to_num(weights * (v - w @ h) ** 2)
 
 

@@ -1,4 +1,4 @@
-"""Outputs in tests: what is made, read and left at a place."""
+"""Outputs in tests: make, read and replace what is at a path."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ LONG = ["n" * 225, "n" * 250, "n" * 255, "ä" * 127]
 
 
 def nothing() -> None:
-    """Whatever is there may be replaced."""
+    """Do nothing: the check that allows every output to be replaced."""
 
 
 def make(path: Path, content: str, is_folder: bool) -> None:
@@ -21,7 +21,7 @@ def make(path: Path, content: str, is_folder: bool) -> None:
 
 
 def read(path: Path) -> str | None:
-    """What is at a place, None if nothing; it must be of one piece."""
+    """Return the content at a path (None if nothing is there), which must be consistent."""
     if path.is_symlink() and not path.exists():
         return os.readlink(path)
     if not path.is_dir():
@@ -35,7 +35,7 @@ def names(folder: Path) -> list[str]:
 
 
 def put(path: Path, came: str) -> None:
-    """What another process puts at a place, which it clears first."""
+    """Replace the output at a path as another process does."""
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     if came == "link":
         path.symlink_to("theirs")

@@ -32,12 +32,12 @@ betas = pytest.mark.parametrize("beta_loss", BETAS)
 
 
 def noisy(shape: tuple[int, int], dtype: Any = np.float64) -> Array:
-    """V > 0."""
+    """Return a V of low rank with noise, all of whose entries are positive."""
     return low_rank(*shape, RANK, noise=1, dtype=dtype) + dtype(0.01)
 
 
 def given(shape: tuple[int, int], rank: int = RANK) -> dict[str, Array]:
-    """A start that is no one's."""
+    """Return random initial factors for both libraries."""
     random = np.random.default_rng(1)
     return {"W": random.random((shape[0], rank)) + 0.1, "H": random.random((rank, shape[1])) + 0.1}
 
@@ -49,7 +49,7 @@ def beta_of(beta_loss: str | float) -> float:
 def objective(
     v: Array, w: Array, h: Array, beta: float, alpha_W: float = 0, alpha_H: Any = "same", l1_ratio: float = 0
 ) -> float:
-    """As scikit-learn documents it."""
+    """Return the objective that scikit-learn documents."""
     m, n = v.shape
     total = float(_beta_divergence(v, w, h, beta))
     for alpha, size, factor in ((alpha_W, n, w), (alpha_W if alpha_H == "same" else alpha_H, m, h)):

@@ -1,4 +1,4 @@
-"""The contract of a reader, as tests to inherit from: see `ReaderContract`."""
+"""The contract of a reader as inheritable tests: see `ReaderContract`."""
 
 import pickle
 from dataclasses import dataclass
@@ -11,21 +11,21 @@ from support.matrices import Array, dense
 from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Block
 
-HANDLE_BYTES = 6000  # of a reader that travels as a path or a handle
+HANDLE_BYTES = 6000  # the most bytes of a pickled reader that is a path or a handle
 ROWS = [slice(0, 1), slice(3, 11), slice(0, None)]
 COLUMNS = [slice(0, 7), slice(4, 5), slice(2, None)]
 
 
 @dataclass(frozen=True)
 class ReaderCase:
-    """A reader, and the matrix that it must give."""
+    """A reader and the matrix that it must return."""
 
     reader: Reader
     expected: Array  # in panel orientation and in the dtype of the panels; larger than `HANDLE_BYTES`
 
 
 class ReaderContract:
-    """What every reader fulfils. A subclass has a fixture ``case``, which gives a `ReaderCase`."""
+    """Tests that every reader passes. A subclass has a fixture ``case``, which returns a `ReaderCase`."""
 
     @pytest.fixture
     def case(self) -> ReaderCase:
@@ -86,7 +86,7 @@ def all_columns(case: ReaderCase) -> slice:
 
 
 def check_block(case: ReaderCase, block: Block, expected: Array) -> None:
-    """Check that a block is of the kind that its reader says, and that its entries are the expected ones."""
+    """Check that a block has the expected entries and the kind that its reader declares."""
     assert type(block) is (scipy.sparse.csr_array if case.reader.sparse else np.ndarray)
     assert block.dtype == expected.dtype
     if case.reader.sparse:

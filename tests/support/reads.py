@@ -1,4 +1,4 @@
-"""Matrices that count how often they are read."""
+"""A matrix that counts how often it is read."""
 
 import threading
 from collections import Counter
@@ -20,7 +20,7 @@ LOCK = threading.Lock()
 
 
 class CountingReader(ReaderDefaults):
-    """Rows of V, and in `READS` how often each slice of them was read."""
+    """A reader of V that counts in `READS` how often each slice of rows was read."""
 
     shape, dtype = V.shape, V.dtype
 

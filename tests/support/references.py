@@ -1,4 +1,4 @@
-"""Matrices that every checkout has, and the least objective that scikit-learn reaches for each.
+"""Matrices that every checkout has, and the lowest objective that scikit-learn reaches for each.
 
     PYTHONPATH=tests python -m support.references
 
@@ -30,7 +30,7 @@ STARTS = [("nndsvda", 0), *(("random", seed) for seed in range(5))]
 
 
 class Case(NamedTuple):
-    """A matrix, and how it is factorised."""
+    """A matrix with the rank and the loss of its factorisation."""
 
     make: Callable[[], Any]
     rank: int
@@ -38,14 +38,14 @@ class Case(NamedTuple):
 
 
 def sparse(name: str, folder: Path = CARRIED) -> Any:
-    """Return the CSR matrix of a file: some have an index too wide for SciPy's own reader."""
+    """Return the CSR matrix of a file; SciPy's own reader refuses the wide index of some."""
     with np.load(folder / f"{name}.npz") as held:
         parts = held["data"].astype(np.float64), held["indices"], held["indptr"]
         return scipy.sparse.csr_array(parts, shape=tuple(held["shape"]))
 
 
 def dense(name: str, folder: Path = CARRIED, key: str = "X") -> Any:
-    """Return an array of a file."""
+    """Return one array of an .npz file."""
     with np.load(folder / f"{name}.npz") as held:
         return held[key]
 
@@ -75,7 +75,7 @@ CASES = {
 
 
 def objective(case: Case, v: Any, init: str, seed: int) -> float:
-    """Return what one start of scikit-learn reaches: ‖V − W H‖², or the divergence."""
+    """Return the objective that one start of scikit-learn reaches: ‖V − W H‖², or the divergence."""
     model = NMF(
         case.rank, init=init, random_state=seed, max_iter=1000, tol=1e-6,
         beta_loss=case.loss, solver="mu" if case.loss == KL else "cd",

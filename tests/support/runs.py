@@ -1,4 +1,4 @@
-"""Runs in tests: what is compared, and fits that are broken off."""
+"""Runs in tests: small fits, interruptions of them, and comparisons of results."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The files of the schedules that are shipped, and what stands in them."""
+"""The example schedules in cluster_configs, and their settings."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ FOLDER = ROOT / "cluster_configs" / "schedules"
 CRON, SERVICE, TIMER, DAG = (
     FOLDER / name for name in ("dask-nmf.cron", "dask-nmf.service", "dask-nmf.timer", "airflow_dag.py")
 )
-RANK = 20  # of all of them
+RANK = 20  # the rank that all of them name
 
 
 def cron_line() -> str:
@@ -17,6 +17,6 @@ def cron_line() -> str:
 
 
 def unit(name: str) -> str:
-    """The value of a setting of the service."""
+    """Return the value of a setting of the systemd service."""
     (value,) = re.findall(rf"^{name}=(.*)$", SERVICE.read_text(), re.MULTILINE)
     return str(value)

@@ -1,4 +1,4 @@
-"""Real servers: what a test needs of the machine, and processes that end with the test."""
+"""Real servers: requirements of a test, free ports, and processes that end with the test."""
 
 import os
 import shutil
@@ -15,7 +15,7 @@ import pytest
 
 
 def needs(*programs: str, root: bool = False) -> pytest.MarkDecorator:
-    """Skip a test where a program (or the rights of root) is missing; in CI it fails then (skips.py)."""
+    """Skip a test if a program or the rights of root are missing; in CI it then fails (skips.py)."""
     path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/sbin"])
     missing = [program for program in programs if not shutil.which(program, path=path)]
     if root and os.geteuid():
@@ -24,7 +24,7 @@ def needs(*programs: str, root: bool = False) -> pytest.MarkDecorator:
 
 
 def until(holds: Callable[[], Any], seconds: float = 60) -> None:
-    """Return when something holds."""
+    """Wait until a condition holds; fail after so many seconds."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come to pass"
@@ -32,20 +32,20 @@ def until(holds: Callable[[], Any], seconds: float = 60) -> None:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens at."""
+    """Return a port of the loopback interface that is free."""
     with socket.create_server(("127.0.0.1", 0)) as chosen:
         return int(chosen.getsockname()[1])
 
 
 def listens(port: int) -> bool:
-    """Whether somebody does at a port of loopback."""
+    """Return whether a process listens at a port of the loopback interface."""
     with socket.socket() as tried:
         return tried.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextmanager
 def process(*command: Any, log: Path, **more: Any) -> Iterator[subprocess.Popen[str]]:
-    """A process, its output in a file, that is ended and waited for, and what it has started."""
+    """Run a process with its output in a file; end it and its children at the end of the body."""
     with log.open("w") as output:
         started = subprocess.Popen(
             list(map(str, command)), stdout=output, stderr=subprocess.STDOUT, text=True, **more

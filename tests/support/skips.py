@@ -1,4 +1,4 @@
-"""A plugin for CI: where DASK_NMF_MUST is set, a test that is skipped has failed."""
+"""A plugin for CI: if DASK_NMF_MUST is set, a skipped test is reported as failed."""
 
 from __future__ import annotations
 

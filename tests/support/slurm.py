@@ -46,7 +46,7 @@ CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 
 @contextmanager
 def slurm(folder: Path) -> Iterator[dict[str, str]]:
-    """The environment of its commands."""
+    """Run SLURM in a folder; yield the environment in which its commands reach it."""
     for name in ("state", "spool"):
         (folder / name).mkdir(parents=True)
     host = socket.gethostname().split(".")[0]
@@ -75,6 +75,6 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def told(environment: dict[str, str], *command: str) -> str:
-    """What a command of SLURM prints."""
+    """Return what a command of SLURM prints."""
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""What every solver must fulfil: subclass `SolverContract`, and give the names of the solvers."""
+"""The contract of a solver as inheritable tests: see `SolverContract`."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
 
 class SolverContract:
-    """Fits that go through the registry alone. A subclass has a fixture ``solver``, the name."""
+    """Tests that every solver passes, by its name in the registry. A subclass has a fixture ``solver``."""
 
     def test_what_the_registry_says_of_it_is_so(self, solver: str) -> None:
         chosen = settings.Settings(3, solver)
@@ -39,7 +39,7 @@ class SolverContract:
         w, h = dask.compute(result.W, result.H)
         assert min(w.min(), h.min()) >= 0
         assert result.relative_error < 0.1
-        assert result.error_history[-1] <= 1.05 * result.error_history[0]  # that of sgd lags a sweep behind
+        assert result.error_history[-1] <= 1.05 * result.error_history[0]  # sgd: one sweep behind
         assert result.outcome in (Outcome.CONVERGED, Outcome.MAX_ITER)
         error = np.linalg.norm(v - w @ h) / np.linalg.norm(v)
         assert result.relative_error == pytest.approx(error, rel=1e-6)

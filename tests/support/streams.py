@@ -1,4 +1,4 @@
-"""Batches of rows, and the errors of an H on them."""
+"""Rows for online fits, and the errors of an H on them."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def relative(v: Array, h: Array, loss: str) -> float:
 
 
 def of_kinds(seed: int, noise: float = 0.1) -> Array:
-    """Return rows of eight kinds, (800, 60); the first hundred are all of one kind."""
+    """Return rows that are noisy multiples of eight patterns, (800, 60); the first 100 share one pattern."""
     random = np.random.default_rng(seed)
     h = random.gamma(0.5, 1, (8, 60)) * (random.random((8, 60)) < 0.5)
     kinds = random.integers(0, 8, 800)

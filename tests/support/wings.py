@@ -1,4 +1,4 @@
-"""The wings of the package, and which of them each may import."""
+"""The wings of the package, and the wings that each may import."""
 
 import ast
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ PACKAGE = Path(dask_nmf.__file__).parent
 MODULES = "_version algorithms errors keywords options process_settings progress rng settings types"
 GROUND = set(MODULES.split())
 FACES = {"__init__", "api", "estimator"}
-MAY_IMPORT = {  # a wing, and the wings it may import; every wing may import the ground
+MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which every wing may import
     "kernels": set[str](),
     "planning": {"kernels"},
     "storage": set[str](),

@@ -1,4 +1,4 @@
-"""A small V, fits of it that keep data from pass to pass, and what they wrote."""
+"""A small V, fits of it with a run, and the folders of data that they wrote."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def fit(store: Path, **options: Any) -> Result:
 
 
 def data_of(run: Path) -> list[str]:
-    """Return what the folders of data in a run are for."""
+    """Return the purposes of the folders of data in a run, from their names."""
     return sorted(place.name.split("-")[0] for place in (run / "data").iterdir())

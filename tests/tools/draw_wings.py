@@ -1,8 +1,8 @@
-"""A drawing of the wings and of what imports what, from the imports: docs/images/wings.svg.
+"""A drawing of the wings and their imports: docs/images/wings.svg.
 
     PYTHONPATH=tests python -m tools.draw_wings
 
-A wing stands above all that it imports. An arrow is left out where a longer way says the same.
+A wing stands above all wings that it imports. An arrow is left out if a longer path has the same ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def imports_of_wings() -> dict[str, set[str]]:
 
 
 def without_detours(graph: dict[str, set[str]]) -> dict[str, set[str]]:
-    """Leave out an arrow where another way leads to its end."""
+    """Return the graph without arrows whose end another path reaches: its transitive reduction."""
     reached: dict[str, set[str]] = {}
     for name in TopologicalSorter(graph).static_order():
         reached[name] = graph[name].union(*(reached[other] for other in graph[name]))

@@ -2,7 +2,7 @@
 
     PYTHONPATH=tests python -m tools.floors EXTRA...
 
-prints a line for each dependency, also of the extras. What these depend on in turn is as new as it may be.
+prints a line for each dependency, also of the extras. Indirect dependencies have no constraint.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ FLOOR = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?>=([\w.]+)(?:,<[\w.]+)?")
 
 
 def floors(*extras: str) -> set[str]:
-    """Return the constraints, of the package and of some extras and the extras that these name."""
+    """Return the constraints of the package and of some extras, with the extras that these name."""
     wanted, found = list(DECLARED["dependencies"]), set()
     wanted += [requirement for extra in extras for requirement in DECLARED["optional-dependencies"][extra]]
     for requirement in wanted:

@@ -1,10 +1,10 @@
-"""Files that are damaged, or lie: for test_hostile.py, or for as long as one likes.
+"""A fuzzer of input files and runs, for test_hostile.py or for any number of minutes.
 
     PYTHONPATH=tests python -m tools.fuzz MINUTES SEED
 
 damages a valid file of each kind again and again, in this process, with 4 GiB of address space and 20 seconds
-for each. What is not refused by an error that the command has a code for must be read as zarr, NumPy and
-SciPy read it.
+for each. A damaged file must be refused by an error that the command has an exit code for, or be read as
+zarr, NumPy and SciPy read it.
 """
 
 import copy
@@ -52,23 +52,23 @@ VALUES: list[Any] = [
     [1, 1], [10**9, 10**9], [[]], {}, {"id": "pickle"}, {"name": "numcodecs.pickle"}, [{"id": "pickle"}],
     "x" * 5000,
 ]  # fmt: skip
-EXAMPLES: dict[str, str] = {}  # of errors, by their class
-RAW = [float("nan"), float("inf")]  # that JSON does not have, and Python reads
+EXAMPLES: dict[str, str] = {}  # texts of errors, by their class
+RAW = [float("nan"), float("inf")]  # not in JSON, but Python reads them
 
 
 def matrix(kind: str, folder: Path) -> Path:
-    """A valid V of a kind."""
+    """Write a valid V of a kind; return its path."""
     v = low_rank(*SHAPE, 2)
     v[v < np.median(v)] = 0
     return Path(SOURCES[kind](v, folder / "v"))
 
 
 class Stop(Exception):
-    """A fit is to end here."""
+    """Raised to break a fit off."""
 
 
 def a_run(folder: Path, state: str, **options: Any) -> Path:
-    """A valid run that is finished, stopped or broken off, and beside it the V of it, and some cells."""
+    """Write a valid run that is finished, stopped or broken off, and beside it its V and some cells."""
     v = low_rank(*SHAPE, 2)
     np.save(folder / "v.npy", v)
     (folder / "cells.csv").write_text("row,column\n0,0\n29,19\n7,3\n")
@@ -84,12 +84,12 @@ def a_run(folder: Path, state: str, **options: Any) -> Path:
 
 
 def fitted(path: Path, **options: Any) -> Any:
-    """The fit of a run."""
+    """Fit a run to the V beside it."""
     return nmf(str(path.parent / "v.npy"), 2, store=path, max_iter=3, tol=0, **options)
 
 
 def damage(path: Path, draw: random.Random) -> str:
-    """Change something in a file, or in a file of a folder; tells what."""
+    """Damage a file, or a file in a folder; return a text that names the file and the change."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     some = [file for file in files if file.suffix == ".json" or file.name.startswith(".z")]
     file = draw.choice(some if some and draw.random() < 0.7 else files)
@@ -124,7 +124,7 @@ def _longer(content: bytes, draw: random.Random) -> bytes:
 
 
 def _digits(content: bytes, draw: random.Random) -> bytes:
-    """A number in it is another one."""
+    """Replace a digit by another number."""
     places = [at for at, byte in enumerate(content) if 48 <= byte <= 57]
     if not places:
         return _flipped(content, draw)
@@ -134,7 +134,7 @@ def _digits(content: bytes, draw: random.Random) -> bytes:
 
 
 def _repacked(content: bytes, draw: random.Random) -> bytes:
-    """A member of an archive is another one."""
+    """Damage a member of an archive."""
     with zipfile.ZipFile(BytesIO(content)) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     name = draw.choice(list(members))
@@ -147,7 +147,7 @@ def _repacked(content: bytes, draw: random.Random) -> bytes:
 
 
 def _entry(content: bytes, draw: random.Random) -> bytes:
-    """An entry of an array in a file of NumPy's is another integer."""
+    """Replace an entry of the array in an .npy file by another integer."""
     array = np.lib.format.read_array(BytesIO(content))
     if array.dtype.kind in "if" and array.size:
         new = draw.choice([-1, 0, 1, 2, 3, 19, 20, 29, 30, 10**6, 2**31 - 1])
@@ -158,7 +158,7 @@ def _entry(content: bytes, draw: random.Random) -> bytes:
 
 
 def _bent(content: bytes, draw: random.Random) -> bytes:
-    """A value of a JSON file is another one, or is not there, or there is one more."""
+    """Replace, remove or rename a value of a JSON file, once or twice."""
     told = json.loads(content)
     for _ in range(draw.randint(1, 2)):
         part: Any = told
@@ -184,7 +184,7 @@ def _bent(content: bytes, draw: random.Random) -> bytes:
 
 
 def checked_matrix(path: Path) -> str:
-    """How a V was refused, or that it was read as others read it."""
+    """Check that a V is refused or read as other libraries read it; return which."""
     try:
         opened = open_matrix(str(path))
         if opened.layout.rows * opened.layout.columns > LARGE:
@@ -198,7 +198,7 @@ def checked_matrix(path: Path) -> str:
         warnings.simplefilter("ignore")
         theirs = _as_others_read(path)
     mine = mine.T if opened.transposed else mine
-    np.testing.assert_allclose(mine, theirs.astype(mine.dtype), rtol=1e-13)  # sums of entries stored twice
+    np.testing.assert_allclose(mine, theirs.astype(mine.dtype), rtol=1e-13)  # entries stored twice are summed
     try:
         result = nmf(opened, 2, max_iter=1)
     except Exception as error:
@@ -208,7 +208,10 @@ def checked_matrix(path: Path) -> str:
 
 
 def checked_run(path: Path, **options: Any) -> str:
-    """The same of a run: told, asked for values, for the best cells and for another W, and gone on with."""
+    """Check that each use of a run is refused or succeeds; return the outcomes.
+
+    The uses are a summary, predict, recommend, transform and a resumed fit.
+    """
     folder, told = path.parent, []
     v, cells = str(folder / "v.npy"), str(folder / "cells.csv")
     for act in (
@@ -240,7 +243,7 @@ def _as_others_read(path: Path) -> Array:
         return np.load(path, allow_pickle=False)
     if path.suffix == ".npz":
         content = path.read_bytes()
-        archive = BytesIO(content[content.index(b"PK") :])  # what is before it is of no matter
+        archive = BytesIO(content[content.index(b"PK") :])  # ZIP ignores bytes before the archive
         with np.load(archive, allow_pickle=False) as held:
             if "format" in held.files:
                 parts = [held[name] for name in ("data", "indices", "indptr")]
@@ -254,7 +257,7 @@ def _as_others_read(path: Path) -> Array:
 
 
 def _filled(kind: str, parts: list[Array], shape: Any) -> Array:
-    """A dense array, as SciPy makes it."""
+    """Return a dense array of the parts of a sparse one, made by SciPy."""
     data, indices, indptr = parts
     make = {"csr": scipy.sparse.csr_array, "csc": scipy.sparse.csc_array}[kind]
     held = make((data[: indptr[-1]], indices[: indptr[-1]], indptr), shape=tuple(map(int, shape)))
@@ -270,7 +273,7 @@ def _refused(error: Exception) -> str:
 
 
 def main(minutes: float, seed: str) -> int:
-    """Damage files until the time is over; prints, and counts, what was not refused as it should be."""
+    """Damage files until the time is over; print failures and return their number."""
     resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, 4 * 2**30))
     warnings.simplefilter("ignore")
 

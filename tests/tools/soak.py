@@ -1,13 +1,15 @@
-"""A soak: random faults at random moments, for some minutes; each fit ends with the bits of one left alone.
+"""A soak test: random faults at random moments; each fit must end with the bits of an undisturbed one.
 
     PYTHONPATH=tests python -m tools.soak 10 [SEED]
 
-A fit is begun, and begun again whenever it ends before it is done, on a cluster of its own or on one with a
-scheduler and workers that come and go; its run is in a folder, or in an object store where there is a server
-for one. Root also fills the disk of the run. A worker that hangs and a second process come first. The
-first line has the seed, which repeats the choices; moments are those of the machine. Ends with 1 at the first
-hang, undocumented exit code, traceback, or other bits, and leaves the folder; and where a fault that is due
-did not come to pass, or fewer than `LEAST` a minute, though a busy machine gets `HANG` seconds more.
+The arguments are minutes and a seed. A fit is started, and started again whenever it ends before it is done,
+on a local cluster or on one whose scheduler and workers come and go. Its run is in a folder, or in an object
+store if there is a server for one. Root also fills the disk of the run. A worker that hangs and a second
+process come first. The first line of output has the seed, which repeats the choices but not their moments.
+
+The soak ends with 1 at the first hang, undocumented exit code, traceback, or difference in bits, and
+then leaves the folder. It also fails if a fault that is due did not happen, or fewer than `LEAST` a minute; a
+busy machine gets `HANG` seconds more for them.
 """
 
 from __future__ import annotations
@@ -39,20 +41,20 @@ from dask_nmf.storage.objects.object_store import ObjectStore
 
 SOLVERS = ("hals", "mu", "sgd")
 PASSES = {"hals": 60, "mu": 60, "sgd": 40}
-FIRST = ("--workers", "2", "--threads-per-worker", "1", "--memory-limit", "1GiB")  # panels depend on it
-HANG = 240  # seconds, in which every try must end
+FIRST = ("--workers", "2", "--threads-per-worker", "1", "--memory-limit", "1GiB")  # decides the panels
+HANG = 240  # seconds in which every try must end
 AGAIN = {75: "try again", 130: "SIGINT", 143: "SIGTERM", -signal.SIGKILL: "SIGKILL"}
-AGAIN |= {-signal.SIGTERM: "SIGTERM", -signal.SIGINT: "SIGINT"}  # as Python starts, or ends
-PAUSE = 1.5  # seconds between faults, in the mean
+AGAIN |= {-signal.SIGTERM: "SIGTERM", -signal.SIGINT: "SIGINT"}  # while Python starts or ends
+PAUSE = 1.5  # mean seconds between faults
 LEAST = 5  # faults a minute
-TTL = 5  # seconds, in which a worker must be heard of; it is looked for as often
+TTL = 5  # seconds until a silent worker is given up, and between checks for one
 SHORT = SOON | {"DASK_DASK_NMF__WAIT": "20", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{TTL}s"}
-LONG = 5  # minutes from which on a lease in an object store is taken over too: it lasts for one
+LONG = 5  # least minutes of a soak that takes over leases in an object store, which last one
 KEYS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 class Wrong(Exception):
-    """What must not happen."""
+    """Raised at an event that must not happen."""
 
 
 class Folder:
@@ -63,7 +65,7 @@ class Folder:
         self.held: Any = place
 
     def started(self) -> bool:
-        """Whether a fit has committed something."""
+        """Return whether a fit has committed something."""
         return (self.held / "zarr.json").exists()
 
     def clear(self) -> None:
@@ -79,11 +81,11 @@ class Bucket:
         self.held: Any = ObjectStore(self.output)
 
     def started(self) -> bool:
-        """Whether a fit has committed something."""
+        """Return whether a fit has committed something."""
         return any(path.endswith("run.zarr/zarr.json") for path in self._paths())
 
     def clear(self) -> None:
-        """Remove all that there is."""
+        """Remove the run and everything else in the bucket."""
         for path in self._paths():
             obstore.delete(requests.connect("s3://bucket"), path)
 
@@ -93,7 +95,7 @@ class Bucket:
 
 
 class Soak:
-    """One run of the soak."""
+    """The state of a soak: its random choices, and counts of fits, tries and faults."""
 
     def __init__(self, folder: Path, seed: int, minutes: float) -> None:
         self.folder = folder
@@ -106,10 +108,10 @@ class Soak:
         self.disk = folder / "disk"
         self.due = [self.hang, self.take_over]
         self.run: Folder | Bucket = Folder(self.disk / "run.zarr")
-        self.begin: Callable[[], Fit] = lambda: begin(self.folder, self.run.output)  # the try in work, again
+        self.begin: Callable[[], Fit] = lambda: begin(self.folder, self.run.output)  # starts the try again
 
     def go(self, bucket: bool) -> None:
-        """Fits until it is over; the one at work is ended well."""
+        """Make fits until the time is over; the last one ends without faults."""
         while not self.over():
             solver = SOLVERS[self.fits.total() % len(SOLVERS)]
             stored = bucket and self.fits.total() % 2 == 1
@@ -119,7 +121,7 @@ class Soak:
             raise Wrong(wanting)
 
     def wanting(self) -> str:
-        """What must come to pass yet, if anything must."""
+        """Return which faults must still happen, as a text; "" if none must."""
         if self.due:
             return f"did not come to pass: {', '.join(kind.__name__ for kind in self.due)}"
         few = self.faults.total() < LEAST * self.minutes
@@ -128,12 +130,12 @@ class Soak:
         )
 
     def over(self) -> bool:
-        """Whether the time is up; a machine that is too busy gets some more."""
+        """Return whether the time is over; a busy machine gets some more."""
         late = time.monotonic() - self.deadline
         return late > 0 and (not self.wanting() or late > HANG)
 
     def fit(self, solver: str) -> None:
-        """One fit, however many tries it takes; without faults when it is over."""
+        """Make one fit in as many tries as it takes; there are no faults once the time is over."""
         for number in range(1000):
             elsewhere = self.chance.random() < 0.4
             with self.servers() if elsewhere else ExitStack() as servers:
@@ -155,7 +157,7 @@ class Soak:
         print(f"{self.fits.total()} fits, {self.faults.total()} faults", flush=True)
 
     def compare(self, solver: str) -> None:
-        """W and H have the bits of the fit that was left alone."""
+        """Check that W and H have the bits of the undisturbed fit."""
         found, alone = (
             zarr.open_group(held, mode="r") for held in (self.run.held, self.folder / f"{solver}.zarr")
         )
@@ -163,7 +165,7 @@ class Soak:
             np.testing.assert_array_equal(found[name][:], alone[name][:])
 
     def where(self, started: bool) -> tuple[str, ...]:
-        """A cluster of its own: of any size, once the panels are laid down."""
+        """Return options for a local cluster: of any size once the run has its panels."""
         if not started:
             return FIRST
         count, threads = self.chance.choice((1, 2, 3)), self.chance.choice((1, 2))
@@ -171,7 +173,7 @@ class Soak:
 
     @contextmanager
     def servers(self) -> Iterator[Cluster]:
-        """A cluster of processes; the list of them is on it."""
+        """Run a scheduler and two workers, one of them without a nanny."""
         with cluster(self.folder) as servers:
             servers.scheduler()
             servers.worker()
@@ -179,7 +181,7 @@ class Soak:
             yield servers
 
     def disturb(self, fit: Fit, servers: Cluster | None) -> bool:
-        """Faults until the try has ended; whether the disk was full."""
+        """Cause faults until the try has ended; return whether the disk was full."""
         filled = False
         while not self.over():
             with suppress(subprocess.TimeoutExpired):
@@ -200,7 +202,7 @@ class Soak:
         return filled
 
     def found(self, fit: Fit, servers: Cluster | None) -> list[psutil.Process]:
-        """The workers; first those without a nanny, who would end one that hangs."""
+        """Return the workers, first those without a nanny, which would end a hanging one."""
         if servers is None:
             return workers(fit.pid)
         alive = [worker for worker in servers.workers if worker.poll() is None]
@@ -221,7 +223,7 @@ class Soak:
         return "all workers SIGKILL" if found else None
 
     def hang(self, fit: Fit, servers: Cluster | None) -> str | None:
-        """A worker stands still until it is given up; it comes back, unless its nanny has ended it."""
+        """Stop a worker until it is given up; then resume it, unless its nanny has ended it."""
         found = self.found(fit, servers)
         if not found or not self.run.started():
             return None
@@ -232,7 +234,7 @@ class Soak:
         return "worker SIGSTOP beyond its ttl"
 
     def take_over(self, fit: Fit, servers: Cluster | None) -> str | None:
-        """A second process while the first stands still is refused: in a store, while that has the lease."""
+        """Start a second process while the first is stopped; in a store it takes over once the lease ends."""
         if not self.run.started():
             return None
         os.kill(fit.pid, signal.SIGSTOP)
@@ -292,7 +294,7 @@ class Soak:
 
 @contextmanager
 def mounted(place: Path) -> Iterator[None]:
-    """A small disk in a folder, for root."""
+    """Mount a small disk on a folder, if this is root."""
     place.mkdir()
     if os.geteuid() == 0:
         subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=True)
@@ -305,7 +307,7 @@ def mounted(place: Path) -> Iterator[None]:
 
 @contextmanager
 def bucket(folder: Path) -> Iterator[bool]:
-    """A server of an object store, for this process and those that it starts; whether there is one."""
+    """Run an object store for this process and its children; yield whether one is installed."""
     if shutil.which("moto_server") is None:
         yield False
         return

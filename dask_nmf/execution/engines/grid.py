@@ -1,8 +1,7 @@
-"""The engine of a grid: V cut both ways, because H fits no worker.
+"""The engine of a grid: V is cut along rows and columns, because H does not fit in the memory of a worker.
 
-H is in pieces that are never together in a process. Three places have the last H, the one before, and room
-for the next. The `State` says which is which, and by how much H is extrapolated; its own arrays have no
-columns.
+H is in pieces that are never together in one process. Three stores hold the last H, the one before, and the
+next one. The `State` names their slots and the extrapolation of H; its own arrays have no columns.
 """
 
 from __future__ import annotations
@@ -33,33 +32,33 @@ from dask_nmf.types import Array
 
 @runtime_checkable
 class GridSlots(FactorSlots, Protocol):
-    """Places for Hᵀ, by the slots of a `State`, and for the W of a pass; `Run` is one."""
+    """Stores of Hᵀ, by the slots of a `State`, and of the W of a pass; `Run` is one."""
 
     def new_h_pieces(self, slot: int) -> FactorStore:
-        """Return a place for another H, which is then the one that is in the slot."""
+        """Return a store for a new Hᵀ, which then is the one in the slot."""
         ...
 
     def temporary_w(self) -> FactorStore:
-        """Return a place for the W of a pass."""
+        """Return a store for the W of a pass."""
         ...
 
 
 class GridTotals(NamedTuple):
-    """What a pass gives beside H, which it has updated already."""
+    """The totals of a pass that has updated H already."""
 
-    loss: float  # without the penalty; less ‖V‖², where it was not taken entry by entry
+    loss: float  # without the penalty; without ‖V‖² unless ``exact``
     w_norms: Array  # see `Piece.norms`
-    h_norms: Array
-    exact: bool
-    same: bool  # the pass began with the H of before
+    h_norms: Array  # (2, k), as the norms of W
+    exact: bool  # whether the loss was taken entry by entry
+    same: bool  # whether the pass began with the last H, not extrapolated
 
 
 @dataclass(frozen=True)
 class PiecewiseHALS(HALS):
-    """`HALS` with H in pieces: the tasks of a pass update H, and the state says where it is."""
+    """The solver `HALS` with H in pieces: tasks of a pass update H, and the state names its slot."""
 
     def update(self, state: State, totals: Any, sumsq: float) -> State:
-        """Return the next state, from `GridTotals`: that of `HALS`, but for H."""
+        """Return the next state from `GridTotals`, as `HALS` does; H is in a slot and not in the state."""
         scales, penalty = self.penalty.balance(tuple(totals.w_norms), tuple(totals.h_norms))
         loss = totals.loss + penalty + (0.0 if totals.exact else sumsq)
         if loss > state.loss:
@@ -79,23 +78,23 @@ class PiecewiseHALS(HALS):
 
 
 def divisors(scales: Array) -> tuple[float, ...]:
-    """Return the scales of components as a `State` has them: () where all are 1."""
+    """Return the scales of components as a `State` holds them: () if all are 1."""
     return () if (scales == 1).all() else tuple(scales.tolist())
 
 
 class GridEngine:
-    """V cut both ways into blocks.
+    """An engine over V in blocks, which is cut along rows and columns.
 
     Parameters
     ----------
     matrix : V.
-    tiling : where the blocks are, and how often a pass reads them.
+    tiling : the edges of the blocks, and how often a pass reads each.
     """
 
     def __init__(self, matrix: Matrix, tiling: GridPlan) -> None:
         self.matrix = matrix
         self.tiling = tiling
-        self.scale = 1.0  # a power of two, by which V counts; it is known from the first read on
+        self.scale = 1.0  # a power of two that V is multiplied by; known after the first read
 
     @property
     def bytes(self) -> int:
@@ -103,7 +102,7 @@ class GridEngine:
         return self.tiling.pass_bytes
 
     def sample_of(self, draw: SampleSpec) -> GridDraw:
-        """Return which rows and columns of V a sample has: the plan says how many, if it is not none."""
+        """Return the draw of a sample of rows and columns, as many as the plan says; none for size 0."""
         rows, columns = self.tiling.sample if draw.size else (0, 0)
         layout = self.matrix.layout
         return GridDraw(draw.seed, rows / layout.rows, columns / layout.columns)
@@ -111,7 +110,7 @@ class GridEngine:
     def summarize(self, draw: SampleSpec) -> Summary:
         """Check, measure and digest V, and draw a sample of its rows and columns, in one read.
 
-        The candidates of the summary are the sample, with the drawn columns alone.
+        The candidates of the summary are the drawn rows, restricted to the drawn columns.
         """
         sample = self.sample_of(draw)
         looks: list[Look] = self.compute(lambda blocks: grid.summarize_rows(blocks, sample))
@@ -132,7 +131,7 @@ class GridEngine:
     def sweep(self, models: Sequence[Model]) -> list[GridTotals]:
         """Return the totals of a pass for each model, whose H is then in its next slot.
 
-        V is read as often for each model as for one alone.
+        V is read separately for each model.
         """
         return [self._sweep_for(model) for model in models]
 
@@ -145,9 +144,9 @@ class GridEngine:
         )
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
-        """Solve for W in the last pass, and then for H where V was cut along its columns.
+        """Solve for W in the last pass, and then for H if V is transposed; write both to the sink.
 
-        Both factors go to the sink, which must have a place for each.
+        The sink must have a store for each factor.
         """
         assert new_sink is not None
         sink = new_sink()
@@ -156,7 +155,7 @@ class GridEngine:
         assert isinstance(slots, GridSlots)
         penalty = solver.penalty
         places = InUnits(sink.left, penalty.left_unit), InUnits(sink.right, penalty.right_unit)
-        as_it_is = replace(model.state, accepted=False)  # H is not extrapolated
+        as_it_is = replace(model.state, accepted=False)  # so that H is not extrapolated
         update_h = solver.solve_h if self.matrix.transposed else None
         spec = GridPassSpec(solver, given_h(slots, as_it_is), *places, update_h, last=True, scale=self.scale)
         return FinalFactors(sink.left, sink.right, Sums(NOTHING, NOTHING, self._pass(spec).loss))
@@ -173,23 +172,23 @@ class GridEngine:
         return GridTotals(sum(losses), sum(on_w), sum(on_h), spec.exact, all(same))
 
     def write_h(self, place: FactorStore, make: Callable[[int, int], Array]) -> None:
-        """Write an Hᵀ to begin with; ``make(first, last)`` returns some of its rows, (columns, k)."""
+        """Write the Hᵀ of a start; ``make(first, last)`` returns some of its rows, (columns, k)."""
         executor.compute_with_retries(lambda: grid.write_h(place, self.tiling.columns, make))
 
     def compute(self, build: Callable[[Blocks], list[Delayed]]) -> list[Any]:
-        """Build a graph of blocks and compute it."""
+        """Build a graph over the blocks of V and return the values of its nodes."""
         down, across = self.tiling.shape
         return executor.compute_with_retries(
             lambda: build(Blocks.of(self.matrix, self.tiling)), reads=down * across
         )
 
     def close(self) -> None:
-        """Release nothing, as no block is kept from pass to pass."""
+        """Release nothing, because no block is cached between passes."""
 
 
 def given_h(slots: FactorSlots, state: State) -> ExtrapolatedH:
     """Return the H that the next pass begins with."""
-    if state.w_slot < 0:  # no pass so far has given one
+    if state.w_slot < 0:  # no pass has written one so far
         return ExtrapolatedH(slots.factor(state.previous_slot))
     last = slots.factor(state.w_slot)
     if not state.accepted or state.previous_slot < 0:

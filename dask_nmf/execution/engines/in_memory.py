@@ -1,4 +1,4 @@
-"""The engine of blocks in the memory of this process: its threads share the blocks."""
+"""The engine of blocks in the memory of this process, computed by its threads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dask_nmf.types import Array, Block
 
 
 class InMemoryEngine:
-    """Blocks of rows of V in memory; a pass begins at the W of the pass before, which the engine keeps.
+    """An engine over blocks of rows of V in memory; it keeps W, with which the next pass begins.
 
     BLAS has one thread while the engine is open. Use it as a context, or `close` it.
     """
@@ -35,11 +35,11 @@ class InMemoryEngine:
         self.blocks = blocks
         self.edges = [0, *accumulate(block.shape[0] for block in blocks)]
         self.scale = 1.0
-        self._w: list[list[Array | None]] = []  # of each model, in each block
+        self._w: list[list[Array | None]] = []  # W of each model in each block
         self._open = ExitStack()
         self._open.enter_context(blas.one_blas_thread())
         self._map: Callable[..., Iterable[Any]] = (
-            map  # handing a small block to a thread takes as long as a pass
+            map  # for one small block, a thread would take as long as the pass
         )
         if len(blocks) > 1:
             threads = ThreadPoolExecutor(min(len(blocks), os.cpu_count() or 1))
@@ -53,7 +53,7 @@ class InMemoryEngine:
 
     @property
     def bytes(self) -> int:
-        """Bytes of V, none of which is read again."""
+        """Bytes of V that a pass reads: 0, because V is in memory."""
         return 0
 
     def summarize(self, draw: SampleSpec) -> Summary:
@@ -65,15 +65,15 @@ class InMemoryEngine:
         return row_sample.merge_summaries(parts, draw)
 
     def sweep(self, models: Sequence[Model]) -> list[Sums]:
-        """Return the sums of a pass for each model; each block is looked at for all models in turn."""
+        """Return the sums of a pass for each model; each block is processed for all models in turn."""
         return self.run_passes([(model.state.h_input, passes.spec_of(model)) for model in models])
 
     def run_pass(self, h: Array, spec: PassSpec) -> Sums:
-        """Return the sums of a pass for the H that is given, (k, n)."""
+        """Return the sums of a pass with the given H, (k, n)."""
         return self.run_passes([(h, spec)])[0]
 
     def run_passes(self, given: Sequence[tuple[Array, PassSpec]]) -> list[Sums]:
-        """Return the sums of passes, each for its H, (k, n)."""
+        """Return the sums of several passes, each with its own H, (k, n)."""
         self._w += [[None] * len(self.blocks) for _ in given[len(self._w) :]]
         parts = self._map(partial(self._look, given=given), range(len(self.blocks)))
         return [reduce(add, each) for each in zip(*parts, strict=True)]
@@ -86,7 +86,7 @@ class InMemoryEngine:
         return found
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
-        """Solve for W, which goes to the sink or to memory; H is as it is."""
+        """Solve for W and write it to the sink, or to memory if there is none; H stays as it is."""
         solver = model.own_solver
         h, units = np.ascontiguousarray(model.state.h), solver.penalty
         spec = PassSpec(solver.solve_w_final, solver, residual=True, bare=True)
@@ -98,6 +98,6 @@ class InMemoryEngine:
         return FinalFactors(left, scaling.multiply(units.without_dead(sums, h), units.right_unit), sums)
 
     def close(self) -> None:
-        """Let the threads end, forget W, and give BLAS its threads back."""
+        """End the threads, release W, and lift the limit on BLAS."""
         self._open.close()
         self._w.clear()

@@ -1,4 +1,4 @@
-"""The engine of panels: V in panels of rows, who reads them, and what a process keeps of them."""
+"""The engine of panels: V in panels of rows, their preferred workers, and their cache in each process."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ from dask_nmf.sources.matrix import Matrix, Wrapper
 from dask_nmf.types import Array
 
 EVERYTHING = EntryMask()
-WEIGHTS_SUFFIX = "-weights"  # of the name that a cache has for the weights of V
+WEIGHTS_SUFFIX = "-weights"  # of the name by which weights of V are cached
 
 
 class PanelEngine:
-    """V cut into panels of rows: a task a panel, and a tree that adds up.
+    """An engine over V in panels of rows: a pass is a task a panel, and a tree that adds their sums.
 
     Parameters
     ----------
     matrix : V.
-    edges : where the panels begin, and where the last one ends.
-    weights : of the entries of V, if not all count alike.
-    rule : which entries count, and how much.
-    room : bytes of V that a process may keep from pass to pass.
-    ahead : whether a process may read one panel while it works on others.
+    edges : the first row of each panel, and the number of rows.
+    weights : the weights of the entries of V, if they differ.
+    rule : decides which entries count, and with which weight.
+    room : the bytes of V that a process may cache between passes.
+    ahead : whether a process may prefetch one panel while it computes with others.
 
     Attributes
     ----------
-    scale : a power of two, by which V counts; it is known from the first read on.
+    scale : a power of two that V is multiplied by; known after the first read.
     """
 
     def __init__(
@@ -72,18 +72,18 @@ class PanelEngine:
         self.scale = 1.0
         self.name = uuid4().hex
         self.cached_names = (self.name, f"{self.name}{WEIGHTS_SUFFIX}") if room else ()
-        self.lease = block_cache.Lease(*self.cached_names)  # of this process
-        self.leases: dict[str, Future] = {}  # of workers, by their addresses
+        self.lease = block_cache.Lease(*self.cached_names)  # the lease of this process
+        self.leases: dict[str, Future] = {}  # the leases of workers, by their addresses
         self.rebuild()
 
     @property
     def bytes(self) -> int:
-        """Bytes of V and its weights in memory, which a pass reads."""
+        """Bytes of V and its weights that a pass reads, as they are in memory."""
         parts = (self.matrix,) if self.weights is None else (self.matrix, self.weights)
         return sum(part.bytes for part in parts)
 
     def rebuild(self) -> None:
-        """Take V from its source again, as what was in the memory of workers is lost."""
+        """Build the panels from the source of V, also anew when blocks in the memory of workers are lost."""
         self.blocks = self.matrix.panels(self.edges, self.caching(self.matrix))
         if not self.rule.uses_whole_blocks:
             weights = self.weights and self.weights.panels(self.edges, self.caching(self.weights))
@@ -91,14 +91,14 @@ class PanelEngine:
         self.tasks = PanelTasks(self.blocks)
 
     def caching(self, matrix: Matrix) -> Wrapper | None:
-        """Return what makes a reader keep the blocks that it reads; None where there is no room for them."""
+        """Return a function that wraps a reader of the matrix in a cache; None if nothing is to be cached."""
         if not self.room or not matrix.worth_caching:
             return None
         name = self.cached_names[matrix is not self.matrix]
         return lambda reader: CachingReader(reader, name, self.room)
 
     def preferred_workers(self) -> dict[int, str]:
-        """Return the address of the worker that reads a panel best, as it keeps it or its neighbours."""
+        """Return the address of the worker that caches a panel or gets its neighbours, by panel number."""
         client = active_client()
         if client is None:
             return {}
@@ -115,7 +115,7 @@ class PanelEngine:
         return workers
 
     def _grant_leases(self, client: Client, workers: Iterable[str]) -> None:
-        """Let each worker keep what it reads, until this engine is closed or the client is gone."""
+        """Let each worker cache the blocks that it reads until the engine is closed or the client is gone."""
         leases = {address: self.leases.get(address) for address in workers}
         self.leases = {
             address: client.submit(
@@ -137,7 +137,7 @@ class PanelEngine:
         for name in self.cached_names:
             block_cache.evict_fit(name)
             if client is not None and client.status == "running":
-                with suppress(*WORKER_LOSS, NoWorkers):  # a cluster that is gone keeps nothing
+                with suppress(*WORKER_LOSS, NoWorkers):  # a cluster that is gone has no cache
                     run_on_workers(block_cache.evict_fit, name, on_error="ignore")
 
     def summarize(self, draw: SampleSpec) -> Summary:
@@ -147,7 +147,7 @@ class PanelEngine:
         return summary
 
     def sweep(self, models: Sequence[Model]) -> list[Sums]:
-        """Return the sums of a pass for each model; a task loads its panel once and looks at it for each."""
+        """Return the sums of a pass for each model; a task loads its panel once for all of them."""
         specs = [passes.spec_of(model) for model in models]
         given = [model.state.h_input for model in models]
         totals: tuple[Sums, ...] = self.compute(
@@ -160,8 +160,8 @@ class PanelEngine:
 
         Parameters
         ----------
-        h : (k, columns), given to all panels.
-        w : (rows, k), if it is at hand, or in blocks like the panels.
+        h : (k, columns), which all panels get.
+        w : the factor that panels hold, (rows, k), if it is known; a Dask array has one block a panel.
         """
         beside = [w] if isinstance(w, da.Array) else []
         in_memory = None if isinstance(w, da.Array) else w
@@ -176,7 +176,7 @@ class PanelEngine:
     def run_pass_keeping_w(
         self, h: Array, spec: PassSpec, w: Array | None = None
     ) -> tuple[da.Array, Sums, da.Array | None]:
-        """Return W of one pass, its sums, and the means of the rows if they are taken.
+        """Return W of one pass, (rows, k), its sums, and the means of the rows, if they are taken.
 
         W and the means are Dask arrays whose blocks are in (distributed) memory.
         """
@@ -202,14 +202,17 @@ class PanelEngine:
         return whole(0, h.shape[0], dtype=h.dtype), totals, means
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
-        """Solve for W in the last pass, and for H where it is H that panels hold; see `Engine.finalize`."""
+        """Solve for W in the last pass, and for H if V is transposed and no entry is held out.
+
+        See `Engine.finalize`.
+        """
         state, slots = model.state, model.slots
         solver = model.solver.at_level(max(state.level, int(state.exact)))
         h, slot = (state.h, state.w_slot) if state.best is None else (state.best, state.best_slot)
         h, units, before = np.ascontiguousarray(h[: len(state.h)]), solver.penalty, None
         if slots is not None and solver.carries_w:
             before = solver.result_store(slots.factor(slot))
-        # What is held out was looked at with the h of that pass: then it is the answer as it is.
+        # The held-out error was taken with this h, so h is not solved for again if entries are held out.
         settles = self.matrix.transposed and solver.fits_h and self.rule.held_out == 0
         spec = PassSpec(
             solver.solve_w_final, solver, before, residual=True, bare=not settles, unit=units.left_unit
@@ -217,12 +220,12 @@ class PanelEngine:
         last = self.last_pass(h, spec, new_sink)
         seen = state.h_previous if solver.may_overshoot and state.best is None else None
         if seen is not None and last.sums.residual + units.of(last.sums, h) > state.loss:
-            h = np.ascontiguousarray(seen)  # the last step of Newton's went too far
+            h = np.ascontiguousarray(seen)  # the last Newton step overshot
             last = self.last_pass(h, spec, new_sink)
         right, loss = units.without_dead(last.sums, h), last.sums.residual
         if settles:
             look = self._look_again(solver, last)
-            # the sums have a residual, so the size of V is not looked at
+            # the sums have a residual, so ‖V‖² is not used
             right, loss = cast(RightSolver, solver).fit_h(h, last.sums, look, np.nan)
         sums = last.sums._replace(residual=loss)
         return last._replace(right=scaling.multiply(right, units.right_unit), sums=sums)
@@ -234,7 +237,7 @@ class PanelEngine:
         new_sink: Callable[[], Sink] | None = None,
         w: Array | None = None,
     ) -> FinalFactors:
-        """Return what a pass gives whose W is kept; ``w`` is the factor that panels hold, if it is known."""
+        """Return the factors of a pass whose W is kept; ``w``: the factor that panels hold, if known."""
         spec = spec._replace(averages=self.rule.needs_means)
         if new_sink is None:
             left, sums, means = self.run_pass_keeping_w(h, spec, w)
@@ -244,7 +247,10 @@ class PanelEngine:
         return FinalFactors(sink.left, h, sums)
 
     def _look_again(self, solver: Solver, last: FinalFactors) -> Look:
-        """Return what reads V once more with the left factor of the last pass, in the units of the fit."""
+        """Return a function of H that reads V once more, with the left factor of the last pass.
+
+        It returns the sums of that pass, in the units of the fit.
+        """
         spec, unit, left = PassSpec(keep_w, solver, residual=True), 1 / solver.penalty.left_unit, last.left
 
         def look(h: Array) -> Sums:
@@ -261,7 +267,7 @@ class PanelEngine:
         w: Array | None = None,
         more_h: Sequence[Array] = (),
     ) -> Any:
-        """Build the graph of a pass and compute it: see `compute_all`."""
+        """Build the graph of a pass and return the value of its only node: see `compute_all`."""
         return self.compute_all(h, lambda inputs: [build(inputs)], w, more_h)[0]
 
     def compute_all(
@@ -271,9 +277,9 @@ class PanelEngine:
         w: Array | None = None,
         more_h: Sequence[Array] = (),
     ) -> list[Any]:
-        """Build the graph of a pass and compute it: see `compute_with_retries`.
+        """Build the graph of a pass and return the values of its nodes: see `compute_with_retries`.
 
-        H is a node of the graph, so the scheduler can make it again when the worker that had it dies.
+        H is a node of the graph, so that the scheduler can make it again if the worker that had it is lost.
         """
         on_cluster = active_client() is not None
 

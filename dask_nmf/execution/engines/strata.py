@@ -18,13 +18,13 @@ from dask_nmf.types import Array
 
 
 class StrataEngine:
-    """V in a grid of blocks for sweeps, and in panels for all else.
+    """An engine over V in a grid of blocks for sweeps, and in panels for all other passes.
 
     Parameters
     ----------
     panels : V in the rows of the grid.
-    grid : where the blocks are.
-    seed : of the order of blocks, and of rows in a block.
+    grid : the edges of the blocks.
+    seed : the seed of the order of blocks, and of rows in a block.
     """
 
     def __init__(self, panels: PanelEngine, grid: BlockGrid, seed: int) -> None:
@@ -34,7 +34,7 @@ class StrataEngine:
 
     @property
     def scale(self) -> float:
-        """A power of two, by which V counts."""
+        """A power of two that V is multiplied by."""
         return self.panels.scale
 
     @scale.setter
@@ -51,9 +51,9 @@ class StrataEngine:
         return self.panels.summarize(draw)
 
     def sweep(self, models: Sequence[Model]) -> list[Swept]:
-        """Return what a sweep gives for each model.
+        """Return the result of a sweep for each model.
 
-        V is read once a model: the order of blocks is a model's own, as it depends on the sweeps it has kept.
+        V is read once a model, because each has its own order of blocks: it depends on the accepted sweeps.
         """
         return [self._sweep_for(model) for model in models]
 
@@ -64,7 +64,7 @@ class StrataEngine:
         return self.run_sweep(state.h_input, SweepSpec(solver.steps(state), self.seed, state.epoch, *places))
 
     def run_sweep(self, right: Array, spec: SweepSpec) -> Swept:
-        """Return what one sweep gives, from H with its memory, (k + 1, n)."""
+        """Return the result of one sweep from H with AdaGrad's memory as its last row, (k + 1, n)."""
         panels, grid = self.panels, self.grid
 
         def build(inputs: Delayed) -> Delayed:
@@ -79,7 +79,7 @@ class StrataEngine:
         return swept
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
-        """Return the pair as it is, in one read of V in panels."""
+        """Return W and H in one read of V in panels: see `PanelEngine.finalize`."""
         return self.panels.finalize(model, new_sink)
 
     def close(self) -> None:

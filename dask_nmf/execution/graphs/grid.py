@@ -5,14 +5,14 @@ For blocks V_ij, pieces of columns h_j of H and pieces of rows w_i of W, a pass 
     A_i = Σ_j V_ij h_jᵀ, G = Σ_j h_j h_jᵀ        w_i from A_i and G
     N_j = Σ_i w_iᵀ V_ij, C = Σ_i w_iᵀ w_i        h_j from N_j and C
 
-The second line needs all of w_i, so V_ij is looked at twice. Where a row of blocks fits in memory it is read
-once: the blocks are held in between, each by the worker that read it, so by as many workers as share in the
-row; and no block is read before W of the row above is found. Else V is read twice, first by rows and
-then by columns, and a task holds no more than its block.
+The second line needs all of w_i, so V_ij is used twice. If a row of blocks fits in memory, it is read once:
+each block stays in the memory of the worker that read it until its second use, and no block is read before
+the W of the row above is solved. Otherwise V is read twice, first by rows and then by columns, and a task
+holds no more than its block.
 
-Pieces of W and H are in files that all workers reach (see `FactorStore`). A_i, N_j and word that a piece is
-written go from task to task. N_j grows down its column, row by row: few of it are in memory,
-and the order of additions does not depend on the workers.
+Pieces of W and H are in files that all workers reach (see `FactorStore`). Tasks pass on A_i, N_j and the
+notice that a piece is written. N_j is summed down its column, row by row, so that few partial sums are in
+memory and the order of additions does not depend on the workers.
 """
 
 from __future__ import annotations
@@ -54,16 +54,16 @@ Span = tuple[int, int]  # first, and one after the last
 
 
 class ExtrapolatedH(NamedTuple):
-    """The H of a pass: what was found, or that extrapolated."""
+    """The H that a pass begins with: the last one, extrapolated if there is one before it."""
 
     h: FactorStore  # Hᵀ, by columns of V
     before: FactorStore | None = None
     beta: float = 0.0
-    scales: tuple[float, ...] = ()  # by what the components of H are to be divided; (): by 1
-    before_scales: tuple[float, ...] = ()
+    scales: tuple[float, ...] = ()  # divisors of the components of H; (): all 1
+    before_scales: tuple[float, ...] = ()  # divisors for ``before``
 
     def piece(self, columns: Span) -> Array:
-        """Some columns, (k, columns)."""
+        """Return some columns, (k, columns)."""
         h = _scaled(self.h.read(*columns).T, self.scales)
         if self.before is None:
             return h
@@ -76,21 +76,21 @@ def _scaled(h: Array, scales: tuple[float, ...]) -> Array:
 
 
 class GridPassSpec(NamedTuple):
-    """What a pass does."""
+    """The instructions of a pass: the solver, the factors that it begins with, and the stores of new ones."""
 
     solver: HALS
     given: ExtrapolatedH
-    left: FactorStore  # where W goes, by rows
-    right: FactorStore  # where the Hᵀ goes that follows, by columns
-    update_h: Callable[[Array, Sums], Array] | None  # how it does; None: H stays as it is
-    exact: bool = True  # the loss is taken entry by entry
-    last: bool = False  # W is solved exactly, for the answer
-    scale: float = 1.0  # a power of two, by which V counts
+    left: FactorStore  # store of the new W, by rows
+    right: FactorStore  # store of the new Hᵀ, by columns of V
+    update_h: Callable[[Array, Sums], Array] | None  # returns the new H; None: H stays as it is
+    exact: bool = True  # whether the loss is taken entry by entry
+    last: bool = False  # whether W is solved exactly, for the result
+    scale: float = 1.0  # a power of two that V is multiplied by
 
 
 @dataclass(frozen=True)
 class InUnits:
-    """A place of a factor in the user's units, seen as one in those of a fit."""
+    """A stored factor in the user's units, read and written in the units of the fit."""
 
     place: FactorStore
     unit: float
@@ -103,26 +103,26 @@ class InUnits:
 
 
 class Piece(NamedTuple):
-    """What is known of some columns after a pass."""
+    """The loss and the norms that a column of blocks adds in a pass."""
 
-    loss: float  # their part in ‖V − W H‖², less ‖V‖² where it was not taken entry by entry
-    norms: Array  # Σ h_jt² and Σ h_jt, each as often as entries of its column count, (2, k)
-    same: bool  # H is the one that was before
+    loss: float  # its share of ‖V − W H‖²; without ‖V‖² unless it was taken entry by entry
+    norms: Array  # Σ h_jt² and Σ h_jt, each times the weight of its column, (2, k)
+    same: bool  # whether H at the start was the last one, not extrapolated
 
 
 class GridDraw(NamedTuple):
-    """A sample of rows and columns: which, depends on a hash of (seed, row) and of (seed, column)."""
+    """A random sample of rows and columns, drawn by hashes of (seed, row) and of (seed, column)."""
 
     seed: int
-    rows: float  # share
+    rows: float  # the expected share of rows
     columns: float
 
     def of_rows(self, rows: Span) -> Array:
-        """Those that are drawn, counted from the first."""
+        """Return the rows of a span that are drawn, as offsets from its first."""
         return self._of(rng.UNIFORM_ROWS, rows, self.rows)
 
     def of_columns(self, columns: Span) -> Array:
-        """Likewise."""
+        """Return the columns of a span that are drawn, as offsets from its first."""
         return self._of(rng.UNIFORM_COLUMNS, columns, self.columns)
 
     def _of(self, stream: int, span: Span, share: float) -> Array:
@@ -130,24 +130,24 @@ class GridDraw(NamedTuple):
 
 
 class Look(NamedTuple):
-    """The first read of a row of blocks."""
+    """The summary of a row of blocks at the first read of V."""
 
     total: float  # Σ V
     sumsq: float  # ‖V‖²
     stored: int
     empty_rows: int
-    bad: InvalidEntryError | None  # the first one, by row
+    bad: InvalidEntryError | None  # the first invalid entry, by row
     sample: Block
     digest: Digest
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """V in the blocks of a tiling, for one graph."""
+    """V in the blocks of a grid, as nodes of one graph."""
 
     tiling: GridPlan
-    reader: Delayed | None  # a `Reader`, where tasks read V themselves
-    array: list[list[Delayed]] | None  # where V is a Dask array
+    reader: Delayed | None  # a delayed `Reader`, if tasks read V themselves
+    array: list[list[Delayed]] | None  # the blocks, if V is a Dask array
 
     @classmethod
     def of(cls, matrix: Matrix, tiling: GridPlan) -> Blocks:
@@ -158,21 +158,21 @@ class Blocks:
 
     @property
     def rows(self) -> list[Span]:
-        """Of each row of blocks."""
+        """The span of V of each row of blocks."""
         return list(pairwise(self.tiling.rows))
 
     @property
     def columns(self) -> list[Span]:
-        """Of each column of blocks."""
+        """The span of V of each column of blocks."""
         return list(pairwise(self.tiling.columns))
 
     def loose(self, i: int, j: int) -> tuple[Any, ...]:
-        """A block as arguments of the one task that needs it, and may read it: see `_loaded`."""
+        """Return a block as arguments of the only task that needs it, which may read it: see `_loaded`."""
         block = None if self.array is None else self.array[i][j]
         return block, self.reader, self.rows[i], self.columns[j]
 
     def held(self, i: int, j: int, after: Delayed | None) -> tuple[Any, ...]:
-        """The same for several tasks, read when ``after`` is done."""
+        """Return a block as arguments of several tasks; it is read once, when ``after`` is done."""
         place = self.rows[i], self.columns[j]
         block = delayed(_read, pure=False)(self.loose(i, j), after)
         return block, None, *place
@@ -187,7 +187,7 @@ def _loaded(block: Block | None, reader: Reader | None, rows: Span, columns: Spa
 
 
 def summarize_rows(blocks: Blocks, draw: GridDraw) -> list[Delayed]:
-    """The first read of V: a delayed `Look` for each row of blocks."""
+    """Return a delayed `Look` for each row of blocks: the first read of V."""
     return [
         delayed(_summarize_row, pure=False)(
             [
@@ -235,7 +235,7 @@ def _summarize_row(parts: list[tuple[BlockSummary, Block]], first_row: int, rows
 
 
 def write_h(place: FactorStore, columns: Sequence[int], make: Callable[[int, int], Array]) -> list[Delayed]:
-    """Write an Hᵀ to begin with, in pieces: ``make(first, last)`` has them, (columns, k)."""
+    """Return tasks that write the pieces of an initial Hᵀ: ``make(first, last)`` returns (columns, k)."""
     shared = delayed(place, traverse=False)
     return [delayed(_write_h, pure=False)(shared, make, *span) for span in pairwise(columns)]
 
@@ -245,7 +245,10 @@ def _write_h(place: FactorStore, make: Callable[[int, int], Array], first: int, 
 
 
 def w_half_pass(blocks: Blocks, what: GridPassSpec) -> list[Delayed]:
-    """The first half of a pass that reads V twice: W, and its norms in each row of blocks."""
+    """Return tasks that write the new W and return its norms in each row of blocks, (2, k).
+
+    They are the first half of a pass that reads V twice.
+    """
     shared = delayed(what, traverse=False)
     gram = _gram_of(blocks, shared)
     across = range(len(blocks.columns))
@@ -253,7 +256,10 @@ def w_half_pass(blocks: Blocks, what: GridPassSpec) -> list[Delayed]:
 
 
 def h_half_pass(blocks: Blocks, what: GridPassSpec) -> list[Delayed]:
-    """The second half: H, and a `Piece` of each column of blocks."""
+    """Return tasks that write the new H and return a `Piece` of each column of blocks.
+
+    They are the second half of a pass that reads V twice.
+    """
     shared = delayed(what, traverse=False)
     found = []
     for j, columns in enumerate(blocks.columns):
@@ -265,7 +271,7 @@ def h_half_pass(blocks: Blocks, what: GridPassSpec) -> list[Delayed]:
 
 
 def single_read_pass(blocks: Blocks, what: GridPassSpec) -> list[Delayed]:
-    """A pass that reads V once: first what `by_rows` gives, then what `by_columns` does."""
+    """Return the tasks of a pass that reads V once: those of `w_half_pass`, then those of `h_half_pass`."""
     shared = delayed(what, traverse=False)
     gram = _gram_of(blocks, shared)
     across = range(len(blocks.columns))
@@ -288,7 +294,7 @@ def _gram_of(blocks: Blocks, shared: Delayed) -> Delayed:
 
 @one_blas_thread()
 def _gram(what: GridPassSpec, columns: Span) -> Array:
-    """h hᵀ, (k, k), float64."""
+    """Return h hᵀ of some columns, (k, k), float64."""
     h = what.given.piece(columns).astype(np.float64)
     return np.asarray(h @ h.T)
 
@@ -303,7 +309,7 @@ def _row(shared: Delayed, gram: Delayed, blocks: list[tuple[Any, ...]]) -> Delay
 def _project(
     block: Block | None, reader: Reader | None, rows: Span, columns: Span, what: GridPassSpec
 ) -> Array:
-    """v hᵀ, (rows, k), float64."""
+    """Return v hᵀ of a block, (rows, k), float64."""
     v = scaling.with_scale(_loaded(block, reader, rows, columns), what.scale)
     h = what.given.piece(columns)
     return (
@@ -315,7 +321,7 @@ def _project(
 
 @one_blas_thread()
 def _weigh(num: Array, gram: Array, rows: Span, width: int, what: GridPassSpec) -> Array:
-    """Find and write W of some rows; return its norms, as those of a `Piece` are."""
+    """Solve for W of some rows and write it; return its norms, as those of a `Piece`."""
     penalty, k = what.solver.penalty, len(gram)
     stored = what.given.h.read(0, 1).dtype
     dtype = np.float64 if what.last or what.solver.in_float64 else stored
@@ -341,7 +347,7 @@ def _learn(
     what: GridPassSpec,
     written: Array | None,
 ) -> Sums:
-    """What some columns of H learn from a block, beside what they have from those above it."""
+    """Return the sums for some columns of H from a block, added to those of the blocks above it."""
     v = scaling.with_scale(_loaded(block, reader, rows, columns), what.scale)
     w, h = np.ascontiguousarray(what.left.read(*rows)), what.given.piece(columns)
     if what.update_h is None:
@@ -353,7 +359,7 @@ def _learn(
 
 
 def _update_h(sums: Sums, columns: Span, what: GridPassSpec) -> Piece:
-    """Some columns of H are found and written."""
+    """Solve for some columns of H and write them; return their `Piece`."""
     given = what.given.piece(columns)
     if what.update_h is None:
         what.right.write(columns[0], given.T)

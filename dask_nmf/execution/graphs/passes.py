@@ -1,6 +1,6 @@
-"""The graphs of a pass over V. Nothing here computes: each function returns delayed sums or blocks.
+"""The graphs of a pass over V in panels. Nothing here computes: functions return delayed sums or blocks.
 
-A pass is one task a panel (load, look, return what H needs) and a tree that adds up.
+A pass is one task a panel (load it, solve for W, return the sums that H needs) and a tree that adds them up.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ from dask_nmf.types import Array, Block
 
 
 class Weigher(Protocol):
-    """How the W of a panel comes from (v, h, w before)."""
+    """A function that returns the W of a panel, (rows, k), from v, h and the W before."""
 
     def __call__(self, v: Block, h: Array, w: Array | None) -> Array: ...
 
 
 class Loss(Protocol):
-    """What is to be small, and what H learns from a panel to make it so: a `Solver` has it."""
+    """The loss of a block, and the sums from which H is updated to lower it; every `Solver` is one."""
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums: ...
 
@@ -53,24 +53,24 @@ class Loss(Protocol):
 
 
 class PassSpec(NamedTuple):
-    """What a pass does with each panel."""
+    """The instructions of a pass for each panel."""
 
     solve_w: Weigher
     loss: Loss
-    before: FactorStore | None = None  # the W that is carried in
-    after: FactorStore | None = None  # where W goes
-    keep: bool = False  # W is returned beside the sums
-    residual: bool = False  # the loss is taken entry by entry
-    check: bool = False  # raise on the first entry that is negative or not finite
-    bare: bool = False  # of the sums, no more than the residual
-    averages: bool = False  # the means of the rows are taken, and `Sums.columns`
-    means: FactorStore | None = None  # where those of the rows go
-    unit: float = 1.0  # by which the W that is kept or goes away is multiplied
-    anew: Callable[[PassSpec, float], PassSpec] | None = None  # the same, for V at the scale of a panel
+    before: FactorStore | None = None  # store of the W that the pass begins with
+    after: FactorStore | None = None  # store of the new W
+    keep: bool = False  # whether W is returned beside the sums
+    residual: bool = False  # whether the loss is taken entry by entry
+    check: bool = False  # whether the first entry that is negative or not finite raises an error
+    bare: bool = False  # whether the sums have only the residual and the norms of W
+    averages: bool = False  # whether means of rows and `Sums.column_totals` are taken
+    means: FactorStore | None = None  # store of the means of the rows
+    unit: float = 1.0  # multiplies the W that is returned or stored
+    anew: Callable[[PassSpec, float], PassSpec] | None = None  # makes the spec for V at a panel's scale
 
 
 def spec_of(model: Model) -> PassSpec:
-    """Return what a pass does with each panel for a model, whose next factor gets a new place."""
+    """Return the instructions of a pass for a model; they name a new store for its next factor."""
     solver, state, slots = model.own_solver, model.state, model.slots
     spec = PassSpec(cast(PanelSolver, solver).solve_w, solver, residual=model.exact)
     if slots is None or not solver.carries_w:
@@ -80,7 +80,7 @@ def spec_of(model: Model) -> PassSpec:
 
 
 def summarize(tasks: PanelTasks, inputs: Delayed, draw: SampleSpec) -> Delayed:
-    """Return a delayed `Summary`: the first read of V."""
+    """Return the delayed `Summary` of V, from its first read."""
     reduction = Reduction(
         partial(_summarize_panel, draw=draw), partial(row_sample.merge_summaries, draw=draw)
     )
@@ -90,22 +90,22 @@ def summarize(tasks: PanelTasks, inputs: Delayed, draw: SampleSpec) -> Delayed:
 def sweep(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> Delayed:
     """Return the delayed `Sums` of a pass.
 
-    The tasks may have the factor that panels hold, (rows, k), with one block a panel, beside V.
+    Beside V, the tasks may have the factor that panels hold, (rows, k), with one block a panel.
     """
     return tasks.reduce(Reduction(partial(_process_panel, spec=spec), _add), inputs)
 
 
 def sweep_models(tasks: PanelTasks, inputs: Delayed, specs: Sequence[PassSpec]) -> Delayed:
-    """Return the delayed `Sums` of a pass for each of some models: each panel is loaded once for all.
+    """Return the delayed `Sums` of a pass for each of several models; each panel is loaded once for all.
 
-    The inputs have an H for each. The sums of a model are those of a `sweep` for it alone, bit for bit.
+    The inputs have an H for each model. Its sums are those of a `sweep` for it alone, bit for bit.
     """
     chunk = partial(_process_panel_for_models, specs=tuple(specs))
     return tasks.reduce(Reduction(chunk, _add_each), inputs)
 
 
 def sweep_keeping_w(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> list[Delayed]:
-    """Return a delayed (W, `Sums`, means of rows, if taken) for each panel."""
+    """Return a delayed (W, `Sums`, means of rows) for each panel; means that are not taken are empty."""
     return tasks.map(partial(_process_panel, spec=spec._replace(keep=True)), inputs)
 
 
@@ -126,7 +126,7 @@ def mask_panels(
 
 @sizeof.register(MaskedBlock)
 def _bytes(block: MaskedBlock) -> int:
-    """Return the bytes of a block, which Dask would count as an object without contents."""
+    """Return the bytes of a masked block, because Dask would not count its arrays."""
     return int(sizeof(block.v) + sizeof(block.weights) + sizeof(block.rows))
 
 
@@ -151,7 +151,7 @@ def block_of(panel: Block, first: int, last: int) -> Block:
 
 
 def add_up(parts: Sequence[Delayed]) -> Delayed:
-    """Add delayed parts by the tree that every pass has: the order of additions is part of the result."""
+    """Add delayed parts by the tree of every pass, because the order of additions decides the last bits."""
     return combine_tree(parts, _add)
 
 
@@ -204,7 +204,7 @@ def _process_panel(
 
 
 def _check(v: Block, first: int) -> float:
-    """Refuse a panel with an entry that no NMF takes, or return its own scale."""
+    """Return the scale of a panel; raise if it has an entry that is negative or not finite."""
     found = masked_summary.summarize_block(v)
     if found.invalid is not None:
         raise found.invalid.at(first)
@@ -213,12 +213,12 @@ def _check(v: Block, first: int) -> float:
 
 
 def as_it_was(spec: PassSpec, scale: float) -> PassSpec:
-    """Return the spec as it is at the scale of any panel, as the sums are those of V at its own scale."""
+    """Return the spec unchanged for the scale of any panel; it can be the ``anew`` of a `PassSpec`."""
     return spec
 
 
 def check_factor(w: Array) -> None:
-    """Refuse a W, (rows, k), that its dtype does not hold."""
+    """Raise `DataError` if entries of W, (rows, k), are beyond the range of its dtype."""
     if not np.isfinite(w).all():
         raise DataError(
             f"W for this V and H is beyond {w.dtype}; multiply V by a number that brings it near the V "
@@ -227,7 +227,7 @@ def check_factor(w: Array) -> None:
 
 
 def process_block(v: Block, h: Array, spec: PassSpec, before: Array | None = None) -> tuple[Array, Sums]:
-    """Return the W and the sums of a pass over one block in memory."""
+    """Return the W, (rows, k), and the sums of a pass over one block in memory."""
     if not isinstance(v, MaskedBlock):
         w = spec.solve_w(v, h, before)
         return w, _sums(v, w, h, spec)
@@ -249,7 +249,7 @@ def process_block(v: Block, h: Array, spec: PassSpec, before: Array | None = Non
 
 
 def _sums(v: Block, w: Array, h: Array, spec: PassSpec) -> Sums:
-    # the residual of cells costs little, and no other form is at hand
+    # cells have no other form of the residual, and it costs little
     exact = spec.residual or isinstance(v, Cells)
     squares, ones = row_sums.component_norms(w, v.row_weight if isinstance(v, Cells) else float(v.shape[1]))
     if spec.bare:
@@ -259,6 +259,6 @@ def _sums(v: Block, w: Array, h: Array, spec: PassSpec) -> Sums:
 
 
 def keep_w(v: Block, h: Array, w: Array | None) -> Array:
-    """Return the W that is given: the `Weigher` that keeps it."""
+    """Return the W before: the `Weigher` that keeps W as it is."""
     assert w is not None
     return w

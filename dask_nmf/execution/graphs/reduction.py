@@ -1,4 +1,4 @@
-"""The two steps of a pass over panels: a task for each panel, and a tree that combines their results."""
+"""The graph of a pass over panels: a task for each panel, and a tree that combines their results."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.types import Array, Block
 
 NOTHING = np.zeros(0)
-PASS, SUMS = "pass-", "sums-"  # how the keys of panels begin, and those of what is combined
-CHUNK, INPUTS = "chunk-of-a-pass", "inputs-of-a-pass"  # placeholders for the nodes that each pass has anew
-FAN_IN = 8  # of the tree
+PASS, SUMS = "pass-", "sums-"  # prefixes of the keys of panels, and of combined parts
+CHUNK, INPUTS = "chunk-of-a-pass", "inputs-of-a-pass"  # placeholders for the nodes that differ between passes
+FAN_IN = 8  # parts that one node of the tree combines
 
 
 class PassInputs(NamedTuple):
-    """What every panel of a pass is given. It is sent once to each worker."""
+    """The inputs that all panels of a pass share. They are sent once to each worker."""
 
     h: Array  # (k, n)
-    edges: Sequence[int]  # of the panels
-    w: Array | None = None  # the factor that panels hold, (rows, k), where it is at hand
-    prefetch: bool = False  # whether one panel more may be read meanwhile
+    edges: Sequence[int]  # of the panels: row numbers, the first 0
+    w: Array | None = None  # the factor that panels hold, (rows, k), if the client has it
+    prefetch: bool = False  # whether one more panel may be read while others are processed
     on_cluster: bool = False  # whether tasks run on workers
-    scale: float = 1.0  # a power of two, by which V counts
+    scale: float = 1.0  # a power of two that V is multiplied by
     more_h: tuple[Array, ...] = ()  # of the further models of a sweep
 
     @property
     def aligned(self) -> PassInputs:
-        """The same, with arrays that BLAS takes."""
+        """These inputs with aligned, contiguous copies of H, as BLAS needs them."""
         h, *more = (np.require(each, requirements=["C", "A"]) for each in (self.h, *self.more_h))
         return self._replace(h=h, more_h=tuple(more))
 
 
 @dataclass(frozen=True)
 class Reduction:
-    """What a pass computes: a part for each panel, and the one result that neighbouring parts combine to.
+    """The computation of a pass: a part for each panel, and the combination of neighbouring parts.
 
     Parameters
     ----------
-    chunk : makes a part; called with a block of V, the blocks beside it (if any), ``panel`` (its number) and
-        ``inputs`` (the `PassInputs`).
-    combine : makes one of some neighbouring parts, given in order.
+    chunk : computes a part; called with a block of V, the blocks beside it (if any), ``panel`` (its number)
+        and ``inputs`` (the `PassInputs`).
+    combine : combines a list of neighbouring parts, in order, to one part.
     """
 
     chunk: Callable[..., Any]
@@ -59,15 +59,15 @@ class Reduction:
 
 
 class PanelTasks:
-    """The tasks of passes over panels: each loads a panel, and blocks beside it, and makes a part of it.
+    """The tasks of passes over panels: each loads a panel and the blocks beside it, and computes a part.
 
-    Dask fuses the loading of a panel with what is done with it, once for all passes: each pass takes these
-    tasks under other names, with its own chunk and inputs.
+    Dask fuses the loading of a panel with its computation, once for all passes. Each pass takes copies of
+    these tasks under other names, with its own chunk and inputs.
 
     Parameters
     ----------
     panels : V, with one block a panel.
-    beside : arrays with one block a panel, too.
+    beside : other arrays, also with one block a panel.
     """
 
     def __init__(self, panels: da.Array, *beside: da.Array) -> None:
@@ -104,12 +104,12 @@ class PanelTasks:
 
 
 def aligned(block: Block) -> Block:
-    """Return a block that BLAS takes. A block that came over the network may begin at any byte."""
+    """Return a block aligned as BLAS needs it; one that came over the network may begin at any byte."""
     return np.require(block, requirements="A") if isinstance(block, np.ndarray) else block
 
 
 def item(part: Delayed, index: int) -> Delayed:
-    """Return one of the things that a part has."""
+    """Return one delayed item of a delayed part that is a tuple or a list."""
     return delayed(_item, pure=False)(part, index)
 
 
@@ -118,7 +118,7 @@ def _item(part: Any, index: int) -> Any:
 
 
 def panel_of(key: Any) -> int | None:
-    """Return the number of the panel that a task of a pass looks at, or of the first one that it combines."""
+    """Return the number of the panel that a task processes, or of the first that it combines; else None."""
     if isinstance(key, tuple):
         return int(key[1]) if key[0].startswith(PASS) else None
     return int(key.rpartition("-")[2]) if key.startswith(SUMS) else None
@@ -129,8 +129,8 @@ def _boxed(
 ) -> Any:
     """Return a part as the only entry of a block.
 
-    H and V are aligned first: NumPy would leave BLAS aside, and the last digits would depend on which worker
-    had H first.
+    H and V are aligned first. NumPy would not use BLAS for unaligned arrays, and then the last digits would
+    depend on which worker had H first.
     """
     inputs, v = inputs.aligned, aligned(v)
     box = np.empty((1, 1), object)
@@ -141,12 +141,15 @@ def _boxed(
 
 
 def unbox(part: Any) -> Any:
-    """Return what is in the only entry of a block, or what is in no block."""
+    """Return the only entry of a block of objects; anything else is returned unchanged."""
     return part[0, 0] if isinstance(part, np.ndarray) and part.dtype == object else part
 
 
 def combine_tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:
-    """Combine neighbours, FAN_IN at a time; the shape depends on the number of parts only."""
+    """Return the delayed root of a tree that combines FAN_IN neighbours at a time.
+
+    The shape of the tree, and so the order of additions, depends on the number of parts only.
+    """
     level, width, name = [part.key for part in parts], 1, f"{SUMS}{uuid4().hex}"
     layer: dict[str, Any] = {}
     while True:
@@ -166,5 +169,5 @@ def _combine(parts: list[Any], combine: Callable[[list[Any]], Any]) -> Any:
 
 
 def heights(edges: Sequence[int]) -> tuple[int, ...]:
-    """Return the rows of each panel."""
+    """Return the number of rows of each panel (or of columns, from edges of columns)."""
     return tuple(last - first for first, last in pairwise(edges))

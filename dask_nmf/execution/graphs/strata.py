@@ -1,4 +1,4 @@
-"""One sweep of `SGD` over V as a graph. Nothing here computes.
+"""The graph of one sweep of `SGD` over V. Nothing here computes.
 
 V is cut into a grid of blocks. Blocks that share no rows and no columns are a *stratum*, and may be worked
 on at the same time; a sweep is all strata, in a random order::
@@ -9,8 +9,8 @@ on at the same time; a sweep is all strata, in a random order::
          2  | c | b | a |
 
 A task takes a block with the rows of W and the columns of H that belong to it, and hands these on, changed,
-to the next task in its row and in its column. There is no barrier between strata: the graph alone says that
-the result is that of the blocks one after the other, whatever the number of workers.
+to the next task in its row and in its column. There is no barrier between strata. The graph alone
+ensures that the result is that of the blocks one after the other, whatever the number of workers.
 
 Source: Gemulla, Nijkamp, Haas & Sismanis, Large-scale matrix factorization with distributed stochastic
 gradient descent, 2011.
@@ -45,11 +45,11 @@ from dask_nmf.types import Array, Block
 
 
 class BlockGrid(NamedTuple):
-    """V cut both ways."""
+    """The edges of blocks of V, which is cut along rows and columns."""
 
-    rows: Sequence[int]  # edges
+    rows: Sequence[int]  # edges of the rows of blocks
     columns: Sequence[int]
-    tiled: bool  # V is stored so that a block can be read by itself
+    tiled: bool  # whether V is stored so that a block can be read by itself
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -58,13 +58,13 @@ class BlockGrid(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockSource:
-    """Where V is read from, block by block, inside of the task that works on it."""
+    """The source from which a task reads its block of V."""
 
     reader: Reader
     rule: EntryMask
 
     def read(self, rows: slice, columns: slice) -> Block:
-        """A block, as `passes.observe` gives them."""
+        """Return a block in memory, as `MaskedBlock` unless all entries count alike."""
         block = aligned(self.reader[rows, columns])
         if self.rule.is_uniform:
             return block
@@ -73,29 +73,29 @@ class BlockSource:
 
 
 class SweepSpec(NamedTuple):
-    """What a sweep does, but for V and H."""
+    """The instructions of a sweep: options of the steps, the random order, and the stores of W."""
 
     how: SGDOptions
     seed: int
     epoch: int
-    before: FactorStore  # where W is
-    after: FactorStore  # where it goes
+    before: FactorStore  # store of the W that the sweep begins with
+    after: FactorStore  # store of the new W
 
 
 class Visit(NamedTuple):
-    """One block in a sweep."""
+    """A block of the grid in the order of a sweep."""
 
     row: int
     column: int
-    opens: bool  # the first one of its row: W is read
-    closes: bool  # the last one: W is written
+    opens: bool  # whether it is the first of its row of blocks: W is read
+    closes: bool  # whether it is the last of its row: W is written
 
 
 def schedule(grid: BlockGrid, seed: int, epoch: int) -> list[Visit]:
-    """The blocks in order.
+    """Return the visits of all blocks in order.
 
-    Rows of blocks come in groups of as many as there are columns, so that few of them are in work at once.
-    The order of groups, and of strata in a group, is random.
+    Rows of blocks come in groups of as many as there are columns of blocks, so that few are in memory at
+    once. The order of groups, and of strata in a group, is random.
     """
     height, width = grid.shape
     groups = np.arange(-(-height // width))
@@ -118,14 +118,14 @@ def _numbers(seed: int, epoch: int, rows: Array) -> Array:
 def sweep(
     panels: da.Array | None, source: Delayed, grid: BlockGrid, inputs: Delayed, what: SweepSpec
 ) -> Delayed:
-    """All blocks once: a delayed `Swept`.
+    """Return the delayed `Swept` of a sweep, which visits each block once.
 
     Parameters
     ----------
-    panels : V in its rows of blocks, where it is not read from a source.
-    source : a delayed `Source`; None where there are panels. What it cannot read by the block is read by the
-        row of blocks and divided, at most two groups of rows at a time.
-    inputs : a delayed `PassInputs`, with the H (k + 1, n) to begin with.
+    panels : V in its rows of blocks; None if tasks read it from the source.
+    source : a delayed `BlockSource`; None if there are panels. If it cannot read single blocks, rows of
+        blocks are read and divided, at most two groups of them at a time.
+    inputs : a delayed `PassInputs`, with the H that the sweep begins with, (k + 1, n).
     """
     height, width = grid.shape
     rows = [None] * height if panels is None else list(panels.to_delayed(optimize_graph=True).ravel())
@@ -149,14 +149,14 @@ def sweep(
 def _divided(
     panel: Block | None, source: BlockSource, grid: BlockGrid, row: int, earlier: Any
 ) -> list[Block]:
-    """A row of blocks. ``earlier`` is what must be done before there is room for it."""
+    """Return the blocks of a row; ``earlier`` is a task that must end before there is memory for it."""
     if panel is None:
         panel = source.read(slice(*grid.rows[row : row + 2]), slice(0, grid.columns[-1]))
     return [block_of(panel, first, last) for first, last in pairwise(grid.columns)]
 
 
 class _Right(NamedTuple):
-    """Columns of H on their way, with what was summed up along it."""
+    """Columns of H between two tasks, with the totals of the blocks visited so far."""
 
     factor: Array  # (columns, k + 1)
     totals: Array  # residual, penalty, held_out_loss, held_out_weight
@@ -173,13 +173,13 @@ def _visit(
     visit: Visit,
     what: SweepSpec,
 ) -> tuple[Array | None, _Right]:
-    """Take the steps of one block."""
+    """Take the steps of one block; return the changed W (None if it is written) and columns of H."""
     first, last = grid.rows[visit.row], grid.rows[visit.row + 1]
     across = slice(grid.columns[visit.column], grid.columns[visit.column + 1])
     if block is None:
         block = source.read(slice(first, last), across)
     w = what.before.read(first, last) if visit.opens else left
-    w = np.array(w, order="C")  # those of a task may be read-only
+    w = np.array(w, order="C")  # the result of a task may be read-only
     h = np.array(inputs.h[:, across].T if right is None else right.factor, order="C")
     totals = np.zeros(4) if right is None else right.totals
     chance = rng.uniform_at(what.seed, rng.ROW_ORDER, np.arange(first, last), np.array([what.epoch]))
@@ -193,7 +193,10 @@ def _visit(
 
 
 def _steps(block: Block, w: Array, h: Array, order: Array, how: SGDOptions) -> Array:
-    """All minibatches of a block: residual, penalty, held_out_loss, held_out_weight."""
+    """Take the steps of all minibatches of a block, changing w and h in place.
+
+    Return residual, penalty, held_out_loss and held_out_weight.
+    """
     on_w, on_h = _cost(w, how.w_l2, how.w_l1), _cost(h, how.h_l2, how.h_l1)
     if not isinstance(block, MaskedBlock):
         penalty = len(h) * on_w.sum() + len(w) * on_h.sum()
@@ -210,20 +213,20 @@ def _steps(block: Block, w: Array, h: Array, order: Array, how: SGDOptions) -> A
 
 
 def _cost(factor: Array, ridge: float, lasso: float) -> Array:
-    """The penalty of each row of a factor with its memory, for one entry."""
+    """Return the penalty of each row of a factor (with its extra column) for one entry of V, (rows,)."""
     squares, ones = least_squares.row_norms(factor[:, :-1])
     return np.asarray(ridge * squares + 2 * lasso * ones)
 
 
 def _strips(block: MaskedBlock, order: Array) -> Iterator[tuple[Cells, Cells, Array]]:
-    """The cells of a block, its rows in the given order, some at a time."""
+    """Yield cells, held-out cells and row numbers of batches of a block, its rows in the given order."""
     shuffled = block[order]
     for rows, cells, held in row_batches.iter_row_batches(shuffled, even=True):
         yield cells, held, order[rows]
 
 
 def _collected(right: list[_Right], closed: list[Any]) -> Swept:
-    """H and the sums, when all of W is written."""
+    """Return H and the sums once all of W is written."""
     factor = np.concatenate([part.factor for part in right])
     totals = np.sum([part.totals for part in right], axis=0)
     return Swept(np.ascontiguousarray(factor.T), *totals.tolist())

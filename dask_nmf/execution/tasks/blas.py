@@ -1,4 +1,4 @@
-"""BLAS at one thread, as tasks of a pass run beside each other."""
+"""A limit of one BLAS thread, because the tasks of a pass run in parallel."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
-import scipy.linalg  # noqa: F401  SciPy brings a BLAS of its own: it must be there to be pinned
+import scipy.linalg  # noqa: F401  SciPy has a BLAS of its own, which must be loaded to be limited
 from threadpoolctl import ThreadpoolController
 
 from dask_nmf.process_settings import SharedSetting
@@ -21,12 +21,12 @@ def _controller() -> ThreadpoolController:
 
 @contextmanager
 def _limited_blas() -> Iterator[None]:
-    """Hold OpenBLAS at one thread, whichever thread undoes it.
+    """Limit OpenBLAS to one thread; any thread may leave this context.
 
-    Threadpoolctl obeys one thread of a process until that ends, and ignores the others. So the threads that
-    set the number and restore it end at once.
+    Threadpoolctl obeys one thread of a process until that thread ends, and ignores the others. The threads
+    that set and restore the limit therefore end at once.
     """
-    if _has_one_thread():  # as a rule where Dask started the process
+    if _has_one_thread():  # usual in a process that Dask started
         yield
         return
     with ThreadPoolExecutor(1) as setter:
@@ -47,8 +47,8 @@ _blas = SharedSetting(_limited_blas)
 
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
-    """Hold BLAS at one thread in this process, for all fits and tasks of it that are in work."""
-    with _blas.held(), nullcontext() if _has_one_thread() else _limit_blas():  # where each thread has its own
+    """Limit BLAS to one thread in this process while any of its fits or tasks is in this context."""
+    with _blas.held(), nullcontext() if _has_one_thread() else _limit_blas():  # where each thread has a limit
         yield
 
 

@@ -1,4 +1,4 @@
-"""Blocks of V that stay in the memory of a process between passes, as far as there is room."""
+"""A per-process cache of decoded blocks of V between passes, bounded in bytes."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ import scipy.sparse
 from dask_nmf.sources.reader import Box, Reader, ReaderDefaults
 from dask_nmf.types import Block
 
-Place = tuple[int, int, int, int]  # rows and columns: first, and one after the last
+Place = tuple[int, int, int, int]  # first row, one after the last; first column, one after the last
 
 
 class BlockCache:
-    """The blocks that this process keeps, by the fit that they are of: see `Lease`."""
+    """The blocks that this process caches, by their fits, while these have a `Lease`."""
 
     def __init__(self) -> None:
         self.blocks: dict[tuple[str, Place], Block] = {}
-        self.leases: Counter[str] = Counter()  # of each fit
-        self.lock = RLock()  # a lease may end, by Python's collector, while its thread is in here
+        self.leases: Counter[str] = Counter()  # the number of leases of each fit
+        self.lock = RLock()  # reentrant: garbage collection in a thread that holds it may end a lease
 
     @property
     def used(self) -> int:
-        """Bytes of all blocks."""
+        """Bytes of all cached blocks."""
         return sum(map(block_bytes, list(self.blocks.values())))
 
     def get(self, fit: str, place: Place) -> Block | None:
         return self.blocks.get((fit, place))
 
     def put(self, fit: str, place: Place, block: Block, room: int) -> None:
-        """Keep a block, if there is room beside those of this fit; those of others make way."""
+        """Cache a block of a fit that has a lease, if all blocks then take at most ``room`` bytes.
+
+        Blocks of other fits are evicted first if they would take more.
+        """
         size = block_bytes(block)
         with self.lock:
             if not self.leases[fit]:
@@ -46,7 +49,7 @@ class BlockCache:
                 self.blocks.setdefault((fit, place), block)
 
     def held(self, fit: str) -> list[Place]:
-        """Which blocks of a fit are here."""
+        """Return the places of the cached blocks of a fit."""
         return [place for of, place in list(self.blocks) if of == fit]
 
     def grant(self, fit: str) -> None:
@@ -55,7 +58,7 @@ class BlockCache:
             self.leases[fit] += 1
 
     def end(self, fit: str) -> None:
-        """End one of its leases; with the last one its blocks go."""
+        """End a lease of a fit; the end of the last one evicts its blocks."""
         with self.lock:
             if self.leases[fit] <= 1:
                 self.drop(fit)
@@ -63,7 +66,7 @@ class BlockCache:
                 self.leases[fit] -= 1
 
     def drop(self, fit: str) -> None:
-        """End all leases of a fit that is over."""
+        """End all leases of a fit and evict its blocks."""
         with self.lock:
             self.leases.pop(fit, None)
             self._drop([key for key in list(self.blocks) if key[0] == fit])
@@ -77,7 +80,7 @@ _cache = BlockCache()
 
 
 def _renew_after_fork() -> None:
-    """Begin anew in a forked process, as another thread of its parent may have held the lock."""
+    """Replace the cache in a forked process, because a thread of its parent may have held the lock."""
     global _cache
     _cache = BlockCache()
 
@@ -86,27 +89,27 @@ os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 def cached_blocks(fit: str) -> list[Place]:
-    """Which blocks of a fit this process keeps."""
+    """Return the places of the blocks of a fit that this process caches."""
     return _cache.held(fit)
 
 
 def evict_fit(fit: str) -> None:
-    """Let the blocks of a fit go."""
+    """Evict the blocks of a fit from the cache of this process, and end its leases."""
     _cache.drop(fit)
 
 
 def block_bytes(block: Block) -> int:
-    """Of a block in memory."""
+    """Return the bytes of a block in memory."""
     if scipy.sparse.issparse(block):
         return int(block.data.nbytes + block.indices.nbytes + block.indptr.nbytes)
     return int(block.nbytes)
 
 
 class Lease:
-    """The right of this process to keep blocks of a fit, which go with the last lease.
+    """The right of this process to cache blocks of some fits; the end of the last lease of a fit evicts them.
 
-    On a cluster a lease is the value of a task that the client of the fit wants. The scheduler, and so the
-    worker, lets go of it when that client is gone, also when it was killed.
+    On a cluster a lease is the result of a task whose future the client of the fit holds. The scheduler, and
+    so the worker, releases it when that client is gone, even if it was killed.
     """
 
     def __init__(self, *fits: str) -> None:
@@ -116,7 +119,7 @@ class Lease:
             finalize(self, _end, fit).atexit = False
 
     def __reduce__(self) -> Any:
-        """A lease that Dask moves is one of the process that it comes to."""
+        """Pickle a lease as a new one, which belongs to the process that unpickles it."""
         return Lease, self.fits
 
 
@@ -126,9 +129,9 @@ def _end(fit: str) -> None:
 
 @dataclass(frozen=True)
 class CachingReader(ReaderDefaults):
-    """A reader whose blocks stay where they were read, while they take less than ``room`` bytes a process.
+    """A reader that caches its blocks in the process that reads them, up to ``room`` bytes a process.
 
-    They stay where there is a `Lease` of the fit.
+    A process caches them only while it has a `Lease` of the fit.
     """
 
     reader: Reader

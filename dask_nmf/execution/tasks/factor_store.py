@@ -1,4 +1,4 @@
-"""Where a W is kept that solvers carry from pass to pass: in the memory of this process, or in a run."""
+"""Stores of a factor that is carried from pass to pass: in the memory of this process, or in a run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from dask_nmf.types import Array
 
 
 class FactorSlots(Protocol):
-    """Places for a W, by the slots that a `State` names; `Run` is one."""
+    """Stores of a carried W, by the slots that a `State` names; `Run` is one."""
 
     def factor(self, slot: int) -> FactorStore:
         """Return the W that is in a slot."""
 
     def new_factor(self, slot: int) -> FactorStore:
-        """Return a place for another W, which is then the one that is in the slot."""
+        """Return a store for a new W, which then is the one in the slot."""
 
 
 class InMemorySlots:
-    """Places in the memory of this process. Those of a slot are the same: nobody comes late there."""
+    """Slots in the memory of this process. A slot reuses its array, because no late task can write to it."""
 
     def __init__(self, rows: int, rank: int, dtype: np.dtype[Any]) -> None:
         self._layout = rows, rank, dtype
@@ -36,7 +36,7 @@ class InMemorySlots:
 
 
 class FactorStore(Protocol):
-    """A W kept outside of the graph, by rows: written by one pass, read by the next."""
+    """A factor outside of the graph, by rows: one pass writes it, and the next one reads it."""
 
     def read(self, first: int, last: int) -> Array: ...
 
@@ -44,7 +44,7 @@ class FactorStore(Protocol):
 
 
 class InMemoryFactor:
-    """A W in this process's memory."""
+    """A factor in the memory of this process."""
 
     def __init__(self, rows: int, rank: int, dtype: np.dtype[Any]) -> None:
         self.array = np.zeros((rows, rank), dtype)
@@ -58,7 +58,7 @@ class InMemoryFactor:
 
 @dataclass(frozen=True)
 class InUnits:
-    """A W kept outside of the graph, read in units of which its own are so many."""
+    """A stored factor that is multiplied by ``unit`` when read, and divided by it when written."""
 
     place: FactorStore
     unit: float

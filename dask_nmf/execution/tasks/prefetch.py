@@ -1,4 +1,4 @@
-"""Reading ahead: while a process works on panels, one more is being read."""
+"""Prefetch: while a process computes with panels, one more panel is read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dask_nmf.process_settings import SharedSetting
 
 
 class TaskSlots:
-    """Of the tasks of one worker, or of this process: as many work as it has threads, and one may wait."""
+    """Compute slots of a worker or of this process, one a thread; ``spare`` is for one task that secedes."""
 
     def __init__(self, threads: int) -> None:
         self.work = Semaphore(threads)
@@ -28,7 +28,7 @@ _lock = Lock()
 
 
 def _renew_after_fork() -> None:
-    """Forget, in a forked process, the turns of threads that it does not have."""
+    """Reset the slots in a forked process, because the threads that hold them do not exist there."""
     global _lock
     _slots.clear()
     _lock = Lock()
@@ -38,7 +38,7 @@ os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 def own_threads() -> int:
-    """Return how many tasks run at once in this process, where there is no cluster."""
+    """Return how many tasks run at once in this process when there is no cluster."""
     pool = dask.config.get("pool", None)
     return int(getattr(pool, "_max_workers", None) or dask.config.get("num_workers", None) or CPU_COUNT)
 
@@ -56,28 +56,29 @@ _added_thread = SharedSetting(_one_thread_added)
 
 
 def extra_reader_thread() -> AbstractContextManager[None]:
-    """Give the tasks of this process one more thread, which reads; not where their pool is the caller's.
+    """Return a context in which Dask has one more thread in this process, so that a panel can be prefetched.
 
-    Fits that run at the same time share it, and take turns with each other's panels.
+    A pool that the caller has configured keeps its size. Fits that run at the same time share the thread
+    and the compute slots.
     """
     return _added_thread.held()
 
 
 @contextmanager
 def compute_slot(on_cluster: bool) -> Iterator[None]:
-    """Wait for one's turn to work on a panel that was read.
+    """Hold a compute slot while the body works on a panel that was read; wait for one if all are taken.
 
-    A worker runs as many tasks as it has threads. One of those that work leaves its place to a task that can
-    only read meanwhile, as it has to wait for its turn.
+    A worker runs as many tasks as it has threads. One task that has a slot therefore leaves its thread
+    (`secede`), so that one more task can read its panel and then wait for a slot.
 
     Parameters
     ----------
-    on_cluster : whether this is a task of a worker; not where a task of a worker fits in threads of its own.
+    on_cluster : whether a worker runs this task; False in a fit that a task of a worker computes by threads.
     """
     worker = current_worker() if on_cluster else None
     address = "" if worker is None else worker.address
     with _lock:
-        if address not in _slots:  # in a process of Dask's multiprocessing scheduler, or of a worker
+        if address not in _slots:  # a worker, or a process of Dask's multiprocessing scheduler
             _slots[address] = TaskSlots(own_threads() if worker is None else worker.state.nthreads)
         turns = _slots[address]
     with turns.work:
