@@ -1,6 +1,6 @@
 """Random numbers that belong to an entry, not to a block: a hash of (seed, stream, row, column).
 
-The same entry gets the same number under any chunking, order and number of workers.
+An entry gets the same number under any chunking, order and number of workers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from scipy.special import ndtri
 
 Numbers = NDArray[np.float64]
 
-# Streams: what a number is for.
+# Streams, one for each use of random numbers.
 (
     UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR, HELD_OUT, STRATA, ROW_ORDER, DIRECTIONS, UNIFORM_COLUMNS,
     EXCHANGES,
@@ -21,14 +21,21 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The finaliser of splitmix64 (Steele, Lea & Flood 2014): a bijection that avalanches."""
+    """Hash integers by the finaliser of splitmix64, an avalanching bijection (Steele, Lea & Flood 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 def uniform_at(seed: int, stream: int, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Numbers:
-    """Numbers in (0, 1) for entries: rows and columns (global indices) that broadcast."""
+    """Return uniform random numbers in (0, 1) for entries of a matrix, float64.
+
+    Parameters
+    ----------
+    seed : any integer; its lower 64 bits are used.
+    stream : one of the constants of this module.
+    rows, columns : global indices that broadcast; the result has their common shape.
+    """
     key = np.asarray([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)
     key = _mix(_mix(key + _GOLDEN) + np.uint64(stream))
     by_row = _mix(key + rows.astype(np.uint64) * _GOLDEN)
@@ -37,15 +44,15 @@ def uniform_at(seed: int, stream: int, rows: NDArray[np.int64], columns: NDArray
 
 
 def uniform(seed: int, stream: int, rows: NDArray[np.int64], columns: int = 1) -> Numbers:
-    """Numbers in (0, 1) for the given rows (global indices) and columns 0..columns-1, (rows, columns)."""
+    """Return uniform numbers in (0, 1), (rows, columns), for global row indices and the first columns."""
     return uniform_at(seed, stream, rows[:, None], np.arange(columns))
 
 
 def normal(seed: int, stream: int, rows: NDArray[np.int64], columns: int) -> Numbers:
-    """N(0, 1) for the given rows and columns 0..columns-1, (rows, columns)."""
+    """Return N(0, 1) numbers, (rows, columns), for global row indices and the first columns."""
     return np.asarray(ndtri(uniform(seed, stream, rows, columns)))
 
 
 def half_normal(seed: int, stream: int, rows: NDArray[np.int64], columns: int) -> Numbers:
-    """|N(0, 1)| for the given rows and columns 0..columns-1, (rows, columns)."""
+    """Return |N(0, 1)| numbers, (rows, columns), for global row indices and the first columns."""
     return np.asarray(ndtri(0.5 + 0.5 * uniform(seed, stream, rows, columns)))

@@ -1,1 +1,1 @@
-"""How V is cut into panels or blocks, and the memory that takes: integers in, integers out."""
+"""The partition of V into panels or blocks, and the memory that it takes: integers in, integers out."""

@@ -1,4 +1,4 @@
-"""How V is cut both ways, where neither a panel nor H fits a worker: integers in, integers out.
+"""The partition of V by rows and columns, where neither a panel nor H fits a worker.
 
 ::
 
@@ -9,7 +9,7 @@
                    |  V_10 |  V_11 |       |
     r[-1]          |-------|-------|--...--|
 
-`dask_nmf.execution.graphs.grid` has the pass that goes with it.
+The task graph of a pass over such blocks is in `dask_nmf.execution.graphs.grid`.
 """
 
 from __future__ import annotations
@@ -31,32 +31,32 @@ from dask_nmf.planning.worker_memory import (
     Layout,
 )
 
-Edges = tuple[tuple[int, ...], tuple[int, ...]]  # of rows and of columns
+Edges = tuple[tuple[int, ...], tuple[int, ...]]  # row edges and column edges
 
-FLATTEST = 16  # times k: the rows of blocks that are held; with fewer, H and sums are as much to move as V
-CHAINS = 2  # sums of columns that a worker thread has begun
-ROWS_HELD = 2  # rows of blocks in memory, where V is read once a pass
+FLATTEST = 16  # least rows of held blocks, in multiples of k; with fewer, H and sums are as much to move as V
+CHAINS = 2  # partial sums of columns in progress per worker thread
+ROWS_HELD = 2  # block rows in memory at once, where V is read once a pass
 
 
 @dataclass(frozen=True)
 class GridPlan:
-    """V cut both ways, and what that costs."""
+    """A partition of V into blocks, with its cost in memory and reads."""
 
-    rows: tuple[int, ...]  # 0 = rows[0] < ... < rows[-1], multiples of a unit but for the last
-    columns: tuple[int, ...]  # likewise
-    reads: int  # of V in a pass: 1 where rows of blocks are held in between, else 2
+    rows: tuple[int, ...]  # row edges: 0 = rows[0] < ... < rows[-1], multiples of a unit but for the last
+    columns: tuple[int, ...]  # column edges, in the same form
+    reads: int  # reads of V per pass: 1 where block rows are held between the two products, else 2
     worker_bytes: int  # projected peak resident memory of a worker
-    pass_bytes: int  # of V in memory, read in a pass
-    sample: tuple[int, int]  # rows and columns to draw for the start, about
+    pass_bytes: int  # bytes of V, as in memory, that one pass reads
+    sample: tuple[int, int]  # approximate numbers of rows and columns to draw for the start
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Blocks below each other and side by side."""
+        """The number of blocks below each other and the number side by side."""
         return len(self.rows) - 1, len(self.columns) - 1
 
     @property
     def block(self) -> tuple[int, int]:
-        """Rows and columns of the largest block."""
+        """The numbers of rows and columns of the largest block."""
         return _longest(self.rows), _longest(self.columns)
 
 
@@ -67,15 +67,18 @@ def plan_grid(
     threads: int,
     kept: Edges | None = None,
 ) -> GridPlan:
-    """Cut V into blocks that fit.
+    """Return a partition of V into blocks that fit a worker.
 
-    Like `plan_panels`, it depends on V and on the memory of a worker alone. That one worker may have to hold
-    the rows of blocks that are read once: so the results, and the reads, are those of any number of workers.
+    The plan depends on V and on the memory of one worker, but not on the number of workers. One worker may
+    have to hold all block rows that are read once, so that the results and the reads do not depend on that
+    number either.
 
     Parameters
     ----------
+    layout : the shape, dtype and storage chunks of V.
+    rank : the number of components, k.
     memory_limit, threads : see `plan_panels`.
-    kept : edges of rows and columns of an earlier tiling.
+    kept : row and column edges of an earlier plan that must be kept; None to choose them.
 
     Raises
     ------
@@ -101,10 +104,11 @@ def plan_grid(
 
 
 def _candidates(layout: Layout, rank: int, most: int, reads: int) -> Iterator[tuple[int, int]]:
-    """Rows and columns of blocks of falling size, nearly square, down to one storage chunk.
+    """Yield the rows and columns of blocks of falling size, nearly square, down to one storage chunk.
 
-    Beside a block its H, W and sums are moved, k rows and k columns: least for a square. Blocks that are held
-    may be flatter, for then a row of them takes less; and they must be worth their tasks.
+    With a block, its parts of H, W and their sums are moved: k rows and k columns, least for a square. Blocks
+    that are held (``reads`` is 1) may be flatter, because a row then takes less memory; and they
+    must be large enough to be worth a task.
     """
     across = layout.chunk_columns or layout.columns
     smallest = layout.itemsize if reads == 2 else min(SMALLEST, most)
@@ -124,25 +128,28 @@ def _edges(size: int, side: int) -> tuple[int, ...]:
 
 
 def _side(size: int, chunk: int, wanted: int) -> int:
-    """About so many, of whole storage chunks, so that all pieces are about as large."""
+    """Return about ``wanted`` entries in whole storage chunks, so that all pieces are about equally long."""
     chunks = -(-size // chunk)
     pieces = -(-chunks // max(1, wanted // chunk))
     return min(chunk * -(-chunks // pieces), size)
 
 
 def _worker_bytes(layout: Layout, rank: int, threads: int, block: tuple[int, int], reads: int) -> int:
-    """Projected peak of a worker that has a block in each thread and, of one read, rows of blocks beside."""
+    """Return the projected peak bytes of a worker that has one block in each thread.
+
+    If V is read once, the worker holds block rows in addition.
+    """
     height, width = block
     size = layout.itemsize
     loaded = height * width * size
     reading = 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
-    given = 3 * rank * width * size  # H: where it is, where it was, and what is made of both
+    given = 3 * rank * width * size  # H: the current one, the previous one, and a combination of both
     left = rank * height * (3 * size + 2 * 8)  # V Hᵀ, W, a guess and a temporary, and V Hᵀ in float64
-    right = rank * width * (size + 3 * 8)  # WᵀV; in float64; the sum of those above; both added
+    right = rank * width * (size + 3 * 8)  # WᵀV, also in float64, the sum of those above, and the sum of both
     residual = 2 * min(loaded, STRIP * width * size)
     squares = SQUARES_HELD * rank**2 * 8
     task = loaded * (2 + layout.needs_cast) + max(reading, given + left + right + squares + residual)
-    parts = SUMS_HELD * rank * height * 8  # V Hᵀ of blocks side by side, that wait to be added
+    parts = SUMS_HELD * rank * height * 8  # V Hᵀ of blocks side by side that wait to be added
     if reads == 1:
         beside = ROWS_HELD * height * layout.columns * size + 2 * rank * layout.columns * 8
     else:
@@ -151,7 +158,10 @@ def _worker_bytes(layout: Layout, rank: int, threads: int, block: tuple[int, int
 
 
 def _sample(layout: Layout, memory_limit: int | None) -> tuple[int, int]:
-    """As many rows as columns, `SAMPLE` bytes of entries or 1/80 of a worker."""
+    """Return the numbers of rows and columns of a sample that is nearly square.
+
+    It has `SAMPLE` bytes of entries, or 1/80 of the memory limit if that is less.
+    """
     entries = (SAMPLE if memory_limit is None else min(SAMPLE, memory_limit // 80)) // layout.itemsize
     rows = min(layout.rows, isqrt(entries))
     return rows, min(layout.columns, entries // rows)

@@ -1,6 +1,6 @@
-"""How V is cut into row panels, and the memory that takes: integers in, integers out.
+"""The partition of V into row panels, and the memory that it takes: integers in, integers out.
 
-A panel is some contiguous rows of V that one task holds whole::
+A panel is a range of contiguous rows of V that one task holds whole::
 
     rows      0        edges[1]      edges[2]           edges[-1]
     V         |---------|-------------|--- ... ----------|
@@ -19,30 +19,30 @@ from numpy.typing import NDArray
 
 from dask_nmf.planning.worker_memory import MIB, USABLE, Layout, Work, worker_bytes
 
-LARGEST = 128 * MIB  # a panel is at most this, if its storage chunks allow: beyond, overhead is < 2 %
-MOST_PANELS = 10_000  # or more, where V would be cut into more: the scheduler takes 2 ms for each
-LEAST = MIB  # of a panel while there is a sample that could be smaller
-SMALLEST = 8 * MIB  # and at least this: below, the 2-3 ms that Dask takes for a task show
-SLOWER = 2  # times as small where cells are looked at one by one: that is more work for an entry
+LARGEST = 128 * MIB  # bytes of a panel at most, if its storage chunks allow: beyond, overhead is < 2 %
+MOST_PANELS = 10_000  # beyond so many, panels exceed `LARGEST`: the scheduler takes 2 ms for each
+LEAST = MIB  # bytes of a panel at least, while the sample could still be smaller
+SMALLEST = 8 * MIB  # bytes of a panel at least: below, the 2-3 ms that Dask takes for a task show
+SLOWER = 2  # divides `SMALLEST` where cells are processed one by one: that takes longer per entry
 PANELS = 16  # a small V is cut into this many, for load balance
-STEPS = 16  # of a sparse panel: where it may end
-SAMPLE = 128 * MIB  # of sampled rows, held in the client's memory
-SAMPLED = 128 * 1024  # entries of a sample that are no work to speak of
-BLOCK = 2**20  # entries of a block, where columns are cut too
-MOST_ACROSS = 16  # blocks side by side
+STEPS = 16  # positions per sparse panel at which it may end
+SAMPLE = 128 * MIB  # bytes of sampled rows at most: the client holds them in memory
+SAMPLED = 128 * 1024  # entries that a sample may always have: the work on them is negligible
+BLOCK = 2**20  # entries of a block, about, where columns are cut too
+MOST_ACROSS = 16  # blocks side by side at most
 
 
 @dataclass(frozen=True)
 class PanelPlan:
-    """Panel edges and what they cost."""
+    """The panel edges of V, with their cost in memory and reads."""
 
     edges: tuple[int, ...]  # 0 = edges[0] < ... < edges[-1] = rows, multiples of a unit but for the last
     worker_bytes: int  # projected peak resident memory of a worker
-    pass_bytes: int  # of V in memory, read in a pass
-    sample_rows: int  # to draw for the start; 0: so few fit that it has to be another
-    column_edges: tuple[int, ...]  # edges of blocks of columns, for solvers that work on blocks
-    tiled: bool  # whether blocks are read by themselves, or panels that are then divided
-    prefetch: bool = False  # whether there is room to read a panel more than are worked on
+    pass_bytes: int  # bytes of V, as in memory, that one pass reads
+    sample_rows: int  # rows to draw for the start; 0: so few fit that another kind of start is needed
+    column_edges: tuple[int, ...]  # edges of column blocks, for solvers that work on blocks
+    tiled: bool  # whether blocks are read one by one, rather than as panels that are then divided
+    prefetch: bool = False  # whether there is room to read one panel more than are in work
 
 
 def plan_panels(
@@ -53,17 +53,19 @@ def plan_panels(
     edges: tuple[int, ...] | None = None,
     blocks: bool = False,
 ) -> PanelPlan:
-    """Cut V into panels that fit.
+    """Return a partition of V into row panels that fit a worker.
 
-    The edges depend on V and on the memory of a worker, not on the number of workers, so a result
-    does not either.
+    The edges depend on V and on the memory of a worker, but not on the number of workers, so a result does
+    not depend on that number either.
 
     Parameters
     ----------
-    memory_limit : bytes a worker may use; None where nothing limits it.
-    threads : tasks a worker runs at once.
-    edges : of an earlier plan that must be kept.
-    blocks : cut columns too.
+    layout : the shape, dtype and storage of V, with the dimension that is cut into panels first.
+    rank : the number of components, k.
+    memory_limit : bytes that a worker may use; None if nothing limits it.
+    threads : tasks that a worker runs at once.
+    edges : edges of an earlier plan that must be kept; None to choose them.
+    blocks : whether to cut columns too.
 
     Raises
     ------
@@ -86,7 +88,7 @@ def plan_panels(
             work, largest = further, smaller
     if worker_bytes(layout, work, smallest, min(sample, _fewest(rank))) > room:
         sample = 0
-    for least in (max(smallest, LEAST), smallest):  # a smaller sample before panels that are not worth a task
+    for least in (max(smallest, LEAST), smallest):  # shrink the sample before panels
         largest = _reduced(layout, work, largest, least, sample, room)
         if edges is None:
             sample = _shrunk(layout, work, largest, sample, room)
@@ -106,12 +108,15 @@ def plan_panels(
 
 
 def aligned_rows(edges: Sequence[int]) -> int:
-    """The rows that divide every panel but the last: chunks of W, so that each has one writer."""
+    """Return the largest number of rows that divides every panel but the last.
+
+    It is the number of rows of a chunk of W, so that each chunk has one writer.
+    """
     return gcd(*edges[1:-1]) if len(edges) > 2 else edges[-1]
 
 
 def _edges(layout: Layout, rank: int, largest: int) -> tuple[int, ...]:
-    """Panels of whole steps, each as large as ``largest`` bytes allow, at least one step."""
+    """Return edges of panels of whole chunk rows: each as large as ``largest`` bytes allow, at least one."""
     if layout.indptr is not None:
         return _sparse_edges(layout, rank, largest)
     starts = range(0, layout.rows, layout.chunk_rows)
@@ -123,9 +128,10 @@ def _edges(layout: Layout, rank: int, largest: int) -> tuple[int, ...]:
 
 
 def _sparse_edges(layout: Layout, rank: int, largest: int) -> tuple[int, ...]:
-    """Panels of about as many stored entries, in steps that make W's chunks about 1 MiB.
+    """Return edges of panels with about equally many stored entries.
 
-    Where they are few, there is a power of 2 of them: so that two threads end together, and four do.
+    Panels end at steps that make chunks of W about 1 MiB. If there are few panels, their number is a power
+    of 2, so that two or four threads end together.
     """
     before = np.asarray(layout.indptr, np.int64) * (layout.itemsize + 4) + 8 * np.arange(layout.rows + 1)
     panels = -(-int(before[-1]) // largest)
@@ -151,27 +157,27 @@ def _starts(rows: int, step: int) -> NDArray[np.int64]:
 
 
 def _across(layout: Layout) -> int:
-    """Blocks of columns: as many as give blocks of about `BLOCK` entries, by V alone."""
+    """Return the number of column blocks that gives about `BLOCK` entries a block; V alone decides it."""
     chunks = -(-layout.columns // (layout.chunk_columns or 1))
     return max(1, min(isqrt(layout.stored // BLOCK), MOST_ACROSS, chunks))
 
 
 def _cuts(layout: Layout, across: int) -> tuple[int, ...]:
-    """Edges of blocks of columns, at chunks where blocks are read by themselves."""
+    """Return the edges of column blocks, at storage chunks if blocks are read one by one."""
     step = layout.chunk_columns if layout.tiled and layout.chunk_columns else 1
     chunks = -(-layout.columns // step)
     return (*(step * (chunks * i // across) for i in range(across)), layout.columns)
 
 
 def _reduced(layout: Layout, work: Work, panel: int, least: int, sample: int, room: float) -> int:
-    """Bytes of panels that fit beside a sample, as far as they may fall for that."""
+    """Return the bytes of panels, lowered from ``panel`` towards ``least`` until they fit beside a sample."""
     while panel > least and worker_bytes(layout, work, panel, sample) > room:
         panel = panel * 7 // 8
     return panel
 
 
 def _shrunk(layout: Layout, work: Work, panel: int, sample: int, room: float) -> int:
-    """The rows of a sample that fit beside panels, or the fewest that are worth a start."""
+    """Return the rows of a sample, lowered towards the fewest until it fits beside panels."""
     least = min(sample, _fewest(work.rank))
     while sample > least and worker_bytes(layout, work, panel, sample) > room:
         sample = max(least, sample * 7 // 8)
@@ -179,12 +185,16 @@ def _shrunk(layout: Layout, work: Work, panel: int, sample: int, room: float) ->
 
 
 def _fewest(rank: int) -> int:
-    """Return the rows of the smallest sample: half are drawn by weight, so more than one a component."""
+    """Return the fewest rows of a sample: more than two a component, as half are drawn by weight."""
     return 2 * rank + 2
 
 
 def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:
-    """5 % of the rows, at least 1000, 50 a component and `SAMPLED` entries; at most `SAMPLE` bytes."""
+    """Return the number of rows to sample.
+
+    It is 5 % of the rows, but at least 1000, 50 a component and `SAMPLED` entries, and at most `SAMPLE` bytes
+    or 1/80 of the memory limit.
+    """
     most = SAMPLE if memory_limit is None else min(SAMPLE, memory_limit // 80)
     row = max(1, layout.panel_bytes(0, layout.rows) // layout.rows)
     easy = layout.rows * SAMPLED // max(1, layout.stored)

@@ -14,57 +14,57 @@ from dask_nmf.kernels.linalg.packed_grams import packed_size
 
 MIB = 2**20
 
-IN_FLIGHT = 16 * MIB  # of storage chunks that are fetched and decoded at once, if one is not larger
+IN_FLIGHT = 16 * MIB  # bytes of storage chunks that are fetched and decoded at once, if one is not larger
 
-PROGRAM = 320 * MIB  # resident memory of a worker that has imported (pyarrow too), compiled and read
+PROGRAM = 320 * MIB  # resident bytes of a worker that has imported (pyarrow too), compiled and read
 
-SUMS_HELD = 10  # sums of panels that wait for their fellows in the tree, and those being added
+SUMS_HELD = 10  # sums of panels that wait in the reduction tree, and those being added
 
-SAMPLES_HELD = 8  # samples of rows that the candidates of all panels take: in parts, as one, and on their way
+SAMPLES_HELD = 8  # memory of the candidates of all panels, in samples: as parts, merged, and in transit
 
-SQUARES_HELD = 6  # k x k matrices of float64 that one solve for W has: H Hᵀ, its inverse, temporaries, WᵀW
+SQUARES_HELD = 6  # k x k matrices of float64 in one solve for W: H Hᵀ, its inverse, temporaries, WᵀW
 
-OF_ROW = 32  # bytes of a row beside W: how much of it counts, and its penalty, as float64
+OF_ROW = 32  # bytes per row beside W: its weight and its penalty, as float64
 
-STRIP_BYTES = 64 * MIB  # of the cells that count of some rows of a panel, and their gram matrices
+STRIP_BYTES = 64 * MIB  # bytes of a batch of rows of a masked panel: the cells that count, and gram matrices
 
-STRIP = 256  # rows of a panel whose residual is in memory
+STRIP = 256  # rows of a panel whose residual is in memory at once
 
-USABLE = 0.7  # of a worker's memory limit: above, distributed spills and pauses
+USABLE = 0.7  # share of a worker's memory limit that may be filled: above, distributed spills and pauses
 
 
 @dataclass(frozen=True)
 class Layout:
-    """V as the planner sees it: the dimension that is cut into panels comes first."""
+    """The shape, dtype and storage of V. The dimension that is cut into panels comes first."""
 
     rows: int
     columns: int
     itemsize: int  # bytes of an entry in a panel
     chunk_rows: int = 1  # panels begin at multiples of this
-    chunk_bytes: int = 0  # of a storage chunk, decoded: some are in flight beside a panel being read
-    needs_cast: bool = False  # the panel is cast, so two of it exist for a moment
+    chunk_bytes: int = 0  # of a storage chunk, decoded: some are in flight while a panel is read
+    needs_cast: bool = False  # whether a panel is cast, so that two copies of it exist for a moment
     indptr: Sequence[int] | NDArray[np.integer[Any]] | None = (
-        None  # CSR: where each row's entries begin; None if dense
+        None  # CSR row pointers, (rows + 1,); None if dense
     )
     density_unknown: bool = False  # blocks of unknown density: a chunk row is a panel, its bytes are a guess
-    chunk_columns: int | None = None  # of a storage chunk; None: it spans all of them
-    masked: bool = False  # V is looked at cell by cell
-    own_grams: bool = True  # where it is, rows and columns have gram matrices of their own; else a quotient
-    prefetch: bool = False  # a panel more may be read while others are worked on
-    weights: Layout | None = None  # of a second matrix that is read along, the weights
+    chunk_columns: int | None = None  # of a storage chunk; None if it spans all columns
+    masked: bool = False  # whether V is processed cell by cell
+    own_grams: bool = True  # if masked: whether rows and columns have their own gram matrices, else quotients
+    prefetch: bool = False  # whether one more panel may be read while others are in work
+    weights: Layout | None = None  # layout of the weights, a second matrix that is read along
 
     @property
     def tiled(self) -> bool:
-        """Whether its storage is cut at columns too, so that a block can be read by itself."""
+        """Return whether storage is cut at columns too, so that a block can be read by itself."""
         return self.chunk_columns is not None and self.chunk_columns < self.columns
 
     @property
     def stored(self) -> int:
-        """Entries that V holds."""
+        """The number of entries that V stores."""
         return self.rows * self.columns if self.indptr is None else int(self.indptr[-1])
 
     def panel_bytes(self, first: int, last: int) -> int:
-        """Bytes of rows first..last-1 in memory."""
+        """Return the bytes of rows ``first`` to ``last - 1`` in memory, with their weights."""
         weights = 0 if self.weights is None else self.weights.panel_bytes(first, last)
         if self.indptr is None:
             return (last - first) * self.columns * self.itemsize + weights
@@ -73,17 +73,17 @@ class Layout:
 
 
 def check_limit(memory_limit: int, whose: str) -> None:
-    """Refuse a limit of memory in which a worker does not live.
+    """Check that a worker can run within a memory limit.
 
     Parameters
     ----------
     memory_limit : bytes.
-    whose : how the message begins, such as "--memory-limit".
+    whose : the subject of the message, such as "--memory-limit".
 
     Raises
     ------
     MemoryError
-        With what is needed.
+        If it cannot; the message has the memory that is needed.
     """
     if memory_limit * USABLE < PROGRAM:
         raise MemoryError(
@@ -94,22 +94,29 @@ def check_limit(memory_limit: int, whose: str) -> None:
 
 
 class Work(NamedTuple):
-    """What a worker has at once."""
+    """The load of a worker: the panels that it has at once, and the sums of each."""
 
     rank: int
-    threads: int  # with a panel each
-    waiting: int  # panels beside
+    threads: int  # tasks that run at once, each with a panel
+    waiting: int  # further panels in memory
     grams: bool  # whether sums have a gram matrix for each column
-    ahead: int = 0  # panels that are read meanwhile
+    ahead: int = 0  # panels that are prefetched meanwhile
 
 
 def worker_bytes(layout: Layout, work: Work, panel: int, sample: int) -> int:
-    """Projected peak of a worker that has panels of ``panel`` bytes in work, and some waiting.
+    """Return the projected peak bytes of a worker that has panels in work, and some waiting.
 
-    Memory that was used once may stay with the process, in pieces: what is not needed at one time adds up.
+    Freed memory may stay with the process in fragments, so needs that do not coincide are added up too.
+
+    Parameters
+    ----------
+    layout : V.
+    work : the load of the worker.
+    panel : bytes of a panel.
+    sample : rows of the sample for the start.
     """
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
-    given = 3 * work.rank * layout.columns * layout.itemsize  # H: as it came, contiguous, and the one before
+    given = 3 * work.rank * layout.columns * layout.itemsize  # H: as received, contiguous, and previous
     return int(
         PROGRAM
         + given
@@ -122,15 +129,15 @@ def worker_bytes(layout: Layout, work: Work, panel: int, sample: int) -> int:
 
 
 def task_bytes(layout: Layout, rank: int, panel: int) -> int:
-    """Return the projected peak of the task of a pass that has a panel of so many bytes, with the panel."""
+    """Return the projected peak bytes of one task of a pass, with its panel of ``panel`` bytes."""
     return int(_task_bytes(layout, Work(rank, 1, 0, layout.masked and layout.own_grams), panel))
 
 
 def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
-    one = 5 * work.rank * layout.itemsize + OF_ROW  # of A, W before or a guess, W, and two temporaries
+    one = 5 * work.rank * layout.itemsize + OF_ROW  # V Hᵀ, the previous W or a guess, W, two temporaries
     weights = panel / row * one
-    residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # of CSR: its entries in float64
+    residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # for CSR, its entries in float64
     if layout.masked:
         residual = STRIP_BYTES
     held = panel * (1 + layout.needs_cast)
@@ -138,12 +145,12 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
 
 
 def _reading(layout: Layout) -> int:
-    """Return the bytes of storage chunks beside a panel that is being read."""
+    """Return the bytes of storage chunks in memory while a panel is read."""
     return 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
 
 
 def _sums(layout: Layout, work: Work) -> tuple[int, int]:
-    """Return the bytes of making the sums of a panel, and of sums that wait to be added."""
+    """Return the bytes for computing the sums of a panel, and those of sums that wait to be added."""
     factor = work.rank * layout.columns
     square = work.rank**2 * 8  # more than a factor has, where k is above the number of columns
     making = factor * 24 + SQUARES_HELD * square  # WᵀV and that of a strip, and H, in float64

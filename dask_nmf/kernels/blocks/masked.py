@@ -1,7 +1,7 @@
-"""Cells of V that count, where not all do, or not alike: what is missing is not zero.
+"""Cells of V that are observed, with their weights: a missing cell is not a zero.
 
-Each row of W then has normal equations of its own, over the columns that its row observes, and each column
-of H over the rows that observe it. ``gram`` matrices of many rows are packed: their lower triangles, row by
+Each row of W has its own normal equations, over the columns that its row of V observes, and each column of
+H over the rows that observe it. ``gram`` matrices of many rows are packed: their lower triangles, row by
 row, (rows, k (k + 1) / 2).
 """
 
@@ -18,31 +18,31 @@ from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg.packed_grams import packed_size
 from dask_nmf.types import Array
 
-PIECE_GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices that rows have at once
-REMAINS = 0.1  # of a component's part in a whole gram matrix: what is left after less would be rounding
+PIECE_GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices of rows that are processed at once
+REMAINS = 0.1  # share of a component's part in a gram matrix that must remain: less would be rounding
 
 
 EMPTY = np.zeros(0)
 
 
 class Cells(NamedTuple):
-    """Cells that count, by rows: CSR with sorted columns.
+    """Observed cells of a block with their weights, by rows: CSR with sorted columns.
 
-    Where weights are known by row and column, `turned` leaves out those of the cells.
+    If weights are separable, `transpose` leaves out the weights of single cells.
     """
 
     values: Array  # (cells,)
     weights: Array  # (cells,), > 0; empty: all 1
-    indices: Array
-    indptr: Array
+    indices: Array  # (cells,), the column of each cell
+    indptr: Array  # (rows + 1,)
     columns: int
-    implicit_zeros: bool = False  # the cells that are not here count too, and are 0
-    by_row: Array = EMPTY  # (rows,): where all cells are here and ω_ij = by_row[i] by_column[j]; else empty
-    by_column: Array = EMPTY  # (columns,)
+    implicit_zeros: bool = False  # whether cells that are not listed count too, and are 0
+    by_row: Array = EMPTY  # (rows,), if all cells are listed and ω_ij = by_row[i] by_column[j]; else empty
+    by_column: Array = EMPTY  # (columns,), likewise
 
     @property
     def separable(self) -> bool:
-        """Whether all cells are here, with weights by row and column: rows have one gram matrix, scaled."""
+        """Return whether all cells are listed with separable weights: rows share a gram matrix, scaled."""
         return len(self.by_column) > 0
 
     @property
@@ -51,7 +51,7 @@ class Cells(NamedTuple):
 
     @property
     def row_weight(self) -> Array:
-        """Σ weights of each row, (rows,), float64."""
+        """The sum of the weights of each row, (rows,), float64."""
         if self.separable:
             return np.asarray(self.by_row * self.by_column.sum())
         if self.implicit_zeros:
@@ -62,7 +62,7 @@ class Cells(NamedTuple):
 
     @property
     def column_weight(self) -> Array:
-        """Σ weights of each column, (columns,), float64."""
+        """The sum of the weights of each column, (columns,), float64."""
         if self.separable:
             return np.asarray(self.by_column * self.by_row.sum())
         if self.implicit_zeros:
@@ -72,12 +72,12 @@ class Cells(NamedTuple):
         )
 
     def row_sums(self, numbers: Array) -> Array:
-        """Σ of one number a cell, over each row, (rows,), float64: no row sees what is in another."""
+        """Return the sum over each row of one number a cell, (rows,), float64; rows do not mix."""
         rows = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
         return np.bincount(rows, numbers, minlength=len(self.indptr) - 1)
 
     def split_rows(self, rank: int) -> Iterator[tuple[slice, Cells]]:
-        """The cells some rows at a time, as many as may have gram matrices of their own for ``rank``."""
+        """Yield batches of rows and their cells, small enough for gram matrices of rank ``rank``."""
         rows, step = len(self.indptr) - 1, max(1, PIECE_GRAMS // packed_size(rank))
         for first in range(0, rows, step):
             some = slice(first, min(first + step, rows))
@@ -95,7 +95,7 @@ class Cells(NamedTuple):
             )
 
     def transpose(self) -> Cells:
-        """The same cells by columns."""
+        """Return the cells of the transposed block."""
         rows, columns = self.shape
         if self.separable:
             turned = all_cells(
@@ -116,23 +116,24 @@ class Cells(NamedTuple):
         )
 
     def select(self, keep: NDArray[np.bool_]) -> Cells:
-        """Only some of the cells."""
+        """Return the cells for which ``keep``, (cells,), is true."""
         kept = np.concatenate([[0], np.cumsum(keep)])
         weights = self.weights[keep] if len(self.weights) else self.weights
         return Cells(self.values[keep], weights, self.indices[keep], kept[self.indptr], self.columns)
 
 
 def all_cells(values: Array, weights: Array, shape: tuple[int, int]) -> Cells:
-    """Return all cells of a dense block, whose values and weights (or none) are given row by row."""
+    """Return all cells of a dense block from its values and weights (empty: all 1), row by row."""
     rows, columns = shape
     indices = np.tile(np.arange(columns, dtype=np.int32), rows)
     return Cells(values, weights, indices, columns * np.arange(rows + 1), columns)
 
 
 def normal_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
-    """Of the rows of the other factor: ``Σ ω v f``, (rows, k), and ``Σ ω f fᵀ``, packed; float64.
+    """Return normal equations of each row: ``Σ ω v f``, (rows, k), and ``Σ ω f fᵀ``, packed; float64.
 
-    ``factor`` is (columns, k): Hᵀ for the rows of W, W for the columns of H.
+    Sums run over the cells of the row. ``factor`` is (columns, k): Hᵀ for the rows of W, W for the columns
+    of H.
     """
     factor = np.ascontiguousarray(factor)
     wide = factor.astype(np.float64, copy=False)
@@ -147,14 +148,14 @@ def normal_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
 
 
 def separable_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
-    """What `equations` returns of cells that are `even`, divided by ``by_row``: (rows, k), and one (k, k)."""
+    """Return `normal_equations` of separable cells over ``by_row``: (rows, k), and one (k, k)."""
     weighed = factor * cells.by_column[:, None]
     num = cells.values.reshape(cells.shape) @ weighed.astype(cells.values.dtype)
     return num.astype(np.float64), weighed.T @ factor.astype(np.float64, copy=False)
 
 
 def residual(cells: Cells, w: Array, h: Array) -> float:
-    """Σ ω (v − w h)² over the cells, float64."""
+    """Return Σ ω (v − w h)² over the cells, float64."""
     if cells.separable:
         rest = cells.values.reshape(cells.shape) - w @ h
         return float(cells.by_row @ (np.square(rest, dtype=np.float64) @ cells.by_column))
@@ -181,7 +182,7 @@ def _nums(values: Array, weights: Array, indices: Array, indptr: Array, factor: 
 def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: Array) -> Array:
     """Return the gram matrix of each row over its cells, packed.
 
-    Where most columns are there and count alike, it is ``whole`` less those that are not, if enough remains.
+    If most columns are observed and count alike, it is ``whole`` minus the missing ones, if enough remains.
     """
     columns, k = factor.shape
     out = np.zeros((len(indptr) - 1, k * (k + 1) // 2))
@@ -203,9 +204,9 @@ def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: 
 
 @compiled(fastmath={"contract", "reassoc"})
 def _subtract_missing(square: Array, whole: Array, there: Array, factor: Array) -> bool:
-    """Set ``square`` to ``whole`` less the columns that are not ``there``; return whether enough remains.
+    """Set ``square`` to ``whole`` minus the columns that are not ``there``; return whether enough remains.
 
-    The rounding of the whole stays in what remains, so that no component may lose nearly all of its part.
+    The rounding of ``whole`` stays in the remainder, so that no component may lose nearly all of its part.
     """
     square[:] = whole
     p = 0

@@ -1,7 +1,7 @@
-"""Blocks of V of which some entries do not count, or count more than others.
+"""Blocks of V in which some entries do not count, or count more than others.
 
 An entry counts with its weight, unless it is missing or held out for validation. The cells that count are
-taken out of a block some rows at a time, so that they are never in memory all at once.
+extracted in batches of rows, so that they are never all in memory at once.
 """
 
 from __future__ import annotations
@@ -20,47 +20,47 @@ from dask_nmf.types import Array, Block
 
 @dataclass(frozen=True)
 class EntryMask:
-    """Which entries count."""
+    """The rule by which entries count."""
 
-    missing: str | None = None  # None: all; "nan": those that are not NaN; "unstored": the stored ones
-    held_out: float = 0.0  # share of the entries that is kept for validation
-    seed: int = 0  # of their choice, by a hash of (seed, row, column)
-    transposed: bool = False  # the rows of a block are columns of V
-    weighted: bool = False
+    missing: str | None = None  # None: all count; "nan": those that are not NaN; "unstored": the stored ones
+    held_out: float = 0.0  # share of the entries that is held out for validation
+    seed: int = 0  # of the choice of held-out entries, a hash of (seed, row, column)
+    transposed: bool = False  # whether the rows of a block are columns of V
+    weighted: bool = False  # whether entries have weights
     beta: float = 2.0  # of the divergence that is the loss
 
     @property
     def is_uniform(self) -> bool:
-        """Whether every entry counts, and as much as any other."""
+        """Return whether every entry counts, and all count alike."""
         return self.missing is None and self.held_out == 0 and not self.weighted
 
     @property
     def needs_means(self) -> bool:
-        """Whether of some rows or columns nothing may be observed, so that their means are to be known."""
+        """Return whether a row or column may have no observed entry, so that means are needed."""
         return self.missing is not None or self.weighted
 
     @property
     def uses_whole_blocks(self) -> bool:
-        """Whether blocks are taken as they are: the squared error does not look at cells one by one."""
+        """Return whether blocks are used whole: the squared error needs no single cells."""
         return self.is_uniform and self.beta == 2
 
     @property
     def implicit_zeros(self) -> bool:
-        """Whether the cells that are 0 need not be listed: of Kullback & Leibler's their sum is enough."""
+        """Return whether zeros need not be listed: KL divergence needs the sum of W H alone."""
         return self.is_uniform and self.beta == 1
 
 
 @dataclass(frozen=True)
 class MaskedBlock:
-    """A block with the weights of its entries, and the rule by which they count."""
+    """A block of V with the weights of its entries and the rule by which they count."""
 
     v: Block  # (r, n), dense or CSR
     weights: Block | None  # (r, n), ≥ 0, dense or CSR
-    rows: NDArray[np.int64]  # global indices
+    rows: NDArray[np.int64]  # (r,), global indices
     mask: EntryMask
-    row_weights: Array | None = None  # (r,): by this the weights of a row are multiplied
-    first_column: int = 0  # global index
-    scale: float = 1.0  # a power of two, by which the entries count
+    row_weights: Array | None = None  # (r,), factors of the weights of each row
+    first_column: int = 0  # global index of the first column
+    scale: float = 1.0  # a power of two by which entries are multiplied
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -69,12 +69,12 @@ class MaskedBlock:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of the entries."""
+        """The dtype of the entries."""
         dtype: np.dtype[Any] = self.v.dtype
         return dtype
 
     def __getitem__(self, rows: Any) -> MaskedBlock:
-        """Some of the rows."""
+        """Return some of the rows."""
         return MaskedBlock(
             self.v[rows],
             None if self.weights is None else self.weights[rows],
@@ -87,7 +87,7 @@ class MaskedBlock:
 
 
 def vstack(blocks: Sequence[Block]) -> Block:
-    """Blocks below each other."""
+    """Return blocks stacked below each other."""
     first = blocks[0]
     if isinstance(first, MaskedBlock):
         return MaskedBlock(
@@ -116,7 +116,7 @@ def _stacked_emphasis(blocks: Sequence[MaskedBlock]) -> Array | None:
 
 
 def scale_rows(block: Block, weight: NDArray[np.float64]) -> Block:
-    """A block whose rows count ``weight``, (r,), times."""
+    """Return a block whose rows count ``weight``, (r,), times."""
     if np.all(weight == 1):
         return block
     if isinstance(block, MaskedBlock) and block.mask.implicit_zeros:  # D(c v | c y) = c D(v | y)
@@ -127,12 +127,12 @@ def scale_rows(block: Block, weight: NDArray[np.float64]) -> Block:
 
 
 def with_scale(block: Block, scale: float) -> Block:
-    """A block that counts as if it was multiplied by a power of two: nothing of it is copied."""
+    """Return a block that counts as if multiplied by a power of two; entries are not copied."""
     return replace(block, scale=scale) if isinstance(block, MaskedBlock) else scaling.with_scale(block, scale)
 
 
 def scaled_copy(block: Block, scale: float) -> Block:
-    """A block whose entries are multiplied by a power of two."""
+    """Return a block whose entries are multiplied by a power of two."""
     if isinstance(block, MaskedBlock):
         return replace(block, v=scaling.scaled_copy(block.v, scale))
     return scaling.scaled_copy(block, scale)
@@ -145,12 +145,12 @@ def _times(scale: Array, block: Block) -> Block:
 
 
 def unwrap(block: Block) -> Block:
-    """A block as it is, whatever counts in it."""
+    """Return the entries of a block without the rule by which they count."""
     return block.v if isinstance(block, MaskedBlock) else block
 
 
 def n_stored(block: Block) -> int:
-    """Entries that a block holds."""
+    """Return the number of entries that a block stores."""
     if isinstance(block, MaskedBlock):
         return n_stored(block.v)
     return int(block.nnz if scipy.sparse.issparse(block) else block.size)

@@ -1,4 +1,4 @@
-"""The entries of a masked block that count, in batches of rows: never all of them in memory."""
+"""Batches of rows of a masked block, so that its cells are never all in memory at once."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from dask_nmf.kernels.blocks.masked import EMPTY, Cells, all_cells
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.types import Array, Block
 
-STRIP_CELLS = 512 * 1024  # looked at together
+STRIP_CELLS = 512 * 1024  # entries that are processed at once
 
 
 class RowBatch(NamedTuple):
-    """Some rows of a block."""
+    """Some rows of a block, with their cells that count and those that are held out."""
 
     rows: slice
-    cells: Cells  # that count
-    held_out: Cells  # that are held out
+    cells: Cells  # the cells that count
+    held_out: Cells  # the cells that are held out
 
 
 def iter_row_batches(block: MaskedBlock, even: bool = False) -> Iterator[RowBatch]:
-    """A block, some rows at a time.
+    """Yield a block in batches of rows.
 
-    With ``even``, how many they are depends on the shape of the block alone.
+    With ``even``, the number of rows in a batch depends on the shape of the block alone.
     """
     rows, columns = block.shape
     listed = block.mask.implicit_zeros or block.mask.missing == "unstored"
@@ -66,7 +66,7 @@ def _strip(part: MaskedBlock, rows: slice, by_entry: bool) -> RowBatch:
 
 
 def _stored(part: MaskedBlock) -> Cells:
-    """The stored entries of a CSR block."""
+    """Return the stored entries of a CSR block."""
     v = part.v
     if not v.has_canonical_format:
         v = v.copy()
@@ -75,7 +75,7 @@ def _stored(part: MaskedBlock) -> Cells:
 
 
 def _filled(part: MaskedBlock) -> Cells:
-    """The entries of a block that count, found by looking at all of them."""
+    """Return the entries of a block that count, found by checking all of them."""
     counts = _counting(part.v, part.mask.missing)
     v = part.v.toarray() if scipy.sparse.issparse(part.v) else part.v
     weights = part.weights
@@ -95,7 +95,7 @@ def _filled(part: MaskedBlock) -> Cells:
 
 
 def _full(v: Array, weights: Array | None, rule: EntryMask) -> Cells:
-    """All entries of a block; for the squared error with what is known of their weights."""
+    """Return all entries of a block, with separable weights if the loss is the squared error."""
     beside = v[:0, 0] if weights is None else weights.reshape(-1)
     found = all_cells(v.reshape(-1), beside, v.shape)._replace(implicit_zeros=rule.implicit_zeros)
     parts = None
@@ -105,7 +105,7 @@ def _full(v: Array, weights: Array | None, rule: EntryMask) -> Cells:
 
 
 def _separated(weights: Array) -> tuple[Array, Array] | None:
-    """Return numbers of each row and each column whose products are the weights; None if there are none."""
+    """Return weights of rows and columns whose products are ``weights``, or None if there are none."""
     by_row = weights[:, 0].astype(np.float64)
     by_column = weights[0] / by_row[0]
     rounding = 4 * float(np.finfo(weights.dtype).eps)
@@ -117,7 +117,7 @@ def _separated(weights: Array) -> tuple[Array, Array] | None:
 
 
 def _counting(v: Block, missing: str | None) -> NDArray[np.bool_]:
-    """Where the entries are that are not missing, (r, n)."""
+    """Return a mask of the entries that are not missing, (r, n)."""
     if missing == "unstored":
         if not scipy.sparse.issparse(v):
             raise DataError("missing is 'unstored' and V is dense; give a sparse V, or missing='nan'")

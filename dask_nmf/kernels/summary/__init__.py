@@ -1,1 +1,1 @@
-"""What one read of a block tells: measures, a sample of rows, a digest."""
+"""Summaries of a block from one read: measures, a sample of rows, digests."""
