@@ -1,4 +1,4 @@
-"""Components of unit norm, in the order of their weight: W H stays as it is."""
+"""Normalisation of components, and their order by weight; W H does not change."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ POWERS = {"l1": 1, "l2": 2}
 
 
 class Arrangement(NamedTuple):
-    """What becomes of the components."""
+    """A new order of the components, and their scales."""
 
-    order: Array  # of the old ones, the heaviest first, (k,)
-    left: Array  # by what the factor that panels hold is multiplied, in the new order, (k,)
-    right: Array  # and the one that they are given
+    order: Array  # indices of the old components, the heaviest first, (k,)
+    left: Array  # multipliers of the left factor, in the new order, (k,)
+    right: Array  # multipliers of the right factor, in the new order, (k,)
 
     def of_left(self, left: Array) -> Array:
-        """Some rows of the factor, (rows, k)."""
+        """Return rows of the left factor, (rows, k), in the new order and scale."""
         return np.asarray(left[:, self.order] * self.left.astype(left.dtype))
 
     def of_right(self, right: Array) -> Array:
-        """The other factor, (k, n)."""
+        """Return the right factor, (k, n), in the new order and scale."""
         return np.asarray(right[self.order] * self.right.astype(right.dtype)[:, None])
 
 
 def arrange(left: Array, right: Array, transposed: bool) -> Arrangement:
-    """From the norms of the components in both factors, (k,): H of norm 1, and W by falling norm.
+    """Return the arrangement with rows of H of norm 1, in the order of falling norms of W.
 
-    A component that is zero is left alone, and comes last.
+    ``left`` and ``right`` are the norms of the components in both factors, (k,). A component that is zero
+    keeps its scale, and comes last.
     """
     of_h = left if transposed else right
     order = np.argsort(-left * right, kind="stable")
@@ -45,18 +46,18 @@ def arrange(left: Array, right: Array, transposed: bool) -> Arrangement:
 
 
 def norms_of(factor: Array, how: str) -> Array:
-    """The norm of each component of a factor (rows, k), to the power of ``how``, (k,), float64."""
+    """Return Σ |x| (l1) or Σ x² (l2) of each component of a factor (rows, k), (k,), float64."""
     return np.asarray((factor.astype(np.float64) ** POWERS[how]).sum(axis=0))
 
 
 def with_unit_rows(h: Array, how: str) -> Array:
-    """Return H (k, n) with rows of norm 1, in their order; those that are zero stay so."""
+    """Return H (k, n) with rows of norm 1, in the old order; zero rows stay zero."""
     norms = norms_of(h.T, how) ** (1 / POWERS[how])
     return np.asarray(h / np.where(norms > 0, norms, 1)[:, None], h.dtype)
 
 
 class Moved(NamedTuple):
-    """A factor that is read from one place, and written to another when it is changed."""
+    """A factor that is read from one store, and written to another after a change."""
 
     source: FactorStore
     target: FactorStore
@@ -65,7 +66,10 @@ class Moved(NamedTuple):
 def arranged(
     left: da.Array | Moved, edges: Sequence[int], right: Array, how: str, transposed: bool
 ) -> tuple[da.Array | FactorStore, Array]:
-    """Both factors: the one that panels hold in (distributed) memory, or where it is written to."""
+    """Return both factors normalised and in order; ``how`` is the norm, "l1" or "l2".
+
+    The left factor stays in (distributed) memory, or is written to the target store, which is returned.
+    """
     if isinstance(left, da.Array):
         parts = [dask.delayed(norms_of)(block, how) for block in left.to_delayed().ravel()]
         found = _arrangement(sum(compute_watched(parts)), right, how, transposed)
@@ -78,7 +82,10 @@ def arranged(
 def arrange_pieces(
     left: tuple[Moved, Sequence[int]], right: tuple[Moved, Sequence[int]], how: str, transposed: bool
 ) -> None:
-    """Both factors in a run, by rows, each with the edges of its pieces: never whole in memory."""
+    """Normalise and order both factors in a run, piece by piece: none is ever whole in memory.
+
+    Each factor is stored by rows, and comes with the edges of its pieces.
+    """
     root = 1 / POWERS[how]
     of_left, of_right = (_norms_at(factor.source, edges, how) ** root for factor, edges in (left, right))
     found = arrange(of_left, of_right, transposed)

@@ -1,4 +1,4 @@
-"""The main job, from whatever holds V to W and H: what `nmf`, `NMF` and the command share."""
+"""Factorisation of any input V as `nmf`, `NMF` and the command share it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,13 @@ Connect = Callable[[Matrix], AbstractContextManager[Any]]
 
 
 def cache_bytes(cache: int | str) -> int | None:
-    """Bytes, None for "auto"."""
+    """Return the size of a cache in bytes, None for "auto".
+
+    Raises
+    ------
+    ValueError
+        If it is neither 'auto', 'off' nor a size.
+    """
     cache = plain(cache)
     if cache in ("auto", "off"):
         return None if cache == "auto" else 0
@@ -44,8 +50,13 @@ def cache_bytes(cache: int | str) -> int | None:
 
 
 def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext()) -> Result:
-    """Factorise V as a `Job` says, on a cluster that is entered only if there is work for it."""
-    by_itself = job.fixed and job.settings.beta != 2  # a row of W, or a column of H: no sums tell as much
+    """Factorise V as ``job`` says, and return the result.
+
+    Parameters
+    ----------
+    connect : returns a context of a cluster, which is entered only if there is work for the cluster.
+    """
+    by_itself = job.fixed and job.settings.beta != 2  # by single rows of W or columns of H: no sums suffice
     matrix = open_for_fixed_factor(V, job.dtype, job.fixed_H is None if by_itself else None)
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
@@ -77,7 +88,7 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
                 run = find_resumable(path, mine, job.overwrite, check_held)
                 return _fit_in_store(matrix, job, path, run, connect)
             except (InvalidRunError, FileNotFoundError):
-                check_held()  # who has taken over may have deleted what this process misses
+                check_held()  # the process that took over the lock may have deleted the files
                 raise
     with connect(matrix):
         if not job.carries or shares_memory():
@@ -103,14 +114,14 @@ def _fit_in_store(matrix: Matrix, job: Job, path: str, run: Run | NewRun, connec
 
 @contextmanager
 def _sharing(path: str, cluster: AbstractContextManager[Any]) -> Iterator[None]:
-    """A cluster whose workers share the place of the run."""
+    """Enter the context of a cluster, and check that its workers share the place of the run."""
     with cluster:
         check_shared(path)
         yield
 
 
 def _fit_in_scratch(matrix: Matrix, job: Job) -> Result:
-    """A fit that carries W, in other processes: it goes through the disk, so that no graph grows."""
+    """Fit with a carried W on a cluster of other processes: W is kept on disk, so that no graph grows."""
     asked = job.settings
     why = f"solver {asked.solver!r} with init {asked.start!r} keeps a factor on disk between passes"
     with temporary_run(identity_of(matrix, job.settings, job.given), why) as run:
@@ -118,7 +129,13 @@ def _fit_in_scratch(matrix: Matrix, job: Job) -> Result:
 
 
 def _check_given(job: Job, matrix: Matrix) -> Job:
-    """The job with given factors as arrays, or refused."""
+    """Return the job with its given factors as checked arrays.
+
+    Raises
+    ------
+    ValueError
+        If the factors and the settings do not fit together.
+    """
     m, n = matrix.shape
     k = job.settings.n_components
     given = {"W": (job.W, (m, k)), "H": (job.H, (k, n))}
@@ -142,7 +159,13 @@ def _check_given(job: Job, matrix: Matrix) -> Job:
 
 
 def _check_fixed(job: Job, matrix: Matrix) -> Job:
-    """The job with the factor that is fixed as an array, or refused."""
+    """Return the job with its fixed factor as a checked array.
+
+    Raises
+    ------
+    ValueError
+        If the factor and the settings do not fit together.
+    """
     m, n = matrix.shape
     k = job.settings.n_components
     if (job.fixed_W is not None and job.fixed_H is not None) or job.settings.start != "sample":

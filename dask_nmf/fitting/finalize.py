@@ -1,4 +1,4 @@
-"""The answer of a fit: the last read of V, and the result."""
+"""The last read of V, and the result of a fit."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
-MEANS = {"W": "row_mean", "H": "column_mean"}  # of the side of V that a factor is of
+MEANS = {"W": "row_mean", "H": "column_mean"}  # the means of V along the side of each factor
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Result:
-    """A factorisation V ≈ W H. ``W, H = result`` takes the factors alone.
+    """A factorisation V ≈ W H; ``W, H = result`` unpacks the factors.
 
     Attributes
     ----------
@@ -47,12 +47,12 @@ class Result:
     relative_error : ‖V − W H‖ / ‖V‖, or √(D(V | W H) / D(V | mean of V)), over the entries that count
     reconstruction_err : ‖V − W H‖ (Frobenius), or √(2 D(V | W H))
     error_history : (n_iter,) array, relative error after each pass
-    n_iter : passes
-    outcome : why it stopped, an `Outcome`; ``outcome.converged`` is False where more passes would help
-    message : the same as a sentence
-    validation_error : root mean squared error of the entries held out; NaN if none are
-    means : of the entries that count, of each row and column, where some are missing or have weights: what
-        `predict` and `recommend` go by where nothing is observed; else None
+    n_iter : number of passes
+    outcome : why the fit stopped, an `Outcome`; ``outcome.converged`` is False if more passes would help
+    message : the outcome as a sentence
+    validation_error : root mean squared error of the held-out entries; NaN if there are none
+    means : means of the entries that count, by row and by column, if some are missing or have weights; else
+        None. `predict` and `recommend` use them for rows and columns without an observed entry.
     """
 
     W: da.Array
@@ -72,15 +72,15 @@ class Result:
         return 1 - self.relative_error**2
 
     def __iter__(self) -> Iterator[da.Array]:
-        """W, and then H."""
+        """Yield W, and then H."""
         return iter((self.W, self.H))
 
     def __repr__(self) -> str:
-        """In a line: the shapes, how good it is, and why it stopped."""
+        """Return one line: the shapes, the errors, and why the fit stopped."""
         return f"<Result: {'; '.join(f'{name} {value}' for name, value in self._told())}>"
 
     def _repr_html_(self) -> str:
-        """As a table, for notebooks."""
+        """Return an HTML table for notebooks."""
         rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._told())
         return f"<table>{''.join(rows)}</table>"
 
@@ -102,7 +102,7 @@ class Progress:
 
     solver: Solver
     measures: Measures
-    carried: FactorSlots | None  # where a W is that is carried
+    carried: FactorSlots | None  # the store of a carried W
     state: State
     number: int = 0
     history: tuple[float, ...] = ()
@@ -110,12 +110,12 @@ class Progress:
 
     @property
     def final(self) -> bool:
-        """Whether no pass is to follow."""
+        """True if no pass follows."""
         return self.ending is not None and self.ending.outcome.final
 
 
 def answer(engine: Engine, panels: PanelEngine, output: Output, progress: Progress) -> Result:
-    """Return the result after the last read: W for H, or H for W where the panels are columns."""
+    """Read V for the last time to find the left factor for the right one, and return the result."""
     report_stage("last read")
     places = Places(panels, output)
     model = Model(progress.solver, progress.state, slots=progress.carried)
@@ -125,7 +125,7 @@ def answer(engine: Engine, panels: PanelEngine, output: Output, progress: Progre
 def answer_fixed(
     panels: PanelEngine, settings: Settings, fixed: Factors, output: Output, progress: Progress
 ) -> Result:
-    """The other factor for one that is fixed; no pass is needed but those that this takes."""
+    """Return the result with the best factor for a fixed one."""
     matrix, measures = panels.matrix, progress.measures
     solver = problem.answerer(settings, measures, matrix)
     given, right = problem.in_units(fixed, solver.penalty, matrix.dtype)
@@ -146,20 +146,20 @@ def answer_fixed(
 
 
 class Output(NamedTuple):
-    """Where an answer goes to, and in which form."""
+    """The destination and the form of a result."""
 
     run: Run | None
-    keep: bool  # in (distributed) memory
-    normalize: str | None  # the norm that components get
+    keep: bool  # whether the result stays in (distributed) memory
+    normalize: str | None  # the norm by which components are scaled; None: none
 
 
 class Places:
-    """Places of an answer in a run, which each last read makes anew.
+    """The stores of a result in a run, which each last read makes anew.
 
     Attributes
     ----------
-    new_sink : makes the places, and returns those that a read writes to; None if none does.
-    last : the places that were made last, by their names.
+    new_sink : makes the stores, and returns those that a read writes to; None if the result stays in memory.
+    last : the stores that were made last, by their names.
     """
 
     def __init__(self, panels: PanelEngine, output: Output) -> None:
@@ -175,7 +175,7 @@ class Places:
 
 
 def _sides(panels: PanelEngine) -> tuple[str, str]:
-    """Return the names of the factor that panels hold, and of the one that they are given."""
+    """Return the names of the left and the right factor: "W" and "H" in panel orientation."""
     return ("H", "W") if panels.matrix.transposed else ("W", "H")
 
 
@@ -194,7 +194,7 @@ def _finish(
     if output.normalize is not None:
         left = left if isinstance(left, da.Array) else components.Moved(left, places[name])
         left, right = components.arranged(left, panels.edges, right, output.normalize, turned)
-    reached = max(totals.residual, 0.0)  # of CSR it is expanded, and may be below 0 by rounding
+    reached = max(totals.residual, 0.0)  # for CSR it is expanded, and rounding may make it negative
     measures = progress.measures
     unit = measures.error_unit(panels.rule.beta)
     held = (
@@ -221,7 +221,7 @@ def _finish(
 
 
 def _means(last: FinalFactors, turned: bool, overall: float) -> Means | None:
-    """The means of rows and columns of V, where they are taken and kept in memory."""
+    """Return the means of rows and columns of V if they are taken and kept in memory, else None."""
     if last.means is None:
         return None
     across = safe_divide(*np.asarray(last.sums.column_totals)).astype(last.means.dtype)
@@ -230,7 +230,7 @@ def _means(last: FinalFactors, turned: bool, overall: float) -> Means | None:
 
 
 def tell(reached: float, progress: Progress) -> None:
-    """The end in the log."""
+    """Write the end of a fit to the log."""
     error = relative_error(reached, progress.measures.baseline)
     outcome, message = progress.ending or (None, None)
     text = f"relative error {error:.6f}; {message}"
@@ -241,7 +241,7 @@ def tell(reached: float, progress: Progress) -> None:
 
 
 class Errors(NamedTuple):
-    """How good an answer is, in the user's units."""
+    """The errors of a result, in the units of the user."""
 
     relative: float
     reconstruction: float
@@ -249,7 +249,7 @@ class Errors(NamedTuple):
 
     @classmethod
     def of(cls, reached: float, measures: Measures, beta: float, held: float) -> Errors:
-        """Return those of an answer whose loss is ``reached`` in the units of the fit."""
+        """Return the errors of a result with the loss ``reached``, in the units of the fit."""
         size = math.sqrt(reached)
         relative = relative_error(reached, measures.baseline)
         return cls(relative, size and size * measures.error_unit(beta), held)
@@ -261,7 +261,7 @@ def _result(W: da.Array, H: da.Array, errors: Errors, history: Sequence[float], 
         H,
         errors.relative,
         errors.reconstruction,
-        np.asarray(history, np.float64),  # None, where it is not known, becomes NaN
+        np.asarray(history, np.float64),  # None, for an unknown error, becomes NaN
         len(history),
         *ending,
         errors.held,
@@ -269,7 +269,7 @@ def _result(W: da.Array, H: da.Array, errors: Errors, history: Sequence[float], 
 
 
 def result_of(stored: StoredResult) -> Result:
-    """The answer of a run; W and H stay in Zarr until they are computed."""
+    """Return the result of a finished run; W and H stay in Zarr until they are computed."""
     record = stored.record
     W, H = (da.from_zarr(array) for array in stored.factors)
     held = float("nan") if record["validation_error"] is None else record["validation_error"]

@@ -1,4 +1,4 @@
-"""One fit, from its first read to its answer, in a run or in memory."""
+"""One fit, from its first read to its result, in a run or in memory."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | NewRun | None, keep: b
 
     Parameters
     ----------
-    where : an open run, one that is to begin, or nowhere.
-    keep : whether the result stays in (distributed) memory, as it does where there is no run.
+    where : an open run, one that is to begin, or None for a fit without a run.
+    keep : whether the result stays in (distributed) memory; without a run it always does.
     """
     cut = _cut_for(matrix, job, where if isinstance(where, Run) and where.passes is not None else None)
     try:
@@ -46,7 +46,7 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | NewRun | None, keep: b
 
 
 def run_fit(cut: Cut, job: Job, where: Run | NewRun | None, keep: bool) -> Result:
-    """Begin a fit, or take it up; make its passes; finish it."""
+    """Begin or resume a fit, make its passes, and return its result."""
     if isinstance(where, Run) and where.passes is not None:
         run: Run | None = where
         progress = cut.resume(where)
@@ -58,7 +58,7 @@ def run_fit(cut: Cut, job: Job, where: Run | NewRun | None, keep: bool) -> Resul
 
 
 def _cut_for(matrix: Matrix, job: Job, old: Run | None) -> Cut:
-    """Cut V into panels; into blocks where no panel fits, or where the run is one of blocks."""
+    """Cut V into panels, or into blocks if no panel fits or the run has blocks."""
     if old is not None and old.cuts is not None:
         return cut_in_blocks(matrix, job, old)
     try:
@@ -75,7 +75,7 @@ def _cut_for(matrix: Matrix, job: Job, old: Run | None) -> Cut:
 
 
 def _iterate(engine: Engine, job: Job, run: Run | None, progress: Progress) -> Progress:
-    """Make the passes that are missing, and commit each."""
+    """Make the remaining passes, and commit each to the run if there is one."""
     if progress.final:
         return progress
     numbers, slots = count(progress.number + 1), progress.carried
@@ -106,7 +106,7 @@ def _iterate(engine: Engine, job: Job, run: Run | None, progress: Progress) -> P
 
 
 def _report(step: Step, job: Job) -> None:
-    """Write a line to the log, with its numbers in ``extra["nmf"]`` for logs that machines read."""
+    """Write a line about a pass to the log, with its numbers in ``extra["nmf"]`` for machines."""
     speed = step.bytes_read / 1e6 / max(step.seconds, 1e-9)
     numbers = {
         "event": "pass",
@@ -127,5 +127,5 @@ def _report(step: Step, job: Job) -> None:
 
 
 def _known(number: float) -> float | None:
-    """Return a number as JSON holds it: None where it is NaN."""
+    """Return a number for JSON: None if it is NaN."""
     return None if np.isnan(number) else number

@@ -1,4 +1,4 @@
-"""What a fit is asked for: everything but V that `nmf` takes."""
+"""The request of a fit: all arguments of `nmf` but V."""
 
 from __future__ import annotations
 
@@ -15,42 +15,40 @@ from dask_nmf.types import Array
 
 @dataclass(frozen=True)
 class Job:
-    """What to factorise and how; everything but V that `nmf` takes."""
+    """The arguments of one fit: settings, given factors, weights, output and limits."""
 
     settings: Settings
     W: Array | None = None
     H: Array | None = None
     fixed_W: Array | None = None
     fixed_H: Array | None = None
-    weights: Matrix | None = None  # of V's entries
+    weights: Matrix | None = None  # the weights of the entries of V
     dtype: str | None = None
     store: str | None = None
     overwrite: bool = False
     time_limit: float | None = None  # seconds
-    cache: int | None = (
-        None  # bytes of V that each worker keeps from pass to pass; None: what the plan leaves
-    )
+    cache: int | None = None  # bytes of V that each worker caches between passes; None: as the plan allows
     callback: Callable[[Step], None] | None = None
     began: float = field(default_factory=time.monotonic)
 
     @property
     def fixed(self) -> bool:
-        """Whether one factor is as given, and stays so."""
+        """True if one factor is given and stays fixed."""
         return self.fixed_W is not None or self.fixed_H is not None
 
     @property
     def carries(self) -> bool:
-        """Whether a W (or H, in panels of columns) is kept outside of the graphs between passes."""
+        """True if the left factor is kept outside of the graphs between passes."""
         return not self.fixed and (self.settings.algorithm.carries_w or self.settings.start == "custom")
 
     @property
     def given(self) -> dict[str, Array | Matrix | None]:
-        """What a fit is given beside V and its settings."""
+        """The given factors and weights by their names; None for those that are not given."""
         factors = {"W": self.W, "H": self.H, "fixed_W": self.fixed_W, "fixed_H": self.fixed_H}
         return {**factors, "weights": self.weights}
 
     def rule(self, matrix: Matrix) -> EntryMask:
-        """By which the entries of V count."""
+        """Return the rule by which the entries of V count: missing, held out, or weighted."""
         asked = self.settings
         weighted = self.weights is not None
         return EntryMask(
@@ -64,6 +62,6 @@ class Job:
 
     @property
     def stop(self) -> Stop:
-        """The stop rules, the time limit counted from when the job was made."""
+        """The stop rules; the time limit counts from the creation of the job."""
         deadline = float("inf") if self.time_limit is None else self.began + self.time_limit
         return Stop(self.settings.max_iter, self.settings.tol, deadline, self.settings.stop_below)

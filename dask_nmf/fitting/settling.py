@@ -1,4 +1,4 @@
-"""The factor that panels are given, for the one that they hold: passes in which nothing else moves."""
+"""Passes that find the right factor, which panels are given, for a left factor that stays as it is."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def solve_h_for_w(
     check: bool = False,
     most: int = MOST_READS,
 ) -> tuple[Array, Sums]:
-    """Return the factor that panels are given, (k, n), that fits the one they hold, (rows, k), and the sums.
+    """Return the best right factor, (k, n), for a left factor, (rows, k), and the sums of the last pass.
 
-    That takes one pass for normal equations, else passes until the loss falls no more.
+    One pass suffices for normal equations; other solvers make passes until the loss falls no more.
 
     Parameters
     ----------
-    mean : of V, about.
-    check : whether V is new to the fit: it is checked, and its means are taken if not all of it is observed.
-    most : passes, where one is not enough.
+    mean : the mean of V, approximately.
+    check : whether V is new. If so, the first pass checks it, and takes its means unless all entries count.
+    most : the most passes, if one does not suffice.
     """
     spec = PassSpec(passes.keep_w, solver, check=check, averages=check and panels.rule.needs_means)
     if not solver.one_pass:
         spec = spec._replace(residual=True)
     elif check:
-        spec = spec._replace(anew=passes.as_it_was)  # the scale of V is not known then
+        spec = spec._replace(anew=passes.as_it_was)  # the scale of a new V is not known
     known = KnownW(left, panels.matrix.layout.columns, mean, panels.rule.is_uniform, most)
     return solver.find_h(known, lambda h, w: panels.run_pass(h, spec, w))

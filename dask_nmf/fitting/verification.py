@@ -1,4 +1,4 @@
-"""Whether V and its weights are those that a run was begun with."""
+"""Checks that V and its weights are those with which a run began."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from dask_nmf.sources.matrix import Matrix
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 3  # ranges of rows that the line names
+SHOWN = 3  # the most ranges of rows that a message names
 
 
 def is_unwritten(matrix: Matrix, weights: Matrix | None, run: Run) -> bool:
-    """Return whether it is known, without a read, that nothing was written to V and its weights since."""
+    """Return whether file listings prove, without a read, that V and its weights are unchanged."""
     now = source_listing(matrix, weights)
     return None not in now.values() and now == run.record["listing"]
 
 
 def check_content(matrix: Matrix, weights: Matrix | None, rule: EntryMask, run: Run) -> None:
-    """Read V and its weights once, and compare them with those of the run, which then knows their files.
+    """Read V and its weights once, compare them with those of the run, and update its file listing.
 
     Raises
     ------
     RunMismatch
-        If an entry differs, with the rows.
+        If an entry differs; the message names the rows.
     """
     now = source_listing(matrix, weights)
     report_stage("comparing V")
@@ -62,7 +62,7 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: EntryMask, run: 
 def _content(
     matrix: Matrix, weights: Matrix | None, rule: EntryMask, settings: Settings
 ) -> tuple[Digest, ...]:
-    """Return the digests of V and of its weights as they are now, in one read."""
+    """Return the digests of the present V and weights, in one read."""
     engine: Engine
     try:
         engine, _ = partition.cut(matrix, settings.n_components, weights, rule, CutOptions(own_grams=False))

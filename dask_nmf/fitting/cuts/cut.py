@@ -1,4 +1,4 @@
-"""The protocol of cuts: an engine for the passes of a fit, and how the fit begins and ends on it."""
+"""The protocol of cuts: the engine of a fit, with its first and its last read of V."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from dask_nmf.solvers.solver import Solver
 
 
 class Cut(Protocol):
-    """V cut for one fit."""
+    """The protocol of V cut for one fit."""
 
     @property
     def engine(self) -> Engine:
-        """What makes the passes."""
+        """The engine that makes the passes."""
         ...
 
     @property
     def needs_run(self) -> str | None:
-        """Why the fit is kept on disk even where it has no output; None where it need not be."""
+        """The reason why the fit needs a run on disk even without an output; None if it needs none."""
         ...
 
     def begin(self, where: Run | NewRun | None) -> tuple[Run | None, Progress]:

@@ -1,4 +1,4 @@
-"""A fit over V cut both ways, whose H is in pieces in the run."""
+"""A fit over V cut into blocks, by rows and by columns; its H is stored in pieces in the run."""
 
 from __future__ import annotations
 
@@ -87,12 +87,14 @@ class GridCut(NamedTuple):
 
 
 def cut_in_blocks(matrix: Matrix, job: Job, run: Run | None) -> GridCut:
-    """Cut V into blocks that fit the workers; where a run is given, into those of the run.
+    """Cut V into blocks that fit the workers, or into the blocks of a given run.
 
     Raises
     ------
-    MemoryError, DataError
-        If no block does; if a worker does not see V.
+    MemoryError
+        If no block fits.
+    DataError
+        If a worker does not see V.
     """
     settings = job.settings
     kept = None if run is None or run.cuts is None else (run.edges, run.cuts)
@@ -118,7 +120,13 @@ def cut_in_blocks(matrix: Matrix, job: Job, run: Run | None) -> GridCut:
 
 
 def check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
-    """Refuse, as panels are refused, a fit that blocks cannot take."""
+    """Check that blocks can be used where panels do not fit.
+
+    Raises
+    ------
+    MemoryError
+        With the message of ``refusal``, and the requirement that the fit does not meet.
+    """
     settings = job.settings
     for holds, needed in (
         (matrix.reader.any_box and not matrix.in_memory, "a Zarr or Dask array or an .npy file"),
@@ -137,13 +145,19 @@ def check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
 
 
 def kept_in_memory(result: Result, run: Run) -> Result:
-    """Return the result in the memory of the cluster, from a run that is about to go."""
+    """Return the result in the memory of the cluster, because its run is about to be deleted."""
     W, H = executor.persist(*(factor.map_blocks(_read_in_time, run.path) for factor in (result.W, result.H)))
     return replace(result, W=W, H=H)
 
 
 def _read_in_time(block: Array, path: str) -> Array:
-    """Return a block that was read while its run was there, as else Zarr gives zeros."""
+    """Return a block of a factor, after a check that its run still exists: otherwise Zarr gives zeros.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the run is gone.
+    """
     if not Path(path).exists():
         raise FileNotFoundError(
             f"a part of the answer was lost with a worker, and its copy in {path} is gone; "

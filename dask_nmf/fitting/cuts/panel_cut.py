@@ -1,4 +1,4 @@
-"""A fit over panels, or over strata of blocks where the solver is `SGD`."""
+"""A fit over panels, or over strata of blocks if the solver is `SGD`."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class PanelCut(NamedTuple):
 
     job: Job
     panels: PanelEngine
-    engine: Engine  # that of the panels, or one over them
-    sample_rows: int  # most rows that a start may draw
+    engine: Engine  # the engine of the passes: that of the panels, or one over them
+    sample_rows: int  # the most rows that a start may draw
     needs_run: str | None = None
 
     def begin(self, where: Run | NewRun | None) -> tuple[Run | None, Progress]:
@@ -83,12 +83,14 @@ class PanelCut(NamedTuple):
 
 
 def cut_in_panels(matrix: Matrix, job: Job, run: Run | None) -> PanelCut:
-    """Cut V into panels that fit the workers; where a run is given, into those of the run.
+    """Cut V into panels that fit the workers, or into the panels of a given run.
 
     Raises
     ------
-    MemoryError, DataError
-        If a panel does not fit; if a worker does not see V or its weights.
+    MemoryError
+        If no panel fits.
+    DataError
+        If a worker does not see V or its weights.
     """
     settings, edges = job.settings, None if run is None else run.edges
     by_blocks = settings.algorithm.by_strata
