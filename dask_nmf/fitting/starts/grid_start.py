@@ -1,4 +1,4 @@
-"""The H that a fit begins with where V is cut both ways: it is written in pieces."""
+"""The initial H of a fit over V cut into blocks; it is written in pieces."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dask_nmf.types import Array
 
 
 def draw_for(engine: GridEngine, settings: Settings) -> SampleSpec:
-    """Return how many rows a start takes, 0 where it takes none."""
+    """Return the specification of the sample of rows for a start, of 0 rows if it needs none."""
     rows, _ = engine.tiling.sample
     return SampleSpec(
         engine.matrix.layout.rows, rows if settings.start == "sample" else 0, settings.random_state
@@ -33,10 +33,10 @@ def draw_for(engine: GridEngine, settings: Settings) -> SampleSpec:
 def initial_state(
     engine: GridEngine, settings: Settings, measures: Measures, summary: Summary, slots: GridSlots
 ) -> State:
-    """Return the state before the first pass, and write an H to begin with into its slot.
+    """Return the state before the first pass, and write the initial H into its slot.
 
-    H of a sample is known for some columns alone. It is 0 in the others: so the first pass finds W from the
-    columns of the sample, and H of all columns from W. It is not extrapolated from.
+    The H of a sample is known for some columns only, and 0 in the others. The first pass thus finds W from
+    the sampled columns, and then H for all columns from W. The initial H is not used to extrapolate.
     """
     matrix = engine.matrix
     stream = rng.W_FACTOR if matrix.transposed else rng.H_FACTOR
@@ -68,7 +68,7 @@ def _random(
 
 
 def _spread(h: Array, draw: GridDraw, first: int, last: int) -> Array:
-    """Return columns of an H (k, drawn columns) in the places where they were drawn, as rows."""
+    """Return rows ``first`` to ``last`` of Hᵀ, with the H (k, drawn columns) of a sample in its columns."""
     before = len(draw.of_columns((0, first)))
     drawn = draw.of_columns((first, last))
     piece = np.zeros((last - first, len(h)), h.dtype)

@@ -1,4 +1,4 @@
-"""Where a fit begins: the first read of V, and factors from that, at random, or as given."""
+"""The first read of V, and the initial factors: from a sample, at random, or as given."""
 
 from __future__ import annotations
 
@@ -48,17 +48,21 @@ from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
-FOLLOWING = 3  # passes, to fit the right factor to the left one that is given
-WARM = 3  # passes without the L1 penalties, from a random start
+FOLLOWING = 3  # the most passes to fit the right factor to a given left one
+WARM = 3  # passes without the L1 penalties after a random start
 
 
 def first_read(
     panels: PanelEngine, settings: Settings, sample_rows: int, given: Factors = NO_FACTORS
 ) -> tuple[Measures, Array | None, tuple[Digest, ...]]:
-    """Check, measure and digest V, and look at a sample of its rows, where the fit starts so.
+    """Check, measure and digest V, and factorise a sample of its rows if the start needs one.
 
-    From then on the panels count by the scale of V. What comes of the sample is H of it, (k, n), or what
-    `svd.sampled_directions` has of it.
+    The panels are multiplied by the scale of V from then on.
+
+    Returns
+    -------
+    The measures of V; the H of the sample, (k, n), its directions (see `nndsvd.sampled_directions`), or None;
+    and the digests of V and of its weights.
 
     Raises
     ------
@@ -91,7 +95,7 @@ def first_read(
 
 
 def tell(measures: Measures) -> None:
-    """The first read is done: a line in the log."""
+    """Write the measures of the first read to the log."""
     report_stage("start")
     logger.info(
         "first read: %d entries, mean %.4g, %d empty panel rows; nothing observed in %d rows and %d columns",
@@ -127,7 +131,7 @@ def measures_of(summary: Summary, matrix: Matrix, beta: float, given: Factors) -
 
 
 def writes_left(settings: Settings, given: Factors) -> bool:
-    """Whether the factor that the panels hold is there before the first pass."""
+    """Return whether the left factor exists before the first pass."""
     algorithm = settings.algorithm
     drawn = settings.start not in ("sample", "custom") and algorithm.carries_w
     return given.left is not None or drawn or algorithm.by_strata
@@ -141,11 +145,11 @@ def begin(
     sampled: Array | None,
     place: Callable[[], FactorStore] | None,
 ) -> State:
-    """The state before the first pass.
+    """Return the state before the first pass, and write the left factor if the fit keeps one.
 
     Parameters
     ----------
-    place : makes a new place for the left factor, where one is kept: the last one has it.
+    place : makes a new store for the left factor, if the fit keeps one; the last store made holds it.
     """
     matrix, dtype = panels.matrix, panels.matrix.dtype
     scale = factor_scale(measures.level, settings.n_components)
@@ -195,14 +199,14 @@ def begin(
 
 
 def _result_store(solver: Solver, place: Callable[[], FactorStore]) -> FactorStore:
-    """Return a new place for a factor, seen as one of a factor of the result."""
+    """Return a new store of a factor, as a store of a factor (rows, k) of the result."""
     return solver.result_store(place())
 
 
 def _warmed(panels: PanelEngine, h: Array, solver: RightSolver) -> Array:
     """Return H (k, n) after some passes without the L1 penalties.
 
-    Random components are much alike: an L1 penalty would leave none but the largest.
+    Random components are much alike, so that an L1 penalty would leave only the largest.
     """
     smooth, penalty = solver.with_penalty(solver.penalty.without_lasso), solver.penalty
     for _ in range(WARM):
@@ -213,7 +217,7 @@ def _warmed(panels: PanelEngine, h: Array, solver: RightSolver) -> Array:
 
 
 def _balanced_pair(panels: PanelEngine, h: Array, solver: HALS, place: Callable[[], FactorStore]) -> Array:
-    """Write W for H (k, n) to a new place, and return H, both at the scale where the penalties are least."""
+    """Write W for H (k, n) to a new store, and return H, both at the scale with the least penalties."""
     found = place()
     totals = panels.run_pass(h, PassSpec(solver.solve_w, solver, after=found))
     scales, _ = solver.penalty.balance(*norms_of(totals, h))
@@ -231,10 +235,10 @@ def _from_given(
     given: Factors,
     place: Callable[[], FactorStore] | None,
 ) -> Array:
-    """H in panel orientation, from given factors.
+    """Return the initial H, (k, n) in panel orientation, from given factors.
 
-    That takes passes where the panels' side is given alone, or must be updated first, or may lead further
-    than the other one: a solver that finds the panels' side anew would not look at it.
+    This takes passes if only the left factor is given, or if it must be updated first. It also does if the
+    solver finds the left factor anew: the given one may then lead to a better H than the given H.
     """
     matrix, dtype = panels.matrix, panels.matrix.dtype
     solver = make_solver(settings, measures, matrix)
@@ -262,7 +266,7 @@ def _from_given(
 
 
 def _better_start(panels: PanelEngine, solver: RightSolver, mean: float, given: Factors) -> Array:
-    """Return the right factor that is given, (k, n), or that which fits the left one, if it leads further."""
+    """Return the given right factor, (k, n), or the best one for the left factor if its loss is lower."""
     dtype = panels.matrix.dtype
     left, right = (np.ascontiguousarray(factor, dtype) for factor in given)
     followed, _ = solve_h_for_w(panels, left, solver, mean, most=FOLLOWING)
@@ -276,7 +280,7 @@ def _better_start(panels: PanelEngine, solver: RightSolver, mean: float, given: 
 
 
 def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
-    """Return given factors at the scale where the penalties of each of their components are least."""
+    """Return given factors at the scale with the least penalties of each component."""
     left, right = given
     if right is not None:
         return Factors(left, divide_components(right, penalty.scales_of_right(right, product)))
@@ -285,11 +289,14 @@ def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
 
 
 def right_of(panels: PanelEngine, solver: RightSolver, mean: float, left: Array) -> Array:
-    """The factor that the panels are given, (k, n), that fits the one that they hold, (rows, k)."""
+    """Return the best right factor, (k, n), for a left factor, (rows, k)."""
     return solve_h_for_w(panels, np.ascontiguousarray(left, panels.matrix.dtype), solver, mean)[0]
 
 
 def _streams(matrix: Matrix) -> tuple[int, int]:
-    """Of random numbers, for the left and the right factor: W's and H's, however V is cut."""
+    """Return the streams of random numbers for the left and the right factor.
+
+    W and H each have their own stream, so that their numbers do not depend on how V is cut.
+    """
     streams = (rng.W_FACTOR, rng.H_FACTOR)
     return streams[::-1] if matrix.transposed else streams

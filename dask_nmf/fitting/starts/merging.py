@@ -1,8 +1,8 @@
-"""Two components made into one with the least loss, from sums alone (Guo & Holy 2025, arXiv 2408.09013).
+"""Merging of two components with the least loss, from sums alone (Guo & Holy 2025, arXiv 2408.09013).
 
 The part w_i h_i + w_j h_j of W H has rank two. Where the columns of W have norm 1, the squares of its two
-singular values are the eigenvalues of a 2 x 2 matrix of ``c = w_i · w_j`` and ``Q = H Hᵀ``. One component
-holds the larger value, and the square of the smaller one is lost.
+singular values are the eigenvalues of a 2 x 2 matrix of ``c = w_i · w_j`` and ``Q = H Hᵀ``. The merged
+component keeps the larger value, and the square of the smaller one is lost.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dask_nmf.types import Array
 
 
 def merge_costs(h: Array, gram: Array) -> Array:
-    """Return by how much ‖V − W H‖² may grow where two components become one, (k, k), from H and WᵀW.
+    """Return by how much ‖V − W H‖² may grow if two components are merged, (k, k), from H and WᵀW.
 
     Entries on and below the diagonal are infinite.
     """
@@ -32,7 +32,7 @@ def merge_costs(h: Array, gram: Array) -> Array:
 
 
 def merge(h: Array, gram: Array, i: int, j: int) -> tuple[Array, Array]:
-    """Return H (k − 1, n) and WᵀW with components i and j made into one, the last; float64."""
+    """Return H (k − 1, n) and WᵀW, float64, with components i and j merged into the last one."""
     lengths = np.sqrt(np.maximum(np.diag(gram)[[i, j]], np.finfo(float).tiny))
     first, second = h[[i, j]].astype(np.float64) * lengths[:, None]
     c = float(np.clip(gram[i, j] / lengths.prod(), 0, 1))
@@ -41,7 +41,7 @@ def merge(h: Array, gram: Array, i: int, j: int) -> tuple[Array, Array]:
     gap = np.sqrt(max(half**2 - max((1 - c**2) * (a * b - between**2), 0), 0))
     u, v = max(a - b + 2 * gap, 0.0), 2 * (between + c * b)
     u, v = (u, v) if u + v > 0 else (1.0, 1.0)
-    length = np.sqrt(u * u + 2 * u * v * c + v * v)  # 0 where both components are, to rounding
+    length = np.sqrt(u * u + 2 * u * v * c + v * v)  # 0 if both components are, up to rounding
     u, v = np.array([u, v]) / (length if length > 0 else 1.0)
     row = (u + v * c) * first + (u * c + v) * second
     rest = [t for t in range(len(h)) if t not in (i, j)]
@@ -52,7 +52,7 @@ def merge(h: Array, gram: Array, i: int, j: int) -> tuple[Array, Array]:
 
 
 def merge_down(h: Array, gram: Array, rank: int) -> Array:
-    """Return ``rank`` components, (rank, n), the cheapest pair merged until so many are left; float64."""
+    """Return H (rank, n), float64, after merging the cheapest pair until ``rank`` components are left."""
     h, gram = h.astype(np.float64), gram.astype(np.float64)
     while len(h) > rank:
         cheapest = np.unravel_index(np.argmin(merge_costs(h, gram)), gram.shape)

@@ -1,10 +1,10 @@
 """Starts from singular vectors (NNDSVD: Boutsidis & Gallopoulos 2008), in two reads of V.
 
-1. A read takes Y = V Qᵀ for some directions Q in each panel and adds up YᵀV and YᵀY. From these `sharpen` has
-   the right singular vectors of V projected on the range of Y (Halko, Martinsson & Tropp 2011). What has the
-   rows of V stays in the panels. Q is what the same gives for the sample of the first read.
-2. A read takes U = V Xᵀ for these vectors X, and adds up what NNDSVD asks of U: the norms of its columns'
-   positive and negative parts.
+1. A read takes Y = V Qᵀ for some directions Q in each panel, and adds up YᵀV and YᵀY. From these sums,
+   `sharpen` finds the right singular vectors of V projected on the range of Y (Halko, Martinsson & Tropp
+   2011). Y itself stays in the panels. Q comes from the same method on the sample of the first read.
+2. A read takes U = V Xᵀ for these vectors X, and adds up the norms of the positive and of the negative parts
+   of the columns of U, which NNDSVD needs.
 """
 
 from __future__ import annotations
@@ -32,18 +32,16 @@ from dask_nmf.types import Array, Block
 
 logger = logging.getLogger(__name__)
 
-SPARE = 10  # directions beside two a component: what decays slowly needs them
-STEPS = 6  # of the power method, on the sample
-ROUNDING = (
-    10.0  # in machine epsilons of the panels: directions shorter than this share of the longest are noise
-)
-LEAST = 1e-7  # the same for a gram matrix in float64
-TIED = 1e-3  # relative difference that does not decide
-TRIFLE = 1e-6  # of a factor's mean scale: less is a zero
+SPARE = 10  # directions beyond two a component, for slowly decaying singular values
+STEPS = 6  # steps of the power method on the sample
+ROUNDING = 10.0  # times the machine epsilon of the panels: relatively shorter directions are noise
+LEAST = 1e-7  # the least such share, because a Gram matrix squares it in float64
+TIED = 1e-3  # relative difference of norms that decides nothing
+TRIFLE = 1e-6  # times a factor's mean size: smaller entries become 0
 
 
 class Along:
-    """What a panel does in the first read: its W is Y = v hᵀ."""
+    """The solver of the first read: the W of a panel is Y = v hᵀ."""
 
     def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
         return scaling.matmul(v, h.T)
@@ -56,7 +54,7 @@ class Along:
 
 
 class Halves(Along):
-    """What it does in the second: its W is U = v hᵀ, its sums the squared norms of U's parts, (2, k)."""
+    """The solver of the second read: W is U = v hᵀ, and the sums are squared norms of its parts, (2, k)."""
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         parts = [np.square(np.maximum(part, 0), dtype=np.float64).sum(axis=0) for part in (w, -w)]
@@ -64,13 +62,13 @@ class Halves(Along):
 
 
 class Side(NamedTuple):
-    """How a factor is made of its singular vectors, one a component."""
+    """The scales and signs by which singular vectors, one a component, become a factor."""
 
-    scales: Array  # (k,); 0 where there is no such component
-    signs: Array  # (k,), of the part that is taken; 0: the vector is of one sign, and both are
+    scales: Array  # (k,); 0 if there is no such component
+    signs: Array  # (k,), of the part that is taken; 0: the whole vector, which has one sign
 
     def factor(self, vectors: Array, floor: float) -> Array:
-        """The factor, (rows, k), from vectors; what is below ``floor`` is 0."""
+        """Return the factor, (rows, k), from vectors (rows, k); entries below ``floor`` become 0."""
         parts = np.where(self.signs == 0, np.abs(vectors), np.maximum(self.signs * vectors, 0))
         found = self.scales * parts
         return np.asarray(np.where(found < floor, 0.0, found))
@@ -78,16 +76,16 @@ class Side(NamedTuple):
 
 @dataclass(frozen=True)
 class Fill:
-    """What stands for the zeros: nothing, the mean of V, or random numbers of a hundredth of it."""
+    """The replacement of zeros: none, the mean of V, or random numbers of a hundredth of its size."""
 
     init: str
     means: tuple[float, float]  # the mean of V in the units of the left factor, and in those of the right one
     seed: int
-    streams: tuple[int, int]  # of the left factor and of the right one
-    level: float  # the mean of what is fitted
+    streams: tuple[int, int]  # random streams of the left factor and of the right one
+    level: float  # the mean of the scaled V
 
     def __call__(self, factor: Array, first: int, stream: int) -> Array:
-        """Rows of a factor from the global index ``first``, (rows, k), with its zeros filled."""
+        """Return rows of a factor, (rows, k), from the global index ``first``, with zeros replaced."""
         if self.init == "nndsvd":
             return factor
         rows, k = factor.shape
@@ -99,14 +97,14 @@ class Fill:
 
 
 def width(rank: int) -> int:
-    """Most columns of a Y for ``rank`` components."""
+    """Return the most directions, columns of Y, for ``rank`` components."""
     return 2 * rank + SPARE
 
 
 def sampled_directions(candidates: Candidates, draw: SampleSpec, rank: int, scale: float) -> Array:
-    """Directions that matter to a sample of V's rows, orthonormal, (width, n) or as many as V has, float64.
+    """Return the main directions of a sample of rows of V, orthonormal, (≤ width, n), float64.
 
-    Where the sample has fewer, the rest is random. V counts ``scale`` times.
+    If the sample has fewer directions, the rest is random. V is multiplied by ``scale``.
     """
     sample = row_sample.draw_sample(candidates._replace(block=masking.unwrap(candidates.block)), draw)
     sample = scaling.scaled_copy(sample, scale)
@@ -127,11 +125,11 @@ def sampled_directions(candidates: Candidates, draw: SampleSpec, rank: int, scal
 def begin(
     panels: PanelEngine, rank: int, directions: Array, fill: Fill, place: Callable[[], FactorStore] | None
 ) -> Array:
-    """NNDSVD's H in panel orientation, (k, n), in two reads of V; its W goes to a new ``place``, if any."""
+    """Return the right factor of NNDSVD, (k, n), after two reads of V; the left one goes to a new store."""
     scale, panels = (
         panels.scale,
         PanelEngine(panels.matrix, panels.edges),
-    )  # every entry, as a squared error has it
+    )  # all entries count alike in a squared error
     panels.scale = scale
     dtype, along, halves = panels.matrix.dtype, Along(), Halves()
     totals = panels.run_pass(directions.astype(dtype), PassSpec(along.solve_w, along))
@@ -151,19 +149,20 @@ def begin(
 
 
 def sharpen(totals: Sums, dtype: np.dtype[Any]) -> Array:
-    """Right singular vectors of V projected on the range of Y, the longest first, (≤ width, n), float64.
+    """Return right singular vectors of V projected on the range of Y, (≤ width, n), float64.
 
-    ``dtype`` is that of the panels: it tells what is noise.
+    They are in the order of falling singular values. ``dtype`` is that of the panels, whose rounding is the
+    limit of noise.
     """
-    seen = _axes(totals.gram, totals.num, dtype)  # V from an orthonormal basis of that range
+    seen = _axes(totals.gram, totals.num, dtype)  # V in an orthonormal basis of that range
     return _axes(seen @ seen.T, seen, dtype)
 
 
 def _axes(gram: Array, rows: Array, dtype: np.dtype[Any]) -> Array:
-    """``rows`` turned along the axes of ``gram`` and divided by their lengths, the longest first.
+    """Return ``rows`` along the principal axes of ``gram``, divided by their lengths, the longest first.
 
-    With gram = X Xᵀ = Z S² Zᵀ that is S⁻¹ Zᵀ ``rows``: for X itself its right singular vectors. Gram matrices
-    and not decompositions, as these take ten times as long.
+    With gram = X Xᵀ = Z S² Zᵀ the result is S⁻¹ Zᵀ ``rows``; for X itself these are its right singular
+    vectors. Decompositions of X instead of Gram matrices would take ten times as long.
     """
     squares, z = np.linalg.eigh(gram)
     lengths = np.sqrt(np.maximum(squares, 0))
@@ -172,7 +171,7 @@ def _axes(gram: Array, rows: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def oriented(vectors: Array) -> Array:
-    """The same vectors, of each pair ±x the one whose first large entry is positive."""
+    """Return the vectors with their signs chosen so that the first large entry of each is positive."""
     if not vectors.size:
         return vectors
     sizes = np.abs(vectors)
@@ -182,13 +181,14 @@ def oriented(vectors: Array) -> Array:
 
 
 def sides(lefts: Array, right: Array) -> tuple[Side, Side]:
-    """How W's and H's columns and rows are made: W of V rightᵀ, H of ``right`` (k, n).
+    """Return the sides of both factors: the left one is made of V rightᵀ, the right one of ``right`` (k, n).
 
-    Of a singular triple σ u xᵀ that part is taken, positive or negative, that has the greater ‖u±‖ ‖x±‖.
+    A component takes the part of its singular triple σ u xᵀ, positive or negative, with the larger
+    ‖u±‖ ‖x±‖.
 
     Parameters
     ----------
-    lefts : ‖max(V x, 0)‖ of each right vector x, and ‖max(−V x, 0)‖, (2, k).
+    lefts : ‖max(V x, 0)‖ and ‖max(−V x, 0)‖ for each right vector x, (2, k).
     """
     k = len(right)
     rights = np.sqrt([np.square(np.maximum(sign * right, 0)).sum(axis=1) for sign in (1, -1)])
@@ -196,7 +196,7 @@ def sides(lefts: Array, right: Array) -> tuple[Side, Side]:
     signs = np.where(products[1] > (1 + TIED) * products[0], -1.0, 1.0)
     taken = (signs < 0).astype(int), np.arange(k)
     ends, sizes = [lefts[taken], rights[taken]], np.sqrt(products[taken])
-    signs[0] = 0  # Perron & Frobenius: the first pair is of one sign
+    signs[0] = 0  # by Perron and Frobenius, the first pair has one sign
     both = np.hypot(*lefts[:, 0])
     ends[0][0], ends[1][0], sizes[0] = both, np.linalg.norm(right[0]), np.sqrt(both)
     left, other = (np.divide(sizes, end, out=np.zeros(k), where=end > 0) for end in ends)

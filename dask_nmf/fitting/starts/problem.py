@@ -1,4 +1,4 @@
-"""What a fit knows of V after its first read, and the solvers and penalties that follow from it."""
+"""The measures of V after the first read, and the solvers and penalties that follow from them."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from dask_nmf.solvers.solver import Problem, RightSolver, Solver, factor_scale, 
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array, Block
 
-LEAST_SQUARES = 1e-290  # of the mean: squares that are much smaller are numbers, too
+LEAST_SQUARES = 1e-290  # the least square of a mean, well above the least number of float64
 
 
 class Measures(NamedTuple):
-    """What the first read tells of V."""
+    """The measures of V that the first read takes."""
 
     mean: float
-    baseline: float  # what losses are compared with: ‖V‖², or twice the divergence from the mean, of scaled V
-    stored: int  # entries held
-    empty: int  # panel rows (columns, where the panels are columns) without an entry > 0
-    unobserved_rows: int = 0  # of V, of which no entry counts: their factors are zero
+    baseline: float  # of scaled V: ‖V‖², or twice the divergence from the mean; losses are relative to it
+    stored: int  # number of stored entries
+    empty: int  # number of panel rows without an entry > 0
+    unobserved_rows: int = 0  # number of rows of V in which no entry counts: their factors are zero
     unobserved_columns: int = 0
-    scale: float = 1.0  # a power of two: the fit is one of V times this, see `scaling`
-    right_unit: float = 1.0  # of the factor that panels are given, before a penalty's own unit
+    scale: float = 1.0  # a power of two by which V is multiplied for the fit, see `scaling`
+    right_unit: float = 1.0  # the unit of the right factor, before that of a penalty
 
     @property
     def level(self) -> float:
-        """The mean of what is fitted, about 1."""
+        """The mean of the scaled V, about 1."""
         return self.mean * self.scale
 
     @property
     def units(self) -> tuple[float, float]:
-        """Of the left and the right factor of the fit, in those of the user."""
+        """The units of the left and the right factor of the fit, in units of the user."""
         if self.right_unit == scaling.power(self.scale, -0.5):
             return self.right_unit, self.right_unit
         return 1 / (self.scale * self.right_unit), self.right_unit
 
     def error_unit(self, beta: float) -> float:
-        """The unit of the square root of a loss of the fit, in that of the user."""
+        """Return the unit of the square root of a loss of the fit, in units of the user."""
         return scaling.power(self.scale, -beta / 2)
 
 
 class Factors(NamedTuple):
-    """W and H, or either, in panel orientation: what the panels hold, and what they are given."""
+    """W and H, or either, in panel orientation: panels hold the left factor, and are given the right one."""
 
     left: Array | None  # (rows of the panels, k)
     right: Array | None  # (k, columns of the panels)
@@ -61,16 +61,16 @@ NO_FACTORS = Factors(None, None)
 
 
 def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
-    """W (m, k) and H (k, n), or either, as the panels see them."""
+    """Return W (m, k) and H (k, n), or either, in panel orientation."""
     if not transposed:
         return Factors(w, h)
     return Factors(None if h is None else h.T, None if w is None else w.T)
 
 
 def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
-    """Return the penalties in the units of a fit: see `Penalty.in_balanced_units`.
+    """Return the penalties in the units of a fit, see `Penalty.in_balanced_units`.
 
-    The steps of mu and sgd from given factors are the textbook's, so these factors stay as they are.
+    With given factors, mu and sgd make the steps of the textbook, so that these factors keep their scale.
     """
     penalty = own_penalty(settings, measures, matrix)
     if settings.start == "custom" and settings.algorithm.carries_w:
@@ -79,15 +79,15 @@ def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Pe
 
 
 def own_penalty(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
-    """Return the penalties that the user asks for, for a fit of V at its scale."""
+    """Return the penalties of the settings for a fit of the scaled V."""
     exponent = settings.beta * math.log2(measures.scale)
     return penalty_of(settings, matrix.transposed).in_units(*measures.units, exponent)
 
 
 def scale_and_unit(mean: float, given: Factors, matrix: Matrix) -> tuple[float, float]:
-    """Return the scale of V, and the unit of the right factor: by that both factors of a fit are alike.
+    """Return the scale of V, and the unit of the right factor, which makes both factors alike in size.
 
-    Where one is given it is of size 1 in its own unit.
+    If a factor is given, its unit is its own size.
     """
     scale = scaling.scale_of(mean, matrix.dtype)
     if given.right is not None:
@@ -98,12 +98,12 @@ def scale_and_unit(mean: float, given: Factors, matrix: Matrix) -> tuple[float, 
 
 
 def check_squares(mean: float, sumsq: float) -> None:
-    """Refuse a V whose squares are no numbers of float64; those of float32 always are.
+    """Check that the squares of V fit float64; those of float32 entries always do.
 
     Raises
     ------
     DataError
-        With the cure.
+        If they do not; the message names the cure.
     """
     if mean > 0 and not (mean * mean > LEAST_SQUARES and sumsq < math.inf):
         raise DataError(
@@ -122,7 +122,7 @@ def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solve
 
 
 def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> RightSolver:
-    """The solver that finds one factor for the other, whatever they come from."""
+    """Return the solver that finds one factor for the other, whichever solver the settings name."""
     scale = factor_scale(measures.level, settings.n_components)
     penalty = own_penalty(settings, measures, matrix)
     return select_inference_solver(
@@ -140,10 +140,11 @@ def in_units(given: Factors, penalty: Penalty, dtype: np.dtype[Any]) -> Factors:
 
 
 def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
-    """Return the penalties for rows that stand for all ``rows`` of the panels.
+    """Return the penalties for a sample of rows that stands for all ``rows`` of the panels.
 
-    Rows that count more by their weights do so in the penalties too. The others are scaled, so their W is:
-    by √p⁻¹ for the squared error (p is the share that is drawn), and by p⁻¹ for a divergence.
+    Rows with larger weights count more in the penalties too. Other samples have scaled rows, and W scales
+    with them: by 1/√p for the squared error, where p is the share of sampled rows, and by 1/p for a
+    divergence.
     """
     scaled = not isinstance(sample, MaskedBlock)
     if not scaled and not sample.mask.implicit_zeros:

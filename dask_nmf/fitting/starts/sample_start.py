@@ -1,4 +1,4 @@
-"""The factor that a fit begins with: H of a sample of V's rows, factorised in memory."""
+"""The initial H of a fit from a sample of rows of V, which is factorised in memory."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ from dask_nmf.types import Array, Block
 ROUGHLY = Stop(max_iter=60, tol=1e-3, finest=0)
 CLOSELY = Stop(max_iter=60, tol=3e-5, finest=0)
 EXCHANGING = Stop(max_iter=20, tol=2e-3, finest=0)  # after an exchange of components
-SCREENING = Stop(max_iter=6, tol=1e-3, finest=0)  # of the starts of a divergence
-STARTS, EXCHANGES = 3, 12  # random starts, and components exchanged in the best of them
-NEAREST = 10  # an exchange merges one of so many cheapest pairs
-WIDER = 1.3  # times the rank, of the start that is merged down to it
-EASY = 160 * 1024  # entries, with those of W and H, on which starts are judged
-EASIER = 24 * 1024  # the same for a divergence
-ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one end
-TIED = 1e-6  # of ‖V‖²: less is rounding in float32, and no better start
-EXPLAINED = 1e-14  # of ‖V‖²: the passes over all of V go on from there
-FEW = 4  # one in so many rows of a sample of MANY entries, to come near
+SCREENING = Stop(max_iter=6, tol=1e-3, finest=0)  # of the starts for a divergence
+STARTS, EXCHANGES = 3, 12  # numbers of random starts, and of exchanges of components in the best one
+NEAREST = 10  # an exchange merges one of this many cheapest pairs
+WIDER = 1.3  # times the rank: the components of the start that is merged down to the rank
+EASY = 160 * 1024  # entries, with those of W and H, on which starts are compared
+EASIER = 24 * 1024  # entries on which starts for a divergence are compared
+ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one solution
+TIED = 1e-6  # share of ‖V‖²: a smaller difference is rounding in float32, and no better start
+EXPLAINED = 1e-14  # share of ‖V‖² that ends the sample's fit: the passes over all of V go on from there
+FEW = 4  # every FEW-th row of a sample of MANY entries serves for a rough fit
 MANY = 1024 * 1024
-LOOSE = 0.1  # inner solves: a third less time than with 1e-2
-FAINT = 1e-2  # of a component's mean entry: a column that the sample has not seen
-PHASE = 0.618  # where the steps of thinning begin: rounding decides nothing there
+LOOSE = 0.1  # tolerance of inner solves: they take a third less time than with 1e-2
+FAINT = 1e-2  # times a component's mean entry: the size of a column without entries in the sample
+PHASE = 0.618  # the offset of systematic sampling, away from integers, so that rounding decides nothing
 TINY = float(np.finfo(np.float64).tiny)
 
 
 class Search(NamedTuple):
-    """What the search for a start needs beside the sample."""
+    """The parameters of the search for a start."""
 
-    begin: Callable[[int, int], Array]  # (attempt, rank) to a random H, (rank, n)
+    begin: Callable[[int, int], Array]  # returns a random H, (rank, n), for (attempt, rank)
     rank: int
     seed: int
     stream: int  # of the random numbers for H
@@ -61,16 +61,19 @@ class Search(NamedTuple):
 
 
 def random_factor(seed: int, rows: NDArray[np.intp], rank: int, scale: float, stream: int) -> Array:
-    """Rows of a random factor, scale · |N(0, 1)| as in scikit-learn, never 0, (len(rows), rank), float64."""
+    """Return rows of a random factor, (len(rows), rank), float64: scale · |N(0, 1)|, but never 0.
+
+    The distribution is that of scikit-learn.
+    """
     numbers = rng.half_normal(seed, stream, rows, rank)
     return scale * np.maximum(numbers, np.finfo(np.float64).eps)
 
 
 def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) -> Array:
-    """H of the sampled rows, (k, n), in the units of ``penalty``.
+    """Return the H of the sampled rows, (k, n), in the units of ``penalty``.
 
-    Of columns in which they have no entry nothing is known, and the sample is looked at without them.
-    For the squared error they are 0; of a divergence they begin small, as they would stay 0.
+    Nothing is known of columns in which the sample has no entry, so they are left out of its fit. They are 0
+    for the squared error, and small for a divergence, which could not move a 0.
     """
     found = masked_summary.summarize_block(sample)
     mean = found.total / float(np.broadcast_to(found.column_weight, sample.shape[1]).sum())
@@ -84,16 +87,16 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
         columns = columns[seen]
 
     def begin(attempt: int, rank: int) -> Array:
-        apart = attempt << 32  # so that no start has numbers of another
+        apart = attempt << 32  # so that no two starts share random numbers
         random = random_factor(settings.random_state, apart + columns, rank, factor_scale(mean, rank), stream)
         return np.ascontiguousarray(random.T, sample.dtype)
 
     balanced = penalty.in_balanced_units(factor_scale(mean, settings.n_components))
     solver = HALS(balanced) if squared else KLNewton(smallest_divisor(mean, sample.dtype), balanced, LOOSE)
     h = np.zeros((settings.n_components, len(seen)), sample.dtype)
-    # measured for hals alone: mu ended worse on 5 x 6; an L1 penalty has more poor minima than that
+    # several starts were measured for hals only: mu ended worse on 5 x 6; an L1 penalty has more poor minima
     several = settings.algorithm.tries_starts or penalty.left_l1 > 0
-    with one_blas_thread():  # with several the last digits of products are others
+    with one_blas_thread():  # the last digits of products depend on the number of threads
         h[:, columns] = _factorise(
             part, Search(begin, settings.n_components, settings.random_state, stream, several), solver
         )
@@ -102,11 +105,11 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
 
 
 def lift_columns(h: Array, seed: int, stream: int, which: NDArray[np.bool_] | bool = True) -> Array:
-    """Return H with small random numbers in its columns of zeros, (k, n): a divergence cannot leave zeros.
+    """Return H (k, n) with small random numbers in its zero columns, which a divergence could not leave.
 
-    The column gets its true size in the first pass, and 0 where V has nothing. Equal numbers would be a
-    saddle point, where rows that have this entry alone cannot choose between the components. Columns that
-    are not in ``which`` stay as they are.
+    A column gets its true size in the first pass, and 0 if V has no entry there. Equal numbers would be a
+    saddle point: rows whose only entry is in this column could not choose between the components. Columns
+    that are not in ``which`` do not change.
     """
     there = h.any(axis=0)
     empty = np.flatnonzero(which & ~there)
@@ -119,7 +122,7 @@ def lift_columns(h: Array, seed: int, stream: int, which: NDArray[np.bool_] | bo
 
 
 def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
-    """The sample without its other columns, if nothing but what it stores counts."""
+    """Return the sample with these columns only, or whole if entries count that it does not store."""
     if not isinstance(sample, MaskedBlock):
         return sample[:, columns]
     return replace(sample, v=sample.v[:, columns]) if sample.mask.implicit_zeros else sample
@@ -128,8 +131,8 @@ def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
 def _factorise(sample: Block, search: Search, solver: HALS | KLNewton) -> Array:
     """Return H of rows in memory, (k, n): the best of some starts, brought near its minimum.
 
-    An L1 penalty comes last: of random components, which are much alike, it would leave none but the largest.
-    A component that the sample does not need at all comes back as it began.
+    An L1 penalty comes last, because random components are much alike and it would leave only the largest.
+    A component that the sample does not need is returned as it began.
     """
     squared, first = _squared(sample), solver if solver.one_pass else HALS()
     smooth = replace(first, penalty=first.penalty.without_lasso)
@@ -151,10 +154,10 @@ def _factorise(sample: Block, search: Search, solver: HALS | KLNewton) -> Array:
 
 
 def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list[Array]:
-    """Return starts, (k, n) each, by the squared error of few rows: the best one first.
+    """Return starts, (k, n) each, compared by the squared error of few rows, the best one first.
 
-    They are random ones; one with more components, merged down to the rank; and the best of these with
-    components exchanged, one at a time. Of those that are alike the first is the best.
+    They are random starts, and one with more components that is merged down to the rank. The best of these
+    gets components exchanged, one at a time. The first one wins among starts that are alike.
     """
     few = _thinned(sample, search.rank, EASY)
     tie = TIED * float(masked_summary.summarize_block(few).row_norms.sum())
@@ -172,7 +175,7 @@ def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list
 
 
 def _least_penalised(sample: Block, starts: list[Array], rank: int, solver: HALS) -> Array:
-    """Return what the start leads to, (k, n), from which few rows reach the least loss with all penalties."""
+    """Return the H (k, n) to which the best start leads, by the loss of few rows with all penalties."""
     few = _thinned(sample, rank, EASY)
     solver = replace(solver, penalty=penalty_of_sample(solver.penalty, few, sample.shape[0]))
     tried = [_descend(few, h, solver, ROUGHLY) for h in starts]
@@ -180,9 +183,9 @@ def _least_penalised(sample: Block, starts: list[Array], rank: int, solver: HALS
 
 
 def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) -> Array:
-    """Return H with two components merged, and one in the place that has what a row lacks, (k, n).
+    """Return H (k, n) with two components merged, and a new one from the residual of a row.
 
-    The pair is one of the cheapest, the row is drawn with a probability proportional to its squared error.
+    The pair is one of the cheapest; the row is drawn with a probability proportional to its squared error.
     """
     which, where = rng.uniform(seed, rng.EXCHANGES, np.array([number]), 2)[0]
     w = solver.solve_w(sample, h, None).astype(np.float64)
@@ -200,7 +203,7 @@ def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) ->
 
 
 def _sized_as(h: Array, components: Array) -> Array:
-    """Return components of equal norm, the mean of those of H: their scale is that of another fit's H."""
+    """Return components scaled to equal norms, the mean norm of the components of H."""
     sizes = np.linalg.norm(components, axis=1, keepdims=True)
     mean = np.linalg.norm(h.astype(np.float64), axis=1).mean()
     scaled = components * np.divide(mean, sizes, out=np.zeros_like(sizes), where=sizes > 0)
@@ -215,7 +218,7 @@ def _gram(sample: Block, h: Array, solver: HALS) -> Array:
 def _screened(sample: Block, starts: list[Array], search: Search, solver: KLNewton) -> Array:
     """Return the start, (k, n), from which a few passes over few rows lead to the least divergence.
 
-    It is returned as it was, since a fit of few rows is further from that of all rows.
+    The start itself is returned, since after a fit of few rows it would be further from the fit of all rows.
     """
     few = _thinned(sample, search.rank, EASIER)
     begun = [lift_columns(h, search.seed, search.stream) for h in starts]
@@ -224,15 +227,15 @@ def _screened(sample: Block, starts: list[Array], search: Search, solver: KLNewt
 
 
 def _first_of_the_best(losses: list[float], tie: float) -> int:
-    """Return the number of the first loss that is the least one but for a difference that decides nothing."""
+    """Return the index of the first loss that equals the least one up to a negligible difference."""
     least = min(losses)
     return next((at for at, loss in enumerate(losses) if loss <= max(ALIKE * least, least + tie)), 0)
 
 
 def _thinned(sample: Block, rank: int, work: int) -> Block:
-    """Return rows that stand for a sample, with W and H some ``work`` entries, where it has more.
+    """Return rows that stand for a sample: with W and H they have about ``work`` entries, or fewer.
 
-    As in `row_sample`, a row is taken with a probability that is half uniform and half proportional to its
+    A row is taken, see `row_sample`, with a probability that is half uniform and half proportional to its
     squared norm, and is scaled by 1/√(that probability).
     """
     rows, columns = sample.shape
@@ -248,19 +251,19 @@ def _thinned(sample: Block, rank: int, work: int) -> Block:
 
 
 def _best(state: State) -> Array:
-    """H by what is held out the best, if anything is."""
+    """Return the H with the least held-out error, or the last H if nothing is held out."""
     return state.h if state.best is None else state.best
 
 
 def _squared(sample: Block) -> Block:
-    """The same cells, where the squared error is the loss."""
+    """Return the sample with the squared error as its loss."""
     if not isinstance(sample, MaskedBlock):
         return sample
     return sample.v if sample.mask.is_uniform else replace(sample, mask=replace(sample.mask, beta=2.0))
 
 
 def _seen(sample: Block) -> NDArray[np.bool_]:
-    """The columns in which the sample has an entry > 0."""
+    """Return a mask (n,) of the columns in which the sample has an entry > 0."""
     seen = np.zeros(sample.shape[1], bool)
     if isinstance(sample, np.ndarray):
         return np.asarray(sample.any(axis=0))
@@ -273,9 +276,9 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
 
 
 def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> State:
-    """After passes over a sample in memory, from H (k, n)."""
+    """Return the state after passes over a sample in memory, from H (k, n)."""
     rows, baseline = row_sample.split_sample(sample), _baseline(sample, solver)
-    enough = EXPLAINED if stop == CLOSELY else TIED  # or rounding would end it, in each dtype elsewhere
+    enough = EXPLAINED if stop == CLOSELY else TIED  # below it, rounding would end the fit
     stop = replace(stop, below=math.sqrt(enough * baseline))
     state = State(h, h)
     with InMemoryEngine(rows) as engine:
@@ -284,12 +287,12 @@ def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> St
             return engine.sweep([Model(solver, state, exact)])[0]
 
         for step in iterate(sweep, solver, state, baseline, stop):
-            state = step.state  # and no other is kept: each has two of H
+            state = step.state  # no earlier state is kept, because each holds two copies of H
     return state
 
 
 def _baseline(sample: Block, solver: HALS | KLNewton) -> float:
-    """Return what a loss is compared with: ‖V‖², or the divergence of V from its mean."""
+    """Return the baseline of losses: ‖V‖², or the divergence of V from its mean."""
     if solver.one_pass:
         return float(masked_summary.summarize_block(sample).row_norms.sum())
     return masked_summary.summarize_block(

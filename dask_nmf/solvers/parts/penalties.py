@@ -33,7 +33,7 @@ Norms = tuple[float | Array, float | Array]  # Σ x² and Σ x of each component
 
 @dataclass(frozen=True)
 class Penalty:
-    """``left Σ ‖w_i‖² + 2 left_l1 Σ |w_i| + right Σ ‖h_j‖² + 2 right_l1 Σ |h_j|``.
+    """The penalties ``left Σ ‖w_i‖² + 2 left_l1 Σ |w_i| + right Σ ‖h_j‖² + 2 right_l1 Σ |h_j|``.
 
     The sums are over the entries of V that count. If all count, the first term is ``left · n ‖W‖²``, and so
     on: these are twice scikit-learn's terms, because our loss is twice its loss.
