@@ -9,7 +9,7 @@ LOWEST = behaviour/test_api unit/sources/test_inputs unit/sources/test_masks uni
 # The seed of random test examples: make test SEED=7. Without one, examples are always the same.
 DRAWN = $(if $(SEED),--hypothesis-profile seeded --hypothesis-seed $(SEED))
 
-# Tests write their files to memory if it has 4 GB free, because syncing a disk took half of the time of tests
+# Tests write their files to memory if it has 4 GB free, because syncing a disk took half of the time of those
 # with runs. Real tests write to the disk.
 IN_MEMORY = $(if $(filter-out 0 1 2 3,$(shell df -B 1073741824 --output=avail /dev/shm 2>/dev/null | tail -n 1)),PYTEST_DEBUG_TEMPROOT=/dev/shm)
 

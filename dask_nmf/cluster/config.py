@@ -1,4 +1,4 @@
-"""This package's keys in Dask's configuration: ``dask_nmf:`` in YAML, ``DASK_DASK_NMF__…`` as variables."""
+"""The keys of this package in Dask's configuration: ``dask_nmf:`` in YAML, ``DASK_DASK_NMF__…`` variables."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ClusterSpec:
 
     @property
     def sized(self) -> bool:
-        """Whether the size of a cluster to start is given."""
+        """True if the size of a cluster to start is given."""
         return bool(self.workers or self.threads_per_worker or self.memory_limit)
 
 

@@ -1,1 +1,1 @@
-"""Engines: V cut into tasks, the graphs of a pass, and who computes them."""
+"""Engines: V cut into tasks, the graphs of a pass, and their computation by threads or workers."""

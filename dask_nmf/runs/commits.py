@@ -151,7 +151,8 @@ class Commits:
         if not isinstance(store, LocalStore) or not self._synced:
             return
         root = Path(store.root)
-        sync_trees(place for place in (root / name for name in names) if place.exists())  # or has no entries
+        # An array without entries has no folder.
+        sync_trees(place for place in (root / name for name in names) if place.exists())
         if not self._on_disk:  # the folder of all data may be new
             sync_folder(root)
 

@@ -149,7 +149,7 @@ class Run:
 
     @property
     def transposed(self) -> bool:
-        """Whether the panels are columns of V."""
+        """True if the panels are columns of V."""
         return bool(self.record["matrix"]["transposed"])
 
     @property
@@ -205,7 +205,7 @@ class Run:
             self._commits.publish({**self.record, "listing": listing})
 
     def commit(self, step: Step) -> None:
-        """Commit a pass."""
+        """Commit a pass: its state, its relative error and time, and the outcome if it is the last."""
         history = self.record["history"]
         parts = {
             "history": {

@@ -23,6 +23,7 @@ only_moto = pytest.mark.parametrize("server", ["moto"], indirect=True)
 
 
 def enter(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    """Set the environment variables that give access to the server at an address."""
     for name, value in {
         "AWS_ENDPOINT_URL": address,
         "AWS_ACCESS_KEY_ID": KEY,
@@ -42,6 +43,7 @@ def fit(matrix: str | Path, output: str | Path, **settings: object) -> Result:
 
 
 def same_factors(one: str | Path, other: str | Path) -> None:
+    """Check that both runs have equal W and H, bit for bit."""
     for name in ("W", "H"):
         np.testing.assert_array_equal(
             Run.load_result(str(one)).array(name)[:], Run.load_result(str(other)).array(name)[:]
@@ -49,5 +51,6 @@ def same_factors(one: str | Path, other: str | Path) -> None:
 
 
 def keys() -> set[str]:
+    """Return the keys of all objects in the bucket, without those of V."""
     found = obstore.list(requests.connect("s3://bucket")).collect()
     return {told["path"] for told in found if not told["path"].startswith("v.zarr")}

@@ -9,6 +9,7 @@ from dask_nmf.planning.grid import GridPlan
 
 
 def no_panels(*_: Any, **__: Any) -> Any:
+    """Refuse to plan panels."""
     raise MemoryError("the smallest panel does not fit")
 
 

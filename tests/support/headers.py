@@ -14,6 +14,8 @@ MOST = 100 * 2**20  # bytes that a refusal may take
 
 
 def npy_claiming(shape: tuple[int, ...]) -> Callable[[Path], Path]:
+    """Return a maker of an .npy file that claims a shape and holds 800 bytes."""
+
     def make(folder: Path) -> Path:
         with (folder / "v.npy").open("wb") as file:
             np.lib.format.write_array_header_2_0(
@@ -96,6 +98,8 @@ def zarr_claiming(
 def group_claiming(
     lengths: dict[str, int], shape: list[int], kind: str = "csr_matrix"
 ) -> Callable[[Path], Path]:
+    """Return a maker of a sparse group in Zarr that claims a shape and lengths of its arrays."""
+
     def make(folder: Path) -> Path:
         path = folder / "v.zarr"
         anndata_group(np.eye(4), path, "csr_matrix")
@@ -110,6 +114,8 @@ def group_claiming(
 
 
 def metadata(text: str, name: str = "zarr.json") -> Callable[[Path], Path]:
+    """Return a maker of a Zarr folder that holds only a metadata file with this text."""
+
     def make(folder: Path) -> Path:
         (folder / "v.zarr").mkdir()
         (folder / "v.zarr" / name).write_text(text)

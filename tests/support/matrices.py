@@ -173,12 +173,14 @@ LIBRARIES: dict[str, Callable[[Array, Path], Any]] = {  # sources that are read 
 
 
 def panels_of(opened: Matrix) -> list[Any]:
+    """Return the panels of V in memory, as planned for rank 3 and two threads."""
     edges = row_panels.plan_panels(opened.layout, 3, None, 2).edges
     panels = opened.panels(edges)  # on a cluster, V lives as long as this
     return list(da.compute(*panels.to_delayed().ravel()))
 
 
 def dense(block: Any) -> Array:
+    """Return a block as a dense array."""
     return block.toarray() if scipy.sparse.issparse(block) else block
 
 

@@ -48,6 +48,7 @@ HOLDERS: dict[str, Callable[[Array, Path], Any]] = {
 
 
 def how(kind: str) -> str:
+    """Return the setting ``missing`` for a kind of source."""
     return "unstored" if "cs" in kind else "nan"
 
 
@@ -66,6 +67,7 @@ def arrays(result: Result) -> tuple[Array, Array]:
 
 
 def assert_close(one: Result, other: Result, rounding: float = 1e-6) -> None:
+    """Check that the factors of two results are equal up to a relative difference."""
     for mine, theirs in zip(arrays(one), arrays(other), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=rounding, atol=1e-9)
 

@@ -31,9 +31,11 @@ class CountingReader(ReaderDefaults):
 
 
 def counted_matrix() -> Matrix:
+    """Return a matrix over V whose reads are counted from now on."""
     READS.clear()
     return Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), CountingReader())
 
 
 def no_scheduler(*_: Any, **__: Any) -> None:
+    """Fail if Dask computes something."""
     raise AssertionError("something computes")

@@ -16,10 +16,13 @@ OPTIONS: dict[str, Any] = {"n_components": 3, "max_iter": 4, "tol": 0, "random_s
 
 
 class Crash(Exception):
+    """Raised to break a fit off."""
+
     pass
 
 
 def assert_same_bits(one: Result, other: Result) -> None:
+    """Check that two results have equal factors and errors, bit for bit."""
     for mine, theirs in zip(dask.compute(one.W, one.H), dask.compute(other.W, other.H), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     np.testing.assert_array_equal(one.error_history, other.error_history)
@@ -27,6 +30,8 @@ def assert_same_bits(one: Result, other: Result) -> None:
 
 
 def crash_after(number: int) -> Callable[[Any], None]:
+    """Return a callback that raises `Crash` after a pass."""
+
     def callback(step: Any) -> None:
         if step.number == number:
             raise Crash
@@ -35,6 +40,7 @@ def crash_after(number: int) -> Callable[[Any], None]:
 
 
 def files(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return the modification time (ns) and the content of each file below a folder."""
     return {
         str(path): (path.stat().st_mtime_ns, path.read_bytes())
         for path in folder.rglob("*")

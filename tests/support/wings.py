@@ -40,6 +40,7 @@ FILES = {
 
 @cache
 def tree(file: str) -> ast.Module:
+    """Return the syntax tree of a file."""
     return ast.parse(FILES[file].read_text())
 
 
@@ -63,4 +64,5 @@ def ours(file: str) -> set[str]:
 
 
 def wing(file: str) -> str:
+    """Return the wing, or the face or ground module, of a file."""
     return file.partition(".")[0]

@@ -1,4 +1,4 @@
-"""The graphs of a pass over V cut both ways. Nothing here computes.
+"""The graphs of a pass over V in a grid of blocks. Nothing here computes.
 
 For blocks V_ij, pieces of columns h_j of H and pieces of rows w_i of W, a pass of `HALS` is::
 
@@ -151,6 +151,7 @@ class Blocks:
 
     @classmethod
     def of(cls, matrix: Matrix, tiling: GridPlan) -> Blocks:
+        """Return the blocks of a matrix, cut by a plan."""
         if matrix.reader.dask_chunks is None:
             return cls(tiling, delayed(matrix.reader, traverse=False), None)
         cut = matrix.reader.lazy(heights(tiling.rows), heights(tiling.columns))

@@ -47,9 +47,13 @@ class Weigher(Protocol):
 class Loss(Protocol):
     """The loss of a block, and the sums from which H is updated to lower it; every `Solver` is one."""
 
-    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums: ...
+    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        """Return the sums of a block, with its loss entry by entry if ``exact``."""
+        ...
 
-    def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float: ...
+    def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+        """Return the loss of a block, without penalties; ``final``: it is that of the result."""
+        ...
 
 
 class PassSpec(NamedTuple):

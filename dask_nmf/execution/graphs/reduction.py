@@ -34,11 +34,11 @@ class PassInputs(NamedTuple):
     prefetch: bool = False  # whether one more panel may be read while others are processed
     on_cluster: bool = False  # whether tasks run on workers
     scale: float = 1.0  # a power of two that V is multiplied by
-    more_h: tuple[Array, ...] = ()  # of the further models of a sweep
+    more_h: tuple[Array, ...] = ()  # the H of the further models of a sweep
 
     @property
     def aligned(self) -> PassInputs:
-        """These inputs with aligned, contiguous copies of H, as BLAS needs them."""
+        """These inputs with H aligned and contiguous, because BLAS needs both."""
         h, *more = (np.require(each, requirements=["C", "A"]) for each in (self.h, *self.more_h))
         return self._replace(h=h, more_h=tuple(more))
 

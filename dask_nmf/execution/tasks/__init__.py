@@ -1,1 +1,1 @@
-"""What tasks hold in their process: cached blocks of V, slots for computing, one BLAS thread, factors."""
+"""Resources of tasks in their process: cached blocks of V, compute slots, BLAS threads, stored factors."""

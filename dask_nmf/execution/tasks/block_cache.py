@@ -32,6 +32,7 @@ class BlockCache:
         return sum(map(block_bytes, list(self.blocks.values())))
 
     def get(self, fit: str, place: Place) -> Block | None:
+        """Return the cached block of a fit at a place, if any."""
         return self.blocks.get((fit, place))
 
     def put(self, fit: str, place: Place, block: Block, room: int) -> None:

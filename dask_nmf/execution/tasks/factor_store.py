@@ -38,9 +38,13 @@ class InMemorySlots:
 class FactorStore(Protocol):
     """A factor outside of the graph, by rows: one pass writes it, and the next one reads it."""
 
-    def read(self, first: int, last: int) -> Array: ...
+    def read(self, first: int, last: int) -> Array:
+        """Return the rows from ``first`` to before ``last``, (last - first, k)."""
+        ...
 
-    def write(self, first: int, w: Array) -> None: ...
+    def write(self, first: int, w: Array) -> None:
+        """Write rows from ``first`` on, (rows, k)."""
+        ...
 
 
 class InMemoryFactor:

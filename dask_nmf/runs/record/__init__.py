@@ -1,1 +1,1 @@
-"""The record of a run: what it holds, how it is validated, and how the arrays that it names are stored."""
+"""The record of a run: its contents, its validation, and the layouts of the arrays that it names."""

@@ -1,4 +1,4 @@
-"""The contents of a run's record, a dict that JSON holds: names of its parts, a new one, questions to one."""
+"""The contents of a run's record, a dict that JSON holds: names of its parts, a new record, queries."""
 
 from __future__ import annotations
 
@@ -129,12 +129,12 @@ def _result_summary(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_of(result: dict[str, Any], record: dict[str, Any]) -> bool:
-    """Return whether an result is that of the last pass of the fit in progress."""
+    """Return whether a result is that of the last pass of the fit in progress."""
     return all(result[name] == record.get(name) for name in ("settings", "matrix", "pass", "history"))
 
 
 def _error(result: dict[str, Any]) -> float | None:
-    """Return the relative error of an result; None if it is infinite, or V is 0."""
+    """Return the relative error of a result; None if it is infinite, or V is 0."""
     baseline = result["measures"]["baseline"]
     known = result["loss"] is not None and baseline  # else the divergence is infinite
     return relative_error(result["loss"], baseline) if known else None

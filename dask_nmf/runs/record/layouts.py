@@ -1,4 +1,4 @@
-"""How the arrays that a run's record names are stored: shapes, chunks, dimensions."""
+"""The layouts of the arrays that a run's record names: shapes, chunks, dimensions."""
 
 from __future__ import annotations
 
