@@ -15,8 +15,9 @@ from dask.delayed import Delayed
 
 from dask_nmf.execution import executor
 from dask_nmf.execution.engine import FinalFactors, Model, Sink
-from dask_nmf.execution.graphs import grid
-from dask_nmf.execution.graphs.grid import Blocks, ExtrapolatedH, GridDraw, GridPassSpec, InUnits, Look, Piece
+from dask_nmf.execution.graphs import grid, grid_summary
+from dask_nmf.execution.graphs.grid import Blocks, ExtrapolatedH, GridPassSpec, InUnits, Piece
+from dask_nmf.execution.graphs.grid_summary import GridDraw, Look
 from dask_nmf.execution.graphs.reduction import NOTHING
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
 from dask_nmf.kernels.blocks import masking
@@ -113,7 +114,7 @@ class GridEngine:
         The candidates of the summary are the drawn rows, restricted to the drawn columns.
         """
         sample = self.sample_of(draw)
-        looks: list[Look] = self.compute(lambda blocks: grid.summarize_rows(blocks, sample))
+        looks: list[Look] = self.compute(lambda blocks: grid_summary.summarize_rows(blocks, sample))
         rows = sample.of_rows((0, self.matrix.layout.rows))
         unused = np.zeros(len(rows))
         return Summary(

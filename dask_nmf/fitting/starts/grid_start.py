@@ -11,7 +11,7 @@ import numpy as np
 from dask_nmf import rng
 from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.grid import GridEngine, GridSlots, PiecewiseHALS, divisors
-from dask_nmf.execution.graphs.grid import GridDraw
+from dask_nmf.execution.graphs.grid_summary import GridDraw
 from dask_nmf.fitting.starts import initialize, problem, sample_start
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.kernels.blocks import scaling
