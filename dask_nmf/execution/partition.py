@@ -42,7 +42,7 @@ def resources() -> Resources:
     NoWorkers
         If no worker comes: see `wait_for_workers`.
     MemoryError
-        If the memory limit of a worker is too small for any fit.
+        If the memory limit of a worker is too small for it to run.
     """
     client = active_client()
     if client is None:

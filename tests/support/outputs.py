@@ -8,7 +8,7 @@ LONG = ["n" * 225, "n" * 250, "n" * 255, "ä" * 127]
 
 
 def nothing() -> None:
-    """Do nothing: the check that allows every output to be replaced."""
+    """Do nothing; as a check, it allows every output to be replaced."""
 
 
 def make(path: Path, content: str, is_folder: bool) -> None:

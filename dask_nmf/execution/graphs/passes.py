@@ -52,7 +52,7 @@ class Loss(Protocol):
         ...
 
     def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
-        """Return the loss of a block, without penalties; ``final``: it is that of the result."""
+        """Return the loss of a block, without penalties; ``final`` is for the result: see `Solver.loss`."""
         ...
 
 
