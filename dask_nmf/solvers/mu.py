@@ -76,7 +76,7 @@ def clip_below(factor: Array, floor: float) -> Array:
 MOST_UPDATES, SETTLED = 5000, 1e-7  # of a W for a fixed H: the most updates, and their tolerance
 
 GAIN = 1e-9  # share of the loss: the updates of H end when one gains no more than this
-FIRST_UPDATES, NEAR = 100, 1e-3  # of a new W: with 10 updates, it would lag behind H for ever
+FIRST_UPDATES, NEAR = 100, 1e-3  # of a new W: with 10 updates, it would always lag behind H
 
 
 @dataclass(frozen=True)

@@ -131,14 +131,14 @@ class SGD(SquaredError, SolverDefaults):
 
 
 def make(problem: Problem) -> SGD:
-    """Return SGD by minibatches of rows, or of cells where not all count."""
+    """Return SGD by minibatches of rows, or of cells if not all of them count."""
     settings, penalty = problem.settings, problem.penalty
     by_cell = settings.missing is not None or settings.validation_fraction > 0
     adaptive = settings.schedule == "adagrad"
     batch = settings.batch_size or (1 if by_cell else 32)
     unit = problem.level or 1.0
     together = 1 if by_cell else max(batch, problem.columns)
-    relative = 0.1 if settings.start == "random" else 0.03  # or a good start would be undone at first
+    relative = 0.1 if settings.start == "random" else 0.03  # larger steps would spoil a good start
     rate, tilt = relative if adaptive else 0.5 / (unit * together), 1.0
     if settings.learning_rate is not None:
         rate = settings.learning_rate / (1.0 if adaptive else problem.scale)

@@ -24,7 +24,7 @@ Read = Callable[[Array, Array], Sums]  # a read of V: from H (k, n) and W (rows,
 
 
 class Solver(Protocol):
-    """The protocol of all solvers: what the passes and the loop require."""
+    """The protocol of all solvers, which the passes and the loop require."""
 
     @property
     def penalty(self) -> Penalty: ...
@@ -142,7 +142,7 @@ class SolverDefaults:
         return self
 
     def result_store(self, store: RowStore) -> RowStore:
-        """Return the place of a carried W itself: it has no column beside those of the result."""
+        """Return the store of a carried W unchanged: it has no column beyond those of the result."""
         return store
 
 
@@ -154,14 +154,14 @@ class SolvesRight:
 
 
 class Problem(NamedTuple):
-    """The arguments of a solver's ``make``: the settings, and what the first read of V found."""
+    """The arguments of a solver's ``make``: the settings, and the findings of the first read of V."""
 
     settings: Settings
     penalty: Penalty  # in the units of the fit
     level: float  # the mean of the scaled V that is fitted, about 1
     scale: float  # a power of two, by which V is multiplied
     dtype: np.dtype[Any]
-    columns: int  # of the panels
+    columns: int  # the number of columns of the panels
     transposed: bool  # whether the panels are columns of V
 
     @property

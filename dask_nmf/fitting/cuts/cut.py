@@ -32,7 +32,7 @@ class Cut(Protocol):
         ...
 
     def resume(self, run: Run) -> Progress:
-        """Return the fit of a run as it was committed."""
+        """Return the fit of a run at its last commit."""
         ...
 
     def finish(self, output: Output, progress: Progress) -> Result:
@@ -41,7 +41,7 @@ class Cut(Protocol):
 
 
 def resumed(run: Run, solver: Solver, measures: Measures, slots: FactorSlots | None) -> Progress:
-    """Return the fit of a run as it was committed."""
+    """Return the fit of a run at its last commit."""
     record = run.record
     ending = Ending(Outcome(record["outcome"]), record["message"]) if record["outcome"] else None
     history = tuple(record["history"]["relative_error"])

@@ -56,7 +56,7 @@ class GridCut(NamedTuple):
         return run, Progress(self._solver(measures), measures, run, state)
 
     def resume(self, run: Run) -> Progress:
-        """Return the fit of a run as it was committed."""
+        """Return the fit of a run at its last commit."""
         measures = Measures(**run.record["measures"])
         self.engine.scale = measures.scale
         return resumed(run, self._solver(measures), measures, run)

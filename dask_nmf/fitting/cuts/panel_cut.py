@@ -61,7 +61,7 @@ class PanelCut(NamedTuple):
         return run, Progress(problem.make_solver(settings, measures, matrix), measures, slots, state)
 
     def resume(self, run: Run) -> Progress:
-        """Return the fit of a run as it was committed."""
+        """Return the fit of a run at its last commit."""
         measures = Measures(**run.record["measures"])
         self.panels.scale = measures.scale
         solver = problem.make_solver(self.job.settings, measures, self.panels.matrix)

@@ -78,7 +78,7 @@ class Penalty:
     def bounded(self) -> Penalty:
         """The penalties, each at least `FAINTEST` times that on the other factor.
 
-        With a penalty on one factor alone, the loss has no minimum, because the other may grow at no cost.
+        With a penalty on one factor only, the loss has no minimum, because the other one grows at no cost.
         """
         (left, right), (left_l1, right_l1) = (
             (max(a, FAINTEST * b), max(b, FAINTEST * a))
@@ -156,7 +156,7 @@ def penalty_of(settings: Settings, transposed: bool) -> Penalty:
 
 
 def norms_of(totals: Sums, h: Array) -> tuple[Norms, Norms]:
-    """Return the norms of W, from its sums, and those of H (k, n)."""
+    """Return the norms of the components of W, from its sums, and of H (k, n)."""
     return (totals.w_sq_norm, totals.w_l1_norm), row_sums.component_norms(h.T, totals.column_weight)
 
 
