@@ -20,6 +20,16 @@ LIBRARIES = {  # that not every wing may import
 }
 LAZY = {"cli.commands", "cli.exit_codes"}  # so that --help is quick
 ROOMS = 7  # files of a folder, and folders in it
+LINES = 300  # of a file
+WRITTEN_OUT = {"estimator.nmf"}  # scikit-learn wants each parameter of an estimator in its signature
+PARAMETERS = 6  # of a function
+SPELLED_OUT = {  # options, one parameter each: for people, or as click gives them
+    "api.nmf", "estimator.nmf.__init__", "inference.recommend.recommend", "inference.transform.transform",
+    "cli.commands.fit", "cli.commands.transform", "cli.commands.recommend",
+}  # fmt: skip
+LONG = {  # tasks of a graph, and an update of a kernel, that still want a record
+    "execution.graphs.grid._learn", "execution.graphs.strata._visit", "kernels.divergence.mu_update",
+}  # fmt: skip
 files = pytest.mark.parametrize("file", FILES)
 folders = pytest.mark.parametrize(
     "folder", FOLDERS[1:], ids=lambda path: path.relative_to(PACKAGE).as_posix()
@@ -60,6 +70,22 @@ def test_a_folder_has_few_rooms_and_says_what_it_is_for(folder: Path) -> None:
     purpose = ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))
     assert purpose
     assert "\n" not in purpose
+
+
+@files
+def test_a_file_is_short(file: str) -> None:
+    assert file in WRITTEN_OUT or len(FILES[file].read_text().splitlines()) <= LINES
+
+
+@files
+def test_functions_take_few_parameters(file: str) -> None:
+    for node in ast.walk(tree(file)):
+        if isinstance(node, ast.FunctionDef) and not any(
+            "compiled" in ast.dump(d) for d in node.decorator_list
+        ):
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            own = [argument for argument in given if argument.arg not in ("self", "cls")]
+            assert len(own) <= PARAMETERS or f"{file}.{node.name}" in SPELLED_OUT | LONG, node.name
 
 
 def test_dependencies_are_declared() -> None:
