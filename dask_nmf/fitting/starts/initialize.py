@@ -253,9 +253,8 @@ def _from_given(
         if given.right is None:
             solver_of_right = answerer(settings, measures, matrix).with_penalty(solver.penalty)
             right = right_of(panels, solver_of_right, measures.level, given.left)
-            return (
-                right if not settings.algorithm.keeps_zeros else clip_below(right, LIFT * float(right.mean()))
-            )
+            raised = clip_below(right, LIFT * float(right.mean()))
+            return raised if settings.algorithm.keeps_zeros else right
         if matrix.transposed and solver.carries_w and not settings.algorithm.by_strata:
             totals = panels.run_pass(np.asarray(given.right, dtype), PassSpec(keep_w, solver, slot))
             return cast(RightSolver, solver).update_h(np.asarray(given.right, dtype), totals)
@@ -270,10 +269,9 @@ def _better_start(panels: PanelEngine, solver: RightSolver, mean: float, given: 
     dtype = panels.matrix.dtype
     left, right = (np.ascontiguousarray(factor, dtype) for factor in given)
     followed, _ = solve_h_for_w(panels, left, solver, mean, most=FOLLOWING)
-    weighing = PassSpec(solver.solve_w, solver, residual=True)
 
     def reached(h: Array) -> float:
-        totals = panels.run_pass(h, weighing)
+        totals = panels.run_pass(h, PassSpec(solver.solve_w, solver, residual=True))
         return totals.residual + solver.penalty.of(totals, h)
 
     return followed if reached(followed) < reached(right) else right
