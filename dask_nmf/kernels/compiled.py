@@ -1,9 +1,9 @@
-"""Functions that numba compiles, cached on disk where that is possible.
+"""Compilation of functions by numba, cached on disk where that is possible.
 
-numba itself raises an error where it finds no folder that it can write, and where a file of its cache cannot
-be read or written. Both are common in containers, and neither is a reason to end a fit: the function is then
-compiled anew. numba also ignores a cache that it cannot write, such as one that was filled when an image was
-built; here that is read.
+numba raises an error if it finds no folder that it can write, or if a file of its cache cannot be read or
+written. Both are common in containers, and neither is a reason to end a fit: the function is then compiled
+anew. numba also ignores a cache that it cannot write, such as one that was filled when an image was built;
+this module reads it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from numba.core.caching import (
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import is_jitted
 
-# Processes that Dask started say it in the log of a worker: on a terminal the line would stand once for each.
+# Processes that Dask started warn in the log of a worker: a terminal would show the line once for each.
 worker_log = logging.getLogger("distributed.worker.dask_nmf")
 
 NO_FOLDER = "no folder for compiled code can be written"
@@ -38,7 +38,7 @@ CURE = "; set NUMBA_CACHE_DIR to a folder that can"
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-# A fork while another thread compiles waits for that: the forked process would wait for ever.
+# A fork waits until no other thread compiles: otherwise the forked process would wait for ever.
 os.register_at_fork(
     before=global_compiler_lock.acquire,
     after_in_parent=global_compiler_lock.release,
@@ -47,25 +47,19 @@ os.register_at_fork(
 
 
 class NotKept(UserWarning):
-    """Code was compiled and could not be written to disk."""
+    """A warning that compiled code could not be written to disk."""
 
 
-functions: list[Any] = []  # all that `compiled` has decorated
-_warned = Lock()  # taken by the first warning of this process, and never given back
+functions: list[Any] = []  # all functions that `compiled` has decorated
+_warned = Lock()  # taken by the first warning of this process, and never released
 
 
 def compiled(fastmath: set[str] | None = None, inline: str = "never") -> Callable[[Function], Function]:
-    """Return a decorator: numba compiles the function at its first call, to run without the GIL.
-
-    Parameters
-    ----------
-    fastmath : LLVM's flags, as `numba.njit` takes them.
-    inline : ``"always"`` to put the function into its callers.
-    """
+    """Return a decorator that lets numba compile a function at its first call, to run without the GIL."""
 
     def decorate(function: Function) -> Function:
         dispatcher = numba.njit(nogil=True, fastmath=fastmath or False, inline=inline)(function)
-        if is_jitted(dispatcher):  # it is not, with NUMBA_DISABLE_JIT
+        if is_jitted(dispatcher):  # false with NUMBA_DISABLE_JIT
             dispatcher._cache = Cache(function)
             functions.append(dispatcher)
         return dispatcher  # type: ignore[no-any-return]
@@ -74,12 +68,12 @@ def compiled(fastmath: set[str] | None = None, inline: str = "never") -> Callabl
 
 
 def own_folder() -> Path:
-    """Return the folder that has those in which this process keeps compiled code, one a folder of modules.
+    """Return the folder in which this process keeps compiled code, a subfolder for each folder of modules.
 
     Raises
     ------
     OSError
-        If there is none that can be written, or the one that NUMBA_CACHE_DIR names cannot be.
+        If no folder can be written, or the one that NUMBA_CACHE_DIR names cannot be.
     ValueError
         If nothing is compiled, because NUMBA_DISABLE_JIT is set.
     """
@@ -95,33 +89,33 @@ def own_folder() -> Path:
 
 
 def read_own_folder_only() -> None:
-    """Compile what other folders have, so that the own one comes to have all of it."""
+    """Ignore the code in other folders, so that all of it is compiled into the own one."""
     for function in functions:
         function._cache.places = [function._cache.own]
 
 
 def counts() -> tuple[int, int]:
-    """Return how many variants of functions this process has compiled, and how many it has read."""
+    """Return how many function variants this process has compiled, and how many it has read from disk."""
     stats = [function.stats for function in functions]
     return sum(each.cache_misses.total() for each in stats), sum(each.cache_hits.total() for each in stats)
 
 
 class _Readable:
-    """A folder to read from, whether or not it can be written."""
+    """A locator of a folder to read from, whether or not it can be written."""
 
     def ensure_cache_path(self) -> None: ...
 
 
 class _Given(_Readable, UserProvidedCacheLocator):  # type: ignore[misc]
-    """The folder that NUMBA_CACHE_DIR names, if it is set."""
+    """The locator of the folder that NUMBA_CACHE_DIR names, if it is set."""
 
 
 class _Installed(_Readable, InTreeCacheLocator):  # type: ignore[misc]
-    """The folder ``__pycache__`` beside the module."""
+    """The locator of the folder ``__pycache__`` beside the module."""
 
 
 def _reading(locator: type) -> type:
-    """Return numba's cache of a function, at the place that a locator finds."""
+    """Return numba's cache class for the folder that a locator finds."""
     implementation = type("Implementation", (CompileResultCacheImpl,), {"_locator_classes": [locator]})
     return type("ReadOnlyCache", (FunctionCache,), {"_impl_class": implementation})
 
@@ -130,10 +124,10 @@ READ_ONLY = [_reading(_Given), _reading(_Installed)]
 
 
 class Cache(NullCache):  # type: ignore[misc]
-    """The machine code of one function on disk: read wherever it is, written where numba may write.
+    """The machine code of one function on disk: read from any folder, written where numba may write.
 
-    No fault of a file reaches the caller: what cannot be read is compiled, and what cannot be written is told
-    in one warning of this process.
+    No error of a file reaches the caller: code that cannot be read is compiled, and code that cannot be
+    written causes one warning of this process.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -143,11 +137,11 @@ class Cache(NullCache):  # type: ignore[misc]
 
     @property
     def cache_path(self) -> str | None:
-        """The folder that is written, if any."""
+        """The folder to which code is written, or None."""
         return None if self.own is None else str(self.own.cache_path)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the code for a signature, or None where no place has it."""
+        """Return the code for a signature, or None if no folder has it."""
         for cache in self.places:
             with suppress(Exception):  # a file that is damaged, of another user, or of another numba
                 found = cache.load_overload(sig, target_context)
@@ -156,7 +150,7 @@ class Cache(NullCache):  # type: ignore[misc]
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep the code for a signature, or warn."""
+        """Write the code for a signature, or warn."""
         if self.own is None:
             _warn(NO_FOLDER)
             return
@@ -165,20 +159,20 @@ class Cache(NullCache):  # type: ignore[misc]
                 self.own.save_overload(sig, data)
             except OSError:
                 raise
-            except Exception:  # pickle raises whatever it likes of an index that is damaged
+            except Exception:  # pickle may raise anything on a damaged index
                 self.own.flush()
                 self.own.save_overload(sig, data)
         except OSError as error:
             _warn(f"compiled code cannot be written to {self.cache_path} ({error.strerror or error})")
 
     def flush(self) -> None:
-        """Forget the code of all signatures."""
+        """Discard the code of all signatures."""
         if self.own is not None:
             self.own.flush()
 
 
 def _opened(kind: Any, function: Callable[..., Any]) -> Any:
-    """Return numba's cache of a function, or None where numba finds no place."""
+    """Return numba's cache of a function, or None if numba finds no folder."""
     try:
         return kind(function)
     except (RuntimeError, OSError):
@@ -186,7 +180,7 @@ def _opened(kind: Any, function: Callable[..., Any]) -> Any:
 
 
 def _warn(why: str) -> None:
-    """Say once in this process that code is not kept: as a warning, or in the log of a worker."""
+    """Warn once in this process that code is not kept: as a warning, or in the log of a worker."""
     if not _warned.acquire(blocking=False):
         return
     line = f"{why}, so that every new process compiles for some seconds{CURE}"

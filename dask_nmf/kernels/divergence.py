@@ -1,8 +1,8 @@
-"""The β-divergence of V from W H, on blocks given as `Cells`: multiplicative and Newton steps, sums, losses.
+"""The β-divergence of V from W H, on blocks given as `Cells`: multiplicative updates, their sums, losses.
 
 ``d_β(v | y)`` is half the squared error for β = 2, Kullback & Leibler's divergence for 1, Itakura & Saito's
 for 0 (Févotte & Idier 2011). NMF is symmetric: ``factor`` is Hᵀ, (columns, k), for the rows of W, and W for
-the columns of H. Wherever a y is divided by, it is at least ``floor``.
+the columns of H. Any y that is a divisor is at least ``floor``.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ TINY = float(np.finfo(np.float64).tiny)
 
 
 class RowPenalty(NamedTuple):
-    """Penalties of each row, (rows,): ``lasso Σ x + ½ ridge Σ x²``."""
+    """The penalties of each row, (rows,): ``lasso Σ x + ½ ridge Σ x²``."""
 
     lasso: Array
     ridge: Array
 
 
 def mu_exponent(beta: float) -> float:
-    """Of the quotient in a multiplicative update, by which the divergence never rises."""
+    """Return the exponent of a multiplicative update by which the divergence never rises."""
     if beta < 1:
         return 1 / (2 - beta)
     return 1.0 if beta <= 2 else 1 / (beta - 1)
@@ -35,7 +35,7 @@ def mu_exponent(beta: float) -> float:
 def divergence(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> float:
     """Return 2 D(v | w h), float64, from w (rows, k) and h (k, columns).
 
-    With ``floor = 0`` that is infinite for β ≤ 1 where an entry > 0 meets a 0 of w h.
+    With ``floor = 0`` it is infinite for β ≤ 1 if an entry > 0 meets a 0 of w h.
     """
     wide, columns = np.ascontiguousarray(w, np.float64), np.ascontiguousarray(h.T, np.float64)
     whole = columns.sum(axis=0)
@@ -43,7 +43,7 @@ def divergence(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> f
 
 
 def _unlisted(cells: Cells, w: Array, columns: Array) -> float:
-    """Σ y over all cells, where those that are listed have left theirs out."""
+    """Return Σ y over all cells if zeros are implicit, since listed cells then leave out their y."""
     if not cells.implicit_zeros:
         return 0.0
     return float(w.sum(axis=0, dtype=np.float64) @ columns.sum(axis=0, dtype=np.float64))
@@ -59,9 +59,17 @@ def mu_update(
     repeats: int,
     tol: float = 0.0,
 ) -> Array:
-    """Multiplicative updates of each row of x, (rows, k), until it moves less than ``tol`` times its sum.
+    """Return x after multiplicative updates of its rows on the cells of a block.
 
-    ``x ← x ∘ [Σ ω v y^(β−2) f / (Σ ω y^(β−1) f + lasso + ridge x)]^γ``
+    The update of a row is ``x ← x ∘ [Σ ω v y^(β−2) f / (Σ ω y^(β−1) f + lasso + ridge x)]^γ``.
+
+    Parameters
+    ----------
+    factor : (columns, k).
+    x : (rows, k), ≥ 0; it is not changed.
+    floor : the least y.
+    repeats : most updates of a row.
+    tol : a row is done when an update moves it by at most ``tol`` times its sum.
     """
     kept = x.dtype
     x = np.array(x, _roomy(kept, beta), order="C")
@@ -75,16 +83,16 @@ def mu_update(
 
 
 def _roomy(dtype: np.dtype[Any], beta: float) -> np.dtype[Any]:
-    """Return the dtype of powers: a v that is 10⁸ times the mean has a v⁵ beyond float32."""
+    """Return a dtype that can hold powers: a v that is 10⁸ times the mean has a v⁵ beyond float32."""
     return dtype if 0 <= beta <= 2 else np.dtype(np.float64)
 
 
 def mu_terms(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> tuple[Array, Array, float]:
-    """What a multiplicative update of H takes: its numerators and denominators, and 2 D(v | w h).
+    """Return the numerators and denominators of a multiplicative update of H, and 2 D(v | w h).
 
     Returns
     -------
-    (k, columns), and the same or (k, 1) where all columns have one denominator; float64.
+    (k, columns); (k, columns) too, or (k, 1) if all columns share one denominator; and the loss.
     """
     wide = _roomy(w.dtype, beta)
     columns = np.ascontiguousarray(h.T, wide)
@@ -106,7 +114,7 @@ def dot(x: Array, f: Array) -> Any:
 
 @compiled(fastmath={"contract", "reassoc"})
 def entry_divergence(v: float, y: float, beta: float, zeros: bool) -> Any:
-    """d_β(v | y); without y itself where it is added for all cells together."""
+    """Return d_β(v | y). KL divergence leaves out the term y if ``zeros``: it is added for all cells."""
     if beta == 1 and zeros:
         return v * np.log(v / y) - v if v > 0 else 0.0
     if beta == 1:
@@ -141,7 +149,7 @@ def _divergence(
 
 @compiled(fastmath={"contract", "reassoc"}, inline="always")
 def _quotients(v: float, y: float, beta: float) -> tuple[float, float]:
-    """v y^(β−2) and y^(β−1)."""
+    """Return v y^(β−2) and y^(β−1)."""
     if beta == 1:
         return v / y, y / y
     if beta == 2:

@@ -1,6 +1,6 @@
 """The equations of a float32 block in float64, for passes whose gain the rounding of float32 would hide.
 
-A block is widened by strips of rows, so that no copy of it is ever whole.
+A block is converted in strips of rows, so that there is never a whole copy of it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.types import Array, Block
 
-STRIP = row_sums.STRIP // 4  # rows: with their residual no more bytes than `residual` takes
+STRIP = row_sums.STRIP // 4  # rows: with their residual they take no more bytes than `row_sums.residual`
 
 
 def product(v: Block, h: Array) -> Array:
@@ -26,14 +26,17 @@ def product(v: Block, h: Array) -> Array:
 
 
 def exact_w(v: Block, h: Array, alpha: float, lasso: float) -> Array:
-    """Return the W of a block, (rows, k), as `least_squares.exact_w` does."""
+    """Return `least_squares.exact_w` of a block, (rows, k), computed in float64, in the dtype of h."""
     wide = _widened(h)
     parts = [least_squares.exact_w(strip, wide, alpha, lasso) for _, strip in iter_float64_rows(v)]
     return np.concatenate(parts).astype(h.dtype)
 
 
 def block_sums(v: Block, w: Array, h: Array | None) -> Sums:
-    """Return the sums of a block, as `least_squares.block_sums` does; a CSR block has float64 sums anyway."""
+    """Return `row_sums.block_sums` of a block, computed in float64.
+
+    The sums of a CSR block are float64 in any case.
+    """
     if scipy.sparse.issparse(v):
         return row_sums.block_sums(v, _widened(w), h)
     wide = None if h is None else _widened(h)
@@ -53,7 +56,7 @@ def block_sums(v: Block, w: Array, h: Array | None) -> Sums:
 
 
 def iter_float64_rows(v: Block) -> Iterator[tuple[slice, Block]]:
-    """Yield slices of the rows of a block, and these rows in float64."""
+    """Yield slices of the rows of a block, with these rows in float64."""
     if isinstance(v, Cells):  # `masking.iter_row_batches` has cut them already
         yield slice(None), v._replace(values=_widened(v.values))
         return

@@ -1,11 +1,11 @@
-"""Gradient steps on one block of V, by minibatches: stochastic gradient descent for V ≈ W H, W and H ≥ 0.
+"""Stochastic gradient descent by minibatches on one block of V: V ≈ W H, W and H ≥ 0.
 
-For an entry v with e = v − w h the loss is ``e² + α_w ‖w‖² + α_h ‖h‖²``, and L1 norms likewise; a minibatch
-adds up the steps ``w ← max(0, w + η (e h − α_w w))`` and ``h ← max(0, h + η (e w − α_h h))``, all from the
-values before it.
+For an entry v with e = v − w h the loss is ``e² + α_w ‖w‖² + α_h ‖h‖²``, and L1 norms are added in the same
+way. A minibatch adds up steps ``w ← max(0, w + η (e h − α_w w))`` and ``h ← max(0, h + η (e w − α_h h))``,
+all of which start from the values before it.
 
-Here a factor is held by rows, (rows, k + 1): its last column is what AdaGrad remembers of the gradients of
-a row, their squares added up, in units of ``unit³`` so that it is free of the scale of V.
+A factor is stored here by rows, (rows, k + 1). Its last column is the accumulator of AdaGrad, the sum of the
+squared gradients of a row, in units of ``unit³``, so that it does not depend on the scale of V.
 """
 
 from __future__ import annotations
@@ -19,34 +19,40 @@ from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.types import Array, Block
 
-ONE = 1.0  # what AdaGrad begins with
+ONE = 1.0  # the initial value of AdaGrad's accumulator
 
 
 class SGDOptions(NamedTuple):
-    """How steps are taken."""
+    """Options of gradient steps: rate, penalties and size of a minibatch."""
 
     rate: float  # η; for AdaGrad relative to the entries of factors
-    adaptive: bool  # AdaGrad
+    adaptive: bool  # whether AdaGrad is used
     unit: float  # the mean of V
     w_l2: float  # α_w
     h_l2: float  # α_h
     w_l1: float
     h_l1: float
-    batch: int  # rows, or cells
-    tilt: float = 1.0  # of η for w, by which that for h is divided
+    batch: int  # rows, or cells, of a minibatch
+    tilt: float = 1.0  # multiplies η for w, and divides it for h
 
 
 def with_accumulator(factor: Array) -> Array:
-    """A factor (rows, k) with what AdaGrad begins with, (rows, k + 1)."""
+    """Return a factor (rows, k) with AdaGrad's initial accumulator appended, (rows, k + 1)."""
     return np.column_stack([factor, np.full(len(factor), ONE, factor.dtype)])
 
 
 def descend_rows(v: Block, left: Array, right: Array, order: Array, how: SGDOptions) -> float:
-    """Minibatches of rows of a block (r, c) of which every entry counts; changes both factors.
+    """Take a step on each minibatch of rows of a block of which every entry counts; change both factors.
+
+    Parameters
+    ----------
+    v : (r, c).
+    left, right : W, (r, k + 1), and Hᵀ, (c, k + 1), with accumulators.
+    order : the rows of the block, in the order in which they are used.
 
     Returns
     -------
-    Σ e², each e as its minibatch found it.
+    Σ e², with each e as its minibatch found it.
     """
     total = 0.0
     for first in range(0, len(order), how.batch):
@@ -65,7 +71,7 @@ def descend_rows(v: Block, left: Array, right: Array, order: Array, how: SGDOpti
 
 
 def _stepped(factor: Array, slope: Array, how: SGDOptions, tilt: float) -> Array:
-    """Rows of a factor after a step along a slope."""
+    """Return rows of a factor after one step along a slope."""
     kind = factor.dtype.type
     out = factor.copy()
     rate: Array | float = how.rate * tilt
@@ -77,11 +83,11 @@ def _stepped(factor: Array, slope: Array, how: SGDOptions, tilt: float) -> Array
 
 
 class _Sizes(NamedTuple):
-    """The numbers of `Descent` in the dtype of the factors."""
+    """The numbers of `SGDOptions` in the dtype of the factors."""
 
     by_row: float  # the rate for w
-    by_column: float  # and for h
-    unit: float  # of what AdaGrad adds up
+    by_column: float  # the rate for h
+    unit: float  # unit⁻³, which multiplies squared gradients
     w_l2: float
     h_l2: float
     w_l1: float
@@ -89,11 +95,16 @@ class _Sizes(NamedTuple):
 
 
 def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: SGDOptions) -> float:
-    """Minibatches of cells, row by row in the given order of rows; changes both factors.
+    """Take a step on each minibatch of cells, row by row in the given order; change both factors.
+
+    Parameters
+    ----------
+    left, right : W, (rows, k + 1), and Hᵀ, (columns, k + 1), with accumulators.
+    order : the rows of the cells, in the order in which they are used.
 
     Returns
     -------
-    Σ e², each e as its minibatch found it.
+    Σ e², with each e as its minibatch found it.
     """
     rate = how.rate / (how.unit if how.adaptive else 1.0)
     sizes = _Sizes(*map(left.dtype.type, (rate * how.tilt, rate / how.tilt, how.unit**-3, *how[3:7])))
@@ -106,7 +117,7 @@ def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: SG
 def _one_by_one(
     cells: Cells, order: Array, left: Array, right: Array, adaptive: bool, sizes: _Sizes
 ) -> float:
-    """Each cell by itself, from values that the one before has changed."""
+    """Take a step on each cell, from the values that the previous cell has left; return Σ e²."""
     k = left.shape[1] - 1
     zero = left.dtype.type(0)
     alpha, beta = sizes.w_l2, sizes.h_l2
@@ -143,7 +154,7 @@ def _one_by_one(
 def _in_batches(
     cells: Cells, order: Array, left: Array, right: Array, adaptive: bool, sizes: _Sizes, batch: int
 ) -> float:
-    """The slopes of a batch of cells are added up before a step is taken."""
+    """Take a step along the summed slopes of each minibatch of cells; return Σ e²."""
     k = left.shape[1] - 1
     slopes_left, slopes_right = np.zeros_like(left), np.zeros_like(right)
     rows, columns = np.empty(batch, np.int64), np.empty(batch, np.int64)
@@ -173,7 +184,7 @@ def _in_batches(
 
 @compiled(fastmath={"contract", "reassoc", "nsz"})
 def _step(factor: Array, slopes: Array, rows: Array, adaptive: bool, rate: float, unit: float) -> None:
-    """Step along the slopes of some rows, each once, and forget them."""
+    """Step along the slopes of some rows, each row once, and reset these slopes to 0."""
     k = factor.shape[1] - 1
     zero = factor.dtype.type(0)
     for i in rows:

@@ -10,28 +10,28 @@ from dask_nmf.kernels.divergence import RowPenalty, dot, entry_divergence
 from dask_nmf.kernels.linalg.nnls import solve_packed
 from dask_nmf.types import Array
 
-MOST_STEPS = 50  # of Newton, for a row
+MOST_STEPS = 50  # of Newton's method, for a row
 
 MOST_SWEEPS = 100  # of coordinate descent, in a step
 
-LEAST = 0.1  # of an x f that a step leaves, or it is halved: near 0 the model is worth nothing
+LEAST = 0.1  # share of each x f that a step must leave, or it is halved: near 0 the model is worth nothing
 
-EXACT = 1e-5  # a tolerance from which on a step is solved exactly where descent creeps:
+EXACT = 1e-5  # a tolerance; with it or a smaller one, steps in which descent is slow are solved exactly
 
-CREEPS = 0.4  # where its last sweep still moved a row by this share of what the one before did, in squares
+CREEPS = 0.4  # descent is slow if its last sweep moved a row by more than this share of the previous, squared
 
-CLOSE = 0.1  # a step's descent is done when a sweep moves a row by this share of its first sweep
+CLOSE = 0.1  # descent ends when a sweep moves a row by at most this share of its first sweep
 
 
 def solve(
     cells: Cells, factor: Array, ridge: RowPenalty, floor: float, tol: float, start: Array | None = None
 ) -> Array:
-    """``argmin_{x ≥ 0} d_1(v | x fᵀ)`` with penalties, for each row, (rows, k), float64.
+    """Return ``argmin_{x ≥ 0} d_1(v | x fᵀ)`` with penalties, for each row, (rows, k), float64.
 
-    Newton's method: the quadratic model of the loss is brought down by coordinate descent, and a step that
-    raises the loss or leaves the model's reach is halved. Each row begins at a multiplicative update of equal
-    entries, or at its row of ``start``, (rows, k), where the loss is less. A row is done when a step is
-    expected to gain ``tol²`` of the first one, or of Σ v.
+    In Newton's method, coordinate descent reduces the quadratic model of the loss, and a step that raises the
+    loss or leaves the reach of the model is halved. Each row begins at a multiplicative update of equal
+    entries, or at its row of ``start``, (rows, k), if the loss is lower there. A row is done when a step is
+    expected to gain at most ``tol²`` of what the first one was, or of Σ v.
     """
     factor = np.ascontiguousarray(factor, np.float64)
     x = np.zeros((cells.shape[0], factor.shape[1]))
@@ -41,11 +41,11 @@ def solve(
 
 
 def quadratic_models(cells: Cells, factor: Array, x: Array, floor: float) -> tuple[Array, Array, float]:
-    """Of each row, the quadratic model of d_1 about x, as normal equations; and 2 D(v | x fᵀ).
+    """Return the quadratic model of d_1 about each row of x, as normal equations, and 2 D(v | x fᵀ).
 
     Returns
     -------
-    (rows, k), and packed matrices (see `masked`); float64.
+    (rows, k); packed matrices (see `masked`); float64.
     """
     factor = np.ascontiguousarray(factor, np.float64)
     x = np.ascontiguousarray(x, np.float64)
@@ -59,10 +59,10 @@ def _model(
     values: Array, weights: Array, zeros: bool, rows: Array, curved: Array, floor: float, x: Array,
     slope: Array, square: Array, products: Array,
 ) -> float:  # fmt: skip
-    """−∇ of d_1 at x is added to the slope, its Hessian replaces the square; returns d_1.
+    """Add −∇d_1(x) to the slope, replace the square by the Hessian, and return d_1(x).
 
-    ``rows`` has the rows of the factor for the cells, ``curved`` room for as many, and ``products`` gets x f
-    of each.
+    ``rows`` has the factor's row for each cell, ``curved`` is scratch memory of that shape, and ``products``
+    receives x f of each cell.
     """
     total, k = 0.0, len(x)
     for p in range(len(rows)):
@@ -136,7 +136,7 @@ def _models(
 
 @compiled(fastmath={"contract", "reassoc"})
 def _begin(values: Array, weights: Array, zeros: bool, rows: Array, whole: Array, x: Array) -> float:
-    """One multiplicative update of equal entries; returns Σ ω v."""
+    """Set x to one multiplicative update of equal entries; return Σ ω v."""
     total = 0.0
     pull, against = np.zeros(len(x)), np.zeros(len(x))
     if zeros:
@@ -163,7 +163,7 @@ def _objective(
     values: Array, weights: Array, zeros: bool, rows: Array, whole: Array, x: Array, floor: float,
     lasso: float, ridge: float,
 ) -> float:  # fmt: skip
-    """d_1 of a row at x, with its penalties."""
+    """Return d_1 of a row at x, with its penalties."""
     total = 0.0
     for p in range(len(values)):
         weight = np.float64(weights[p]) if len(weights) > 0 else 1.0
@@ -176,9 +176,9 @@ def _objective(
 
 @compiled(fastmath={"contract", "reassoc"})
 def _step(x: Array, slope: Array, square: Array, exact: bool) -> float:
-    """Bring the quadratic model down over x ≥ 0; returns what it gains.
+    """Reduce the quadratic model over x ≥ 0 by coordinate descent; return the gain.
 
-    With ``exact`` to its bottom, where descent creeps because components are much alike.
+    With ``exact``, the model is solved exactly if descent is slow because components are much alike.
     """
     k = len(x)
     begun, first_slope = x.copy(), slope.copy()
@@ -187,7 +187,7 @@ def _step(x: Array, slope: Array, square: Array, exact: bool) -> float:
         before, moved = moved, 0.0
         for t in range(k):
             if square[t, t] <= 0:
-                x[t] = 0.0 if slope[t] < 0 else x[t]  # it explains no entry > 0, and costs
+                x[t] = 0.0 if slope[t] < 0 else x[t]  # the component explains no entry > 0, and costs
                 continue
             change = max(x[t] + slope[t] / square[t, t], 0.0) - x[t]
             if change == 0:

@@ -1,9 +1,9 @@
-"""NMF on plain blocks of memory: no dask, no I/O, no state.
+"""Least squares and multiplicative updates of W and H on one block in memory.
 
-Everything here takes rows of V as a NumPy array, a ``scipy.sparse.csr_array``, either of these as
-`ScaledBlock`, or `Cells` (where not every entry counts), and returns NumPy arrays. Lower-case ``v (r, n)``,
-``w (r, k)``, ``h (k, n)`` are one block; sums over blocks are float64. A gram matrix is shared by all rows,
-(k, k), or every row has its own, packed.
+Functions take rows of V as a NumPy array, a ``scipy.sparse.csr_array``, either of these as `ScaledBlock`,
+or `Cells` (if not every entry counts), and return NumPy arrays. Lower-case ``v (r, n)``, ``w (r, k)``,
+``h (k, n)`` are one block; sums over blocks are float64. A gram matrix is shared by all rows, (k, k), or
+every row has its own, packed.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from dask_nmf.kernels.linalg.householder import PivotedQR
 from dask_nmf.kernels.row_sums import STRIP, float64_gram
 from dask_nmf.types import Array, Block
 
-LANES = 64  # rows descended side by side: fills the vector registers, and k x LANES stays in L1
+LANES = 64  # rows descended side by side: they fill the vector registers, and k x LANES stays in L1
 SWEEPS = 500
-MOST_SWEEPS = 40 * SWEEPS  # where a pass is to be close: components that are alike converge slowly
-RIDGE = 1e-13  # of a component, in a guess: with less, the rounding of products would be divided by it
-NEAR, NEAR_SWEEPS = 0.1, 20  # where an exact solution begins: tolerance and sweeps of descent
-CLOSE = 1e-6  # tolerance of descent that ends at the rounding of float32, where components are well apart
-WELL_APART = 0.1  # a pivot of normal equations of such components
-DOUBTFUL = 1e-3  # a pivot below which they cost digits that an answer needs
+MOST_SWEEPS = 40 * SWEEPS  # for a pass that needs a close solution: similar components converge slowly
+RIDGE = 1e-13  # added to the unit diagonal in a guess: with less, the rounding of products would be magnified
+NEAR, NEAR_SWEEPS = 0.1, 20  # of the descent before an exact solution
+CLOSE = 1e-6  # tolerance of a descent that ends at the rounding of float32, if components are well apart
+WELL_APART = 0.1  # least pivot of normal equations whose components are well apart
+DOUBTFUL = 1e-3  # a pivot below which normal equations cost digits that an answer needs
 
 
 def row_weight(v: Block) -> Array:
-    """How many entries of each row count, or how much, (r,), float64."""
+    """Return how many entries of each row count, or the sum of their weights, (r,), float64."""
     return v.row_weight if isinstance(v, Cells) else np.full(v.shape[0], float(v.shape[1]))
 
 
 def row_norms(x: Array) -> tuple[Array, Array]:
-    """‖x_i‖² and |x_i| of each row, float64."""
+    """Return ‖x_i‖² and Σ_t x_it of each row, (rows,), float64."""
     return np.einsum("ij,ij->i", x, x, dtype=np.float64), x.sum(axis=1, dtype=np.float64)
 
 
 def normal_equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Array]:
-    """The normal equations for W of a block given H: V Hᵀ, (r, k), and H Hᵀ, shared or of each row.
+    """Return the normal equations for W of a block given H: V Hᵀ, (r, k), and H Hᵀ, shared or of each row.
 
     ``alpha`` is the L2 penalty of w for each entry of V that counts.
     """
@@ -83,7 +83,7 @@ def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEP
 
 @compiled(fastmath={"contract", "nsz"})
 def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None:
-    """Coordinate descent with LANES rows in flight; a row that is done gives its lane to the next."""
+    """Run coordinate descent with LANES rows in flight; a row that is done gives its lane to the next."""
     rows, k = num.shape
     wide = (k + 3) // 4 * 4
     zero = x.dtype.type(0)
@@ -147,9 +147,9 @@ def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None
 
 
 def clipped_lstsq(num: Array, gram: Array) -> Array:
-    """The least-squares solution of ``x gram = num`` clipped at zero: a start for `refit`.
+    """Return the least-squares solution of ``x gram = num`` clipped at zero, a start for `refit`.
 
-    Components are scaled to a diagonal of 1, to which the rounding of ``num`` is added.
+    Components are scaled to a diagonal of 1, to which a ridge of the size of rounding is added.
     """
     trifle = max(RIDGE, float(np.finfo(num.dtype).eps))
     if not is_shared_gram(gram, num.shape[1]):
@@ -166,16 +166,17 @@ def clipped_lstsq(num: Array, gram: Array) -> Array:
 
 
 def solve(num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
-    """`refit` from the best start that needs no other."""
+    """Return the solution of `refit` from the start of `clipped_lstsq`."""
     return refit(clipped_lstsq(num, gram), num, gram, tol, sweeps)
 
 
 def solve_w(
     v: Block, h: Array, tol: float, alpha: float = 0.0, lasso: float = 0.0, sweeps: int = SWEEPS
 ) -> Array:
-    """W of a block given H, (r, k), over what counts; ``tol`` and ``sweeps`` as in `refit`.
+    """Return W of a block given H, (r, k), over the entries that count.
 
-    ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖² + 2 lasso Σ |w|``.
+    It is ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖² + 2 lasso Σ |w|``, with both penalties for each entry of V
+    that counts; ``tol`` and ``sweeps`` are those of `refit`.
     """
     if isinstance(v, Cells) and v.separable:
         return solve(*_even_equations(v, h, alpha, lasso), tol, sweeps)
@@ -186,14 +187,17 @@ def solve_w(
 
 
 def _even_equations(v: Cells, h: Array, alpha: float, lasso: float) -> tuple[Array, Array]:
-    """Return normal equations with one gram matrix for all rows: the weight of a row by itself cancels."""
+    """Return normal equations with one gram matrix for all rows: the weight of each row cancels."""
     mass = float(v.by_column.sum())
     num, gram = masked.separable_equations(v, h.T)
     return (num - lasso * mass).astype(h.dtype), add_ridge(gram, len(h), alpha * mass)
 
 
 def solve_exactly(num: Array, gram: Array) -> Array:
-    """What `solve` comes near, as exactly as normal equations and the dtype of ``num`` allow."""
+    """Return the solution that `solve` approximates, (rows, k).
+
+    It is as exact as normal equations and the dtype of ``num`` allow.
+    """
     own = not is_shared_gram(gram, num.shape[1])
     if num.dtype == np.float32 and not own and nnls.least_pivot(gram) >= WELL_APART:
         return solve(num, gram, CLOSE)
@@ -203,9 +207,9 @@ def solve_exactly(num: Array, gram: Array) -> Array:
 
 
 def qr_factor(h: Array, alpha: float = 0.0) -> PivotedQR | None:
-    """Return the factor of hᵀ, h (k, n), where normal equations would cost digits: they square its condition.
+    """Return the QR factors of hᵀ, h (k, n), or None if normal equations cost no digits.
 
-    ``alpha`` is the L2 penalty of w for each column.
+    Normal equations square the condition of h. ``alpha`` is the L2 penalty of w for each column.
     """
     return _factor_of(h, _gram_of(h, alpha), alpha)
 
@@ -217,19 +221,19 @@ def _factor_of(h: Array, gram: Array, alpha: float) -> PivotedQR | None:
 
 
 def _gram_of(h: Array, alpha: float) -> Array:
-    """``h hᵀ`` in float64 with the L2 penalty of w for each column, (k, k)."""
+    """Return ``h hᵀ`` in float64 with the L2 penalty of w for each column, (k, k)."""
     return add_ridge(float64_gram(h), len(h), alpha * h.shape[1])
 
 
 def solve_by_qr(target: Array, upper: Array, lasso: float) -> Array:
-    """Return what `solve_exactly` does, from ``v basis`` (r, m), float64, and the `Factor` of h."""
+    """Return the solution of `solve_exactly` from ``v basis``, (r, m) float64, and `PivotedQR.upper`."""
     x = solve(target @ upper - lasso, upper.T @ upper, NEAR, NEAR_SWEEPS)
     nnls.solve_qr(x, upper, target, lasso)
     return x
 
 
 def exact_w(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) -> Array:
-    """What `solve_weights` comes near, exactly: for the answer, where the rows of V are at hand."""
+    """Return the solution that `solve_w` approximates, (r, k), exactly, from the rows of V."""
     if isinstance(v, Cells):
         return _exact_weights_of_cells(v, h, alpha, lasso)
     columns, gram = h.shape[1], _gram_of(h, alpha)
@@ -248,7 +252,7 @@ def exact_w(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) -> Array
 
 
 def _exact_weights_of_cells(v: Cells, h: Array, alpha: float, lasso: float) -> Array:
-    """The rows whose normal equations cost digits are solved on their cells."""
+    """Return `exact_w` of cells; rows whose equations cost digits are solved on their cells."""
     if v.separable:
         num, gram = _even_equations(v, h, alpha, lasso)
         if nnls.least_pivot(gram) >= DOUBTFUL:
@@ -264,14 +268,14 @@ def _exact_weights_of_cells(v: Cells, h: Array, alpha: float, lasso: float) -> A
 
 
 def _wide_product(v: Block, basis: Array) -> Array:
-    """``v basis`` of a few rows, (r, m), float64."""
+    """Return ``v basis`` of a few rows, (r, m), float64."""
     if scipy.sparse.issparse(v):
         return csr_products.matmul(v, basis)
     return np.asarray(v.astype(np.float64, copy=False) @ basis)
 
 
 def mu_update(x: Array, num: Array, gram: Array, delta: float | Array, repeats: int) -> Array:
-    """Multiplicative update ``x ← x ∘ num / (x gram + δ)``, repeated on fixed products. 0 / 0 is 0.
+    """Return x after ``repeats`` updates ``x ← x ∘ num / (x gram + δ)`` on fixed products; 0 / 0 is 0.
 
     δ is one number, or one a row, (rows, 1).
 

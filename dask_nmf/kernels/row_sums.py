@@ -13,29 +13,27 @@ from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg import csr_products
 from dask_nmf.types import Array, Block
 
-STRIP = 256  # rows of a block looked at together where a temporary of the block's width is needed
+STRIP = 256  # rows of a block processed at once where a temporary of the block's width is needed
 
-STRIP_COLUMNS = 8192  # the same of columns
+STRIP_COLUMNS = 8192  # columns of a factor converted to float64 at once
 
 TALL = 1024  # rows whose products BLAS may add up in float32
 
 
 class Sums(NamedTuple):
-    """All that H needs to know about some rows of V. Adds over rows."""
+    """Sums over some rows of V, from which H is updated. They add over rows."""
 
     num: Array  # WᵀV, (k, n); for a multiplicative update of another loss, its numerators
-    gram: Array  # WᵀW, (k, k); or of each column its own, packed; or the denominators, (k, n) or (k, 1)
-    residual: float  # ‖V − W H‖² or twice the divergence; NaN unless it was asked for
-    column_weight: float | Array = 0.0  # rows that count, of each column (n,) where they differ
-    held_out_loss: float = 0.0  # the same as the residual, of the cells held out
-    held_out_weight: float = 0.0  # how many they are
-    w_sq_norm: float | Array = (
-        0.0  # Σ w_it² of each component, each as often as entries of its row count, (k,)
-    )
-    w_l1_norm: float | Array = 0.0  # Σ w_it, counted the same way
-    w_sum: float | Array = 0.0  # Σ w_i, (k,), of a divergence where every entry counts
+    gram: Array  # WᵀW, (k, k); or one a column, packed; or the denominators, (k, n) or (k, 1)
+    residual: float  # ‖V − W H‖² or twice the divergence; NaN if it was not computed
+    column_weight: float | Array = 0.0  # rows that count; for each column, (n,), where they differ
+    held_out_loss: float = 0.0  # the residual of the cells held out
+    held_out_weight: float = 0.0  # the number of cells held out
+    w_sq_norm: float | Array = 0.0  # Σ_i of w_it² times the entries of row i that count, (k,)
+    w_l1_norm: float | Array = 0.0  # Σ_i of w_it times the entries of row i that count, (k,)
+    w_sum: float | Array = 0.0  # Σ w_i, (k,), for a divergence where every entry counts
     column_totals: float | Array = (
-        0.0  # of each column Σ v and how much counts, (2, n), where means are asked for
+        0.0  # (2, n): Σ v of each column and how much counts, where means are needed
     )
 
     def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
@@ -43,13 +41,13 @@ class Sums(NamedTuple):
         return Sums(*parts)
 
     def scaled(self, share: float) -> Sums:
-        """Sums that count for less."""
+        """Return the sums times ``share``."""
         parts: Any = (part * share for part in self)
         return Sums(*parts)
 
 
 def component_norms(x: Array, mass: float | Array) -> tuple[Array, Array]:
-    """Return Σ x_it² and Σ x_it of each column of x (rows, k), float64: a row counts ``mass`` times."""
+    """Return Σ x_it² and Σ x_it of each column of x (rows, k), float64; rows count ``mass`` times."""
     if np.ndim(mass) == 0:
         squares = np.einsum("ij,ij->j", x, x, dtype=np.float64)
         return mass * squares, mass * x.sum(axis=0, dtype=np.float64)
@@ -58,7 +56,7 @@ def component_norms(x: Array, mass: float | Array) -> tuple[Array, Array]:
 
 
 def float64_gram(h: Array) -> Array:
-    """``h hᵀ`` in float64, (k, k), of some columns at a time."""
+    """Return ``h hᵀ`` in float64, (k, k), from some columns at a time."""
     k, columns = h.shape
     total = np.zeros((k, k))
     for first in range(0, columns, STRIP_COLUMNS):
@@ -68,7 +66,14 @@ def float64_gram(h: Array) -> Array:
 
 
 def block_sums(v: Block, w: Array, h: Array | None = None) -> Sums:
-    """What H learns from a block: see `Sums`. The residual is taken where ``h`` is given."""
+    """Return the sums of a block from which H is updated.
+
+    Parameters
+    ----------
+    v : (r, n).
+    w : (r, k).
+    h : (k, n), if the residual is to be computed too.
+    """
     if isinstance(v, Cells):
         columns = v.transpose()
         num, gram = masked.normal_equations(columns, w)
@@ -91,14 +96,15 @@ def block_sums(v: Block, w: Array, h: Array | None = None) -> Sums:
 
 
 def _unscaled(w: Array, by: float) -> Array:
-    """Return W / ``by``, whose products are to be compared with a V that counts ``by`` times; float64."""
+    """Return W / ``by``, to be compared with V before it is multiplied by ``by``; float64 if ``by`` ≠ 1."""
     return w if by == 1 else scaling.multiply(w.astype(np.float64, copy=False), 1 / by)
 
 
 def residual(v: Block, w: Array, h: Array) -> float:
-    """‖v − w h‖² in float64: entry by entry for a dense block, so that nothing cancels.
+    """Return ‖v − w h‖² in float64, over the cells that count.
 
-    A CSR block is never filled: its form is expanded, which holds down to a relative error of 1e-7.
+    For a dense block it is computed entry by entry, so that nothing cancels. A CSR block is never made dense:
+    its residual is expanded, which holds down to a relative error of 1e-7.
     """
     if isinstance(v, Cells):
         return masked.residual(v, w, h)
@@ -129,9 +135,10 @@ def _squares(x: Array) -> float:
 
 
 def expanded_loss(sumsq: float, totals: Sums, h: Array) -> float:
-    """‖V − W H‖² from sums alone: ``‖V‖² − 2⟨WᵀV, H⟩ + ⟨WᵀW, HHᵀ⟩``, in float64.
+    """Return ‖V − W H‖² from sums alone: ``‖V‖² − 2⟨WᵀV, H⟩ + ⟨WᵀW, HHᵀ⟩``, in float64.
 
-    It cancels: below a relative error of about 0.01 (float32 blocks) trust `residual` instead.
+    Its terms cancel: below a relative error of about 0.01 (float32 blocks) trust `residual` instead.
+    ``sumsq`` is ‖V‖².
     """
     wide = h.astype(np.float64, copy=False)
     return float(sumsq - 2 * np.vdot(totals.num, wide) + np.vdot(totals.gram, wide @ wide.T))

@@ -12,9 +12,9 @@ from dask_nmf.types import Array
 
 EPS = float(np.finfo(np.float64).eps)
 
-DEPENDENT = 64 * EPS  # a pivot that is rounding: the component depends on others
+DEPENDENT = 64 * EPS  # a pivot up to this is rounding: the component depends on others
 
-MOST_CHANGES = 10  # of the free components, times their number: rows do not come near
+MOST_CHANGES = 10  # most changes of the free components, times their number: rows do not come near
 
 
 class RowEquations(NamedTuple):
@@ -29,8 +29,8 @@ class Workspace(NamedTuple):
 
     x: Array  # (k,), the row, in the units in which A has columns of norm 1
     free: Array  # (k,), the components that are not fixed at 0
-    held: Array  # (k,), those that stay as they are, because they depend on other free ones
-    barred: Array  # (k,), fixed ones of which it is known that they gain nothing
+    held: Array  # (k,), free components that stay as they are, because they depend on other free ones
+    barred: Array  # (k,), fixed components that are known to gain nothing
     order: Array  # (k,), free components by their pivots
     lower: Array  # (k, k), Cholesky's factor of the free components
     z: Array  # (k,), the solution for the free components, of any sign
@@ -46,7 +46,7 @@ def workspace(k: int) -> Workspace:
 
 @compiled(fastmath={"contract", "reassoc"})
 def begin_row(x: Array, scale: Array, room: Workspace) -> None:
-    """Take over a row in the units in which A has columns of norm 1."""
+    """Load a row in the units in which A has columns of norm 1."""
     for t in range(len(x)):
         room.x[t] = x[t] / scale[t] if scale[t] > 0 else 0.0
         room.free[t] = room.x[t] > 0
@@ -62,9 +62,9 @@ def end_row(x: Array, scale: Array, room: Workspace) -> None:
 
 @compiled(fastmath={"contract", "reassoc"})
 def exchange_components(row: Any, table: Any, room: Workspace) -> None:
-    """Free and fix components until none that is fixed would lower the loss.
+    """Free and fix components until no fixed one would lower the loss.
 
-    One of ``row`` and ``table`` is None, and numba leaves out what is for the other.
+    Either ``row`` or ``table`` is None, and numba leaves out the code for it.
     """
     entered = -1
     for _ in range(MOST_CHANGES * len(room.x)):
@@ -92,7 +92,7 @@ def exchange_components(row: Any, table: Any, room: Workspace) -> None:
 
 @compiled(fastmath={"contract", "reassoc"})
 def _steepest(room: Workspace) -> int:
-    """Return the fixed component that lowers the loss most; -1 if none does."""
+    """Return the fixed component that lowers the loss most, or -1 if none does."""
     found = -1
     for t in range(len(room.x)):
         gains = room.slope[t] > 0 and not room.free[t] and not room.barred[t]
@@ -103,7 +103,7 @@ def _steepest(room: Workspace) -> int:
 
 @compiled(fastmath={"contract", "reassoc"})
 def _stopped(room: Workspace) -> bool:
-    """Go to z, or as far as no component is negative; return whether that fixed one."""
+    """Move x to z, or as far as no component is negative; return whether the move fixed one."""
     x, step, first = room.x, 1.0, -1
     for t in range(len(x)):
         if room.free[t] and not room.held[t] and room.z[t] <= 0:
@@ -120,7 +120,10 @@ def _stopped(room: Workspace) -> bool:
 
 @compiled(fastmath={"contract", "reassoc"})
 def factorise_free(square: Array, room: Workspace) -> tuple[int, float]:
-    """Factorise the part of the free components; return its rank, and the least pivot, rounding or not."""
+    """Factorise the gram matrix of the free components; return its rank and its least pivot.
+
+    That pivot may be rounding, namely of a component that depends on others.
+    """
     rank, least = 0, 1.0
     for t in range(len(square)):
         room.held[t] = False
@@ -145,7 +148,7 @@ def factorise_free(square: Array, room: Workspace) -> tuple[int, float]:
 
 @compiled(fastmath={"contract", "reassoc"})
 def _least(row: RowEquations, room: Workspace) -> None:
-    """Set z to the solution for the free components, of any sign; those that depend on others stay."""
+    """Set z to the solution for the free components, of any sign; those that depend on others keep x."""
     rank, _ = factorise_free(row.square, room)
     x, order, lower, z = room.x, room.order, room.lower, room.z
     for c in range(rank):
@@ -169,7 +172,7 @@ def _least(row: RowEquations, room: Workspace) -> None:
 
 @compiled(fastmath={"contract", "reassoc"})
 def _slopes(row: RowEquations, room: Workspace) -> None:
-    """Set by how much each component that is not free lowers the loss, less the rounding in it."""
+    """Set the slope of each component that is not free: by how much it lowers the loss, less rounding."""
     x, k = room.x, len(room.x)
     for t in range(k):
         if room.free[t]:

@@ -1,7 +1,7 @@
-"""Products of the stored entries of CSR blocks: added up in float64, without a copy of a block of float32.
+"""Products of CSR blocks, accumulated in float64 without a float64 copy of a float32 block.
 
-SciPy adds in the dtype of the block. Down a column of a million rows that loses two of the seven digits of
-float32, and what an H has lost so is lost in every pass.
+SciPy accumulates in the dtype of the block. Down a column of a million rows that loses two of the seven
+digits of float32, and digits that H loses in this way are lost in every pass.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import numpy as np
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.types import Array
 
-FEW = 8192  # entries of a column that float32 may add up: 1e-7 is lost, of equal ones 3e-5
+FEW = 8192  # entries of a column that may be added up in float32: 1e-7 is lost, and 3e-5 if all are equal
 
 
 def matmul(v: Any, factor: Array) -> Array:
-    """Return ``v factor``, (r, k) float64."""
+    """Return ``v factor``, (r, k), float64."""
     out = np.zeros((v.shape[0], factor.shape[1]))
     _times(v.data, v.indices, v.indptr, np.ascontiguousarray(factor, np.float64), out)
     return out
 
 
 def transposed_product(v: Any, w: Array, h: Array | None) -> tuple[Array, float]:
-    """Return ``vᵀ w``, (n, k) float64, and what `cross` does if ``h`` is given, in one sweep; else NaN.
+    """Return ``vᵀ w``, (n, k), float64, and `residual_cross_terms` from one sweep; NaN if ``h`` is None.
 
-    SciPy adds in float32 where no column has more than `FEW` entries.
+    SciPy adds in float32 if no column has more than `FEW` entries.
     """
     if h is None and v.dtype == w.dtype == np.float32 and _fullest(v) <= FEW:
         return np.asarray(w.T @ v).T.astype(np.float64), np.nan
@@ -38,7 +38,7 @@ def transposed_product(v: Any, w: Array, h: Array | None) -> tuple[Array, float]
 
 
 def _fullest(v: Any) -> int:
-    """Return the number of entries in the fullest column, or that of rows where these are few."""
+    """Return the number of entries in the fullest column, or the number of rows if that is at most `FEW`."""
     if v.shape[0] <= FEW:
         return int(v.shape[0])
     return int(_counts(v.indices, np.zeros(v.shape[1], np.int64)).max(initial=0))
@@ -86,7 +86,7 @@ def _scatter(data: Array, indices: Array, indptr: Array, w: Array, num: Array) -
 
 @compiled(fastmath={"contract", "reassoc"})
 def _sweep(data: Array, indices: Array, indptr: Array, w: Array, num: Array, columns: Array) -> float:
-    """Return `cross`; each entry is added to ``num`` too, if that has rows."""
+    """Return `residual_cross_terms`; add each entry to ``num`` too, if that has rows."""
     k = w.shape[1]
     own = np.zeros(k)
     total = 0.0

@@ -9,12 +9,12 @@ from dask_nmf.types import Array
 
 
 def is_shared_gram(gram: Array, k: int) -> bool:
-    """Whether a gram matrix is that of all rows."""
+    """Return whether a gram matrix is shared by all rows."""
     return gram.shape == (k, k)
 
 
 def add_ridge(gram: Array, k: int, weight: float | Array) -> Array:
-    """A gram matrix, or that of each row, with ``weight`` added to its diagonal: an L2 penalty."""
+    """Return gram, (k, k) or one a row, with the L2 penalty ``weight`` added to its diagonal."""
     if not np.any(weight):
         return gram
     if is_shared_gram(gram, k):
@@ -25,7 +25,7 @@ def add_ridge(gram: Array, k: int, weight: float | Array) -> Array:
 
 
 def apply_gram(x: Array, gram: Array) -> Array:
-    """``x gram``, each row by the gram matrix that is its own."""
+    """Return ``x gram``, with one gram matrix for all rows or one for each."""
     if is_shared_gram(gram, x.shape[1]):
         return np.asarray(x @ gram.astype(x.dtype, copy=False))
     return packed_grams.apply_packed_gram(gram, x).astype(x.dtype)

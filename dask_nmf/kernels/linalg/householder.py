@@ -15,11 +15,11 @@ from dask_nmf.kernels.compiled import compiled
 from dask_nmf.types import Array
 
 EPS = float(np.finfo(np.float64).eps)
-RANK = 64 * EPS  # what is left of a column of norm 1 that depends on others: rounding
+RANK = 64 * EPS  # norm, of 1 at first, below which what remains of a column is rounding: it depends on others
 
 
 class PivotedQR(NamedTuple):
-    """``A = basis @ upper``, float64."""
+    """The factors of ``A = basis @ upper``, float64."""
 
     basis: Array  # (equations, m), orthonormal columns
     upper: Array  # (m, k), m ≤ k, the heaviest rows first
@@ -28,14 +28,14 @@ class PivotedQR(NamedTuple):
 class RowProblem(NamedTuple):
     """The problem ``min_z ½ ‖A z − b‖² + lasso z`` of one row, and the memory for its reflections."""
 
-    columns: Array  # (k + 1, m), those of A with norm 1, and b
+    columns: Array  # (k + 1, m), the columns of A with norm 1, and b
     lasso: Array  # (k,)
     reflected: Array  # (k + 1, m)
-    push: Array  # (k,), what the lasso adds to the residual, reflected
+    push: Array  # (k,), the contribution of the lasso to the residual, reflected
 
 
 def pivoted_qr(h: Array, ridge: float = 0.0) -> PivotedQR:
-    """Return the factors of A = hᵀ, for h (k, n).
+    """Return the pivoted QR factors of A = hᵀ, for h (k, n).
 
     With an L2 penalty ``ridge ‖x‖²``, A has k more equations: the basis is returned without them, as their
     right-hand side is 0.
@@ -53,7 +53,7 @@ def pivoted_qr(h: Array, ridge: float = 0.0) -> PivotedQR:
 
 @compiled(fastmath={"contract", "reassoc"})
 def _rest(column: Array, first: int) -> Any:
-    """Return the norm of a column from a place on."""
+    """Return the norm of a column from place ``first`` on."""
     total = 0.0
     for s in range(first, len(column)):
         total += column[s] * column[s]
@@ -62,10 +62,10 @@ def _rest(column: Array, first: int) -> Any:
 
 @compiled(fastmath={"contract", "reassoc"})
 def triangularise(columns: Array, chosen: Array, order: Array) -> int:
-    """Reflect a problem, (k + 1, m) with b as its last column, until the chosen columns are triangular.
+    """Reflect a problem, (k + 1, m) with b last, until the chosen columns are triangular; return their rank.
 
-    ``order`` gets the chosen columns that do not depend on others, the largest first; the one at place s is 0
-    below s. Returns how many they are.
+    ``order`` receives the chosen columns that do not depend on others, the largest first; the column at place
+    s is 0 below s.
     """
     k, m = len(columns) - 1, columns.shape[1]
     waiting, most = chosen.copy(), int(min(k, m))
@@ -85,7 +85,10 @@ def triangularise(columns: Array, chosen: Array, order: Array) -> int:
 
 @compiled(fastmath={"contract", "reassoc"})
 def _reflect(columns: Array, by: int, rank: int, size: float) -> None:
-    """Make column ``by`` zero below ``rank`` and reflect the others, of which the triangular are 0 there."""
+    """Reflect the columns so that column ``by`` is zero below ``rank``.
+
+    Columns that are triangular already are 0 there and do not change.
+    """
     mirror = columns[by]
     first = mirror[rank]
     mirror[rank] += size if first >= 0 else -size
@@ -108,7 +111,7 @@ def _reflect(columns: Array, by: int, rank: int, size: float) -> None:
 def solve_free(table: RowProblem, x: Array, free: Array, held: Array, order: Array, z: Array) -> int:
     """Set z to the solution for the free components, of any sign; return the rank.
 
-    Those that depend on others are ``held`` at x.
+    Free components that depend on others are ``held`` at x.
     """
     columns, push, k = table.reflected, table.push, len(x)
     columns[:] = table.columns
@@ -135,9 +138,9 @@ def solve_free(table: RowProblem, x: Array, free: Array, held: Array, order: Arr
 
 @compiled(fastmath={"contract", "reassoc"})
 def slopes(table: RowProblem, rank: int, free: Array, slope: Array) -> None:
-    """Set by how much each component that is not free lowers the loss, less the rounding in it.
+    """Set the slope of each component that is not free: by how much it lowers the loss, less rounding.
 
-    They come from what the reflections have left of b, in which no large numbers cancel.
+    Slopes come from the remainder of b after the reflections, in which no large numbers cancel.
     """
     columns, k = table.reflected, len(slope)
     left = columns[k]

@@ -1,4 +1,4 @@
-"""Exact non-negative least squares of many rows, by active sets that begin where coordinate descent ended.
+"""Exact non-negative least squares of many rows, by active sets from where coordinate descent ended.
 
 A row x minimises ``½ ‖A x − b‖² + lasso Σ x`` over x ≥ 0. Lawson & Hanson's method (1974, chapter 23) solves
 for the components that are free, and frees or fixes one at a time: it is finite, and no step raises the loss.
@@ -27,21 +27,21 @@ from dask_nmf.kernels.linalg.active_set import (
 from dask_nmf.kernels.linalg.householder import RowProblem, triangularise
 from dask_nmf.types import Array
 
-PIECE = 2048  # rows that have a float64 copy at once
+PIECE = 2048  # rows that are copied to float64 at once
 
 
 def solve_equations(x: Array, num: Array, gram: Array) -> Array:
-    """Change the rows of x to the solutions from normal equations; return the least pivot of each, (rows,).
+    """Solve for the rows of x in place by normal equations; return the least pivot of each row, (rows,).
 
     Parameters
     ----------
-    x : (rows, k), ≥ 0: the nearer to the solution, the sooner. A component of zeros in A stays as it is.
+    x : (rows, k), ≥ 0; the nearer to the solution, the fewer steps. A component of zeros in A stays as it is.
     num : (rows, k), Aᵀb less the lasso.
     gram : (k, k), AᵀA of all rows; or that of each row, packed as in `masked`.
 
     Notes
     -----
-    A pivot is between 0 and 1, 1 where no component is like others; rounding is divided by it.
+    A pivot is between 0 and 1, and 1 if no component is like others; rounding is divided by it.
     """
     k = x.shape[1]
     own = gram.shape != (k, k)
@@ -55,13 +55,14 @@ def solve_equations(x: Array, num: Array, gram: Array) -> Array:
 
 
 def solve_qr(x: Array, upper: Array, target: Array, lasso: float = 0.0) -> None:
-    """Change the rows of x to the solutions for one A of all rows.
+    """Solve for the rows of x in place, with one A for all rows.
 
     Parameters
     ----------
     x : (rows, k), ≥ 0.
     upper : (m, k), A; its heaviest rows first.
     target : (rows, m), b, float64.
+    lasso : the L1 penalty of each component.
     """
     columns = np.zeros((upper.shape[1] + 1, len(upper)))
     columns[:-1] = upper.T
@@ -72,11 +73,11 @@ def solve_qr(x: Array, upper: Array, target: Array, lasso: float = 0.0) -> None:
 
 
 def solve_cells(x: Array, which: Array, cells: Any, factor: Array, ridge: Array, lasso: Array) -> None:
-    """Change some rows of x, (rows, k) float64, to the solutions from the cells of `Cells` themselves.
+    """Solve for some rows of x, (rows, k) float64, in place from their `Cells`, without normal equations.
 
     Parameters
     ----------
-    which : numbers of the rows.
+    which : indices of the rows.
     factor : (columns, k).
     ridge, lasso : the penalties ``½ ridge ‖x‖² + lasso Σ x`` of each row, (rows,), float64.
     """
@@ -87,7 +88,7 @@ def solve_cells(x: Array, which: Array, cells: Any, factor: Array, ridge: Array,
 
 
 def least_pivot(gram: Array) -> float:
-    """Return the least pivot of a gram matrix, (k, k), as `solve_equations` does."""
+    """Return the least pivot of a gram matrix, (k, k), as defined in `solve_equations`."""
     return float(solve_equations(np.zeros((1, len(gram))), np.zeros((1, len(gram))), gram)[0])
 
 
@@ -147,7 +148,7 @@ def _of_cells(
 
 @compiled(fastmath={"contract", "reassoc"})
 def _equations_of(values: Array, weights: Array, indices: Array, factor: Array, root: float) -> Array:
-    """Return √ω f and √ω v of each cell, (k + 1, m), and the rows of an L2 penalty; the heaviest first."""
+    """Return √ω f and √ω v of each cell, (k + 1, m), with rows of an L2 penalty; the heaviest first."""
     k, cells = factor.shape[1], len(values)
     size = np.full(cells + (k if root > 0 else 0), root)
     for p in range(cells):
@@ -171,7 +172,7 @@ def _equations_of(values: Array, weights: Array, indices: Array, factor: Array, 
 
 @compiled(fastmath={"contract", "reassoc"})
 def _to_unit(columns: Array) -> Array:
-    """Scale all columns but the last to norm 1; return the factors, 0 for a column of zeros."""
+    """Scale all columns but the last to norm 1; return the scales, 0 for a column of zeros."""
     scale = np.zeros(len(columns) - 1)
     for t in range(len(scale)):
         largest, total = 0.0, 0.0

@@ -1,4 +1,4 @@
-"""Least squares where every row has a gram matrix of its own, packed: its lower triangle, row by row."""
+"""Least squares with one gram matrix a row, packed: its lower triangle, row by row."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from dask_nmf.types import Array
 
 
 def packed_size(k: int) -> int:
-    """Entries of the lower triangle of a (k, k) matrix."""
+    """Return the number of entries of the lower triangle of a (k, k) matrix."""
     return k * (k + 1) // 2
 
 
 def descend(start: Array, num: Array, gram: Array, tol: float, sweeps: int) -> Array:
-    """Return what `refit` does where every row has its own gram matrix, packed."""
+    """Return the solution of `least_squares.refit` with one packed gram matrix a row."""
     x = np.array(start, np.float64, order="C")
     _descend(x, num.astype(np.float64, copy=False), gram, tol, sweeps)
     return x.astype(start.dtype)
 
 
 def clipped_lstsq(num: Array, gram: Array, trifle: float) -> Array:
-    """`least_squares.clipped_lstsq` where every row has a gram matrix of its own, packed."""
+    """Return the solution of `least_squares.clipped_lstsq` with one packed gram matrix a row."""
     x = _solve(num.astype(np.float64, copy=False), gram, trifle)
     return np.asarray(np.maximum(x, 0), num.dtype)
 
 
 def apply_packed_gram(gram: Array, x: Array) -> Array:
-    """Each row of x (rows, k) times its packed gram matrix, float64."""
+    """Return each row of x (rows, k) times its packed gram matrix, float64."""
     return np.asarray(_apply(gram, np.ascontiguousarray(x, np.float64)))
 
 
 def packed_diagonal(k: int) -> Array:
-    """Where the diagonal is in a packed matrix, (k,)."""
+    """Return the positions of the diagonal in a packed matrix, (k,)."""
     t = np.arange(k)
     return t * (t + 3) // 2
 
@@ -62,9 +62,9 @@ def _apply(gram: Array, x: Array) -> Array:
 
 @compiled(fastmath={"contract", "reassoc"})
 def _solve(num: Array, gram: Array, trifle: float) -> Array:
-    """Least squares by Cholesky's factors, row by row, the diagonal scaled to 1 and ``trifle`` added to it.
+    """Return least-squares solutions by Cholesky's factors, row by row.
 
-    A component whose diagonal entry is 0 gets 0.
+    The diagonal is scaled to 1, and ``trifle`` is added to it. A component whose diagonal entry is 0 gets 0.
     """
     rows, k = num.shape
     x = num.copy()
@@ -94,7 +94,7 @@ def _solve(num: Array, gram: Array, trifle: float) -> Array:
 
 @compiled(fastmath={"contract", "reassoc"})
 def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None:
-    """Coordinate descent, row by row, with the slope kept up to date."""
+    """Run coordinate descent row by row, with the slope kept up to date."""
     rows, k = x.shape
     square = np.zeros((k, k))
     slope = np.zeros(k)

@@ -1,4 +1,4 @@
-"""What one look at a block of V tells: whether NMF can take it, and how large it is."""
+"""The summary of one block of V: whether NMF can take it, and how large it is."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from dask_nmf.types import Array, Block
 
 
 class DivergenceTerms(NamedTuple):
-    """What the divergence of V from its mean is made of, for V / 2^level. Adds over cells.
+    """Terms of the divergence of V from its mean, for V / 2^level. They add over cells.
 
-    The level is that of the cells: so V · 2^s has the same numbers, and no power leaves float64.
+    The level is that of the cells, so that V · 2^s has the same terms, and no power leaves float64.
     """
 
     beta: float = 1.0
-    data_term: float = 0.0  # Σ ω f(v), all of the divergence that depends on V alone: v log v, log v or v^β
+    data_term: float = 0.0  # Σ ω f(v), the part that depends on V alone: v log v, log v or v^β
     weighted_sum: float = 0.0  # Σ ω v
     weight: float = 0.0  # Σ ω
     level: int = 0
@@ -44,7 +44,7 @@ class DivergenceTerms(NamedTuple):
         return DivergenceTerms(self.beta, value, total, mass, self.level)
 
     def at_level(self, level: int) -> DivergenceTerms:
-        """Return the same for V / 2^level."""
+        """Return the terms for V / 2^level."""
         shift = self.level - level
         by = scaling.power(2.0, shift)
         if self.beta == 1:
@@ -67,14 +67,14 @@ class DivergenceTerms(NamedTuple):
             apart = mass * math.log(mean) - value
         else:
             apart = (value - mass * mean**beta) / (beta * (beta - 1))
-        return float(2 * max(apart, 1e-12 * mass * mean**beta))  # V may be one number everywhere
+        return float(2 * max(apart, 1e-12 * mass * mean**beta))  # V may be constant
 
 
 NO_TERMS = DivergenceTerms()
 
 
 def divergence_terms(cells: Cells, beta: float) -> DivergenceTerms:
-    """Return what the divergence of cells that count from their mean is made of."""
+    """Return the terms of the divergence of cells that count from their mean."""
     values = cells.values.astype(np.float64)
     total, mass = _weighed(values, cells), float(cells.row_weight.sum())
     level = -round(math.log2(scaling.scale_of(total / mass if mass else 0.0, values.dtype)))
@@ -93,24 +93,22 @@ def _weighed(numbers: Array, cells: Cells) -> float:
 
 
 class BlockSummary(NamedTuple):
-    """What one look at a block tells."""
+    """Measures of one block, and its first invalid entry."""
 
     total: float  # Σ v
-    row_norms: Array  # how much each row weighs, float64: ‖v_i‖², or Σ v_i where the loss is another
-    stored: int  # entries held: all of a dense block, the explicit ones of a CSR block
+    row_norms: Array  # (r,), float64: ‖v_i‖², or Σ v_i where the loss is a divergence
+    stored: int  # stored entries: all of a dense block, the explicit ones of a CSR block
     invalid: InvalidEntryError | None  # the first one
-    column_weight: float | Array = 0.0  # rows that count, of each column (n,) where they differ
-    unobserved_rows: int = 0  # rows of which no entry counts
-    divergence_terms: DivergenceTerms = NO_TERMS  # of a divergence
-    row_hashes: tuple[
-        Hashes, ...
-    ] = ()  # of each row, if asked for: of V, and of its weights where it has some
+    column_weight: float | Array = 0.0  # rows that count; for each column, (n,), where they differ
+    unobserved_rows: int = 0  # rows without an entry that counts
+    divergence_terms: DivergenceTerms = NO_TERMS  # where the loss is a divergence
+    row_hashes: tuple[Hashes, ...] = ()  # of the rows of V, if wanted, and of its weights if it has some
 
 
 def summarize_block(v: Block, keys: Hashes = NO_KEYS) -> BlockSummary:
-    """Check and measure a block in one look.
+    """Check and measure a block in one read.
 
-    ``keys``: of its columns, if the hashes of its rows are wanted; see `digests`.
+    ``keys`` are those of its columns, if the hashes of its rows are wanted; see `digests`.
     """
     if scipy.sparse.issparse(v):
         total, norms, at, hashes = _measure_rows(v.data, bits_of(v.data), v.indices, v.indptr, keys)
@@ -135,7 +133,7 @@ def _wanted(hashes: Hashes, keys: Hashes) -> tuple[Hashes, ...]:
 
 
 def row_at(indptr: Array, at: int) -> int:
-    """The row of the entry at a position of a CSR block."""
+    """Return the row of the entry at a position of a CSR block."""
     return int(np.searchsorted(indptr, at, side="right")) - 1
 
 
@@ -149,7 +147,10 @@ def _first_bad(v: Array) -> InvalidEntryError:
 def _measure_rows(
     data: Array, bits: Array, indices: Array, indptr: Array, keys: Array
 ) -> tuple[float, Array, int, Array]:
-    """Sum, norm² of each row, the position of the first entry that is not in [0, ∞), or -1; and hashes."""
+    """Return the sum, the squared norm of each row, the position of the first invalid entry, and row hashes.
+
+    An entry is valid in [0, ∞); the position is -1 if all are.
+    """
     rows = len(indptr) - 1
     norms, hashes = np.zeros(rows), np.zeros(rows, np.uint64)
     total, bad = 0.0, -1
@@ -174,7 +175,10 @@ def _measure_rows(
 
 @compiled(fastmath={"contract", "reassoc"})
 def _measure_columns(columns: Array, bits: Array, keys: Array) -> tuple[float, Array, bool, Array]:
-    """The same of a block given by its columns, (n, r); and whether every entry is in [0, ∞)."""
+    """Return the sum, the squared norm of each row, whether all entries are valid, and row hashes.
+
+    The block is given by its columns, (n, r); an entry is valid in [0, ∞).
+    """
     rows = columns.shape[1]
     norms, hashes = np.zeros(rows), np.zeros(rows, np.uint64)
     total, sound = 0.0, True

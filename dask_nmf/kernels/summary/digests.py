@@ -1,9 +1,9 @@
-"""Digests of the content of a matrix, which tell whether V is, entry by entry, what it was.
+"""Digests of the content of a matrix, which tell whether an entry of V has changed.
 
 The digest of some rows is Σ_i K_i Σ_j k_j bits(v_ij) mod 2⁶⁴, with a random odd K_i of each row and a random
 k_j < 2³² for each 32 bits of an entry of a column (multilinear hashing: Carter & Wegman, Universal classes of
-hash functions, 1979). A zero adds nothing, and digests of parts add up: so it does not depend on how V is
-stored or cut. A change of one entry always shows; several cancel with a chance of about 2⁻³².
+hash functions, 1979). A zero adds nothing and digests of parts add up, so that a digest does not depend on
+how V is stored or cut. A change of one entry always shows; several cancel with a chance of about 2⁻³².
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from dask_nmf.types import Array
 
 Hashes = NDArray[np.uint64]
 
-MOST_SPANS = 2**16  # of rows: beyond, several rows share a sum
-STORED = np.uint64(0x80000000)  # is added to the bits of a marked entry
-NAN = np.uint64(0x7FC00000)  # stands for every NaN
+MOST_SPANS = 2**16  # spans of rows at most: beyond, several rows share a sum
+STORED = np.uint64(0x80000000)  # combined (xor) with the bits of a marked entry
+NAN = np.uint64(0x7FC00000)  # the bits of every NaN
 LOWER, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 COLUMNS, ROWS = range(2)  # seeds of the keys: part of what a digest is
 NO_KEYS: Hashes = np.empty(0, np.uint64)
@@ -31,20 +31,20 @@ NO_INDICES = np.empty(0, np.int32)
 
 
 class Digest(NamedTuple):
-    """The digest of neighbouring rows: sums of their hashes, by spans of rows."""
+    """The digest of contiguous rows: sums of their hashes, by spans of rows."""
 
-    span: int  # rows of each
-    first: int  # the number of the first one
+    span: int  # rows of each span
+    first: int  # index of the first span
     sums: Hashes
 
 
 def span_of(rows: int) -> int:
-    """Return how many rows of a V share a sum: a power of 2, so that there are at most `MOST_SPANS`."""
+    """Return how many rows of V share a sum: the least power of 2 with at most `MOST_SPANS` sums."""
     return 1 << (-(-rows // MOST_SPANS) - 1).bit_length()
 
 
 def digest_of(hashes: Hashes, first_row: int, rows: int) -> Digest:
-    """Return the digest of some rows of a V of so many ``rows``, from their hashes."""
+    """Return the digest of the rows from ``first_row`` on, of a V of ``rows`` rows, from their hashes."""
     span = span_of(rows)
     last_row = first_row + len(hashes)
     spans = np.arange(first_row // span, -(-last_row // span))
@@ -64,9 +64,9 @@ def merge_digests(parts: Sequence[Digest]) -> Digest:
 
 
 def differing_rows(digest: Digest, sums: Hashes, rows: int) -> list[tuple[int, int]]:
-    """Return the ranges of rows of a whole V in which it differs from the sums of an earlier digest.
+    """Return the ranges of rows in which a whole V differs from the sums of an earlier digest.
 
-    Each range has its first row and the one after its last. A span that differs is in it with all its rows.
+    Each range is a first row and a last row plus 1. A span that differs is included with all its rows.
     """
     differs = np.concatenate([[False], digest.sums != sums, [False]])
     edges = np.flatnonzero(differs[1:] != differs[:-1]).tolist()
@@ -76,14 +76,14 @@ def differing_rows(digest: Digest, sums: Hashes, rows: int) -> list[tuple[int, i
 
 @lru_cache(maxsize=1)
 def keys_of(first: int, last: int) -> Hashes:
-    """Return the keys of some columns, (last - first,): each has two of 32 bits, none of them 0."""
+    """Return the keys of some columns, (last - first,): two words of 32 bits each, none of them 0."""
     return _random(COLUMNS, first, last) | np.uint64(0x100000001)
 
 
 def row_hashes(v: Any, keys: Hashes, marked: bool = False) -> Hashes:
     """Return the hash of each row of a dense or CSR block, (r,).
 
-    ``marked``: entries that are stored count, those of a CSR block that are 0 too.
+    With ``marked``, the stored entries of a CSR block count even if they are 0.
     """
     if scipy.sparse.issparse(v):
         hashes: Hashes = _hash_rows(v.data, bits_of(v.data), v.indices, v.indptr, keys, marked)
@@ -96,26 +96,26 @@ def row_hashes(v: Any, keys: Hashes, marked: bool = False) -> Hashes:
 
 
 def bits_of(values: Array) -> Array:
-    """Return floats as the integers of their bits, without a copy."""
+    """Return a view of floats as the integers of their bits, without a copy."""
     return values.view(f"u{values.itemsize}")
 
 
 def row_edges(v: Array) -> NDArray[np.int64]:
-    """Return where the rows of a dense block begin and end, in a flat one."""
+    """Return the positions in a flat array at which rows of a dense block begin and end, (r + 1,)."""
     return np.arange(0, v.size + 1, v.shape[1], dtype=np.int64)
 
 
 def _random(seed: int, first: int, last: int) -> Hashes:
-    """Random integers that belong to the numbers from ``first`` on, (last - first,)."""
+    """Return random integers, (last - first,), each of which belongs to its index from ``first`` on."""
     drawn: Hashes = np.random.PCG64(seed).advance(first).random_raw(last - first)
     return drawn
 
 
 @compiled()
 def term(value: Any, bits: Any, key: np.uint64, marked: bool) -> Any:
-    """Return what an entry adds to the hash of its row."""
+    """Return the contribution of an entry to the hash of its row."""
     word = np.uint64(bits)
-    if value == 0:  # so is −0.0
+    if value == 0:  # true for −0.0 too
         word = np.uint64(0)
     if value != value:
         word = NAN
@@ -128,8 +128,8 @@ def term(value: Any, bits: Any, key: np.uint64, marked: bool) -> Any:
 def hash_row(
     data: Array, bits: Array, indices: Array, first: int, last: int, keys: Hashes, marked: bool
 ) -> Any:
-    """Return the hash of a row, from entry ``first`` to ``last``; a dense one where there are no indices."""
-    total, begin = np.uint64(0), np.uint64(first)  # unsigned, or each index would be looked at
+    """Return the hash of a row, from entry ``first`` to ``last - 1``; dense if there are no indices."""
+    total, begin = np.uint64(0), np.uint64(first)  # unsigned, or each index would be checked for its sign
     if len(indices) > 0:
         for p in range(begin, np.uint64(last)):
             total += term(data[p], bits[p], keys[np.uint64(indices[p])], marked)
@@ -141,7 +141,7 @@ def hash_row(
 
 @compiled()
 def add_column(hashes: Hashes, values: Array, bits: Array, key: np.uint64) -> None:
-    """Add what a column of a dense block adds to the hashes of its rows."""
+    """Add the contributions of a column of a dense block to the hashes of its rows."""
     for i in range(len(hashes)):
         hashes[i] += term(values[i], bits[i], key, False)
 

@@ -1,4 +1,4 @@
-"""Summaries of blocks of which not every entry counts alike."""
+"""Summaries of blocks in which not every entry counts alike."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dask_nmf.types import Array, Block
 
 
 class EntryTotals(NamedTuple):
-    """The means of the rows of a block, and of its columns what means are made from."""
+    """The means of the rows of a block, and the sums from which means of columns are made."""
 
     rows: Array  # (r,), NaN where no entry counts
-    columns: Array  # (2, n): Σ v of what counts, and how much that is
+    columns: Array  # (2, n): Σ ω v and Σ ω over the entries that count
 
 
 def summarize_block(block: Block, keys: Hashes = NO_KEYS) -> BlockSummary:
-    """`block_summary.summarize_block`, of the cells that count where not all do."""
+    """Return the summary of a block, over the cells that count if it is masked."""
     if not isinstance(block, MaskedBlock):
         return block_summary.summarize_block(block, keys)
     beta = block.mask.beta
@@ -44,7 +44,7 @@ def summarize_block(block: Block, keys: Hashes = NO_KEYS) -> BlockSummary:
 
 
 def _hashes(block: MaskedBlock, keys: Hashes) -> tuple[Hashes, ...]:
-    """The hashes of the rows of V, whatever counts in it, and of its weights where it has some."""
+    """Return the row hashes of V, whichever entries count, and of its weights if it has some."""
     if not len(keys):
         return ()
     of_v = row_hashes(block.v, keys, block.mask.missing == "unstored")
@@ -52,7 +52,7 @@ def _hashes(block: MaskedBlock, keys: Hashes) -> tuple[Hashes, ...]:
 
 
 def entry_totals(block: MaskedBlock) -> EntryTotals:
-    """Add up the cells that count, each with its weight; float64."""
+    """Return row means and column sums of the cells that count, each with its weight; float64."""
     rows, columns = np.full(block.shape[0], np.nan), np.zeros((2, block.shape[1]))
     for chosen, cells, _ in iter_row_batches(block):
         values = cells.values.astype(np.float64)
@@ -65,7 +65,7 @@ def entry_totals(block: MaskedBlock) -> EntryTotals:
 
 
 def _first_bad(first_row: int, with_zeros: bool, *parts: Cells) -> InvalidEntryError | None:
-    """The first entry that no NMF can take, by row and column, of cells of the same rows."""
+    """Return the first invalid entry, by row and column, among cells of the same rows, or None."""
     found = []
     for cells in parts:
         sound = (cells.values >= 0 if with_zeros else cells.values > 0) & (cells.values < np.inf)

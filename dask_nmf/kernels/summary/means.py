@@ -1,7 +1,7 @@
-"""Means of what a fit observed, and what they say where a model knows nothing.
+"""Means of the entries that a fit observed, as predictions where a model knows nothing.
 
-A row or a column is cold if no entry of it counted in the fit. Its factor is zero then, and so is W H. A
-factor may be zero for another reason, such as a penalty: then 0 is what the model says.
+A row or a column is cold if no entry of it counted in the fit. Its factor is then zero, and so is W H. A
+factor may also be zero for another reason, such as a penalty: then 0 is the prediction of the model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-SOURCES = np.array(["model", "row_mean", "column_mean", "overall_mean"])  # where a value comes from
+SOURCES = np.array(["model", "row_mean", "column_mean", "overall_mean"])  # the origins of a value
 MODEL, ROW_MEAN, COLUMN_MEAN, OVERALL_MEAN = range(4)
 
 
@@ -24,7 +24,7 @@ class Means(NamedTuple):
 
 
 def safe_divide(total: NDArray[Any], mass: NDArray[Any]) -> NDArray[np.float64]:
-    """Return means from sums and from how much they are of; NaN where that is nothing."""
+    """Return means from sums and their weights; NaN where the weight is 0."""
     means = np.full(len(total), np.nan)
     np.divide(total, mass, out=means, where=mass > 0)
     return means
@@ -35,16 +35,17 @@ def fill_with_means(
 ) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """Return values of W H with means in the place of those that the model does not know.
 
-    That is the mean of the column where the row is cold, that of the row where the column is, and that of
-    everything where both are.
+    The value is the mean of the column if the row is cold, the mean of the row if the column is cold, and the
+    overall mean if both are.
 
     Parameters
     ----------
-    values, rows, columns : (cells,), W H and the means of the cell's row and of its column.
+    values, rows, columns : (cells,), W H and the means of the cell's row and column; NaN if that is cold.
+    overall : the mean of all entries.
 
     Returns
     -------
-    The values, of the same dtype, and for each its number in `SOURCES`.
+    The values, of the same dtype, and for each its index in `SOURCES`.
     """
     cold_row, cold_column = np.isnan(rows), np.isnan(columns)
     of_row = np.where(cold_column, ROW_MEAN, MODEL)

@@ -1,4 +1,4 @@
-"""What the first read of V gives: its measures, its first bad entry, and a sample of its rows.
+"""The first read of V: its measures, its first invalid entry, and a sample of its rows.
 
 A row is in the sample with a probability that is half uniform and half proportional to its squared norm,
 and is scaled by 1/√(that probability), so that the sample's VᵀV is unbiased. Whether a row is drawn
@@ -24,23 +24,23 @@ from dask_nmf.kernels.summary.block_summary import NO_TERMS, DivergenceTerms
 from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of, merge_digests
 from dask_nmf.types import Block
 
-STRATA = 64
-MOST_PIECES = 4  # each has sums of H's size to be added
-PIECE = 64 * 1024  # entries of the sample that are worth a thread
-SHARE = 4  # rows that a stratum may hold back, in multiples of its fair share
+STRATA = 64  # equal ranges of rows, of which each keeps its own candidates
+MOST_PIECES = 4  # of a sample: each has sums of H's size to be added
+PIECE = 64 * 1024  # entries of a sample that are worth a thread
+SHARE = 4  # candidates that a stratum may keep, in multiples of its fair share
 
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """How many rows to draw out of how many, and by which numbers."""
+    """The specification of a sample of rows: how many of how many, and the seed."""
 
     rows: int  # of V, in panel orientation
-    size: int  # expected in the sample, about
+    size: int  # expected number of rows in the sample, about
     seed: int
 
     @property
     def uniform_share(self) -> float:
-        """Probability of a row to be drawn whatever its norm."""
+        """The probability that a row is drawn regardless of its norm."""
         return min(1.0, self.size / 2 / self.rows) if self.size < self.rows else 1.0
 
     @property
@@ -55,9 +55,9 @@ class SampleSpec:
 class Candidates(NamedTuple):
     """Rows that may end up in the sample, in order.
 
-    The weighted half is a bottom-k sample by the keys Exp(1) / ‖row‖² (Efraimidis & Spirakis 2006). So that
-    a panel never has to hand on more than a few rows, each of 64 equal ranges of rows keeps only its
-    smallest keys, and one more as its threshold.
+    The weighted half is a bottom-k sample by the keys Exp(1) / ‖row‖² (Efraimidis & Spirakis 2006). Each of
+    64 equal ranges of rows keeps only its smallest keys, and one more as its threshold, so that a panel never
+    passes on more than a few rows.
     """
 
     rows: NDArray[np.int64]  # global indices
@@ -67,22 +67,22 @@ class Candidates(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The first read of V, or of a part of it: `merge` adds parts."""
+    """The summary of the first read of V or of a part of it. `merge_summaries` adds parts."""
 
     total: float  # Σ V
     sumsq: float  # ‖V‖² (Σ V where the loss is a divergence)
     stored: int
     empty_rows: int  # in panel orientation
-    unobserved_rows: int  # of these, those of which no entry counts
-    column_weight: float | NDArray[np.float64]  # rows that count, of each column where they differ
+    unobserved_rows: int  # those of the empty rows of which no entry counts
+    column_weight: float | NDArray[np.float64]  # rows that count; for each column where they differ
     invalid: InvalidEntryError | None  # the first one, by row
     candidates: Candidates
     divergence_terms: DivergenceTerms = NO_TERMS  # see `BlockSummary`
-    digests: tuple[Digest, ...] = ()  # of V, and of its weights where it has some
+    digests: tuple[Digest, ...] = ()  # of V, and of its weights if it has some
 
 
 def summarize_panel(block: Block, first_row: int, draw: SampleSpec) -> Summary:
-    """Measure a panel that begins at ``first_row`` and take the candidates out of it."""
+    """Return the measures and the candidates of a panel that begins at ``first_row``."""
     found = masked_summary.summarize_block(block, keys_of(0, block.shape[1]))
     bad = found.invalid and found.invalid.at(first_row)
     return Summary(
@@ -100,7 +100,7 @@ def summarize_panel(block: Block, first_row: int, draw: SampleSpec) -> Summary:
 
 
 def merge_summaries(parts: list[Summary], draw: SampleSpec) -> Summary:
-    """Add summaries of neighbouring panels, given in order."""
+    """Return the summary of neighbouring panels, given in order."""
     bad = [part.invalid for part in parts if part.invalid is not None]
     return Summary(
         sum(part.total for part in parts),
@@ -119,7 +119,7 @@ def merge_summaries(parts: list[Summary], draw: SampleSpec) -> Summary:
 def sample_candidates(
     block: Block, norms: NDArray[np.float64], first_row: int, draw: SampleSpec
 ) -> Candidates:
-    """Return the rows of a block, of these squared norms, that may end up in the sample."""
+    """Return the rows of a block that may end up in the sample; ``norms`` are squared, (r,)."""
     rows = first_row + np.arange(block.shape[0])
     with np.errstate(divide="ignore", over="ignore"):
         keys = -np.log(rng.uniform(draw.seed, rng.WEIGHTED_ROWS, rows)[:, 0]) / norms
@@ -132,7 +132,7 @@ def sample_candidates(
 def merge_candidates(parts: list[Candidates], draw: SampleSpec) -> Candidates:
     """Return the candidates of neighbouring blocks, given in order.
 
-    Rows that drop out do so before blocks are copied into one: a worker holds the parts and their union.
+    Rows are dropped before blocks are copied into one, so that a worker holds only the parts and their union.
     """
     rows, norms, keys, blocks = zip(*parts, strict=True)
     kept = _kept(np.concatenate(rows), np.concatenate(keys), draw)
@@ -150,7 +150,7 @@ def merge_candidates(parts: list[Candidates], draw: SampleSpec) -> Candidates:
 
 
 def draw_sample(candidates: Candidates, draw: SampleSpec) -> Block:
-    """The sample: rows of V, scaled, in order of their index."""
+    """Return the sample: rows of V, scaled, in order of their index."""
     rows, norms, _, block = candidates
     drawn, threshold = _by_key(candidates, draw)
     by_norm = -np.expm1(-norms * np.where(norms > 0, threshold, 0))
@@ -160,16 +160,16 @@ def draw_sample(candidates: Candidates, draw: SampleSpec) -> Block:
 
 
 def split_sample(sample: Block) -> list[Block]:
-    """The sample in pieces for threads: as many as its size says, not the machine."""
+    """Return the sample in pieces for threads; their number depends on its size, not on the machine."""
     number = max(1, min(MOST_PIECES, masking.n_stored(sample) // PIECE, int(sample.shape[0])))
     return [sample[a:b] for a, b in pairwise(np.linspace(0, sample.shape[0], number + 1, dtype=int))]
 
 
 def _by_key(candidates: Candidates, draw: SampleSpec) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which rows have one of the smallest keys, and the key below which each row would have.
+    """Return which rows have one of the smallest keys, and the threshold of each row's key.
 
-    That threshold is what the other rows make it, or the probability would not be the right one: of a row
-    that is not among the smallest, it is the largest key that is.
+    A row is drawn if its key is below its threshold. The other rows decide the threshold, or the probability
+    would be wrong: for a row that is not among the smallest, it is the largest key that is.
     """
     strata, ranks = _ranks(candidates.rows, candidates.keys, draw)
     keys, wanted = candidates.keys, draw.size // 2
@@ -191,7 +191,7 @@ def _uniform(rows: NDArray[np.int64], draw: SampleSpec) -> NDArray[np.bool_]:
 def _ranks(
     rows: NDArray[np.int64], keys: NDArray[np.float64], draw: SampleSpec
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the stratum of each row and the rank of its key in there."""
+    """Return the stratum of each row and the rank of its key in that stratum."""
     strata = rows // draw.stratum_rows
     order = np.lexsort((keys, strata))
     ranks = np.empty(len(order), np.int64)
