@@ -119,7 +119,7 @@ def entry_divergence(v: float, y: float, beta: float, zeros: bool) -> Any:
         return v * np.log(v / y) - v if v > 0 else 0.0
     if beta == 1:
         far = (y - v) / v if v > 0 else 0.0
-        return v * (far - np.log1p(far)) if v > 0 else y  # where v is nearly y no large terms cancel
+        return v * (far - np.log1p(far)) if v > 0 else y  # no large terms cancel if v is nearly y
     if beta == 0:
         return v / y - np.log(v / y) - 1
     return ((v**beta if v > 0 else 0.0) + (beta - 1) * y**beta - beta * v * y ** (beta - 1)) / (

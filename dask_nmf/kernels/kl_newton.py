@@ -10,9 +10,9 @@ from dask_nmf.kernels.divergence import RowPenalty, dot, entry_divergence
 from dask_nmf.kernels.linalg.nnls import solve_packed
 from dask_nmf.types import Array
 
-MOST_STEPS = 50  # of Newton's method, for a row
+MOST_STEPS = 50  # steps of Newton's method for a row at most
 
-MOST_SWEEPS = 100  # of coordinate descent, in a step
+MOST_SWEEPS = 100  # sweeps of coordinate descent in a step at most
 
 LEAST = 0.1  # share of each x f that a step must leave, or it is halved: near 0 the model is worth nothing
 

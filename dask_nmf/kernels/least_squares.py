@@ -24,7 +24,7 @@ LANES = 64  # rows descended side by side: they fill the vector registers, and k
 SWEEPS = 500
 MOST_SWEEPS = 40 * SWEEPS  # for a pass that needs a close solution: similar components converge slowly
 RIDGE = 1e-13  # added to the unit diagonal in a guess: with less, the rounding of products would be magnified
-NEAR, NEAR_SWEEPS = 0.1, 20  # of the descent before an exact solution
+NEAR, NEAR_SWEEPS = 0.1, 20  # tolerance and sweeps of the descent before an exact solution
 CLOSE = 1e-6  # tolerance of a descent that ends at the rounding of float32, if components are well apart
 WELL_APART = 0.1  # least pivot of normal equations whose components are well apart
 DOUBTFUL = 1e-3  # a pivot below which normal equations cost digits that an answer needs
@@ -175,8 +175,8 @@ def solve_w(
 ) -> Array:
     """Return W of a block given H, (r, k), over the entries that count.
 
-    It is ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖² + 2 lasso Σ |w|``, with both penalties for each entry of V
-    that counts; ``tol`` and ``sweeps`` are those of `refit`.
+    It is ``argmin_{w ≥ 0} ‖v − w h‖² + alpha Σ ‖w‖² + 2 lasso Σ |w|``, with both penalties for each entry
+    of V that counts; ``tol`` and ``sweeps`` are those of `refit`.
     """
     if isinstance(v, Cells) and v.separable:
         return solve(*_even_equations(v, h, alpha, lasso), tol, sweeps)
@@ -226,7 +226,7 @@ def _gram_of(h: Array, alpha: float) -> Array:
 
 
 def solve_by_qr(target: Array, upper: Array, lasso: float) -> Array:
-    """Return the solution of `solve_exactly` from ``v basis``, (r, m) float64, and `PivotedQR.upper`."""
+    """Return the solution of `solve_exactly` from ``v basis``, (r, m), and `PivotedQR.upper`; float64."""
     x = solve(target @ upper - lasso, upper.T @ upper, NEAR, NEAR_SWEEPS)
     nnls.solve_qr(x, upper, target, lasso)
     return x

@@ -41,13 +41,13 @@ class Layout:
     columns: int
     itemsize: int  # bytes of an entry in a panel
     chunk_rows: int = 1  # panels begin at multiples of this
-    chunk_bytes: int = 0  # of a storage chunk, decoded: some are in flight while a panel is read
+    chunk_bytes: int = 0  # bytes of a storage chunk, decoded: some are in flight while a panel is read
     needs_cast: bool = False  # whether a panel is cast, so that two copies of it exist for a moment
     indptr: Sequence[int] | NDArray[np.integer[Any]] | None = (
         None  # CSR row pointers, (rows + 1,); None if dense
     )
     density_unknown: bool = False  # blocks of unknown density: a chunk row is a panel, its bytes are a guess
-    chunk_columns: int | None = None  # of a storage chunk; None if it spans all columns
+    chunk_columns: int | None = None  # columns of a storage chunk; None if it spans all columns
     masked: bool = False  # whether V is processed cell by cell
     own_grams: bool = True  # if masked: whether rows and columns have their own gram matrices, else quotients
     prefetch: bool = False  # whether one more panel may be read while others are in work

@@ -24,10 +24,10 @@ class EntryMask:
 
     missing: str | None = None  # None: all count; "nan": those that are not NaN; "unstored": the stored ones
     held_out: float = 0.0  # share of the entries that is held out for validation
-    seed: int = 0  # of the choice of held-out entries, a hash of (seed, row, column)
+    seed: int = 0  # seed of the held-out entries, which a hash of (seed, row, column) chooses
     transposed: bool = False  # whether the rows of a block are columns of V
     weighted: bool = False  # whether entries have weights
-    beta: float = 2.0  # of the divergence that is the loss
+    beta: float = 2.0  # β of the divergence that is the loss
 
     @property
     def is_uniform(self) -> bool:

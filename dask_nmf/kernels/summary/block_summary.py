@@ -101,8 +101,8 @@ class BlockSummary(NamedTuple):
     invalid: InvalidEntryError | None  # the first one
     column_weight: float | Array = 0.0  # rows that count; for each column, (n,), where they differ
     unobserved_rows: int = 0  # rows without an entry that counts
-    divergence_terms: DivergenceTerms = NO_TERMS  # where the loss is a divergence
-    row_hashes: tuple[Hashes, ...] = ()  # of the rows of V, if wanted, and of its weights if it has some
+    divergence_terms: DivergenceTerms = NO_TERMS  # not empty if the loss is a divergence
+    row_hashes: tuple[Hashes, ...] = ()  # those of V, if wanted, and those of its weights if any
 
 
 def summarize_block(v: Block, keys: Hashes = NO_KEYS) -> BlockSummary:

@@ -25,7 +25,7 @@ from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of, merge_d
 from dask_nmf.types import Block
 
 STRATA = 64  # equal ranges of rows, of which each keeps its own candidates
-MOST_PIECES = 4  # of a sample: each has sums of H's size to be added
+MOST_PIECES = 4  # pieces of a sample at most: each has sums of H's size to be added
 PIECE = 64 * 1024  # entries of a sample that are worth a thread
 SHARE = 4  # candidates that a stratum may keep, in multiples of its fair share
 
@@ -34,7 +34,7 @@ SHARE = 4  # candidates that a stratum may keep, in multiples of its fair share
 class SampleSpec:
     """The specification of a sample of rows: how many of how many, and the seed."""
 
-    rows: int  # of V, in panel orientation
+    rows: int  # rows of V, in panel orientation
     size: int  # expected number of rows in the sample, about
     seed: int
 
@@ -78,7 +78,7 @@ class Summary(NamedTuple):
     invalid: InvalidEntryError | None  # the first one, by row
     candidates: Candidates
     divergence_terms: DivergenceTerms = NO_TERMS  # see `BlockSummary`
-    digests: tuple[Digest, ...] = ()  # of V, and of its weights if it has some
+    digests: tuple[Digest, ...] = ()  # the digest of V, and that of its weights if it has some
 
 
 def summarize_panel(block: Block, first_row: int, draw: SampleSpec) -> Summary:
