@@ -124,7 +124,7 @@ def test_a_plan_reads_ahead_where_there_is_room() -> None:
     layout = Layout(1_000_000, 1000, 4, chunk_rows=1000, chunk_bytes=4_000_000)
     for limit in (worker_memory.PROGRAM * 2, 3000 * MIB, None):
         without = row_panels.plan_panels(layout, 8, limit, 2)
-        made = row_panels.plan_panels(Layout(**{**vars(layout), "ahead": True}), 8, limit, 2)
+        made = row_panels.plan_panels(Layout(**{**vars(layout), "prefetch": True}), 8, limit, 2)
         assert made.prefetch == (limit != worker_memory.PROGRAM * 2)
         assert made.sample_rows == without.sample_rows
         if limit is not None:

@@ -37,17 +37,15 @@ from support.matrices import low_rank
 from zarr.storage import LocalStore
 
 from dask_nmf import Run, nmf, transform
-from dask_nmf.cluster import sharing
 from dask_nmf.errors import ConcurrentCommitError, InvalidRunError, RunLocked
 from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.iteration import loop
 from dask_nmf.planning import row_panels
 from dask_nmf.runs.commits import KEY
-from dask_nmf.storage import leases
 from dask_nmf.storage.arrays import links
 from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import locate
-from dask_nmf.storage.objects import object_store
+from dask_nmf.storage.objects import object_lock, object_store, requests
 from dask_nmf.storage.objects.object_store import ObjectStore
 
 V = low_rank(12, 7, 2, noise=1)
@@ -354,7 +352,7 @@ class StoredRuns(Runs):
     def __init__(self) -> None:
         super().__init__()
         self.stores: dict[str, MemoryStore] = {}
-        for module in (object_store, leases, sharing):
+        for module in (object_store, object_lock, requests):
             self.patch.setattr(module, "connect", lambda url: self.stores.setdefault(url, MemoryStore()))
 
     def place(self, number: int) -> str:
