@@ -1,1 +1,1 @@
-"""What a person sees of a fit: lines of progress, and text that a terminal may show."""
+"""Lines that show people the progress of a fit, and text that a terminal may show."""

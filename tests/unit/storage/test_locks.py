@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ def refuse(number: int) -> Any:
         raise OSError(number, os.strerror(number))
 
     return refused
+
+
+def run_in_threads(function: Callable[[], None], count: int) -> None:
+    """Call a function in so many threads at once, and wait until all have ended."""
+    threads = [threading.Thread(target=function) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 @pytest.fixture(params=["flock", "without"])
@@ -111,11 +121,7 @@ def test_of_many_that_come_and_go_one_has_the_lock_at_a_time(tmp_path: Path, kin
             except RunLocked:
                 pass
 
-    threads = [threading.Thread(target=come_and_go) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(come_and_go, 8)
     assert set(most) == {1}
     assert len(had) > 1
     assert list(tmp_path.iterdir()) == []
@@ -298,10 +304,6 @@ def test_of_many_that_find_a_dead_owner_one_follows(tmp_path: Path, quick: None)
         except RunLocked:
             pass
 
-    threads = [threading.Thread(target=follow) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_in_threads(follow, 6)
     assert had == [1]
     assert list(tmp_path.iterdir()) == []
