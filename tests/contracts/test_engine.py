@@ -13,7 +13,7 @@ from support.matrices import Array
 from support.reads import EDGES, READS, counted_matrix
 
 from dask_nmf.execution.engine import Model
-from dask_nmf.execution.engines.grid import GridEngine, PiecewiseHALS
+from dask_nmf.execution.engines.grid import GridEngine
 from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.engines.strata import StrataEngine
@@ -25,6 +25,7 @@ from dask_nmf.planning.grid import GridPlan
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.parts.penalties import NO_PENALTY
 from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.piecewise import PiecewiseHALS
 from dask_nmf.solvers.sgd import SGD, Swept
 from dask_nmf.sources.registry import open_matrix
 

@@ -7,8 +7,8 @@ next one. The `State` names their slots and the extrapolation of H; its own arra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from dataclasses import replace
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from dask.delayed import Delayed
@@ -25,8 +25,8 @@ from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.digests import merge_digests
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
 from dask_nmf.planning.grid import GridPlan
-from dask_nmf.solvers.hals import HALS
-from dask_nmf.solvers.parts.state import State, accept_step, reject_step
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.piecewise import GridTotals, PiecewiseHALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 
@@ -42,45 +42,6 @@ class GridSlots(FactorSlots, Protocol):
     def temporary_w(self) -> FactorStore:
         """Return a store for the W of a pass."""
         ...
-
-
-class GridTotals(NamedTuple):
-    """The totals of a pass that has updated H already."""
-
-    loss: float  # without the penalty; without ‖V‖² unless ``exact``
-    w_norms: Array  # see `Piece.norms`
-    h_norms: Array  # (2, k), as the norms of W
-    exact: bool  # whether the loss was taken entry by entry
-    same: bool  # whether the pass began with the last H, not extrapolated
-
-
-@dataclass(frozen=True)
-class PiecewiseHALS(HALS):
-    """The solver `HALS` with H in pieces: tasks of a pass update H, and the state names its slot."""
-
-    def update(self, state: State, totals: Any, sumsq: float) -> State:
-        """Return the next state from `GridTotals`, as `HALS` does; H is in a slot and not in the state."""
-        scales, penalty = self.penalty.balance(tuple(totals.w_norms), tuple(totals.h_norms))
-        loss = totals.loss + penalty + (0.0 if totals.exact else sumsq)
-        if loss > state.loss:
-            return reject_step(state, totals.same)
-        return accept_step(
-            state,
-            h=state.h,
-            h_input=state.h_input,
-            loss=loss,
-            penalty=penalty,
-            exact=totals.exact,
-            w_slot=state.next_slot,
-            previous_slot=state.w_slot,
-            scales=divisors(scales),
-            previous_scales=divisors(scales * (state.scales or 1.0)),
-        )
-
-
-def divisors(scales: Array) -> tuple[float, ...]:
-    """Return the scales of components as a `State` holds them: () if all are 1."""
-    return () if (scales == 1).all() else tuple(scales.tolist())
 
 
 class GridEngine:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from dask_nmf.execution import executor, partition
 from dask_nmf.execution.engine import Model, Sink
-from dask_nmf.execution.engines.grid import GridEngine, PiecewiseHALS
+from dask_nmf.execution.engines.grid import GridEngine
 from dask_nmf.fitting import components, finalize
 from dask_nmf.fitting.cuts.cut import resumed
 from dask_nmf.fitting.finalize import Output, Progress, Result
@@ -20,6 +20,7 @@ from dask_nmf.planning.worker_memory import MIB
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing
 from dask_nmf.runs.run import Run
+from dask_nmf.solvers.piecewise import PiecewiseHALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 

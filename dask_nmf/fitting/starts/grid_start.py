@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_nmf import rng
 from dask_nmf.execution.engine import Model
-from dask_nmf.execution.engines.grid import GridEngine, GridSlots, PiecewiseHALS, divisors
+from dask_nmf.execution.engines.grid import GridEngine, GridSlots
 from dask_nmf.execution.graphs.grid_summary import GridDraw
 from dask_nmf.fitting.starts import initialize, problem, sample_start
 from dask_nmf.fitting.starts.problem import Measures
@@ -18,6 +18,7 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.piecewise import PiecewiseHALS, divisors
 from dask_nmf.solvers.solver import factor_scale
 from dask_nmf.types import Array
 
