@@ -58,6 +58,53 @@ class Step(NamedTuple):
         return self.outcome is not None and self.outcome.final
 
 
+class Passes:
+    """The passes of one model, one at a time: `begin` a pass, make it, and `end` it with its totals.
+
+    Parameters
+    ----------
+    baseline : the loss of a relative error of 1: ‖V‖², or the divergence of V from its mean.
+    done : the number of passes that led to ``state``.
+    """
+
+    def __init__(self, solver: Solver, state: State, baseline: float, stop: Stop, done: int = 0) -> None:
+        self.solver = solver
+        self.state = state
+        self.baseline = baseline
+        self.stop = stop
+        self.number = done
+        self._started = 0.0
+
+    def begin(self) -> tuple[State, bool]:
+        """Return the state that the next pass begins with, and whether it takes the loss entry by entry."""
+        self.number += 1
+        self._started = time.monotonic()
+        state = self.state
+        exact = state.level > 0 or state.loss < CANCELS[state.h.dtype] * self.baseline
+        if exact and not state.exact:
+            state = replace(state, loss=float("inf"))  # the exact and the expanded loss do not compare
+        self.state = state
+        return state, exact
+
+    def end(self, totals: Any) -> Step:
+        """Return the step of the pass that gave these totals; it has an outcome if it is the last one."""
+        stop, baseline, previous = self.stop, self.baseline, self.state
+        state = self.solver.at_level(previous.level).update(previous, totals, baseline)
+        reason = _convergence(self.number, previous, state, baseline, stop)
+        if reason and _may_be_noise(state, baseline) and state.level < min(self.solver.finest, stop.finest):
+            exact = state.level > 0  # nor does the loss of equations that are solved less exactly
+            reason, state = None, replace(state, level=state.level + 1, exact=exact, stalled=False, rate=1.0)
+        ending = _ending(self.number, state, reason, baseline, stop)
+        seconds = time.monotonic() - self._started
+        if _enough(state, stop):
+            state = state.as_measured
+        self.state = state
+        known = np.isfinite(state.loss)  # it is infinite if all sweeps of sgd so far are rejected
+        error = relative_error(state.loss - state.penalty, baseline) if known else float("nan")
+        step = Step(self.number, state, error, seconds, validation_error=float(np.sqrt(state.held_out_mse)))
+        return step if ending is None else step._replace(**ending._asdict())
+
+
 def iterate(
     sweep: Callable[[State, bool], Any],
     solver: Solver,
@@ -71,31 +118,13 @@ def iterate(
     Parameters
     ----------
     sweep : makes one pass and returns its sums, from the state and whether to take the loss entry by entry.
-    baseline : the loss of a relative error of 1: ‖V‖², or the divergence of V from its mean.
-    done : the number of passes that led to ``state``.
+    baseline, done : those of `Passes`.
     """
-    number = done
-    while number < stop.max_iter:
-        number += 1
-        started = time.monotonic()
-        exact = state.level > 0 or state.loss < CANCELS[state.h.dtype] * baseline
-        if exact and not state.exact:
-            state = replace(state, loss=float("inf"))  # the exact and the expanded loss do not compare
-        totals = sweep(state, exact)
-        previous, state = state, solver.at_level(state.level).update(state, totals, baseline)
-        reason = _convergence(number, previous, state, baseline, stop)
-        if reason and _may_be_noise(state, baseline) and state.level < min(solver.finest, stop.finest):
-            exact = state.level > 0  # nor does the loss of equations that are solved less exactly
-            reason, state = None, replace(state, level=state.level + 1, exact=exact, stalled=False, rate=1.0)
-        ending = _ending(number, state, reason, baseline, stop)
-        seconds = time.monotonic() - started
-        if _enough(state, stop):
-            state = state.as_measured
-        known = np.isfinite(state.loss)  # it is infinite if all sweeps of sgd so far are rejected
-        error = relative_error(state.loss - state.penalty, baseline) if known else float("nan")
-        step = Step(number, state, error, seconds, validation_error=float(np.sqrt(state.held_out_mse)))
-        yield step if ending is None else step._replace(**ending._asdict())
-        if ending is not None:
+    passes = Passes(solver, state, baseline, stop, done)
+    while passes.number < stop.max_iter:
+        step = passes.end(sweep(*passes.begin()))
+        yield step
+        if step.outcome is not None:
             return
 
 
