@@ -19,6 +19,7 @@ from support.command import Forks
 from support.headers import CLAIMS, MOST
 from support.matrices import low_rank
 from tools import fuzz
+from tools.damage import damage
 
 from dask_nmf import Run
 from dask_nmf.display.text import escape_control
@@ -223,7 +224,7 @@ def test_a_damaged_matrix_is_refused_or_read_as_others_read_it(
     kind: str, draw: random.Random, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     path = fuzz.matrix(kind, tmp_path_factory.mktemp("v"))
-    fuzz.damage(path, draw)
+    damage(path, draw)
     fuzz.checked_matrix(path)
 
 
@@ -234,7 +235,7 @@ def test_a_damaged_run_is_refused_or_right(
     state: str, draw: random.Random, sound: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run = copied(sound[state], tmp_path_factory.mktemp("run"))
-    fuzz.damage(run, draw)
+    damage(run, draw)
     fuzz.checked_run(run)
 
 

@@ -21,7 +21,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from support.matrices import LIBRARIES, SOURCES
-from support.runs import Crash, crash_after
 
 from dask_nmf import NMF, nmf, transform
 from dask_nmf.settings import Settings
@@ -39,12 +38,6 @@ def test_scikit_learns_checks(
 ) -> None:
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")  # or one of the checks is skipped
     check(estimator)
-
-
-@pytest.fixture(scope="module")
-def v() -> np.ndarray:
-    rng = np.random.default_rng(0)
-    return rng.gamma(0.5, size=(120, 4)) @ rng.gamma(0.5, size=(4, 30)) + 0.2 * rng.random((120, 30))
 
 
 @pytest.mark.parametrize("wide", [False, True])
@@ -124,16 +117,11 @@ def test_every_setting_is_a_parameter() -> None:
     assert {name: getattr(NMF(), name) for name in names} == {**defaults, **own}
 
 
-def hidden(v: np.ndarray) -> np.ndarray:
-    """A third of the entries are missing."""
-    return np.where(np.random.default_rng(1).random(v.shape) < 1 / 3, np.nan, v)
-
-
 @pytest.mark.parametrize(
     "kind", [np.asarray, lambda x: da.from_array(x, chunks=(50, 7))], ids=["numpy", "dask"]
 )
-def test_missing_entries(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
-    x = kind(hidden(v))
+def test_missing_entries(hidden: np.ndarray, kind: Callable[[Any], Any]) -> None:
+    x = kind(hidden)
     with pytest.raises(ValueError, match="NaN"):
         NMF(3).fit(x)
     asked: dict[str, Any] = {"missing": "nan", "alpha_W": 0.01, "validation_fraction": 0.1, "tol": 1e-3}
@@ -142,7 +130,7 @@ def test_missing_entries(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
     same = nmf(x, 3, random_state=5, **asked)
     np.testing.assert_array_equal(w, same.W)
     assert model.validation_error_ == same.validation_error
-    rows = kind(hidden(v[:40]))
+    rows = kind(hidden[:40])
     ours, theirs = (
         model.transform(rows),
         transform(rows, model.components_, missing="nan", alpha_W=0.01),
@@ -185,19 +173,19 @@ def test_an_entry_that_is_no_number_is_refused(v: np.ndarray) -> None:
         NMF(3).fit(x)
 
 
-def test_what_a_sparse_x_does_not_store(v: np.ndarray) -> None:
-    x = hidden(v)
-    stored = scipy.sparse.coo_array((x[~np.isnan(x)], np.nonzero(~np.isnan(x))), shape=x.shape)
+def test_what_a_sparse_x_does_not_store(hidden: np.ndarray) -> None:
+    seen = ~np.isnan(hidden)
+    stored = scipy.sparse.coo_array((hidden[seen], np.nonzero(seen)), shape=hidden.shape)
     ours = NMF(3, random_state=0, missing="unstored", tol=1e-3).fit_transform(stored)
-    theirs = NMF(3, random_state=0, missing="nan", tol=1e-3).fit_transform(x)
+    theirs = NMF(3, random_state=0, missing="nan", tol=1e-3).fit_transform(hidden)
     np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array, np.ndarray.tolist])
-def test_weights_of_entries(v: np.ndarray, kind: Callable[[Any], Any]) -> None:
-    weights = (~np.isnan(hidden(v))).astype(float)
+def test_weights_of_entries(v: np.ndarray, hidden: np.ndarray, kind: Callable[[Any], Any]) -> None:
+    weights = (~np.isnan(hidden)).astype(float)
     ours = NMF(3, random_state=0, tol=1e-3).fit(v, weights=kind(weights))
-    theirs = NMF(3, random_state=0, missing="nan", tol=1e-3).fit(hidden(v))
+    theirs = NMF(3, random_state=0, missing="nan", tol=1e-3).fit(hidden)
     np.testing.assert_allclose(ours.components_, theirs.components_, rtol=1e-6, atol=1e-9)
 
 
@@ -214,81 +202,6 @@ def test_steps_are_seen(v: np.ndarray, capsys: pytest.CaptureFixture[str]) -> No
     assert [step.number for step in steps] == [1, 2, 3, 4]
     assert [step.relative_error for step in steps] == list(model.error_history_)
     assert len(capsys.readouterr().out.splitlines()) == 4
-
-
-FITS: dict[str, dict[str, Any]] = {
-    "hals": {},
-    "kl": {"beta_loss": "kullback-leibler"},
-    "mu": {"solver": "mu", "inner_iter": 2, "alpha_W": 0.01, "beta_loss": 1.5},
-    "sgd": {"solver": "sgd", "init": "random", "normalize": "l1"},
-    "missing": {"missing": "nan", "alpha_W": 0.02, "alpha_H": 0.01, "l1_ratio": 0.5},
-}
-
-
-@pytest.mark.parametrize("fit", FITS)
-def test_an_estimator_comes_back_from_its_run(fit: str, v: np.ndarray, tmp_path: Path) -> None:
-    x = hidden(v) if fit == "missing" else v
-    model = NMF(3, store=tmp_path / "run.zarr", max_iter=4, tol=0.0, random_state=7, **FITS[fit]).fit(x)
-    back = NMF.load(tmp_path / "run.zarr")
-    assert back.get_params() == model.get_params()
-    for name in (name for name in vars(model) if name.endswith("_")):
-        np.testing.assert_array_equal(getattr(back, name), getattr(model, name), err_msg=name)
-    rows = x[:40]
-    np.testing.assert_array_equal(back.transform(rows), model.transform(rows))
-    np.testing.assert_array_equal(back.inverse_transform(v[:, :3]), model.inverse_transform(v[:, :3]))
-    if model.solver == "hals":
-        assert back.partial_fit(rows).n_steps_ == 1
-        np.testing.assert_array_equal(back.components_, model.partial_fit(rows).components_)
-    again = pickle.loads(pickle.dumps(clone(back)))
-    np.testing.assert_array_equal(again.fit(x).components_, NMF.load(tmp_path / "run.zarr").components_)
-    with pytest.raises(ValueError, match="20 features, but NMF is expecting 30"):
-        NMF.load(tmp_path / "run.zarr").transform(v[:, :20])
-
-
-@pytest.mark.parametrize("penalty", [{}, {"alpha_W": 0.01, "alpha_H": 0.02, "l1_ratio": 0.5}])
-@pytest.mark.parametrize("stored", [True, False])
-def test_a_batch_after_a_fit_counts_as_its_rows(
-    v: np.ndarray, tmp_path: Path, stored: bool, penalty: dict[str, float]
-) -> None:
-    store = tmp_path / "run.zarr" if stored else None
-    model = NMF(3, random_state=0, tol=1e-7, store=store, **penalty).fit(v)
-    fitted, batch = model.components_, v[::-1][:12]
-    model = NMF.load(tmp_path / "run.zarr") if stored else model
-    whole = np.linalg.norm(v - model.transform(v) @ fitted)
-    model.partial_fit(batch)
-    after = np.linalg.norm(v - model.transform(v) @ model.components_)
-    assert after < 1.01 * whole  # rows of V again: little is to learn, and nothing to forget
-    alone = NMF(3, random_state=0, **penalty).partial_fit(batch, H=fitted)
-    assert np.linalg.norm(v - alone.transform(v) @ alone.components_) > 1.03 * whole
-
-
-def test_a_fit_of_an_estimator_is_resumed(v: np.ndarray, tmp_path: Path) -> None:
-    asked: dict[str, Any] = {"init": "random", "max_iter": 5, "tol": 0.0}
-    with pytest.raises(Crash):
-        NMF(3, store=tmp_path / "run.zarr", callback=crash_after(3), **asked).fit(v)
-    with pytest.raises(ValueError, match="has no W and H yet; finish it"):
-        NMF.load(tmp_path / "run.zarr")
-    steps: list[Any] = []
-    model = NMF(3, store=tmp_path / "run.zarr", callback=steps.append, **asked)
-    w = model.fit_transform(v)
-    assert [step.number for step in steps] == [4, 5]
-    whole = NMF(3, random_state=0, **asked)
-    np.testing.assert_array_equal(w, whole.fit_transform(v))
-    np.testing.assert_array_equal(model.components_, whole.components_)
-    with pytest.raises(ValueError, match="holds another fit"):
-        model.fit(v + 1)
-    model.set_params(overwrite=True).fit(v + 1)
-    assert NMF.load(tmp_path / "run.zarr").reconstruction_err_ == model.reconstruction_err_
-
-
-def test_a_run_of_nmf_is_loaded_and_one_that_time_stopped(v: np.ndarray, tmp_path: Path) -> None:
-    result = nmf(v, 3, store=tmp_path / "run.zarr", max_iter=2)
-    np.testing.assert_array_equal(NMF.load(str(tmp_path / "run.zarr")).components_, result.H)
-    with pytest.warns(ConvergenceWarning, match="time limit"):
-        NMF(3, store=tmp_path / "short.zarr", init="random", time_limit=0.0, tol=0).fit(v)
-    assert NMF.load(tmp_path / "short.zarr").n_iter_ == 1
-    with pytest.raises(FileNotFoundError, match="there is no run"):
-        NMF.load(tmp_path / "none.zarr")
 
 
 def test_stopping_short_warns(v: np.ndarray) -> None:
