@@ -67,9 +67,11 @@ class Engine(Protocol):
         ...
 
     def sweep(self, models: Sequence[Model]) -> list[Any]:
-        """Make one pass for each model, and return the totals that its solver's ``update`` takes.
+        """Make one pass for all models, and return the totals that the ``update`` of each solver takes.
 
-        The totals of a model do not depend on the models beside it, bit for bit.
+        V is read as often as for one model: a task loads its part of V and uses it for each model in turn.
+        The totals of a model do not depend on the models beside it, bit for bit. Models have slots of their
+        own. `StrataEngine` says when its models cannot share a read.
         """
         ...
 

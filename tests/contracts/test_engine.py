@@ -1,6 +1,5 @@
 """Every engine of the package fulfils the contract of engines."""
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -8,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.engine_contract import RANK, EngineCase, EngineContract, V
+from support.engine_contract import RANK, EngineCase, EngineContract, V, counted_matrix
 from support.matrices import Array
-from support.reads import EDGES, READS, counted_matrix
 
 from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.grid import GridEngine
@@ -56,8 +54,10 @@ class TestPanels(EngineContract):
     """V in panels of rows."""
 
     @pytest.fixture
-    def case(self, panels: PanelEngine) -> EngineCase:
-        return EngineCase(panels, hals, lambda totals: totals.residual, next_h)
+    def case(self) -> EngineCase:
+        matrix, reads = counted_matrix()
+        engine = PanelEngine(matrix, ROWS)
+        return EngineCase(engine, hals, lambda totals: totals.residual, next_h, reads)
 
 
 class TestInMemory(EngineContract):
@@ -69,21 +69,37 @@ class TestInMemory(EngineContract):
             yield EngineCase(engine, hals, lambda totals: totals.residual, next_h)
 
 
+def sgd(seed: int) -> Model:
+    how = SGDOptions(0.03, True, float(V.mean()), 0, 0, 0, 0, 8)
+    slots = InMemorySlots(len(V), RANK + 1, V.dtype)
+    slots.new_factor(0).write(0, with_accumulator(start(seed + 9, len(V)).T.copy()))
+    h = np.ascontiguousarray(with_accumulator(start(seed).T.copy()).T)
+    return Model(SGD(how, "adagrad", NO_PENALTY), State(h[:-1], h, w_slot=0), slots=slots)
+
+
+@pytest.mark.parametrize("tiled", [True, False])
 class TestStrata(EngineContract):
-    """V in strata of blocks, for SGD."""
+    """V in strata of blocks, for SGD, that are read one by one or in rows."""
 
     @pytest.fixture
-    def case(self, panels: PanelEngine) -> EngineCase:
-        engine = StrataEngine(panels, BlockGrid(ROWS, COLUMNS, True), 5)
+    def case(self, tiled: bool) -> EngineCase:
+        matrix, reads = counted_matrix()
+        engine = StrataEngine(PanelEngine(matrix, ROWS), BlockGrid(ROWS, COLUMNS, tiled), 5)
+        return EngineCase(engine, sgd, lambda totals: totals.residual, right_of, reads)
 
-        def model(seed: int) -> Model:
-            how = SGDOptions(0.03, True, float(V.mean()), 0, 0, 0, 0, 8)
-            slots = InMemorySlots(len(V), RANK + 1, V.dtype)
-            slots.new_factor(0).write(0, with_accumulator(start(seed + 9, len(V)).T.copy()))
-            h = np.ascontiguousarray(with_accumulator(start(seed).T.copy()).T)
-            return Model(SGD(how, "adagrad", NO_PENALTY), State(h[:-1], h, w_slot=0), slots=slots)
+    def test_models_with_other_orders_of_blocks_have_the_totals_of_one_alone(self, case: EngineCase) -> None:
+        epochs = (1, 0, 1, 2)
 
-        return EngineCase(engine, model, lambda totals: totals.residual, right_of)
+        def model(number: int) -> Model:
+            made = sgd(number)
+            return made._replace(state=replace(made.state, epoch=epochs[number]))
+
+        together = case.engine.sweep([model(number) for number in range(4)])
+        assert set(case.reads.values()) == {len(set(epochs))}
+        for number, beside in enumerate(together):
+            (own,) = case.engine.sweep([model(number)])
+            np.testing.assert_array_equal(own.right, beside.right)
+            assert own[1:] == beside[1:]
 
 
 def right_of(model: Model, totals: Swept) -> Array:
@@ -107,7 +123,8 @@ class TestGrid(EngineContract):
     @pytest.fixture
     def case(self, reads: int) -> EngineCase:
         plan = GridPlan(ROWS, COLUMNS, reads, 0, 1, SHAPE)
-        engine = GridEngine(open_matrix(V, transposed=False), plan)
+        matrix, counts = counted_matrix()
+        engine = GridEngine(matrix, plan)
 
         def model(seed: int) -> Model:
             slots = PiecewiseSlots(V.shape[1], RANK, V.dtype)
@@ -115,21 +132,12 @@ class TestGrid(EngineContract):
             no_h = np.empty((RANK, 0))
             return Model(PiecewiseHALS(), State(no_h, no_h, w_slot=0), exact=True, slots=slots)
 
-        return EngineCase(engine, model, lambda totals: totals.loss, written_h)
+        return EngineCase(engine, model, lambda totals: totals.loss, written_h, counts)
 
 
 def written_h(model: Model, totals: Any) -> Array:
     assert model.slots is not None
     return model.slots.factor(model.state.next_slot).read(0, V.shape[1]).T
-
-
-def test_panels_are_read_once_for_all_models() -> None:
-    matrix = counted_matrix()
-    engine = PanelEngine(matrix, EDGES)
-    columns = matrix.layout.columns
-    models = [Model(HALS(), State(start(seed, columns), start(seed, columns))) for seed in range(4)]
-    engine.sweep(models)
-    assert Counter(dict.fromkeys(pairwise(EDGES), 1)) == READS
 
 
 def test_the_sums_of_several_models_are_those_of_one_block_in_memory(panels: PanelEngine) -> None:

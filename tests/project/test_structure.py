@@ -27,9 +27,7 @@ SPELLED_OUT = {  # options, one parameter each: for people, or as click gives th
     "api.nmf", "estimator.nmf.__init__", "inference.recommend.recommend", "inference.transform.transform",
     "cli.commands.fit", "cli.commands.transform", "cli.commands.recommend",
 }  # fmt: skip
-LONG = {  # tasks of a graph, and an update of a kernel, that still want a record
-    "execution.graphs.grid._learn", "execution.graphs.strata._visit", "kernels.divergence.mu_update",
-}  # fmt: skip
+LONG = {"kernels.divergence.mu_update"}  # an update of a kernel that still wants a record
 files = pytest.mark.parametrize("file", FILES)
 folders = pytest.mark.parametrize(
     "folder", FOLDERS[1:], ids=lambda path: path.relative_to(PACKAGE).as_posix()

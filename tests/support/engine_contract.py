@@ -1,7 +1,9 @@
 """The contract of an engine as inheritable tests: see `EngineContract`."""
 
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,34 @@ from support.matrices import Array, low_rank
 from dask_nmf.execution.engine import Engine, Model, Sink
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.kernels.summary.row_sample import SampleSpec
+from dask_nmf.planning.worker_memory import Layout
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.reader import ReaderDefaults
 
 V = low_rank(60, 24, 3, noise=1)
 RANK = 3
+LOCK = Lock()
+
+
+class CountingReader(ReaderDefaults):
+    """A reader of `V` that counts how often each box of rows and columns is read."""
+
+    shape, dtype = V.shape, V.dtype
+
+    def __init__(self) -> None:
+        self.reads: Counter[tuple[int, ...]] = Counter()
+
+    def __getitem__(self, box: tuple[slice, slice]) -> Array:
+        rows, columns = (part.indices(size) for part, size in zip(box, V.shape, strict=True))
+        with LOCK:
+            self.reads[rows[0], rows[1], columns[0], columns[1]] += 1
+        return V[box]
+
+
+def counted_matrix() -> tuple[Matrix, Counter[tuple[int, ...]]]:
+    """Return a matrix over `V`, and the count of its reads."""
+    reader = CountingReader()
+    return Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), reader), reader.reads
 
 
 @dataclass(frozen=True)
@@ -25,12 +52,14 @@ class EngineCase:
     model : makes a model before its first pass from a seed, with slots of its own at each call.
     loss : the loss of a pass, without penalties, from its totals.
     right : the H of the next pass, (k, n), from the model and the totals of its pass.
+    reads : how often each box of `V` was read; an engine over blocks in memory reads none.
     """
 
     engine: Engine
     model: Callable[[int], Model]
     loss: Callable[[Any], float]
     right: Callable[[Model, Any], Array]
+    reads: Counter[tuple[int, ...]] = field(default_factory=Counter)
 
 
 def dense(left: Any) -> Array:
@@ -71,6 +100,14 @@ class EngineContract:
             (own,) = case.engine.sweep([alone])
             assert case.loss(own) == case.loss(beside)
             np.testing.assert_array_equal(case.right(alone, own), case.right(model, beside))
+
+    def test_v_is_read_as_often_for_several_models_as_for_one(self, case: EngineCase) -> None:
+        case.reads.clear()
+        case.engine.sweep([case.model(0)])
+        alone = case.reads.copy()
+        case.reads.clear()
+        case.engine.sweep([case.model(seed) for seed in (0, 1, 2)])
+        assert case.reads == alone
 
     def test_the_loss_of_the_answer_is_that_of_its_factors(self, case: EngineCase) -> None:
         model = case.model(0)

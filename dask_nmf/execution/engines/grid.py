@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -16,7 +18,14 @@ from dask.delayed import Delayed
 from dask_nmf.execution import executor
 from dask_nmf.execution.engine import FinalFactors, Model, Sink
 from dask_nmf.execution.graphs import grid, grid_summary
-from dask_nmf.execution.graphs.grid import Blocks, ExtrapolatedH, GridPassSpec, InUnits, Piece
+from dask_nmf.execution.graphs.grid import (
+    ColumnResult,
+    ExtrapolatedH,
+    GridPass,
+    GridPassSpec,
+    InUnits,
+)
+from dask_nmf.execution.graphs.grid_blocks import Blocks
 from dask_nmf.execution.graphs.grid_summary import GridDraw, Look
 from dask_nmf.execution.graphs.reduction import NOTHING
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
@@ -93,17 +102,9 @@ class GridEngine:
     def sweep(self, models: Sequence[Model]) -> list[GridTotals]:
         """Return the totals of a pass for each model, whose H is then in its next slot.
 
-        V is read separately for each model.
+        A task loads its block once for all models; each model has slots of its own.
         """
-        return [self._sweep_for(model) for model in models]
-
-    def _sweep_for(self, model: Model) -> GridTotals:
-        solver, state, slots = cast(PiecewiseHALS, model.own_solver), model.state, model.slots
-        assert isinstance(slots, GridSlots)
-        h, w_out, h_out = given_h(slots, state), slots.temporary_w(), slots.new_h_pieces(state.next_slot)
-        return self._pass(
-            GridPassSpec(solver, h, w_out, h_out, solver.update_h, model.exact, scale=self.scale)
-        )
+        return self._run_pass([_spec_of(model) for model in models])
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
         """Solve for W in the last pass, and then for H if V is transposed; write both to the sink.
@@ -119,19 +120,21 @@ class GridEngine:
         places = InUnits(sink.left, penalty.left_unit), InUnits(sink.right, penalty.right_unit)
         as_it_is = replace(model.state, accepted=False)  # so that H is not extrapolated
         update_h = solver.solve_h if self.matrix.transposed else None
-        spec = GridPassSpec(solver, given_h(slots, as_it_is), *places, update_h, last=True, scale=self.scale)
-        return FinalFactors(sink.left, sink.right, Sums(NOTHING, NOTHING, self._pass(spec).loss))
+        spec = GridPassSpec(solver, h_before_pass(slots, as_it_is), *places, update_h, last=True)
+        (totals,) = self._run_pass([spec])
+        return FinalFactors(sink.left, sink.right, Sums(NOTHING, NOTHING, totals.loss))
 
-    def _pass(self, spec: GridPassSpec) -> GridTotals:
-        rows = len(self.tiling.rows) - 1
+    def _run_pass(self, specs: Sequence[GridPassSpec]) -> list[GridTotals]:
+        """Make one pass for all specs, and return the totals of each."""
+        rows, grid_pass = len(self.tiling.rows) - 1, GridPass(tuple(specs), self.scale)
         if self.tiling.reads == 1:
-            found = self.compute(lambda blocks: grid.single_read_pass(blocks, spec))
-            on_w, pieces = found[:rows], found[rows:]
+            results = self.compute(lambda blocks: grid.single_read_pass(blocks, grid_pass))
+            on_w, on_h = results[:rows], results[rows:]
         else:
-            on_w = self.compute(lambda blocks: grid.w_half_pass(blocks, spec))
-            pieces = self.compute(lambda blocks: grid.h_half_pass(blocks, spec))
-        losses, on_h, same = zip(*(Piece(*piece) for piece in pieces), strict=True)
-        return GridTotals(sum(losses), sum(on_w), sum(on_h), spec.exact, all(same))
+            on_w = self.compute(lambda blocks: grid.w_half_pass(blocks, grid_pass))
+            on_h = self.compute(lambda blocks: grid.h_half_pass(blocks, grid_pass))
+        parts = zip(specs, zip(*on_w, strict=True), zip(*on_h, strict=True), strict=True)
+        return [_totals_of(*each) for each in parts]
 
     def write_h(self, place: FactorStore, make: Callable[[int, int], Array]) -> None:
         """Write the Hᵀ of a start; ``make(first, last)`` returns some of its rows, (columns, k)."""
@@ -148,7 +151,21 @@ class GridEngine:
         """Release nothing, because no block is cached between passes."""
 
 
-def given_h(slots: FactorSlots, state: State) -> ExtrapolatedH:
+def _spec_of(model: Model) -> GridPassSpec:
+    """Return the instructions of a pass for a model; they name new stores for its next factors."""
+    solver, state, slots = cast(PiecewiseHALS, model.own_solver), model.state, model.slots
+    assert isinstance(slots, GridSlots)
+    stores = slots.temporary_w(), slots.new_h_pieces(state.next_slot)
+    return GridPassSpec(solver, h_before_pass(slots, state), *stores, solver.update_h, model.exact)
+
+
+def _totals_of(spec: GridPassSpec, w_norms: Sequence[Array], columns: Sequence[ColumnResult]) -> GridTotals:
+    loss, h_norms = sum(column.loss for column in columns), reduce(add, (column.norms for column in columns))
+    same = all(column.same for column in columns)
+    return GridTotals(loss, reduce(add, w_norms), h_norms, spec.exact, same)
+
+
+def h_before_pass(slots: FactorSlots, state: State) -> ExtrapolatedH:
     """Return the H that the next pass begins with."""
     if state.w_slot < 0:  # no pass has written one so far
         return ExtrapolatedH(slots.factor(state.previous_slot))

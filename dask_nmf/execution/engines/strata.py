@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 
 from dask_nmf.execution.engine import FinalFactors, Model, Sink
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import strata
-from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, SweepSpec
+from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, ModelSteps, SweepSpec
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.sgd import Swept
 from dask_nmf.solvers.solver import StratumSolver
@@ -53,18 +53,26 @@ class StrataEngine:
     def sweep(self, models: Sequence[Model]) -> list[Swept]:
         """Return the result of a sweep for each model.
 
-        V is read once a model, because each has its own order of blocks: it depends on the accepted sweeps.
+        V is read once for all models with equally many accepted sweeps, because these decide the order of
+        the blocks: models that are to take the blocks in different orders cannot share a read of a V that
+        is not kept in memory.
         """
-        return [self._sweep_for(model) for model in models]
+        swept: dict[int, Swept] = {}
+        for epoch in dict.fromkeys(model.state.epoch for model in models):
+            numbers = [number for number, model in enumerate(models) if model.state.epoch == epoch]
+            sharing = [models[number] for number in numbers]
+            spec = SweepSpec(tuple(_steps_of(model) for model in sharing), self.seed, epoch)
+            results = self.run_sweep([model.state.h_input for model in sharing], spec)
+            swept |= zip(numbers, results, strict=True)
+        return [swept[number] for number in range(len(models))]
 
-    def _sweep_for(self, model: Model) -> Swept:
-        solver, state, slots = cast(StratumSolver, model.solver), model.state, model.slots
-        assert slots is not None
-        places = slots.factor(state.w_slot), slots.new_factor(state.next_slot)
-        return self.run_sweep(state.h_input, SweepSpec(solver.steps(state), self.seed, state.epoch, *places))
+    def run_sweep(self, right: Sequence[Array], spec: SweepSpec) -> list[Swept]:
+        """Return the results of one sweep that several models share.
 
-    def run_sweep(self, right: Array, spec: SweepSpec) -> Swept:
-        """Return the result of one sweep from H with AdaGrad's memory as its last row, (k + 1, n)."""
+        Parameters
+        ----------
+        right : the H of each model, with AdaGrad's memory as its last row, (k + 1, n).
+        """
         panels, grid = self.panels, self.grid
 
         def build(inputs: Delayed) -> Delayed:
@@ -72,10 +80,9 @@ class StrataEngine:
                 return strata.sweep(panels.blocks, None, grid, inputs, spec)
             caching = panels.caching(panels.matrix)
             reader = panels.matrix.reader if caching is None else caching(panels.matrix.reader)
-            source = delayed(BlockSource(reader, panels.rule), traverse=False)
-            return strata.sweep(None, source, grid, inputs, spec)
+            return strata.sweep(None, BlockSource(reader, panels.rule), grid, inputs, spec)
 
-        swept: Swept = panels.compute(right, build)
+        swept: list[Swept] = panels.compute(right[0], build, more_h=right[1:])
         return swept
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
@@ -85,3 +92,10 @@ class StrataEngine:
     def close(self) -> None:
         """Evict the blocks of this engine from the cache of every process."""
         self.panels.close()
+
+
+def _steps_of(model: Model) -> ModelSteps:
+    """Return the steps of a model in its next sweep; they name a new store for its next W."""
+    solver, state, slots = cast(StratumSolver, model.solver), model.state, model.slots
+    assert slots is not None
+    return ModelSteps(solver.steps(state), slots.factor(state.w_slot), slots.new_factor(state.next_slot))

@@ -12,12 +12,11 @@ from dask.delayed import Delayed
 from dask_nmf import rng
 from dask_nmf.cluster import client
 from dask_nmf.errors import InvalidEntryError
-from dask_nmf.execution.graphs.grid import Blocks, Span, load_block
+from dask_nmf.execution.graphs.grid_blocks import Blocks, GridBlock, Span
 from dask_nmf.kernels.summary import block_summary
 from dask_nmf.kernels.summary.block_summary import BlockSummary
 from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of
 from dask_nmf.sources.matrix import as_block
-from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Array, Block
 
 
@@ -57,7 +56,7 @@ def summarize_rows(blocks: Blocks, draw: GridDraw) -> list[Delayed]:
     return [
         delayed(_summarize_row, pure=False)(
             [
-                delayed(_summarize_block, pure=False)(*blocks.loose(i, j), draw)
+                delayed(_summarize_block, pure=False)(blocks.lazy_block(i, j), draw)
                 for j in range(len(blocks.columns))
             ],
             rows[0],
@@ -67,34 +66,32 @@ def summarize_rows(blocks: Blocks, draw: GridDraw) -> list[Delayed]:
     ]
 
 
-def _summarize_block(
-    block: Block | None, reader: Reader | None, rows: Span, columns: Span, draw: GridDraw
-) -> tuple[BlockSummary, Block]:
-    v = load_block(block, reader, rows, columns)
-    found = block_summary.summarize_block(v, keys_of(*columns))
-    if found.invalid is not None:
-        found = found._replace(
-            invalid=InvalidEntryError(
-                found.invalid.row, found.invalid.column + columns[0], found.invalid.value
-            )
-        )
+def _summarize_block(block: GridBlock, draw: GridDraw) -> tuple[BlockSummary, Block]:
+    v, invalid = block.load(), None
+    summary = block_summary.summarize_block(v, keys_of(*block.columns))
+    if summary.invalid is not None:
+        row, column, value = summary.invalid.row, summary.invalid.column, summary.invalid.value
+        invalid = InvalidEntryError(row, column + block.columns[0], value)
     client.announce_panel()
-    return found, v[draw.of_rows(rows)][:, draw.of_columns(columns)]
+    drawn = v[draw.of_rows(block.rows)][:, draw.of_columns(block.columns)]
+    return summary._replace(invalid=invalid), drawn
 
 
 def _summarize_row(parts: list[tuple[BlockSummary, Block]], first_row: int, rows: int) -> Look:
-    found, samples = zip(*parts, strict=True)
-    norms = np.sum([part.row_norms for part in found], axis=0)
+    summaries, samples = zip(*parts, strict=True)
+    norms = np.sum([part.row_norms for part in summaries], axis=0)
     bad = min(
-        (part.invalid for part in found if part.invalid), key=lambda bad: (bad.row, bad.column), default=None
+        (part.invalid for part in summaries if part.invalid),
+        key=lambda bad: (bad.row, bad.column),
+        default=None,
     )
     beside = scipy.sparse.hstack if scipy.sparse.issparse(samples[0]) else np.hstack
     return Look(
-        sum(part.total for part in found),
+        sum(part.total for part in summaries),
         float(norms.sum()),
-        sum(part.stored for part in found),
+        sum(part.stored for part in summaries),
         int((norms == 0).sum()),
         bad and bad.at(first_row),
         as_block(beside(samples), samples[0].dtype),
-        digest_of(np.sum([part.row_hashes[0] for part in found], axis=0), first_row, rows),
+        digest_of(np.sum([part.row_hashes[0] for part in summaries], axis=0), first_row, rows),
     )

@@ -159,6 +159,11 @@ def add_up(parts: Sequence[Delayed]) -> Delayed:
     return combine_tree(parts, _add)
 
 
+def add_up_each(parts: Sequence[Delayed]) -> Delayed:
+    """Add delayed tuples item by item: each sum is that of `add_up` for these items alone."""
+    return combine_tree(parts, _add_each)
+
+
 def _add(parts: list[Any]) -> Any:
     return reduce(add, parts)
 

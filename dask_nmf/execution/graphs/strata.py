@@ -12,6 +12,8 @@ A task takes a block with the rows of W and the columns of H that belong to it, 
 to the next task in its row and in its column. There is no barrier between strata. The graph alone
 ensures that the result is that of the blocks one after the other, whatever the number of workers.
 
+Models that take the blocks in the same order share a sweep: a task uses its block for one after the other.
+
 Source: Gemulla, Nijkamp, Haas & Sismanis, Large-scale matrix factorization with distributed stochastic
 gradient descent, 2011.
 """
@@ -72,14 +74,28 @@ class BlockSource:
         return MaskedBlock(block, None, numbers, self.rule, first_column=columns.start)
 
 
-class SweepSpec(NamedTuple):
-    """The instructions of a sweep: options of the steps, the random order, and the stores of W."""
+class ModelSteps(NamedTuple):
+    """The steps of one model in a sweep, and the stores of its W."""
 
-    how: SGDOptions
+    options: SGDOptions
+    w_in: FactorStore  # store of the W that the sweep begins with
+    w_out: FactorStore  # store of the new W
+
+
+class SweepSpec(NamedTuple):
+    """The instructions of a sweep: the steps of its models, and the random order that they share."""
+
+    models: tuple[ModelSteps, ...]
     seed: int
     epoch: int
-    before: FactorStore  # store of the W that the sweep begins with
-    after: FactorStore  # store of the new W
+
+
+class _Sweep(NamedTuple):
+    """The arguments that all tasks of a sweep share."""
+
+    source: BlockSource | None
+    grid: BlockGrid
+    spec: SweepSpec
 
 
 class Visit(NamedTuple):
@@ -87,8 +103,8 @@ class Visit(NamedTuple):
 
     row: int
     column: int
-    opens: bool  # whether it is the first of its row of blocks: W is read
-    closes: bool  # whether it is the last of its row: W is written
+    first_in_row: bool  # whether it is the first of its row of blocks: W is read
+    last_in_row: bool  # whether it is the last of its row: W is written
 
 
 def schedule(grid: BlockGrid, seed: int, epoch: int) -> list[Visit]:
@@ -99,7 +115,7 @@ def schedule(grid: BlockGrid, seed: int, epoch: int) -> list[Visit]:
     """
     height, width = grid.shape
     groups = np.arange(-(-height // width))
-    found = []
+    visits = []
     for group in groups[np.argsort(_numbers(seed, epoch, groups))]:
         strata = group * width + np.arange(width)
         order = strata[np.argsort(_numbers(seed, epoch, len(groups) + strata))]
@@ -107,8 +123,8 @@ def schedule(grid: BlockGrid, seed: int, epoch: int) -> list[Visit]:
             for column in range(width):
                 row = int(group) * width + (column + stratum) % width
                 if row < height:
-                    found.append(Visit(row, column, place == 0, place == width - 1))
-    return found
+                    visits.append(Visit(row, column, place == 0, place == width - 1))
+    return visits
 
 
 def _numbers(seed: int, epoch: int, rows: Array) -> Array:
@@ -116,47 +132,48 @@ def _numbers(seed: int, epoch: int, rows: Array) -> Array:
 
 
 def sweep(
-    panels: da.Array | None, source: Delayed, grid: BlockGrid, inputs: Delayed, what: SweepSpec
+    panels: da.Array | None, source: BlockSource | None, grid: BlockGrid, inputs: Delayed, spec: SweepSpec
 ) -> Delayed:
-    """Return the delayed `Swept` of a sweep, which visits each block once.
+    """Return a delayed list of the `Swept` of each model of a sweep, which visits each block once.
 
     Parameters
     ----------
     panels : V in its rows of blocks; None if tasks read it from the source.
-    source : a delayed `BlockSource`; None if there are panels. If it cannot read single blocks, rows of
+    source : where tasks read V; None if there are panels. If it cannot read single blocks, rows of
         blocks are read and divided, at most two groups of them at a time.
-    inputs : a delayed `PassInputs`, with the H that the sweep begins with, (k + 1, n).
+    inputs : a delayed `PassInputs`, with the H that the sweep begins with, (k + 1, n), for each model.
     """
     height, width = grid.shape
+    shared = delayed(_Sweep(source, grid, spec), traverse=False)
     rows = [None] * height if panels is None else list(panels.to_delayed(optimize_graph=True).ravel())
     left: list[Any] = [None] * height
     right: list[Any] = [None] * width
     parts: dict[int, Delayed] = {}
     closed: list[Any] = []  # a task for each row of blocks that is done, in order
-    for visit in schedule(grid, what.seed, what.epoch):
+    for visit in schedule(grid, spec.seed, spec.epoch):
         i, j = visit.row, visit.column
-        if not grid.tiled and visit.opens:
+        if not grid.tiled and visit.first_in_row:
             earlier = closed[-2 * width] if len(closed) >= 2 * width else None
-            parts[i] = delayed(_divided, pure=False)(rows[i], source, grid, i, earlier)
+            parts[i] = delayed(_divided, pure=False)(rows[i], shared, i, earlier)
         block = None if grid.tiled else item(parts[i], j)
-        done = delayed(_visit, pure=False)(block, source, left[i], right[j], inputs, grid, visit, what)
+        done = delayed(_visit, pure=False)(block, left[i], right[j], inputs, visit, shared)
         left[i], right[j] = item(done, 0), item(done, 1)
-        if visit.closes:
+        if visit.last_in_row:
             closed.append(left[i])
     return delayed(_collected, pure=False)(right, closed)
 
 
-def _divided(
-    panel: Block | None, source: BlockSource, grid: BlockGrid, row: int, earlier: Any
-) -> list[Block]:
+def _divided(panel: Block | None, shared: _Sweep, row: int, earlier: Any) -> list[Block]:
     """Return the blocks of a row; ``earlier`` is a task that must end before there is memory for it."""
+    grid = shared.grid
     if panel is None:
-        panel = source.read(slice(*grid.rows[row : row + 2]), slice(0, grid.columns[-1]))
+        assert shared.source is not None
+        panel = shared.source.read(slice(*grid.rows[row : row + 2]), slice(0, grid.columns[-1]))
     return [block_of(panel, first, last) for first, last in pairwise(grid.columns)]
 
 
 class _Right(NamedTuple):
-    """Columns of H between two tasks, with the totals of the blocks visited so far."""
+    """Columns of H of a model between two tasks, with the totals of the blocks visited so far."""
 
     factor: Array  # (columns, k + 1)
     totals: Array  # residual, penalty, held_out_loss, held_out_weight
@@ -165,31 +182,48 @@ class _Right(NamedTuple):
 @one_blas_thread()
 def _visit(
     block: Block | None,
-    source: BlockSource,
-    left: Array | None,
-    right: _Right | None,
+    left: list[Array] | None,
+    right: list[_Right] | None,
     inputs: PassInputs,
-    grid: BlockGrid,
     visit: Visit,
-    what: SweepSpec,
-) -> tuple[Array | None, _Right]:
-    """Take the steps of one block; return the changed W (None if it is written) and columns of H."""
+    shared: _Sweep,
+) -> tuple[list[Array] | None, list[_Right]]:
+    """Take the steps of all models in one block.
+
+    Return the changed rows of W, None if they are written, and columns of H, each for all models.
+    """
+    (source, grid, spec) = shared
     first, last = grid.rows[visit.row], grid.rows[visit.row + 1]
     across = slice(grid.columns[visit.column], grid.columns[visit.column + 1])
     if block is None:
+        assert source is not None
         block = source.read(slice(first, last), across)
-    w = what.before.read(first, last) if visit.opens else left
-    w = np.array(w, order="C")  # the result of a task may be read-only
-    h = np.array(inputs.h[:, across].T if right is None else right.factor, order="C")
-    totals = np.zeros(4) if right is None else right.totals
-    chance = rng.uniform_at(what.seed, rng.ROW_ORDER, np.arange(first, last), np.array([what.epoch]))
     block = masking.with_scale(block, inputs.scale)
-    totals = totals + _steps(block, w, h, np.argsort(chance), what.how)
-    if visit.closes:
-        what.after.write(first, w)
-        client.announce_panel()
-        return None, _Right(h, totals)
-    return w, _Right(h, totals)
+    order = np.argsort(
+        rng.uniform_at(spec.seed, rng.ROW_ORDER, np.arange(first, last), np.array([spec.epoch]))
+    )
+    if right is None:
+        right = [_Right(h[:, across].T, np.zeros(4)) for h in (inputs.h, *inputs.more_h)]
+    if left is None:
+        left = [model.w_in.read(first, last) for model in spec.models]
+    left = [np.array(w, order="C") for w in left]  # the result of a task may be read-only
+    right = [
+        _after_steps(block, w, before, order, model.options)
+        for model, w, before in zip(spec.models, left, right, strict=True)
+    ]
+    if not visit.last_in_row:
+        return left, right
+    for model, w in zip(spec.models, left, strict=True):
+        model.w_out.write(first, w)
+    client.announce_panel()
+    return None, right
+
+
+def _after_steps(block: Block, w: Array, right: _Right, order: Array, options: SGDOptions) -> _Right:
+    """Take the steps of a model in a block, changing w in place, and return its columns of H."""
+    h = np.array(right.factor, order="C")
+    totals = right.totals + _steps(block, w, h, order, options)
+    return _Right(h, totals)
 
 
 def _steps(block: Block, w: Array, h: Array, order: Array, how: SGDOptions) -> Array:
@@ -225,8 +259,12 @@ def _strips(block: MaskedBlock, order: Array) -> Iterator[tuple[Cells, Cells, Ar
         yield cells, held, order[rows]
 
 
-def _collected(right: list[_Right], closed: list[Any]) -> Swept:
-    """Return H and the sums once all of W is written."""
-    factor = np.concatenate([part.factor for part in right])
-    totals = np.sum([part.totals for part in right], axis=0)
+def _collected(right: list[list[_Right]], closed: list[Any]) -> list[Swept]:
+    """Return H and the sums of each model once all of its W is written."""
+    return [_swept(columns) for columns in zip(*right, strict=True)]
+
+
+def _swept(columns: Sequence[_Right]) -> Swept:
+    factor = np.concatenate([part.factor for part in columns])
+    totals = np.sum([part.totals for part in columns], axis=0)
     return Swept(np.ascontiguousarray(factor.T), *totals.tolist())

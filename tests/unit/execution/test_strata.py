@@ -19,7 +19,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.engines.strata import StrataEngine
 from dask_nmf.execution.graphs import strata
 from dask_nmf.execution.graphs.reduction import PassInputs
-from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, SweepSpec
+from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, ModelSteps, SweepSpec
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.kernels import gradient
 from dask_nmf.kernels.blocks.masking import EntryMask
@@ -41,8 +41,8 @@ def test_every_block_is_visited_once_and_strata_share_nothing(
     assert sorted((visit.row, visit.column) for visit in found) == list(product(range(height), range(width)))
     for row, visits in groupby(sorted(found, key=lambda visit: visit.row), lambda visit: visit.row):
         own = list(visits)
-        assert [visit.opens for visit in own] == [True, *[False] * (width - 1)], row
-        assert [visit.closes for visit in own] == [*[False] * (width - 1), True], row
+        assert [visit.first_in_row for visit in own] == [True, *[False] * (width - 1)], row
+        assert [visit.last_in_row for visit in own] == [*[False] * (width - 1), True], row
     if height % width == 0:
         for first in range(0, len(found), width):
             assert len({visit.row for visit in found[first : first + width]}) == width
@@ -55,7 +55,7 @@ def test_few_rows_of_blocks_are_in_work_at_once(width: int, seed: int) -> None:
     for visit in strata.schedule(grid, seed, 0):
         open_rows |= {visit.row}
         assert len(open_rows) <= width
-        if visit.closes:
+        if visit.last_in_row:
             open_rows -= {visit.row}
 
 
@@ -73,7 +73,8 @@ def swept(v: object, rule: EntryMask, grid: BlockGrid, epoch: int = 0) -> tuple[
     random = np.random.default_rng(1)
     before.array[:] = gradient.with_accumulator(random.random((V.shape[0], 3)))
     right = np.ascontiguousarray(gradient.with_accumulator(random.random((V.shape[1], 3))).T)
-    found = StrataEngine(panels, grid, 7).run_sweep(right, SweepSpec(HOW, 7, epoch, before, after))
+    spec = SweepSpec((ModelSteps(HOW, before, after),), 7, epoch)
+    (found,) = StrataEngine(panels, grid, 7).run_sweep([right], spec)
     return after.array, found.right, found
 
 
@@ -142,8 +143,8 @@ def test_building_a_sweep_reads_nothing_and_a_sweep_reads_everything_once(tiled:
     slot = InMemoryFactor(60, 4, V.dtype)
     slot.array[:] = 1
     given_h = delayed(PassInputs(np.ones((4, 24)), grid.rows), traverse=False)
-    source = delayed(BlockSource(reader, EntryMask()), traverse=False)
-    graph = strata.sweep(None, source, grid, given_h, SweepSpec(HOW, 0, 0, slot, slot))
+    spec = SweepSpec((ModelSteps(HOW, slot, slot),), 0, 0)
+    graph = strata.sweep(None, BlockSource(reader, EntryMask()), grid, given_h, spec)
     assert not reader.boxes
     graph.compute(scheduler="synchronous")
     columns = list(pairwise(grid.columns)) if tiled else [(0, 24)]
