@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import dask.array as da
 
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
+from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.parts.state import State
@@ -22,6 +23,7 @@ class Model(NamedTuple):
     state: State
     exact: bool = False  # whether the next pass takes the loss entry by entry
     slots: FactorSlots | None = None  # stores of the factor that is carried from pass to pass
+    mask: EntryMask | None = None  # decides which entries count for this model; None: as for the engine
 
     @property
     def own_solver(self) -> Solver:

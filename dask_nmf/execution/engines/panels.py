@@ -146,6 +146,14 @@ class PanelEngine:
         summary: Summary = self.compute(no_h, lambda inputs: passes.summarize(self.tasks, inputs, draw))
         return summary
 
+    def summarize_for(self, masks: Sequence[EntryMask], draw: SampleSpec) -> list[Summary]:
+        """Return the summary of V for each mask, as `summarize` does, in one read for all of them."""
+        no_h = np.empty((0, self.matrix.layout.columns))
+        summaries: list[Summary] = self.compute(
+            no_h, lambda inputs: passes.summarize_for(self.tasks, inputs, draw, masks)
+        )
+        return summaries
+
     def sweep(self, models: Sequence[Model]) -> list[Sums]:
         """Return the sums of a pass for each model; a task loads its panel once for all of them."""
         specs = [passes.spec_of(model) for model in models]

@@ -70,13 +70,14 @@ class PassSpec(NamedTuple):
     averages: bool = False  # whether means of rows and `Sums.column_totals` are taken
     means: FactorStore | None = None  # store of the means of the rows
     unit: float = 1.0  # multiplies the W that is returned or stored
+    mask: EntryMask | None = None  # decides which entries count; None: as the panels say
     anew: Callable[[PassSpec, float], PassSpec] | None = None  # makes the spec for V at a panel's scale
 
 
 def spec_of(model: Model) -> PassSpec:
     """Return the instructions of a pass for a model; they name a new store for its next factor."""
     solver, state, slots = model.own_solver, model.state, model.slots
-    spec = PassSpec(cast(PanelSolver, solver).solve_w, solver, residual=model.exact)
+    spec = PassSpec(cast(PanelSolver, solver).solve_w, solver, residual=model.exact, mask=model.mask)
     if slots is None or not solver.carries_w:
         return spec
     before = slots.factor(state.w_slot) if state.w_slot >= 0 else None
@@ -89,6 +90,14 @@ def summarize(tasks: PanelTasks, inputs: Delayed, draw: SampleSpec) -> Delayed:
         partial(_summarize_panel, draw=draw), partial(row_sample.merge_summaries, draw=draw)
     )
     return tasks.reduce(reduction, inputs)
+
+
+def summarize_for(
+    tasks: PanelTasks, inputs: Delayed, draw: SampleSpec, masks: Sequence[EntryMask]
+) -> Delayed:
+    """Return the delayed summaries of V for several masks, in their order; each panel is loaded once."""
+    chunk = partial(_summarize_panel_for, draw=draw, masks=tuple(masks))
+    return tasks.reduce(Reduction(chunk, partial(_merge_each, draw=draw)), inputs)
 
 
 def sweep(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> Delayed:
@@ -176,6 +185,18 @@ def _summarize_panel(v: Block, *, panel: int, inputs: PassInputs, draw: SampleSp
     return row_sample.summarize_panel(v, inputs.edges[panel], draw)
 
 
+def _summarize_panel_for(
+    v: Block, *, panel: int, inputs: PassInputs, draw: SampleSpec, masks: Sequence[EntryMask]
+) -> list[Summary]:
+    first = inputs.edges[panel]
+    blocks = (masking.with_mask(v, first, mask) for mask in masks)
+    return [row_sample.summarize_panel(block, first, draw) for block in blocks]
+
+
+def _merge_each(parts: list[list[Summary]], draw: SampleSpec) -> list[Summary]:
+    return [row_sample.merge_summaries(list(each), draw) for each in zip(*parts, strict=True)]
+
+
 def _process_panel_for_models(
     v: Block, *, panel: int, inputs: PassInputs, specs: Sequence[PassSpec]
 ) -> tuple[Any, ...]:
@@ -189,6 +210,8 @@ def _process_panel(
     v: Block, w_block: Array | None = None, *, panel: int, inputs: PassInputs, spec: PassSpec
 ) -> Sums | tuple[Array, Sums, Array]:
     first, last = inputs.edges[panel], inputs.edges[panel + 1]
+    if spec.mask is not None:
+        v = masking.with_mask(v, first, spec.mask)
     scale, at_own_scale = inputs.scale, spec.anew is not None
     own = _check(v, first) if spec.check else scale
     if spec.anew is not None:

@@ -86,6 +86,18 @@ class MaskedBlock:
         )
 
 
+def with_mask(block: Block, first_row: int, mask: EntryMask) -> Block:
+    """Return a block whose entries count by this rule; ``first_row`` is the global index of its first row.
+
+    Entries are not copied.
+    """
+    if mask.uses_whole_blocks:
+        return unwrap(block)
+    if isinstance(block, MaskedBlock):
+        return replace(block, mask=mask)
+    return MaskedBlock(block, None, np.arange(first_row, first_row + block.shape[0]), mask)
+
+
 def vstack(blocks: Sequence[Block]) -> Block:
     """Return blocks stacked below each other."""
     first = blocks[0]

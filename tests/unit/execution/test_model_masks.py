@@ -1,0 +1,48 @@
+"""Models that count different entries of V share each read of it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.matrices import low_rank
+from support.reads import EDGES, READS, V, counted_matrix
+
+from dask_nmf.execution.engine import Model
+from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.kernels.summary.row_sample import SampleSpec
+from dask_nmf.solvers.hals import HALS
+from dask_nmf.solvers.newton import KLNewton
+from dask_nmf.solvers.parts.penalties import NO_PENALTY
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.solver import Solver
+from dask_nmf.sources.registry import open_matrix
+
+FOLDS = [EntryMask(held_out=0.1, seed=seed) for seed in range(3)]
+
+
+@pytest.mark.parametrize("solver", [HALS(), KLNewton(1e-9, NO_PENALTY)], ids=["squared error", "KL"])
+def test_each_model_has_the_sums_of_its_own_mask(solver: Solver) -> None:
+    masks = [replace(mask, beta=1.0 if isinstance(solver, KLNewton) else 2.0) for mask in FOLDS]
+    h = low_rank(3, 12, 2)
+    engine = PanelEngine(counted_matrix(), EDGES)
+    READS.clear()
+    together = engine.sweep([Model(solver, State(h, h), mask=mask) for mask in masks])
+    assert len(READS) == len(EDGES) - 1
+    for mask, totals in zip(masks, together, strict=True):
+        alone = PanelEngine(open_matrix(V), EDGES, rule=mask).sweep([Model(solver, State(h, h))])[0]
+        for mine, theirs in zip(totals, alone, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert len({totals.held_out_loss for totals in together}) == len(masks)
+
+
+def test_the_summaries_of_all_masks_take_one_read() -> None:
+    engine, draw = PanelEngine(counted_matrix(), EDGES), SampleSpec(len(V), 8, 0)
+    READS.clear()
+    summaries = engine.summarize_for([EntryMask(), *FOLDS], draw)
+    assert len(READS) == len(EDGES) - 1
+    for mask, summary in zip([EntryMask(), *FOLDS], summaries, strict=True):
+        alone = PanelEngine(open_matrix(V), EDGES, rule=mask).summarize(draw)
+        assert (summary.total, summary.sumsq, summary.stored) == (alone.total, alone.sumsq, alone.stored)
+        np.testing.assert_array_equal(summary.digests[0].sums, alone.digests[0].sums)
+        np.testing.assert_array_equal(summary.candidates.rows, alone.candidates.rows)
