@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from threading import Lock, get_ident
+from threading import RLock, get_ident
 from typing import Any
 
 
@@ -23,32 +23,32 @@ class SharedSetting:
         self._make = make
         self._users: dict[object, int] = {}  # each user with its thread
         self._made: AbstractContextManager[Any] | None = None
-        self._lock = Lock()
+        # Reentrant: garbage collection in a thread that has the lock may end the block of a user.
+        self._lock = RLock()
         os.register_at_fork(after_in_child=self._forget_other_threads)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Hold the setting for the duration of the block."""
         user = object()
-        self._enter(user)
         try:
+            self._enter(user)
             yield
         finally:
-            self._leave(user)
+            self._leave(user)  # also if an interrupt ends `_enter`
 
     def _enter(self, user: object) -> None:
         with self._lock:
-            if not self._users:
+            self._users[user] = get_ident()
+            if len(self._users) == 1:
                 self._undo()  # a forked process may have the setting of a thread of its parent
                 made = self._make()
                 made.__enter__()
                 self._made = made
-            self._users[user] = get_ident()
 
     def _leave(self, user: object) -> None:
         with self._lock:
-            self._users.pop(user, None)
-            if not self._users:
+            if self._users.pop(user, None) is not None and not self._users:
                 self._undo()
 
     def _undo(self) -> None:
@@ -62,6 +62,6 @@ class SharedSetting:
         The next user undoes their setting. This method does not, because that may need threads, which cannot
         start yet.
         """
-        self._lock = Lock()
+        self._lock = RLock()
         own = get_ident()
         self._users = {user: thread for user, thread in self._users.items() if thread == own}

@@ -9,6 +9,7 @@ import dask
 import pytest
 from distributed import Client, LocalCluster
 from hypothesis import HealthCheck, settings
+from support.blas import wait_until_unlimited
 from support.command import Forks
 from support.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 
@@ -35,6 +36,12 @@ def several_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small matrices are cut into about 3 panels."""
     monkeypatch.setattr(row_panels, "SMALLEST", 1)
     monkeypatch.setattr(row_panels, "PANELS", 3)
+
+
+@pytest.fixture
+def unlimited_blas() -> None:
+    """BLAS as it is while no fit limits it, whatever tests ran before."""
+    wait_until_unlimited()
 
 
 @pytest.fixture(scope="session")

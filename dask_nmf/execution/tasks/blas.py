@@ -3,43 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
 import scipy.linalg  # noqa: F401  SciPy has a BLAS of its own, which must be loaded to be limited
-from threadpoolctl import ThreadpoolController
+from threadpoolctl import LibController, ThreadpoolController
 
 from dask_nmf.process_settings import SharedSetting
 
 
 @cache
-def _controller() -> ThreadpoolController:
-    return ThreadpoolController()
+def _libraries() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 @contextmanager
 def _limited_blas() -> Iterator[None]:
-    """Limit OpenBLAS to one thread; any thread may leave this context.
-
-    Threadpoolctl obeys one thread of a process until that thread ends, and ignores the others. The threads
-    that set and restore the limit therefore end at once.
-    """
-    if _has_one_thread():  # usual in a process that Dask started
-        yield
-        return
-    with ThreadPoolExecutor(1) as setter:
-        limiter = setter.submit(_limit_blas).result()
+    """Limit the libraries whose limit is that of the process; any thread may leave this context."""
+    before = [
+        (library, library.num_threads)
+        for library in _libraries().lib_controllers
+        if not (library.internal_api == "openblas" and library.threading_layer == "openmp")
+    ]
     try:
+        _set_threads([(library, 1) for library, _ in before])
         yield
-    finally:
-        with ThreadPoolExecutor(1) as setter:
-            setter.submit(limiter.restore_original_limits).result()
+    finally:  # a limit other than 1 is that of somebody else, who set it meanwhile
+        _set_threads([(library, threads) for library, threads in before if library.num_threads == 1])
+
+
+def _set_threads(limits: list[tuple[LibController, int]]) -> None:
+    """Set the number of threads of each library.
+
+    Threadpoolctl lets only one thread set the limit of OpenBLAS, until that thread leaves the context of a
+    limiter. This thread leaves one at once, so that any other may restore the limit.
+    """
+    for library, threads in limits:
+        library.set_num_threads(threads)
+    with _libraries().limit(limits=None):
+        pass
 
 
 def _limit_blas() -> Any:
-    return _controller().limit(limits=1, user_api="blas")
+    return _libraries().limit(limits=1, user_api="blas")
 
 
 _blas = SharedSetting(_limited_blas)
@@ -53,4 +60,4 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def _has_one_thread() -> bool:
-    return all(pool["num_threads"] == 1 for pool in _controller().info() if pool["user_api"] == "blas")
+    return all(library.num_threads == 1 for library in _libraries().lib_controllers)

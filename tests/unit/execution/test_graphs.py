@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from itertools import pairwise
+from threading import Event
 from typing import Any
 
 import dask
@@ -15,10 +16,11 @@ import scipy.sparse
 from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
+from support.blas import blas_threads, wait_until_unlimited
 from support.matrices import Array, low_rank
 from support.reads import EDGES, READS, V, counted_matrix, no_scheduler
 from support.strategies import cuts
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_limits
 
 from dask_nmf import nmf
 from dask_nmf.errors import InvalidEntryError
@@ -138,11 +140,7 @@ def test_a_checking_pass_names_the_row_of_v() -> None:
         dask.compute(BUILDS["sweep"](panels, dask.delayed(PassInputs(H, EDGES), traverse=False)))
 
 
-def blas_threads() -> set[int]:
-    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
-
-
-def test_blas_has_one_thread_in_a_task_and_its_own_number_after() -> None:
+def test_blas_has_one_thread_in_a_task_and_its_own_number_after(unlimited_blas: None) -> None:
     before, inside = blas_threads(), set()
 
     def weigh(v: Any, h: Array, w: Array | None) -> Array:
@@ -173,7 +171,30 @@ def test_a_fit_does_not_depend_on_the_threads_of_blas() -> None:
     np.testing.assert_array_equal(*found)
 
 
-def test_blas_is_released_after_a_failure() -> None:
+def test_a_task_that_runs_on_after_its_pass_failed_has_one_blas_thread_until_it_ends(
+    unlimited_blas: None,
+) -> None:
+    before, fails, ends, inside = blas_threads(), Event(), Event(), []
+
+    def weigh(v: Any, h: Array, w: Array | None) -> Array:
+        if v[0, 0] == V[0, 0]:
+            assert fails.wait(30)
+            raise RuntimeError
+        fails.set()
+        assert ends.wait(30)
+        inside.append(blas_threads())
+        return SOLVER.solve_w(v, h, w)
+
+    with dask.config.set(num_workers=2):
+        with pytest.raises(RuntimeError):
+            PanelEngine(open_matrix(V), (0, 30, 60)).run_pass(H, PassSpec(weigh, SOLVER))
+        ends.set()
+    wait_until_unlimited()
+    assert inside == [{1}]
+    assert blas_threads() == before
+
+
+def test_blas_is_released_after_a_failure(unlimited_blas: None) -> None:
     before = blas_threads()
     with pytest.raises(RuntimeError), blas.one_blas_thread():
         raise RuntimeError

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
-from threading import Barrier, Event
+from threading import Barrier, Event, Thread
+from types import FrameType
 from typing import Any
 
 import dask
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from support.matrices import low_rank
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from dask_nmf import process_settings
 from dask_nmf.cluster.backends import local, worker_settings
 from dask_nmf.execution import executor
 from dask_nmf.execution.engines.panels import PanelEngine
@@ -26,12 +29,14 @@ from dask_nmf.execution.graphs import passes
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.tasks import blas
+from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.process_settings import SharedSetting
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
 
+pytestmark = pytest.mark.usefixtures("unlimited_blas")
 V = low_rank(120, 12, 3)
 CONFIG = ("num_workers", "distributed.nanny", "distributed.worker", "distributed.deploy", *executor.QUIET)
 
@@ -51,6 +56,45 @@ def two_blas_threads() -> Iterator[None]:
     yield
     with ThreadPoolExecutor(1) as setter:
         setter.submit(limits.restore_original_limits).result()
+
+
+Place = Callable[[FrameType, str], bool]  # decides on a frame and the kind of a trace event
+
+
+def at_line(frame: FrameType, kind: str) -> bool:
+    return kind == "line"
+
+
+def where_interrupts_come(frame: FrameType, kind: str) -> bool:
+    """Return whether Python may raise an interrupt here, which it does not between a `with` and its block."""
+    return kind == "call" or (kind == "line" and frame.f_code.co_name == "held")
+
+
+def reached(number: int, place: Place, act: Callable[[], Any], call: Callable[[], Any]) -> bool:
+    """Call, and act at the n-th place in modules that make settings; return whether there are as many."""
+    left = number
+
+    def trace(frame: FrameType, kind: str, _: Any) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename not in (process_settings.__file__, blas.__file__):
+            return None
+        left -= place(frame, kind)
+        if left < 0:
+            sys.settrace(None)
+            act()
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return left < 0
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
 
 
 def a_setting() -> tuple[SharedSetting, list[str]]:
@@ -89,6 +133,50 @@ def test_a_setting_that_cannot_be_made_has_no_users() -> None:
     for _ in range(2):
         with pytest.raises(OSError, match="no setting"), setting.held():
             raise AssertionError("unreachable")
+
+
+def test_an_interrupt_while_blas_is_limited_leaves_it_as_it_was() -> None:
+    held, number = ExitStack(), 0
+
+    def enter() -> None:
+        held.enter_context(one_blas_thread())
+
+    with two_blas_threads():
+        before = of_process()["blas"]
+        while True:
+            with held, suppress(KeyboardInterrupt):
+                if not reached(number, where_interrupts_come, interrupt, enter):
+                    break
+            assert of_process()["blas"] == before, f"after the interrupt at place {number}"
+            number += 1
+        assert of_process()["blas"] == before
+    assert number > 5
+
+
+def test_a_user_that_garbage_collection_ends_takes_the_setting_of_no_other() -> None:
+    """Collection may run in the thread that has the lock, before any line."""
+    states: list[bool] = []
+
+    def run() -> None:
+        line, over = 0, False
+        while not over:
+            setting, done = a_setting()
+            garbage = [setting.held()]
+            garbage[0].__enter__()
+            user = setting.held()
+            over = not reached(line, at_line, garbage.clear, user.__enter__)
+            states.append(done[-1] == "made")
+            user.__exit__(None, None, None)
+            garbage.clear()
+            states.append(done[-1] == "undone")
+            line += 1
+
+    thread = Thread(target=run, daemon=True)  # which would wait for its own lock for ever
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert all(states)
+    assert len(states) > 10
 
 
 def test_a_forked_process_has_no_users_but_the_thread_that_forked() -> None:
@@ -180,7 +268,7 @@ def test_a_late_task_of_a_fit_leaves_blas_as_it_was() -> None:
 
 def test_blas_is_restored_by_another_thread_than_set_it() -> None:
     with two_blas_threads(), ThreadPoolExecutor(1) as pool:
-        held = blas.one_blas_thread()
+        held = one_blas_thread()
         pool.submit(held.__enter__).result()
         assert set(of_process()["blas"].values()) == {1}
         held.__exit__(None, None, None)  # while the thread of the pool lives
