@@ -20,7 +20,7 @@ class Model(NamedTuple):
     """A factorisation between two passes: a solver and its state."""
 
     solver: Solver
-    state: State
+    state: State[Any]
     exact: bool = False  # whether the next pass takes the loss entry by entry
     slots: FactorSlots | None = None  # stores of the factor that is carried from pass to pass
     mask: EntryMask | None = None  # decides which entries count for this model; None: as for the engine

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -103,7 +103,7 @@ class Progress:
     solver: Solver
     measures: Measures
     carried: FactorSlots | None  # the store of a carried W
-    state: State
+    state: State[Any]
     number: int = 0
     history: tuple[float, ...] = ()
     ending: Ending | None = None

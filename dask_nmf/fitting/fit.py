@@ -82,7 +82,7 @@ def _iterate(engine: Engine, job: Job, run: Run | None, progress: Progress) -> P
     measures, unit = progress.measures, progress.measures.error_unit(job.settings.beta)
     stop = replace(job.stop, unit=1 / unit if unit else math.inf)
 
-    def sweep(state: State, exact: bool) -> Any:
+    def sweep(state: State[Any], exact: bool) -> Any:
         report_stage(f"pass {next(numbers)}")
         return engine.sweep([Model(progress.solver, state, exact, slots)])[0]
 

@@ -39,7 +39,7 @@ class Step(NamedTuple):
     """A finished pass. The last one has an outcome."""
 
     number: int
-    state: State
+    state: State[Any]
     relative_error: float  # over the entries that count; NaN if it is not known
     seconds: float
     outcome: Outcome | None = None
@@ -67,7 +67,7 @@ class Passes:
     done : the number of passes that led to ``state``.
     """
 
-    def __init__(self, solver: Solver, state: State, baseline: float, stop: Stop, done: int = 0) -> None:
+    def __init__(self, solver: Solver, state: State[Any], baseline: float, stop: Stop, done: int = 0) -> None:
         self.solver = solver
         self.state = state
         self.baseline = baseline
@@ -75,7 +75,7 @@ class Passes:
         self.number = done
         self._started = 0.0
 
-    def begin(self) -> tuple[State, bool]:
+    def begin(self) -> tuple[State[Any], bool]:
         """Return the state that the next pass begins with, and whether it takes the loss entry by entry."""
         self.number += 1
         self._started = time.monotonic()
@@ -93,7 +93,7 @@ class Passes:
         reason = _convergence(self.number, previous, state, baseline, stop)
         if reason and _may_be_noise(state, baseline) and state.level < min(self.solver.finest, stop.finest):
             exact = state.level > 0  # nor does the loss of equations that are solved less exactly
-            reason, state = None, replace(state, level=state.level + 1, exact=exact, stalled=False, rate=1.0)
+            reason, state = None, replace(state, level=state.level + 1, exact=exact, stalled=False)
         ending = _ending(self.number, state, reason, baseline, stop)
         seconds = time.monotonic() - self._started
         if _enough(state, stop):
@@ -101,14 +101,14 @@ class Passes:
         self.state = state
         known = np.isfinite(state.loss)  # it is infinite if all sweeps of sgd so far are rejected
         error = relative_error(state.loss - state.penalty, baseline) if known else float("nan")
-        step = Step(self.number, state, error, seconds, validation_error=float(np.sqrt(state.held_out_mse)))
+        step = Step(self.number, state, error, seconds, validation_error=float(np.sqrt(state.held_out.mse)))
         return step if ending is None else step._replace(**ending._asdict())
 
 
 def iterate(
-    sweep: Callable[[State, bool], Any],
+    sweep: Callable[[State[Any], bool], Any],
     solver: Solver,
-    state: State,
+    state: State[Any],
     baseline: float,
     stop: Stop,
     done: int = 0,
@@ -128,14 +128,18 @@ def iterate(
             return
 
 
-def _ending(number: int, state: State, reason: Ending | None, baseline: float, stop: Stop) -> Ending | None:
+def _ending(
+    number: int, state: State[Any], reason: Ending | None, baseline: float, stop: Stop
+) -> Ending | None:
     """Return why the fit ends with this pass, judged by its relative error; None if it goes on."""
     ending = _stopped(number, state, reason, baseline, stop)
     error = min(relative_error(state.loss - state.penalty, baseline), LARGE)
     return ending and judged(ending, error)
 
 
-def _stopped(number: int, state: State, reason: Ending | None, baseline: float, stop: Stop) -> Ending | None:
+def _stopped(
+    number: int, state: State[Any], reason: Ending | None, baseline: float, stop: Stop
+) -> Ending | None:
     """Return the ending by the first stop rule that holds; ``reason`` is that of convergence, if any."""
     if baseline == 0:
         return Ending(Outcome.ZERO, "V is zero everywhere: so are W and H")
@@ -145,7 +149,7 @@ def _stopped(number: int, state: State, reason: Ending | None, baseline: float, 
         )
     if state.accepted and _enough(state, stop):
         return Ending(Outcome.TARGET, f"stopped: ‖V − W H‖ is below {stop.below:g}")
-    if state.passes_since_best >= PATIENCE:
+    if state.held_out.passes_since_best >= PATIENCE:
         return Ending(
             Outcome.HELD_OUT,
             f"stopped: the error of the entries held out did not fall in the last {PATIENCE} passes",
@@ -162,7 +166,9 @@ def _stopped(number: int, state: State, reason: Ending | None, baseline: float, 
     return None
 
 
-def _convergence(number: int, previous: State, state: State, baseline: float, stop: Stop) -> Ending | None:
+def _convergence(
+    number: int, previous: State[Any], state: State[Any], baseline: float, stop: Stop
+) -> Ending | None:
     """Return why the passes seem to have converged; None if they do not."""
     if stop.tol <= 0:
         return None
@@ -177,10 +183,7 @@ def _convergence(number: int, previous: State, state: State, baseline: float, st
     fell = previous.loss - state.loss
     tol = stop.tol * (CLOSER if state.level > 0 and _explains_nearly_all(state, baseline) else 1.0)
     small = tol * min(max(state.loss, 0.0), max(baseline - state.loss, 0.0))
-    compares = (
-        previous.accepted or state.epoch == 0
-    )  # not after a rejected sweep of sgd: shorter steps meet a larger loss
-    if state.accepted and compares and np.isfinite(previous.loss) and 0 <= fell <= small:
+    if state.accepted and state.comparable and np.isfinite(previous.loss) and 0 <= fell <= small:
         return Ending(
             Outcome.CONVERGED,
             f"converged: pass {number} changed the loss by less than tol = {stop.tol:g}",
@@ -188,24 +191,24 @@ def _convergence(number: int, previous: State, state: State, baseline: float, st
     return None
 
 
-def _may_be_noise(state: State, baseline: float) -> bool:
+def _may_be_noise(state: State[Any], baseline: float) -> bool:
     """Return whether rounding or the tolerance of the inner solves may have ended the passes."""
     if _is_explained(state, baseline):
         return False
     return state.stalled or _explains_nearly_all(state, baseline)
 
 
-def _explains_nearly_all(state: State, baseline: float) -> bool:
+def _explains_nearly_all(state: State[Any], baseline: float) -> bool:
     """Return whether W H explains nearly all of V."""
     return state.loss - state.penalty < NEARLY * baseline
 
 
-def _is_explained(state: State, baseline: float) -> bool:
+def _is_explained(state: State[Any], baseline: float) -> bool:
     """Return whether W H explains all of V, up to rounding."""
     return state.exact and state.loss <= EXPLAINED[state.h.dtype] * baseline
 
 
-def _enough(state: State, stop: Stop) -> bool:
+def _enough(state: State[Any], stop: Stop) -> bool:
     """Return whether ‖V − W H‖ is below its target."""
     reached = max(state.loss - state.penalty, 0.0)  # the expanded form may be below 0
     return reached < (stop.below * stop.unit) ** 2

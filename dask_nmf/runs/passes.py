@@ -19,7 +19,7 @@ from dask_nmf.storage.arrays.write_once import DATA
 logger = logging.getLogger(__name__)
 
 
-def commit_state(commits: Commits, number: int, state: State, parts: dict[str, Any]) -> None:
+def commit_state(commits: Commits, number: int, state: State[Any], parts: dict[str, Any]) -> None:
     """Commit the state after a pass, with other parts of the record that have changed."""
     if number > 0:
         commits.check_exists()
@@ -47,15 +47,14 @@ def commit_state(commits: Commits, number: int, state: State, parts: dict[str, A
     commits.publish(record, visible)
 
 
-def read_state(commits: Commits) -> State:
+def read_state(commits: Commits) -> State[Any]:
     """Return the state of the last commit."""
     record, arrays = commits.record, {}
     for name in record["factors"]:
         array = commits.read(record["commit"], _stored_name(record, name))
         turned = name == "h" and record["matrix"]["transposed"]
         arrays[name] = np.ascontiguousarray(array.T) if turned else array
-    empty = np.empty((record["settings"]["n_components"], 0), record["matrix"]["dtype"])
-    return states.from_record(record["state"], arrays, empty)
+    return states.from_record(states.first_state(record), record["state"], arrays)
 
 
 def recover(commits: Commits) -> None:

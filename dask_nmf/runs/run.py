@@ -185,7 +185,7 @@ class Run:
                 self._commits.array(folder, name)[...] = np.asarray(values, np.int64)
 
     def commit_start(
-        self, state: State, measures: dict[str, Any], digests: Sequence[Digest], listing: dict[str, Any]
+        self, state: State[Any], measures: dict[str, Any], digests: Sequence[Digest], listing: dict[str, Any]
     ) -> None:
         """Commit the start as pass 0, with digests of V and its weights and the listing of their files."""
         folder = self.record["layout"]["folder"]
@@ -218,7 +218,7 @@ class Run:
         }
         passes.commit_state(self._commits, step.number, step.state, parts)
 
-    def state(self) -> State:
+    def state(self) -> State[Any]:
         """Return the state of the last commit."""
         return passes.read_state(self._commits)
 

@@ -17,7 +17,7 @@ from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import NO_PENALTY, Penalty, divide_components, norms_of
 from dask_nmf.solvers.parts.squared_error import SquaredError, in_threads, loss_of_h, refit_rows, solve_rows
-from dask_nmf.solvers.parts.state import State, accept_step, extrapolate, reject_step
+from dask_nmf.solvers.parts.state import Extrapolation, State, extrapolate
 from dask_nmf.solvers.solver import FINER, FINEST, KnownW, Look, Problem, Read, SolverDefaults, SolvesRight
 from dask_nmf.types import Array, Block
 
@@ -103,20 +103,26 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
         h = refit_rows(given.T.astype(dtype), num.astype(dtype), gram, self.tol)
         return np.ascontiguousarray(h.T, given.dtype)
 
-    def update(self, state: State, totals: Sums, sumsq: float) -> State:
-        given = state.h_input
+    def begin(self, h: Array, w_slot: int = -1) -> State[Extrapolation]:
+        return State(h, h, Extrapolation(), w_slot=w_slot)
+
+    def update(self, state: State[Extrapolation], totals: Sums, sumsq: float) -> State[Extrapolation]:
+        given, own = state.h_input, state.own
         h = self.update_h(given, totals)
         scales, penalty = self.penalty.balance(*norms_of(totals, h))
-        reached = loss_of_h(sumsq, totals, given, h) + penalty
-        if reached > state.loss:
-            return reject_step(state, np.array_equal(given, state.h)).track_held_out(state, totals, given)
-        return accept_step(
-            state,
+        loss = loss_of_h(sumsq, totals, given, h) + penalty
+        if loss > state.loss:
+            stalled = np.array_equal(given, state.h)  # it was not extrapolated: no smaller β can help
+            rejected = replace(state, h_input=state.h, own=own.shrunk(), accepted=False, stalled=stalled)
+            return rejected.track_held_out(state, totals, given)
+        return State(
             h=divide_components(h, scales),
-            h_input=divide_components(extrapolate(h, state.h, state.beta), scales),
-            loss=reached,
+            h_input=divide_components(extrapolate(h, state.h, own.beta), scales),
+            own=own.grown(),
+            loss=loss,
             penalty=penalty,
             exact=not np.isnan(totals.residual),
+            level=state.level,
         ).track_held_out(state, totals, given)
 
 

@@ -13,7 +13,7 @@ from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.parts.penalties import NO_PENALTY, Penalty, w_penalty
 from dask_nmf.solvers.parts.squared_error import SquaredError, loss_of_h
-from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.parts.state import NoRecord, State
 from dask_nmf.solvers.solver import LIFT, KnownW, Look, Problem, Read, SolverDefaults, smallest_divisor
 from dask_nmf.types import Array, Block
 
@@ -45,7 +45,7 @@ class MU(SquaredError, SolverDefaults):
         assert w is not None
         return w
 
-    def update(self, state: State, totals: Sums, sumsq: float) -> State:
+    def update(self, state: State[NoRecord], totals: Sums, sumsq: float) -> State[NoRecord]:
         given = state.h_input
         updated = self.update_h(given, totals)
         h = updated if self.w_first else given
@@ -53,6 +53,7 @@ class MU(SquaredError, SolverDefaults):
         return State(
             h=h,
             h_input=updated,
+            own=state.own,
             loss=loss_of_h(sumsq, totals, given, h) + penalty,
             penalty=penalty,
             exact=not np.isnan(totals.residual),
@@ -116,13 +117,14 @@ class BetaMU(SolverDefaults):
     def loss(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
         return divergence.divergence(v, w, h, self.beta, 0.0 if final else self.floor)
 
-    def update(self, state: State, totals: Sums, baseline: float) -> State:
+    def update(self, state: State[NoRecord], totals: Sums, baseline: float) -> State[NoRecord]:
         given = state.h_input
         updated = self.update_h(given, totals)
         penalty = self.penalty.of(totals, given)
         return State(
             h=updated if self.w_first else given,
             h_input=updated,
+            own=state.own,
             loss=totals.residual + penalty,
             penalty=penalty,
             w_slot=state.next_slot,
@@ -147,7 +149,7 @@ class ConvergedMU(BetaMU):
 
     def find_h(self, known: KnownW, read: Read) -> tuple[Array, Sums]:
         h = known.equal_entries
-        state = State(h, h, beta=0.0, beta_max=0.0, last_beta=0.0)
+        state = self.begin(h)
         for _ in range(known.most):
             totals = read(state.h_input, known.w)
             before, state = state, self.update(state, totals, 0.0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self
 
 import numpy as np
@@ -13,7 +13,7 @@ from dask_nmf.kernels.linalg import packed_grams
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.parts.penalties import Penalty, divide_components, norms_of, w_penalty
 from dask_nmf.solvers.parts.squared_error import refit_rows
-from dask_nmf.solvers.parts.state import SHRINK, State, accept_step
+from dask_nmf.solvers.parts.state import Extrapolation, Snapshot, State
 from dask_nmf.solvers.solver import FINER, FINEST, KnownW, Look, Read, SolverDefaults, SolvesRight
 from dask_nmf.types import Array
 
@@ -28,6 +28,14 @@ SHORTER, SHORTEST = 0.25, 0.25**3  # factor by which a rejected step is shortene
 MOST_READS = 2000  # reads of V, at most, to find H for a known W
 CLOSE = 1e-8  # share of the loss: a step whose model gains less is taken without a read that tests it
 AHEAD = 3  # steps that the H of a finished fit is ahead of an H of equal entries
+
+
+@dataclass(frozen=True)
+class NewtonState:
+    """The record of `KLNewton`: the extrapolation of H, and the length of the steps."""
+
+    extrapolation: Extrapolation = field(default_factory=Extrapolation)
+    rate: float = 1.0  # the length of the last step, relative to a Newton step
 
 
 @dataclass(frozen=True)
@@ -149,38 +157,35 @@ class KLNewton(SolvesRight, SolverDefaults):
         fall = float(np.vdot(step, 2 * (curve - num) - packed_grams.apply_packed_gram(gram, step)))
         return fall, 2 * float(np.vdot(begun, curve))
 
-    def update(self, state: State, totals: Sums, baseline: float) -> State:
-        given = state.h_input
+    def begin(self, h: Array, w_slot: int = -1) -> State[NewtonState]:
+        return State(h, h, NewtonState(), w_slot=w_slot)
+
+    def update(self, state: State[NewtonState], totals: Sums, baseline: float) -> State[NewtonState]:
+        given, own = state.h_input, state.own
         scales, penalty = self.penalty.balance(*norms_of(totals, given))
-        reached = totals.residual + penalty
-        if reached > state.loss:
+        loss = totals.residual + penalty
+        if loss > state.loss:
             return self._undone(state).track_held_out(state, totals, given)
         h = h_input = self.update_h(given, totals)
-        if state.h_previous is not None and state.accepted:
-            further = h + h.dtype.type(state.beta) * (h - state.h)
+        if state.measured.h is not None and state.accepted:
+            further = h + h.dtype.type(own.extrapolation.beta) * (h - state.h)
             h_input = np.maximum(further, h.dtype.type(LEAST) * h)
-        return accept_step(
-            state,
+        return State(
             h=divide_components(h, scales),
             h_input=divide_components(h_input, scales),
-            loss=reached,
+            own=NewtonState(own.extrapolation.grown()),
+            loss=loss,
             penalty=penalty,
-            h_previous=divide_components(given, scales),
+            level=state.level,
+            measured=Snapshot(divide_components(given, scales)),
         ).track_held_out(state, totals, given)
 
-    def _undone(self, state: State) -> State:
+    def _undone(self, state: State[NewtonState]) -> State[NewtonState]:
         """Return the state after a rejected step: first without extrapolation, then with shorter steps."""
-        assert state.h_previous is not None
-        h, rate = state.h, state.rate
+        h, before, rate = state.h, state.measured.h, state.own.rate
         if np.array_equal(state.h_input, h):
-            h, rate = state.h_previous + h.dtype.type(SHORTER) * (h - state.h_previous), SHORTER * rate
-        return replace(
-            state,
-            h=h,
-            h_input=h,
-            beta=state.beta / SHRINK,
-            beta_max=state.last_beta,
-            accepted=False,
-            rate=rate,
-            stalled=rate < SHORTEST,
-        )
+            assert before is not None
+            h, rate = before + h.dtype.type(SHORTER) * (h - before), SHORTER * rate
+        stalled = rate < SHORTEST  # a step at the next level is a whole one again
+        own = NewtonState(state.own.extrapolation.shrunk(), 1.0 if stalled else rate)
+        return replace(state, h=h, h_input=h, own=own, accepted=False, stalled=stalled)

@@ -16,7 +16,7 @@ import numpy as np
 from dask_nmf.kernels.gradient import SGDOptions, with_accumulator
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.parts.squared_error import SquaredError
-from dask_nmf.solvers.parts.state import RowStore, State
+from dask_nmf.solvers.parts.state import RowStore, Snapshot, State
 from dask_nmf.solvers.solver import Problem, SolverDefaults
 from dask_nmf.types import Array, Block
 
@@ -28,7 +28,7 @@ SHORT = 2.0**-4  # share of the first rate: if such steps lead to zero too, zero
 STALLED = 2.0**-30  # share of the first rate: with a lower rate the fit has diverged
 
 
-class Swept(NamedTuple):
+class SweepSums(NamedTuple):
     """The result of a sweep over all blocks. All fields but H add over blocks."""
 
     right: Array  # (k + 1, n)
@@ -52,10 +52,18 @@ class WithoutAccumulator:
 
 
 @dataclass(frozen=True)
+class SGDState:
+    """The record of `SGD`: how far it is."""
+
+    rate: float = 1.0  # the learning rate, relative to the first one
+    epoch: int = 0  # the number of accepted sweeps
+
+
+@dataclass(frozen=True)
 class SGD(SquaredError, SolverDefaults):
     """Stochastic gradient descent with factors kept ≥ 0, in strata of blocks (Gemulla et al. 2011)."""
 
-    how: SGDOptions
+    options: SGDOptions
     schedule: str
     penalty: Penalty
     carries_w: ClassVar[bool] = True
@@ -67,15 +75,22 @@ class SGD(SquaredError, SolverDefaults):
     def result_store(self, store: RowStore) -> RowStore:
         return WithoutAccumulator(store)
 
-    def steps(self, state: State) -> SGDOptions:
-        """Return the options of the next sweep, with its learning rate."""
-        by_time = 1 / (1 + state.epoch) if self.schedule == "inverse-time" else 1.0
-        return self.how._replace(rate=self.how.rate * state.rate * by_time)
+    def begin(self, h: Array, w_slot: int = -1) -> State[SGDState]:
+        return State(h, np.ascontiguousarray(with_accumulator(h.T).T), SGDState(), w_slot=w_slot)
 
-    def update(self, state: State, totals: Swept, sumsq: float) -> State:
+    def steps(self, state: State[SGDState]) -> SGDOptions:
+        """Return the options of the next sweep, with its learning rate."""
+        by_time = 1 / (1 + state.own.epoch) if self.schedule == "inverse-time" else 1.0
+        return self.options._replace(rate=self.options.rate * state.own.rate * by_time)
+
+    def epoch(self, state: State[SGDState]) -> int:
+        """Return the number of accepted sweeps."""
+        return state.own.epoch
+
+    def update(self, state: State[SGDState], totals: SweepSums, sumsq: float) -> State[SGDState]:
         if sumsq == 0:
             nothing = np.zeros_like(totals.right)
-            return State(h=nothing[:-1], h_input=nothing, loss=0.0, w_slot=state.next_slot)
+            return State(nothing[:-1], nothing, state.own, loss=0.0, w_slot=state.next_slot)
         loss = totals.residual + totals.penalty
         bold = self.schedule == "bold-driver"
         rises = loss > state.loss * (1 + (0 if bold else NOISE))
@@ -88,16 +103,15 @@ class SGD(SquaredError, SolverDefaults):
         return State(
             h=np.ascontiguousarray(totals.right[:-1]),
             h_input=totals.right,
+            own=SGDState(state.own.rate * (FASTER if bold else 1), state.own.epoch + 1),
             loss=loss,
             penalty=totals.penalty,
+            comparable=state.accepted,
             w_slot=state.next_slot,
-            h_previous=state.h_input,
-            previous_slot=state.w_slot,
-            rate=state.rate * (FASTER if bold else 1),
-            epoch=state.epoch + 1,
+            measured=Snapshot(state.h_input, state.w_slot),
         ).track_held_out(state, totals, totals.right)
 
-    def _zero_is_best(self, state: State, loss: float) -> bool:
+    def _zero_is_best(self, state: State[SGDState], loss: float) -> bool:
         """Return whether zero factors may be the solution, because the penalties are strong.
 
         Factors whose product is t everywhere, at the best scales, change the loss of each entry of a V with
@@ -105,28 +119,27 @@ class SGD(SquaredError, SolverDefaults):
         is below 0 for some t, zero factors are not the best. Otherwise they are accepted if the loss falls
         to theirs, or if shorter steps lead to them too.
         """
-        ridge = math.sqrt(self.how.w_l2 * self.how.h_l2)
-        lasso = math.sqrt(self.how.w_l1 * self.how.h_l1)
-        if 3 * (2 * lasso) ** (2 / 3) < 2 * (self.how.unit - ridge):
+        ridge = math.sqrt(self.options.w_l2 * self.options.h_l2)
+        lasso = math.sqrt(self.options.w_l1 * self.options.h_l1)
+        if 3 * (2 * lasso) ** (2 / 3) < 2 * (self.options.unit - ridge):
             return False
-        return loss <= state.loss < np.inf or state.rate <= SHORT
+        return loss <= state.loss < np.inf or state.own.rate <= SHORT
 
-    def _undone(self, state: State) -> State:
+    def _undone(self, state: State[SGDState]) -> State[SGDState]:
         """Return the state of the last good factors, with half the learning rate, after a rejected sweep."""
-        good, slot = state.h_previous, state.previous_slot
+        good, slot = state.measured.h, state.measured.slot
         if good is None:
             good, slot = state.h_input, state.w_slot
-        rate = state.rate * SLOWER
+        own = replace(state.own, rate=state.own.rate * SLOWER)
         return replace(
             state,
             h=np.ascontiguousarray(good[:-1]),
             h_input=good,
-            w_slot=slot,
-            h_previous=None,
-            previous_slot=-1,
-            rate=rate,
+            own=own,
             accepted=False,
-            diverged=rate < STALLED,
+            diverged=own.rate < STALLED,
+            w_slot=slot,
+            measured=Snapshot(),
         )
 
 

@@ -11,7 +11,7 @@ from dask_nmf.kernels.gradient import SGDOptions
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.penalties import Penalty
-from dask_nmf.solvers.parts.state import RowStore, State
+from dask_nmf.solvers.parts.state import NoRecord, RowStore, State
 from dask_nmf.types import Array, Block
 
 FINER = 1e-2  # factor of the tolerance of the inner solves from one level to the next
@@ -41,7 +41,7 @@ class Solver(Protocol):
 
     @property
     def may_overshoot(self) -> bool:
-        """True if the last H may be worse than `State.h_previous`, which only a read of V can tell."""
+        """True if the last H may be worse than `State.measured`, which only a read of V can tell."""
         ...
 
     @property
@@ -75,7 +75,11 @@ class Solver(Protocol):
         """Return the store of a carried W as a store of a W (rows, k) of the result."""
         ...
 
-    def update(self, state: State, totals: Any, sumsq: float) -> State:
+    def begin(self, h: Array, w_slot: int = -1) -> State[Any]:
+        """Return the state before the first pass, from H (k, n) and the slot of its W, if W is carried."""
+        ...
+
+    def update(self, state: State[Any], totals: Any, sumsq: float) -> State[Any]:
         """Return the next state, from the sums of a pass that began with ``state.h_input``."""
         ...
 
@@ -91,8 +95,12 @@ class PanelSolver(Solver, Protocol):
 class StratumSolver(Solver, Protocol):
     """A solver whose passes go over blocks, stratum by stratum."""
 
-    def steps(self, state: State) -> SGDOptions:
+    def steps(self, state: State[Any]) -> SGDOptions:
         """Return the options of the next sweep from a state."""
+        ...
+
+    def epoch(self, state: State[Any]) -> int:
+        """Return the number of the next sweep; the order of its blocks and rows follows from it."""
         ...
 
 
@@ -140,6 +148,10 @@ class SolverDefaults:
     def at_level(self, level: int) -> Self:
         """Return the solver itself: its updates have no inner solve that could be more exact."""
         return self
+
+    def begin(self, h: Array, w_slot: int = -1) -> State[Any]:
+        """Return a state with no record of the solver's own."""
+        return State(h, h, NoRecord(), w_slot=w_slot)
 
     def result_store(self, store: RowStore) -> RowStore:
         """Return the store of a carried W unchanged: it has no column beyond those of the result."""

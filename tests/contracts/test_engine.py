@@ -22,9 +22,8 @@ from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.parts.penalties import NO_PENALTY
-from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.piecewise import PiecewiseHALS
-from dask_nmf.solvers.sgd import SGD, Swept
+from dask_nmf.solvers.sgd import SGD, SGDState, SweepSums
 from dask_nmf.sources.registry import open_matrix
 
 ROWS, COLUMNS = (0, 20, 40, 60), (0, 8, 16, 24)
@@ -36,7 +35,7 @@ def start(seed: int, columns: int = V.shape[1]) -> Array:
 
 
 def hals(seed: int) -> Model:
-    return Model(HALS(), State(start(seed), start(seed)), exact=True)
+    return Model(HALS(), HALS().begin(start(seed)), exact=True)
 
 
 def next_h(model: Model, totals: Sums) -> Array:
@@ -70,11 +69,10 @@ class TestInMemory(EngineContract):
 
 
 def sgd(seed: int) -> Model:
-    how = SGDOptions(0.03, True, float(V.mean()), 0, 0, 0, 0, 8)
+    solver = SGD(SGDOptions(0.03, True, float(V.mean()), 0, 0, 0, 0, 8), "adagrad", NO_PENALTY)
     slots = InMemorySlots(len(V), RANK + 1, V.dtype)
     slots.new_factor(0).write(0, with_accumulator(start(seed + 9, len(V)).T.copy()))
-    h = np.ascontiguousarray(with_accumulator(start(seed).T.copy()).T)
-    return Model(SGD(how, "adagrad", NO_PENALTY), State(h[:-1], h, w_slot=0), slots=slots)
+    return Model(solver, solver.begin(start(seed), w_slot=0), slots=slots)
 
 
 @pytest.mark.parametrize("tiled", [True, False])
@@ -92,7 +90,7 @@ class TestStrata(EngineContract):
 
         def model(number: int) -> Model:
             made = sgd(number)
-            return made._replace(state=replace(made.state, epoch=epochs[number]))
+            return made._replace(state=replace(made.state, own=SGDState(epoch=epochs[number])))
 
         together = case.engine.sweep([model(number) for number in range(4)])
         assert set(case.reads.values()) == {len(set(epochs))}
@@ -102,7 +100,7 @@ class TestStrata(EngineContract):
             assert own[1:] == beside[1:]
 
 
-def right_of(model: Model, totals: Swept) -> Array:
+def right_of(model: Model, totals: SweepSums) -> Array:
     return totals.right
 
 
@@ -130,7 +128,7 @@ class TestGrid(EngineContract):
             slots = PiecewiseSlots(V.shape[1], RANK, V.dtype)
             slots.new_factor(0).write(0, start(seed).T)
             no_h = np.empty((RANK, 0))
-            return Model(PiecewiseHALS(), State(no_h, no_h, w_slot=0), exact=True, slots=slots)
+            return Model(PiecewiseHALS(), PiecewiseHALS().begin(no_h, w_slot=0), exact=True, slots=slots)
 
         return EngineCase(engine, model, lambda totals: totals.loss, written_h, counts)
 
@@ -150,7 +148,7 @@ def test_the_sums_of_several_models_are_those_of_one_block_in_memory(panels: Pan
 
 def test_models_may_have_different_ranks_and_levels(panels: PanelEngine) -> None:
     wide = np.random.default_rng(7).random((5, V.shape[1]))
-    models = [hals(0), Model(HALS(), replace(State(wide, wide), level=1), exact=True)]
+    models = [hals(0), Model(HALS(), replace(HALS().begin(wide), level=1), exact=True)]
     for model, beside in zip(models, panels.sweep(models), strict=True):
         (own,) = panels.sweep([model])
         for field, expected in zip(own, beside, strict=True):

@@ -1,6 +1,6 @@
 """A solver is one file and one line in the registry: here one that the package does not have."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.parts.squared_error import SquaredError, loss_of_h
-from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.parts.state import NoRecord, State
 from dask_nmf.solvers.solver import Problem, SolverDefaults
 from dask_nmf.types import Array, Block
 
@@ -37,16 +37,11 @@ class ProjectedGradient(SquaredError, SolverDefaults):
         assert w is not None
         return w
 
-    def update(self, state: State, totals: Sums, sumsq: float) -> State:
+    def update(self, state: State[NoRecord], totals: Sums, sumsq: float) -> State[NoRecord]:
         before = state.h_input
         h = np.ascontiguousarray(descend(before.T, totals.num.T, totals.gram).T)
-        return State(
-            h=h,
-            h_input=h,
-            loss=loss_of_h(sumsq, totals, before, h),
-            exact=not np.isnan(totals.residual),
-            w_slot=state.next_slot,
-        )
+        loss, exact = loss_of_h(sumsq, totals, before, h), not np.isnan(totals.residual)
+        return replace(state, h=h, h_input=h, loss=loss, exact=exact, w_slot=state.next_slot)
 
 
 def descend(factor: Array, num: Array, gram: Array) -> Array:

@@ -35,7 +35,7 @@ from dask_nmf.kernels.summary.digests import merge_digests
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.solvers.parts.state import State
-from dask_nmf.solvers.piecewise import GridTotals, PiecewiseHALS
+from dask_nmf.solvers.piecewise import GridTotals, PiecewiseHALS, PiecewiseState
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 
@@ -165,12 +165,13 @@ def _totals_of(spec: GridPassSpec, w_norms: Sequence[Array], columns: Sequence[C
     return GridTotals(loss, reduce(add, w_norms), h_norms, spec.exact, same)
 
 
-def h_before_pass(slots: FactorSlots, state: State) -> ExtrapolatedH:
+def h_before_pass(slots: FactorSlots, state: State[PiecewiseState]) -> ExtrapolatedH:
     """Return the H that the next pass begins with."""
+    own = state.own
     if state.w_slot < 0:  # no pass has written one so far
-        return ExtrapolatedH(slots.factor(state.previous_slot))
+        return ExtrapolatedH(slots.factor(own.previous_slot))
     last = slots.factor(state.w_slot)
-    if not state.accepted or state.previous_slot < 0:
-        return ExtrapolatedH(last, scales=state.scales)
-    before = slots.factor(state.previous_slot)
-    return ExtrapolatedH(last, before, state.last_beta, state.scales, state.previous_scales)
+    if not state.accepted or own.previous_slot < 0:
+        return ExtrapolatedH(last, scales=own.scales)
+    before = slots.factor(own.previous_slot)
+    return ExtrapolatedH(last, before, own.extrapolation.last_beta, own.scales, own.previous_scales)

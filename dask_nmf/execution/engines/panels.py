@@ -216,7 +216,7 @@ class PanelEngine:
         """
         state, slots = model.state, model.slots
         solver = model.solver.at_level(max(state.level, int(state.exact)))
-        h, slot = (state.h, state.w_slot) if state.best is None else (state.best, state.best_slot)
+        h, slot = state.best
         h, units, before = np.ascontiguousarray(h[: len(state.h)]), solver.penalty, None
         if slots is not None and solver.carries_w:
             before = solver.result_store(slots.factor(slot))
@@ -226,7 +226,7 @@ class PanelEngine:
             solver.solve_w_final, solver, before, residual=True, bare=not settles, unit=units.left_unit
         )
         last = self.last_pass(h, spec, new_sink)
-        seen = state.h_previous if solver.may_overshoot and state.best is None else None
+        seen = state.measured.h if solver.may_overshoot and state.held_out.best.h is None else None
         if seen is not None and last.sums.residual + units.of(last.sums, h) > state.loss:
             h = np.ascontiguousarray(seen)  # the last Newton step overshot
             last = self.last_pass(h, spec, new_sink)

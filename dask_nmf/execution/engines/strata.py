@@ -12,7 +12,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import strata
 from dask_nmf.execution.graphs.strata import BlockGrid, BlockSource, ModelSteps, SweepSpec
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
-from dask_nmf.solvers.sgd import Swept
+from dask_nmf.solvers.sgd import SweepSums
 from dask_nmf.solvers.solver import StratumSolver
 from dask_nmf.types import Array
 
@@ -50,23 +50,24 @@ class StrataEngine:
         """Check, measure and digest V, and draw a sample of its rows, in one read."""
         return self.panels.summarize(draw)
 
-    def sweep(self, models: Sequence[Model]) -> list[Swept]:
+    def sweep(self, models: Sequence[Model]) -> list[SweepSums]:
         """Return the result of a sweep for each model.
 
         V is read once for all models with equally many accepted sweeps, because these decide the order of
         the blocks: models that are to take the blocks in different orders cannot share a read of a V that
         is not kept in memory.
         """
-        swept: dict[int, Swept] = {}
-        for epoch in dict.fromkeys(model.state.epoch for model in models):
-            numbers = [number for number, model in enumerate(models) if model.state.epoch == epoch]
+        swept: dict[int, SweepSums] = {}
+        epochs = [cast(StratumSolver, model.solver).epoch(model.state) for model in models]
+        for epoch in dict.fromkeys(epochs):
+            numbers = [number for number, own in enumerate(epochs) if own == epoch]
             sharing = [models[number] for number in numbers]
             spec = SweepSpec(tuple(_steps_of(model) for model in sharing), self.seed, epoch)
             results = self.run_sweep([model.state.h_input for model in sharing], spec)
             swept |= zip(numbers, results, strict=True)
         return [swept[number] for number in range(len(models))]
 
-    def run_sweep(self, right: Sequence[Array], spec: SweepSpec) -> list[Swept]:
+    def run_sweep(self, right: Sequence[Array], spec: SweepSpec) -> list[SweepSums]:
         """Return the results of one sweep that several models share.
 
         Parameters
@@ -82,7 +83,7 @@ class StrataEngine:
             reader = panels.matrix.reader if caching is None else caching(panels.matrix.reader)
             return strata.sweep(None, BlockSource(reader, panels.rule), grid, inputs, spec)
 
-        swept: list[Swept] = panels.compute(right[0], build, more_h=right[1:])
+        swept: list[SweepSums] = panels.compute(right[0], build, more_h=right[1:])
         return swept
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:

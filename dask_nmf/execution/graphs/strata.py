@@ -41,7 +41,7 @@ from dask_nmf.kernels.blocks import masking, row_batches
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.gradient import SGDOptions
-from dask_nmf.solvers.sgd import Swept
+from dask_nmf.solvers.sgd import SweepSums
 from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Array, Block
 
@@ -134,7 +134,7 @@ def _numbers(seed: int, epoch: int, rows: Array) -> Array:
 def sweep(
     panels: da.Array | None, source: BlockSource | None, grid: BlockGrid, inputs: Delayed, spec: SweepSpec
 ) -> Delayed:
-    """Return a delayed list of the `Swept` of each model of a sweep, which visits each block once.
+    """Return a delayed list of the `SweepSums` of each model of a sweep, which visits each block once.
 
     Parameters
     ----------
@@ -259,12 +259,12 @@ def _strips(block: MaskedBlock, order: Array) -> Iterator[tuple[Cells, Cells, Ar
         yield cells, held, order[rows]
 
 
-def _collected(right: list[list[_Right]], closed: list[Any]) -> list[Swept]:
+def _collected(right: list[list[_Right]], closed: list[Any]) -> list[SweepSums]:
     """Return H and the sums of each model once all of its W is written."""
     return [_swept(columns) for columns in zip(*right, strict=True)]
 
 
-def _swept(columns: Sequence[_Right]) -> Swept:
+def _swept(columns: Sequence[_Right]) -> SweepSums:
     factor = np.concatenate([part.factor for part in columns])
     totals = np.sum([part.totals for part in columns], axis=0)
-    return Swept(np.ascontiguousarray(factor.T), *totals.tolist())
+    return SweepSums(np.ascontiguousarray(factor.T), *totals.tolist())

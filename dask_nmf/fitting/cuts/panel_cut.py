@@ -23,7 +23,6 @@ from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.planning import worker_memory
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing
 from dask_nmf.runs.run import Run
-from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.matrix import Matrix
 
 logger = logging.getLogger(__name__)
@@ -49,16 +48,16 @@ class PanelCut(NamedTuple):
         run = where.create(identity_of(matrix, settings, job.given)) if isinstance(where, NewRun) else where
         if run is not None:
             run.set_layout(panels.edges)
-        slots = self._slots(run)
+        slots, solver = self._slots(run), problem.make_solver(settings, measures, matrix)
         if job.fixed:
             no_h = np.zeros((settings.n_components, matrix.layout.columns), matrix.dtype)
-            state = State(no_h, no_h)
+            state = solver.begin(no_h)
         else:
             place = None if slots is None else partial(slots.new_factor, 0)
             state = initialize.begin(panels, settings, measures, given, sampled, place)
         if run is not None:
             run.commit_start(state, measures._asdict(), digests, source_listing(matrix, job.weights))
-        return run, Progress(problem.make_solver(settings, measures, matrix), measures, slots, state)
+        return run, Progress(solver, measures, slots, state)
 
     def resume(self, run: Run) -> Progress:
         """Return the fit of a run at its last commit."""

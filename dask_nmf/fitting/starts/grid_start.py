@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,7 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.state import State
-from dask_nmf.solvers.piecewise import PiecewiseHALS, divisors
+from dask_nmf.solvers.piecewise import PiecewiseHALS, PiecewiseState, divisors
 from dask_nmf.solvers.solver import factor_scale
 from dask_nmf.types import Array
 
@@ -33,7 +34,7 @@ def draw_for(engine: GridEngine, settings: Settings) -> SampleSpec:
 
 def initial_state(
     engine: GridEngine, settings: Settings, measures: Measures, summary: Summary, slots: GridSlots
-) -> State:
+) -> State[PiecewiseState]:
     """Return the state before the first pass, and write the initial H into its slot.
 
     The H of a sample is known for some columns only, and 0 in the others. The first pass thus finds W from
@@ -52,11 +53,14 @@ def initial_state(
         h = sample_start.sampled_h(sample, settings, own, stream)
         make = partial(_spread, h, engine.sample_of(draw_for(engine, settings)))
     engine.write_h(slots.new_h_pieces(0), make)
-    state = State(no_h, no_h, w_slot=-1 if known else 0, previous_slot=0 if known else -1)
+    solver = PiecewiseHALS(own.without_lasso)
+    state = solver.begin(no_h, w_slot=0)
+    if known:
+        state = replace(state, own=PiecewiseState(previous_slot=0), w_slot=-1)
     for _ in range(initialize.WARM if settings.start == "random" and settings.lasso else 0):
-        (totals,) = engine.sweep([Model(PiecewiseHALS(own.without_lasso), state, slots=slots)])
+        (totals,) = engine.sweep([Model(solver, state, slots=slots)])
         scales, _ = own.balance(tuple(totals.w_norms), tuple(totals.h_norms))
-        state = State(no_h, no_h, w_slot=state.next_slot, scales=divisors(scales))
+        state = replace(state, own=PiecewiseState(scales=divisors(scales)), w_slot=state.next_slot)
     return state
 
 

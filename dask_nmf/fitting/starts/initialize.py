@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -32,7 +32,6 @@ from dask_nmf.fitting.starts.problem import (
 )
 from dask_nmf.fitting.starts.sample_start import lift_columns, random_factor, sampled_h
 from dask_nmf.kernels.blocks import masking
-from dask_nmf.kernels.gradient import with_accumulator
 from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
@@ -144,7 +143,7 @@ def begin(
     given: Factors,
     sampled: Array | None,
     place: Callable[[], FactorStore] | None,
-) -> State:
+) -> State[Any]:
     """Return the state before the first pass, and write the left factor if the fit keeps one.
 
     Parameters
@@ -154,8 +153,9 @@ def begin(
     matrix, dtype = panels.matrix, panels.matrix.dtype
     scale = factor_scale(measures.level, settings.n_components)
     left_stream, right_stream = _streams(matrix)
+    solver = make_solver(settings, measures, matrix)
     if place is not None:
-        place = partial(_result_store, make_solver(settings, measures, matrix), place)
+        place = partial(_result_store, solver, place)
     if settings.start == "custom":
         right = _from_given(panels, settings, measures, given, place)
     elif settings.by_svd:
@@ -188,14 +188,12 @@ def begin(
     h = np.ascontiguousarray(right, dtype=dtype)
     drawn = sampled is None and settings.start in ("random", "sample")
     if drawn and not settings.algorithm.carries_w and settings.lasso:
-        h = _warmed(panels, h, cast(RightSolver, make_solver(settings, measures, matrix)))
-    h_input = h
+        h = _warmed(panels, h, cast(RightSolver, solver))
     if settings.algorithm.by_strata:
         assert place is not None
         if settings.start == "sample" or (settings.start == "custom" and given.left is None):
             h = _balanced_pair(panels, h, HALS(penalty_of_fit(settings, measures, matrix)), place)
-        h_input = np.ascontiguousarray(with_accumulator(h.T).T)
-    return State(h, h_input, w_slot=0 if writes_left(settings, given) else -1)
+    return solver.begin(h, w_slot=0 if writes_left(settings, given) else -1)
 
 
 def _result_store(solver: Solver, place: Callable[[], FactorStore]) -> FactorStore:

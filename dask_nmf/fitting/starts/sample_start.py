@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -250,9 +250,9 @@ def _thinned(sample: Block, rank: int, work: int) -> Block:
     return masking.scale_rows(sample[chosen], 1 / probability[chosen])
 
 
-def _best(state: State) -> Array:
+def _best(state: State[Any]) -> Array:
     """Return the H with the least held-out error, or the last H if nothing is held out."""
-    return state.h if state.best is None else state.best
+    return state.best[0]
 
 
 def _squared(sample: Block) -> Block:
@@ -275,15 +275,15 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
     return seen
 
 
-def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> State:
+def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> State[Any]:
     """Return the state after passes over a sample in memory, from H (k, n)."""
     rows, baseline = row_sample.split_sample(sample), _baseline(sample, solver)
     enough = EXPLAINED if stop == CLOSELY else TIED  # below it, rounding would end the fit
     stop = replace(stop, below=math.sqrt(enough * baseline))
-    state = State(h, h)
+    state: State[Any] = solver.begin(h)
     with InMemoryEngine(rows) as engine:
 
-        def sweep(state: State, exact: bool) -> Sums:
+        def sweep(state: State[Any], exact: bool) -> Sums:
             return engine.sweep([Model(solver, state, exact)])[0]
 
         for step in iterate(sweep, solver, state, baseline, stop):

@@ -12,7 +12,7 @@ from dask_nmf.kernels.summary.digests import span_of
 from dask_nmf.settings import Settings
 from dask_nmf.storage.arrays.write_once import folder_of
 
-FORMAT = 5
+FORMAT = 6
 HISTORIES = {"error_history": "relative_error", "seconds_history": "seconds"}  # arrays, and keys of `history`
 ENDING = ("outcome", "message", "final")  # why the fit ended, if it did
 COMMIT = ("pass", "state", "factors", "commit", "carried", *ENDING)  # the parts that a pass changes

@@ -16,7 +16,6 @@ from dask_nmf.runs.record.contents import (
     is_masked,
     panel_shape,
 )
-from dask_nmf.runs.record.states import PANEL_FACTORS
 from dask_nmf.storage.arrays.write_once import INTEGER_FILL, Layout
 
 NO_MEAN = -1.0  # the fill value of means, because all of them may be NaN
@@ -43,19 +42,19 @@ def commit_layout(record: dict[str, Any], name: str) -> Layout:
     along, across = ("column", "row") if record["matrix"]["transposed"] else ("row", "column")
     if name in HISTORIES:
         return history_layout(record)
-    if name in PANEL_FACTORS:
-        return Layout((width, columns), (width, columns), dtype, ("component", across))
     if name in SOURCES:
         return _integers(digest_spans(record), "span")
     layout = record["layout"]
-    return {
+    layouts = {
         "H": Layout((rank, columns), (rank, columns), dtype, ("component", "column")),
         "W": Layout((columns, rank), (columns, rank), dtype, ("row", "component")),
         "left": Layout((rows, width), (layout["units"][0], width), dtype, (along, "component")),
         "pieces": Layout((columns, rank), (layout["units"][1], rank), dtype, (across, "component")),
         "edges": _integers(layout["panels"] + 1, "edge"),
         "cuts": _integers(layout["pieces"] + 1, "edge"),
-    }[name]
+    }
+    factor = Layout((width, columns), (width, columns), dtype, ("component", across))
+    return layouts.get(name, factor)  # all others are arrays of a state
 
 
 def result_layouts(record: dict[str, Any]) -> dict[str, Layout]:

@@ -1,41 +1,53 @@
-"""The state of a solver as a run stores it: scalars in the record, and arrays."""
+"""The state of a solver as a run stores it: scalars in the record, and arrays, named as by `leaves`."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
+from dask_nmf.runs.record.contents import settings_of
+from dask_nmf.solvers.parts.penalties import NO_PENALTY
 from dask_nmf.solvers.parts.state import N_W_SLOTS as N_W_SLOTS
-from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.parts.state import State, is_slot, leaves, with_leaves
+from dask_nmf.solvers.piecewise import PiecewiseHALS
+from dask_nmf.solvers.select import select_solver
+from dask_nmf.solvers.solver import Problem, Solver
 from dask_nmf.types import Array
 
-SLOT_NAMES = ("w_slot", "best_slot", "previous_slot")  # scalars: the slots of the W that belong to a state
-PANEL_FACTORS = ("h_input", "best", "h_previous")  # arrays in panel orientation
-FACTORS = ("h", *PANEL_FACTORS)
-OPTIONAL_SCALARS = {"scales", "previous_scales"}
-DEFAULTS = {field.name: field.default for field in fields(State) if field.name in State.SCALARS}
 
-
-def to_record(state: State) -> tuple[dict[str, Any], dict[str, Array]]:
+def to_record(state: State[Any]) -> tuple[dict[str, Any], dict[str, Array]]:
     """Return the scalars of a state as JSON holds them, and its arrays that have entries."""
-    factors = {name: getattr(state, name) for name in FACTORS}
-    scalars = {name: _as_json(getattr(state, name)) for name in State.SCALARS}
-    return scalars, {name: array for name, array in factors.items() if array is not None and array.size}
+    parts = leaves(state)
+    scalars = {name: _as_json(value) for name, value in parts.items() if not is_array(value)}
+    arrays = {name: value for name, value in parts.items() if isinstance(value, np.ndarray) and value.size}
+    return scalars, arrays
 
 
-def from_record(scalars: dict[str, Any], arrays: dict[str, Array], empty: Array) -> State:
-    """Return the state that `to_record` took apart; ``empty`` stands for an H without entries."""
+def from_record(first: State[Any], scalars: dict[str, Any], arrays: dict[str, Array]) -> State[Any]:
+    """Return the state that `to_record` took apart; ``first`` is one of the same solver."""
     known = {name: value for name, value in scalars.items() if value is not None}
     lists = {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
-    factors: dict[str, Any] = {"h": empty, "h_input": empty, **arrays}
-    return State(**factors, **known | lists)
+    state: State[Any] = with_leaves(first, known | lists | arrays)
+    return state
+
+
+def first_state(record: dict[str, Any]) -> State[Any]:
+    """Return a state, before the first pass, of the solver of a fit; its H has no columns."""
+    settings, dtype = settings_of(record), np.dtype(record["matrix"]["dtype"])
+    problem = Problem(settings, NO_PENALTY, 1.0, 1.0, dtype, 1, record["matrix"]["transposed"])
+    solver: Solver = PiecewiseHALS() if record["layout"]["pieces"] else select_solver(problem)
+    return solver.begin(np.empty((settings.n_components, 0), dtype))
 
 
 def slots_of(scalars: dict[str, Any]) -> set[str]:
     """Return the slots of the carried W that belong to a state, as keys of the record."""
-    return {str(scalars[name]) for name in SLOT_NAMES}
+    return {str(value) for name, value in scalars.items() if is_slot(name)}
+
+
+def is_array(value: Any) -> bool:
+    """Return whether a field of a state with this value is an array; None: there is none yet."""
+    return value is None or isinstance(value, np.ndarray)
 
 
 def or_none(number: float) -> float | None:

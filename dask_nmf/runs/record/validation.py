@@ -10,7 +10,8 @@ from typing import Any
 
 from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.runs.record.contents import SOURCES, panel_shape, settings_of
-from dask_nmf.runs.record.states import DEFAULTS, FACTORS, N_W_SLOTS, OPTIONAL_SCALARS, SLOT_NAMES
+from dask_nmf.runs.record.states import N_W_SLOTS, first_state, is_array
+from dask_nmf.solvers.parts.state import is_slot, leaves
 from dask_nmf.storage.arrays.write_once import NAME, PATH
 
 LARGEST_INTEGER = 2**53  # of the integers that both JSON and float64 hold
@@ -103,9 +104,10 @@ def _check_pass(record: dict[str, Any]) -> None:
     _check_history(record)
     _check_fields(record, [("listing", _is_listing), ("layout", _is_object)])
     _check_layout(record, record["layout"])
-    _check_commit(record)
+    parts = leaves(first_state(record))
+    _check_commit(record, parts)
     if record["previous"] is not None:
-        _check_commit(record["previous"])
+        _check_commit(record["previous"], parts)
         if not 0 <= record["previous"]["pass"] < record["pass"]:
             raise ValueError(f"the pass before {record['pass']} is {_short(record['previous']['pass'])}")
     elif record["commit"] is None and not record["finished"]:
@@ -147,20 +149,20 @@ def _check_layout(record: dict[str, Any], layout: dict[str, Any]) -> None:
         raise ValueError(f"its layout is {_short(layout)}")
 
 
-def _check_commit(commit: dict[str, Any]) -> None:
-    """Check the last commit, or the one before it."""
-    parts = [
+def _check_commit(commit: dict[str, Any], parts: dict[str, Any]) -> None:
+    """Check the last commit, or the one before it; ``parts`` are the `leaves` of a state of its solver."""
+    arrays = {name for name, value in parts.items() if is_array(value)}
+    wanted = [
         ("pass", _is_count),
         ("state", _is_object),
-        ("factors", lambda value: _is_list(value, lambda one: one in FACTORS)),
+        ("factors", lambda value: _is_list(value, lambda one: one in arrays)),
         ("commit", _or_nothing(_is_folder)),
         ("carried", lambda value: _is_object(value) and all(map(_is_slot, value, value.values()))),
     ]
-    _check_fields(commit, parts)
-    state = commit["state"]
-    for name in set(DEFAULTS) - (OPTIONAL_SCALARS - set(state)):
-        _check_fields(state, [(name, _scalar_check(name, DEFAULTS[name]))])
-    if unknown := set(state) - set(DEFAULTS):
+    _check_fields(commit, wanted)
+    scalars = {name: value for name, value in parts.items() if name not in arrays}
+    _check_fields(commit["state"], [(name, _scalar_check(name, value)) for name, value in scalars.items()])
+    if unknown := set(commit["state"]) - set(scalars):
         raise ValueError(f"state has {sorted(unknown)}")
 
 
@@ -191,7 +193,7 @@ def _short(value: Any) -> str:
 
 def _scalar_check(name: str, default: Any) -> Callable[[Any], bool]:
     """Return a check of the values that a scalar of a state can have."""
-    if name in SLOT_NAMES:
+    if is_slot(name):
         return lambda value: type(value) is int and -1 <= value < N_W_SLOTS
     if isinstance(default, tuple):
         return lambda value: _is_list(value, lambda one: _is_number(one) and one > 0)

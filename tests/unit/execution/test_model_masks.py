@@ -14,7 +14,6 @@ from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import NO_PENALTY
-from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import Solver
 from dask_nmf.sources.registry import open_matrix
 
@@ -27,10 +26,10 @@ def test_each_model_has_the_sums_of_its_own_mask(solver: Solver) -> None:
     h = low_rank(3, 12, 2)
     engine = PanelEngine(counted_matrix(), EDGES)
     READS.clear()
-    together = engine.sweep([Model(solver, State(h, h), mask=mask) for mask in masks])
+    together = engine.sweep([Model(solver, solver.begin(h), mask=mask) for mask in masks])
     assert len(READS) == len(EDGES) - 1
     for mask, totals in zip(masks, together, strict=True):
-        alone = PanelEngine(open_matrix(V), EDGES, rule=mask).sweep([Model(solver, State(h, h))])[0]
+        alone = PanelEngine(open_matrix(V), EDGES, rule=mask).sweep([Model(solver, solver.begin(h))])[0]
         for mine, theirs in zip(totals, alone, strict=True):
             np.testing.assert_array_equal(mine, theirs)
     assert len({totals.held_out_loss for totals in together}) == len(masks)

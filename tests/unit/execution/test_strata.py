@@ -65,7 +65,9 @@ def test_the_order_is_another_one_in_every_epoch_and_for_every_seed() -> None:
     assert len(orders) == 6
 
 
-def swept(v: object, rule: EntryMask, grid: BlockGrid, epoch: int = 0) -> tuple[Array, Array, strata.Swept]:
+def swept(
+    v: object, rule: EntryMask, grid: BlockGrid, epoch: int = 0
+) -> tuple[Array, Array, strata.SweepSums]:
     """W and H after a sweep, and the sums."""
     opened = open_matrix(v, transposed=False)
     panels = PanelEngine(opened, tuple(grid.rows), rule=rule)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -25,20 +26,21 @@ class Scripted(HALS):
     def at_level(self, level: int) -> Self:
         return self
 
-    def update(self, state: State, totals: Sums, baseline: float) -> State:
+    def update(self, state: State[Any], totals: Sums, baseline: float) -> State[Any]:
         loss = next(self.script)  # type: ignore[attr-defined]
         accepted = loss <= state.loss
         stalled = not accepted and np.array_equal(state.h_input, state.h)
         reached = min(loss, state.loss)
         h_input = state.h + accepted
-        return State(state.h, h_input, reached, accepted=accepted, stalled=stalled, level=state.level)
+        return replace(state, h_input=h_input, loss=reached, accepted=accepted, stalled=stalled, exact=True)
 
 
 def steps(losses: list[float], baseline: float = 100, done: int = 0, **stop: Any) -> list[Step]:
     nothing = Sums(np.zeros((1, 1)), np.zeros((1, 1)), np.nan)
     h = np.ones((1, 1))
     asked = Stop(**{"max_iter": len(losses) + done, "tol": 1e-2, **stop})
-    return list(iterate(lambda *_: nothing, Scripted(losses), State(h, h), baseline, asked, done))
+    solver = Scripted(losses)
+    return list(iterate(lambda *_: nothing, solver, solver.begin(h), baseline, asked, done))
 
 
 def test_losses_are_relative_errors_of_the_best_state() -> None:
@@ -96,14 +98,14 @@ def test_the_residual_is_asked_for_where_the_expanded_loss_cancels() -> None:
     v = w @ h
     asked: list[bool] = []
 
-    def sweep(state: State, exact: bool) -> Sums:
+    def sweep(state: State[Any], exact: bool) -> Sums:
         asked.append(exact)
         given = state.h_input
         return block_sums(v, HALS().solve_w(v, given, None), given if exact else None)
 
     start = h + np.float32(0.05)
     baseline = float(np.sum(v.astype(np.float64) ** 2))
-    found: Iterator[Step] = iterate(sweep, HALS(), State(start, start), baseline, Stop(40, 1e-4))
+    found: Iterator[Step] = iterate(sweep, HALS(), HALS().begin(start), baseline, Stop(40, 1e-4))
     losses = [step.relative_error for step in found]
     assert not asked[0]
     assert asked[-1]

@@ -32,7 +32,7 @@ def test_xarray_shows_the_run(solver: str, shape: tuple[int, int], tmp_path: Pat
 def test_run_is_plain_json_and_arrays(tmp_path: Path) -> None:
     fit((40, 15), tmp_path / "run.zarr")
     record = json.loads((tmp_path / "run.zarr" / "zarr.json").read_text())["attributes"][KEY]
-    assert (record["format"], record["pass"], record["finished"]) == (5, 4, True)
+    assert (record["format"], record["pass"], record["finished"]) == (6, 4, True)
     assert record["settings"]["n_components"] == 3
     assert record["matrix"]["shape"] == [40, 15]
 

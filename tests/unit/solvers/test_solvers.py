@@ -16,15 +16,14 @@ from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import MU
 from dask_nmf.solvers.parts import squared_error
 from dask_nmf.solvers.parts.squared_error import loss_of_h, refit_rows
-from dask_nmf.solvers.parts.state import SHRINK, State
-from dask_nmf.solvers.solver import Solver
+from dask_nmf.solvers.parts.state import SHRINK, Extrapolation, State
 
 V = low_rank(50, 14, 3, noise=1)
 SUMSQ = float(np.sum(V**2))
 FIRST = low_rank(3, 14, 3, seed=4) + 0.01
 
 
-def one_pass(solver: Solver, state: State, w: Array | None = None) -> tuple[State, Array]:
+def one_pass(solver: Any, state: State[Any], w: Array | None = None) -> tuple[State[Any], Array]:
     w = solver.solve_w(V, state.h_input, w)
     return solver.update(state, row_sums.block_sums(V, w), SUMSQ), w
 
@@ -32,14 +31,15 @@ def one_pass(solver: Solver, state: State, w: Array | None = None) -> tuple[Stat
 def test_h_is_the_least_squares_solution_of_the_sums() -> None:
     solver = HALS(tol=1e-10)
     w = low_rank(50, 3, 2, seed=1)
-    state = solver.update(State(FIRST, FIRST), row_sums.block_sums(V, w), SUMSQ)
+    state = solver.update(solver.begin(FIRST), row_sums.block_sums(V, w), SUMSQ)
     expected = np.column_stack([scipy.optimize.nnls(w, column)[0] for column in V.T])
     np.testing.assert_allclose(state.h, expected, atol=1e-7)
     assert state.loss == pytest.approx(float(np.sum((V - w @ state.h) ** 2)))
 
 
 def test_hals_loss_falls_to_that_of_its_fixed_point() -> None:
-    solver, state = HALS(), State(FIRST, FIRST)
+    solver = HALS()
+    state = solver.begin(FIRST)
     losses = []
     for _ in range(60):
         state, _ = one_pass(solver, state)
@@ -52,30 +52,31 @@ def test_hals_loss_falls_to_that_of_its_fixed_point() -> None:
 
 def test_a_step_that_raises_the_loss_is_undone() -> None:
     solver = HALS()
-    good, _ = one_pass(solver, State(FIRST, FIRST))
-    good = State(good.h, np.zeros_like(FIRST) + FIRST[:, ::-1], loss=0.1 * good.loss, beta=0.6, last_beta=0.4)
+    good, _ = one_pass(solver, solver.begin(FIRST))
+    own = Extrapolation(beta=0.6, last_beta=0.4)
+    good = State(good.h, np.zeros_like(FIRST) + FIRST[:, ::-1], own, loss=0.1 * good.loss)
     undone, _ = one_pass(solver, good)
     np.testing.assert_array_equal(undone.h, good.h)
     np.testing.assert_array_equal(undone.h_input, good.h)
     assert undone.loss == good.loss
     assert not undone.accepted
-    assert undone.beta == pytest.approx(0.6 / SHRINK)
-    assert undone.beta_max == 0.4
+    assert undone.own.beta == pytest.approx(0.6 / SHRINK)
+    assert undone.own.beta_max == 0.4
 
 
 @given(passes=st.integers(1, 12))
 def test_extrapolation_stays_within_its_bounds(passes: int) -> None:
-    state = State(FIRST, FIRST)
+    state = HALS().begin(FIRST)
     for _ in range(passes):
         state, _ = one_pass(HALS(), state)
-        assert 0 < state.beta <= state.beta_max <= 1
+        assert 0 < state.own.beta <= state.own.beta_max <= 1
         assert state.h_input.min() >= 0
 
 
 @pytest.mark.parametrize("inner", [1, 4])
 def test_mu_never_raises_the_loss(inner: int) -> None:
     solver = MU(delta=1e-12, floor=1e-3, inner_iter=inner)
-    state, w = State(FIRST, FIRST), None
+    state, w = solver.begin(FIRST), None
     losses = []
     for _ in range(40):
         state, w = one_pass(solver, state, w)
@@ -86,7 +87,7 @@ def test_mu_never_raises_the_loss(inner: int) -> None:
 
 def test_mu_of_columns_keeps_the_pair_that_belongs_together() -> None:
     solver = MU(delta=1e-12, floor=1e-3, w_first=False)
-    state, w = one_pass(solver, State(FIRST, FIRST), low_rank(50, 3, 2, seed=1))
+    state, w = one_pass(solver, solver.begin(FIRST), low_rank(50, 3, 2, seed=1))
     np.testing.assert_array_equal(state.h, FIRST)
     assert state.loss == pytest.approx(float(np.sum((V - w @ FIRST) ** 2)))
     np.testing.assert_allclose(state.h_input, FIRST * (w.T @ V) / (w.T @ w @ FIRST), rtol=1e-9)
@@ -121,4 +122,4 @@ def test_lift_leaves_what_is_above() -> None:
 def test_sums_of_nothing_learnt_leave_h_finite() -> None:
     nothing = Sums(np.zeros((3, 14)), np.zeros((3, 3)), np.nan)
     for solver in (HALS(), MU(1e-12, 1e-3)):
-        assert np.isfinite(solver.update(State(FIRST, FIRST), nothing, 0.0).h_input).all()
+        assert np.isfinite(solver.update(solver.begin(FIRST), nothing, 0.0).h_input).all()

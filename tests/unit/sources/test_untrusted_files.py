@@ -63,7 +63,11 @@ RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
     "result": (("result",), 1),
     "encoding": (("encoding",), 2),
     "state": (("state", "w_slot"), 9),
+    "state of text": (("state", "own_beta"), "0.5"),
+    "state of another solver": (("state", "own_rate"), 1.0),
+    "slot of the best": (("state", "held_out_best_slot"), -2),
     "factors": (("factors",), ["../../h"]),
+    "factors of a number": (("factors",), ["loss"]),
 }
 
 
