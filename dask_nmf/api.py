@@ -13,6 +13,7 @@ from dask_nmf.fitting.request import Job
 from dask_nmf.iteration.loop import Step
 from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.settings import Settings
+from dask_nmf.storage.locations import locate, located
 
 
 @reject_unknown_keywords
@@ -155,17 +156,17 @@ def nmf(
     )
     job = Job(
         settings,
-        W=W,
-        H=H,
-        fixed_W=fixed_W,
-        fixed_H=fixed_H,
-        weights=weights,
+        W=located(W),
+        H=located(H),
+        fixed_W=located(fixed_W),
+        fixed_H=located(fixed_H),
+        weights=located(weights),
         dtype=dtype,
-        store=None if store is None else str(store),
+        store=None if store is None else locate(store),
         overwrite=overwrite,
         time_limit=time_limit,
         cache=cache_bytes(cache),
         callback=callback,
     )
     with showing_progress(verbose):
-        return factorise(V, job)
+        return factorise(located(V), job)

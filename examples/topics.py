@@ -87,7 +87,7 @@ def resident(process: psutil.Process) -> list[int]:
 
 def print_quality(run: Path, whole: bool) -> None:
     """Print how much of V the fit explains, beside the figure of scikit-learn where that is known."""
-    told = Run.load(str(run)).summary()
+    told = Run.load(run).summary()
     explained = 1 - told["relative_error"] ** 2
     print(
         f"{told['n_components']} topics explain {100 * explained:.2f} % of ‖V‖²: "

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from math import isnan
+from pathlib import Path
 from typing import Any
 
 import click
@@ -111,21 +112,22 @@ def fit(
     from dask_nmf.fitting.factorise import cache_bytes, factorise
     from dask_nmf.fitting.request import Job
     from dask_nmf.settings import Settings
+    from dask_nmf.storage.locations import locate, located
 
-    factors = {name: settings.pop(name) for name in ("W", "H", "fixed_W", "fixed_H")}
+    factors = {name: located(settings.pop(name)) for name in ("W", "H", "fixed_W", "fixed_H")}
     job = Job(
         Settings(**settings),
         **factors,
-        weights=weights,
+        weights=located(weights),
         dtype=dtype,
-        store=output,
+        store=locate(output),
         overwrite=overwrite,
         time_limit=time_limit,
         cache=cache_bytes(cache),
     )
     synced = without_fsync() if no_fsync else nullcontext()
     with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
-        result = factorise(matrix, job, lambda matrix: _connected(follow, matrix, where))
+        result = factorise(locate(matrix), job, lambda matrix: _connected(follow, matrix, where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     print_line(
         f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "
@@ -150,9 +152,11 @@ def transform(
     """
     from dask_nmf.display import lines
     from dask_nmf.inference.transform_output import transform_to
+    from dask_nmf.storage.locations import locate
 
+    places = locate(run), locate(matrix), locate(output)
     with lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
-        shape = transform_to(run, matrix, output, overwrite, lambda matrix: _connected(follow, matrix, where))
+        shape = transform_to(*places, overwrite, lambda matrix: _connected(follow, matrix, where))
     print_line(f"{output}: W, {shape[0]} x {shape[1]}")
     return 0
 
@@ -173,8 +177,10 @@ def predict(run: str, pairs: str, output: str, overwrite: bool, clip: tuple[floa
     saw no entry, and a fourth column, source, says which mean.
     """
     from dask_nmf.inference.predict import predict_to
+    from dask_nmf.storage.locations import locate, locate_file
 
-    print_line(f"{output}: {predict_to(run, pairs, output, overwrite, clip)} values")
+    count = predict_to(locate(run), Path(pairs), locate_file(output), overwrite, clip)
+    print_line(f"{output}: {count} values")
     return 0
 
 
@@ -210,13 +216,15 @@ def recommend(
     """
     from dask_nmf.display import lines
     from dask_nmf.inference.recommend import ListOptions, recommend_to
+    from dask_nmf.storage.locations import locate, locate_file
 
+    options = ListOptions(top, clip, None if rows is None else Path(rows))
     with lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
         cells = recommend_to(
-            run,
-            matrix,
-            ListOptions(top, clip, rows),
-            output,
+            locate(run),
+            locate(matrix),
+            options,
+            locate_file(output),
             overwrite,
             lambda matrix: _connected(follow, matrix, where),
         )
@@ -234,9 +242,10 @@ def info(run: str, as_json: bool) -> int:
     dask-nmf info run.zarr
     """
     from dask_nmf.inference.transform_output import summary
+    from dask_nmf.storage.locations import locate
 
-    found = summary(run)
-    for line in [json.dumps(found)] if as_json else align_values(found):
+    described = summary(locate(run, verbatim=True))
+    for line in [json.dumps(described)] if as_json else align_values(described):
         print_line(line)
     return 0
 

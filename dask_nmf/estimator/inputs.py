@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_array, validate_data
 from dask_nmf.inference.factors import open_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import in_memory_form, open_matrix
+from dask_nmf.storage.locations import located
 from dask_nmf.types import Array
 
 
@@ -28,8 +29,9 @@ def open_input(
     reset : whether the estimator takes the number and the names of the features from X, or checks them.
     opening : function that opens the checked X.
     """
-    in_memory = in_memory_form(X, "X")
-    matrix = opening(X if in_memory is None else _checked_array(estimator, in_memory))
+    source = located(X)
+    in_memory = in_memory_form(source, "X")
+    matrix = opening(source if in_memory is None else _checked_array(estimator, in_memory))
     named = X if in_memory is not None else getattr(X, "_meta", None)  # a Dask DataFrame has columns too
     if not hasattr(named, "columns"):
         named = np.broadcast_to(0.0, matrix.shape)

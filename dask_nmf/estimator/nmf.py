@@ -31,7 +31,7 @@ from dask_nmf.settings import Settings
 from dask_nmf.sources.factors_and_weights import read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
-from dask_nmf.storage.locations import absolute
+from dask_nmf.storage.locations import locate
 from dask_nmf.types import Array
 
 
@@ -182,7 +182,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         ValueError
             If the run has no W and H yet; calling the same fit again finishes it.
         """
-        stored = Run.load_result(absolute(path))
+        stored = Run.load_result(locate(path))
         model = cls(store=path, **parameters_of(stored.settings))
         model.n_features_in_ = int(stored.record["matrix"]["shape"][1])
         result = result_of(stored)

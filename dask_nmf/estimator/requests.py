@@ -13,6 +13,7 @@ from dask_nmf.options import plain
 from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.storage.locations import locate, located
 
 OWN = ("n_components", "random_state")  # settings that are not simply the parameters
 SAME = tuple(field.name for field in fields(Settings) if field.name not in OWN)
@@ -40,8 +41,8 @@ def request_of(
         settings_of(parameters, number_of_components(parameters["n_components"], matrix, W, H)),
         W=W,
         H=H,
-        weights=weights,
-        store=str(store) if stored and store is not None else None,
+        weights=located(weights),
+        store=locate(store) if stored and store is not None else None,
         overwrite=parameters["overwrite"],
         time_limit=parameters["time_limit"],
         callback=parameters["callback"],

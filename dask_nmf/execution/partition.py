@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import tempfile
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from distributed.system import MEMORY_LIMIT
 
-from dask_nmf.cluster import sharing
 from dask_nmf.cluster.client import active_client, shares_memory
 from dask_nmf.cluster.watch import run_on_live_workers, wait_for_workers
 from dask_nmf.errors import DataError
@@ -22,7 +18,6 @@ from dask_nmf.planning.grid import Edges, GridPlan
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.sources.matrix import Matrix
 
-FULL = {errno.ENOSPC, errno.EDQUOT}  # errors of a full disk
 KEPT = 0.8  # share of the memory that a plan leaves; cached blocks fragment the rest
 
 
@@ -58,65 +53,6 @@ def resources() -> Resources:
         worker_memory.check_limit(limit, f"the memory limit of the worker at {address}")
     threads = max(worker["nthreads"] for worker in workers.values())
     return Resources(min(limits.values(), default=None), threads, len(workers))
-
-
-def shares_this_disk() -> bool:
-    """Return whether all workers read and write the temporary files of this process."""
-    return not _strangers(f"{tempfile.gettempdir()}/any")
-
-
-def check_shared(place: str) -> None:
-    """Refuse a place for an output where workers see other files than this process.
-
-    Their chunks would be missing in the output, and chunks that they read back would be zeros.
-
-    Parameters
-    ----------
-    place : an absolute path or a URL.
-
-    Raises
-    ------
-    ValueError
-        If a worker sees other files there. The text has its address.
-    OSError
-        If this process cannot write there.
-    """
-    for address, reason in _strangers(place).items():
-        raise ValueError(
-            f"the worker at {address} does not share {sharing.ProbeFiles(place).folder} with this process "
-            f"({reason}); give an output that all workers read and write, in a folder that machines share "
-            "or in an object store"
-        )
-
-
-def _strangers(place: str) -> dict[str, str]:
-    """Return the workers that do not share files with this process beside a place, and why not."""
-    if active_client() is None:
-        return {}
-    notes, text, written = sharing.ProbeFiles(place), uuid4().hex, []
-    try:
-        written.append(notes.write(text))
-        answers = run_on_live_workers(sharing.answer_probe, place, written[0], text)
-        written += [answer for answer in answers.values() if isinstance(answer, str)]
-        found = {address: _why_strange(notes, text, answer) for address, answer in answers.items()}
-    finally:
-        notes.remove(written)
-    return {address: why for address, why in found.items() if why is not None}
-
-
-def _why_strange(notes: sharing.ProbeFiles, text: str, answer: str | Exception) -> str | None:
-    """Return why a worker with this answer does not share the probe files; None if it does."""
-    try:
-        if isinstance(answer, Exception):
-            raise answer
-        same = notes.read(answer) == sharing.answer_text(text)
-    except FileNotFoundError:
-        same = False
-    except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:  # a full disk may be shared
-            raise
-        return getattr(error, "strerror", None) or " ".join(f"{type(error).__name__}: {error}".split())
-    return None if same else "it sees other files there"
 
 
 def check_sight(matrix: Matrix) -> None:

@@ -13,8 +13,8 @@ from dask.utils import parse_bytes
 
 from dask_nmf.algorithms import panel_solvers
 from dask_nmf.cluster.client import shares_memory
+from dask_nmf.cluster.sharing import check_shared
 from dask_nmf.errors import InvalidRunError
-from dask_nmf.execution.partition import check_shared
 from dask_nmf.fitting.finalize import Result, result_of
 from dask_nmf.fitting.fit import fit_and_answer
 from dask_nmf.fitting.request import Job
@@ -24,7 +24,7 @@ from dask_nmf.runs.resume import NewRun, find_resumable, identity_of, temporary_
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.storage.locations import absolute, check_apart, locate
+from dask_nmf.storage.locations import Location, check_apart
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
@@ -79,14 +79,13 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
             )
         job = replace(job, weights=open_entry_weights(matrix, job.weights))
     if job.store is not None:
-        path = absolute(job.store)
-        beside = {} if job.weights is None else {"the weights": job.weights.source}
-        check_apart(path, V=matrix.source, **beside)
-        with locate(path).lock() as check_held:
+        weights = {} if job.weights is None else {"the weights": job.weights.location}
+        check_apart(job.store, V=matrix.location, **weights)
+        with job.store.lock() as check_held:
             mine = identity_of(matrix, job.settings, job.given)
             try:
-                run = find_resumable(path, mine, job.overwrite, check_held)
-                return _fit_in_store(matrix, job, path, run, connect)
+                run = find_resumable(job.store, mine, job.overwrite, check_held)
+                return _fit_in_store(matrix, job, run, connect)
             except (InvalidRunError, FileNotFoundError):
                 check_held()  # the process that took over the lock may have deleted the files
                 raise
@@ -96,27 +95,28 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
         return _fit_in_scratch(matrix, job)
 
 
-def _fit_in_store(matrix: Matrix, job: Job, path: str, run: Run | NewRun, connect: Connect) -> Result:
+def _fit_in_store(matrix: Matrix, job: Job, run: Run | NewRun, connect: Connect) -> Result:
+    place = run.location
     if isinstance(run, NewRun) or run.passes is None:
-        with _sharing(path, connect(matrix)):
+        with _sharing(place, connect(matrix)):
             return fit_and_answer(matrix, job, run)
     finished, verified = run.record["finished"], is_unwritten(matrix, job.weights, run)
-    with nullcontext() if finished and verified else _sharing(path, connect(matrix)):
+    with nullcontext() if finished and verified else _sharing(place, connect(matrix)):
         if not verified:
             check_content(matrix, job.weights, job.rule(matrix), run)
         if finished:
-            logger.info("%s is finished already; nothing is left to do", path)
+            logger.info("%s is finished already; nothing is left to do", place.name)
             assert run.result is not None
             return result_of(run.result)
-        logger.info("resuming %s after pass %d", path, run.passes)
+        logger.info("resuming %s after pass %d", place.name, run.passes)
         return fit_and_answer(matrix, job, run)
 
 
 @contextmanager
-def _sharing(path: str, cluster: AbstractContextManager[Any]) -> Iterator[None]:
+def _sharing(location: Location, cluster: AbstractContextManager[Any]) -> Iterator[None]:
     """Enter the context of a cluster, and check that its workers share the place of the run."""
     with cluster:
-        check_shared(path)
+        check_shared(location)
         yield
 
 

@@ -10,6 +10,7 @@ from dask_nmf.iteration.loop import Step, Stop
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 
@@ -24,7 +25,7 @@ class Job:
     fixed_H: Array | None = None
     weights: Matrix | None = None  # the weights of the entries of V
     dtype: str | None = None
-    store: str | None = None
+    store: Location | None = None
     overwrite: bool = False
     time_limit: float | None = None  # seconds
     cache: int | None = None  # bytes of V that each worker caches between passes; None: as the plan allows

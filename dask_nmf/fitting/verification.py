@@ -43,14 +43,14 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: EntryMask, run: 
     logger.info(
         "%s: reading V once, to compare it with the V of %s",
         "it is not known whether V was written since" if None in now.values() else "V was written since",
-        run.path,
+        run.location.name,
     )
     rows = panel_shape(run.record)[0]
     for name, digest in zip(SOURCES, _content(matrix, weights, rule, run.settings), strict=False):
         ranges = differing_rows(digest, run.digest(name), rows)
         if ranges:
             raise RunMismatch(
-                f"{run.path} holds another fit: {name} is not the same in "
+                f"{run.location.name} holds another fit: {name} is not the same in "
                 f"{_in_words('column' if matrix.transposed else 'row', ranges)}; "
                 "give another output, or ask to overwrite it (--overwrite)"
             )

@@ -17,8 +17,8 @@ import numpy as np
 from dask_nmf.errors import DataError
 from dask_nmf.kernels.summary.means import SOURCES
 from dask_nmf.storage import locations
-from dask_nmf.storage.local.atomic_output import atomic_output
-from dask_nmf.storage.objects.urls import is_url
+from dask_nmf.storage.local.local_location import LocalLocation
+from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 HEADER, MARKED = "row,column,value\n", "row,column,value,source\n"
@@ -31,7 +31,7 @@ LONGEST = 2**16  # characters of a line, at most
 LINES = 2**16  # lines that are written at once
 
 
-def read_cells(path: str, shape: tuple[int, int]) -> Iterator[tuple[Array, Array]]:
+def read_cells(path: Path, shape: tuple[int, int]) -> Iterator[tuple[Array, Array]]:
     """Read the rows and columns of cells from a CSV file, `BATCH` of them at a time.
 
     Fields are separated by commas or tabs, and may be quoted. If the first line is a header, it names ``row``
@@ -48,7 +48,7 @@ def read_cells(path: str, shape: tuple[int, int]) -> Iterator[tuple[Array, Array
         yield cells[:, 0], cells[:, 1]
 
 
-def read_rows(path: str, shape: tuple[int, int]) -> Iterator[Array]:
+def read_rows(path: Path, shape: tuple[int, int]) -> Iterator[Array]:
     """Read numbers of rows from a CSV file, `BATCH` of them at a time.
 
     The conventions and errors are those of `read_cells`. A header names ``row``, or each line is one number.
@@ -64,7 +64,7 @@ def describe_outside(place: Sequence[int], shape: tuple[int, int]) -> str:
 
 
 @contextmanager
-def create(output: str, overwrite: bool, marked: bool = False) -> Iterator[TextIO]:
+def create(output: LocalLocation, overwrite: bool, marked: bool = False) -> Iterator[TextIO]:
     """Open a new file for `write`, which appears when it is whole.
 
     Parameters
@@ -76,15 +76,10 @@ def create(output: str, overwrite: bool, marked: bool = False) -> Iterator[TextI
     NotADirectoryError, RunLocked, FileExistsError
         As `atomic_output` and `locations.check_replaceable` do.
     """
-    place = locations.absolute(output)
-    if is_url(place):
-        raise ValueError(f"{place} is the URL of a store, and this output is a file; give a path")
-    where = locations.locate(place)
-    where.check_creatable()
-    check = partial(locations.check_replaceable, where, overwrite, _is_ours, "predict or recommend")
+    check = partial(locations.check_replaceable, output, overwrite, _is_ours, "predict or recommend")
     with (
-        atomic_output(Path(place), check) as path,
-        path.open("x", newline="", encoding="ascii") as file,
+        output.atomic_output(check) as path,
+        open(path, "x", newline="", encoding="ascii") as file,
     ):
         file.write(MARKED if marked else HEADER)
         yield file
@@ -106,12 +101,12 @@ def write(file: TextIO, rows: Array, columns: Array, values: Array, sources: Arr
         table.writerows(zip(*(field.tolist() for field in fields), strict=True))
 
 
-def _read(path: str, names: tuple[str, ...], shape: tuple[int, int]) -> Iterator[Array]:
+def _read(path: Path, names: tuple[str, ...], shape: tuple[int, int]) -> Iterator[Array]:
     """Yield the integers of these columns of a table, (lines, columns), `BATCH` lines at a time."""
     needed = ",".join(names)
-    if not Path(path).exists():
+    if not path.exists():
         raise FileNotFoundError(f"there is nothing at {path}; give a CSV file of {needed}")
-    if Path(path).is_dir():
+    if path.is_dir():
         raise DataError(f"{path} is a folder; give a CSV file of {needed}")
     integers, places, width = array("q"), None, 0
     for number, fields in _records(path, names):
@@ -130,7 +125,7 @@ def _read(path: str, names: tuple[str, ...], shape: tuple[int, int]) -> Iterator
     yield _in_columns(integers, names)
 
 
-def _records(path: str, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+def _records(path: Path, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the fields of each line that is not blank."""
     with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         lines = _lines(file, path)
@@ -149,7 +144,7 @@ def _records(path: str, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]
             raise DataError(f"{path}, line {reader.line_num}: {error}; write a CSV file") from None
 
 
-def _lines(file: TextIO, path: str) -> Iterator[str]:
+def _lines(file: TextIO, path: Path) -> Iterator[str]:
     """Yield the lines of a file; refuse a line that is too long."""
     for number, line in enumerate(iter(partial(file.readline, LONGEST), ""), 1):
         if len(line) == LONGEST and not line.endswith(("\n", "\r")):
@@ -204,8 +199,8 @@ def _in_columns(integers: array[int], names: tuple[str, ...]) -> Array:
     return np.array(integers, np.int64).reshape(-1, len(names))
 
 
-def _is_ours(place: str) -> bool:
-    if not Path(place).is_file():  # a pipe would be waited for
+def _is_ours(place: Location) -> bool:
+    if place.path is None or not place.path.is_file():  # a pipe would be waited for
         return False
-    with open(place, encoding="ascii") as file:
+    with place.path.open(encoding="ascii") as file:
         return file.readline(len(MARKED)) in (HEADER, MARKED)

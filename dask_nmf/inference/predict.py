@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import dask.array as da
@@ -16,7 +17,8 @@ from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.planning import worker_memory
 from dask_nmf.runs.run import Run
 from dask_nmf.storage.arrays.factors import ZarrFactor
-from dask_nmf.storage.locations import absolute, check_apart
+from dask_nmf.storage.local.local_location import LocalLocation
+from dask_nmf.storage.locations import Location, check_apart
 from dask_nmf.types import Array
 
 ENTRIES = 2**20  # entries of W and of H that are gathered at once
@@ -62,7 +64,9 @@ def predict(
     return predicted.values
 
 
-def predict_to(run: str, pairs: str, output: str, overwrite: bool, clip: Clip | None = None) -> int:
+def predict_to(
+    run: Location, pairs: Path, output: LocalLocation, overwrite: bool, clip: Clip | None = None
+) -> int:
     """Write values of W H of a run, at the cells of a CSV file, as a CSV file that appears when it is whole.
 
     Returns
@@ -76,8 +80,8 @@ def predict_to(run: str, pairs: str, output: str, overwrite: bool, clip: Clip | 
     FileExistsError
         If there is an output already that may not be overwritten or is not of this kind.
     """
-    result = Run.load_result(absolute(run))
-    check_apart(output, run=absolute(run))
+    result = Run.load_result(run)
+    check_apart(output, run=run)
     (W, H), means = result.factors, result.means
     factors.validate(W, H, means, clip)
     W, H = _read_smaller(W, H)

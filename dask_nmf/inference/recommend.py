@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,8 @@ from dask_nmf.runs.run import Run
 from dask_nmf.settings import MISSING
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
-from dask_nmf.storage.locations import absolute, check_apart
+from dask_nmf.storage.local.local_location import LocalLocation
+from dask_nmf.storage.locations import Location, check_apart
 from dask_nmf.types import Array
 
 
@@ -81,16 +83,14 @@ class ListOptions(NamedTuple):
 
     top: int  # the most columns of a row
     clip: Clip | None = None
-    rows: str | None = (
-        None  # a CSV file of the rows, which are listed in the order of V, each once; None: all
-    )
+    rows: Path | None = None  # a CSV file of rows, which are listed in the order of V, once; None: all
 
 
 def recommend_to(
-    run: str,
+    run: Location,
     V: Any,
     options: ListOptions,
-    output: str,
+    output: LocalLocation,
     overwrite: bool,
     connect: Callable[[Matrix], AbstractContextManager[Any]],
 ) -> int:
@@ -107,12 +107,12 @@ def recommend_to(
     FileExistsError
         As for `predict_to`.
     """
-    result = Run.load_result(absolute(run))
+    result = Run.load_result(run)
     (W, H), means = result.factors, result.means
     factors.validate(W, H, means, options.clip)
     search = Search(W, H, TopKSpec(options.top, result.settings.missing), means, options.clip)
     matrix = _open(V, search)
-    check_apart(output, V=matrix.source, run=absolute(run))
+    check_apart(output, V=matrix.location, run=run)
     marks = None
     if options.rows is not None:
         marks = row_marks.mark_rows(csv_files.read_rows(options.rows, matrix.shape), matrix.shape[0])

@@ -27,6 +27,7 @@ from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.storage.locations import located
 from dask_nmf.types import Array
 
 LARGE_H = 2**18  # entries of an H that no worker should hold several times
@@ -70,7 +71,7 @@ def transform(
         As for `nmf`.
     """
     h = np.asarray(read_factor(H, "H"), np.float64)
-    matrix = open_for_transform(V, dtype, beta_loss, len(h))
+    matrix = open_for_transform(located(V), dtype, beta_loss, len(h))
     if matrix.shape[1] != h.shape[1]:
         raise ValueError(f"V has {matrix.shape[1]} columns and H has {h.shape[1]}; they must be equal")
     entry_weights = None if weights is None else open_entry_weights(matrix, weights)

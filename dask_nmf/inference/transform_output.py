@@ -11,8 +11,8 @@ import numpy as np
 import zarr
 
 from dask_nmf._version import __version__
+from dask_nmf.cluster import sharing
 from dask_nmf.errors import DataError, InvalidRunError, readable
-from dask_nmf.execution import partition
 from dask_nmf.inference.transform import open_for_transform, transform
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.record.layouts import NO_MEAN
@@ -20,6 +20,7 @@ from dask_nmf.runs.run import Run
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage import locations
 from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, consolidate
+from dask_nmf.storage.locations import Location
 
 MARK = "dask_nmf_transform"  # the attribute of a group that is an output of `transform_to`
 ENCODINGS = (("default", "/"), ("default", "."), ("v2", "."))  # names of chunks in Zarr v3: c/0/0, c.0.0, 0.0
@@ -32,7 +33,11 @@ OPTIONS = (
 
 
 def transform_to(
-    run: str, V: Any, output: str, overwrite: bool, connect: Callable[[Matrix], AbstractContextManager[Any]]
+    run: Location,
+    V: Any,
+    output: Location,
+    overwrite: bool,
+    connect: Callable[[Matrix], AbstractContextManager[Any]],
 ) -> tuple[int, int]:
     """Write W of ``V`` for the H of a run as ``W`` of a Zarr group, which appears only when it is whole.
 
@@ -48,31 +53,30 @@ def transform_to(
     FileExistsError
         If there is an output already, and it may not be overwritten, or was not made by this function.
     """
-    result = Run.load_result(locations.absolute(run))
+    result = Run.load_result(run)
     settings = result.settings
     H = result.read("H")
     matrix = open_for_transform(V, result.record["matrix"]["dtype"], settings.beta_loss, len(H))
-    locations.check_apart(output, V=matrix.source, run=locations.absolute(run))
+    locations.check_apart(output, V=matrix.location, run=run)
     report_stage("W of V2")
-    place = locations.locate(output)
-    check = partial(locations.check_replaceable, place, overwrite, _is_ours, "transform")
+    check = partial(locations.check_replaceable, output, overwrite, _is_ours, "transform")
     shape = (matrix.shape[0], len(H))
     options = {name: getattr(settings, name) for name in OPTIONS}
     mark = {
         "version": __version__,
-        "run": locations.absolute(run),
+        "run": run.address,
         "source": matrix.source,
         "settings": options,
     }
-    with place.atomic_output(check) as new_store, connect(matrix):
-        partition.check_shared(place.name)
-        encoding = _unused_encoding(place.store())
+    with output.atomic_output(check) as new_store, connect(matrix):
+        sharing.check_shared(output)
+        encoding = _unused_encoding(output.store())
         create = partial(_create_factors, new_store, mark, encoding)
         transform(matrix, H, **options, into=create)
     return shape
 
 
-def summary(path: str) -> dict[str, Any]:
+def summary(location: Location) -> dict[str, Any]:
     """Return the summary of a run, or of an output of `transform_to`, as values of JSON.
 
     Raises
@@ -80,19 +84,19 @@ def summary(path: str) -> dict[str, Any]:
     FileNotFoundError, InvalidRunError
         As `Run.load` does; if an output of `transform_to` is damaged.
     """
-    name = locations.absolute(path)
     try:
-        mark = _read_mark(name)
+        mark = _read_mark(location)
     except Exception:  # an unreadable group is not an output of `transform_to`
         mark = None
-    return Run.load(path).summary() if mark is None else _summary(name, mark)
+    return Run.load(location).summary() if mark is None else _summary(location, mark)
 
 
-def _summary(name: str, mark: Any) -> dict[str, Any]:
+def _summary(location: Location, mark: Any) -> dict[str, Any]:
     """Return the shape of an output of `transform_to`, and the run, V and settings that it was made from."""
+    name = location.address
     try:
         with readable(name, CURE):
-            array = zarr.open_group(locations.locate(name).store(), mode="r")["W"]
+            array = zarr.open_group(location.store(), mode="r")["W"]
             assert isinstance(array, zarr.Array)
             rows, rank = array.shape
             origin = {key: str(mark[key]) for key in ("run", "source", "version")}
@@ -112,13 +116,13 @@ def _summary(name: str, mark: Any) -> dict[str, Any]:
     }
 
 
-def _is_ours(name: str) -> bool:
-    return _read_mark(name) is not None
+def _is_ours(location: Location) -> bool:
+    return _read_mark(location) is not None
 
 
-def _read_mark(name: str) -> Any:
+def _read_mark(location: Location) -> Any:
     """Return the mark of an output of `transform_to`; None if the group is something else."""
-    return zarr.open_group(locations.locate(name).store(), mode="r").attrs.get(MARK)
+    return zarr.open_group(location.store(), mode="r").attrs.get(MARK)
 
 
 def _unused_encoding(store: locations.ZarrStore) -> tuple[str, str]:

@@ -26,7 +26,7 @@ from dask_nmf.storage.arrays.links import VisibleArrays
 from dask_nmf.storage.arrays.write_once import DATA
 from dask_nmf.storage.leases import CheckHeld
 from dask_nmf.storage.local.filesystem import sync_folder, sync_trees
-from dask_nmf.storage.locations import locate
+from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 KEY = "dask_nmf"  # the attribute of the group that holds the record
@@ -38,7 +38,7 @@ class Commits:
 
     Attributes
     ----------
-    path : the path or URL of the run
+    location : where the run is
     group : the group as the last commit left it
     record : the record of the last commit, and what this process is about to commit
     carried : paths of the carried W, by slot, that were made since the last commit
@@ -47,13 +47,18 @@ class Commits:
     """
 
     def __init__(
-        self, path: str, group: zarr.Group, record: dict[str, Any], check_held: CheckHeld, synced: bool
+        self,
+        location: Location,
+        group: zarr.Group,
+        record: dict[str, Any],
+        check_held: CheckHeld,
+        synced: bool,
     ) -> None:
         self.group = group
         self.record = record
         self.carried: dict[int, str] = {}
         self.check_held = check_held
-        self.path = path
+        self.location = location
         self._new_name = write_once.folder_namer()
         self._made: set[str] = set()  # folders of data that were made since the last commit
         self._synced = synced and config.read().fsync
@@ -73,7 +78,7 @@ class Commits:
     def read(self, folder: str, name: str) -> Array:
         """Return a small array of a commit in memory; raise `InvalidRunError` if a part is lost."""
         array = self.array(folder, name)
-        with reporting_damage(self.path):
+        with reporting_damage(self.location.name):
             check_chunks(array, name)
             check_stored(array, name, whole=True)
             return np.asarray(array[...])
@@ -128,12 +133,12 @@ class Commits:
 
     def check_exists(self) -> None:
         """Refuse to go on if the run was deleted during the fit."""
-        with reporting_damage(self.path):
-            check_stored(self.array(self.record["layout"]["folder"], "edges"), self.path, whole=True)
+        with reporting_damage(self.location.name):
+            check_stored(self.array(self.record["layout"]["folder"], "edges"), self.location.name, whole=True)
 
     def check_carried(self) -> None:
         """Raise `InvalidRunError` if a part of a carried W is lost."""
-        with reporting_damage(self.path):
+        with reporting_damage(self.location.name):
             for path in self.record["carried"].values():
                 array = self.factor(path).array
                 check_chunks(array, array.name)
@@ -157,17 +162,17 @@ class Commits:
             sync_folder(root)
 
 
-def open_group(path: str) -> tuple[zarr.Group, dict[str, Any]]:
+def open_group(location: Location) -> tuple[zarr.Group, dict[str, Any]]:
     """Open the group of a run; return it with its record, which is validated.
 
     Raises
     ------
     FileNotFoundError
-        If there is nothing at the path.
+        If there is nothing at the location.
     InvalidRunError
         If there is something else, or the record is damaged.
     """
-    location = locate(path)
+    path = location.name
     if not location.exists():
         raise FileNotFoundError(f"there is no run at {path}")
     try:
@@ -188,7 +193,6 @@ def open_group(path: str) -> tuple[zarr.Group, dict[str, Any]]:
     return group, record
 
 
-def is_free(path: str) -> bool:
+def is_free(location: Location) -> bool:
     """Return whether a run may begin at a location: it holds nothing, or data of a run that was deleted."""
-    location = locate(path)
     return not location.exists() or write_once.is_abandoned(location.store())

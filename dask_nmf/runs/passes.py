@@ -87,7 +87,9 @@ def _go_back(commits: Commits, damage: InvalidRunError) -> None:
         commits.record = last
         raise damage from None
     done = commits.record["pass"]
-    logger.warning("pass %d of %s is damaged; going on after pass %d", last["pass"], commits.path, done)
+    logger.warning(
+        "pass %d of %s is damaged; going on after pass %d", last["pass"], commits.location.name, done
+    )
     commits.publish(commits.record)
 
 

@@ -7,15 +7,17 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from dask_nmf.cluster import sharing
 from dask_nmf.errors import InvalidRunError, RunMismatch
-from dask_nmf.execution import partition
 from dask_nmf.runs.commits import is_free
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix, digest
 from dask_nmf.storage.leases import CheckHeld
+from dask_nmf.storage.locations import Location, location_of_file
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
@@ -51,13 +53,13 @@ class NewRun:
 
     Attributes
     ----------
-    path : the path or URL of the run
+    location : where the run is
     old : the run that is there and will be replaced, if any
     overwrite : whether the fit was asked to overwrite a run
     check_held : raises `RunLocked` if another process has taken over the location
     """
 
-    path: str
+    location: Location
     old: Run | None
     overwrite: bool
     check_held: CheckHeld
@@ -65,12 +67,14 @@ class NewRun:
     def create(self, mine: Identity) -> Run:
         """Begin the run; raise `ConcurrentCommitError` if another process has begun one there meanwhile."""
         if self.old is None:
-            return Run.create(self.path, *mine, overwrite=self.overwrite, check_held=self.check_held)
+            return Run.create(self.location, *mine, overwrite=self.overwrite, check_held=self.check_held)
         self.old.replace_fit(*mine)
         return self.old
 
 
-def find_resumable(path: str, mine: Identity, overwrite: bool, check_held: CheckHeld) -> Run | NewRun:
+def find_resumable(
+    location: Location, mine: Identity, overwrite: bool, check_held: CheckHeld
+) -> Run | NewRun:
     """Return the run to go on with, mended, or one that is to begin.
 
     The same call goes on with a fit that was begun to overwrite another one and is not finished.
@@ -82,9 +86,9 @@ def find_resumable(path: str, mine: Identity, overwrite: bool, check_held: Check
     InvalidRunError
         If there is something else, which is never overwritten, or a damaged run that may not be overwritten.
     """
-    if is_free(path):
-        return NewRun(path, None, overwrite, check_held)
-    run = Run.load(path, check_held)
+    if is_free(location):
+        return NewRun(location, None, overwrite, check_held)
+    run = Run.load(location, check_held)
     differing = [
         f"{name} is {ours!r}, the run has {stored.get(name)!r}"
         for wanted, stored in zip(mine, (run.record["settings"], run.record["matrix"]), strict=True)
@@ -93,10 +97,11 @@ def find_resumable(path: str, mine: Identity, overwrite: bool, check_held: Check
     ]
     goes_on = not differing and run.record["overwrites"] and not run.record["finished"]
     if overwrite and not goes_on:
-        return NewRun(path, run, overwrite, check_held)
+        return NewRun(location, run, overwrite, check_held)
     if differing:
         raise RunMismatch(
-            f"{path} holds another fit: {'; '.join(differing)}; give another output, or ask to overwrite it"
+            f"{location.name} holds another fit: {'; '.join(differing)}; "
+            "give another output, or ask to overwrite it"
         )
     try:
         run.recover()
@@ -104,7 +109,7 @@ def find_resumable(path: str, mine: Identity, overwrite: bool, check_held: Check
         if not overwrite:
             raise
         logger.warning("%s; it is begun anew", damage)
-        return NewRun(path, run, overwrite, check_held)
+        return NewRun(location, run, overwrite, check_held)
     return run
 
 
@@ -126,9 +131,9 @@ def temporary_run(mine: Identity, why: str) -> Iterator[Run]:
     ValueError
         If workers are on other machines.
     """
-    if not partition.shares_this_disk():
+    if not sharing.shares_this_disk():
         raise ValueError(
             f"{why}, and the workers are on other machines; give store= a path that all of them reach"
         )
     with tempfile.TemporaryDirectory(prefix="dask-nmf-") as folder:
-        yield Run.create(f"{folder}/run.zarr", *mine, synced=False)
+        yield Run.create(location_of_file(Path(folder, "run.zarr")), *mine, synced=False)

@@ -17,6 +17,7 @@ goes on from there.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,7 +41,7 @@ from dask_nmf.storage.arrays import links
 from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage
 from dask_nmf.storage.arrays.write_once import DATA
 from dask_nmf.storage.leases import CheckHeld, always_held
-from dask_nmf.storage.locations import locate
+from dask_nmf.storage.locations import Location, located
 
 
 class Run:
@@ -48,7 +49,7 @@ class Run:
 
     Parameters
     ----------
-    path : the path or URL of the run
+    location : where the run is
     group, record : the group and the record in it
     check_held : raises `RunLocked` if another process has taken over the location; every commit calls it, and
         it is called before anything is deleted
@@ -57,20 +58,20 @@ class Run:
 
     def __init__(
         self,
-        path: str,
+        location: Location,
         group: zarr.Group,
         record: dict[str, Any],
         check_held: CheckHeld = always_held,
         synced: bool = True,
     ) -> None:
-        self.path = path
-        self._commits = Commits(path, group, record, check_held, synced)
+        self.location = location
+        self._commits = Commits(location, group, record, check_held, synced)
         self._result_folder = ""  # of the result that is being written
 
     @classmethod
     def create(
         cls,
-        path: str,
+        location: Location,
         settings: dict[str, Any],
         matrix: dict[str, Any],
         *,
@@ -91,11 +92,11 @@ class Run:
         """
         record = contents.new_record(settings, matrix, overwrite)
         check_held()
-        if not is_free(path):
-            raise ConcurrentCommitError(path)
+        if not is_free(location):
+            raise ConcurrentCommitError(location.name)
         waits = synced and config.read().fsync
-        group = links.create_group(locate(path).store(), {KEY: record}, waits)
-        run = cls(path, group, record, check_held, synced)
+        group = links.create_group(location.store(), {KEY: record}, waits)
+        run = cls(location, group, record, check_held, synced)
         run._commits.sweep(run._commits.left_behind())
         return run
 
@@ -106,7 +107,7 @@ class Run:
         self._commits.sweep(self._commits.left_behind())
 
     @classmethod
-    def load(cls, path: str, check_held: CheckHeld = always_held) -> Run:
+    def load(cls, path: str | Path | Location, check_held: CheckHeld = always_held) -> Run:
         """Open a run; a process that writes to it gives ``check_held``.
 
         Raises
@@ -116,16 +117,17 @@ class Run:
         InvalidRunError
             If there is something else, or the record is damaged.
         """
-        group, record = open_group(path)
-        return cls(path, group, record, check_held)
+        location: Location = located(path, verbatim=True)
+        group, record = open_group(location)
+        return cls(location, group, record, check_held)
 
     @classmethod
-    def load_result(cls, path: str) -> StoredResult:
+    def load_result(cls, path: str | Path | Location) -> StoredResult:
         """Open the result of a run; raise as `load` does, and `ValueError` if it has none yet."""
-        result = cls.load(path).result
-        if result is None:
-            raise ValueError(f"{path} has no W and H yet; finish it with dask-nmf fit first")
-        return result
+        run = cls.load(path)
+        if run.result is None:
+            raise ValueError(f"{run.location.name} has no W and H yet; finish it with dask-nmf fit first")
+        return run.result
 
     @property
     def record(self) -> dict[str, Any]:
@@ -136,11 +138,11 @@ class Run:
     def result(self) -> StoredResult | None:
         """The last result, which may be of a fit before the one in progress; None if there is none."""
         record = self.record["result"]
-        return None if record is None else StoredResult(self.path, self._commits.group, record)
+        return None if record is None else StoredResult(self.location, self._commits.group, record)
 
     def summary(self) -> dict[str, Any]:
         """Return a summary of the run for people and programs, as JSON holds it."""
-        return {"run": self.path, **contents.summarize(self.record)}
+        return {"run": self.location.name, **contents.summarize(self.record)}
 
     @property
     def settings(self) -> Settings:
@@ -172,7 +174,7 @@ class Run:
 
     def _edges(self, name: str, size: int) -> tuple[int, ...]:
         edges = tuple(self._commits.read(self.record["layout"]["folder"], name).tolist())
-        with reporting_damage(self.path):
+        with reporting_damage(self.location.name):
             check_edges(edges, size)
         return edges
 

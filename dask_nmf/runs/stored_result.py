@@ -18,6 +18,7 @@ from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.storage.arrays import write_once
 from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage, strict_array
 from dask_nmf.storage.arrays.write_once import DATA
+from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 
@@ -26,12 +27,12 @@ class StoredResult:
 
     Attributes
     ----------
-    path : the path or URL of the run
+    location : where the run is
     record : the part of the run's record on the result: settings, matrix, measures, history, loss, outcome
     """
 
-    def __init__(self, path: str, group: zarr.Group, record: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(self, location: Location, group: zarr.Group, record: dict[str, Any]) -> None:
+        self.location = location
         self.record = record
         self._group = group
 
@@ -62,7 +63,7 @@ class StoredResult:
         """Return an array of the result; `InvalidRunError` is raised if a chunk is lost, now or when read."""
         layout = result_layouts(self.record)[name]
         array = write_once.open_array(self._group, f"{DATA}/{self.record['folder']}/{name}", layout)
-        with reporting_damage(self.path):
+        with reporting_damage(self.location.name):
             check_chunks(array, name)
             check_stored(array, name, whole=True)
         return strict_array(array)
@@ -70,7 +71,7 @@ class StoredResult:
     def read(self, name: str) -> Array:
         """Return an array of the result in memory."""
         array = self.array(name)
-        with reporting_damage(self.path):
+        with reporting_damage(self.location.name):
             return np.asarray(array[...])
 
 
@@ -110,7 +111,7 @@ def publish_result(
     }
     commits.check_exists()
     commits.write_histories(folder, last)
-    result = StoredResult(commits.path, commits.group, record)
+    result = StoredResult(commits.location, commits.group, record)
     visible = {name: (f"{DATA}/{folder}/{name}", layout) for name, layout in result_layouts(record).items()}
     for name in visible:
         result.array(name)

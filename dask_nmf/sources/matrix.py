@@ -21,6 +21,7 @@ from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.checks import canonical_csr
 from dask_nmf.sources.decoding.conversion import masked_to_nan, to_arrays
 from dask_nmf.sources.reader import Reader, empty_block
+from dask_nmf.storage.locations import Location
 from dask_nmf.types import Block
 
 Wrapper = Callable[[Reader], Reader]
@@ -48,6 +49,7 @@ class Matrix:
     layout: Layout
     reader: Reader
     listing: str | None = None  # a digest of files and when they were written; None where that is not known
+    location: Location | None = None  # where V lies, if it is on a disk or in an object store
 
     @property
     def sparse(self) -> bool:

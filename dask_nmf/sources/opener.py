@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.storage.objects.urls import is_url
+from dask_nmf.storage.locations import Location, is_location
 
 FILES = "a Zarr array, a CSR or CSC matrix in a Zarr group, an .npy or an .npz file"
 
@@ -28,20 +28,21 @@ class OpenOptions(NamedTuple):
 class Opener(NamedTuple):
     """A kind of input: how it is recognised, and how it is opened.
 
-    Paths and URLs come to an opener as absolute text (``str``), and of a path there is something. All other
-    sources come as the objects that they are.
+    Paths and URLs come to an opener as a `Location`, and at a path there is something. All other sources come
+    as the objects that they are.
     """
 
     can_open: Callable[[Any], bool]
     open: Callable[[Any, OpenOptions], Matrix]
+    location_of: Callable[[Any], Location | None] = lambda source: None  # where an object's content lies
 
 
 def ends_with(source: Any, suffix: str) -> bool:
-    """Return whether a source is a path or a URL with a suffix."""
-    return isinstance(source, str) and source.endswith(suffix)
+    """Return whether a source is a location with a suffix."""
+    return is_location(source) and source.address.endswith(suffix)
 
 
-def nothing_at(place: str) -> FileNotFoundError:
-    """Return the error for a path or a URL where nothing is."""
-    kind = "URL" if is_url(place) else "path"
-    return FileNotFoundError(f"there is nothing at {place}; give the {kind} of {FILES}")
+def nothing_at(location: Location) -> FileNotFoundError:
+    """Return the error for a location where nothing is."""
+    kind = "URL" if location.path is None else "path"
+    return FileNotFoundError(f"there is nothing at {location.name}; give the {kind} of {FILES}")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,7 @@ from dask_nmf.sources.formats.objects import dask_arrays, dask_frames, memory, s
 from dask_nmf.sources.formats.stored import hdf5, npy, npz, sparse_groups, zarr_arrays, zarr_zip
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import FILES, Opener, OpenOptions, nothing_at
-from dask_nmf.storage.locations import absolute, locate
-from dask_nmf.storage.objects.urls import is_url
+from dask_nmf.storage.locations import is_location, located
 
 OPENERS: tuple[Opener, ...] = (  # the first that can open a source does
     npy.OPENER,
@@ -67,12 +65,14 @@ def open_matrix(
     """
     if isinstance(source, Matrix):
         return source
-    if isinstance(source, str | os.PathLike):
-        source = _resolve(str(source))
+    source = located(source)
+    if is_location(source) and source.path is not None and not source.path.exists():
+        raise nothing_at(source)
     opener = _find_opener(source)
     if opener is None:
         raise TypeError(f"{name} is {type(source).__name__}; give {ACCEPTED} of {FILES}")
-    return opener.open(source, OpenOptions(dtype, transposed, name))
+    opened = opener.open(source, OpenOptions(dtype, transposed, name))
+    return replace(opened, location=source if is_location(source) else opener.location_of(source))
 
 
 def in_memory_form(source: Any, name: str = "V") -> Any | None:
@@ -82,13 +82,3 @@ def in_memory_form(source: Any, name: str = "V") -> Any | None:
 
 def _find_opener(source: Any) -> Opener | None:
     return next((opener for opener in OPENERS if opener.can_open(source)), None)
-
-
-def _resolve(text: str) -> str:
-    """Return a path or a URL as workers know it; refuse a path at which nothing is."""
-    place = absolute(text)
-    if is_url(place):
-        return locate(place).name  # refuses a URL of no store
-    if not Path(place).exists():
-        raise nothing_at(place)
-    return place

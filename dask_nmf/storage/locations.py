@@ -4,35 +4,45 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeGuard
 from urllib.parse import unquote, urlsplit
 
+from zarr.storage import LocalStore
+
 from dask_nmf.storage.leases import CheckHeld
-from dask_nmf.storage.local.atomic_output import atomic_output, clean_up
-from dask_nmf.storage.local.file_lock import file_lock
-from dask_nmf.storage.local.filesystem import PARTIAL
-from dask_nmf.storage.objects.atomic_upload import atomic_upload
-from dask_nmf.storage.objects.object_lock import object_lock
+from dask_nmf.storage.local.local_location import LocalLocation
 from dask_nmf.storage.objects.object_store import ObjectStore
-from dask_nmf.storage.objects.requests import exists
-from dask_nmf.storage.objects.urls import READ_ONLY, check_url, is_url
+from dask_nmf.storage.objects.object_store_location import ObjectStoreLocation
+from dask_nmf.storage.objects.urls import check_url, is_url
 
 FILE_SCHEME = "file"  # the scheme of URLs that are paths
 ZarrStore = str | ObjectStore  # what zarr opens
 
 
 class Location(Protocol):
-    """A place that a Zarr hierarchy can be read from and written to.
+    """A place that a Zarr hierarchy can be read from and written to, parsed once from what a user gave."""
 
-    Attributes
-    ----------
-    name : the absolute path, or the URL
-    """
+    @property
+    def name(self) -> str:
+        """How messages call it: its address, or the text that was given."""
 
-    name: str
+    @property
+    def address(self) -> str:
+        """The absolute path, as a worker with another working folder needs it, or the URL."""
+
+    @property
+    def path(self) -> Path | None:
+        """The absolute path; None where the location is not on a file system."""
+
+    @property
+    def folder(self) -> str:
+        """The path or the URL of the folder that it is in."""
+
+    def beside(self, name: str) -> Location:
+        """Return the location with another name in the same folder."""
 
     def exists(self) -> bool:
         """Return whether there is anything."""
@@ -45,6 +55,15 @@ class Location(Protocol):
 
     def is_writable(self) -> bool:
         """Return whether it may be written to, as far as can be told."""
+
+    def read(self) -> bytes:
+        """Return the content of the file or object here; raise `FileNotFoundError` if there is none."""
+
+    def write(self, content: bytes) -> None:
+        """Write a small file or object."""
+
+    def remove(self) -> None:
+        """Remove the file or object here."""
 
     def lock(self) -> AbstractContextManager[CheckHeld]:
         """Hold the location for this process, or raise `RunLocked`.
@@ -59,27 +78,61 @@ class Location(Protocol):
         """
 
 
-def locate(text: str | Path) -> Location:
-    """Return the location at a path or a URL.
+def locate(text: str | Path, verbatim: bool = False) -> Location:
+    """Return the location at a path or a URL; only what users call parses one.
+
+    Parameters
+    ----------
+    verbatim : whether messages call it as the text does, and not by its address
 
     Raises
     ------
     ValueError
         If a URL names no location in a store.
     """
-    name = absolute(text)
-    if not is_url(name):
-        return LocalLocation(name)
-    check_url(name)
-    return ObjectStoreLocation(name)
+    address = _absolute(str(text))
+    name = str(text) if verbatim else address
+    if not is_url(address):
+        return LocalLocation(Path(address), name)
+    check_url(address)
+    return ObjectStoreLocation(address, name)
 
 
-def absolute(text: str | Path) -> str:
-    """Return the absolute path, as a worker with another working folder needs it, or the URL.
+def locate_file(text: str | Path) -> LocalLocation:
+    """Return the location of an output that is one file; raise `ValueError` if it is given by a URL."""
+    address = _absolute(str(text))
+    if is_url(address):
+        raise ValueError(f"{address} is the URL of a store, and this output is a file; give a path")
+    return location_of_file(Path(address))
 
-    A file:// URL becomes a path; every other URL stays as it is.
-    """
-    place = str(text)
+
+def located(source: Any, verbatim: bool = False) -> Any:
+    """Return the location that a text or a path names; any other source is returned unchanged."""
+    return locate(str(source), verbatim) if isinstance(source, str | os.PathLike) else source
+
+
+def is_location(source: Any) -> TypeGuard[Location]:
+    """Return whether a source is a location, and not an object that holds a matrix."""
+    return isinstance(source, LocalLocation | ObjectStoreLocation)
+
+
+def location_of_file(path: Path) -> LocalLocation:
+    """Return the location of a path that this package made."""
+    return LocalLocation(path.absolute(), str(path.absolute()))
+
+
+def location_of_store(store: Any, inside: str) -> Location | None:
+    """Return the location of an array or group inside of a Zarr store; None where the store has none."""
+    if isinstance(store, LocalStore):
+        return location_of_file(Path(store.root, inside))
+    if isinstance(store, ObjectStore):
+        url = f"{store.url}/{inside}".rstrip("/")
+        return ObjectStoreLocation(url, url)
+    return None
+
+
+def _absolute(place: str) -> str:
+    """Return the absolute path or the URL; a file:// URL becomes a path."""
     if place.startswith(f"{FILE_SCHEME}://"):
         parts = urlsplit(place)
         if "?" in place or "#" in place or parts.netloc not in ("", "localhost"):
@@ -92,14 +145,14 @@ def absolute(text: str | Path) -> str:
 
 
 def check_replaceable(
-    location: Location, overwrite: bool, is_ours: Callable[[str], bool], maker: str
+    location: Location, overwrite: bool, is_ours: Callable[[Location], bool], maker: str
 ) -> None:
     """Refuse a location where an output may not go.
 
     Parameters
     ----------
-    is_ours : tells from the name of a location whether ``maker`` made what is there, so that it may be
-        overwritten; an error that it raises counts as no
+    is_ours : tells whether ``maker`` made what is at a location, so that it may be overwritten; an error that
+        it raises counts as no
 
     Raises
     ------
@@ -111,7 +164,7 @@ def check_replaceable(
     if not overwrite:
         raise FileExistsError(f"{location.name} exists; give another output, or ask to overwrite it")
     try:
-        ours = is_ours(location.name)
+        ours = is_ours(location)
     except Exception:  # whatever it is, it is not ours
         ours = False
     if not ours:
@@ -120,38 +173,40 @@ def check_replaceable(
         )
 
 
-def check_apart(output: str | Path, **inputs: str) -> None:
+def check_apart(output: Location, **inputs: Location | None) -> None:
     """Refuse an output inside of an input, and an input inside of the output, which might replace it.
 
     Parameters
     ----------
-    inputs : absolute paths and URLs, by the names of the inputs; any other text names no location
+    inputs : the locations of the inputs by their names; None for those that have none
 
     Raises
     ------
     ValueError
         If one of them is inside of the other.
     """
-    place = absolute(output)
+    place = output.address
     for name, source in inputs.items():
-        other = absolute(source) if is_url(source) else source
-        if _lies_within(place, other):
+        if source is None:
+            continue
+        other = source.address
+        if _lies_within(output, source):
             raise ValueError(f"the output {place} is inside of {name}, {other}; give an output elsewhere")
-        if _lies_within(other, place):
+        if _lies_within(source, output):
             raise ValueError(
                 f"{name}, {other}, is inside of the output {place}, which may replace it; "
                 "give an output elsewhere"
             )
 
 
-def _lies_within(inner: str, outer: str) -> bool:
-    """Return whether a path or URL is another one or below it, whatever links and mounts lead there."""
-    if is_url(inner) or is_url(outer):
-        one, other = (posixpath.normpath(place) + "/" for place in (inner, outer))
-        return is_url(inner) and is_url(outer) and one.startswith(other)
-    if not (os.path.isabs(inner) and os.path.isabs(outer)):
+def _lies_within(inner: Location, outer: Location) -> bool:
+    """Return whether a location is another one or below it, whatever links and mounts lead there."""
+    if inner.path is None and outer.path is None:
+        one, other = (posixpath.normpath(place.address) + "/" for place in (inner, outer))
+        return one.startswith(other)
+    if inner.path is None or outer.path is None:
         return False
-    below, above = Path(inner).resolve(), Path(outer).resolve()
+    below, above = inner.path.resolve(), outer.path.resolve()
     return any(_is_same(folder, above) for folder in (below, *below.parents))
 
 
@@ -160,70 +215,3 @@ def _is_same(one: Path, other: Path) -> bool:
         return one.samefile(other)
     except OSError:  # one of them does not exist, or may not be read
         return one == other
-
-
-class LocalLocation:
-    """A path of this machine."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.path = Path(name)
-
-    def exists(self) -> bool:
-        if not self.path.is_dir():
-            return self.path.exists()
-        return not all(PARTIAL.fullmatch(entry.name) for entry in self.path.iterdir())
-
-    def check_creatable(self) -> None:
-        folder = Path(os.path.realpath(self.path)).parent
-        if not folder.is_dir():
-            raise NotADirectoryError(f"there is no folder {folder} for the output; make it first")
-
-    def store(self) -> ZarrStore:
-        return self.name
-
-    def is_writable(self) -> bool:
-        return os.access(self.path, os.W_OK)
-
-    @contextmanager
-    def lock(self) -> Iterator[CheckHeld]:
-        self.check_creatable()
-        with file_lock(self.path) as check_held:
-            clean_up(Path(os.path.realpath(self.path)))
-            yield check_held
-
-    @contextmanager
-    def atomic_output(self, check: Callable[[], None]) -> Iterator[ZarrStore]:
-        self.check_creatable()
-        with atomic_output(self.path, check) as partial:
-            yield str(partial)
-
-
-class ObjectStoreLocation:
-    """A prefix of an object store, given by its URL."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def exists(self) -> bool:
-        return exists(self.name)
-
-    def check_creatable(self) -> None:
-        if not self.is_writable():
-            raise ValueError(
-                f"{self.name} can be read only; give a path, or a place in s3://, gs:// or az://"
-            )
-
-    def store(self) -> ZarrStore:
-        return ObjectStore(self.name)
-
-    def is_writable(self) -> bool:
-        return urlsplit(self.name).scheme not in READ_ONLY
-
-    def lock(self) -> AbstractContextManager[CheckHeld]:
-        self.check_creatable()
-        return object_lock(self.name)
-
-    def atomic_output(self, check: Callable[[], None]) -> AbstractContextManager[ZarrStore]:
-        self.check_creatable()
-        return atomic_upload(self.name, check)

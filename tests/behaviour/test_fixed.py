@@ -169,7 +169,7 @@ def test_a_store_holds_it_and_a_finished_run_stays_as_it_is(
     first = fit(chunked, name, known, beta_loss=beta_loss, store=place)
     expected = found(fit(v, name, known, beta_loss=beta_loss), name)
     np.testing.assert_allclose(found(first, name), expected, rtol=1e-6)
-    assert Run.load(str(place)).record["finished"]
+    assert Run.load(place).record["finished"]
     assert_same_bits(fit(chunked, name, known, beta_loss=beta_loss, store=place), first)
     other = {key: 2 * factor for key, factor in known.items()}
     with pytest.raises(RunMismatch, match=f"fixed_{name} is"):

@@ -150,7 +150,7 @@ def test_a_resumed_run_gives_the_same_bits(
     again = fit(v, store=tmp_path / "run.zarr", **asked)
     assert_same_bits(again, whole)
     assert again.validation_error == whole.validation_error
-    assert Run.load(str(tmp_path / "run.zarr")).summary()["validation_error"] == whole.validation_error
+    assert Run.load(tmp_path / "run.zarr").summary()["validation_error"] == whole.validation_error
 
 
 @pytest.mark.parametrize(

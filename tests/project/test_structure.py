@@ -28,6 +28,11 @@ SPELLED_OUT = {  # options, one parameter each: for people, or as click gives th
     "cli.commands.fit", "cli.commands.transform", "cli.commands.recommend",
 }  # fmt: skip
 LONG = {"kernels.divergence.mu_update"}  # an update of a kernel that still wants a record
+DOORS = {  # what people call with the text of a path or URL
+    "api", "estimator.nmf", "estimator.inputs", "estimator.requests", "cli.commands", "runs.run",
+    "inference.transform", "sources.registry",
+}  # fmt: skip
+PARSERS = {f"dask_nmf.storage.locations.{name}" for name in ("locate", "locate_file", "located")}
 files = pytest.mark.parametrize("file", FILES)
 folders = pytest.mark.parametrize(
     "folder", FOLDERS[1:], ids=lambda path: path.relative_to(PACKAGE).as_posix()
@@ -52,6 +57,10 @@ def test_no_imports_run_in_a_circle() -> None:
 def test_libraries_keep_to_their_places(file: str) -> None:
     roots = {name.partition(".")[0] for name in imported(tree(file))}
     assert {name for name in roots & set(LIBRARIES) if wing(file) not in LIBRARIES[name]} == set()
+
+
+def test_locations_are_parsed_at_the_doors_only() -> None:
+    assert {file for file in FILES if PARSERS & set(imported(tree(file)))} == DOORS
 
 
 @files

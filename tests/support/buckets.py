@@ -46,7 +46,7 @@ def same_factors(one: str | Path, other: str | Path) -> None:
     """Check that both runs have equal W and H, bit for bit."""
     for name in ("W", "H"):
         np.testing.assert_array_equal(
-            Run.load_result(str(one)).array(name)[:], Run.load_result(str(other)).array(name)[:]
+            Run.load_result(one).array(name)[:], Run.load_result(other).array(name)[:]
         )
 
 

@@ -238,7 +238,9 @@ class Runs(RuleBasedStateMachine):
         (answer,) = self.answers
         assert answer is not None
         out = self.folder / "out"
-        transform_to(self.run, str(self.folder / "v"), str(out), True, lambda matrix: nullcontext())
+        transform_to(
+            locate(self.run), str(self.folder / "v"), locate(out), True, lambda matrix: nullcontext()
+        )
         assert zarr.open_group(out, mode="r")["W"][:].tobytes() == projected(answer)  # type: ignore[index]
 
     @precondition(lambda self: self.passes < PASSES)

@@ -51,7 +51,7 @@ class SolverContract:
         whole = nmf(low_rank(*shape, 3), **OPTIONS, solver=solver)
         with pytest.raises(Crash):
             fit(shape, tmp_path / "run.zarr", solver=solver, callback=crash_after(2))
-        assert Run.load(str(tmp_path / "run.zarr")).passes == 2
+        assert Run.load(tmp_path / "run.zarr").passes == 2
         assert_same_bits(fit(shape, tmp_path / "run.zarr", solver=solver), whole)
 
     def test_a_matrix_of_zeros_has_factors_of_zeros(self, solver: str) -> None:

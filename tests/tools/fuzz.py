@@ -37,6 +37,7 @@ from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.storage.locations import locate, locate_file
 
 MATRICES = (
     "npy", "npy F", "npz X", "npz one", "npz csr", "npz csc",
@@ -112,12 +113,12 @@ def checked_run(path: Path, **options: Any) -> str:
     folder, told = path.parent, []
     v, cells = str(folder / "v.npy"), str(folder / "cells.csv")
     for act in (
-        lambda: json.dumps(Run.load(str(path)).summary(), allow_nan=False),
+        lambda: json.dumps(Run.load(path).summary(), allow_nan=False),
         lambda: _predicted(path, cells, folder),
         lambda: recommend_to(
-            str(path), v, ListOptions(2), str(folder / "best.csv"), True, lambda _: nullcontext()
+            locate(path), v, ListOptions(2), locate_file(folder / "best.csv"), True, lambda _: nullcontext()
         ),
-        lambda: transform_to(str(path), v, str(folder / "w.zarr"), True, lambda _: nullcontext()),
+        lambda: transform_to(locate(path), v, locate(folder / "w.zarr"), True, lambda _: nullcontext()),
         lambda: fitted(path, **options),
     ):
         try:
@@ -129,9 +130,9 @@ def checked_run(path: Path, **options: Any) -> str:
 
 
 def _predicted(path: Path, cells: str, folder: Path) -> None:
-    predict_to(str(path), cells, str(folder / "values.csv"), True)
+    predict_to(locate(path), Path(cells), locate_file(folder / "values.csv"), True)
     mine = np.loadtxt(folder / "values.csv", delimiter=",", skiprows=1)[:, 2]
-    w, h = (np.asarray(factor[:]) for factor in Run.load_result(str(path)).factors)
+    w, h = (np.asarray(factor[:]) for factor in Run.load_result(path).factors)
     np.testing.assert_allclose(mine, (w @ h)[[0, 29, 7], [0, 19, 3]], rtol=1e-12)
 
 

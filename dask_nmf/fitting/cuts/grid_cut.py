@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from dask_nmf.execution import executor, partition
@@ -22,6 +21,7 @@ from dask_nmf.runs.resume import NewRun, identity_of, source_listing
 from dask_nmf.runs.run import Run
 from dask_nmf.solvers.piecewise import PiecewiseHALS
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
@@ -147,11 +147,13 @@ def check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
 
 def kept_in_memory(result: Result, run: Run) -> Result:
     """Return the result in the memory of the cluster, because its run is about to be deleted."""
-    W, H = executor.persist(*(factor.map_blocks(_read_in_time, run.path) for factor in (result.W, result.H)))
+    W, H = executor.persist(
+        *(factor.map_blocks(_read_in_time, run.location) for factor in (result.W, result.H))
+    )
     return replace(result, W=W, H=H)
 
 
-def _read_in_time(block: Array, path: str) -> Array:
+def _read_in_time(block: Array, location: Location) -> Array:
     """Return a block of a factor, after a check that its run still exists: otherwise Zarr gives zeros.
 
     Raises
@@ -159,9 +161,9 @@ def _read_in_time(block: Array, path: str) -> Array:
     FileNotFoundError
         If the run is gone.
     """
-    if not Path(path).exists():
+    if not location.exists():
         raise FileNotFoundError(
-            f"a part of the answer was lost with a worker, and its copy in {path} is gone; "
+            f"a part of the answer was lost with a worker, and its copy in {location.name} is gone; "
             "give store= to keep it"
         )
     return block

@@ -20,6 +20,7 @@ from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.kernels.summary.means import SOURCES
 from dask_nmf.runs.run import Run
+from dask_nmf.storage.locations import locate, locate_file
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 
@@ -85,7 +86,7 @@ def test_lost_means_are_missed(folder: Path) -> None:
     (lost,) = (folder / "run.zarr" / "data").glob("result-*/row_mean/c/0")
     lost.unlink()
     with pytest.raises(InvalidRunError, match=r"damaged: .*row_mean"):
-        predict_to(*(str(folder / name) for name in ("run.zarr", "pairs.csv", "out.csv")), False)
+        predict_to(locate(folder / "run.zarr"), folder / "pairs.csv", locate_file(folder / "out.csv"), False)
 
 
 @pytest.mark.parametrize("by_columns", [False, True])
@@ -94,12 +95,12 @@ def test_transform_tells_which_new_rows_are_cold(by_columns: bool, folder: Path)
     v: Any = np.asfortranarray(given_v.v) if by_columns else given_v.v
     if by_columns:
         v = da.from_array(given_v.v, chunks=(40, 5))
-    transform_to(str(folder / "run.zarr"), v, str(folder / "w.zarr"), False, lambda _: nullcontext())
+    transform_to(locate(folder / "run.zarr"), v, locate(folder / "w.zarr"), False, lambda _: nullcontext())
     group = zarr.open_group(folder / "w.zarr", mode="r")
     means = np.asarray(group["row_mean"])
     np.testing.assert_allclose(means, given_v.means(given_v.known)[0], rtol=1e-6)
     assert np.flatnonzero(np.isnan(means)).tolist() == COLD_ROWS
-    run = Run.load_result(str(folder / "run.zarr"))
+    run = Run.load_result(folder / "run.zarr")
     np.testing.assert_allclose(
         group["W"], transform(v, run.read("H"), missing="nan", alpha_W=0.05), atol=1e-6
     )
@@ -113,6 +114,7 @@ def test_a_table_of_rows_has_one_number_a_line(folder: Path) -> None:
     (folder / "rows.csv").write_text("1,2\n")
     with pytest.raises(DataError, match="'1,2' is no integer; write row, counted from 0"):
         recommend_to(
-            str(folder / "run.zarr"), str(folder / "v.zarr"), ListOptions(2, rows=str(folder / "rows.csv")),
-            str(folder / "out.csv"), False, lambda _: nullcontext(),
+            locate(folder / "run.zarr"), str(folder / "v.zarr"),
+            ListOptions(2, rows=folder / "rows.csv"), locate_file(folder / "out.csv"), False,
+            lambda _: nullcontext(),
         )  # fmt: skip

@@ -18,6 +18,7 @@ from support.cold import COLD_COLUMN, COLD_ROWS, OPTIONS, best_of, product, rati
 from dask_nmf import Means, nmf, recommend
 from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.topk import row_marks
+from dask_nmf.storage.locations import locate, locate_file
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 
@@ -107,7 +108,12 @@ def test_a_row_of_which_nothing_is_known_gets_no_column_at_any_door(
     )
     output = tmp_path / "out.csv"
     recommend_to(
-        str(tmp_path / "run.zarr"), v, ListOptions(2, clip), str(output), False, lambda _: nullcontext()
+        locate(tmp_path / "run.zarr"),
+        v,
+        ListOptions(2, clip),
+        locate_file(output),
+        False,
+        lambda _: nullcontext(),
     )
     table = np.loadtxt(output, delimiter=",", skiprows=1)
     np.testing.assert_array_equal(table[:, 1], found.columns[found.columns >= 0])

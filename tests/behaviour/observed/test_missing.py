@@ -195,7 +195,7 @@ def test_what_is_not_observed_gets_zero_factors(
     w, h = arrays(result)
     np.testing.assert_array_equal(np.flatnonzero(~w.any(axis=1)), [3, 8, shape[0] - 1])
     np.testing.assert_array_equal(np.flatnonzero(~h.any(axis=0)), [5, shape[1] - 2])
-    told = Run.load(str(store)).summary()
+    told = Run.load(store).summary()
     assert (told["unobserved_rows"], told["unobserved_columns"]) == (3, 2)
 
 

@@ -48,9 +48,7 @@ def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v:
     turned = command("transform", run, V, "--output", output)
     assert turned.returncode == 0, turned.stderr
     H = Run.load_result(run).array("H")[:]
-    np.testing.assert_allclose(
-        H, Run.load_result(str(on_disk)).array("H")[:], rtol=2e-2, atol=1e-2
-    )  # another cut
+    np.testing.assert_allclose(H, Run.load_result(on_disk).array("H")[:], rtol=2e-2, atol=1e-2)  # another cut
     W = zarr.open_group(ObjectStore(output), mode="r")["W"][:]
     np.testing.assert_array_equal(W, transform(v, H).compute())
     assert "exists" in command("transform", run, V, "--output", output).stderr

@@ -27,7 +27,6 @@ from dask_nmf.errors import (
     StoreAccessError,
     StoreUnavailableError,
 )
-from dask_nmf.execution import partition
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate
 from dask_nmf.storage.objects import object_store, requests
@@ -44,11 +43,11 @@ def test_workers_are_asked_whether_they_share_a_bucket_and_leave_no_note(
     """Each reads a note and writes one, below the URL that the run is below."""
     bucket = requests.connect("s3://bucket")
     before = {told["path"] for some in obstore.list(bucket) for told in some}
-    partition.check_shared("s3://bucket/run.zarr")
+    sharing.check_shared(locate("s3://bucket/run.zarr"))
     assert server.seen["well"] >= 3 * 3  # this process and two workers write, are read, and are removed
     monkeypatch.setattr(sharing, "answer_probe", refuse)
     with pytest.raises(ValueError, match=r"does not share s3://bucket .*no credentials"):
-        partition.check_shared("s3://bucket/run.zarr")
+        sharing.check_shared(locate("s3://bucket/run.zarr"))
     assert {told["path"] for some in obstore.list(bucket) for told in some} == before
 
 

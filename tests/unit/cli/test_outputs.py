@@ -18,6 +18,7 @@ from dask_nmf.inference import csv_files
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to
+from dask_nmf.storage.locations import locate, locate_file
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,12 @@ def outputs_of(fitted: Path) -> dict[str, Callable[[Path, bool, Callable[[], Non
         with pytest.MonkeyPatch.context() as patch:
             write = csv_files.write
             patch.setattr(csv_files, "write", lambda *given: (act(), write(*given)))
-            predict_to(run, cells, str(path), overwrite)
+            predict_to(locate(run), Path(cells), locate_file(path), overwrite)
 
     return {
-        "transform": lambda path, over, act: transform_to(run, v, str(path), over, connect(act)),
+        "transform": lambda path, over, act: transform_to(locate(run), v, locate(path), over, connect(act)),
         "recommend": lambda path, over, act: recommend_to(
-            run, v, ListOptions(2), str(path), over, connect(act)
+            locate(run), v, ListOptions(2), locate_file(path), over, connect(act)
         ),
         "predict": predict,
     }

@@ -16,6 +16,7 @@ from dask_nmf.cli import main
 from dask_nmf.cli.commands import app
 from dask_nmf.cli.exit_codes import ExitCode
 from dask_nmf.inference.transform_output import summary
+from dask_nmf.storage.locations import locate
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def test_help_that_nobody_reads_ends_quietly(folder: Path, unread: int, words: l
 def test_a_fit_that_nobody_listens_to_is_done(folder: Path, unread: int) -> None:
     fit = ["fit", "v.npy", "--rank", "2", "--output", "new.zarr"]
     assert called(folder, *fit, stdout=unread, stderr=unread)[0] == ExitCode.PIPE_CLOSED
-    assert summary(str(folder / "new.zarr"))["state"] == "finished"
+    assert summary(locate(folder / "new.zarr"))["state"] == "finished"
 
 
 def test_an_error_that_nobody_reads_keeps_its_code(folder: Path, unread: int) -> None:

@@ -21,8 +21,9 @@ from support.servers import needs, process
 from dask_nmf import Run, nmf
 from dask_nmf.cli.exit_codes import exit_code
 from dask_nmf.cluster import sharing
-from dask_nmf.execution.partition import check_shared, shares_this_disk
+from dask_nmf.cluster.sharing import check_shared, shares_this_disk
 from dask_nmf.inference.transform_output import transform_to
+from dask_nmf.storage.locations import Location, locate
 
 V = low_rank(120, 12, 3)
 Answer = Callable[[str, str, str], str]
@@ -35,28 +36,29 @@ def place(tmp_path: Path) -> Path:
     return tmp_path / "outputs" / "run.zarr"
 
 
-def elsewhere(place: str) -> str:
+def elsewhere(place: Location) -> Location:
     """A place of the same name in another folder, as another machine has it."""
-    other = Path(place).parents[1] / "of another machine"
+    assert place.path is not None
+    other = place.path.parents[1] / "of another machine"
     other.mkdir(exist_ok=True)
-    return str(other / Path(place).name)
+    return locate(other / place.path.name)
 
 
-def sees_nothing(place: str, name: str, text: str) -> str:
+def sees_nothing(place: Location, name: str, text: str) -> str:
     return sharing.ProbeFiles(elsewhere(place)).read(name)
 
 
-def sees_another(place: str, name: str, text: str) -> str:
+def sees_another(place: Location, name: str, text: str) -> str:
     return ANSWER(place, name, "of another fit")
 
 
-def writes_elsewhere(place: str, name: str, text: str) -> str:
+def writes_elsewhere(place: Location, name: str, text: str) -> str:
     assert sharing.ProbeFiles(place).read(name) == text
     return sharing.ProbeFiles(elsewhere(place)).write(sharing.answer_text(text))
 
 
-def may_not_write(place: str, name: str, text: str) -> str:
-    raise PermissionError(13, "Permission denied", place)
+def may_not_write(place: Location, name: str, text: str) -> str:
+    raise PermissionError(13, "Permission denied", place.name)
 
 
 ANSWER = sharing.answer_probe
@@ -81,7 +83,7 @@ def test_a_place_that_workers_do_not_share_is_refused_and_nothing_left_there(
 
 
 def test_a_place_that_workers_share_has_no_note_left(client: Client, place: Path) -> None:
-    check_shared(str(place))
+    check_shared(locate(place))
     assert not list(place.parent.iterdir())
     assert nmf(V, 3, store=place, max_iter=2).n_iter == 2
     assert [path.name for path in place.parent.iterdir()] == [place.name]
@@ -90,19 +92,19 @@ def test_a_place_that_workers_share_has_no_note_left(client: Client, place: Path
 def test_a_disk_that_is_full_is_no_other_disk(
     client: Client, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(place: str, name: str, text: str) -> str:
-        raise OSError(28, "No space left on device", place)
+    def full(place: Location, name: str, text: str) -> str:
+        raise OSError(28, "No space left on device", place.name)
 
     monkeypatch.setattr(sharing, "answer_probe", full)
     with pytest.raises(OSError, match="No space left") as refused:
-        check_shared(str(place))
+        check_shared(locate(place))
     assert exit_code(refused.value) == 74
     assert list(place.parent.iterdir()) == []
 
 
 def test_threads_of_this_process_are_not_asked(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sharing, "ProbeFiles", None)
-    check_shared(str(place))
+    check_shared(locate(place))
     assert shares_this_disk()
 
 
@@ -111,13 +113,13 @@ def test_a_run_that_goes_on_where_workers_do_not_share_it_stays_as_it_is(
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         nmf(V, 3, store=place, max_iter=4, tol=0, callback=interrupt)
-    before, record = times(place), Run.load(str(place)).record
+    before, record = times(place), Run.load(place).record
     with monkeypatch.context() as patch:
         patch.setattr(sharing, "answer_probe", sees_nothing)
         with pytest.raises(ValueError, match="does not share"):
             nmf(V, 3, store=place, max_iter=4, tol=0)
     assert times(place) == before
-    assert {**Run.load(str(place)).record, "writer": record["writer"]} == record
+    assert {**Run.load(place).record, "writer": record["writer"]} == record
     assert nmf(V, 3, store=place, max_iter=4, tol=0).n_iter == 4
 
 
@@ -138,7 +140,7 @@ def test_an_output_of_transform_is_refused_too(
     nmf(V, 3, store=run, max_iter=2)
     monkeypatch.setattr(sharing, "answer_probe", sees_nothing)
     with pytest.raises(ValueError, match="does not share"):
-        transform_to(str(run), V, str(place), False, lambda matrix: nullcontext())
+        transform_to(locate(run), V, locate(place), False, lambda matrix: nullcontext())
     assert not [path for path in place.parent.iterdir() if path.suffix != ".lock"]
 
 

@@ -13,6 +13,7 @@ from support.factors import (
 from dask_nmf import predict
 from dask_nmf.errors import DataError
 from dask_nmf.inference import predict as predict_module
+from dask_nmf.storage.locations import locate, locate_file
 
 LINES = {
     "names": ("row,column\n3,4\n", [3], [4]),
@@ -40,7 +41,7 @@ def test_pairs_of_a_file(folder: Path, case: str) -> None:
     text, rows, columns = LINES[case]
     (folder / "pairs.csv").write_text(text, encoding="utf-8", newline="")
     run, pairs, output = (str(folder / name) for name in ("run.zarr", "pairs.csv", "out.csv"))
-    assert predict_module.predict_to(run, pairs, output, False) == len(rows)
+    assert predict_module.predict_to(locate(run), Path(pairs), locate_file(output), False) == len(rows)
     expected = predict(*(zarr.open_group(run, mode="r")[name] for name in "WH"), rows, columns)
     lines = [f"{i},{j},{value!s}" for i, j, value in zip(rows, columns, expected, strict=True)]
     assert (folder / "out.csv").read_text().splitlines() == ["row,column,value", *lines]
@@ -76,7 +77,7 @@ def test_a_bad_line_is_named_and_nothing_is_written(folder: Path, case: str) -> 
     (folder / "pairs.csv").write_bytes(text)
     with pytest.raises(DataError) as told:
         predict_module.predict_to(
-            *(str(folder / name) for name in ("run.zarr", "pairs.csv", "out.csv")), False
+            locate(folder / "run.zarr"), folder / "pairs.csv", locate_file(folder / "out.csv"), False
         )
     assert f"pairs.csv, {words}" in str(told.value)
     assert len(str(told.value)) < 200 + len(str(folder))
@@ -95,12 +96,14 @@ def test_an_output_takes_the_place_of_none_but_its_like(folder: Path, case: str)
     output, overwrite, kind, words = OUTPUTS[case]
     run, pairs, place = (str(folder / name) for name in ("run.zarr", "pairs.csv", output))
     with pytest.raises(kind, match=words):
-        predict_module.predict_to(run, pairs, place, overwrite)
+        predict_module.predict_to(locate(run), Path(pairs), locate_file(place), overwrite)
     assert {path.name for path in folder.iterdir()} == LEFT
 
 
 @pytest.mark.parametrize(("pairs", "kind"), [("none.csv", FileNotFoundError), ("v.zarr", DataError)])
 def test_pairs_must_be_a_file(folder: Path, pairs: str, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="give a CSV file"):
-        predict_module.predict_to(*(str(folder / name) for name in ("run.zarr", pairs, "out.csv")), False)
+        predict_module.predict_to(
+            locate(folder / "run.zarr"), folder / pairs, locate_file(folder / "out.csv"), False
+        )
     assert {path.name for path in folder.iterdir()} == LEFT

@@ -63,7 +63,7 @@ def test_a_finished_run_holds_the_answer_alone(tmp_path: Path) -> None:
         *(f"result/{name}/c/{chunk}" for name, chunks in arrays.items() for chunk in chunks),
         *(f"layout/{name}/c/0" for name in ("edges", "V")),
     }
-    turn = Run.load(str(path)).record["encoding"]
+    turn = Run.load(path).record["encoding"]
     named = {
         f"{name}/{'.'.join(('c', *chunk.split('/'))) if turn else f'c/{chunk}'}"
         for name, chunks in arrays.items()
@@ -88,7 +88,7 @@ def test_half_an_answer_is_not_seen(
         assert set(seen) == {side, "error_history", "seconds_history"}
         assert dict(seen.sizes) == {"component": 3, axis: min(shape), "pass": 4}
         assert (seen[side].values >= 0).all()
-    assert Run.load(str(path)).result is None
+    assert Run.load(path).result is None
     fit(shape, path, solver=solver)
     assert {"H", "W"} <= set(xarray.open_zarr(path))
 
@@ -98,7 +98,7 @@ def test_a_finished_run_may_be_read_only(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / "run.zarr").chmod(0o500)
     if os.geteuid() == 0:  # who may write everywhere
         monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    assert Run.load(str(tmp_path / "run.zarr")).record["finished"]
+    assert Run.load(tmp_path / "run.zarr").record["finished"]
 
 
 def test_w_has_the_chunks_of_the_panels(tmp_path: Path) -> None:

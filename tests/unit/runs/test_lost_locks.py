@@ -153,7 +153,7 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
                     stop.touch()
                     stopped.append(beside.submit(give_up))
                 elif step.number == 2:
-                    commits.append(Run.load(str(run)).record["carried"])
+                    commits.append(Run.load(run).record["carried"])
                 elif step.number == 5:
                     os.kill(stopped[0].result()[0], signal.SIGCONT)
                     until(late.exists)

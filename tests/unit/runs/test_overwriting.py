@@ -23,6 +23,7 @@ from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to
+from dask_nmf.storage.locations import locate, locate_file
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 
@@ -34,9 +35,11 @@ def readings(run: Path, folder: Path) -> list[Array]:
     with xarray.open_zarr(run) as seen:
         shown = [seen[name].values for name in ("W", "H", "error_history")]
     model = NMF.load(run)
-    transform_to(str(run), V, str(folder / "W.zarr"), True, lambda _: nullcontext())
-    predict_to(str(run), str(folder / "cells.csv"), str(folder / "values.csv"), True)
-    recommend_to(str(run), -V + V, ListOptions(2), str(folder / "best.csv"), True, lambda _: nullcontext())
+    transform_to(locate(run), V, locate(folder / "W.zarr"), True, lambda _: nullcontext())
+    predict_to(locate(run), folder / "cells.csv", locate_file(folder / "values.csv"), True)
+    recommend_to(
+        locate(run), -V + V, ListOptions(2), locate_file(folder / "best.csv"), True, lambda _: nullcontext()
+    )
     return [
         *shown,
         zarr.open_array(run / "H", mode="r")[:],

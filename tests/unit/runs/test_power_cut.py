@@ -23,7 +23,7 @@ from dask_nmf import Run, nmf
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.runs.record.contents import current_folders
-from dask_nmf.storage.locations import locate
+from dask_nmf.storage.locations import locate, locate_file
 
 V = low_rank(12, 7, 2, noise=1)
 OPTIONS: dict[str, Any] = {"n_components": 2, "max_iter": 2, "tol": 0, "random_state": 7}
@@ -44,7 +44,7 @@ def answer(store: Path) -> Bits | None:
     """W and H of a run, of which `info` must tell; None where there is no run, or no answer."""
     if not locate(store).exists():
         return None
-    run = Run.load(str(store))
+    run = Run.load(store)
     assert run.summary()["state"] in ("finished", "stopped", "unfinished")
     if run.result is None:
         return None
@@ -135,9 +135,9 @@ def test_while_an_output_is_put_in_its_place(maker: str, replaced: bool, disk: P
 
     def make(out: Path) -> bytes | None:
         if maker == "transform":
-            transform_to(run, v, str(out), True, alone)
+            transform_to(locate(run), v, locate(out), True, alone)
         else:
-            predict_to(run, cells, str(out), True)
+            predict_to(locate(run), Path(cells), locate_file(out), True)
         return read(out)
 
     def read(out: Path) -> bytes | None:

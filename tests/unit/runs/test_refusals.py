@@ -114,7 +114,7 @@ def test_a_newer_or_older_format_is_named(number: int, version: str, tmp_path: P
 
 def test_no_run_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there is no run"):
-        Run.load(str(tmp_path / "run.zarr"))
+        Run.load(tmp_path / "run.zarr")
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

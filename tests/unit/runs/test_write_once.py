@@ -107,7 +107,7 @@ def test_a_late_write_of_a_time_limited_answer_changes_no_later_one(
 
 def weights_of(run: Path) -> list[Path]:
     """Return the chunks of the W, or of the pieces of H, that the last commit of a run is to go on with."""
-    record = Run.load(str(run)).record
+    record = Run.load(run).record
     place = run / record["carried"][str(record["state"]["w_slot"])]
     return sorted(path for path in place.rglob("*") if path.is_file())
 
@@ -139,7 +139,7 @@ def test_damage_to_the_last_commit_costs_one_pass(solver: str, content: bytes | 
     damaged = tmp_path / "run.zarr"
     with pytest.raises(Crash):
         fit(damaged, solver=solver, callback=crash_after(3))
-    record = Run.load(str(damaged)).record
+    record = Run.load(damaged).record
     folders = {record["commit"], *(path.split("/")[1] for path in record["carried"].values())}
     for number, name in enumerate(sorted(folders)):
         run = tmp_path / f"{number}.zarr"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.runs.commits import KEY
 from dask_nmf.runs.record.validation import MEASURES, OPTIONAL_MEASURES
+from dask_nmf.storage.locations import locate, locate_file
 
 ROOT = Path(__file__).resolve().parents[3]
 ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\nlevel=error forged\u202e"
@@ -100,7 +102,7 @@ def test_a_record_that_no_commit_made_is_damaged(case: str, sound: dict[str, Pat
     with pytest.raises(
         InvalidRunError, match=r"run\.zarr is damaged: .*; restore it, or remove it"
     ) as refused:
-        Run.load(str(run))
+        Run.load(run)
     assert "\n" not in str(refused.value)
 
 
@@ -110,9 +112,9 @@ def test_a_rank_that_its_factors_do_not_have_is_damage(sound: dict[str, Path], t
     put(finished, ("result", "settings", "n_components"), 10**9)
     refused = r"run\.zarr is damaged: .*\b1000000000\b.*; restore it"
     with pytest.raises(InvalidRunError, match=refused):
-        Run.load(str(broken)).state()
+        Run.load(broken).state()
     with pytest.raises(InvalidRunError, match=refused):
-        Run.load_result(str(finished)).read("H")
+        Run.load_result(finished).read("H")
 
 
 def test_the_measures_of_a_record_are_those_of_a_fit() -> None:
@@ -121,7 +123,7 @@ def test_the_measures_of_a_record_are_those_of_a_fit() -> None:
 
 def test_a_lost_part_of_a_commit_costs_its_pass(sound: dict[str, Path], tmp_path: Path) -> None:
     run = copied(sound["broken"], tmp_path)
-    record = Run.load(str(run)).record
+    record = Run.load(run).record
     assert (record["pass"], record["previous"]["pass"]) == (2, 1)
     shutil.rmtree(run / "data" / record["commit"] / "H")
     again, whole = fuzz.fitted(run), fuzz.fitted(copied(sound["finished"], tmp_path / "whole"))
@@ -140,23 +142,25 @@ def test_lost_parts_of_both_commits_are_missed(sound: dict[str, Path], tmp_path:
 @pytest.mark.parametrize("name", ["W/c/0/0", "H/c/0/0"])
 def test_a_lost_part_of_an_answer_is_missed(name: str, sound: dict[str, Path], tmp_path: Path) -> None:
     run = copied(sound["finished"], tmp_path)
-    (run / "data" / Run.load(str(run)).record["result"]["folder"] / name).unlink()
+    (run / "data" / Run.load(run).record["result"]["folder"] / name).unlink()
     with pytest.raises(InvalidRunError, match="damaged"):
-        predict_to(str(run), str(run.parent / "cells.csv"), str(tmp_path / "out.csv"), False)
+        predict_to(locate(run), run.parent / "cells.csv", locate_file(tmp_path / "out.csv"), False)
 
 
 def test_an_answer_that_claims_another_size_is_damaged(sound: dict[str, Path], tmp_path: Path) -> None:
     run = copied(sound["finished"], tmp_path)
     put(run, ("result", "matrix", "shape"), [30, 10**12])
     with pytest.raises(InvalidRunError, match="damaged"):
-        transform_to(str(run), str(run.parent / "v.npy"), str(tmp_path / "w.zarr"), False, lambda _: None)  # type: ignore[arg-type, return-value]
+        transform_to(
+            locate(run), run.parent / "v.npy", locate(tmp_path / "w.zarr"), False, lambda _: nullcontext()
+        )
 
 
 def test_a_line_of_cells_without_an_end_is_refused(sound: dict[str, Path], tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with pytest.raises(DataError, match="line 1"):
-            predict_to(str(sound["finished"]), "/dev/zero", str(tmp_path / "out.csv"), False)
+            predict_to(locate(sound["finished"]), Path("/dev/zero"), locate_file(tmp_path / "out.csv"), False)
         assert tracemalloc.get_traced_memory()[1] < MOST
     finally:
         tracemalloc.stop()

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -21,7 +22,7 @@ from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.arrays import chunks
-from dask_nmf.storage.locations import check_apart
+from dask_nmf.storage.locations import check_apart, locate
 
 FOREIGN = (".DS_Store", "._0", ".nfs0001", "Thumbs.db", "0~", "0.0.swp", "README.txt", "9", "00")
 V = low_rank(30, 20, 3)
@@ -178,8 +179,8 @@ def test_the_metadata_of_a_run_s_arrays_win_over_consolidated_ones(tmp_path: Pat
     told["consolidated_metadata"]["metadata"]["H"]["shape"] = [3, 5]
     del told["consolidated_metadata"]["metadata"]["W"]
     (run / "zarr.json").write_text(json.dumps(told))
-    np.testing.assert_array_equal(Run.load_result(str(run)).factors[1][:], result.H)
-    transform_to(str(run), v2, str(tmp_path / "w.zarr"), False, lambda _: nullcontext())
+    np.testing.assert_array_equal(Run.load_result(run).factors[1][:], result.H)
+    transform_to(locate(run), v2, locate(tmp_path / "w.zarr"), False, lambda _: nullcontext())
     assert zarr.open_array(tmp_path / "w.zarr", path="W", mode="r").shape == (11, 3)
 
 
@@ -235,14 +236,27 @@ def test_an_output_is_apart_from_what_is_read(words: str, inside: str, places: P
         ("s3://bucket/v.zarr2", "s3://bucket/v.zarr", True),
         ("s3://bucket/v.zarr/run.zarr", "s3://other/v.zarr", True),
         ("/data/run.zarr", "s3://bucket/data", True),
-        ("/numpy/run.zarr", "numpy", True),
+        ("/numpy/run.zarr", None, True),
         ("/nowhere/v.zarr/run.zarr", "/nowhere/v.zarr", False),
         ("/nowhere/v.zarr.run", "/nowhere/v.zarr", True),
     ],
 )
-def test_places_are_apart_by_their_parts(output: str, source: str, apart: bool) -> None:
+def test_places_are_apart_by_their_parts(output: str, source: str | None, apart: bool) -> None:
+    location = None if source is None else locate(source)
     if apart:
-        check_apart(output, V=source)
+        check_apart(locate(output), V=location)
     else:
         with pytest.raises(ValueError, match="give an output elsewhere"):
-            check_apart(output, V=source)
+            check_apart(locate(output), V=location)
+
+
+@pytest.mark.parametrize("name", ["v.zarr", "v#1.zarr", "v?1.zarr", "v%31.zarr"])
+def test_an_array_of_a_relative_path_is_apart_from_a_run_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    zarr.save_array(name, V)
+    v = zarr.open_array(name, mode="r")
+    nmf(v, 2, max_iter=2, store="run.zarr")
+    with pytest.raises(ValueError, match=re.escape(f"inside of V, {tmp_path / name}; give an output")):
+        nmf(v, 2, max_iter=2, store=f"{name}/run.zarr")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support.command import Forks
 
-from dask_nmf.storage.locations import absolute, locate
+from dask_nmf.storage.locations import locate
 from dask_nmf.storage.objects.urls import split_url
 
 SCHEMES = ["s3", "gs", "az", "https"]
@@ -65,15 +65,15 @@ def test_the_name_in_a_url_is_what_the_store_calls_it() -> None:
 @pytest.mark.parametrize("more", ["?sig=hidden", "?", "#hidden", "#"])
 def test_so_is_a_file_url(more: str) -> None:
     with pytest.raises(ValueError, match="leave them out") as refused:
-        absolute(f"file:///data/v.zarr{more}")
+        locate(f"file:///data/v.zarr{more}")
     assert "hidden" not in str(refused.value)
 
 
 def test_a_file_of_another_host_is_no_path_of_this_one() -> None:
     with pytest.raises(ValueError, match=r"^file://there/data/v\.zarr is given with a host"):
-        absolute("file://there/data/v.zarr")
+        locate("file://there/data/v.zarr")
     for url in ("file:///data/v%231.zarr", "file://localhost/data/v%231.zarr"):
-        assert absolute(url) == "/data/v#1.zarr"
+        assert locate(url).address == "/data/v#1.zarr"
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dask_nmf.sources.decoding.packing import find_packing
 from dask_nmf.sources.dense import DenseSource, dense_matrix
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import Opener, OpenOptions
+from dask_nmf.storage.locations import Location, location_of_file
 from dask_nmf.types import Array
 
 
@@ -63,4 +64,10 @@ def _open(dataset: Any, options: OpenOptions) -> Matrix:
     return dense_matrix(DenseSource(stored, place, chunks, chunk_bytes, packing, in_memory), options)
 
 
-OPENER = Opener(lambda source: is_a(source, "h5py", "Dataset"), _open)
+def location_of_node(node: Any) -> Location | None:
+    """Return the location of a dataset or a group in a file; None if the file is in memory."""
+    file = Path(node.file.filename)
+    return location_of_file(Path(f"{file}{node.name}")) if file.is_file() else None
+
+
+OPENER = Opener(lambda source: is_a(source, "h5py", "Dataset"), _open, location_of_node)

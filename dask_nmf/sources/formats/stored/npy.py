@@ -17,8 +17,8 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import Opener, OpenOptions, ends_with, nothing_at
 from dask_nmf.sources.reader import Box, ReaderDefaults
 from dask_nmf.storage.arrays.chunks import stamp_of
+from dask_nmf.storage.locations import Location
 from dask_nmf.storage.objects.requests import fetch, stat
-from dask_nmf.storage.objects.urls import is_url
 from dask_nmf.types import Array
 
 HEAD = 2**16  # bytes: a header is shorter
@@ -108,13 +108,13 @@ def check_header(place: str, header: Header, available: int) -> None:
         )
 
 
-def _open(place: str, options: OpenOptions) -> Matrix:
-    if not is_url(place):
-        return _open_file(place, options)
+def _open(location: Location, options: OpenOptions) -> Matrix:
+    if location.path is not None:
+        return _open_file(location.address, options)
     try:
-        return _open_object(place, options)
+        return _open_object(location.address, options)
     except FileNotFoundError:
-        raise nothing_at(place) from None
+        raise nothing_at(location) from None
 
 
 def _open_file(path: str, options: OpenOptions) -> Matrix:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -20,26 +21,26 @@ from dask_nmf.sources.formats.stored.npy import HEAD, Header, check_header, pars
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import Opener, OpenOptions, ends_with, nothing_at
 from dask_nmf.storage.arrays.chunks import stamp_of
-from dask_nmf.storage.objects.requests import fetch, stat
-from dask_nmf.storage.objects.urls import is_url
+from dask_nmf.storage.locations import Location
+from dask_nmf.storage.objects.requests import stat
 from dask_nmf.types import Array
 
 SUFFIX = ".npy"  # of the arrays in an archive
 DEFLATED = 1032  # bytes that deflate can make of one
 
 
-def _open(place: str, options: OpenOptions) -> Matrix:
-    if not is_url(place):
-        stamp = stamp_of(os.stat(place))
-        return replace(_load(place, place, options), listing=stamp)
+def _open(location: Location, options: OpenOptions) -> Matrix:
+    if location.path is not None:
+        stamp = stamp_of(os.stat(location.path))
+        return replace(_load(location.path, location.name, options), listing=stamp)
     try:
-        version = stat(place)[1]
-        return replace(_load(BytesIO(fetch(place)), place, options), listing=version)
+        version = stat(location.address)[1]
+        return replace(_load(BytesIO(location.read()), location.name, options), listing=version)
     except FileNotFoundError:
-        raise nothing_at(place) from None
+        raise nothing_at(location) from None
 
 
-def _load(file: str | IO[bytes], place: str, options: OpenOptions) -> Matrix:
+def _load(file: Path | IO[bytes], place: str, options: OpenOptions) -> Matrix:
     with _open_archive(file, place) as archive:
         names = list(archive.headers)
         if {"format", "shape", "data"} <= set(names):
@@ -107,7 +108,7 @@ class Npz:
 
 
 @contextmanager
-def _open_archive(source: str | IO[bytes], place: str) -> Iterator[Npz]:
+def _open_archive(source: Path | IO[bytes], place: str) -> Iterator[Npz]:
     """Open an ``.npz`` file and read the headers of its arrays.
 
     Raises

@@ -26,11 +26,12 @@ from dask_nmf.sources.checks import (
 from dask_nmf.sources.decoding.conversion import is_a
 from dask_nmf.sources.decoding.packing import SCALING, Packing, packing_of
 from dask_nmf.sources.dense import load, naming_place
-from dask_nmf.sources.formats.stored.hdf5 import HDF5Dataset
+from dask_nmf.sources.formats.stored.hdf5 import HDF5Dataset, location_of_node
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import Opener, OpenOptions
 from dask_nmf.sources.reader import Box, ReaderDefaults
 from dask_nmf.storage.arrays.chunks import require_chunks
+from dask_nmf.storage.locations import Location, location_of_store
 from dask_nmf.types import Array, Block
 
 PARTS = ("data", "indices", "indptr")
@@ -166,11 +167,24 @@ def _is_group(source: Any) -> bool:
     return isinstance(source, zarr.Group) or is_a(source, "h5py", "Group")
 
 
+def _group_of(source: Any) -> Any:
+    return source if _is_group(source) else source.group
+
+
+def _location_of(source: Any) -> Location | None:
+    group = _group_of(source)
+    if isinstance(group, zarr.Group):
+        return location_of_store(group.store, group.path)
+    return location_of_node(group)
+
+
 def _open(source: Any, options: OpenOptions) -> Matrix:
     """Open a group, or an object that is backed by one, such as AnnData's ``X`` in backed mode."""
-    group = source if _is_group(source) else source.group
+    group = _group_of(source)
     place = group.store_path if isinstance(group, zarr.Group) else f"{group.file.filename}{group.name}"
     return open_sparse_group(group, options, str(place))
 
 
-OPENER = Opener(lambda source: _is_group(source) or _is_group(getattr(source, "group", None)), _open)
+OPENER = Opener(
+    lambda source: _is_group(source) or _is_group(getattr(source, "group", None)), _open, _location_of
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import zarr
@@ -17,8 +16,7 @@ from dask_nmf.sources.formats.stored.sparse_groups import open_sparse_group
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import FILES, Opener, OpenOptions, nothing_at
 from dask_nmf.storage.arrays.chunks import require_chunks
-from dask_nmf.storage.locations import locate
-from dask_nmf.storage.objects.urls import is_url
+from dask_nmf.storage.locations import Location, is_location, location_of_store
 
 
 def open_zarr(place: str, options: OpenOptions, store: Any, inside: str = "") -> Matrix:
@@ -59,15 +57,19 @@ def _open_array(array: zarr.Array[Any], options: OpenOptions, place: str) -> Mat
 def _open(source: Any, options: OpenOptions) -> Matrix:
     if isinstance(source, zarr.Array):
         return _open_array(source, options, str(source.store_path))
-    location = locate(source)
-    if is_url(source):
+    location: Location = source
+    if location.path is None:
         if not location.exists():
-            raise nothing_at(source)
-    elif Path(source).is_file():
-        raise DataError(f"{source} is a file of another kind; give {FILES}")
-    with readable(source, f"give {FILES}"):
+            raise nothing_at(location)
+    elif location.path.is_file():
+        raise DataError(f"{location.name} is a file of another kind; give {FILES}")
+    with readable(location.name, f"give {FILES}"):
         store = location.store()
-    return open_zarr(source, options, store)
+    return open_zarr(location.name, options, store)
 
 
-OPENER = Opener(lambda source: isinstance(source, str | zarr.Array), _open)
+OPENER = Opener(
+    lambda source: is_location(source) or isinstance(source, zarr.Array),
+    _open,
+    lambda array: location_of_store(array.store, array.path),
+)
