@@ -1,7 +1,7 @@
 """Measure the peak memory of the task of a panel as a share of what the plan counts for it.
 
-The cases are every solver, loss and kind of V. Peaks are of the resident memory of this process, as Linux
-counts it.
+The cases are every solver, loss and kind of V, and several models in one task. Peaks are of the resident
+memory of this process, as Linux counts it.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dask_nmf.execution.graphs.passes import PassSpec, process_block
+from dask_nmf.execution.graphs.passes import PassSpec, process_panel_for_models
+from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.planning import worker_memory
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import MU, BetaMU
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import NO_PENALTY
-from dask_nmf.types import Block
+from dask_nmf.types import Array, Block
 
 SOLVERS: dict[str, Any] = {
     "hals 2": HALS(),
@@ -48,6 +50,7 @@ class Case(NamedTuple):
     dtype: str
     shape: tuple[int, int, int]  # rows, columns, k
     level: int  # of exactness of the solver; at 2 it computes the final W
+    models: int = 1  # models of the pass
 
     @property
     def beta(self) -> float:
@@ -58,7 +61,8 @@ def cases() -> list[Case]:
     """Return every case."""
     every = [Case(*parts, 0) for parts in product(KINDS, SOLVERS, ("float32", "float64"), SHAPES)]
     finest = product(KINDS, ("hals 2", "hals 1"), ("float32", "float64"), SHAPES[:1], (2,))
-    return [*every, *(Case(*parts) for parts in finest)]
+    several = product(KINDS, ("hals 2",), ("float32", "float64"), SHAPES[1:2], (0,), (4, 16))
+    return [*every, *(Case(*parts) for parts in finest), *(Case(*parts) for parts in several)]
 
 
 def block(case: Case) -> tuple[Block, Block | None]:
@@ -129,14 +133,23 @@ def share(case: Case) -> float:
     panel = MaskedBlock(v, weights, np.arange(rows), rule) if layout.masked else v
     solver = SOLVERS[case.solver].at_level(case.level)
     rng = np.random.default_rng(1)
-    h = rng.random((k, columns), dtype=case.dtype)
-    w = rng.random((rows, k), dtype=case.dtype) if solver.carries_w else None
+    h = [rng.random((k, columns), dtype=case.dtype) for _ in range(case.models)]
     spec = PassSpec(solver.solve_w_final if case.level else solver.solve_w, solver, residual=True)
+    specs = [spec] * case.models
+    if solver.carries_w:
+        specs = [spec._replace(before=stored(rng.random((rows, k), dtype=case.dtype))) for _ in h]
+    inputs = PassInputs(h[0], (0, rows), more_h=tuple(h[1:]))
     panel_bytes = layout.panel_bytes(0, rows)
-    taken = (
-        panel_bytes + (0 if w is None else w.nbytes) + peak_growth(lambda: process_block(panel, h, spec, w))
-    )
-    return taken / worker_memory.task_bytes(layout, k, panel_bytes)
+    kept = panel_bytes + (rows * k * v.dtype.itemsize if solver.carries_w else 0)
+    grown = peak_growth(lambda: process_panel_for_models(panel, panel=0, inputs=inputs, specs=specs))
+    return (kept + grown) / worker_memory.task_bytes(layout, [k] * case.models, panel_bytes)
+
+
+def stored(w: Array) -> InMemoryFactor:
+    """Return a store of a factor, (rows, k)."""
+    store = InMemoryFactor(*w.shape, w.dtype)
+    store.write(0, w)
+    return store
 
 
 def least_share(case: Case) -> float:
@@ -151,12 +164,19 @@ def least_share(case: Case) -> float:
 
 def main() -> None:
     """Print the largest share of each solver and kind of V, over shapes, dtypes and levels."""
-    print("| kind | solver, β | largest share | at |")
-    print("|---|---|---|---|")
-    for (kind, solver), some in groupby(sorted(cases()), lambda case: case[:2]):
+    print("| kind | solver, β | models | largest share | at |")
+    print("|---|---|---|---|---|")
+
+    def row(case: Case) -> tuple[Any, ...]:
+        return case.kind, case.solver, case.models
+
+    for (kind, solver, models), some in groupby(sorted(cases(), key=row), row):
         most, case = max((least_share(case), case) for case in some)
         rows, columns, k = case.shape
-        print(f"| {kind} | {solver} | {most:.2f} | {rows} x {columns}, k = {k}, {case.dtype} |", flush=True)
+        print(
+            f"| {kind} | {solver} | {models} | {most:.2f} | {rows} x {columns}, k = {k}, {case.dtype} |",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

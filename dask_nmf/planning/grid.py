@@ -39,6 +39,21 @@ ROWS_HELD = 2  # block rows in memory at once, where V is read once a pass
 
 
 @dataclass(frozen=True)
+class GridMemory:
+    """The memory of a worker in a pass over blocks: see `PassMemory`."""
+
+    layout: Layout
+    threads: int
+    block: tuple[int, int]  # rows and columns of the largest block
+    reads: int
+    room: float  # bytes that a worker may fill; infinite if nothing limits it
+
+    def worker_bytes(self, ranks: Sequence[int]) -> int:
+        """Return the projected peak bytes of a worker in a pass for models of these ranks."""
+        return _worker_bytes(self, ranks)
+
+
+@dataclass(frozen=True)
 class GridPlan:
     """A partition of V into blocks, with its cost in memory and reads."""
 
@@ -48,6 +63,7 @@ class GridPlan:
     worker_bytes: int  # projected peak resident memory of a worker
     pass_bytes: int  # bytes of V, as in memory, that one pass reads
     sample: tuple[int, int]  # approximate numbers of rows and columns to draw for the start
+    memory: GridMemory  # the memory of a worker in a pass, for `group_models`
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -91,10 +107,11 @@ def plan_grid(
     before = None if kept is None else [(_longest(kept[0]), _longest(kept[1]))]
     for reads in (1, 2):
         for height, width in before or _candidates(layout, rank, most, reads):
-            taken = _worker_bytes(layout, rank, threads, (height, width), reads)
+            memory = GridMemory(layout, threads, (height, width), reads, room)
+            taken = memory.worker_bytes([rank])
             if taken <= room:
                 edges = kept or (_edges(layout.rows, height), _edges(layout.columns, width))
-                return GridPlan(*edges, reads, taken, reads * whole, _sample(layout, memory_limit))
+                return GridPlan(*edges, reads, taken, reads * whole, _sample(layout, memory_limit), memory)
     raise MemoryError(
         f"nor does a block of V cut both ways: {height} rows x {width} columns take "
         f"{height * width * layout.itemsize / MIB:.0f} MiB, and a worker running {threads} at once would "
@@ -134,27 +151,29 @@ def _side(size: int, chunk: int, wanted: int) -> int:
     return min(chunk * -(-chunks // pieces), size)
 
 
-def _worker_bytes(layout: Layout, rank: int, threads: int, block: tuple[int, int], reads: int) -> int:
+def _worker_bytes(memory: GridMemory, ranks: Sequence[int]) -> int:
     """Return the projected peak bytes of a worker that has one block in each thread.
 
-    If V is read once, the worker holds block rows in addition.
+    A task uses its block for one model after the other. If V is read once, the worker holds block rows in
+    addition.
     """
-    height, width = block
-    size = layout.itemsize
+    layout, (height, width), size = memory.layout, memory.block, memory.layout.itemsize
+    rank, total, squares = max(ranks), sum(ranks), sum(rank**2 for rank in ranks)
     loaded = height * width * size
     reading = 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
-    given = 3 * rank * width * size  # H: the current one, the previous one, and a combination of both
+    h = 3 * rank * width * size  # the current one, the previous one, and a combination of both
     left = rank * height * (3 * size + 2 * 8)  # V Hᵀ, W, a guess and a temporary, and V Hᵀ in float64
     right = rank * width * (size + 3 * 8)  # WᵀV, also in float64, the sum of those above, and the sum of both
+    further = (total - rank) * (height + 2 * width) * 8 + (squares - rank**2) * 8  # parts of other models
     residual = 2 * min(loaded, STRIP * width * size)
-    squares = SQUARES_HELD * rank**2 * 8
-    task = loaded * (2 + layout.needs_cast) + max(reading, given + left + right + squares + residual)
-    parts = SUMS_HELD * rank * height * 8  # V Hᵀ of blocks side by side that wait to be added
-    if reads == 1:
-        beside = ROWS_HELD * height * layout.columns * size + 2 * rank * layout.columns * 8
+    working = h + left + right + further + SQUARES_HELD * rank**2 * 8 + residual
+    task = loaded * (2 + layout.needs_cast) + max(reading, working)
+    parts = SUMS_HELD * total * height * 8  # V Hᵀ of blocks side by side that wait to be added
+    if memory.reads == 1:
+        rows = ROWS_HELD * height * layout.columns * size + 2 * total * layout.columns * 8
     else:
-        beside = CHAINS * threads * rank * width * 8
-    return int(PROGRAM + threads * (task + parts) + beside)
+        rows = CHAINS * memory.threads * total * width * 8
+    return int(PROGRAM + memory.threads * (task + parts) + rows)
 
 
 def _sample(layout: Layout, memory_limit: int | None) -> tuple[int, int]:

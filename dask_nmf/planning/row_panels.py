@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd, isqrt
+from math import gcd, inf, isqrt
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,22 @@ MOST_ACROSS = 16  # blocks side by side at most
 
 
 @dataclass(frozen=True)
+class PanelMemory:
+    """The memory of a worker in a pass over panels: see `PassMemory`."""
+
+    layout: Layout
+    work: Work
+    panel: int  # bytes of the largest panel
+    sample_rows: int
+    room: float  # bytes that a worker may fill; infinite if nothing limits it
+
+    def worker_bytes(self, ranks: Sequence[int]) -> int:
+        """Return the projected peak bytes of a worker in a pass for models of these ranks."""
+        work = self.work._replace(ranks=tuple(ranks))
+        return worker_bytes(self.layout, work, self.panel, self.sample_rows)
+
+
+@dataclass(frozen=True)
 class PanelPlan:
     """The panel edges of V, with their cost in memory and reads."""
 
@@ -42,7 +59,9 @@ class PanelPlan:
     sample_rows: int  # rows to draw for the start; 0: so few fit that another kind of start is needed
     column_edges: tuple[int, ...]  # edges of column blocks, for solvers that work on blocks
     tiled: bool  # whether blocks are read one by one, rather than as panels that are then divided
-    prefetch: bool = False  # whether there is room to read one panel more than are in work
+    prefetch: bool  # whether there is room to read one panel more than are in work
+    memory: PanelMemory  # the memory of a worker in a pass, for `group_models`
+    reads: ClassVar[int] = 1  # reads of V per pass
 
 
 def plan_panels(
@@ -75,12 +94,13 @@ def plan_panels(
     whole = layout.panel_bytes(0, layout.rows)
     worthwhile = SMALLEST // SLOWER if layout.masked else SMALLEST
     largest = min(max(whole // PANELS, worthwhile), max(LARGEST, whole // MOST_PANELS))
-    room = np.inf if memory_limit is None else memory_limit * USABLE
+    room = inf if memory_limit is None else memory_limit * USABLE
     sample = _sample_rows(layout, rank, memory_limit)
     smallest = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
     across = _across(layout) if blocks else 1
     waiting = 2 * across if blocks and not layout.tiled else 0
-    work = Work(rank, threads, waiting, layout.masked and layout.own_grams and not blocks)
+    grams = layout.masked and layout.own_grams and not blocks
+    work = Work((rank,), threads, waiting, grams, strata=blocks)
     if layout.prefetch and not blocks:
         further = work._replace(ahead=1)
         smaller = _reduced(layout, further, largest, max(smallest, LEAST), sample, room)
@@ -100,8 +120,9 @@ def plan_panels(
     if worker_bytes(layout, work, panel, sample) > room:
         sample = 0
     cuts = _cuts(layout, min(across, len(edges) - 1))
-    needed = worker_bytes(layout, work, panel, sample)
-    plan = PanelPlan(edges, needed, whole, sample, cuts, layout.tiled, work.ahead > 0)
+    memory = PanelMemory(layout, work, panel, sample, room)
+    needed = memory.worker_bytes([rank])
+    plan = PanelPlan(edges, needed, whole, sample, cuts, layout.tiled, work.ahead > 0, memory)
     if memory_limit is not None and plan.worker_bytes > room:
         raise MemoryError(_refusal(layout, plan, memory_limit, threads))
     return plan

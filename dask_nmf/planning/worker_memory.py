@@ -96,11 +96,22 @@ def check_limit(memory_limit: int, whose: str) -> None:
 class Work(NamedTuple):
     """The load of a worker: the panels that it has at once, and the sums of each."""
 
-    rank: int
+    ranks: tuple[int, ...]  # the number of components of each model of the pass
     threads: int  # tasks that run at once, each with a panel
     waiting: int  # further panels in memory
     grams: bool  # whether sums have a gram matrix for each column
     ahead: int = 0  # panels that are prefetched meanwhile
+    strata: bool = False  # whether tasks hand on rows of W, those of all models at once
+
+    @property
+    def rank(self) -> int:
+        """The largest rank."""
+        return max(self.ranks)
+
+    @property
+    def further_ranks(self) -> tuple[int, ...]:
+        """All ranks but the largest one."""
+        return tuple(sorted(self.ranks)[:-1])
 
 
 def worker_bytes(layout: Layout, work: Work, panel: int, sample: int) -> int:
@@ -116,32 +127,43 @@ def worker_bytes(layout: Layout, work: Work, panel: int, sample: int) -> int:
     sample : rows of the sample for the start.
     """
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
-    given = 3 * work.rank * layout.columns * layout.itemsize  # H: as received, contiguous, and previous
+    h = 3 * sum(work.ranks) * layout.columns * layout.itemsize  # as received, contiguous, and previous
+    sums = sum(_waiting_sums(layout, rank, work.grams) for rank in work.ranks)
     return int(
         PROGRAM
-        + given
+        + h
         + work.threads * _task_bytes(layout, work, panel)
         + work.waiting * panel
         + work.ahead * (panel * (1 + layout.needs_cast) + _reading(layout))
-        + SUMS_HELD * _sums(layout, work)[1]
+        + SUMS_HELD * sums
         + SAMPLES_HELD * sample * row
     )
 
 
-def task_bytes(layout: Layout, rank: int, panel: int) -> int:
-    """Return the projected peak bytes of one task of a pass, with its panel of ``panel`` bytes."""
-    return int(_task_bytes(layout, Work(rank, 1, 0, layout.masked and layout.own_grams), panel))
+def task_bytes(layout: Layout, ranks: Sequence[int], panel: int) -> int:
+    """Return the projected peak bytes of one task of a pass, with its panel of ``panel`` bytes.
+
+    Parameters
+    ----------
+    ranks : the number of components of each model of the pass.
+    """
+    return int(_task_bytes(layout, Work(tuple(ranks), 1, 0, layout.masked and layout.own_grams), panel))
 
 
 def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
+    """Return the bytes of a task that uses its panel for one model after the other."""
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
     one = 5 * work.rank * layout.itemsize + OF_ROW  # V Hᵀ, the previous W or a guess, W, two temporaries
+    if work.strata:
+        one += 2 * sum(work.further_ranks) * layout.itemsize  # W of the other models, received and copied
     weights = panel / row * one
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # for CSR, its entries in float64
     if layout.masked:
         residual = STRIP_BYTES
     held = panel * (1 + layout.needs_cast)
-    return held + max(_reading(layout), weights + residual + _sums(layout, work)[0])
+    sums = _sums_in_work(layout, work.rank, work.grams)
+    sums += sum(_waiting_sums(layout, rank, work.grams) for rank in work.further_ranks)
+    return held + max(_reading(layout), weights + residual + sums)
 
 
 def _reading(layout: Layout) -> int:
@@ -149,15 +171,22 @@ def _reading(layout: Layout) -> int:
     return 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
 
 
-def _sums(layout: Layout, work: Work) -> tuple[int, int]:
-    """Return the bytes for computing the sums of a panel, and those of sums that wait to be added."""
-    factor = work.rank * layout.columns
-    square = work.rank**2 * 8  # more than a factor has, where k is above the number of columns
-    making = factor * 24 + SQUARES_HELD * square  # WᵀV and that of a strip, and H, in float64
-    waiting = factor * 8 + square
-    if layout.masked and not layout.own_grams:
-        making, waiting = 2 * making, 2 * waiting
-    if work.grams:
-        grams = layout.columns * packed_size(work.rank) * 8
-        making, waiting = making + 2 * grams, waiting + grams
-    return making, waiting
+def _sums_in_work(layout: Layout, rank: int, grams: bool) -> int:
+    """Return the bytes for computing the sums of a panel for a model."""
+    in_work = rank * layout.columns * 24 + SQUARES_HELD * rank**2 * 8  # WᵀV, that of a strip, H, in float64
+    return _numerators(layout) * in_work + 2 * _column_grams(layout, rank, grams)
+
+
+def _waiting_sums(layout: Layout, rank: int, grams: bool) -> int:
+    """Return the bytes of the sums of a panel for a model, which wait to be added."""
+    factor, square = rank * layout.columns * 8, rank**2 * 8  # the square is larger where k > columns
+    return _numerators(layout) * (factor + square) + _column_grams(layout, rank, grams)
+
+
+def _numerators(layout: Layout) -> int:
+    """Return how many factors the sums have: two if they are of quotients of masked cells, else one."""
+    return 2 if layout.masked and not layout.own_grams else 1
+
+
+def _column_grams(layout: Layout, rank: int, grams: bool) -> int:
+    return layout.columns * packed_size(rank) * 8 if grams else 0

@@ -12,6 +12,7 @@ def some() -> list[Any]:
     tall = {kind: (40_000 if kind == "csr" else 4000, 400, 8) for kind in KINDS}  # or noise would be large
     small = [Case(kind, solver, "float32", tall[kind], 0) for kind, solver in product(KINDS, SOLVERS)]
     small += [Case(kind, "hals 2", "float64", tall[kind], 2) for kind in KINDS]
+    small += [Case(kind, "hals 2", "float32", tall[kind], 0, 4) for kind in ("dense", "csr")]
     return [*small, *(pytest.param(case, marks=pytest.mark.real) for case in list(cases())[::6])]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.cuts import grid_plan
 from support.engine_contract import RANK, EngineCase, EngineContract, V, counted_matrix
 from support.matrices import Array
 
@@ -19,7 +20,6 @@ from dask_nmf.execution.graphs.strata import BlockGrid
 from dask_nmf.execution.tasks.factor_store import FactorStore, InMemoryFactor, InMemorySlots
 from dask_nmf.kernels.gradient import SGDOptions, with_accumulator
 from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.planning.grid import GridPlan
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.parts.penalties import NO_PENALTY
 from dask_nmf.solvers.piecewise import PiecewiseHALS
@@ -27,7 +27,6 @@ from dask_nmf.solvers.sgd import SGD, SGDState, SweepSums
 from dask_nmf.sources.registry import open_matrix
 
 ROWS, COLUMNS = (0, 20, 40, 60), (0, 8, 16, 24)
-SHAPE = len(V), V.shape[1]
 
 
 def start(seed: int, columns: int = V.shape[1]) -> Array:
@@ -120,9 +119,8 @@ class TestGrid(EngineContract):
 
     @pytest.fixture
     def case(self, reads: int) -> EngineCase:
-        plan = GridPlan(ROWS, COLUMNS, reads, 0, 1, SHAPE)
         matrix, counts = counted_matrix()
-        engine = GridEngine(matrix, plan)
+        engine = GridEngine(matrix, grid_plan(ROWS, COLUMNS, reads))
 
         def model(seed: int) -> Model:
             slots = PiecewiseSlots(V.shape[1], RANK, V.dtype)

@@ -113,7 +113,7 @@ def sweep_models(tasks: PanelTasks, inputs: Delayed, specs: Sequence[PassSpec]) 
 
     The inputs have an H for each model. Its sums are those of a `sweep` for it alone, bit for bit.
     """
-    chunk = partial(_process_panel_for_models, specs=tuple(specs))
+    chunk = partial(process_panel_for_models, specs=tuple(specs))
     return tasks.reduce(Reduction(chunk, _add_each), inputs)
 
 
@@ -197,12 +197,14 @@ def _merge_each(parts: list[list[Summary]], draw: SampleSpec) -> list[Summary]:
     return [row_sample.merge_summaries(list(each), draw) for each in zip(*parts, strict=True)]
 
 
-def _process_panel_for_models(
+def process_panel_for_models(
     v: Block, *, panel: int, inputs: PassInputs, specs: Sequence[PassSpec]
 ) -> tuple[Any, ...]:
-    given = (inputs._replace(h=h) for h in (inputs.h, *inputs.more_h))
+    """Return the sums of a panel for each model, which has its own H among the inputs."""
+    of_models = (inputs._replace(h=h) for h in (inputs.h, *inputs.more_h))
     return tuple(
-        _process_panel(v, panel=panel, inputs=own, spec=spec) for own, spec in zip(given, specs, strict=True)
+        _process_panel(v, panel=panel, inputs=own, spec=spec)
+        for own, spec in zip(of_models, specs, strict=True)
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
+from support.cuts import grid_plan
 from support.matrices import SOURCES, Array, dask_csr, sparse
 from support.strategies import chunkings, cuts
 
@@ -27,7 +28,6 @@ from dask_nmf.kernels.summary.digests import (
 )
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.planning import row_panels
-from dask_nmf.planning.grid import GridPlan
 from dask_nmf.sources.factors_and_weights import open_entry_weights
 from dask_nmf.sources.registry import open_matrix
 
@@ -107,7 +107,7 @@ def test_a_v_that_is_cut_both_ways_has_the_same(transposed: bool) -> None:
     v = sparse(30, 20)
     matrix = open_matrix(da.from_array(v, chunks=(7, 6)), transposed=transposed)
     rows, columns = ((0, 7, 20), (0, 14, 30)) if transposed else ((0, 14, 30), (0, 7, 20))
-    engine = GridEngine(matrix, GridPlan(rows, columns, 1, 0, 1, (rows[-1], columns[-1])))
+    engine = GridEngine(matrix, grid_plan(rows, columns, 1))
     (found,) = engine.summarize(SampleSpec(rows[-1], 0, 0)).digests
     assert found.sums.tolist() == defined(v.T.copy() if transposed else v)
 

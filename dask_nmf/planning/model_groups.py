@@ -1,0 +1,87 @@
+"""Groups of models that share the reads of V, as many in each as fit the memory of a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from dask_nmf.planning.worker_memory import MIB
+
+
+class PassMemory(Protocol):
+    """The memory of a worker in a pass over a V that is cut already."""
+
+    @property
+    def room(self) -> float:
+        """The bytes that a worker may fill; infinite if nothing limits it."""
+        ...
+
+    def worker_bytes(self, ranks: Sequence[int]) -> int:
+        """Return the projected peak bytes of a worker in a pass for models of these ranks."""
+        ...
+
+
+class CutPlan(Protocol):
+    """A plan of how V is cut: a `PanelPlan` or a `GridPlan`."""
+
+    @property
+    def memory(self) -> PassMemory: ...
+
+    @property
+    def reads(self) -> int:
+        """How often a pass reads V."""
+        ...
+
+
+class ModelGroups(NamedTuple):
+    """The groups of models that share a pass, and the cost of one pass of all models."""
+
+    groups: tuple[tuple[int, ...], ...]  # numbers of models, each in one group
+    worker_bytes: int  # projected peak resident memory of a worker, in the group that takes most
+    reads: int  # reads of V for one pass of every model: those of a pass, once for each group
+
+
+def group_models(plan: CutPlan, ranks: Sequence[int]) -> ModelGroups:
+    """Return groups of models, few and each of them small enough for a worker.
+
+    Models go into the first group that has room for them, those of large rank first. The cut of V stays as
+    it is, and so do the sums of each model, bit for bit: only the number of reads depends on the groups. As
+    models end, the rest may be grouped anew.
+
+    Parameters
+    ----------
+    plan : a plan of V for the largest rank, or for a larger one: that for the sum of all ranks has panels so
+        small that all models share each read.
+    ranks : the number of components of each model.
+
+    Raises
+    ------
+    MemoryError
+        If one model by itself does not fit; the message has both numbers.
+    """
+    memory = plan.memory
+    groups: list[list[int]] = []
+    for number in sorted(range(len(ranks)), key=lambda number: -ranks[number]):
+        fits = (
+            group
+            for group in groups
+            if memory.worker_bytes([ranks[other] for other in (*group, number)]) <= memory.room
+        )
+        group = next(fits, None)
+        if group is not None:
+            group.append(number)
+            continue
+        _check_fits(memory, ranks[number])
+        groups.append([number])
+    most = max((memory.worker_bytes([ranks[number] for number in group]) for group in groups), default=0)
+    return ModelGroups(tuple(tuple(sorted(group)) for group in groups), most, plan.reads * len(groups))
+
+
+def _check_fits(memory: PassMemory, rank: int) -> None:
+    """Raise MemoryError if one model of this rank does not fit."""
+    needed = memory.worker_bytes([rank])
+    if needed > memory.room:
+        raise MemoryError(
+            f"a pass for one model of rank {rank} takes {needed / MIB:.0f} MiB, and a worker may fill "
+            f"{memory.room / MIB:.0f} MiB; plan V for this rank, or give workers more memory"
+        )
