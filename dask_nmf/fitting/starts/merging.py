@@ -7,6 +7,9 @@ component keeps the larger value, and the square of the smaller one is lost.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from typing import NamedTuple
+
 import numpy as np
 
 from dask_nmf.types import Array
@@ -51,10 +54,54 @@ def merge(h: Array, gram: Array, i: int, j: int) -> tuple[Array, Array]:
     return np.vstack([h[rest].astype(np.float64), row]), move.T @ gram @ move
 
 
-def merge_down(h: Array, gram: Array, rank: int) -> Array:
-    """Return H (rank, n), float64, after merging the cheapest pair until ``rank`` components are left."""
+class MergePath(NamedTuple):
+    """Starts for several ranks that come from one fit, and what each merge on the way costs.
+
+    Attributes
+    ----------
+    starts : H (rank, n), float64, by rank.
+    costs : by the number of components that are left, by how much the merge that leaves them changes W H, as
+        a squared error. A cost much above those of larger ranks says that components merge that differ.
+    """
+
+    starts: dict[int, Array]
+    costs: dict[int, float]
+
+
+def merge_path(h: Array, gram: Array, ranks: Collection[int]) -> MergePath:
+    """Return starts for smaller ranks from one fit, by merging the cheapest pair time and again.
+
+    The squared error of a merge is exact for W H. With it ‖V − W H‖ grows by at most its root, and
+    ‖V − W H‖² by at most the cost itself if V − W H is orthogonal to the columns of W or to the rows of H, as
+    after a fit whose factors have no zeros.
+
+    Parameters
+    ----------
+    h : (k, n), a fitted H.
+    gram : (k, k), WᵀW of the W that belongs to it.
+    ranks : the ranks for which starts are wanted, from 1 to k.
+
+    Raises
+    ------
+    ValueError
+        If a rank is not from 1 to k.
+    """
+    if ranks and not 1 <= min(ranks) <= max(ranks) <= len(h):
+        raise ValueError(f"ranks are {sorted(ranks)} and H has {len(h)} rows; give ranks from 1 to {len(h)}")
     h, gram = h.astype(np.float64), gram.astype(np.float64)
-    while len(h) > rank:
-        cheapest = np.unravel_index(np.argmin(merge_costs(h, gram)), gram.shape)
-        h, gram = merge(h, gram, *(int(index) for index in cheapest))
-    return h
+    starts, costs = {}, {}
+    for rank in range(len(h), min(ranks, default=len(h)) - 1, -1):
+        if rank < len(h):
+            candidates = merge_costs(h, gram)
+            i, j = np.unravel_index(np.argmin(candidates), candidates.shape)
+            costs[rank] = float(candidates[i, j])
+            h, gram = merge(h, gram, int(i), int(j))
+        if rank in ranks:
+            starts[rank] = h
+    return MergePath(starts, costs)
+
+
+def merge_down(h: Array, gram: Array, rank: int) -> Array:
+    """Return H, float64, with at most ``rank`` components, after merging the cheapest pair time and again."""
+    rank = min(rank, len(h))
+    return merge_path(h, gram, (rank,)).starts[rank]

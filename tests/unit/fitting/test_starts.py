@@ -9,14 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 from support.matrices import low_rank
 
 from dask_nmf import NMF, Outcome, nmf
 from dask_nmf.fitting.starts import sample_start
-from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
 from dask_nmf.iteration.outcome import Ending, judged
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
@@ -143,28 +140,6 @@ def test_nor_does_it_among_those_of_a_divergence(seed: int) -> None:
         nmf(given, 7, beta_loss=KL, random_state=seed).W.compute() for given in (v, v.astype("f4"))
     )
     assert np.linalg.norm(double - single) < 0.05 * np.linalg.norm(double)
-
-
-@given(st.integers(0, 2**31), st.integers(3, 6))
-def test_merging_two_components_loses_the_least(seed: int, k: int) -> None:
-    """The loss of merging is the square of the second singular value of what the pair explains."""
-    rng = np.random.default_rng(seed)
-    w, h = rng.random((20, k)) * rng.random(k), rng.random((k, 9)) * (rng.random((k, 9)) < 0.7)
-    costs = merge_costs(h, w.T @ w)
-    for i in range(k):
-        assert np.isinf(costs[i, : i + 1]).all()
-        for j in range(i + 1, k):
-            second = np.linalg.svd(w[:, [i, j]] @ h[[i, j]], compute_uv=False)[1]
-            assert costs[i, j] == pytest.approx(second**2, rel=1e-6, abs=1e-9 * np.sum((w @ h) ** 2))
-    merged, gram = merge(h, w.T @ w, 0, 1)
-    pair = w[:, [0, 1]] @ h[[0, 1]]
-    row = merged[-1:]
-    left = pair @ row.T / max(float((row @ row.T).item()), 1e-300)
-    assert np.sum((pair - left @ row) ** 2) == pytest.approx(
-        costs[0, 1], rel=1e-6, abs=1e-9 * np.sum(pair**2)
-    )
-    assert gram[-1, -1] * np.sum(row**2) == pytest.approx(np.sum((left @ row) ** 2), rel=1e-6)
-    assert merge_down(h, w.T @ w, 2).shape == (2, 9)
 
 
 @pytest.mark.parametrize("loss", [2.0, 1.0])
