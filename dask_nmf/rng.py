@@ -14,8 +14,8 @@ Numbers = NDArray[np.float64]
 # Streams, one for each use of random numbers.
 (
     UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR, HELD_OUT, STRATA, ROW_ORDER, DIRECTIONS, UNIFORM_COLUMNS,
-    EXCHANGES,
-) = range(10)  # fmt: skip
+    EXCHANGES, CONSENSUS_ROWS,
+) = range(11)  # fmt: skip
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

@@ -53,6 +53,7 @@ class Result:
     validation_error : root mean squared error of the held-out entries; NaN if there are none
     means : means of the entries that count, by row and by column, if some are missing or have weights; else
         None. `predict` and `recommend` use them for rows and columns without an observed entry.
+    beta_loss : the β of the loss that was fitted: 2 for Frobenius, 1 for Kullback-Leibler
     """
 
     W: da.Array
@@ -65,6 +66,7 @@ class Result:
     message: str
     validation_error: float = float("nan")
     means: Means | None = None
+    beta_loss: float = 2.0
 
     @property
     def explained(self) -> float:
@@ -217,7 +219,8 @@ def _finish(
     errors = Errors.of(reached, measures, panels.rule.beta, held)
     assert progress.ending is not None
     found = _result(W, H, errors, progress.history, progress.ending)
-    return replace(found, means=_means(last, turned, progress.measures.mean))
+    means = _means(last, turned, progress.measures.mean)
+    return replace(found, means=means, beta_loss=panels.rule.beta)
 
 
 def _means(last: FinalFactors, turned: bool, overall: float) -> Means | None:
@@ -277,6 +280,7 @@ def result_of(stored: StoredResult) -> Result:
     reached = float("inf") if record["loss"] is None else record["loss"]
     errors = Errors.of(reached, Measures(**record["measures"]), stored.settings.beta, held)
     found = _result(W, H, errors, history, Ending(Outcome(record["outcome"]), record["message"]))
+    found = replace(found, beta_loss=stored.settings.beta)
     means = stored.means
     if means is None:
         return found

@@ -9,7 +9,7 @@ import pytest
 from support.wings import FILES, FOLDERS, GROUND, MAY_IMPORT, PACKAGE, imported, ours, tree, wing
 
 LIBRARIES = {  # that not every wing may import
-    "dask": {"cluster", "sources", "execution", "fitting", "inference", "online", "estimator"},
+    "dask": {"cluster", "sources", "execution", "quality", "fitting", "inference", "online", "estimator"},
     "distributed": {"cluster", "sources", "execution"},
     "zarr": {"storage", "sources", "runs", "inference", "cli"},
     "numba": {"kernels"},

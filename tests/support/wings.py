@@ -20,6 +20,7 @@ MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which ev
     "sources": {"kernels", "planning", "storage", "cluster"},
     "solvers": {"kernels"},
     "execution": {"kernels", "planning", "cluster", "sources", "solvers"},
+    "quality": {"kernels", "cluster"},
     "iteration": {"kernels", "solvers"},
     "runs": {"kernels", "planning", "storage", "cluster", "sources", "solvers", "execution", "iteration"},
 }
