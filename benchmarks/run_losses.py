@@ -29,9 +29,9 @@ from threadpoolctl import threadpool_limits
 
 from dask_nmf import nmf
 from dask_nmf.iteration.loop import Step
-from dask_nmf.kernels import divergence, kl_newton
+from dask_nmf.kernels import kl_newton
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.divergence import RowPenalty
+from dask_nmf.kernels.divergence import BetaDivergence, RowPenalty
 from dask_nmf.types import Array
 
 NEAR = 1.005  # times the objective that scikit-learn reaches in `ITERATIONS`
@@ -116,6 +116,7 @@ def bare(V: Any, rank: int) -> None:
     random = np.random.default_rng(0)
     w, h = (0.1 + random.random(shape, np.float32) for shape in ((V.shape[0], rank), (rank, V.shape[1])))
     cells = Cells(V.data, V.data[:0], V.indices, V.indptr, V.shape[1], implicit_zeros=True)
+    loss = BetaDivergence(1.0, 1e-9)
     columns, none = cells.transpose(), RowPenalty(*np.zeros((2, V.shape[0])))
     works: dict[str, Callable[[], Any]] = {
         "scikit-learn's W and H": lambda: (
@@ -123,8 +124,8 @@ def bare(V: Any, rank: int) -> None:
             _multiplicative_update_h(V, w, h.copy(), 1.0, 0, 0, 1.0),
         ),
         "mu_update and mu_terms": lambda: (
-            divergence.mu_update(cells, h.T, w, none, 1.0, 1e-9, 1),
-            divergence.mu_terms(cells, w, h, 1.0, 1e-9),
+            loss.mu_update(cells, h.T, w, none, 1),
+            loss.mu_terms(cells, w, h),
         ),
         "solve and quadratic_models": lambda: (
             kl_newton.solve(cells, h.T, none, 1e-9, 1e-2),

@@ -21,19 +21,21 @@ from dask_nmf.execution.graphs.passes import PassSpec, process_panel_for_models
 from dask_nmf.execution.graphs.reduction import PassInputs
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
+from dask_nmf.kernels.divergence import BetaDivergence
 from dask_nmf.planning import worker_memory
 from dask_nmf.solvers.hals import HALS
-from dask_nmf.solvers.mu import MU, BetaMU
+from dask_nmf.solvers.mu import MU
 from dask_nmf.solvers.newton import KLNewton
+from dask_nmf.solvers.parts.loss_terms import DivergenceTerms, SquaredTerms
 from dask_nmf.solvers.parts.penalties import NO_PENALTY
 from dask_nmf.types import Array, Block
 
 SOLVERS: dict[str, Any] = {
     "hals 2": HALS(),
-    "mu 2": MU(1e-9, 1e-3),
+    "mu 2": MU(SquaredTerms(1e-9), 1e-3),
     "hals 1": KLNewton(1e-9, NO_PENALTY),
-    "mu 1": BetaMU(1.0, 1e-9, 1.0, 1e-3, NO_PENALTY),
-    "mu 0.5": BetaMU(0.5, 1e-9, 1.0, 1e-3, NO_PENALTY),
+    "mu 1": MU(DivergenceTerms(BetaDivergence(1.0, 1e-9), 1.0), 1e-3),
+    "mu 0.5": MU(DivergenceTerms(BetaDivergence(0.5, 1e-9), 1.0), 1e-3),
 }
 KINDS = ("dense", "csr", "nan", "unstored", "weights")
 SHAPES = ((20_000, 500, 8), (4000, 5000, 16), (1000, 20_000, 10), (3000, 2000, 40))

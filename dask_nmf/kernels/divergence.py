@@ -32,14 +32,61 @@ def mu_exponent(beta: float) -> float:
     return 1.0 if beta <= 2 else 1 / (beta - 1)
 
 
-def divergence(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> float:
-    """Return 2 D(v | w h), float64, from w (rows, k) and h (k, columns).
+class BetaDivergence(NamedTuple):
+    """The loss 2 D_β(V | W H). Any entry of W H that is a divisor is at least ``floor``."""
 
-    With ``floor = 0`` it is infinite for β ≤ 1 if an entry > 0 meets a 0 of w h.
-    """
-    wide, columns = np.ascontiguousarray(w, np.float64), np.ascontiguousarray(h.T, np.float64)
-    whole = columns.sum(axis=0)
-    return 2 * float(_divergence(*cells[:4], cells.implicit_zeros, wide, columns, whole, beta, floor))
+    beta: float
+    floor: float
+
+    def of(self, cells: Cells, w: Array, h: Array) -> float:
+        """Return 2 D(v | w h), float64, from w (rows, k) and h (k, columns).
+
+        With ``floor = 0`` it is infinite for β ≤ 1 if an entry > 0 meets a 0 of w h.
+        """
+        wide, columns = np.ascontiguousarray(w, np.float64), np.ascontiguousarray(h.T, np.float64)
+        whole = columns.sum(axis=0)
+        return 2 * float(_divergence(*cells[:4], cells.implicit_zeros, wide, columns, whole, *self))
+
+    def mu_update(
+        self, cells: Cells, factor: Array, x: Array, ridge: RowPenalty, repeats: int, tol: float = 0.0
+    ) -> Array:
+        """Return x after multiplicative updates of its rows on the cells of a block.
+
+        The update of a row is ``x ← x ∘ [Σ ω v y^(β−2) f / (Σ ω y^(β−1) f + lasso + ridge x)]^γ``.
+
+        Parameters
+        ----------
+        factor : (columns, k).
+        x : (rows, k), ≥ 0; it is not changed.
+        repeats : most updates of a row.
+        tol : a row is done when an update moves it by at most ``tol`` times its sum.
+        """
+        kept = x.dtype
+        x = np.array(x, _roomy(kept, self.beta), order="C")
+        kind = x.dtype.type
+        factor = np.ascontiguousarray(factor, x.dtype)
+        whole = factor.sum(axis=0, dtype=np.float64).astype(x.dtype)
+        lasso, square = (part.astype(x.dtype) for part in ridge)
+        sizes = kind(self.beta), kind(mu_exponent(self.beta)), kind(self.floor), kind(tol)
+        _multiply(*cells[:4], cells.implicit_zeros, factor, whole, lasso, square, x, *sizes, repeats)
+        return x.astype(kept, copy=False)
+
+    def mu_terms(self, cells: Cells, w: Array, h: Array) -> tuple[Array, Array, float]:
+        """Return the numerators and denominators of a multiplicative update of H, and 2 D(v | w h).
+
+        Returns
+        -------
+        (k, columns); (k, columns) too, or (k, 1) if all columns share one denominator; and the loss.
+        """
+        wide = _roomy(w.dtype, self.beta)
+        columns = np.ascontiguousarray(h.T, wide)
+        w = np.ascontiguousarray(w, wide)
+        kind = w.dtype.type
+        sizes = kind(self.beta), kind(self.floor)
+        num, den, loss = _shares(*cells[:4], cells.implicit_zeros, w, columns, *sizes)
+        if cells.implicit_zeros:
+            den = w.sum(axis=0, dtype=np.float64)[None]
+        return num.T, den.T, 2 * (loss + _unlisted(cells, w, columns))
 
 
 def _unlisted(cells: Cells, w: Array, columns: Array) -> float:
@@ -49,59 +96,9 @@ def _unlisted(cells: Cells, w: Array, columns: Array) -> float:
     return float(w.sum(axis=0, dtype=np.float64) @ columns.sum(axis=0, dtype=np.float64))
 
 
-def mu_update(
-    cells: Cells,
-    factor: Array,
-    x: Array,
-    ridge: RowPenalty,
-    beta: float,
-    floor: float,
-    repeats: int,
-    tol: float = 0.0,
-) -> Array:
-    """Return x after multiplicative updates of its rows on the cells of a block.
-
-    The update of a row is ``x ← x ∘ [Σ ω v y^(β−2) f / (Σ ω y^(β−1) f + lasso + ridge x)]^γ``.
-
-    Parameters
-    ----------
-    factor : (columns, k).
-    x : (rows, k), ≥ 0; it is not changed.
-    floor : the least y.
-    repeats : most updates of a row.
-    tol : a row is done when an update moves it by at most ``tol`` times its sum.
-    """
-    kept = x.dtype
-    x = np.array(x, _roomy(kept, beta), order="C")
-    kind = x.dtype.type
-    factor = np.ascontiguousarray(factor, x.dtype)
-    whole = factor.sum(axis=0, dtype=np.float64).astype(x.dtype)
-    lasso, square = (part.astype(x.dtype) for part in ridge)
-    sizes = kind(beta), kind(mu_exponent(beta)), kind(floor), kind(tol)
-    _multiply(*cells[:4], cells.implicit_zeros, factor, whole, lasso, square, x, *sizes, repeats)
-    return x.astype(kept, copy=False)
-
-
 def _roomy(dtype: np.dtype[Any], beta: float) -> np.dtype[Any]:
     """Return a dtype that can hold powers: a v that is 10⁸ times the mean has a v⁵ beyond float32."""
     return dtype if 0 <= beta <= 2 else np.dtype(np.float64)
-
-
-def mu_terms(cells: Cells, w: Array, h: Array, beta: float, floor: float) -> tuple[Array, Array, float]:
-    """Return the numerators and denominators of a multiplicative update of H, and 2 D(v | w h).
-
-    Returns
-    -------
-    (k, columns); (k, columns) too, or (k, 1) if all columns share one denominator; and the loss.
-    """
-    wide = _roomy(w.dtype, beta)
-    columns = np.ascontiguousarray(h.T, wide)
-    w = np.ascontiguousarray(w, wide)
-    kind = w.dtype.type
-    num, den, loss = _shares(*cells[:4], cells.implicit_zeros, w, columns, kind(beta), kind(floor))
-    if cells.implicit_zeros:
-        den = w.sum(axis=0, dtype=np.float64)[None]
-    return num.T, den.T, 2 * (loss + _unlisted(cells, w, columns))
 
 
 @compiled(fastmath={"contract", "reassoc"}, inline="always")

@@ -1,45 +1,50 @@
-"""The solvers by multiplicative updates, for the squared error and for every other β-divergence."""
+"""The solver `MU`: multiplicative updates for any loss that has their terms."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from dask_nmf.kernels import divergence, least_squares
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.linalg import gram_matrices
+from dask_nmf.kernels.divergence import BetaDivergence
 from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.solvers.parts.penalties import NO_PENALTY, Penalty, w_penalty
-from dask_nmf.solvers.parts.squared_error import SquaredError, loss_of_h
+from dask_nmf.solvers.parts.loss_terms import DivergenceTerms, LossTerms, SquaredTerms
+from dask_nmf.solvers.parts.penalties import NO_PENALTY, Penalty
 from dask_nmf.solvers.parts.state import NoRecord, State
 from dask_nmf.solvers.solver import LIFT, KnownW, Look, Problem, Read, SolverDefaults, smallest_divisor
 from dask_nmf.types import Array, Block
 
+MOST_UPDATES, SETTLED = 5000, 1e-7  # of a W for a fixed H: the most updates, and their tolerance
+GAIN = 1e-9  # share of the loss: the updates of H end when one gains no more than this
+
 
 @dataclass(frozen=True)
-class MU(SquaredError, SolverDefaults):
-    """Multiplicative updates of Lee & Seung 2001, W first and then H; W is carried between passes.
+class MU(SolverDefaults):
+    """Multiplicative updates, W first and then H; W is carried between passes.
 
     ``w_first`` is False if the panels are columns of V. The panels then hold H, so that a pass updates H
     and then W; the factors that belong together are the updated H and the W that the pass was given.
     """
 
-    delta: float  # δ, which is added to every divisor
-    floor: float  # least entry of a W that begins as the solution for H: a zero would stay zero
+    terms: LossTerms
+    floor: float = 0.0  # least entry of a new W: a zero would stay zero
+    penalty: Penalty = NO_PENALTY
     inner_iter: int = 1
     w_first: bool = True
-    penalty: Penalty = NO_PENALTY
-    right_delta: float | None = None  # δ for H; None: that of W
     carries_w: ClassVar[bool] = True
+
+    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        return self.terms.accumulate(v, w, h, exact)
+
+    def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+        return self.terms.loss(v, w, h, final)
 
     def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
         if w is None:
-            w = clip_below(least_squares.solve_w(v, h, 1e-2, self.penalty.left), self.floor)
-        lasso = self.penalty.left_l1 * least_squares.row_weight(v)[:, None]
-        equations = least_squares.normal_equations(v, h, self.penalty.left)
-        return least_squares.mu_update(w, *equations, self.delta + lasso, self.inner_iter)
+            w = clip_below(self.terms.new_w(v, h, self.penalty), self.floor)
+        return self.terms.update_w(v, h, w, self.penalty, self.inner_iter)
 
     def solve_w_final(self, v: Block, h: Array, w: Array | None) -> Array:
         assert w is not None
@@ -49,12 +54,13 @@ class MU(SquaredError, SolverDefaults):
         given = state.h_input
         updated = self.update_h(given, totals)
         h = updated if self.w_first else given
-        penalty = self.penalty.of(totals, h)
+        measured, loss = self.terms.known_loss(totals, sumsq, given, h)
+        penalty = self.penalty.of(totals, measured)
         return State(
             h=h,
             h_input=updated,
             own=state.own,
-            loss=loss_of_h(sumsq, totals, given, h) + penalty,
+            loss=loss + penalty,
             penalty=penalty,
             exact=not np.isnan(totals.residual),
             w_slot=state.next_slot,
@@ -62,11 +68,7 @@ class MU(SquaredError, SolverDefaults):
 
     def update_h(self, h: Array, totals: Sums) -> Array:
         """Return H (k, n) after its update from the sums."""
-        gram = gram_matrices.add_ridge(totals.gram, len(h), self.penalty.right * totals.column_weight)
-        lasso = self.penalty.right_l1 * np.reshape(totals.column_weight, (-1, 1))
-        delta = self.delta if self.right_delta is None else self.right_delta
-        updated = least_squares.mu_update(h.T, totals.num.T, gram, delta + lasso, self.inner_iter)
-        return np.ascontiguousarray(updated.T)
+        return self.terms.update_h(h, totals, self.penalty, self.inner_iter)
 
 
 def clip_below(factor: Array, floor: float) -> Array:
@@ -74,73 +76,11 @@ def clip_below(factor: Array, floor: float) -> Array:
     return np.asarray(np.maximum(factor, factor.dtype.type(floor)))
 
 
-MOST_UPDATES, SETTLED = 5000, 1e-7  # of a W for a fixed H: the most updates, and their tolerance
-
-GAIN = 1e-9  # share of the loss: the updates of H end when one gains no more than this
-FIRST_UPDATES, NEAR = 100, 1e-3  # of a new W: with 10 updates, it would always lag behind H
-
-
 @dataclass(frozen=True)
-class BetaMU(SolverDefaults):
-    """Multiplicative updates for any β-divergence; W is carried between passes (Févotte & Idier 2011)."""
-
-    beta: float
-    floor: float  # least divisor
-    scale: float  # the entries with which the updates of a new W begin
-    least: float  # least entry of a new W: a zero would stay zero
-    penalty: Penalty
-    inner_iter: int = 1
-    w_first: bool = True  # see `MU`
-    carries_w: ClassVar[bool] = True
-
-    def solve_w(self, v: Cells, h: Array, w: Array | None) -> Array:
-        if w is None:
-            w = clip_below(self.iterate_w(v, h, FIRST_UPDATES, NEAR), self.least)
-        return self._multiply(v, h, w, self.inner_iter)
-
-    def solve_w_final(self, v: Cells, h: Array, w: Array | None) -> Array:
-        assert w is not None
-        return w
-
-    def iterate_w(self, v: Cells, h: Array, repeats: int, tol: float = 0.0) -> Array:
-        """Return W (r, k) after ``repeats`` updates from equal entries, fewer if one is below ``tol``."""
-        return self._multiply(v, h, np.full((v.shape[0], len(h)), self.scale, h.dtype), repeats, tol)
-
-    def _multiply(self, v: Cells, h: Array, w: Array, repeats: int, tol: float = 0.0) -> Array:
-        ridge = w_penalty(self.penalty, v)
-        return divergence.mu_update(v, h.T, w, ridge, self.beta, self.floor, repeats, tol)
-
-    def accumulate(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
-        num, den, loss = divergence.mu_terms(v, w, h, self.beta, self.floor)
-        return Sums(num.astype(np.float64), den.astype(np.float64), loss, v.column_weight)
-
-    def loss(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
-        return divergence.divergence(v, w, h, self.beta, 0.0 if final else self.floor)
-
-    def update(self, state: State[NoRecord], totals: Sums, baseline: float) -> State[NoRecord]:
-        given = state.h_input
-        updated = self.update_h(given, totals)
-        penalty = self.penalty.of(totals, given)
-        return State(
-            h=updated if self.w_first else given,
-            h_input=updated,
-            own=state.own,
-            loss=totals.residual + penalty,
-            penalty=penalty,
-            w_slot=state.next_slot,
-        ).track_held_out(state, totals, given)
-
-    def update_h(self, h: Array, totals: Sums) -> Array:
-        """Return H (k, n) after its update from the sums."""
-        by = totals.gram + totals.column_weight * (self.penalty.right_l1 + self.penalty.right * h)
-        ratio = np.divide(totals.num, by, out=np.zeros_like(totals.num), where=by > 0)
-        return np.ascontiguousarray(h * ratio ** divergence.mu_exponent(self.beta), h.dtype)
-
-
-@dataclass(frozen=True)
-class ConvergedMU(BetaMU):
+class ConvergedMU(MU):
     """Multiplicative updates of W for a fixed H until they converge, for losses without a better solver."""
 
+    terms: DivergenceTerms
     carries_w: ClassVar[bool] = False
     one_pass: ClassVar[Literal[False]] = False
 
@@ -148,8 +88,7 @@ class ConvergedMU(BetaMU):
         return replace(self, penalty=penalty)
 
     def find_h(self, known: KnownW, read: Read) -> tuple[Array, Sums]:
-        h = known.equal_entries
-        state = self.begin(h)
+        state = self.begin(known.equal_entries)
         for _ in range(known.most):
             totals = read(state.h_input, known.w)
             before, state = state, self.update(state, totals, 0.0)
@@ -161,23 +100,24 @@ class ConvergedMU(BetaMU):
         return h, totals.residual
 
     def solve_w(self, v: Cells, h: Array, w: Array | None) -> Array:
-        wide = self.iterate_w(v, h.astype(np.float64), MOST_UPDATES, SETTLED)  # float32 may underflow
-        return wide.astype(h.dtype)
+        wide = h.astype(np.float64)  # float32 may underflow
+        return self.terms.iterate_w(v, wide, self.penalty, MOST_UPDATES, SETTLED).astype(h.dtype)
 
     def solve_w_final(self, v: Cells, h: Array, w: Array | None) -> Array:
         return self.solve_w(v, h, w)
 
 
-def make(problem: Problem) -> MU | BetaMU:
-    """Return the solver by multiplicative updates for the squared error, or for another β-divergence."""
-    settings, penalty, scale = problem.settings, problem.penalty, problem.factor_scale
-    first = not problem.transposed
-    if settings.beta != 2:
-        least = LIFT * scale
-        return BetaMU(settings.beta, problem.floor, scale, least, penalty, settings.inner_iter, first)
-    trifle = smallest_divisor(problem.level * scale, problem.dtype)
-    left, right = (  # δ is added to products of V and the other factor
-        trifle if settings.delta is None else settings.delta * problem.scale / unit
-        for unit in (penalty.right_unit, penalty.left_unit)
-    )
-    return MU(left, LIFT * scale, settings.inner_iter, first, penalty, right)
+def make(problem: Problem) -> MU:
+    """Return the solver by multiplicative updates for the loss of the settings."""
+    settings, scale = problem.settings, problem.factor_scale
+    terms: LossTerms = DivergenceTerms(BetaDivergence(settings.beta, problem.floor), scale)
+    if settings.beta == 2:
+        terms = SquaredTerms(*_deltas(problem))
+    return MU(terms, LIFT * scale, problem.penalty, settings.inner_iter, not problem.transposed)
+
+
+def _deltas(problem: Problem) -> tuple[Any, ...]:
+    """Return δ for W and for H: it is added to products of V and the other factor."""
+    delta, units = problem.settings.delta, (problem.penalty.right_unit, problem.penalty.left_unit)
+    trifle = smallest_divisor(problem.level * problem.factor_scale, problem.dtype)
+    return tuple(trifle if delta is None else delta * problem.scale / unit for unit in units)

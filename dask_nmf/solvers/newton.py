@@ -7,8 +7,9 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from dask_nmf.kernels import divergence, kl_newton
+from dask_nmf.kernels import kl_newton
 from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.divergence import BetaDivergence
 from dask_nmf.kernels.linalg import packed_grams
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.parts.penalties import Penalty, divide_components, norms_of, w_penalty
@@ -75,7 +76,7 @@ class KLNewton(SolvesRight, SolverDefaults):
         return Sums(num.T, gram, loss, columns.row_weight, w_sum=pull)
 
     def loss(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
-        return divergence.divergence(v, w, h, 1.0, 0.0 if final else self.floor)
+        return BetaDivergence(1.0, 0.0 if final else self.floor).of(v, w, h)
 
     def update_h(self, given: Array, totals: Sums, least: float = LEAST) -> Array:
         """Return H (k, n) at the minimum of the quadratic model about ``given``, but not too far from it.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from dask_nmf.kernels.divergence import BetaDivergence
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import ConvergedMU
 from dask_nmf.solvers.newton import KLNewton
+from dask_nmf.solvers.parts.loss_terms import DivergenceTerms
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.solver import Problem, Solver
 
@@ -25,4 +27,4 @@ def select_inference_solver(
         return HALS(penalty)
     if beta == 1:
         return KLNewton(floor, penalty)
-    return ConvergedMU(beta, floor, scale, 0.0, penalty)
+    return ConvergedMU(DivergenceTerms(BetaDivergence(beta, floor), scale), penalty=penalty)

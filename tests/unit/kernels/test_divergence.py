@@ -13,7 +13,7 @@ from support.matrices import Array
 
 from dask_nmf.kernels import divergence, kl_newton
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.divergence import RowPenalty
+from dask_nmf.kernels.divergence import BetaDivergence, RowPenalty
 from dask_nmf.kernels.summary import block_summary
 
 BETAS = [2.0, 1.5, 1.0, 0.5, 0.0, -0.5, 3.0]
@@ -59,9 +59,9 @@ def updated(v: Array, w: Array, h: Array, m: Array, beta: float, lasso: float, w
 def test_a_multiplicative_update_is_the_formula(beta: float, seed: int) -> None:
     v, w, h, weights = problem(seed)
     expected = updated(v, w, h, weights, beta, 0.1, 0.2)
-    found = divergence.mu_update(listed(v, weights), h.T, w, ridge(7, 0.1, 0.2), beta, FLOOR, 1)
+    found = BetaDivergence(beta, FLOOR).mu_update(listed(v, weights), h.T, w, ridge(7, 0.1, 0.2), 1)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
-    num, den, _ = divergence.mu_terms(listed(v, weights), w, h, beta, FLOOR)
+    num, den, _ = BetaDivergence(beta, FLOOR).mu_terms(listed(v, weights), w, h)
     turned = h * (num / den) ** divergence.mu_exponent(beta)
     expected = updated(v.T, h.T, w.T, weights.T, beta, 0, 0).T
     np.testing.assert_allclose(turned, expected, rtol=1e-10)
@@ -72,8 +72,8 @@ def test_a_multiplicative_update_is_the_formula(beta: float, seed: int) -> None:
 def test_the_loss_is_twice_scikit_learns(beta: float, seed: int) -> None:
     v, w, h, _ = problem(seed)
     expected = 2 * _beta_divergence(v, w, h, beta)
-    assert divergence.divergence(listed(v), w, h, beta, FLOOR) == pytest.approx(expected, rel=1e-9)
-    assert divergence.mu_terms(listed(v), w, h, beta, FLOOR)[2] == pytest.approx(expected, rel=1e-9)
+    assert BetaDivergence(beta, FLOOR).of(listed(v), w, h) == pytest.approx(expected, rel=1e-9)
+    assert BetaDivergence(beta, FLOOR).mu_terms(listed(v), w, h)[2] == pytest.approx(expected, rel=1e-9)
     flat = np.full((7, 1), v.mean()), np.ones((1, 9))
     parts = [block_summary.divergence_terms(listed(rows), beta) for rows in (v[:2], 2.0**30 * v[:2], v[2:])]
     powers = parts[0] + parts[2]
@@ -87,13 +87,13 @@ def test_zeros_need_not_be_listed(seed: int, share: float) -> None:
     v, w, h, _ = problem(seed)
     v = v * (np.random.default_rng(seed).random(v.shape) < share)
     few, all_ = nonzero(v), listed(v)
-    assert divergence.divergence(few, w, h, 1, FLOOR) == pytest.approx(
-        divergence.divergence(all_, w, h, 1, FLOOR), rel=1e-10
+    assert BetaDivergence(1, FLOOR).of(few, w, h) == pytest.approx(
+        BetaDivergence(1, FLOOR).of(all_, w, h), rel=1e-10
     )
     pairs: list[tuple[Any, Any]] = [
-        (divergence.mu_update(cells, h.T, w, ridge(7), 1, FLOOR, 3) for cells in (few, all_)),
+        (BetaDivergence(1, FLOOR).mu_update(cells, h.T, w, ridge(7), 3) for cells in (few, all_)),
         (kl_newton.solve(cells, h.T, ridge(7), FLOOR, 1e-8) for cells in (few, all_)),
-        (divergence.mu_terms(cells, w, h, 1, FLOOR)[0] for cells in (few, all_)),
+        (BetaDivergence(1, FLOOR).mu_terms(cells, w, h)[0] for cells in (few, all_)),
         *zip(
             *(kl_newton.quadratic_models(cells.transpose(), w, h.T, FLOOR) for cells in (few, all_)),
             strict=True,
@@ -121,7 +121,7 @@ def test_newton_finds_the_minimum(seed: int, lasso: float, weight: float) -> Non
 def test_a_model_has_the_slope_and_the_curve_of_the_loss(seed: int) -> None:
     v, w, h, weights = problem(seed)
     num, gram, loss = kl_newton.quadratic_models(listed(v, weights).transpose(), w, h.T, FLOOR)
-    assert loss == pytest.approx(divergence.divergence(listed(v, weights), w, h, 1, FLOOR))
+    assert loss == pytest.approx(BetaDivergence(1, FLOOR).of(listed(v, weights), w, h))
     slope = w.T @ (weights * (1 - v / (w @ h)))
     lower = np.tril_indices(3)
     for j in range(9):
@@ -133,7 +133,7 @@ def test_a_model_has_the_slope_and_the_curve_of_the_loss(seed: int) -> None:
 def test_updates_end_where_an_optimiser_does() -> None:
     v, _, h, _ = problem(3)
     for beta in (0.5, 1.5):
-        found = divergence.mu_update(listed(v), h.T, np.ones((7, 3)), ridge(7), beta, FLOOR, 20000, 1e-12)
+        found = BetaDivergence(beta, FLOOR).mu_update(listed(v), h.T, np.ones((7, 3)), ridge(7), 20000, 1e-12)
         for i in range(7):
             best = scipy.optimize.minimize(
                 lambda x, i=i, beta=beta: _beta_divergence(v[[i]], x[None], h, beta),
@@ -147,4 +147,4 @@ def test_updates_end_where_an_optimiser_does() -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_updates_keep_the_dtype(dtype: Any) -> None:
     v, w, h, _ = (x.astype(dtype) for x in problem(0))
-    assert divergence.mu_update(listed(v), h.T, w, ridge(7), 1, FLOOR, 2).dtype == dtype
+    assert BetaDivergence(1, FLOOR).mu_update(listed(v), h.T, w, ridge(7), 2).dtype == dtype

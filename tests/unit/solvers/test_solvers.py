@@ -15,6 +15,7 @@ from dask_nmf.solvers import mu
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import MU
 from dask_nmf.solvers.parts import squared_error
+from dask_nmf.solvers.parts.loss_terms import SquaredTerms
 from dask_nmf.solvers.parts.squared_error import loss_of_h, refit_rows
 from dask_nmf.solvers.parts.state import SHRINK, Extrapolation, State
 
@@ -75,7 +76,7 @@ def test_extrapolation_stays_within_its_bounds(passes: int) -> None:
 
 @pytest.mark.parametrize("inner", [1, 4])
 def test_mu_never_raises_the_loss(inner: int) -> None:
-    solver = MU(delta=1e-12, floor=1e-3, inner_iter=inner)
+    solver = MU(SquaredTerms(1e-12), 1e-3, inner_iter=inner)
     state, w = solver.begin(FIRST), None
     losses = []
     for _ in range(40):
@@ -86,7 +87,7 @@ def test_mu_never_raises_the_loss(inner: int) -> None:
 
 
 def test_mu_of_columns_keeps_the_pair_that_belongs_together() -> None:
-    solver = MU(delta=1e-12, floor=1e-3, w_first=False)
+    solver = MU(SquaredTerms(1e-12), 1e-3, w_first=False)
     state, w = one_pass(solver, solver.begin(FIRST), low_rank(50, 3, 2, seed=1))
     np.testing.assert_array_equal(state.h, FIRST)
     assert state.loss == pytest.approx(float(np.sum((V - w @ FIRST) ** 2)))
@@ -94,7 +95,7 @@ def test_mu_of_columns_keeps_the_pair_that_belongs_together() -> None:
 
 
 def test_mu_starts_from_no_zero() -> None:
-    assert MU(delta=1e-12, floor=1e-3).solve_w(V, np.eye(3, 14), None).min() > 0
+    assert MU(SquaredTerms(1e-12), 1e-3).solve_w(V, np.eye(3, 14), None).min() > 0
 
 
 @pytest.mark.parametrize("exact", [False, True])
@@ -121,5 +122,5 @@ def test_lift_leaves_what_is_above() -> None:
 
 def test_sums_of_nothing_learnt_leave_h_finite() -> None:
     nothing = Sums(np.zeros((3, 14)), np.zeros((3, 3)), np.nan)
-    for solver in (HALS(), MU(1e-12, 1e-3)):
+    for solver in (HALS(), MU(SquaredTerms(1e-12), 1e-3)):
         assert np.isfinite(solver.update(solver.begin(FIRST), nothing, 0.0).h_input).all()
