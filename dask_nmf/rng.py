@@ -5,17 +5,30 @@ An entry gets the same number under any chunking, order and number of workers.
 
 from __future__ import annotations
 
+from enum import IntEnum
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
 Numbers = NDArray[np.float64]
 
-# Streams, one for each use of random numbers.
-(
-    UNIFORM_ROWS, WEIGHTED_ROWS, W_FACTOR, H_FACTOR, HELD_OUT, STRATA, ROW_ORDER, DIRECTIONS, UNIFORM_COLUMNS,
-    EXCHANGES, CONSENSUS_ROWS,
-) = range(11)  # fmt: skip
+
+class Stream(IntEnum):
+    """The streams of random numbers, one for each use, so that no two uses share numbers."""
+
+    UNIFORM_ROWS = 0  # rows of a sample, drawn uniformly
+    WEIGHTED_ROWS = 1  # rows of a sample, drawn by their norms
+    W_FACTOR = 2
+    H_FACTOR = 3
+    HELD_OUT = 4  # entries that are held out
+    STRATA = 5  # the order of the blocks of a sweep
+    ROW_ORDER = 6  # the order of the rows in a block of a sweep
+    DIRECTIONS = 7  # directions of the singular vectors of a start
+    UNIFORM_COLUMNS = 8  # columns of a sample, drawn uniformly
+    EXCHANGES = 9  # components that are exchanged in the search for a start
+    CONSENSUS_ROWS = 10  # rows on which fits are compared
+
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -33,7 +46,7 @@ def uniform_at(seed: int, stream: int, rows: NDArray[np.int64], columns: NDArray
     Parameters
     ----------
     seed : any integer; its lower 64 bits are used.
-    stream : one of the constants of this module.
+    stream : a `Stream`.
     rows, columns : global indices that broadcast; the result has their common shape.
     """
     key = np.asarray([seed & 0xFFFFFFFFFFFFFFFF], np.uint64)

@@ -129,7 +129,7 @@ def answer_fixed(
 ) -> Result:
     """Return the result with the best factor for a fixed one."""
     matrix, measures = panels.matrix, progress.measures
-    solver = problem.answerer(settings, measures, matrix)
+    solver = problem.fixed_factor_solver(settings, measures, matrix)
     given, right = problem.in_units(fixed, solver.penalty, matrix.dtype)
     if given is None:
         assert right is not None

@@ -41,7 +41,7 @@ def with_accumulator(factor: Array) -> Array:
     return np.column_stack([factor, np.full(len(factor), ONE, factor.dtype)])
 
 
-def descend_rows(v: Block, left: Array, right: Array, order: Array, how: SGDOptions) -> float:
+def descend_rows(v: Block, left: Array, right: Array, order: Array, options: SGDOptions) -> float:
     """Take a step on each minibatch of rows of a block of which every entry counts; change both factors.
 
     Parameters
@@ -55,29 +55,29 @@ def descend_rows(v: Block, left: Array, right: Array, order: Array, how: SGDOpti
     Σ e², with each e as its minibatch found it.
     """
     total = 0.0
-    for first in range(0, len(order), how.batch):
-        rows = order[first : first + how.batch]
+    for first in range(0, len(order), options.batch):
+        rows = order[first : first + options.batch]
         block = scaling.dense_rows(v, rows)
         w, h = left[rows, :-1], right[:, :-1].copy()
         rest = block - w @ h.T
         total += float(np.einsum("ij,ij->i", rest, rest, dtype=np.float64).sum())
         slope = (
-            rest @ h - w.dtype.type(len(h)) * (w.dtype.type(how.w_l2) * w + w.dtype.type(how.w_l1)),
-            rest.T @ w - w.dtype.type(len(w)) * (w.dtype.type(how.h_l2) * h + w.dtype.type(how.h_l1)),
+            rest @ h - w.dtype.type(len(h)) * (w.dtype.type(options.w_l2) * w + w.dtype.type(options.w_l1)),
+            rest.T @ w - w.dtype.type(len(w)) * (w.dtype.type(options.h_l2) * h + w.dtype.type(options.h_l1)),
         )
-        left[rows] = _stepped(left[rows], slope[0], how, how.tilt)
-        right[:] = _stepped(right, slope[1], how, 1 / how.tilt)
+        left[rows] = _stepped(left[rows], slope[0], options, options.tilt)
+        right[:] = _stepped(right, slope[1], options, 1 / options.tilt)
     return total
 
 
-def _stepped(factor: Array, slope: Array, how: SGDOptions, tilt: float) -> Array:
+def _stepped(factor: Array, slope: Array, options: SGDOptions, tilt: float) -> Array:
     """Return rows of a factor after one step along a slope."""
     kind = factor.dtype.type
     out = factor.copy()
-    rate: Array | float = how.rate * tilt
-    if how.adaptive:
-        out[:, -1] += np.mean(np.square(slope * kind(how.unit**-1.5)), axis=1)
-        rate = rate / how.unit / np.sqrt(out[:, -1:])
+    rate: Array | float = options.rate * tilt
+    if options.adaptive:
+        out[:, -1] += np.mean(np.square(slope * kind(options.unit**-1.5)), axis=1)
+        rate = rate / options.unit / np.sqrt(out[:, -1:])
     np.maximum(factor[:, :-1] + np.asarray(rate, kind) * slope, 0, out=out[:, :-1])
     return out
 
@@ -94,7 +94,7 @@ class _Sizes(NamedTuple):
     h_l1: float
 
 
-def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: SGDOptions) -> float:
+def descend_cells(cells: Cells, left: Array, right: Array, order: Array, options: SGDOptions) -> float:
     """Take a step on each minibatch of cells, row by row in the given order; change both factors.
 
     Parameters
@@ -106,11 +106,12 @@ def descend_cells(cells: Cells, left: Array, right: Array, order: Array, how: SG
     -------
     Σ e², with each e as its minibatch found it.
     """
-    rate = how.rate / (how.unit if how.adaptive else 1.0)
-    sizes = _Sizes(*map(left.dtype.type, (rate * how.tilt, rate / how.tilt, how.unit**-3, *how[3:7])))
-    if how.batch == 1:
-        return float(_one_by_one(cells, order, left, right, how.adaptive, sizes))
-    return float(_in_batches(cells, order, left, right, how.adaptive, sizes, how.batch))
+    rate = options.rate / (options.unit if options.adaptive else 1.0)
+    rates, penalties = (rate * options.tilt, rate / options.tilt), options[3:7]
+    sizes = _Sizes(*map(left.dtype.type, (*rates, options.unit**-3, *penalties)))
+    if options.batch == 1:
+        return float(_one_by_one(cells, order, left, right, options.adaptive, sizes))
+    return float(_in_batches(cells, order, left, right, options.adaptive, sizes, options.batch))
 
 
 @compiled(fastmath={"contract", "reassoc", "nsz"})

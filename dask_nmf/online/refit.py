@@ -44,7 +44,7 @@ def refit_to_sample(
         training, validation = (sample[np.flatnonzero(heavy | some)] for some in (~chosen, chosen))
     if not masked_summary.summarize_block(training).total > 0:
         return None
-    refitted = sampled_h(training, settings, solver.penalty, rng.H_FACTOR)
+    refitted = sampled_h(training, settings, solver.penalty, rng.Stream.H_FACTOR)
     new, present = (_loss(validation, factor, solver, settings.beta) for factor in (refitted, h))
     return refitted if new < IMPROVEMENT * present else None
 

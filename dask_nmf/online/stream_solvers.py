@@ -56,4 +56,4 @@ def lift_zero_columns(h: Array, nonzero: NDArray[np.bool_]) -> Array:
     ----------
     nonzero : (n,), whether a column of V has an entry > 0.
     """
-    return lift_columns(h, 0, rng.H_FACTOR, nonzero)
+    return lift_columns(h, 0, rng.Stream.H_FACTOR, nonzero)

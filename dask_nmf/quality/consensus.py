@@ -37,7 +37,7 @@ def sample_rows(n_rows: int, seed: int, size: int = MOST_ROWS) -> Array:
     if n_rows <= size:
         return np.arange(n_rows)
     edges = np.arange(size + 1) * n_rows // size
-    shares = rng.uniform(seed, rng.CONSENSUS_ROWS, np.arange(size))[:, 0]
+    shares = rng.uniform(seed, rng.Stream.CONSENSUS_ROWS, np.arange(size))[:, 0]
     return edges[:-1] + (shares * np.diff(edges)).astype(np.int64)
 
 

@@ -31,7 +31,7 @@ solvers = pytest.mark.parametrize("solver", ["hals", "mu"])
 def held_out(shape: tuple[int, int], share: float = SHARE) -> Array:
     """Which entries are: by a hash of seed, row and column of V."""
     rows, columns = np.indices(shape)
-    return rng.uniform_at(SEED, rng.HELD_OUT, rows, columns) < share
+    return rng.uniform_at(SEED, rng.Stream.HELD_OUT, rows, columns) < share
 
 
 def fit(v: Any, rank: int = RANK, **options: Any) -> Result:

@@ -29,11 +29,11 @@ class GridDraw(NamedTuple):
 
     def of_rows(self, rows: Span) -> Array:
         """Return the rows of a span that are drawn, as offsets from its first."""
-        return self._of(rng.UNIFORM_ROWS, rows, self.rows)
+        return self._of(rng.Stream.UNIFORM_ROWS, rows, self.rows)
 
     def of_columns(self, columns: Span) -> Array:
         """Return the columns of a span that are drawn, as offsets from its first."""
-        return self._of(rng.UNIFORM_COLUMNS, columns, self.columns)
+        return self._of(rng.Stream.UNIFORM_COLUMNS, columns, self.columns)
 
     def _of(self, stream: int, span: Span, share: float) -> Array:
         return np.flatnonzero(rng.uniform(self.seed, stream, np.arange(*span))[:, 0] < share)

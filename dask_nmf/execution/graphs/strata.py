@@ -128,7 +128,7 @@ def schedule(grid: BlockGrid, seed: int, epoch: int) -> list[Visit]:
 
 
 def _numbers(seed: int, epoch: int, rows: Array) -> Array:
-    return rng.uniform_at(seed, rng.STRATA, rows, np.array([epoch]))
+    return rng.uniform_at(seed, rng.Stream.STRATA, rows, np.array([epoch]))
 
 
 def sweep(
@@ -200,7 +200,7 @@ def _visit(
         block = source.read(slice(first, last), across)
     block = masking.with_scale(block, inputs.scale)
     order = np.argsort(
-        rng.uniform_at(spec.seed, rng.ROW_ORDER, np.arange(first, last), np.array([spec.epoch]))
+        rng.uniform_at(spec.seed, rng.Stream.ROW_ORDER, np.arange(first, last), np.array([spec.epoch]))
     )
     if right is None:
         right = [_Right(h[:, across].T, np.zeros(4)) for h in (inputs.h, *inputs.more_h)]
@@ -226,22 +226,22 @@ def _after_steps(block: Block, w: Array, right: _Right, order: Array, options: S
     return _Right(h, totals)
 
 
-def _steps(block: Block, w: Array, h: Array, order: Array, how: SGDOptions) -> Array:
+def _steps(block: Block, w: Array, h: Array, order: Array, options: SGDOptions) -> Array:
     """Take the steps of all minibatches of a block, changing w and h in place.
 
     Return residual, penalty, held_out_loss and held_out_weight.
     """
-    on_w, on_h = _cost(w, how.w_l2, how.w_l1), _cost(h, how.h_l2, how.h_l1)
+    on_w, on_h = _cost(w, options.w_l2, options.w_l1), _cost(h, options.h_l2, options.h_l1)
     if not isinstance(block, MaskedBlock):
         penalty = len(h) * on_w.sum() + len(w) * on_h.sum()
-        return np.array([gradient.descend_rows(block, w, h, order, how), penalty, 0.0, 0.0])
+        return np.array([gradient.descend_rows(block, w, h, order, options), penalty, 0.0, 0.0])
     totals = np.zeros(4)
     for cells, held, rows in _strips(block, order):
         penalty = cells.row_weight @ on_w[rows] + cells.column_weight @ on_h
         missed = row_sums.residual(held, w[rows, :-1], h[:, :-1].T), float(held.row_weight.sum())
         within = np.arange(len(rows))
         part = w[rows]
-        totals += gradient.descend_cells(cells, part, h, within, how), penalty, *missed
+        totals += gradient.descend_cells(cells, part, h, within, options), penalty, *missed
         w[rows] = part
     return totals
 

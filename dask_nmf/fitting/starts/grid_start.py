@@ -41,7 +41,7 @@ def initial_state(
     the sampled columns, and then H for all columns from W. The initial H is not used to extrapolate.
     """
     matrix = engine.matrix
-    stream = rng.W_FACTOR if matrix.transposed else rng.H_FACTOR
+    stream = rng.Stream.W_FACTOR if matrix.transposed else rng.Stream.H_FACTOR
     no_h = np.empty((settings.n_components, 0), matrix.dtype)
     sample = scaling.scaled_copy(summary.candidates.block, measures.scale)
     scale = factor_scale(measures.level, settings.n_components)

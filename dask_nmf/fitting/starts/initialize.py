@@ -22,8 +22,8 @@ from dask_nmf.fitting.starts.problem import (
     NO_FACTORS,
     Factors,
     Measures,
-    answerer,
     check_squares,
+    fixed_factor_solver,
     in_units,
     make_solver,
     penalty_of_fit,
@@ -249,7 +249,7 @@ def _from_given(
         for first, last in pairwise(panels.edges):
             slot.write(first, np.asarray(given.left[first:last], dtype))
         if given.right is None:
-            solver_of_right = answerer(settings, measures, matrix).with_penalty(solver.penalty)
+            solver_of_right = fixed_factor_solver(settings, measures, matrix).with_penalty(solver.penalty)
             right = right_of(panels, solver_of_right, measures.level, given.left)
             raised = clip_below(right, LIFT * float(right.mean()))
             return raised if settings.algorithm.keeps_zeros else right
@@ -294,5 +294,5 @@ def _streams(matrix: Matrix) -> tuple[int, int]:
 
     W and H each have their own stream, so that their numbers do not depend on how V is cut.
     """
-    streams = (rng.W_FACTOR, rng.H_FACTOR)
+    streams = (rng.Stream.W_FACTOR, rng.Stream.H_FACTOR)
     return streams[::-1] if matrix.transposed else streams

@@ -111,7 +111,7 @@ def sampled_directions(candidates: Candidates, draw: SampleSpec, rank: int, scal
     logger.info("singular vectors of a sample of %d panel rows, for the start", sample.shape[0])
     columns, dtype = sample.shape[1], sample.dtype
     number = min(width(rank), draw.rows, columns)
-    found = begun = rng.normal(draw.seed, rng.DIRECTIONS, np.arange(columns), number).T
+    found = begun = rng.normal(draw.seed, rng.Stream.DIRECTIONS, np.arange(columns), number).T
     rows, along = row_sample.split_sample(sample), Along()
     with InMemoryEngine(rows) as engine:
         for _ in range(STEPS):

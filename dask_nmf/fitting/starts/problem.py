@@ -121,8 +121,8 @@ def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solve
     )
 
 
-def answerer(settings: Settings, measures: Measures, matrix: Matrix) -> RightSolver:
-    """Return the solver that finds one factor for the other, whichever solver the settings name."""
+def fixed_factor_solver(settings: Settings, measures: Measures, matrix: Matrix) -> RightSolver:
+    """Return the solver that finds one factor for a fixed other one, whichever solver the settings name."""
     scale = factor_scale(measures.level, settings.n_components)
     penalty = own_penalty(settings, measures, matrix)
     return select_inference_solver(

@@ -187,7 +187,7 @@ def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) ->
 
     The pair is one of the cheapest; the row is drawn with a probability proportional to its squared error.
     """
-    which, where = rng.uniform(seed, rng.EXCHANGES, np.array([number]), 2)[0]
+    which, where = rng.uniform(seed, rng.Stream.EXCHANGES, np.array([number]), 2)[0]
     w = solver.solve_w(sample, h, None).astype(np.float64)
     costs = merge_costs(h, w.T @ w)
     pairs = np.argsort(costs, axis=None, kind="stable")[: min(NEAREST, len(h) * (len(h) - 1) // 2)]

@@ -146,4 +146,4 @@ def _held_out(part: MaskedBlock, found: Cells) -> NDArray[np.bool_]:
     columns = part.first_column + found.indices.astype(np.int64)
     if part.mask.transposed:
         rows, columns = columns, rows
-    return np.asarray(rng.uniform_at(part.mask.seed, rng.HELD_OUT, rows, columns) < part.mask.held_out)
+    return np.asarray(rng.uniform_at(part.mask.seed, rng.Stream.HELD_OUT, rows, columns) < part.mask.held_out)

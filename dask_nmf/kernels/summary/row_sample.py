@@ -122,7 +122,7 @@ def sample_candidates(
     """Return the rows of a block that may end up in the sample; ``norms`` are squared, (r,)."""
     rows = first_row + np.arange(block.shape[0])
     with np.errstate(divide="ignore", over="ignore"):
-        keys = -np.log(rng.uniform(draw.seed, rng.WEIGHTED_ROWS, rows)[:, 0]) / norms
+        keys = -np.log(rng.uniform(draw.seed, rng.Stream.WEIGHTED_ROWS, rows)[:, 0]) / norms
     kept = _kept(rows, keys, draw)
     if kept.all():
         return Candidates(rows, norms, keys, block)
@@ -184,7 +184,7 @@ def _by_key(candidates: Candidates, draw: SampleSpec) -> tuple[NDArray[np.bool_]
 
 
 def _uniform(rows: NDArray[np.int64], draw: SampleSpec) -> NDArray[np.bool_]:
-    chosen = rng.uniform(draw.seed, rng.UNIFORM_ROWS, rows)[:, 0] < draw.uniform_share
+    chosen = rng.uniform(draw.seed, rng.Stream.UNIFORM_ROWS, rows)[:, 0] < draw.uniform_share
     return np.asarray(chosen)
 
 

@@ -74,7 +74,7 @@ def test_what_a_sparse_v_does_not_store_is_not_observed(shape: tuple[int, int], 
 @shapes
 def test_what_is_held_out_is_not_observed(shape: tuple[int, int], tmp_path: Path) -> None:
     given_v = ratings(shape)
-    held = rng.uniform_at(0, rng.HELD_OUT, *everywhere(shape)).reshape(shape) < 0.5
+    held = rng.uniform_at(0, rng.Stream.HELD_OUT, *everywhere(shape)).reshape(shape) < 0.5
     alone = int(np.flatnonzero((held & given_v.known).any(axis=1))[0])
     given_v.known[alone] &= held[alone]  # what this row has is held out: for the fit it is cold
     result = nmf(given_v.v, validation_fraction=0.5, store=tmp_path / "run.zarr", **OPTIONS)

@@ -87,7 +87,7 @@ def serial(v: Array, rule: EntryMask, grid: BlockGrid, epoch: int = 0) -> tuple[
     for visit in strata.schedule(grid, 7, epoch):
         rows, columns = slice(*grid.rows[visit.row :][:2]), slice(*grid.columns[visit.column :][:2])
         numbers = np.arange(rows.start, rows.stop)
-        chance = rng.uniform_at(7, rng.ROW_ORDER, numbers, np.array([epoch]))
+        chance = rng.uniform_at(7, rng.Stream.ROW_ORDER, numbers, np.array([epoch]))
         block = BlockSource(open_matrix(v, transposed=False).reader, rule).read(rows, columns)
         part, across = w[rows].copy(), h[columns].copy()
         strata._steps(block, part, across, np.argsort(chance), HOW)

@@ -265,10 +265,10 @@ def test_the_estimator_takes_them(init: str) -> None:
 
 @given(seed=seeds)
 def test_normal_numbers_are_normal_and_belong_to_their_rows(seed: int) -> None:
-    numbers = rng.normal(seed, rng.DIRECTIONS, np.arange(500), 20)
+    numbers = rng.normal(seed, rng.Stream.DIRECTIONS, np.arange(500), 20)
     np.testing.assert_allclose([numbers.mean(), numbers.std()], [0, 1], atol=0.06)
-    np.testing.assert_array_equal(rng.normal(seed, rng.DIRECTIONS, np.arange(7, 9), 20), numbers[7:9])
-    assert not np.array_equal(rng.normal(seed + 1, rng.DIRECTIONS, np.arange(500), 20), numbers)
+    np.testing.assert_array_equal(rng.normal(seed, rng.Stream.DIRECTIONS, np.arange(7, 9), 20), numbers[7:9])
+    assert not np.array_equal(rng.normal(seed + 1, rng.Stream.DIRECTIONS, np.arange(500), 20), numbers)
 
 
 def test_of_each_pair_the_first_large_entry_is_positive() -> None:
