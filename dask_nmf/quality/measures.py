@@ -43,7 +43,8 @@ class Quality:
     ----------
     n_components : k
     evar : explained variance, 1 - rss / Σ v²; NaN if V is unknown
-    rss : residual sum of squares, ‖V - W H‖²; NaN if V is unknown
+    rss : residual sum of squares, ‖V - W H‖²; NaN if V is unknown. Both are over the entries that count in
+        the fit, with their weights, if they come from its result.
     sparseness_W : mean sparseness of the rows of W, from 0 (all components alike) to 1 (one component); it
         depends on how the scales of components are split between W and H, as it does in R
     sparseness_H : mean sparseness of the rows of H, from 0 (all columns alike) to 1 (one column)

@@ -78,9 +78,10 @@ def test_a_result_of_the_squared_error_knows_its_rss_and_evar() -> None:
     assert np.isnan(quality((result.W, result.H)).evar)
 
 
-def test_a_result_of_another_loss_needs_v(tmp_path: Any) -> None:
+@pytest.mark.parametrize("store", [None, "run.zarr"])
+def test_a_result_of_another_loss_needs_v(store: str | None, tmp_path: Any) -> None:
     v = np.floor(8 * low_rank(60, 20, 3))
-    result = nmf(v, 3, beta_loss="kullback-leibler", store=str(tmp_path / "run.zarr"))
+    result = nmf(v, 3, beta_loss="kullback-leibler", store=store and str(tmp_path / store))
     assert result.beta_loss == 1
     assert np.isnan(quality(result).rss)
     w, h = result.W.compute(), result.H.compute()
