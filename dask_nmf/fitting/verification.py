@@ -51,7 +51,7 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: EntryMask, run: 
         if ranges:
             raise RunMismatch(
                 f"{run.location.name} holds another fit: {name} is not the same in "
-                f"{_in_words('column' if matrix.transposed else 'row', ranges)}; "
+                f"{ranges_in_words('column' if matrix.transposed else 'row', ranges)}; "
                 "give another output, or ask to overwrite it (--overwrite)"
             )
     logger.info("every entry is the same")
@@ -76,7 +76,8 @@ def _content(
         engine.close()
 
 
-def _in_words(unit: str, ranges: list[tuple[int, int]]) -> str:
+def ranges_in_words(unit: str, ranges: list[tuple[int, int]]) -> str:
+    """Return ranges of rows, or of another unit, as a message names them."""
     shown = [str(first) if last == first + 1 else f"{first} to {last - 1}" for first, last in ranges[:SHOWN]]
     more = f" and {len(ranges) - SHOWN} more ranges" if len(ranges) > SHOWN else ""
     several = "s" if len(ranges) > 1 or "to" in shown[0] else ""

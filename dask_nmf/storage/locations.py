@@ -44,6 +44,9 @@ class Location(Protocol):
     def beside(self, name: str) -> Location:
         """Return the location with another name in the same folder."""
 
+    def within(self, name: str) -> Location:
+        """Return the location with this name in the folder that this location is."""
+
     def exists(self) -> bool:
         """Return whether there is anything."""
 

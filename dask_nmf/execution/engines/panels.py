@@ -163,6 +163,15 @@ class PanelEngine:
         )
         return list(totals)
 
+    def w_of_rows(self, models: Sequence[Model], rows: Array) -> list[Array]:
+        """Return W of some panel rows for each model, (rows, k), in one read; ``rows`` are rising indices."""
+        specs = [passes.spec_of(model) for model in models]
+        right = [model.state.h_input for model in models]
+        found: list[Array] = self.compute(
+            right[0], lambda inputs: passes.w_of_rows(self.tasks, inputs, specs, rows), more_h=right[1:]
+        )
+        return found
+
     def run_pass(self, h: Array, spec: PassSpec, w: Array | da.Array | None = None) -> Sums:
         """Return the sums of one pass over V.
 

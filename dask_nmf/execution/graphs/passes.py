@@ -185,6 +185,29 @@ def _summarize_panel(v: Block, *, panel: int, inputs: PassInputs, draw: SampleSp
     return row_sample.summarize_panel(v, inputs.edges[panel], draw)
 
 
+def w_of_rows(tasks: PanelTasks, inputs: Delayed, specs: Sequence[PassSpec], rows: Array) -> Delayed:
+    """Return the delayed W of some rows of the panels for each model, (rows, k); ``rows`` rise."""
+    chunk = partial(_w_of_rows, specs=tuple(specs), rows=rows)
+    return tasks.reduce(Reduction(chunk, _stack_each), inputs)
+
+
+def _w_of_rows(
+    v: Block, *, panel: int, inputs: PassInputs, specs: Sequence[PassSpec], rows: Array
+) -> list[Array]:
+    first, last = inputs.edges[panel], inputs.edges[panel + 1]
+    chosen = rows[(rows >= first) & (rows < last)] - first
+    found = []
+    for h, spec in zip((inputs.h, *inputs.more_h), specs, strict=True):
+        block = v if spec.mask is None else masking.with_mask(v, first, spec.mask)
+        block = masking.with_scale(block[chosen], inputs.scale)
+        found.append(process_block(block, h, spec)[0] if len(chosen) else np.empty((0, len(h)), h.dtype))
+    return found
+
+
+def _stack_each(parts: list[list[Array]]) -> list[Array]:
+    return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+
 def _summarize_panel_for(
     v: Block, *, panel: int, inputs: PassInputs, draw: SampleSpec, masks: Sequence[EntryMask]
 ) -> list[Summary]:

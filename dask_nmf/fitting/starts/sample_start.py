@@ -75,8 +75,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     Nothing is known of columns in which the sample has no entry, so they are left out of its fit. They are 0
     for the squared error, and small for a divergence, which could not move a 0.
     """
-    found = masked_summary.summarize_block(sample)
-    mean = found.total / float(np.broadcast_to(found.column_weight, sample.shape[1]).sum())
+    mean = _mean(sample)
     squared = settings.beta == 2
     anywhere = squared and isinstance(sample, MaskedBlock)
     seen = np.ones(sample.shape[1], bool) if anywhere else _seen(sample)
@@ -92,7 +91,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
         return np.ascontiguousarray(random.T, sample.dtype)
 
     balanced = penalty.in_balanced_units(factor_scale(mean, settings.n_components))
-    solver = HALS(balanced) if squared else KLNewton(smallest_divisor(mean, sample.dtype), balanced, LOOSE)
+    solver = _solver_for(sample, settings, balanced, mean)
     h = np.zeros((settings.n_components, len(seen)), sample.dtype)
     # several starts were measured for hals only: mu ended worse on 5 x 6; an L1 penalty has more poor minima
     several = settings.algorithm.tries_starts or penalty.left_l1 > 0
@@ -102,6 +101,22 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
         )
     found_h = h if squared else lift_columns(h, settings.random_state, stream)
     return scaling.multiply(found_h, balanced.right_unit / penalty.right_unit)
+
+
+def solver_of_sample(sample: Block, settings: Settings, penalty: Penalty) -> HALS | KLNewton:
+    """Return the solver for rows in memory that a fit with these settings begins with."""
+    return _solver_for(sample, settings, penalty, _mean(sample))
+
+
+def _solver_for(sample: Block, settings: Settings, penalty: Penalty, mean: float) -> HALS | KLNewton:
+    if settings.beta == 2:
+        return HALS(penalty)
+    return KLNewton(smallest_divisor(mean, sample.dtype), penalty, LOOSE)
+
+
+def _mean(sample: Block) -> float:
+    found = masked_summary.summarize_block(sample)
+    return found.total / float(np.broadcast_to(found.column_weight, sample.shape[1]).sum())
 
 
 def lift_columns(h: Array, seed: int, stream: int, which: NDArray[np.bool_] | bool = True) -> Array:
@@ -140,16 +155,16 @@ def _factorise(sample: Block, search: Search, solver: HALS | KLNewton) -> Array:
     if search.several and not isinstance(squared, MaskedBlock):
         starts = _search(squared, search, smooth, EXCHANGES if first is solver else 0)
     else:
-        starts = [random if smooth == first else _best(_descend(squared, random, smooth, ROUGHLY))]
+        starts = [random if smooth == first else descend(squared, random, smooth, ROUGHLY).best[0]]
     if not solver.one_pass:
         h = _screened(sample, [*starts, random], search, solver)
-        h = _best(_descend(sample, h, solver, CLOSELY))
+        h = descend(sample, h, solver, CLOSELY).best[0]
     else:
         if smooth != first and len(starts) > 1:
             starts = [_least_penalised(squared, starts, search.rank, first)]
         if not search.several and masking.n_stored(sample) >= MANY:
-            starts = [_best(_descend(squared[::FEW], starts[0], replace(first, tol=LOOSE), ROUGHLY))]
-        h = _best(_descend(squared, starts[0], first, CLOSELY))
+            starts = [descend(squared[::FEW], starts[0], replace(first, tol=LOOSE), ROUGHLY).best[0]]
+        h = descend(squared, starts[0], first, CLOSELY).best[0]
     return np.where(h.any(axis=1, keepdims=True), h, random)
 
 
@@ -163,12 +178,12 @@ def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list
     tie = TIED * float(masked_summary.summarize_block(few).row_norms.sum())
     begun = [search.begin(attempt, search.rank) for attempt in range(STARTS)]
     if (wider := math.ceil(WIDER * search.rank)) <= min(few.shape):
-        wide = _descend(few, search.begin(STARTS, wider), solver, ROUGHLY).h
+        wide = descend(few, search.begin(STARTS, wider), solver, ROUGHLY).h
         begun.append(_sized_as(wide, merge_down(wide, _gram(few, wide, solver), search.rank)))
-    tried = [_descend(few, h, solver, ROUGHLY) for h in begun]
+    tried = [descend(few, h, solver, ROUGHLY) for h in begun]
     best = tried.pop(_first_of_the_best([state.loss for state in tried], tie))
     for number in range(exchanges if search.rank > 1 and best.loss > tie else 0):
-        state = _descend(few, _exchanged(few, best.h, search.seed, number, solver), solver, EXCHANGING)
+        state = descend(few, _exchanged(few, best.h, search.seed, number, solver), solver, EXCHANGING)
         if state.loss < best.loss - tie:
             best = state
     return [best.h, *(state.h for state in tried)]
@@ -178,8 +193,8 @@ def _least_penalised(sample: Block, starts: list[Array], rank: int, solver: HALS
     """Return the H (k, n) to which the best start leads, by the loss of few rows with all penalties."""
     few = _thinned(sample, rank, EASY)
     solver = replace(solver, penalty=penalty_of_sample(solver.penalty, few, sample.shape[0]))
-    tried = [_descend(few, h, solver, ROUGHLY) for h in starts]
-    return _best(tried[_first_of_the_best([state.loss for state in tried], 0.0)])
+    tried = [descend(few, h, solver, ROUGHLY) for h in starts]
+    return tried[_first_of_the_best([state.loss for state in tried], 0.0)].best[0]
 
 
 def _exchanged(sample: Block, h: Array, seed: int, number: int, solver: HALS) -> Array:
@@ -222,7 +237,7 @@ def _screened(sample: Block, starts: list[Array], search: Search, solver: KLNewt
     """
     few = _thinned(sample, search.rank, EASIER)
     begun = [lift_columns(h, search.seed, search.stream) for h in starts]
-    losses = [_descend(few, h, solver, SCREENING).loss for h in begun]
+    losses = [descend(few, h, solver, SCREENING).loss for h in begun]
     return begun[_first_of_the_best(losses, TIED * _baseline(few, solver))]
 
 
@@ -250,11 +265,6 @@ def _thinned(sample: Block, rank: int, work: int) -> Block:
     return masking.scale_rows(sample[chosen], 1 / probability[chosen])
 
 
-def _best(state: State[Any]) -> Array:
-    """Return the H with the least held-out error, or the last H if nothing is held out."""
-    return state.best[0]
-
-
 def _squared(sample: Block) -> Block:
     """Return the sample with the squared error as its loss."""
     if not isinstance(sample, MaskedBlock):
@@ -275,7 +285,7 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
     return seen
 
 
-def _descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> State[Any]:
+def descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> State[Any]:
     """Return the state after passes over a sample in memory, from H (k, n)."""
     rows, baseline = row_sample.split_sample(sample), _baseline(sample, solver)
     enough = EXPLAINED if stop == CLOSELY else TIED  # below it, rounding would end the fit

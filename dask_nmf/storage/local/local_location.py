@@ -33,6 +33,10 @@ class LocalLocation:
         path = self.path.with_name(name)
         return LocalLocation(path, str(path))
 
+    def within(self, name: str) -> LocalLocation:
+        path = self.path / name
+        return LocalLocation(path, str(path))
+
     def exists(self) -> bool:
         if not self.path.is_dir():
             return self.path.exists()

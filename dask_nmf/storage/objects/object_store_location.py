@@ -31,6 +31,10 @@ class ObjectStoreLocation:
         url = f"{self.folder}/{name}"
         return ObjectStoreLocation(url, url)
 
+    def within(self, name: str) -> ObjectStoreLocation:
+        url = f"{self.address}/{name}"
+        return ObjectStoreLocation(url, url)
+
     def exists(self) -> bool:
         return exists(self.address)
 

@@ -1,0 +1,1 @@
+"""The choice of a rank: many models fitted in shared reads of V, and compared."""

@@ -1,0 +1,101 @@
+"""The passes of a selection: in each, one read of V serves all models that still run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+
+from dask_nmf.execution import engine as engines
+from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.iteration.loop import Passes, Stop
+from dask_nmf.planning.model_groups import group_models
+from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.progress import report_pass, report_stage
+from dask_nmf.quality.recommend import finished_ranks
+from dask_nmf.selection.models import Model
+from dask_nmf.selection.options import SelectionOptions
+from dask_nmf.selection.starts import Fold
+
+logger = logging.getLogger(__name__)
+
+SETTLED = 3  # passes after which held-out errors are compared between ranks
+
+
+class SharedPasses:
+    """The passes over V for all models of a selection.
+
+    Parameters
+    ----------
+    planned : the plan of the panels; models that fit the memory of a worker together share a read.
+    """
+
+    def __init__(
+        self, engine: PanelEngine, planned: PanelPlan, options: SelectionOptions, folds: Sequence[Fold]
+    ) -> None:
+        self.engine = engine
+        self.options = options
+        self.folds = folds
+        self.planned = planned
+
+    def run(self, models: Sequence[Model], deadline: float) -> Iterator[list[Model]]:
+        """Yield the models after each shared pass, until all have ended or the time is over."""
+        number = max((model.passes for model in models), default=0)
+        while any(model.runs for model in models) and time.monotonic() < deadline:
+            number += 1
+            report_stage(f"pass {number}")
+            started = time.monotonic()
+            models = self._without_risen(self._after_pass(models))
+            self._report(number, models, time.monotonic() - started)
+            yield list(models)
+
+    def _after_pass(self, models: Sequence[Model]) -> list[Model]:
+        running = [number for number, model in enumerate(models) if model.runs]
+        ranks = [models[number].key.n_components for number in running]
+        after = list(models)
+        for group in group_models(self.planned, ranks).groups:
+            numbers = [running[place] for place in group]
+            passes = [self._passes(models[number]) for number in numbers]
+            requests = [
+                engines.Model(one.solver, *one.begin(), mask=self.folds[models[number].key.fold].mask)
+                for number, one in zip(numbers, passes, strict=True)
+            ]
+            totals = self.engine.sweep(requests)
+            for number, one, total in zip(numbers, passes, totals, strict=True):
+                after[number] = models[number].after(one.end(total), self._unit(models[number]))
+        return after
+
+    def _passes(self, model: Model) -> Passes:
+        fold, settings = self.folds[model.key.fold], self.options.settings
+        solver = fold.solver(self.options, model.key.n_components, self.engine.matrix)
+        stop = Stop(settings.max_iter, settings.tol)
+        return Passes(solver, model.state, fold.measures.baseline, stop, model.passes)
+
+    def _unit(self, model: Model) -> float:
+        return self.folds[model.key.fold].measures.error_unit(self.options.settings.beta)
+
+    def _without_risen(self, models: Sequence[Model]) -> list[Model]:
+        """Return the models, those of ranks ended whose held-out error has clearly risen."""
+        settled = [model for model in models if model.passes >= SETTLED or not model.runs]
+        if len(settled) < len(models):
+            return list(models)
+        risen = finished_ranks([model.trial for model in models], self.options.ranks)
+        return [
+            model.without_passes() if model.runs and model.key.n_components in risen else model
+            for model in models
+        ]
+
+    def _report(self, number: int, models: Sequence[Model], seconds: float) -> None:
+        running = sum(model.runs for model in models)
+        ranks = sorted({model.key.n_components for model in models if model.runs})
+        left = f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "none"
+        text = f"pass {number}: {running} of {len(models)} models go on ({left}), {seconds:.2f} s"
+        numbers = {
+            "event": "pass",
+            "pass": number,
+            "running": running,
+            "models": len(models),
+            "seconds": round(seconds, 3),
+        }
+        logger.info("%s", text, extra={"nmf": numbers})
+        report_pass(text, numbers)
