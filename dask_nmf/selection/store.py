@@ -98,7 +98,8 @@ class SelectionStore:
             raise InvalidRunError(refusal)
         if record.get("format") != FORMAT:
             raise InvalidRunError(
-                f"{location.name} is a selection of format {record.get('format')}; this version reads format {FORMAT}"
+                f"{location.name} is a selection of format {record.get('format')}; "
+                f"this version reads format {FORMAT}"
             )
         return cls(location, group, record, check_held)
 

@@ -11,7 +11,7 @@ from support.wings import FILES, FOLDERS, GROUND, MAY_IMPORT, PACKAGE, imported,
 LIBRARIES = {  # that not every wing may import
     "dask": {"cluster", "sources", "execution", "quality", "fitting", "inference", "online", "estimator"},
     "distributed": {"cluster", "sources", "execution"},
-    "zarr": {"storage", "sources", "runs", "inference", "cli"},
+    "zarr": {"selection", "storage", "sources", "runs", "inference", "cli"},
     "numba": {"kernels"},
     "sklearn": {"estimator"},
     "obstore": {"storage"},

@@ -27,6 +27,7 @@ MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which ev
 MAY_IMPORT["fitting"] = {*MAY_IMPORT, "runs"}
 MAY_IMPORT["inference"] = {*MAY_IMPORT, "fitting"}
 MAY_IMPORT["online"] = {*MAY_IMPORT, "inference"}
+MAY_IMPORT["selection"] = {*MAY_IMPORT} - {"inference", "online"}
 MAY_IMPORT["api"] = {*MAY_IMPORT} - {"inference", "online"}
 MAY_IMPORT["estimator"] = {*MAY_IMPORT} - {"api"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}

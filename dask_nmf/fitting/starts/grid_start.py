@@ -13,8 +13,9 @@ from dask_nmf import rng
 from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.grid import GridEngine, GridSlots
 from dask_nmf.execution.graphs.grid_summary import GridDraw
-from dask_nmf.fitting.starts import initialize, problem, sample_start
+from dask_nmf.fitting.starts import initialize, problem
 from dask_nmf.fitting.starts.problem import Measures
+from dask_nmf.fitting.starts.sampled import sample_start
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.settings import Settings

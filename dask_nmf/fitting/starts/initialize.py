@@ -30,7 +30,7 @@ from dask_nmf.fitting.starts.problem import (
     penalty_of_sample,
     scale_and_unit,
 )
-from dask_nmf.fitting.starts.sample_start import lift_columns, random_factor, sampled_h
+from dask_nmf.fitting.starts.sampled.sample_start import lift_columns, random_factor, sampled_h
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.digests import Digest

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from support.strategies import seeds
 
-from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down, merge_path
+from dask_nmf.fitting.starts.sampled.merging import merge, merge_costs, merge_down, merge_path
 from dask_nmf.types import Array
 
 

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from support.matrices import low_rank
 
 from dask_nmf import NMF, Outcome, nmf
-from dask_nmf.fitting.starts import sample_start
+from dask_nmf.fitting.starts.sampled import sample_start
 from dask_nmf.iteration.outcome import Ending, judged
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock

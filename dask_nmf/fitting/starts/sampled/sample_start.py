@@ -5,33 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf import rng
-from dask_nmf.execution.engine import Model
-from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.tasks.blas import one_blas_thread
-from dask_nmf.fitting.starts.merging import merge, merge_costs, merge_down
 from dask_nmf.fitting.starts.problem import penalty_of_sample
-from dask_nmf.iteration.loop import Stop, iterate
+from dask_nmf.fitting.starts.sampled.merging import merge, merge_costs, merge_down
+from dask_nmf.fitting.starts.sampled.sample_fit import (
+    CLOSELY,
+    LOOSE,
+    ROUGHLY,
+    TIED,
+    baseline_of,
+    descend,
+    mean_of,
+    sample_solver,
+    with_squared_error,
+)
+from dask_nmf.iteration.loop import Stop
 from dask_nmf.kernels.blocks import masking, row_batches, scaling
 from dask_nmf.kernels.blocks.masking import MaskedBlock
-from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.kernels.summary import masked_summary, row_sample
+from dask_nmf.kernels.summary import masked_summary
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import Penalty
-from dask_nmf.solvers.parts.state import State
-from dask_nmf.solvers.solver import factor_scale, smallest_divisor
+from dask_nmf.solvers.solver import factor_scale
 from dask_nmf.types import Array, Block
 
-ROUGHLY = Stop(max_iter=60, tol=1e-3, finest=0)
-CLOSELY = Stop(max_iter=60, tol=3e-5, finest=0)
 EXCHANGING = Stop(max_iter=20, tol=2e-3, finest=0)  # after an exchange of components
 SCREENING = Stop(max_iter=6, tol=1e-3, finest=0)  # of the starts for a divergence
 STARTS, EXCHANGES = 3, 12  # numbers of random starts, and of exchanges of components in the best one
@@ -40,11 +45,8 @@ WIDER = 1.3  # times the rank: the components of the start that is merged down t
 EASY = 160 * 1024  # entries, with those of W and H, on which starts are compared
 EASIER = 24 * 1024  # entries on which starts for a divergence are compared
 ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one solution
-TIED = 1e-6  # share of ‖V‖²: a smaller difference is rounding in float32, and no better start
-EXPLAINED = 1e-14  # share of ‖V‖² that ends the sample's fit: the passes over all of V go on from there
 FEW = 4  # every FEW-th row of a sample of MANY entries serves for a rough fit
 MANY = 1024 * 1024
-LOOSE = 0.1  # tolerance of inner solves: they take a third less time than with 1e-2
 FAINT = 1e-2  # times a component's mean entry: the size of a column without entries in the sample
 PHASE = 0.618  # the offset of systematic sampling, away from integers, so that rounding decides nothing
 TINY = float(np.finfo(np.float64).tiny)
@@ -75,7 +77,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
     Nothing is known of columns in which the sample has no entry, so they are left out of its fit. They are 0
     for the squared error, and small for a divergence, which could not move a 0.
     """
-    mean = _mean(sample)
+    mean = mean_of(sample)
     squared = settings.beta == 2
     anywhere = squared and isinstance(sample, MaskedBlock)
     seen = np.ones(sample.shape[1], bool) if anywhere else _seen(sample)
@@ -91,7 +93,7 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
         return np.ascontiguousarray(random.T, sample.dtype)
 
     balanced = penalty.in_balanced_units(factor_scale(mean, settings.n_components))
-    solver = _solver_for(sample, settings, balanced, mean)
+    solver = sample_solver(settings, balanced, mean, sample.dtype)
     h = np.zeros((settings.n_components, len(seen)), sample.dtype)
     # several starts were measured for hals only: mu ended worse on 5 x 6; an L1 penalty has more poor minima
     several = settings.algorithm.tries_starts or penalty.left_l1 > 0
@@ -101,22 +103,6 @@ def sampled_h(sample: Block, settings: Settings, penalty: Penalty, stream: int) 
         )
     found_h = h if squared else lift_columns(h, settings.random_state, stream)
     return scaling.multiply(found_h, balanced.right_unit / penalty.right_unit)
-
-
-def solver_of_sample(sample: Block, settings: Settings, penalty: Penalty) -> HALS | KLNewton:
-    """Return the solver for rows in memory that a fit with these settings begins with."""
-    return _solver_for(sample, settings, penalty, _mean(sample))
-
-
-def _solver_for(sample: Block, settings: Settings, penalty: Penalty, mean: float) -> HALS | KLNewton:
-    if settings.beta == 2:
-        return HALS(penalty)
-    return KLNewton(smallest_divisor(mean, sample.dtype), penalty, LOOSE)
-
-
-def _mean(sample: Block) -> float:
-    found = masked_summary.summarize_block(sample)
-    return found.total / float(np.broadcast_to(found.column_weight, sample.shape[1]).sum())
 
 
 def lift_columns(h: Array, seed: int, stream: int, which: NDArray[np.bool_] | bool = True) -> Array:
@@ -149,7 +135,7 @@ def _factorise(sample: Block, search: Search, solver: HALS | KLNewton) -> Array:
     An L1 penalty comes last, because random components are much alike and it would leave only the largest.
     A component that the sample does not need is returned as it began.
     """
-    squared, first = _squared(sample), solver if solver.one_pass else HALS()
+    squared, first = with_squared_error(sample), solver if solver.one_pass else HALS()
     smooth = replace(first, penalty=first.penalty.without_lasso)
     random = search.begin(0, search.rank)
     if search.several and not isinstance(squared, MaskedBlock):
@@ -238,7 +224,7 @@ def _screened(sample: Block, starts: list[Array], search: Search, solver: KLNewt
     few = _thinned(sample, search.rank, EASIER)
     begun = [lift_columns(h, search.seed, search.stream) for h in starts]
     losses = [descend(few, h, solver, SCREENING).loss for h in begun]
-    return begun[_first_of_the_best(losses, TIED * _baseline(few, solver))]
+    return begun[_first_of_the_best(losses, TIED * baseline_of(few, solver))]
 
 
 def _first_of_the_best(losses: list[float], tie: float) -> int:
@@ -265,13 +251,6 @@ def _thinned(sample: Block, rank: int, work: int) -> Block:
     return masking.scale_rows(sample[chosen], 1 / probability[chosen])
 
 
-def _squared(sample: Block) -> Block:
-    """Return the sample with the squared error as its loss."""
-    if not isinstance(sample, MaskedBlock):
-        return sample
-    return sample.v if sample.mask.is_uniform else replace(sample, mask=replace(sample.mask, beta=2.0))
-
-
 def _seen(sample: Block) -> NDArray[np.bool_]:
     """Return a mask (n,) of the columns in which the sample has an entry > 0."""
     seen = np.zeros(sample.shape[1], bool)
@@ -283,28 +262,3 @@ def _seen(sample: Block) -> NDArray[np.bool_]:
     for _, cells, _ in row_batches.iter_row_batches(sample):
         seen[cells.indices[cells.values > 0]] = True
     return seen
-
-
-def descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> State[Any]:
-    """Return the state after passes over a sample in memory, from H (k, n)."""
-    rows, baseline = row_sample.split_sample(sample), _baseline(sample, solver)
-    enough = EXPLAINED if stop == CLOSELY else TIED  # below it, rounding would end the fit
-    stop = replace(stop, below=math.sqrt(enough * baseline))
-    state: State[Any] = solver.begin(h)
-    with InMemoryEngine(rows) as engine:
-
-        def sweep(state: State[Any], exact: bool) -> Sums:
-            return engine.sweep([Model(solver, state, exact)])[0]
-
-        for step in iterate(sweep, solver, state, baseline, stop):
-            state = step.state  # no earlier state is kept, because each holds two copies of H
-    return state
-
-
-def _baseline(sample: Block, solver: HALS | KLNewton) -> float:
-    """Return the baseline of losses: ‖V‖², or the divergence of V from its mean."""
-    if solver.one_pass:
-        return float(masked_summary.summarize_block(sample).row_norms.sum())
-    return masked_summary.summarize_block(
-        replace(sample, mask=replace(sample.mask, beta=1.0))
-    ).divergence_terms.divergence_from_mean()

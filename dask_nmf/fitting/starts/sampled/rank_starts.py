@@ -10,14 +10,9 @@ import numpy as np
 from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.tasks.blas import one_blas_thread
-from dask_nmf.fitting.starts.merging import merge_path
-from dask_nmf.fitting.starts.sample_start import (
-    ROUGHLY,
-    descend,
-    lift_columns,
-    sampled_h,
-    solver_of_sample,
-)
+from dask_nmf.fitting.starts.sampled.merging import merge_path
+from dask_nmf.fitting.starts.sampled.sample_fit import ROUGHLY, descend, mean_of, sample_solver
+from dask_nmf.fitting.starts.sampled.sample_start import lift_columns, sampled_h
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.penalties import Penalty
@@ -46,13 +41,14 @@ def starts_of_ranks(
     own = {rank: replace(settings, n_components=rank) for rank in ranks}
     widest = max(ranks)
     starts = {widest: sampled_h(sample, own[widest], penalty_of(own[widest]), stream)}
+    mean = mean_of(sample)
     with one_blas_thread():
-        solver = solver_of_sample(sample, own[widest], penalty_of(own[widest]))
+        solver = sample_solver(own[widest], penalty_of(own[widest]), mean, sample.dtype)
         path = merge_path(starts[widest], gram_of_w(sample, starts[widest], solver), ranks)
         for rank in sorted(set(ranks) - {widest}, reverse=True):
             merged = np.ascontiguousarray(path.starts[rank], sample.dtype)
             lifted = merged if settings.beta == 2 else lift_columns(merged, settings.random_state, stream)
-            solver = solver_of_sample(sample, own[rank], penalty_of(own[rank]))
+            solver = sample_solver(own[rank], penalty_of(own[rank]), mean, sample.dtype)
             starts[rank] = descend(sample, lifted, solver, ROUGHLY).best[0]
     return starts
 

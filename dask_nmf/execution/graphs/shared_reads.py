@@ -1,0 +1,1 @@
+"""The graphs of reads of V that several models share. Nothing here computes."""

@@ -1,0 +1,137 @@
+"""The planted rank is chosen, whatever V is like and whenever the selection is killed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse
+import zarr
+from support.matrices import Array
+
+from dask_nmf.errors import RunMismatch
+from dask_nmf.selection.models import SelectionOptions, parse_ranks
+from dask_nmf.selection.result import RankSelection
+from dask_nmf.selection.select import Request, choose_rank
+from dask_nmf.selection.store import SelectionStore
+from dask_nmf.settings import Settings
+from dask_nmf.storage.locations import locate
+
+RANK = 3
+OPTIONS = SelectionOptions((2, 3, 4), n_init=2, folds=2, holdout=0.1, settings=Settings(4, max_iter=12))
+
+
+def planted(rows: int = 150, columns: int = 40, seed: int = 0) -> Array:
+    """Return a matrix of rank 3 with a tenth of noise."""
+    rng = np.random.default_rng(seed)
+    v = rng.gamma(0.5, 1, (rows, RANK)) @ rng.gamma(0.5, 1, (RANK, columns))
+    return np.maximum(v + 0.1 * v.std() * rng.standard_normal(v.shape), 0)
+
+
+def counts(rows: int = 300, columns: int = 60) -> Array:
+    """Return counts whose means have rank 3."""
+    rng = np.random.default_rng(1)
+    return rng.poisson(rng.gamma(0.3, 1, (rows, RANK)) @ rng.gamma(0.3, 3, (RANK, columns))).astype(float)
+
+
+@pytest.fixture
+def v(tmp_path: Path) -> Path:
+    place = tmp_path / "v.zarr"
+    zarr.create_array(place, data=planted(), chunks=(30, 40))
+    return place
+
+
+def choose(v: object, options: SelectionOptions = OPTIONS, store: Path | None = None) -> RankSelection:
+    source = locate(v) if isinstance(v, Path) else v
+    return choose_rank(source, options, Request(store=store and locate(store)))
+
+
+def assert_same(one: RankSelection, other: RankSelection) -> None:
+    assert one.to_dict() == other.to_dict()
+    np.testing.assert_array_equal(one.clusters, other.clusters)
+    assert one.result is not None
+    assert other.result is not None
+    for mine, theirs in zip(one.result, other.result, strict=True):
+        np.testing.assert_array_equal(mine.compute(), theirs.compute())
+
+
+@pytest.mark.parametrize(
+    "matrix",
+    [planted(), np.ascontiguousarray(planted().T), scipy.sparse.csr_array(planted())],
+    ids=["tall", "wide", "csr"],
+)
+def test_the_planted_rank_is_chosen(matrix: object) -> None:
+    found = choose(matrix)
+    assert found.n_components == RANK
+    assert f"rank {RANK}" in found.reason
+    assert found.result is not None
+    assert found.result.H.shape[0] == RANK
+    assert [row["n_components"] for row in found.ranks] == [2, 3, 4]
+    of_rank = {row["n_components"]: row for row in found.ranks}
+    assert of_rank[RANK]["stability"] > 0.99
+    assert 0.9 < of_rank[RANK]["cophenetic"] <= 1
+    assert len(found.models) == len(found.clusters) == 3 * 2 * 2
+
+
+def test_the_planted_rank_of_counts_is_chosen() -> None:
+    settings = replace(OPTIONS.settings, beta_loss="kullback-leibler", max_iter=30)
+    assert choose(counts(), replace(OPTIONS, settings=settings)).n_components == RANK
+
+
+def test_a_selection_that_is_killed_after_any_commit_ends_the_same(
+    v: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = choose(v, store=tmp_path / "whole.zarr")
+    commit = SelectionStore.commit_models
+    for passes in (0, 1, 3):
+
+        def killed(store: SelectionStore, number: int, models: object, last: int = passes) -> None:
+            if number > last:
+                raise KeyboardInterrupt
+            commit(store, number, models)  # type: ignore[arg-type]
+
+        place = tmp_path / f"killed after {passes}.zarr"
+        with monkeypatch.context() as patch:
+            patch.setattr(SelectionStore, "commit_models", killed)
+            with pytest.raises(KeyboardInterrupt):
+                choose(v, store=place)
+        assert_same(choose(v, store=place), whole)
+
+
+def test_a_finished_selection_is_returned_as_it_is(v: Path, tmp_path: Path) -> None:
+    first = choose(v, store=tmp_path / "s.zarr")
+    before = (tmp_path / "s.zarr" / "zarr.json").read_bytes()
+    assert_same(choose(v, store=tmp_path / "s.zarr"), first)
+    assert (tmp_path / "s.zarr" / "zarr.json").read_bytes() == before
+
+
+def test_models_are_added_to_a_finished_selection(v: Path, tmp_path: Path) -> None:
+    few = choose(v, replace(OPTIONS, ranks=(2, 3), n_init=1, folds=1), store=tmp_path / "s.zarr")
+    more = choose(v, store=tmp_path / "s.zarr")
+    assert len(few.models) == 2
+    assert len(more.models) == 12
+    assert [row for row in more.models if row["start"] == row["fold"] == 0][:2] == few.models
+
+
+def test_a_selection_of_another_v_or_other_options_is_refused(v: Path, tmp_path: Path) -> None:
+    place = tmp_path / "s.zarr"
+    choose(v, replace(OPTIONS, n_init=1, folds=1), store=place)
+    with pytest.raises(RunMismatch, match=r"holdout is 0\.2, it has 0\.1"):
+        choose(v, replace(OPTIONS, holdout=0.2), store=place)
+    other = zarr.open_array(v, mode="r+")
+    other[70] += 1
+    with pytest.raises(RunMismatch, match="V is not the same in row 70"):
+        choose(v, store=place)
+
+
+@pytest.mark.parametrize(
+    ("given", "ranks"), [("2:5", (2, 3, 4, 5)), ("2:8:3,4", (2, 4, 5, 8)), (7, (7,)), ([3, 1, 3], (1, 3))]
+)
+def test_ranks_are_parsed(given: str | int | list[int], ranks: tuple[int, ...]) -> None:
+    assert parse_ranks(given) == ranks
+
+
+@pytest.mark.parametrize("given", ["", "0:3", "5:2", "two", [2.5], [True], -1, "1:2:3:4"])
+def test_ranks_that_are_none_are_refused(given: object) -> None:
+    with pytest.raises(ValueError, match="give whole numbers ≥ 1 such as 2:30"):
+        parse_ranks(given)  # type: ignore[arg-type]
