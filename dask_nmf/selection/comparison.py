@@ -10,6 +10,7 @@ import numpy as np
 
 from dask_nmf.execution import engine as engines
 from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.execution.graphs import passes, shared_reads
 from dask_nmf.quality import clusters, consensus, matching
 from dask_nmf.quality.matching import Stability
 from dask_nmf.quality.recommend import Recommendation, recommend_rank
@@ -44,7 +45,13 @@ def cluster_rows(
     rows = consensus.sample_rows(matrix.shape[0], options.settings.random_state)
     requests = [_final(model, folds[model.key.fold], options, engine) for model in models]
     if not matrix.transposed:
-        parts = engine.w_of_rows(requests, rows)
+        specs = [passes.spec_of(request) for request in requests]
+        right = [request.state.h_input for request in requests]
+        parts: list[Array] = engine.compute(
+            right[0],
+            lambda inputs: shared_reads.w_of_rows(engine.tasks, inputs, specs, rows),
+            more_h=right[1:],
+        )
         return [
             clusters.largest_components(w, clusters.component_sizes(request.state.h_input))
             for w, request in zip(parts, requests, strict=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from dask_nmf import rng
 from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.execution.graphs import shared_reads
 from dask_nmf.fitting.starts import initialize
 from dask_nmf.fitting.starts.problem import (
     NO_FACTORS,
@@ -22,7 +24,7 @@ from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.digests import Digest
-from dask_nmf.kernels.summary.row_sample import SampleSpec
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.selection.models import SelectionOptions
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.penalties import Penalty
@@ -63,7 +65,7 @@ def first_read(engine: PanelEngine, options: SelectionOptions, sample_rows: int)
     matrix, settings = engine.matrix, options.settings
     masks = [options.mask_of(fold, matrix) for fold in range(options.folds)]
     draw = SampleSpec(engine.edges[-1], sample_rows, settings.random_state)
-    summaries = engine.summarize_for(masks, draw)
+    summaries = summaries_of(engine, masks, draw)
     if summaries[0].invalid is not None:
         raise summaries[0].invalid.at(0, matrix.transposed)
     measures = [initialize.measures_of(summary, matrix, settings.beta, NO_FACTORS) for summary in summaries]
@@ -77,6 +79,15 @@ def first_read(engine: PanelEngine, options: SelectionOptions, sample_rows: int)
     engine.scale = scale
     initialize.tell(folds[0].measures)
     return FirstRead(folds, samples, summaries[0].digests)
+
+
+def summaries_of(engine: PanelEngine, masks: Sequence[EntryMask], draw: SampleSpec) -> list[Summary]:
+    """Return the summary of V for each mask, all in one read."""
+    no_h = np.empty((0, engine.matrix.layout.columns))
+    summaries: list[Summary] = engine.compute(
+        no_h, lambda inputs: shared_reads.summarize_for(engine.tasks, inputs, draw, masks)
+    )
+    return summaries
 
 
 def at_scale(measures: Measures, scale: float, beta: float) -> Measures:
@@ -94,7 +105,7 @@ def starts_in_fold(
 ) -> dict[int, Array]:
     """Return an H (k, n) for each rank; ``sample`` is None for random ones."""
     matrix, rows, ranks = engine.matrix, engine.edges[-1], options.ranks
-    stream = rng.W_FACTOR if matrix.transposed else rng.H_FACTOR
+    stream = rng.Stream.W_FACTOR if matrix.transposed else rng.Stream.H_FACTOR
     settings = options.settings_of(max(ranks), start)
     if sample is None:
         return {rank: _random_start(rank, settings, fold.measures, matrix, stream) for rank in ranks}

@@ -146,14 +146,6 @@ class PanelEngine:
         summary: Summary = self.compute(no_h, lambda inputs: passes.summarize(self.tasks, inputs, draw))
         return summary
 
-    def summarize_for(self, masks: Sequence[EntryMask], draw: SampleSpec) -> list[Summary]:
-        """Return the summary of V for each mask, as `summarize` does, in one read for all of them."""
-        no_h = np.empty((0, self.matrix.layout.columns))
-        summaries: list[Summary] = self.compute(
-            no_h, lambda inputs: passes.summarize_for(self.tasks, inputs, draw, masks)
-        )
-        return summaries
-
     def sweep(self, models: Sequence[Model]) -> list[Sums]:
         """Return the sums of a pass for each model; a task loads its panel once for all of them."""
         specs = [passes.spec_of(model) for model in models]
@@ -162,15 +154,6 @@ class PanelEngine:
             given[0], lambda inputs: passes.sweep_models(self.tasks, inputs, specs), more_h=given[1:]
         )
         return list(totals)
-
-    def w_of_rows(self, models: Sequence[Model], rows: Array) -> list[Array]:
-        """Return W of some panel rows for each model, (rows, k), in one read; ``rows`` are rising indices."""
-        specs = [passes.spec_of(model) for model in models]
-        right = [model.state.h_input for model in models]
-        found: list[Array] = self.compute(
-            right[0], lambda inputs: passes.w_of_rows(self.tasks, inputs, specs, rows), more_h=right[1:]
-        )
-        return found
 
     def run_pass(self, h: Array, spec: PassSpec, w: Array | da.Array | None = None) -> Sums:
         """Return the sums of one pass over V.

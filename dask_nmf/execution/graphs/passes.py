@@ -92,14 +92,6 @@ def summarize(tasks: PanelTasks, inputs: Delayed, draw: SampleSpec) -> Delayed:
     return tasks.reduce(reduction, inputs)
 
 
-def summarize_for(
-    tasks: PanelTasks, inputs: Delayed, draw: SampleSpec, masks: Sequence[EntryMask]
-) -> Delayed:
-    """Return the delayed summaries of V for several masks, in their order; each panel is loaded once."""
-    chunk = partial(_summarize_panel_for, draw=draw, masks=tuple(masks))
-    return tasks.reduce(Reduction(chunk, partial(_merge_each, draw=draw)), inputs)
-
-
 def sweep(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> Delayed:
     """Return the delayed `Sums` of a pass.
 
@@ -183,41 +175,6 @@ def _add_each(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
 
 def _summarize_panel(v: Block, *, panel: int, inputs: PassInputs, draw: SampleSpec) -> Summary:
     return row_sample.summarize_panel(v, inputs.edges[panel], draw)
-
-
-def w_of_rows(tasks: PanelTasks, inputs: Delayed, specs: Sequence[PassSpec], rows: Array) -> Delayed:
-    """Return the delayed W of some rows of the panels for each model, (rows, k); ``rows`` rise."""
-    chunk = partial(_w_of_rows, specs=tuple(specs), rows=rows)
-    return tasks.reduce(Reduction(chunk, _stack_each), inputs)
-
-
-def _w_of_rows(
-    v: Block, *, panel: int, inputs: PassInputs, specs: Sequence[PassSpec], rows: Array
-) -> list[Array]:
-    first, last = inputs.edges[panel], inputs.edges[panel + 1]
-    chosen = rows[(rows >= first) & (rows < last)] - first
-    found = []
-    for h, spec in zip((inputs.h, *inputs.more_h), specs, strict=True):
-        block = v if spec.mask is None else masking.with_mask(v, first, spec.mask)
-        block = masking.with_scale(block[chosen], inputs.scale)
-        found.append(process_block(block, h, spec)[0] if len(chosen) else np.empty((0, len(h)), h.dtype))
-    return found
-
-
-def _stack_each(parts: list[list[Array]]) -> list[Array]:
-    return [np.concatenate(each) for each in zip(*parts, strict=True)]
-
-
-def _summarize_panel_for(
-    v: Block, *, panel: int, inputs: PassInputs, draw: SampleSpec, masks: Sequence[EntryMask]
-) -> list[Summary]:
-    first = inputs.edges[panel]
-    blocks = (masking.with_mask(v, first, mask) for mask in masks)
-    return [row_sample.summarize_panel(block, first, draw) for block in blocks]
-
-
-def _merge_each(parts: list[list[Summary]], draw: SampleSpec) -> list[Summary]:
-    return [row_sample.merge_summaries(list(each), draw) for each in zip(*parts, strict=True)]
 
 
 def process_panel_for_models(

@@ -11,6 +11,7 @@ from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.row_sample import SampleSpec
+from dask_nmf.selection.starts import summaries_of
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import NO_PENALTY
@@ -38,7 +39,7 @@ def test_each_model_has_the_sums_of_its_own_mask(solver: Solver) -> None:
 def test_the_summaries_of_all_masks_take_one_read() -> None:
     engine, draw = PanelEngine(counted_matrix(), EDGES), SampleSpec(len(V), 8, 0)
     READS.clear()
-    summaries = engine.summarize_for([EntryMask(), *FOLDS], draw)
+    summaries = summaries_of(engine, [EntryMask(), *FOLDS], draw)
     assert len(READS) == len(EDGES) - 1
     for mask, summary in zip([EntryMask(), *FOLDS], summaries, strict=True):
         alone = PanelEngine(open_matrix(V), EDGES, rule=mask).summarize(draw)
