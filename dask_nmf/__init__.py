@@ -8,7 +8,7 @@ from dask_nmf._version import __version__ as __version__
 if TYPE_CHECKING:  # what type checkers see of `_MODULES`: a test holds that they are the same
     from dask_nmf.api import nmf as nmf
     from dask_nmf.estimator.nmf import NMF as NMF
-    from dask_nmf.fitting.finalize import Result as Result
+    from dask_nmf.fitting.result import Result as Result
     from dask_nmf.inference.predict import predict as predict
     from dask_nmf.inference.recommend import recommend as recommend
     from dask_nmf.inference.transform import transform as transform
@@ -20,7 +20,7 @@ _MODULES = {
     "Means": "dask_nmf.kernels.summary.means",
     "NMF": "dask_nmf.estimator.nmf",
     "Outcome": "dask_nmf.iteration.outcome",
-    "Result": "dask_nmf.fitting.finalize",
+    "Result": "dask_nmf.fitting.result",
     "Run": "dask_nmf.runs.run",
     "nmf": "dask_nmf.api",
     "predict": "dask_nmf.inference.predict",

@@ -8,8 +8,8 @@ from typing import Any
 
 from dask_nmf.display.lines import showing_progress
 from dask_nmf.fitting.factorise import cache_bytes, factorise
-from dask_nmf.fitting.finalize import Result
 from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.result import Result
 from dask_nmf.iteration.loop import Step
 from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.settings import Settings

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from dask_nmf.fitting.finalize import Result
+from dask_nmf.fitting.result import Result
 from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.kernels.summary.means import Means
 

@@ -21,7 +21,7 @@ from dask_nmf.estimator.inputs import in_form_of_input, open_factor_w, open_inpu
 from dask_nmf.estimator.requests import number_of_components, parameters_of, request_of, settings_of
 from dask_nmf.estimator.stream import Stream
 from dask_nmf.fitting.factorise import factorise
-from dask_nmf.fitting.finalize import Result, result_of
+from dask_nmf.fitting.result import Result, result_of
 from dask_nmf.inference.transform import open_for_transform, transform
 from dask_nmf.iteration.loop import Step
 from dask_nmf.kernels.summary.means import Means

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -59,49 +59,51 @@ def with_unit_rows(h: Array, how: str) -> Array:
 class Moved(NamedTuple):
     """A factor that is read from one store, and written to another after a change."""
 
-    source: FactorStore
+    source: FactorStore  # by rows, (rows, k)
     target: FactorStore
+    edges: Sequence[int]  # of the pieces of rows that are read and written at once
+
+    @property
+    def pieces(self) -> Iterator[tuple[int, int]]:
+        """The spans of rows of the pieces."""
+        return pairwise(self.edges)
+
+    def rewrite(self, change: Callable[[Array], Array]) -> FactorStore:
+        """Write the factor, changed piece by piece, to its target, and return the target."""
+        for piece in self.pieces:
+            self.target.write(piece[0], change(self.source.read(*piece)))
+        return self.target
 
 
 def arranged(
-    left: da.Array | Moved, edges: Sequence[int], right: Array, how: str, transposed: bool
-) -> tuple[da.Array | FactorStore, Array]:
+    left: da.Array | Moved, right: Array | Moved, how: str, transposed: bool
+) -> tuple[da.Array | FactorStore, Array | FactorStore]:
     """Return both factors normalised and in order; ``how`` is the norm, "l1" or "l2".
 
-    The left factor stays in (distributed) memory, or is written to the target store, which is returned.
-    """
-    if isinstance(left, da.Array):
-        parts = [dask.delayed(norms_of)(block, how) for block in left.to_delayed().ravel()]
-        found = _arrangement(sum(compute_watched(parts)), right, how, transposed)
-        return left.map_blocks(found.of_left, dtype=left.dtype), found.of_right(right)
-    found = _arrangement(_norms_at(left.source, edges, how), right, how, transposed)
-    _rewrite(left, edges, found.of_left)
-    return left.target, found.of_right(right)
+    A factor stays in (distributed) memory, or is written piece by piece to its target, which is returned.
 
-
-def arrange_pieces(
-    left: tuple[Moved, Sequence[int]], right: tuple[Moved, Sequence[int]], how: str, transposed: bool
-) -> None:
-    """Normalise and order both factors in a run, piece by piece: none is ever whole in memory.
-
-    Each factor is stored by rows, and comes with the edges of its pieces.
+    Parameters
+    ----------
+    left : (rows, k).
+    right : (k, columns), or transposed if it is moved.
     """
     root = 1 / POWERS[how]
-    of_left, of_right = (_norms_at(factor.source, edges, how) ** root for factor, edges in (left, right))
-    found = arrange(of_left, of_right, transposed)
-    _rewrite(*left, found.of_left)
-    _rewrite(*right, lambda piece: found.of_right(piece.T).T)
+    order = arrange(_norms(left, how) ** root, _norms(right, how) ** root, transposed)
+    return (
+        left.rewrite(order.of_left)
+        if isinstance(left, Moved)
+        else left.map_blocks(order.of_left, dtype=left.dtype),
+        right.rewrite(lambda piece: order.of_right(piece.T).T)
+        if isinstance(right, Moved)
+        else order.of_right(right),
+    )
 
 
-def _norms_at(factor: FactorStore, edges: Sequence[int], how: str) -> Array:
-    return np.asarray(sum(norms_of(factor.read(*piece), how) for piece in pairwise(edges)))
-
-
-def _rewrite(factor: Moved, edges: Sequence[int], change: Callable[[Array], Array]) -> None:
-    for piece in pairwise(edges):
-        factor.target.write(piece[0], change(factor.source.read(*piece)))
-
-
-def _arrangement(left: Array | int, right: Array, how: str, transposed: bool) -> Arrangement:
-    root = 1 / POWERS[how]
-    return arrange(np.asarray(left) ** root, norms_of(right.T, how) ** root, transposed)
+def _norms(factor: da.Array | Array | Moved, how: str) -> Array:
+    """Return `norms_of` a left factor in (distributed) memory, a right one in memory, or a moved one."""
+    if isinstance(factor, Moved):
+        return np.asarray(sum(norms_of(factor.source.read(*piece), how) for piece in factor.pieces))
+    if isinstance(factor, np.ndarray):
+        return norms_of(factor.T, how)
+    parts = [dask.delayed(norms_of)(block, how) for block in factor.to_delayed().ravel()]
+    return np.asarray(sum(compute_watched(parts)))

@@ -1,150 +1,33 @@
-"""The last read of V, and the result of a fit."""
+"""The end of a fit: its last read of V, and the result, in memory or committed to the run."""
 
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from html import escape
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import dask.array as da
 import numpy as np
 
-from dask_nmf.execution.engine import Engine, FinalFactors, Model, Sink
-from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs.passes import PassSpec, keep_w
-from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
+from dask_nmf.execution import executor
+from dask_nmf.execution.engine import FinalFactors, Sink
+from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting import components
-from dask_nmf.fitting.starts import initialize, problem
-from dask_nmf.fitting.starts.problem import Factors, Measures
-from dask_nmf.iteration.outcome import Ending, Outcome, judged, relative_error
-from dask_nmf.kernels.blocks import scaling
+from dask_nmf.fitting.components import Moved
+from dask_nmf.fitting.cuts.cut import Cut, FitProgress
+from dask_nmf.fitting.result import Errors, Result, make_result, result_of
+from dask_nmf.iteration.outcome import judged, relative_error
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.means import Means, safe_divide
-from dask_nmf.progress import report_end, report_stage
+from dask_nmf.progress import report_end
 from dask_nmf.runs.run import Run
-from dask_nmf.runs.stored_result import StoredResult
-from dask_nmf.settings import Settings
-from dask_nmf.solvers.parts.state import State
-from dask_nmf.solvers.solver import Solver
+from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
 MEANS = {"W": "row_mean", "H": "column_mean"}  # the means of V along the side of each factor
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Result:
-    """A factorisation V ≈ W H; ``W, H = result`` unpacks the factors.
-
-    Attributes
-    ----------
-    W : (m, k) Dask array
-    H : (k, n) Dask array
-    relative_error : ‖V − W H‖ / ‖V‖, or √(D(V | W H) / D(V | mean of V)), over the entries that count
-    reconstruction_err : ‖V − W H‖ (Frobenius), or √(2 D(V | W H))
-    error_history : (n_iter,) array, relative error after each pass
-    n_iter : number of passes
-    outcome : why the fit stopped, an `Outcome`; ``outcome.converged`` is False if more passes would help
-    message : the outcome as a sentence
-    validation_error : root mean squared error of the held-out entries; NaN if there are none
-    means : means of the entries that count, by row and by column, if some are missing or have weights; else
-        None. `predict` and `recommend` use them for rows and columns without an observed entry.
-    beta_loss : the β of the loss that was fitted: 2 for Frobenius, 1 for Kullback-Leibler
-    """
-
-    W: da.Array
-    H: da.Array
-    relative_error: float
-    reconstruction_err: float
-    error_history: Array
-    n_iter: int
-    outcome: Outcome
-    message: str
-    validation_error: float = float("nan")
-    means: Means | None = None
-    beta_loss: float = 2.0
-
-    @property
-    def explained(self) -> float:
-        """The share of ‖V‖², or of the divergence of V from its mean, that W H explains."""
-        return 1 - self.relative_error**2
-
-    def __iter__(self) -> Iterator[da.Array]:
-        """Yield W, and then H."""
-        return iter((self.W, self.H))
-
-    def __repr__(self) -> str:
-        """Return one line: the shapes, the errors, and why the fit stopped."""
-        return f"<Result: {'; '.join(f'{name} {value}' for name, value in self._told())}>"
-
-    def _repr_html_(self) -> str:
-        """Return an HTML table for notebooks."""
-        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._told())
-        return f"<table>{''.join(rows)}</table>"
-
-    def _told(self) -> list[tuple[str, str]]:
-        (m, k), n = self.W.shape, self.H.shape[1]
-        held = self.validation_error
-        return [
-            ("V", f"{m} x {n} ≈ W H of rank {k}"),
-            ("relative error", f"{self.relative_error:.6g}, {100 * self.explained:.4g} % explained"),
-            *([] if np.isnan(held) else [("held out", f"{held:.6g}")]),
-            ("passes", str(self.n_iter)),
-            ("outcome", self.message),
-        ]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A fit between two passes."""
-
-    solver: Solver
-    measures: Measures
-    carried: FactorSlots | None  # the store of a carried W
-    state: State[Any]
-    number: int = 0
-    history: tuple[float, ...] = ()
-    ending: Ending | None = None
-
-    @property
-    def final(self) -> bool:
-        """True if no pass follows."""
-        return self.ending is not None and self.ending.outcome.final
-
-
-def answer(engine: Engine, panels: PanelEngine, output: Output, progress: Progress) -> Result:
-    """Read V for the last time to find the left factor for the right one, and return the result."""
-    report_stage("last read")
-    places = Places(panels, output)
-    model = Model(progress.solver, progress.state, slots=progress.carried)
-    return _finish(panels, output, progress, engine.finalize(model, places.new_sink), places.last)
-
-
-def answer_fixed(
-    panels: PanelEngine, settings: Settings, fixed: Factors, output: Output, progress: Progress
-) -> Result:
-    """Return the result with the best factor for a fixed one."""
-    matrix, measures = panels.matrix, progress.measures
-    solver = problem.fixed_factor_solver(settings, measures, matrix)
-    given, right = problem.in_units(fixed, solver.penalty, matrix.dtype)
-    if given is None:
-        assert right is not None
-        right, weigh = np.ascontiguousarray(right), solver.solve_w_final
-    else:
-        right, weigh = initialize.right_of(panels, solver, measures.level, given), keep_w
-    weighing = PassSpec(weigh, solver, residual=True, bare=True, unit=solver.penalty.left_unit)
-    report_stage("last read")
-    places = Places(panels, output)
-    last = panels.last_pass(right, weighing, places.new_sink, given)
-    name, other = ("W", "H") if (fixed.left is None) == matrix.transposed else ("H", "W")
-    message = f"converged: {name} is fixed, and {other} is the best for it"
-    progress = replace(progress, ending=Ending(Outcome.FIXED, message))
-    last = last._replace(right=scaling.multiply(right, solver.penalty.right_unit))
-    return _finish(panels, output, progress, last, places.last)
 
 
 class Output(NamedTuple):
@@ -155,7 +38,33 @@ class Output(NamedTuple):
     normalize: str | None  # the norm by which components are scaled; None: none
 
 
-class Places:
+def finish(cut: Cut, output: Output, progress: FitProgress) -> Result:
+    """Read V for the last time, and return the result, committed to the run if there is one.
+
+    If V is cut both ways, the factors go through the run even if they are to stay in memory.
+    """
+    stores = ResultStores(cut, output)
+    final = cut.finalize(progress, stores.new_sink)
+    if output.normalize is not None:
+        final = _normalized(cut, final, output.normalize, stores)
+    loss = max(final.sums.residual, 0.0)  # for CSR it is expanded, and rounding may make it negative
+    if progress.ending is not None and progress.final:
+        error = relative_error(loss, progress.measures.baseline)
+        progress = replace(progress, ending=judged(progress.ending, error))
+    _log_end(loss, progress)
+    unit = progress.measures.error_unit(cut.job.settings.beta)
+    held_out = _held_out_error(final.sums) * unit
+    if stores.new_sink is None:
+        return _result_in_memory(
+            cut, final, Errors.of(loss, progress.measures, cut.job.settings.beta, held_out), progress
+        )
+    stores.write_rest(final)
+    assert output.run is not None
+    result = result_of(output.run.commit_result(loss, held_out, progress.ending))
+    return kept_in_memory(result, output.run.location) if output.keep else result
+
+
+class ResultStores:
     """The stores of a result in a run, which each last read makes anew.
 
     Attributes
@@ -164,125 +73,100 @@ class Places:
     last : the stores that were made last, by their names.
     """
 
-    def __init__(self, panels: PanelEngine, output: Output) -> None:
+    def __init__(self, cut: Cut, output: Output) -> None:
         self.last: dict[str, FactorStore] = {}
-        self.new_sink = None if output.keep else partial(self._new_sink, panels, output)
+        self.left, self.right = ("H", "W") if cut.matrix.transposed else ("W", "H")
+        in_memory = output.keep and not cut.edges.both_ways
+        self.new_sink = None if in_memory else partial(self._new_sink, cut, output)
 
-    def _new_sink(self, panels: PanelEngine, output: Output) -> Sink:
-        run, (name, _) = output.run, _sides(panels)
+    def _new_sink(self, cut: Cut, output: Output) -> Sink:
+        run = output.run
         assert run is not None
         self.last = dict(run.create_factors())
-        left = self.last[name] if output.normalize is None else run.temporary_factor(name)
-        return Sink(left, means=self.last.get(MEANS[name]))
+
+        def factor(name: str) -> FactorStore:
+            return self.last[name] if output.normalize is None else run.temporary_factor(name)
+
+        right = factor(self.right) if cut.edges.both_ways else None
+        return Sink(factor(self.left), right, self.last.get(MEANS[self.left]))
+
+    def write_rest(self, final: FinalFactors) -> None:
+        """Write the parts of a result that the last read has not written."""
+        if MEANS[self.right] in self.last:
+            self.last[MEANS[self.right]].write(0, safe_divide(*np.asarray(final.sums.column_totals)))
+        if isinstance(final.right, np.ndarray):
+            self.last[self.right].write(0, final.right.T)
 
 
-def _sides(panels: PanelEngine) -> tuple[str, str]:
-    """Return the names of the left and the right factor: "W" and "H" in panel orientation."""
-    return ("H", "W") if panels.matrix.transposed else ("W", "H")
-
-
-def _finish(
-    panels: PanelEngine,
-    output: Output,
-    progress: Progress,
-    last: FinalFactors,
-    places: Mapping[str, FactorStore],
-) -> Result:
-    """Return the result, normalised, logged, and committed to the run if there is one."""
-    left, right, totals = last.left, last.right, last.sums
-    assert isinstance(right, np.ndarray)
-    turned = panels.matrix.transposed
-    name, other = _sides(panels)
-    if output.normalize is not None:
-        left = left if isinstance(left, da.Array) else components.Moved(left, places[name])
-        left, right = components.arranged(left, panels.edges, right, output.normalize, turned)
-    reached = max(totals.residual, 0.0)  # for CSR it is expanded, and rounding may make it negative
-    measures = progress.measures
-    unit = measures.error_unit(panels.rule.beta)
-    held = (
-        float(np.sqrt(totals.held_out_loss / totals.held_out_weight)) * unit
-        if totals.held_out_weight
-        else float("nan")
+def _normalized(cut: Cut, final: FinalFactors, how: str, stores: ResultStores) -> FinalFactors:
+    """Return the factors with components of norm 1 in H, in order."""
+    left, right, stored = final.left, final.right, stores.last
+    left, right = components.arranged(
+        left if isinstance(left, da.Array) else Moved(left, stored[stores.left], cut.edges.rows),
+        right
+        if isinstance(right, np.ndarray)
+        else Moved(right, stored[stores.right], cut.edges.columns or ()),
+        how,
+        cut.matrix.transposed,
     )
-    if progress.ending is not None and progress.final:
-        error = relative_error(reached, measures.baseline)
-        progress = replace(progress, ending=judged(progress.ending, error))
-    tell(reached, progress)
-    if not isinstance(left, da.Array):
-        assert output.run is not None
-        if panels.rule.needs_means:
-            places[MEANS[other]].write(0, safe_divide(*np.asarray(totals.column_totals)))
-        places[other].write(0, right.T)
-        return result_of(output.run.commit_result(reached, held, progress.ending))
+    return final._replace(left=left, right=right)
+
+
+def _held_out_error(sums: Sums) -> float:
+    """Return the root mean squared error of the held-out entries, in units of the fit; NaN without any."""
+    weight = sums.held_out_weight
+    return float(np.sqrt(sums.held_out_loss / weight)) if weight else float("nan")
+
+
+def _result_in_memory(cut: Cut, final: FinalFactors, errors: Errors, progress: FitProgress) -> Result:
+    left, right, ending = final.left, final.right, progress.ending
+    assert isinstance(left, da.Array)
+    assert isinstance(right, np.ndarray)
+    assert ending is not None
     whole = da.from_array(right, chunks=right.shape)
-    W, H = (whole.T, left.T) if turned else (left, whole)
-    errors = Errors.of(reached, measures, panels.rule.beta, held)
-    assert progress.ending is not None
-    found = _result(W, H, errors, progress.history, progress.ending)
-    means = _means(last, turned, progress.measures.mean)
-    return replace(found, means=means, beta_loss=panels.rule.beta)
+    W, H = (whole.T, left.T) if cut.matrix.transposed else (left, whole)
+    result = make_result(W, H, errors, progress.history, ending)
+    means = _means(final, cut.matrix.transposed, progress.measures.mean)
+    return replace(result, means=means, beta_loss=cut.job.settings.beta)
 
 
-def _means(last: FinalFactors, turned: bool, overall: float) -> Means | None:
+def _means(final: FinalFactors, transposed: bool, overall: float) -> Means | None:
     """Return the means of rows and columns of V if they are taken and kept in memory, else None."""
-    if last.means is None:
+    if final.means is None:
         return None
-    across = safe_divide(*np.asarray(last.sums.column_totals)).astype(last.means.dtype)
-    sides = last.means, da.from_array(across, chunks=across.shape)
-    return Means(*(sides[::-1] if turned else sides), overall)
+    across = safe_divide(*np.asarray(final.sums.column_totals)).astype(final.means.dtype)
+    sides = final.means, da.from_array(across, chunks=across.shape)
+    return Means(*(sides[::-1] if transposed else sides), overall)
 
 
-def tell(reached: float, progress: Progress) -> None:
+def _log_end(loss: float, progress: FitProgress) -> None:
     """Write the end of a fit to the log."""
-    error = relative_error(reached, progress.measures.baseline)
+    error = relative_error(loss, progress.measures.baseline)
     outcome, message = progress.ending or (None, None)
     text = f"relative error {error:.6f}; {message}"
-    told = error if np.isfinite(error) else None
-    numbers = {"event": "done", "relative_error": told, "outcome": outcome, "message": message}
+    finite = error if np.isfinite(error) else None
+    numbers = {"event": "done", "relative_error": finite, "outcome": outcome, "message": message}
     logger.info("%s", text, extra={"nmf": numbers})
     report_end(text)
 
 
-class Errors(NamedTuple):
-    """The errors of a result, in the units of the user."""
-
-    relative: float
-    reconstruction: float
-    held: float
-
-    @classmethod
-    def of(cls, reached: float, measures: Measures, beta: float, held: float) -> Errors:
-        """Return the errors of a result with the loss ``reached``, in the units of the fit."""
-        size = math.sqrt(reached)
-        relative = relative_error(reached, measures.baseline)
-        return cls(relative, size and size * measures.error_unit(beta), held)
+def kept_in_memory(result: Result, location: Location) -> Result:
+    """Return the result in the memory of the cluster, because its run is about to be deleted."""
+    W, H = executor.persist(*(factor.map_blocks(_read_in_time, location) for factor in (result.W, result.H)))
+    return replace(result, W=W, H=H)
 
 
-def _result(W: da.Array, H: da.Array, errors: Errors, history: Sequence[float], ending: Ending) -> Result:
-    return Result(
-        W,
-        H,
-        errors.relative,
-        errors.reconstruction,
-        np.asarray(history, np.float64),  # None, for an unknown error, becomes NaN
-        len(history),
-        *ending,
-        errors.held,
-    )
+def _read_in_time(block: Array, location: Location) -> Array:
+    """Return a block of a factor, after a check that its run still exists: otherwise Zarr gives zeros.
 
-
-def result_of(stored: StoredResult) -> Result:
-    """Return the result of a finished run; W and H stay in Zarr until they are computed."""
-    record = stored.record
-    W, H = (da.from_zarr(array) for array in stored.factors)
-    held = float("nan") if record["validation_error"] is None else record["validation_error"]
-    history = record["history"]["relative_error"]
-    reached = float("inf") if record["loss"] is None else record["loss"]
-    errors = Errors.of(reached, Measures(**record["measures"]), stored.settings.beta, held)
-    found = _result(W, H, errors, history, Ending(Outcome(record["outcome"]), record["message"]))
-    found = replace(found, beta_loss=stored.settings.beta)
-    means = stored.means
-    if means is None:
-        return found
-    rows, columns = da.from_zarr(means.rows), da.from_zarr(means.columns)
-    return replace(found, means=Means(rows, columns, means.overall))
+    Raises
+    ------
+    FileNotFoundError
+        If the run is gone.
+    """
+    if not location.exists():
+        raise FileNotFoundError(
+            f"a part of the answer was lost with a worker, and its copy in {location.name} is gone; "
+            "give store= to keep it"
+        )
+    return block

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dask_nmf.execution.engine import Engine, Model
-from dask_nmf.fitting.cuts.cut import Cut
+from dask_nmf.fitting.cuts.cut import Cut, FitProgress
 from dask_nmf.fitting.cuts.grid_cut import check_blocks, cut_in_blocks
 from dask_nmf.fitting.cuts.panel_cut import cut_in_panels
-from dask_nmf.fitting.finalize import Output, Progress, Result
+from dask_nmf.fitting.finalize import Output, finish
 from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.result import Result
+from dask_nmf.fitting.starts import initialize, problem
+from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration import loop
 from dask_nmf.iteration.loop import Step
+from dask_nmf.iteration.outcome import Ending, Outcome
+from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.progress import report_pass, report_stage
-from dask_nmf.runs.resume import NewRun, identity_of, temporary_run
+from dask_nmf.runs.resume import NewRun, identity_of, source_listing, temporary_run
 from dask_nmf.runs.run import Run
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +56,14 @@ def run_fit(cut: Cut, job: Job, where: Run | NewRun | None, keep: bool) -> Resul
     """Begin or resume a fit, make its passes, and return its result."""
     if isinstance(where, Run) and where.passes is not None:
         run: Run | None = where
-        progress = cut.resume(where)
+        progress = _resume(cut, where)
     else:
-        run, progress = cut.begin(where)
-    if not job.fixed:
+        run, progress = _begin(cut, job, where)
+    if job.fixed:
+        progress = replace(progress, ending=_ending_of_fixed(job))
+    else:
         progress = _iterate(cut.engine, job, run, progress)
-    return cut.finish(Output(run, keep or run is None, job.settings.normalize), progress)
+    return finish(cut, Output(run, keep or run is None, job.settings.normalize), progress)
 
 
 def _cut_for(matrix: Matrix, job: Job, old: Run | None) -> Cut:
@@ -74,11 +83,74 @@ def _cut_for(matrix: Matrix, job: Job, old: Run | None) -> Cut:
         raise MemoryError(f"{refusal}; {error}") from None
 
 
-def _iterate(engine: Engine, job: Job, run: Run | None, progress: Progress) -> Progress:
+class FirstRead(NamedTuple):
+    """The findings of the first read of V."""
+
+    measures: Measures
+    sampled: Array | None  # the H of a sample, if the start has one: see `Cut.sampled_h`
+    digests: Sequence[Digest]  # of V and of its weights
+
+
+def first_read(cut: Cut) -> FirstRead:
+    """Check, measure and digest V, and factorise a sample of it if the start needs one.
+
+    The engine multiplies V by its scale from then on.
+
+    Raises
+    ------
+    InvalidEntryError
+        For the first entry that is negative or not finite.
+    """
+    report_stage("first read")
+    job, matrix = cut.job, cut.matrix
+    summary = cut.engine.summarize(cut.draw)
+    if summary.invalid is not None:
+        raise summary.invalid.at(0, matrix.transposed)
+    factors = problem.orient(*job.first_factors, matrix.transposed)
+    measures = initialize.measures_of(summary, matrix, job.settings.beta, factors)
+    cut.engine.scale = measures.scale
+    initialize.tell(measures)
+    return FirstRead(measures, cut.sampled_h(summary, measures), summary.digests)
+
+
+def _begin(cut: Cut, job: Job, where: Run | NewRun | None) -> tuple[Run | None, FitProgress]:
+    """Read V for the first time, and return the fit before its first pass, committed to its run.
+
+    A run is laid out only when V is known to be good.
+    """
+    measures, sampled, digests = first_read(cut)
+    matrix = cut.matrix
+    run = where.create(identity_of(matrix, job.settings, job.given)) if isinstance(where, NewRun) else where
+    if run is not None:
+        run.set_layout(*cut.edges)
+    slots = cut.slots(run)
+    state = cut.initial_state(measures, sampled, slots)
+    if run is not None:
+        run.commit_start(state, measures._asdict(), digests, source_listing(matrix, job.weights))
+    return run, FitProgress(cut.solver(measures), measures, slots, state)
+
+
+def _resume(cut: Cut, run: Run) -> FitProgress:
+    """Return the fit of a run at its last commit."""
+    record = run.record
+    measures = Measures(**record["measures"])
+    cut.engine.scale = measures.scale
+    solver = cut.solver(measures)
+    ending = Ending(Outcome(record["outcome"]), record["message"]) if record["outcome"] else None
+    history = tuple(record["history"]["relative_error"])
+    return FitProgress(solver, measures, cut.slots(run), run.state(), record["pass"], history, ending)
+
+
+def _ending_of_fixed(job: Job) -> Ending:
+    name, other = ("W", "H") if job.fixed_H is None else ("H", "W")
+    return Ending(Outcome.FIXED, f"converged: {name} is fixed, and {other} is the best for it")
+
+
+def _iterate(engine: Engine, job: Job, run: Run | None, progress: FitProgress) -> FitProgress:
     """Make the remaining passes, and commit each to the run if there is one."""
     if progress.final:
         return progress
-    numbers, slots = count(progress.number + 1), progress.carried
+    numbers, slots = count(progress.number + 1), progress.slots
     measures, unit = progress.measures, progress.measures.error_unit(job.settings.beta)
     stop = replace(job.stop, unit=1 / unit if unit else math.inf)
 

@@ -38,6 +38,11 @@ class Job:
         return self.fixed_W is not None or self.fixed_H is not None
 
     @property
+    def first_factors(self) -> tuple[Array | None, Array | None]:
+        """The given W (m, k) and H (k, n), which the fit begins with or which stay fixed; or None."""
+        return (self.fixed_W, self.fixed_H) if self.fixed else (self.W, self.H)
+
+    @property
     def carries(self) -> bool:
         """True if the left factor is kept outside of the graphs between passes."""
         return not self.fixed and (self.settings.algorithm.carries_w or self.settings.start == "custom")

@@ -7,7 +7,7 @@ from html import escape
 from importlib import import_module
 from typing import Any
 
-from dask_nmf.fitting.finalize import Result
+from dask_nmf.fitting.result import Result
 from dask_nmf.types import Array
 
 COLUMNS = (

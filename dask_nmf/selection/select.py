@@ -17,8 +17,8 @@ from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.partition import CutOptions
 from dask_nmf.fitting.factorise import factorise
-from dask_nmf.fitting.finalize import Result, result_of
 from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.result import Result, result_of
 from dask_nmf.fitting.verification import ranges_in_words
 from dask_nmf.kernels.summary.digests import Digest, differing_rows
 from dask_nmf.planning.model_groups import group_models

@@ -1,21 +1,67 @@
-"""The protocol of cuts: the engine of a fit, with its first and its last read of V."""
+"""The protocol of cuts: the engine of a fit, and what a start and a result need of how V is cut."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
-from dask_nmf.execution.engine import Engine
+from dask_nmf.execution.engine import Engine, FinalFactors, Model, Sink
 from dask_nmf.execution.tasks.factor_store import FactorSlots
-from dask_nmf.fitting.finalize import Output, Progress, Result
+from dask_nmf.fitting.request import Job
 from dask_nmf.fitting.starts.problem import Measures
-from dask_nmf.iteration.outcome import Ending, Outcome
-from dask_nmf.runs.resume import NewRun
+from dask_nmf.iteration.outcome import Ending
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.runs.run import Run
+from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import Solver
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.types import Array
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """A fit between two passes."""
+
+    solver: Solver
+    measures: Measures
+    slots: FactorSlots | None  # the stores of a factor that is carried from pass to pass
+    state: State[Any]
+    number: int = 0
+    history: tuple[float, ...] = ()
+    ending: Ending | None = None
+
+    @property
+    def final(self) -> bool:
+        """True if no pass follows."""
+        return self.ending is not None and self.ending.outcome.final
+
+    @property
+    def model(self) -> Model:
+        """The model of the next pass."""
+        return Model(self.solver, self.state, slots=self.slots)
+
+
+class CutEdges(NamedTuple):
+    """The edges of the parts of V."""
+
+    rows: Sequence[int]  # of panels, or of rows of blocks
+    columns: Sequence[int] | None = None  # of columns of blocks, if V is cut both ways
+
+    @property
+    def both_ways(self) -> bool:
+        """True if the right factor is cut too, because it fits in no process."""
+        return self.columns is not None
 
 
 class Cut(Protocol):
     """The protocol of V cut for one fit."""
+
+    @property
+    def job(self) -> Job: ...
+
+    @property
+    def matrix(self) -> Matrix: ...
 
     @property
     def engine(self) -> Engine:
@@ -23,26 +69,36 @@ class Cut(Protocol):
         ...
 
     @property
+    def edges(self) -> CutEdges: ...
+
+    @property
     def needs_run(self) -> str | None:
         """The reason why the fit needs a run on disk even without an output; None if it needs none."""
         ...
 
-    def begin(self, where: Run | NewRun | None) -> tuple[Run | None, Progress]:
-        """Read V for the first time, and return the fit before its first pass, committed to its run."""
+    @property
+    def draw(self) -> SampleSpec:
+        """The rows of V that the first read draws for the start."""
         ...
 
-    def resume(self, run: Run) -> Progress:
-        """Return the fit of a run at its last commit."""
+    def sampled_h(self, summary: Summary, measures: Measures) -> Array | None:
+        """Return the H of the sample that the first read drew; None if the start has no sample."""
         ...
 
-    def finish(self, output: Output, progress: Progress) -> Result:
-        """Read V for the last time, and return the result, committed to the run if there is one."""
+    def slots(self, run: Run | None) -> FactorSlots | None:
+        """Return the stores of a factor that is carried from pass to pass; None if no factor is carried."""
         ...
 
+    def initial_state(
+        self, measures: Measures, sampled: Array | None, slots: FactorSlots | None
+    ) -> State[Any]:
+        """Return the state before the first pass, and write the factors that are carried."""
+        ...
 
-def resumed(run: Run, solver: Solver, measures: Measures, slots: FactorSlots | None) -> Progress:
-    """Return the fit of a run at its last commit."""
-    record = run.record
-    ending = Ending(Outcome(record["outcome"]), record["message"]) if record["outcome"] else None
-    history = tuple(record["history"]["relative_error"])
-    return Progress(solver, measures, slots, run.state(), record["pass"], history, ending)
+    def solver(self, measures: Measures) -> Solver:
+        """Return the solver of the fit, at the scale of V."""
+        ...
+
+    def finalize(self, progress: FitProgress, new_sink: Callable[[], Sink] | None) -> FinalFactors:
+        """Read V for the last time, and return the factors of the result: see `Engine.finalize`."""
+        ...

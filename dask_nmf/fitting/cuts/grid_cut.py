@@ -3,88 +3,69 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from dask_nmf.execution import executor, partition
-from dask_nmf.execution.engine import Model, Sink
-from dask_nmf.execution.engines.grid import GridEngine
-from dask_nmf.fitting import components, finalize
-from dask_nmf.fitting.cuts.cut import resumed
-from dask_nmf.fitting.finalize import Output, Progress, Result
+from dask_nmf.execution import partition
+from dask_nmf.execution.engine import FinalFactors, Sink
+from dask_nmf.execution.engines.grid import GridEngine, GridSlots
+from dask_nmf.execution.tasks.factor_store import FactorSlots
+from dask_nmf.fitting.cuts.cut import CutEdges, FitProgress
 from dask_nmf.fitting.request import Job
-from dask_nmf.fitting.starts import grid_start, initialize, problem
+from dask_nmf.fitting.starts import grid_start, problem
 from dask_nmf.fitting.starts.problem import Measures
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.planning.worker_memory import MIB
 from dask_nmf.progress import report_stage
-from dask_nmf.runs.resume import NewRun, identity_of, source_listing
 from dask_nmf.runs.run import Run
+from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.piecewise import PiecewiseHALS
+from dask_nmf.solvers.solver import Solver
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
 
 class GridCut(NamedTuple):
-    """V in blocks, for one fit."""
+    """V in blocks, for one fit: see `Cut`."""
 
     job: Job
     engine: GridEngine
     needs_run: str | None = "V is cut both ways and its H is kept on disk between passes"
 
-    def begin(self, where: Run | NewRun | None) -> tuple[Run | None, Progress]:
-        """Read V for the first time; a run is laid out only when V is known to be good."""
-        engine, settings = self.engine, self.job.settings
-        matrix, tiling = engine.matrix, engine.tiling
-        report_stage("first read")
-        summary = engine.summarize(grid_start.draw_for(engine, settings))
-        if summary.invalid is not None:
-            raise summary.invalid.at(0, matrix.transposed)
-        measures = initialize.measures_of(summary, matrix, settings.beta, problem.NO_FACTORS)
-        initialize.tell(measures)
-        run = (
-            where.create(identity_of(matrix, settings, self.job.given))
-            if isinstance(where, NewRun)
-            else where
-        )
-        assert run is not None
-        run.set_layout(tiling.rows, tiling.columns)
-        engine.scale = measures.scale
-        state = grid_start.initial_state(engine, settings, measures, summary, run)
-        run.commit_start(state, measures._asdict(), summary.digests, source_listing(matrix, None))
-        return run, Progress(self._solver(measures), measures, run, state)
+    @property
+    def matrix(self) -> Matrix:
+        return self.engine.matrix
 
-    def resume(self, run: Run) -> Progress:
-        """Return the fit of a run at its last commit."""
-        measures = Measures(**run.record["measures"])
-        self.engine.scale = measures.scale
-        return resumed(run, self._solver(measures), measures, run)
+    @property
+    def edges(self) -> CutEdges:
+        return CutEdges(self.engine.tiling.rows, self.engine.tiling.columns)
 
-    def _solver(self, measures: Measures) -> PiecewiseHALS:
-        penalty = problem.own_penalty(self.job.settings, measures, self.engine.matrix)
+    @property
+    def draw(self) -> SampleSpec:
+        return grid_start.draw_for(self.engine, self.job.settings)
+
+    def sampled_h(self, summary: Summary, measures: Measures) -> Array | None:
+        """Return the H of the sample of rows and columns, (k, drawn columns); None if there is none."""
+        return grid_start.start_of_sample(self.matrix, self.job.settings, measures, summary.candidates.block)
+
+    def slots(self, run: Run | None) -> FactorSlots | None:
+        return run
+
+    def initial_state(
+        self, measures: Measures, sampled: Array | None, slots: FactorSlots | None
+    ) -> State[Any]:
+        assert isinstance(slots, GridSlots)
+        return grid_start.initial_state(self.engine, self.job.settings, measures, sampled, slots)
+
+    def solver(self, measures: Measures) -> Solver:
+        penalty = problem.own_penalty(self.job.settings, measures, self.matrix)
         return PiecewiseHALS(penalty.bounded)
 
-    def finish(self, output: Output, progress: Progress) -> Result:
-        """Read V for the last time, and return the result, committed to the run."""
-        engine, run, how = self.engine, output.run, output.normalize
-        assert run is not None
-        transposed = engine.matrix.transposed
-        names = ("H", "W") if transposed else ("W", "H")
-        places = run.create_factors()
-        left, right = (places[name] if how is None else run.temporary_factor(name) for name in names)
+    def finalize(self, progress: FitProgress, new_sink: Callable[[], Sink] | None) -> FinalFactors:
         report_stage("last read")
-        model = Model(progress.solver, progress.state, slots=progress.carried)
-        loss = engine.finalize(model, lambda: Sink(left, right)).sums.residual
-        if how is not None:
-            moves = (components.Moved(left, places[names[0]]), components.Moved(right, places[names[1]]))
-            sides = (moves[0], engine.tiling.rows), (moves[1], engine.tiling.columns)
-            components.arrange_pieces(*sides, how, transposed)
-        finalize.tell(loss, progress)
-        stored = run.commit_result(max(loss, 0.0), float("nan"), progress.ending)
-        result = finalize.result_of(stored)
-        return kept_in_memory(result, run) if output.keep else result
+        return self.engine.finalize(progress.model, new_sink)
 
 
 def cut_in_blocks(matrix: Matrix, job: Job, run: Run | None) -> GridCut:
@@ -143,27 +124,3 @@ def check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
     ):
         if not holds:
             raise MemoryError(f"{refusal}; V may be cut both ways instead, but that takes {needed}") from None
-
-
-def kept_in_memory(result: Result, run: Run) -> Result:
-    """Return the result in the memory of the cluster, because its run is about to be deleted."""
-    W, H = executor.persist(
-        *(factor.map_blocks(_read_in_time, run.location) for factor in (result.W, result.H))
-    )
-    return replace(result, W=W, H=H)
-
-
-def _read_in_time(block: Array, location: Location) -> Array:
-    """Return a block of a factor, after a check that its run still exists: otherwise Zarr gives zeros.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the run is gone.
-    """
-    if not location.exists():
-        raise FileNotFoundError(
-            f"a part of the answer was lost with a worker, and its copy in {location.name} is gone; "
-            "give store= to keep it"
-        )
-    return block

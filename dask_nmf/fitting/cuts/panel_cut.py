@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dask_nmf.execution import partition
-from dask_nmf.execution.engine import Engine
+from dask_nmf.execution.engine import Engine, FinalFactors, Sink
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.engines.strata import StrataEngine
+from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.graphs.strata import BlockGrid
 from dask_nmf.execution.partition import CutOptions
 from dask_nmf.execution.tasks.factor_store import FactorSlots, InMemorySlots
-from dask_nmf.fitting.cuts.cut import resumed
-from dask_nmf.fitting.finalize import Output, Progress, Result, answer, answer_fixed
+from dask_nmf.fitting.cuts.cut import CutEdges, FitProgress
 from dask_nmf.fitting.request import Job
 from dask_nmf.fitting.starts import initialize, nndsvd, problem
-from dask_nmf.fitting.starts.problem import Measures
+from dask_nmf.fitting.starts.problem import Factors, Measures
+from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.planning import worker_memory
-from dask_nmf.runs.resume import NewRun, identity_of, source_listing
+from dask_nmf.progress import report_stage
 from dask_nmf.runs.run import Run
+from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.solver import Solver
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
 
 class PanelCut(NamedTuple):
-    """V in panels, for one fit."""
+    """V in panels, for one fit: see `Cut`."""
 
     job: Job
     panels: PanelEngine
@@ -37,48 +43,69 @@ class PanelCut(NamedTuple):
     sample_rows: int  # the most rows that a start may draw
     needs_run: str | None = None
 
-    def begin(self, where: Run | NewRun | None) -> tuple[Run | None, Progress]:
-        """Read V for the first time; a run is laid out only when V is known to be good."""
-        panels, job, settings = self.panels, self.job, self.job.settings
-        matrix = panels.matrix
-        factors = (job.fixed_W, job.fixed_H) if job.fixed else (job.W, job.H)
-        given = problem.orient(*factors, matrix.transposed)
-        sample_rows = 0 if job.fixed else self.sample_rows
-        measures, sampled, digests = initialize.first_read(panels, settings, sample_rows, given)
-        run = where.create(identity_of(matrix, settings, job.given)) if isinstance(where, NewRun) else where
-        if run is not None:
-            run.set_layout(panels.edges)
-        slots, solver = self._slots(run), problem.make_solver(settings, measures, matrix)
-        if job.fixed:
-            no_h = np.zeros((settings.n_components, matrix.layout.columns), matrix.dtype)
-            state = solver.begin(no_h)
-        else:
-            place = None if slots is None else partial(slots.new_factor, 0)
-            state = initialize.begin(panels, settings, measures, given, sampled, place)
-        if run is not None:
-            run.commit_start(state, measures._asdict(), digests, source_listing(matrix, job.weights))
-        return run, Progress(solver, measures, slots, state)
+    @property
+    def matrix(self) -> Matrix:
+        return self.panels.matrix
 
-    def resume(self, run: Run) -> Progress:
-        """Return the fit of a run at its last commit."""
-        measures = Measures(**run.record["measures"])
-        self.panels.scale = measures.scale
-        solver = problem.make_solver(self.job.settings, measures, self.panels.matrix)
-        return resumed(run, solver, measures, self._slots(run))
+    @property
+    def edges(self) -> CutEdges:
+        return CutEdges(self.panels.edges)
 
-    def _slots(self, run: Run | None) -> FactorSlots | None:
+    @property
+    def draw(self) -> SampleSpec:
+        rows = 0 if self.job.fixed else self.sample_rows
+        return initialize.draw_for(self.panels, self.job.settings, rows)
+
+    def sampled_h(self, summary: Summary, measures: Measures) -> Array | None:
+        """Return the H of the sample, (k, n), or its directions: see `initialize.start_of_sample`."""
+        if self.job.fixed:
+            return None
+        return initialize.start_of_sample(
+            self.panels, self.job.settings, measures, summary.candidates, self.draw
+        )
+
+    def slots(self, run: Run | None) -> FactorSlots | None:
         if not self.job.carries:
             return None
-        panels = self.panels
-        return run or InMemorySlots(panels.edges[-1], self.job.settings.carried, panels.matrix.dtype)
+        return run or InMemorySlots(self.panels.edges[-1], self.job.settings.carried, self.matrix.dtype)
 
-    def finish(self, output: Output, progress: Progress) -> Result:
-        """Read V for the last time, and return the result, committed to the run if there is one."""
-        job, panels = self.job, self.panels
-        if not job.fixed:
-            return answer(self.engine, panels, output, progress)
-        fixed = problem.orient(job.fixed_W, job.fixed_H, panels.matrix.transposed)
-        return answer_fixed(panels, job.settings, fixed, output, progress)
+    def initial_state(
+        self, measures: Measures, sampled: Array | None, slots: FactorSlots | None
+    ) -> State[Any]:
+        settings = self.job.settings
+        if self.job.fixed:
+            no_h = np.zeros((settings.n_components, self.matrix.layout.columns), self.matrix.dtype)
+            return self.solver(measures).begin(no_h)
+        place = None if slots is None else partial(slots.new_factor, 0)
+        return initialize.begin(self.panels, settings, measures, self._factors, sampled, place)
+
+    def solver(self, measures: Measures) -> Solver:
+        return problem.make_solver(self.job.settings, measures, self.matrix)
+
+    def finalize(self, progress: FitProgress, new_sink: Callable[[], Sink] | None) -> FinalFactors:
+        """Find the left factor for the right one in a last read, or the best factor for a fixed one."""
+        if self.job.fixed:
+            return self._factors_with_fixed(progress.measures, new_sink)
+        report_stage("last read")
+        return self.engine.finalize(progress.model, new_sink)
+
+    @property
+    def _factors(self) -> Factors:
+        return problem.orient(*self.job.first_factors, self.matrix.transposed)
+
+    def _factors_with_fixed(self, measures: Measures, new_sink: Callable[[], Sink] | None) -> FinalFactors:
+        """Return the best factor for a fixed one, and the fixed one."""
+        solver = problem.fixed_factor_solver(self.job.settings, measures, self.matrix)
+        left, right = problem.in_units(self._factors, solver.penalty, self.matrix.dtype)
+        if left is None:
+            assert right is not None
+            right, solve_w = np.ascontiguousarray(right), solver.solve_w_final
+        else:
+            right, solve_w = initialize.right_of(self.panels, solver, measures.level, left), keep_w
+        spec = PassSpec(solve_w, solver, residual=True, bare=True, unit=solver.penalty.left_unit)
+        report_stage("last read")
+        final = self.panels.last_pass(right, spec, new_sink, left)
+        return final._replace(right=scaling.multiply(right, solver.penalty.right_unit))
 
 
 def cut_in_panels(matrix: Matrix, job: Job, run: Run | None) -> PanelCut:

@@ -17,12 +17,13 @@ from dask_nmf.fitting.starts import initialize, problem
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.fitting.starts.sampled import sample_start
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.piecewise import PiecewiseHALS, PiecewiseState, divisors
 from dask_nmf.solvers.solver import factor_scale
-from dask_nmf.types import Array
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.types import Array, Block
 
 
 def draw_for(engine: GridEngine, settings: Settings) -> SampleSpec:
@@ -33,8 +34,22 @@ def draw_for(engine: GridEngine, settings: Settings) -> SampleSpec:
     )
 
 
+def start_of_sample(matrix: Matrix, settings: Settings, measures: Measures, block: Block) -> Array | None:
+    """Return the H of a sample of rows and columns, (k, its columns); None if nothing in it is above 0."""
+    sample = scaling.scaled_copy(block, measures.scale)
+    if not (sample.size > 0 and sample.sum() > 0):
+        return None
+    own = problem.own_penalty(settings, measures, matrix).bounded
+    return sample_start.sampled_h(sample, settings, own, _h_stream(matrix))
+
+
+def _h_stream(matrix: Matrix) -> int:
+    """Return the stream of random numbers for the right factor."""
+    return rng.Stream.W_FACTOR if matrix.transposed else rng.Stream.H_FACTOR
+
+
 def initial_state(
-    engine: GridEngine, settings: Settings, measures: Measures, summary: Summary, slots: GridSlots
+    engine: GridEngine, settings: Settings, measures: Measures, sampled: Array | None, slots: GridSlots
 ) -> State[PiecewiseState]:
     """Return the state before the first pass, and write the initial H into its slot.
 
@@ -42,21 +57,19 @@ def initial_state(
     the sampled columns, and then H for all columns from W. The initial H is not used to extrapolate.
     """
     matrix = engine.matrix
-    stream = rng.Stream.W_FACTOR if matrix.transposed else rng.Stream.H_FACTOR
     no_h = np.empty((settings.n_components, 0), matrix.dtype)
-    sample = scaling.scaled_copy(summary.candidates.block, measures.scale)
     scale = factor_scale(measures.level, settings.n_components)
     own = problem.own_penalty(settings, measures, matrix).bounded
     balanced = own.in_balanced_units(scale).right_unit / own.right_unit
-    make: Callable[[int, int], Array] = partial(_random, settings, scale * balanced, stream, matrix.dtype)
-    known = sample.size > 0 and sample.sum() > 0
-    if known:
-        h = sample_start.sampled_h(sample, settings, own, stream)
-        make = partial(_spread, h, engine.sample_of(draw_for(engine, settings)))
+    make: Callable[[int, int], Array] = partial(
+        _random, settings, scale * balanced, _h_stream(matrix), matrix.dtype
+    )
+    if sampled is not None:
+        make = partial(_spread, sampled, engine.sample_of(draw_for(engine, settings)))
     engine.write_h(slots.new_h_pieces(0), make)
     solver = PiecewiseHALS(own.without_lasso)
     state = solver.begin(no_h, w_slot=0)
-    if known:
+    if sampled is not None:
         state = replace(state, own=PiecewiseState(previous_slot=0), w_slot=-1)
     for _ in range(initialize.WARM if settings.start == "random" and settings.lasso else 0):
         (totals,) = engine.sweep([Model(solver, state, slots=slots)])

@@ -16,10 +16,8 @@ from dask_nmf.errors import NothingObserved
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.tasks.factor_store import FactorStore
-from dask_nmf.fitting.settling import solve_h_for_w
 from dask_nmf.fitting.starts import nndsvd
 from dask_nmf.fitting.starts.problem import (
-    NO_FACTORS,
     Factors,
     Measures,
     check_squares,
@@ -31,10 +29,10 @@ from dask_nmf.fitting.starts.problem import (
     scale_and_unit,
 )
 from dask_nmf.fitting.starts.sampled.sample_start import lift_columns, random_factor, sampled_h
+from dask_nmf.fitting.starts.settling import solve_h_for_w
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.summary import masked_summary, row_sample
-from dask_nmf.kernels.summary.digests import Digest
-from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
 from dask_nmf.progress import report_stage
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
@@ -51,46 +49,30 @@ FOLLOWING = 3  # the most passes to fit the right factor to a given left one
 WARM = 3  # passes without the L1 penalties after a random start
 
 
-def first_read(
-    panels: PanelEngine, settings: Settings, sample_rows: int, given: Factors = NO_FACTORS
-) -> tuple[Measures, Array | None, tuple[Digest, ...]]:
-    """Check, measure and digest V, and factorise a sample of its rows if the start needs one.
+def draw_for(panels: PanelEngine, settings: Settings, sample_rows: int) -> SampleSpec:
+    """Return the specification of the sample of rows for a start, of 0 rows if it needs none."""
+    sampled = settings.by_svd or settings.start == "sample"
+    return SampleSpec(panels.edges[-1], sample_rows if sampled else 0, settings.random_state)
 
-    The panels are multiplied by the scale of V from then on.
 
-    Returns
-    -------
-    The measures of V; the H of the sample, (k, n), its directions (see `nndsvd.sampled_directions`), or None;
-    and the digests of V and of its weights.
+def start_of_sample(
+    panels: PanelEngine, settings: Settings, measures: Measures, candidates: Candidates, draw: SampleSpec
+) -> Array | None:
+    """Return the H of a sample of rows, (k, n), or its directions, see `nndsvd.sampled_directions`.
 
-    Raises
-    ------
-    InvalidEntryError
-        For the first entry that is negative or not finite.
+    Return None if the start has no sample, or if no entry of it counts.
     """
-    matrix = panels.matrix
-    sampled = settings.by_svd or (sample_rows > 0 and settings.start == "sample")
-    draw = SampleSpec(panels.edges[-1], sample_rows if sampled else 0, settings.random_state)
-    report_stage("first read")
-    summary = panels.summarize(draw)
-    if summary.invalid is not None:
-        raise summary.invalid.at(0, matrix.transposed)
-    measures = measures_of(summary, matrix, settings.beta, given)
-    panels.scale = measures.scale
-    tell(measures)
-    if not sampled:
-        return measures, None, summary.digests
     if settings.by_svd:
-        directions = nndsvd.sampled_directions(
-            summary.candidates, draw, settings.n_components, measures.scale
-        )
-        return measures, directions, summary.digests
-    sample = masking.scaled_copy(row_sample.draw_sample(summary.candidates, draw), measures.scale)
+        return nndsvd.sampled_directions(candidates, draw, settings.n_components, measures.scale)
+    if not draw.size:
+        return None
+    sample = masking.scaled_copy(row_sample.draw_sample(candidates, draw), measures.scale)
     if not sample.shape[0] or not np.any(masked_summary.summarize_block(sample).column_weight):
-        return measures, None, summary.digests
+        return None
     logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
+    matrix = panels.matrix
     penalty = penalty_of_sample(penalty_of_fit(settings, measures, matrix), sample, panels.edges[-1])
-    return measures, sampled_h(sample, settings, penalty, _streams(matrix)[1]), summary.digests
+    return sampled_h(sample, settings, penalty, _streams(matrix)[1])
 
 
 def tell(measures: Measures) -> None:

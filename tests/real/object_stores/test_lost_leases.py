@@ -20,7 +20,7 @@ from dask_nmf.errors import (
     ConcurrentCommitError,
     InvalidRunError,
 )
-from dask_nmf.fitting.starts import initialize
+from dask_nmf.fitting import fit as fitting_fit
 from dask_nmf.iteration.loop import Step
 from dask_nmf.storage import leases, locations
 from dask_nmf.storage.objects.object_store import ObjectStore
@@ -175,19 +175,19 @@ def test_who_lost_the_lease_at_any_write_of_the_answer_changes_nothing(
 def test_a_run_that_another_began_while_v_was_read_is_left_to_it(
     server: faults.Proxy, several_panels: None, monkeypatch: pytest.MonkeyPatch, overwrite: bool
 ) -> None:
-    run, first_read = "s3://bucket/run.zarr", initialize.first_read
+    run, first_read = "s3://bucket/run.zarr", fitting_fit.first_read
     fit(V, "s3://bucket/whole.zarr")
     if overwrite:
         nmf(V, 3, store=run, tol=0, max_iter=1)
 
     def slow(*asked: Any) -> Any:
         found = first_read(*asked)
-        monkeypatch.setattr(initialize, "first_read", first_read)
+        monkeypatch.setattr(fitting_fit, "first_read", first_read)
         fit(V, run, overwrite=overwrite)
         return found
 
     monkeypatch.setattr(locations.ObjectStoreLocation, "lock", lambda _: nullcontext(leases.always_held))
-    monkeypatch.setattr(initialize, "first_read", slow)
+    monkeypatch.setattr(fitting_fit, "first_read", slow)
     with pytest.raises(ConcurrentCommitError):
         nmf(V, 4, store=run, tol=0, max_iter=2, overwrite=overwrite)
     same_factors(run, "s3://bucket/whole.zarr")

@@ -19,7 +19,7 @@ from support.strategies import many, seeds
 
 from dask_nmf import nmf
 from dask_nmf.errors import InvalidEntryError
-from dask_nmf.fitting.cuts import grid_cut
+from dask_nmf.fitting import finalize
 from dask_nmf.iteration.loop import Step
 from dask_nmf.planning import grid, row_panels, worker_memory
 from dask_nmf.planning.worker_memory import MIB, Layout
@@ -177,4 +177,4 @@ def test_a_v_in_memory_is_refused(client: Client, monkeypatch: pytest.MonkeyPatc
 
 def test_an_answer_whose_run_is_gone_is_not_taken_for_zeros(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="give store= to keep it"):
-        grid_cut._read_in_time(np.zeros((1, 1)), locate(tmp_path / "gone"))
+        finalize._read_in_time(np.zeros((1, 1)), locate(tmp_path / "gone"))

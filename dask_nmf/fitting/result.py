@@ -1,0 +1,126 @@
+"""The result of a fit, in memory or in its run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from html import escape
+from typing import NamedTuple
+
+import dask.array as da
+import numpy as np
+
+from dask_nmf.fitting.starts.problem import Measures
+from dask_nmf.iteration.outcome import Ending, Outcome, relative_error
+from dask_nmf.kernels.summary.means import Means
+from dask_nmf.runs.stored_result import StoredResult
+from dask_nmf.types import Array
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """A factorisation V ≈ W H; ``W, H = result`` unpacks the factors.
+
+    Attributes
+    ----------
+    W : (m, k) Dask array
+    H : (k, n) Dask array
+    relative_error : ‖V − W H‖ / ‖V‖, or √(D(V | W H) / D(V | mean of V)), over the entries that count
+    reconstruction_err : ‖V − W H‖ (Frobenius), or √(2 D(V | W H))
+    error_history : (n_iter,) array, relative error after each pass
+    n_iter : number of passes
+    outcome : why the fit stopped, an `Outcome`; ``outcome.converged`` is False if more passes would help
+    message : the outcome as a sentence
+    validation_error : root mean squared error of the held-out entries; NaN if there are none
+    means : means of the entries that count, by row and by column, if some are missing or have weights; else
+        None. `predict` and `recommend` use them for rows and columns without an observed entry.
+    beta_loss : the β of the loss that was fitted: 2 for Frobenius, 1 for Kullback-Leibler
+    """
+
+    W: da.Array
+    H: da.Array
+    relative_error: float
+    reconstruction_err: float
+    error_history: Array
+    n_iter: int
+    outcome: Outcome
+    message: str
+    validation_error: float = float("nan")
+    means: Means | None = None
+    beta_loss: float = 2.0
+
+    @property
+    def explained(self) -> float:
+        """The share of ‖V‖², or of the divergence of V from its mean, that W H explains."""
+        return 1 - self.relative_error**2
+
+    def __iter__(self) -> Iterator[da.Array]:
+        """Yield W, and then H."""
+        return iter((self.W, self.H))
+
+    def __repr__(self) -> str:
+        """Return one line: the shapes, the errors, and why the fit stopped."""
+        return f"<Result: {'; '.join(f'{name} {value}' for name, value in self._lines())}>"
+
+    def _repr_html_(self) -> str:
+        """Return an HTML table for notebooks."""
+        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._lines())
+        return f"<table>{''.join(rows)}</table>"
+
+    def _lines(self) -> list[tuple[str, str]]:
+        (m, k), n = self.W.shape, self.H.shape[1]
+        held_out = self.validation_error
+        return [
+            ("V", f"{m} x {n} ≈ W H of rank {k}"),
+            ("relative error", f"{self.relative_error:.6g}, {100 * self.explained:.4g} % explained"),
+            *([] if np.isnan(held_out) else [("held out", f"{held_out:.6g}")]),
+            ("passes", str(self.n_iter)),
+            ("outcome", self.message),
+        ]
+
+
+class Errors(NamedTuple):
+    """The errors of a result, in the units of the user."""
+
+    relative: float
+    reconstruction: float
+    held: float
+
+    @classmethod
+    def of(cls, reached: float, measures: Measures, beta: float, held: float) -> Errors:
+        """Return the errors of a result with the loss ``reached``, in the units of the fit."""
+        size = math.sqrt(reached)
+        relative = relative_error(reached, measures.baseline)
+        return cls(relative, size and size * measures.error_unit(beta), held)
+
+
+def make_result(W: da.Array, H: da.Array, errors: Errors, history: Sequence[float], ending: Ending) -> Result:
+    """Return a result without means."""
+    return Result(
+        W,
+        H,
+        errors.relative,
+        errors.reconstruction,
+        np.asarray(history, np.float64),  # None, for an unknown error, becomes NaN
+        len(history),
+        *ending,
+        errors.held,
+    )
+
+
+def result_of(stored: StoredResult) -> Result:
+    """Return the result of a finished run; W and H stay in Zarr until they are computed."""
+    record = stored.record
+    W, H = (da.from_zarr(array) for array in stored.factors)
+    held = float("nan") if record["validation_error"] is None else record["validation_error"]
+    history = record["history"]["relative_error"]
+    reached = float("inf") if record["loss"] is None else record["loss"]
+    errors = Errors.of(reached, Measures(**record["measures"]), stored.settings.beta, held)
+    result = make_result(W, H, errors, history, Ending(Outcome(record["outcome"]), record["message"]))
+    result = replace(result, beta_loss=stored.settings.beta)
+    means = stored.means
+    if means is None:
+        return result
+    rows, columns = da.from_zarr(means.rows), da.from_zarr(means.columns)
+    return replace(result, means=Means(rows, columns, means.overall))
