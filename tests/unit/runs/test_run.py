@@ -1,7 +1,7 @@
 """A run on disk: committed pass by pass, resumed bit for bit, never half an answer."""
 
 import json
-import shutil
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import zarr
 from support.runs import SHAPES, Crash, assert_same_bits, crash_after, files, fit, in_turns
-from zarr.storage import LocalStore
+from zarr.core.buffer.cpu import Buffer
+from zarr.storage import LocalStore, MemoryStore
 
 from dask_nmf import Result, nmf
 from dask_nmf.algorithms import SOLVERS
@@ -24,25 +25,43 @@ from dask_nmf.storage.arrays import links
 pytestmark = pytest.mark.usefixtures("several_panels")
 
 
-@contextmanager
-def photographed(path: Path, album: Path) -> Iterator[list[Path]]:
-    """Copies of what is at a path before each change that is made to it."""
-    copies: list[Path] = []
+Moment = dict[str, bytes]  # the content of each file of a run
 
-    def copy(root: Path) -> None:
+
+def files_of(run: Path) -> Moment:
+    return {
+        os.path.relpath(os.path.join(folder, name), run): Path(folder, name).read_bytes()
+        for folder, _, names in os.walk(run)
+        for name in names
+    }
+
+
+def write_files(moment: Moment, run: Path) -> Path:
+    for name, content in moment.items():
+        (run / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / name).write_bytes(content)
+    return run
+
+
+@contextmanager
+def photographed(path: Path) -> Iterator[list[Moment]]:
+    """What is at a path before each change that is made to it."""
+    moments: list[Moment] = []
+
+    def look(root: Path) -> None:
         if path.exists() and (root == path or path in root.parents):
-            copies.append(Path(shutil.copytree(path, album / f"{len(copies)}.zarr")))
+            moments.append(files_of(path))
 
     def before(change: Callable[..., Any]) -> Callable[..., Any]:
         async def changed(self: LocalStore, *args: Any) -> None:
-            copy(Path(self.root))
+            look(Path(self.root))
             await change(self, *args)
 
         return changed
 
     def before_name(change: Callable[..., None]) -> Callable[..., None]:
         def changed(*args: Any) -> None:
-            copy(next(arg for arg in args if isinstance(arg, Path)))
+            look(next(arg for arg in args if isinstance(arg, Path)))
             change(*args)
 
         return changed
@@ -52,15 +71,33 @@ def photographed(path: Path, album: Path) -> Iterator[list[Path]]:
             patch.setattr(LocalStore, name, before(getattr(LocalStore, name)))
         for name in ("replace", "link_or_copy"):
             patch.setattr(links, name, before_name(getattr(links, name)))
-        yield copies
+        yield moments
 
 
-def answer_seen(path: Path) -> tuple[bytes, bytes] | None:
-    """H and W as a reader of the run finds them, if they are listed."""
-    listed = json.loads((path / "zarr.json").read_text()).get("consolidated_metadata") or {"metadata": {}}
+def opened(moment: Moment) -> zarr.Group:
+    """The run as xarray reads it."""
+    stored = {name: Buffer.from_bytes(content) for name, content in moment.items()}
+    return zarr.open_consolidated(MemoryStore(stored), mode="r")
+
+
+def answers_seen(moments: list[Moment]) -> set[tuple[bytes, bytes] | None]:
+    """H and W as a reader of the run finds them at each moment; None where they are not listed."""
+    return {answer_seen(moment) for moment in distinct(moments)}
+
+
+def distinct(moments: list[Moment]) -> list[Moment]:
+    """The moments in which readers see something else; they do not look into ``data``."""
+    shown = [
+        {name: text for name, text in moment.items() if not name.startswith("data/")} for moment in moments
+    ]
+    return list({tuple(sorted(moment.items())): moment for moment in shown}.values())
+
+
+def answer_seen(moment: Moment) -> tuple[bytes, bytes] | None:
+    listed = json.loads(moment["zarr.json"]).get("consolidated_metadata") or {"metadata": {}}
     if not {"H", "W"} <= set(listed["metadata"]):
         return None
-    group = zarr.open_consolidated(str(path), mode="r")
+    group = opened(moment)
     return group["H"][:].tobytes(), group["W"][:].tobytes()
 
 
@@ -80,9 +117,9 @@ def commits_of(shape: tuple[int, int], store: Path, **options: Any) -> tuple[Res
     return fit(shape, store, callback=note, **options), made
 
 
-def commit_seen(path: Path) -> Commit | None:
-    """What a run that is not answered lists, as xarray reads it."""
-    group = zarr.open_consolidated(str(path), mode="r")
+def commit_seen(moment: Moment) -> Commit | None:
+    """What a run that is not answered lists."""
+    group = opened(moment)
     record: dict[str, Any] = group.attrs[KEY]  # type: ignore[assignment]
     if record["result"] or record["pass"] is None:
         return None
@@ -124,26 +161,27 @@ def test_every_moment_of_a_run_can_be_read_and_resumed(
     solver: str, shape: tuple[int, int], tmp_path: Path
 ) -> None:
     whole, made = commits_of(shape, tmp_path / "whole.zarr", solver=solver, max_iter=3)
-    run, album = tmp_path / "run.zarr", tmp_path / "album"
-    with photographed(tmp_path / "again.zarr", album / "whole") as moments:
+    run = tmp_path / "run.zarr"
+    with photographed(tmp_path / "again.zarr") as moments:
         fit(shape, tmp_path / "again.zarr", solver=solver, max_iter=3)
-    there = [moment for moment in moments if (moment / "zarr.json").exists()]
-    shown = {commit_seen(moment) for moment in there if "consolidated" in (moment / "zarr.json").read_text()}
+    there = [moment for moment in moments if "zarr.json" in moment]
+    shown = {commit_seen(moment) for moment in distinct(there) if b"consolidated" in moment["zarr.json"]}
     assert {commit for commit in shown if commit is not None and commit[0] > 0} == made
     assert sum(commit is not None and commit[0] == 0 for commit in shown) == 1
-    with photographed(run, album / "first") as first:
+    with photographed(run) as first:
         short = fit(shape, run, solver=solver, max_iter=3, time_limit=0)
     early, late = (tuple(x.compute().tobytes() for x in (found.H, found.W)) for found in (short, whole))
-    assert {answer_seen(moment) for moment in there} == {None, late}
-    with photographed(run, album / "second") as second:
+    assert answers_seen(there) == {None, late}
+    with photographed(run) as second:
         fit(shape, run, solver=solver, max_iter=3)
-    assert {answer_seen(moment) for moment in second} == {early, late}
+    assert answers_seen(second) == {early, late}
     for number, moment in enumerate((first + second)[1::23]):
-        before = answer_seen(moment) if (moment / "zarr.json").exists() else None
-        with photographed(moment, album / f"resumed {number}") as later:
-            resumed = fit(shape, moment, solver=solver, max_iter=3)
+        before = answer_seen(moment) if "zarr.json" in moment else None
+        copy = write_files(moment, tmp_path / f"{number}.zarr")
+        with photographed(copy) as later:
+            resumed = fit(shape, copy, solver=solver, max_iter=3)
         assert_same_bits(resumed, whole)
-        assert {answer_seen(moment) for moment in later} <= {before, late}
+        assert answers_seen(later) <= {before, late}
 
 
 @in_turns
