@@ -1,5 +1,6 @@
 """Settings and fixtures of all tests."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,12 @@ settings.register_profile("short", max_examples=8, derandomize=True, **ANY)
 settings.register_profile("seeded", max_examples=8, **ANY)  # by --hypothesis-seed: make test SEED=7
 settings.register_profile("many", max_examples=50, **ANY)  # make soak
 settings.load_profile("short")
+
+
+def pytest_collection_finish() -> None:
+    """Spare Python's collector of garbage what was imported and collected, which stays to the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

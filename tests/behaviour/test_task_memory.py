@@ -4,7 +4,8 @@ from itertools import product
 from typing import Any
 
 import pytest
-from run_task_memory import KINDS, SOLVERS, STATUS, Case, cases, least_share
+from run_task_memory import KINDS, SOLVERS, Case, cases, least_share
+from support.servers import reads_peaks
 
 
 def some() -> list[Any]:
@@ -16,7 +17,7 @@ def some() -> list[Any]:
     return [*small, *(pytest.param(case, marks=pytest.mark.real) for case in list(cases())[::6])]
 
 
-@pytest.mark.skipif(not STATUS.exists(), reason="peaks are read from /proc")
+@reads_peaks
 @pytest.mark.parametrize("case", some(), ids=lambda case: " ".join(map(str, case)))
 def test_the_task_of_a_panel_takes_no_more_than_the_plan_counts(case: Case) -> None:
     assert least_share(case) <= 1.0

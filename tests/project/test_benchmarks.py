@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from lib import passes
+from support.command import Forks
 
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "benchmarks" / "run_peers.py"
@@ -38,10 +39,13 @@ def test_the_table_has_a_row_for_each_method(tmp_path: Path) -> None:
         assert (tmp_path / f"{name}.svg").read_text().rstrip().endswith("</svg>")
 
 
-def test_a_peer_that_is_not_installed_is_an_error(tmp_path: Path) -> None:
+def test_a_peer_that_is_not_installed_is_an_error(
+    forks: Forks, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     hidden = f"import sys; sys.modules['nmf'] = None; sys.path.insert(0, {str(PEERS.parent)!r}); "
-    hidden += f"sys.argv[1:] = ['--output', {str(tmp_path)!r}]; import run_peers; run_peers.main()"
-    done = subprocess.run([sys.executable, "-c", hidden], capture_output=True, text=True, check=False)
+    script = tmp_path_factory.mktemp("hidden") / "script.py"
+    script.write_text(f"{hidden}import run_peers; run_peers.main()")
+    done = forks.run([script, "--output", tmp_path], tmp_path)
     assert done.returncode == 1
     assert "nmf-torch (nmf)" in done.stderr.partition("not installed: ")[2]
     assert list(tmp_path.iterdir()) == []

@@ -11,6 +11,7 @@ import pytest
 import zarr
 from distributed import Client, Worker
 from support.matrices import Array
+from support.servers import reads_peaks
 
 from dask_nmf import nmf, transform
 from dask_nmf.cluster.backends.local import local_cluster
@@ -67,7 +68,7 @@ def keeps_in_memory(dask_worker: Worker) -> bool:
     return type(dask_worker.data) is dict
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+@reads_peaks
 @pytest.mark.parametrize(
     ("shape", "chunks", "dtype", "init"),
     [
@@ -95,7 +96,7 @@ def test_a_fit_stays_within_the_memory_of_its_workers(
     assert all(workers.run(keeps_in_memory).values())
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+@reads_peaks
 @pytest.mark.parametrize(
     "shape",
     [pytest.param((80_000, 2000), id="tall"), pytest.param((2000, 80_000), id="wide")],
@@ -115,7 +116,7 @@ def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape
     assert max(after.values()) < LIMIT
 
 
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peaks are read from /proc")
+@reads_peaks
 def test_so_does_one_of_a_v_cut_both_ways(tmp_path: Path) -> None:
     path = write(tmp_path / "V.zarr", (18_000, 18_000), (2000, 2000), "float32")
     with local_cluster(2, 1, LIMIT) as own:  # whose peaks are not those of other tests

@@ -9,6 +9,7 @@ import pytest
 from sklearn.decomposition._nmf import _beta_divergence
 from support.matrices import Array, low_rank
 
+from dask_nmf import NMF
 from dask_nmf.settings import LOSSES
 
 SHAPES = {"tall": (48, 20), "wide": (20, 48)}
@@ -44,6 +45,12 @@ def given(shape: tuple[int, int], rank: int = RANK) -> dict[str, Array]:
 
 def beta_of(beta_loss: str | float) -> float:
     return LOSSES[beta_loss] if isinstance(beta_loss, str) else beta_loss
+
+
+def error_of(v: Array, w: Array, model: NMF) -> float:
+    """Return scikit-learn's error of W and the components of a model."""
+    beta = beta_of(model.beta_loss)
+    return float(_beta_divergence(v, w, model.components_, beta, square_root=True))
 
 
 def objective(

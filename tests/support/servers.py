@@ -23,6 +23,12 @@ def needs(*programs: str, root: bool = False) -> pytest.MarkDecorator:
     return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}")
 
 
+reads_peaks = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(),
+    reason="peaks of memory are read from /proc, which only Linux has; CI runs on Linux",
+)
+
+
 def until(holds: Callable[[], Any], seconds: float = 60) -> None:
     """Wait until a condition holds; fail after so many seconds."""
     deadline = time.monotonic() + seconds

@@ -183,9 +183,9 @@ def test_tasks_may_fit(client: Client, path: Path) -> None:
 def test_many_tasks_of_one_worker_may_fit_at_once(path: Path) -> None:
     """Where panels are best sent to holds for one fit: tasks begin in the context of one that secedes."""
     with LocalCluster(n_workers=1, threads_per_worker=4, **HERE) as running, Client(running) as client:
-        futures = [client.submit(fit, path, pure=False) for _ in range(12)]
+        futures = [client.submit(fit, path, pure=False) for _ in range(8)]
         errors = client.gather(futures)
-    assert errors == [pytest.approx(fit(path), rel=1e-9)] * 12
+    assert errors == [pytest.approx(fit(path), rel=1e-9)] * 8
 
 
 def test_workers_that_the_caller_chose_are_kept_to() -> None:
@@ -218,7 +218,7 @@ def test_tasks_may_fit_with_a_scheduler_of_their_own(client: Client, path: Path,
 def test_threads_may_fit_at_the_same_time(client: Client, path: Path) -> None:
     expected = fit(path)
     with ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(fit, [path] * 8)) == pytest.approx([expected] * 8, rel=1e-9)
+        assert list(pool.map(fit, [path] * 4)) == pytest.approx([expected] * 4, rel=1e-9)
 
 
 FORK = """

@@ -6,8 +6,6 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import dask
@@ -155,18 +153,12 @@ def test_more_memory_than_the_machine_has_is_told(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize(("module", "kind"), [("asyncssh", "ssh"), ("dask_jobqueue", "slurm")])
-def test_an_extra_that_is_not_installed_is_named(folder: Path, module: str, kind: str) -> None:
+def test_an_extra_that_is_not_installed_is_named(forks: Forks, folder: Path, module: str, kind: str) -> None:
     (folder / "sbatch").touch(0o755)
-    path = {"PATH": f"{folder}{os.pathsep}{os.environ['PATH']}"}
     script = f"import sys; sys.modules[{module!r}] = None; from dask_nmf.cli.main import main; main()"
-    told = subprocess.run(
-        [sys.executable, "-c", script, *FIT, "--cluster", kind, "--workers", "1"],
-        cwd=folder,
-        env=os.environ | path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    (folder / "without.py").write_text(script)
+    words = ["without.py", *FIT, "--cluster", kind, "--workers", "1"]
+    told = forks.run(words, folder, PATH=f"{folder}{os.pathsep}{os.environ['PATH']}")
     assert told.returncode == 2, told.stderr
     assert told.stderr.strip().splitlines()[-1].endswith(f"pip install 'dask_nmf[{kind}]'")
 

@@ -140,7 +140,7 @@ def test_reads_fall_as_room_grows(path: str, reads: list[slice]) -> None:
     assert counts[2] <= 0.6 * counts[0]
 
 
-@pytest.mark.parametrize("options", [{}, {"missing": "nan"}, {"solver": "mu"}, {"solver": "sgd"}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"solver": "mu", "missing": "nan"}, {"solver": "sgd"}], ids=str)
 def test_workers_keep_panels_and_let_them_go(client: Client, path: str, options: dict[str, Any]) -> None:
     held: list[int] = []
 

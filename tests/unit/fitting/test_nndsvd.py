@@ -227,8 +227,9 @@ def test_the_command_says_so_in_its_log(capsys: pytest.CaptureFixture[str]) -> N
     assert logging.getLogger("dask_nmf").handlers == []
 
 
-@pytest.mark.parametrize("kind", ["zarr v3", "csr in zarr", "dask csr_array"])
-@inits
+@pytest.mark.parametrize(
+    ("init", "kind"), [("nndsvd", "zarr v3"), ("nndsvda", "csr in zarr"), ("nndsvdar", "dask csr_array")]
+)
 def test_workers_and_stores_begin_the_same(init: str, kind: str, client: Any, tmp_path: Path) -> None:
     v = decaying((60, 25))
     with warnings.catch_warnings():
