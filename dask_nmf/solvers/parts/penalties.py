@@ -63,6 +63,8 @@ class Penalty:
         ``left`` and ``right`` are the `Norms` of W and H. The scale is 1 if it is the best already, or if
         the component is zero in one factor.
         """
+        if self.left == self.right == self.left_l1 == self.right_l1 == 0:
+            return np.ones(np.broadcast(left[0], right[0]).shape), 0.0
         parts = self._by_component(left, right)
         scales = best_scales(parts)
         powers = np.stack([scales, scales**2, 1 / scales, 1 / scales**2])
@@ -169,6 +171,8 @@ def best_scales(parts: Array) -> Array:
     """
     scales = np.ones(parts.shape[1])
     there = (parts[:2].any(axis=0)) & (parts[2:].any(axis=0))
+    if not there.any():
+        return scales
     with np.errstate(divide="ignore"):
         a1, a2, b1, b2 = np.log(parts[:, there] * [[1.0], [2.0], [1.0], [2.0]])
     u = np.zeros(len(a1))
