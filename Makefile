@@ -31,10 +31,12 @@ test-lowest: .venv-lowest/installed # has a numba cache of its own, which two ve
 	$(IN_MEMORY) NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba .venv-lowest/bin/python -m pytest \
 		--numprocesses 2 --dist worksteal $(LOWEST:%=tests/%.py)
 
-soak: .venv/installed-dev # and, unless MINUTES is set, many more random test examples
+soak: .venv/installed-dev # and, unless MINUTES is set, many more random test examples, and takeovers at each write
 	PYTHONPATH=tests $(BIN)/python -m tools.soak $(or $(MINUTES),10) $(SEED)
 	$(if $(MINUTES),,$(BIN)/python -m pytest -m hypothesis --numprocesses 2 --dist worksteal \
 		--hypothesis-profile many $(if $(SEED),--hypothesis-seed $(SEED)))
+	$(if $(MINUTES),,$(BIN)/python -m pytest -m real tests/real/object_stores/test_lost_leases.py \
+		--hypothesis-profile many)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -24,9 +24,8 @@ def main() -> None:
     discard_unread_output()
     with suppress(OSError):
         sys.stdout.flush()
-    # The process ends before what Dask does at exit, which prints how closing fails, and before Python takes
-    # its interpreter down: threads of obstore that bring it the answer of a store then crash the process.
-    # Semaphores of processes that failed to start are released first, or Python warns of them.
+    # The process ends before what Dask does at exit, which prints how closing fails. Semaphores of processes
+    # that failed to start are released first, or Python warns of them.
     atexit.register(os._exit, status)
     if "multiprocessing.util" in sys.modules:
         sys.modules["multiprocessing.util"]._run_finalizers(0)

@@ -43,10 +43,10 @@ class _LeaseObject:
 
     def write(self, content: bytes, version: Any) -> bool:
         try:
-            request(self.url, lambda: obstore.put_async(self.store, self.key, content, mode=version))
+            request(self.url, lambda: obstore.put(self.store, self.key, content, mode=version))
         except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
             return False
         return True
 
     def delete(self) -> None:
-        request(self.url, lambda: obstore.delete_async(self.store, self.key))
+        request(self.url, lambda: obstore.delete(self.store, self.key))

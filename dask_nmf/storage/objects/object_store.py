@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from zarr import storage as zarr_storage
-from zarr.abc.store import ByteRequest
+from zarr.abc.store import (
+    ByteRequest,
+    OffsetByteRequest,
+    RangeByteRequest,
+    Store,
+    SuffixByteRequest,
+)
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
 
@@ -42,15 +49,19 @@ def list_stamps(url: str) -> dict[str, str | None]:
     return sync(listing())
 
 
-class ObjectStore(zarr_storage.ObjectStore[Any]):
+class ObjectStore(Store):
     """A Zarr store of the objects below a URL.
 
     The root's metadata object is replaced only if it still is the one that this process wrote or read last,
     provided that the store has conditional writes; otherwise `ConcurrentCommitError` is raised.
     """
 
+    supports_writes = True
+    supports_deletes = True
+
     def __init__(self, url: str, *, read_only: bool = False) -> None:
-        super().__init__(connect(url), read_only=read_only)
+        super().__init__(read_only=read_only)
+        self.store = connect(url)
         self.url = url
         self._version: dict[str, Any] | None = None  # of the root, as this process knows it
 
@@ -74,11 +85,20 @@ class ObjectStore(zarr_storage.ObjectStore[Any]):
         self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         """Return an object or a part of it; None if there is no such object."""
-        if key != ROOT or byte_range is not None:
-            read = partial(zarr_storage.ObjectStore.get, self, key, prototype, byte_range)
-            return await request_async(self.url, read)
-        content = await self._get_root()
-        return None if content is None else prototype.buffer.from_bytes(content)
+        if key == ROOT and byte_range is None:
+            content = await self._get_root()
+            return None if content is None else prototype.buffer.from_bytes(content)
+        try:
+            read = partial(_read, self.store, key, byte_range)
+            return prototype.buffer.from_bytes(await request_async(self.url, read))
+        except FileNotFoundError:
+            return None
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        """Return parts of objects; None stands for objects that do not exist."""
+        return await asyncio.gather(*(self.get(key, prototype, part) for key, part in key_ranges))
 
     async def _get_root(self) -> bytes | None:
         try:
@@ -94,7 +114,8 @@ class ObjectStore(zarr_storage.ObjectStore[Any]):
         """Write an object, whole or not at all."""
         self._check_writable()
         if key != ROOT:
-            await request_async(self.url, partial(zarr_storage.ObjectStore.set, self, key, value))
+            content = value.as_buffer_like()
+            await request_async(self.url, partial(obstore.put, self.store, key, content))
         else:
             await self._set_root(value.to_bytes())
 
@@ -103,7 +124,7 @@ class ObjectStore(zarr_storage.ObjectStore[Any]):
             await self._get_root()  # for stores that ignore conditions
         mode: Any = "create" if self._version is None else self._version or "overwrite"
         try:
-            write = partial(obstore.put_async, self.store, ROOT, content, mode=mode)
+            write = partial(obstore.put, self.store, ROOT, content, mode=mode)
             self._version = version_of(await request_async(self.url, write))
         except (exceptions.PreconditionError, exceptions.AlreadyExistsError):
             # it may have been this process, in an attempt whose answer was lost
@@ -121,7 +142,11 @@ class ObjectStore(zarr_storage.ObjectStore[Any]):
 
     async def exists(self, key: str) -> bool:
         """Return whether there is such an object."""
-        return await request_async(self.url, partial(zarr_storage.ObjectStore.exists, self, key))
+        try:
+            await request_async(self.url, partial(obstore.head, self.store, key))
+        except FileNotFoundError:
+            return False
+        return True
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write an object unless there is one."""
@@ -130,23 +155,29 @@ class ObjectStore(zarr_storage.ObjectStore[Any]):
 
     async def delete(self, key: str) -> None:
         """Delete an object if there is one."""
-        await request_async(self.url, partial(zarr_storage.ObjectStore.delete, self, key))
+        self._check_writable()
+        with suppress(FileNotFoundError):
+            await request_async(self.url, partial(obstore.delete, self.store, key))
 
     async def delete_dir(self, prefix: str) -> None:
         """Delete all objects of a folder."""
         folder = prefix.rstrip("/")
         keys = [key async for key in self.list_prefix(f"{folder}/" if folder else "")]
         if keys:
-            await request_async(self.url, partial(obstore.delete_async, self.store, keys))
+            await request_async(self.url, partial(obstore.delete, self.store, keys))
 
     async def copy(self, key: str, target: str) -> None:
         """Make the store copy an object to another key."""
-        await request_async(self.url, partial(obstore.copy_async, self.store, key, target))
+        await request_async(self.url, partial(obstore.copy, self.store, key, target))
 
     @property
     def supports_listing(self) -> bool:
         """Whether the store can list its keys."""
         return urlsplit(self.url).scheme not in READ_ONLY
+
+    def list(self) -> AsyncGenerator[str, None]:
+        """Yield all keys."""
+        return self.list_prefix("")
 
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str, None]:
         """Yield the keys that begin with a prefix. They are requested page by page, as they are used."""
@@ -166,11 +197,31 @@ class ObjectStore(zarr_storage.ObjectStore[Any]):
     async def list_dir(self, prefix: str) -> AsyncGenerator[str, None]:
         """Yield the names in a folder."""
 
-        async def names() -> list[str]:
-            return [name async for name in zarr_storage.ObjectStore.list_dir(self, prefix)]
+        folder = prefix.rstrip("/")
+        found = await request_async(self.url, partial(obstore.list_with_delimiter, self.store, folder))
+        for path in (*found["common_prefixes"], *(meta["path"] for meta in found["objects"])):
+            yield path.removeprefix(folder).lstrip("/")
 
-        for name in await request_async(self.url, names):
-            yield name
+
+def _read(store: Any, key: str, part: ByteRequest | None) -> Any:
+    """Return an object, or a part of it."""
+    match part:
+        case RangeByteRequest(start, end):
+            return obstore.get_range(store, key, start=start, end=end)
+        case OffsetByteRequest(offset):
+            return obstore.get(store, key, options={"range": {"offset": offset}}).bytes()
+        case SuffixByteRequest(suffix):
+            return _read_end(store, key, suffix)
+    return obstore.get(store, key).bytes()
+
+
+def _read_end(store: Any, key: str, length: int) -> Any:
+    """Return the last bytes of an object; Azure's store must be told where they begin."""
+    try:
+        return obstore.get(store, key, options={"range": {"suffix": length}}).bytes()
+    except exceptions.NotSupportedError:
+        size = obstore.head(store, key)["size"]
+        return obstore.get_range(store, key, start=max(size - length, 0), end=size)
 
 
 def _reconnect(url: str, read_only: bool) -> ObjectStore:

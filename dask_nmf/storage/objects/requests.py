@@ -2,16 +2,21 @@
 
 Credentials are those in the environment of the process that makes the request. Only URLs are sent to workers
 or stored.
+
+Requests are obstore's blocking calls, in threads of Python, which waits for them at exit. Its coroutines are
+not used: threads of obstore's own set their results, and crash a process whose interpreter ends meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -27,6 +32,7 @@ try:
 except ImportError:  # the extra "cloud"
     obstore = None
 
+AT_ONCE = 32  # requests that a process makes at the same time
 COPIES = 16  # objects that are copied at the same time
 ROOT = "zarr.json"  # the metadata object of a group, the only object that a commit replaces
 ROOTS = (ROOT, ".zarray", ".zgroup")
@@ -50,10 +56,10 @@ def fetch(url: str, first: int = 0, length: int | None = None) -> memoryview:
     folder, name = split_url(url)
     store = connect(folder)
 
-    async def read() -> memoryview:
+    def read() -> memoryview:
         if length is None:
-            return memoryview(await (await obstore.get_async(store, name)).bytes_async())[first:]
-        return memoryview(await obstore.get_range_async(store, name, start=first, length=length))
+            return memoryview(obstore.get(store, name).bytes())[first:]
+        return memoryview(obstore.get_range(store, name, start=first, length=length))
 
     return request(url, read)
 
@@ -61,13 +67,13 @@ def fetch(url: str, first: int = 0, length: int | None = None) -> memoryview:
 def put(url: str, content: bytes) -> None:
     """Write an object, whole or not at all."""
     folder, name = split_url(url)
-    request(folder, partial(obstore.put_async, connect(folder), name, content))
+    request(folder, partial(obstore.put, connect(folder), name, content))
 
 
 def stat(url: str) -> tuple[int, str | None]:
     """Return the size of an object in bytes and its stamp (see `stamp_of`)."""
     folder, name = split_url(url)
-    meta = request(url, partial(obstore.head_async, connect(folder), name))
+    meta = request(url, partial(obstore.head, connect(folder), name))
     return int(meta["size"]), stamp_of(meta)
 
 
@@ -78,7 +84,7 @@ def exists(url: str) -> bool:
     store = connect(url)
     for name in ROOTS:
         with suppress(FileNotFoundError):
-            request(url, partial(obstore.head_async, store, name))
+            request(url, partial(obstore.head, store, name))
             return True
     return False
 
@@ -88,7 +94,7 @@ def remove(url: str, keys: Collection[str]) -> None:
     store = connect(url)
     for some in ([key for key in keys if key in ROOTS], [key for key in keys if key not in ROOTS]):
         if some:
-            request(url, partial(obstore.delete_async, store, some))
+            request(url, partial(obstore.delete, store, some))
 
 
 def copy(folder: str, source: str, target: str, keys: Collection[str]) -> None:
@@ -98,7 +104,7 @@ def copy(folder: str, source: str, target: str, keys: Collection[str]) -> None:
     async def copy_one(key: str) -> None:
         async with limit:
             names = f"{source}/{key}", f"{target}/{key}"
-            await request_async(folder, partial(obstore.copy_async, store, *names))
+            await request_async(folder, partial(obstore.copy, store, *names))
 
     async def copy_all() -> None:
         await asyncio.gather(*map(copy_one, keys))
@@ -106,14 +112,10 @@ def copy(folder: str, source: str, target: str, keys: Collection[str]) -> None:
     sync(copy_all())
 
 
-async def list_page(store: Any, prefix: str | None, after: str | None, most: int) -> Sequence[Any]:
+def list_page(store: Any, prefix: str | None, after: str | None, most: int) -> Sequence[Any]:
     """Return the metadata of at most ``most`` objects whose keys begin with a prefix and follow ``after``."""
-    pages = obstore.list(store, prefix, offset=after, chunk_size=most)
-    try:
-        page: Sequence[Any] = await pages.__anext__()
-        return page
-    except StopAsyncIteration:
-        return []
+    page: Sequence[Any] = next(obstore.list(store, prefix, offset=after, chunk_size=most), [])
+    return page
 
 
 def stamp_of(meta: Any) -> str | None:
@@ -127,10 +129,10 @@ def stamp_of(meta: Any) -> str | None:
     return f"{meta['size']} {version}" if version else None
 
 
-async def get_with_version(store: Any, key: str) -> tuple[bytes, dict[str, Any]]:
+def get_with_version(store: Any, key: str) -> tuple[bytes, dict[str, Any]]:
     """Return the content of an object, and its version (see `version_of`)."""
-    found = await obstore.get_async(store, key)
-    return bytes(await found.bytes_async()), version_of(found.meta)
+    found = obstore.get(store, key)
+    return bytes(found.bytes()), version_of(found.meta)
 
 
 def version_of(meta: Any) -> dict[str, Any]:
@@ -138,13 +140,13 @@ def version_of(meta: Any) -> dict[str, Any]:
     return {name: meta[name] for name in ("e_tag", "version") if meta[name] is not None}
 
 
-def request(url: str, call: Callable[[], Awaitable[T]]) -> T:
+def request(url: str, call: Callable[[], T]) -> T:
     """Make a request and wait for its answer.
 
     Parameters
     ----------
     url : what the request is about, for the text of errors
-    call : makes the request; it is called again if the answer breaks off
+    call : makes the request, and waits for its answer; it is called again if the answer breaks off
 
     Raises
     ------
@@ -156,17 +158,24 @@ def request(url: str, call: Callable[[], Awaitable[T]]) -> T:
     return sync(request_async(url, call))
 
 
-async def request_async(url: str, call: Callable[[], Awaitable[T]]) -> T:
+async def request_async(url: str, call: Callable[[], T]) -> T:
     """Make a request on an event loop, as `request` does. obstore repeats those with large bodies only."""
+    run, threads = asyncio.get_running_loop().run_in_executor, _threads(os.getpid())
     with translate_errors(url):
         for pause in PAUSES:
             try:
-                return await call()
+                return await run(threads, call)
             except exceptions.BaseError as error:
                 if BODY_ERROR not in str(error):
                     raise
                 await asyncio.sleep(pause)
-        return await call()
+        return await run(threads, call)
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """Return the threads that make the requests of a process, which a fork of it does not have."""
+    return ThreadPoolExecutor(AT_ONCE, "dask-nmf-request")
 
 
 @contextmanager

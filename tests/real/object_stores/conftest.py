@@ -11,6 +11,7 @@ import boto3
 import numpy as np
 import obstore
 import pytest
+from hypothesis import settings
 from support import faults
 from support.buckets import KEY, SECRET, SHAPE, V, enter, fit, store
 from support.matrices import Array
@@ -18,6 +19,8 @@ from support.servers import free_port, listens, process, until
 
 from dask_nmf.storage.objects import requests
 from dask_nmf.storage.objects.object_store import ObjectStore
+
+PART = 5  # one of so many writes is tried at once
 
 
 @pytest.fixture(scope="session")
@@ -70,3 +73,14 @@ def on_disk(v: Array, tmp_path: Path, several_panels: None) -> Path:
     store(tmp_path / "v.zarr", v)
     fit(tmp_path / "v.zarr", tmp_path / "run.zarr")
     return tmp_path / "run.zarr"
+
+
+@pytest.fixture
+def overtaken_at(pytestconfig: pytest.Config) -> range:
+    """Numbers of the writes at which a process is overtaken, each in a fit of its own, which takes seconds.
+
+    In a soak they are all writes. Otherwise they are a part of them, another one with another seed.
+    """
+    if settings.get_current_profile_name() == "many":
+        return range(1000)
+    return range(int(pytestconfig.getoption("--hypothesis-seed") or 0) % PART, 1000, PART)

@@ -106,12 +106,9 @@ def overtaken(run: str, number: int, first: int, last: int, other: Callable[[], 
         return raised[0] if pause.reached.is_set() and raised else None
 
 
-EACH = 5  # so many writes on from one at which a process is overtaken to the next: a fit takes seconds here
-
-
 @only_moto
 def test_who_lost_the_lease_at_any_write_of_a_pass_changes_nothing(
-    server: faults.Proxy, several_panels: None
+    server: faults.Proxy, several_panels: None, overtaken_at: range
 ) -> None:
     whole = "s3://bucket/whole.zarr"
     fit(V, whole, solver="mu")
@@ -128,7 +125,7 @@ def test_who_lost_the_lease_at_any_write_of_a_pass_changes_nothing(
                 fit(V, run, solver="mu", callback=dies)
         left.append(Run.load(run).record)
 
-    for number in range(0, 1000, EACH):
+    for number in overtaken_at:
         run, left = f"s3://bucket/{number}.zarr", []
         error = overtaken(run, number, 1, 2, goes_on)
         if error is None:
@@ -144,14 +141,14 @@ def test_who_lost_the_lease_at_any_write_of_a_pass_changes_nothing(
 
 @only_moto
 def test_who_lost_the_lease_at_any_write_of_the_answer_changes_nothing(
-    server: faults.Proxy, several_panels: None
+    server: faults.Proxy, several_panels: None, overtaken_at: range
 ) -> None:
     """Another call finishes the fit, or has overwritten it by one of another rank."""
     whole = {rank: f"s3://bucket/whole-{rank}.zarr" for rank in (5, 4)}
     for rank, place in whole.items():
         nmf(V, rank, store=place, tol=0, max_iter=PASSES, solver="mu")
     refused = 0
-    for number in range(1, 1000, EACH):
+    for number in overtaken_at:
         run, rank, reached = f"s3://bucket/{number}.zarr", 4 + number % 2, []
 
         def other(run: str = run, rank: int = rank, reached: list[int] = reached) -> None:

@@ -1,0 +1,110 @@
+"""Requests to object stores: who makes them, and what a store returns."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import Any
+
+import numpy as np
+import obstore
+import pytest
+import zarr
+from obstore.store import MemoryStore
+from support.matrices import low_rank
+from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from dask_nmf import nmf
+from dask_nmf.storage.objects import object_lock, object_store, requests
+from dask_nmf.storage.objects.object_store import ObjectStore
+
+Stores = dict[str, MemoryStore]
+
+
+@pytest.fixture
+def stores(monkeypatch: pytest.MonkeyPatch) -> Stores:
+    """Stores in memory, by the URLs that they stand for."""
+    made: Stores = {}
+    for module in (object_store, object_lock, requests):
+        monkeypatch.setattr(module, "connect", lambda url: made.setdefault(url, MemoryStore()))
+    return made
+
+
+@pytest.fixture
+def strangers(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The names of threads that Python did not start, and that bring a result to an event loop."""
+    seen: set[str] = set()
+    call = asyncio.BaseEventLoop.call_soon_threadsafe
+
+    def called(loop: Any, *given: Any, **named: Any) -> Any:
+        thread = threading.current_thread()
+        if isinstance(thread, threading._DummyThread):
+            seen.add(thread.name)
+        return call(loop, *given, **named)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "call_soon_threadsafe", called)
+    return seen
+
+
+def test_no_thread_of_a_store_enters_python(stores: Stores, strangers: set[str]) -> None:
+    """Such a thread crashes a script that ends meanwhile; Python waits for its own threads."""
+    nmf(low_rank(12, 7, 2), 2, max_iter=2, tol=0, store="s3://bucket/run").H.compute()
+    requests.put("s3://bucket/key", b"content")
+    assert bytes(requests.fetch("s3://bucket/key", 1, 3)) == b"ont"
+    assert requests.stat("s3://bucket/key")[0] == 7
+    assert requests.exists("s3://bucket/run")
+    obstore.put(stores["s3://bucket"], "one/key", b"content")
+    requests.copy("s3://bucket", "one", "two", ["key"])
+    assert bytes(obstore.get(stores["s3://bucket"], "two/key").bytes()) == b"content"
+    requests.remove("s3://bucket/run", list(object_store.list_stamps("s3://bucket/run")))
+    assert not strangers
+
+
+def test_a_forked_process_makes_requests_with_threads_of_its_own(stores: Stores) -> None:
+    before = requests._threads(os.getpid())
+    requests.put("s3://bucket/key", b"content")
+    assert requests._threads(os.getpid()) is before
+    assert requests._threads(-1) is not before
+
+
+@pytest.mark.parametrize(
+    "part", [None, RangeByteRequest(1, 4), OffsetByteRequest(2), SuffixByteRequest(3)], ids=repr
+)
+def test_parts_of_objects_are_those_of_their_bytes(stores: Stores, part: Any) -> None:
+    store, content, prototype = ObjectStore("s3://bucket/place"), b"content", default_buffer_prototype()
+    obstore.put(stores["s3://bucket/place"], "key", content)
+    match part:
+        case RangeByteRequest(start, end):
+            content = content[start:end]
+        case OffsetByteRequest(offset):
+            content = content[offset:]
+        case SuffixByteRequest(suffix):
+            content = content[-suffix:]
+    found, missing = sync(store.get_partial_values(prototype, [("key", part), ("none", part)]))
+    assert found is not None
+    assert found.to_bytes() == content
+    assert missing is None
+
+
+def test_a_sharded_array_is_read_and_written_by_parts(stores: Stores) -> None:
+    V = np.random.default_rng(0).random((8, 6))
+    store = ObjectStore("s3://bucket/v")
+    array = zarr.create_array(store, data=V, chunks=(2, 3), shards=(4, 6))
+    np.testing.assert_array_equal(array[3:7, 2:5], V[3:7, 2:5])
+    array[1, :] = 0
+    V[1] = 0
+    np.testing.assert_array_equal(zarr.open_array(ObjectStore("s3://bucket/v"), mode="r")[:], V)
+    assert set(sync(_keys(store))) == {"zarr.json", "c/0/0", "c/1/0"}
+    assert set(sync(_names(store, "c"))) == {"0", "1"}
+    assert set(sync(_names(store, ""))) == {"zarr.json", "c"}
+
+
+async def _keys(store: ObjectStore) -> list[str]:
+    return [key async for key in store.list()]
+
+
+async def _names(store: ObjectStore, folder: str) -> list[str]:
+    return [name async for name in store.list_dir(folder)]
