@@ -109,7 +109,7 @@ def first_read(cut: Cut) -> FirstRead:
     factors = problem.orient(*job.first_factors, matrix.transposed)
     measures = initialize.measures_of(summary, matrix, job.settings.beta, factors)
     cut.engine.scale = measures.scale
-    initialize.tell(measures)
+    initialize.log_summary(measures)
     return FirstRead(measures, cut.sampled_h(summary, measures), summary.digests)
 
 

@@ -61,15 +61,15 @@ class BetaDivergence(NamedTuple):
         repeats : most updates of a row.
         tol : a row is done when an update moves it by at most ``tol`` times its sum.
         """
-        kept = x.dtype
-        x = np.array(x, _roomy(kept, self.beta), order="C")
+        dtype = x.dtype
+        x = np.array(x, _roomy(dtype, self.beta), order="C")
         kind = x.dtype.type
         factor = np.ascontiguousarray(factor, x.dtype)
         whole = factor.sum(axis=0, dtype=np.float64).astype(x.dtype)
         lasso, square = (part.astype(x.dtype) for part in ridge)
         sizes = kind(self.beta), kind(mu_exponent(self.beta)), kind(self.floor), kind(tol)
         _multiply(*cells[:4], cells.implicit_zeros, factor, whole, lasso, square, x, *sizes, repeats)
-        return x.astype(kept, copy=False)
+        return x.astype(dtype, copy=False)
 
     def mu_terms(self, cells: Cells, w: Array, h: Array) -> tuple[Array, Array, float]:
         """Return the numerators and denominators of a multiplicative update of H, and 2 D(v | w h).

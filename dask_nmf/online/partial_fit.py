@@ -116,7 +116,7 @@ def _next_batch(
 def _repeat_passes(
     panels: PanelEngine, solver: StreamSolver, h: Array, past: Sums | None, beta: float
 ) -> tuple[Array, Sums]:
-    """Return H after some passes over a batch, and the sums of all rows.
+    """Return H after a fixed number of passes over a batch, and the sums of all rows.
 
     Parameters
     ----------

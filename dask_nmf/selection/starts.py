@@ -77,7 +77,7 @@ def first_read(engine: PanelEngine, options: SelectionOptions, sample_rows: int)
         usable = sample.shape[0] and np.any(masked_summary.summarize_block(sample).column_weight)
         samples.append(sample if usable else None)
     engine.scale = scale
-    initialize.tell(folds[0].measures)
+    initialize.log_summary(folds[0].measures)
     return FirstRead(folds, samples, summaries[0].digests)
 
 

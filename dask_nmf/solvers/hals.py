@@ -18,7 +18,16 @@ from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import NO_PENALTY, Penalty, divide_components, norms_of
 from dask_nmf.solvers.parts.squared_error import SquaredError, in_threads, loss_of_h, refit_rows, solve_rows
 from dask_nmf.solvers.parts.state import Extrapolation, State, extrapolate
-from dask_nmf.solvers.solver import FINER, FINEST, KnownW, Look, Problem, Read, SolverDefaults, SolvesRight
+from dask_nmf.solvers.solver import (
+    FINER,
+    FINEST,
+    KnownW,
+    Problem,
+    Read,
+    ReadAgain,
+    SolverDefaults,
+    SolvesRight,
+)
 from dask_nmf.types import Array, Block
 
 
@@ -76,7 +85,7 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
             return self.solve_h(blank, totals), totals
         return self.solve_h_by_factor(factor, len(w), totals).astype(w.dtype), totals
 
-    def fit_h(self, h: Array, totals: Sums, look: Look, sumsq: float) -> tuple[Array, float]:
+    def fit_h(self, h: Array, totals: Sums, read_again: ReadAgain, sumsq: float) -> tuple[Array, float]:
         right = self.solve_h(h, totals)
         return right, loss_of_h(sumsq, totals, h, right)
 
@@ -96,25 +105,25 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
             factor.upper,
         ).T
 
-    def update_h(self, given: Array, totals: Sums) -> Array:
-        """Return H (k, n) from the sums; the inner solve begins at ``given``, the H of the pass."""
-        num, gram = self.penalty.equations(totals, len(given))
-        dtype = np.float64 if self.in_float64 else given.dtype
-        h = refit_rows(given.T.astype(dtype), num.astype(dtype), gram, self.tol)
-        return np.ascontiguousarray(h.T, given.dtype)
+    def update_h(self, h: Array, totals: Sums) -> Array:
+        """Return H (k, n) from the sums; the inner solve begins at ``h``, the H of the pass."""
+        num, gram = self.penalty.equations(totals, len(h))
+        dtype = np.float64 if self.in_float64 else h.dtype
+        updated = refit_rows(h.T.astype(dtype), num.astype(dtype), gram, self.tol)
+        return np.ascontiguousarray(updated.T, h.dtype)
 
     def begin(self, h: Array, w_slot: int = -1) -> State[Extrapolation]:
         return State(h, h, Extrapolation(), w_slot=w_slot)
 
     def update(self, state: State[Extrapolation], totals: Sums, sumsq: float) -> State[Extrapolation]:
-        given, own = state.h_input, state.own
-        h = self.update_h(given, totals)
+        before, own = state.h_input, state.own
+        h = self.update_h(before, totals)
         scales, penalty = self.penalty.balance(*norms_of(totals, h))
-        loss = loss_of_h(sumsq, totals, given, h) + penalty
+        loss = loss_of_h(sumsq, totals, before, h) + penalty
         if loss > state.loss:
-            stalled = np.array_equal(given, state.h)  # it was not extrapolated: no smaller β can help
+            stalled = np.array_equal(before, state.h)  # it was not extrapolated: no smaller β can help
             rejected = replace(state, h_input=state.h, own=own.shrunk(), accepted=False, stalled=stalled)
-            return rejected.track_held_out(state, totals, given)
+            return rejected.track_held_out(state, totals, before)
         return State(
             h=divide_components(h, scales),
             h_input=divide_components(extrapolate(h, state.h, own.beta), scales),
@@ -123,7 +132,7 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
             penalty=penalty,
             exact=not np.isnan(totals.residual),
             level=state.level,
-        ).track_held_out(state, totals, given)
+        ).track_held_out(state, totals, before)
 
 
 def make(problem: Problem) -> HALS | KLNewton:

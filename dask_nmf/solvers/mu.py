@@ -13,7 +13,7 @@ from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.parts.loss_terms import DivergenceTerms, LossTerms, SquaredTerms
 from dask_nmf.solvers.parts.penalties import NO_PENALTY, Penalty
 from dask_nmf.solvers.parts.state import NoRecord, State
-from dask_nmf.solvers.solver import LIFT, KnownW, Look, Problem, Read, SolverDefaults, smallest_divisor
+from dask_nmf.solvers.solver import LIFT, KnownW, Problem, Read, ReadAgain, SolverDefaults, smallest_divisor
 from dask_nmf.types import Array, Block
 
 MOST_UPDATES, SETTLED = 5000, 1e-7  # of a W for a fixed H: the most updates, and their tolerance
@@ -51,10 +51,10 @@ class MU(SolverDefaults):
         return w
 
     def update(self, state: State[NoRecord], totals: Sums, sumsq: float) -> State[NoRecord]:
-        given = state.h_input
-        updated = self.update_h(given, totals)
-        h = updated if self.w_first else given
-        measured, loss = self.terms.known_loss(totals, sumsq, given, h)
+        before = state.h_input
+        updated = self.update_h(before, totals)
+        h = updated if self.w_first else before
+        measured, loss = self.terms.known_loss(totals, sumsq, before, h)
         penalty = self.penalty.of(totals, measured)
         return State(
             h=h,
@@ -64,7 +64,7 @@ class MU(SolverDefaults):
             penalty=penalty,
             exact=not np.isnan(totals.residual),
             w_slot=state.next_slot,
-        ).track_held_out(state, totals, given)
+        ).track_held_out(state, totals, before)
 
     def update_h(self, h: Array, totals: Sums) -> Array:
         """Return H (k, n) after its update from the sums."""
@@ -96,7 +96,7 @@ class ConvergedMU(MU):
                 break
         return state.h, totals
 
-    def fit_h(self, h: Array, totals: Sums, look: Look, sumsq: float) -> tuple[Array, float]:
+    def fit_h(self, h: Array, totals: Sums, read_again: ReadAgain, sumsq: float) -> tuple[Array, float]:
         return h, totals.residual
 
     def solve_w(self, v: Cells, h: Array, w: Array | None) -> Array:

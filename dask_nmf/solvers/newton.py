@@ -15,7 +15,7 @@ from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.parts.penalties import Penalty, divide_components, norms_of, w_penalty
 from dask_nmf.solvers.parts.squared_error import refit_rows
 from dask_nmf.solvers.parts.state import Extrapolation, Snapshot, State
-from dask_nmf.solvers.solver import FINER, FINEST, KnownW, Look, Read, SolverDefaults, SolvesRight
+from dask_nmf.solvers.solver import FINER, FINEST, KnownW, Read, ReadAgain, SolverDefaults, SolvesRight
 from dask_nmf.types import Array
 
 LEAST = 0.5  # least share of an entry of H that a step leaves: the quadratic model holds no further
@@ -66,8 +66,8 @@ class KLNewton(SolvesRight, SolverDefaults):
         return self._solve(v, h, w, self.final_tol)
 
     def _solve(self, v: Cells, h: Array, w: Array | None, tol: float) -> Array:
-        found = kl_newton.solve(v, h.T, w_penalty(self.penalty, v), self.floor, tol, w)
-        return found.astype(h.dtype)
+        solution = kl_newton.solve(v, h.T, w_penalty(self.penalty, v), self.floor, tol, w)
+        return solution.astype(h.dtype)
 
     def accumulate(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
         columns = v.transpose()
@@ -78,27 +78,27 @@ class KLNewton(SolvesRight, SolverDefaults):
     def loss(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:
         return BetaDivergence(1.0, 0.0 if final else self.floor).of(v, w, h)
 
-    def update_h(self, given: Array, totals: Sums, least: float = LEAST) -> Array:
-        """Return H (k, n) at the minimum of the quadratic model about ``given``, but not too far from it.
+    def update_h(self, h: Array, totals: Sums, least: float = LEAST) -> Array:
+        """Return H (k, n) at the minimum of the quadratic model about ``h``, but not too far from it.
 
         An entry keeps at least the share ``least`` of its value. Near 0 the model reaches no further
         than `FURTHEST` times an entry: a column whose sum must grow more gets a multiplicative update.
         """
-        num, gram = self.penalty.equations(totals, len(given))
-        begun = given.T.astype(np.float64)
-        h = np.maximum(refit_rows(begun, num, gram, self.tol), least * begun)
-        explains = totals.gram[:, packed_grams.packed_diagonal(len(given))] > 0
-        h[~explains & (num < self.penalty.right * begun)] = 0  # they explain no entry > 0, and only cost
+        num, gram = self.penalty.equations(totals, len(h))
+        rows = h.T.astype(np.float64)
+        updated = np.maximum(refit_rows(rows, num, gram, self.tol), least * rows)
+        explains = totals.gram[:, packed_grams.packed_diagonal(len(h))] > 0
+        updated[~explains & (num < self.penalty.right * rows)] = 0  # they explain no entry > 0, and only cost
         if isinstance(totals.w_sum, np.ndarray):
             above = np.maximum(
-                totals.num.T - packed_grams.apply_packed_gram(totals.gram, begun) + totals.w_sum, 0
+                totals.num.T - packed_grams.apply_packed_gram(totals.gram, rows) + totals.w_sum, 0
             )
-            weighs = self.penalty.right_l1 + self.penalty.right * begun
+            weighs = self.penalty.right_l1 + self.penalty.right * rows
             below = totals.w_sum + np.reshape(totals.column_weight, (-1, 1)) * weighs
-            low = (begun * above).sum(axis=1) > FURTHEST * (begun * below).sum(axis=1)
-            h[low] = (begun * above / np.maximum(below, np.finfo(np.float64).tiny))[low]
-        h[h < NOTHING * h.max()] = 0
-        return np.ascontiguousarray(h.T, given.dtype)
+            low = (rows * above).sum(axis=1) > FURTHEST * (rows * below).sum(axis=1)
+            updated[low] = (rows * above / np.maximum(below, np.finfo(np.float64).tiny))[low]
+        updated[updated < NOTHING * updated.max()] = 0
+        return np.ascontiguousarray(updated.T, h.dtype)
 
     def with_penalty(self, penalty: Penalty) -> Self:
         return replace(self, penalty=penalty)
@@ -107,23 +107,25 @@ class KLNewton(SolvesRight, SolverDefaults):
         h = known.equal_entries
         return self.iterate_h(h, read(h, known.w), lambda h: read(h, known.w), known.most)
 
-    def fit_h(self, h: Array, totals: Sums, look: Look, sumsq: float) -> tuple[Array, float]:
+    def fit_h(self, h: Array, totals: Sums, read_again: ReadAgain, sumsq: float) -> tuple[Array, float]:
         """Return H (k, n) and its loss by Newton steps from ``h``.
 
         The sums with ``h`` give the first step, so that one more read mostly suffices.
         """
-        right, found = self.iterate_h(h, totals, look, ahead=AHEAD)
-        return self.penalty.without_dead(totals, right), found.residual
+        right, last = self.iterate_h(h, totals, read_again, ahead=AHEAD)
+        return self.penalty.without_dead(totals, right), last.residual
 
     def iterate_h(
-        self, h: Array, totals: Sums, look: Look, most: int = MOST_READS, ahead: int = 0
+        self, h: Array, totals: Sums, read_again: ReadAgain, most: int = MOST_READS, ahead: int = 0
     ) -> tuple[Array, Sums]:
-        """Return the H (k, n) of the least loss, found by Newton steps, and sums that have its loss.
+        """Return the H (k, n) of the least loss, found by damped Newton steps, and sums that have its loss.
+
+        This is the inner solve of `find_h` and `fit_h`: W stays, and each evaluation of the loss reads V.
 
         Parameters
         ----------
         h, totals : the H (k, n) with which the steps begin, and the sums of a read of V with it.
-        look : makes one more read of V, from H to its sums with the same W.
+        read_again : makes one more read of V, from H to its sums with the same W.
         most : the most reads, counting the one that gave ``totals``.
         ahead : the number of steps that ``h`` is ahead of equal entries; entries may fall faster with more.
 
@@ -132,42 +134,42 @@ class KLNewton(SolvesRight, SolverDefaults):
         No read tests the last step, because its quadratic model gains so little; the loss includes that gain.
         """
         solver = self.at_level(self.finest)
-        good, best, reached, rate = h, totals, float("inf"), 1.0
+        best_h, best_totals, least, rate = h, totals, float("inf"), 1.0
         for number in range(most):
             if number:
-                totals = look(h)
+                totals = read_again(h)
             loss = totals.residual + solver.penalty.of(totals, h)
-            if loss > reached:
+            if loss > least:
                 rate *= SHORTER
                 if rate < SHORTEST:
-                    return good, best
-                h = good + h.dtype.type(SHORTER) * (h - good)
+                    return best_h, best_totals
+                h = best_h + h.dtype.type(SHORTER) * (h - best_h)
                 continue
-            good, best, reached, rate = h, totals, loss, 1.0
-            h = solver.update_h(good, totals, LEAST ** (2 * (number + ahead) + 1))
-            gain, size = solver.gain(good, h, totals)
-            if 0 <= gain <= CLOSE * reached + np.finfo(h.dtype).eps ** 2 * size:
-                return h, totals._replace(residual=reached - gain - solver.penalty.of(totals, h))
-        return good, best
+            best_h, best_totals, least, rate = h, totals, loss, 1.0
+            h = solver.update_h(best_h, totals, LEAST ** (2 * (number + ahead) + 1))
+            gain, size = solver.gain(best_h, h, totals)
+            if 0 <= gain <= CLOSE * least + np.finfo(h.dtype).eps ** 2 * size:
+                return h, totals._replace(residual=least - gain - solver.penalty.of(totals, h))
+        return best_h, best_totals
 
-    def gain(self, given: Array, h: Array, totals: Sums) -> tuple[float, float]:
-        """Return the decrease of the loss from ``given`` to ``h`` by the quadratic model, and 2 Σ v."""
-        num, gram = self.penalty.equations(totals, len(given))
-        begun, step = given.T.astype(np.float64), (given - h).T.astype(np.float64)
-        curve = packed_grams.apply_packed_gram(gram, begun)
+    def gain(self, before: Array, h: Array, totals: Sums) -> tuple[float, float]:
+        """Return the decrease of the loss from ``before`` to ``h`` by the quadratic model, and 2 Σ v."""
+        num, gram = self.penalty.equations(totals, len(before))
+        rows, step = before.T.astype(np.float64), (before - h).T.astype(np.float64)
+        curve = packed_grams.apply_packed_gram(gram, rows)
         fall = float(np.vdot(step, 2 * (curve - num) - packed_grams.apply_packed_gram(gram, step)))
-        return fall, 2 * float(np.vdot(begun, curve))
+        return fall, 2 * float(np.vdot(rows, curve))
 
     def begin(self, h: Array, w_slot: int = -1) -> State[NewtonState]:
         return State(h, h, NewtonState(), w_slot=w_slot)
 
     def update(self, state: State[NewtonState], totals: Sums, baseline: float) -> State[NewtonState]:
-        given, own = state.h_input, state.own
-        scales, penalty = self.penalty.balance(*norms_of(totals, given))
+        before, own = state.h_input, state.own
+        scales, penalty = self.penalty.balance(*norms_of(totals, before))
         loss = totals.residual + penalty
         if loss > state.loss:
-            return self._undone(state).track_held_out(state, totals, given)
-        h = h_input = self.update_h(given, totals)
+            return self._undone(state).track_held_out(state, totals, before)
+        h = h_input = self.update_h(before, totals)
         if state.measured.h is not None and state.accepted:
             further = h + h.dtype.type(own.extrapolation.beta) * (h - state.h)
             h_input = np.maximum(further, h.dtype.type(LEAST) * h)
@@ -178,8 +180,8 @@ class KLNewton(SolvesRight, SolverDefaults):
             loss=loss,
             penalty=penalty,
             level=state.level,
-            measured=Snapshot(divide_components(given, scales)),
-        ).track_held_out(state, totals, given)
+            measured=Snapshot(divide_components(before, scales)),
+        ).track_held_out(state, totals, before)
 
     def _undone(self, state: State[NewtonState]) -> State[NewtonState]:
         """Return the state after a rejected step: first without extrapolation, then with shorter steps."""

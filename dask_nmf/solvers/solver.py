@@ -19,7 +19,7 @@ FINEST = 2  # the highest level of solvers that have an inner solve; the first i
 LIFT = 1e-3  # times a factor's mean entry: the least entry where updates cannot move zeros
 
 
-Look = Callable[[Array], Sums]  # a read of V: from H (k, n) to its sums with a known W
+ReadAgain = Callable[[Array], Sums]  # a read of V: from H (k, n) to its sums with a known W
 Read = Callable[[Array, Array], Sums]  # a read of V: from H (k, n) and W (rows, k) to their sums
 
 
@@ -123,16 +123,17 @@ class RightSolver(PanelSolver, Protocol):
     def find_h(self, known: KnownW, read: Read) -> tuple[Array, Sums]:
         """Return the best H (k, n) for a W, and the sums of its last read of V.
 
-        ``read`` makes one read of V, from H and W to their sums.
+        This is an inner solve, not a fit: W stays, and each evaluation is a read of V. ``read`` makes one,
+        from H and W to their sums.
         """
         ...
 
-    def fit_h(self, h: Array, totals: Sums, look: Look, sumsq: float) -> tuple[Array, float]:
+    def fit_h(self, h: Array, totals: Sums, read_again: ReadAgain, sumsq: float) -> tuple[Array, float]:
         """Return the best H (k, n) for a W whose sums with ``h`` are known, and the loss.
 
         Parameters
         ----------
-        look : makes one more read of V, from H to the sums with the same W.
+        read_again : makes one more read of V, from H to the sums with the same W.
         sumsq : ‖V‖².
         """
         ...

@@ -1,5 +1,6 @@
 """The contract of a solver as inheritable tests: see `SolverContract`."""
 
+import json
 from pathlib import Path
 
 import dask
@@ -10,25 +11,39 @@ from support.runs import OPTIONS, SHAPES, Crash, assert_same_bits, crash_after, 
 
 from dask_nmf import Outcome, Run, nmf, settings
 from dask_nmf.algorithms import SOLVERS
+from dask_nmf.runs.record import states
 from dask_nmf.solvers.parts.penalties import NO_PENALTY
+from dask_nmf.solvers.parts.state import leaves
 from dask_nmf.solvers.select import select_solver
-from dask_nmf.solvers.solver import Problem
+from dask_nmf.solvers.solver import Problem, Solver
 
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+
+
+def made(solver: str) -> Solver:
+    """Return the solver of a name for a V of 15 columns."""
+    chosen = settings.Settings(3, solver)
+    return select_solver(Problem(chosen, NO_PENALTY, 1.0, 1.0, np.dtype(float), 15, False))
 
 
 class SolverContract:
     """Tests that every solver passes, by its name in the registry. A subclass has a fixture ``solver``."""
 
     def test_what_the_registry_says_of_it_is_so(self, solver: str) -> None:
-        chosen = settings.Settings(3, solver)
-        problem = Problem(chosen, NO_PENALTY, 1.0, 1.0, np.dtype(float), 15, False)
-        made, algorithm = select_solver(problem), SOLVERS[solver]
-        assert made.carries_w == algorithm.carries_w
-        assert hasattr(made, "steps") == algorithm.by_strata
-        assert hasattr(made, "solve_w") != algorithm.by_strata
-        assert made.at_level(0) == made
-        assert made.fits_h == hasattr(made, "find_h")
+        own, algorithm = made(solver), SOLVERS[solver]
+        assert own.carries_w == algorithm.carries_w
+        assert hasattr(own, "steps") == algorithm.by_strata
+        assert hasattr(own, "solve_w") != algorithm.by_strata
+        assert own.at_level(0) == own
+        assert own.fits_h == hasattr(own, "find_h")
+
+    def test_a_run_can_store_its_state(self, solver: str) -> None:
+        first = made(solver).begin(np.empty((3, 0)))
+        later = made(solver).begin(np.ones((3, 15)), w_slot=2)
+        scalars, arrays = states.to_record(later)
+        again = states.from_record(first, json.loads(json.dumps(scalars)), arrays)
+        for (name, value), other in zip(leaves(later).items(), leaves(again).values(), strict=True):
+            np.testing.assert_array_equal(value, other, err_msg=name)
 
     @shapes
     def test_passes_lower_the_loss_to_that_of_a_matrix_of_low_rank(

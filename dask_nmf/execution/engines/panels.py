@@ -29,7 +29,7 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
-from dask_nmf.solvers.solver import Look, RightSolver, Solver
+from dask_nmf.solvers.solver import ReadAgain, RightSolver, Solver
 from dask_nmf.sources.matrix import Matrix, Wrapper
 from dask_nmf.types import Array
 
@@ -224,9 +224,9 @@ class PanelEngine:
             last = self.last_pass(h, spec, new_sink)
         right, loss = units.without_dead(last.sums, h), last.sums.residual
         if settles:
-            look = self._look_again(solver, last)
+            read_again = self._reading_again(solver, last)
             # the sums have a residual, so ‖V‖² is not used
-            right, loss = cast(RightSolver, solver).fit_h(h, last.sums, look, np.nan)
+            right, loss = cast(RightSolver, solver).fit_h(h, last.sums, read_again, np.nan)
         sums = last.sums._replace(residual=loss)
         return last._replace(right=scaling.multiply(right, units.right_unit), sums=sums)
 
@@ -246,19 +246,19 @@ class PanelEngine:
         sums = self.run_pass(h, spec._replace(after=sink.left, means=sink.means), w)
         return FinalFactors(sink.left, h, sums)
 
-    def _look_again(self, solver: Solver, last: FinalFactors) -> Look:
+    def _reading_again(self, solver: Solver, last: FinalFactors) -> ReadAgain:
         """Return a function of H that reads V once more, with the left factor of the last pass.
 
         It returns the sums of that pass, in the units of the fit.
         """
         spec, unit, left = PassSpec(keep_w, solver, residual=True), 1 / solver.penalty.left_unit, last.left
 
-        def look(h: Array) -> Sums:
+        def read_again(h: Array) -> Sums:
             if isinstance(left, da.Array):
                 return self.run_pass(h, spec, left.map_blocks(scaling.multiply, unit, dtype=left.dtype))
             return self.run_pass(h, spec._replace(before=InUnits(left, unit)))
 
-        return look
+        return read_again
 
     def compute(
         self,

@@ -77,7 +77,7 @@ class PanelCut(NamedTuple):
             no_h = np.zeros((settings.n_components, self.matrix.layout.columns), self.matrix.dtype)
             return self.solver(measures).begin(no_h)
         place = None if slots is None else partial(slots.new_factor, 0)
-        return initialize.begin(self.panels, settings, measures, self._factors, sampled, place)
+        return initialize.initial_state(self.panels, settings, measures, self._factors, sampled, place)
 
     def solver(self, measures: Measures) -> Solver:
         return problem.make_solver(self.job.settings, measures, self.matrix)

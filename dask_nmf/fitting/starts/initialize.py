@@ -75,7 +75,7 @@ def start_of_sample(
     return sampled_h(sample, settings, penalty, _streams(matrix)[1])
 
 
-def tell(measures: Measures) -> None:
+def log_summary(measures: Measures) -> None:
     """Write the measures of the first read to the log."""
     report_stage("start")
     logger.info(
@@ -89,7 +89,7 @@ def tell(measures: Measures) -> None:
     )
 
 
-def measures_of(summary: Summary, matrix: Matrix, beta: float, given: Factors) -> Measures:
+def measures_of(summary: Summary, matrix: Matrix, beta: float, factors: Factors) -> Measures:
     mass = np.broadcast_to(summary.column_weight, matrix.layout.columns)
     unobserved = summary.unobserved_rows, int((mass == 0).sum())
     if not mass.any():
@@ -98,7 +98,7 @@ def measures_of(summary: Summary, matrix: Matrix, beta: float, given: Factors) -
     mean = summary.total / entries
     if beta == 2:
         check_squares(mean, summary.sumsq)
-    scale, unit = scale_and_unit(mean, given, matrix)
+    scale, unit = scale_and_unit(mean, factors, matrix)
     powers = summary.divergence_terms.at_level(-round(math.log2(scale)))
     return Measures(
         mean,
@@ -111,41 +111,41 @@ def measures_of(summary: Summary, matrix: Matrix, beta: float, given: Factors) -
     )
 
 
-def writes_left(settings: Settings, given: Factors) -> bool:
+def writes_left(settings: Settings, factors: Factors) -> bool:
     """Return whether the left factor exists before the first pass."""
     algorithm = settings.algorithm
     drawn = settings.start not in ("sample", "custom") and algorithm.carries_w
-    return given.left is not None or drawn or algorithm.by_strata
+    return factors.left is not None or drawn or algorithm.by_strata
 
 
-def begin(
+def initial_state(
     panels: PanelEngine,
     settings: Settings,
     measures: Measures,
-    given: Factors,
+    factors: Factors,
     sampled: Array | None,
-    place: Callable[[], FactorStore] | None,
+    new_store: Callable[[], FactorStore] | None,
 ) -> State[Any]:
     """Return the state before the first pass, and write the left factor if the fit keeps one.
 
     Parameters
     ----------
-    place : makes a new store for the left factor, if the fit keeps one; the last store made holds it.
+    new_store : makes a new store for the left factor, if the fit keeps one; the last store made holds it.
     """
     matrix, dtype = panels.matrix, panels.matrix.dtype
     scale = factor_scale(measures.level, settings.n_components)
     left_stream, right_stream = _streams(matrix)
     solver = make_solver(settings, measures, matrix)
-    if place is not None:
-        place = partial(_result_store, solver, place)
+    if new_store is not None:
+        new_store = partial(_result_store, solver, new_store)
     if settings.start == "custom":
-        right = _from_given(panels, settings, measures, given, place)
+        right = _from_given(panels, settings, measures, factors, new_store)
     elif settings.by_svd:
         assert sampled is not None
         left_unit, right_unit = measures.units
         means = measures.mean / left_unit, measures.mean / right_unit
         fill = nndsvd.Fill(settings.start, means, settings.random_state, _streams(matrix), measures.level)
-        right = nndsvd.begin(panels, settings.n_components, sampled, fill, place)
+        right = nndsvd.nndsvd_factors(panels, settings.n_components, sampled, fill, new_store)
     elif sampled is not None:
         right = sampled if not settings.algorithm.keeps_zeros else clip_below(sampled, LIFT * scale)
     else:
@@ -158,13 +158,13 @@ def begin(
             scale,
             right_stream,
         ).T
-        if place is not None and writes_left(settings, given):
-            slot = place()
+        if new_store is not None and writes_left(settings, factors):
+            store = new_store()
             for first, last in pairwise(panels.edges):
                 w = random_factor(
                     settings.random_state, np.arange(first, last), settings.n_components, scale, left_stream
                 )
-                slot.write(first, w.astype(dtype))
+                store.write(first, w.astype(dtype))
     if settings.beta != 2 and not settings.algorithm.carries_w:
         right = lift_columns(right, settings.random_state, right_stream)
     h = np.ascontiguousarray(right, dtype=dtype)
@@ -172,19 +172,19 @@ def begin(
     if drawn and not settings.algorithm.carries_w and settings.lasso:
         h = _warmed(panels, h, cast(RightSolver, solver))
     if settings.algorithm.by_strata:
-        assert place is not None
-        if settings.start == "sample" or (settings.start == "custom" and given.left is None):
-            h = _balanced_pair(panels, h, HALS(penalty_of_fit(settings, measures, matrix)), place)
-    return solver.begin(h, w_slot=0 if writes_left(settings, given) else -1)
+        assert new_store is not None
+        if settings.start == "sample" or (settings.start == "custom" and factors.left is None):
+            h = _balanced_pair(panels, h, HALS(penalty_of_fit(settings, measures, matrix)), new_store)
+    return solver.begin(h, w_slot=0 if writes_left(settings, factors) else -1)
 
 
-def _result_store(solver: Solver, place: Callable[[], FactorStore]) -> FactorStore:
+def _result_store(solver: Solver, new_store: Callable[[], FactorStore]) -> FactorStore:
     """Return a new store of a factor, as a store of a factor (rows, k) of the result."""
-    return solver.result_store(place())
+    return solver.result_store(new_store())
 
 
 def _warmed(panels: PanelEngine, h: Array, solver: RightSolver) -> Array:
-    """Return H (k, n) after some passes without the L1 penalties.
+    """Return H (k, n) after `WARM` passes without the L1 penalties; none is judged by its loss.
 
     Random components are much alike, so that an L1 penalty would leave only the largest.
     """
@@ -196,15 +196,17 @@ def _warmed(panels: PanelEngine, h: Array, solver: RightSolver) -> Array:
     return h
 
 
-def _balanced_pair(panels: PanelEngine, h: Array, solver: HALS, place: Callable[[], FactorStore]) -> Array:
+def _balanced_pair(
+    panels: PanelEngine, h: Array, solver: HALS, new_store: Callable[[], FactorStore]
+) -> Array:
     """Write W for H (k, n) to a new store, and return H, both at the scale with the least penalties."""
-    found = place()
-    totals = panels.run_pass(h, PassSpec(solver.solve_w, solver, after=found))
+    unscaled = new_store()
+    totals = panels.run_pass(h, PassSpec(solver.solve_w, solver, after=unscaled))
     scales, _ = solver.penalty.balance(*norms_of(totals, h))
     if (scales != 1).any():
-        slot = place()
+        store = new_store()
         for first, last in pairwise(panels.edges):
-            slot.write(first, found.read(first, last) * scales.astype(h.dtype))
+            store.write(first, unscaled.read(first, last) * scales.astype(h.dtype))
     return divide_components(solver.penalty.without_dead(totals, h), scales)
 
 
@@ -212,8 +214,8 @@ def _from_given(
     panels: PanelEngine,
     settings: Settings,
     measures: Measures,
-    given: Factors,
-    place: Callable[[], FactorStore] | None,
+    factors: Factors,
+    new_store: Callable[[], FactorStore] | None,
 ) -> Array:
     """Return the initial H, (k, n) in panel orientation, from given factors.
 
@@ -222,32 +224,32 @@ def _from_given(
     """
     matrix, dtype = panels.matrix, panels.matrix.dtype
     solver = make_solver(settings, measures, matrix)
-    given = in_units(given, solver.penalty, dtype)
+    factors = in_units(factors, solver.penalty, dtype)
     if not solver.carries_w:
-        given = _balanced(given, solver.penalty, measures.level / settings.n_components)
-    if given.left is not None:
-        assert place is not None
-        slot = place()
+        factors = _balanced(factors, solver.penalty, measures.level / settings.n_components)
+    if factors.left is not None:
+        assert new_store is not None
+        store = new_store()
         for first, last in pairwise(panels.edges):
-            slot.write(first, np.asarray(given.left[first:last], dtype))
-        if given.right is None:
+            store.write(first, np.asarray(factors.left[first:last], dtype))
+        if factors.right is None:
             solver_of_right = fixed_factor_solver(settings, measures, matrix).with_penalty(solver.penalty)
-            right = right_of(panels, solver_of_right, measures.level, given.left)
+            right = right_of(panels, solver_of_right, measures.level, factors.left)
             raised = clip_below(right, LIFT * float(right.mean()))
             return raised if settings.algorithm.keeps_zeros else right
         if matrix.transposed and solver.carries_w and not settings.algorithm.by_strata:
-            totals = panels.run_pass(np.asarray(given.right, dtype), PassSpec(keep_w, solver, slot))
-            return cast(RightSolver, solver).update_h(np.asarray(given.right, dtype), totals)
+            totals = panels.run_pass(np.asarray(factors.right, dtype), PassSpec(keep_w, solver, store))
+            return cast(RightSolver, solver).update_h(np.asarray(factors.right, dtype), totals)
         if not solver.carries_w:
-            return _better_start(panels, cast(RightSolver, solver), measures.level, given)
-    assert given.right is not None
-    return given.right
+            return _better_start(panels, cast(RightSolver, solver), measures.level, factors)
+    assert factors.right is not None
+    return factors.right
 
 
-def _better_start(panels: PanelEngine, solver: RightSolver, mean: float, given: Factors) -> Array:
+def _better_start(panels: PanelEngine, solver: RightSolver, mean: float, factors: Factors) -> Array:
     """Return the given right factor, (k, n), or the best one for the left factor if its loss is lower."""
     dtype = panels.matrix.dtype
-    left, right = (np.ascontiguousarray(factor, dtype) for factor in given)
+    left, right = (np.ascontiguousarray(factor, dtype) for factor in factors)
     followed, _ = solve_h_for_w(panels, left, solver, mean, most=FOLLOWING)
 
     def reached(h: Array) -> float:
@@ -257,9 +259,9 @@ def _better_start(panels: PanelEngine, solver: RightSolver, mean: float, given: 
     return followed if reached(followed) < reached(right) else right
 
 
-def _balanced(given: Factors, penalty: Penalty, product: float) -> Factors:
+def _balanced(factors: Factors, penalty: Penalty, product: float) -> Factors:
     """Return given factors at the scale with the least penalties of each component."""
-    left, right = given
+    left, right = factors
     if right is not None:
         return Factors(left, divide_components(right, penalty.scales_of_right(right, product)))
     assert left is not None

@@ -1,8 +1,8 @@
 """Starts from singular vectors (NNDSVD: Boutsidis & Gallopoulos 2008), in two reads of V.
 
 1. A read takes Y = V Qᵀ for some directions Q in each panel, and adds up YᵀV and YᵀY. From these sums,
-   `sharpen` finds the right singular vectors of V projected on the range of Y (Halko, Martinsson & Tropp
-   2011). Y itself stays in the panels. Q comes from the same method on the sample of the first read.
+   `right_singular_vectors` finds those of V projected on the range of Y (Halko, Martinsson & Tropp 2011).
+   Y itself stays in the panels. Q comes from the same method on the sample of the first read.
 2. A read takes U = V Xᵀ for these vectors X, and adds up the norms of the positive and of the negative parts
    of the columns of U, which NNDSVD needs.
 """
@@ -40,7 +40,7 @@ TIED = 1e-3  # relative difference of norms that decides nothing
 TRIFLE = 1e-6  # times a factor's mean size: smaller entries become 0
 
 
-class Along:
+class Projection:
     """The solver of the first read: the W of a panel is Y = v hᵀ."""
 
     def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
@@ -53,7 +53,7 @@ class Along:
         return np.nan
 
 
-class Halves(Along):
+class SignedNorms(Projection):
     """The solver of the second read: W is U = v hᵀ, and the sums are squared norms of its parts, (2, k)."""
 
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
@@ -70,8 +70,8 @@ class Side(NamedTuple):
     def factor(self, vectors: Array, floor: float) -> Array:
         """Return the factor, (rows, k), from vectors (rows, k); entries below ``floor`` become 0."""
         parts = np.where(self.signs == 0, np.abs(vectors), np.maximum(self.signs * vectors, 0))
-        found = self.scales * parts
-        return np.asarray(np.where(found < floor, 0.0, found))
+        factor = self.scales * parts
+        return np.asarray(np.where(factor < floor, 0.0, factor))
 
 
 @dataclass(frozen=True)
@@ -111,51 +111,49 @@ def sampled_directions(candidates: Candidates, draw: SampleSpec, rank: int, scal
     logger.info("singular vectors of a sample of %d panel rows, for the start", sample.shape[0])
     columns, dtype = sample.shape[1], sample.dtype
     number = min(width(rank), draw.rows, columns)
-    found = begun = rng.normal(draw.seed, rng.Stream.DIRECTIONS, np.arange(columns), number).T
-    rows, along = row_sample.split_sample(sample), Along()
+    directions = random = rng.normal(draw.seed, rng.Stream.DIRECTIONS, np.arange(columns), number).T
+    rows, spec = row_sample.split_sample(sample), PassSpec(Projection().solve_w, Projection())
     with InMemoryEngine(rows) as engine:
         for _ in range(STEPS):
-            found = sharpen(engine.run_pass(found.astype(dtype), PassSpec(along.solve_w, along)), dtype)
-            if len(found) < number:
-                together = np.vstack([found, begun[len(found) :]])
-                found = np.ascontiguousarray(np.linalg.qr(together.T)[0].T)
-    return found
+            directions = right_singular_vectors(engine.run_pass(directions.astype(dtype), spec), dtype)
+            if len(directions) < number:
+                together = np.vstack([directions, random[len(directions) :]])
+                directions = np.ascontiguousarray(np.linalg.qr(together.T)[0].T)
+    return directions
 
 
-def begin(
-    panels: PanelEngine, rank: int, directions: Array, fill: Fill, place: Callable[[], FactorStore] | None
+def nndsvd_factors(
+    panels: PanelEngine, rank: int, directions: Array, fill: Fill, new_store: Callable[[], FactorStore] | None
 ) -> Array:
     """Return the right factor of NNDSVD, (k, n), after two reads of V; the left one goes to a new store."""
-    scale, panels = (
-        panels.scale,
-        PanelEngine(panels.matrix, panels.edges),
-    )  # all entries count alike in a squared error
+    # all entries count alike in a squared error
+    scale, panels = panels.scale, PanelEngine(panels.matrix, panels.edges)
     panels.scale = scale
-    dtype, along, halves = panels.matrix.dtype, Along(), Halves()
-    totals = panels.run_pass(directions.astype(dtype), PassSpec(along.solve_w, along))
-    found = oriented(sharpen(totals, dtype)[:rank])
+    dtype, projection, norms = panels.matrix.dtype, Projection(), SignedNorms()
+    totals = panels.run_pass(directions.astype(dtype), PassSpec(projection.solve_w, projection))
+    vectors = fix_signs(right_singular_vectors(totals, dtype)[:rank])
     right = np.zeros((rank, panels.matrix.layout.columns))
-    right[: len(found)] = found
-    seen = None if place is None else place()
-    totals = panels.run_pass(right.astype(dtype), PassSpec(halves.solve_w, halves, after=seen))
+    right[: len(vectors)] = vectors
+    projections = None if new_store is None else new_store()
+    totals = panels.run_pass(right.astype(dtype), PassSpec(norms.solve_w, norms, after=projections))
     left, other = sides(np.sqrt(totals.gram), right)
     floor = TRIFLE * float(np.sqrt(fill.level / rank))
-    if place is not None and seen is not None:
-        slot = place()
+    if new_store is not None and projections is not None:
+        store = new_store()
         for first, last in pairwise(panels.edges):
-            w = left.factor(seen.read(first, last), floor)
-            slot.write(first, fill(w, first, fill.streams[0]).astype(dtype))
+            w = left.factor(projections.read(first, last), floor)
+            store.write(first, fill(w, first, fill.streams[0]).astype(dtype))
     return fill(other.factor(right.T, floor), 0, fill.streams[1]).T
 
 
-def sharpen(totals: Sums, dtype: np.dtype[Any]) -> Array:
+def right_singular_vectors(totals: Sums, dtype: np.dtype[Any]) -> Array:
     """Return right singular vectors of V projected on the range of Y, (≤ width, n), float64.
 
     They are in the order of falling singular values. ``dtype`` is that of the panels, whose rounding is the
     limit of noise.
     """
-    seen = _axes(totals.gram, totals.num, dtype)  # V in an orthonormal basis of that range
-    return _axes(seen @ seen.T, seen, dtype)
+    projected = _axes(totals.gram, totals.num, dtype)  # V in an orthonormal basis of that range
+    return _axes(projected @ projected.T, projected, dtype)
 
 
 def _axes(gram: Array, rows: Array, dtype: np.dtype[Any]) -> Array:
@@ -166,11 +164,11 @@ def _axes(gram: Array, rows: Array, dtype: np.dtype[Any]) -> Array:
     """
     squares, z = np.linalg.eigh(gram)
     lengths = np.sqrt(np.maximum(squares, 0))
-    kept = lengths > max(ROUNDING * float(np.finfo(dtype).eps), LEAST) * lengths.max(initial=0)
-    return np.asarray((z[:, kept] / lengths[kept]).T[::-1] @ rows)
+    large = lengths > max(ROUNDING * float(np.finfo(dtype).eps), LEAST) * lengths.max(initial=0)
+    return np.asarray((z[:, large] / lengths[large]).T[::-1] @ rows)
 
 
-def oriented(vectors: Array) -> Array:
+def fix_signs(vectors: Array) -> Array:
     """Return the vectors with their signs chosen so that the first large entry of each is positive."""
     if not vectors.size:
         return vectors

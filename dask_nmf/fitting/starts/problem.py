@@ -84,16 +84,16 @@ def own_penalty(settings: Settings, measures: Measures, matrix: Matrix) -> Penal
     return penalty_of(settings, matrix.transposed).in_units(*measures.units, exponent)
 
 
-def scale_and_unit(mean: float, given: Factors, matrix: Matrix) -> tuple[float, float]:
+def scale_and_unit(mean: float, factors: Factors, matrix: Matrix) -> tuple[float, float]:
     """Return the scale of V, and the unit of the right factor, which makes both factors alike in size.
 
     If a factor is given, its unit is its own size.
     """
     scale = scaling.scale_of(mean, matrix.dtype)
-    if given.right is not None:
-        return scale, scaling.unit_of(given.right)
-    if given.left is not None:
-        return scale, 1 / (scale * scaling.unit_of(given.left))
+    if factors.right is not None:
+        return scale, scaling.unit_of(factors.right)
+    if factors.left is not None:
+        return scale, 1 / (scale * scaling.unit_of(factors.left))
     return scale, scaling.power(scale, -0.5)
 
 
@@ -130,11 +130,11 @@ def fixed_factor_solver(settings: Settings, measures: Measures, matrix: Matrix) 
     )
 
 
-def in_units(given: Factors, penalty: Penalty, dtype: np.dtype[Any]) -> Factors:
+def in_units(factors: Factors, penalty: Penalty, dtype: np.dtype[Any]) -> Factors:
     """Return given factors, or either, in the units of a fit."""
     left, right = (
         None if factor is None else scaling.multiply(np.asarray(factor, np.float64), 1 / unit).astype(dtype)
-        for factor, unit in zip(given, (penalty.left_unit, penalty.right_unit), strict=True)
+        for factor, unit in zip(factors, (penalty.left_unit, penalty.right_unit), strict=True)
     )
     return Factors(left, right)
 

@@ -1,1 +1,1 @@
-"""The parts of a solver: the state between passes, the penalties, the squared error."""
+"""The parts of solvers: the state between passes, the penalties, the losses."""

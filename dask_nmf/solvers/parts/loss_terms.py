@@ -43,8 +43,8 @@ class LossTerms(Protocol):
         """Return H (k, n) after its updates from the sums of a pass with ``h``, as many as the sums allow."""
         ...
 
-    def known_loss(self, totals: Sums, sumsq: float, given: Array, updated: Array) -> tuple[Array, float]:
-        """Return one of two H (k, n) whose loss the sums of a pass with ``given`` tell, and that loss.
+    def known_loss(self, totals: Sums, sumsq: float, before: Array, updated: Array) -> tuple[Array, float]:
+        """Return one of two H (k, n) whose loss the sums of a pass with ``before`` tell, and that loss.
 
         It is ``updated`` if the sums tell both. ``sumsq`` is ‖V‖².
         """
@@ -73,8 +73,8 @@ class SquaredTerms(SquaredError):
         updated = least_squares.mu_update(h.T, totals.num.T, gram, delta + lasso, repeats)
         return np.ascontiguousarray(updated.T)
 
-    def known_loss(self, totals: Sums, sumsq: float, given: Array, updated: Array) -> tuple[Array, float]:
-        return updated, loss_of_h(sumsq, totals, given, updated)
+    def known_loss(self, totals: Sums, sumsq: float, before: Array, updated: Array) -> tuple[Array, float]:
+        return updated, loss_of_h(sumsq, totals, before, updated)
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,5 @@ class DivergenceTerms:
         ratio = np.divide(totals.num, by, out=np.zeros_like(totals.num), where=by > 0)
         return np.ascontiguousarray(h * ratio ** divergence.mu_exponent(self.divergence.beta), h.dtype)
 
-    def known_loss(self, totals: Sums, sumsq: float, given: Array, updated: Array) -> tuple[Array, float]:
-        return given, totals.residual
+    def known_loss(self, totals: Sums, sumsq: float, before: Array, updated: Array) -> tuple[Array, float]:
+        return before, totals.residual

@@ -25,12 +25,12 @@ class SquaredError:
         return row_sums.residual(v, w, h)
 
 
-def loss_of_h(sumsq: float, totals: Sums, given: Array, h: Array) -> float:
-    """Return ‖V − W h‖² from the sums of W, whose residual, if they have one, belongs to ``given``."""
+def loss_of_h(sumsq: float, totals: Sums, before: Array, h: Array) -> float:
+    """Return ‖V − W h‖² from the sums of W, whose residual, if they have one, belongs to ``before``."""
     if np.isnan(totals.residual):
         return row_sums.expanded_loss(sumsq, totals, h)
-    step = (h - given).astype(np.float64)
-    slope = gram_matrices.apply_gram((h + given).T.astype(np.float64), totals.gram).T - 2 * totals.num
+    step = (h - before).astype(np.float64)
+    slope = gram_matrices.apply_gram((h + before).T.astype(np.float64), totals.gram).T - 2 * totals.num
     return totals.residual + float(np.vdot(step, slope))
 
 

@@ -72,7 +72,7 @@ def begun(
     slot = InMemoryFactor(rows, RANK, matrix.dtype)
     cut = PanelCut(Job(settings), panels, panels, sample_rows)
     measures, sampled, _ = first_read(cut)
-    state = initialize.begin(panels, settings, measures, Factors(None, None), sampled, lambda: slot)
+    state = initialize.initial_state(panels, settings, measures, Factors(None, None), sampled, lambda: slot)
     assert state.w_slot == 0
     left, right = (part * unit for part, unit in zip((slot.array, state.h), measures.units, strict=True))
     return (right.T, left.T) if matrix.transposed else (left, right)
@@ -278,5 +278,5 @@ def test_normal_numbers_are_normal_and_belong_to_their_rows(seed: int) -> None:
 
 def test_of_each_pair_the_first_large_entry_is_positive() -> None:
     vectors = np.array([[-0.1, -0.7, 0.7], [0.5, -0.5, 0.5], [0.0, 0.0, 0.0]])
-    np.testing.assert_array_equal(nndsvd.oriented(vectors), vectors * [[-1], [1], [1]])
-    assert nndsvd.oriented(np.empty((0, 3))).shape == (0, 3)
+    np.testing.assert_array_equal(nndsvd.fix_signs(vectors), vectors * [[-1], [1], [1]])
+    assert nndsvd.fix_signs(np.empty((0, 3))).shape == (0, 3)

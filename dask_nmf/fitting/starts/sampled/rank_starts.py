@@ -11,7 +11,7 @@ from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.fitting.starts.sampled.merging import merge_path
-from dask_nmf.fitting.starts.sampled.sample_fit import ROUGHLY, descend, mean_of, sample_solver
+from dask_nmf.fitting.starts.sampled.sample_fit import COARSE_STOP, descend, mean_of, sample_solver
 from dask_nmf.fitting.starts.sampled.sample_start import lift_columns, sampled_h
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.settings import Settings
@@ -49,7 +49,7 @@ def starts_of_ranks(
             merged = np.ascontiguousarray(path.starts[rank], sample.dtype)
             lifted = merged if settings.beta == 2 else lift_columns(merged, settings.random_state, stream)
             solver = sample_solver(own[rank], penalty_of(own[rank]), mean, sample.dtype)
-            starts[rank] = descend(sample, lifted, solver, ROUGHLY).best[0]
+            starts[rank] = descend(sample, lifted, solver, COARSE_STOP).best[0]
     return starts
 
 

@@ -22,11 +22,11 @@ from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import smallest_divisor
 from dask_nmf.types import Array, Block
 
-ROUGHLY = Stop(max_iter=60, tol=1e-3, finest=0)
+COARSE_STOP = Stop(max_iter=60, tol=1e-3, finest=0)
 
-CLOSELY = Stop(max_iter=60, tol=3e-5, finest=0)
+FINE_STOP = Stop(max_iter=60, tol=3e-5, finest=0)
 
-TIED = 1e-6  # share of ‖V‖²: a smaller difference is rounding in float32, and no better start
+TIE_TOLERANCE = 1e-6  # share of ‖V‖²: a smaller difference is rounding in float32, and no better start
 
 EXPLAINED = 1e-14  # share of ‖V‖² that ends the sample's fit: the passes over all of V go on from there
 
@@ -56,7 +56,7 @@ def with_squared_error(sample: Block) -> Block:
 def descend(sample: Block, h: Array, solver: HALS | KLNewton, stop: Stop) -> State[Any]:
     """Return the state after passes over a sample in memory, from H (k, n)."""
     rows, baseline = row_sample.split_sample(sample), baseline_of(sample, solver)
-    enough = EXPLAINED if stop == CLOSELY else TIED  # below it, rounding would end the fit
+    enough = EXPLAINED if stop == FINE_STOP else TIE_TOLERANCE  # below it, rounding would end the fit
     stop = replace(stop, below=math.sqrt(enough * baseline))
     state: State[Any] = solver.begin(h)
     with InMemoryEngine(rows) as engine:

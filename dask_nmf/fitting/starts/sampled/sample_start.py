@@ -16,10 +16,10 @@ from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.fitting.starts.problem import penalty_of_sample
 from dask_nmf.fitting.starts.sampled.merging import merge, merge_costs, merge_down
 from dask_nmf.fitting.starts.sampled.sample_fit import (
-    CLOSELY,
+    COARSE_STOP,
+    FINE_STOP,
     LOOSE,
-    ROUGHLY,
-    TIED,
+    TIE_TOLERANCE,
     baseline_of,
     descend,
     mean_of,
@@ -37,17 +37,17 @@ from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.solver import factor_scale
 from dask_nmf.types import Array, Block
 
-EXCHANGING = Stop(max_iter=20, tol=2e-3, finest=0)  # after an exchange of components
-SCREENING = Stop(max_iter=6, tol=1e-3, finest=0)  # of the starts for a divergence
+EXCHANGE_STOP = Stop(max_iter=20, tol=2e-3, finest=0)  # after an exchange of components
+SCREENING_STOP = Stop(max_iter=6, tol=1e-3, finest=0)  # of the starts for a divergence
 STARTS, EXCHANGES = 3, 12  # numbers of random starts, and of exchanges of components in the best one
 NEAREST = 10  # an exchange merges one of this many cheapest pairs
 WIDER = 1.3  # times the rank: the components of the start that is merged down to the rank
-EASY = 160 * 1024  # entries, with those of W and H, on which starts are compared
-EASIER = 24 * 1024  # entries on which starts for a divergence are compared
-ALIKE = 1.001  # times the least loss: rounding must not choose among starts that lead to one solution
-FEW = 4  # every FEW-th row of a sample of MANY entries serves for a rough fit
-MANY = 1024 * 1024
-FAINT = 1e-2  # times a component's mean entry: the size of a column without entries in the sample
+SMALL_SAMPLE = 160 * 1024  # entries, with those of W and H, on which starts are compared
+SMALLEST_SAMPLE = 24 * 1024  # entries on which starts for a divergence are compared
+LOSS_TOLERANCE = 1.001  # times the least loss: rounding must not choose among starts with one solution
+SUBSAMPLE_STEP = 4  # every SUBSAMPLE_STEP-th row of a sample of LARGE_SAMPLE entries serves for a rough fit
+LARGE_SAMPLE = 1024 * 1024
+UNSEEN_COLUMN_SCALE = 1e-2  # times a component's mean entry: of a column without entries in the sample
 PHASE = 0.618  # the offset of systematic sampling, away from integers, so that rounding decides nothing
 TINY = float(np.finfo(np.float64).tiny)
 
@@ -116,7 +116,7 @@ def lift_columns(h: Array, seed: int, stream: int, which: NDArray[np.bool_] | bo
     empty = np.flatnonzero(which & ~there)
     if not len(empty) or not there.any():
         return h
-    sizes = FAINT * h[:, there].mean(axis=1, keepdims=True)
+    sizes = UNSEEN_COLUMN_SCALE * h[:, there].mean(axis=1, keepdims=True)
     lifted = h.copy()
     lifted[:, empty] = sizes * rng.half_normal(seed, stream, empty, len(h)).T
     return lifted
@@ -141,16 +141,17 @@ def _factorise(sample: Block, search: Search, solver: HALS | KLNewton) -> Array:
     if search.several and not isinstance(squared, MaskedBlock):
         starts = _search(squared, search, smooth, EXCHANGES if first is solver else 0)
     else:
-        starts = [random if smooth == first else descend(squared, random, smooth, ROUGHLY).best[0]]
+        starts = [random if smooth == first else descend(squared, random, smooth, COARSE_STOP).best[0]]
     if not solver.one_pass:
         h = _screened(sample, [*starts, random], search, solver)
-        h = descend(sample, h, solver, CLOSELY).best[0]
+        h = descend(sample, h, solver, FINE_STOP).best[0]
     else:
         if smooth != first and len(starts) > 1:
             starts = [_least_penalised(squared, starts, search.rank, first)]
-        if not search.several and masking.n_stored(sample) >= MANY:
-            starts = [descend(squared[::FEW], starts[0], replace(first, tol=LOOSE), ROUGHLY).best[0]]
-        h = descend(squared, starts[0], first, CLOSELY).best[0]
+        if not search.several and masking.n_stored(sample) >= LARGE_SAMPLE:
+            few, loose = squared[::SUBSAMPLE_STEP], replace(first, tol=LOOSE)
+            starts = [descend(few, starts[0], loose, COARSE_STOP).best[0]]
+        h = descend(squared, starts[0], first, FINE_STOP).best[0]
     return np.where(h.any(axis=1, keepdims=True), h, random)
 
 
@@ -160,16 +161,16 @@ def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list
     They are random starts, and one with more components that is merged down to the rank. The best of these
     gets components exchanged, one at a time. The first one wins among starts that are alike.
     """
-    few = _thinned(sample, search.rank, EASY)
-    tie = TIED * float(masked_summary.summarize_block(few).row_norms.sum())
+    few = _thinned(sample, search.rank, SMALL_SAMPLE)
+    tie = TIE_TOLERANCE * float(masked_summary.summarize_block(few).row_norms.sum())
     begun = [search.begin(attempt, search.rank) for attempt in range(STARTS)]
     if (wider := math.ceil(WIDER * search.rank)) <= min(few.shape):
-        wide = descend(few, search.begin(STARTS, wider), solver, ROUGHLY).h
+        wide = descend(few, search.begin(STARTS, wider), solver, COARSE_STOP).h
         begun.append(_sized_as(wide, merge_down(wide, _gram(few, wide, solver), search.rank)))
-    tried = [descend(few, h, solver, ROUGHLY) for h in begun]
+    tried = [descend(few, h, solver, COARSE_STOP) for h in begun]
     best = tried.pop(_first_of_the_best([state.loss for state in tried], tie))
     for number in range(exchanges if search.rank > 1 and best.loss > tie else 0):
-        state = descend(few, _exchanged(few, best.h, search.seed, number, solver), solver, EXCHANGING)
+        state = descend(few, _exchanged(few, best.h, search.seed, number, solver), solver, EXCHANGE_STOP)
         if state.loss < best.loss - tie:
             best = state
     return [best.h, *(state.h for state in tried)]
@@ -177,9 +178,9 @@ def _search(sample: Block, search: Search, solver: HALS, exchanges: int) -> list
 
 def _least_penalised(sample: Block, starts: list[Array], rank: int, solver: HALS) -> Array:
     """Return the H (k, n) to which the best start leads, by the loss of few rows with all penalties."""
-    few = _thinned(sample, rank, EASY)
+    few = _thinned(sample, rank, SMALL_SAMPLE)
     solver = replace(solver, penalty=penalty_of_sample(solver.penalty, few, sample.shape[0]))
-    tried = [descend(few, h, solver, ROUGHLY) for h in starts]
+    tried = [descend(few, h, solver, COARSE_STOP) for h in starts]
     return tried[_first_of_the_best([state.loss for state in tried], 0.0)].best[0]
 
 
@@ -221,16 +222,16 @@ def _screened(sample: Block, starts: list[Array], search: Search, solver: KLNewt
 
     The start itself is returned, since after a fit of few rows it would be further from the fit of all rows.
     """
-    few = _thinned(sample, search.rank, EASIER)
+    few = _thinned(sample, search.rank, SMALLEST_SAMPLE)
     begun = [lift_columns(h, search.seed, search.stream) for h in starts]
-    losses = [descend(few, h, solver, SCREENING).loss for h in begun]
-    return begun[_first_of_the_best(losses, TIED * baseline_of(few, solver))]
+    losses = [descend(few, h, solver, SCREENING_STOP).loss for h in begun]
+    return begun[_first_of_the_best(losses, TIE_TOLERANCE * baseline_of(few, solver))]
 
 
 def _first_of_the_best(losses: list[float], tie: float) -> int:
     """Return the index of the first loss that equals the least one up to a negligible difference."""
     least = min(losses)
-    return next((at for at, loss in enumerate(losses) if loss <= max(ALIKE * least, least + tie)), 0)
+    return next((at for at, loss in enumerate(losses) if loss <= max(LOSS_TOLERANCE * least, least + tie)), 0)
 
 
 def _thinned(sample: Block, rank: int, work: int) -> Block:
