@@ -68,6 +68,15 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
 
 
 @pytest.fixture(scope="session")
+def scheduler() -> Iterator[str]:
+    """The address of a cluster with a process as a worker: commands that share it start fast."""
+    with LocalCluster(
+        n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="session")
 def forks() -> Iterator[Forks]:
     """Calls the command, in processes that need not import first."""
     forks = Forks()

@@ -109,13 +109,13 @@ def test_singular_vectors_are_at_most_so_many(init: str) -> None:
         nmf(np.ones((5, 8)), 6, init=init)
 
 
-def test_the_command_takes_known_signatures_and_resumes(tmp_path: Path, forks: Forks) -> None:
+def test_the_command_takes_known_signatures_and_resumes(tmp_path: Path, forks: Forks, scheduler: str) -> None:
     v, h = with_zeros(5, 96), with_zeros(RANK, 96)
     np.save(tmp_path / "v.npy", v)
     np.save(tmp_path / "h.npy", h)
     asked = ["fit", "v.npy", "--rank", str(RANK), "--fixed-h", "h.npy", "--output", "run.zarr"]
     for _ in range(2):
-        done = forks.call(asked, tmp_path)
+        done = forks.call(asked, tmp_path, DASK_SCHEDULER_ADDRESS=scheduler)
         assert done.returncode == 0, done.stderr
     w = zarr.open_group(tmp_path / "run.zarr", mode="r")["W"]
     expected = [nnls(h.T, row)[0] for row in v]

@@ -96,7 +96,9 @@ def test_recommendations_of_ratings_in_a_file(tmp_path: Path, run: Run) -> None:
     assert_recommends(run("recommender.py", tmp_path / "ratings.npz"))
 
 
-def test_topics_replace_those_of_an_earlier_run(tmp_path: Path, forks: Forks, run: Run) -> None:
+def test_topics_replace_those_of_an_earlier_run(
+    tmp_path: Path, forks: Forks, run: Run, scheduler: str
+) -> None:
     nmf(np.eye(3), 1, store=tmp_path / "topics.zarr")
     output = run("topics.py", str(tmp_path), "--documents", "4000", "--rank", "4", "--max-iter", "2")
     lines = output.splitlines()
@@ -110,7 +112,7 @@ def test_topics_replace_those_of_an_earlier_run(tmp_path: Path, forks: Forks, ru
     commands = re.findall(r"^  \S+dask-nmf (.*)$", output, re.MULTILINE)
     assert [command.split()[0] for command in commands] == ["info", "transform", "fit"]
     for command in commands[:2]:
-        assert forks.call(command.split(), tmp_path).returncode == 0
+        assert forks.call(command.split(), tmp_path, DASK_SCHEDULER_ADDRESS=scheduler).returncode == 0
 
 
 def test_the_data_comes_with_its_licence() -> None:

@@ -42,7 +42,7 @@ def lines(path: Path) -> list[tuple[int, int, float, str]]:
     return [(int(row), int(column), float(value), source) for row, column, value, source in rest]
 
 
-def test_the_command_predicts_and_recommends_marked_means(folder: Path, forks: Forks) -> None:
+def test_the_command_predicts_and_recommends_marked_means(folder: Path, forks: Forks, scheduler: str) -> None:
     done = forks.call(["predict", "run.zarr", "pairs.csv", "--output", "out.csv", "--clip", 1, 3], folder)
     assert done.returncode == 0, done.stderr
     given_v = ratings((60, 25))
@@ -61,7 +61,7 @@ def test_the_command_predicts_and_recommends_marked_means(folder: Path, forks: F
 
     (folder / "rows.csv").write_text("name\tROW\nx\t9\ny\t3\nz\t9\n")
     words = ["recommend", "run.zarr", "v.zarr", "--top", 4, "--output", "out.csv", "--overwrite", "--rows"]
-    done = forks.call((*words, "rows.csv", "--workers", 1), folder)
+    done = forks.call((*words, "rows.csv"), folder, DASK_SCHEDULER_ADDRESS=scheduler)
     assert (done.returncode, done.stdout) == (0, "out.csv: 8 values\n"), done.stderr
     columns, values = best_of(given_v, wh, 4)
     found = lines(folder / "out.csv")
@@ -76,7 +76,7 @@ def test_the_command_predicts_and_recommends_marked_means(folder: Path, forks: F
         ("user\n3\n", "line 1: 'user' does not name row"),
     ):
         (folder / "rows.csv").write_text(text)
-        refused = forks.call((*words, "rows.csv", "--workers", 1), folder)
+        refused = forks.call((*words, "rows.csv"), folder, DASK_SCHEDULER_ADDRESS=scheduler)
         assert_refused(refused, 3, told, folder=folder, left=left)
     refused = forks.call((*words[:-1], "--clip", 5, 1), folder)
     assert_refused(refused, 2, "clip is 5 to 1", folder=folder, left=left)

@@ -45,8 +45,9 @@ def test_an_estimator_comes_back_from_its_run(
         NMF.load(tmp_path / "run.zarr").transform(v[:, :20])
 
 
-@pytest.mark.parametrize("penalty", [{}, {"alpha_W": 0.01, "alpha_H": 0.02, "l1_ratio": 0.5}])
-@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.parametrize(
+    ("stored", "penalty"), [(False, {}), (True, {"alpha_W": 0.01, "alpha_H": 0.02, "l1_ratio": 0.5})]
+)
 def test_a_batch_after_a_fit_counts_as_its_rows(
     v: np.ndarray, tmp_path: Path, stored: bool, penalty: dict[str, float]
 ) -> None:

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
-from distributed import LocalCluster
 from support.command import COMMAND, Forks, Run
-
-
-@pytest.fixture(scope="session")
-def scheduler() -> Iterator[str]:
-    """A cluster that commands share, so that each starts fast."""
-    with LocalCluster(
-        n_workers=1, threads_per_worker=2, host="127.0.0.1", dashboard_address="127.0.0.1:0"
-    ) as cluster:
-        yield cluster.scheduler_address
 
 
 @pytest.fixture

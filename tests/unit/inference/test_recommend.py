@@ -147,9 +147,9 @@ def test_a_v_that_does_not_fit_is_refused(case: str) -> None:
         recommend(v, *factors((60, 25)), count, missing)
 
 
-def test_the_command_recommends(folder: Path, forks: Forks) -> None:
+def test_the_command_recommends(folder: Path, forks: Forks, scheduler: str) -> None:
     words = ["recommend", "run.zarr", "v.zarr", "--top", 4, "--output", "out.csv"]
-    done = forks.call((*words, "--workers", 1), folder)
+    done = forks.call(words, folder, DASK_SCHEDULER_ADDRESS=scheduler)
     assert (done.returncode, done.stdout) == (0, "out.csv: 1200 values\n"), done.stderr
     assert {path.name for path in folder.iterdir()} == {*LEFT, "out.csv"}
     run = zarr.open_group(folder / "run.zarr", mode="r")
@@ -161,5 +161,5 @@ def test_the_command_recommends(folder: Path, forks: Forks) -> None:
     np.testing.assert_array_equal(values.astype(np.float32), best.values.ravel())
     zarr.create_array(folder / "v2.zarr", data=v[:50], chunks=(50, 40))
     words[2] = "v2.zarr"
-    refused = forks.call((*words, "--overwrite"), folder)
+    refused = forks.call((*words, "--overwrite"), folder, DASK_SCHEDULER_ADDRESS=scheduler)
     assert_refused(refused, 2, "(50, 40)", "(300, 40)", folder=folder, left={*LEFT, "out.csv", "v2.zarr"})

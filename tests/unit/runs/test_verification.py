@@ -36,22 +36,25 @@ def test_one_entry_of_any_kind_of_v_that_changes_is_named(
         fit(make(changed(v), tmp_path / "other"), tmp_path, max_iter=1)
 
 
-def test_rows_that_are_written_anew_in_place_end_the_command(tmp_path: Path, forks: Forks) -> None:
+def test_rows_that_are_written_anew_in_place_end_the_command(
+    tmp_path: Path, forks: Forks, scheduler: str
+) -> None:
     """A finished run of 37,500 rows, of which 35,900 change but for the first, the middle and the last."""
     v = np.random.default_rng(0).random((37_500, 4), dtype=np.float32)
     dense(v, tmp_path / "v.zarr", chunks=(1000, 4))
     command = ["fit", "v.zarr", "-k", "2", "--max-iter", "1", "-o", "run.zarr"]
-    assert forks.call(command, tmp_path).returncode == 0
-    assert "finished already" in forks.call(command, tmp_path).stderr
+    shared = {"DASK_SCHEDULER_ADDRESS": scheduler}
+    assert forks.call(command, tmp_path, **shared).returncode == 0
+    assert "finished already" in forks.call(command, tmp_path, **shared).stderr
     rows = np.setdiff1d(np.arange(1000, 36_901), [18_750])
     v[rows] += 1
     zarr.open_array(str(tmp_path / "v.zarr"), mode="r+")[...] = v
     before = files(tmp_path / "run.zarr")
-    done = forks.call(command, tmp_path)
+    done = forks.call(command, tmp_path, **shared)
     assert done.returncode == 2
     assert "V is not the same in rows 1000 to 18749, 18751 to 36900;" in done.stderr
     assert files(tmp_path / "run.zarr") == before
-    assert forks.call([*command, "--overwrite"], tmp_path).returncode == 0
+    assert forks.call([*command, "--overwrite"], tmp_path, **shared).returncode == 0
 
 
 @pytest.mark.parametrize("solver", ["hals", "mu", "sgd"])
