@@ -15,7 +15,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec, check_factor
 from dask_nmf.execution.partition import CutOptions
 from dask_nmf.execution.tasks.factor_store import FactorStore
-from dask_nmf.fitting.starts.settling import solve_h_for_w
+from dask_nmf.fitting.starts.fixed_factor import solve_h_for_w
 from dask_nmf.inference.w_solver import AtPanelScale, w_problem
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask

@@ -17,6 +17,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.starts import nndsvd
+from dask_nmf.fitting.starts.fixed_factor import solve_h_for_w
 from dask_nmf.fitting.starts.problem import (
     Factors,
     Measures,
@@ -29,7 +30,6 @@ from dask_nmf.fitting.starts.problem import (
     scale_and_unit,
 )
 from dask_nmf.fitting.starts.sampled.sample_start import lift_columns, random_factor, sampled_h
-from dask_nmf.fitting.starts.settling import solve_h_for_w
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
