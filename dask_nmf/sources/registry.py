@@ -72,7 +72,9 @@ def open_matrix(
     if opener is None:
         raise TypeError(f"{name} is {type(source).__name__}; give {ACCEPTED} of {FILES}")
     opened = opener.open(source, OpenOptions(dtype, transposed, name))
-    return replace(opened, location=source if is_location(source) else opener.location_of(source))
+    if is_location(source):
+        return replace(opened, source=source.name, location=source)
+    return replace(opened, location=opener.location_of(source))
 
 
 def in_memory_form(source: Any, name: str = "V") -> Any | None:

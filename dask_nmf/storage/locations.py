@@ -111,7 +111,9 @@ def locate_file(text: str | Path) -> LocalLocation:
 
 def located(source: Any, verbatim: bool = False) -> Any:
     """Return the location that a text or a path names; any other source is returned unchanged."""
-    return locate(str(source), verbatim) if isinstance(source, str | os.PathLike) else source
+    if is_location(source) or not isinstance(source, str | os.PathLike):
+        return source
+    return locate(str(source), verbatim)
 
 
 def is_location(source: Any) -> TypeGuard[Location]:

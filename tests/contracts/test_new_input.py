@@ -16,6 +16,7 @@ from dask_nmf.sources import registry
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import Opener, OpenOptions, ends_with
 from dask_nmf.sources.reader import Box, ReaderDefaults
+from dask_nmf.storage.local.local_location import LocalLocation
 
 V = low_rank(90, 25, 3, dtype=np.float32)
 FIT: dict[str, Any] = {"random_state": 3, "max_iter": 15, "tol": 0}
@@ -27,7 +28,7 @@ FIT: dict[str, Any] = {"random_state": 3, "max_iter": 15, "tol": 0}
 class RawRows(ReaderDefaults):
     """Rows of a file of raw numbers."""
 
-    path: str
+    path: Path
     shape: tuple[int, int]
     dtype: np.dtype[Any] = field(default=np.dtype(np.float32), init=False)
     any_box: bool = field(default=False, init=False)
@@ -38,11 +39,11 @@ class RawRows(ReaderDefaults):
         return np.fromfile(self.path, self.dtype, count, offset=offset).reshape(-1, self.shape[1])
 
 
-def open_raw(path: str, options: OpenOptions) -> Matrix:
-    columns = int(Path(path).stem.rpartition("-")[2])
-    shape = Path(path).stat().st_size // (4 * columns), columns
-    reader = RawRows(path, shape)
-    return Matrix(shape, reader.dtype, path, False, Layout(*shape, 4), reader)
+def open_raw(location: LocalLocation, options: OpenOptions) -> Matrix:
+    columns = int(location.path.stem.rpartition("-")[2])
+    shape = location.path.stat().st_size // (4 * columns), columns
+    reader = RawRows(location.path, shape)
+    return Matrix(shape, reader.dtype, location.name, False, Layout(*shape, 4), reader)
 
 
 RAW = Opener(lambda source: ends_with(source, ".raw"), open_raw)

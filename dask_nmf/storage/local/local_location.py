@@ -21,6 +21,9 @@ class LocalLocation:
     path: Path  # absolute
     name: str
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @property
     def address(self) -> str:
         return str(self.path)
