@@ -8,6 +8,8 @@ from gzip import BadGzipFile
 from math import inf, isnan
 from typing import Any
 
+from dask_nmf.types import Orientation
+
 
 class DataError(ValueError):
     """Raised when V, or the file that holds it, is not valid input for NMF."""
@@ -76,12 +78,13 @@ class InvalidEntryError(DataError):
         found = "Negative values in data: V" if -inf < self.value < 0 else "V"  # the wording of scikit-learn
         return f"{found} has {self.value} at row {self.row}, column {self.column}; {need}"
 
-    def at(self, first_row: int, transposed: bool = False) -> InvalidEntryError:
-        """Return the error with indices in V, for a block that begins at ``first_row`` of V, or of Vᵀ."""
-        row = self.row + first_row
-        if transposed:
-            return InvalidEntryError(self.column, row, self.value)
-        return InvalidEntryError(row, self.column, self.value)
+    def at(self, first_row: int) -> InvalidEntryError:
+        """Return the error with indices in panel orientation, for a block that begins at ``first_row``."""
+        return InvalidEntryError(self.row + first_row, self.column, self.value)
+
+    def turned(self, orientation: Orientation) -> InvalidEntryError:
+        """Return the error with indices in V, for an entry with indices in panel orientation."""
+        return InvalidEntryError(*orientation.turn((self.row, self.column)), self.value)
 
 
 class InvalidRunError(ValueError):

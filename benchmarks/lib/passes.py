@@ -23,14 +23,14 @@ from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
 from dask_nmf.sources.registry import open_matrix
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 Look = Callable[[Array, Array], Array]  # from a panel and H to an array of one entry
 
 
 def open_panels(V: Any, rank: int) -> tuple[PanelEngine, PanelPlan]:
     """Return V in row panels as a fit on the active client cuts it, and the plan of the cut."""
-    return partition.cut(open_matrix(V, transposed=False), rank)
+    return partition.cut(open_matrix(V, orientation=Orientation.ROWS), rank)
 
 
 def without_prefetch(panels: PanelEngine) -> PanelEngine:
@@ -111,7 +111,7 @@ def idle_pass(count: int) -> None:
     """Run a pass over so many panels that neither reads nor computes anything."""
     shape = (count, 4)
     source = _EmptySource(shape)
-    matrix = Matrix(shape, source.dtype, "nothing", False, Layout(*shape, 4), source)
+    matrix = Matrix(shape, source.dtype, "nothing", Orientation.ROWS, Layout(*shape, 4), source)
     solver = _IdleSolver()
     panels = PanelEngine(matrix, tuple(range(count + 1)))
     panels.run_pass(np.zeros((1, 4), np.float32), PassSpec(solver.solve_w, solver))

@@ -61,7 +61,10 @@ def in_form_of_input(matrix: Matrix, W: da.Array) -> Array | da.Array:
     if matrix.in_memory:
         return np.asarray(W.compute())
     chunks = matrix.reader.dask_chunks
-    return W if chunks is None else W.rechunk((chunks[matrix.transposed], W.shape[1]))
+    if chunks is None:
+        return W
+    heights, _ = matrix.orientation.turn((chunks[0], chunks[1]))
+    return W.rechunk((heights, W.shape[1]))
 
 
 def open_factor_w(X: Any, n_components: int) -> Any:

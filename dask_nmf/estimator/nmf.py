@@ -32,7 +32,7 @@ from dask_nmf.sources.factors_and_weights import read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 
 def _learns_from_batches(model: NMF) -> bool:
@@ -217,7 +217,7 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         the first fit, because the error of a batch that is gone is not known.
         """
         first = not hasattr(self, "components_") or H is not None
-        matrix = open_input(self, X, first, partial(open_matrix, transposed=False))
+        matrix = open_input(self, X, first, partial(open_matrix, orientation=Orientation.ROWS))
         if first:
             self._begin_stream(None)
         if H is not None:

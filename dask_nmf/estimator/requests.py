@@ -14,6 +14,7 @@ from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate, located
+from dask_nmf.types import Orientation
 
 OWN = ("n_components", "random_state")  # settings that are not simply the parameters
 SAME = tuple(field.name for field in fields(Settings) if field.name not in OWN)
@@ -33,7 +34,7 @@ def request_of(
     W: Any
     H: Any
     W, H = (
-        None if factor is None else open_matrix(factor, transposed=False, name=name)
+        None if factor is None else open_matrix(factor, orientation=Orientation.ROWS, name=name)
         for factor, name in zip(factors, "WH", strict=True)
     )
     store = parameters["store"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from dask_nmf.cluster.watch import compute_watched
 from dask_nmf.execution.tasks.factor_store import FactorStore
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 POWERS = {"l1": 1, "l2": 2}
 
@@ -33,16 +33,16 @@ class Arrangement(NamedTuple):
         return np.asarray(right[self.order] * self.right.astype(right.dtype)[:, None])
 
 
-def arrange(left: Array, right: Array, transposed: bool) -> Arrangement:
+def arrange(left: Array, right: Array, orientation: Orientation) -> Arrangement:
     """Return the arrangement with rows of H of norm 1, in the order of falling norms of W.
 
     ``left`` and ``right`` are the norms of the components in both factors, (k,). A component that is zero
     keeps its scale, and comes last.
     """
-    of_h = left if transposed else right
+    _, of_h = orientation.turn((left, right))
     order = np.argsort(-left * right, kind="stable")
     by = np.where(of_h > 0, of_h, 1.0)[order]
-    return Arrangement(order, 1 / by if transposed else by, by if transposed else 1 / by)
+    return Arrangement(order, *orientation.turn((by, 1 / by)))
 
 
 def norms_of(factor: Array, how: str) -> Array:
@@ -76,7 +76,7 @@ class Moved(NamedTuple):
 
 
 def arranged(
-    left: da.Array | Moved, right: Array | Moved, how: str, transposed: bool
+    left: da.Array | Moved, right: Array | Moved, how: str, orientation: Orientation
 ) -> tuple[da.Array | FactorStore, Array | FactorStore]:
     """Return both factors normalised and in order; ``how`` is the norm, "l1" or "l2".
 
@@ -88,7 +88,7 @@ def arranged(
     right : (k, columns), or transposed if it is moved.
     """
     root = 1 / POWERS[how]
-    order = arrange(_norms(left, how) ** root, _norms(right, how) ** root, transposed)
+    order = arrange(_norms(left, how) ** root, _norms(right, how) ** root, orientation)
     return (
         left.rewrite(order.of_left)
         if isinstance(left, Moved)

@@ -25,7 +25,7 @@ from dask_nmf.runs.run import Run
 from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.locations import Location, check_apart
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,8 @@ def factorise(V: Any, job: Job, connect: Connect = lambda matrix: nullcontext())
     connect : returns a context of a cluster, which is entered only if there is work for the cluster.
     """
     by_itself = job.fixed and job.settings.beta != 2  # by single rows of W or columns of H: no sums suffice
-    matrix = open_for_fixed_factor(V, job.dtype, job.fixed_H is None if by_itself else None)
+    own = Orientation.COLUMNS if job.fixed_H is None else Orientation.ROWS
+    matrix = open_for_fixed_factor(V, job.dtype, own if by_itself else None)
     job.settings.check_rank(matrix.shape)
     job = _check_given(job, matrix)
     if job.settings.start == "nndsvd" and job.settings.algorithm.keeps_zeros:

@@ -23,7 +23,7 @@ from dask_nmf.kernels.summary.means import Means, safe_divide
 from dask_nmf.progress import report_end
 from dask_nmf.runs.run import Run
 from dask_nmf.storage.locations import Location
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class ResultStores:
 
     def __init__(self, cut: Cut, output: Output) -> None:
         self.last: dict[str, FactorStore] = {}
-        self.left, self.right = ("H", "W") if cut.matrix.transposed else ("W", "H")
+        self.left, self.right = cut.matrix.orientation.turn(("W", "H"))
         in_memory = output.keep and not cut.edges.both_ways
         self.new_sink = None if in_memory else partial(self._new_sink, cut, output)
 
@@ -107,7 +107,7 @@ def _normalized(cut: Cut, final: FinalFactors, how: str, stores: ResultStores) -
         if isinstance(right, np.ndarray)
         else Moved(right, stored[stores.right], cut.edges.columns or ()),
         how,
-        cut.matrix.transposed,
+        cut.matrix.orientation,
     )
     return final._replace(left=left, right=right)
 
@@ -124,19 +124,19 @@ def _result_in_memory(cut: Cut, final: FinalFactors, errors: Errors, progress: F
     assert isinstance(right, np.ndarray)
     assert ending is not None
     whole = da.from_array(right, chunks=right.shape)
-    W, H = (whole.T, left.T) if cut.matrix.transposed else (left, whole)
+    W, H = cut.matrix.orientation.turn_factors(left, whole)
     result = make_result(W, H, errors, progress.history, ending)
-    means = _means(final, cut.matrix.transposed, progress.measures.mean)
+    means = _means(final, cut.matrix.orientation, progress.measures.mean)
     return replace(result, means=means, beta_loss=cut.job.settings.beta)
 
 
-def _means(final: FinalFactors, transposed: bool, overall: float) -> Means | None:
+def _means(final: FinalFactors, orientation: Orientation, overall: float) -> Means | None:
     """Return the means of rows and columns of V if they are taken and kept in memory, else None."""
     if final.means is None:
         return None
     across = safe_divide(*np.asarray(final.sums.column_totals)).astype(final.means.dtype)
     sides = final.means, da.from_array(across, chunks=across.shape)
-    return Means(*(sides[::-1] if transposed else sides), overall)
+    return Means(*orientation.turn(sides), overall)
 
 
 def _log_end(loss: float, progress: FitProgress) -> None:

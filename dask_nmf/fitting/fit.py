@@ -104,9 +104,8 @@ def first_read(cut: Cut) -> FirstRead:
     report_stage("first read")
     job, matrix = cut.job, cut.matrix
     summary = cut.engine.summarize(cut.draw)
-    if summary.invalid is not None:
-        raise summary.invalid.at(0, matrix.transposed)
-    factors = problem.orient(*job.first_factors, matrix.transposed)
+    matrix.check_entries(summary.invalid)
+    factors = problem.Factors(*matrix.orientation.turn_factors(*job.first_factors))
     measures = initialize.measures_of(summary, matrix, job.settings.beta, factors)
     cut.engine.scale = measures.scale
     initialize.log_summary(measures)

@@ -61,7 +61,7 @@ class Job:
             asked.missing,
             asked.validation_fraction,
             asked.random_state,
-            matrix.transposed,
+            matrix.orientation,
             weighted,
             asked.beta,
         )

@@ -51,7 +51,7 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: EntryMask, run: 
         if ranges:
             raise RunMismatch(
                 f"{run.location.name} holds another fit: {name} is not the same in "
-                f"{ranges_in_words('column' if matrix.transposed else 'row', ranges)}; "
+                f"{ranges_in_words(matrix.orientation.turn(('row', 'column'))[0], ranges)}; "
                 "give another output, or ask to overwrite it (--overwrite)"
             )
     logger.info("every entry is the same")

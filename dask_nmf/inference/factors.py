@@ -16,17 +16,17 @@ from dask_nmf.planning import worker_memory
 from dask_nmf.sources.factors_and_weights import open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.arrays.factors import CURE
-from dask_nmf.types import Array, Block
+from dask_nmf.types import Array, Block, Orientation
 
 Clip = tuple[float, float]  # the lower and the upper bound of values
 
 
 def open_factors(W: Any, H: Any) -> tuple[Any, Any]:
     """Open W and H as `open_factor` does, W by rows and H by columns."""
-    return open_factor(W, "W"), open_factor(H, "H", by_columns=True)
+    return open_factor(W, "W"), open_factor(H, "H", Orientation.COLUMNS)
 
 
-def open_factor(factor: Any, name: str, by_columns: bool = False) -> Any:
+def open_factor(factor: Any, name: str, orientation: Orientation = Orientation.ROWS) -> Any:
     """Open a factor in any form that `open_matrix` takes, as an array that can be sliced.
 
     That is a NumPy, Dask or Zarr array, or any other with a shape, a dtype and slices. A factor in memory
@@ -34,7 +34,7 @@ def open_factor(factor: Any, name: str, by_columns: bool = False) -> Any:
 
     Parameters
     ----------
-    by_columns : whether a factor that has to be cut is cut into columns, unless it is stored by rows.
+    orientation : how a factor that has to be cut is cut, unless it is stored the other way.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def open_factor(factor: Any, name: str, by_columns: bool = False) -> Any:
     """
     if _is_plain(factor):
         return factor
-    matrix = open_for_fixed_factor(factor, None, by_columns, name)
+    matrix = open_for_fixed_factor(factor, None, orientation, name)
     if matrix.reader.plain_array is not None:
         return matrix.reader.plain_array
     return read_factor(matrix, name) if matrix.in_memory else _in_blocks(matrix)
@@ -72,7 +72,7 @@ def _in_blocks(matrix: Matrix) -> da.Array:
         array = matrix.panels((*range(0, layout.rows, step), layout.rows))
     if scipy.sparse.issparse(array._meta):
         array = array.map_blocks(_dense, dtype=matrix.dtype, meta=np.empty((0, 0), matrix.dtype))
-    return array.T if matrix.transposed else array
+    return matrix.orientation.turn_array(array)
 
 
 def _dense(block: Block) -> Array:

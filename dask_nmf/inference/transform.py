@@ -28,7 +28,7 @@ from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fi
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import located
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 LARGE_H = 2**18  # entries of an H that no worker should hold several times
 
@@ -78,16 +78,16 @@ def transform(
     options: dict[str, Any] = {"missing": missing, "alpha_W": alpha_W, "l1_ratio": l1_ratio, "alpha_H": 0.0}
     settings = Settings(len(h), "mu", beta_loss, **options)
     rule = EntryMask(
-        missing, transposed=matrix.transposed, weighted=entry_weights is not None, beta=settings.beta
+        missing, orientation=matrix.orientation, weighted=entry_weights is not None, beta=settings.beta
     )
     _check_means(means, matrix, rule)
-    grams = matrix.transposed and settings.beta in (1, 2)  # otherwise a pass needs no sums
+    grams = matrix.orientation.by_columns and settings.beta in (1, 2)  # otherwise a pass needs no sums
     panels, _ = partition.cut(matrix, len(h), entry_weights, rule, CutOptions(own_grams=grams))
-    solve = _solve_by_columns if matrix.transposed else _solve_by_rows
+    solve = _solve_by_columns if matrix.orientation.by_columns else _solve_by_rows
     try:
         w, row_means = solve(panels, h, settings, into, means is not None)
     except InvalidEntryError as error:
-        raise error.at(0, matrix.transposed) from None
+        raise error.turned(matrix.orientation) from None
     return w if means is None else (w, means._replace(rows=row_means))
 
 
@@ -113,7 +113,7 @@ def open_for_transform(V: Any, dtype: str | None, beta_loss: str | float, rank: 
     A row of W is most exact where the whole row of V is in memory. Only the squared error has sums that
     determine W without it.
     """
-    by_rows = open_for_fixed_factor(V, dtype, False)
+    by_rows = open_for_fixed_factor(V, dtype, Orientation.ROWS)
     squared = LOSSES.get(str(beta_loss), beta_loss) == 2
     return open_matrix(V, dtype) if squared and rank * by_rows.shape[1] > LARGE_H else by_rows
 

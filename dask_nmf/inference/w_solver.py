@@ -39,7 +39,7 @@ class WProblem:
 
 def w_problem(settings: Settings, matrix: Matrix) -> WProblem:
     """Return the problem that settings pose for W of a matrix."""
-    return WProblem(settings.beta, penalty_of(settings, matrix.transposed), matrix.dtype)
+    return WProblem(settings.beta, penalty_of(settings, matrix.orientation), matrix.dtype)
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,7 @@ def _sample_batch(panels: PanelEngine, settings: Settings, most: int) -> tuple[B
     size = min(reservoir.sample_size(layout.stored, layout.rows, settings.n_components), most)
     draw = SampleSpec(layout.rows, size, settings.random_state)
     summary = panels.summarize(draw)
-    if summary.invalid is not None:
-        raise summary.invalid.at(0, panels.matrix.transposed)
+    panels.matrix.check_entries(summary.invalid)
     if not np.any(summary.column_weight):
         raise NothingObserved("the batch has no entry that counts: all are missing or of weight 0")
     weight = float(np.sum(np.broadcast_to(summary.column_weight, layout.columns)))

@@ -19,7 +19,7 @@ from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import Penalty, penalty_of
 from dask_nmf.solvers.solver import smallest_divisor
-from dask_nmf.types import Array, Block
+from dask_nmf.types import Array, Block, Orientation
 
 StreamSolver = HALS | KLNewton
 
@@ -28,7 +28,7 @@ def stream_penalty(settings: Settings, scale: float, unit: float) -> Penalty:
     """Return the penalties for V at a scale and H in a unit; a scale of 0 counts as 1."""
     scale = scale or 1.0
     exponent = settings.beta * math.log2(scale)
-    return penalty_of(settings, False).in_units(1 / (scale * unit), unit, exponent)
+    return penalty_of(settings, Orientation.ROWS).in_units(1 / (scale * unit), unit, exponent)
 
 
 def batch_solver(settings: Settings, dtype: np.dtype[Any], penalty: Penalty) -> StreamSolver:

@@ -26,7 +26,7 @@ def commit_state(commits: Commits, number: int, state: State[Any], parts: dict[s
     folder, last = commits.new_folder(f"pass-{number}"), commits.record
     scalars, arrays = states.to_record(state)
     for name, array in arrays.items():
-        stored = array.T if name == "h" and last["matrix"]["transposed"] else array
+        stored = contents.orientation_of(last).turn_array(array) if name == "h" else array
         commits.array(folder, _stored_name(last, name))[...] = stored
     slots = states.slots_of(scalars)
     paths = {**last["carried"], **{str(slot): path for slot, path in commits.carried.items()}}
@@ -52,8 +52,8 @@ def read_state(commits: Commits) -> State[Any]:
     record, arrays = commits.record, {}
     for name in record["factors"]:
         array = commits.read(record["commit"], _stored_name(record, name))
-        turned = name == "h" and record["matrix"]["transposed"]
-        arrays[name] = np.ascontiguousarray(array.T) if turned else array
+        turned = contents.orientation_of(record).turn_array(array) if name == "h" else array
+        arrays[name] = np.ascontiguousarray(turned)
     return states.from_record(states.first_state(record), record["state"], arrays)
 
 
@@ -119,4 +119,4 @@ def _visible(record: dict[str, Any]) -> VisibleArrays:
 
 def _stored_name(record: dict[str, Any], factor: str) -> str:
     """Return the name of the array that a factor of a state is in."""
-    return factor if factor != "h" else "W" if record["matrix"]["transposed"] else "H"
+    return factor if factor != "h" else contents.orientation_of(record).turn(("W", "H"))[1]

@@ -42,7 +42,7 @@ def identity_of(matrix: Matrix, settings: Settings, given: Mapping[str, Array | 
             "source": matrix.source,
             "shape": list(matrix.shape),
             "dtype": matrix.dtype.name,
-            "transposed": matrix.transposed,
+            "transposed": matrix.orientation.by_columns,
         },
     )
 

@@ -150,11 +150,6 @@ class Run:
         return contents.settings_of(self.record)
 
     @property
-    def transposed(self) -> bool:
-        """True if the panels are columns of V."""
-        return bool(self.record["matrix"]["transposed"])
-
-    @property
     def passes(self) -> int | None:
         """The number of passes that are committed; None before the start is."""
         done: int | None = self.record["pass"]

@@ -44,7 +44,7 @@ def cluster_rows(
     matrix = engine.matrix
     rows = consensus.sample_rows(matrix.shape[0], options.settings.random_state)
     requests = [_final(model, folds[model.key.fold], options, engine) for model in models]
-    if not matrix.transposed:
+    if not matrix.orientation.by_columns:
         specs = [passes.spec_of(request) for request in requests]
         right = [request.state.h_input for request in requests]
         parts: list[Array] = engine.compute(

@@ -123,7 +123,7 @@ class SelectionOptions:
         """Return the rule by which entries count in a fold."""
         settings = self.settings
         seed = settings.random_state + (fold << APART)
-        return EntryMask(settings.missing, self.holdout, seed, matrix.transposed, beta=settings.beta)
+        return EntryMask(settings.missing, self.holdout, seed, matrix.orientation, beta=settings.beta)
 
     def record(self) -> dict[str, Any]:
         """Return the options that decide the models, as JSON holds them; models may be added later."""

@@ -221,7 +221,7 @@ class _Selection:
         if ranges:
             raise RunMismatch(
                 f"{store.location.name} holds another selection: V is not the same in "
-                f"{ranges_in_words('column' if self.matrix.transposed else 'row', ranges)}; "
+                f"{ranges_in_words(self.matrix.orientation.turn(('row', 'column'))[0], ranges)}; "
                 "give another output, or ask to overwrite it (--overwrite)"
             )
 
@@ -235,11 +235,12 @@ class _Selection:
     def _final_fit(self, V: Any, rank: int, factor: Any) -> Result:
         """Return the fit of the rank to all entries of V, which begins with the factor of a model."""
         settings = replace(self.options.settings, n_components=rank, init="custom")
-        given = {"W": factor.T} if self.matrix.transposed else {"H": factor}
+        W, H = self.matrix.orientation.turn_factors(None, factor)
         place = None if self.store is None else self.store.location.within(FIT)
         job = Job(
             settings,
-            **given,
+            W=W,
+            H=H,
             dtype=self.request.dtype,
             store=place,
             overwrite=self.request.overwrite,

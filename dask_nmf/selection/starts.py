@@ -66,8 +66,7 @@ def first_read(engine: PanelEngine, options: SelectionOptions, sample_rows: int)
     masks = [options.mask_of(fold, matrix) for fold in range(options.folds)]
     draw = SampleSpec(engine.edges[-1], sample_rows, settings.random_state)
     summaries = summaries_of(engine, masks, draw)
-    if summaries[0].invalid is not None:
-        raise summaries[0].invalid.at(0, matrix.transposed)
+    matrix.check_entries(summaries[0].invalid)
     measures = [initialize.measures_of(summary, matrix, settings.beta, NO_FACTORS) for summary in summaries]
     scale = measures[0].scale
     folds, samples = [], []
@@ -105,7 +104,7 @@ def starts_in_fold(
 ) -> dict[int, Array]:
     """Return an H (k, n) for each rank; ``sample`` is None for random ones."""
     matrix, rows, ranks = engine.matrix, engine.edges[-1], options.ranks
-    stream = rng.Stream.W_FACTOR if matrix.transposed else rng.Stream.H_FACTOR
+    _, stream = matrix.orientation.turn((rng.Stream.W_FACTOR, rng.Stream.H_FACTOR))
     settings = options.settings_of(max(ranks), start)
     if sample is None:
         return {rank: _random_start(rank, settings, fold.measures, matrix, stream) for rank in ranks}

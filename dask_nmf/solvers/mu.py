@@ -113,7 +113,7 @@ def make(problem: Problem) -> MU:
     terms: LossTerms = DivergenceTerms(BetaDivergence(settings.beta, problem.floor), scale)
     if settings.beta == 2:
         terms = SquaredTerms(*_deltas(problem))
-    return MU(terms, LIFT * scale, problem.penalty, settings.inner_iter, not problem.transposed)
+    return MU(terms, LIFT * scale, problem.penalty, settings.inner_iter, not problem.orientation.by_columns)
 
 
 def _deltas(problem: Problem) -> tuple[Any, ...]:

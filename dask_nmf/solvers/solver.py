@@ -12,7 +12,7 @@ from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.parts.state import NoRecord, RowStore, State
-from dask_nmf.types import Array, Block
+from dask_nmf.types import Array, Block, Orientation
 
 FINER = 1e-2  # factor of the tolerance of the inner solves from one level to the next
 FINEST = 2  # the highest level of solvers that have an inner solve; the first is 0
@@ -175,7 +175,7 @@ class Problem(NamedTuple):
     scale: float  # a power of two, by which V is multiplied
     dtype: np.dtype[Any]
     columns: int  # the number of columns of the panels
-    transposed: bool  # whether the panels are columns of V
+    orientation: Orientation  # of the panels
 
     @property
     def floor(self) -> float:

@@ -21,7 +21,7 @@ from dask_nmf.sources.decoding.packing import Packing
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import OpenOptions
 from dask_nmf.sources.reader import Box, ReaderDefaults
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DenseRows(ReaderDefaults):
     slices of any other array."""
 
     array: Any  # (m, n), as the caller has V
-    transposed: bool
+    orientation: Orientation
     dtype: np.dtype[Any]
     packing: Packing | None = None
     in_memory: bool = False
@@ -40,7 +40,7 @@ class DenseRows(ReaderDefaults):
     @property
     def shape(self) -> tuple[int, int]:
         m, n = self.array.shape
-        return (n, m) if self.transposed else (m, n)
+        return self.orientation.turn((m, n))
 
     @property
     def worth_caching(self) -> bool:
@@ -51,10 +51,10 @@ class DenseRows(ReaderDefaults):
         return self.array if self.plain else None
 
     def __getitem__(self, index: Box) -> Array:
-        box = index[::-1] if self.transposed else index
+        box = self.orientation.turn(index)
         with naming_place(self.array, index[0]):
             block = load(self.array, box, self.dtype, self.packing)
-        return block.T if self.transposed else block
+        return self.orientation.turn_array(block)
 
 
 @dataclass(frozen=True)
@@ -80,18 +80,18 @@ def dense_matrix(source: DenseSource, options: OpenOptions) -> Matrix:
     DataError, ValueError
         As `check_shape` and `working_dtype` do.
     """
-    dtype, transposed, layout = dense_layout(source.array, options, source.chunks, source.chunk_bytes)
+    dtype, orientation, layout = dense_layout(source.array, options, source.chunks, source.chunk_bytes)
     reader = DenseRows(
-        source.array, transposed, dtype, source.packing, source.in_memory, source.plain, source.decoded
+        source.array, orientation, dtype, source.packing, source.in_memory, source.plain, source.decoded
     )
     m, n = source.array.shape
-    return Matrix((m, n), dtype, source.place, transposed, layout, reader, source.listing)
+    return Matrix((m, n), dtype, source.place, orientation, layout, reader, source.listing)
 
 
 def dense_layout(
     array: Any, options: OpenOptions, chunks: tuple[int, int] = (1, 1), chunk_bytes: int = 0
-) -> tuple[np.dtype[Any], bool, Layout]:
-    """Return the dtype of the panels of a dense array, whether they are columns, and their layout.
+) -> tuple[np.dtype[Any], Orientation, Layout]:
+    """Return the dtype, the orientation and the layout of the panels of a dense array.
 
     Parameters
     ----------
@@ -100,18 +100,19 @@ def dense_layout(
     """
     check_shape(array.shape, options.name)
     dtype = working_dtype(np.dtype(array.dtype), options.dtype, options.name)
-    transposed = options.turned(array.shape)
-    rows, columns = array.shape[::-1] if transposed else array.shape
+    orientation = options.orientation_of(array.shape)
+    rows, columns = orientation.turn(array.shape)
+    chunk_rows, chunk_columns = orientation.turn(chunks)
     layout = Layout(
         rows,
         columns,
         dtype.itemsize,
-        chunks[transposed],
+        chunk_rows,
         chunk_bytes,
         needs_cast=array.dtype != dtype,
-        chunk_columns=chunks[not transposed],
+        chunk_columns=chunk_columns,
     )
-    return dtype, transposed, layout
+    return dtype, orientation, layout
 
 
 def load(array: Any, box: tuple[slice, ...], dtype: np.dtype[Any], packing: Packing | None = None) -> Array:

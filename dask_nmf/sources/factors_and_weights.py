@@ -12,11 +12,11 @@ from dask_nmf.errors import DataError
 from dask_nmf.kernels.summary.block_summary import summarize_block
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 
 def open_for_fixed_factor(
-    source: Any, dtype: str | np.dtype[Any] | None, transposed: bool | None, name: str = "V"
+    source: Any, dtype: str | np.dtype[Any] | None, orientation: Orientation | None, name: str = "V"
 ) -> Matrix:
     """Open V in panels that each solve for their own part of one factor, while the other factor stays fixed.
 
@@ -25,11 +25,10 @@ def open_for_fixed_factor(
 
     Parameters
     ----------
-    transposed : True for panels of columns, which solve for H; False for panels of rows, which solve for W;
-        None as for `open_matrix`.
+    orientation : panels of rows solve for W, panels of columns for H; None as for `open_matrix`.
     """
     with suppress(DataError):  # of a sparse matrix that is stored the other way; all others come again
-        opened = open_matrix(source, dtype, transposed, name)
+        opened = open_matrix(source, dtype, orientation, name)
         if not (1 < opened.layout.rows <= opened.layout.chunk_rows and opened.layout.tiled):
             return opened
     return open_matrix(source, dtype, name=name)
@@ -43,7 +42,7 @@ def open_entry_weights(matrix: Matrix, weights: Any) -> Matrix:
     DataError
         If their shape is another one, or they are stored the other way.
     """
-    opened = open_matrix(weights, matrix.dtype, matrix.transposed, "weights")
+    opened = open_matrix(weights, matrix.dtype, matrix.orientation, "weights")
     if opened.shape != matrix.shape:
         raise DataError(f"weights has shape {opened.shape} and V {matrix.shape}; they must be equal")
     return opened
@@ -64,12 +63,12 @@ def read_factor(factor: Any, name: str, shape: tuple[int, int] | None = None) ->
     DataError
         If an entry is negative, not finite or masked; and as `open_matrix` does.
     """
-    opened = open_matrix(factor, transposed=False, name=name)
+    opened = open_matrix(factor, orientation=Orientation.ROWS, name=name)
     if shape is not None and opened.shape != shape:
         raise ValueError(f"{name} has shape {opened.shape}; for this V and rank it must be {shape}")
     block = opened.reader[slice(0, opened.layout.rows), slice(0, opened.layout.columns)]
     array = block.toarray() if scipy.sparse.issparse(block) else np.asarray(block)
-    array = array.T if opened.transposed else array
+    array = opened.orientation.turn_array(array)
     bad = summarize_block(array).invalid
     if bad is not None:
         raise DataError(

@@ -16,13 +16,13 @@ from distributed import Client
 
 from dask_nmf.cluster.client import active_client, assign_contiguous
 from dask_nmf.cluster.watch import wait_for_workers
-from dask_nmf.errors import WorkersLost
+from dask_nmf.errors import InvalidEntryError, WorkersLost
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.checks import canonical_csr
 from dask_nmf.sources.decoding.conversion import masked_to_nan, to_arrays
 from dask_nmf.sources.reader import Reader, empty_block
 from dask_nmf.storage.locations import Location
-from dask_nmf.types import Block
+from dask_nmf.types import Block, Orientation
 
 Wrapper = Callable[[Reader], Reader]
 
@@ -38,14 +38,14 @@ def _compressed_bytes(array: Any) -> int:
 class Matrix:
     """V, opened but not read.
 
-    The ``layout``, the ``reader``, the `panels` and their edges are in panel orientation: if the matrix is
-    ``transposed``, the columns of V are the rows of the panels.
+    The ``layout``, the ``reader``, the `panels` and their edges are in panel orientation: the rows of the
+    panels are the rows of V or, if its ``orientation`` is by columns, the columns of V.
     """
 
     shape: tuple[int, int]  # (m, n), of V as the user has it
     dtype: np.dtype[Any]  # of the panels
     source: str  # how messages call the place of V
-    transposed: bool
+    orientation: Orientation
     layout: Layout
     reader: Reader
     listing: str | None = None  # a digest of files and when they were written; None where that is not known
@@ -89,6 +89,11 @@ class Matrix:
             return _scattered(client, self.reader, edges)
         reader = self.reader if wrap is None else wrap(self.reader)
         return reader.lazy([b - a for a, b in pairwise(edges)], [self.layout.columns])
+
+    def check_entries(self, invalid: InvalidEntryError | None) -> None:
+        """Raise the error about an entry that was found in panel orientation, with its place in V."""
+        if invalid is not None:
+            raise invalid.turned(self.orientation)
 
     def fingerprint(self) -> str:
         """Return a hash of the shape, the dtype and three rows, which differs if a worker sees another V.

@@ -9,6 +9,7 @@ import numpy as np
 
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.locations import Location, is_location
+from dask_nmf.types import Orientation
 
 FILES = "a Zarr array, a CSR or CSC matrix in a Zarr group, an .npy or an .npz file"
 
@@ -17,12 +18,13 @@ class OpenOptions(NamedTuple):
     """The dtype, the orientation and the name that a caller wants a matrix to have."""
 
     dtype: str | np.dtype[Any] | None = None  # of the panels; None: see `checks.working_dtype`
-    transposed: bool | None = None  # whether panels are columns; None: they are whichever are more
+    orientation: Orientation | None = None  # None: panels are whichever are more, rows or columns
     name: str = "V"  # how messages call the matrix
 
-    def turned(self, shape: tuple[int, int]) -> bool:
-        """Return whether the panels are columns, for a source that can be cut either way."""
-        return shape[0] < shape[1] if self.transposed is None else self.transposed
+    def orientation_of(self, shape: tuple[int, int]) -> Orientation:
+        """Return the orientation of the panels, for a source of this shape that can be cut either way."""
+        longer = Orientation.COLUMNS if shape[0] < shape[1] else Orientation.ROWS
+        return longer if self.orientation is None else self.orientation
 
 
 class Opener(NamedTuple):

@@ -13,6 +13,7 @@ from dask_nmf.sources.formats.stored import hdf5, npy, npz, sparse_groups, zarr_
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import FILES, Opener, OpenOptions, nothing_at
 from dask_nmf.storage.locations import is_location, located
+from dask_nmf.types import Orientation
 
 OPENERS: tuple[Opener, ...] = (  # the first that can open a source does
     npy.OPENER,
@@ -32,7 +33,7 @@ OPENERS: tuple[Opener, ...] = (  # the first that can open a source does
 def open_matrix(
     source: Any,
     dtype: str | np.dtype[Any] | None = None,
-    transposed: bool | None = None,
+    orientation: Orientation | None = None,
     name: str = "V",
 ) -> Matrix:
     """Open V as row panels; read only its metadata, and the row pointers of a stored CSR matrix.
@@ -53,7 +54,7 @@ def open_matrix(
         What is masked, null, or missing by the CF conventions is NaN in the panels.
     dtype : of the panels, ``float32`` or ``float64``. By default entries of these two stay what they are,
         integers and floats of at most 16 bits become ``float32``, wider integers ``float64``.
-    transposed : whether V is cut into panels of columns, and not of rows; by default whichever are more.
+    orientation : whether V is cut into panels of rows or of columns; by default of whichever are more.
     name : how messages call the matrix.
 
     Raises
@@ -71,7 +72,7 @@ def open_matrix(
     opener = _find_opener(source)
     if opener is None:
         raise TypeError(f"{name} is {type(source).__name__}; give {ACCEPTED} of {FILES}")
-    opened = opener.open(source, OpenOptions(dtype, transposed, name))
+    opened = opener.open(source, OpenOptions(dtype, orientation, name))
     if is_location(source):
         return replace(opened, source=source.name, location=source)
     return replace(opened, location=opener.location_of(source))

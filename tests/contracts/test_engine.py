@@ -25,6 +25,7 @@ from dask_nmf.solvers.parts.penalties import NO_PENALTY
 from dask_nmf.solvers.piecewise import PiecewiseHALS
 from dask_nmf.solvers.sgd import SGD, SGDState, SweepSums
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Orientation
 
 ROWS, COLUMNS = (0, 20, 40, 60), (0, 8, 16, 24)
 
@@ -43,7 +44,7 @@ def next_h(model: Model, totals: Sums) -> Array:
 
 @pytest.fixture
 def panels() -> Iterator[PanelEngine]:
-    engine = PanelEngine(open_matrix(V, transposed=False), ROWS)
+    engine = PanelEngine(open_matrix(V, orientation=Orientation.ROWS), ROWS)
     yield engine
     engine.close()
 

@@ -17,6 +17,7 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import Opener, OpenOptions, ends_with
 from dask_nmf.sources.reader import Box, ReaderDefaults
 from dask_nmf.storage.local.local_location import LocalLocation
+from dask_nmf.types import Orientation
 
 V = low_rank(90, 25, 3, dtype=np.float32)
 FIT: dict[str, Any] = {"random_state": 3, "max_iter": 15, "tol": 0}
@@ -43,7 +44,7 @@ def open_raw(location: LocalLocation, options: OpenOptions) -> Matrix:
     columns = int(location.path.stem.rpartition("-")[2])
     shape = location.path.stat().st_size // (4 * columns), columns
     reader = RawRows(location.path, shape)
-    return Matrix(shape, reader.dtype, location.name, False, Layout(*shape, 4), reader)
+    return Matrix(shape, reader.dtype, location.name, Orientation.ROWS, Layout(*shape, 4), reader)
 
 
 RAW = Opener(lambda source: ends_with(source, ".raw"), open_raw)

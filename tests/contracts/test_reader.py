@@ -28,7 +28,7 @@ def reopened(source: Any) -> Any:
 def opened_case(kind: str, shape: tuple[int, int], folder: Path) -> ReaderCase:
     v = sparse(*shape)
     opened = open_matrix(reopened(KINDS[kind](v, folder / "v")))
-    return ReaderCase(opened.reader, v.T if opened.transposed else v)
+    return ReaderCase(opened.reader, opened.orientation.turn_array(v))
 
 
 @pytest.fixture(scope="module", params=[(kind, name) for kind in KINDS for name in SHAPES], ids="-".join)

@@ -40,6 +40,7 @@ from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
+from dask_nmf.types import Orientation
 
 PASSES = 40
 WAIT = {"DASK_DASK_NMF__WAIT": "6"}  # seconds, for workers
@@ -163,7 +164,7 @@ class Greedy(ReaderDefaults):
 @pytest.mark.parametrize("always", [False, True])
 def test_a_worker_runs_out_of_memory(always: bool, tmp_path: Path) -> None:
     source = Greedy(str(tmp_path / "noted"), always)
-    matrix = Matrix(source.shape, source.dtype, "made", False, Layout(*source.shape, 8), source)
+    matrix = Matrix(source.shape, source.dtype, "made", Orientation.ROWS, Layout(*source.shape, 8), source)
     panels, h = PanelEngine(matrix, (0, 10, 20, 30, 40)), np.ones((3, 20))
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}), local_cluster(1, 1, "600MB"):
         if always:

@@ -23,6 +23,7 @@ from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
+from dask_nmf.types import Orientation
 
 FAST, SLOW = 0.05, 0.5  # seconds, of a read
 PANELS, ROWS, COLUMNS = 40, 10, 20
@@ -47,7 +48,7 @@ class Noted(ReaderDefaults):
 
 
 def one_pass(log: Path) -> Sums:
-    matrix = Matrix(SHAPE, H.dtype, "made", False, Layout(*SHAPE, 8), Noted(str(log)))
+    matrix = Matrix(SHAPE, H.dtype, "made", Orientation.ROWS, Layout(*SHAPE, 8), Noted(str(log)))
     panels = PanelEngine(matrix, tuple(range(0, PANELS * ROWS + 1, ROWS)), ahead=True)
     return panels.run_pass(H, PassSpec(HALS().solve_w, HALS()))
 

@@ -16,6 +16,7 @@ from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
+from dask_nmf.types import Orientation
 
 V = low_rank(60, 24, 3, noise=1)
 RANK = 3
@@ -40,7 +41,7 @@ class CountingReader(ReaderDefaults):
 def counted_matrix() -> tuple[Matrix, Counter[tuple[int, ...]]]:
     """Return a matrix over `V`, and the count of its reads."""
     reader = CountingReader()
-    return Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), reader), reader.reads
+    return Matrix(V.shape, V.dtype, "here", Orientation.ROWS, Layout(*V.shape, 8), reader), reader.reads
 
 
 @dataclass(frozen=True)

@@ -187,4 +187,4 @@ def dense(block: Any) -> Array:
 def read(opened: Matrix) -> Array:
     """Return V from its panels, in the user's orientation."""
     whole = np.concatenate([dense(block) for block in panels_of(opened)])
-    return whole.T if opened.transposed else whole
+    return opened.orientation.turn_array(whole)

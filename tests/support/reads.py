@@ -9,6 +9,7 @@ from support.matrices import Array, low_rank
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
+from dask_nmf.types import Orientation
 
 V = low_rank(60, 12, 3, noise=1)
 
@@ -33,7 +34,7 @@ class CountingReader(ReaderDefaults):
 def counted_matrix() -> Matrix:
     """Return a matrix over V whose reads are counted from now on."""
     READS.clear()
-    return Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), CountingReader())
+    return Matrix(V.shape, V.dtype, "here", Orientation.ROWS, Layout(*V.shape, 8), CountingReader())
 
 
 def no_scheduler(*_: Any, **__: Any) -> None:

@@ -16,6 +16,7 @@ from dask_nmf.solvers.parts.penalties import NO_PENALTY
 from dask_nmf.solvers.parts.state import leaves
 from dask_nmf.solvers.select import select_solver
 from dask_nmf.solvers.solver import Problem, Solver
+from dask_nmf.types import Orientation
 
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 
@@ -23,7 +24,7 @@ shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def made(solver: str) -> Solver:
     """Return the solver of a name for a V of 15 columns."""
     chosen = settings.Settings(3, solver)
-    return select_solver(Problem(chosen, NO_PENALTY, 1.0, 1.0, np.dtype(float), 15, False))
+    return select_solver(Problem(chosen, NO_PENALTY, 1.0, 1.0, np.dtype(float), 15, Orientation.ROWS))
 
 
 class SolverContract:

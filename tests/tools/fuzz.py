@@ -95,7 +95,7 @@ def checked_matrix(path: Path) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = _as_others_read(path)
-    mine = mine.T if opened.transposed else mine
+    mine = opened.orientation.turn_array(mine)
     np.testing.assert_allclose(mine, theirs.astype(mine.dtype), rtol=1e-13)  # entries stored twice are summed
     try:
         result = nmf(opened, 2, max_iter=1)

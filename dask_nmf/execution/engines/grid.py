@@ -119,7 +119,7 @@ class GridEngine:
         penalty = solver.penalty
         places = InUnits(sink.left, penalty.left_unit), InUnits(sink.right, penalty.right_unit)
         as_it_is = replace(model.state, accepted=False)  # so that H is not extrapolated
-        update_h = solver.solve_h if self.matrix.transposed else None
+        update_h = solver.solve_h if self.matrix.orientation.by_columns else None
         spec = GridPassSpec(solver, h_before_pass(slots, as_it_is), *places, update_h, last=True)
         (totals,) = self._run_pass([spec])
         return FinalFactors(sink.left, sink.right, Sums(NOTHING, NOTHING, totals.loss))

@@ -213,7 +213,7 @@ class PanelEngine:
         if slots is not None and solver.carries_w:
             before = solver.result_store(slots.factor(slot))
         # The held-out error was taken with this h, so h is not solved for again if entries are held out.
-        settles = self.matrix.transposed and solver.fits_h and self.rule.held_out == 0
+        settles = self.matrix.orientation.by_columns and solver.fits_h and self.rule.held_out == 0
         spec = PassSpec(
             solver.solve_w_final, solver, before, residual=True, bare=not settles, unit=units.left_unit
         )

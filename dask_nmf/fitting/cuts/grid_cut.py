@@ -87,15 +87,13 @@ def cut_in_blocks(matrix: Matrix, job: Job, run: Run | None) -> GridCut:
         "a worker may take up to %d MiB; the start is %s",
         *matrix.shape,
         matrix.dtype,
-        *((down, across) if not matrix.transposed else (across, down)),
-        *(block if not matrix.transposed else block[::-1]),
+        *matrix.orientation.turn((down, across)),
+        *matrix.orientation.turn(block),
         "once" if tiling.reads == 1 else "twice",
         tiling.worker_bytes // MIB,
         "random"
         if settings.start == "random"
-        else "that of {} rows and {} columns".format(
-            *(tiling.sample if not matrix.transposed else tiling.sample[::-1])
-        ),
+        else "that of {} rows and {} columns".format(*matrix.orientation.turn(tiling.sample)),
         extra={"nmf": {"event": "plan", "panels": down * across, "bytes": tiling.pass_bytes}},
     )
     return GridCut(job, GridEngine(matrix, tiling))

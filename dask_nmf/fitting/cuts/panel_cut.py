@@ -91,7 +91,7 @@ class PanelCut(NamedTuple):
 
     @property
     def _factors(self) -> Factors:
-        return problem.orient(*self.job.first_factors, self.matrix.transposed)
+        return Factors(*self.matrix.orientation.turn_factors(*self.job.first_factors))
 
     def _factors_with_fixed(self, measures: Measures, new_sink: Callable[[], Sink] | None) -> FinalFactors:
         """Return the best factor for a fixed one, and the fixed one."""

@@ -45,7 +45,7 @@ def start_of_sample(matrix: Matrix, settings: Settings, measures: Measures, bloc
 
 def _h_stream(matrix: Matrix) -> int:
     """Return the stream of random numbers for the right factor."""
-    return rng.Stream.W_FACTOR if matrix.transposed else rng.Stream.H_FACTOR
+    return matrix.orientation.turn((rng.Stream.W_FACTOR, rng.Stream.H_FACTOR))[1]
 
 
 def initial_state(

@@ -105,7 +105,7 @@ def measures_of(summary: Summary, matrix: Matrix, beta: float, factors: Factors)
         summary.sumsq * scale * scale if beta == 2 else powers.divergence_from_mean(),
         summary.stored,
         summary.empty_rows,
-        *(unobserved[::-1] if matrix.transposed else unobserved),
+        *matrix.orientation.turn(unobserved),
         scale,
         unit,
     )
@@ -237,7 +237,7 @@ def _from_given(
             right = right_of(panels, solver_of_right, measures.level, factors.left)
             raised = clip_below(right, LIFT * float(right.mean()))
             return raised if settings.algorithm.keeps_zeros else right
-        if matrix.transposed and solver.carries_w and not settings.algorithm.by_strata:
+        if matrix.orientation.by_columns and solver.carries_w and not settings.algorithm.by_strata:
             totals = panels.run_pass(np.asarray(factors.right, dtype), PassSpec(keep_w, solver, store))
             return cast(RightSolver, solver).update_h(np.asarray(factors.right, dtype), totals)
         if not solver.carries_w:
@@ -278,5 +278,4 @@ def _streams(matrix: Matrix) -> tuple[int, int]:
 
     W and H each have their own stream, so that their numbers do not depend on how V is cut.
     """
-    streams = (rng.Stream.W_FACTOR, rng.Stream.H_FACTOR)
-    return streams[::-1] if matrix.transposed else streams
+    return matrix.orientation.turn((rng.Stream.W_FACTOR, rng.Stream.H_FACTOR))

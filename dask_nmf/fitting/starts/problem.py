@@ -60,13 +60,6 @@ class Factors(NamedTuple):
 NO_FACTORS = Factors(None, None)
 
 
-def orient(w: Array | None, h: Array | None, transposed: bool) -> Factors:
-    """Return W (m, k) and H (k, n), or either, in panel orientation."""
-    if not transposed:
-        return Factors(w, h)
-    return Factors(None if h is None else h.T, None if w is None else w.T)
-
-
 def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
     """Return the penalties in the units of a fit, see `Penalty.in_balanced_units`.
 
@@ -81,7 +74,7 @@ def penalty_of_fit(settings: Settings, measures: Measures, matrix: Matrix) -> Pe
 def own_penalty(settings: Settings, measures: Measures, matrix: Matrix) -> Penalty:
     """Return the penalties of the settings for a fit of the scaled V."""
     exponent = settings.beta * math.log2(measures.scale)
-    return penalty_of(settings, matrix.transposed).in_units(*measures.units, exponent)
+    return penalty_of(settings, matrix.orientation).in_units(*measures.units, exponent)
 
 
 def scale_and_unit(mean: float, factors: Factors, matrix: Matrix) -> tuple[float, float]:
@@ -115,9 +108,9 @@ def check_squares(mean: float, sumsq: float) -> None:
 def make_solver(settings: Settings, measures: Measures, matrix: Matrix) -> Solver:
     """Return the solver that the settings name, at the scale of V."""
     penalty = penalty_of_fit(settings, measures, matrix)
-    columns, transposed = matrix.layout.columns, matrix.transposed
+    columns, orientation = matrix.layout.columns, matrix.orientation
     return select_solver(
-        Problem(settings, penalty, measures.level, measures.scale, matrix.dtype, columns, transposed)
+        Problem(settings, penalty, measures.level, measures.scale, matrix.dtype, columns, orientation)
     )
 
 

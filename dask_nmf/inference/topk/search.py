@@ -44,13 +44,14 @@ def run(matrix: Matrix, search: Search, marks: Array | None) -> Iterator[tuple[A
     marks : the rows to search, as `row_marks.mark_rows` returns them; None: all rows of V.
     """
     spec, width = search.spec, search.H.shape[0] + (search.means is not None)
-    listed = spec.n_columns * (3 if matrix.transposed else 2)  # the lists of a row, counted as components
+    by_columns = matrix.orientation.by_columns
+    listed = spec.n_columns * (3 if by_columns else 2)  # the lists of a row, counted as components
     panels, planned = partition.cut(matrix, max(width, listed))
-    along = search.H if matrix.transposed else search.W  # the factor that workers read
+    along, _ = matrix.orientation.turn((search.W, search.H))  # the factor that workers read
     if isinstance(along, zarr.Array):
         partition.check_sight(open_matrix(along))
-    w, h = panel_sides(search.W, search.H, search.means, heights(planned.edges), matrix.transposed)
-    search_panels = _search_columns if matrix.transposed else _search_rows
+    w, h = panel_sides(search.W, search.H, search.means, heights(planned.edges), matrix.orientation)
+    search_panels = _search_columns if by_columns else _search_rows
     for numbers, best in search_panels(panels, w, h, spec, marks):
         known = _without_zero_rows(best)
         yield numbers, known._replace(values=factors.clip_values(known.values, search.clip))

@@ -11,11 +11,11 @@ import zarr
 from dask_nmf.inference import factors
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.sources.dense import DenseRows
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 
 def panel_sides(
-    W: Any, H: Any, means: Means | None, rows: tuple[int, ...], transposed: bool
+    W: Any, H: Any, means: Means | None, rows: tuple[int, ...], orientation: Orientation
 ) -> tuple[da.Array, Array]:
     """Return the factor with a row per row of the panels, and the other one in memory, (k, columns).
 
@@ -26,34 +26,37 @@ def panel_sides(
     ----------
     W, H : (m, k) and (k, n), as `factors.open_factors` returns them.
     rows : the number of rows of each panel.
-    transposed : whether the panels are columns of V; then the factors are Hᵀ and Wᵀ.
+    orientation : of the panels; if they are columns of V, the factors are Hᵀ and Wᵀ.
     """
     dtype = factors.product_dtype(W, H)
-    along, across = (H, W) if transposed else (W, H)
-    blocks = in_panels(along, rows, dtype, transposed)
+    along, across = orientation.turn((W, H))
+    blocks = in_panels(along, rows, dtype, orientation)
     whole = np.asarray(factors.read_whole(across), dtype)
     if means is None:
-        return blocks, np.ascontiguousarray(whole.T if transposed else whole)
-    sides = (means.columns, means.rows) if transposed else (means.rows, means.columns)
+        return blocks, np.ascontiguousarray(orientation.turn_array(whole))
+    sides = orientation.turn((means.rows, means.columns))
+    by_columns = orientation.by_columns
     means_along = _means_in_panels(sides[0], rows, dtype)
     shape = (rows, (H.shape[0] + 1,))
     blocks = da.map_blocks(
-        _with_mean, blocks, means_along, transposed, dtype=dtype, chunks=shape, meta=blocks._meta
+        _with_mean, blocks, means_along, by_columns, dtype=dtype, chunks=shape, meta=blocks._meta
     )
     means_across = np.asarray(factors.read_whole(sides[1]), dtype)[:, None]
-    whole = _with_mean(whole if transposed else whole.T, means_across, not transposed)
+    whole = _with_mean(whole if by_columns else whole.T, means_across, not by_columns)
     return blocks, np.ascontiguousarray(whole.T)
 
 
-def in_panels(factor: Any, rows: tuple[int, ...], dtype: np.dtype[Any], transposed: bool = False) -> da.Array:
-    """Return W, or Hᵀ of an H if ``transposed``, as a Dask array with one block a panel."""
+def in_panels(
+    factor: Any, rows: tuple[int, ...], dtype: np.dtype[Any], orientation: Orientation = Orientation.ROWS
+) -> da.Array:
+    """Return W, or Hᵀ of an H if panels are columns, as a Dask array with one block a panel."""
     if isinstance(factor, zarr.Array):
-        reader = DenseRows(factor, transposed, dtype)
+        reader = DenseRows(factor, orientation, dtype)
         return reader.lazy(rows, [reader.shape[1]])
     array = factor
     if not isinstance(factor, da.Array):
-        array = da.from_array(factor, chunks=(-1, rows) if transposed else (rows, -1), name=False)
-    upright = array.T if transposed else array
+        array = da.from_array(factor, chunks=orientation.turn((rows, -1)), name=False)
+    upright = orientation.turn_array(array)
     return upright.rechunk((rows, (upright.shape[1],))).astype(dtype)
 
 

@@ -15,7 +15,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.types import Array, Block
+from dask_nmf.types import Array, Block, Orientation
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class EntryMask:
     missing: str | None = None  # None: all count; "nan": those that are not NaN; "unstored": the stored ones
     held_out: float = 0.0  # share of the entries that is held out for validation
     seed: int = 0  # seed of the held-out entries, which a hash of (seed, row, column) chooses
-    transposed: bool = False  # whether the rows of a block are columns of V
+    orientation: Orientation = Orientation.ROWS  # of the rows of blocks
     weighted: bool = False  # whether entries have weights
     beta: float = 2.0  # β of the divergence that is the loss
 

@@ -132,9 +132,8 @@ def _check_weights(weights: Array, part: MaskedBlock) -> None:
     sound = (weights >= 0) & (weights < np.inf)
     if not sound.all():
         row, column = (int(places[0]) for places in np.nonzero(~sound))
-        value, row = float(weights[row, column]), int(part.rows[row])
-        if part.mask.transposed:
-            row, column = column, row
+        value = float(weights[row, column])
+        row, column = part.mask.orientation.turn((int(part.rows[row]), column))
         raise DataError(
             f"weights has {value} at row {row}, column {column}; weights must be finite and ≥ 0, "
             "0 for what should not count"
@@ -144,6 +143,5 @@ def _check_weights(weights: Array, part: MaskedBlock) -> None:
 def _held_out(part: MaskedBlock, found: Cells) -> NDArray[np.bool_]:
     rows = np.repeat(part.rows, np.diff(found.indptr))
     columns = part.first_column + found.indices.astype(np.int64)
-    if part.mask.transposed:
-        rows, columns = columns, rows
+    rows, columns = part.mask.orientation.turn((rows, columns))
     return np.asarray(rng.uniform_at(part.mask.seed, rng.Stream.HELD_OUT, rows, columns) < part.mask.held_out)

@@ -11,6 +11,7 @@ from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.kernels.summary.digests import span_of
 from dask_nmf.settings import Settings
 from dask_nmf.storage.arrays.write_once import folder_of
+from dask_nmf.types import Orientation
 
 FORMAT = 6
 HISTORIES = {"error_history": "relative_error", "seconds_history": "seconds"}  # arrays, and keys of `history`
@@ -62,10 +63,15 @@ def carried_columns(record: dict[str, Any]) -> int:
     return settings_of(record).carried
 
 
+def orientation_of(record: dict[str, Any]) -> Orientation:
+    """Return the orientation of the panels of a fit."""
+    return Orientation.COLUMNS if record["matrix"]["transposed"] else Orientation.ROWS
+
+
 def panel_shape(record: dict[str, Any]) -> tuple[int, int]:
     """Return the rows and columns of V in panel orientation."""
     m, n = record["matrix"]["shape"]
-    return (n, m) if record["matrix"]["transposed"] else (m, n)
+    return orientation_of(record).turn((m, n))
 
 
 def digest_spans(record: dict[str, Any]) -> int:

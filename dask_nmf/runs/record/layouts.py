@@ -14,6 +14,7 @@ from dask_nmf.runs.record.contents import (
     carried_columns,
     digest_spans,
     is_masked,
+    orientation_of,
     panel_shape,
 )
 from dask_nmf.storage.arrays.write_once import INTEGER_FILL, Layout
@@ -39,7 +40,7 @@ def commit_layout(record: dict[str, Any], name: str) -> Layout:
         carried_columns(record),
         record["matrix"]["dtype"],
     )
-    along, across = ("column", "row") if record["matrix"]["transposed"] else ("row", "column")
+    along, across = orientation_of(record).turn(("row", "column"))
     if name in HISTORIES:
         return history_layout(record)
     if name in SOURCES:
@@ -82,8 +83,7 @@ def history_layout(record: dict[str, Any]) -> Layout:
 def result_units(record: dict[str, Any]) -> list[int]:
     """Return how many rows of W and columns of H are in one chunk, from the record of a fit."""
     along, across = record["layout"]["units"]
-    sides = [along, across or panel_shape(record)[1]]
-    return sides[::-1] if record["matrix"]["transposed"] else sides
+    return list(orientation_of(record).turn((along, across or panel_shape(record)[1])))
 
 
 def _integers(size: int, dimension: str) -> Layout:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf.runs.record.contents import settings_of
+from dask_nmf.runs.record.contents import orientation_of, settings_of
 from dask_nmf.solvers.parts.penalties import NO_PENALTY
 from dask_nmf.solvers.parts.state import N_W_SLOTS as N_W_SLOTS
 from dask_nmf.solvers.parts.state import State, is_slot, leaves, with_leaves
@@ -35,7 +35,7 @@ def from_record(first: State[Any], scalars: dict[str, Any], arrays: dict[str, Ar
 def first_state(record: dict[str, Any]) -> State[Any]:
     """Return a state, before the first pass, of the solver of a fit; its H has no columns."""
     settings, dtype = settings_of(record), np.dtype(record["matrix"]["dtype"])
-    problem = Problem(settings, NO_PENALTY, 1.0, 1.0, dtype, 1, record["matrix"]["transposed"])
+    problem = Problem(settings, NO_PENALTY, 1.0, 1.0, dtype, 1, orientation_of(record))
     solver: Solver = PiecewiseHALS() if record["layout"]["pieces"] else select_solver(problem)
     return solver.begin(np.empty((settings.n_components, 0), dtype))
 

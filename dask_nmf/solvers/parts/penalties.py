@@ -20,7 +20,7 @@ from dask_nmf.kernels.divergence import RowPenalty
 from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.settings import Settings
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 FAINTEST = 1e-12  # times the penalty on the other factor: below it, factors would leave the range of float32
 HEAVIEST = 1e18  # the largest penalty, for a V of mean 1
@@ -150,10 +150,10 @@ class Penalty:
 NO_PENALTY = Penalty()
 
 
-def penalty_of(settings: Settings, transposed: bool) -> Penalty:
+def penalty_of(settings: Settings, orientation: Orientation) -> Penalty:
     """Return the penalties of the settings in panel orientation, in the units of the user."""
     shares = 1 - settings.l1_ratio, settings.l1_ratio
-    alphas = settings.alphas[::-1] if transposed else settings.alphas
+    alphas = orientation.turn(settings.alphas)
     return Penalty(*(share * alpha for share in shares for alpha in alphas))
 
 

@@ -31,6 +31,7 @@ from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate
 from dask_nmf.storage.objects import object_store, requests
 from dask_nmf.storage.objects.object_store import ObjectStore
+from dask_nmf.types import Orientation
 
 OFTEN = ("500", "503", "429", faults.CUT, faults.TRUNCATED, faults.LATE, faults.LOST)
 
@@ -145,6 +146,7 @@ def test_the_same_v_in_a_store_is_known_by_its_listing_and_another_by_its_conten
 @only_moto
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_numpy_files_in_a_store(server: faults.Proxy, v: Array, order: str, tmp_path: Path) -> None:
+    stored, other = Orientation if order == "C" else reversed(Orientation)
     given = np.asarray(v, order=order)  # type: ignore[call-overload]
     np.save(tmp_path / "v.npy", given)
     np.savez(tmp_path / "v.npz", given)
@@ -154,10 +156,10 @@ def test_numpy_files_in_a_store(server: faults.Proxy, v: Array, order: str, tmp_
         matrix = open_matrix(f"s3://bucket/{name}")
         edges = (0, 10, matrix.layout.rows)
         read = matrix.panels(edges).compute()
-        np.testing.assert_array_equal(read.T if matrix.transposed else read, v)
-    assert open_matrix("s3://bucket/v.npy").transposed == (order == "F")
+        np.testing.assert_array_equal(matrix.orientation.turn_array(read), v)
+    assert open_matrix("s3://bucket/v.npy").orientation is stored
     with pytest.raises(DataError, match="cut the other way"):
-        open_matrix("s3://bucket/v.npy", transposed=order == "C")
+        open_matrix("s3://bucket/v.npy", orientation=other)
 
 
 @pytest.mark.parametrize("scheme", ["http", "file"])

@@ -28,6 +28,7 @@ from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources import dense
 from dask_nmf.sources.dense import DenseRows
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Orientation
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 
@@ -84,7 +85,8 @@ def test_a_cache_is_never_fuller_than_its_room(puts: list[tuple[str, int, int]])
 
 def test_blocks_stay_for_as_long_as_a_lease() -> None:
     """Each of several workers in one process may have one, and Dask may move it."""
-    reader, everything = DenseRows(np.zeros((2, 3)), False, np.dtype(float)), (slice(0, 2), slice(0, 3))
+    reader = DenseRows(np.zeros((2, 3)), Orientation.ROWS, np.dtype(float))
+    everything = (slice(0, 2), slice(0, 3))
 
     def read(name: str) -> list[Place]:
         assert CachingReader(reader, name, 1000)[everything] is not None
@@ -181,6 +183,8 @@ import sys, time
 from distributed import Client
 from dask_nmf import nmf
 from dask_nmf.planning import row_panels
+from dask_nmf.types import Orientation
+
 row_panels.SMALLEST, row_panels.PANELS = 1, 3
 with Client(sys.argv[1]):
     nmf(sys.argv[2], 3, max_iter=100, tol=0, callback=lambda step: time.sleep(0 if step.number < 3 else 600))

@@ -22,6 +22,7 @@ from dask_nmf.planning.worker_memory import MIB, Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
+from dask_nmf.types import Orientation
 
 V = low_rank(240, 12, 3)
 H = np.ones((3, 12))
@@ -82,7 +83,7 @@ class Watched(ReaderDefaults):
         raise RuntimeError("no W")
 
 
-MATRIX = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), Watched())
+MATRIX = Matrix(V.shape, V.dtype, "here", Orientation.ROWS, Layout(*V.shape, 8), Watched())
 
 
 def watched_pass(ahead: bool, threads: int = 1) -> tuple[Watch, Sums]:
@@ -139,7 +140,7 @@ def moved(client: Client, panels: int, rank: int) -> int:
         return int(dask_worker.transfer_outgoing_bytes_total)
 
     shape, h = (20 * panels, 500), np.ones((rank, 500))
-    matrix = Matrix(shape, h.dtype, "here", False, Layout(*shape, 8), Made(shape))
+    matrix = Matrix(shape, h.dtype, "here", Orientation.ROWS, Layout(*shape, 8), Made(shape))
     cut, solver = PanelEngine(matrix, tuple(range(0, 20 * panels + 1, 20))), HALS()
     before = sum(client.run(sent).values())
     cut.run_pass(h, PassSpec(solver.solve_w, solver))

@@ -26,6 +26,7 @@ from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.gradient import SGDOptions
 from dask_nmf.sources.reader import ReaderDefaults
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Orientation
 
 V = low_rank(60, 24, 3, noise=1)
 HOW = SGDOptions(0.05, True, float(V.mean()), 0.1, 0.2, 0.0, 0.0, 4)
@@ -69,7 +70,7 @@ def swept(
     v: object, rule: EntryMask, grid: BlockGrid, epoch: int = 0
 ) -> tuple[Array, Array, strata.SweepSums]:
     """W and H after a sweep, and the sums."""
-    opened = open_matrix(v, transposed=False)
+    opened = open_matrix(v, orientation=Orientation.ROWS)
     panels = PanelEngine(opened, tuple(grid.rows), rule=rule)
     before, after = (InMemoryFactor(V.shape[0], 4, V.dtype) for _ in range(2))
     random = np.random.default_rng(1)
@@ -88,7 +89,7 @@ def serial(v: Array, rule: EntryMask, grid: BlockGrid, epoch: int = 0) -> tuple[
         rows, columns = slice(*grid.rows[visit.row :][:2]), slice(*grid.columns[visit.column :][:2])
         numbers = np.arange(rows.start, rows.stop)
         chance = rng.uniform_at(7, rng.Stream.ROW_ORDER, numbers, np.array([epoch]))
-        block = BlockSource(open_matrix(v, transposed=False).reader, rule).read(rows, columns)
+        block = BlockSource(open_matrix(v, orientation=Orientation.ROWS).reader, rule).read(rows, columns)
         part, across = w[rows].copy(), h[columns].copy()
         strata._steps(block, part, across, np.argsort(chance), HOW)
         w[rows], h[columns] = part, across

@@ -25,6 +25,7 @@ from dask_nmf.iteration.loop import Step
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
+from dask_nmf.types import Orientation
 
 PANELS, ROWS, COLUMNS = 40, 10, 20
 H = np.ones((3, COLUMNS))
@@ -48,7 +49,7 @@ def answer() -> None:
 
 def test_a_worker_answers_while_it_reads_the_fingerprint(client: Client) -> None:
     Waits.answered.clear()
-    matrix = Matrix(SHAPE, H.dtype, "made", False, Layout(*SHAPE, 8), Waits())
+    matrix = Matrix(SHAPE, H.dtype, "made", Orientation.ROWS, Layout(*SHAPE, 8), Waits())
     with ThreadPoolExecutor(1) as pool:
         ours = "" if Waits.answered.is_set() else "the client reads it too"
         assert ours

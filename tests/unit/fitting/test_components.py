@@ -10,6 +10,7 @@ from support.matrices import low_rank
 
 from dask_nmf import nmf
 from dask_nmf.fitting.components import arrange
+from dask_nmf.types import Orientation
 
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
 ORDERS = {"l1": 1, "l2": 2}
@@ -36,7 +37,7 @@ def test_components_have_norm_1_and_w_h_stays(
 
 
 def test_a_component_of_zeros_comes_last_and_stays() -> None:
-    found = arrange(np.array([1.0, 0.0, 3.0]), np.array([2.0, 0.0, 5.0]), transposed=False)
+    found = arrange(np.array([1.0, 0.0, 3.0]), np.array([2.0, 0.0, 5.0]), Orientation.ROWS)
     assert found.order.tolist() == [2, 0, 1]
     assert found.of_right(np.array([[2.0], [0.0], [5.0]])).tolist() == [[1.0], [1.0], [0.0]]
     assert found.of_left(np.array([[1.0, 0.0, 1.0]])).tolist() == [[5.0, 2.0, 0.0]]

@@ -34,6 +34,7 @@ from dask_nmf.settings import NNDSVD, Settings
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Orientation
 
 RANK = 4
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
@@ -66,7 +67,7 @@ def begun(
     """W and H before the first pass."""
     matrix = v if isinstance(v, Matrix) else open_matrix(v)
     rows = matrix.layout.rows
-    rule = EntryMask(seed=seed, transposed=matrix.transposed, beta=beta)
+    rule = EntryMask(seed=seed, orientation=matrix.orientation, beta=beta)
     panels = PanelEngine(matrix, edges or (0, rows // 3, rows // 2, rows), rule=rule)
     settings = Settings(RANK, "mu", beta_loss=beta, init=init, random_state=seed)
     slot = InMemoryFactor(rows, RANK, matrix.dtype)
@@ -75,7 +76,7 @@ def begun(
     state = initialize.initial_state(panels, settings, measures, Factors(None, None), sampled, lambda: slot)
     assert state.w_slot == 0
     left, right = (part * unit for part, unit in zip((slot.array, state.h), measures.units, strict=True))
-    return (right.T, left.T) if matrix.transposed else (left, right)
+    return matrix.orientation.turn_factors(left, right)
 
 
 def sklearns(v: Array, init: str) -> tuple[Array, Array]:
@@ -183,7 +184,7 @@ class CountingReader(ReaderDefaults):
 def test_the_start_reads_v_twice_more(init: str, solver: str, several_panels: None) -> None:
     v = decaying((60, 25))
     reader = CountingReader(v)
-    matrix = Matrix(v.shape, v.dtype, "here", False, Layout(*v.shape, 8), reader)
+    matrix = Matrix(v.shape, v.dtype, "here", Orientation.ROWS, Layout(*v.shape, 8), reader)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nmf(matrix, RANK, solver=solver, init=init, max_iter=3, tol=0, cache="off")

@@ -35,6 +35,7 @@ from dask_nmf.process_settings import SharedSetting
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
+from dask_nmf.types import Orientation
 
 pytestmark = pytest.mark.usefixtures("unlimited_blas")
 V = low_rank(120, 12, 3)
@@ -229,7 +230,7 @@ def test_passes_that_overlap_leave_the_process_as_it_was() -> None:
     inside = []
 
     def run(reader: Read) -> Any:
-        matrix = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), reader)
+        matrix = Matrix(V.shape, V.dtype, "here", Orientation.ROWS, Layout(*V.shape, 8), reader)
         panels = PanelEngine(matrix, (0, 40, 80, 120), ahead=True)
         return panels.run_pass(np.ones((3, 12)), PassSpec(HALS().solve_w, HALS())).num
 
@@ -257,7 +258,7 @@ def test_a_late_task_of_a_fit_leaves_blas_as_it_was() -> None:
     """One that a fit gave up, in the process that it was given up by."""
     reader = Read(Event(), Event())
     reader.awaited.set()
-    matrix = Matrix(V.shape, V.dtype, "here", False, Layout(*V.shape, 8), reader)
+    matrix = Matrix(V.shape, V.dtype, "here", Orientation.ROWS, Layout(*V.shape, 8), reader)
     given = delayed(PassInputs(np.ones((3, 12)), (0, 120)), traverse=False)
     total = passes.sweep(PanelTasks(matrix.panels((0, 120))), given, PassSpec(HALS().solve_w, HALS()))
     with two_blas_threads():

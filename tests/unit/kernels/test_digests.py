@@ -30,6 +30,7 @@ from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.planning import row_panels
 from dask_nmf.sources.factors_and_weights import open_entry_weights
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Orientation
 
 dtypes = pytest.mark.parametrize("dtype", [np.float32, np.float64])
 
@@ -78,7 +79,7 @@ def test_the_first_read_gives_it_however_v_is_stored(
 ) -> None:
     v = sparse(*shape)
     (found,) = read(SOURCES[kind](v, tmp_path / "v"))
-    upright = v if open_matrix(SOURCES[kind](v, tmp_path / "w")).transposed is False else v.T.copy()
+    upright = open_matrix(SOURCES[kind](v, tmp_path / "w")).orientation.turn_array(v).copy()
     assert found.sums.tolist() == defined(upright)
 
 
@@ -102,14 +103,14 @@ def test_parts_add_up(edges: tuple[int, ...], span: int) -> None:
         np.testing.assert_array_equal(merge_digests(parts).sums, whole.sums)
 
 
-@pytest.mark.parametrize("transposed", [False, True])
-def test_a_v_that_is_cut_both_ways_has_the_same(transposed: bool) -> None:
+@pytest.mark.parametrize("orientation", Orientation)
+def test_a_v_that_is_cut_both_ways_has_the_same(orientation: Orientation) -> None:
     v = sparse(30, 20)
-    matrix = open_matrix(da.from_array(v, chunks=(7, 6)), transposed=transposed)
-    rows, columns = ((0, 7, 20), (0, 14, 30)) if transposed else ((0, 14, 30), (0, 7, 20))
+    matrix = open_matrix(da.from_array(v, chunks=(7, 6)), orientation=orientation)
+    rows, columns = orientation.turn(((0, 14, 30), (0, 7, 20)))
     engine = GridEngine(matrix, grid_plan(rows, columns, 1))
     (found,) = engine.summarize(SampleSpec(rows[-1], 0, 0)).digests
-    assert found.sums.tolist() == defined(v.T.copy() if transposed else v)
+    assert found.sums.tolist() == defined(orientation.turn_array(v).copy())
 
 
 @dtypes

@@ -15,6 +15,7 @@ from dask_nmf.errors import InvalidEntryError
 from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.least_squares import LANES
 from dask_nmf.kernels.summary.block_summary import summarize_block
+from dask_nmf.types import Orientation
 
 TYPES = (np.float32, np.float64)
 
@@ -206,7 +207,7 @@ def test_a_bad_entry_names_position_value_and_cure() -> None:
     )
     assert "replace or drop" in str(InvalidEntryError(3, 4, np.nan))
     assert str(InvalidEntryError(3, 4, -1).at(10)).startswith(f"{negative} -1 at row 13, column 4")
-    assert str(InvalidEntryError(3, 4, -1).at(10, transposed=True)).startswith(
+    assert str(InvalidEntryError(3, 4, -1).at(10).turned(Orientation.COLUMNS)).startswith(
         f"{negative} -1 at row 4, column 13"
     )
 

@@ -29,7 +29,7 @@ def test_one_entry_of_any_kind_of_v_that_changes_is_named(
 ) -> None:
     v, make = sparse(*shape) + 0.1, SOURCES[kind]
     source = make(v, tmp_path / "v")
-    place = "column 7" if open_matrix(source).transposed else "row 11"
+    place, _ = open_matrix(source).orientation.turn(("row 11", "column 7"))
     first = fit(source, tmp_path, max_iter=1)
     assert_same_bits(fit(make(v, tmp_path / "same"), tmp_path, max_iter=1), first)
     with pytest.raises(RunMismatch, match=f"holds another fit: V is not the same in {place}; .*--overwrite"):

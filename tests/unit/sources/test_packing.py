@@ -20,6 +20,7 @@ from dask_nmf import NMF, nmf
 from dask_nmf.errors import DataError
 from dask_nmf.sources.decoding import packing
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Orientation
 
 SHAPES = {"tall": (30, 12), "wide": (12, 30)}
 shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -78,14 +79,17 @@ def test_values_are_those_of_xarray(kind: str, version: int, shape: tuple[int, i
 @given(data=st.data())
 def test_any_block_is_decoded(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
     path = packed(tmp_path_factory.mktemp("v") / "data", holes((12, 30)), ENCODINGS["uint16"], 3)
-    whole, opened = read(open_matrix(path)), open_matrix(path, transposed=data.draw(st.booleans()))
+    whole, opened = (
+        read(open_matrix(path)),
+        open_matrix(path, orientation=data.draw(st.sampled_from(Orientation))),
+    )
     rows, columns = (
         slice(*sorted(data.draw(st.lists(st.integers(0, size), min_size=2, max_size=2, unique=True))))
         for size in (12, 30)
     )
-    index = (columns, rows) if opened.transposed else (rows, columns)
+    index = opened.orientation.turn((rows, columns))
     block = opened.reader[index]
-    np.testing.assert_array_equal(block.T if opened.transposed else block, whole[rows, columns])
+    np.testing.assert_array_equal(opened.orientation.turn_array(block), whole[rows, columns])
 
 
 nan = np.nan

@@ -23,6 +23,7 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.arrays import chunks
 from dask_nmf.storage.locations import check_apart, locate
+from dask_nmf.types import Orientation
 
 FOREIGN = (".DS_Store", "._0", ".nfs0001", "Thumbs.db", "0~", "0.0.swp", "README.txt", "9", "00")
 V = low_rank(30, 20, 3)
@@ -57,7 +58,7 @@ def values(opened: Matrix) -> Array:
     rows, columns = (slice(0, size) for size in opened.reader.shape)
     block = opened.reader[rows, columns]
     whole = block.toarray() if scipy.sparse.issparse(block) else block
-    return whole.T if opened.transposed else whole
+    return opened.orientation.turn_array(whole)
 
 
 def arrays(path: Path) -> list[zarr.Array[Any]]:
@@ -166,7 +167,7 @@ def test_the_metadata_of_arrays_win_over_consolidated_ones(
 ) -> None:
     stale(tmp_path / "v", version)
     v = sparse(30, 20)
-    np.testing.assert_array_equal(values(open_matrix(str(tmp_path / "v"), transposed=False)), v)
+    np.testing.assert_array_equal(values(open_matrix(str(tmp_path / "v"), orientation=Orientation.ROWS)), v)
     if as_weights:
         ours = nmf(V, 2, weights=str(tmp_path / "v"), max_iter=2)
         assert ours.relative_error == nmf(V, 2, weights=scipy.sparse.csr_array(v), max_iter=2).relative_error

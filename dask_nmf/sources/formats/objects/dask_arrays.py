@@ -16,7 +16,7 @@ from dask_nmf.sources.checks import check_shape, working_dtype
 from dask_nmf.sources.matrix import Matrix, as_block
 from dask_nmf.sources.opener import Opener, OpenOptions
 from dask_nmf.sources.reader import Box, Chunks, ReaderDefaults
-from dask_nmf.types import Block
+from dask_nmf.types import Block, Orientation
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def open_dask_array(array: da.Array, options: OpenOptions) -> Matrix:
     check_shape(array.shape, options.name)
     dtype = working_dtype(array.dtype, options.dtype, options.name)
     m, n = array.shape
-    turned = options.turned((m, n))
-    indices = "ji" if turned else "ij"
-    meta = _panel_block(array._meta, dtype, turned)
+    orientation = options.orientation_of((m, n))
+    indices = "".join(orientation.turn(("i", "j")))
+    meta = _panel_block(array._meta, dtype, orientation)
     upright = da.blockwise(
-        _panel_block, indices, array, "ij", panel_dtype=dtype, turned=turned, dtype=dtype, meta=meta
+        _panel_block, indices, array, "ij", panel_dtype=dtype, orientation=orientation, dtype=dtype, meta=meta
     )
     sparse = scipy.sparse.issparse(meta)
     heights = upright.chunks[0]
@@ -79,17 +79,15 @@ def open_dask_array(array: da.Array, options: OpenOptions) -> Matrix:
         chunk_bytes=0 if sparse else int(np.prod(array.chunksize)) * dtype.itemsize,
         needs_cast=array.dtype != dtype,
         density_unknown=sparse,
-        chunk_columns=array.chunksize[not turned],
+        chunk_columns=orientation.turn(array.chunksize)[1],
     )
-    return Matrix((m, n), dtype, "dask", turned, layout, DaskReader(upright, dtype))
+    return Matrix((m, n), dtype, "dask", orientation, layout, DaskReader(upright, dtype))
 
 
-def _panel_block(block: Any, panel_dtype: np.dtype[Any], turned: bool) -> Block:
+def _panel_block(block: Any, panel_dtype: np.dtype[Any], orientation: Orientation) -> Block:
     """Return a block in the dtype and the orientation of the panels; CSR stays CSR."""
-    cast = as_block(block, panel_dtype)
-    if not turned:
-        return cast
-    return cast.T.tocsr() if scipy.sparse.issparse(cast) else cast.T
+    upright = orientation.turn_array(as_block(block, panel_dtype))
+    return upright.tocsr() if scipy.sparse.issparse(upright) else upright
 
 
 OPENER = Opener(lambda source: isinstance(source, da.Array), open_dask_array)

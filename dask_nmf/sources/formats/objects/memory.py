@@ -48,12 +48,12 @@ def open_sparse(array: Any, options: OpenOptions, place: str) -> Matrix:
     check_shape(array.shape, options.name)
     dtype = working_dtype(array.dtype, options.dtype, options.name)
     m, n = array.shape
-    turned = options.turned((m, n))
+    orientation = options.orientation_of((m, n))
     with readable(place, WRITE_ANEW_WITH):
-        rows = canonical_csr(array.T if turned else array, dtype)
+        rows = canonical_csr(orientation.turn_array(array), dtype)
     height, width = rows.shape
     layout = Layout(height, width, dtype.itemsize, needs_cast=rows.dtype != dtype, indptr=rows.indptr)
-    return Matrix((m, n), dtype, place, turned, layout, SparseRows(rows, dtype))
+    return Matrix((m, n), dtype, place, orientation, layout, SparseRows(rows, dtype))
 
 
 def _open(source: Any, options: OpenOptions) -> Matrix:

@@ -19,7 +19,7 @@ from dask_nmf.sources.reader import Box, ReaderDefaults
 from dask_nmf.storage.arrays.chunks import stamp_of
 from dask_nmf.storage.locations import Location
 from dask_nmf.storage.objects.requests import fetch, stat
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Orientation
 
 HEAD = 2**16  # bytes: a header is shorter
 READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -128,15 +128,18 @@ def _open_file(path: str, options: OpenOptions) -> Matrix:
 def _open_object(url: str, options: OpenOptions) -> Matrix:
     size, stamp = stat(url)
     header = header_of(url, fetch(url, 0, HEAD), size)
-    fortran = header.fortran
     check_shape(header.shape, options.name)
-    if options.transposed not in (None, fortran):
-        order, needed = ("columns", "rows") if fortran else ("rows", "columns")
-        raise DataError(f"{url} holds V by {order}, and V is cut the other way; store it by {needed}")
+    order, other = Orientation.ROWS, Orientation.COLUMNS
+    if header.fortran:
+        order, other = other, order
+    if options.orientation is other:
+        raise DataError(
+            f"{url} holds V by {order.value}, and V is cut the other way; store it by {other.value}"
+        )
     nothing = np.broadcast_to(np.empty((), header.dtype), header.shape)
-    dtype, _, layout = dense_layout(nothing, options._replace(transposed=fortran))
+    dtype, _, layout = dense_layout(nothing, options._replace(orientation=order))
     reader = RemoteNpyRows(url, (layout.rows, layout.columns), header.dtype, header.begin, dtype)
-    return Matrix(nothing.shape, dtype, url, fortran, layout, reader, stamp)
+    return Matrix(nothing.shape, dtype, url, order, layout, reader, stamp)
 
 
 OPENER = Opener(lambda source: ends_with(source, ".npy"), _open)

@@ -32,7 +32,7 @@ from dask_nmf.sources.opener import Opener, OpenOptions
 from dask_nmf.sources.reader import Box, ReaderDefaults
 from dask_nmf.storage.arrays.chunks import require_chunks
 from dask_nmf.storage.locations import Location, location_of_store
-from dask_nmf.types import Array, Block
+from dask_nmf.types import Array, Block, Orientation
 
 PARTS = ("data", "indices", "indptr")
 
@@ -69,12 +69,12 @@ class _Claim(NamedTuple):
     """The matrix that the attributes of a group claim to hold."""
 
     shape: tuple[int, int]  # (m, n), as the caller has V
-    transposed: bool  # the matrix is CSC, so that its columns are the rows of panels
+    orientation: Orientation  # by columns if the matrix is CSC: panels are what is stored together
 
     @property
     def upright(self) -> tuple[int, int]:
         """The shape in panel orientation."""
-        return self.shape[::-1] if self.transposed else self.shape
+        return self.orientation.turn(self.shape)
 
 
 def open_sparse_group(group: Any, options: OpenOptions, place: str) -> Matrix:
@@ -104,11 +104,11 @@ def open_sparse_group(group: Any, options: OpenOptions, place: str) -> Matrix:
     if isinstance(group, zarr.Group):
         whole, listing = require_chunks(group, [data, indices, indptr])
         reader = StoredSparseRows(whole, claim.upright, dtype, packing)
-        return Matrix(claim.shape, dtype, place, claim.transposed, layout, reader, listing)
+        return Matrix(claim.shape, dtype, place, claim.orientation, layout, reader, listing)
     datasets = {name: HDF5Dataset(part) for name, part in zip(PARTS, (data, indices, indptr), strict=True)}
     in_memory = not datasets["data"].in_a_file
     reader = StoredSparseRows(datasets, claim.upright, dtype, packing, in_memory)
-    return Matrix(claim.shape, dtype, place, claim.transposed, layout, reader)
+    return Matrix(claim.shape, dtype, place, claim.orientation, layout, reader)
 
 
 def _read_claim(group: Any, options: OpenOptions, place: str) -> _Claim:
@@ -124,7 +124,7 @@ def _read_claim(group: Any, options: OpenOptions, place: str) -> _Claim:
     with readable(place, WRITE_ANEW_WITH):
         m, n = (int(size) for size in group.attrs["shape"])
     check_shape((m, n), options.name)
-    return _Claim((m, n), encoding == "csc_matrix")
+    return _Claim((m, n), Orientation.COLUMNS if encoding == "csc_matrix" else Orientation.ROWS)
 
 
 def _part(group: Any, name: str, place: str) -> Any:
@@ -148,9 +148,9 @@ def _part(group: Any, name: str, place: str) -> Any:
 
 def _check_order(claim: _Claim, options: OpenOptions, place: str) -> None:
     """Refuse a CSR matrix that is to be cut into columns, or a CSC matrix that is to be cut into rows."""
-    if options.transposed in (None, claim.transposed):
+    if options.orientation in (None, claim.orientation):
         return
-    stored, needed = ("csc_matrix", "csr_matrix") if claim.transposed else ("csr_matrix", "csc_matrix")
+    stored, needed = claim.orientation.turn(("csr_matrix", "csc_matrix"))
     raise DataError(f"{place} is a {stored} and V is cut the other way; store it as a {needed}")
 
 
