@@ -9,22 +9,19 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from dask_nmf.algorithms import learns_online
 from dask_nmf.display.lines import showing_progress
 from dask_nmf.errors import NothingObserved
 from dask_nmf.estimator.attributes import attributes_of, attributes_without_data, warn_unless_converged
-from dask_nmf.estimator.inputs import in_form_of_input, open_factor_w, open_input
+from dask_nmf.estimator.fitted import FittedNMF
+from dask_nmf.estimator.inputs import in_form_of_input, open_input
 from dask_nmf.estimator.requests import number_of_components, parameters_of, request_of, settings_of
 from dask_nmf.estimator.stream import Stream
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.result import Result, result_of
-from dask_nmf.inference.transform import open_for_transform, transform
 from dask_nmf.iteration.loop import Step
-from dask_nmf.kernels.summary.means import Means
 from dask_nmf.keywords import reject_unknown_keywords
 from dask_nmf.runs.run import Run
 from dask_nmf.settings import Settings
@@ -40,7 +37,7 @@ def _learns_from_batches(model: NMF) -> bool:
     return learns_online(model.solver)
 
 
-class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class NMF(FittedNMF):
     """Non-negative matrix factorisation ``X ≈ W H``, with the names and the behaviour of scikit-learn.
 
     X may have any form that `open_matrix` accepts. An X in memory (NumPy, SciPy, lists, tables, xarray) gives
@@ -105,9 +102,6 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
     n_features_in_, feature_names_in_ : as in scikit-learn
     """
 
-    components_: Array
-    n_components_: int
-    _means: Means | None
     _stream: Stream
 
     @reject_unknown_keywords
@@ -232,52 +226,6 @@ class NMF(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # 
         self.n_components_ = len(self.components_)
         self.n_steps_ += 1
         return self
-
-    def transform(self, X: Any) -> Array | da.Array:
-        """Return the W (n_samples, n_components) that explains X best with the learned H.
-
-        A row of X without an observed entry gets zeros. `dask_nmf.transform` with ``means=model.means_`` also
-        returns the means, which tell these rows.
-        """
-        check_is_fitted(self)
-        opening = partial(
-            open_for_transform, dtype=None, beta_loss=self.beta_loss, rank=len(self.components_)
-        )
-        matrix = open_input(self, X, False, opening)
-        options = {name: getattr(self, name) for name in ("missing", "alpha_W", "l1_ratio", "beta_loss")}
-        W = transform(matrix, self.components_, **options)
-        assert isinstance(W, da.Array)
-        return in_form_of_input(matrix, W)
-
-    def inverse_transform(self, X: Any) -> Array | da.Array:
-        """Return the product of W (n_samples, n_components) and the learned H, (n_samples, n_features).
-
-        It is 0 in rows and columns of which nothing was observed. `dask_nmf.predict` and `recommend` give
-        means instead, with ``means=model.means_``.
-
-        Parameters
-        ----------
-        X : W, as `transform` returns it or in any form that `open_matrix` accepts.
-        """
-        check_is_fitted(self)
-        return open_factor_w(X, self.n_components_) @ self.components_
-
-    @property
-    def means_(self) -> Means | None:
-        """Means of the entries of X that counted in `fit`; None if all entries counted."""
-        return self._means
-
-    @property
-    def _n_features_out(self) -> int:
-        return int(self.components_.shape[0])
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.positive_only = True
-        tags.input_tags.sparse = True
-        tags.input_tags.allow_nan = self.missing == "nan"
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
 
     def _fit(self, matrix: Matrix, W: Any, H: Any, weights: Any) -> Result:
         result = self._learn(matrix, (W, H), weights, stored=True)
