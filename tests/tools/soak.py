@@ -26,18 +26,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-import boto3
 import numpy as np
-import obstore
 import psutil
 import zarr
+from distributed import Client
 from support.fits import SOON, Cluster, Fit, begin, cluster, end, ends_well, make_v, workers
-from support.servers import free_port, listens, process, until
-
-from dask_nmf.storage.objects import requests
-from dask_nmf.storage.objects.object_store import ObjectStore
+from tools.soak_places import Bucket, Folder, bucket, mounted
 
 SOLVERS = ("hals", "mu", "sgd")
 PASSES = {"hals": 60, "mu": 60, "sgd": 40}
@@ -50,48 +45,10 @@ LEAST = 5  # faults a minute
 TTL = 5  # seconds until a silent worker is given up, and between checks for one
 SHORT = SOON | {"DASK_DASK_NMF__WAIT": "20", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{TTL}s"}
 LONG = 5  # least minutes of a soak that takes over leases in an object store, which last one
-KEYS = {"AWS_ACCESS_KEY_ID": "k", "AWS_SECRET_ACCESS_KEY": "s", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 class Wrong(Exception):
     """Raised at an event that must not happen."""
-
-
-class Folder:
-    """A run on the disk."""
-
-    def __init__(self, place: Path) -> None:
-        self.output = str(place)
-        self.held: Any = place
-
-    def started(self) -> bool:
-        """Return whether a fit has committed something."""
-        return (self.held / "zarr.json").exists()
-
-    def clear(self) -> None:
-        """Remove the run."""
-        shutil.rmtree(self.held)
-
-
-class Bucket:
-    """A run in an object store."""
-
-    def __init__(self) -> None:
-        self.output = "s3://bucket/run.zarr"
-        self.held: Any = ObjectStore(self.output)
-
-    def started(self) -> bool:
-        """Return whether a fit has committed something."""
-        return any(path.endswith("run.zarr/zarr.json") for path in self._paths())
-
-    def clear(self) -> None:
-        """Remove the run and everything else in the bucket."""
-        for path in self._paths():
-            obstore.delete(requests.connect("s3://bucket"), path)
-
-    def _paths(self) -> list[str]:
-        found = obstore.list(requests.connect("s3://bucket"))
-        return [each["path"] for some in found for each in some]
 
 
 class Soak:
@@ -292,32 +249,17 @@ class Soak:
         return "a worker less"
 
 
-@contextmanager
-def mounted(place: Path) -> Iterator[None]:
-    """Mount a small disk on a folder, if this is root."""
-    place.mkdir()
-    if os.geteuid() == 0:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=True)
-    try:
-        yield
-    finally:
-        if os.geteuid() == 0:
-            subprocess.run(["umount", "--lazy", place], check=True)
-
-
-@contextmanager
-def bucket(folder: Path) -> Iterator[bool]:
-    """Run an object store for this process and its children; yield whether one is installed."""
-    if shutil.which("moto_server") is None:
-        yield False
-        return
-    port = free_port()
-    os.environ |= KEYS | {"AWS_ALLOW_HTTP": "true", "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}"}
-    with process("moto_server", "-H", "127.0.0.1", "-p", port, log=folder / "moto.log"):
-        until(lambda: listens(port))
-        client = boto3.client("s3", endpoint_url=os.environ["AWS_ENDPOINT_URL"])
-        client.create_bucket(Bucket="bucket")
-        yield True
+def fit_undisturbed(folder: Path) -> None:
+    """Make the fits that all others are compared with, at the same time and on one cluster."""
+    with cluster(folder) as servers:
+        servers.scheduler()
+        for _ in range(2):
+            servers.worker()
+        with Client(servers.address) as client:
+            client.wait_for_workers(2, HANG)
+        place = ("--scheduler", servers.address)
+        for fit in [begin(folder, f"{solver}.zarr", solver, PASSES[solver], *place) for solver in SOLVERS]:
+            ends_well(fit, HANG)
 
 
 def main() -> None:
@@ -326,8 +268,7 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="soak-"))
     print(f"seed {seed}, {minutes:g} minutes, in {folder}", flush=True)
     make_v(folder / "v.zarr", 8000)
-    for solver in SOLVERS:
-        ends_well(begin(folder, f"{solver}.zarr", solver, PASSES[solver], *FIRST))
+    fit_undisturbed(folder)
     os.environ |= SHORT
     soak = Soak(folder, seed, minutes)
     try:
