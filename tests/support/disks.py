@@ -7,6 +7,7 @@ process makes to a folder, and after each one the states that each of the `CUTS`
 
 from __future__ import annotations
 
+import builtins
 import io
 import os
 import random
@@ -239,7 +240,8 @@ def _record_files(disk: Disk, patch: pytest.MonkeyPatch) -> None:
             else:
                 fsync(descriptor)
 
-    patch.setattr(io, "open", opened)
+    for module in (io, builtins):
+        patch.setattr(module, "open", opened)
     patch.setattr(os, "open", opened_descriptor)
     patch.setattr(os, "fsync", synced)
 
