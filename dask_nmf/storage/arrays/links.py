@@ -121,7 +121,7 @@ async def _link(store: Store, source: str, target: str, turn: int) -> None:
     keys = [key async for key in store.list_prefix(f"{source}/")]
     for key in keys:
         chunk = key.removeprefix(f"{source}/")
-        new = f"{target}/{chunk if turn == 0 else chunk.replace('/', '.')}"
+        new = f"{target}/{chunk.replace('.', '/') if turn == 0 else chunk}"
         if isinstance(store, LocalStore):
             (store.root / new).parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(store.root / key, store.root / new)

@@ -3,7 +3,7 @@
 A folder is named after its purpose and after the process that made it, and no name is used twice. Therefore a
 late writer, such as a worker that hung or a process whose lease was taken, cannot change what a run holds::
 
-    data/pass-7-3f2a91bc-4/H/c/0/0
+    data/pass-7-3f2a91bc-4/H/c.0.0
 
 The arrays have no metadata objects. The record of the run has their shapes and names the current folders.
 Other folders are deleted after the commit that replaced them, and when a fit opens the run.
@@ -35,6 +35,7 @@ ENCODINGS = (  # names of chunks; the arrays that are shown alternate between th
     {"name": "default", "separator": "/"},
     {"name": "default", "separator": "."},
 )
+FLAT = 1  # the encoding of data: one folder for all chunks, because each folder is synchronised at a commit
 INTEGER_FILL = -1  # the fill value of arrays of integers; that of factors is NaN
 
 
@@ -54,7 +55,7 @@ def folder_namer() -> Callable[[str], str]:
     return lambda purpose: f"{purpose}-{process}-{next(numbers):x}"
 
 
-def open_array(group: zarr.Group, path: str, layout: Layout, encoding: int = 0) -> zarr.Array[Any]:
+def open_array(group: zarr.Group, path: str, layout: Layout, encoding: int = FLAT) -> zarr.Array[Any]:
     """Return an array at a path below a group, to be read and written. Nothing is written yet."""
     described = zarr.create_array(
         {},

@@ -83,7 +83,7 @@ def test_the_command_predicts_and_recommends_marked_means(folder: Path, forks: F
 
 
 def test_lost_means_are_missed(folder: Path) -> None:
-    (lost,) = (folder / "run.zarr" / "data").glob("result-*/row_mean/c/0")
+    (lost,) = (folder / "run.zarr" / "data").glob("result-*/row_mean/c.0")
     lost.unlink()
     with pytest.raises(InvalidRunError, match=r"damaged: .*row_mean"):
         predict_to(locate(folder / "run.zarr"), folder / "pairs.csv", locate_file(folder / "out.csv"), False)

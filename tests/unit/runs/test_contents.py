@@ -60,8 +60,12 @@ def test_a_finished_run_holds_the_answer_alone(tmp_path: Path) -> None:
         "/".join((file.parts[1].split("-")[0], *file.parts[2:])) for file in files if file.parts[0] == "data"
     }
     assert data == {
-        *(f"result/{name}/c/{chunk}" for name, chunks in arrays.items() for chunk in chunks),
-        *(f"layout/{name}/c/0" for name in ("edges", "V")),
+        *(
+            f"result/{name}/c.{chunk.replace('/', '.')}"
+            for name, chunks in arrays.items()
+            for chunk in chunks
+        ),
+        *(f"layout/{name}/c.0" for name in ("edges", "V")),
     }
     turn = Run.load(path).record["encoding"]
     named = {
