@@ -54,11 +54,20 @@ functions: list[Any] = []  # all functions that `compiled` has decorated
 _warned = Lock()  # taken by the first warning of this process, and never released
 
 
-def compiled(fastmath: set[str] | None = None, inline: str = "never") -> Callable[[Function], Function]:
-    """Return a decorator that lets numba compile a function at its first call, to run without the GIL."""
+def compiled(fastmath: set[str] | None = None, inlined: bool = False) -> Callable[[Function], Function]:
+    """Return a decorator that lets numba compile a function at its first call, to run without the GIL.
+
+    Parameters
+    ----------
+    fastmath : what LLVM may do to floating-point operations, for example "contract" and "reassoc".
+    inlined : whether callers get the code of the function instead of a call. Each function that another one
+        calls needs it. The machine code of a caller otherwise has a copy of the function, with last digits
+        of its own since it was optimised once more, and the copy that a process loads first serves all
+        callers: results would depend on which functions were in the cache, and on the order of calls.
+    """
 
     def decorate(function: Function) -> Function:
-        dispatcher = numba.njit(nogil=True, fastmath=fastmath or False, inline=inline)(function)
+        dispatcher = numba.njit(nogil=True, fastmath=fastmath or False, forceinline=inlined)(function)
         if is_jitted(dispatcher):  # false with NUMBA_DISABLE_JIT
             dispatcher._cache = Cache(function)
             functions.append(dispatcher)

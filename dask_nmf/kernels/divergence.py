@@ -101,7 +101,7 @@ def _roomy(dtype: np.dtype[Any], beta: float) -> np.dtype[Any]:
     return dtype if 0 <= beta <= 2 else np.dtype(np.float64)
 
 
-@compiled(fastmath={"contract", "reassoc"}, inline="always")
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def dot(x: Array, f: Array) -> Any:
     y = x[0] * f[0]
     for t in range(1, len(x)):
@@ -109,7 +109,7 @@ def dot(x: Array, f: Array) -> Any:
     return y
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def entry_divergence(v: float, y: float, beta: float, zeros: bool) -> Any:
     """Return d_β(v | y). KL divergence leaves out the term y if ``zeros``: it is added for all cells."""
     if beta == 1 and zeros:
@@ -144,7 +144,7 @@ def _divergence(
     return total
 
 
-@compiled(fastmath={"contract", "reassoc"}, inline="always")
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _quotients(v: float, y: float, beta: float) -> tuple[float, float]:
     """Return v y^(β−2) and y^(β−1)."""
     if beta == 1:

@@ -183,7 +183,7 @@ def _in_batches(
     return total
 
 
-@compiled(fastmath={"contract", "reassoc", "nsz"})
+@compiled(fastmath={"contract", "reassoc", "nsz"}, inlined=True)
 def _step(factor: Array, slopes: Array, rows: Array, adaptive: bool, rate: float, unit: float) -> None:
     """Step along the slopes of some rows, each row once, and reset these slopes to 0."""
     k = factor.shape[1] - 1

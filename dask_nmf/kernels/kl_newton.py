@@ -54,7 +54,7 @@ def quadratic_models(cells: Cells, factor: Array, x: Array, floor: float) -> tup
     return num, gram, 2 * (loss + (float(x.sum(axis=0) @ whole) if cells.implicit_zeros else 0.0))
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _model(
     values: Array, weights: Array, zeros: bool, rows: Array, curved: Array, floor: float, x: Array,
     slope: Array, square: Array, products: Array,
@@ -82,7 +82,7 @@ def _model(
     return total
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _longest(indptr: Array) -> int:
     most = 0
     for i in range(len(indptr) - 1):
@@ -90,7 +90,7 @@ def _longest(indptr: Array) -> int:
     return most
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _gather(indices: Array, factor: Array, rows: Array) -> None:
     for p in range(len(indices)):
         for t in range(factor.shape[1]):
@@ -134,7 +134,7 @@ def _models(
     return num, gram, total
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _begin(values: Array, weights: Array, zeros: bool, rows: Array, whole: Array, x: Array) -> float:
     """Set x to one multiplicative update of equal entries; return Σ ω v."""
     total = 0.0
@@ -158,7 +158,7 @@ def _begin(values: Array, weights: Array, zeros: bool, rows: Array, whole: Array
     return total
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _objective(
     values: Array, weights: Array, zeros: bool, rows: Array, whole: Array, x: Array, floor: float,
     lasso: float, ridge: float,
@@ -174,7 +174,7 @@ def _objective(
     return total
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _step(x: Array, slope: Array, square: Array, exact: bool) -> float:
     """Reduce the quadratic model over x ≥ 0 by coordinate descent; return the gain.
 
@@ -208,7 +208,7 @@ def _step(x: Array, slope: Array, square: Array, exact: bool) -> float:
     return gain
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _to_bottom(x: Array, begun: Array, first_slope: Array, square: Array, slope: Array) -> None:
     """Solve the quadratic model about ``begun`` exactly, from x, and set the slope there."""
     k = len(x)

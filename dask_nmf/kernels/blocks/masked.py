@@ -202,7 +202,7 @@ def _grams(weights: Array, indices: Array, indptr: Array, factor: Array, whole: 
     return out
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _subtract_missing(square: Array, whole: Array, there: Array, factor: Array) -> bool:
     """Set ``square`` to ``whole`` minus the columns that are not ``there``; return whether enough remains.
 
@@ -221,7 +221,7 @@ def _subtract_missing(square: Array, whole: Array, there: Array, factor: Array) 
     return enough
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _add_square(square: Array, f: Array, weight: float) -> None:
     for t in range(len(f)):
         x = weight * f[t]

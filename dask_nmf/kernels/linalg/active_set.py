@@ -37,14 +37,14 @@ class Workspace(NamedTuple):
     slope: Array  # (k,), by how much a fixed component lowers the loss, less the rounding in it
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def workspace(k: int) -> Workspace:
     free, held, barred = np.zeros(k, np.bool_), np.zeros(k, np.bool_), np.zeros(k, np.bool_)
     order, lower = np.zeros(k, np.int64), np.zeros((k, k))
     return Workspace(np.zeros(k), free, held, barred, order, lower, np.zeros(k), np.zeros(k))
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def begin_row(x: Array, scale: Array, room: Workspace) -> None:
     """Load a row in the units in which A has columns of norm 1."""
     for t in range(len(x)):
@@ -53,14 +53,14 @@ def begin_row(x: Array, scale: Array, room: Workspace) -> None:
         room.barred[t] = False
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def end_row(x: Array, scale: Array, room: Workspace) -> None:
     for t in range(len(x)):
         if scale[t] > 0:
             x[t] = room.x[t] * scale[t]
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def exchange_components(row: Any, table: Any, room: Workspace) -> None:
     """Free and fix components until no fixed one would lower the loss.
 
@@ -90,7 +90,7 @@ def exchange_components(row: Any, table: Any, room: Workspace) -> None:
         room.free[entered] = True
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _steepest(room: Workspace) -> int:
     """Return the fixed component that lowers the loss most, or -1 if none does."""
     found = -1
@@ -101,7 +101,7 @@ def _steepest(room: Workspace) -> int:
     return found
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _stopped(room: Workspace) -> bool:
     """Move x to z, or as far as no component is negative; return whether the move fixed one."""
     x, step, first = room.x, 1.0, -1
@@ -118,7 +118,7 @@ def _stopped(room: Workspace) -> bool:
     return first >= 0
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def factorise_free(square: Array, room: Workspace) -> tuple[int, float]:
     """Factorise the gram matrix of the free components; return its rank and its least pivot.
 
@@ -146,7 +146,7 @@ def factorise_free(square: Array, room: Workspace) -> tuple[int, float]:
     return rank, max(least, 0.0)
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _least(row: RowEquations, room: Workspace) -> None:
     """Set z to the solution for the free components, of any sign; those that depend on others keep x."""
     rank, _ = factorise_free(row.square, room)
@@ -170,7 +170,7 @@ def _least(row: RowEquations, room: Workspace) -> None:
             z[t] = x[t]
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _slopes(row: RowEquations, room: Workspace) -> None:
     """Set the slope of each component that is not free: by how much it lowers the loss, less rounding."""
     x, k = room.x, len(room.x)

@@ -51,7 +51,7 @@ def pivoted_qr(h: Array, ridge: float = 0.0) -> PivotedQR:
     return PivotedQR(basis[:n], natural)
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _rest(column: Array, first: int) -> Any:
     """Return the norm of a column from place ``first`` on."""
     total = 0.0
@@ -60,7 +60,7 @@ def _rest(column: Array, first: int) -> Any:
     return np.sqrt(total)
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def triangularise(columns: Array, chosen: Array, order: Array) -> int:
     """Reflect a problem, (k + 1, m) with b last, until the chosen columns are triangular; return their rank.
 
@@ -83,7 +83,7 @@ def triangularise(columns: Array, chosen: Array, order: Array) -> int:
     return most
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _reflect(columns: Array, by: int, rank: int, size: float) -> None:
     """Reflect the columns so that column ``by`` is zero below ``rank``.
 
@@ -107,7 +107,7 @@ def _reflect(columns: Array, by: int, rank: int, size: float) -> None:
     mirror[rank + 1 :] = 0
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def solve_free(table: RowProblem, x: Array, free: Array, held: Array, order: Array, z: Array) -> int:
     """Set z to the solution for the free components, of any sign; return the rank.
 
@@ -136,7 +136,7 @@ def solve_free(table: RowProblem, x: Array, free: Array, held: Array, order: Arr
     return rank
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def slopes(table: RowProblem, rank: int, free: Array, slope: Array) -> None:
     """Set the slope of each component that is not free: by how much it lowers the loss, less rounding.
 

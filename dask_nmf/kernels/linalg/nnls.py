@@ -96,7 +96,7 @@ def _pieces(rows: int) -> Iterator[slice]:
     return (slice(first, first + PIECE) for first in range(0, rows, PIECE))
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def solve_packed(x: Array, num: Array, gram: Array, pivots: Array) -> None:
     rows, k = x.shape
     room, scale, row = workspace(k), np.zeros(k), RowEquations(np.zeros((k, k)), np.zeros(k))
@@ -146,7 +146,7 @@ def _of_cells(
         end_row(x[i], scale, room)
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _equations_of(values: Array, weights: Array, indices: Array, factor: Array, root: float) -> Array:
     """Return √ω f and √ω v of each cell, (k + 1, m), with rows of an L2 penalty; the heaviest first."""
     k, cells = factor.shape[1], len(values)
@@ -170,7 +170,7 @@ def _equations_of(values: Array, weights: Array, indices: Array, factor: Array, 
     return columns
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _to_unit(columns: Array) -> Array:
     """Scale all columns but the last to norm 1; return the scales, 0 for a column of zeros."""
     scale = np.zeros(len(columns) - 1)
@@ -186,7 +186,7 @@ def _to_unit(columns: Array) -> Array:
     return scale
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _scale(triangle: Array, square: Array, scale: Array) -> None:
     """Unpack a gram matrix with its diagonal scaled to 1."""
     for t in range(len(square)):

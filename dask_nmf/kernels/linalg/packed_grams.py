@@ -37,7 +37,7 @@ def packed_diagonal(k: int) -> Array:
     return t * (t + 3) // 2
 
 
-@compiled(fastmath={"contract", "reassoc"})
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
 def _unpack(triangle: Array, square: Array) -> None:
     at = 0
     for t in range(len(square)):

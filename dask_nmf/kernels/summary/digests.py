@@ -111,7 +111,7 @@ def _random(seed: int, first: int, last: int) -> Hashes:
     return drawn
 
 
-@compiled()
+@compiled(inlined=True)
 def term(value: Any, bits: Any, key: np.uint64, marked: bool) -> Any:
     """Return the contribution of an entry to the hash of its row."""
     word = np.uint64(bits)
@@ -124,7 +124,7 @@ def term(value: Any, bits: Any, key: np.uint64, marked: bool) -> Any:
     return (word & LOWER) * (key & LOWER) + (word >> HALF) * (key >> HALF)
 
 
-@compiled()
+@compiled(inlined=True)
 def hash_row(
     data: Array, bits: Array, indices: Array, first: int, last: int, keys: Hashes, marked: bool
 ) -> Any:
@@ -139,7 +139,7 @@ def hash_row(
     return total
 
 
-@compiled()
+@compiled(inlined=True)
 def add_column(hashes: Hashes, values: Array, bits: Array, key: np.uint64) -> None:
     """Add the contributions of a column of a dense block to the hashes of its rows."""
     for i in range(len(hashes)):

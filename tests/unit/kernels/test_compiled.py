@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.util
 import os
+import pkgutil
 import shutil
 import subprocess
 import sys
@@ -12,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import Any
 
 import numba
@@ -164,6 +167,60 @@ def test_the_package_works_where_nothing_can_be_written(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.stdout == "2.0\n", done.stderr
     assert done.stderr.count("NUMBA_CACHE_DIR") == 1
+
+
+def callees(function: Any) -> list[Any]:
+    """Return the compiled functions that a compiled one calls, by their names or as attributes of modules."""
+    names, there = function.py_func.__code__.co_names, function.py_func.__globals__
+    spaces = [there, *(vars(each) for each in there.values() if isinstance(each, ModuleType))]
+    return [space[name] for space in spaces for name in names if space.get(name) in compiled.functions]
+
+
+def test_compiled_functions_are_inlined_where_another_one_calls_them() -> None:
+    """Each caller has its own copy, with last digits of its own: that which was loaded first would run."""
+    for found in pkgutil.walk_packages(dask_nmf.__path__, "dask_nmf."):
+        importlib.import_module(found.name)
+    called = [callee for function in compiled.functions for callee in callees(function)]
+    assert len(set(called)) > 30
+    assert [each.py_func.__name__ for each in called if not each.targetoptions["forceinline"]] == []
+
+
+PROBLEMS = """
+import hashlib, sys
+import numpy as np
+from dask_nmf.kernels import compiled
+from dask_nmf.kernels.linalg import householder, nnls
+compiled.read_own_folder_only()
+random, results = np.random.default_rng(0), hashlib.sha256()
+if sys.argv[1:]:
+    householder.triangularise(random.random((4, 6)), np.ones(3, bool), np.zeros(3, int))
+for seed in range(5):
+    random = np.random.default_rng(seed)
+    v, h, x = random.random((300, 40)), random.random((6, 40)), random.random((300, 6))
+    factors = householder.pivoted_qr(h)
+    nnls.solve_qr(x, factors.upper, v @ factors.basis, 0.01)
+    results.update(x)
+print(results.hexdigest(), compiled.counts()[0] > 0)
+"""
+
+
+@pytest.mark.real
+def test_results_do_not_depend_on_the_cache(tmp_path: Path) -> None:
+    """It is empty, full, full with a callee that is loaded first, or has callees but not their callers."""
+
+    def solve(*arguments: str) -> list[str]:
+        environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path), "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", PROBLEMS, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    result, compiles = solve()
+    assert compiles == "True"
+    assert solve() == [result, "False"]
+    assert solve("callee") == [result, "False"]
+    for index in [*tmp_path.rglob("nnls.*.nbi"), *tmp_path.rglob("active_set.*.nbi")]:
+        index.unlink()
+    assert solve() == [result, "True"]
 
 
 FITS = """
