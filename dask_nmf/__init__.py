@@ -7,6 +7,7 @@ from dask_nmf._version import __version__ as __version__
 
 if TYPE_CHECKING:  # what type checkers see of `_MODULES`: a test holds that they are the same
     from dask_nmf.api import nmf as nmf
+    from dask_nmf.api import select_rank as select_rank
     from dask_nmf.estimator.nmf import NMF as NMF
     from dask_nmf.fitting.result import Result as Result
     from dask_nmf.inference.predict import predict as predict
@@ -15,16 +16,19 @@ if TYPE_CHECKING:  # what type checkers see of `_MODULES`: a test holds that the
     from dask_nmf.iteration.outcome import Outcome as Outcome
     from dask_nmf.kernels.summary.means import Means as Means
     from dask_nmf.runs.run import Run as Run
+    from dask_nmf.selection.result import RankSelection as RankSelection
 
 _MODULES = {
     "Means": "dask_nmf.kernels.summary.means",
     "NMF": "dask_nmf.estimator.nmf",
     "Outcome": "dask_nmf.iteration.outcome",
+    "RankSelection": "dask_nmf.selection.result",
     "Result": "dask_nmf.fitting.result",
     "Run": "dask_nmf.runs.run",
     "nmf": "dask_nmf.api",
     "predict": "dask_nmf.inference.predict",
     "recommend": "dask_nmf.inference.recommend",
+    "select_rank": "dask_nmf.api",
     "transform": "dask_nmf.inference.transform",
 }  # of the public names
 __all__ = list(_MODULES)

@@ -1,8 +1,8 @@
-"""The function `nmf`, with every option of a fit written out."""
+"""The functions `nmf` and `select_rank`, with every option written out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from dask_nmf.fitting.request import Job
 from dask_nmf.fitting.result import Result
 from dask_nmf.iteration.loop import Step
 from dask_nmf.keywords import reject_unknown_keywords
+from dask_nmf.selection.models import SelectionOptions
+from dask_nmf.selection.result import RankSelection
+from dask_nmf.selection.select import Request, choose_rank
 from dask_nmf.settings import Settings
 from dask_nmf.storage.locations import locate, located
 
@@ -170,3 +173,96 @@ def nmf(
     )
     with showing_progress(verbose):
         return factorise(located(V), job)
+
+
+@reject_unknown_keywords
+def select_rank(
+    V: Any,
+    ranks: str | int | Iterable[int],
+    *,
+    n_init: int = 5,
+    folds: int = 1,
+    holdout: float = 0.03,
+    random_state: int = 0,
+    solver: str = "hals",
+    beta_loss: str | float = "frobenius",
+    max_iter: int = 200,
+    tol: float = 1e-4,
+    missing: str | None = None,
+    alpha_W: float = 0.0,
+    alpha_H: float | str = "same",
+    l1_ratio: float = 0.0,
+    dtype: str | None = None,
+    store: str | Path | None = None,
+    overwrite: bool = False,
+    time_limit: float | None = None,
+    cache: int | str = "auto",
+    verbose: int = 0,
+) -> RankSelection:
+    """Choose the number of components of V (m × n) by the error of held-out entries, and fit V with it.
+
+    Models of all ranks, starts and folds are fitted, and share each read of V, as many as fit the memory of a
+    worker. The recommended rank is the least one whose held-out error is within one standard error of the
+    lowest one; a rank whose error has clearly risen gets no further passes. That rank is then fitted to all
+    entries, from the model that is most like the others of its rank. The result does not depend on where it
+    is computed, nor on how often it was interrupted.
+
+    Parameters
+    ----------
+    V : the matrix, in any form that `open_matrix` accepts: an array, a sparse matrix, a Dask array, or a
+        path.
+    ranks : the numbers of components to compare: numbers, or text such as ``"2:30"``, ``"2:30:2"`` or
+        ``"2,4,8"``; the last number of a range belongs to it.
+    n_init : number of starts of each rank in each fold. They are drawn from a sample of the rows.
+    folds : number of sets of held-out entries. Errors of two ranks are compared in the same fold.
+    holdout : share of the entries that is held out in a fold. Zeros of a sparse V are held out, too.
+    random_state : seed of the starts, of the held-out entries and of the rows that are compared.
+    solver : ``"hals"``, the only solver that keeps no W for each model between passes.
+    beta_loss : ``"frobenius"`` or ``"kullback-leibler"``, as in `nmf`.
+    max_iter, tol : the rules that end each model, and the final fit, as in `nmf`. A model also ends when its
+        held-out error has not fallen for some passes.
+    missing, alpha_W, alpha_H, l1_ratio, dtype, cache : as in `nmf`.
+    store : path of a Zarr group for the selection, whose models are committed after each pass. The same call
+        resumes it. More ranks, starts or folds add models to it, and the fit is ``fit`` below it, a run.
+    overwrite : whether another selection that is in ``store`` may be replaced. Its answer stays until there
+        is a newer one.
+    time_limit : seconds after which the pass that is running is the last one; without a ``store`` it leaves a
+        result from the models as they are, with a ``result`` of None.
+    verbose : 1 shows the progress: a bar on a terminal or in a notebook, elsewhere one line for each pass.
+
+    Returns
+    -------
+    RankSelection
+
+    Raises
+    ------
+    InvalidEntryError
+        If V has a NaN (unless ``missing="nan"``), an infinity or a negative entry.
+    DataError
+        If V is so small that no entry is held out.
+    ValueError, TypeError
+        If V or an option is not as described above.
+    MemoryError
+        If no panel of V fits the memory of a worker.
+    RunMismatch, RunLocked
+        If ``store`` holds another selection, or is in use.
+    """
+    options = SelectionOptions.of(
+        ranks,
+        n_init,
+        folds,
+        holdout,
+        random_state=random_state,
+        solver=solver,
+        beta_loss=beta_loss,
+        max_iter=max_iter,
+        tol=tol,
+        missing=missing,
+        alpha_W=alpha_W,
+        alpha_H=alpha_H,
+        l1_ratio=l1_ratio,
+    )
+    place = None if store is None else locate(store)
+    request = Request(dtype, place, overwrite, time_limit, cache_bytes(cache))
+    with showing_progress(verbose):
+        return choose_rank(located(V), options, request)

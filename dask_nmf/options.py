@@ -79,6 +79,7 @@ NUMBER = Need(_is_number, "a number")
 POSITIVE = Need(lambda value: _is_number(value) and value > 0, "a number > 0")
 NOT_NEGATIVE = Need(lambda value: _is_number(value) and value >= 0, "a number ≥ 0")
 SHARE = Need(lambda value: _is_number(value) and 0 <= value <= 1, "from 0 to 1")
+INNER = Need(lambda value: _is_number(value) and 0 < value < 1, "above 0 and below 1")
 PART = Need(lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
 
 

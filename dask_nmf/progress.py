@@ -33,6 +33,11 @@ def report_pass(text: str, numbers: dict[str, Any]) -> None:
     _report("pass", text, numbers)
 
 
+def report_shared_pass(text: str, numbers: dict[str, Any]) -> None:
+    """Report that a pass that many models share is done, with its line and its numbers, as in the log."""
+    _report("shared pass", text, numbers)
+
+
 def report_end(text: str) -> None:
     """Report that the fit is done."""
     _report("done", text)

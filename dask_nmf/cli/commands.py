@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,19 @@ from typing import Any
 import click
 
 from dask_nmf._version import __version__
-from dask_nmf.cli import exit_codes
+from dask_nmf.cli import exit_codes, select
+from dask_nmf.cli.connection import connected
 from dask_nmf.cli.exit_codes import ExitCode
-from dask_nmf.cli.options import Commands, cluster_options, grouped, settings_options
-from dask_nmf.display.text import align_values, escape_control
+from dask_nmf.cli.options import (
+    Commands,
+    cluster_options,
+    committing_options,
+    grouped,
+    reading_options,
+    settings_options,
+)
+from dask_nmf.cli.process.streams import print_line
+from dask_nmf.display.text import align_values
 
 csv_output = click.option(
     "--output", "-o", required=True, type=click.Path(), help="CSV file for lines of row,column,value."
@@ -48,7 +56,7 @@ def app() -> None:
 @app.command(epilog=exit_codes.HELP, short_help="Factorise V, and commit each pass to a run.")
 @click.argument("matrix", metavar="V")
 @click.option("--output", "-o", required=True, type=click.Path(), help="Path of the run, a Zarr group.")
-@settings_options
+@settings_options()
 @grouped(
     "Input", "--weights", metavar="PATH", help="Weights of the entries of V: a matrix of the shape of V."
 )
@@ -58,29 +66,8 @@ def app() -> None:
 @grouped(
     "Model", "--fixed-h", "fixed_H", metavar="PATH", help="Known H, such as signatures: only W is fitted."
 )
-@grouped(
-    "Input",
-    "--dtype",
-    type=click.Choice(["float32", "float64"]),
-    help="Floating-point type used for the computation.  [default: that of V]",
-)
-@grouped(
-    "Stopping",
-    "--time-limit",
-    type=float,
-    metavar="SECONDS",
-    help="Stop after the pass that is running when this time is over; the same command resumes the fit.",
-)
-@grouped(
-    "Input",
-    "--cache",
-    default="auto",
-    show_default=True,
-    metavar="auto|off|SIZE",
-    help="Memory of each worker for the parts of V that it keeps between passes.",
-)
-@grouped("Output", "--no-fsync", is_flag=True, help="Do not wait for the disk at each commit.")
-@click.option("--overwrite", is_flag=True, help="Replace the run that is there.")
+@reading_options
+@committing_options
 @grouped("Stopping", "--require-convergence", is_flag=True, help="Exit with 4 if the fit has not converged.")
 @cluster_options
 def fit(
@@ -127,13 +114,16 @@ def fit(
     )
     synced = without_fsync() if no_fsync else nullcontext()
     with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
-        result = factorise(locate(matrix), job, lambda matrix: _connected(follow, matrix, where))
+        result = factorise(locate(matrix), job, lambda matrix: connected(follow, matrix, where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     print_line(
         f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "
         f"{result.message}"
     )
     return ExitCode.NOT_CONVERGED if require_convergence and not result.outcome.converged else 0
+
+
+app.add_command(select.command)
 
 
 @app.command(epilog=exit_codes.HELP)
@@ -156,7 +146,7 @@ def transform(
 
     places = locate(run), locate(matrix), locate(output)
     with lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
-        shape = transform_to(*places, overwrite, lambda matrix: _connected(follow, matrix, where))
+        shape = transform_to(*places, overwrite, lambda matrix: connected(follow, matrix, where))
     print_line(f"{output}: W, {shape[0]} x {shape[1]}")
     return 0
 
@@ -226,26 +216,32 @@ def recommend(
             options,
             locate_file(output),
             overwrite,
-            lambda matrix: _connected(follow, matrix, where),
+            lambda matrix: connected(follow, matrix, where),
         )
     print_line(f"{output}: {cells} values")
     return 0
 
 
-@app.command(short_help="Describe a run or an output of transform.")
+@app.command(short_help="Describe a run, a selection or an output of transform.")
 @click.argument("run")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def info(run: str, as_json: bool) -> int:
-    """Describe a run and its progress, or an output of transform and its sources.
+    """Describe a run or a selection and its progress, or an output of transform and its sources.
 
     \b
     dask-nmf info run.zarr
     """
     from dask_nmf.inference.transform_output import summary
+    from dask_nmf.selection.stored.summary import selection_summary
     from dask_nmf.storage.locations import locate
 
-    described = summary(locate(run, verbatim=True))
-    for line in [json.dumps(described)] if as_json else align_values(described):
+    place = locate(run, verbatim=True)
+    selected = selection_summary(place)
+    described = summary(place) if selected is None else selected
+    if as_json:
+        print_line(json.dumps(described))
+        return 0
+    for line in align_values(described) if selected is None else select.lines_of(selected):
         print_line(line)
     return 0
 
@@ -265,19 +261,3 @@ def warm_up() -> int:
         f"{done.bytes / 1e6:.1f} MB, in {done.seconds:.0f} s"
     )
     return 0
-
-
-def print_line(line: str, error: bool = False) -> None:
-    """Print a line on standard output or standard error; the command prints in no other way but its log."""
-    click.echo(escape_control(line), err=error)
-
-
-@contextmanager
-def _connected(follow: Callable[[], None], matrix: Any, where: dict[str, Any]) -> Iterator[None]:
-    """Return a context in which the cluster of the options is the active one, and its progress is shown."""
-    from dask_nmf.cluster.config import ClusterSpec
-    from dask_nmf.cluster.launch import connect_cluster
-
-    with connect_cluster(ClusterSpec(**where), matrix.bytes):
-        follow()
-        yield

@@ -9,10 +9,15 @@ from contextlib import suppress
 
 import click
 
-from dask_nmf.cli.commands import app, print_line
+from dask_nmf.cli.commands import app
 from dask_nmf.cli.exit_codes import ExitCode, exit_code
-from dask_nmf.cli.signals import Terminated, handle_signals, interrupted, terminated
-from dask_nmf.cli.streams import discard_unread_output, open_missing_streams, pipes_without_reader
+from dask_nmf.cli.process.signals import Terminated, handle_signals, interrupted, terminated
+from dask_nmf.cli.process.streams import (
+    discard_unread_output,
+    open_missing_streams,
+    pipes_without_reader,
+    print_line,
+)
 from dask_nmf.display.text import escape_control
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from functools import wraps
 from typing import Any, get_args, get_type_hints
@@ -68,10 +68,26 @@ class Commands(click.Group):
         return list(self.commands)
 
 
-def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option for each field of `Settings`."""
-    for setting in reversed(fields(Settings)):
-        command = _setting(setting)(command)
+def settings_options(*names: str) -> Callable[..., Any]:
+    """Return the decorator that adds an option for each field of `Settings`, or for those of these names."""
+    chosen = [setting for setting in fields(Settings) if not names or setting.name in names]
+    return lambda command: _decorated(command, [_setting(setting) for setting in chosen])
+
+
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how V is read and kept, and for how long a command works."""
+    return _decorated(command, READING_OPTIONS)
+
+
+def committing_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how an output is committed."""
+    return _decorated(command, COMMITTING_OPTIONS)
+
+
+def _decorated(command: Callable[..., Any], decorators: Sequence[Callable[..., Any]]) -> Callable[..., Any]:
+    """Return a command with these decorators, of which the first one is the outermost."""
+    for decorate in reversed(decorators):
+        command = decorate(command)
     return command
 
 
@@ -120,6 +136,33 @@ def _help(setting: Field[Any]) -> str:
     return text if described.solver is None else f"{described.solver}: {text}"
 
 
+READING_OPTIONS = (
+    grouped(
+        "Input",
+        "--dtype",
+        type=click.Choice(["float32", "float64"]),
+        help="Floating-point type used for the computation.  [default: that of V]",
+    ),
+    grouped(
+        "Stopping",
+        "--time-limit",
+        type=float,
+        metavar="SECONDS",
+        help="Stop after the pass that is running when this time is over; the same command goes on.",
+    ),
+    grouped(
+        "Input",
+        "--cache",
+        default="auto",
+        show_default=True,
+        metavar="auto|off|SIZE",
+        help="Memory of each worker for the parts of V that it keeps between passes.",
+    ),
+)
+COMMITTING_OPTIONS = (
+    grouped("Output", "--no-fsync", is_flag=True, help="Do not wait for the disk at each commit."),
+    click.option("--overwrite", is_flag=True, help="Replace the output that is there."),
+)
 CLUSTER_OPTIONS = {  # by the names of the fields of `ClusterSpec`
     "cluster": grouped(
         "Cluster",
@@ -169,6 +212,4 @@ def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     def called(**options: Any) -> Any:
         return command(where={name: options.pop(name) for name in CLUSTER_OPTIONS}, **options)
 
-    for add in reversed([*CLUSTER_OPTIONS.values(), *LOG_OPTIONS]):
-        called = add(called)
-    return called
+    return _decorated(called, [*CLUSTER_OPTIONS.values(), *LOG_OPTIONS])

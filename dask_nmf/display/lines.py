@@ -24,6 +24,7 @@ from dask_nmf.display.text import escape_control
 
 FIRST, EVERY, SECONDS = 10, 10, 10  # passes that get a line on a terminal: see `LogAboveBar`
 COLUMNS, ROWS = 80, 24  # size of a terminal that does not report one
+PASSES = "pass", "shared pass"  # the events that are lines where there is no bar
 STAGE = "{desc}{postfix}"
 READING = "{desc} |{bar}| {n_fmt}/{total_fmt} panels{postfix}"
 # These loggers print tracebacks about a lost cluster from threads of their own; the error is raised here too.
@@ -82,6 +83,8 @@ class ProgressBar(logging.Handler):
         elif event == "pass":
             left = plain_bar.format_interval(numbers["seconds_left_at_most"])
             self.bar.set_postfix_str(f"relative error {_error(numbers)}, at most {left} left", refresh=False)
+        elif event == "shared pass":
+            self.bar.set_postfix_str(f"{numbers['running']} of {numbers['models']} models", refresh=False)
         elif event == "done":
             self.bar.n = self.bar.total
             self.bar.bar_format = "{desc}"
@@ -178,7 +181,7 @@ def showing_progress(verbose: int) -> Iterator[None]:
     mine, client = get_ident(), active_client()
     if not (sys.stderr.isatty() or issubclass(any_bar, widget)):
         lines = logging.StreamHandler(sys.stdout)
-        lines.addFilter(lambda record: record.thread == mine and record_numbers(record)["event"] == "pass")
+        lines.addFilter(lambda record: record.thread == mine and record_numbers(record)["event"] in PASSES)
         with with_handler(progress.LOGGER, lines):
             yield
         return

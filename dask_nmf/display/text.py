@@ -24,6 +24,12 @@ def align_values(found: Mapping[str, Any]) -> list[str]:
     return [f"{name + ':':{width}}{shown}".rstrip() for name, shown in rows]
 
 
+def align_rows(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table whose cells are below each other, to the right of their columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:>{width}}" for cell, width in zip(row, widths, strict=True)) for row in rows]
+
+
 def _rows(found: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str]]:
     for name, value in found.items():
         if isinstance(value, Mapping):

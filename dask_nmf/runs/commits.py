@@ -30,6 +30,8 @@ from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 KEY = "dask_nmf"  # the attribute of the group that holds the record
+SELECTION_KEY = "dask_nmf_selection"  # the attribute of a group that holds a selection of ranks
+FIT = "fit"  # the run of the rank that was selected, below the group of a selection
 VISIBLE = ("H", "W", "error_history", "seconds_history", "row_mean", "column_mean")
 
 
@@ -178,9 +180,12 @@ def open_group(location: Location) -> tuple[zarr.Group, dict[str, Any]]:
     try:
         with readable(path, CURE):
             group = zarr.open_group(location.store(), mode="r+" if location.is_writable() else "r")
-            record = dict(group.attrs).get(KEY)
+            attributes = dict(group.attrs)
     except (FileNotFoundError, FileExistsError, NotADirectoryError, DataError) as error:
         raise InvalidRunError(f"{path} is not a run of dask-nmf; give another path or remove it") from error
+    record = attributes.get(KEY)
+    if SELECTION_KEY in attributes:
+        raise InvalidRunError(f"{path} is a selection of ranks, made by dask-nmf select; give another path")
     if not isinstance(record, dict):
         raise InvalidRunError(f"{path} is a Zarr group, but not a run of dask-nmf; give another path")
     if record.get("format") != FORMAT:
@@ -196,3 +201,27 @@ def open_group(location: Location) -> tuple[zarr.Group, dict[str, Any]]:
 def is_free(location: Location) -> bool:
     """Return whether a run may begin at a location: it holds nothing, or data of a run that was deleted."""
     return not location.exists() or write_once.is_abandoned(location.store())
+
+
+def is_selection(location: Location) -> bool:
+    """Return whether a location holds a selection of ranks."""
+    try:
+        return SELECTION_KEY in zarr.open_group(location.store(), mode="r").attrs
+    except Exception:  # whatever it is, it is no selection; opening it as a run says what is wrong with it
+        return False
+
+
+def fit_of(location: Location) -> Location:
+    """Return the location of the fit of a selection of ranks; any other location is returned unchanged.
+
+    Raises
+    ------
+    ValueError
+        If the selection has no fit yet.
+    """
+    if not is_selection(location):
+        return location
+    fit = location.within(FIT)
+    if not fit.exists():
+        raise ValueError(f"{location.name} has no W and H yet; finish it with dask-nmf select first")
+    return fit

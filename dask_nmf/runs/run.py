@@ -29,7 +29,7 @@ from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.digests import Digest, Hashes
 from dask_nmf.runs import passes
-from dask_nmf.runs.commits import KEY, Commits, is_free, open_group
+from dask_nmf.runs.commits import KEY, Commits, fit_of, is_free, open_group
 from dask_nmf.runs.record import contents
 from dask_nmf.runs.record.layouts import layout_part
 from dask_nmf.runs.record.states import or_none
@@ -123,10 +123,16 @@ class Run:
 
     @classmethod
     def load_result(cls, path: str | Path | Location) -> StoredResult:
-        """Open the result of a run; raise as `load` does, and `ValueError` if it has none yet."""
-        run = cls.load(path)
+        """Open the result of a run, or of the fit of a selection of ranks.
+
+        It raises as `load` does, and `ValueError` if there is no result yet.
+        """
+        place: Location = located(path, verbatim=True)
+        fit = fit_of(place)
+        run = cls.load(fit)
         if run.result is None:
-            raise ValueError(f"{run.location.name} has no W and H yet; finish it with dask-nmf fit first")
+            command = "fit" if fit is place else "select"
+            raise ValueError(f"{place.name} has no W and H yet; finish it with dask-nmf {command} first")
         return run.result
 
     @property

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from math import isnan
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dask_nmf.errors import DataError
 from dask_nmf.execution import engine as engines
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes, shared_reads
 from dask_nmf.quality import clusters, consensus, matching
 from dask_nmf.quality.matching import Stability
 from dask_nmf.quality.recommend import Recommendation, recommend_rank
+from dask_nmf.runs.record.states import or_none
 from dask_nmf.selection.models import Model, SelectionOptions, of_rank
 from dask_nmf.selection.starts import Fold
 from dask_nmf.types import Array
@@ -24,6 +27,27 @@ class Agreement(NamedTuple):
 
     stability: Stability | None  # None for a single model
     clusters: consensus.Consensus | None
+
+
+class Findings(NamedTuple):
+    """The findings of a comparison of models.
+
+    Attributes
+    ----------
+    table : the recommendation, with a row for each rank and each model, as JSON holds it.
+    clusters : (models, rows) the largest component in some rows of V by each model; -1: none.
+    factor : (k, columns) the factor of the model of the recommended rank that is most like the others: H, or
+        Wᵀ if V is cut into panels of columns. The final fit begins with it.
+    """
+
+    table: dict[str, Any]
+    clusters: Array
+    factor: Array
+
+    @property
+    def complete(self) -> bool:
+        """Whether all models have ended."""
+        return all(row["message"] is not None for row in self.table["models"])
 
 
 def best_factor(model: Model) -> Array:
@@ -69,20 +93,31 @@ def _final(model: Model, fold: Fold, options: SelectionOptions, engine: PanelEng
     return engines.Model(solver, replace(model.state, h=h, h_input=h), mask=fold.mask)
 
 
-def compare(models: Sequence[Model], labels: Iterable[Array]) -> tuple[Recommendation, dict[int, Agreement]]:
+def compare(models: Sequence[Model], folds: Sequence[Fold], labels: Iterable[Array]) -> Findings:
     """Return the recommended rank, and how far the models of each rank agree.
 
     Parameters
     ----------
     labels : the clusters of some rows of V by each model: see `cluster_rows`.
+
+    Raises
+    ------
+    DataError
+        If no entry of V is held out.
     """
     labels = list(labels)
+    if all(isnan(model.validation_error) for model in models):
+        raise DataError("no entry of V that counts is held out; give a larger holdout")
     ranks = sorted({model.key.n_components for model in models})
     agreement = {rank: _agreement(models, labels, rank) for rank in ranks}
     stability = {
         rank: found.stability.stability for rank, found in agreement.items() if found.stability is not None
     }
-    return recommend_rank([model.trial for model in models], stability), agreement
+    recommendation = recommend_rank([model.trial for model in models], stability)
+    start = _most_typical(models, agreement, recommendation.n_components)
+    factor = best_factor(start) * folds[start.key.fold].measures.units[1]
+    table = _table_of(models, recommendation, agreement)
+    return Findings(table, np.stack(labels), np.asarray(factor, best_factor(start).dtype))
 
 
 def _agreement(models: Sequence[Model], labels: Iterable[Array], rank: int) -> Agreement:
@@ -96,25 +131,23 @@ def _agreement(models: Sequence[Model], labels: Iterable[Array], rank: int) -> A
     return Agreement(stability, agreed._replace(matrix=np.empty((0, 0))))  # it may have 32 MB
 
 
-def start_of_fit(models: Sequence[Model], agreement: dict[int, Agreement], rank: int) -> Array:
-    """Return the factor with which the final fit begins: that of the model that is most like the others."""
+def _most_typical(models: Sequence[Model], agreement: dict[int, Agreement], rank: int) -> Model:
+    """Return the model of a rank that is most like the others."""
     own = of_rank(models, rank)
     stability = agreement[rank].stability
-    return best_factor(own[0 if stability is None else stability.medoid])
+    return own[0 if stability is None else stability.medoid]
 
 
-def table_of(
+def _table_of(
     models: Sequence[Model], recommendation: Recommendation, agreement: dict[int, Agreement]
 ) -> dict[str, Any]:
     """Return the findings as JSON holds them: the recommendation, a row for each rank and each model."""
     table = recommendation.to_dict()
-    for row in table["table"]:
+    ranks = table.pop("table")
+    for row in ranks:
         found = agreement[row["n_components"]]
-        row.update(dict.fromkeys(("cophenetic", "dispersion", "ambiguous")))
-        if found.clusters is not None:
-            for name in ("cophenetic", "dispersion", "ambiguous"):
-                value = getattr(found.clusters, name)
-                row[name] = None if np.isnan(value) else value
+        for name in ("cophenetic", "dispersion", "ambiguous"):
+            row[name] = None if found.clusters is None else or_none(getattr(found.clusters, name))
         row["component_stability"] = (
             None if found.stability is None else found.stability.component_stability.tolist()
         )
@@ -122,10 +155,10 @@ def table_of(
         {
             **model.key._asdict(),
             "passes": model.passes,
-            "validation_error": model.validation_error,
-            "relative_error": model.history[-1] if model.history else None,
+            "held_out_error": or_none(model.trial.held_out_error),
+            "training_error": or_none(model.trial.training_error),
             "message": model.ending.message if model.ending else None,
         }
         for model in models
     ]
-    return {**table, "models": models_part}
+    return {**table, "ranks": ranks, "models": models_part}

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.kernels.blocks.masking import EntryMask
-from dask_nmf.options import plain
+from dask_nmf.options import COUNT, INNER, check, option, plain
 from dask_nmf.quality.recommend import Trial
-from dask_nmf.settings import Settings
+from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.matrix import Matrix
 
@@ -79,7 +79,10 @@ def of_rank(models: Sequence[Model], rank: int) -> list[Model]:
     return [model for model in models if model.key.n_components == rank]
 
 
-APART = 32  # bits between the seeds of folds: no seed that a person gives is so large
+APART = 32  # bits between the seeds of starts and of folds: no seed that a person gives is so large
+BETAS = (2, 1)  # of the losses that ranks are chosen for
+COUNTS = option("Number of starts or folds.", COUNT)["option"]
+HOLDOUT = option("Share of the entries.", INNER)["option"]
 
 
 @dataclass(frozen=True)
@@ -102,17 +105,38 @@ class SelectionOptions:
     settings: Settings = field(default_factory=lambda: Settings(1))
 
     def __post_init__(self) -> None:
-        for name in ("n_init", "folds"):
-            number = plain(getattr(self, name))
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise ValueError(f"{name} is {number!r}; give a whole number ≥ 1")
-        if not 0 < self.holdout < 1:
-            raise ValueError(f"holdout is {self.holdout!r}; give a share of the entries between 0 and 1")
+        for name, described in (("n_init", COUNTS), ("folds", COUNTS), ("holdout", HOLDOUT)):
+            object.__setattr__(self, name, plain(getattr(self, name)))
+            check(name, getattr(self, name), described, optional=False)
         if self.settings.algorithm.carries_w:
             raise ValueError(
-                f"solver is {self.settings.solver!r}, which keeps a W for each model; "
+                f"solver is {self.settings.solver!r}, which keeps a W for each model between passes; "
                 "ranks are chosen with solver 'hals'"
             )
+
+    @classmethod
+    def of(cls, ranks: Any, n_init: int, folds: int, holdout: float, **settings: Any) -> SelectionOptions:
+        """Return the options with these ranks, as `parse_ranks` takes them, and settings of the fits.
+
+        Raises
+        ------
+        ValueError
+            If one of them is not as needed.
+        """
+        parsed = parse_ranks(ranks)
+        loss = plain(settings.get("beta_loss", 2))
+        beta = LOSSES.get(loss, loss)
+        if beta not in BETAS and not isinstance(beta, str):
+            raise ValueError(
+                f"beta_loss is {loss!r}; ranks are chosen for 'frobenius' and 'kullback-leibler'"
+            )
+        return cls(parsed, n_init, folds, holdout, Settings(max(parsed), **settings))
+
+    def with_models(self, keys: Iterable[ModelKey]) -> SelectionOptions:
+        """Return the options with the ranks and the folds of these models."""
+        ranks = tuple(sorted({key.n_components for key in keys}))
+        settings = replace(self.settings, n_components=max(ranks))
+        return replace(self, ranks=ranks, folds=1 + max(key.fold for key in keys), settings=settings)
 
     def settings_of(self, rank: int, start: int) -> Settings:
         """Return the settings of the fits of one rank and start."""
@@ -129,7 +153,7 @@ class SelectionOptions:
         """Return the options that decide the models, as JSON holds them; models may be added later."""
         settings = self.settings.record()
         del settings["n_components"]
-        return {"holdout": self.holdout, "settings": settings}
+        return {"holdout": self.holdout, **settings}
 
 
 def parse_ranks(ranks: str | int | Iterable[int]) -> tuple[int, ...]:

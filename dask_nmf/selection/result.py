@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import import_module
 from typing import Any
 
+import numpy as np
+
+from dask_nmf.display.text import align_rows
 from dask_nmf.fitting.result import Result
+from dask_nmf.selection.comparison import Findings
 from dask_nmf.types import Array
 
-COLUMNS = (
-    "n_components",
-    "held_out_error",
-    "standard_error",
-    "training_error",
-    "stability",
-    "cophenetic",
-    "dispersion",
-)
+HEADINGS = {  # of the columns that people are shown, by their names
+    "n_components": "rank",
+    "held_out_error": "held out",
+    "difference": "above best",
+    "standard_error": "std. error",
+    "training_error": "fitted",
+    "stability": "stability",
+    "cophenetic": "cophenetic",
+    "dispersion": "dispersion",
+    "ambiguous": "ambiguous",
+}
+OF_A_RANK = (*list(HEADINGS)[1:], "trials", "pairs")  # what is known of a rank, as variables of xarray
+OF_A_MODEL = ("held_out_error", "training_error", "passes")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -27,14 +36,32 @@ class RankSelection:
 
     Attributes
     ----------
-    n_components : the recommended rank.
+    n_components : the recommended rank: the least one whose held-out error is within one standard error of
+        the lowest one.
     reason : why, as a sentence.
-    ranks : a row for each rank: mean errors of held-out and other entries, the paired standard error, and how
-        far its models agree (``stability``, the mean cosine of matched components; ``cophenetic``,
-        ``dispersion`` and ``ambiguous``, of the consensus of clusters of rows); None: unknown.
-    models : a row for each model: its rank, start, fold, passes, errors and why it ended.
-    clusters : (models, rows) the largest component in some rows of V by each model.
-    result : the fit of the recommended rank to all entries of V; None if the time limit came first.
+    ranks : a row for each rank, a dict with
+
+        * ``n_components``: the rank, and ``trials``: its number of models, starts × folds;
+        * ``held_out_error``: mean over the models of the root mean squared error of the held-out entries, in
+          units of V; for a divergence D the root of the mean of 2 D;
+        * ``difference``: mean difference of that error to the one of the best rank, over models of the same
+          start and fold, of which there are ``pairs``; ``standard_error``: the standard error of this mean;
+        * ``training_error``: mean over the models of the relative error of the other entries;
+        * ``stability``: mean cosine of components that are matched one to one between two models, from 0 to
+          1; ``component_stability``: that of each component of the most typical model;
+        * ``cophenetic`` and ``dispersion``: 1 if all models agree which rows of V have the same largest
+          component; ``ambiguous``: share of pairs of rows on which they do not agree.
+
+        What is not known is None, such as the agreement of a single model.
+    models : a row for each model: ``n_components``, ``start``, ``fold``, ``passes``, ``held_out_error``,
+        ``training_error``, and ``message``, why it ended, None as long as it has not.
+    clusters : (models, rows) the largest component in each row of V, or in a sample of 2000 rows; -1 if none.
+    components : (k, n) the H of the most typical model of the recommended rank. If V is wider than tall,
+        models are compared by W, and it is the H of the final fit, or None before that.
+    component_stability : (k,) mean cosine of each component with its matches in the other models; NaN for a
+        single model.
+    result : the fit of the recommended rank to all entries of V, which began with the most typical model;
+        None if the time limit came first.
     """
 
     n_components: int
@@ -42,12 +69,43 @@ class RankSelection:
     ranks: list[dict[str, Any]]
     models: list[dict[str, Any]]
     clusters: Array
+    components: Array | None
+    component_stability: Array
     result: Result | None
+
+    @classmethod
+    def of(cls, findings: Findings, result: Result | None, wide: bool) -> RankSelection:
+        """Return the result with these findings; ``wide``: V is wider than tall."""
+        table = findings.table
+        rank = table["n_components"]
+        stability = next(row["component_stability"] for row in table["ranks"] if row["n_components"] == rank)
+        h_of_fit = result.H.compute() if wide and result is not None else None
+        return cls(
+            rank,
+            table["reason"],
+            table["ranks"],
+            table["models"],
+            findings.clusters,
+            h_of_fit if wide else findings.factor,
+            np.full(rank, np.nan) if stability is None else np.asarray(stability),
+            result,
+        )
 
     @property
     def finished(self) -> bool:
-        """Whether all models have ended and the recommended one is fitted to all of V."""
-        return self.result is not None
+        """Whether all models have ended and the final fit has, too; if not, the same call goes on."""
+        return self.result is not None and self.result.outcome.final
+
+    @property
+    def message(self) -> str:
+        """The recommendation with its reason; or how far the selection has come, if the time was over."""
+        if self.finished:
+            return f"rank {self.n_components}; {self.reason}"
+        if self.result is not None:
+            return f"rank {self.n_components}; {self.reason}; its fit is {self.result.message}"
+        left = sum(row["message"] is None for row in self.models)
+        rest = f"{left} of {len(self.models)} models are left" if left else "the final fit is left"
+        return f"stopped by the time limit; rank {self.n_components} so far, {rest}; run it again to go on"
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything but factors and clusters, as JSON takes it."""
@@ -61,29 +119,59 @@ class RankSelection:
 
     def to_frame(self, of: str = "ranks") -> Any:
         """Return a pandas DataFrame with a row for each rank, or for each model if ``of`` is "models"."""
-        pandas: Any = import_module("pandas")
-
         if of not in ("ranks", "models"):
             raise ValueError(f"of is {of!r}; give 'ranks' or 'models'")
+        pandas: Any = import_module("pandas")
         return pandas.DataFrame(getattr(self, of)).set_index("n_components")
+
+    def to_xarray(self) -> Any:
+        """Return an xarray Dataset.
+
+        The columns of `ranks` have the dimension ``n_components``; ``component_stability`` has ``component``
+        too, filled up with NaN. ``model_held_out_error``, ``model_training_error`` and ``model_passes`` have
+        the dimensions ``n_components``, ``start`` and ``fold``; NaN where there is no such model.
+        """
+        xarray: Any = import_module("xarray")
+        ranks = [row["n_components"] for row in self.ranks]
+        found: dict[str, Any] = {
+            name: ("n_components", _floats(row[name] for row in self.ranks)) for name in OF_A_RANK
+        }
+        stability = np.full((len(ranks), max(ranks)), np.nan)
+        for place, row in enumerate(self.ranks):
+            if row["component_stability"] is not None:
+                stability[place, : row["n_components"]] = row["component_stability"]
+        shape = [len(ranks), *(1 + max(row[name] for row in self.models) for name in ("start", "fold"))]
+        for name in OF_A_MODEL:
+            values = np.full(shape, np.nan)
+            for row in self.models:
+                if row["n_components"] in ranks and row[name] is not None:
+                    values[ranks.index(row["n_components"]), row["start"], row["fold"]] = row[name]
+            found[f"model_{name}"] = (("n_components", "start", "fold"), values)
+        found["component_stability"] = (("n_components", "component"), stability)
+        recommended = {"recommended": self.n_components, "reason": self.reason}
+        return xarray.Dataset(found, {"n_components": ranks}, recommended)
 
     def __repr__(self) -> str:
         """Return one line: the rank and the reason."""
-        return f"<RankSelection: {self.n_components} of ranks {self._listed()}; {self.reason}>"
+        ranks = [row["n_components"] for row in self.ranks]
+        return f"<RankSelection: {self.n_components} of ranks {ranks[0]} to {ranks[-1]}; {self.message}>"
 
     def _repr_html_(self) -> str:
         """Return an HTML table for notebooks."""
-        head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in COLUMNS)
-        rows = (
-            f"<tr>{''.join(f'<td>{_number(row.get(name))}</td>' for name in COLUMNS)}</tr>"
-            for row in self.ranks
-        )
-        return f"<p>{escape(self.reason)}</p><table><tr>{head}</tr>{''.join(rows)}</table>"
-
-    def _listed(self) -> str:
-        ranks = [row["n_components"] for row in self.ranks]
-        return f"{ranks[0]} to {ranks[-1]}"
+        head = "".join(f"<th>{heading}</th>" for heading in HEADINGS.values())
+        rows = (f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(row))}</tr>" for row in self.ranks)
+        return f"<p>{escape(self.message)}</p><table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+def table_of_ranks(ranks: Sequence[Mapping[str, Any]], recommended: int | None) -> list[str]:
+    """Return the lines of a table of ranks for people; a star marks the recommended one."""
+    marked = [("*" if row["n_components"] == recommended else "", *_cells(row)) for row in ranks]
+    return align_rows([("", *HEADINGS.values()), *marked])
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    return ["-" if row[name] is None else f"{row[name]:.4g}" for name in HEADINGS]
+
+
+def _floats(values: Any) -> Array:
+    return np.array([np.nan if value is None else value for value in values], np.float64)

@@ -11,7 +11,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.iteration.loop import Passes, Stop
 from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
-from dask_nmf.progress import report_pass, report_stage
+from dask_nmf.progress import report_shared_pass, report_stage
 from dask_nmf.quality.recommend import finished_ranks
 from dask_nmf.selection.models import Model, SelectionOptions
 from dask_nmf.selection.starts import Fold
@@ -38,15 +38,20 @@ class SharedPasses:
         self.planned = planned
 
     def run(self, models: Sequence[Model], deadline: float) -> Iterator[list[Model]]:
-        """Yield the models after each shared pass, until all have ended or the time is over."""
+        """Yield the models after each shared pass, until all have ended.
+
+        The pass that is running when the time is over is the last one, so that each call makes a pass.
+        """
         number = max((model.passes for model in models), default=0)
-        while any(model.runs for model in models) and time.monotonic() < deadline:
+        while any(model.runs for model in models):
             number += 1
             report_stage(f"pass {number}")
             started = time.monotonic()
             models = self._without_risen(self._after_pass(models))
             self._report(number, models, time.monotonic() - started)
             yield list(models)
+            if time.monotonic() >= deadline:
+                return
 
     def _after_pass(self, models: Sequence[Model]) -> list[Model]:
         running = [number for number, model in enumerate(models) if model.runs]
@@ -90,11 +95,11 @@ class SharedPasses:
         left = f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "none"
         text = f"pass {number}: {running} of {len(models)} models go on ({left}), {seconds:.2f} s"
         numbers = {
-            "event": "pass",
+            "event": "shared pass",
             "pass": number,
             "running": running,
             "models": len(models),
             "seconds": round(seconds, 3),
         }
         logger.info("%s", text, extra={"nmf": numbers})
-        report_pass(text, numbers)
+        report_shared_pass(text, numbers)

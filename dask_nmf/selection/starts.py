@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dask_nmf import rng
+from dask_nmf.errors import DataError
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import shared_reads
 from dask_nmf.fitting.starts import initialize
@@ -61,12 +62,16 @@ def first_read(engine: PanelEngine, options: SelectionOptions, sample_rows: int)
     ------
     InvalidEntryError
         For the first entry that is negative or not finite.
+    DataError
+        If no entry is held out in a fold.
     """
     matrix, settings = engine.matrix, options.settings
     masks = [options.mask_of(fold, matrix) for fold in range(options.folds)]
     draw = SampleSpec(engine.edges[-1], sample_rows, settings.random_state)
     summaries = summaries_of(engine, masks, draw)
     matrix.check_entries(summaries[0].invalid)
+    if settings.missing is None:
+        _check_held_out(summaries, matrix, options.holdout)
     measures = [initialize.measures_of(summary, matrix, settings.beta, NO_FACTORS) for summary in summaries]
     scale = measures[0].scale
     folds, samples = [], []
@@ -78,6 +83,17 @@ def first_read(engine: PanelEngine, options: SelectionOptions, sample_rows: int)
     engine.scale = scale
     initialize.log_summary(folds[0].measures)
     return FirstRead(folds, samples, summaries[0].digests)
+
+
+def _check_held_out(summaries: Sequence[Summary], matrix: Matrix, holdout: float) -> None:
+    """Refuse a fold in which every entry of V counts, so that none is held out."""
+    rows, columns = matrix.layout.rows, matrix.layout.columns
+    for summary in summaries:
+        if np.broadcast_to(summary.column_weight, columns).sum() == rows * columns:
+            raise DataError(
+                f"no entry of V is held out: holdout is {holdout} and V is {matrix.shape[0]} x "
+                f"{matrix.shape[1]}; give a larger holdout"
+            )
 
 
 def summaries_of(engine: PanelEngine, masks: Sequence[EntryMask], draw: SampleSpec) -> list[Summary]:

@@ -18,16 +18,18 @@ LIBRARIES = {  # that not every wing may import
     "click": {"cli"},
     "tqdm": {"display"},
 }
-LAZY = {"cli.commands", "cli.exit_codes"}  # so that --help is quick
+LAZY = {"cli.commands", "cli.connection", "cli.exit_codes", "cli.select"}  # so that --help is quick
 ROOMS = 7  # files of a folder, and folders in it
 LINES = 300  # of a file
 PARAMETERS = 6  # of a function
 SPELLED_OUT = {  # options, one parameter each: for people, or as click gives them
-    "api.nmf", "estimator.nmf.__init__", "inference.recommend.recommend", "inference.transform.transform",
+    "api.nmf", "api.select_rank", "cli.select.command",
+    "estimator.nmf.__init__", "inference.recommend.recommend", "inference.transform.transform",
     "cli.commands.fit", "cli.commands.transform", "cli.commands.recommend",
 }  # fmt: skip
 DOORS = {  # what people call with the text of a path or URL
-    "api", "estimator.nmf", "estimator.inputs", "estimator.requests", "cli.commands", "runs.run",
+    "api", "estimator.nmf", "estimator.inputs", "estimator.requests", "cli.commands", "cli.select",
+    "runs.run",
     "inference.transform", "sources.registry",
 }  # fmt: skip
 PARSERS = {f"dask_nmf.storage.locations.{name}" for name in ("locate", "locate_file", "located")}

@@ -6,6 +6,10 @@ import os
 import select
 import sys
 
+import click
+
+from dask_nmf.display.text import escape_control
+
 
 def open_missing_streams() -> None:
     """Open the standard streams that are missing; the next file that is opened would get their numbers."""
@@ -27,3 +31,8 @@ def discard_unread_output() -> None:
     """Discard buffered output for pipes whose reader has ended, for which Python would exit with 120."""
     for number in pipes_without_reader():
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def print_line(line: str, error: bool = False) -> None:
+    """Print a line on standard output or standard error; the command prints in no other way but its log."""
+    click.echo(escape_control(line), err=error)

@@ -1,0 +1,1 @@
+"""The process of the command: its signals and its standard streams."""

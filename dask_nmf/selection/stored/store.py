@@ -1,0 +1,285 @@
+"""A selection in a Zarr group: its models, committed after each shared pass, and its findings.
+
+::
+
+    select.zarr
+      attributes["dask_nmf_selection"]   the record: options, matrix, models, the findings, the answer
+      data/layout-…                      edges of the panels, digest of the content of V
+      data/pass-…                        a commit: the arrays of the states of all models, stacked by rows
+      data/result-…                      clusters of rows by model, the factor with which the final fit begins
+      fit/                               the run of the final fit
+
+A commit writes a new folder, waits until the disk has it, and then replaces the root, as those of a run do.
+The *findings* are those of the models of the record, once all of them have ended. They become the *answer*
+when the run of the final fit has a result. The answer before it, of other models or of a selection that is
+overwritten, stays until then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.storage import LocalStore
+
+from dask_nmf._version import __version__
+from dask_nmf.cluster import config
+from dask_nmf.errors import DataError, InvalidRunError, RunMismatch, readable
+from dask_nmf.kernels.summary.digests import Digest, Hashes
+from dask_nmf.runs.commits import FIT, SELECTION_KEY, is_free
+from dask_nmf.runs.run import Run
+from dask_nmf.selection.comparison import Findings
+from dask_nmf.selection.models import Model, ModelKey
+from dask_nmf.selection.stored.model_arrays import Begin, model_of, stacked
+from dask_nmf.sources.checks import check_chunks, check_stored
+from dask_nmf.storage.arrays import links, write_once
+from dask_nmf.storage.arrays.factors import CURE, reporting_damage
+from dask_nmf.storage.arrays.write_once import DATA, INTEGER_FILL, Layout
+from dask_nmf.storage.leases import CheckHeld, always_held
+from dask_nmf.storage.local.filesystem import sync_folder, sync_trees
+from dask_nmf.storage.locations import Location
+from dask_nmf.types import Array
+
+FORMAT = 1
+ROWS = 1024  # rows of a stored array in a chunk, at most
+
+
+class SelectionStore:
+    """A selection in a Zarr group.
+
+    Attributes
+    ----------
+    location : where the selection is
+    record : the record of the last commit
+    """
+
+    def __init__(
+        self, location: Location, group: zarr.Group | None, record: dict[str, Any], check_held: CheckHeld
+    ) -> None:
+        self.location = location
+        self.record = record
+        self._present = group  # None before the first commit
+        self._check_held = check_held
+        self._new_name = write_once.folder_namer()
+        self._synced = config.read().fsync
+
+    @classmethod
+    def find(
+        cls, location: Location, identity: dict[str, Any], overwrite: bool, check_held: CheckHeld
+    ) -> SelectionStore:
+        """Return the selection to go on with, or one that begins with its first commit.
+
+        The same call goes on with a selection that was begun to overwrite another one and has no answer yet.
+
+        Raises
+        ------
+        RunMismatch
+            If there is a selection with other options or of another V, and it may not be overwritten.
+        InvalidRunError
+            If there is something else, which is never overwritten.
+        """
+        if is_free(location):
+            return cls(location, None, _new_record(identity, overwrite), check_held)
+        store = cls.load(location, check_held)
+        stored = store.record["identity"]
+        differing = [
+            f"{name} is {ours!r}, it has {stored.get(name)!r}"
+            for name, ours in identity.items()
+            if name != "source" and stored.get(name) != ours
+        ]
+        goes_on = not differing and store.record["overwrites"] and not store.is_answered
+        if overwrite and not goes_on:
+            kept = _kept_answer(store.record)
+            return cls(location, store._group, {**_new_record(identity, True), **kept}, check_held)
+        if differing:
+            raise RunMismatch(
+                f"{location.name} holds another selection: {'; '.join(differing)}; "
+                "give another output, or ask to overwrite it"
+            )
+        return store
+
+    @classmethod
+    def load(cls, location: Location, check_held: CheckHeld = always_held) -> SelectionStore:
+        """Open a selection.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is nothing at the path.
+        InvalidRunError
+            If there is something else.
+        """
+        if not location.exists():
+            raise FileNotFoundError(f"there is no selection at {location.name}")
+        refusal = f"{location.name} is not a selection of dask-nmf; give another path or remove it"
+        try:
+            with readable(location.name, CURE):
+                group = zarr.open_group(location.store(), mode="r+" if location.is_writable() else "r")
+                record = dict(group.attrs).get(SELECTION_KEY)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, DataError) as error:
+            raise InvalidRunError(refusal) from error
+        if not isinstance(record, dict):
+            raise InvalidRunError(refusal)
+        if record.get("format") != FORMAT:
+            raise InvalidRunError(
+                f"{location.name} is a selection of format {record.get('format')}; "
+                f"this version reads format {FORMAT}"
+            )
+        return cls(location, group, record, check_held)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the answer is that of the present models."""
+        folders = self.record["folders"]
+        return "answer" in folders and folders["answer"] == folders.get("findings")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the answer is that of the present models, and its fit has ended."""
+        fit = self.location.within(FIT)
+        if not self.is_answered or not fit.exists():
+            return False
+        try:
+            return bool(Run.load(fit).record["finished"])
+        except InvalidRunError:  # the final fit is made anew
+            return False
+
+    def commit_layout(self, edges: Sequence[int], digest: Digest) -> None:
+        """Commit how V is cut, and the digest of its content."""
+        arrays = {"edges": np.asarray(edges, np.int64), "V": digest.sums.view(np.int64)}
+        self._commit("layout", "layout", arrays, {})
+
+    @property
+    def edges(self) -> tuple[int, ...] | None:
+        """The edges of the panels of V; None before the first read is committed."""
+        if "layout" not in self.record["folders"]:
+            return None
+        return tuple(self._read("layout", "edges").tolist())
+
+    def digest(self) -> Hashes:
+        """Return the digest of V at the first read."""
+        return self._read("layout", "V").view(np.uint64)
+
+    def commit_models(self, number: int, models: Sequence[Model]) -> None:
+        """Commit all models after a shared pass."""
+        self._check_exists()
+        arrays, parts = stacked(models)
+        self._commit("pass", f"pass-{number}", arrays, {"models": parts, "findings": None})
+
+    def keys(self) -> list[ModelKey]:
+        """Return which models there are."""
+        return [ModelKey(*part["key"]) for part in self.record["models"]]
+
+    def models(self, begin: Begin) -> list[Model]:
+        """Return the models of the last commit; ``begin`` makes a state of a model before its first pass."""
+        found = {name: self._read("pass", name) for name in self.record["arrays"].get("pass", {})}
+        return [model_of(part, found, begin) for part in self.record["models"]]
+
+    def commit_findings(self, findings: Findings) -> None:
+        """Commit the findings of models that have all ended."""
+        arrays = {"clusters": findings.clusters + 1, "factor": findings.factor}  # a cluster may be -1
+        self._commit("findings", "result", arrays, {"findings": findings.table})
+
+    def commit_answer(self, listing: str | None) -> None:
+        """Commit that the findings are the answer, with the listing of the files of V."""
+        if self.is_answered and self.record["listing"] == listing:
+            return
+        parts = {"answer": self.record["findings"], "listing": listing}
+        same = {
+            name: {**self.record[name], "answer": self.record[name]["findings"]}
+            for name in ("folders", "arrays")
+        }
+        self._publish({**self.record, **parts, **same})
+
+    def findings(self) -> Findings | None:
+        """Return the findings of the models; None as long as some of them run."""
+        table = self.record["findings"]
+        if table is None:
+            return None
+        return Findings(table, self._read("findings", "clusters") - 1, self._read("findings", "factor"))
+
+    @property
+    def _group(self) -> zarr.Group:
+        """The group as the last commit left it; it is created by the first one."""
+        if self._present is None:
+            self._check_held()
+            store, attributes = self.location.store(), {SELECTION_KEY: self.record}
+            self._present = links.create_group(store, attributes, self._synced)
+        return self._present
+
+    def _commit(self, kind: str, purpose: str, arrays: dict[str, Array], parts: dict[str, Any]) -> None:
+        folder = self._new_name(purpose)
+        layouts = {name: _layout(array) for name, array in arrays.items()}
+        for name, array in arrays.items():
+            write_once.open_array(self._group, f"{DATA}/{folder}/{name}", layouts[name])[...] = array
+        described = {name: [list(layout.shape), layout.dtype] for name, layout in layouts.items()}
+        now = {
+            "folders": {**self.record["folders"], kind: folder},
+            "arrays": {**self.record["arrays"], kind: described},
+        }
+        if kind == "pass":  # the findings of the models before are no longer those of the models
+            for part in now.values():
+                part.pop("findings", None)
+        self._publish({**self.record, **parts, **now})
+
+    def _publish(self, record: dict[str, Any]) -> None:
+        self._check_held()
+        group = self._group
+        before, named = set(self.record["folders"].values()), set(record["folders"].values())
+        if isinstance(group.store, LocalStore) and self._synced:
+            root = Path(group.store.root)
+            sync_trees(root / DATA / name for name in named - before)
+            sync_folder(root)
+        self._check_held()
+        self._present = group = links.publish(group, {}, {SELECTION_KEY: record}, self._synced)
+        self.record = record
+        self._check_held()
+        write_once.delete_folders(group, write_once.list_folders(group) - named)
+
+    def _read(self, kind: str, name: str) -> Array:
+        shape, dtype = self.record["arrays"][kind][name]
+        path = f"{DATA}/{self.record['folders'][kind]}/{name}"
+        array = write_once.open_array(self._group, path, _layout(np.empty(shape, dtype)))
+        with reporting_damage(self.location.name):
+            check_chunks(array, name)
+            check_stored(array, name, whole=True)
+            return np.asarray(array[...])
+
+    def _check_exists(self) -> None:
+        """Refuse to go on if the selection was deleted meanwhile."""
+        if "layout" in self.record["folders"]:
+            self._read("layout", "edges")
+
+
+def _new_record(identity: dict[str, Any], overwrites: bool) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "identity": identity,  # the options and the matrix, which all models share
+        "overwrites": overwrites,  # whether it was begun to overwrite another one
+        "folders": {},
+        "arrays": {},
+        "models": [],
+        "findings": None,  # the table of the models, once all of them have ended
+        "answer": None,  # the table of which the final fit has a result
+        "listing": None,  # of the files of V at the answer: see `Matrix.listing`
+    }
+
+
+def _kept_answer(record: dict[str, Any]) -> dict[str, Any]:
+    """Return the parts of a record that stay when another selection begins in its place."""
+    kept = {
+        name: {kind: part for kind, part in record[name].items() if kind == "answer"}
+        for name in ("folders", "arrays")
+    }
+    return {**kept, "answer": record["answer"]}
+
+
+def _layout(array: Array) -> Layout:
+    chunks = (min(len(array), ROWS), *array.shape[1:])
+    names = ("row", "column")[: array.ndim]
+    integers = array.dtype.kind == "i"
+    return Layout(array.shape, chunks, array.dtype.name, names, INTEGER_FILL if integers else np.nan)
