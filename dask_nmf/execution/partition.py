@@ -111,7 +111,8 @@ def cut(
     offer = resources()
     layout = replace(
         matrix.layout,
-        masked=not rule.uses_whole_blocks,
+        masked=not (rule.uses_whole_blocks or rule.by_groups),
+        by_batches=rule.by_groups,
         own_grams=options.own_grams,
         prefetch=matrix.worth_caching,
         weights=None if weights is None else weights.layout,

@@ -44,8 +44,8 @@ class BetaDivergence(NamedTuple):
         With ``floor = 0`` it is infinite for β ≤ 1 if an entry > 0 meets a 0 of w h.
         """
         wide, columns = np.ascontiguousarray(w, np.float64), np.ascontiguousarray(h.T, np.float64)
-        whole = columns.sum(axis=0)
-        return 2 * float(_divergence(*cells[:4], cells.implicit_zeros, wide, columns, whole, *self))
+        whole, mass = cells.whole_sums(columns), cells.row_weight
+        return 2 * float(_divergence(*cells[:4], cells.implicit_zeros, wide, columns, *whole, mass, *self))
 
     def mu_update(
         self, cells: Cells, factor: Array, x: Array, ridge: RowPenalty, repeats: int, tol: float = 0.0
@@ -65,10 +65,11 @@ class BetaDivergence(NamedTuple):
         x = np.array(x, _roomy(dtype, self.beta), order="C")
         kind = x.dtype.type
         factor = np.ascontiguousarray(factor, x.dtype)
-        whole = factor.sum(axis=0, dtype=np.float64).astype(x.dtype)
+        whole, groups = cells.whole_sums(factor)
+        sums = whole.astype(x.dtype), groups
         lasso, square = (part.astype(x.dtype) for part in ridge)
         sizes = kind(self.beta), kind(mu_exponent(self.beta)), kind(self.floor), kind(tol)
-        _multiply(*cells[:4], cells.implicit_zeros, factor, whole, lasso, square, x, *sizes, repeats)
+        _multiply(*cells[:4], cells.implicit_zeros, factor, *sums, lasso, square, x, *sizes, repeats)
         return x.astype(dtype, copy=False)
 
     def mu_terms(self, cells: Cells, w: Array, h: Array) -> tuple[Array, Array, float]:
@@ -85,15 +86,26 @@ class BetaDivergence(NamedTuple):
         sizes = kind(self.beta), kind(self.floor)
         num, den, loss = _shares(*cells[:4], cells.implicit_zeros, w, columns, *sizes)
         if cells.implicit_zeros:
-            den = w.sum(axis=0, dtype=np.float64)[None]
-        return num.T, den.T, 2 * (loss + _unlisted(cells, w, columns))
+            den = column_sums(cells, w)
+        return num.T, den.T, 2 * (loss + sum_over_cells(cells, w, columns))
 
 
-def _unlisted(cells: Cells, w: Array, columns: Array) -> float:
-    """Return Σ y over all cells if zeros are implicit, since listed cells then leave out their y."""
+def sum_over_cells(cells: Cells, w: Array, columns: Array) -> float:
+    """Return Σ y over all cells that count if zeros are implicit: listed cells then leave out their y."""
     if not cells.implicit_zeros:
         return 0.0
-    return float(w.sum(axis=0, dtype=np.float64) @ columns.sum(axis=0, dtype=np.float64))
+    whole, groups = cells.whole_sums(columns)
+    if len(whole) == 1:
+        return float(w.sum(axis=0, dtype=np.float64) @ whole[0])
+    return float(np.vdot(w.astype(np.float64, copy=False), whole[groups]))
+
+
+def column_sums(cells: Cells, w: Array) -> Array:
+    """Return the sum of w over the cells of each column that count, (columns, k), or (1, k) if all do."""
+    if cells.groups is None:
+        return np.asarray(w.sum(axis=0, dtype=np.float64)[None])
+    turned = cells.groups.transpose()
+    return np.asarray(turned.row_sums(w)[turned.rows])
 
 
 def _roomy(dtype: np.dtype[Any], beta: float) -> np.dtype[Any]:
@@ -127,7 +139,7 @@ def entry_divergence(v: float, y: float, beta: float, zeros: bool) -> Any:
 @compiled(fastmath={"contract", "reassoc"})
 def _divergence(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, w: Array, columns: Array,
-    whole: Array, beta: float, floor: float,
+    whole: Array, groups: Array, mass: Array, beta: float, floor: float,
 ) -> float:  # fmt: skip
     total = 0.0
     for i in range(len(indptr) - 1):
@@ -139,8 +151,8 @@ def _divergence(
             one = entry_divergence(np.float64(values[p]), max(y, TINY), beta, False)
             total += one * weights[p] if len(weights) > 0 else one
             listed += y
-        if zeros and indptr[i + 1] - indptr[i] < len(columns):
-            total += max(dot(w[i], whole) - listed, 0.0)
+        if zeros and indptr[i + 1] - indptr[i] < mass[i]:
+            total += max(dot(w[i], whole[groups[i]]) - listed, 0.0)
     return total
 
 
@@ -158,7 +170,8 @@ def _quotients(v: float, y: float, beta: float) -> tuple[float, float]:
 @compiled(fastmath={"contract", "reassoc"})
 def _multiply(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, factor: Array, whole: Array,
-    lasso: Array, ridge: Array, x: Array, beta: float, gamma: float, floor: float, tol: float, repeats: int,
+    groups: Array, lasso: Array, ridge: Array, x: Array, beta: float, gamma: float, floor: float, tol: float,
+    repeats: int,
 ) -> None:  # fmt: skip
     k = factor.shape[1]
     num, den = np.zeros(k, x.dtype), np.zeros(k, x.dtype)
@@ -168,7 +181,7 @@ def _multiply(
             num[:] = 0
             den[:] = 0
             if zeros:
-                den[:] = whole
+                den[:] = whole[groups[i]]
             for p in range(indptr[i], indptr[i + 1]):
                 f = factor[indices[p]]
                 above, below = _quotients(x.dtype.type(values[p]), max(dot(w, f), floor), beta)

@@ -12,6 +12,7 @@ import scipy.sparse
 
 from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.holed import HoledBlock
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.types import Array, Block
@@ -59,6 +60,9 @@ def iter_float64_rows(v: Block) -> Iterator[tuple[slice, Block]]:
     """Yield slices of the rows of a block, with these rows in float64."""
     if isinstance(v, Cells):  # `masking.iter_row_batches` has cut them already
         yield slice(None), v._replace(values=_widened(v.values))
+        return
+    if isinstance(v, HoledBlock):  # a batch already
+        yield slice(None), v.widened()
         return
     block, by = scaling.unwrap(v)
     for first in range(0, max(v.shape[0], 1), STRIP):

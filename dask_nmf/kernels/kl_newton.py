@@ -6,7 +6,7 @@ import numpy as np
 
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.compiled import compiled
-from dask_nmf.kernels.divergence import RowPenalty, dot, entry_divergence
+from dask_nmf.kernels.divergence import RowPenalty, dot, entry_divergence, sum_over_cells
 from dask_nmf.kernels.linalg.nnls import solve_packed
 from dask_nmf.types import Array
 
@@ -36,7 +36,8 @@ def solve(
     factor = np.ascontiguousarray(factor, np.float64)
     x = np.zeros((cells.shape[0], factor.shape[1]))
     begun = x[:0] if start is None else np.ascontiguousarray(start, np.float64)
-    _solve(*cells[:4], cells.implicit_zeros, factor, factor.sum(axis=0), *ridge, begun, x, floor, tol)
+    whole = cells.whole_sums(factor)
+    _solve(*cells[:4], cells.implicit_zeros, factor, *whole, *ridge, begun, x, floor, tol)
     return x
 
 
@@ -49,9 +50,9 @@ def quadratic_models(cells: Cells, factor: Array, x: Array, floor: float) -> tup
     """
     factor = np.ascontiguousarray(factor, np.float64)
     x = np.ascontiguousarray(x, np.float64)
-    whole = factor.sum(axis=0)
-    num, gram, loss = _models(*cells[:4], cells.implicit_zeros, factor, whole, x, floor)
-    return num, gram, 2 * (loss + (float(x.sum(axis=0) @ whole) if cells.implicit_zeros else 0.0))
+    whole, groups = cells.whole_sums(factor)
+    num, gram, loss = _models(*cells[:4], cells.implicit_zeros, factor, whole, groups, x, floor)
+    return num, gram, 2 * (loss + sum_over_cells(cells, x, factor))
 
 
 @compiled(fastmath={"contract", "reassoc"}, inlined=True)
@@ -100,7 +101,7 @@ def _gather(indices: Array, factor: Array, rows: Array) -> None:
 @compiled(fastmath={"contract", "reassoc"})
 def _models(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, factor: Array, whole: Array,
-    x: Array, floor: float,
+    groups: Array, x: Array, floor: float,
 ) -> tuple[Array, Array, float]:  # fmt: skip
     rows, k = x.shape
     num, gram, square = np.zeros((rows, k)), np.zeros((rows, k * (k + 1) // 2)), np.zeros((k, k))
@@ -109,7 +110,7 @@ def _models(
     room, curved, products = np.empty((most, k)), np.empty((most, k)), np.empty(most)
     for i in range(rows):
         if zeros:
-            num[i] -= whole
+            num[i] -= whole[groups[i]]
         a, b = indptr[i], indptr[i + 1]
         _gather(indices[a:b], factor, room)
         total += _model(
@@ -230,7 +231,7 @@ def _to_bottom(x: Array, begun: Array, first_slope: Array, square: Array, slope:
 @compiled(fastmath={"contract", "reassoc"})
 def _solve(
     values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, factor: Array, whole: Array,
-    lasso: Array, ridge: Array, start: Array, out: Array, floor: float, tol: float,
+    groups: Array, lasso: Array, ridge: Array, start: Array, out: Array, floor: float, tol: float,
 ) -> None:  # fmt: skip
     k = factor.shape[1]
     square, slope, old = np.zeros((k, k)), np.zeros(k), np.zeros(k)
@@ -238,17 +239,17 @@ def _solve(
     room, curved = np.empty((most, k)), np.empty((most, k))
     products, trusted = np.empty(most), np.empty(most)
     for i in range(len(out)):
-        x, a, b = out[i], indptr[i], indptr[i + 1]
+        x, a, b, every = out[i], indptr[i], indptr[i + 1], whole[groups[i]]
         of_row, weigh, rows = values[a:b], weights[a:b], room[: b - a]
         _gather(indices[a:b], factor, rows)
-        total = _begin(of_row, weigh, zeros, rows, whole, x)
+        total = _begin(of_row, weigh, zeros, rows, every, x)
         if total <= 0:
             x[:] = 0
             continue
         if len(start) > 0:
             penalties = lasso[i], ridge[i]
-            if _objective(of_row, weigh, zeros, rows, whole, start[i], floor, *penalties) < _objective(
-                of_row, weigh, zeros, rows, whole, x, floor, *penalties
+            if _objective(of_row, weigh, zeros, rows, every, start[i], floor, *penalties) < _objective(
+                of_row, weigh, zeros, rows, every, x, floor, *penalties
             ):
                 x[:] = start[i]
         before, first = np.inf, -1.0
@@ -256,10 +257,10 @@ def _solve(
         for _ in range(MOST_STEPS):
             slope[:] = 0
             if zeros:
-                slope[:] = -whole
+                slope[:] = -every
             loss = _model(of_row, weigh, zeros, rows, curved[: b - a], floor, x, slope, square, products)
             for t in range(k):
-                loss += lasso[i] * x[t] + 0.5 * ridge[i] * x[t] * x[t] + (whole[t] * x[t] if zeros else 0.0)
+                loss += lasso[i] * x[t] + 0.5 * ridge[i] * x[t] * x[t] + (every[t] * x[t] if zeros else 0.0)
                 slope[t] -= lasso[i] + ridge[i] * x[t]
                 square[t, t] += ridge[i]
             far = loss > before + 1e-14 * abs(before)

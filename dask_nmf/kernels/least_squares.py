@@ -1,9 +1,9 @@
 """Least squares and multiplicative updates of W and H on one block in memory.
 
 Functions take rows of V as a NumPy array, a ``scipy.sparse.csr_array``, either of these as `ScaledBlock`,
-or `Cells` (if not every entry counts), and return NumPy arrays. Lower-case ``v (r, n)``, ``w (r, k)``,
-``h (k, n)`` are one block; sums over blocks are float64. A gram matrix is shared by all rows, (k, k), or
-every row has its own, packed.
+`Cells` or a `HoledBlock` (if not every entry counts), and return NumPy arrays. Lower-case ``v (r, n)``,
+``w (r, k)``, ``h (k, n)`` are one block; sums over blocks are float64. A gram matrix is shared by all rows,
+(k, k), every row has its own, packed, or every group of rows has one.
 """
 
 from __future__ import annotations
@@ -12,15 +12,26 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.kernels.blocks import masked, scaling
+from dask_nmf.kernels.blocks.holed import HoledBlock
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg import csr_products, householder, nnls, packed_grams
-from dask_nmf.kernels.linalg.gram_matrices import add_ridge, apply_gram, is_shared_gram
+from dask_nmf.kernels.linalg.gram_matrices import (
+    Gram,
+    GroupedGram,
+    add_ridge,
+    apply_gram,
+    is_shared_gram,
+)
 from dask_nmf.kernels.linalg.householder import PivotedQR
+from dask_nmf.kernels.linalg.shared_gram import (
+    clipped_lstsq_groups,
+    descend,
+    descend_groups,
+    unit_inverses,
+)
 from dask_nmf.kernels.row_sums import STRIP, float64_gram
 from dask_nmf.types import Array, Block
 
-LANES = 64  # rows descended side by side: they fill the vector registers, and k x LANES stays in L1
 SWEEPS = 500
 MOST_SWEEPS = 40 * SWEEPS  # for a pass that needs a close solution: similar components converge slowly
 RIDGE = 1e-13  # added to the unit diagonal in a guess: with less, the rounding of products would be magnified
@@ -32,7 +43,7 @@ DOUBTFUL = 1e-3  # a pivot below which normal equations cost digits that an answ
 
 def row_weight(v: Block) -> Array:
     """Return how many entries of each row count, or the sum of their weights, (r,), float64."""
-    return v.row_weight if isinstance(v, Cells) else np.full(v.shape[0], float(v.shape[1]))
+    return v.row_weight if isinstance(v, Cells | HoledBlock) else np.full(v.shape[0], float(v.shape[1]))
 
 
 def row_norms(x: Array) -> tuple[Array, Array]:
@@ -40,18 +51,20 @@ def row_norms(x: Array) -> tuple[Array, Array]:
     return np.einsum("ij,ij->i", x, x, dtype=np.float64), x.sum(axis=1, dtype=np.float64)
 
 
-def normal_equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Array]:
-    """Return the normal equations for W of a block given H: V Hᵀ, (r, k), and H Hᵀ, shared or of each row.
+def normal_equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Gram]:
+    """Return the normal equations for W of a block given H: V Hᵀ, (r, k), and gram matrices H Hᵀ.
 
     ``alpha`` is the L2 penalty of w for each entry of V that counts.
     """
     if isinstance(v, Cells):
         num, gram = masked.normal_equations(v, h.T)
         return num.astype(h.dtype), add_ridge(gram, len(h), alpha * v.row_weight)
+    if isinstance(v, HoledBlock):
+        return v.product(h), add_ridge(v.gram_of(h), len(h), alpha * v.row_weight)
     return scaling.matmul(v, h.T), add_ridge(h @ h.T, len(h), alpha * h.shape[1])
 
 
-def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
+def refit(start: Array, num: Array, gram: Gram, tol: float, sweeps: int = SWEEPS) -> Array:
     """Solve ``min_{x ≥ 0} ½⟨x G, x⟩ − ⟨num, x⟩`` for every row of x by cyclic coordinate descent.
 
     NMF is symmetric, so this serves both sides: W with (VHᵀ, HHᵀ), and Hᵀ with ((WᵀV)ᵀ, WᵀW).
@@ -59,7 +72,7 @@ def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEP
     Parameters
     ----------
     start, num : (rows, k), same float dtype. ``start`` must be ≥ 0; it is not changed.
-    gram : (k, k), symmetric positive semidefinite, or each row's own, packed. A component with
+    gram : (k, k), symmetric positive semidefinite, or that of each row, or of groups. A component with
         ``gram[t, t] = 0`` is left alone.
     tol : a row is done when a sweep moves it less than ``tol`` times its first sweep, in the norm that
         weighs component t by ``gram[t, t]``, or less than rounding. Each row stops by itself, so the
@@ -68,10 +81,12 @@ def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEP
 
     Source: HALS, Cichocki & Phan 2009; repeated sweeps on fixed products, Gillis & Glineur 2012.
     """
+    if isinstance(gram, GroupedGram):
+        return descend_groups(start, num, gram, tol, sweeps)
     if not is_shared_gram(gram, start.shape[1]):
         return packed_grams.descend(start, num, gram, tol, sweeps)
     x = np.array(start, order="C")
-    _descend(
+    descend(
         x,
         np.ascontiguousarray(num, dtype=x.dtype),
         np.ascontiguousarray(gram, dtype=x.dtype),
@@ -81,91 +96,24 @@ def refit(start: Array, num: Array, gram: Array, tol: float, sweeps: int = SWEEP
     return x
 
 
-@compiled(fastmath={"contract", "nsz"})
-def _descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None:
-    """Run coordinate descent with LANES rows in flight; a row that is done gives its lane to the next."""
-    rows, k = num.shape
-    wide = (k + 3) // 4 * 4
-    zero = x.dtype.type(0)
-    rounding = x.dtype.type(k * np.finfo(x.dtype).eps) ** 2
-    g = np.zeros((k, wide), x.dtype)
-    g[:, :k] = gram
-    xs = np.zeros((wide, LANES), x.dtype)
-    nums = np.zeros((k, LANES), x.dtype)
-    rest = np.zeros(LANES, x.dtype)
-    moved = np.zeros(LANES, x.dtype)
-    first = np.zeros(LANES, x.dtype)
-    size = np.zeros(LANES, x.dtype)
-    done = np.zeros(LANES, np.int64)
-    row = np.full(LANES, -1, np.int64)
-    upcoming = 0
-    busy = 0
-    for j in range(min(LANES, rows)):
-        row[j] = upcoming
-        xs[:k, j] = x[upcoming]
-        nums[:, j] = num[upcoming]
-        upcoming += 1
-        busy += 1
-    while busy > 0:
-        moved[:] = zero
-        size[:] = zero
-        for t in range(k):
-            weight = g[t, t]
-            if weight <= zero:
-                continue
-            inverse = 1 / weight
-            rest[:] = nums[t]
-            for u in range(0, wide, 4):
-                g0, g1, g2, g3 = g[t, u], g[t, u + 1], g[t, u + 2], g[t, u + 3]
-                for j in range(LANES):
-                    rest[j] -= g0 * xs[u, j] + g1 * xs[u + 1, j] + g2 * xs[u + 2, j] + g3 * xs[u + 3, j]
-            for j in range(LANES):
-                old = xs[t, j]
-                new = max(old + rest[j] * inverse, zero)
-                xs[t, j] = new
-                moved[j] += (new - old) * (new - old) * weight
-                size[j] += new * new * weight
-        for j in range(LANES):
-            if row[j] < 0:
-                continue
-            if done[j] == 0:
-                first[j] = moved[j]
-            done[j] += 1
-            limit = max(tol * tol * first[j], rounding * size[j])
-            if moved[j] > limit and done[j] < sweeps:
-                continue
-            x[row[j]] = xs[:k, j]
-            if upcoming < rows:
-                row[j] = upcoming
-                xs[:k, j] = x[upcoming]
-                nums[:, j] = num[upcoming]
-                done[j] = 0
-                upcoming += 1
-            else:
-                row[j] = -1
-                busy -= 1
-
-
-def clipped_lstsq(num: Array, gram: Array) -> Array:
+def clipped_lstsq(num: Array, gram: Gram) -> Array:
     """Return the least-squares solution of ``x gram = num`` clipped at zero, a start for `refit`.
 
     Components are scaled to a diagonal of 1, to which a ridge of the size of rounding is added.
     """
     trifle = max(RIDGE, float(np.finfo(num.dtype).eps))
+    if isinstance(gram, GroupedGram):
+        return clipped_lstsq_groups(num, gram, trifle)
     if not is_shared_gram(gram, num.shape[1]):
         return packed_grams.clipped_lstsq(num, gram, trifle)
-    wide = gram.astype(np.float64)
-    diagonal = np.diagonal(wide)
-    scale = np.sqrt(np.divide(1, diagonal, out=np.zeros(len(wide)), where=diagonal > 0))
-    unit = scale[:, None] * wide * scale
-    np.fill_diagonal(unit, 1 + trifle)
+    inverse, scale = unit_inverses(gram.astype(np.float64), trifle)
     narrow = scale.astype(num.dtype)
-    x = (num * narrow) @ np.linalg.inv(unit).astype(num.dtype)
+    x = (num * narrow) @ inverse.astype(num.dtype)
     x *= narrow
     return np.asarray(np.maximum(x, 0, out=x))
 
 
-def solve(num: Array, gram: Array, tol: float, sweeps: int = SWEEPS) -> Array:
+def solve(num: Array, gram: Gram, tol: float, sweeps: int = SWEEPS) -> Array:
     """Return the solution of `refit` from the start of `clipped_lstsq`."""
     return refit(clipped_lstsq(num, gram), num, gram, tol, sweeps)
 
@@ -193,11 +141,13 @@ def _even_equations(v: Cells, h: Array, alpha: float, lasso: float) -> tuple[Arr
     return (num - lasso * mass).astype(h.dtype), add_ridge(gram, len(h), alpha * mass)
 
 
-def solve_exactly(num: Array, gram: Array) -> Array:
+def solve_exactly(num: Array, gram: Gram) -> Array:
     """Return the solution that `solve` approximates, (rows, k).
 
     It is as exact as normal equations and the dtype of ``num`` allow.
     """
+    if isinstance(gram, GroupedGram):
+        return np.asarray(gram.solve(num, lambda rows, own: solve_exactly(num[rows], own)))
     own = not is_shared_gram(gram, num.shape[1])
     if num.dtype == np.float32 and not own and nnls.least_pivot(gram) >= WELL_APART:
         return solve(num, gram, CLOSE)
@@ -222,7 +172,7 @@ def _factor_of(h: Array, gram: Array, alpha: float) -> PivotedQR | None:
 
 def _gram_of(h: Array, alpha: float) -> Array:
     """Return ``h hᵀ`` in float64 with the L2 penalty of w for each column, (k, k)."""
-    return add_ridge(float64_gram(h), len(h), alpha * h.shape[1])
+    return np.asarray(add_ridge(float64_gram(h), len(h), alpha * h.shape[1]))
 
 
 def solve_by_qr(target: Array, upper: Array, lasso: float) -> Array:
@@ -236,6 +186,8 @@ def exact_w(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) -> Array
     """Return the solution that `solve_w` approximates, (r, k), exactly, from the rows of V."""
     if isinstance(v, Cells):
         return _exact_weights_of_cells(v, h, alpha, lasso)
+    if isinstance(v, HoledBlock):
+        return _exact_weights_by_group(v, h, alpha, lasso)
     columns, gram = h.shape[1], _gram_of(h, alpha)
     factor = _factor_of(h, gram, alpha)
     if factor is None:
@@ -267,6 +219,19 @@ def _exact_weights_of_cells(v: Cells, h: Array, alpha: float, lasso: float) -> A
     return x.astype(h.dtype)
 
 
+def _exact_weights_by_group(v: HoledBlock, h: Array, alpha: float, lasso: float) -> Array:
+    """Return `exact_w` of the rows of each group, which is that of rows and H without some columns."""
+    num, weight = v.product(h), v.row_weight
+    gram = add_ridge(v.gram_of(h), len(h), alpha * weight)
+    x = np.empty_like(num)
+    for rows, own in gram.parts():
+        if nnls.least_pivot(own) >= DOUBTFUL:
+            x[rows] = solve_exactly(num[rows] - num.dtype.type(lasso * weight[rows[0]]), own)
+        else:
+            x[rows] = exact_w(*v.of_group(rows, h), alpha, lasso)
+    return x
+
+
 def _wide_product(v: Block, basis: Array) -> Array:
     """Return ``v basis`` of a few rows, (r, m), float64."""
     if scipy.sparse.issparse(v):
@@ -274,7 +239,7 @@ def _wide_product(v: Block, basis: Array) -> Array:
     return np.asarray(v.astype(np.float64, copy=False) @ basis)
 
 
-def mu_update(x: Array, num: Array, gram: Array, delta: float | Array, repeats: int) -> Array:
+def mu_update(x: Array, num: Array, gram: Gram, delta: float | Array, repeats: int) -> Array:
     """Return x after ``repeats`` updates ``x ← x ∘ num / (x gram + δ)`` on fixed products; 0 / 0 is 0.
 
     δ is one number, or one a row, (rows, 1).

@@ -8,9 +8,11 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.kernels.blocks import masked, scaling
+from dask_nmf.kernels.blocks.holed import HoledBlock
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg import csr_products
+from dask_nmf.kernels.linalg.gram_matrices import apply_gram, is_shared_gram
 from dask_nmf.types import Array, Block
 
 STRIP = 256  # rows of a block processed at once where a temporary of the block's width is needed
@@ -24,7 +26,7 @@ class Sums(NamedTuple):
     """Sums over some rows of V, from which H is updated. They add over rows."""
 
     num: Array  # WᵀV, (k, n); for a multiplicative update of another loss, its numerators
-    gram: Array  # WᵀW, (k, k); or one a column, packed; or the denominators, (k, n) or (k, 1)
+    gram: Any  # WᵀW: a `Gram`, one for all columns, a column or a group; or denominators, (k, n) or (k, 1)
     residual: float  # ‖V − W H‖² or twice the divergence; NaN if it was not computed
     column_weight: float | Array = 0.0  # rows that count; for each column, (n,), where they differ
     held_out_loss: float = 0.0  # the residual of the cells held out
@@ -78,6 +80,10 @@ def block_sums(v: Block, w: Array, h: Array | None = None) -> Sums:
         columns = v.transpose()
         num, gram = masked.normal_equations(columns, w)
         return Sums(num.T, gram, np.nan if h is None else residual(v, w, h), columns.row_weight)
+    if isinstance(v, HoledBlock):
+        rest = np.nan if h is None else residual(v, w, h)
+        gram = v.gram_of_columns(w)
+        return Sums(block_sums(v.block, w).num, gram, rest, v.groups.column_weight)
     gram = float64_gram(w.T)
     block, by = scaling.unwrap(v)
     if scipy.sparse.issparse(block):
@@ -108,6 +114,8 @@ def residual(v: Block, w: Array, h: Array) -> float:
     """
     if isinstance(v, Cells):
         return masked.residual(v, w, h)
+    if isinstance(v, HoledBlock):
+        return _residual_of_holed(v, w, h)
     v, by = scaling.unwrap(v)
     if scipy.sparse.issparse(v):
         cross = csr_products.residual_cross_terms(v, _unscaled(w, by), h) * by * by
@@ -119,6 +127,21 @@ def residual(v: Block, w: Array, h: Array) -> float:
         np.subtract(scaling.multiply(v[first : first + STRIP], by_strip), rest, out=rest)
         total += sum_of_squares(rest)
     return total * by * by if close else total
+
+
+def _residual_of_holed(v: HoledBlock, w: Array, h: Array) -> float:
+    """Return the `residual` of a block without the entries held out."""
+    if scipy.sparse.issparse(v.block):
+        wide = w.astype(np.float64, copy=False)
+        model = float(np.vdot(apply_gram(wide, v.gram_of(h)), wide))
+        return csr_products.residual_cross_terms(v.block, w, h) + model
+    total = 0.0
+    for first in range(0, len(w), STRIP):
+        some = slice(first, first + STRIP)
+        rest = v.block[some] - w[some] @ h
+        v.clear(some, rest)
+        total += sum_of_squares(rest)
+    return total
 
 
 def sum_of_squares(x: Array) -> float:
@@ -141,4 +164,8 @@ def expanded_loss(sumsq: float, totals: Sums, h: Array) -> float:
     ``sumsq`` is ‖V‖².
     """
     wide = h.astype(np.float64, copy=False)
-    return float(sumsq - 2 * np.vdot(totals.num, wide) + np.vdot(totals.gram, wide @ wide.T))
+    if is_shared_gram(totals.gram, len(h)):
+        square = np.vdot(totals.gram, wide @ wide.T)
+    else:
+        square = np.vdot(apply_gram(wide.T, totals.gram), wide.T)
+    return float(sumsq - 2 * np.vdot(totals.num, wide) + square)

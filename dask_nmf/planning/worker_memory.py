@@ -26,7 +26,9 @@ SQUARES_HELD = 6  # k x k matrices of float64 in one solve for W: H Hᵀ, its in
 
 OF_ROW = 32  # bytes per row beside W: its weight and its penalty, as float64
 
-STRIP_BYTES = 64 * MIB  # bytes of a batch of rows of a masked panel: the cells that count, and gram matrices
+STRIP_BYTES = (
+    64 * MIB
+)  # bytes of a batch of rows of a panel: the cells that count and gram matrices, or a copy
 
 STRIP = 256  # rows of a panel whose residual is in memory at once
 
@@ -50,6 +52,7 @@ class Layout:
     chunk_columns: int | None = None  # columns of a storage chunk; None if it spans all columns
     masked: bool = False  # whether V is processed cell by cell
     own_grams: bool = True  # if masked: whether rows and columns have their own gram matrices, else quotients
+    by_batches: bool = False  # whether batches of rows are copied without the entries held out
     prefetch: bool = False  # whether one more panel may be read while others are in work
     weights: Layout | None = None  # layout of the weights, a second matrix that is read along
 
@@ -158,7 +161,7 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
         one += 2 * sum(work.further_ranks) * layout.itemsize  # W of the other models, received and copied
     weights = panel / row * one
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # for CSR, its entries in float64
-    if layout.masked:
+    if layout.masked or layout.by_batches:
         residual = STRIP_BYTES
     held = panel * (1 + layout.needs_cast)
     sums = _sums_in_work(layout, work.rank, work.grams)

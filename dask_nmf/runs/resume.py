@@ -22,6 +22,8 @@ from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
+HELD_OUT_BY = "groups"  # the rule that chooses held-out entries: a run of another rule is of another fit
+
 
 class Identity(NamedTuple):
     """The settings and the matrix of a fit. Two fits are the same if these and the content of V are equal."""
@@ -36,8 +38,9 @@ def identity_of(matrix: Matrix, settings: Settings, given: Mapping[str, Array | 
         name: "given" if isinstance(part, Matrix) else None if part is None else digest(part)
         for name, part in given.items()
     }
+    chosen = {"held_out_by": HELD_OUT_BY} if settings.validation_fraction else {}
     return Identity(
-        {**settings.record(), **hashes},
+        {**settings.record(), **hashes, **chosen},
         {
             "source": matrix.source,
             "shape": list(matrix.shape),

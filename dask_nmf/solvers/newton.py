@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_nmf.kernels import kl_newton
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.divergence import BetaDivergence
+from dask_nmf.kernels.divergence import BetaDivergence, column_sums
 from dask_nmf.kernels.linalg import packed_grams
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.parts.penalties import Penalty, divide_components, norms_of, w_penalty
@@ -72,7 +72,7 @@ class KLNewton(SolvesRight, SolverDefaults):
     def accumulate(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
         columns = v.transpose()
         num, gram, loss = kl_newton.quadratic_models(columns, w, h.T, self.floor)
-        pull = w.sum(axis=0, dtype=np.float64) if v.implicit_zeros else 0.0
+        pull = column_sums(v, w) if v.implicit_zeros else 0.0
         return Sums(num.T, gram, loss, columns.row_weight, w_sum=pull)
 
     def loss(self, v: Cells, w: Array, h: Array, final: bool = False) -> float:

@@ -12,6 +12,7 @@ import scipy.sparse
 from support.matrices import SOURCES, Array, dask_csr, low_rank
 
 from dask_nmf import Result
+from dask_nmf.kernels.blocks.groups import held_out_groups
 
 RANK = 3
 
@@ -35,6 +36,12 @@ def entries(v: Array) -> scipy.sparse.csr_array:
 def _stored(make: Callable[[Any, Path], Any]) -> Callable[[Array, Path], Any]:
     """Return a maker of a sparse V that stores what is not missing."""
     return lambda v, path: make(entries(v), path)
+
+
+def held_out_entries(shape: tuple[int, int], seed: int, share: float) -> Array:
+    """Return which entries of V are held out, (m, n)."""
+    groups = held_out_groups(seed, share, *map(np.arange, shape))
+    return ~groups.counts[groups.rows][:, groups.columns]
 
 
 HOLDERS: dict[str, Callable[[Array, Path], Any]] = {

@@ -28,7 +28,8 @@ from dask_nmf.execution.graphs.reduction import (
 )
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import row_sums
-from dask_nmf.kernels.blocks import masking, row_batches, scaling
+from dask_nmf.kernels.blocks import holed, masking, row_batches, scaling
+from dask_nmf.kernels.blocks.holed import HoledBlock
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.row_sums import Sums
@@ -245,27 +246,36 @@ def process_block(v: Block, h: Array, spec: PassSpec, before: Array | None = Non
     if not isinstance(v, MaskedBlock):
         w = spec.solve_w(v, h, before)
         return w, _sums(v, w, h, spec)
-    parts, total = [], None
-    for rows, cells, held in row_batches.iter_row_batches(v):
-        first = None if before is None else before[rows]
-        found = [
-            spec.solve_w(piece, h, None if first is None else first[some])
-            for some, piece in cells.split_rows(len(h))
-        ]
-        w = np.concatenate(found)
-        sums = _sums(cells, w, h, spec)._replace(
+    factor, total = None, None
+    by_groups = v.mask.by_groups
+    for rows, kept, held in holed.iter_batches(v, h) if by_groups else row_batches.iter_row_batches(v):
+        w = _solve_batch(kept, h, spec, None if before is None else before[rows])
+        sums = _sums(kept, w, h, spec)._replace(
             held_out_loss=spec.loss.loss(held, w, h), held_out_weight=float(held.row_weight.sum())
         )
         total = sums if total is None else total + sums
-        parts.append(w)
+        factor = np.empty((v.shape[0], w.shape[1]), w.dtype) if factor is None else factor
+        factor[rows] = w
+    assert factor is not None
     assert total is not None
-    return np.concatenate(parts), total
+    return factor, total
+
+
+def _solve_batch(v: Cells | HoledBlock, h: Array, spec: PassSpec, before: Array | None) -> Array:
+    """Return the W of a batch of rows, (rows, k)."""
+    if isinstance(v, HoledBlock):
+        return spec.solve_w(v, h, before)
+    pieces = v.split_rows(len(h))
+    return np.concatenate(
+        [spec.solve_w(piece, h, None if before is None else before[some]) for some, piece in pieces]
+    )
 
 
 def _sums(v: Block, w: Array, h: Array, spec: PassSpec) -> Sums:
     # cells have no other form of the residual, and it costs little
     exact = spec.residual or isinstance(v, Cells)
-    squares, ones = row_sums.component_norms(w, v.row_weight if isinstance(v, Cells) else float(v.shape[1]))
+    listed = isinstance(v, Cells | HoledBlock)
+    squares, ones = row_sums.component_norms(w, v.row_weight if listed else float(v.shape[1]))
     if spec.bare:
         rest = spec.loss.loss(v, w, h, final=True) if exact else np.nan
         return Sums(NOTHING, NOTHING, rest, w_sq_norm=squares, w_l1_norm=ones)

@@ -139,7 +139,7 @@ def penalty_of_sample(penalty: Penalty, sample: Block, rows: float) -> Penalty:
     with them: by 1/√p for the squared error, where p is the share of sampled rows, and by 1/p for a
     divergence.
     """
-    scaled = not isinstance(sample, MaskedBlock)
+    scaled = not isinstance(sample, MaskedBlock) or sample.mask.by_groups
     if not scaled and not sample.mask.implicit_zeros:
         return penalty
     more = rows / max(sample.shape[0], 1)

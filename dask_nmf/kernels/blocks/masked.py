@@ -14,7 +14,9 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from dask_nmf.kernels.blocks.groups import Groups, Labels
 from dask_nmf.kernels.compiled import compiled
+from dask_nmf.kernels.linalg.gram_matrices import apply_gram, grouped_gram
 from dask_nmf.kernels.linalg.packed_grams import packed_size
 from dask_nmf.types import Array
 
@@ -39,6 +41,7 @@ class Cells(NamedTuple):
     implicit_zeros: bool = False  # whether cells that are not listed count too, and are 0
     by_row: Array = EMPTY  # (rows,), if all cells are listed and ω_ij = by_row[i] by_column[j]; else empty
     by_column: Array = EMPTY  # (columns,), likewise
+    groups: Groups | None = None  # if zeros are implicit: which cells count; None: all
 
     @property
     def separable(self) -> bool:
@@ -55,7 +58,8 @@ class Cells(NamedTuple):
         if self.separable:
             return np.asarray(self.by_row * self.by_column.sum())
         if self.implicit_zeros:
-            return np.full(len(self.indptr) - 1, float(self.columns))
+            rows = len(self.indptr) - 1
+            return np.full(rows, float(self.columns)) if self.groups is None else self.groups.row_weight
         if len(self.weights) == 0:
             return np.diff(self.indptr).astype(np.float64)
         return self.row_sums(self.weights)
@@ -66,7 +70,8 @@ class Cells(NamedTuple):
         if self.separable:
             return np.asarray(self.by_column * self.by_row.sum())
         if self.implicit_zeros:
-            return np.full(self.columns, float(self.shape[0]))
+            rows = float(self.shape[0])
+            return np.full(self.columns, rows) if self.groups is None else self.groups.column_weight
         return np.bincount(self.indices, self.weights if len(self.weights) else None, self.columns).astype(
             float
         )
@@ -75,6 +80,17 @@ class Cells(NamedTuple):
         """Return the sum over each row of one number a cell, (rows,), float64; rows do not mix."""
         rows = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr))
         return np.bincount(rows, numbers, minlength=len(self.indptr) - 1)
+
+    def whole_sums(self, factor: Array) -> tuple[Array, Labels]:
+        """Return sums of ``factor``, (columns, k), over the cells that count, listed or not.
+
+        Returns
+        -------
+        One sum for each group of rows, (groups, k), float64, and the group of each row, (rows,).
+        """
+        if self.groups is None:
+            return factor.sum(axis=0, dtype=np.float64)[None], np.zeros(self.shape[0], np.int16)
+        return self.groups.row_sums(factor), self.groups.rows
 
     def split_rows(self, rank: int) -> Iterator[tuple[slice, Cells]]:
         """Yield batches of rows and their cells, small enough for gram matrices of rank ``rank``."""
@@ -91,6 +107,7 @@ class Cells(NamedTuple):
                     indices=self.indices[here],
                     indptr=edges - edges[0],
                     by_row=self.by_row[some],
+                    groups=self.groups and self.groups._replace(rows=self.groups.rows[some]),
                 ),
             )
 
@@ -113,6 +130,7 @@ class Cells(NamedTuple):
             by_column.indptr,
             self.shape[0],
             self.implicit_zeros,
+            groups=self.groups and self.groups.transpose(),
         )
 
     def select(self, keep: NDArray[np.bool_]) -> Cells:
@@ -155,12 +173,24 @@ def separable_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:
 
 
 def residual(cells: Cells, w: Array, h: Array) -> float:
-    """Return Σ ω (v − w h)² over the cells, float64."""
+    """Return Σ ω (v − w h)² over the cells, float64.
+
+    Where zeros are implicit it is expanded, as that of a CSR block.
+    """
     if cells.separable:
         rest = cells.values.reshape(cells.shape) - w @ h
         return float(cells.by_row @ (np.square(rest, dtype=np.float64) @ cells.by_column))
     columns = np.ascontiguousarray(h.T)
-    return float(_residual(*cells[:4], np.ascontiguousarray(w), columns))
+    listed = float(_residual(*cells[:4], cells.implicit_zeros, np.ascontiguousarray(w), columns))
+    return listed + (_squares_of_model(cells, w, columns) if cells.implicit_zeros else 0.0)
+
+
+def _squares_of_model(cells: Cells, w: Array, columns: Array) -> float:
+    """Return Σ (w h)² over all cells that count, by groups, float64; ``columns`` is Hᵀ."""
+    assert cells.groups is not None
+    of_rows = grouped_gram(columns, cells.groups.columns, cells.groups.counts, cells.groups.rows)
+    wide = w.astype(np.float64, copy=False)
+    return float(np.vdot(apply_gram(wide, of_rows), wide))
 
 
 @compiled(fastmath={"contract", "reassoc"})
@@ -231,14 +261,16 @@ def _add_square(square: Array, f: Array, weight: float) -> None:
 
 @compiled(fastmath={"contract", "reassoc"})
 def _residual(
-    values: Array, weights: Array, indices: Array, indptr: Array, w: Array, columns: Array
+    values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, w: Array, columns: Array
 ) -> float:
+    """Return the sum over listed cells; with ``zeros``, without the squares of w h."""
     total = 0.0
     for i in range(len(indptr) - 1):
         for p in range(indptr[i], indptr[i + 1]):
-            rest = np.float64(values[p])
+            value, y = np.float64(values[p]), 0.0
             h = columns[indices[p]]
             for t in range(w.shape[1]):
-                rest -= np.float64(w[i, t]) * np.float64(h[t])
-            total += rest * rest * (weights[p] if len(weights) > 0 else 1.0)
+                y += np.float64(w[i, t]) * np.float64(h[t])
+            square = value * (value - 2 * y) if zeros else (value - y) * (value - y)
+            total += square * (weights[p] if len(weights) > 0 else 1.0)
     return total

@@ -15,6 +15,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.groups import Groups, held_out_groups
 from dask_nmf.types import Array, Block, Orientation
 
 
@@ -24,7 +25,7 @@ class EntryMask:
 
     missing: str | None = None  # None: all count; "nan": those that are not NaN; "unstored": the stored ones
     held_out: float = 0.0  # share of the entries that is held out for validation
-    seed: int = 0  # seed of the held-out entries, which a hash of (seed, row, column) chooses
+    seed: int = 0  # seed of the held-out entries, see `groups`
     orientation: Orientation = Orientation.ROWS  # of the rows of blocks
     weighted: bool = False  # whether entries have weights
     beta: float = 2.0  # β of the divergence that is the loss
@@ -45,9 +46,27 @@ class EntryMask:
         return self.is_uniform and self.beta == 2
 
     @property
+    def by_groups(self) -> bool:
+        """Return whether the squared error needs no single cells, though entries are held out."""
+        return self.held_out > 0 and self.beta == 2 and self._whole
+
+    @property
     def implicit_zeros(self) -> bool:
-        """Return whether zeros need not be listed: KL divergence needs the sum of W H alone."""
-        return self.is_uniform and self.beta == 1
+        """Return whether zeros need not be listed: KL divergence needs sums of W H alone."""
+        return self.beta == 1 and self._whole
+
+    @property
+    def _whole(self) -> bool:
+        """Return whether every entry counts alike that is not held out."""
+        return self.missing is None and not self.weighted
+
+    def groups_of(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Groups:
+        """Return the groups of rows and columns of a block, by which their entries are held out or not.
+
+        Both are global indices in the orientation of the block.
+        """
+        found = held_out_groups(self.seed, self.held_out, *self.orientation.turn((rows, columns)))
+        return found.transpose() if self.orientation.by_columns else found
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,11 @@ class MaskedBlock:
         """The dtype of the entries."""
         dtype: np.dtype[Any] = self.v.dtype
         return dtype
+
+    @property
+    def groups(self) -> Groups:
+        """The groups of the rows and columns, by which entries are held out."""
+        return self.mask.groups_of(self.rows, self.first_column + np.arange(self.shape[1]))
 
     def __getitem__(self, rows: Any) -> MaskedBlock:
         """Return some of the rows."""
@@ -133,6 +157,8 @@ def scale_rows(block: Block, weight: NDArray[np.float64]) -> Block:
         return block
     if isinstance(block, MaskedBlock) and block.mask.implicit_zeros:  # D(c v | c y) = c D(v | y)
         return replace(block, v=_times(weight.astype(block.dtype), block.v))
+    if isinstance(block, MaskedBlock) and block.mask.by_groups:
+        return replace(block, v=_times(np.sqrt(weight).astype(block.dtype), block.v))
     if isinstance(block, MaskedBlock):
         return replace(block, row_weights=weight if block.row_weights is None else weight * block.row_weights)
     return _times(np.sqrt(weight).astype(block.dtype), block)

@@ -9,7 +9,6 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from dask_nmf import rng
 from dask_nmf.errors import DataError
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masked import EMPTY, Cells, all_cells
@@ -61,8 +60,20 @@ def _strip(part: MaskedBlock, rows: slice, by_entry: bool) -> RowBatch:
             by_column=EMPTY,
         )
         return RowBatch(rows, found, none)
-    held = _held_out(part, found)
-    return RowBatch(rows, found.select(~held), found.select(held))
+    return RowBatch(rows, *split_held_out(part, found))
+
+
+def split_held_out(part: MaskedBlock, found: Cells) -> tuple[Cells, Cells]:
+    """Return the cells of a block that are not held out, and those that are."""
+    groups = part.groups
+    counts = groups.of_cells(np.repeat(np.arange(len(part.rows)), np.diff(found.indptr)), found.indices)
+    kept, held = found.select(counts), found.select(~counts)
+    if not found.implicit_zeros:
+        return kept, held
+    return (
+        kept._replace(implicit_zeros=True, groups=groups),
+        held._replace(implicit_zeros=True, groups=groups.complement()),
+    )
 
 
 def _stored(part: MaskedBlock) -> Cells:
@@ -138,10 +149,3 @@ def _check_weights(weights: Array, part: MaskedBlock) -> None:
             f"weights has {value} at row {row}, column {column}; weights must be finite and ≥ 0, "
             "0 for what should not count"
         )
-
-
-def _held_out(part: MaskedBlock, found: Cells) -> NDArray[np.bool_]:
-    rows = np.repeat(part.rows, np.diff(found.indptr))
-    columns = part.first_column + found.indices.astype(np.int64)
-    rows, columns = part.mask.orientation.turn((rows, columns))
-    return np.asarray(rng.uniform_at(part.mask.seed, rng.Stream.HELD_OUT, rows, columns) < part.mask.held_out)

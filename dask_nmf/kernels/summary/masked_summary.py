@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dask_nmf.errors import InvalidEntryError
+from dask_nmf.kernels.blocks.holed import iter_batches
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import MaskedBlock
 from dask_nmf.kernels.blocks.row_batches import iter_row_batches
@@ -27,6 +28,8 @@ def summarize_block(block: Block, keys: Hashes = NO_KEYS) -> BlockSummary:
     """Return the summary of a block, over the cells that count if it is masked."""
     if not isinstance(block, MaskedBlock):
         return block_summary.summarize_block(block, keys)
+    if block.mask.by_groups:
+        return _summarize_by_groups(block, keys)
     beta = block.mask.beta
     total, power, stored, unobserved, bad = 0.0, NO_TERMS, 0, 0, None
     mass, norms = np.zeros(block.shape[1]), np.zeros(block.shape[0])
@@ -41,6 +44,24 @@ def summarize_block(block: Block, keys: Hashes = NO_KEYS) -> BlockSummary:
         stored += len(values)
         unobserved += int((cells.row_weight == 0).sum())
     return BlockSummary(total, norms, stored, bad, mass, unobserved, power, _hashes(block, keys))
+
+
+def _summarize_by_groups(block: MaskedBlock, keys: Hashes) -> BlockSummary:
+    """Return the summary of a block over the entries that are not held out; held-out ones are checked too."""
+    whole = block_summary.summarize_block(block.v, keys)
+    groups, norms, total, stored = block.groups, np.zeros(block.shape[0]), 0.0, whole.stored
+    for rows, part, held in iter_batches(block):
+        kept = block_summary.summarize_block(part.block)
+        norms[rows] = kept.row_norms
+        total += kept.total
+        stored -= len(held.values)
+    return whole._replace(
+        total=total,
+        row_norms=norms,
+        stored=stored,
+        column_weight=groups.column_weight,
+        unobserved_rows=int((groups.row_weight == 0).sum()),
+    )
 
 
 def _hashes(block: MaskedBlock, keys: Hashes) -> tuple[Hashes, ...]:

@@ -6,11 +6,13 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.linalg import gram_matrices
+from dask_nmf.kernels.linalg.gram_matrices import Gram, GroupedGram
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.types import Array, Block
 
@@ -37,15 +39,18 @@ def loss_of_h(sumsq: float, totals: Sums, before: Array, h: Array) -> float:
 IN_ONE_GO = 4096  # rows of Hᵀ below which threads do not pay
 
 
-def in_threads(solve: Callable[[slice, Array], Array], num: Array, gram: Array) -> Array:
-    """Return the results of ``solve`` for slices of the rows of ``num``, (rows, k), computed in threads.
+def in_threads(solve: Callable[[Any, Any], Array], num: Array, gram: Gram) -> Array:
+    """Return the results of ``solve`` for parts of the rows of ``num``, (rows, k), computed in threads.
 
-    ``gram`` is one Gram matrix for all rows, or one for each row, packed.
+    ``gram`` is one Gram matrix for all rows, one for each row, packed, or one for each group of rows.
     """
     rows, k = num.shape
     if rows <= IN_ONE_GO:
         return solve(slice(None), gram)
     count = os.cpu_count() or 1
+    if isinstance(gram, GroupedGram):
+        with ThreadPoolExecutor(count) as pool:
+            return gram.solve(num, solve, pool.map)
     cuts = np.linspace(0, rows, 4 * count + 1, dtype=int)
     slices = [slice(*pair) for pair in pairwise(cuts.tolist())]
     grams = (gram if gram_matrices.is_shared_gram(gram, k) else gram[some] for some in slices)
@@ -53,11 +58,11 @@ def in_threads(solve: Callable[[slice, Array], Array], num: Array, gram: Array) 
         return np.concatenate(list(pool.map(solve, slices, grams)))
 
 
-def refit_rows(start: Array, num: Array, gram: Array, tol: float) -> Array:
+def refit_rows(start: Array, num: Array, gram: Gram, tol: float) -> Array:
     """Return `least_squares.refit` of the rows, (rows, k), shared among threads of this process."""
     return in_threads(lambda some, own: least_squares.refit(start[some], num[some], own, tol), num, gram)
 
 
-def solve_rows(num: Array, gram: Array) -> Array:
+def solve_rows(num: Array, gram: Gram) -> Array:
     """Return `least_squares.solve_exactly` of the rows, (rows, k), shared among threads of this process."""
     return in_threads(lambda some, own: least_squares.solve_exactly(num[some], own), num, gram)

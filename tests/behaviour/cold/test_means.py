@@ -14,8 +14,9 @@ import zarr
 from support.cold import COLD_COLUMN, COLD_ROWS, OPTIONS, SHAPES, Ratings, best_of, product, ratings, shapes
 from support.grids import pairwise
 from support.matrices import Array, dask_csr
+from support.observed import held_out_entries
 
-from dask_nmf import NMF, Means, nmf, predict, recommend, rng, transform
+from dask_nmf import NMF, Means, nmf, predict, recommend, transform
 from dask_nmf.kernels.summary.means import safe_divide
 
 pytestmark = pytest.mark.usefixtures("several_panels")
@@ -74,7 +75,7 @@ def test_what_a_sparse_v_does_not_store_is_not_observed(shape: tuple[int, int], 
 @shapes
 def test_what_is_held_out_is_not_observed(shape: tuple[int, int], tmp_path: Path) -> None:
     given_v = ratings(shape)
-    held = rng.uniform_at(0, rng.Stream.HELD_OUT, *everywhere(shape)).reshape(shape) < 0.5
+    held = held_out_entries(shape, 0, 0.5)
     alone = int(np.flatnonzero((held & given_v.known).any(axis=1))[0])
     given_v.known[alone] &= held[alone]  # what this row has is held out: for the fit it is cold
     result = nmf(given_v.v, validation_fraction=0.5, store=tmp_path / "run.zarr", **OPTIONS)

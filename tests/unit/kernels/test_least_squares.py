@@ -13,7 +13,7 @@ from support.matrices import Array, low_rank, sparse
 
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.kernels import least_squares, row_sums
-from dask_nmf.kernels.least_squares import LANES
+from dask_nmf.kernels.linalg.shared_gram import LANES
 from dask_nmf.kernels.summary.block_summary import summarize_block
 from dask_nmf.types import Orientation
 

@@ -126,7 +126,7 @@ def _of_columns(sample: Block, columns: NDArray[np.intp]) -> Block:
     """Return the sample with these columns only, or whole if entries count that it does not store."""
     if not isinstance(sample, MaskedBlock):
         return sample[:, columns]
-    return replace(sample, v=sample.v[:, columns]) if sample.mask.implicit_zeros else sample
+    return replace(sample, v=sample.v[:, columns]) if sample.mask.is_uniform else sample
 
 
 def _factorise(sample: Block, search: Search, solver: HALS | KLNewton) -> Array:

@@ -1,0 +1,92 @@
+"""The entries that are held out, by groups of rows and of columns, so that many rows lack the same columns.
+
+Wold (1978) holds out diagonals of a matrix: the entries (i, j) with (i + j) mod K = 0. Here i and j are
+replaced by labels, which hashes of (seed, row) and of (seed, column) choose. All rows of one label then
+lack the same columns, and share one gram matrix, in which nothing is subtracted.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dask_nmf import rng
+from dask_nmf.types import Array
+
+FEWEST, MOST = 32, 256  # labels: fewer would hold out large rectangles, more would leave few rows to each
+
+OF_ROW, OF_COLUMN, TAKES_PART = np.arange(3)[:, None]  # columns of the random numbers of a row or column
+
+
+Labels = NDArray[np.int16]
+
+
+class Groups(NamedTuple):
+    """Groups of the rows and of the columns of a block: cells count, or not, by the pair of their groups."""
+
+    rows: Labels  # (r,), the group of each row
+    columns: Labels  # (n,), the group of each column
+    counts: NDArray[np.bool_]  # (groups of rows, groups of columns)
+
+    @property
+    def row_weight(self) -> Array:
+        """The number of cells of each row that count, (r,), float64."""
+        return np.asarray((self.counts @ sizes(self.columns, self.counts.shape[1]))[self.rows])
+
+    @property
+    def column_weight(self) -> Array:
+        """The number of cells of each column that count, (n,), float64."""
+        return self.transpose().row_weight
+
+    def transpose(self) -> Groups:
+        """Return the groups of the transposed block."""
+        return Groups(self.columns, self.rows, self.counts.T)
+
+    def complement(self) -> Groups:
+        """Return groups by which those cells count that do not count here."""
+        return self._replace(counts=~self.counts)
+
+    def row_sums(self, factor: Array) -> Array:
+        """Return, for each group of rows, the sum of ``factor``, (n, k), over the columns that count."""
+        parts = np.zeros((self.counts.shape[1], factor.shape[1]))
+        np.add.at(parts, self.columns, factor)
+        return self.counts @ parts
+
+    def of_cells(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which cells, given by their rows and columns in the block, count."""
+        return np.asarray(self.counts[self.rows[rows], self.columns[columns]])
+
+
+def sizes(labels: Labels, number: int) -> Array:
+    """Return the number of members of each group, (number,), float64."""
+    return np.bincount(labels, minlength=number).astype(np.float64)
+
+
+def pattern(share: float) -> tuple[int, int, float]:
+    """Return the number of labels K, how many diagonals are held out, and the share of rows that take part.
+
+    The product of the last two, over K, is the share of the entries that is held out.
+    """
+    least = min(max(FEWEST, int(1 / share)), MOST)
+
+    def taking_part(labels: int) -> float:
+        return float(share * labels / np.ceil(share * labels))
+
+    best = max(range(least, min(2 * least, MOST) + 1), key=lambda labels: round(taking_part(labels), 9))
+    return best, int(np.ceil(share * best - 1e-9)), min(1.0, taking_part(best))
+
+
+def held_out_groups(seed: int, share: float, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Groups:
+    """Return the groups of some rows and columns of V, by global indices, of which ``share`` is held out."""
+    labels, diagonals, part = pattern(share)
+    of_rows = _labels(seed, OF_ROW, rows, labels)
+    of_rows[rng.uniform_at(seed, rng.Stream.HELD_OUT, rows, TAKES_PART) >= part] = labels
+    held = (np.arange(labels)[:, None] + np.arange(labels)) % labels < diagonals
+    counts = np.concatenate([~held, np.ones((1, labels), bool)])
+    return Groups(of_rows, _labels(seed, OF_COLUMN, columns, labels), counts)
+
+
+def _labels(seed: int, which: NDArray[np.int64], places: NDArray[np.int64], labels: int) -> Labels:
+    return (labels * rng.uniform_at(seed, rng.Stream.HELD_OUT, places, which)).astype(np.int16)
