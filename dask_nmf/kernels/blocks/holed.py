@@ -199,7 +199,7 @@ def _copy_cleared(
         at = _clear_row(part[i], columns, edges, counts[rows[i]], values, indices, at)
 
 
-@compiled()
+@compiled(inlined=True)
 def _clear_row(
     row: Array, columns: Array, edges: Array, counts: Array, values: Array, indices: Array, at: int
 ) -> int:

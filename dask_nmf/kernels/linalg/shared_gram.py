@@ -11,7 +11,7 @@ from dask_nmf.types import Array
 LANES = 64  # rows descended side by side: they fill the vector registers, and k x LANES stays in L1
 
 
-@compiled(fastmath={"contract", "nsz"})
+@compiled(fastmath={"contract", "nsz"}, inlined=True)
 def descend(x: Array, num: Array, gram: Array, tol: float, sweeps: int) -> None:
     """Run coordinate descent with LANES rows in flight; a row that is done gives its lane to the next."""
     rows, k = num.shape
