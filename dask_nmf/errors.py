@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from gzip import BadGzipFile
 from math import inf, isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dask_nmf.types import Orientation
+if TYPE_CHECKING:  # with it comes NumPy, and --help is to be quick
+    from dask_nmf.types import Orientation
 
 
 class DataError(ValueError):
