@@ -22,7 +22,8 @@ from dask_nmf.cli.options import GroupedOption
 from dask_nmf.options import option_of
 from dask_nmf.settings import Settings
 
-PUBLIC = ["Means", "NMF", "Outcome", "Result", "Run", "nmf", "predict", "recommend", "transform"]
+PUBLIC = ["Means", "NMF", "Outcome", "RankSelection", "Result", "Run"]
+PUBLIC += ["nmf", "predict", "recommend", "select_rank", "transform"]
 V = np.random.default_rng(0).random((30, 8))
 
 

@@ -139,7 +139,7 @@ def test_lost_parts_of_both_commits_are_missed(sound: dict[str, Path], tmp_path:
         fuzz.fitted(run)
 
 
-@pytest.mark.parametrize("name", ["W/c/0/0", "H/c/0/0"])
+@pytest.mark.parametrize("name", ["W/c.0.0", "H/c.0.0"])
 def test_a_lost_part_of_an_answer_is_missed(name: str, sound: dict[str, Path], tmp_path: Path) -> None:
     run = copied(sound["finished"], tmp_path)
     (run / "data" / Run.load(run).record["result"]["folder"] / name).unlink()
