@@ -78,6 +78,8 @@ def _fits(v: Any) -> Iterator[tuple[Any, dict[str, Any]]]:
     for settings in (*LOSSES, *SGD):
         for block in v, sparse:
             yield block, settings
+        for block in v, np.asfortranarray(v), sparse:
+            yield block, {**settings, "validation_fraction": 0.2}
         for more in {}, {"validation_fraction": 0.2}:
             yield holes, {**settings, "missing": "nan", **more}
             yield sparse, {**settings, "missing": "unstored", **more}

@@ -201,7 +201,7 @@ def test_other_versions_are_told_or_refused(folder: Path, fit: Fit) -> None:
         assert len([line for line in told.stderr.splitlines() if "without TLS" in line]) == 1
     with started(folder, [sys.executable], old):
         assert "lacks the package zarr" in last_line(fit("x.zarr", *FILE), 2)
-    package = folder / "new" / "dask_nmf" / "__init__.py"
+    package = folder / "new" / "dask_nmf" / "_version.py"
     package.write_text(package.read_text().replace('__version__ = "', '__version__ = "9'))
     with started(folder, [sys.executable], new):
         line = last_line(fit("x.zarr", *FILE), 2)

@@ -84,8 +84,8 @@ def write_metadata(group: zarr.Group, names: Iterable[str], synced: bool) -> Non
 
     Metadata that are up to date are not written again. ``synced``: wait until the disk has them.
     """
-    assert group.metadata.consolidated_metadata is not None
-    metadata, prototype = group.metadata.consolidated_metadata.metadata, default_buffer_prototype()
+    consolidated, prototype = group.metadata.consolidated_metadata, default_buffer_prototype()
+    metadata = {} if consolidated is None else consolidated.metadata  # the root may be damaged
     for name in names:
         place = group.store_path / name / METADATA
         if name not in metadata:
