@@ -205,6 +205,7 @@ print(results.hexdigest(), compiled.counts()[0] > 0)
 
 
 @pytest.mark.real
+@pytest.mark.timeout(900)  # it compiles everything
 def test_results_do_not_depend_on_the_cache(tmp_path: Path) -> None:
     """It is empty, full, full with a callee that is loaded first, or has callees but not their callers."""
 
@@ -246,6 +247,7 @@ print(compiled.counts()[0])
 
 
 @pytest.mark.real
+@pytest.mark.timeout(900)  # it compiles everything
 def test_nothing_is_compiled_after_a_warm_up(tmp_path: Path) -> None:
     cached = {"env": os.environ | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}, "cwd": tmp_path}
     told = subprocess.run([*COMMAND, "warm-up"], capture_output=True, text=True, check=True, **cached)  # type: ignore[call-overload]
