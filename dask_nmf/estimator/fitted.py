@@ -1,4 +1,4 @@
-"""What an estimator does once it has H: transform rows, and turn their W back into rows."""
+"""The methods of an estimator that need H alone: transform rows, and turn their W back into rows."""
 
 from __future__ import annotations
 

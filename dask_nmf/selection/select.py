@@ -205,9 +205,8 @@ class _Selection:
             starts = starts_in_fold(found.samples[fold], found.folds[fold], self.options, start, engine)
             for rank, h in starts.items():
                 solver = found.folds[fold].solver(self.options, rank, self.matrix)
-                models.setdefault(
-                    ModelKey(rank, start, fold), Model(ModelKey(rank, start, fold), solver.begin(h))
-                )
+                key = ModelKey(rank, start, fold)
+                models.setdefault(key, Model(key, solver.begin(h)))
         if self.store is not None and self.store.edges is None:
             self.store.commit_layout(engine.edges, found.digests[0])
         return found.folds, [models[key] for key in self.keys]
