@@ -53,21 +53,6 @@ def peaks(client: Client) -> dict[int, int]:
     return {pid: 1024 * int(text.partition("VmHWM:")[2].split()[0]) for pid, text in statuses.items()}
 
 
-class Nowhere:
-    """Where a W may go that nobody wants."""
-
-    def read(self, first: int, last: int) -> Array:
-        raise NotImplementedError
-
-    def write(self, first: int, w: Array) -> None:
-        assert np.isfinite(w).all()
-
-
-def keeps_in_memory(dask_worker: Worker) -> bool:
-    """Whether the worker's values have no disk to go to."""
-    return type(dask_worker.data) is dict
-
-
 @reads_peaks
 @pytest.mark.parametrize(
     ("shape", "chunks", "dtype", "init"),
@@ -93,6 +78,11 @@ def test_a_fit_stays_within_the_memory_of_its_workers(
     assert before.keys() == after.keys(), "a worker was restarted"
     assert max(after.values()) < max(1.1 * planned.worker_bytes, max(before.values()) + 1)
     assert max(after.values()) < LIMIT
+
+    def keeps_in_memory(dask_worker: Worker) -> bool:  # a local function: a worker would import this module
+        """Return whether the worker's values have no disk to go to."""
+        return type(dask_worker.data) is dict
+
     assert all(workers.run(keeps_in_memory).values())
 
 
@@ -102,6 +92,15 @@ def test_a_fit_stays_within_the_memory_of_its_workers(
     [pytest.param((80_000, 2000), id="tall"), pytest.param((2000, 80_000), id="wide")],
 )
 def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape: tuple[int, int]) -> None:
+    class Nowhere:  # a local class: a worker would import this module
+        """Where a W may go that nobody wants."""
+
+        def read(self, first: int, last: int) -> Array:
+            raise NotImplementedError
+
+        def write(self, first: int, w: Array) -> None:
+            assert np.isfinite(w).all()
+
     path = write(tmp_path / "V.zarr", shape, (1000, 2000), "float32", missing=0.97)
     before = peaks(workers)
     result = nmf(path, RANK, missing="nan", validation_fraction=0.1, store=tmp_path / "run.zarr", max_iter=1)
