@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -109,7 +110,8 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
     solver: str, tmp_path: Path
 ) -> None:
     """The test gives it up, as a scheduler does after its ttl: a busy machine makes all workers miss that."""
-    v, run, stop, told, late = (tmp_path / name for name in ("v.zarr", "run.zarr", "stop", "told", "late"))
+    v, run = tmp_path / "v.zarr", tmp_path / "run.zarr"
+    stop, told, go_on, late = (tmp_path / name for name in ("stop", "told", "go-on", "late"))
     zarr.create_array(v, data=V, chunks=(10, N))
     asked: dict[str, Any] = {**OPTIONS, "solver": solver, "max_iter": 7}
 
@@ -123,7 +125,8 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
                 real(self, first, w)
                 return
             told.write_text(json.dumps([address, os.getpid(), self.array.store_path.path]))
-            os.kill(os.getpid(), signal.SIGSTOP)
+            while not go_on.exists():  # the process is stopped meanwhile
+                time.sleep(0.01)
             real(self, first, w)
             late.touch()
 
@@ -144,6 +147,7 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
             def give_up() -> tuple[int, str]:
                 until(lambda: told.exists() and told.read_text())
                 address, process, place = json.loads(told.read_text())
+                os.kill(process, signal.SIGSTOP)
                 until(lambda: psutil.Process(process).status() == psutil.STATUS_STOPPED)
                 client.run_on_scheduler(remove_worker, address=address)
                 return process, place
@@ -155,6 +159,7 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
                 elif step.number == 2:
                     commits.append(Run.load(run).record["carried"])
                 elif step.number == 5:
+                    go_on.touch()
                     os.kill(stopped[0].result()[0], signal.SIGCONT)
                     until(late.exists)
 
