@@ -11,11 +11,11 @@ from dask_nmf.fitting.factorise import cache_bytes, factorise
 from dask_nmf.fitting.request import Job
 from dask_nmf.fitting.result import Result
 from dask_nmf.iteration.loop import Step
-from dask_nmf.keywords import reject_unknown_keywords
+from dask_nmf.options.keywords import reject_unknown_keywords
+from dask_nmf.options.settings import Settings
 from dask_nmf.selection.models import SelectionOptions
 from dask_nmf.selection.result import RankSelection
 from dask_nmf.selection.select import Request, choose_rank
-from dask_nmf.settings import Settings
 from dask_nmf.storage.locations import locate, located
 
 

@@ -98,7 +98,7 @@ def fit(
     from dask_nmf.display import lines
     from dask_nmf.fitting.factorise import cache_bytes, factorise
     from dask_nmf.fitting.request import Job
-    from dask_nmf.settings import Settings
+    from dask_nmf.options.settings import Settings
     from dask_nmf.storage.locations import locate, located
 
     factors = {name: located(settings.pop(name)) for name in ("W", "H", "fixed_W", "fixed_H")}

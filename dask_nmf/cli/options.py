@@ -9,9 +9,9 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
-from dask_nmf.keywords import OTHER_NAMES
-from dask_nmf.options import option_of
-from dask_nmf.settings import Settings
+from dask_nmf.options.keywords import OTHER_NAMES
+from dask_nmf.options.option import option_of
+from dask_nmf.options.settings import Settings
 
 GROUPS = ("Options", "Input", "Model", "Start", "Stopping", "Output", "Cluster", "Log")  # as help lists them
 

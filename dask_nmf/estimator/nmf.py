@@ -11,7 +11,6 @@ import dask.array as da
 import numpy as np
 from sklearn.utils.metaestimators import available_if
 
-from dask_nmf.algorithms import learns_online
 from dask_nmf.display.lines import showing_progress
 from dask_nmf.errors import NothingObserved
 from dask_nmf.estimator.attributes import attributes_of, attributes_without_data, warn_unless_converged
@@ -22,9 +21,10 @@ from dask_nmf.estimator.stream import Stream
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.result import Result, result_of
 from dask_nmf.iteration.loop import Step
-from dask_nmf.keywords import reject_unknown_keywords
+from dask_nmf.options.algorithms import learns_online
+from dask_nmf.options.keywords import reject_unknown_keywords
+from dask_nmf.options.settings import Settings
 from dask_nmf.runs.run import Run
-from dask_nmf.settings import Settings
 from dask_nmf.sources.factors_and_weights import read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix

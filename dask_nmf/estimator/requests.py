@@ -9,8 +9,8 @@ from typing import Any
 from sklearn.utils import check_random_state
 
 from dask_nmf.fitting.request import Job
-from dask_nmf.options import plain
-from dask_nmf.settings import Settings
+from dask_nmf.options.option import plain
+from dask_nmf.options.settings import Settings
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate, located

@@ -12,7 +12,7 @@ from dask_nmf.fitting.request import Job
 from dask_nmf.online.from_factors import state_from_factors
 from dask_nmf.online.partial_fit import partial_fit
 from dask_nmf.online.state import StreamState
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.sources.factors_and_weights import open_entry_weights
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array

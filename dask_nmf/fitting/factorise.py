@@ -11,7 +11,6 @@ from typing import Any
 
 from dask.utils import parse_bytes
 
-from dask_nmf.algorithms import panel_solvers
 from dask_nmf.cluster.client import shares_memory
 from dask_nmf.cluster.sharing import check_shared
 from dask_nmf.errors import InvalidRunError
@@ -19,7 +18,8 @@ from dask_nmf.fitting.fit import fit_and_answer
 from dask_nmf.fitting.request import Job
 from dask_nmf.fitting.result import Result, result_of
 from dask_nmf.fitting.verification import check_content, is_unwritten
-from dask_nmf.options import plain
+from dask_nmf.options.algorithms import panel_solvers
+from dask_nmf.options.option import plain
 from dask_nmf.runs.resume import NewRun, find_resumable, identity_of, temporary_run
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fixed_factor, read_factor

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from dask_nmf.iteration.loop import Step, Stop
 from dask_nmf.kernels.blocks.masking import EntryMask
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array

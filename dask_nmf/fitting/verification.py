@@ -12,11 +12,11 @@ from dask_nmf.execution.partition import CutOptions
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.digests import Digest, differing_rows
 from dask_nmf.kernels.summary.row_sample import SampleSpec
+from dask_nmf.options.settings import Settings
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.record.contents import SOURCES, panel_shape
 from dask_nmf.runs.resume import source_listing
 from dask_nmf.runs.run import Run
-from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import zarr
 from dask_nmf.inference import csv_files, factors
 from dask_nmf.inference.factors import Clip
 from dask_nmf.kernels.summary.means import Means, fill_with_means
-from dask_nmf.keywords import reject_unknown_keywords
+from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.planning import worker_memory
 from dask_nmf.runs.run import Run
 from dask_nmf.storage.arrays.factors import ZarrFactor

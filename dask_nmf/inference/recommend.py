@@ -16,10 +16,10 @@ from dask_nmf.inference.topk import search as top_k_search
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.inference.topk.search import Search
 from dask_nmf.kernels.summary.means import COLUMN_MEAN, MODEL, Means
-from dask_nmf.keywords import reject_unknown_keywords
-from dask_nmf.options import plain
+from dask_nmf.options.keywords import reject_unknown_keywords
+from dask_nmf.options.option import plain
+from dask_nmf.options.settings import MISSING
 from dask_nmf.runs.run import Run
-from dask_nmf.settings import MISSING
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.local.local_location import LocalLocation

@@ -21,9 +21,9 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.means import Means, safe_divide
 from dask_nmf.kernels.summary.row_sample import SampleSpec
-from dask_nmf.keywords import reject_unknown_keywords
+from dask_nmf.options.keywords import reject_unknown_keywords
+from dask_nmf.options.settings import LOSSES, Settings
 from dask_nmf.planning import row_panels
-from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix

@@ -18,7 +18,7 @@ from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.online.reservoir import sample_size
 from dask_nmf.online.state import StreamState
 from dask_nmf.online.stream_solvers import sample_solver, stream_penalty
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.types import Array, Block
 
 

@@ -20,7 +20,7 @@ from dask_nmf.online import sums as stream_sums
 from dask_nmf.online.refit import loss_rate, refit_to_sample, sums_after_refit
 from dask_nmf.online.state import StreamState
 from dask_nmf.online.stream_solvers import StreamSolver, lift_zero_columns
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array, Block
 

@@ -15,7 +15,7 @@ from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.online import sums as stream_sums
 from dask_nmf.online.reservoir import nonzero_columns
 from dask_nmf.online.stream_solvers import StreamSolver, lift_zero_columns
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.types import Array, Block
 
 IMPROVEMENT = 0.98  # a new H must have less than this share of the present loss, on the validation rows

@@ -14,7 +14,7 @@ from dask_nmf.fitting.starts.sampled.sample_fit import LOOSE
 from dask_nmf.fitting.starts.sampled.sample_start import lift_columns
 from dask_nmf.inference.w_solver import DIVISOR_FLOOR
 from dask_nmf.kernels.summary import masked_summary
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import Penalty, penalty_of

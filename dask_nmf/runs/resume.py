@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from dask_nmf.cluster import sharing
 from dask_nmf.errors import InvalidRunError, RunMismatch
+from dask_nmf.options.settings import Settings
 from dask_nmf.runs.commits import is_free
 from dask_nmf.runs.run import Run
-from dask_nmf.settings import Settings
 from dask_nmf.sources.matrix import Matrix, digest
 from dask_nmf.storage.leases import CheckHeld
 from dask_nmf.storage.locations import Location, location_of_file

@@ -28,6 +28,7 @@ from dask_nmf.errors import ConcurrentCommitError
 from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.digests import Digest, Hashes
+from dask_nmf.options.settings import Settings
 from dask_nmf.runs import passes
 from dask_nmf.runs.commits import KEY, Commits, fit_of, is_free, open_group
 from dask_nmf.runs.record import contents
@@ -35,7 +36,6 @@ from dask_nmf.runs.record.layouts import layout_part
 from dask_nmf.runs.record.states import or_none
 from dask_nmf.runs.record.validation import check_edges
 from dask_nmf.runs.stored_result import StoredResult, publish_result, result_arrays
-from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.storage.arrays import links
 from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage

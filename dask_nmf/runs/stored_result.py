@@ -9,11 +9,11 @@ import zarr
 
 from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.means import Means
+from dask_nmf.options.settings import Settings
 from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.record.contents import HISTORIES, is_masked, settings_of
 from dask_nmf.runs.record.layouts import result_layouts, result_units
 from dask_nmf.runs.record.states import or_none
-from dask_nmf.settings import Settings
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.storage.arrays import write_once
 from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage, strict_array

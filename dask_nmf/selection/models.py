@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.kernels.blocks.masking import EntryMask
-from dask_nmf.options import COUNT, INNER, check, option, plain
+from dask_nmf.options.option import COUNT, INNER, check, option, plain
+from dask_nmf.options.settings import LOSSES, Settings
 from dask_nmf.quality.recommend import Trial
-from dask_nmf.settings import LOSSES, Settings
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.matrix import Matrix
 

@@ -26,8 +26,8 @@ from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.options.settings import Settings
 from dask_nmf.selection.models import SelectionOptions
-from dask_nmf.settings import Settings
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.solver import Solver, factor_scale
 from dask_nmf.sources.matrix import Matrix

@@ -14,7 +14,7 @@ from dask_nmf.solvers.solver import Problem, Solver
 
 
 def select_solver(problem: Problem) -> Solver:
-    """Return the solver that the settings of a problem name, see `dask_nmf.algorithms`."""
+    """Return the solver that the settings of a problem name, see `dask_nmf.options.algorithms`."""
     solver: Solver = import_module(problem.settings.algorithm.module).make(problem)
     return solver
 

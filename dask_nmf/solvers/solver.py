@@ -9,7 +9,7 @@ import numpy as np
 
 from dask_nmf.kernels.gradient import SGDOptions
 from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.parts.state import NoRecord, RowStore, State
 from dask_nmf.types import Array, Block, Orientation

@@ -19,8 +19,8 @@ import dask_nmf
 from dask_nmf import NMF, nmf, predict, recommend, transform
 from dask_nmf.cli import commands
 from dask_nmf.cli.options import GroupedOption
-from dask_nmf.options import option_of
-from dask_nmf.settings import Settings
+from dask_nmf.options.option import option_of
+from dask_nmf.options.settings import Settings
 
 PUBLIC = ["Means", "NMF", "Outcome", "RankSelection", "Result", "Run"]
 PUBLIC += ["nmf", "predict", "recommend", "select_rank", "transform"]

@@ -17,7 +17,8 @@ from support.grids import pairwise
 from support.matrices import SOURCES, Array, low_rank
 from support.strategies import chunkings, few
 
-from dask_nmf import Outcome, Result, nmf, settings
+from dask_nmf import Outcome, Result, nmf
+from dask_nmf.options import settings
 
 SHAPES = {"tall": (60, 25), "wide": (25, 60)}
 TYPES = (np.float32, np.float64)

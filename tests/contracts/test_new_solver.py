@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from support.solver_contract import SolverContract
 
-from dask_nmf.algorithms import SOLVERS, Algorithm
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.options.algorithms import SOLVERS, Algorithm
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.parts.squared_error import SquaredError, loss_of_h
 from dask_nmf.solvers.parts.state import NoRecord, State

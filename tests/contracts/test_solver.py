@@ -3,7 +3,7 @@
 import pytest
 from support.solver_contract import SolverContract
 
-from dask_nmf.algorithms import SOLVERS
+from dask_nmf.options.algorithms import SOLVERS
 
 
 class TestSolvers(SolverContract):

@@ -10,7 +10,7 @@ from sklearn.decomposition._nmf import _beta_divergence
 from support.matrices import Array, low_rank
 
 from dask_nmf import NMF
-from dask_nmf.settings import LOSSES
+from dask_nmf.options.settings import LOSSES
 
 SHAPES = {"tall": (48, 20), "wide": (20, 48)}
 RANK = 3

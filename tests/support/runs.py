@@ -10,7 +10,7 @@ import pytest
 from support.matrices import low_rank
 
 from dask_nmf import Result, nmf
-from dask_nmf.algorithms import SOLVERS
+from dask_nmf.options.algorithms import SOLVERS
 
 OPTIONS: dict[str, Any] = {"n_components": 3, "max_iter": 4, "tol": 0, "random_state": 7}
 

@@ -9,8 +9,9 @@ import pytest
 from support.matrices import low_rank
 from support.runs import OPTIONS, SHAPES, Crash, assert_same_bits, crash_after, fit
 
-from dask_nmf import Outcome, Run, nmf, settings
-from dask_nmf.algorithms import SOLVERS
+from dask_nmf import Outcome, Run, nmf
+from dask_nmf.options import settings
+from dask_nmf.options.algorithms import SOLVERS
 from dask_nmf.runs.record import states
 from dask_nmf.solvers.parts.penalties import NO_PENALTY
 from dask_nmf.solvers.parts.state import leaves

@@ -8,10 +8,10 @@ from pathlib import Path
 import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
-MODULES = "_version algorithms errors keywords options process_settings progress rng settings types"
-GROUND = set(MODULES.split())
+GROUND = {"_version", "errors", "options", "process_settings", "progress", "rng", "types"}
 FACES = {"__init__", "api", "estimator"}
 MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which every wing may import
+    "options": set[str](),
     "kernels": set[str](),
     "planning": {"kernels"},
     "storage": set[str](),
@@ -31,7 +31,7 @@ MAY_IMPORT["selection"] = {*MAY_IMPORT} - {"inference", "online"}
 MAY_IMPORT["api"] = {*MAY_IMPORT} - {"inference", "online"}
 MAY_IMPORT["estimator"] = {*MAY_IMPORT} - {"api"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
-WINGS = [wing for wing in MAY_IMPORT if wing != "api"]  # folders
+WINGS = [wing for wing in MAY_IMPORT if wing not in {"api", *GROUND}]  # folders above the ground
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 FILES = {
     path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path

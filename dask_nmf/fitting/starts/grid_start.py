@@ -18,7 +18,7 @@ from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.fitting.starts.sampled import sample_start
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.row_sample import SampleSpec
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.piecewise import PiecewiseHALS, PiecewiseState, divisors
 from dask_nmf.solvers.solver import factor_scale

@@ -33,8 +33,8 @@ from dask_nmf.fitting.starts.sampled.sample_start import lift_columns, random_fa
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
+from dask_nmf.options.settings import Settings
 from dask_nmf.progress import report_stage
-from dask_nmf.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import clip_below
 from dask_nmf.solvers.parts.penalties import Penalty, divide_components, norms_of

@@ -11,7 +11,7 @@ import numpy as np
 from dask_nmf.errors import DataError
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import MaskedBlock
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.solvers.parts.penalties import Penalty, penalty_of
 from dask_nmf.solvers.select import select_inference_solver, select_solver
 from dask_nmf.solvers.solver import Problem, RightSolver, Solver, factor_scale, smallest_divisor

@@ -9,7 +9,7 @@ from uuid import uuid4
 from dask_nmf._version import __version__
 from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.kernels.summary.digests import span_of
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.storage.arrays.write_once import folder_of
 from dask_nmf.types import Orientation
 

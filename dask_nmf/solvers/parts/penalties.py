@@ -19,7 +19,7 @@ from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.divergence import RowPenalty
 from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.types import Array, Orientation
 
 FAINTEST = 1e-12  # times the penalty on the other factor: below it, factors would leave the range of float32

@@ -23,7 +23,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from support.matrices import LIBRARIES, SOURCES
 
 from dask_nmf import NMF, nmf, transform
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 
 
 @parametrize_with_checks(

@@ -29,8 +29,8 @@ from dask_nmf.fitting.request import Job
 from dask_nmf.fitting.starts import initialize, nndsvd
 from dask_nmf.fitting.starts.problem import Factors
 from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.options.settings import NNDSVD, Settings
 from dask_nmf.planning.worker_memory import Layout
-from dask_nmf.settings import NNDSVD, Settings
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
 from dask_nmf.sources.registry import open_matrix

@@ -17,7 +17,7 @@ from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.online.from_factors import state_from_factors
 from dask_nmf.online.refit import sums_after_refit
 from dask_nmf.online.reservoir import sample_size
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.solvers.hals import HALS, Penalty
 from dask_nmf.solvers.newton import KLNewton
 

@@ -18,7 +18,7 @@ from zarr.core.buffer.cpu import Buffer
 from zarr.storage import LocalStore, MemoryStore
 
 from dask_nmf import Result, nmf
-from dask_nmf.algorithms import SOLVERS
+from dask_nmf.options.algorithms import SOLVERS
 from dask_nmf.runs.commits import KEY
 from dask_nmf.storage.arrays import links
 

@@ -10,11 +10,11 @@ import zarr
 from support.matrices import Array
 
 from dask_nmf.errors import RunMismatch
+from dask_nmf.options.settings import Settings
 from dask_nmf.selection.models import SelectionOptions, parse_ranks
 from dask_nmf.selection.result import RankSelection
 from dask_nmf.selection.select import Request, choose_rank
 from dask_nmf.selection.stored.store import SelectionStore
-from dask_nmf.settings import Settings
 from dask_nmf.storage.locations import locate
 
 RANK = 3

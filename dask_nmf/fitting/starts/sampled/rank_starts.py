@@ -14,7 +14,7 @@ from dask_nmf.fitting.starts.sampled.merging import merge_path
 from dask_nmf.fitting.starts.sampled.sample_fit import COARSE_STOP, descend, mean_of, sample_solver
 from dask_nmf.fitting.starts.sampled.sample_start import lift_columns, sampled_h
 from dask_nmf.kernels.summary import row_sample
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.solver import Solver
 from dask_nmf.types import Array, Block

@@ -14,7 +14,7 @@ from dask_nmf.iteration.loop import Stop, iterate
 from dask_nmf.kernels.blocks.masking import MaskedBlock
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import masked_summary, row_sample
-from dask_nmf.settings import Settings
+from dask_nmf.options.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import Penalty

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from dask_nmf.algorithms import SOLVERS, Algorithm
-from dask_nmf.options import (
+from dask_nmf.options.algorithms import SOLVERS, Algorithm
+from dask_nmf.options.option import (
     COUNT,
     INTEGER,
     NOT_NEGATIVE,
