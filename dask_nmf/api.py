@@ -8,7 +8,7 @@ from typing import Any
 
 from dask_nmf.display.lines import showing_progress
 from dask_nmf.fitting.factorise import cache_bytes, factorise
-from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.iteration.loop import Step
 from dask_nmf.options.keywords import reject_unknown_keywords
@@ -157,7 +157,7 @@ def nmf(
         learning_rate=learning_rate,
         batch_size=batch_size,
     )
-    job = Job(
+    request = FitRequest(
         settings,
         W=located(W),
         H=located(H),
@@ -172,7 +172,7 @@ def nmf(
         callback=callback,
     )
     with showing_progress(verbose):
-        return factorise(located(V), job)
+        return factorise(located(V), request)
 
 
 @reject_unknown_keywords

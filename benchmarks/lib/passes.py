@@ -30,7 +30,7 @@ Look = Callable[[Array, Array], Array]  # from a panel and H to an array of one 
 
 def open_panels(V: Any, rank: int) -> tuple[PanelEngine, PanelPlan]:
     """Return V in row panels as a fit on the active client cuts it, and the plan of the cut."""
-    return partition.cut(open_matrix(V, orientation=Orientation.ROWS), rank)
+    return partition.cut_into_panels(open_matrix(V, orientation=Orientation.ROWS), rank)
 
 
 def without_prefetch(panels: PanelEngine) -> PanelEngine:

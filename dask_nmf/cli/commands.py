@@ -97,12 +97,12 @@ def fit(
     from dask_nmf.cluster.config import without_fsync
     from dask_nmf.display import lines
     from dask_nmf.fitting.factorise import cache_bytes, factorise
-    from dask_nmf.fitting.request import Job
+    from dask_nmf.fitting.request import FitRequest
     from dask_nmf.options.settings import Settings
     from dask_nmf.storage.locations import locate, located
 
     factors = {name: located(settings.pop(name)) for name in ("W", "H", "fixed_W", "fixed_H")}
-    job = Job(
+    request = FitRequest(
         Settings(**settings),
         **factors,
         weights=located(weights),
@@ -114,7 +114,7 @@ def fit(
     )
     synced = without_fsync() if no_fsync else nullcontext()
     with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
-        result = factorise(locate(matrix), job, lambda matrix: connected(follow, matrix, where))
+        result = factorise(locate(matrix), request, lambda matrix: connected(follow, matrix, where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     print_line(
         f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "

@@ -8,7 +8,7 @@ from typing import Any
 
 from sklearn.utils import check_random_state
 
-from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.options.option import plain
 from dask_nmf.options.settings import Settings
 from dask_nmf.sources.matrix import Matrix
@@ -22,7 +22,7 @@ SAME = tuple(field.name for field in fields(Settings) if field.name not in OWN)
 
 def request_of(
     parameters: Mapping[str, Any], matrix: Matrix, factors: tuple[Any, Any], weights: Any, stored: bool
-) -> Job:
+) -> FitRequest:
     """Return the request to fit a matrix.
 
     Parameters
@@ -38,7 +38,7 @@ def request_of(
         for factor, name in zip(factors, "WH", strict=True)
     )
     store = parameters["store"]
-    return Job(
+    return FitRequest(
         settings_of(parameters, number_of_components(parameters["n_components"], matrix, W, H)),
         W=W,
         H=H,

@@ -8,7 +8,7 @@ from typing import Any
 import dask.array as da
 
 from dask_nmf.fitting.components import with_unit_rows
-from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.online.from_factors import state_from_factors
 from dask_nmf.online.partial_fit import partial_fit
 from dask_nmf.online.state import StreamState
@@ -43,9 +43,11 @@ class Stream:
         self, matrix: Matrix, weights: Any, settings: Settings, H: Array, forget_factor: float
     ) -> Array:
         """Return H after a batch, with normalised rows if the settings say so."""
-        job = Job(settings, weights=None if weights is None else open_entry_weights(matrix, weights))
+        request = FitRequest(
+            settings, weights=None if weights is None else open_entry_weights(matrix, weights)
+        )
         before = H if self.working_H is None else self.working_H
-        after, self.state = partial_fit(matrix, job, before, self.state, forget_factor)
+        after, self.state = partial_fit(matrix, request, before, self.state, forget_factor)
         if settings.normalize is None:
             return after
         self.working_H = after

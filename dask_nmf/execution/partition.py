@@ -94,7 +94,7 @@ class CutOptions:
     cache: int | None = 0
 
 
-def cut(
+def cut_into_panels(
     matrix: Matrix,
     rank: int,
     weights: Matrix | None = None,
@@ -141,8 +141,8 @@ def _spare(memory_limit: int | None, planned: PanelPlan, cache: int | None) -> i
     return max(0, int(spare if cache is None else min(spare, cache)))
 
 
-def tile(matrix: Matrix, rank: int, kept: Edges | None = None) -> GridPlan:
-    """Return a plan of blocks that fit the workers (see `plan_grid`); raise as `cut` does."""
+def plan_blocks(matrix: Matrix, rank: int, kept: Edges | None = None) -> GridPlan:
+    """Return a plan of blocks that fit the workers (see `plan_grid`); raise as `cut_into_panels` does."""
     offer = resources()
     made = grid.plan_grid(matrix.layout, rank, offer.memory_limit, offer.threads, kept)
     check_sight(matrix)

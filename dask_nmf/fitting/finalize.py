@@ -52,11 +52,11 @@ def finish(cut: Cut, output: Output, progress: FitProgress) -> Result:
         error = relative_error(loss, progress.measures.baseline)
         progress = replace(progress, ending=judged(progress.ending, error))
     _log_end(loss, progress)
-    unit = progress.measures.error_unit(cut.job.settings.beta)
+    unit = progress.measures.error_unit(cut.request.settings.beta)
     held_out = _held_out_error(final.sums) * unit
     if stores.new_sink is None:
         return _result_in_memory(
-            cut, final, Errors.of(loss, progress.measures, cut.job.settings.beta, held_out), progress
+            cut, final, Errors.of(loss, progress.measures, cut.request.settings.beta, held_out), progress
         )
     stores.write_rest(final)
     assert output.run is not None
@@ -127,7 +127,7 @@ def _result_in_memory(cut: Cut, final: FinalFactors, errors: Errors, progress: F
     W, H = cut.matrix.orientation.turn_factors(left, whole)
     result = make_result(W, H, errors, progress.history, ending)
     means = _means(final, cut.matrix.orientation, progress.measures.mean)
-    return replace(result, means=means, beta_loss=cut.job.settings.beta)
+    return replace(result, means=means, beta_loss=cut.request.settings.beta)
 
 
 def _means(final: FinalFactors, orientation: Orientation, overall: float) -> Means | None:

@@ -16,7 +16,7 @@ from dask_nmf.fitting.cuts.cut import Cut, FitProgress
 from dask_nmf.fitting.cuts.grid_cut import check_blocks, cut_in_blocks
 from dask_nmf.fitting.cuts.panel_cut import cut_in_panels
 from dask_nmf.fitting.finalize import Output, finish
-from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.fitting.starts import initialize, problem
 from dask_nmf.fitting.starts.problem import Measures
@@ -34,7 +34,9 @@ from dask_nmf.types import Array
 logger = logging.getLogger(__name__)
 
 
-def fit_and_answer(matrix: Matrix, job: Job, where: Run | NewRun | None, keep: bool = False) -> Result:
+def fit_and_answer(
+    matrix: Matrix, request: FitRequest, where: Run | NewRun | None, keep: bool = False
+) -> Result:
     """Cut V, fit, and return the result.
 
     Parameters
@@ -42,43 +44,43 @@ def fit_and_answer(matrix: Matrix, job: Job, where: Run | NewRun | None, keep: b
     where : an open run, one that is to begin, or None for a fit without a run.
     keep : whether the result stays in (distributed) memory; without a run it always does.
     """
-    cut = _cut_for(matrix, job, where if isinstance(where, Run) and where.passes is not None else None)
+    cut = _cut_for(matrix, request, where if isinstance(where, Run) and where.passes is not None else None)
     try:
         if where is None and cut.needs_run is not None:
-            with temporary_run(identity_of(matrix, job.settings, job.given), cut.needs_run) as run:
-                return run_fit(cut, job, run, keep=True)
-        return run_fit(cut, job, where, keep)
+            with temporary_run(identity_of(matrix, request.settings, request.given), cut.needs_run) as run:
+                return run_fit(cut, request, run, keep=True)
+        return run_fit(cut, request, where, keep)
     finally:
         cut.engine.close()
 
 
-def run_fit(cut: Cut, job: Job, where: Run | NewRun | None, keep: bool) -> Result:
+def run_fit(cut: Cut, request: FitRequest, where: Run | NewRun | None, keep: bool) -> Result:
     """Begin or resume a fit, make its passes, and return its result."""
     if isinstance(where, Run) and where.passes is not None:
         run: Run | None = where
         progress = _resume(cut, where)
     else:
-        run, progress = _begin(cut, job, where)
-    if job.fixed:
-        progress = replace(progress, ending=_ending_of_fixed(job))
+        run, progress = _begin(cut, request, where)
+    if request.fixed:
+        progress = replace(progress, ending=_ending_of_fixed(request))
     else:
-        progress = _iterate(cut.engine, job, run, progress)
-    return finish(cut, Output(run, keep or run is None, job.settings.normalize), progress)
+        progress = _iterate(cut.engine, request, run, progress)
+    return finish(cut, Output(run, keep or run is None, request.settings.normalize), progress)
 
 
-def _cut_for(matrix: Matrix, job: Job, old: Run | None) -> Cut:
+def _cut_for(matrix: Matrix, request: FitRequest, old: Run | None) -> Cut:
     """Cut V into panels, or into blocks if no panel fits or the run has blocks."""
     if old is not None and old.cuts is not None:
-        return cut_in_blocks(matrix, job, old)
+        return cut_in_blocks(matrix, request, old)
     try:
-        return cut_in_panels(matrix, job, old)
+        return cut_in_panels(matrix, request, old)
     except MemoryError as error:
         if old is not None:
             raise
         refusal = error
-    check_blocks(matrix, job, refusal)
+    check_blocks(matrix, request, refusal)
     try:
-        return cut_in_blocks(matrix, job, None)
+        return cut_in_blocks(matrix, request, None)
     except MemoryError as error:
         raise MemoryError(f"{refusal}; {error}") from None
 
@@ -102,30 +104,34 @@ def first_read(cut: Cut) -> FirstRead:
         For the first entry that is negative or not finite.
     """
     report_stage("first read")
-    job, matrix = cut.job, cut.matrix
+    request, matrix = cut.request, cut.matrix
     summary = cut.engine.summarize(cut.draw)
     matrix.check_entries(summary.invalid)
-    factors = problem.Factors(*matrix.orientation.turn_factors(*job.first_factors))
-    measures = initialize.measures_of(summary, matrix, job.settings.beta, factors)
+    factors = problem.Factors(*matrix.orientation.turn_factors(*request.first_factors))
+    measures = initialize.measures_of(summary, matrix, request.settings.beta, factors)
     cut.engine.scale = measures.scale
     initialize.log_summary(measures)
     return FirstRead(measures, cut.sampled_h(summary, measures), summary.digests)
 
 
-def _begin(cut: Cut, job: Job, where: Run | NewRun | None) -> tuple[Run | None, FitProgress]:
+def _begin(cut: Cut, request: FitRequest, where: Run | NewRun | None) -> tuple[Run | None, FitProgress]:
     """Read V for the first time, and return the fit before its first pass, committed to its run.
 
     A run is laid out only when V is known to be good.
     """
     measures, sampled, digests = first_read(cut)
     matrix = cut.matrix
-    run = where.create(identity_of(matrix, job.settings, job.given)) if isinstance(where, NewRun) else where
+    run = (
+        where.create(identity_of(matrix, request.settings, request.given))
+        if isinstance(where, NewRun)
+        else where
+    )
     if run is not None:
         run.set_layout(*cut.edges)
     slots = cut.slots(run)
     state = cut.initial_state(measures, sampled, slots)
     if run is not None:
-        run.commit_start(state, measures._asdict(), digests, source_listing(matrix, job.weights))
+        run.commit_start(state, measures._asdict(), digests, source_listing(matrix, request.weights))
     return run, FitProgress(cut.solver(measures), measures, slots, state)
 
 
@@ -140,18 +146,18 @@ def _resume(cut: Cut, run: Run) -> FitProgress:
     return FitProgress(solver, measures, cut.slots(run), run.state(), record["pass"], history, ending)
 
 
-def _ending_of_fixed(job: Job) -> Ending:
-    name, other = ("W", "H") if job.fixed_H is None else ("H", "W")
+def _ending_of_fixed(request: FitRequest) -> Ending:
+    name, other = ("W", "H") if request.fixed_H is None else ("H", "W")
     return Ending(Outcome.FIXED, f"converged: {name} is fixed, and {other} is the best for it")
 
 
-def _iterate(engine: Engine, job: Job, run: Run | None, progress: FitProgress) -> FitProgress:
+def _iterate(engine: Engine, request: FitRequest, run: Run | None, progress: FitProgress) -> FitProgress:
     """Make the remaining passes, and commit each to the run if there is one."""
     if progress.final:
         return progress
     numbers, slots = count(progress.number + 1), progress.slots
-    measures, unit = progress.measures, progress.measures.error_unit(job.settings.beta)
-    stop = replace(job.stop, unit=1 / unit if unit else math.inf)
+    measures, unit = progress.measures, progress.measures.error_unit(request.settings.beta)
+    stop = replace(request.stop, unit=1 / unit if unit else math.inf)
 
     def sweep(state: State[Any], exact: bool) -> Any:
         report_stage(f"pass {next(numbers)}")
@@ -170,13 +176,13 @@ def _iterate(engine: Engine, job: Job, run: Run | None, progress: FitProgress) -
             history=(*progress.history, step.relative_error),
             ending=step.ending,
         )
-        _report(step, job)
-        if job.callback is not None:
-            job.callback(step)
+        _report(step, request)
+        if request.callback is not None:
+            request.callback(step)
     return progress
 
 
-def _report(step: Step, job: Job) -> None:
+def _report(step: Step, request: FitRequest) -> None:
     """Write a line about a pass to the log, with its numbers in ``extra["nmf"]`` for machines."""
     speed = step.bytes_read / 1e6 / max(step.seconds, 1e-9)
     numbers = {
@@ -188,7 +194,7 @@ def _report(step: Step, job: Job) -> None:
         "mb_per_s": round(speed, 1),
         "outcome": step.outcome,
         "message": step.message,
-        "seconds_left_at_most": round((job.settings.max_iter - step.number) * step.seconds),
+        "seconds_left_at_most": round((request.settings.max_iter - step.number) * step.seconds),
     }
     error, held_out = step.relative_error, step.validation_error
     beside = "" if np.isnan(held_out) else f", held out {held_out:.6g}"

@@ -1,21 +1,24 @@
-"""The request of a fit: all arguments of `nmf` but V."""
+"""The request of a fit, all arguments of `nmf` but V, and its checks against V."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dask_nmf.iteration.loop import Step, Stop
 from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.options.algorithms import panel_solvers
 from dask_nmf.options.settings import Settings
+from dask_nmf.sources.factors_and_weights import open_entry_weights, read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 
 @dataclass(frozen=True)
-class Job:
+class FitRequest:
     """The arguments of one fit: settings, given factors, weights, output and limits."""
 
     settings: Settings
@@ -53,7 +56,7 @@ class Job:
         factors = {"W": self.W, "H": self.H, "fixed_W": self.fixed_W, "fixed_H": self.fixed_H}
         return {**factors, "weights": self.weights}
 
-    def rule(self, matrix: Matrix) -> EntryMask:
+    def entry_mask(self, matrix: Matrix) -> EntryMask:
         """Return the rule by which the entries of V count: missing, held out, or weighted."""
         asked = self.settings
         weighted = self.weights is not None
@@ -68,6 +71,102 @@ class Job:
 
     @property
     def stop(self) -> Stop:
-        """The stop rules; the time limit counts from the creation of the job."""
+        """The stop rules; the time limit counts from the creation of the request."""
         deadline = float("inf") if self.time_limit is None else self.began + self.time_limit
         return Stop(self.settings.max_iter, self.settings.tol, deadline, self.settings.stop_below)
+
+
+def check_request(request: FitRequest, matrix: Matrix) -> FitRequest:
+    """Return a request to fit a matrix, with its factors and weights opened and checked.
+
+    Raises
+    ------
+    ValueError, DataError
+        If the factors, the weights and the settings do not fit together, or not to the matrix.
+    """
+    request = _check_given(request, matrix)
+    return request if request.weights is None else _check_weights(request, matrix)
+
+
+def _check_weights(request: FitRequest, matrix: Matrix) -> FitRequest:
+    """Return the request with its weights opened."""
+    if request.settings.by_svd:
+        raise ValueError(
+            f"weights are given and init is {request.settings.start!r}, which needs every entry of V "
+            "alike; leave weights out, or give init 'sample' or 'random'"
+        )
+    if request.settings.algorithm.by_strata:
+        raise ValueError(
+            f"weights are given and the solver is {request.settings.solver!r}; "
+            f"solvers {panel_solvers()} take them"
+        )
+    return replace(request, weights=open_entry_weights(matrix, request.weights))
+
+
+def _check_given(request: FitRequest, matrix: Matrix) -> FitRequest:
+    """Return the request with its given factors as checked arrays.
+
+    Raises
+    ------
+    ValueError
+        If the factors and the settings do not fit together.
+    """
+    m, n = matrix.shape
+    k = request.settings.n_components
+    given = {"W": (request.W, (m, k)), "H": (request.H, (k, n))}
+    if request.fixed:
+        return _check_fixed(request, matrix)
+    names = [name for name in ("W", "H") if getattr(request, name) is not None]
+    if names and request.settings.init is None:
+        request = replace(request, settings=replace(request.settings, init="custom"))
+    if request.settings.start != "custom" and not names:
+        return request
+    if request.settings.start != "custom":
+        listed = " and ".join(names)
+        raise ValueError(
+            f"{listed} {'are' if names[1:] else 'is'} given to begin with, and init is "
+            f"{request.settings.init!r}; leave init out (it is 'custom' then), or leave {listed} out"
+        )
+    if not names:
+        raise ValueError("init is 'custom' and neither W nor H is given; give one or both")
+    checked = {name: _check_factor(name, *asked) for name, asked in given.items()}
+    return replace(request, W=checked["W"], H=checked["H"])
+
+
+def _check_fixed(request: FitRequest, matrix: Matrix) -> FitRequest:
+    """Return the request with its fixed factor as a checked array.
+
+    Raises
+    ------
+    ValueError
+        If the factor and the settings do not fit together.
+    """
+    m, n = matrix.shape
+    k = request.settings.n_components
+    if (request.fixed_W is not None and request.fixed_H is not None) or request.settings.start != "sample":
+        raise ValueError("fixed_W and fixed_H are given, or one and an init; give one, and no init")
+    if request.W is not None or request.H is not None:
+        raise ValueError("a factor is fixed, and W or H is given to begin with; leave W and H out")
+    if request.settings.normalize is not None:
+        raise ValueError(
+            "a factor is fixed and normalize is asked for, which would change it; leave that out"
+        )
+    if request.settings.algorithm.by_strata:
+        raise ValueError(
+            f"a factor is fixed and the solver is {request.settings.solver!r}; solvers {panel_solvers()} "
+            "take one"
+        )
+    return replace(
+        request,
+        fixed_W=_check_factor("fixed_W", request.fixed_W, (m, k)),
+        fixed_H=_check_factor("fixed_H", request.fixed_H, (k, n)),
+    )
+
+
+def _check_factor(name: str, factor: Any, shape: tuple[int, int]) -> Array | None:
+    if factor is None:
+        return None
+    array = read_factor(factor, name, shape)
+    if not array.any():
+        raise ValueError(f"{name} is zero everywhere; it must have an entry > 0")
+    return array

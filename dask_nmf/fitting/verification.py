@@ -65,11 +65,13 @@ def _content(
     """Return the digests of the present V and weights, in one read."""
     engine: Engine
     try:
-        engine, _ = partition.cut(matrix, settings.n_components, weights, rule, CutOptions(own_grams=False))
+        engine, _ = partition.cut_into_panels(
+            matrix, settings.n_components, weights, rule, CutOptions(own_grams=False)
+        )
     except MemoryError:
         if not rule.uses_whole_blocks:
             raise
-        engine = GridEngine(matrix, partition.tile(matrix, settings.n_components))
+        engine = GridEngine(matrix, partition.plan_blocks(matrix, settings.n_components))
     try:
         return engine.summarize(SampleSpec(matrix.layout.rows, 0, settings.random_state)).digests
     finally:

@@ -82,7 +82,7 @@ def transform(
     )
     _check_means(means, matrix, rule)
     grams = matrix.orientation.by_columns and settings.beta in (1, 2)  # otherwise a pass needs no sums
-    panels, _ = partition.cut(matrix, len(h), entry_weights, rule, CutOptions(own_grams=grams))
+    panels, _ = partition.cut_into_panels(matrix, len(h), entry_weights, rule, CutOptions(own_grams=grams))
     solve = _solve_by_columns if matrix.orientation.by_columns else _solve_by_rows
     try:
         w, row_means = solve(panels, h, settings, into, means is not None)

@@ -10,7 +10,7 @@ from dask_nmf.errors import NothingObserved
 from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import row_sample
@@ -30,7 +30,7 @@ WORSE = 1.05  # times the earlier loss rate of the sample: rows of another kind 
 
 
 def partial_fit(
-    matrix: Matrix, job: Job, h: Array, state: StreamState | None, forget_factor: float
+    matrix: Matrix, request: FitRequest, h: Array, state: StreamState | None, forget_factor: float
 ) -> tuple[Array, StreamState]:
     """Return H after a batch, (k, n), and the new state of the stream.
 
@@ -51,13 +51,13 @@ def partial_fit(
     InvalidEntryError, DataError, ValueError, MemoryError
         As for `nmf`.
     """
-    settings = job.settings
+    settings = request.settings
     if not settings.algorithm.learns_online or settings.beta not in (1, 2):
         raise ValueError(
             f"solver is {settings.solver!r} and beta_loss {settings.beta_loss!r}; solver 'hals' learns from "
             "batches, with frobenius or kullback-leibler"
         )
-    panels, planned = partition.cut(matrix, len(h), job.weights, job.rule(matrix))
+    panels, planned = partition.cut_into_panels(matrix, len(h), request.weights, request.entry_mask(matrix))
     rows = float(panels.edges[-1])
     if state is not None:
         state = state.discounted(forget_factor)

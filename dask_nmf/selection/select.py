@@ -17,7 +17,7 @@ from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.partition import CutOptions
 from dask_nmf.fitting.factorise import factorise
-from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.fitting.verification import ranges_in_words
 from dask_nmf.kernels.summary.digests import Digest, differing_rows
@@ -168,9 +168,9 @@ class _Selection:
         edges = None if self.store is None else self.store.edges
         mask, cut = self.options.mask_of(0, self.matrix), CutOptions(edges, cache=self.request.cache)
         try:
-            engine, planned = partition.cut(self.matrix, sum(ranks), None, mask, cut)
+            engine, planned = partition.cut_into_panels(self.matrix, sum(ranks), None, mask, cut)
         except MemoryError:
-            engine, planned = partition.cut(self.matrix, max(ranks), None, mask, cut)
+            engine, planned = partition.cut_into_panels(self.matrix, max(ranks), None, mask, cut)
         try:
             self._report(planned, ranks)
             yield engine, planned
@@ -233,20 +233,20 @@ class _Selection:
 
         It replaces the fit of an earlier answer, whose result stays until there is a newer one.
         """
-        rank, request = findings.table["n_components"], self.request
+        rank = findings.table["n_components"]
         factor = findings.factor if findings.factor.any() else None  # it is zero if V is
         W, H = self.matrix.orientation.turn_factors(None, factor)
-        job = Job(
+        request = FitRequest(
             replace(self.options.settings, n_components=rank, init=None if factor is None else "custom"),
             W=W,
             H=H,
-            dtype=request.dtype,
+            dtype=self.request.dtype,
             store=None if self.store is None else self.store.location.within(FIT),
-            time_limit=request.time_limit,
-            cache=request.cache,
-            began=request.began,
+            time_limit=self.request.time_limit,
+            cache=self.request.cache,
+            began=self.request.began,
         )
         try:
-            return factorise(V, job)
+            return factorise(V, request)
         except (RunMismatch, InvalidRunError):
-            return factorise(V, replace(job, overwrite=True))
+            return factorise(V, replace(request, overwrite=True))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 
 from dask_nmf.execution.engine import Engine, FinalFactors, Model, Sink
 from dask_nmf.execution.tasks.factor_store import FactorSlots
-from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
@@ -58,7 +58,7 @@ class Cut(Protocol):
     """The protocol of V cut for one fit."""
 
     @property
-    def job(self) -> Job: ...
+    def request(self) -> FitRequest: ...
 
     @property
     def matrix(self) -> Matrix: ...

@@ -11,7 +11,7 @@ from dask_nmf.execution.engine import FinalFactors, Sink
 from dask_nmf.execution.engines.grid import GridEngine, GridSlots
 from dask_nmf.execution.tasks.factor_store import FactorSlots
 from dask_nmf.fitting.cuts.cut import CutEdges, FitProgress
-from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts import grid_start, problem
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 class GridCut(NamedTuple):
     """V in blocks, for one fit: see `Cut`."""
 
-    job: Job
+    request: FitRequest
     engine: GridEngine
     needs_run: str | None = "V is cut both ways and its H is kept on disk between passes"
 
@@ -44,11 +44,13 @@ class GridCut(NamedTuple):
 
     @property
     def draw(self) -> SampleSpec:
-        return grid_start.draw_for(self.engine, self.job.settings)
+        return grid_start.draw_for(self.engine, self.request.settings)
 
     def sampled_h(self, summary: Summary, measures: Measures) -> Array | None:
         """Return the H of the sample of rows and columns, (k, drawn columns); None if there is none."""
-        return grid_start.start_of_sample(self.matrix, self.job.settings, measures, summary.candidates.block)
+        return grid_start.start_of_sample(
+            self.matrix, self.request.settings, measures, summary.candidates.block
+        )
 
     def slots(self, run: Run | None) -> FactorSlots | None:
         return run
@@ -57,10 +59,10 @@ class GridCut(NamedTuple):
         self, measures: Measures, sampled: Array | None, slots: FactorSlots | None
     ) -> State[Any]:
         assert isinstance(slots, GridSlots)
-        return grid_start.initial_state(self.engine, self.job.settings, measures, sampled, slots)
+        return grid_start.initial_state(self.engine, self.request.settings, measures, sampled, slots)
 
     def solver(self, measures: Measures) -> Solver:
-        penalty = problem.own_penalty(self.job.settings, measures, self.matrix)
+        penalty = problem.own_penalty(self.request.settings, measures, self.matrix)
         return PiecewiseHALS(penalty.bounded)
 
     def finalize(self, progress: FitProgress, new_sink: Callable[[], Sink] | None) -> FinalFactors:
@@ -68,7 +70,7 @@ class GridCut(NamedTuple):
         return self.engine.finalize(progress.model, new_sink)
 
 
-def cut_in_blocks(matrix: Matrix, job: Job, run: Run | None) -> GridCut:
+def cut_in_blocks(matrix: Matrix, request: FitRequest, run: Run | None) -> GridCut:
     """Cut V into blocks that fit the workers, or into the blocks of a given run.
 
     Raises
@@ -78,9 +80,9 @@ def cut_in_blocks(matrix: Matrix, job: Job, run: Run | None) -> GridCut:
     DataError
         If a worker does not see V.
     """
-    settings = job.settings
+    settings = request.settings
     kept = None if run is None or run.cuts is None else (run.edges, run.cuts)
-    tiling = partition.tile(matrix, settings.n_components, kept)
+    tiling = partition.plan_blocks(matrix, settings.n_components, kept)
     (down, across), block = tiling.shape, tiling.block
     logger.info(
         "V is %d x %d %s, cut both ways: %d x %d blocks of %d x %d, read %s a pass; "
@@ -96,10 +98,10 @@ def cut_in_blocks(matrix: Matrix, job: Job, run: Run | None) -> GridCut:
         else "that of {} rows and {} columns".format(*matrix.orientation.turn(tiling.sample)),
         extra={"nmf": {"event": "plan", "panels": down * across, "bytes": tiling.pass_bytes}},
     )
-    return GridCut(job, GridEngine(matrix, tiling))
+    return GridCut(request, GridEngine(matrix, tiling))
 
 
-def check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
+def check_blocks(matrix: Matrix, request: FitRequest, refusal: MemoryError) -> None:
     """Check that blocks can be used where panels do not fit.
 
     Raises
@@ -107,16 +109,16 @@ def check_blocks(matrix: Matrix, job: Job, refusal: MemoryError) -> None:
     MemoryError
         With the message of ``refusal``, and the requirement that the fit does not meet.
     """
-    settings = job.settings
+    settings = request.settings
     for holds, needed in (
         (matrix.reader.any_box and not matrix.in_memory, "a Zarr or Dask array or an .npy file"),
         (settings.beta in settings.algorithm.grid_betas, "solver 'hals' and beta_loss 'frobenius'"),
         (
-            job.rule(matrix).uses_whole_blocks,
+            request.entry_mask(matrix).uses_whole_blocks,
             "every entry to count alike: none missing, weighted or held out",
         ),
         (
-            settings.start in ("sample", "random") and not job.fixed,
+            settings.start in ("sample", "random") and not request.fixed,
             "init 'sample' or 'random', and no factors",
         ),
     ):

@@ -18,7 +18,7 @@ from dask_nmf.execution.graphs.strata import BlockGrid
 from dask_nmf.execution.partition import CutOptions
 from dask_nmf.execution.tasks.factor_store import FactorSlots, InMemorySlots
 from dask_nmf.fitting.cuts.cut import CutEdges, FitProgress
-from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts import initialize, nndsvd, problem
 from dask_nmf.fitting.starts.problem import Factors, Measures
 from dask_nmf.kernels.blocks import scaling
@@ -40,7 +40,7 @@ WEIGHTED, MISSING, STEPS = 40, 15, 4  # times the time of a pass over whole bloc
 class PanelCut(NamedTuple):
     """V in panels, for one fit: see `Cut`."""
 
-    job: Job
+    request: FitRequest
     panels: PanelEngine
     engine: Engine  # the engine of the passes: that of the panels, or one over them
     sample_rows: int  # the most rows that a start may draw
@@ -56,49 +56,49 @@ class PanelCut(NamedTuple):
 
     @property
     def draw(self) -> SampleSpec:
-        rows = 0 if self.job.fixed else self.sample_rows
-        return initialize.draw_for(self.panels, self.job.settings, rows)
+        rows = 0 if self.request.fixed else self.sample_rows
+        return initialize.draw_for(self.panels, self.request.settings, rows)
 
     def sampled_h(self, summary: Summary, measures: Measures) -> Array | None:
         """Return the H of the sample, (k, n), or its directions: see `initialize.start_of_sample`."""
-        if self.job.fixed:
+        if self.request.fixed:
             return None
         return initialize.start_of_sample(
-            self.panels, self.job.settings, measures, summary.candidates, self.draw
+            self.panels, self.request.settings, measures, summary.candidates, self.draw
         )
 
     def slots(self, run: Run | None) -> FactorSlots | None:
-        if not self.job.carries:
+        if not self.request.carries:
             return None
-        return run or InMemorySlots(self.panels.edges[-1], self.job.settings.carried, self.matrix.dtype)
+        return run or InMemorySlots(self.panels.edges[-1], self.request.settings.carried, self.matrix.dtype)
 
     def initial_state(
         self, measures: Measures, sampled: Array | None, slots: FactorSlots | None
     ) -> State[Any]:
-        settings = self.job.settings
-        if self.job.fixed:
+        settings = self.request.settings
+        if self.request.fixed:
             no_h = np.zeros((settings.n_components, self.matrix.layout.columns), self.matrix.dtype)
             return self.solver(measures).begin(no_h)
         place = None if slots is None else partial(slots.new_factor, 0)
         return initialize.initial_state(self.panels, settings, measures, self._factors, sampled, place)
 
     def solver(self, measures: Measures) -> Solver:
-        return problem.make_solver(self.job.settings, measures, self.matrix)
+        return problem.make_solver(self.request.settings, measures, self.matrix)
 
     def finalize(self, progress: FitProgress, new_sink: Callable[[], Sink] | None) -> FinalFactors:
         """Find the left factor for the right one in a last read, or the best factor for a fixed one."""
-        if self.job.fixed:
+        if self.request.fixed:
             return self._factors_with_fixed(progress.measures, new_sink)
         report_stage("last read")
         return self.engine.finalize(progress.model, new_sink)
 
     @property
     def _factors(self) -> Factors:
-        return Factors(*self.matrix.orientation.turn_factors(*self.job.first_factors))
+        return Factors(*self.matrix.orientation.turn_factors(*self.request.first_factors))
 
     def _factors_with_fixed(self, measures: Measures, new_sink: Callable[[], Sink] | None) -> FinalFactors:
         """Return the best factor for a fixed one, and the fixed one."""
-        solver = problem.fixed_factor_solver(self.job.settings, measures, self.matrix)
+        solver = problem.fixed_factor_solver(self.request.settings, measures, self.matrix)
         left, right = problem.in_units(self._factors, solver.penalty, self.matrix.dtype)
         if left is None:
             assert right is not None
@@ -111,7 +111,7 @@ class PanelCut(NamedTuple):
         return final._replace(right=scaling.multiply(right, solver.penalty.right_unit))
 
 
-def cut_in_panels(matrix: Matrix, job: Job, run: Run | None) -> PanelCut:
+def cut_in_panels(matrix: Matrix, request: FitRequest, run: Run | None) -> PanelCut:
     """Cut V into panels that fit the workers, or into the panels of a given run.
 
     Raises
@@ -121,12 +121,14 @@ def cut_in_panels(matrix: Matrix, job: Job, run: Run | None) -> PanelCut:
     DataError
         If a worker does not see V or its weights.
     """
-    settings, edges = job.settings, None if run is None else run.edges
+    settings, edges = request.settings, None if run is None else run.edges
     by_blocks = settings.algorithm.by_strata
     width = nndsvd.width(settings.n_components) if settings.by_svd else settings.carried
     grams = settings.algorithm.column_grams or settings.beta == 2
-    options = CutOptions(edges, by_blocks, grams, job.cache)
-    panels, planned = partition.cut(matrix, width, job.weights, job.rule(matrix), options)
+    options = CutOptions(edges, by_blocks, grams, request.cache)
+    panels, planned = partition.cut_into_panels(
+        matrix, width, request.weights, request.entry_mask(matrix), options
+    )
     logger.info(
         "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
         *matrix.shape,
@@ -145,7 +147,7 @@ def cut_in_panels(matrix: Matrix, job: Job, run: Run | None) -> PanelCut:
     if by_blocks:
         grid = BlockGrid(planned.edges, planned.column_edges, planned.tiled)
         engine = StrataEngine(panels, grid, settings.random_state)
-    return PanelCut(job, panels, engine, planned.sample_rows)
+    return PanelCut(request, panels, engine, planned.sample_rows)
 
 
 def _times_slower(rule: EntryMask, by_strata: bool) -> int:

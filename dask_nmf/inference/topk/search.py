@@ -46,7 +46,7 @@ def run(matrix: Matrix, search: Search, marks: Array | None) -> Iterator[tuple[A
     spec, width = search.spec, search.H.shape[0] + (search.means is not None)
     by_columns = matrix.orientation.by_columns
     listed = spec.n_columns * (3 if by_columns else 2)  # the lists of a row, counted as components
-    panels, planned = partition.cut(matrix, max(width, listed))
+    panels, planned = partition.cut_into_panels(matrix, max(width, listed))
     along, _ = matrix.orientation.turn((search.W, search.H))  # the factor that workers read
     if isinstance(along, zarr.Array):
         partition.check_sight(open_matrix(along))

@@ -25,7 +25,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.fitting.cuts.panel_cut import PanelCut
 from dask_nmf.fitting.fit import first_read
-from dask_nmf.fitting.request import Job
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts import initialize, nndsvd
 from dask_nmf.fitting.starts.problem import Factors
 from dask_nmf.kernels.blocks.masking import EntryMask
@@ -71,7 +71,7 @@ def begun(
     panels = PanelEngine(matrix, edges or (0, rows // 3, rows // 2, rows), rule=rule)
     settings = Settings(RANK, "mu", beta_loss=beta, init=init, random_state=seed)
     slot = InMemoryFactor(rows, RANK, matrix.dtype)
-    cut = PanelCut(Job(settings), panels, panels, sample_rows)
+    cut = PanelCut(FitRequest(settings), panels, panels, sample_rows)
     measures, sampled, _ = first_read(cut)
     state = initialize.initial_state(panels, settings, measures, Factors(None, None), sampled, lambda: slot)
     assert state.w_slot == 0
