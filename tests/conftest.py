@@ -9,7 +9,8 @@ from pathlib import Path
 import dask
 import pytest
 from distributed import Client, LocalCluster
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support.blas import wait_until_unlimited
 from support.command import Forks
 from support.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
@@ -34,6 +35,7 @@ settings.load_profile("short")
 
 def pytest_collection_finish() -> None:
     """Spare Python's collector of garbage what was imported and collected, which stays to the end."""
+    given(st.none())(lambda _: None)()  # Hypothesis looks for its random state among what is not frozen
     gc.collect()
     gc.freeze()
 
