@@ -44,9 +44,12 @@ class HeldOut:
     passes_since_best: int = 0  # accepted passes since then
 
     def after(self, mse: float, factors: Snapshot, accepted: bool) -> HeldOut:
-        """Return the record after a pass that found an error for factors; a rejected pass does not count."""
+        """Return the record after a pass that found an error for factors.
+
+        A rejected pass may find the least error, but without it no pass is counted.
+        """
         if mse < BETTER * self.best_mse:
-            return HeldOut(mse, factors, mse, 0 if accepted else self.passes_since_best)
+            return HeldOut(mse, factors, mse)
         return replace(self, mse=mse, passes_since_best=self.passes_since_best + accepted)
 
 

@@ -63,5 +63,7 @@ def test_a_pass_that_is_rejected_is_no_pass_since_the_best() -> None:
     track = HeldOut().after(4.0, Snapshot(H), True).after(5.0, Snapshot(H + 1), True)
     assert (track.best_mse, track.passes_since_best, track.mse) == (4.0, 1, 5.0)
     assert track.after(5.0, Snapshot(H), False).passes_since_best == 1
+    better = track.after(3.0, Snapshot(H), False)  # a rejected pass may find the least error too
+    assert (better.best_mse, better.passes_since_best) == (3.0, 0)
     assert replace(state, held_out=track).best[0] is H
     assert state.best[0] is H
