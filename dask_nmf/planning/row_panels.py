@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dask_nmf.planning.worker_memory import MIB, USABLE, Layout, Work, worker_bytes
+from dask_nmf.planning.worker_memory import MIB, USABLE, Layout, Work, waiting_sums, worker_bytes
 
 LARGEST = 128 * MIB  # bytes of a panel at most, if its storage chunks allow: beyond, overhead is < 2 %
 MOST_PANELS = 10_000  # beyond so many, panels exceed `LARGEST`: the scheduler takes 2 ms for each
@@ -29,6 +29,7 @@ PANELS = 16  # a small V is cut into this many, for load balance
 STEPS = 16  # positions per sparse panel at which it may end
 SAMPLE = 128 * MIB  # bytes of sampled rows at most: the client holds them in memory
 SAMPLED = 128 * 1024  # entries that a sample may always have: the work on them is negligible
+SAMPLE_ROWS, SAMPLE_ROWS_PER_RANK = 1000, 50  # rows that a sample has if panels of a good size leave the room
 BLOCK = 2**20  # entries of a block, about, where columns are cut too
 MOST_ACROSS = 16  # blocks side by side at most
 
@@ -92,8 +93,7 @@ def plan_panels(
         If the smallest panel does not fit; the message has the numbers and the cure.
     """
     whole = layout.panel_bytes(0, layout.rows)
-    worthwhile = SMALLEST // SLOWER if layout.masked else SMALLEST
-    largest = min(max(whole // PANELS, worthwhile), max(LARGEST, whole // MOST_PANELS))
+    largest = min(max(whole // PANELS, _worthwhile(layout)), max(LARGEST, whole // MOST_PANELS))
     room = inf if memory_limit is None else memory_limit * USABLE
     sample = _sample_rows(layout, rank, memory_limit)
     smallest = layout.panel_bytes(0, min(layout.chunk_rows, layout.rows))
@@ -101,22 +101,24 @@ def plan_panels(
     waiting = 2 * across if blocks and not layout.tiled else 0
     grams = layout.masked and layout.own_grams and not blocks
     work = Work((rank,), threads, waiting, grams, strata=blocks)
+    good = max(smallest, min(largest, _good_size(layout, work)))
     if layout.prefetch and not blocks:
         further = work._replace(ahead=1)
-        smaller = _reduced(layout, further, largest, max(smallest, LEAST), sample, room)
+        smaller = _reduced(layout, further, largest, good, sample, room)
         if worker_bytes(layout, further, smaller, sample) <= room:
             work, largest = further, smaller
     if worker_bytes(layout, work, smallest, min(sample, _fewest(rank))) > room:
         sample = 0
-    for least in (max(smallest, LEAST), smallest):  # shrink the sample before panels
-        largest = _reduced(layout, work, largest, least, sample, room)
+    fewest = _fewest(rank)
+    for size, rows in ((good, _enough(rank)), (max(smallest, LEAST), fewest), (smallest, fewest)):
+        largest = _reduced(layout, work, largest, size, sample, room)
         if edges is None:
-            sample = _shrunk(layout, work, largest, sample, room)
+            sample = _shrunk(layout, work, largest, sample, rows, room)
     edges = edges or _edges(layout, rank, largest)
     panel = max(layout.panel_bytes(*pair) for pair in pairwise(edges))
     if worker_bytes(layout, work, panel, sample) > room:
         work = work._replace(ahead=0)
-    sample = _shrunk(layout, work, panel, sample, room)
+    sample = _shrunk(layout, work, panel, sample, fewest, room)
     if worker_bytes(layout, work, panel, sample) > room:
         sample = 0
     cuts = _cuts(layout, min(across, len(edges) - 1))
@@ -197,12 +199,32 @@ def _reduced(layout: Layout, work: Work, panel: int, least: int, sample: int, ro
     return panel
 
 
-def _shrunk(layout: Layout, work: Work, panel: int, sample: int, room: float) -> int:
-    """Return the rows of a sample, lowered towards the fewest until it fits beside panels."""
-    least = min(sample, _fewest(work.rank))
+def _shrunk(layout: Layout, work: Work, panel: int, sample: int, fewest: int, room: float) -> int:
+    """Return the rows of a sample, lowered towards ``fewest`` until it fits beside panels."""
+    least = min(sample, fewest)
     while sample > least and worker_bytes(layout, work, panel, sample) > room:
         sample = max(least, sample * 7 // 8)
     return sample
+
+
+def _worthwhile(layout: Layout) -> int:
+    """Return the bytes of a panel that takes much longer than the task that processes it."""
+    return SMALLEST // SLOWER if layout.masked else SMALLEST
+
+
+def _good_size(layout: Layout, work: Work) -> int:
+    """Return the bytes of a panel whose fixed costs are small beside its entries.
+
+    They are those of its task, of its sums, and of storage chunks at its ends, which are decoded for its
+    neighbours too.
+    """
+    chunk = 0 if layout.indptr is None else layout.chunk_bytes  # dense panels are whole chunks
+    return max(_worthwhile(layout), chunk, waiting_sums(layout, work.rank, work.grams))
+
+
+def _enough(rank: int) -> int:
+    """Return the rows of a sample for a good start: more are worth less than panels of a good size."""
+    return max(SAMPLE_ROWS, SAMPLE_ROWS_PER_RANK * rank)
 
 
 def _fewest(rank: int) -> int:
@@ -213,13 +235,13 @@ def _fewest(rank: int) -> int:
 def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:
     """Return the number of rows to sample.
 
-    It is 5 % of the rows, but at least 1000, 50 a component and `SAMPLED` entries, and at most `SAMPLE` bytes
+    It is 5 % of the rows, but at least those of `_enough` and `SAMPLED` entries, and at most `SAMPLE` bytes
     or 1/80 of the memory limit.
     """
     most = SAMPLE if memory_limit is None else min(SAMPLE, memory_limit // 80)
     row = max(1, layout.panel_bytes(0, layout.rows) // layout.rows)
     easy = layout.rows * SAMPLED // max(1, layout.stored)
-    wanted = max(1000, 50 * rank, layout.rows // 20, easy)
+    wanted = max(_enough(rank), layout.rows // 20, easy)
     return min(layout.rows, max(_fewest(rank), min(wanted, most // row)))
 
 

@@ -131,7 +131,7 @@ def worker_bytes(layout: Layout, work: Work, panel: int, sample: int) -> int:
     """
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
     h = 3 * sum(work.ranks) * layout.columns * layout.itemsize  # as received, contiguous, and previous
-    sums = sum(_waiting_sums(layout, rank, work.grams) for rank in work.ranks)
+    sums = sum(waiting_sums(layout, rank, work.grams) for rank in work.ranks)
     return int(
         PROGRAM
         + h
@@ -165,7 +165,7 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
         residual = STRIP_BYTES
     held = panel * (1 + layout.needs_cast)
     sums = _sums_in_work(layout, work.rank, work.grams)
-    sums += sum(_waiting_sums(layout, rank, work.grams) for rank in work.further_ranks)
+    sums += sum(waiting_sums(layout, rank, work.grams) for rank in work.further_ranks)
     return held + max(_reading(layout), weights + residual + sums)
 
 
@@ -180,7 +180,7 @@ def _sums_in_work(layout: Layout, rank: int, grams: bool) -> int:
     return _numerators(layout) * in_work + 2 * _column_grams(layout, rank, grams)
 
 
-def _waiting_sums(layout: Layout, rank: int, grams: bool) -> int:
+def waiting_sums(layout: Layout, rank: int, grams: bool) -> int:
     """Return the bytes of the sums of a panel for a model, which wait to be added."""
     factor, square = rank * layout.columns * 8, rank**2 * 8  # the square is larger where k > columns
     return _numerators(layout) * (factor + square) + _column_grams(layout, rank, grams)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from support.strategies import many
 
@@ -167,6 +167,36 @@ def test_a_sample_shrinks_before_panels_are_not_worth_a_task() -> None:
         planned = row_panels.plan_panels(layout, 9, limit, 1, blocks=True)
         assert planned.pass_bytes / (len(planned.edges) - 1) > row_panels.LEAST / 2
         assert planned.worker_bytes <= limit * worker_memory.USABLE
+
+
+@pytest.mark.parametrize("limit", [750_000_000, 800_000_000, 850_000_000, 900_000_000])
+def test_panels_of_a_good_size_come_before_a_large_sample_and_prefetch(limit: int) -> None:
+    chunk = 2**20  # entries: smaller panels decode the chunks at their ends many times
+    entries = np.linspace(0, 40_000_000, 300_001).astype(np.int64)
+    layout = Layout(
+        300_000, 20_000, 4, chunk_bytes=12 * chunk, indptr=entries, masked=True, prefetch=True
+    )  # whose sums have 20,000 Gram matrices
+    planned = row_panels.plan_panels(layout, 8, limit, 1)
+    panels = len(planned.edges) - 1
+    assert panels <= 32
+    assert 40_000_000 / panels >= chunk
+    assert row_panels.aligned_rows(planned.edges) * 8 * 4 >= 16 * 1024, "W has chunks of a few disk blocks"
+    assert planned.sample_rows >= 1000
+    assert planned.worker_bytes <= limit * worker_memory.USABLE
+
+
+@many
+@example(layout=Layout(200_000, 1000, 4, chunk_rows=100), rank=8, threads=1, limit=530 * MIB)
+@given(layout=dense_layouts(), rank=st.integers(1, 50), threads=st.integers(1, 4), limit=limits)
+def test_a_sample_is_large_only_beside_panels_of_a_good_size(
+    layout: Layout, rank: int, threads: int, limit: int | None
+) -> None:
+    made = make(layout, rank, limit, threads)
+    if made is None or layout.density_unknown or made.sample_rows <= max(1000, 50 * rank):
+        return
+    largest = max(layout.panel_bytes(*pair) for pair in pairwise(made.edges))
+    good = min(row_panels.SMALLEST, made.pass_bytes)
+    assert largest >= good // 2, "panels of about equal height may be half as large as they could be"
 
 
 def test_a_sample_has_rows_enough_to_draw_or_there_is_none() -> None:
