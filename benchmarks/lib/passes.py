@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from dask.delayed import delayed
 
 from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.graphs.reduction import PassInputs, Reduction
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.kernels.least_squares import solve
 from dask_nmf.kernels.row_sums import Sums
@@ -45,8 +46,11 @@ def hals_pass(panels: PanelEngine, h: Array) -> None:
 
 def bare_pass(panels: PanelEngine, look: Look, h: Array) -> None:
     """Load each panel and call ``look`` on it and H, in one task a panel."""
-    ones = ((1,) * panels.blocks.numblocks[0], (1,))
-    panels.blocks.map_blocks(look, delayed(h), chunks=ones, dtype=h.dtype, meta=h[:0, :0]).compute()
+    panels.compute(h, Reduction(partial(_look, look=look), list))
+
+
+def _look(v: Array, *, panel: int, inputs: PassInputs, look: Look) -> Array:
+    return look(v, inputs.h)
 
 
 def read(v: Array, h: Array) -> Array:

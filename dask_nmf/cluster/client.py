@@ -11,12 +11,10 @@ from typing import Any
 from weakref import WeakSet
 
 import dask
-import dask.array as da
 import dask.local
 import dask.threaded
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.highlevelgraph import MaterializedLayer
 from distributed import Client, Worker, get_worker
-from distributed import Future as RemoteFuture
 
 from dask_nmf import progress
 from dask_nmf.errors import ClusterLost, WorkersLost
@@ -134,19 +132,6 @@ def _refuse_lost_block(address: str) -> None:
         f"the blocks of this array were in the memory of the cluster at {address}, and its client is closed; "
         "compute the array before that, or keep W and H in a run (store=...)"
     )
-
-
-def guard_persisted(array: da.Array) -> da.Array:
-    """Return a persisted array with its futures in a `PersistedLayer`; without a cluster, as it is."""
-    client = active_client()
-    if client is None:
-        return array
-    layers = dict(array.dask.layers)
-    for name, layer in layers.items():
-        if all(isinstance(part, RemoteFuture) for part in layer.values()):
-            layers[name] = PersistedLayer(dict(layer), client)
-    graph = HighLevelGraph(layers, array.dask.dependencies)
-    return da.Array(graph, array.name, array.chunks, meta=array._meta)
 
 
 def assign_contiguous(count: int, threads: dict[str, int]) -> list[str]:

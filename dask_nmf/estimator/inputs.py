@@ -60,10 +60,10 @@ def in_form_of_input(matrix: Matrix, W: da.Array) -> Array | da.Array:
     """Return W as NumPy if X was in memory, else as a Dask array, chunked like the rows of a Dask X."""
     if matrix.in_memory:
         return np.asarray(W.compute())
-    chunks = matrix.reader.dask_chunks
-    if chunks is None:
+    array = matrix.reader.dask_array
+    if array is None:
         return W
-    heights, _ = matrix.orientation.turn((chunks[0], chunks[1]))
+    heights, _ = matrix.orientation.turn((array.chunks[0], array.chunks[1]))
     return W.rechunk((heights, W.shape[1]))
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
-
-import dask.array as da
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
 from dask_nmf.kernels.blocks.masking import EntryMask
@@ -14,6 +12,9 @@ from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import Solver
 from dask_nmf.types import Array
+
+if TYPE_CHECKING:  # workers need it only for a V that is a Dask array
+    import dask.array as da
 
 
 class Model(NamedTuple):

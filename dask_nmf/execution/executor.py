@@ -10,10 +10,11 @@ from typing import Any
 import dask
 import dask.array as da
 from dask.delayed import Delayed
-from distributed import wait
+from dask.highlevelgraph import HighLevelGraph
+from distributed import Future, wait
 
 from dask_nmf import progress
-from dask_nmf.cluster.client import active_client, guard_persisted
+from dask_nmf.cluster.client import PersistedLayer, active_client
 from dask_nmf.cluster.watch import WORKER_LOSS, call_watched, compute_watched, explain_loss, wait_for_workers
 from dask_nmf.errors import WorkersLost
 from dask_nmf.execution.graphs import reduction
@@ -33,6 +34,19 @@ def persist(*arrays: da.Array) -> tuple[da.Array, ...]:
     if active_client() is not None:
         call_watched(lambda: wait(held))
     return tuple(map(guard_persisted, held))
+
+
+def guard_persisted(array: da.Array) -> da.Array:
+    """Return a persisted array with its futures in a `PersistedLayer`; without a cluster, as it is."""
+    client = active_client()
+    if client is None:
+        return array
+    layers = dict(array.dask.layers)
+    for name, layer in layers.items():
+        if all(isinstance(part, Future) for part in layer.values()):
+            layers[name] = PersistedLayer(dict(layer), client)
+    graph = HighLevelGraph(layers, array.dask.dependencies)
+    return da.Array(graph, array.name, array.chunks, meta=array._meta)
 
 
 def compute_with_retries(

@@ -11,8 +11,8 @@ from distributed.system import MEMORY_LIMIT
 from dask_nmf.cluster.client import active_client, shares_memory
 from dask_nmf.cluster.watch import run_on_live_workers, wait_for_workers
 from dask_nmf.errors import DataError
-from dask_nmf.execution.engines.panels import EVERYTHING, PanelEngine
-from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.kernels.blocks.masking import EVERYTHING, EntryMask
 from dask_nmf.planning import grid, row_panels, worker_memory
 from dask_nmf.planning.grid import Edges, GridPlan
 from dask_nmf.planning.row_panels import PanelPlan

@@ -15,6 +15,7 @@ from dask_nmf.kernels.summary.means import Means
 from dask_nmf.planning import worker_memory
 from dask_nmf.sources.factors_and_weights import open_for_fixed_factor, read_factor
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.reader import Reader, empty_block
 from dask_nmf.storage.arrays.factors import CURE
 from dask_nmf.types import Array, Block, Orientation
 
@@ -63,16 +64,27 @@ def _is_plain(factor: Any) -> bool:
 
 def _in_blocks(matrix: Matrix) -> da.Array:
     """Return a matrix that is read by panels as a Dask array of dense blocks of some MiB."""
-    layout, chunks = matrix.layout, matrix.reader.dask_chunks
-    if chunks is not None:
-        array = matrix.reader.lazy(*chunks)
-    else:
+    layout, array = matrix.layout, matrix.reader.dask_array
+    if array is None:
         unit = layout.chunk_rows
         step = unit * max(1, worker_memory.IN_FLIGHT // (unit * layout.columns * layout.itemsize))
-        array = matrix.panels((*range(0, layout.rows, step), layout.rows))
+        array = as_dask_array(matrix.reader, (step, layout.columns))
     if scipy.sparse.issparse(array._meta):
         array = array.map_blocks(_dense, dtype=matrix.dtype, meta=np.empty((0, 0), matrix.dtype))
     return matrix.orientation.turn_array(array)
+
+
+def as_dask_array(reader: Reader, chunks: Any) -> da.Array:
+    """Return a matrix that tasks read as a Dask array; ``chunks`` as for `dask.array.from_array`."""
+    return da.from_array(
+        reader,
+        chunks=chunks,
+        name=False,
+        asarray=False,
+        fancy=False,
+        inline_array=not reader.in_memory,
+        meta=empty_block(reader),
+    )
 
 
 def _dense(block: Block) -> Array:

@@ -71,11 +71,7 @@ def cluster_rows(
     if not matrix.orientation.by_columns:
         specs = [passes.spec_of(request) for request in requests]
         right = [request.state.h_input for request in requests]
-        parts: list[Array] = engine.compute(
-            right[0],
-            lambda inputs: shared_reads.w_of_rows(engine.tasks, inputs, specs, rows),
-            more_h=right[1:],
-        )
+        parts: list[Array] = engine.compute(right[0], shared_reads.w_of_rows(specs, rows), more_h=right[1:])
         return [
             clusters.largest_components(w, clusters.component_sizes(request.state.h_input))
             for w, request in zip(parts, requests, strict=True)

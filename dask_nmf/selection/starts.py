@@ -99,9 +99,7 @@ def _check_held_out(summaries: Sequence[Summary], matrix: Matrix, holdout: float
 def summaries_of(engine: PanelEngine, masks: Sequence[EntryMask], draw: SampleSpec) -> list[Summary]:
     """Return the summary of V for each mask, all in one read."""
     no_h = np.empty((0, engine.matrix.layout.columns))
-    summaries: list[Summary] = engine.compute(
-        no_h, lambda inputs: shared_reads.summarize_for(engine.tasks, inputs, draw, masks)
-    )
+    summaries: list[Summary] = engine.compute(no_h, shared_reads.summarize_for(draw, masks))
     return summaries
 
 

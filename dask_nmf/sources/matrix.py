@@ -1,30 +1,23 @@
-"""`Matrix`: V, opened but not read, which gives row panels."""
+"""`Matrix`: V, opened but not read."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import groupby, pairwise
 from typing import Any
 
-import dask.array as da
 import numpy as np
 import scipy.sparse
 from dask.sizeof import sizeof
-from distributed import Client
 
-from dask_nmf.cluster.client import active_client, assign_contiguous
-from dask_nmf.cluster.watch import wait_for_workers
-from dask_nmf.errors import InvalidEntryError, WorkersLost
+from dask_nmf.cluster.client import active_client
+from dask_nmf.errors import InvalidEntryError
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.checks import canonical_csr
 from dask_nmf.sources.decoding.conversion import masked_to_nan, to_arrays
-from dask_nmf.sources.reader import Reader, empty_block
+from dask_nmf.sources.reader import Reader
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Block, Orientation
-
-Wrapper = Callable[[Reader], Reader]
 
 
 @sizeof.register(scipy.sparse.csr_array)
@@ -38,8 +31,8 @@ def _compressed_bytes(array: Any) -> int:
 class Matrix:
     """V, opened but not read.
 
-    The ``layout``, the ``reader``, the `panels` and their edges are in panel orientation: the rows of the
-    panels are the rows of V or, if its ``orientation`` is by columns, the columns of V.
+    The ``layout`` and the ``reader`` are in panel orientation: the rows of panels
+    are the rows of V or, if its ``orientation`` is by columns, the columns of V.
     """
 
     shape: tuple[int, int]  # (m, n), of V as the user has it
@@ -69,26 +62,12 @@ class Matrix:
     @property
     def workers_can_read(self) -> bool:
         """Return whether a task can read V itself, in whatever process it runs."""
-        return self.reader.dask_chunks is None and not (self.in_memory and active_client() is not None)
+        return self.reader.dask_array is None and not (self.in_memory and active_client() is not None)
 
     @property
     def worth_caching(self) -> bool:
         """Return whether a panel costs reading and decoding each time, and more memory if it stays."""
         return self.reader.worth_caching
-
-    def panels(self, edges: Sequence[int], wrap: Wrapper | None = None) -> da.Array:
-        """Return V as a Dask array with one block a panel, (rows, columns) in panel orientation.
-
-        Parameters
-        ----------
-        edges : of the panels: 0, where each of the others begins, and the number of rows.
-        wrap : returns the reader that tasks use in place of the one of this matrix.
-        """
-        client = active_client()
-        if self.reader.in_memory and client is not None:
-            return _scattered(client, self.reader, edges)
-        reader = self.reader if wrap is None else wrap(self.reader)
-        return reader.lazy([b - a for a, b in pairwise(edges)], [self.layout.columns])
 
     def check_entries(self, invalid: InvalidEntryError | None) -> None:
         """Raise the error about an entry that was found in panel orientation, with its place in V."""
@@ -125,23 +104,3 @@ def as_block(block: Any, dtype: np.dtype[Any]) -> Block:
     if scipy.sparse.issparse(array):
         return canonical_csr(array, dtype).astype(dtype, copy=False)
     return masked_to_nan(array, dtype).astype(dtype, copy=False)
-
-
-def _scattered(client: Client, reader: Reader, edges: Sequence[int]) -> da.Array:
-    """Return V from the memory of this process as a Dask array of panels that the workers have got."""
-    width = slice(0, reader.shape[1])
-    blocks = [reader[slice(a, b), width] for a, b in pairwise(edges)]
-    wait_for_workers()
-    runs = groupby(range(len(blocks)), assign_contiguous(len(blocks), client.nthreads()).__getitem__)
-    futures: list[Any] = []
-    try:
-        for address, run in runs:
-            futures += client.scatter([blocks[i] for i in run], workers=[address], hash=False)
-    except (OSError, KeyError) as error:  # how `distributed` fails when a worker dies under it
-        raise WorkersLost(str(error)) from error
-    return da.concatenate(
-        [
-            da.from_delayed(future, block.shape, dtype=reader.dtype, meta=empty_block(reader))
-            for future, block in zip(futures, blocks, strict=True)
-        ]
-    )

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import dask.array as da
 import numpy as np
 import scipy.sparse
 
 from dask_nmf.types import Block
 
+if TYPE_CHECKING:  # workers need it only for a V that is a Dask array
+    import dask.array as da
+
 Box = tuple[slice, slice]  # rows and columns, in panel orientation
-Chunks = tuple[tuple[int, ...], ...]  # heights of the rows of blocks, and widths of the columns of blocks
 
 
 class Reader(Protocol):
@@ -55,8 +56,8 @@ class Reader(Protocol):
         """Return whether a block costs fetching or decoding each time, so that keeping it saves time."""
 
     @property
-    def dask_chunks(self) -> Chunks | None:
-        """Return the chunks of a Dask array, which has tasks of its own; None where any task can read."""
+    def dask_array(self) -> da.Array | None:
+        """Return V as a Dask array, which has tasks of its own; None where any task can read."""
 
     @property
     def plain_array(self) -> Any | None:
@@ -67,9 +68,6 @@ class Reader(Protocol):
 
     def read_all(self, boxes: Sequence[Box]) -> list[Block]:
         """Return several blocks."""
-
-    def lazy(self, heights: Sequence[int], widths: Sequence[int]) -> da.Array:
-        """Return V as a Dask array of blocks with these numbers of rows and of columns."""
 
 
 class ReaderDefaults:
@@ -96,7 +94,7 @@ class ReaderDefaults:
         return not self.in_memory
 
     @property
-    def dask_chunks(self) -> Chunks | None:
+    def dask_array(self) -> da.Array | None:
         return None
 
     @property
@@ -105,17 +103,6 @@ class ReaderDefaults:
 
     def read_all(self: Reader, boxes: Sequence[Box]) -> list[Block]:
         return [self[box] for box in boxes]
-
-    def lazy(self: Reader, heights: Sequence[int], widths: Sequence[int]) -> da.Array:
-        return da.from_array(
-            self,
-            chunks=(tuple(heights), tuple(widths)),
-            name=False,
-            asarray=False,
-            fancy=False,
-            inline_array=not self.in_memory,
-            meta=empty_block(self),
-        )
 
 
 def empty_block(reader: Reader) -> Block:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import dask.dataframe as dd
 import h5py
@@ -17,6 +18,8 @@ import xarray
 import zarr
 from zarr.storage import ZipStore
 
+from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
+from dask_nmf.execution.panel_source import open_panels
 from dask_nmf.planning import row_panels
 from dask_nmf.sources.matrix import Matrix
 
@@ -175,8 +178,13 @@ LIBRARIES: dict[str, Callable[[Array, Path], Any]] = {  # sources that are read 
 def panels_of(opened: Matrix) -> list[Any]:
     """Return the panels of V in memory, as planned for rank 3 and two threads."""
     edges = row_panels.plan_panels(opened.layout, 3, None, 2).edges
-    panels = opened.panels(edges)  # on a cluster, V lives as long as this
-    return list(da.compute(*panels.to_delayed().ravel()))
+    panels = open_panels(opened, edges)  # on a cluster, V lives as long as this
+    inputs = dask.delayed(PassInputs(np.empty((0, opened.layout.columns)), edges), traverse=False)
+    return list(dask.compute(*PanelTasks(panels).map(_as_loaded, inputs)))
+
+
+def _as_loaded(v: Any, *, panel: int, inputs: PassInputs) -> Any:
+    return v
 
 
 def dense(block: Any) -> Array:

@@ -13,27 +13,29 @@ import numpy as np
 from dask.delayed import Delayed, delayed
 from distributed import Client, Future
 
-from dask_nmf.cluster.client import active_client, assign_contiguous, guard_persisted, shares_memory
+from dask_nmf import progress
+from dask_nmf.cluster.client import active_client, assign_contiguous, shares_memory
 from dask_nmf.cluster.watch import WORKER_LOSS, run_on_workers
 from dask_nmf.errors import NoWorkers
 from dask_nmf.execution.engine import FinalFactors, Model, Sink
-from dask_nmf.execution.executor import compute_with_retries, prefer_workers
+from dask_nmf.execution.executor import compute_with_retries, guard_persisted, prefer_workers
 from dask_nmf.execution.graphs import passes, reduction
 from dask_nmf.execution.graphs.passes import PassSpec, keep_w
-from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
+from dask_nmf.execution.graphs.reduction import PanelTasks, PanelWork, PassInputs, Reduction
+from dask_nmf.execution.panel_source import open_panels
 from dask_nmf.execution.tasks import block_cache
 from dask_nmf.execution.tasks.block_cache import CachingReader
 from dask_nmf.execution.tasks.factor_store import InUnits
 from dask_nmf.execution.tasks.prefetch import extra_reader_thread
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.kernels.blocks.masking import EVERYTHING, EntryMask
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.solver import ReadAgain, RightSolver, Solver
-from dask_nmf.sources.matrix import Matrix, Wrapper
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Array
 
-EVERYTHING = EntryMask()
 WEIGHTS_SUFFIX = "-weights"  # of the name by which weights of V are cached
 
 
@@ -84,18 +86,14 @@ class PanelEngine:
 
     def rebuild(self) -> None:
         """Build the panels from the source of V, also anew when blocks in the memory of workers are lost."""
-        self.blocks = self.matrix.panels(self.edges, self.caching(self.matrix))
-        if not self.rule.uses_whole_blocks:
-            weights = self.weights and self.weights.panels(self.edges, self.caching(self.weights))
-            self.blocks = passes.mask_panels(self.blocks, weights, self.edges, self.rule)
-        self.tasks = PanelTasks(self.blocks)
+        self.panels = open_panels(self.matrix, self.edges, self.weights, self.rule, self.reader_of)
+        self.tasks = PanelTasks(self.panels)
 
-    def caching(self, matrix: Matrix) -> Wrapper | None:
-        """Return a function that wraps a reader of the matrix in a cache; None if nothing is to be cached."""
+    def reader_of(self, matrix: Matrix) -> Reader:
+        """Return the reader of V or of its weights that tasks use: with a cache, if it is to be cached."""
         if not self.room or not matrix.worth_caching:
-            return None
-        name = self.cached_names[matrix is not self.matrix]
-        return lambda reader: CachingReader(reader, name, self.room)
+            return matrix.reader
+        return CachingReader(matrix.reader, self.cached_names[matrix is not self.matrix], self.room)
 
     def preferred_workers(self) -> dict[int, str]:
         """Return the address of the worker that caches a panel or gets its neighbours, by panel number."""
@@ -108,7 +106,7 @@ class PanelEngine:
         if not self.matrix.workers_can_read:
             return {}
         workers = dict(enumerate(assign_contiguous(len(self.edges) - 1, threads)))
-        if self.caching(self.matrix) is not None:
+        if self.room and self.matrix.worth_caching:
             numbers = {first: number for number, first in enumerate(self.edges[:-1])}
             cached = run_on_workers(block_cache.cached_blocks, self.name, on_error="ignore")
             workers |= {numbers[place[0]]: address for address, places in cached.items() for place in places}
@@ -143,16 +141,14 @@ class PanelEngine:
     def summarize(self, draw: SampleSpec) -> Summary:
         """Check, measure and digest V, and draw a sample of its rows, in one read."""
         no_h = np.empty((0, self.matrix.layout.columns))
-        summary: Summary = self.compute(no_h, lambda inputs: passes.summarize(self.tasks, inputs, draw))
+        summary: Summary = self.compute(no_h, passes.summarize(draw))
         return summary
 
     def sweep(self, models: Sequence[Model]) -> list[Sums]:
         """Return the sums of a pass for each model; a task loads its panel once for all of them."""
         specs = [passes.spec_of(model) for model in models]
         given = [model.state.h_input for model in models]
-        totals: tuple[Sums, ...] = self.compute(
-            given[0], lambda inputs: passes.sweep_models(self.tasks, inputs, specs), more_h=given[1:]
-        )
+        totals: tuple[Sums, ...] = self.compute(given[0], passes.sweep_models(specs), more_h=given[1:])
         return list(totals)
 
     def run_pass(self, h: Array, spec: PassSpec, w: Array | da.Array | None = None) -> Sums:
@@ -163,14 +159,8 @@ class PanelEngine:
         h : (k, columns), which all panels get.
         w : the factor that panels hold, (rows, k), if it is known; a Dask array has one block a panel.
         """
-        beside = [w] if isinstance(w, da.Array) else []
-        in_memory = None if isinstance(w, da.Array) else w
-
-        def build(inputs: Delayed) -> Delayed:
-            tasks = PanelTasks(self.blocks, *beside) if beside else self.tasks
-            return passes.sweep(tasks, inputs, spec)
-
-        totals: Sums = self.compute(h, build, in_memory)
+        beside = isinstance(w, da.Array)
+        totals: Sums = (self.compute_beside if beside else self.compute)(h, passes.sweep(spec), w)
         return totals
 
     def run_pass_keeping_w(
@@ -182,13 +172,13 @@ class PanelEngine:
         """
         parts: list[Any] = []
 
-        def build(inputs: Delayed) -> Delayed:
+        def build(inputs: Delayed) -> list[Delayed]:
             nodes = passes.sweep_keeping_w(self.tasks, inputs, spec)
             prefer_workers(nodes, self.preferred_workers())
             parts[:] = dask.persist(*nodes)
-            return passes.add_up([reduction.item(part, 1) for part in parts])
+            return [passes.add_up([reduction.item(part, 1) for part in parts])]
 
-        totals: Sums = self.compute(h, build, w)
+        totals: Sums = self.compute_all(h, build, w)[0]
         heights = reduction.heights(self.edges)
 
         def whole(index: int, *width: int, dtype: Any) -> da.Array:
@@ -261,14 +251,28 @@ class PanelEngine:
         return read_again
 
     def compute(
-        self,
-        h: Array,
-        build: Callable[[Delayed], Delayed],
-        w: Array | None = None,
-        more_h: Sequence[Array] = (),
+        self, h: Array, reduction: Reduction, w: Array | None = None, more_h: Sequence[Array] = ()
     ) -> Any:
-        """Build the graph of a pass and return the value of its only node: see `compute_all`."""
-        return self.compute_all(h, lambda inputs: [build(inputs)], w, more_h)[0]
+        """Return the result of a pass over V.
+
+        A single panel that this process loads is computed in this thread, because a graph, its order and
+        another thread would cost a small V more than its pass.
+        """
+        inputs = self.inputs(h, w, more_h)
+        if len(self.edges) == 2 and not self.panels.arrays and not inputs.on_cluster and shares_memory():
+            progress.report_read(1)
+            part = PanelWork(self.panels.reader, reduction.chunk).run(0, inputs)
+            progress.report_panel()
+            return reduction.combine([part])
+        return self.compute_all(h, lambda inputs: [self.tasks.reduce(reduction, inputs)], w, more_h)[0]
+
+    def compute_beside(self, h: Array, reduction: Reduction, *beside: da.Array) -> Any:
+        """Return the result of a pass over V and other arrays, with one block a panel."""
+
+        def build(inputs: Delayed) -> list[Delayed]:
+            return [PanelTasks(self.panels, *beside).reduce(reduction, inputs)]
+
+        return self.compute_all(h, build)[0]
 
     def compute_all(
         self,
@@ -281,12 +285,16 @@ class PanelEngine:
 
         H is a node of the graph, so that the scheduler can make it again if the worker that had it is lost.
         """
-        on_cluster = active_client() is not None
+        inputs = self.inputs(h, w, more_h)
 
         def graph() -> list[Delayed]:
-            inputs = PassInputs(h, self.edges, w, self.ahead, on_cluster, self.scale, tuple(more_h))
             return build(delayed(inputs, traverse=False))
 
-        here = self.ahead and not on_cluster and shares_memory()
+        here = self.ahead and not inputs.on_cluster and shares_memory()
         with extra_reader_thread() if here else nullcontext():
             return compute_with_retries(graph, self.rebuild, self.preferred_workers, len(self.edges) - 1)
+
+    def inputs(self, h: Array, w: Array | None, more_h: Sequence[Array]) -> PassInputs:
+        """Return the inputs of a pass that starts now."""
+        on_cluster = active_client() is not None
+        return PassInputs(h, self.edges, w, self.ahead, on_cluster, self.scale, tuple(more_h))

@@ -74,16 +74,14 @@ class StrataEngine:
         ----------
         right : the H of each model, with AdaGrad's memory as its last row, (k + 1, n).
         """
-        panels, grid = self.panels, self.grid
 
-        def build(inputs: Delayed) -> Delayed:
-            if not panels.matrix.workers_can_read:
-                return strata.sweep(panels.blocks, None, grid, inputs, spec)
-            caching = panels.caching(panels.matrix)
-            reader = panels.matrix.reader if caching is None else caching(panels.matrix.reader)
-            return strata.sweep(None, BlockSource(reader, panels.rule), grid, inputs, spec)
+        def build(inputs: Delayed) -> list[Delayed]:
+            panels = self.panels.panels  # they are other ones after a loss of workers
+            array = panels.arrays[0] if panels.arrays else None
+            source = BlockSource(panels.reader.readers[0], panels.reader.mask)
+            return [strata.sweep(array, source, self.grid, inputs, spec)]
 
-        swept: list[SweepSums] = panels.compute(right[0], build, more_h=right[1:])
+        swept: list[SweepSums] = self.panels.compute_all(right[0], build, more_h=right[1:])[0]
         return swept
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:

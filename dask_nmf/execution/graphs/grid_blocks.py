@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from dask import delayed
 from dask.delayed import Delayed
 
-from dask_nmf.execution.graphs.reduction import aligned, heights
+from dask_nmf.execution.graphs.reduction import heights
+from dask_nmf.execution.tasks.panel_reader import aligned
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Block
@@ -43,10 +44,11 @@ class Blocks:
     @classmethod
     def of(cls, matrix: Matrix, tiling: GridPlan) -> Blocks:
         """Return the blocks of a matrix, cut by a plan."""
-        if matrix.reader.dask_chunks is None:
+        array = matrix.reader.dask_array
+        if array is None:
             return cls(tiling, delayed(matrix.reader, traverse=False), None)
-        cut = matrix.reader.lazy(heights(tiling.rows), heights(tiling.columns))
-        return cls(tiling, None, cut.to_delayed(optimize_graph=True).tolist())
+        blocks = array.rechunk((heights(tiling.rows), heights(tiling.columns)))
+        return cls(tiling, None, blocks.to_delayed(optimize_graph=True).tolist())
 
     @property
     def rows(self) -> list[Span]:

@@ -1,4 +1,4 @@
-"""The graphs of a pass over V in panels. Nothing here computes: functions return delayed sums or blocks.
+"""A pass over V in panels: what its tasks compute.
 
 A pass is one task a panel (load it, solve for W, return the sums that H needs) and a tree that adds them up.
 """
@@ -11,7 +11,6 @@ from functools import partial, reduce
 from operator import add
 from typing import Any, NamedTuple, Protocol, cast
 
-import dask.array as da
 import numpy as np
 from dask.delayed import Delayed
 from dask.sizeof import sizeof
@@ -23,7 +22,6 @@ from dask_nmf.execution.graphs.reduction import (
     PanelTasks,
     PassInputs,
     Reduction,
-    aligned,
     combine_tree,
 )
 from dask_nmf.execution.tasks.factor_store import FactorStore
@@ -85,29 +83,25 @@ def spec_of(model: Model) -> PassSpec:
     return spec._replace(before=before, after=slots.new_factor(state.next_slot))
 
 
-def summarize(tasks: PanelTasks, inputs: Delayed, draw: SampleSpec) -> Delayed:
-    """Return the delayed `Summary` of V, from its first read."""
-    reduction = Reduction(
-        partial(_summarize_panel, draw=draw), partial(row_sample.merge_summaries, draw=draw)
-    )
-    return tasks.reduce(reduction, inputs)
+def summarize(draw: SampleSpec) -> Reduction:
+    """Return the computation of the `Summary` of V, from its first read."""
+    return Reduction(partial(_summarize_panel, draw=draw), partial(row_sample.merge_summaries, draw=draw))
 
 
-def sweep(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> Delayed:
-    """Return the delayed `Sums` of a pass.
+def sweep(spec: PassSpec) -> Reduction:
+    """Return the computation of the `Sums` of a pass.
 
-    Beside V, the tasks may have the factor that panels hold, (rows, k), with one block a panel.
+    Beside V, tasks may have the factor that panels hold, (rows, k).
     """
-    return tasks.reduce(Reduction(partial(_process_panel, spec=spec), _add), inputs)
+    return Reduction(partial(_process_panel, spec=spec), _add)
 
 
-def sweep_models(tasks: PanelTasks, inputs: Delayed, specs: Sequence[PassSpec]) -> Delayed:
-    """Return the delayed `Sums` of a pass for each of several models; each panel is loaded once for all.
+def sweep_models(specs: Sequence[PassSpec]) -> Reduction:
+    """Return the computation of the `Sums` of a pass for each of several models, which share each panel.
 
     The inputs have an H for each model. Its sums are those of a `sweep` for it alone, bit for bit.
     """
-    chunk = partial(process_panel_for_models, specs=tuple(specs))
-    return tasks.reduce(Reduction(chunk, _add_each), inputs)
+    return Reduction(partial(process_panel_for_models, specs=tuple(specs)), _add_each)
 
 
 def sweep_keeping_w(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> list[Delayed]:
@@ -115,37 +109,10 @@ def sweep_keeping_w(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> list[
     return tasks.map(partial(_process_panel, spec=spec._replace(keep=True)), inputs)
 
 
-def mask_panels(
-    panels: da.Array, weights: da.Array | None, edges: Sequence[int], rule: EntryMask
-) -> da.Array:
-    """Return panels as `MaskedBlock`s."""
-    parts = [panels] if weights is None else [panels, weights]
-    return da.map_blocks(
-        _masked,
-        *parts,
-        edges=tuple(edges),
-        rule=rule,
-        dtype=panels.dtype,
-        meta=np.empty((0, 0), panels.dtype),
-    )
-
-
 @sizeof.register(MaskedBlock)
 def _bytes(block: MaskedBlock) -> int:
     """Return the bytes of a masked block, because Dask would not count its arrays."""
     return int(sizeof(block.v) + sizeof(block.weights) + sizeof(block.rows))
-
-
-def _masked(
-    v: Block,
-    *weights: Block,
-    edges: Sequence[int],
-    rule: EntryMask,
-    block_id: tuple[int, ...],
-) -> MaskedBlock:
-    first = edges[block_id[0]]
-    rows = np.arange(first, first + v.shape[0])
-    return MaskedBlock(aligned(v), aligned(weights[0]) if weights else None, rows, rule)
 
 
 def block_of(panel: Block, first: int, last: int) -> Block:

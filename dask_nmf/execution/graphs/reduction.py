@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
-import dask.array as da
 import numpy as np
 from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
@@ -17,11 +16,15 @@ from dask.highlevelgraph import HighLevelGraph
 from dask_nmf.cluster import client
 from dask_nmf.execution.tasks import prefetch
 from dask_nmf.execution.tasks.blas import one_blas_thread
+from dask_nmf.execution.tasks.panel_reader import PanelReader
 from dask_nmf.types import Array, Block
+
+if TYPE_CHECKING:  # workers need it only for a V that is a Dask array
+    import dask.array as da
 
 NOTHING = np.zeros(0)
 PASS, SUMS = "pass-", "sums-"  # prefixes of the keys of panels, and of combined parts
-CHUNK, INPUTS = "chunk-of-a-pass", "inputs-of-a-pass"  # placeholders for the nodes that differ between passes
+WORK, INPUTS = "work-of-a-pass", "inputs-of-a-pass"  # placeholders for the nodes that differ between passes
 FAN_IN = 8  # parts that one node of the tree combines
 
 
@@ -58,44 +61,64 @@ class Reduction:
     combine: Callable[[list[Any]], Any]
 
 
+class Panels(NamedTuple):
+    """V in panels, as tasks get them: from their reader, and from Dask arrays with one block a panel."""
+
+    reader: PanelReader
+    arrays: tuple[da.Array, ...] = ()  # V and its weights, as far as the reader does not read them
+
+    def select(self, numbers: list[int]) -> Panels:
+        """Return some of the panels."""
+        return Panels(self.reader.select(numbers), tuple(array.blocks[numbers] for array in self.arrays))
+
+
+@dataclass(frozen=True)
+class PanelWork:
+    """The work of the tasks of a pass: load a panel, and compute its part. It is sent once to each worker."""
+
+    reader: PanelReader
+    chunk: Callable[..., Any]
+
+    def run(self, panel: int, inputs: PassInputs, *blocks: Block) -> Any:
+        """Return the part of a panel.
+
+        H and V are aligned first. NumPy would not use BLAS for unaligned arrays, and then the last digits
+        would depend on which worker had H first.
+
+        Parameters
+        ----------
+        blocks : the blocks of the panel that Dask has: those that the reader takes, then those beside V.
+        """
+        remaining = iter(blocks)
+        v, inputs = self.reader.load(panel, remaining), inputs.aligned
+        slot = prefetch.compute_slot(inputs.on_cluster) if inputs.prefetch else nullcontext()
+        with one_blas_thread(), slot:
+            return self.chunk(v, *remaining, panel=panel, inputs=inputs)
+
+
 class PanelTasks:
     """The tasks of passes over panels: each loads a panel and the blocks beside it, and computes a part.
 
-    Dask fuses the loading of a panel with its computation, once for all passes. Each pass takes copies of
-    these tasks under other names, with its own chunk and inputs.
-
     Parameters
     ----------
-    panels : V, with one block a panel.
-    beside : other arrays, also with one block a panel.
+    panels : V.
+    beside : other arrays, with one block a panel.
     """
 
-    def __init__(self, panels: da.Array, *beside: da.Array) -> None:
-        count = panels.numblocks[0]
-        boxes = panels.map_blocks(
-            _boxed,
-            Delayed(CHUNK, {CHUNK: None}),
-            Delayed(INPUTS, {INPUTS: None}),
-            *beside,
-            name=f"{PASS}tasks",
-            dtype=object,
-            chunks=((1,) * count, (1,)),
-            meta=np.empty((0, 0), object),
-        )
-        parts = boxes.to_delayed(optimize_graph=True).ravel()
-        graph = dict(parts[0].dask)
-        self._tasks = [graph.pop(part.key) for part in parts]
-        self._sources = {key: node for key, node in graph.items() if key not in (CHUNK, INPUTS)}
+    def __init__(self, panels: Panels, *beside: da.Array) -> None:
+        self.reader = panels.reader
+        self._fused = _Fused(*panels.arrays, *beside) if panels.arrays or beside else None
 
     def map(self, chunk: Callable[..., Any], inputs: Delayed) -> list[Delayed]:
         """Return a delayed part for each panel; ``inputs`` is a delayed `PassInputs`."""
         name = f"{PASS}{uuid4().hex}"
-        function = delayed(chunk, traverse=False, pure=False)
-        nodes = {CHUNK: function.key, INPUTS: inputs.key}
-        keys = [(name, number, 0) for number in range(len(self._tasks))]
-        layer = dict(self._sources)
-        layer |= {key: task.substitute(nodes, key=key) for key, task in zip(keys, self._tasks, strict=True)}
-        graph = HighLevelGraph.from_collections(name, layer, dependencies=(function, inputs))
+        work = delayed(PanelWork(self.reader, chunk), traverse=False, pure=False)
+        keys = [(name, number) for number in range(len(self.reader.rows))]
+        if self._fused is None:
+            layer = {key: (_run_task, key[1], work.key, inputs.key) for key in keys}
+        else:
+            layer = self._fused.layer(keys, work, inputs)
+        graph = HighLevelGraph.from_collections(name, layer, dependencies=(work, inputs))
         return [Delayed(key, graph, layer=name) for key in keys]
 
     def reduce(self, reduction: Reduction, inputs: Delayed) -> Delayed:
@@ -103,9 +126,50 @@ class PanelTasks:
         return combine_tree(self.map(reduction.chunk, inputs), reduction.combine)
 
 
-def aligned(block: Block) -> Block:
-    """Return a block aligned as BLAS needs it; one that came over the network may begin at any byte."""
-    return np.require(block, requirements="A") if isinstance(block, np.ndarray) else block
+class _Fused:
+    """Tasks for panels of which Dask has blocks: Dask fuses the computation of a block with its task.
+
+    They are fused once for all passes. Each pass takes copies under other names, with its work and inputs.
+
+    Parameters
+    ----------
+    arrays : have one block a panel.
+    """
+
+    def __init__(self, first: da.Array, *more: da.Array) -> None:
+        count = first.numblocks[0]
+        parts = first.map_blocks(
+            _run_task_with_blocks,
+            Delayed(WORK, {WORK: None}),
+            Delayed(INPUTS, {INPUTS: None}),
+            *more,
+            name=f"{PASS}tasks",
+            dtype=object,
+            chunks=((1,) * count, (1,)),
+            meta=np.empty((0, 0), object),
+        )
+        delayed_parts = parts.to_delayed(optimize_graph=True).ravel()
+        graph = dict(delayed_parts[0].dask)
+        self._tasks = [graph.pop(part.key) for part in delayed_parts]
+        self._sources = {key: node for key, node in graph.items() if key not in (WORK, INPUTS)}
+
+    def layer(self, keys: Sequence[Any], work: Delayed, inputs: Delayed) -> dict[Any, Any]:
+        """Return the tasks of a pass under some keys, one a panel, and the tasks that they depend on."""
+        nodes = {WORK: work.key, INPUTS: inputs.key}
+        tasks = zip(keys, self._tasks, strict=True)
+        return self._sources | {key: task.substitute(nodes, key=key) for key, task in tasks}
+
+
+def _run_task(panel: int, work: PanelWork, inputs: PassInputs, *blocks: Block) -> Any:
+    part = work.run(panel, inputs, *blocks)
+    client.announce_panel()
+    return part
+
+
+def _run_task_with_blocks(
+    first: Block, work: PanelWork, inputs: PassInputs, *more: Block, block_id: tuple[int, ...]
+) -> Any:
+    return _run_task(block_id[0], work, inputs, first, *more)
 
 
 def item(part: Delayed, index: int) -> Delayed:
@@ -114,7 +178,7 @@ def item(part: Delayed, index: int) -> Delayed:
 
 
 def _item(part: Any, index: int) -> Any:
-    return unbox(part)[index]
+    return part[index]
 
 
 def panel_of(key: Any) -> int | None:
@@ -122,27 +186,6 @@ def panel_of(key: Any) -> int | None:
     if isinstance(key, tuple):
         return int(key[1]) if key[0].startswith(PASS) else None
     return int(key.rpartition("-")[2]) if key.startswith(SUMS) else None
-
-
-def _boxed(
-    v: Block, chunk: Callable[..., Any], inputs: PassInputs, *beside: Array, block_id: tuple[int, ...]
-) -> Any:
-    """Return a part as the only entry of a block.
-
-    H and V are aligned first. NumPy would not use BLAS for unaligned arrays, and then the last digits would
-    depend on which worker had H first.
-    """
-    inputs, v = inputs.aligned, aligned(v)
-    box = np.empty((1, 1), object)
-    with one_blas_thread(), prefetch.compute_slot(inputs.on_cluster) if inputs.prefetch else nullcontext():
-        box[0, 0] = chunk(v, *beside, panel=block_id[0], inputs=inputs)
-    client.announce_panel()
-    return box
-
-
-def unbox(part: Any) -> Any:
-    """Return the only entry of a block of objects; anything else is returned unchanged."""
-    return part[0, 0] if isinstance(part, np.ndarray) and part.dtype == object else part
 
 
 def combine_tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:
@@ -157,15 +200,11 @@ def combine_tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) 
         firsts = range(0, len(level), FAN_IN)
         above = [f"{name}-{width}-{first * width // FAN_IN}" for first in firsts]
         for key, first in zip(above, firsts, strict=True):
-            layer[key] = (_combine, level[first : first + FAN_IN], combine)
+            layer[key] = (combine, level[first : first + FAN_IN])
         level = above
         if len(level) == 1:
             graph = HighLevelGraph.from_collections(name, layer, dependencies=parts)
             return Delayed(level[0], graph, layer=name)
-
-
-def _combine(parts: list[Any], combine: Callable[[list[Any]], Any]) -> Any:
-    return combine([unbox(part) for part in parts])
 
 
 def heights(edges: Sequence[int]) -> tuple[int, ...]:

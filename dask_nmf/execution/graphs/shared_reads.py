@@ -1,4 +1,4 @@
-"""The graphs of reads of V that the models of several folds share. Nothing here computes."""
+"""Reads of V that the models of several folds share: what their tasks compute."""
 
 from __future__ import annotations
 
@@ -6,14 +6,9 @@ from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
-from dask.delayed import Delayed
 
 from dask_nmf.execution.graphs.passes import PassSpec, process_block
-from dask_nmf.execution.graphs.reduction import (
-    PanelTasks,
-    PassInputs,
-    Reduction,
-)
+from dask_nmf.execution.graphs.reduction import PassInputs, Reduction
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary import row_sample
@@ -21,18 +16,15 @@ from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.types import Array, Block
 
 
-def summarize_for(
-    tasks: PanelTasks, inputs: Delayed, draw: SampleSpec, masks: Sequence[EntryMask]
-) -> Delayed:
-    """Return the delayed summaries of V for several masks, in their order; each panel is loaded once."""
+def summarize_for(draw: SampleSpec, masks: Sequence[EntryMask]) -> Reduction:
+    """Return the computation of the summaries of V for several masks, in their order, which share a read."""
     chunk = partial(_summarize_panel_for, draw=draw, masks=tuple(masks))
-    return tasks.reduce(Reduction(chunk, partial(_merge_each, draw=draw)), inputs)
+    return Reduction(chunk, partial(_merge_each, draw=draw))
 
 
-def w_of_rows(tasks: PanelTasks, inputs: Delayed, specs: Sequence[PassSpec], rows: Array) -> Delayed:
-    """Return the delayed W of some rows of the panels for each model, (rows, k); ``rows`` rise."""
-    chunk = partial(_w_of_rows, specs=tuple(specs), rows=rows)
-    return tasks.reduce(Reduction(chunk, _stack_each), inputs)
+def w_of_rows(specs: Sequence[PassSpec], rows: Array) -> Reduction:
+    """Return the computation of W of some rows for each model, (rows, k); ``rows`` rise."""
+    return Reduction(partial(_w_of_rows, specs=tuple(specs), rows=rows), _stack_each)
 
 
 def _w_of_rows(

@@ -23,9 +23,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import dask.array as da
 import numpy as np
 from dask import delayed
 from dask.delayed import Delayed
@@ -33,9 +32,10 @@ from dask.delayed import Delayed
 from dask_nmf import rng
 from dask_nmf.cluster import client
 from dask_nmf.execution.graphs.passes import block_of
-from dask_nmf.execution.graphs.reduction import PassInputs, aligned, item
+from dask_nmf.execution.graphs.reduction import PassInputs, item
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.execution.tasks.factor_store import FactorStore
+from dask_nmf.execution.tasks.panel_reader import aligned
 from dask_nmf.kernels import gradient, least_squares, row_sums
 from dask_nmf.kernels.blocks import masking, row_batches
 from dask_nmf.kernels.blocks.masked import Cells
@@ -44,6 +44,9 @@ from dask_nmf.kernels.gradient import SGDOptions
 from dask_nmf.solvers.sgd import SweepSums
 from dask_nmf.sources.reader import Reader
 from dask_nmf.types import Array, Block
+
+if TYPE_CHECKING:  # workers need it only for a V that is a Dask array
+    import dask.array as da
 
 
 class BlockGrid(NamedTuple):
@@ -60,18 +63,23 @@ class BlockGrid(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockSource:
-    """The source from which a task reads its block of V."""
+    """The source from which a task has its block of V."""
 
-    reader: Reader
-    rule: EntryMask
+    reader: Reader | None  # None: Dask has the rows of blocks
+    mask: EntryMask
 
     def read(self, rows: slice, columns: slice) -> Block:
-        """Return a block in memory, as `MaskedBlock` unless all entries count alike."""
-        block = aligned(self.reader[rows, columns])
-        if self.rule.is_uniform:
+        """Read a block, and return it as `with_mask` does."""
+        assert self.reader is not None
+        return self.with_mask(self.reader[rows, columns], rows, columns)
+
+    def with_mask(self, block: Block, rows: slice, columns: slice) -> Block:
+        """Return a block as `MaskedBlock`, unless all entries count alike."""
+        block = aligned(block)
+        if self.mask.is_uniform:
             return block
         numbers = np.arange(rows.start, rows.stop)
-        return MaskedBlock(block, None, numbers, self.rule, first_column=columns.start)
+        return MaskedBlock(block, None, numbers, self.mask, first_column=columns.start)
 
 
 class ModelSteps(NamedTuple):
@@ -93,7 +101,7 @@ class SweepSpec(NamedTuple):
 class _Sweep(NamedTuple):
     """The arguments that all tasks of a sweep share."""
 
-    source: BlockSource | None
+    source: BlockSource
     grid: BlockGrid
     spec: SweepSpec
 
@@ -132,20 +140,20 @@ def _numbers(seed: int, epoch: int, rows: Array) -> Array:
 
 
 def sweep(
-    panels: da.Array | None, source: BlockSource | None, grid: BlockGrid, inputs: Delayed, spec: SweepSpec
+    array: da.Array | None, source: BlockSource, grid: BlockGrid, inputs: Delayed, spec: SweepSpec
 ) -> Delayed:
     """Return a delayed list of the `SweepSums` of each model of a sweep, which visits each block once.
 
     Parameters
     ----------
-    panels : V in its rows of blocks; None if tasks read it from the source.
-    source : where tasks read V; None if there are panels. If it cannot read single blocks, rows of
-        blocks are read and divided, at most two groups of them at a time.
+    array : V as Dask has it, with one block for each row of blocks; None if tasks read it from the source.
+    source : where tasks read V. If it cannot read single blocks, rows of blocks are read and divided, at most
+        two groups of them at a time.
     inputs : a delayed `PassInputs`, with the H that the sweep begins with, (k + 1, n), for each model.
     """
     height, width = grid.shape
     shared = delayed(_Sweep(source, grid, spec), traverse=False)
-    rows = [None] * height if panels is None else list(panels.to_delayed(optimize_graph=True).ravel())
+    rows = [None] * height if array is None else list(array.to_delayed(optimize_graph=True).ravel())
     left: list[Any] = [None] * height
     right: list[Any] = [None] * width
     parts: dict[int, Delayed] = {}
@@ -165,10 +173,9 @@ def sweep(
 
 def _divided(panel: Block | None, shared: _Sweep, row: int, earlier: Any) -> list[Block]:
     """Return the blocks of a row; ``earlier`` is a task that must end before there is memory for it."""
-    grid = shared.grid
-    if panel is None:
-        assert shared.source is not None
-        panel = shared.source.read(slice(*grid.rows[row : row + 2]), slice(0, grid.columns[-1]))
+    grid, source = shared.grid, shared.source
+    box = slice(*grid.rows[row : row + 2]), slice(0, grid.columns[-1])
+    panel = source.read(*box) if panel is None else source.with_mask(panel, *box)
     return [block_of(panel, first, last) for first, last in pairwise(grid.columns)]
 
 
@@ -196,7 +203,6 @@ def _visit(
     first, last = grid.rows[visit.row], grid.rows[visit.row + 1]
     across = slice(grid.columns[visit.column], grid.columns[visit.column + 1])
     if block is None:
-        assert source is not None
         block = source.read(slice(first, last), across)
     block = masking.with_scale(block, inputs.scale)
     order = np.argsort(

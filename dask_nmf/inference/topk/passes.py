@@ -6,11 +6,10 @@ from functools import partial
 
 import dask.array as da
 import numpy as np
-from dask.delayed import Delayed, delayed
+from dask.delayed import Delayed
 
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs import reduction
-from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs, Reduction
+from dask_nmf.execution.graphs.reduction import Panels, PanelTasks, PassInputs, Reduction
 from dask_nmf.inference.topk import kernel
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.types import Array, Block
@@ -30,7 +29,7 @@ def top_k(
     """
 
     def build(inputs: Delayed) -> list[Delayed]:
-        return top_k_graph(panels.blocks.blocks[some], w.blocks[some], inputs, spec, chosen)
+        return top_k_graph(panels.panels.select(some), w.blocks[some], inputs, spec, chosen)
 
     return panels.compute_all(h, build)
 
@@ -46,29 +45,17 @@ def top_k_by_columns(
     h : Wᵀ, (k, m).
     chosen : booleans, (m,): which rows of V to search. None: all.
     """
-
-    def build(inputs: Delayed) -> Delayed:
-        return top_k_graph_by_columns(panels.blocks, w, inputs, spec, chosen)
-
-    best: TopK = panels.compute(h, build)
+    search = Reduction(partial(_top_k_by_columns, spec=spec, chosen=chosen), kernel.merge)
+    best: TopK = panels.compute_beside(h, search, w)
     return best
 
 
 def top_k_graph(
-    panels: da.Array, w: da.Array, inputs: Delayed, spec: TopKSpec, chosen: da.Array | None = None
+    panels: Panels, w: da.Array, inputs: Delayed, spec: TopKSpec, chosen: da.Array | None = None
 ) -> list[Delayed]:
     """Return a delayed `TopK` for each panel; ``w`` and ``chosen`` as for `top_k`."""
     blocks = [w] if chosen is None else [w, chosen]
-    parts = PanelTasks(panels, *blocks).map(partial(_top_k, spec=spec), inputs)
-    return [delayed(reduction.unbox, pure=False)(part) for part in parts]
-
-
-def top_k_graph_by_columns(
-    panels: da.Array, w: da.Array, inputs: Delayed, spec: TopKSpec, chosen: Array | None = None
-) -> Delayed:
-    """Return one delayed `TopK` for all panels of columns; ``w`` and ``chosen`` as for `top_k_by_columns`."""
-    search = Reduction(partial(_top_k_by_columns, spec=spec, chosen=chosen), kernel.merge)
-    return PanelTasks(panels, w).reduce(search, inputs)
+    return PanelTasks(panels, *blocks).map(partial(_top_k, spec=spec), inputs)
 
 
 def _top_k(

@@ -52,7 +52,7 @@ def in_panels(
     """Return W, or Hᵀ of an H if panels are columns, as a Dask array with one block a panel."""
     if isinstance(factor, zarr.Array):
         reader = DenseRows(factor, orientation, dtype)
-        return reader.lazy(rows, [reader.shape[1]])
+        return factors.as_dask_array(reader, (rows, -1))
     array = factor
     if not isinstance(factor, da.Array):
         array = da.from_array(factor, chunks=orientation.turn((rows, -1)), name=False)

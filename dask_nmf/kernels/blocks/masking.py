@@ -69,6 +69,9 @@ class EntryMask:
         return found.transpose() if self.orientation.by_columns else found
 
 
+EVERYTHING = EntryMask()
+
+
 @dataclass(frozen=True)
 class MaskedBlock:
     """A block of V with the weights of its entries and the rule by which they count."""

@@ -25,6 +25,7 @@ from dask_nmf.errors import NoWorkers
 from dask_nmf.execution.executor import prefer_workers
 from dask_nmf.execution.graphs import passes, reduction
 from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.panel_source import open_panels
 from dask_nmf.execution.tasks import prefetch
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.registry import open_matrix
@@ -193,9 +194,8 @@ def test_workers_that_the_caller_chose_are_kept_to() -> None:
     given = delayed(reduction.PassInputs(np.ones((3, 12)), (0, 60, 120)), traverse=False)
 
     def pass_over_v() -> Any:
-        return passes.sweep(
-            reduction.PanelTasks(open_matrix(V).panels((0, 60, 120))), given, PassSpec(HALS().solve_w, HALS())
-        )
+        panels = reduction.PanelTasks(open_panels(open_matrix(V), (0, 60, 120)))
+        return panels.reduce(passes.sweep(PassSpec(HALS().solve_w, HALS())), given)
 
     def annotations(node: Any) -> list[Any]:
         prefer_workers([node], {0: "tcp://a", 1: "tcp://b"})

@@ -25,6 +25,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes, reduction
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
+from dask_nmf.execution.panel_source import open_panels
 from dask_nmf.execution.tasks import blas, factor_store
 from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec
@@ -43,28 +44,27 @@ def sweep(edges: tuple[int, ...], v: Any = V) -> row_sums.Sums:
 def test_building_passes_computes_nothing() -> None:
     opened = counted_matrix()
     with dask.config.set(scheduler=no_scheduler):
-        panels = PanelTasks(opened.panels(EDGES))
+        panels = PanelTasks(open_panels(opened, EDGES))
         given = dask.delayed(PassInputs(H, EDGES), traverse=False)
-        passes.sweep(panels, given, PassSpec(SOLVER.solve_w, SOLVER))
-        passes.add_up(passes.sweep_keeping_w(panels, given, PassSpec(SOLVER.solve_w, SOLVER)))
-        passes.summarize(panels, given, SampleSpec(60, 10, 0))
+        for build in BUILDS.values():
+            build(panels, given)
     assert not READS
 
 
 BUILDS: dict[str, Callable[[Any, Any], Any]] = {
-    "sweep": lambda panels, given: passes.sweep(
-        panels, given, PassSpec(SOLVER.solve_w, SOLVER, residual=True, check=True)
+    "sweep": lambda panels, given: panels.reduce(
+        passes.sweep(PassSpec(SOLVER.solve_w, SOLVER, residual=True, check=True)), given
     ),
     "sweep_keeping_w": lambda panels, given: passes.sweep_keeping_w(
         panels, given, PassSpec(SOLVER.solve_w, SOLVER)
     ),
-    "summarize": lambda panels, given: passes.summarize(panels, given, SampleSpec(60, 10, 0)),
+    "summarize": lambda panels, given: panels.reduce(passes.summarize(SampleSpec(60, 10, 0)), given),
 }
 
 
 @pytest.mark.parametrize("build", BUILDS.values(), ids=BUILDS)
 def test_a_pass_reads_each_panel_once(build: Callable[[Any, Any], Any]) -> None:
-    panels = PanelTasks(counted_matrix().panels(EDGES))
+    panels = PanelTasks(open_panels(counted_matrix(), EDGES))
     dask.compute(build(panels, dask.delayed(PassInputs(H, EDGES), traverse=False)))
     assert dict.fromkeys(pairwise(EDGES), 1) == READS
 
@@ -79,17 +79,16 @@ def test_a_fit_reads_v_once_a_pass_and_twice_more(several_panels: None) -> None:
 @pytest.mark.parametrize("panels", [1, 7, 40])
 def test_a_pass_is_one_task_a_panel_and_a_tree(panels: int) -> None:
     edges = tuple(np.linspace(0, 60, panels + 1, dtype=int).tolist())
-    delayed = passes.sweep(
-        PanelTasks(counted_matrix().panels(edges)),
+    delayed = PanelTasks(open_panels(counted_matrix(), edges)).reduce(
+        passes.sweep(PassSpec(SOLVER.solve_w, SOLVER)),
         dask.delayed(PassInputs(H, edges), traverse=False),
-        PassSpec(SOLVER.solve_w, SOLVER),
     )
     (optimised,) = dask.optimize(delayed)
     tree, level = 0, panels
     while tree == 0 or level > 1:
         level = -(-level // reduction.FAN_IN)
         tree += level
-    constants = 3  # what is done with a panel, H and the edges, and the reader
+    constants = 2  # the work of a task with its reader; H and the edges
     assert panels + tree <= len(dict(optimised.dask)) <= panels + tree + constants
 
 
@@ -132,7 +131,7 @@ def test_carried_weights_go_from_pass_to_pass() -> None:
 def test_a_checking_pass_names_the_row_of_v() -> None:
     v = V.copy()
     v[41, 5] = np.nan
-    panels = PanelTasks(open_matrix(v).panels(EDGES))
+    panels = PanelTasks(open_panels(open_matrix(v), EDGES))
     with pytest.raises(InvalidEntryError, match="row 41, column 5"):
         dask.compute(BUILDS["sweep"](panels, dask.delayed(PassInputs(H, EDGES), traverse=False)))
 

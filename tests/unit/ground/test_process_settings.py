@@ -28,6 +28,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes
 from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
+from dask_nmf.execution.panel_source import open_panels
 from dask_nmf.execution.tasks import blas
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.planning.worker_memory import Layout
@@ -260,7 +261,9 @@ def test_a_late_task_of_a_fit_leaves_blas_as_it_was() -> None:
     reader.awaited.set()
     matrix = Matrix(V.shape, V.dtype, "here", Orientation.ROWS, Layout(*V.shape, 8), reader)
     given = delayed(PassInputs(np.ones((3, 12)), (0, 120)), traverse=False)
-    total = passes.sweep(PanelTasks(matrix.panels((0, 120))), given, PassSpec(HALS().solve_w, HALS()))
+    total = PanelTasks(open_panels(matrix, (0, 120))).reduce(
+        passes.sweep(PassSpec(HALS().solve_w, HALS())), given
+    )
     with two_blas_threads():
         before = of_process()
         total.compute(scheduler="threads")

@@ -15,8 +15,8 @@ from support.matrices import SOURCES, Array, dask_csr, sparse
 from support.strategies import chunkings, cuts
 
 from dask_nmf.execution.engines.grid import GridEngine
-from dask_nmf.execution.engines.panels import EVERYTHING, PanelEngine
-from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.kernels.blocks.masking import EVERYTHING, EntryMask
 from dask_nmf.kernels.summary import digests
 from dask_nmf.kernels.summary.digests import (
     Digest,

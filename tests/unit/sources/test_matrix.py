@@ -19,6 +19,7 @@ from support.strategies import chunkings
 from zarr.storage import LocalStore
 
 from dask_nmf import nmf
+from dask_nmf.execution.panel_source import open_panels
 from dask_nmf.planning import row_panels
 from dask_nmf.sources.registry import open_matrix
 
@@ -208,7 +209,7 @@ def test_opening_reads_no_panel(kind: str, tmp_path: Path, monkeypatch: pytest.M
     real = LocalStore.get
     monkeypatch.setattr(LocalStore, "get", no_chunk)
     opened = open_matrix(source)
-    opened.panels(row_panels.plan_panels(opened.layout, 3, None, 2).edges)
+    open_panels(opened, row_panels.plan_panels(opened.layout, 3, None, 2).edges)
 
 
 CLUSTERED = [

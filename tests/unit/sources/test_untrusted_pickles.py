@@ -18,6 +18,8 @@ from tools import fuzz
 
 from dask_nmf import nmf
 from dask_nmf.errors import DataError
+from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.sources.registry import open_matrix
 
 
@@ -152,8 +154,8 @@ def test_no_pickle_is_loaded_from_a_run(kind: str, tmp_path: Path, monkeypatch: 
 def test_no_worker_loads_a_pickle(client: Client, tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", np.ones((20, 3)))
     opened = open_matrix(tmp_path / "v.npy")
-    panels = opened.panels((0, 10, 20))
+    panels = PanelEngine(opened, (0, 10, 20))
     npy_of_objects(tmp_path, Marker(tmp_path / "marker"))
     with pytest.raises(DataError, match="cannot be read"):
-        panels.compute()
+        panels.summarize(SampleSpec(20, 0, 0))
     assert not (tmp_path / "marker").exists()

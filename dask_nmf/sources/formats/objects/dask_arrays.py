@@ -15,7 +15,7 @@ from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.checks import check_shape, working_dtype
 from dask_nmf.sources.matrix import Matrix, as_block
 from dask_nmf.sources.opener import Opener, OpenOptions
-from dask_nmf.sources.reader import Box, Chunks, ReaderDefaults
+from dask_nmf.sources.reader import Box, ReaderDefaults
 from dask_nmf.types import Block, Orientation
 
 
@@ -37,9 +37,8 @@ class DaskReader(ReaderDefaults):
         return bool(scipy.sparse.issparse(self.array._meta))
 
     @property
-    def dask_chunks(self) -> Chunks:
-        chunks: Chunks = self.array.chunks
-        return chunks
+    def dask_array(self) -> da.Array:
+        return self.array
 
     def __getitem__(self, index: Box) -> Block:
         return self.read_all([index])[0]
@@ -48,9 +47,6 @@ class DaskReader(ReaderDefaults):
         parts = [self.array[box] for box in boxes]
         blocks = compute_watched([part.rechunk(part.shape).to_delayed()[0, 0] for part in parts])
         return [as_block(block, self.dtype) for block in blocks]
-
-    def lazy(self, heights: Sequence[int], widths: Sequence[int]) -> da.Array:
-        return self.array.rechunk((tuple(heights), tuple(widths)))
 
 
 def open_dask_array(array: da.Array, options: OpenOptions) -> Matrix:
