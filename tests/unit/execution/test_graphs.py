@@ -1,5 +1,6 @@
 """A pass: built without computing, one read and one task a panel, the same sums under any cut."""
 
+import threading
 import time
 from collections.abc import Callable
 from itertools import pairwise
@@ -117,6 +118,24 @@ def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> N
     projected = panels.run_pass(H, PassSpec(passes.keep_w, SOLVER), held)
     np.testing.assert_allclose(projected.num, across @ V, rtol=1e-12)
     np.testing.assert_allclose(projected.gram, across @ across.T, rtol=1e-12)
+
+
+def test_a_single_panel_is_computed_in_the_calling_thread_and_as_by_a_graph() -> None:
+    threads = []
+
+    def solve_w(v: Any, h: Array, w: Array | None) -> Array:
+        threads.append(threading.get_ident())
+        return SOLVER.solve_w(v, h, w)
+
+    panels, spec = PanelEngine(open_matrix(V), (0, 60)), PassSpec(solve_w, SOLVER, residual=True)
+    direct = panels.run_pass(H, spec)
+    assert threads == [threading.get_ident()]
+    ran = []
+    with dask.config.set(scheduler=lambda graph, keys, **_: ran.append(keys) or dask.get(graph, keys)):
+        by_graph = panels.run_pass(H, spec)
+    assert len(ran) == 1  # a scheduler that the caller has set is used
+    for one, other in zip(direct, by_graph, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_carried_weights_go_from_pass_to_pass() -> None:
