@@ -28,8 +28,11 @@ class Stream(IntEnum):
     UNIFORM_COLUMNS = 8  # columns of a sample, drawn uniformly
     EXCHANGES = 9  # components that are exchanged in the search for a start
     CONSENSUS_ROWS = 10  # rows on which fits are compared
+    BOOTSTRAP = 11  # how often a row belongs to a bootstrap sample
 
 
+# P(x ≤ 0), P(x ≤ 1), … of a Poisson number x of mean 1; P(x > 18) is below 2⁻⁵³
+_POISSON = np.exp(-1) * np.cumsum(1 / np.cumprod([1.0, *range(1, 19)]))
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -59,6 +62,11 @@ def uniform_at(seed: int, stream: int, rows: NDArray[np.int64], columns: NDArray
 def uniform(seed: int, stream: int, rows: NDArray[np.int64], columns: int = 1) -> Numbers:
     """Return uniform numbers in (0, 1), (rows, columns), for global row indices and the first columns."""
     return uniform_at(seed, stream, rows[:, None], np.arange(columns))
+
+
+def poisson(seed: int, stream: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return Poisson numbers of mean 1, (rows,), for global row indices."""
+    return np.searchsorted(_POISSON, uniform(seed, stream, rows)[:, 0], side="right")
 
 
 def normal(seed: int, stream: int, rows: NDArray[np.int64], columns: int) -> Numbers:

@@ -101,7 +101,7 @@ def sweep_models(specs: Sequence[PassSpec]) -> Reduction:
 
     The inputs have an H for each model. Its sums are those of a `sweep` for it alone, bit for bit.
     """
-    return Reduction(partial(process_panel_for_models, specs=tuple(specs)), _add_each)
+    return Reduction(partial(process_panel_for_models, specs=tuple(specs)), add_each)
 
 
 def sweep_keeping_w(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> list[Delayed]:
@@ -130,14 +130,14 @@ def add_up(parts: Sequence[Delayed]) -> Delayed:
 
 def add_up_each(parts: Sequence[Delayed]) -> Delayed:
     """Add delayed tuples item by item: each sum is that of `add_up` for these items alone."""
-    return combine_tree(parts, _add_each)
+    return combine_tree(parts, add_each)
 
 
 def _add(parts: list[Any]) -> Any:
     return reduce(add, parts)
 
 
-def _add_each(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+def add_each(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return tuple(reduce(add, each) for each in zip(*parts, strict=True))
 
 

@@ -1,0 +1,193 @@
+"""Standard errors of components by a bootstrap of the rows of V, whose replicates share each read of V."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import count, islice
+from math import nan
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.execution.graphs import passes, shared_reads
+from dask_nmf.execution.graphs.shared_reads import Replicate
+from dask_nmf.fitting.starts import initialize
+from dask_nmf.fitting.starts.problem import NO_FACTORS, Factors, Measures, in_units, make_solver
+from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.kernels.blocks.resampling import Resample, Spread
+from dask_nmf.kernels.summary.digests import Digest
+from dask_nmf.kernels.summary.row_sample import SampleSpec
+from dask_nmf.planning.model_groups import group_models
+from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.progress import report_shared_pass, report_stage
+from dask_nmf.selection.models import APART, Model, ModelKey
+from dask_nmf.selection.starts import summaries_of
+from dask_nmf.settings import Settings
+from dask_nmf.solvers.solver import RightSolver
+from dask_nmf.types import Array
+
+logger = logging.getLogger(__name__)
+
+PASSES = 20  # of each replicate; after 10, standard errors of the digits are a third too small
+FEW = 64  # rows of which a sample may well have none: P(no row) = exp(-rows)
+
+
+class ErrorBars(NamedTuple):
+    """The spread of the components of a fit over bootstrap samples of the rows of V."""
+
+    stderr: Array  # standard error of each entry of H, (k, n), float64
+    likeness: Array  # mean cosine of each component with its replicates, (k,), float64
+    replicates: int
+
+
+class Reference(NamedTuple):
+    """The finished fit whose components have standard errors, in units of the user."""
+
+    settings: Settings
+    mask: EntryMask
+    W: Any  # (m, k) Dask array
+    H: Array  # (k, n)
+
+
+class Bootstrap:
+    """The replicates of a fit: each is fitted to a bootstrap sample of the rows of V, from the finished fit.
+
+    Replicates begin at the components of the fit, so that component t stays component t, and standard errors
+    are those of the minimum that the fit has found.
+    """
+
+    def __init__(
+        self, engine: PanelEngine, planned: PanelPlan, reference: Reference, replicates: int
+    ) -> None:
+        self.engine = engine
+        self.planned = planned
+        self.reference = reference
+        matrix, seed = engine.matrix, reference.settings.random_state
+        samples = (Resample(seed + (number << APART), matrix.orientation) for number in count())
+        some = min(matrix.shape[0], FEW)
+        drawn = (sample for sample in samples if some == FEW or not sample.is_empty(some))
+        self.samples = list(islice(drawn, replicates))
+        self.measures: Measures | None = None
+
+    def first_read(self) -> Digest:
+        """Measure V, and return the digest of its content; the engine has the scale of V from then on."""
+        matrix, reference = self.engine.matrix, self.reference
+        draw = SampleSpec(self.engine.edges[-1], 0, 0)
+        (summary,) = summaries_of(self.engine, [reference.mask], draw)
+        self.measures = initialize.measures_of(summary, matrix, reference.settings.beta, NO_FACTORS)
+        self.engine.scale = self.measures.scale
+        return summary.digests[0]
+
+    @property
+    def solver(self) -> RightSolver:
+        """The solver of all replicates; known after the first read."""
+        assert self.measures is not None
+        return cast(RightSolver, make_solver(self.reference.settings, self.measures, self.engine.matrix))
+
+    def begin(self) -> list[Model]:
+        """Return the replicates before their first pass."""
+        matrix, reference, solver = self.engine.matrix, self.reference, self.solver
+        W = reference.W.compute() if matrix.orientation.by_columns else None
+        _, right = matrix.orientation.turn_factors(W, reference.H)
+        h = in_units(Factors(None, right), solver.penalty, matrix.dtype).right
+        assert h is not None
+        rank = len(reference.H)
+        return [
+            Model(ModelKey(rank, number, 0), solver.begin(np.ascontiguousarray(sample.of_factor(h))))
+            for number, sample in enumerate(self.samples)
+        ]
+
+    def run(self, models: Sequence[Model], deadline: float) -> Iterator[list[Model]]:
+        """Yield the replicates after each shared pass, until they have had all, or the time is over."""
+        solver, measures = self.solver, self.measures
+        assert measures is not None
+        for number in range(models[0].passes + 1, PASSES + 1):
+            report_stage(f"error bars, pass {number}")
+            started = time.monotonic()
+            totals = self._sweep(models)
+            models = [
+                replace(
+                    model,
+                    state=solver.update(model.state, total, measures.baseline),
+                    history=(*model.history, nan),
+                )
+                for model, total in zip(models, totals, strict=True)
+            ]
+            self._report(number, time.monotonic() - started)
+            yield list(models)
+            if time.monotonic() >= deadline:
+                return
+
+    def _sweep(self, models: Sequence[Model]) -> list[Any]:
+        solver, totals = self.solver, {}
+        spec = passes.PassSpec(solver.solve_w, solver, mask=self.reference.mask)
+        for group in self._groups():
+            h = [models[number].state.h_input for number in group]
+            replicates = [Replicate(spec, self.samples[number]) for number in group]
+            found = self.engine.compute(
+                h[0],
+                lambda inputs, own=replicates: shared_reads.sweep_replicates(self.engine.tasks, inputs, own),
+                more_h=h[1:],
+            )
+            totals |= dict(zip(group, found, strict=True))
+        return [totals[number] for number in range(len(models))]
+
+    def _groups(self) -> tuple[tuple[int, ...], ...]:
+        return group_models(self.planned, [len(self.reference.H)] * len(self.samples)).groups
+
+    def result(self, models: Sequence[Model]) -> ErrorBars:
+        """Return the standard errors of H, once the replicates have had all passes.
+
+        Each replicate of a component is given the sum that the component has, because its scale means
+        nothing. If V is cut into panels of columns, this takes two more reads.
+        """
+        H = self.reference.H.astype(np.float64)
+        if self.engine.matrix.orientation.by_columns:
+            stderr, likeness = self._spread_in_panels(models, H)
+            return ErrorBars(stderr, likeness, len(models))
+        spread, cosines = Spread(), np.zeros(len(H))
+        for model in models:
+            own = model.state.h.astype(np.float64)
+            sums = own.sum(axis=1), (own * own).sum(axis=1), (own * H).sum(axis=1)
+            spread = spread.with_sample(own * _scales(H, sums[0])[:, None])
+            cosines += _cosines(H, sums[1], sums[2])
+        return ErrorBars(spread.deviation, cosines / len(models), len(models))
+
+    def _spread_in_panels(self, models: Sequence[Model], H: Array) -> tuple[Array, Array]:
+        solver, tasks = self.solver, self.engine.tasks
+        spec = passes.PassSpec(solver.solve_w_final, solver, mask=self.reference.mask, bare=True)
+        replicates = [Replicate(spec, sample) for sample in self.samples]
+        first, *more = (model.state.h for model in models)
+        sums = self.engine.compute(
+            first,
+            lambda inputs: shared_reads.likeness_of_w(tasks, inputs, replicates),
+            np.ascontiguousarray(H.T),
+            more,
+        )
+        scales = _scales(H, sums[0])
+        spread = self.engine.compute(
+            first, lambda inputs: shared_reads.spread_of_w(tasks, inputs, replicates, scales), more_h=more
+        )
+        return spread.T, _cosines(H, sums[1], sums[2]).mean(axis=0)
+
+    def _report(self, number: int, seconds: float) -> None:
+        replicates = len(self.samples)
+        text = f"error bars, pass {number} of {PASSES}: {replicates} bootstrap samples, {seconds:.2f} s"
+        numbers = {"event": "error bars", "pass": number, "models": replicates, "seconds": round(seconds, 3)}
+        logger.info("%s", text, extra={"nmf": numbers})
+        report_shared_pass(text, numbers)
+
+
+def _scales(H: Array, sums: Array) -> Array:
+    """Return the factors that give components with these sums the sums of H (k, n); 0 for a sum of 0."""
+    return np.divide(H.sum(axis=1), sums, out=np.zeros_like(sums), where=sums > 0)
+
+
+def _cosines(H: Array, squares: Array, products: Array) -> Array:
+    """Return the cosines of components with those of H (k, n), from Σ x² and Σ x h; 0 for one of zeros."""
+    norms = np.sqrt(squares * (H * H).sum(axis=1))
+    return np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)
