@@ -39,6 +39,13 @@ TABLES = ("ranks", "trials")  # the parts of a summary that are tables
 @click.option(
     "--holdout", default=0.03, show_default=True, metavar="FLOAT", help="Share of the entries in such a set."
 )
+@click.option(
+    "--error-bars",
+    default=0,
+    show_default=True,
+    metavar="INTEGER",
+    help="Number of bootstrap samples for standard errors of H; 0: none.",
+)
 @settings_options(
     "solver", "beta_loss", "max_iter", "tol", "random_state", "missing", "alpha_W", "alpha_H", "l1_ratio"
 )
@@ -58,6 +65,7 @@ def command(
     n_init: int,
     folds: int,
     holdout: float,
+    error_bars: int,
     dtype: str | None,
     time_limit: float | None,
     cache: str,
@@ -88,7 +96,7 @@ def command(
     from dask_nmf.storage.locations import locate
 
     options = SelectionOptions.of(ranks, n_init, folds, holdout, **settings)
-    request = Request(dtype, locate(output), overwrite, time_limit, cache_bytes(cache))
+    request = Request(dtype, locate(output), overwrite, time_limit, cache_bytes(cache), error_bars)
     synced = without_fsync() if no_fsync else nullcontext()
     with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
         found = choose_rank(locate(matrix), options, request, lambda matrix: connected(follow, matrix, where))

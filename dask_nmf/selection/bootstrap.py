@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import count, islice
 from math import nan
 from typing import Any, NamedTuple, cast
@@ -21,12 +22,12 @@ from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.blocks.resampling import Resample, Spread
 from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.kernels.summary.row_sample import SampleSpec
+from dask_nmf.options.settings import Settings
 from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_shared_pass, report_stage
 from dask_nmf.selection.models import APART, Model, ModelKey
 from dask_nmf.selection.starts import summaries_of
-from dask_nmf.settings import Settings
 from dask_nmf.solvers.solver import RightSolver
 from dask_nmf.types import Array
 
@@ -123,17 +124,14 @@ class Bootstrap:
                 return
 
     def _sweep(self, models: Sequence[Model]) -> list[Any]:
-        solver, totals = self.solver, {}
+        solver = self.solver
+        totals: dict[int, Any] = {}
         spec = passes.PassSpec(solver.solve_w, solver, mask=self.reference.mask)
         for group in self._groups():
-            h = [models[number].state.h_input for number in group]
+            first, *more = (models[number].state.h_input for number in group)
             replicates = [Replicate(spec, self.samples[number]) for number in group]
-            found = self.engine.compute(
-                h[0],
-                lambda inputs, own=replicates: shared_reads.sweep_replicates(self.engine.tasks, inputs, own),
-                more_h=h[1:],
-            )
-            totals |= dict(zip(group, found, strict=True))
+            build = partial(shared_reads.sweep_replicates, self.engine.tasks, replicates=replicates)
+            totals |= dict(zip(group, self.engine.compute(first, build, more_h=more), strict=True))
         return [totals[number] for number in range(len(models))]
 
     def _groups(self) -> tuple[tuple[int, ...], ...]:
@@ -158,20 +156,15 @@ class Bootstrap:
         return ErrorBars(spread.deviation, cosines / len(models), len(models))
 
     def _spread_in_panels(self, models: Sequence[Model], H: Array) -> tuple[Array, Array]:
-        solver, tasks = self.solver, self.engine.tasks
+        solver, engine = self.solver, self.engine
         spec = passes.PassSpec(solver.solve_w_final, solver, mask=self.reference.mask, bare=True)
         replicates = [Replicate(spec, sample) for sample in self.samples]
         first, *more = (model.state.h for model in models)
-        sums = self.engine.compute(
-            first,
-            lambda inputs: shared_reads.likeness_of_w(tasks, inputs, replicates),
-            np.ascontiguousarray(H.T),
-            more,
-        )
+        build = partial(shared_reads.likeness_of_w, engine.tasks, replicates=replicates)
+        sums = engine.compute(first, build, np.ascontiguousarray(H.T), more)
         scales = _scales(H, sums[0])
-        spread = self.engine.compute(
-            first, lambda inputs: shared_reads.spread_of_w(tasks, inputs, replicates, scales), more_h=more
-        )
+        build = partial(shared_reads.spread_of_w, engine.tasks, replicates=replicates, scales=scales)
+        spread = engine.compute(first, build, more_h=more)
         return spread.T, _cosines(H, sums[1], sums[2]).mean(axis=0)
 
     def _report(self, number: int, seconds: float) -> None:
@@ -184,10 +177,12 @@ class Bootstrap:
 
 def _scales(H: Array, sums: Array) -> Array:
     """Return the factors that give components with these sums the sums of H (k, n); 0 for a sum of 0."""
-    return np.divide(H.sum(axis=1), sums, out=np.zeros_like(sums), where=sums > 0)
+    scales: Array = np.divide(H.sum(axis=1), sums, out=np.zeros_like(sums), where=sums > 0)
+    return scales
 
 
 def _cosines(H: Array, squares: Array, products: Array) -> Array:
     """Return the cosines of components with those of H (k, n), from Σ x² and Σ x h; 0 for one of zeros."""
     norms = np.sqrt(squares * (H * H).sum(axis=1))
-    return np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)
+    cosines: Array = np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)
+    return cosines

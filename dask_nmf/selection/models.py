@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.kernels.blocks.masking import EntryMask
-from dask_nmf.options.option import COUNT, INNER, check, option, plain
+from dask_nmf.options.option import COUNT, INNER, INTEGER, Need, check, option, plain
 from dask_nmf.options.settings import LOSSES, Settings
 from dask_nmf.quality.recommend import Trial
 from dask_nmf.solvers.parts.state import State
@@ -82,6 +82,8 @@ def of_rank(models: Sequence[Model], rank: int) -> list[Model]:
 APART = 32  # bits between the seeds of starts and of folds: no seed that a person gives is so large
 BETAS = (2, 1)  # of the losses that ranks are chosen for
 COUNTS = option("Number of starts or folds.", COUNT)["option"]
+SEVERAL = Need(lambda value: INTEGER.holds(value) and (value == 0 or value >= 2), "0 or an integer ≥ 2")
+REPLICATES = option("Number of bootstrap samples.", SEVERAL)["option"]
 HOLDOUT = option("Share of the entries.", INNER)["option"]
 
 

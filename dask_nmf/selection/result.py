@@ -12,6 +12,7 @@ import numpy as np
 
 from dask_nmf.display.text import align_rows
 from dask_nmf.fitting.result import Result
+from dask_nmf.selection.bootstrap import ErrorBars
 from dask_nmf.selection.comparison import Findings
 from dask_nmf.types import Array
 
@@ -62,6 +63,9 @@ class RankSelection:
         single model.
     result : the fit of the recommended rank to all entries of V, which began with the most typical model;
         None if the time limit came first.
+    error_bars : the spread of the components of ``result`` over bootstrap samples of the rows of V; None if
+        it was not asked for, or the time limit came first.
+    complete : whether there are all error bars that were asked for.
     """
 
     n_components: int
@@ -72,6 +76,8 @@ class RankSelection:
     components: Array | None
     component_stability: Array
     result: Result | None
+    error_bars: ErrorBars | None = None
+    complete: bool = True
 
     @classmethod
     def of(cls, findings: Findings, result: Result | None, wide: bool) -> RankSelection:
@@ -92,15 +98,34 @@ class RankSelection:
         )
 
     @property
+    def components_stderr(self) -> Array | None:
+        """The standard error of each entry of the H of ``result``, (k, n); None without error bars.
+
+        It is the standard deviation over fits to bootstrap samples of the rows of V, which begin at that H.
+        Each row of theirs is given the sum of the row of H, because the scale of a component means nothing.
+        """
+        return None if self.error_bars is None else self.error_bars.stderr
+
+    @property
+    def bootstrap_stability(self) -> Array | None:
+        """The mean cosine of each component with its replicates, (k,), from 0 to 1; None without error bars.
+
+        `component_stability` compares starts on the same rows; this compares rows for the same start.
+        """
+        return None if self.error_bars is None else self.error_bars.likeness
+
+    @property
     def finished(self) -> bool:
-        """Whether all models have ended and the final fit has, too; if not, the same call goes on."""
-        return self.result is not None and self.result.outcome.final
+        """Whether all models, the final fit and the error bars are done; if not, the same call goes on."""
+        return self.result is not None and self.result.outcome.final and self.complete
 
     @property
     def message(self) -> str:
         """The recommendation with its reason; or how far the selection has come, if the time was over."""
         if self.finished:
             return f"rank {self.n_components}; {self.reason}"
+        if not self.complete:
+            return f"rank {self.n_components}; {self.reason}; the error bars are left; run it again to go on"
         if self.result is not None:
             return f"rank {self.n_components}; {self.reason}; its fit is {self.result.message}"
         left = sum(row["message"] is None for row in self.models)
@@ -108,11 +133,14 @@ class RankSelection:
         return f"stopped by the time limit; rank {self.n_components} so far, {rest}; run it again to go on"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything but factors and clusters, as JSON takes it."""
+        """Return everything but factors, their standard errors and clusters, as JSON takes it."""
+        stability = self.bootstrap_stability
         return {
             "n_components": self.n_components,
             "reason": self.reason,
             "finished": self.finished,
+            "bootstrap_samples": 0 if self.error_bars is None else self.error_bars.replicates,
+            "bootstrap_stability": None if stability is None else stability.tolist(),
             "ranks": self.ranks,
             "models": self.models,
         }
@@ -129,7 +157,8 @@ class RankSelection:
 
         The columns of `ranks` have the dimension ``n_components``; ``component_stability`` has ``component``
         too, filled up with NaN. ``model_held_out_error``, ``model_training_error`` and ``model_passes`` have
-        the dimensions ``n_components``, ``start`` and ``fold``; NaN where there is no such model.
+        the dimensions ``n_components``, ``start`` and ``fold``; NaN where there is no such model. Error bars
+        are ``components_stderr``, of the dimensions ``component`` and ``column``.
         """
         xarray: Any = import_module("xarray")
         ranks = [row["n_components"] for row in self.ranks]
@@ -148,6 +177,10 @@ class RankSelection:
                     values[ranks.index(row["n_components"]), row["start"], row["fold"]] = row[name]
             found[f"model_{name}"] = (("n_components", "start", "fold"), values)
         found["component_stability"] = (("n_components", "component"), stability)
+        if self.components_stderr is not None:
+            padding = ((0, max(ranks) - self.n_components), (0, 0))
+            stderr = np.pad(self.components_stderr, padding, constant_values=np.nan)
+            found["components_stderr"] = (("component", "column"), stderr)
         recommended = {"recommended": self.n_components, "reason": self.reason}
         return xarray.Dataset(found, {"n_components": ranks}, recommended)
 

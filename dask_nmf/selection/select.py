@@ -21,6 +21,7 @@ from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.fitting.verification import ranges_in_words
 from dask_nmf.kernels.summary.digests import Digest, differing_rows
+from dask_nmf.options.option import check, plain
 from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.planning.worker_memory import MIB
@@ -28,8 +29,9 @@ from dask_nmf.progress import report_stage
 from dask_nmf.runs.commits import FIT
 from dask_nmf.runs.resume import identity_of
 from dask_nmf.selection import comparison
+from dask_nmf.selection.bootstrap import PASSES, Bootstrap, ErrorBars, Reference
 from dask_nmf.selection.comparison import Findings
-from dask_nmf.selection.models import Model, ModelKey, SelectionOptions, model_keys
+from dask_nmf.selection.models import REPLICATES, Model, ModelKey, SelectionOptions, model_keys
 from dask_nmf.selection.result import RankSelection
 from dask_nmf.selection.shared_passes import SharedPasses
 from dask_nmf.selection.starts import Fold, first_read, starts_in_fold
@@ -55,6 +57,7 @@ class Request:
     overwrite : whether a selection that is there may be replaced.
     time_limit : seconds after which the pass that is running is the last one.
     cache : bytes of V that each worker caches between passes; None: as the plan allows.
+    error_bars : the number of bootstrap samples from which components get standard errors; 0: they get none.
     """
 
     dtype: str | None = None
@@ -62,7 +65,12 @@ class Request:
     overwrite: bool = False
     time_limit: float | None = None
     cache: int | None = None
+    error_bars: int = 0
     began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "error_bars", plain(self.error_bars))
+        check("error_bars", self.error_bars, REPLICATES, optional=False)
 
     @property
     def deadline(self) -> float:
@@ -114,7 +122,9 @@ class _Selection:
     @property
     def is_finished(self) -> bool:
         """Whether nothing is left to do, and file listings prove that V is unchanged."""
-        return self.store is not None and self.store.is_finished and self._is_unwritten(self.store)
+        if self.store is None or not self.store.is_finished or not self._is_unwritten(self.store):
+            return False
+        return self.request.error_bars in (0, self.store.record["error_bars"])
 
     def _is_unwritten(self, store: SelectionStore) -> bool:
         listing = self.matrix.listing
@@ -138,17 +148,55 @@ class _Selection:
         result = self._final_fit(V, findings)
         if self.store is not None:
             self.store.commit_answer(self.matrix.listing)
-        return RankSelection.of(findings, result, self.matrix.orientation.by_columns)
+        chosen = RankSelection.of(findings, result, self.matrix.orientation.by_columns)
+        if not result.outcome.final:
+            return chosen
+        bars = self._error_bars(result)
+        return replace(chosen, error_bars=bars, complete=bars is not None or not self.request.error_bars)
+
+    def _error_bars(self, result: Result) -> ErrorBars | None:
+        """Return the standard errors of the components of the final fit, if they are asked for or stored."""
+        store, replicates = self.store, self.request.error_bars
+        known = store.error_bars() if store is not None else None
+        if not replicates or (known is not None and known.replicates == replicates):
+            return known
+        rank = len(result.H)
+        settings = replace(self.options.settings, n_components=rank)
+        mask = replace(self.options.mask_of(0, self.matrix), held_out=0.0)
+        reference = Reference(settings, mask, result.W, result.H.compute())
+        with self._engine([rank] * replicates) as (engine, planned):
+            bootstrap = Bootstrap(engine, planned, reference, replicates)
+            models = self._replicates(bootstrap)
+            if models[0].passes < PASSES:
+                return None
+            bars = bootstrap.result(models)
+        if store is not None:
+            store.commit_error_bars(bars)
+        return bars
+
+    def _replicates(self, bootstrap: Bootstrap) -> list[Model]:
+        """Make the passes of bootstrap replicates that are left, as time allows, and return them."""
+        report_stage("first read")
+        digest, models = bootstrap.first_read(), bootstrap.begin()
+        if self.store is not None:
+            self._check_content(self.store, digest)
+            stored = self.store.replicates(lambda key: models[key.start].state)
+            if len(stored) == len(models):
+                models = stored
+        for after in bootstrap.run(models, self.request.deadline):
+            models = after
+            if self.store is not None:
+                self.store.commit_replicates(models[0].passes, models)
+        return models
 
     def _compare(self, known: Findings | None) -> Findings:
         """Read V for the first time, and return the findings: the known ones, or those of more passes."""
-        with self._engine() as (engine, planned):
+        with self._engine([key.n_components for key in self.keys]) as (engine, planned):
             folds, models = self._begin(engine, planned.sample_rows // self.options.folds)
             if known is not None:
                 return known
-            for after in SharedPasses(engine, planned, self.options, folds).run(
-                models, self.request.deadline
-            ):
+            shared = SharedPasses(engine, planned, self.options, folds)
+            for after in shared.run(models, self.request.deadline):
                 models = after
                 if self.store is not None:
                     self.store.commit_models(max(model.passes for model in models), models)
@@ -162,9 +210,8 @@ class _Selection:
         return findings
 
     @contextmanager
-    def _engine(self) -> Iterator[tuple[PanelEngine, PanelPlan]]:
-        """Yield an engine of panels, and its plan; all models share each read if panels are small enough."""
-        ranks = [key.n_components for key in self.keys]
+    def _engine(self, ranks: Sequence[int]) -> Iterator[tuple[PanelEngine, PanelPlan]]:
+        """Yield an engine of panels and its plan; models of these ranks share each read if panels allow."""
         edges = None if self.store is None else self.store.edges
         mask, cut = self.options.mask_of(0, self.matrix), CutOptions(edges, cache=self.request.cache)
         try:

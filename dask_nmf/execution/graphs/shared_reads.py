@@ -80,9 +80,7 @@ def _sums_of_replicate(v: Block, replicate: Replicate, h: Array, panel: int, inp
     return total
 
 
-def _likeness_of_w(
-    v: Block, *, panel: int, inputs: PassInputs, replicates: Sequence[Replicate]
-) -> Array:
+def _likeness_of_w(v: Block, *, panel: int, inputs: PassInputs, replicates: Sequence[Replicate]) -> Array:
     assert inputs.w is not None
     first, factors = inputs.edges[panel], (inputs.h, *inputs.more_h)
     found = np.zeros((3, len(replicates), len(inputs.h)))

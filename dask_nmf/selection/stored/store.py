@@ -7,12 +7,14 @@
       data/layout-…                      edges of the panels, digest of the content of V
       data/pass-…                        a commit: the arrays of the states of all models, stacked by rows
       data/result-…                      clusters of rows by model, the factor with which the final fit begins
+      data/replicates-…                  the states of the bootstrap replicates of the final fit
+      data/error-bars-…                  standard errors of its components, and their likeness
       fit/                               the run of the final fit
 
 A commit writes a new folder, waits until the disk has it, and then replaces the root, as those of a run do.
 The *findings* are those of the models of the record, once all of them have ended. They become the *answer*
 when the run of the final fit has a result. The answer before it, of other models or of a selection that is
-overwritten, stays until then.
+overwritten, stays until then, with its error bars.
 """
 
 from __future__ import annotations
@@ -25,15 +27,23 @@ import numpy as np
 import zarr
 from zarr.storage import LocalStore
 
-from dask_nmf._version import __version__
 from dask_nmf.cluster import config
 from dask_nmf.errors import DataError, InvalidRunError, RunMismatch, readable
 from dask_nmf.kernels.summary.digests import Digest, Hashes
 from dask_nmf.runs.commits import FIT, SELECTION_KEY, is_free
 from dask_nmf.runs.run import Run
+from dask_nmf.selection.bootstrap import ErrorBars
 from dask_nmf.selection.comparison import Findings
 from dask_nmf.selection.models import Model, ModelKey
 from dask_nmf.selection.stored.model_arrays import Begin, model_of, stacked
+from dask_nmf.selection.stored.record import (
+    ENDS,
+    ERROR_BARS,
+    FORMAT,
+    NO_ERROR_BARS,
+    kept_answer,
+    new_record,
+)
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.storage.arrays import links, write_once
 from dask_nmf.storage.arrays.factors import CURE, reporting_damage
@@ -43,7 +53,6 @@ from dask_nmf.storage.local.filesystem import sync_folder, sync_trees
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
-FORMAT = 1
 ROWS = 1024  # rows of a stored array in a chunk, at most
 
 
@@ -82,7 +91,7 @@ class SelectionStore:
             If there is something else, which is never overwritten.
         """
         if is_free(location):
-            return cls(location, None, _new_record(identity, overwrite), check_held)
+            return cls(location, None, new_record(identity, overwrite), check_held)
         store = cls.load(location, check_held)
         stored = store.record["identity"]
         differing = [
@@ -92,8 +101,8 @@ class SelectionStore:
         ]
         goes_on = not differing and store.record["overwrites"] and not store.is_answered
         if overwrite and not goes_on:
-            kept = _kept_answer(store.record)
-            return cls(location, store._group, {**_new_record(identity, True), **kept}, check_held)
+            kept = kept_answer(store.record)
+            return cls(location, store._group, {**new_record(identity, True), **kept}, check_held)
         if differing:
             raise RunMismatch(
                 f"{location.name} holds another selection: {'; '.join(differing)}; "
@@ -128,7 +137,7 @@ class SelectionStore:
                 f"{location.name} is a selection of format {record.get('format')}; "
                 f"this version reads format {FORMAT}"
             )
-        return cls(location, group, record, check_held)
+        return cls(location, group, {**NO_ERROR_BARS, **record}, check_held)
 
     @property
     def is_answered(self) -> bool:
@@ -175,8 +184,11 @@ class SelectionStore:
 
     def models(self, begin: Begin) -> list[Model]:
         """Return the models of the last commit; ``begin`` makes a state of a model before its first pass."""
-        found = {name: self._read("pass", name) for name in self.record["arrays"].get("pass", {})}
-        return [model_of(part, found, begin) for part in self.record["models"]]
+        return self._models("pass", self.record["models"], begin)
+
+    def _models(self, kind: str, parts: Sequence[dict[str, Any]], begin: Begin) -> list[Model]:
+        found = {name: self._read(kind, name) for name in self.record["arrays"].get(kind, {})}
+        return [model_of(part, found, begin) for part in parts]
 
     def commit_findings(self, findings: Findings) -> None:
         """Commit the findings of models that have all ended."""
@@ -185,14 +197,41 @@ class SelectionStore:
 
     def commit_answer(self, listing: str | None) -> None:
         """Commit that the findings are the answer, with the listing of the files of V."""
-        if self.is_answered and self.record["listing"] == listing:
+        if self.is_answered:
+            if self.record["listing"] != listing:
+                self._publish({**self.record, "listing": listing})
             return
-        parts = {"answer": self.record["findings"], "listing": listing}
+        parts = {"answer": self.record["findings"], "listing": listing, **NO_ERROR_BARS}
         same = {
-            name: {**self.record[name], "answer": self.record[name]["findings"]}
+            name: {
+                **{kind: part for kind, part in self.record[name].items() if kind not in ERROR_BARS},
+                "answer": self.record[name]["findings"],
+            }
             for name in ("folders", "arrays")
         }
         self._publish({**self.record, **parts, **same})
+
+    def commit_replicates(self, number: int, replicates: Sequence[Model]) -> None:
+        """Commit the bootstrap replicates after a shared pass."""
+        arrays, parts = stacked(replicates)
+        self._commit("replicates", f"replicates-{number}", arrays, {"replicates": parts})
+
+    def replicates(self, begin: Begin) -> list[Model]:
+        """Return the bootstrap replicates of the last commit; ``begin`` is that of `models`."""
+        return self._models("replicates", self.record["replicates"], begin)
+
+    def commit_error_bars(self, bars: ErrorBars) -> None:
+        """Commit the error bars of the answer, whose replicates are no longer needed."""
+        arrays = {"components_stderr": bars.stderr, "likeness": bars.likeness}
+        self._commit("error bars", "error-bars", arrays, {"error_bars": bars.replicates})
+
+    def error_bars(self) -> ErrorBars | None:
+        """Return the error bars of the answer; None if there are none."""
+        replicates = self.record["error_bars"]
+        if replicates is None:
+            return None
+        stderr, likeness = (self._read("error bars", name) for name in ("components_stderr", "likeness"))
+        return ErrorBars(stderr, likeness, replicates)
 
     def findings(self) -> Findings | None:
         """Return the findings of the models; None as long as some of them run."""
@@ -220,9 +259,8 @@ class SelectionStore:
             "folders": {**self.record["folders"], kind: folder},
             "arrays": {**self.record["arrays"], kind: described},
         }
-        if kind == "pass":  # the findings of the models before are no longer those of the models
-            for part in now.values():
-                part.pop("findings", None)
+        for part in now.values():
+            part.pop(ENDS.get(kind), None)
         self._publish({**self.record, **parts, **now})
 
     def _publish(self, record: dict[str, Any]) -> None:
@@ -252,30 +290,6 @@ class SelectionStore:
         """Refuse to go on if the selection was deleted meanwhile."""
         if "layout" in self.record["folders"]:
             self._read("layout", "edges")
-
-
-def _new_record(identity: dict[str, Any], overwrites: bool) -> dict[str, Any]:
-    return {
-        "format": FORMAT,
-        "version": __version__,
-        "identity": identity,  # the options and the matrix, which all models share
-        "overwrites": overwrites,  # whether it was begun to overwrite another one
-        "folders": {},
-        "arrays": {},
-        "models": [],
-        "findings": None,  # the table of the models, once all of them have ended
-        "answer": None,  # the table of which the final fit has a result
-        "listing": None,  # of the files of V at the answer: see `Matrix.listing`
-    }
-
-
-def _kept_answer(record: dict[str, Any]) -> dict[str, Any]:
-    """Return the parts of a record that stay when another selection begins in its place."""
-    kept = {
-        name: {kind: part for kind, part in record[name].items() if kind == "answer"}
-        for name in ("folders", "arrays")
-    }
-    return {**kept, "answer": record["answer"]}
 
 
 def _layout(array: Array) -> Layout:

@@ -36,6 +36,7 @@ def selection_summary(location: Location) -> dict[str, Any] | None:
         "models": len(models),
         "models_left": sum(model["ending"] is None for model in models),
         "passes": max((len(model["history"]) for model in models), default=0),
+        "error_bars": record["error_bars"],
         "fit": location.within(FIT).name if location.within(FIT).exists() else None,
         "version": record["version"],
         "settings": settings,

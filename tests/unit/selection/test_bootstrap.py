@@ -1,0 +1,174 @@
+"""Standard errors of components, against refits to repeated rows."""
+
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+import scipy.sparse
+import zarr
+from sklearn import decomposition
+from support.matrices import Array
+
+from dask_nmf import RankSelection, select_rank
+from dask_nmf.kernels.blocks.resampling import Resample, Spread
+from dask_nmf.selection import bootstrap
+from dask_nmf.selection.models import APART
+from dask_nmf.selection.stored.store import SelectionStore
+from dask_nmf.types import Orientation
+
+RANK = 2
+SAMPLES = 4
+OPTIONS: dict[str, Any] = {"ranks": RANK, "n_init": 1, "holdout": 0.1, "error_bars": SAMPLES}
+
+
+def planted(rows: int = 60, columns: int = 12) -> Array:
+    """Return a matrix of rank 2 with noise; some rows and columns have one component, so it is unique."""
+    rng = np.random.default_rng(0)
+    left, right = rng.uniform(1, 2, (rows, RANK)), rng.uniform(1, 2, (RANK, columns))
+    for component in range(RANK):
+        left[component :: 2 * RANK, component] = right[component, component :: 2 * RANK] = 0
+    return left @ right * rng.uniform(0.8, 1.2, (rows, columns))
+
+
+def deviation(V: Array, H: Array, beta_loss: str) -> Array:
+    """Return the standard deviation of H over refits by scikit-learn to rows that are repeated."""
+    found = []
+    for number in range(SAMPLES):
+        rows = Resample(number << APART, Orientation.ROWS).rows(0, len(V))
+        model = decomposition.NMF(
+            RANK,
+            init="custom",
+            solver="cd" if beta_loss == "frobenius" else "mu",
+            beta_loss=beta_loss,
+            tol=1e-9,
+            max_iter=5000,
+        )
+        sample = V[rows]
+        model.fit_transform(sample, W=np.full((len(sample), RANK), sample.mean()), H=H.copy())
+        own = model.components_
+        found.append(own * (H.sum(axis=1) / own.sum(axis=1))[:, None])
+    return np.std(found, axis=0, ddof=1)
+
+
+CASES = {
+    "tall": (np.asarray, "frobenius", (60, 12)),
+    "wide csr": (scipy.sparse.csr_array, "frobenius", (14, 40)),
+    "KL of tall csr": (scipy.sparse.csr_array, "kullback-leibler", (60, 12)),
+    "KL of wide": (np.asarray, "kullback-leibler", (14, 40)),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_standard_errors_are_those_of_refits_to_repeated_rows(
+    case: str,
+) -> None:
+    turn, beta_loss, shape = CASES[case]
+    V = planted(*shape)
+    found = select_rank(turn(V), beta_loss=beta_loss, tol=1e-9, **OPTIONS)
+    assert found.result is not None
+    assert found.components_stderr is not None
+    expected = deviation(V, found.result.H.compute(), beta_loss)
+    np.testing.assert_allclose(found.components_stderr, expected, rtol=0.05, atol=0.02 * expected.max())
+    stability = found.bootstrap_stability
+    assert stability is not None
+    assert stability.shape == (RANK,)
+    assert ((stability > 0.9) & (stability < 1)).all()
+
+
+def assert_same(one: RankSelection, other: RankSelection) -> None:
+    """Check that error bars are the same, bit for bit."""
+    assert one.finished
+    assert other.finished
+    assert one.to_dict() == other.to_dict()
+    assert one.components_stderr is not None
+    np.testing.assert_array_equal(one.components_stderr, other.components_stderr)
+
+
+def test_missing_entries_and_any_chunks_are_allowed() -> None:
+    V = planted()
+    V[np.random.default_rng(1).random(V.shape) < 0.1] = np.nan
+    options = {**OPTIONS, "missing": "nan"}
+    whole, parts = select_rank(V, **options), select_rank(da.from_array(V, chunks=(7, 5)), **options)
+    assert whole.components_stderr is not None
+    assert np.isfinite(whole.components_stderr).all()
+    np.testing.assert_allclose(whole.components_stderr, parts.components_stderr, rtol=1e-6)
+
+
+def test_error_bars_that_are_killed_after_any_pass_end_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zarr.create_array(tmp_path / "v.zarr", data=planted(), chunks=(20, 12))
+    monkeypatch.setattr(bootstrap, "PASSES", 3)
+    monkeypatch.setattr("dask_nmf.selection.select.PASSES", 3)
+    options = {**OPTIONS, "max_iter": 3, "tol": 0}
+    whole = select_rank(tmp_path / "v.zarr", store=tmp_path / "whole.zarr", **options)
+    commit = SelectionStore.commit_replicates
+    for passes in (0, 2):
+
+        def killed(store: SelectionStore, number: int, models: Any, last: int = passes) -> None:
+            if number > last:
+                raise KeyboardInterrupt
+            commit(store, number, models)
+
+        place = tmp_path / f"{passes}.zarr"
+        with monkeypatch.context() as patch:
+            patch.setattr(SelectionStore, "commit_replicates", killed)
+            with pytest.raises(KeyboardInterrupt):
+                select_rank(tmp_path / "v.zarr", store=place, **options)
+        assert_same(select_rank(tmp_path / "v.zarr", store=place, **options), whole)
+    limited = [
+        select_rank(tmp_path / "v.zarr", store=tmp_path / "limited.zarr", time_limit=0, **options)
+        for _ in range(12)
+    ]
+    assert_same(limited[-1], whole)
+    assert "the error bars are left; run it again to go on" in " ".join(found.message for found in limited)
+
+
+def test_error_bars_are_added_to_a_finished_selection_and_stay_with_its_answer(tmp_path: Path) -> None:
+    zarr.create_array(tmp_path / "v.zarr", data=planted(), chunks=(20, 12))
+    place = {"store": tmp_path / "s.zarr"}
+    without = select_rank(tmp_path / "v.zarr", **{**OPTIONS, "error_bars": 0}, **place)
+    assert without.components_stderr is None
+    assert without.bootstrap_stability is None
+    added = select_rank(tmp_path / "v.zarr", **OPTIONS, **place)
+    assert added.ranks == without.ranks
+    root = (tmp_path / "s.zarr" / "zarr.json").read_bytes()
+    for error_bars in (SAMPLES, 0):  # they are read, and not computed again
+        again = select_rank(tmp_path / "v.zarr", **{**OPTIONS, "error_bars": error_bars}, **place)
+        assert_same(again, added)
+    assert (tmp_path / "s.zarr" / "zarr.json").read_bytes() == root
+    other = select_rank(tmp_path / "v.zarr", **{**OPTIONS, "error_bars": 0, "n_init": 2}, **place)
+    assert other.components_stderr is None
+
+
+def test_a_v_of_few_rows_has_no_empty_sample() -> None:
+    found = select_rank(planted(3, 12), **{**OPTIONS, "error_bars": 40, "holdout": 0.2})
+    assert found.components_stderr is not None
+    assert np.isfinite(found.components_stderr).all()
+    column = select_rank(planted(12, 3)[:, :1], 1, n_init=1, holdout=0.2, error_bars=3)
+    assert column.components_stderr is not None
+    assert (column.components_stderr < 1e-6).all()  # each replicate has the sum of the component
+
+
+def test_one_bootstrap_sample_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"error_bars is 1; it must be 0 or an integer ≥ 2"):
+        select_rank(planted(), **{**OPTIONS, "error_bars": 1})
+
+
+def test_the_draws_of_rows_are_poisson_numbers_of_mean_1_and_do_not_depend_on_the_cut() -> None:
+    sample = Resample(5, Orientation.ROWS)
+    rows = sample.rows(0, 100_000)
+    np.testing.assert_array_equal(np.concatenate([sample.rows(0, 37), sample.rows(37, 100_000)]), rows)
+    draws = np.bincount(np.bincount(rows, minlength=100_000))
+    expected = np.exp(-1) / np.cumprod([1, 1, 2, 3, 4]) * 100_000
+    np.testing.assert_allclose(draws[:5], expected, rtol=0.05)
+
+
+def test_the_spread_is_the_standard_deviation() -> None:
+    samples = 1e6 + np.random.default_rng(0).random((6, 3, 2))
+    spread = Spread()
+    for sample in samples:
+        spread = spread.with_sample(sample)
+    np.testing.assert_allclose(spread.deviation, samples.std(axis=0, ddof=1), rtol=1e-9)
