@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import count, islice
 from math import nan
 from typing import Any, NamedTuple, cast
@@ -130,8 +129,8 @@ class Bootstrap:
         for group in self._groups():
             first, *more = (models[number].state.h_input for number in group)
             replicates = [Replicate(spec, self.samples[number]) for number in group]
-            build = partial(shared_reads.sweep_replicates, self.engine.tasks, replicates=replicates)
-            totals |= dict(zip(group, self.engine.compute(first, build, more_h=more), strict=True))
+            found = self.engine.compute(first, shared_reads.sweep_replicates(replicates), more_h=more)
+            totals |= dict(zip(group, found, strict=True))
         return [totals[number] for number in range(len(models))]
 
     def _groups(self) -> tuple[tuple[int, ...], ...]:
@@ -160,11 +159,10 @@ class Bootstrap:
         spec = passes.PassSpec(solver.solve_w_final, solver, mask=self.reference.mask, bare=True)
         replicates = [Replicate(spec, sample) for sample in self.samples]
         first, *more = (model.state.h for model in models)
-        build = partial(shared_reads.likeness_of_w, engine.tasks, replicates=replicates)
-        sums = engine.compute(first, build, np.ascontiguousarray(H.T), more)
+        known = np.ascontiguousarray(H.T)
+        sums = engine.compute(first, shared_reads.likeness_of_w(replicates), known, more)
         scales = _scales(H, sums[0])
-        build = partial(shared_reads.spread_of_w, engine.tasks, replicates=replicates, scales=scales)
-        spread = engine.compute(first, build, more_h=more)
+        spread = engine.compute(first, shared_reads.spread_of_w(replicates, scales), more_h=more)
         return spread.T, _cosines(H, sums[1], sums[2]).mean(axis=0)
 
     def _report(self, number: int, seconds: float) -> None:

@@ -38,7 +38,7 @@ def w_of_rows(specs: Sequence[PassSpec], rows: Array) -> Reduction:
 
 
 def sweep_replicates(replicates: Sequence[Replicate]) -> Reduction:
-    """Return the computation of the `Sums` of a pass for each replicate, which has its own H in the inputs."""
+    """Return the computation of the `Sums` of a pass for each replicate, which has an H of its own."""
     return Reduction(partial(_sums_of_replicates, replicates=tuple(replicates)), add_each)
 
 
