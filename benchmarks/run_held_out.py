@@ -13,8 +13,8 @@ import scipy.sparse
 from lib import environment
 from lib.timing import elapsed, interleaved, median_ratio
 
-from dask_nmf.execution.graphs.passes import PassSpec, process_block
 from dask_nmf.execution.tasks.blas import one_blas_thread
+from dask_nmf.execution.tasks.block_pass import PassSpec, process_block
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.divergence import BetaDivergence
 from dask_nmf.solvers.hals import HALS

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dask_nmf.execution.graphs.passes import PassSpec, process_panel_for_models
+from dask_nmf.execution.graphs.passes import process_panel_for_models
 from dask_nmf.execution.graphs.reduction import PassInputs
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.divergence import BetaDivergence
@@ -136,7 +137,8 @@ def share(case: Case) -> float:
     solver = SOLVERS[case.solver].at_level(case.level)
     rng = np.random.default_rng(1)
     h = [rng.random((k, columns), dtype=case.dtype) for _ in range(case.models)]
-    spec = PassSpec(solver.solve_w_final if case.level else solver.solve_w, solver, residual=True)
+    solve_w, alone = solver.solve_w_final if case.level else solver.solve_w, case.models == 1
+    spec = PassSpec(solve_w, solver, residual=alone, shares_products=solver.shares_products)
     specs = [spec] * case.models
     if solver.carries_w:
         specs = [spec._replace(before=stored(rng.random((rows, k), dtype=case.dtype))) for _ in h]

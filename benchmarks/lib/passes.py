@@ -13,9 +13,9 @@ import numpy as np
 
 from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PassInputs, Reduction
 from dask_nmf.execution.tasks.blas import one_blas_thread
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.kernels.least_squares import solve
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.planning.row_panels import PanelPlan

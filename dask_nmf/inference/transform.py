@@ -12,8 +12,9 @@ import numpy as np
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs.passes import PassSpec, check_factor
+from dask_nmf.execution.graphs.passes import check_factor
 from dask_nmf.execution.partition import CutOptions
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.starts.fixed_factor import solve_h_for_w
 from dask_nmf.inference.w_solver import AtPanelScale, w_problem

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.options.settings import Settings
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import ConvergedMU

@@ -8,6 +8,8 @@ Functions take rows of V as a NumPy array, a ``scipy.sparse.csr_array``, either 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.sparse
 
@@ -29,6 +31,7 @@ from dask_nmf.kernels.linalg.shared_gram import (
     descend_groups,
     unit_inverses,
 )
+from dask_nmf.kernels.products.stacked import Multiplied, known_product, right_products
 from dask_nmf.kernels.row_sums import STRIP, float64_gram
 from dask_nmf.types import Array, Block
 
@@ -43,6 +46,7 @@ DOUBTFUL = 1e-3  # a pivot below which normal equations cost digits that an answ
 
 def row_weight(v: Block) -> Array:
     """Return how many entries of each row count, or the sum of their weights, (r,), float64."""
+    v, _ = known_product(v)
     return v.row_weight if isinstance(v, Cells | HoledBlock) else np.full(v.shape[0], float(v.shape[1]))
 
 
@@ -56,12 +60,30 @@ def normal_equations(v: Block, h: Array, alpha: float = 0.0) -> tuple[Array, Gra
 
     ``alpha`` is the L2 penalty of w for each entry of V that counts.
     """
+    v, num = known_product(v, h)
     if isinstance(v, Cells):
         num, gram = masked.normal_equations(v, h.T)
         return num.astype(h.dtype), add_ridge(gram, len(h), alpha * v.row_weight)
     if isinstance(v, HoledBlock):
-        return v.product(h), add_ridge(v.gram_of(h), len(h), alpha * v.row_weight)
-    return scaling.matmul(v, h.T), add_ridge(h @ h.T, len(h), alpha * h.shape[1])
+        num = v.product(h) if num is None else num
+        return num, add_ridge(v.gram_of(h), len(h), alpha * v.row_weight)
+    num = scaling.matmul(v, h.T) if num is None else num
+    return num, add_ridge(h @ h.T, len(h), alpha * h.shape[1])
+
+
+def with_right_products(blocks: Sequence[Block], factors: Sequence[Array]) -> list[Block]:
+    """Return the block of each model with its V Hᵀ, which models share walks over V for.
+
+    Parameters
+    ----------
+    blocks : V, dense, CSR or a `HoledBlock`, for each model the same one.
+    factors : H, (k, n), of each model.
+    """
+    v = blocks[0]
+    if isinstance(v, HoledBlock) and v.knows_product:
+        return list(blocks)
+    found = right_products(v.block if isinstance(v, HoledBlock) else v, factors)
+    return [Multiplied(*parts) for parts in zip(blocks, factors, found, strict=True)]
 
 
 def refit(start: Array, num: Array, gram: Gram, tol: float, sweeps: int = SWEEPS) -> Array:

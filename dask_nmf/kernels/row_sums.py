@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,13 +14,12 @@ from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg import csr_products
 from dask_nmf.kernels.linalg.gram_matrices import apply_gram, is_shared_gram
+from dask_nmf.kernels.products.stacked import Multiplied, known_product, left_products
 from dask_nmf.types import Array, Block
 
 STRIP = 256  # rows of a block processed at once where a temporary of the block's width is needed
 
 STRIP_COLUMNS = 8192  # columns of a factor converted to float64 at once
-
-TALL = 1024  # rows whose products BLAS may add up in float32
 
 
 class Sums(NamedTuple):
@@ -72,33 +72,44 @@ def block_sums(v: Block, w: Array, h: Array | None = None) -> Sums:
 
     Parameters
     ----------
-    v : (r, n).
+    v : (r, n), with WᵀV if that is known.
     w : (r, k).
     h : (k, n), if the residual is to be computed too.
     """
+    v, num = known_product(v, w)
     if isinstance(v, Cells):
         columns = v.transpose()
         num, gram = masked.normal_equations(columns, w)
         return Sums(num.T, gram, np.nan if h is None else residual(v, w, h), columns.row_weight)
     if isinstance(v, HoledBlock):
         rest = np.nan if h is None else residual(v, w, h)
-        gram = v.gram_of_columns(w)
-        return Sums(block_sums(v.block, w).num, gram, rest, v.groups.column_weight)
+        num = left_products(v.block, [w])[0] if num is None else num
+        return Sums(num, v.gram_of_columns(w), rest, v.groups.column_weight)
     gram = float64_gram(w.T)
     block, by = scaling.unwrap(v)
-    if scipy.sparse.issparse(block):
-        if h is None:
-            first, second = (1.0, by) if scaling.squares_fit(by, w.dtype) else scaling.split_power(by)
-            num, rest = csr_products.transposed_product(block, scaling.multiply(w, first), None)
-            return Sums(num.T * second, gram, rest, float(len(w)))
+    if scipy.sparse.issparse(block) and h is not None:
         num, rest = csr_products.transposed_product(block, _unscaled(w, by), h)
         rest = rest * by * by + float(np.vdot(gram, float64_gram(h)))
         return Sums(num.T * by * by, gram, rest, float(len(w)))
-    total = np.zeros((w.shape[1], v.shape[1]))
-    for first in range(0, len(w), TALL):
-        some = slice(first, first + TALL)
-        total += scaling.rmatmul(w[some].T, scaling.with_scale(block[some], by))
-    return Sums(total, gram, np.nan if h is None else residual(v, w, h), float(len(w)))
+    num = left_products(v, [w])[0] if num is None else num
+    return Sums(num, gram, np.nan if h is None else residual(v, w, h), float(len(w)))
+
+
+def with_left_products(blocks: Sequence[Block], factors: Sequence[Array], exact: bool) -> list[Block]:
+    """Return the block of each model with its WᵀV, which models share walks over V for; see `block_sums`.
+
+    Parameters
+    ----------
+    blocks : V, dense, CSR or a `HoledBlock`, for each model the same one.
+    factors : W, (r, k), of each model.
+    exact : whether `block_sums` is to compute residuals too: those of a CSR block come with WᵀV.
+    """
+    v = known_product(blocks[0])[0]
+    plain = v.block if isinstance(v, HoledBlock) else v
+    if exact and plain is v and scipy.sparse.issparse(scaling.unwrap(v)[0]):
+        return list(blocks)
+    products = zip(blocks, factors, left_products(plain, factors), strict=True)
+    return [Multiplied(known_product(block)[0], w, num) for block, w, num in products]
 
 
 def _unscaled(w: Array, by: float) -> Array:
@@ -169,3 +180,6 @@ def expanded_loss(sumsq: float, totals: Sums, h: Array) -> float:
     else:
         square = np.vdot(apply_gram(wide.T, totals.gram), wide.T)
     return float(sumsq - 2 * np.vdot(totals.num, wide) + square)
+
+
+NOTHING = np.zeros(0)

@@ -9,7 +9,7 @@ import numpy as np
 from dask.delayed import delayed
 
 from dask_nmf.cluster.watch import compute_watched
-from dask_nmf.execution.graphs.passes import PassSpec, process_block
+from dask_nmf.execution.tasks.block_pass import PassSpec, process_block
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.row_sums import Sums

@@ -9,7 +9,7 @@ import numpy as np
 from dask_nmf.errors import NothingObserved
 from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.row_sums import Sums

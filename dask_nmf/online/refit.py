@@ -6,7 +6,7 @@ import numpy as np
 
 from dask_nmf import rng
 from dask_nmf.execution.engines.in_memory import InMemoryEngine
-from dask_nmf.execution.graphs.passes import PassSpec, process_block
+from dask_nmf.execution.tasks.block_pass import PassSpec, process_block
 from dask_nmf.fitting.starts.sampled.sample_start import sampled_h
 from dask_nmf.kernels import least_squares
 from dask_nmf.kernels.linalg import gram_matrices

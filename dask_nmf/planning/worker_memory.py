@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_nmf.kernels.linalg.packed_grams import packed_size
+from dask_nmf.kernels.products import stacked
 
 MIB = 2**20
 
@@ -112,6 +113,11 @@ class Work(NamedTuple):
         return max(self.ranks)
 
     @property
+    def stack(self) -> int:
+        """The number of components of the models that use a panel together, see `stacked.MOST`."""
+        return min(sum(self.ranks), max(stacked.MOST, self.rank))
+
+    @property
     def further_ranks(self) -> tuple[int, ...]:
         """All ranks but the largest one."""
         return tuple(sorted(self.ranks)[:-1])
@@ -154,9 +160,11 @@ def task_bytes(layout: Layout, ranks: Sequence[int], panel: int) -> int:
 
 
 def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
-    """Return the bytes of a task that uses its panel for one model after the other."""
+    """Return the bytes of a task that uses its panel for some models together, and then for others."""
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
     one = 5 * work.rank * layout.itemsize + OF_ROW  # V Hᵀ, the previous W or a guess, W, two temporaries
+    if work.further_ranks:
+        one += 3 * work.stack * layout.itemsize  # V Hᵀ, the previous W, and W of each model of a stack
     if work.strata:
         one += 2 * sum(work.further_ranks) * layout.itemsize  # W of the other models, received and copied
     weights = panel / row * one
@@ -164,7 +172,7 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
     if layout.masked or layout.by_batches:
         residual = STRIP_BYTES
     held = panel * (1 + layout.needs_cast)
-    sums = _sums_in_work(layout, work.rank, work.grams)
+    sums = _sums_in_work(layout, work)
     sums += sum(waiting_sums(layout, rank, work.grams) for rank in work.further_ranks)
     return held + max(_reading(layout), weights + residual + sums)
 
@@ -174,10 +182,11 @@ def _reading(layout: Layout) -> int:
     return 2 * min(max(layout.chunk_bytes, IN_FLIGHT), layout.rows * layout.chunk_bytes)
 
 
-def _sums_in_work(layout: Layout, rank: int, grams: bool) -> int:
-    """Return the bytes for computing the sums of a panel for a model."""
-    in_work = rank * layout.columns * 24 + SQUARES_HELD * rank**2 * 8  # WᵀV, that of a strip, H, in float64
-    return _numerators(layout) * in_work + 2 * _column_grams(layout, rank, grams)
+def _sums_in_work(layout: Layout, work: Work) -> int:
+    """Return the bytes for computing the sums of a panel for a model, with those of a strip for its stack."""
+    factors = (work.rank + 2 * work.stack) * layout.columns * 8  # H or WᵀV; a strip's, twice
+    in_work = factors + SQUARES_HELD * work.rank**2 * 8
+    return _numerators(layout) * in_work + 2 * _column_grams(layout, work.rank, work.grams)
 
 
 def waiting_sums(layout: Layout, rank: int, grams: bool) -> int:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs import passes, shared_reads
+from dask_nmf.execution.graphs import shared_reads
 from dask_nmf.execution.graphs.shared_reads import Replicate
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.fitting.starts import initialize
 from dask_nmf.fitting.starts.problem import NO_FACTORS, Factors, Measures, in_units, make_solver
 from dask_nmf.kernels.blocks.masking import EntryMask
@@ -125,7 +126,7 @@ class Bootstrap:
     def _sweep(self, models: Sequence[Model]) -> list[Any]:
         solver = self.solver
         totals: dict[int, Any] = {}
-        spec = passes.PassSpec(solver.solve_w, solver, mask=self.reference.mask)
+        spec = PassSpec(solver.solve_w, solver, mask=self.reference.mask)
         for group in self._groups():
             first, *more = (models[number].state.h_input for number in group)
             replicates = [Replicate(spec, self.samples[number]) for number in group]
@@ -156,7 +157,7 @@ class Bootstrap:
 
     def _spread_in_panels(self, models: Sequence[Model], H: Array) -> tuple[Array, Array]:
         solver, engine = self.solver, self.engine
-        spec = passes.PassSpec(solver.solve_w_final, solver, mask=self.reference.mask, bare=True)
+        spec = PassSpec(solver.solve_w_final, solver, mask=self.reference.mask, bare=True)
         replicates = [Replicate(spec, sample) for sample in self.samples]
         first, *more = (model.state.h for model in models)
         known = np.ascontiguousarray(H.T)

@@ -46,6 +46,10 @@ class HALS(SquaredError, SolvesRight, SolverDefaults):
     one_pass: ClassVar[Literal[True]] = True
     finest: ClassVar[int] = FINEST
 
+    @property
+    def shares_products(self) -> bool:
+        return not self.in_float64  # then there are strips in float64
+
     def at_level(self, level: int) -> Self:
         return replace(self, tol=self.tol * FINER**level, in_float64=True) if level else self
 

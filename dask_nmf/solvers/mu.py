@@ -35,6 +35,10 @@ class MU(SolverDefaults):
     w_first: bool = True
     carries_w: ClassVar[bool] = True
 
+    @property
+    def shares_products(self) -> bool:
+        return self.terms.shares_products
+
     def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
         return self.terms.accumulate(v, w, h, exact)
 

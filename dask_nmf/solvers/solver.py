@@ -49,6 +49,14 @@ class Solver(Protocol):
         """The highest level that `at_level` knows."""
         ...
 
+    @property
+    def shares_products(self) -> bool:
+        """True if passes use V in `least_squares.normal_equations` and `row_sums.block_sums` alone.
+
+        Their products V Hᵀ and WᵀV are then taken for several models at once.
+        """
+        ...
+
     def at_level(self, level: int) -> Solver:
         """Return the solver for a level: the higher the level, the more exactly it solves its equations."""
         ...
@@ -145,6 +153,10 @@ class SolverDefaults:
     finest: ClassVar[int] = 0
     fits_h: ClassVar[bool] = False
     may_overshoot: ClassVar[bool] = False
+
+    @property
+    def shares_products(self) -> bool:
+        return False
 
     def at_level(self, level: int) -> Self:
         """Return the solver itself: its updates have no inner solve that could be more exact."""

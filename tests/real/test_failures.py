@@ -35,7 +35,7 @@ from support.servers import needs, until
 from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.errors import WorkersLost
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.matrix import Matrix

@@ -17,7 +17,7 @@ from support.matrices import Array
 
 from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.solvers.hals import HALS

@@ -27,10 +27,9 @@ from dask_nmf.execution.graphs.grid import (
 )
 from dask_nmf.execution.graphs.grid_blocks import Blocks
 from dask_nmf.execution.graphs.grid_summary import GridDraw, Look
-from dask_nmf.execution.graphs.reduction import NOTHING
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
 from dask_nmf.kernels.blocks import masking
-from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.kernels.row_sums import NOTHING, Sums
 from dask_nmf.kernels.summary.digests import merge_digests
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
 from dask_nmf.planning.grid import GridPlan

@@ -15,8 +15,8 @@ import numpy as np
 
 from dask_nmf.execution.engine import FinalFactors, Model, Sink
 from dask_nmf.execution.graphs import passes
-from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.execution.tasks import blas
+from dask_nmf.execution.tasks import blas, block_pass
+from dask_nmf.execution.tasks.block_pass import ModelPart, PassSpec
 from dask_nmf.execution.tasks.factor_store import InMemoryFactor
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.row_sums import Sums
@@ -79,10 +79,13 @@ class InMemoryEngine:
         return [reduce(add, each) for each in zip(*parts, strict=True)]
 
     def _look(self, number: int, given: Sequence[tuple[Array, PassSpec]]) -> list[Sums]:
-        block, found = masking.with_scale(self.blocks[number], self.scale), []
-        for (h, spec), w in zip(given, self._w, strict=False):
-            w[number], sums = passes.process_block(block, h, spec, w[number])
-            found.append(sums)
+        block = masking.with_scale(self.blocks[number], self.scale)
+        parts = [ModelPart(*each, w[number]) for each, w in zip(given, self._w, strict=False)]
+        found: list[Any] = [None] * len(parts)
+        for some in block_pass.stacks([part.spec for part in parts], [len(part.h) for part in parts]):
+            results = block_pass.process_models(block, [parts[model] for model in some])
+            for model, (w, sums) in zip(some, results, strict=True):
+                self._w[model][number], found[model] = w, sums
         return found
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:

@@ -20,11 +20,11 @@ from dask_nmf.errors import NoWorkers
 from dask_nmf.execution.engine import FinalFactors, Model, Sink
 from dask_nmf.execution.executor import compute_with_retries, guard_persisted, prefer_workers
 from dask_nmf.execution.graphs import passes, reduction
-from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.graphs.reduction import PanelTasks, PanelWork, PassInputs, Reduction
 from dask_nmf.execution.panel_source import open_panels
 from dask_nmf.execution.tasks import block_cache
 from dask_nmf.execution.tasks.block_cache import CachingReader
+from dask_nmf.execution.tasks.block_pass import PassSpec, keep_w
 from dask_nmf.execution.tasks.factor_store import InUnits
 from dask_nmf.execution.tasks.prefetch import extra_reader_thread
 from dask_nmf.kernels.blocks import scaling

@@ -33,13 +33,12 @@ from dask.delayed import Delayed
 from dask_nmf.cluster import client
 from dask_nmf.execution.graphs.grid_blocks import Blocks, GridBlock, Span
 from dask_nmf.execution.graphs.passes import add_up_each
-from dask_nmf.execution.graphs.reduction import NOTHING
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import double_precision, least_squares, row_sums
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.linalg import gram_matrices
-from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.kernels.row_sums import NOTHING, Sums
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.parts.penalties import divide_components
 from dask_nmf.solvers.parts.squared_error import loss_of_h

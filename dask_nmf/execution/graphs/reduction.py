@@ -22,7 +22,6 @@ from dask_nmf.types import Array, Block
 if TYPE_CHECKING:  # workers need it only for a V that is a Dask array
     import dask.array as da
 
-NOTHING = np.zeros(0)
 PASS, SUMS = "pass-", "sums-"  # prefixes of the keys of panels, and of combined parts
 WORK, INPUTS = "work-of-a-pass", "inputs-of-a-pass"  # placeholders for the nodes that differ between passes
 FAN_IN = 8  # parts that one node of the tree combines

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dask_nmf.execution.graphs.passes import PassSpec, add_each, process_block
+from dask_nmf.execution.graphs.passes import add_each
 from dask_nmf.execution.graphs.reduction import PassInputs, Reduction
+from dask_nmf.execution.tasks.block_pass import PassSpec, process_block
 from dask_nmf.kernels.blocks import masking, resampling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.blocks.resampling import Resample, Spread

@@ -13,9 +13,9 @@ from dask_nmf.execution import partition
 from dask_nmf.execution.engine import Engine, FinalFactors, Sink
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.engines.strata import StrataEngine
-from dask_nmf.execution.graphs.passes import PassSpec, keep_w
 from dask_nmf.execution.graphs.strata import BlockGrid
 from dask_nmf.execution.partition import CutOptions
+from dask_nmf.execution.tasks.block_pass import PassSpec, keep_w
 from dask_nmf.execution.tasks.factor_store import FactorSlots, InMemorySlots
 from dask_nmf.fitting.cuts.cut import CutEdges, FitProgress
 from dask_nmf.fitting.request import FitRequest

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes
-from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.tasks import block_pass
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.newton import MOST_READS
 from dask_nmf.solvers.solver import KnownW, RightSolver
@@ -29,7 +30,7 @@ def solve_h_for_w(
     check : whether V is new. If so, the first pass checks it, and takes its means unless all entries count.
     most : the most passes, if one does not suffice.
     """
-    spec = PassSpec(passes.keep_w, solver, check=check, averages=check and panels.rule.needs_means)
+    spec = PassSpec(block_pass.keep_w, solver, check=check, averages=check and panels.rule.needs_means)
     if not solver.one_pass:
         spec = spec._replace(residual=True)
     elif check:

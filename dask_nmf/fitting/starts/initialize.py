@@ -14,7 +14,7 @@ import numpy as np
 from dask_nmf import rng
 from dask_nmf.errors import NothingObserved
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs.passes import PassSpec, keep_w
+from dask_nmf.execution.tasks.block_pass import PassSpec, keep_w
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.starts import nndsvd
 from dask_nmf.fitting.starts.fixed_factor import solve_h_for_w

@@ -20,12 +20,11 @@ import numpy as np
 from dask_nmf import rng
 from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs.passes import PassSpec
-from dask_nmf.execution.graphs.reduction import NOTHING
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import row_sums
 from dask_nmf.kernels.blocks import masking, scaling
-from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.kernels.row_sums import NOTHING, Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.types import Array, Block

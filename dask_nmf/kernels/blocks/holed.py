@@ -6,7 +6,7 @@ of CSR, and the entries held out leave no trace in them. The gram matrices are t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from dask_nmf.kernels.blocks.masked import EMPTY, Cells
 from dask_nmf.kernels.blocks.masking import MaskedBlock
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg.gram_matrices import GroupedGram, grouped_gram
+from dask_nmf.kernels.products.stacked import right_products
 from dask_nmf.types import Array, Block
 
 BATCH_CELLS = 4 * 1024 * 1024  # entries of a dense batch
@@ -65,6 +66,11 @@ class HoledBlock:
             return self.given.num
         return np.asarray(self.block @ h.T)
 
+    @property
+    def knows_product(self) -> bool:
+        """Return whether V Hᵀ is known for a given H."""
+        return self.given is not None and self.given.num is not None
+
     def gram_of_columns(self, w: Array) -> GroupedGram:
         """Return the gram matrices of W, (r, k), over the rows that count for each group of columns."""
         return gram_of_rows(w, self.groups.transpose())
@@ -96,6 +102,7 @@ class Batch(NamedTuple):
     rows: Any  # indices of the rows
     kept: HoledBlock
     held_out: Cells
+    of_models: tuple[HoledBlock, ...] = ()  # ``kept`` with each given H
 
 
 def gram_of_rows(factor: Array, groups: Groups) -> GroupedGram:
@@ -103,18 +110,18 @@ def gram_of_rows(factor: Array, groups: Groups) -> GroupedGram:
     return grouped_gram(factor, groups.columns, groups.counts, groups.rows)
 
 
-def iter_batches(block: MaskedBlock, h: Array | None = None) -> Iterator[Batch]:
-    """Yield a block in batches of rows, with the gram matrices of ``h``, (k, n).
+def iter_batches(block: MaskedBlock, factors: Sequence[Array] = ()) -> Iterator[Batch]:
+    """Yield a block in batches of rows, with the gram matrices of each H, (k, n).
 
     The next batch takes the memory of the previous one.
     """
     groups = block.groups
-    given = None if h is None else Given(h, gram_of_rows(h.T, groups))
+    given = [Given(h, gram_of_rows(h.T, groups)) for h in factors]
     batches = _csr_batches if scipy.sparse.issparse(block.v) else _dense_batches
     return batches(block, groups, given)
 
 
-def _csr_batches(block: MaskedBlock, groups: Groups, given: Given | None) -> Iterator[Batch]:
+def _csr_batches(block: MaskedBlock, groups: Groups, given: Sequence[Given]) -> Iterator[Batch]:
     v, indptr = block.v, block.v.indptr
     first, rows = 0, v.shape[0]
     while first < rows:
@@ -122,11 +129,11 @@ def _csr_batches(block: MaskedBlock, groups: Groups, given: Given | None) -> Ite
         some = slice(first, min(max(last, first + 1), rows))
         own = groups._replace(rows=groups.rows[some])
         part, held = _take_out(v if some == slice(0, rows) else v[some], own, block.scale)
-        yield Batch(some, HoledBlock(part, own, given), held)
+        yield Batch(some, HoledBlock(part, own), held, tuple(HoledBlock(part, own, one) for one in given))
         first = some.stop
 
 
-def _dense_batches(block: MaskedBlock, groups: Groups, given: Given | None) -> Iterator[Batch]:
+def _dense_batches(block: MaskedBlock, groups: Groups, given: Sequence[Given]) -> Iterator[Batch]:
     """Yield batches of a dense block; neighbours have one group, unless it is stored by columns."""
     v, (rows, columns) = block.v, block.shape
     by_column = v.flags.f_contiguous and not v.flags.c_contiguous
@@ -146,11 +153,12 @@ def _dense_batches(block: MaskedBlock, groups: Groups, given: Given | None) -> I
             here = slice(edges[top], edges[min(top + strip, len(some))])
             lists = held.values[here], held.indices[here]
             _copy_strip(block, some[few], part[few], (own.rows[few], *placed, groups.counts), lists)
-            if given is not None:
-                products.append(part[few] @ given.h.T)
-        own_given = given and given._replace(num=np.concatenate(products))
+            products.append(right_products(part[few], [one.h for one in given]))
+        nums = [np.concatenate(parts) for parts in zip(*products, strict=True)]
         held = held._replace(values=scaling.multiply(held.values, block.scale), weights=held.values[:0])
-        yield Batch(some, HoledBlock(part, own, own_given), held)
+        known = zip(given, nums, strict=True)
+        models = tuple(HoledBlock(part, own, one._replace(num=num)) for one, num in known)
+        yield Batch(some, HoledBlock(part, own), held, models)
 
 
 def _copy_strip(

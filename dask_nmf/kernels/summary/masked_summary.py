@@ -50,7 +50,7 @@ def _summarize_by_groups(block: MaskedBlock, keys: Hashes) -> BlockSummary:
     """Return the summary of a block over the entries that are not held out; held-out ones are checked too."""
     whole = block_summary.summarize_block(block.v, keys)
     groups, norms, total, stored = block.groups, np.zeros(block.shape[0]), 0.0, whole.stored
-    for rows, part, held in iter_batches(block):
+    for rows, part, held, _ in iter_batches(block):
         kept = block_summary.summarize_block(part.block)
         norms[rows] = kept.row_norms
         total += kept.total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -22,6 +22,11 @@ COARSE = 1e-2  # tolerance of the least squares of a new W
 
 class LossTerms(Protocol):
     """A loss, and the two terms of its gradient whose quotient is a multiplicative update."""
+
+    @property
+    def shares_products(self) -> bool:
+        """See `Solver.shares_products`."""
+        ...
 
     def accumulate(self, v: Any, w: Array, h: Array, exact: bool) -> Sums:
         """Return the sums of a panel: see `Solver.accumulate`."""
@@ -57,6 +62,7 @@ class SquaredTerms(SquaredError):
 
     delta: float  # δ, which is added to every divisor
     h_delta: float | None = None  # δ for H; None: that of W
+    shares_products: ClassVar[bool] = True
 
     def new_w(self, v: Block, h: Array, penalty: Penalty) -> Array:
         return least_squares.solve_w(v, h, COARSE, penalty.left)
@@ -83,6 +89,7 @@ class DivergenceTerms:
 
     divergence: BetaDivergence
     scale: float  # the entries with which the updates of a new W begin
+    shares_products: ClassVar[bool] = False
 
     def accumulate(self, v: Cells, w: Array, h: Array, exact: bool) -> Sums:
         num, den, loss = self.divergence.mu_terms(v, w, h)

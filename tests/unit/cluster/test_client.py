@@ -24,9 +24,9 @@ from dask_nmf.cluster.client import active_client, shares_memory
 from dask_nmf.errors import NoWorkers
 from dask_nmf.execution.executor import prefer_workers
 from dask_nmf.execution.graphs import passes, reduction
-from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.panel_source import open_panels
 from dask_nmf.execution.tasks import prefetch
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources.registry import open_matrix
 

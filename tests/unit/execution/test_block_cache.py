@@ -21,9 +21,9 @@ from support.servers import process, until
 
 from dask_nmf import nmf
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.tasks import block_cache
 from dask_nmf.execution.tasks.block_cache import BlockCache, CachingReader, Lease, Place, block_bytes
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.sources import dense
 from dask_nmf.sources.dense import DenseRows

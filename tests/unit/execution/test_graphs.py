@@ -24,10 +24,10 @@ from dask_nmf import nmf
 from dask_nmf.errors import InvalidEntryError
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes, reduction
-from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.panel_source import open_panels
-from dask_nmf.execution.tasks import blas, factor_store
+from dask_nmf.execution.tasks import blas, block_pass, factor_store
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.solvers.hals import HALS
@@ -115,7 +115,7 @@ def test_weights_and_projection_are_the_direct_ones(edges: tuple[int, ...]) -> N
     np.testing.assert_allclose(totals.num, direct.T @ V, rtol=1e-9)
     across = np.random.default_rng(0).random((4, 60))
     held = np.ascontiguousarray(across.T)
-    projected = panels.run_pass(H, PassSpec(passes.keep_w, SOLVER), held)
+    projected = panels.run_pass(H, PassSpec(block_pass.keep_w, SOLVER), held)
     np.testing.assert_allclose(projected.num, across @ V, rtol=1e-12)
     np.testing.assert_allclose(projected.gram, across @ across.T, rtol=1e-12)
 

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 from support.matrices import Array, low_rank
 
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.graphs.passes import PassSpec
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.planning import row_panels, worker_memory
 from dask_nmf.planning.worker_memory import MIB, Layout

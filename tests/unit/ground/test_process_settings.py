@@ -26,11 +26,11 @@ from dask_nmf.cluster.backends import local, worker_settings
 from dask_nmf.execution import executor
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes
-from dask_nmf.execution.graphs.passes import PassSpec
 from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs
 from dask_nmf.execution.panel_source import open_panels
 from dask_nmf.execution.tasks import blas
 from dask_nmf.execution.tasks.blas import one_blas_thread
+from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.process_settings import SharedSetting
 from dask_nmf.solvers.hals import HALS

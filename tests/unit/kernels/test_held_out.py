@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from support.matrices import Array
 from support.observed import held_out_entries
 
-from dask_nmf.execution.graphs.passes import PassSpec, process_block
+from dask_nmf.execution.tasks.block_pass import PassSpec, process_block
 from dask_nmf.kernels.blocks import groups, holed, masking
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.divergence import BetaDivergence
@@ -139,8 +139,8 @@ def test_heavy_rows_and_columns_that_are_held_out_leave_no_trace(holder: str, he
     kept = np.arange(SHAPE[1]) != 3
     gram = np.array([h[:, kept & ~own] @ h[:, kept & ~own].T for own in held[lacking]])
     block = MaskedBlock(v, None, np.arange(len(v)), rule)
-    batch = next(holed.iter_batches(block, h))
-    of_rows = batch.kept.gram_of(h)
+    batch = next(holed.iter_batches(block, [h]))
+    of_rows = batch.of_models[0].gram_of(h)
     found = of_rows.squares[block.groups.rows[lacking]]
     np.testing.assert_allclose(found, gram, rtol=1e-12)  # nothing of the heavy column was subtracted
 

@@ -11,7 +11,7 @@ from support.matrices import Array
 from support.streams import losses, relative
 
 from dask_nmf import NMF
-from dask_nmf.execution.graphs.passes import PassSpec, process_block
+from dask_nmf.execution.tasks.block_pass import PassSpec, process_block
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.online.from_factors import state_from_factors

@@ -1,0 +1,154 @@
+"""A pass over one block in memory, for one model or for several that share their walks over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from dask_nmf.execution.tasks.factor_store import FactorStore
+from dask_nmf.kernels import least_squares, row_sums
+from dask_nmf.kernels.blocks import holed, row_batches
+from dask_nmf.kernels.blocks.holed import HoledBlock
+from dask_nmf.kernels.blocks.masked import Cells
+from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
+from dask_nmf.kernels.products import stacked
+from dask_nmf.kernels.row_sums import NOTHING, Sums
+from dask_nmf.types import Array, Block
+
+
+class Weigher(Protocol):
+    """A function that returns the W of a panel, (rows, k), from v, h and the W before."""
+
+    def __call__(self, v: Block, h: Array, w: Array | None) -> Array: ...
+
+
+class Loss(Protocol):
+    """The loss of a block, and the sums from which H is updated to lower it; every `Solver` is one."""
+
+    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
+        """Return the sums of a block, with its loss entry by entry if ``exact``."""
+        ...
+
+    def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
+        """Return the loss of a block, without penalties; ``final`` is for the result: see `Solver.loss`."""
+        ...
+
+
+class PassSpec(NamedTuple):
+    """The instructions of a pass for each panel."""
+
+    solve_w: Weigher
+    loss: Loss
+    before: FactorStore | None = None  # store of the W that the pass begins with
+    after: FactorStore | None = None  # store of the new W
+    keep: bool = False  # whether W is returned beside the sums
+    residual: bool = False  # whether the loss is taken entry by entry
+    check: bool = False  # whether the first entry that is negative or not finite raises an error
+    bare: bool = False  # whether the sums have only the residual and the norms of W
+    averages: bool = False  # whether means of rows and `Sums.column_totals` are taken
+    means: FactorStore | None = None  # store of the means of the rows
+    unit: float = 1.0  # multiplies the W that is returned or stored
+    mask: EntryMask | None = None  # decides which entries count; None: as the panels say
+    anew: Callable[[PassSpec, float], PassSpec] | None = None  # makes the spec for V at a panel's scale
+    shares_products: bool = False  # see `Solver.shares_products`
+
+
+class ModelPart(NamedTuple):
+    """The part of a model in a pass over a block that several models share."""
+
+    h: Array
+    spec: PassSpec
+    before: Array | None = None  # the W that the pass begins with
+
+
+def stacks(specs: Sequence[PassSpec], ranks: Sequence[int]) -> list[list[int]]:
+    """Return the numbers of the models that use a block together.
+
+    They have one mask and one way to take the loss. They have `stacked.MOST` components in all, so that the
+    memory of their products is bounded.
+    """
+    kinds: dict[Any, list[list[int]]] = {}
+    for number, (spec, rank) in enumerate(zip(specs, ranks, strict=True)):
+        own = kinds.setdefault((spec.mask, spec.shares_products, spec.residual), [[]])
+        if own[-1] and sum(ranks[other] for other in own[-1]) + rank > stacked.MOST:
+            own.append([])
+        own[-1].append(number)
+    return [some for own in kinds.values() for some in own]
+
+
+def process_block(v: Block, h: Array, spec: PassSpec, before: Array | None = None) -> tuple[Array, Sums]:
+    """Return the W, (rows, k), and the sums of a pass over one block in memory."""
+    return process_models(v, [ModelPart(h, spec, before)])[0]
+
+
+def process_models(v: Block, parts: Sequence[ModelPart]) -> list[tuple[Array, Sums]]:
+    """Return the W, (rows, k), and the sums of a pass over one block in memory for each of some models.
+
+    All models have the mask of the block. What they have is what `process_block` returns for them, bit for
+    bit.
+    """
+    if not isinstance(v, MaskedBlock):
+        return _process_batch([v] * len(parts), parts)
+    factors: list[Any] = [None] * len(parts)
+    totals: list[Any] = [None] * len(parts)
+    for rows, blocks, held in _batches(v, parts):
+        own = [part if part.before is None else part._replace(before=part.before[rows]) for part in parts]
+        for number, (w, sums) in enumerate(_process_batch(blocks, own)):
+            lost = parts[number].spec.loss.loss(held, w, parts[number].h)
+            sums = sums._replace(held_out_loss=lost, held_out_weight=float(held.row_weight.sum()))
+            if totals[number] is None:
+                factors[number], totals[number] = np.empty((v.shape[0], w.shape[1]), w.dtype), sums
+            else:
+                totals[number] = totals[number] + sums
+            factors[number][rows] = w
+    return list(zip(factors, totals, strict=True))
+
+
+def _batches(v: MaskedBlock, parts: Sequence[ModelPart]) -> Iterator[tuple[Any, Sequence[Block], Cells]]:
+    """Yield rows of a masked block, what counts in them for each model, and the cells that are held out."""
+    if v.mask.by_groups:
+        for batch in holed.iter_batches(v, [part.h for part in parts]):
+            yield batch.rows, batch.of_models, batch.held_out
+    else:
+        for rows, cells, held in row_batches.iter_row_batches(v):
+            yield rows, [cells] * len(parts), held
+
+
+def _process_batch(blocks: Sequence[Block], parts: Sequence[ModelPart]) -> list[tuple[Array, Sums]]:
+    """Return W, (rows, k), and the sums of each model; all models have the same entries in their blocks."""
+    shared = len(parts) > 1 and parts[0].spec.shares_products
+    known = least_squares.with_right_products(blocks, [part.h for part in parts]) if shared else blocks
+    factors = [_solve_batch(v, *part) for v, part in zip(known, parts, strict=True)]
+    known = row_sums.with_left_products(blocks, factors, parts[0].spec.residual) if shared else blocks
+    sums = (_sums(v, w, part.h, part.spec) for v, w, part in zip(known, factors, parts, strict=True))
+    return list(zip(factors, sums, strict=True))
+
+
+def _solve_batch(v: Block, h: Array, spec: PassSpec, before: Array | None) -> Array:
+    """Return the W of a batch of rows, (rows, k)."""
+    if not isinstance(v, Cells):
+        return spec.solve_w(v, h, before)
+    pieces = v.split_rows(len(h))
+    return np.concatenate(
+        [spec.solve_w(piece, h, None if before is None else before[some]) for some, piece in pieces]
+    )
+
+
+def _sums(v: Block, w: Array, h: Array, spec: PassSpec) -> Sums:
+    # cells have no other form of the residual, and it costs little
+    exact = spec.residual or isinstance(v, Cells)
+    plain, _ = stacked.known_product(v)
+    listed = isinstance(plain, Cells | HoledBlock)
+    squares, ones = row_sums.component_norms(w, plain.row_weight if listed else float(v.shape[1]))
+    if spec.bare:
+        rest = spec.loss.loss(plain, w, h, final=True) if exact else np.nan
+        return Sums(NOTHING, NOTHING, rest, w_sq_norm=squares, w_l1_norm=ones)
+    return spec.loss.accumulate(v, w, h, exact)._replace(w_sq_norm=squares, w_l1_norm=ones)
+
+
+def keep_w(v: Block, h: Array, w: Array | None) -> Array:
+    """Return the W before: the `Weigher` that keeps W as it is."""
+    assert w is not None
+    return w

@@ -1,0 +1,1 @@
+"""Products of a block of V with the factors of several models at once."""
