@@ -18,9 +18,9 @@ def report_stage(title: str) -> None:
     _report("stage", title)
 
 
-def report_read(panels: int) -> None:
-    """Report that a read of V begins, which has this number of panels."""
-    _report("read", numbers={"panels": panels})
+def report_read(panels: int, unit: str = "panels") -> None:
+    """Report that a read of V begins, which has this number of panels, or of another unit."""
+    _report("read", numbers={"panels": panels, "unit": unit})
 
 
 def report_panel() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from dask_nmf._version import __version__
-from dask_nmf.cli import exit_codes, select
+from dask_nmf.cli import convert, exit_codes, select
 from dask_nmf.cli.connection import connected
 from dask_nmf.cli.exit_codes import ExitCode
 from dask_nmf.cli.options import (
@@ -51,6 +51,9 @@ def app() -> None:
     dask-nmf fit V.zarr --rank 20 --output run.zarr
     dask-nmf info run.zarr
     """
+
+
+app.add_command(convert.command)
 
 
 @app.command(epilog=exit_codes.HELP, short_help="Factorise V, and commit each pass to a run.")

@@ -205,6 +205,11 @@ LOG_OPTIONS = (
 )
 
 
+def log_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of the log."""
+    return _decorated(command, LOG_OPTIONS)
+
+
 def cluster_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options of the cluster, with which the command is called as ``where``, and of the log."""
 

@@ -26,7 +26,7 @@ FIRST, EVERY, SECONDS = 10, 10, 10  # passes that get a line on a terminal: see 
 COLUMNS, ROWS = 80, 24  # size of a terminal that does not report one
 PASSES = "pass", "shared pass"  # the events that are lines where there is no bar
 STAGE = "{desc}{postfix}"
-READING = "{desc} |{bar}| {n_fmt}/{total_fmt} panels{postfix}"
+READING = "{desc} |{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
 # These loggers print tracebacks about a lost cluster from threads of their own; the error is raised here too.
 SILENCED = ("asyncio", "distributed", "distributed.client", "tornado.application")
 
@@ -76,6 +76,7 @@ class ProgressBar(logging.Handler):
             self.panel_done()
         elif event == "read":
             self.bar.bar_format = READING
+            self.bar.unit = numbers["unit"]
             self.bar.reset(numbers["panels"])
         elif event == "stage":
             self.bar.bar_format = STAGE

@@ -11,26 +11,32 @@ from support.wings import FILES, FOLDERS, GROUND, MAY_IMPORT, PACKAGE, imported,
 LIBRARIES = {  # that not every wing may import
     "dask": {"cluster", "sources", "execution", "quality", "fitting", "inference", "online", "estimator"},
     "distributed": {"cluster", "sources", "execution"},
-    "zarr": {"selection", "storage", "sources", "runs", "inference", "cli"},
+    "zarr": {"ingest", "selection", "storage", "sources", "runs", "inference", "cli"},
     "numba": {"kernels"},
     "sklearn": {"estimator"},
     "obstore": {"storage"},
     "click": {"cli"},
     "tqdm": {"display"},
 }
-LAZY = {"cli.commands", "cli.connection", "cli.exit_codes", "cli.select"}  # so that --help is quick
+LAZY = {
+    "cli.commands",
+    "cli.connection",
+    "cli.exit_codes",
+    "cli.select",
+    "cli.convert",
+}  # so that --help is quick
 ROOMS = 7  # files of a folder, and folders in it
 LINES = 300  # of a file
 PARAMETERS = 6  # of a function
 SPELLED_OUT = {  # options, one parameter each: for people, or as click gives them
-    "api.nmf", "api.select_rank", "cli.select.command",
+    "api.nmf", "api.select_rank", "cli.select.command", "cli.convert.command", "ingest.conversion.convert",
     "estimator.nmf.__init__", "inference.recommend.recommend", "inference.transform.transform",
     "cli.commands.fit", "cli.commands.transform", "cli.commands.recommend",
 }  # fmt: skip
 DOORS = {  # what people call with the text of a path or URL
-    "api", "estimator.nmf", "estimator.inputs", "estimator.requests", "cli.commands", "cli.select",
-    "runs.run",
-    "inference.transform", "sources.registry",
+    "api", "estimator.nmf", "estimator.inputs", "estimator.requests",
+    "cli.commands", "cli.convert", "cli.select", "runs.run",
+    "inference.transform", "ingest.conversion", "sources.registry",
 }  # fmt: skip
 PARSERS = {f"dask_nmf.storage.locations.{name}" for name in ("locate", "locate_file", "located")}
 files = pytest.mark.parametrize("file", FILES)

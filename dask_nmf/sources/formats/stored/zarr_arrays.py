@@ -34,6 +34,8 @@ def open_zarr(place: str, options: OpenOptions, store: Any, inside: str = "") ->
     except (FileNotFoundError, zarr.errors.NodeNotFoundError) as error:
         raise DataError(f"{place} is no Zarr array or group; give {FILES}") from error
     if isinstance(opened, zarr.Group):
+        if opened.attrs.get("encoding-type") == "anndata":
+            return open_zarr(f"{place}/X", options, store, f"{inside}/X".strip("/"))
         return open_sparse_group(opened, options, place)
     return _open_array(opened, options, place)
 

@@ -1,0 +1,95 @@
+"""The command that converts files of other kinds to Zarr."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from typing import Any
+
+import click
+
+from dask_nmf.cli import exit_codes
+from dask_nmf.cli.options import Command, committing_options, grouped, log_options
+from dask_nmf.cli.process.streams import print_line
+
+
+@click.command(
+    "convert", cls=Command, epilog=exit_codes.HELP, short_help="Convert files of other kinds to Zarr."
+)
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
+@click.argument("output", metavar="V.zarr")
+@grouped("Input", "--row", metavar="NAME", help="Column of a table with the ids, or else the names, of rows.")
+@grouped("Input", "--column", metavar="NAME", help="Column of a table of entries with the ids of columns.")
+@grouped("Input", "--value", metavar="NAME", help="Column of a table of entries with the values.")
+@grouped(
+    "Input",
+    "--duplicates",
+    type=click.Choice(["error", "sum", "mean", "last"]),
+    default="error",
+    show_default=True,
+    help="Value of an entry that is there more than once.",
+)
+@grouped(
+    "Input",
+    "--missing",
+    type=click.Choice(["nan"]),
+    help="Keep NaN and empty fields, as missing entries.  [default: refuse them]",
+)
+@grouped(
+    "Output",
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    help="Floating-point type of V.  [default: float64 if that is stored, else float32]",
+)
+@grouped(
+    "Output",
+    "--chunks",
+    metavar="SIZES",
+    help="ROWS or ROWS,COLUMNS of a chunk; ENTRIES of one if V is sparse.  [default: 8 MiB; 2^20]",
+)
+@grouped(
+    "Output",
+    "--codec",
+    type=click.Choice(["lz4", "zstd", "none"]),
+    default="lz4",
+    show_default=True,
+    help="Compression: lz4 is quick to read, zstd is smaller. Chunks have checksums.",
+)
+@committing_options
+@log_options
+def command(
+    sources: tuple[str, ...],
+    output: str,
+    chunks: str | None,
+    codec: str,
+    no_fsync: bool,
+    overwrite: bool,
+    log_format: str,
+    debug: bool,
+    **options: Any,
+) -> int:
+    """Convert files to a Zarr group that every command takes as V, in bounded memory.
+
+    \b
+    dask-nmf convert counts.mtx.gz V.zarr
+    dask-nmf convert "parts/*.csv" V.zarr --row gene
+    dask-nmf convert ratings.csv V.zarr --row user --column item --value rating
+
+    A SOURCE is a .csv, .tsv or .parquet table, a MatrixMarket .mtx, a folder of 10x Genomics, an .npy, .npz
+    or Zarr matrix; text files may be compressed by gzip. The rows of several follow one another. V.zarr
+    appears when it is whole; a conversion that was stopped begins anew.
+    """
+    from dask_nmf.cluster.config import without_fsync
+    from dask_nmf.display import lines
+    from dask_nmf.ingest.conversion import convert_to, expand
+    from dask_nmf.ingest.options import ConvertOptions
+    from dask_nmf.ingest.output.codecs import Storage, parse_chunks
+    from dask_nmf.storage.locations import locate
+
+    wanted = ConvertOptions(**options)
+    storage = Storage(parse_chunks(chunks), codec)
+    synced = without_fsync() if no_fsync else nullcontext()
+    with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()):
+        converted = convert_to(expand(sources), locate(output), wanted, storage, overwrite)
+    print_line(f"{output}: {converted}")
+    return 0

@@ -1,0 +1,204 @@
+"""`convert`: files of other kinds become a Zarr group, which appears when it is whole."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from shutil import rmtree
+from typing import Any, NamedTuple
+
+import zarr
+
+from dask_nmf.ingest.formats.dense_tables import DenseTable
+from dask_nmf.ingest.formats.matrices import MatrixRows
+from dask_nmf.ingest.formats.matrix_market import MatrixMarket, TenX, is_10x_folder
+from dask_nmf.ingest.formats.tables import open_table
+from dask_nmf.ingest.formats.triplets import Triplets
+from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.output.codecs import Storage, parse_chunks
+from dask_nmf.ingest.output.group import is_converted, write_group
+from dask_nmf.ingest.rows import RowSource, Stacked
+from dask_nmf.storage import locations
+from dask_nmf.storage.locations import Location, ZarrStore, is_location, located
+
+logger = logging.getLogger(__name__)
+
+TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
+MARKET = (".mtx", ".mtx.gz")
+SCRATCH = "scratch"
+
+
+class Converted(NamedTuple):
+    """What a conversion has written.
+
+    Attributes
+    ----------
+    entries : that a sparse X stores; None if X is dense
+    chunks : of X, or of its entries if it is sparse
+    """
+
+    address: str
+    shape: tuple[int, int]
+    dtype: str
+    entries: int | None
+    chunks: tuple[int, ...]
+    codec: str
+
+    def __str__(self) -> str:
+        """Return one line for people."""
+        kind = "dense" if self.entries is None else f"sparse with {self.entries} entries"
+        cut = " x ".join(map(str, self.chunks))
+        return (
+            f"{self.shape[0]} x {self.shape[1]}, {kind}, {self.dtype}, chunks of {cut}, codec {self.codec}, "
+            "with checksums"
+        )
+
+
+def convert(
+    source: Any,
+    destination: str | Path,
+    *,
+    row: str | None = None,
+    column: str | None = None,
+    value: str | None = None,
+    duplicates: str = "error",
+    missing: str | None = None,
+    dtype: str | None = None,
+    dataset: str | None = None,
+    chunks: int | tuple[int, ...] | str | None = None,
+    codec: str = "lz4",
+    overwrite: bool = False,
+) -> Converted:
+    """Write V from files of other kinds to a Zarr group in AnnData's layout, in bounded memory.
+
+    Parameters
+    ----------
+    source : a path, or several whose rows follow one another; names of files may have wildcards. Paths are
+        of ``.csv``, ``.tsv`` and ``.parquet`` tables, MatrixMarket's ``.mtx``, folders of 10x Genomics, and
+        what `open_matrix` takes; of text files also compressed by gzip. An array is taken too.
+    destination : path or URL of the group: ``X`` is V, ``obs/_index`` and ``var/_index`` are the names of its
+        rows and columns, if it has names.
+    row, column, value : names of the columns of a table whose records are entries of V. ``row`` alone is the
+        column with the names of rows. Rows and columns stand in the order in which their ids first appear.
+    duplicates : the value of an entry that is there more than once: "error", "sum", "mean" or "last".
+    missing : "nan" to keep NaN and empty fields as missing entries.
+    dtype : "float32" or "float64"; by default "float64" where the source stores that, else "float32".
+    dataset : path inside of an HDF5 file.
+    chunks : rows, or rows and columns, of a chunk; entries of a chunk of a sparse V. By default 8 MiB or 2²⁰.
+    codec : "lz4", "zstd" or "none", each with a CRC-32C of each chunk.
+    overwrite : whether to replace an earlier conversion.
+
+    Raises
+    ------
+    DataError
+        If a source cannot be read or V is not a non-negative matrix; it names the line or the record.
+    FileNotFoundError, FileExistsError, ValueError, RunLocked
+        If there is no source; if there is a destination; for options that do not fit; if another process
+        writes to the destination.
+    """
+    options = ConvertOptions(dtype, missing, row, column, value, duplicates, dataset)
+    storage = Storage(parse_chunks(chunks), codec)
+    return convert_to(expand(source), locations.locate(destination), options, storage, overwrite)
+
+
+def convert_to(
+    sources: Sequence[Any], output: Location, options: ConvertOptions, storage: Storage, overwrite: bool
+) -> Converted:
+    """Write V from sources that `expand` gave to a location; see `convert`."""
+    for source in sources:
+        locations.check_apart(output, source=source if is_location(source) else None)
+    check = partial(locations.check_replaceable, output, overwrite, _is_ours, "dask-nmf convert")
+    names = [source.name if is_location(source) else type(source).__name__ for source in sources]
+    with output.atomic_output(check) as store, _scratch(store) as scratch:
+        written = write_group(store, _open(sources, names, options, scratch), storage, names)
+    shape, dtype, entries, chunks = written
+    converted = Converted(output.address, shape, str(dtype), entries, chunks, storage.codec)
+    logger.info("%s: %s", output.name, converted)
+    return converted
+
+
+def expand(source: Any) -> list[Any]:
+    """Return sources one by one: locations for paths, of which wildcards and folders of tables may give many.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a path leads to nothing.
+    """
+    if not isinstance(source, list | tuple) or not all(isinstance(one, str | Path) for one in source):
+        source = [source]
+    return [found for one in source for found in _expand(one)]
+
+
+def _expand(source: Any) -> list[Any]:
+    place = located(source)
+    if not is_location(place) or place.path is None:
+        return [place]
+    if not place.path.exists():
+        found = sorted(glob.glob(str(place.path)))
+        if not found:
+            raise FileNotFoundError(f"there is nothing at {place.name}; give the path of a file or a folder")
+        return [located(path) for path in found]
+    if place.path.is_dir():
+        tables = sorted(path for path in place.path.iterdir() if path.name.endswith(TABLES))
+        if tables and not is_10x_folder(place.path):
+            return [located(path) for path in tables]
+    return [place]
+
+
+def _open(sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path) -> RowSource:
+    """Open the sources as one."""
+    if not sources:
+        raise ValueError("no source is given; give the path of a file or a folder")
+    tables = [one.path for one in sources if is_location(one) and one.path and one.name.endswith(TABLES)]
+    if options.entries:
+        if len(tables) < len(sources):
+            raise ValueError(
+                "row, column and value name columns of tables; give .csv, .tsv or .parquet files"
+            )
+        return Triplets([open_table(path) for path in tables], options, scratch)
+    if options.row is not None and not tables:
+        raise ValueError("row names a column of a table; give .csv, .tsv or .parquet files, or leave it out")
+    opened = []
+    for number, one in enumerate(sources):
+        own = scratch / str(number)
+        own.mkdir()
+        opened.append(_open_one(one, options, own))
+    return opened[0] if len(opened) == 1 else Stacked(opened, names)
+
+
+def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
+    path = source.path if is_location(source) else None
+    if path is None:
+        return MatrixRows(source, options, scratch)
+    if is_10x_folder(path):
+        return TenX(path, options, scratch)
+    if path.name.endswith(MARKET):
+        return MatrixMarket(path, options, scratch)
+    if path.name.endswith(TABLES):
+        return DenseTable(open_table(path), options)
+    return MatrixRows(source, options, scratch)
+
+
+@contextmanager
+def _scratch(store: ZarrStore) -> Iterator[Path]:
+    """Yield an empty folder for temporary files: inside of an output on a disk, until that is whole."""
+    if not isinstance(store, str):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+        return
+    scratch = Path(store, SCRATCH)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        rmtree(scratch)
+
+
+def _is_ours(place: Location) -> bool:
+    return is_converted(zarr.open_group(place.store(), mode="r"))

@@ -1,0 +1,97 @@
+"""Matrices of every kind that `open_matrix` opens: ``.npy``, ``.npz``, Zarr, HDF5, and arrays in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dask_nmf.errors import DataError
+from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.rows import BATCH, Batch, Columns
+from dask_nmf.ingest.sorting import Entries, RowSorter
+from dask_nmf.progress import report_panel, report_read, report_stage
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Block, Orientation
+
+
+class MatrixRows:
+    """The rows of a matrix, read by panels; a matrix that is stored by columns is sorted."""
+
+    def __init__(self, source: Any, options: ConvertOptions, scratch: Path) -> None:
+        self._matrix = _open(source, options.dtype)
+        self._options = options
+        self._scratch = scratch
+        self._rules = options.rules(self._matrix.dtype)
+        self.sparse = self._matrix.sparse
+        self.dtype = self._matrix.dtype
+
+    def columns(self) -> Columns:
+        """Return the columns of V."""
+        return Columns(self._matrix.shape[1])
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the rows of V in order."""
+        if not self._matrix.orientation.by_columns:
+            yield from (Batch(block) for _, block in self._panels())
+            return
+        sorter = RowSorter(self._scratch)
+        for first, block in self._panels():
+            entries = block.tocoo()
+            columns = (entries.coords[0] + first).astype(np.int32)
+            sorter.add(Entries(entries.coords[1].astype(np.int32), columns, entries.data))
+        for rows in sorter.blocks(self._matrix.shape, "sum"):
+            yield Batch(rows)
+
+    def _panels(self) -> Iterator[tuple[int, Block]]:
+        """Yield panels, each with where it begins."""
+        layout = self._matrix.layout
+        edges = _edges(self._matrix)
+        report_stage(f"reading {self._matrix.source}")
+        report_read(len(edges) - 1, "batches")
+        for first, last in pairwise(edges):
+            block = self._matrix.reader[slice(first, last), slice(0, layout.columns)]
+            values = block.data if self.sparse else block
+            self._rules.cast(values, partial(self._place, block, first))
+            yield first, block
+            report_panel()
+
+    def _place(self, block: Block, first: int, index: int) -> str:
+        """Return the place of a value of a panel, in V."""
+        if self.sparse:
+            row, column = int(np.searchsorted(block.indptr, index, side="right")) - 1, block.indices[index]
+        else:
+            row, column = divmod(index, block.shape[1])
+        row, column = self._matrix.orientation.turn((first + row, int(column)))
+        return f"{self._matrix.source}: row {row}, column {column}"
+
+
+def _open(source: Any, dtype: str | None) -> Matrix:
+    """Open a matrix as panels of rows; a sparse one as panels of columns if it is stored so."""
+    matrix = open_matrix(source, dtype)
+    if matrix.orientation.by_columns:
+        if not matrix.sparse:
+            return open_matrix(source, dtype, Orientation.ROWS)
+        with suppress(DataError):
+            return open_matrix(source, dtype, Orientation.ROWS)
+    return matrix
+
+
+def _edges(matrix: Matrix) -> Sequence[int]:
+    """Return the edges of panels of about `BATCH` bytes; those of a dense V are edges of storage chunks."""
+    layout, unit = matrix.layout, matrix.layout.chunk_rows
+    if layout.indptr is None:
+        step = max(unit, BATCH // layout.panel_bytes(0, 1) // unit * unit)
+        return [*range(0, layout.rows, step), layout.rows]
+    ends = np.asarray(layout.indptr) * (layout.itemsize + 4) + np.arange(layout.rows + 1) * 8
+    edges = [0]
+    while edges[-1] < layout.rows:
+        following = int(np.searchsorted(ends, ends[edges[-1]] + BATCH, side="right")) - 1
+        edges.append(min(max(following, edges[-1] + 1), layout.rows))
+    return edges

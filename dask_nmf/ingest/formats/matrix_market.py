@@ -1,0 +1,242 @@
+"""MatrixMarket files, plain or by gzip, and the folders that 10x Genomics' Cell Ranger writes."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Iterator
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+from scipy.io import mmread
+
+from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.reading import ReadProgress
+from dask_nmf.ingest.rows import Batch, Columns, read_ahead
+from dask_nmf.ingest.sorting import Duplicate, Entries, RowSorter
+
+TEXT = 2**24  # bytes of text that are parsed at once
+CURE = "write it anew"
+FIELDS = ("real", "integer", "unsigned-integer", "pattern", "double")
+SYMMETRIES = ("general", "symmetric")
+LINE = re.compile(r"Line (\d+): (.*)", re.DOTALL)  # how SciPy names the line of an error
+PARTS = {  # of a folder of 10x Genomics: newer and older names
+    "matrix": ("matrix.mtx.gz", "matrix.mtx"),
+    "barcodes": ("barcodes.tsv.gz", "barcodes.tsv"),
+    "features": ("features.tsv.gz", "features.tsv", "genes.tsv.gz", "genes.tsv"),
+}
+
+
+class Header(NamedTuple):
+    """The first lines of a file."""
+
+    banner: bytes
+    shape: tuple[int, int]
+    entries: int
+    lines: int  # of the header
+    symmetric: bool
+
+
+class MatrixMarket:
+    """V in the coordinate format of MatrixMarket.
+
+    Parameters
+    ----------
+    turned : whether the rows of the file are the columns of V
+    """
+
+    sparse = True
+
+    def __init__(self, path: Path, options: ConvertOptions, scratch: Path, turned: bool = False) -> None:
+        self._path, self._scratch, self._turned = path, scratch, turned
+        self._rules = options.rules()
+        self._duplicates = options.duplicates
+        self.dtype = self._rules.dtype
+        with readable(path, CURE), _open(path) as file:
+            self._header = _read_header(file, path)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Return the shape of V."""
+        shape = self._header.shape
+        return shape[::-1] if self._turned else shape
+
+    def columns(self) -> Columns:
+        """Return the columns of V."""
+        return Columns(self.shape[1])
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the rows of V in order, after all entries were read and sorted."""
+        sorter = RowSorter(self._scratch)
+        for entries in read_ahead(self._entries()):
+            sorter.add(entries)
+        try:
+            for block in sorter.blocks(self.shape, self._duplicates):
+                yield Batch(block)
+        except Duplicate as found:
+            row, column = (found.column, found.row) if self._turned else (found.row, found.column)
+            raise DataError(
+                f"{self._path} has more than one entry at row {row + 1}, column {column + 1}; "
+                "leave one out, or choose with --duplicates sum, mean or last"
+            ) from None
+
+    def _entries(self) -> Iterator[Entries]:
+        """Yield the entries of V as they stand in the file."""
+        progress = ReadProgress([self._path])
+        count, lines = 0, self._header.lines
+        with open(self._path, "rb") as raw, _open(raw if _compressed(self._path) else self._path) as file:
+            with readable(self._path, CURE):
+                _read_header(file, self._path)
+            for text in _pieces(file, self._path):
+                found, here = _count(text)
+                if count + found > self._header.entries:
+                    raise DataError(f"{self._path} has more than {self._header.entries} entries; {CURE}")
+                if found:
+                    yield self._parse(text, found, lines)
+                count, lines = count + found, lines + here
+                progress.at(raw.tell())
+        progress.file_done(self._path)
+        if count < self._header.entries:
+            raise DataError(
+                f"{self._path} says that it has {self._header.entries} entries, and has {count}: "
+                f"its end is missing; {CURE}"
+            )
+
+    def _parse(self, text: bytes, found: int, lines: int) -> Entries:
+        """Return the entries of a piece of the file that begins after a number of lines."""
+        sizes = b"%d %d %d\n" % (*self._header.shape, found)
+        try:
+            parsed: Any = mmread(BytesIO(self._header.banner + sizes + text), spmatrix=False)
+        except (ValueError, OverflowError) as error:
+            reason = LINE.match(str(error))
+            if reason is None:
+                raise DataError(f"{self._path} cannot be read ({error}); {CURE}") from error
+            line = int(reason[1]) - 2 + lines
+            m, n = self._header.shape
+            raise DataError(
+                f"{self._path}, line {line}: {reason[2]}; "
+                f"a line has a row of 1 to {m}, a column of 1 to {n} and a number"
+            ) from None
+        rows, columns = (index.astype(np.int32, copy=False) for index in parsed.coords)
+        place = partial(self._place, rows, columns, lines)
+        values = self._rules.cast(parsed.data, place)
+        return Entries(columns, rows, values) if self._turned else Entries(rows, columns, values)
+
+    def _place(self, rows: Any, columns: Any, lines: int, index: int) -> str:
+        line = "" if self._header.symmetric else f", line {lines + index + 1}"
+        return f"{self._path}{line}, row {rows[index] + 1}, column {columns[index] + 1}"
+
+
+class TenX:
+    """Cells by features, of a folder with a matrix of features by cells and the names of both."""
+
+    sparse = True
+
+    def __init__(self, folder: Path, options: ConvertOptions, scratch: Path) -> None:
+        self._matrix = MatrixMarket(_part(folder, "matrix"), options, scratch, turned=True)
+        self.dtype = self._matrix.dtype
+        cells, features = self._matrix.shape
+        self._cells = _names(_part(folder, "barcodes"), cells)
+        self._features = _names(_part(folder, "features"), features)
+
+    def columns(self) -> Columns:
+        """Return the features."""
+        return Columns(len(self._features), self._features)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the cells in order."""
+        first = 0
+        for block, _ in self._matrix.batches():
+            last = first + block.shape[0]
+            yield Batch(block, self._cells[first:last])
+            first = last
+
+
+def is_10x_folder(path: Path) -> bool:
+    """Return whether a folder has the matrix that Cell Ranger writes."""
+    return path.is_dir() and any((path / name).is_file() for name in PARTS["matrix"])
+
+
+def _part(folder: Path, name: str) -> Path:
+    for candidate in PARTS[name]:
+        if (folder / candidate).is_file():
+            return folder / candidate
+    raise DataError(f"{folder} has no {PARTS[name][0]}; copy it there, or convert the .mtx file by itself")
+
+
+def _names(path: Path, needed: int) -> list[str]:
+    """Return the first column of a file, which has a line for each cell or feature."""
+    with readable(path, CURE), _open(path) as file:
+        names = [line.decode().rstrip("\r\n").partition("\t")[0] for line in file]
+    if len(names) != needed:
+        raise DataError(
+            f"{path} has {len(names)} lines, and the matrix needs {needed}; take files of one run"
+        )
+    return names
+
+
+def _compressed(path: Path) -> bool:
+    return path.suffix == ".gz"
+
+
+def _open(file: Any) -> IO[bytes]:
+    """Open a path, or a file that is compressed."""
+    if isinstance(file, Path) and not _compressed(file):
+        return open(file, "rb")
+    return gzip.open(file, "rb")  # type: ignore[no-any-return]
+
+
+def _read_header(file: IO[bytes], path: Path) -> Header:
+    """Read the banner, the comments and the sizes."""
+    banner = file.readline(1024)
+    words = banner.decode("ascii", "replace").lower().split()
+    if len(words) != 5 or words[0] != "%%matrixmarket":
+        raise DataError(f"{path} has no banner %%MatrixMarket; give a MatrixMarket file")
+    if words[2] != "coordinate" or words[3] not in FIELDS or words[4] not in SYMMETRIES:
+        raise DataError(
+            f"{path} is {' '.join(words[2:])}; give a file in coordinate format, real, integer or pattern, "
+            "general or symmetric"
+        )
+    lines = 1
+    for line in file:
+        lines += 1
+        if line.strip() and not line.startswith(b"%"):
+            try:
+                m, n, entries = (int(size) for size in line.split())
+            except ValueError:
+                raise DataError(
+                    f"{path}, line {lines}: the sizes are no three integers: rows columns entries"
+                ) from None
+            return Header(banner, (m, n), entries, lines, words[4] == "symmetric")
+    raise DataError(f"{path} ends before its sizes; {CURE}")
+
+
+def _pieces(file: IO[bytes], path: Path) -> Iterator[bytes]:
+    """Yield the text that follows, in pieces of whole lines."""
+    rest = b""
+    while True:
+        with readable(path, CURE):
+            text = file.read(TEXT)
+        if not text:
+            break
+        whole, newline, rest_of_line = text.rpartition(b"\n")
+        if newline:
+            yield rest + whole + newline
+            rest = rest_of_line
+        else:
+            rest += text
+    if rest.strip():
+        yield rest + b"\n"
+
+
+def _count(text: bytes) -> tuple[int, int]:
+    """Return the number of entries and of lines of a piece."""
+    lines = text.count(b"\n")
+    if text.startswith(b"\n") or b"\n\n" in text or b"\r" in text or b"%" in text or b" \n" in text:
+        stripped = (line.strip() for line in text.split(b"\n"))
+        return sum(bool(line) and not line.startswith(b"%") for line in stripped), lines
+    return lines, lines

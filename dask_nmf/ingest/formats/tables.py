@@ -1,0 +1,184 @@
+"""Tables in CSV and parquet files, read with pyarrow in batches of records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.formats import csv_text
+from dask_nmf.ingest.reading import ReadProgress, optional_library
+
+BLOCK = 2**24  # bytes of text that are parsed at once, at least
+RECORDS = 2**18  # of a parquet file that are read at once
+CURE = "write it anew"
+
+
+class Table(Protocol):
+    """A table in a file: records, with a value in each column."""
+
+    @property
+    def path(self) -> Path:
+        """Return the path of the file."""
+
+    @property
+    def names(self) -> list[str] | None:
+        """Return the names of the columns; None if the file has none."""
+
+    @property
+    def width(self) -> int:
+        """Return the number of columns."""
+
+    def batches(
+        self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress
+    ) -> Iterator[list[Any]]:
+        """Yield the records of some columns, as a list of pyarrow arrays: numbers, then texts.
+
+        Numbers are float64, and texts are encoded by dictionaries.
+        """
+
+    def place(self, record: int) -> str:
+        """Return how a message names a record, counted from 0."""
+
+
+def open_table(path: Path) -> Table:
+    """Open a table of a kind that its suffix tells; read only its header."""
+    return ParquetTable(path) if path.suffix == ".parquet" else CsvTable(path)
+
+
+@dataclass(frozen=True)
+class CsvTable:
+    """A table in a CSV or TSV file, which may be compressed by gzip."""
+
+    path: Path
+    layout: csv_text.CsvLayout
+
+    def __init__(self, path: Path) -> None:
+        object.__setattr__(self, "path", path)
+        object.__setattr__(self, "layout", csv_text.read_layout(path))
+
+    @property
+    def names(self) -> list[str] | None:
+        return self.layout.names
+
+    @property
+    def width(self) -> int:
+        return self.layout.width
+
+    def place(self, record: int) -> str:
+        return f"{self.path}, line {csv_text.line_of(self.path, self.layout, record)}"
+
+    def batches(
+        self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress
+    ) -> Iterator[list[Any]]:
+        arrow = optional_library("pyarrow")
+        with readable(self.path, CURE):
+            raw = arrow.OSFile(str(self.path))
+        with raw:
+            stream = arrow.CompressedInputStream(raw, "gzip") if self.path.suffix == ".gz" else raw
+            try:
+                with readable(self.path, CURE):
+                    reader = self._open(stream, numbers, texts)
+                    for batch in reader:
+                        progress.at(raw.tell())
+                        yield batch.columns
+            except DataError as error:
+                if isinstance(error.__cause__, arrow.ArrowInvalid):
+                    csv_text.refuse_first_bad_line(self.path, self.layout, numbers)
+                raise
+        progress.file_done(self.path)
+
+    def _open(self, stream: Any, numbers: Sequence[int], texts: Sequence[int]) -> Any:
+        arrow, csv = optional_library("pyarrow"), optional_library("pyarrow.csv")
+        kinds = {str(index): arrow.float64() for index in numbers}
+        kinds |= {str(index): arrow.dictionary(arrow.int32(), arrow.string()) for index in texts}
+        return csv.open_csv(
+            stream,
+            csv.ReadOptions(
+                block_size=max(BLOCK, 4 * self.layout.line_bytes),
+                skip_rows=self.layout.skipped,
+                column_names=[str(index) for index in range(self.width)],
+            ),
+            csv.ParseOptions(delimiter=self.layout.delimiter),
+            csv.ConvertOptions(
+                column_types=kinds,
+                include_columns=list(kinds),
+                null_values=list(csv_text.NULLS),
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class ParquetTable:
+    """A table in a parquet file."""
+
+    path: Path
+    names: list[str]
+
+    def __init__(self, path: Path) -> None:
+        object.__setattr__(self, "path", path)
+        with self._file() as file:
+            object.__setattr__(self, "names", list(file.schema_arrow.names))
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def place(self, record: int) -> str:
+        return f"{self.path}, record {record + 1}"
+
+    def batches(
+        self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress
+    ) -> Iterator[list[Any]]:
+        wanted = [*numbers, *texts]
+        names = [self.names[index] for index in wanted]
+        done = 0
+        with self._file() as file:
+            size, records = self.path.stat().st_size, max(1, file.metadata.num_rows)
+            per_batch = max(1, min(RECORDS, BLOCK * 4 // (8 * len(wanted))))
+            for batch in _each(file.iter_batches(per_batch, columns=names), self.path):
+                done += len(batch)
+                progress.at(size * done // records)
+                yield [
+                    (self._number if index in numbers else _text)(batch.column(name), name)
+                    for index, name in zip(wanted, names, strict=True)
+                ]
+        progress.file_done(self.path)
+
+    def _file(self) -> Any:
+        parquet = optional_library("pyarrow.parquet")
+        with readable(self.path, CURE):
+            return parquet.ParquetFile(self.path)
+
+    def _number(self, column: Any, name: str) -> Any:
+        arrow = optional_library("pyarrow")
+        kind = column.type
+        types = arrow.types
+        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+            raise DataError(
+                f"{self.path}: column {name!r} is of type {kind}, and numbers are needed; "
+                "leave it out, or name it with --row if it holds the names of rows"
+            )
+        return column.cast(arrow.uint8() if types.is_boolean(kind) else kind).cast(
+            arrow.float64(), safe=False
+        )
+
+
+def _each(batches: Iterator[Any], path: Path) -> Iterator[Any]:
+    """Yield batches; raise `DataError` for what the file cannot give."""
+    while True:
+        with readable(path, CURE):
+            batch = next(batches, None)
+        if batch is None:
+            return
+        yield batch
+
+
+def _text(column: Any, name: str) -> Any:
+    """Return a column of ids as texts, encoded by a dictionary."""
+    arrow = optional_library("pyarrow")
+    if arrow.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    return column.cast(arrow.string()).dictionary_encode()

@@ -1,0 +1,119 @@
+"""The options of a conversion, checked, and what a value of V may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf, isnan
+
+import numpy as np
+
+from dask_nmf.errors import DataError
+from dask_nmf.types import Array
+
+DUPLICATES = ("error", "sum", "mean", "last")
+DTYPES = ("float32", "float64")
+EXACT = 2**24  # whole numbers up to this one are exact as float32
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How sources are read.
+
+    Attributes
+    ----------
+    row, column, value : names of the columns of a table of entries; ``row`` alone: that of the names of rows
+    duplicates : the value of an entry that is given more than once, one of `DUPLICATES`
+    dataset : path inside of an HDF5 file, such as ``X``, ``layers/counts`` or ``raw/X``
+    """
+
+    dtype: str | None = None
+    missing: str | None = None
+    row: str | None = None
+    column: str | None = None
+    value: str | None = None
+    duplicates: str = "error"
+    dataset: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse options that are not among those there are, or that do not go together."""
+        for name, choices in (("dtype", DTYPES), ("missing", ("nan",)), ("duplicates", DUPLICATES)):
+            given = getattr(self, name)
+            if given is not None and given not in choices:
+                raise ValueError(f"{name} is {given!r}; give one of {', '.join(choices)}")
+        named = [name for name in ("row", "column", "value") if getattr(self, name) is not None]
+        if named not in ([], ["row"], ["row", "column", "value"]):
+            raise ValueError(
+                f"only {' and '.join(named)} of row, column and value are given; give all three "
+                "for a table of entries, or row alone for the column with the names of rows"
+            )
+
+    @property
+    def entries(self) -> bool:
+        """Return whether a record of a table is one entry of V, and not a row."""
+        return self.value is not None
+
+    def rules(self, stored: np.dtype[np.generic] | None = None) -> ValueRules:
+        """Return the rules for values that are stored as a dtype; None: as text."""
+        own = np.dtype("float64" if stored == np.float64 else "float32")
+        dtype = own if self.dtype is None else np.dtype(self.dtype)
+        return ValueRules(dtype, self.missing == "nan", self.dtype is None)
+
+
+@dataclass(frozen=True)
+class ValueRules:
+    """The dtype of the values of V, and which values it may have."""
+
+    dtype: np.dtype[np.generic]
+    missing: bool  # whether NaN stands for a missing entry
+    implied: bool  # whether nobody has asked for this dtype, so that whole numbers must stay what they are
+
+    def cast(self, values: Array, place: Callable[[int], str]) -> Array:
+        """Return values in the dtype of V.
+
+        Parameters
+        ----------
+        place : returns how a message names the place of a value, from its index in the flattened array
+
+        Raises
+        ------
+        DataError
+            If one of them is negative, infinite, missing where nothing may be, or changed by the dtype.
+        """
+        with np.errstate(over="ignore"):
+            cast = values.astype(self.dtype, copy=False)
+        if cast.size == 0:
+            return cast
+        if self.missing:
+            low, high = np.fmin.reduce(cast, axis=None), np.fmax.reduce(cast, axis=None)
+            low, high = (0, 0) if isnan(low) else (low, high)
+        else:
+            low, high = cast.min(), cast.max()
+        narrowed = self.implied and values.dtype != self.dtype
+        if not (low >= 0 and high < (EXACT if narrowed else inf)):
+            self._refuse(values.ravel(), cast.ravel(), place)
+        return cast
+
+    def _refuse(self, values: Array, cast: Array, place: Callable[[int], str]) -> None:
+        """Raise the error about the first value that V may not have, if there is one."""
+        infinite = np.isinf(cast)
+        bad = ~(cast >= 0) | infinite
+        if self.missing:
+            bad &= ~np.isnan(cast)
+        if self.implied:
+            large = np.flatnonzero((cast >= EXACT) & ~infinite)
+            bad[large] = (values[large] % 1 == 0) & (cast[large].astype(values.dtype) != values[large])
+        if bad.any():
+            index = int(np.argmax(bad))
+            raise DataError(f"{place(index)}: {_problem(values[index], cast[index])}")
+
+
+def _problem(value: np.generic, cast: np.generic) -> str:
+    """Return the message about a value that V may not have."""
+    if isnan(float(value)):
+        return "a value is missing (NaN or empty); fill it in, or let it be: missing='nan', --missing nan"
+    if float(value) < 0:
+        return f"{value} is negative, and NMF takes entries >= 0; correct it, or shift or clip the values"
+    if np.isinf(value):
+        return f"{value} is not finite; correct it or leave it out"
+    return f"{value} is not exact as {cast.dtype}; give dtype='float64', --dtype float64"

@@ -1,0 +1,120 @@
+"""The group that a conversion writes: X, obs and var, as AnnData and `open_matrix` read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import numpy as np
+import zarr
+
+from dask_nmf._version import __version__
+from dask_nmf.errors import DataError
+from dask_nmf.ingest.output.codecs import CODECS, NAMES, Storage
+from dask_nmf.ingest.output.growing import GrowingArray
+from dask_nmf.ingest.rows import Batch, Columns, RowSource, read_ahead
+from dask_nmf.storage.arrays.factors import consolidate
+from dask_nmf.storage.locations import ZarrStore
+
+MARK = "dask_nmf_convert"  # the attribute of a group that a conversion made
+WIDEST = 2**31  # columns of a sparse X, whose indices are int32
+
+
+class Written(NamedTuple):
+    """X as it was written."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[np.generic]
+    entries: int | None  # that a sparse X stores; None if X is dense
+    chunks: tuple[int, ...]
+
+
+def write_group(store: ZarrStore, source: RowSource, storage: Storage, sources: Sequence[str]) -> Written:
+    """Write V, and the names of its rows and columns if it has them, to a new group.
+
+    Raises
+    ------
+    DataError
+        If V has no row or no column; whatever the source raises.
+    """
+    mark = {"version": __version__, "sources": list(sources)}
+    attributes = {"encoding-type": "anndata", "encoding-version": "0.1.0", MARK: mark}
+    root = zarr.create_group(store, zarr_format=3, attributes=attributes)
+    batches = read_ahead(source.batches())
+    first = next(batches, None)
+    columns = source.columns() if first is not None else Columns(0)
+    if first is None or columns.number == 0:
+        raise DataError(f"{', '.join(sources)}: V is empty; it must have at least one row and one column")
+    write = _write_sparse if source.sparse else _write_dense
+    names = None if first.names is None else _index(root, "obs", storage)
+    written = write(root, _named(chain([first], batches), names), columns.number, storage, source.dtype)
+    if names is not None:
+        names.close()
+    if columns.names is not None:
+        index = _index(root, "var", storage)
+        index.append(columns.names)
+        index.close()
+    consolidate(root)
+    return written
+
+
+def is_converted(group: Any) -> bool:
+    """Return whether a conversion made a group."""
+    return MARK in group.attrs
+
+
+def _named(batches: Iterable[Batch], names: GrowingArray | None) -> Iterator[Any]:
+    """Yield the blocks of batches, whose names are appended to those of the rows."""
+    for batch in batches:
+        if names is not None:
+            names.append(batch.names)
+        yield batch.block
+
+
+def _index(root: zarr.Group, name: str, storage: Storage) -> GrowingArray:
+    """Return the names of a data frame without columns, to be appended to."""
+    attributes: dict[str, Any] = {
+        "encoding-type": "dataframe",
+        "encoding-version": "0.2.0",
+        "_index": "_index",
+        "column-order": [],
+    }
+    frame = root.create_group(name, attributes=attributes)
+    return GrowingArray(frame, "_index", (), (NAMES,), "string", CODECS[storage.codec])
+
+
+def _write_dense(
+    root: zarr.Group, blocks: Iterator[Any], columns: int, storage: Storage, dtype: np.dtype[np.generic]
+) -> Written:
+    chunks = storage.dense_chunks(columns, dtype.itemsize)
+    array = GrowingArray(root, "X", (columns,), chunks, dtype, CODECS[storage.codec])
+    for block in blocks:
+        array.append(block)
+    array.close()
+    return Written((array.rows, columns), dtype, None, array.chunks)
+
+
+def _write_sparse(
+    root: zarr.Group, blocks: Iterator[Any], columns: int, storage: Storage, dtype: np.dtype[np.generic]
+) -> Written:
+    if columns > WIDEST:
+        raise DataError(f"V has {columns} columns; a sparse V may have {WIDEST} at most")
+    chunk = (storage.entry_chunk(),)
+    attributes: dict[str, Any] = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0"}
+    group = root.create_group("X", attributes=attributes)
+    parts = {"data": dtype, "indices": np.dtype(np.int32), "indptr": np.dtype(np.int64)}
+    data, indices, indptr = (
+        GrowingArray(group, name, (), chunk, kind, CODECS[storage.codec]) for name, kind in parts.items()
+    )
+    entries = 0
+    indptr.append([0])
+    for block in blocks:
+        data.append(block.data)
+        indices.append(block.indices)
+        indptr.append(entries + block.indptr[1:].astype(np.int64))
+        entries += block.nnz
+    for part in (data, indices, indptr):
+        part.close()
+    group.attrs["shape"] = [indptr.rows - 1, columns]
+    return Written((indptr.rows - 1, columns), dtype, entries, data.chunks)

@@ -1,0 +1,51 @@
+"""Files that are read from their beginning to their end: plain or gzip, with a report of how far it went."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dask_nmf.progress import report_panel, report_read, report_stage
+
+MEGABYTE = 10**6
+
+
+class ReadProgress:
+    """The report of how many megabytes of some files have been read."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._done = 0
+        self._before = 0  # bytes of the files that are read
+        report_stage(f"reading {paths[0].name}" + (f" and {len(paths) - 1} more" if paths[1:] else ""))
+        report_read(sum(os.path.getsize(path) for path in paths) // MEGABYTE, "MB")
+
+    def at(self, position: int) -> None:
+        """Report the position in the file that is being read, in bytes."""
+        reached = (self._before + position) // MEGABYTE
+        for _ in range(self._done, reached):
+            report_panel()
+        self._done = max(self._done, reached)
+
+    def file_done(self, path: Path) -> None:
+        """Report that a file was read to its end."""
+        self.at(os.path.getsize(path))
+        self._before += os.path.getsize(path)
+
+
+def optional_library(name: str) -> Any:
+    """Return a module that an extra of this package installs.
+
+    Raises
+    ------
+    ValueError
+        If it is not installed; the message has the command that does.
+    """
+    try:
+        return import_module(name)
+    except ImportError:
+        library = name.partition(".")[0]
+        raise ValueError(
+            f"{library} is needed to read this file and is not installed; run: pip install 'dask_nmf[ingest]'"
+        ) from None

@@ -1,0 +1,100 @@
+"""`RowSource`: V as a stream of batches of rows, which every kind of file becomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from dask_nmf.errors import DataError
+from dask_nmf.types import Block, T
+
+BATCH = 2**26  # bytes of a batch, about: what is in memory at once is some of them
+
+
+class Batch(NamedTuple):
+    """Some rows of V, as a NumPy or CSR array, (rows, n)."""
+
+    block: Block
+    names: Sequence[str] | None = None  # of the rows
+
+
+class Columns(NamedTuple):
+    """The number of columns of V, and their names if they have any."""
+
+    number: int
+    names: Sequence[str] | None = None
+
+
+class RowSource(Protocol):
+    """V in a file, or in several, which is read once, from the first row to the last."""
+
+    @property
+    def sparse(self) -> bool:
+        """Return whether batches are CSR arrays."""
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Return the dtype of the batches."""
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the rows of V in order."""
+
+    def columns(self) -> Columns:
+        """Return the columns, which are known once the first batch was read."""
+
+
+class Stacked:
+    """The rows of several sources, one after the other."""
+
+    def __init__(self, sources: Sequence[RowSource], places: Sequence[str]) -> None:
+        self._sources = sources
+        self._places = places
+        self.sparse = sources[0].sparse
+        self.dtype = np.result_type(*(source.dtype for source in sources))
+
+    def columns(self) -> Columns:
+        """Return the columns, which are those of each source."""
+        return self._sources[0].columns()
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the rows of V in order.
+
+        Raises
+        ------
+        DataError
+            If the columns of a source differ from those of the first one.
+        """
+        for source, place in zip(self._sources, self._places, strict=True):
+            if source.sparse != self.sparse:
+                raise DataError(f"{place} and {self._places[0]} are not both sparse; convert them one by one")
+            for number, batch in enumerate(source.batches()):
+                if number == 0:
+                    self._check_columns(source.columns(), place)
+                yield Batch(batch.block.astype(self.dtype, copy=False), batch.names)
+
+    def _check_columns(self, columns: Columns, place: str) -> None:
+        first = self.columns()
+        if columns.number != first.number:
+            raise DataError(
+                f"{place} has {columns.number} columns, and {self._places[0]} has {first.number}; "
+                "files that are stacked must have the same columns"
+            )
+        if (columns.names is None) != (first.names is None) or list(columns.names or []) != list(
+            first.names or []
+        ):
+            raise DataError(
+                f"{place} and {self._places[0]} name their columns differently; bring them into one order"
+            )
+
+
+def read_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield items, of which the next one is made in another thread meanwhile."""
+    end = object()
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = pool.submit(next, items, end)
+            yield item  # type: ignore[misc]

@@ -1,0 +1,25 @@
+"""The command `convert`: its line, its exit codes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from support.command import Run, assert_refused
+from support.converted import names_of
+
+
+def test_ratings_are_converted(dask_nmf: Run, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("user,item,rating\nann,tea,5\nbob,tea,2\nann,rice,3.5\n")
+    columns = ("--row", "user", "--column", "item", "--value", "rating")
+    answer = dask_nmf("convert", "r.csv", "v.zarr", *columns)
+    line = "2 x 2, sparse with 3 entries, float32, chunks of 3, codec lz4, with checksums"
+    assert (answer.returncode, answer.stdout) == (0, f"v.zarr: {line}\n")
+    assert names_of(tmp_path / "v.zarr", "obs") == ["ann", "bob"]
+
+
+def test_bad_input_has_one_line_and_a_code(dask_nmf: Run, tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("a,b\n1,-2\n")
+    left = {"r.csv"}
+    assert_refused(dask_nmf("convert", "r.csv", "v.zarr"), 3, "line 2", folder=tmp_path, left=left)
+    assert_refused(dask_nmf("convert", "s.csv", "v.zarr"), 2, "nothing at", folder=tmp_path, left=left)
+    assert_refused(dask_nmf("convert", "r.csv", "r.csv"), 2, "inside of", folder=tmp_path, left=left)

@@ -1,0 +1,149 @@
+"""Each kind of file becomes the matrix that another library reads from it, with its names."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.io
+import scipy.sparse
+import zarr
+from support.converted import matrix_of, names_of
+
+from dask_nmf.ingest import convert, rows, sorting
+from dask_nmf.ingest.formats import matrices, matrix_market, tables
+from dask_nmf.ingest.output import growing
+
+SPARSE = scipy.sparse.random_array((60, 25), density=0.2, rng=np.random.default_rng(0), dtype=np.float32)
+DENSE = np.random.default_rng(0).random((60, 25), np.float32)
+TRIPLETS = {"row": "user", "column": "item", "value": "rating"}
+
+
+@pytest.fixture(params=["as they are", "small"])
+def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps as they are, and of a few rows, entries and characters."""
+    if request.param == "small":
+        monkeypatch.setattr(matrices, "BATCH", 500)
+        monkeypatch.setattr(matrix_market, "TEXT", 997)
+        monkeypatch.setattr(tables, "BLOCK", 64)
+        monkeypatch.setattr(tables, "RECORDS", 7)
+        monkeypatch.setattr(growing, "AT_ONCE", 200)
+        monkeypatch.setattr(sorting.RowSorter.__init__, "__defaults__", (40, 30))
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("kind", ["csr", "csc"])
+def test_npz(tmp_path: Path, kind: str) -> None:
+    scipy.sparse.save_npz(tmp_path / "v.npz", SPARSE.asformat(kind))
+    written = convert(tmp_path / "v.npz", tmp_path / "v.zarr")
+    assert written[1:4] == (SPARSE.shape, "float32", SPARSE.nnz)
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), SPARSE.toarray())
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("shape", [(60, 25), (25, 60)])
+def test_npy_and_rechunking(tmp_path: Path, shape: tuple[int, int]) -> None:
+    v = DENSE.reshape(shape)
+    np.save(tmp_path / "v.npy", v)
+    convert([tmp_path / "v.npy"] * 2, tmp_path / "v.zarr", chunks=(7, 4), codec="none")
+    convert(tmp_path / "v.zarr", tmp_path / "again.zarr", chunks="11", codec="zstd")
+    for name in ("v.zarr", "again.zarr"):
+        np.testing.assert_array_equal(matrix_of(tmp_path / name), np.vstack([v, v]))
+    assert zarr.open_array(tmp_path / "again.zarr" / "X").chunks == (11, shape[1])
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("symmetry", ["general", "symmetric"])
+@pytest.mark.parametrize("field", ["real", "integer", "pattern"])
+def test_matrix_market(tmp_path: Path, field: str, symmetry: str) -> None:
+    v: Any = (SPARSE * 9).ceil()
+    if symmetry == "symmetric":
+        v = v @ v.T
+    scipy.io.mmwrite(tmp_path / "v.mtx", v.tocoo(), "a comment", field, symmetry=symmetry)
+    convert(tmp_path / "v.mtx", tmp_path / "v.zarr")
+    expected = scipy.io.mmread(tmp_path / "v.mtx", spmatrix=False).toarray()
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), expected)
+
+
+@pytest.mark.usefixtures("steps")
+def test_a_folder_of_10x_gives_cells_by_features(tmp_path: Path) -> None:
+    folder = tmp_path / "filtered"
+    folder.mkdir()
+    scipy.io.mmwrite(folder / "matrix.mtx", SPARSE)
+    (folder / "matrix.mtx.gz").write_bytes(gzip.compress((folder / "matrix.mtx").read_bytes()))
+    (folder / "matrix.mtx").unlink()
+    barcodes = "".join(f"CELL{i}-1\n" for i in range(25))
+    features = "".join(f"ENSG{i}\tGENE{i}\tGene Expression\n" for i in range(60))
+    (folder / "barcodes.tsv.gz").write_bytes(gzip.compress(barcodes.encode()))
+    (folder / "features.tsv.gz").write_bytes(gzip.compress(features.encode()))
+    convert(folder, tmp_path / "v.zarr")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), SPARSE.toarray().T)
+    assert names_of(tmp_path / "v.zarr", "obs") == [f"CELL{i}-1" for i in range(25)]
+    assert names_of(tmp_path / "v.zarr", "var") == [f"ENSG{i}" for i in range(60)]
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".csv.gz", ".parquet"])
+def test_dense_tables(tmp_path: Path, suffix: str) -> None:
+    frame = pd.DataFrame(DENSE.astype(float), [f"row {i}" for i in range(60)], [f"c{j}" for j in range(25)])
+    frame.iloc[5, 3] = np.nan
+    for part, name in ((frame[:23], "a"), (frame[23:], "b")):
+        path = tmp_path / f"{name}{suffix}"
+        if suffix == ".parquet":
+            part.to_parquet(path)
+        else:
+            part.to_csv(path, sep="\t" if suffix == ".tsv" else ",", float_format="%.17g")
+    convert(tmp_path / f"*{suffix}", tmp_path / "v.zarr", missing="nan")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), frame.to_numpy(np.float32))
+    assert names_of(tmp_path / "v.zarr", "obs") == list(frame.index)
+    assert names_of(tmp_path / "v.zarr", "var") == list(frame.columns)
+
+
+@pytest.mark.parametrize("text", ["1,2\n3,4\n", "\n1;2\n\n3;4", "\ufeffa\tb\n1\t2\n3\t4\n"])
+def test_csv_without_names_of_rows(tmp_path: Path, text: str) -> None:
+    (tmp_path / "v.csv").write_text(text, encoding="utf-8")
+    convert(tmp_path / "v.csv", tmp_path / "v.zarr")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[1, 2], [3, 4]])
+    assert "obs" not in zarr.open_group(tmp_path / "v.zarr")
+
+
+@pytest.mark.usefixtures("steps")
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("rule", ["sum", "mean", "last"])
+def test_tables_of_entries(tmp_path: Path, suffix: str, rule: str) -> None:
+    rng = np.random.default_rng(1)
+    users = [f"u{i:03}" for i in rng.integers(0, 20, 300)]
+    items = rng.integers(0, 30, 300)
+    frame = pd.DataFrame({"rating": rng.integers(1, 6, 300), "item": items, "note": "x", "user": users})
+    for part, name in ((frame[:123], "a"), (frame[123:], "b")):
+        path = tmp_path / f"{name}{suffix}"
+        part.to_parquet(path) if suffix == ".parquet" else part.to_csv(path, index=False)
+    paths = [tmp_path / f"a{suffix}", str(tmp_path / f"b{suffix}")]
+    convert(paths, tmp_path / "v.zarr", **TRIPLETS, duplicates=rule)
+    expected = frame.pivot_table("rating", "user", "item", rule, 0, sort=False)
+    rows = list(dict.fromkeys(users))
+    columns = list(dict.fromkeys(items.tolist()))
+    np.testing.assert_allclose(matrix_of(tmp_path / "v.zarr"), expected.loc[rows, columns], rtol=1e-6)
+    assert names_of(tmp_path / "v.zarr", "obs") == rows
+    assert names_of(tmp_path / "v.zarr", "var") == [str(item) for item in columns]
+
+
+def test_the_group_is_of_anndata_and_opens_as_its_x(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("user,item,rating\nann,tea,5\nbob,tea,2\nann,rice,3.5\n")
+    convert(tmp_path / "v.csv", tmp_path / "v.zarr", **TRIPLETS)
+    group = zarr.open_group(tmp_path / "v.zarr", mode="r")
+    kinds = {name: group[name].attrs["encoding-type"] for name in ("X", "obs", "var", "obs/_index")}
+    assert group.attrs["encoding-type"] == "anndata"
+    assert kinds == {"X": "csr_matrix", "obs": "dataframe", "var": "dataframe", "obs/_index": "string-array"}
+    assert {path.name for path in (tmp_path / "v.zarr").iterdir()} == {"zarr.json", "X", "obs", "var"}
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), matrix_of(tmp_path / "v.zarr" / "X"))
+
+
+def test_batches_are_read_while_others_are_written() -> None:
+    assert list(rows.read_ahead(iter(range(5)))) == [0, 1, 2, 3, 4]
+    with pytest.raises(ZeroDivisionError):
+        list(rows.read_ahead(1 // one for one in (1, 0)))

@@ -1,0 +1,163 @@
+"""Bad files are refused with the line or record and a cure, and nothing is left behind."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from support.converted import matrix_of
+
+from dask_nmf.errors import DataError
+from dask_nmf.ingest import convert
+
+TRIPLETS = {"row": "user", "column": "item", "value": "rating"}
+MARKET = "%%MatrixMarket matrix coordinate real general\n% a comment\n"
+LONG = "".join(f"u{i},i,1\n" for i in range(200_000))
+TABLES = [
+    ("a,b\n1,2\n\n3,x\n", "v.csv, line 4: 'x' in column 'b' is no number"),
+    ("1,2\n3,x\n", "v.csv, line 2: 'x' in column 2 is no number"),
+    ("a,b\n1,2\n\n3\n", "v.csv, line 4: '3' has 1 fields, and the first line has 2"),
+    ("a,b\n1,2\n\n3,-4\n", "v.csv, line 4, column 'b': -4.0 is negative"),
+    ("a,b\n1,2\n3,\n", "v.csv, line 3, column 'b': a value is missing (NaN or empty); fill it in, or"),
+    ("a,b\n1,2\n3,inf\n", "v.csv, line 3, column 'b': inf is not finite"),
+    (
+        "a,b\n1,2\n3,16777217\n",
+        "line 3, column 'b': 16777217.0 is not exact as float32; give dtype='float64'",
+    ),
+    ("a,b\n", "v.csv: V is empty"),
+    ("", "v.csv is empty"),
+]
+ENTRIES = [
+    ("u,i,1\nu,,2\n", "v.csv, line 3: an id is empty"),
+    ("u,i,1\nu,k,abc\n", "v.csv, line 3: 'abc' in column 'rating' is no number"),
+    ("u,i,1\n\nu,k,-3\n", "v.csv, line 4: -3.0 is negative"),
+    ("u,i,1\nu,k,\n", "v.csv, line 3: a value is missing"),
+    (f"{LONG}u7,i,1\n", "v.csv, line 200002: user 'u7' and item 'i' have a value already; leave one out, or"),
+    ("u,i,1\nu,k,2,3\n", "v.csv, line 3: 'u,k,2,3' has 4 fields"),
+]
+MATRICES = [
+    ("3 3 2\n1 1 1\n4 1 1\n", "v.mtx, line 5: Row index out of bounds; a line has a row of 1 to 3"),
+    ("3 3 2\n1 1 1\n1 0 1\n", "v.mtx, line 5: Column index out of bounds"),
+    ("3 3 2\n1 1 1\n3 1 -1\n", "v.mtx, line 5, row 3, column 1: -1.0 is negative"),
+    ("3 3 3\n1 1 1\n3 1 1\n", "says that it has 3 entries, and has 2: its end is missing"),
+    ("3 3 1\n1 1 1\n3 1 1\n", "has more than 1 entries"),
+    ("3 3 2\n1 1 1\n3 1 x\n", "v.mtx, line 5: "),
+    ("3 3 2\n1 1 1\n1 1 2\n", "has more than one entry at row 1, column 1"),
+    ("3 3\n1 1 1\n", "v.mtx, line 3: the sizes are no three integers"),
+]
+
+
+def assert_refused(folder: Path, name: str, words: str, **options: str) -> None:
+    before = set(folder.iterdir())
+    with pytest.raises(DataError) as refused:
+        convert(folder / name, folder / "v.zarr", **options)
+    assert words in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
+    assert set(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize(("text", "words"), TABLES)
+def test_dense_tables(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "v.csv").write_text(text)
+    assert_refused(tmp_path, "v.csv", words)
+
+
+@pytest.mark.parametrize(("text", "words"), ENTRIES, ids=range(len(ENTRIES)))
+def test_tables_of_entries(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "v.csv").write_text(f"user,item,rating\n{text}")
+    assert_refused(tmp_path, "v.csv", words, **TRIPLETS)
+
+
+@pytest.mark.parametrize(("text", "words"), MATRICES)
+def test_matrix_market(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "v.mtx").write_text(MARKET + text)
+    assert_refused(tmp_path, "v.mtx", words)
+
+
+def test_other_matrix_market(tmp_path: Path) -> None:
+    (tmp_path / "v.mtx").write_text("%%MatrixMarket matrix array real general\n1 1\n1\n")
+    assert_refused(tmp_path, "v.mtx", "give a file in coordinate format")
+    (tmp_path / "v.mtx").write_text("1 1\n")
+    assert_refused(tmp_path, "v.mtx", "has no banner")
+
+
+def test_parquet(tmp_path: Path) -> None:
+    pd.DataFrame({"a": [1.0, -2.0], "b": [1, 2]}).to_parquet(tmp_path / "v.parquet")
+    assert_refused(tmp_path, "v.parquet", "v.parquet, record 2, column 'a': -2.0 is negative")
+    pd.DataFrame({"a": ["x", "y"], "b": [1, 2]}).to_parquet(tmp_path / "v.parquet")
+    assert_refused(tmp_path, "v.parquet", "column 'a' is of type")
+    (tmp_path / "v.parquet").write_bytes(b"no parquet")
+    assert_refused(tmp_path, "v.parquet", "cannot be read")
+
+
+def test_matrices(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.array([[1.0, 2.0], [3.0, -1.0]]))
+    assert_refused(tmp_path, "v.npy", "v.npy: row 1, column 1: -1.0 is negative")
+
+
+@pytest.mark.parametrize("name", ["v.csv.gz", "v.mtx.gz", "v.npy"])
+def test_files_of_another_kind(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"nothing of the kind")
+    assert_refused(tmp_path, name, "cannot be read")
+
+
+def test_files_that_do_not_fit_together(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x,y\n1,2\n")
+    (tmp_path / "b.csv").write_text("x,y,z\n1,2,3\n")
+    (tmp_path / "c.csv").write_text("y,x\n1,2\n")
+    for other, words in (("b", "has 3 columns, and"), ("c", "name their columns differently")):
+        with pytest.raises(DataError, match=words):
+            convert([tmp_path / "a.csv", tmp_path / f"{other}.csv"], tmp_path / "v.zarr")
+
+
+def test_options_that_do_not_fit(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.ones((2, 2)))
+    for options, words in (
+        ({"row": "a", "value": "b"}, "only row and value"),
+        (TRIPLETS, "name columns of tables"),
+        ({"duplicates": "first"}, "give one of error, sum, mean, last"),
+        ({"codec": "gzip"}, "give one of lz4, zstd, none"),
+        ({"chunks": "many"}, "give ROWS"),
+        ({"chunks": (0, 1)}, "give ROWS"),
+        ({"dtype": "int8"}, "give one of float32, float64"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            convert(tmp_path / "v.npy", tmp_path / "v.zarr", **options)
+    with pytest.raises(FileNotFoundError, match="there is nothing at"):
+        convert(tmp_path / "*.csv", tmp_path / "v.zarr")
+
+
+def test_only_an_earlier_conversion_is_replaced(tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.ones((2, 2)))
+    convert(tmp_path / "v.npy", tmp_path / "v.zarr")
+    with pytest.raises(FileExistsError, match="exists"):
+        convert(tmp_path / "v.npy", tmp_path / "v.zarr")
+    np.save(tmp_path / "v.npy", np.full((2, 2), 7))
+    convert(tmp_path / "v.npy", tmp_path / "v.zarr", overwrite=True)
+    assert (matrix_of(tmp_path / "v.zarr") == 7).all()
+    zarr.save(tmp_path / "mine.zarr", np.ones(3))
+    with pytest.raises(FileExistsError, match="not an output of dask-nmf convert"):
+        convert(tmp_path / "v.npy", tmp_path / "mine.zarr", overwrite=True)
+    with pytest.raises(ValueError, match="is inside of"):
+        convert(tmp_path / "v.zarr", tmp_path / "v.zarr", overwrite=True)
+
+
+def test_a_damaged_chunk_is_noticed(tmp_path: Path) -> None:
+    convert(np.random.default_rng(0).random((50, 9)), tmp_path / "v.zarr")
+    chunk = tmp_path / "v.zarr" / "X" / "c" / "0" / "0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(content)
+    with pytest.raises(DataError, match="checksum"):
+        matrix_of(tmp_path / "v.zarr")
+
+
+def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "v.csv").write_text("a,b\n1,2\n")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"run: pip install 'dask_nmf\[ingest\]'"):
+        convert(tmp_path / "v.csv", tmp_path / "v.zarr")
