@@ -15,9 +15,8 @@ from typing import Any
 import click
 
 from dask_nmf._version import __version__
-from dask_nmf.cli import convert, exit_codes, select
+from dask_nmf.cli import convert, select
 from dask_nmf.cli.connection import connected
-from dask_nmf.cli.exit_codes import ExitCode
 from dask_nmf.cli.options import (
     Commands,
     cluster_options,
@@ -26,6 +25,8 @@ from dask_nmf.cli.options import (
     reading_options,
     settings_options,
 )
+from dask_nmf.cli.process import exit_codes
+from dask_nmf.cli.process.exit_codes import ExitCode
 from dask_nmf.cli.process.streams import print_line
 from dask_nmf.display.text import align_values
 

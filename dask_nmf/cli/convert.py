@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from dask_nmf.cli import exit_codes
 from dask_nmf.cli.options import Command, committing_options, grouped, log_options
+from dask_nmf.cli.process import exit_codes
 from dask_nmf.cli.process.streams import print_line
 
 

@@ -9,9 +9,7 @@ from typing import Any
 
 import click
 
-from dask_nmf.cli import exit_codes
 from dask_nmf.cli.connection import connected
-from dask_nmf.cli.exit_codes import ExitCode
 from dask_nmf.cli.options import (
     Command,
     cluster_options,
@@ -20,6 +18,8 @@ from dask_nmf.cli.options import (
     reading_options,
     settings_options,
 )
+from dask_nmf.cli.process import exit_codes
+from dask_nmf.cli.process.exit_codes import ExitCode
 from dask_nmf.cli.process.streams import print_line
 from dask_nmf.display.text import align_values
 

@@ -24,7 +24,7 @@ from support.wings import FOLDERS, MAY_IMPORT, PACKAGE, WINGS, tree, wing
 from tools import draw_wings
 
 from dask_nmf.cli.commands import app
-from dask_nmf.cli.exit_codes import ExitCode
+from dask_nmf.cli.process.exit_codes import ExitCode
 from dask_nmf.cluster.backends import worker_settings
 
 PAGES = [

@@ -24,7 +24,7 @@ from distributed.cli import dask_scheduler, dask_worker
 from support.manifests import FOLDER, NANNY, Document, container, documents, pods
 
 from dask_nmf.cli.commands import app
-from dask_nmf.cli.exit_codes import ExitCode
+from dask_nmf.cli.process.exit_codes import ExitCode
 
 COMMANDS = {
     "fit": app.commands["fit"],

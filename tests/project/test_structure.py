@@ -21,7 +21,7 @@ LIBRARIES = {  # that not every wing may import
 LAZY = {
     "cli.commands",
     "cli.connection",
-    "cli.exit_codes",
+    "cli.process.exit_codes",
     "cli.select",
     "cli.convert",
 }  # so that --help is quick

@@ -20,7 +20,7 @@ from support.schedules import CRON, DAG, RANK, ROOT, SERVICE, TIMER, cron_line, 
 from support.servers import needs, process, until
 
 import dask_nmf
-from dask_nmf.cli.exit_codes import ExitCode
+from dask_nmf.cli.process.exit_codes import ExitCode
 
 BIN = Path(sys.executable).parent
 EXPOSURE = 25  # tenths, of systemd's ten

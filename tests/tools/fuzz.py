@@ -32,7 +32,7 @@ from support.matrices import SOURCES, Array, low_rank
 from tools.damage import damage
 
 from dask_nmf import Run, nmf
-from dask_nmf.cli.exit_codes import exit_code
+from dask_nmf.cli.process.exit_codes import exit_code
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to

@@ -1,1 +1,1 @@
-"""The process of the command: its signals and its standard streams."""
+"""The process of the command: its signals, its standard streams and its exit codes."""

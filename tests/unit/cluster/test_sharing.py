@@ -19,7 +19,7 @@ from support.matrices import low_rank
 from support.servers import needs, process
 
 from dask_nmf import Run, nmf
-from dask_nmf.cli.exit_codes import exit_code
+from dask_nmf.cli.process.exit_codes import exit_code
 from dask_nmf.cluster import sharing
 from dask_nmf.cluster.sharing import check_shared, shares_this_disk
 from dask_nmf.inference.transform_output import transform_to

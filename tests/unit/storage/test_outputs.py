@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support.outputs import LONG, make, names, nothing, put, read
 
-from dask_nmf.cli.exit_codes import exit_code
+from dask_nmf.cli.process.exit_codes import exit_code
 from dask_nmf.errors import RunLocked
 from dask_nmf.storage.local import filesystem
 from dask_nmf.storage.local.atomic_output import atomic_output
