@@ -46,6 +46,7 @@ TABLES = ("ranks", "trials")  # the parts of a summary that are tables
     metavar="INTEGER",
     help="Number of bootstrap samples for standard errors of H; 0: none.",
 )
+@click.option("--figures", metavar="DIR", type=click.Path(), help="Folder for figures of the selection.")
 @settings_options(
     "solver", "beta_loss", "max_iter", "tol", "random_state", "missing", "alpha_W", "alpha_H", "l1_ratio"
 )
@@ -66,6 +67,7 @@ def command(
     folds: int,
     holdout: float,
     error_bars: int,
+    figures: str | None,
     dtype: str | None,
     time_limit: float | None,
     cache: str,
@@ -95,6 +97,10 @@ def command(
     from dask_nmf.selection.select import Request, choose_rank
     from dask_nmf.storage.locations import locate
 
+    if figures is not None:
+        from dask_nmf.plots.files import check_folder, save_figures
+
+        check_folder(figures)
     options = SelectionOptions.of(ranks, n_init, folds, holdout, **settings)
     request = Request(dtype, locate(output), overwrite, time_limit, cache_bytes(cache), error_bars)
     synced = without_fsync() if no_fsync else nullcontext()
@@ -103,6 +109,8 @@ def command(
     print_line(f"{output}: {found.message}")
     for line in table_of_ranks(found.ranks, found.n_components):
         print_line(line)
+    if figures is not None:
+        save_figures(found, figures)
     converged = found.result is not None and found.result.outcome.converged
     return ExitCode.NOT_CONVERGED if require_convergence and not converged else 0
 

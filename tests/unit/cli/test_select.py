@@ -15,8 +15,10 @@ SELECT = ("select", "v.zarr", "--ranks", "2:4", "--n-init", 2, "--holdout", 0.1,
 def test_the_rank_is_chosen_and_the_selection_stands_for_its_fit(
     dask_nmf: Run, v: np.ndarray, tmp_path: Path
 ) -> None:
-    found = dask_nmf(*SELECT, "-o", "s.zarr")
+    found = dask_nmf(*SELECT, "-o", "s.zarr", "--figures", "new/figures")
     assert found.returncode == 0, found.stderr
+    figures = sorted(path.name for path in (tmp_path / "new" / "figures").iterdir())
+    assert figures == ["consensus.png", "consensus.svg", "ranks.png", "ranks.svg"]
     line, heading, *rows = found.stdout.splitlines()
     assert line.startswith("s.zarr: rank 4; the held-out error of rank 4")
     assert heading.split()[0] == "rank"
@@ -63,6 +65,13 @@ REFUSED = {
     "holdout": (["v.zarr", "--ranks", "2", "--holdout", 1], 2, "holdout is 1.0"),
     "solver": (["v.zarr", "--ranks", "2", "--solver", "mu"], 2, "solver 'hals'"),
     "loss": (["v.zarr", "--ranks", "2", "--beta-loss", "itakura-saito"], 2, "'kullback-leibler'"),
+    "error bars": (["v.zarr", "--ranks", "2", "--error-bars", 1], 2, "error_bars is 1"),
+    "figures": (
+        ["v.zarr", "--ranks", "2", "--figures", "v.zarr/zarr.json/x"],
+        2,
+        "zarr.json is not a folder",
+    ),
+    "figures at a URL": (["v.zarr", "--ranks", "2", "--figures", "s3://bucket/x"], 2, "is a URL"),
     "no V": (["nothing.zarr", "--ranks", "2"], 2, "nothing.zarr"),
     "NaN": (["nan.npy", "--ranks", "2"], 3, "nan at row 1, column 2"),
     "negative": (["negative.npy", "--ranks", "2"], 3, "-1.0 at row 1, column 2"),

@@ -1,0 +1,45 @@
+"""The consensus of the models of the recommended rank on a sample of the rows of V, as a heat map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dask_nmf.plots.drawing import SHADES, axes_or_new
+from dask_nmf.quality.consensus import MOST_ROWS, Consensus, agreement
+from dask_nmf.selection.result import RankSelection
+
+
+def consensus_of(selection: RankSelection) -> Consensus:
+    """Return the agreement of the models of the recommended rank on all rows of V, or on a sample of 2000."""
+    models = zip(selection.models, selection.clusters, strict=True)
+    return agreement([labels for row, labels in models if row["n_components"] == selection.n_components])
+
+
+def plot_consensus(selection: RankSelection, axes: Any = None) -> Any:
+    """Draw in how many models of the recommended rank two rows of V belong together, and return the axes.
+
+    Rows belong together if they have the same largest component. They are ordered by a tree of average
+    linkage, so that blocks on the diagonal are clusters. A V of more than 2000 rows is sampled.
+
+    Parameters
+    ----------
+    axes : axes of Matplotlib; None for those of a new figure. A colour bar takes a part of their space.
+
+    Raises
+    ------
+    ValueError
+        If Matplotlib is not installed.
+    """
+    axes = axes_or_new(axes)
+    found = consensus_of(selection)
+    ordered = found.matrix[np.ix_(found.order, found.order)]
+    image = axes.imshow(ordered, cmap=SHADES, vmin=0, vmax=1, interpolation_stage="data")
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85, format="{x:.0%}")
+    bar.set_label("models in which two rows have the same largest component")
+    known = "" if np.isnan(found.cophenetic) else f", cophenetic correlation {found.cophenetic:.3f}"
+    axes.set_title(f"Consensus at rank {selection.n_components}{known}")
+    count = f"{len(ordered)} {'sampled ' if len(ordered) == MOST_ROWS else ''}rows of V"
+    axes.set(xlabel=f"{count}, ordered by cluster", ylabel="the same rows")
+    return axes
