@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import dask
-import dask.array as da
 import numpy as np
 
 from dask_nmf.cluster.watch import compute_watched
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.types import Array, Orientation
+
+if TYPE_CHECKING:  # workers need it only for arrays that are Dask's
+    import dask.array as da
 
 POWERS = {"l1": 1, "l2": 2}
 

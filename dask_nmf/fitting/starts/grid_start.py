@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
 from dask_nmf import rng
 from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.grid import GridEngine, GridSlots
-from dask_nmf.execution.graphs.grid_summary import GridDraw
 from dask_nmf.fitting.starts import initialize, problem
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.fitting.starts.sampled import sample_start
+from dask_nmf.fitting.starts.worker_tasks import random_rows, spread_rows
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.options.settings import Settings
@@ -62,10 +61,10 @@ def initial_state(
     own = problem.own_penalty(settings, measures, matrix).bounded
     balanced = own.in_balanced_units(scale).right_unit / own.right_unit
     make: Callable[[int, int], Array] = partial(
-        _random, settings, scale * balanced, _h_stream(matrix), matrix.dtype
+        random_rows, settings, scale * balanced, _h_stream(matrix), matrix.dtype
     )
     if sampled is not None:
-        make = partial(_spread, sampled, engine.sample_of(draw_for(engine, settings)))
+        make = partial(spread_rows, sampled, engine.sample_of(draw_for(engine, settings)))
     engine.write_h(slots.new_h_pieces(0), make)
     solver = PiecewiseHALS(own.without_lasso)
     state = solver.begin(no_h, w_slot=0)
@@ -76,20 +75,3 @@ def initial_state(
         scales, _ = own.balance(tuple(totals.w_norms), tuple(totals.h_norms))
         state = replace(state, own=PiecewiseState(scales=divisors(scales)), w_slot=state.next_slot)
     return state
-
-
-def _random(
-    settings: Settings, scale: float, stream: int, dtype: np.dtype[Any], first: int, last: int
-) -> Array:
-    return sample_start.random_factor(
-        settings.random_state, np.arange(first, last), settings.n_components, scale, stream
-    ).astype(dtype)
-
-
-def _spread(h: Array, draw: GridDraw, first: int, last: int) -> Array:
-    """Return rows ``first`` to ``last`` of Hᵀ, with the H (k, drawn columns) of a sample in its columns."""
-    before = len(draw.of_columns((0, first)))
-    drawn = draw.of_columns((first, last))
-    piece = np.zeros((last - first, len(h)), h.dtype)
-    piece[drawn] = h[:, before : before + len(drawn)].T
-    return piece

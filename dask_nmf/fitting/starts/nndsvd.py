@@ -22,12 +22,12 @@ from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.execution.tasks.factor_store import FactorStore
-from dask_nmf.kernels import row_sums
+from dask_nmf.fitting.starts.worker_tasks import Projection, SignedNorms
 from dask_nmf.kernels.blocks import masking, scaling
-from dask_nmf.kernels.row_sums import NOTHING, Sums
+from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
-from dask_nmf.types import Array, Block
+from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
@@ -37,27 +37,6 @@ ROUNDING = 10.0  # times the machine epsilon of the panels: relatively shorter d
 LEAST = 1e-7  # the least such share, because a Gram matrix squares it in float64
 TIED = 1e-3  # relative difference of norms that decides nothing
 TRIFLE = 1e-6  # times a factor's mean size: smaller entries become 0
-
-
-class Projection:
-    """The solver of the first read: the W of a panel is Y = v hᵀ."""
-
-    def solve_w(self, v: Block, h: Array, w: Array | None) -> Array:
-        return scaling.matmul(v, h.T)
-
-    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
-        return row_sums.block_sums(v, w)
-
-    def loss(self, v: Block, w: Array, h: Array, final: bool = False) -> float:
-        return np.nan
-
-
-class SignedNorms(Projection):
-    """The solver of the second read: W is U = v hᵀ, and the sums are squared norms of its parts, (2, k)."""
-
-    def accumulate(self, v: Block, w: Array, h: Array, exact: bool) -> Sums:
-        parts = [np.square(np.maximum(part, 0), dtype=np.float64).sum(axis=0) for part in (w, -w)]
-        return Sums(NOTHING, np.array(parts), np.nan)
 
 
 class Side(NamedTuple):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
-import dask.array as da
 import numpy as np
 from dask.delayed import Delayed
 
@@ -13,6 +13,9 @@ from dask_nmf.execution.graphs.reduction import Panels, PanelTasks, PassInputs, 
 from dask_nmf.inference.topk import kernel
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.types import Array, Block
+
+if TYPE_CHECKING:  # workers need it only for arrays that are Dask's
+    import dask.array as da
 
 
 def top_k(
