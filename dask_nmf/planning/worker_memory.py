@@ -17,7 +17,7 @@ MIB = 2**20
 
 IN_FLIGHT = 16 * MIB  # bytes of storage chunks that are fetched and decoded at once, if one is not larger
 
-PROGRAM = 320 * MIB  # resident bytes of a worker that has imported (pyarrow too), compiled and read
+PROGRAM = 320 * MIB  # resident bytes of a worker that has imported (dask.array too), compiled and read
 
 SUMS_HELD = 10  # sums of panels that wait in the reduction tree, and those being added
 

@@ -6,7 +6,19 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
-from support.wings import FILES, FOLDERS, GROUND, MAY_IMPORT, PACKAGE, imported, ours, tree, wing
+from support.wings import (
+    FILES,
+    FOLDERS,
+    GROUND,
+    MAY_IMPORT,
+    PACKAGE,
+    imported,
+    loaded,
+    loaded_files,
+    ours,
+    tree,
+    wing,
+)
 
 LIBRARIES = {  # that not every wing may import
     "dask": {"cluster", "sources", "execution", "quality", "fitting", "inference", "online", "estimator"},
@@ -33,6 +45,11 @@ SPELLED_OUT = {  # options, one parameter each: for people, or as click gives th
     "estimator.nmf.__init__", "inference.recommend.recommend", "inference.transform.transform",
     "cli.commands.fit", "cli.commands.transform", "cli.commands.recommend",
 }  # fmt: skip
+ON_WORKERS = (  # files whose functions and objects tasks unpickle
+    "execution.graphs", "execution.tasks", "solvers", "fitting.starts.worker_tasks", "fitting.components",
+    "inference.w_solver", "online.stream_solvers", "sources.matrix", "sources.dense",
+    "sources.formats.stored", "sources.formats.objects.sliced", "storage", "runs.run",
+)  # fmt: skip
 DOORS = {  # what people call with the text of a path or URL
     "api", "estimator.nmf", "estimator.inputs", "estimator.requests",
     "cli.commands", "cli.convert", "cli.select", "runs.run",
@@ -63,6 +80,13 @@ def test_no_imports_run_in_a_circle() -> None:
 def test_libraries_keep_to_their_places(file: str) -> None:
     roots = {name.partition(".")[0] for name in imported(tree(file))}
     assert {name for name in roots & set(LIBRARIES) if wing(file) not in LIBRARIES[name]} == set()
+
+
+def test_what_workers_import_does_not_import_dask_array() -> None:
+    """With it come pandas, pyarrow and xarray, about 95 MiB: see ``tests/real/test_worker_imports.py``."""
+    files = loaded_files({file for file in FILES if file.startswith(ON_WORKERS)})
+    assert len(files) > 80
+    assert {file for file in files if any(name.startswith("dask.array") for name in loaded(file))} == set()
 
 
 def test_locations_are_parsed_at_the_doors_only() -> None:

@@ -1,7 +1,7 @@
 """The wings of the package, and the wings that each may import."""
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -57,10 +57,33 @@ def imported(nodes: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def loaded(file: str) -> set[str]:
+    """Return the names that are imported when a file is; those in conditions are for type checkers."""
+    return {
+        name
+        for statement in tree(file).body
+        if not isinstance(statement, ast.If)
+        for name in imported(statement)
+    }
+
+
+def loaded_files(files: set[str]) -> set[str]:
+    """Return the files of this package that are loaded with some of its files, and these."""
+    found: set[str] = set()
+    while files - found:
+        found |= files
+        files = {other for file in files for other in _files_of(loaded(file))}
+    return found
+
+
 def ours(file: str) -> set[str]:
     """Return the files of this package that a file imports, as dotted names below the package."""
+    return _files_of(imported(tree(file)))
+
+
+def _files_of(names: Iterable[str]) -> set[str]:
     found = set()
-    for name in imported(tree(file)):
+    for name in names:
         if name.startswith("dask_nmf."):
             inside = name.removeprefix("dask_nmf.")
             found |= {inside, inside.rpartition(".")[0]} & set(FILES)
