@@ -27,6 +27,7 @@ def nmf(
     solver: str = "hals",
     beta_loss: str | float = "frobenius",
     init: str | None = None,
+    n_init: int = 1,
     max_iter: int = 200,
     tol: float = 1e-4,
     stop_below: float = 0.0,
@@ -78,6 +79,9 @@ def nmf(
         scikit-learn: ``"nndsvd"`` uses singular vectors, which takes two more reads of V and needs every
         entry of it; ``"nndsvda"`` replaces their zeros by the mean of V; ``"nndsvdar"`` replaces them by
         random numbers of about a hundredth of that mean.
+    n_init : number of starts. They share each read of V until each has converged, and the one with the least
+        objective is kept: see `Result.objectives`. Start i is that of ``random_state + i * 2**32``. A start
+        that no seed changes (``"nndsvd"``, ``"nndsvda"``, given factors) and solver ``"sgd"`` take 1.
     max_iter : largest number of passes over V.
     tol : stop when a pass lowers the loss by less than ``tol`` times the loss, or ``tol`` times the part of
         ‖V‖² that is explained, if that is less.
@@ -118,7 +122,7 @@ def nmf(
     time_limit : seconds after which the pass that is running is the last one.
     cache : what each worker keeps of V between passes: ``"auto"`` (as much as the plan leaves of its memory),
         ``"off"``, or a limit below that, in bytes or as text (``"2GiB"``). The result does not depend on it.
-    callback : function that is called with the `Step` of each pass.
+    callback : function that is called with the `Step` of each pass, of each start in turn.
     verbose : 1 shows the progress: a bar on a terminal or in a notebook, elsewhere one line for each pass.
 
     Returns
@@ -141,6 +145,7 @@ def nmf(
         solver=solver,
         beta_loss=beta_loss,
         init=init,
+        n_init=n_init,
         max_iter=max_iter,
         tol=tol,
         stop_below=stop_below,

@@ -55,6 +55,8 @@ class NMF(FittedNMF):
     init : {None, "sample", "random", "nndsvd", "nndsvda", "nndsvdar", "custom"}
         None means "sample", or "custom" if ``W`` or ``H`` is given to `fit_transform`. The three that begin
         with "nndsvd" are those of scikit-learn.
+    n_init : int
+        Number of starts, which share each read of X; the one with the least objective is kept. See `nmf`.
     max_iter : int
         Largest number of passes over X.
     tol : float
@@ -96,6 +98,7 @@ class NMF(FittedNMF):
     validation_error_ : float, root mean squared error of the held-out entries; NaN if there are none
     n_iter_ : int, number of passes
     n_steps_ : int, number of batches that `partial_fit` has seen
+    objectives_ : (n_init,) array, the objective of each start, see `Result.objectives`; None if there was one
     error_history_ : (n_iter_,) array, relative error after each pass
     outcome_ : Outcome, why the fit ended
     message_ : str, the same as a sentence
@@ -112,6 +115,7 @@ class NMF(FittedNMF):
         solver: str = "hals",
         beta_loss: str | float = "frobenius",
         init: str | None = None,
+        n_init: int = 1,
         max_iter: int = 200,
         tol: float = 1e-4,
         stop_below: float = 0.0,
@@ -138,6 +142,7 @@ class NMF(FittedNMF):
         self.solver = solver
         self.beta_loss = beta_loss
         self.init = init
+        self.n_init = n_init
         self.max_iter = max_iter
         self.tol = tol
         self.stop_below = stop_below

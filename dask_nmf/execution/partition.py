@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.kernels.blocks.masking import EVERYTHING, EntryMask
 from dask_nmf.planning import grid, row_panels, worker_memory
 from dask_nmf.planning.grid import Edges, GridPlan
+from dask_nmf.planning.model_groups import ModelGroups, group_models
 from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.matrix import Matrix
 
 KEPT = 0.8  # share of the memory that a plan leaves; cached blocks fragment the rest
@@ -86,12 +89,17 @@ class CutOptions:
     own_grams : whether the sums of a pass have a gram matrix for each column.
     cache : the most bytes of panels that a worker caches between passes, of those that the plan leaves free;
         None: all of these.
+    ranks : the number of components of each model that shares a pass; none: one, of the rank of the cut.
+    other_ranks : further ranks to plan panels for. The plan is taken with which a pass of all models takes
+        the fewest reads of V, the first one of equals.
     """
 
     edges: tuple[int, ...] | None = None
     blocks: bool = False
     own_grams: bool = True
     cache: int | None = 0
+    ranks: tuple[int, ...] = ()
+    other_ranks: tuple[int, ...] = ()
 
 
 def cut_into_panels(
@@ -118,24 +126,52 @@ def cut_into_panels(
         weights=None if weights is None else weights.layout,
         chunk_columns=matrix.layout.chunk_columns if matrix.workers_can_read else None,
     )
-    planned = row_panels.plan_panels(
-        layout, rank, offer.memory_limit, offer.threads, options.edges, options.blocks
-    )
+    planned, groups = _plan(layout, (rank, *options.other_ranks), offer, options)
     for part in (matrix, weights):
         if part is not None:
             check_sight(part)
     lost = active_client() is None and not shares_memory()  # the cache, or it is never evicted
     lost = lost or (options.blocks and offer.workers > 1)
-    room = 0 if lost else _spare(offer.memory_limit, planned, options.cache)
+    room = 0 if lost else _spare(offer.memory_limit, groups.worker_bytes, options.cache)
     return PanelEngine(matrix, planned.edges, weights, rule, room, planned.prefetch), planned
 
 
-def _spare(memory_limit: int | None, planned: PanelPlan, cache: int | None) -> int:
+def _plan(
+    layout: Layout, ranks: Sequence[int], offer: Resources, options: CutOptions
+) -> tuple[PanelPlan, ModelGroups]:
+    """Return the plan for one of some ranks with which a pass of all models takes the fewest reads of V.
+
+    The first one of equals is taken, and ranks without a plan are left out.
+
+    Raises
+    ------
+    MemoryError
+        If there is no plan at all, for the first rank.
+    """
+    plans: list[tuple[PanelPlan, ModelGroups]] = []
+    refusals: list[MemoryError] = []
+    for rank in ranks:
+        try:
+            planned = row_panels.plan_panels(
+                layout, rank, offer.memory_limit, offer.threads, options.edges, options.blocks
+            )
+            plans.append((planned, group_models(planned, options.ranks or (rank,))))
+        except MemoryError as error:
+            refusals.append(error)
+            continue
+        if plans[-1][1].reads == planned.reads:
+            break
+    if not plans:
+        raise refusals[0]
+    return min(plans, key=lambda made: made[1].reads)
+
+
+def _spare(memory_limit: int | None, worker_bytes: int, cache: int | None) -> int:
     """Return the bytes of panels that a worker may cache; without a limit, a quarter of the memory here."""
     if cache == 0:
         return 0
     if memory_limit is not None:
-        spare = KEPT * (memory_limit * worker_memory.USABLE - planned.worker_bytes)
+        spare = KEPT * (memory_limit * worker_memory.USABLE - worker_bytes)
     else:
         spare = MEMORY_LIMIT / 4
     return max(0, int(spare if cache is None else min(spare, cache)))

@@ -127,7 +127,8 @@ def _result_in_memory(cut: Cut, final: FinalFactors, errors: Errors, progress: F
     W, H = cut.matrix.orientation.turn_factors(left, whole)
     result = make_result(W, H, errors, progress.history, ending)
     means = _means(final, cut.matrix.orientation, progress.measures.mean)
-    return replace(result, means=means, beta_loss=cut.request.settings.beta)
+    objectives = np.array(progress.objectives) if progress.objectives else None
+    return replace(result, means=means, beta_loss=cut.request.settings.beta, objectives=objectives)
 
 
 def _means(final: FinalFactors, orientation: Orientation, overall: float) -> Means | None:

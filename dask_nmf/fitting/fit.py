@@ -3,31 +3,27 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import count
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from dask_nmf.execution.engine import Engine, Model
 from dask_nmf.fitting.cuts.cut import Cut, FitProgress
 from dask_nmf.fitting.cuts.grid_cut import check_blocks, cut_in_blocks
 from dask_nmf.fitting.cuts.panel_cut import cut_in_panels
 from dask_nmf.fitting.finalize import Output, finish
+from dask_nmf.fitting.passes.best import best_of
+from dask_nmf.fitting.passes.iterate import make_passes
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.fitting.starts import initialize, problem
 from dask_nmf.fitting.starts.problem import Measures
-from dask_nmf.iteration import loop
-from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.kernels.summary.digests import Digest
-from dask_nmf.progress import report_pass, report_stage
+from dask_nmf.progress import report_stage
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing, temporary_run
 from dask_nmf.runs.run import Run
-from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 
@@ -58,14 +54,26 @@ def run_fit(cut: Cut, request: FitRequest, where: Run | NewRun | None, keep: boo
     """Begin or resume a fit, make its passes, and return its result."""
     if isinstance(where, Run) and where.passes is not None:
         run: Run | None = where
-        progress = _resume(cut, where)
+        starts = _resume(cut, where)
     else:
-        run, progress = _begin(cut, request, where)
+        run, starts = _begin(cut, request, where)
     if request.fixed:
-        progress = replace(progress, ending=_ending_of_fixed(request))
+        progress = replace(starts[0], ending=_ending_of_fixed(request))
     else:
-        progress = _iterate(cut.engine, request, run, progress)
-    return finish(cut, Output(run, keep or run is None, request.settings.normalize), progress)
+        starts = make_passes(cut, starts)
+        progress = starts[0] if request.settings.n_init == 1 else _best_of(cut, starts, run)
+    result = finish(cut, Output(run, keep or run is None, request.settings.normalize), progress)
+    if run is not None and request.settings.n_init > 1 and progress.final:
+        run.delete_starts()
+    return result
+
+
+def _best_of(cut: Cut, starts: Sequence[FitProgress], run: Run | None) -> FitProgress:
+    """Return the best start, whose passes become those of the run of the fit."""
+    kept, progress = best_of(cut, starts)
+    if run is not None and progress.run is not None and progress.ending is not None:
+        run.keep_start(progress.run, progress.ending, progress.objectives, kept)
+    return progress
 
 
 def _cut_for(matrix: Matrix, request: FitRequest, old: Run | None) -> Cut:
@@ -114,12 +122,12 @@ def first_read(cut: Cut) -> FirstRead:
     return FirstRead(measures, cut.sampled_h(summary, measures), summary.digests)
 
 
-def _begin(cut: Cut, request: FitRequest, where: Run | NewRun | None) -> tuple[Run | None, FitProgress]:
-    """Read V for the first time, and return the fit before its first pass, committed to its run.
+def _begin(cut: Cut, request: FitRequest, where: Run | NewRun | None) -> tuple[Run | None, list[FitProgress]]:
+    """Read V for the first time, and return the starts before their first pass, committed to runs.
 
     A run is laid out only when V is known to be good.
     """
-    measures, sampled, digests = first_read(cut)
+    measures, sampled, digests = first_read(cut.for_start(0))
     matrix = cut.matrix
     run = (
         where.create(identity_of(matrix, request.settings, request.given))
@@ -128,81 +136,68 @@ def _begin(cut: Cut, request: FitRequest, where: Run | NewRun | None) -> tuple[R
     )
     if run is not None:
         run.set_layout(*cut.edges)
+    listing = source_listing(matrix, request.weights)
+    if request.settings.n_init == 1:
+        start = _start(cut, measures, sampled, run)
+        if run is not None:
+            run.commit_start(start.state, measures._asdict(), digests, listing)
+        return run, [start]
+    starts = _several_starts(cut, FirstRead(measures, sampled, digests), run)
+    if run is not None:
+        no_h = np.empty((request.settings.n_components, 0), matrix.dtype)
+        run.commit_start(cut.solver(measures).begin(no_h), measures._asdict(), digests, listing)
+    return run, starts
+
+
+def _start(cut: Cut, measures: Measures, sampled: Array | None, run: Run | None) -> FitProgress:
+    """Return a start before its first pass."""
     slots = cut.slots(run)
     state = cut.initial_state(measures, sampled, slots)
+    return FitProgress(cut.solver(measures), measures, slots, state, run=run)
+
+
+def _several_starts(cut: Cut, first: FirstRead, run: Run | None) -> list[FitProgress]:
+    """Return all starts before their first pass, each committed to a run of its own below that of the fit."""
     if run is not None:
-        run.commit_start(state, measures._asdict(), digests, source_listing(matrix, request.weights))
-    return run, FitProgress(cut.solver(measures), measures, slots, state)
+        run.delete_starts()  # those of a command that was killed meanwhile
+    starts = []
+    for number in range(cut.request.settings.n_init):
+        own = cut.for_start(number)
+        sampled = first.sampled if number == 0 else _sample_of(own, first.measures)
+        own_run = None
+        if run is not None:
+            own_run = run.begin_start(number, *identity_of(cut.matrix, own.request.settings, {}))
+            own_run.set_layout(*cut.edges)
+        start = _start(own, first.measures, sampled, own_run)
+        if own_run is not None:
+            own_run.commit_start(start.state, first.measures._asdict(), (), {})
+        starts.append(start)
+    return starts
 
 
-def _resume(cut: Cut, run: Run) -> FitProgress:
-    """Return the fit of a run at its last commit."""
-    record = run.record
-    measures = Measures(**record["measures"])
+def _sample_of(cut: Cut, measures: Measures) -> Array | None:
+    """Return the H of the sample of a further start, whose rows are drawn in a read of their own."""
+    return cut.sampled_h(cut.engine.summarize(cut.draw), measures) if cut.draw.size else None
+
+
+def _resume(cut: Cut, run: Run) -> list[FitProgress]:
+    """Return the starts of a run at their last commits."""
+    measures = Measures(**run.record["measures"])
     cut.engine.scale = measures.scale
-    solver = cut.solver(measures)
+    n_init = cut.request.settings.n_init
+    runs = [run] if n_init == 1 else [run.open_start(number) for number in range(n_init)]
+    return [_progress(cut.for_start(number), measures, own) for number, own in enumerate(runs)]
+
+
+def _progress(cut: Cut, measures: Measures, run: Run) -> FitProgress:
+    """Return a start at the last commit of its run."""
+    record = run.record
     ending = Ending(Outcome(record["outcome"]), record["message"]) if record["outcome"] else None
     history = tuple(record["history"]["relative_error"])
-    return FitProgress(solver, measures, cut.slots(run), run.state(), record["pass"], history, ending)
+    slots, solver = cut.slots(run), cut.solver(measures)
+    return FitProgress(solver, measures, slots, run.state(), record["pass"], history, ending, run)
 
 
 def _ending_of_fixed(request: FitRequest) -> Ending:
     name, other = ("W", "H") if request.fixed_H is None else ("H", "W")
     return Ending(Outcome.FIXED, f"converged: {name} is fixed, and {other} is the best for it")
-
-
-def _iterate(engine: Engine, request: FitRequest, run: Run | None, progress: FitProgress) -> FitProgress:
-    """Make the remaining passes, and commit each to the run if there is one."""
-    if progress.final:
-        return progress
-    numbers, slots = count(progress.number + 1), progress.slots
-    measures, unit = progress.measures, progress.measures.error_unit(request.settings.beta)
-    stop = replace(request.stop, unit=1 / unit if unit else math.inf)
-
-    def sweep(state: State[Any], exact: bool) -> Any:
-        report_stage(f"pass {next(numbers)}")
-        return engine.sweep([Model(progress.solver, state, exact, slots)])[0]
-
-    for step in loop.iterate(
-        sweep, progress.solver, progress.state, measures.baseline, stop, progress.number
-    ):
-        step = step._replace(bytes_read=engine.bytes, validation_error=step.validation_error * unit)
-        if run is not None:
-            run.commit(step)
-        progress = replace(
-            progress,
-            state=step.state,
-            number=step.number,
-            history=(*progress.history, step.relative_error),
-            ending=step.ending,
-        )
-        _report(step, request)
-        if request.callback is not None:
-            request.callback(step)
-    return progress
-
-
-def _report(step: Step, request: FitRequest) -> None:
-    """Write a line about a pass to the log, with its numbers in ``extra["nmf"]`` for machines."""
-    speed = step.bytes_read / 1e6 / max(step.seconds, 1e-9)
-    numbers = {
-        "event": "pass",
-        "pass": step.number,
-        "relative_error": _known(step.relative_error),
-        "validation_error": _known(step.validation_error),
-        "seconds": round(step.seconds, 3),
-        "mb_per_s": round(speed, 1),
-        "outcome": step.outcome,
-        "message": step.message,
-        "seconds_left_at_most": round((request.settings.max_iter - step.number) * step.seconds),
-    }
-    error, held_out = step.relative_error, step.validation_error
-    beside = "" if np.isnan(held_out) else f", held out {held_out:.6g}"
-    text = f"pass {step.number}: relative error {error:.6f}{beside}, {step.seconds:.2f} s, {speed:.0f} MB/s"
-    logger.info("%s", text, extra={"nmf": numbers})
-    report_pass(text, numbers)
-
-
-def _known(number: float) -> float | None:
-    """Return a number for JSON: None if it is NaN."""
-    return None if np.isnan(number) else number

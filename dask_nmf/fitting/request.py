@@ -117,6 +117,11 @@ def _check_given(request: FitRequest, matrix: Matrix) -> FitRequest:
     if request.fixed:
         return _check_fixed(request, matrix)
     names = [name for name in ("W", "H") if getattr(request, name) is not None]
+    if names and request.settings.n_init > 1:
+        raise ValueError(
+            f"{' and '.join(names)} to begin with and n_init = {request.settings.n_init} are given, so that "
+            "every start would be the same; leave n_init out"
+        )
     if names and request.settings.init is None:
         request = replace(request, settings=replace(request.settings, init="custom"))
     if request.settings.start != "custom" and not names:
@@ -150,6 +155,11 @@ def _check_fixed(request: FitRequest, matrix: Matrix) -> FitRequest:
     if request.settings.normalize is not None:
         raise ValueError(
             "a factor is fixed and normalize is asked for, which would change it; leave that out"
+        )
+    if request.settings.n_init > 1:
+        raise ValueError(
+            f"a factor is fixed and n_init is {request.settings.n_init}, so that every start would be the "
+            "same; leave n_init out"
         )
     if request.settings.algorithm.by_strata:
         raise ValueError(

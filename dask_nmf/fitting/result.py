@@ -36,6 +36,8 @@ class Result:
     means : means of the entries that count, by row and by column, if some are missing or have weights; else
         None. `predict` and `recommend` use them for rows and columns without an observed entry.
     beta_loss : the β of the loss that was fitted: 2 for Frobenius, 1 for Kullback-Leibler
+    objectives : (n_init,) array, the objective of each start after its last pass: the root of ‖V − W H‖², or
+        of 2 D(V | W H), with the penalties; None for a fit from one start. The start with the least is kept.
     """
 
     W: da.Array
@@ -49,6 +51,12 @@ class Result:
     validation_error: float = float("nan")
     means: Means | None = None
     beta_loss: float = 2.0
+    objectives: Array | None = None
+
+    @property
+    def n_init(self) -> int:
+        """The number of starts."""
+        return 1 if self.objectives is None else len(self.objectives)
 
     @property
     def explained(self) -> float:
@@ -77,7 +85,15 @@ class Result:
             *([] if np.isnan(held_out) else [("held out", f"{held_out:.6g}")]),
             ("passes", str(self.n_iter)),
             ("outcome", self.message),
+            *([] if self.objectives is None else [("starts", starts_in_words(self.objectives))]),
         ]
+
+
+def starts_in_words(objectives: Array) -> str:
+    """Return the number of starts with the spread of their objectives, as one line."""
+    least, most = objectives.min(), objectives.max()
+    apart = f", {100 * (most / least - 1):.2g} % apart" if 0 < least <= most < math.inf else ""
+    return f"{len(objectives)}, objective {least:.6g} to {most:.6g}{apart}"
 
 
 class Errors(NamedTuple):
@@ -118,7 +134,7 @@ def result_of(stored: StoredResult) -> Result:
     reached = float("inf") if record["loss"] is None else record["loss"]
     errors = Errors.of(reached, Measures(**record["measures"]), stored.settings.beta, held)
     result = make_result(W, H, errors, history, Ending(Outcome(record["outcome"]), record["message"]))
-    result = replace(result, beta_loss=stored.settings.beta)
+    result = replace(result, beta_loss=stored.settings.beta, objectives=stored.objectives)
     means = stored.means
     if means is None:
         return result

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from dask_nmf.options.algorithms import SOLVERS, Algorithm
@@ -21,8 +21,10 @@ from dask_nmf.options.option import (
 )
 
 NNDSVD = ("nndsvd", "nndsvda", "nndsvdar")
+SAME_STARTS = ("nndsvd", "nndsvda", "custom")  # every seed gives the same factors
 INITS = ("sample", "random", *NNDSVD, "custom")
 MISSING = ("nan", "unstored")
+APART = 32  # bits between the seeds of starts, or of folds: no seed that a person gives is so large
 LOSSES = {"frobenius": 2.0, "kullback-leibler": 1.0, "itakura-saito": 0.0}  # and their β
 
 
@@ -57,6 +59,12 @@ class Settings:
             implied=("custom",),
             default="sample",
             group="Start",
+        ),
+    )
+    n_init: int = field(
+        default=1,
+        metadata=option(
+            "Number of starts, which share each read of V; the best one is kept.", COUNT, group="Start"
         ),
     )
     max_iter: int = field(
@@ -154,6 +162,7 @@ class Settings:
             check(setting.name, getattr(self, setting.name), option_of(setting), setting.default is None)
         self._refuse_ignored()
         self._refuse_gaps()
+        self._refuse_starts()
 
     def _refuse_gaps(self) -> None:
         """Refuse missing or held-out entries for a start that needs every entry."""
@@ -163,6 +172,21 @@ class Settings:
                     f"{name} is {getattr(self, name)!r} and init is {self.init!r}, which needs every entry "
                     f"of V; leave {name} out, or give init 'sample' or 'random'"
                 )
+
+    def _refuse_starts(self) -> None:
+        """Refuse several starts where they would be the same, or cannot share reads of V."""
+        if self.n_init == 1:
+            return
+        if self.start in SAME_STARTS:
+            raise ValueError(
+                f"n_init is {self.n_init} and init is {self.init!r}, so that every start would be the same; "
+                "leave n_init out, or give init 'sample' or 'random'"
+            )
+        if self.algorithm.by_strata:
+            raise ValueError(
+                f"n_init is {self.n_init} and solver {self.solver!r} takes the entries of V in another order "
+                "for each start, so that they cannot share a read; leave n_init out, or give another solver"
+            )
 
     def _refuse_ignored(self) -> None:
         """Refuse options and losses that the solver would ignore."""
@@ -225,6 +249,10 @@ class Settings:
     def lasso(self) -> bool:
         """Whether there is an L1 penalty."""
         return self.l1_ratio > 0 and any(self.alphas)
+
+    def at_start(self, number: int) -> Settings:
+        """Return the settings of one of several starts, which has its own seed: the first has this one."""
+        return replace(self, random_state=self.random_state + (number << APART), n_init=1)
 
     def check_rank(self, shape: tuple[int, int]) -> None:
         """Refuse more than min(m, n) components if the start uses singular vectors."""

@@ -77,6 +77,11 @@ def group_models(plan: CutPlan, ranks: Sequence[int]) -> ModelGroups:
     return ModelGroups(tuple(tuple(sorted(group)) for group in groups), most, plan.reads * len(groups))
 
 
+def times_in_words(reads: int) -> str:
+    """Return how often V is read, as the log says it."""
+    return {1: "once", 2: "twice"}.get(reads, f"{reads} times")
+
+
 def _check_fits(memory: PassMemory, rank: int) -> None:
     """Raise MemoryError if one model of this rank does not fit."""
     needed = memory.worker_bytes([rank])

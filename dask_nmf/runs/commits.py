@@ -6,6 +6,7 @@ it delete the folders that are no longer named. A reader sees the last whole com
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from dask_nmf.types import Array
 
 KEY = "dask_nmf"  # the attribute of the group that holds the record
 SELECTION_KEY = "dask_nmf_selection"  # the attribute of a group that holds a selection of ranks
+START = re.compile(r"start-\d+", re.ASCII)  # a run of one of several starts of a fit, below its own run
 FIT = "fit"  # the run of the rank that was selected, below the group of a selection
 VISIBLE = ("H", "W", "error_history", "seconds_history", "row_mean", "column_mean")
 
@@ -63,6 +65,7 @@ class Commits:
         self.location = location
         self._new_name = write_once.folder_namer()
         self._made: set[str] = set()  # folders of data that were made since the last commit
+        self.synced = synced
         self._synced = synced and config.read().fsync
         self._on_disk: set[str] = set()  # folders of data that the disk has
 
@@ -148,6 +151,11 @@ class Commits:
                 if chunks.has_empty_chunk(array):
                     raise DataError(f"{array.name} has a chunk without content")
 
+    def delete_starts(self) -> None:
+        """Delete the runs of starts below this one."""
+        self.check_held()
+        write_once.delete_below(self.group, START)
+
     def _delete(self, folders: Iterable[str]) -> None:
         self.check_held()
         write_once.delete_folders(self.group, folders)
@@ -196,6 +204,11 @@ def open_group(location: Location) -> tuple[zarr.Group, dict[str, Any]]:
     with reporting_damage(path):
         validate(record)
     return group, record
+
+
+def start_location(location: Location, number: int) -> Location:
+    """Return the location of the run of one of several starts, below that of their fit."""
+    return location.within(f"start-{number}")
 
 
 def is_free(location: Location) -> bool:

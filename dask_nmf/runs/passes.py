@@ -58,7 +58,17 @@ def read_state(commits: Commits) -> State[Any]:
 
 
 def recover(commits: Commits) -> None:
-    """Take a run over and mend what killed commands have left: see `Run.recover`."""
+    """Take a run over from its last writer, and mend what killed commands have left.
+
+    The fit goes back to the commit before the last one if a part of the last one is damaged.
+
+    Raises
+    ------
+    InvalidRunError
+        If neither commit is whole.
+    RunLocked, ConcurrentCommitError
+        If another process has taken the run over meanwhile.
+    """
     if commits.group.read_only:
         return
     left = commits.left_behind()

@@ -92,9 +92,10 @@ def find_resumable(
     if is_free(location):
         return NewRun(location, None, overwrite, check_held)
     run = Run.load(location, check_held)
+    settings = run.record["settings"] | run.settings.record()  # an option that is not stored has its default
     differing = [
         f"{name} is {ours!r}, the run has {stored.get(name)!r}"
-        for wanted, stored in zip(mine, (run.record["settings"], run.record["matrix"]), strict=True)
+        for wanted, stored in zip(mine, (settings, run.record["matrix"]), strict=True)
         for name, ours in wanted.items()
         if name != "source" and stored.get(name) != ours
     ]

@@ -8,6 +8,7 @@
       data/carried-…           a W, or an H in pieces, that is carried from pass to pass
       data/layout-…            edges of the panels, digests of the content of V and its weights
       data/result-…            the result: W, H, histories, means
+      start-0/, start-1/ …     the runs of several starts, until the best one is the result
       H, W, error_history …    links to these arrays under plain names: see `links`
 
 The record also names the commit before the last one, whose data stay. If the last one is damaged, the fit
@@ -30,7 +31,7 @@ from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.digests import Digest, Hashes
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs import passes
-from dask_nmf.runs.commits import KEY, Commits, fit_of, is_free, open_group
+from dask_nmf.runs.commits import KEY, Commits, fit_of, is_free, open_group, start_location
 from dask_nmf.runs.record import contents
 from dask_nmf.runs.record.layouts import layout_part
 from dask_nmf.runs.record.states import or_none
@@ -105,6 +106,7 @@ class Run:
         kept = {name: self.record[name] for name in ("result", "encoding")}
         self._commits.publish({**contents.new_record(settings, matrix, True), **kept})
         self._commits.sweep(self._commits.left_behind())
+        self.delete_starts()
 
     @classmethod
     def load(cls, path: str | Path | Location, check_held: CheckHeld = always_held) -> Run:
@@ -247,18 +249,33 @@ class Run:
         return self._commits.factor(path)
 
     def recover(self) -> None:
-        """Take the run over from its last writer, and mend what killed commands have left.
-
-        The fit goes back to the commit before the last one if a part of the last one is damaged.
-
-        Raises
-        ------
-        InvalidRunError
-            If neither commit is whole.
-        RunLocked, ConcurrentCommitError
-            If another process has taken the run over meanwhile.
-        """
+        """Take the run over from its last writer, and mend what killed commands have left: see `passes`."""
         passes.recover(self._commits)
+        if self.record["finished"] and self.settings.n_init > 1 and not self._commits.group.read_only:
+            self.delete_starts()
+
+    def begin_start(self, number: int, settings: dict[str, Any], matrix: dict[str, Any]) -> Run:
+        """Begin the run of one of several starts, below this run; it is deleted with `delete_starts`."""
+        commits = self._commits
+        place = start_location(self.location, number)
+        return Run.create(place, settings, matrix, check_held=commits.check_held, synced=commits.synced)
+
+    def open_start(self, number: int) -> Run:
+        """Return the run of a start, recovered from its last writer; raise as `load` and `recover` do."""
+        run = Run.load(start_location(self.location, number), self._commits.check_held)
+        run.recover()
+        return run
+
+    def keep_start(self, start: Run, ending: Ending, objectives: Sequence[float], kept: int) -> None:
+        """Take over the passes of one of several starts, and all objectives; `commit_result` commits them."""
+        passes_of_start = {name: start.record[name] for name in ("pass", "history")}
+        end = {**ending._asdict(), "final": ending.outcome.final}
+        starts = {"objectives": [or_none(one) for one in objectives], "kept": kept}
+        self._commits.record = {**self.record, **passes_of_start, **end, "starts": starts}
+
+    def delete_starts(self) -> None:
+        """Delete the runs of starts, which this run needs no longer."""
+        self._commits.delete_starts()
 
     def create_factors(self) -> dict[str, ZarrFactor]:
         """Return new arrays for the factors and means of the result, by their names."""

@@ -59,6 +59,14 @@ class StoredResult:
             return None
         return Means(self.array("row_mean"), self.array("column_mean"), self.record["measures"]["mean"])
 
+    @property
+    def objectives(self) -> Array | None:
+        """The objective of each start, (n_init,); None if the fit had one start."""
+        starts = self.record.get("starts")
+        if starts is None:
+            return None
+        return np.array([np.inf if one is None else one for one in starts["objectives"]])
+
     def array(self, name: str) -> zarr.Array[Any]:
         """Return an array of the result; `InvalidRunError` is raised if a chunk is lost, now or when read."""
         layout = result_layouts(self.record)[name]
@@ -103,6 +111,7 @@ def publish_result(
     copied = {name: last[name] for name in ("settings", "matrix", "measures", "history", "pass")}
     record = {
         **copied,
+        "starts": last.get("starts"),
         "folder": folder,
         "units": result_units(last),
         **end,

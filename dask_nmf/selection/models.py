@@ -11,7 +11,7 @@ from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.options.option import COUNT, INNER, INTEGER, Need, check, option, plain
-from dask_nmf.options.settings import LOSSES, Settings
+from dask_nmf.options.settings import APART, LOSSES, Settings
 from dask_nmf.quality.recommend import Trial
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.matrix import Matrix
@@ -79,7 +79,6 @@ def of_rank(models: Sequence[Model], rank: int) -> list[Model]:
     return [model for model in models if model.key.n_components == rank]
 
 
-APART = 32  # bits between the seeds of starts and of folds: no seed that a person gives is so large
 BETAS = (2, 1)  # of the losses that ranks are chosen for
 COUNTS = option("Number of starts or folds.", COUNT)["option"]
 SEVERAL = Need(lambda value: INTEGER.holds(value) and (value == 0 or value >= 2), "0 or an integer ≥ 2")
@@ -142,8 +141,7 @@ class SelectionOptions:
 
     def settings_of(self, rank: int, start: int) -> Settings:
         """Return the settings of the fits of one rank and start."""
-        seed = self.settings.random_state + (start << APART)
-        return replace(self.settings, n_components=rank, random_state=seed)
+        return replace(self.settings.at_start(start), n_components=rank)
 
     def mask_of(self, fold: int, matrix: Matrix) -> EntryMask:
         """Return the rule by which entries count in a fold."""
@@ -154,7 +152,7 @@ class SelectionOptions:
     def record(self) -> dict[str, Any]:
         """Return the options that decide the models, as JSON holds them; models may be added later."""
         settings = self.settings.record()
-        del settings["n_components"]
+        del settings["n_components"], settings["n_init"]
         return {"holdout": self.holdout, **settings}
 
 

@@ -16,15 +16,14 @@ from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.partition import CutOptions
+from dask_nmf.fitting.cuts.panel_cut import log_plan
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.fitting.verification import ranges_in_words
 from dask_nmf.kernels.summary.digests import Digest, differing_rows
 from dask_nmf.options.option import check, plain
-from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
-from dask_nmf.planning.worker_memory import MIB
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.commits import FIT
 from dask_nmf.runs.resume import identity_of
@@ -213,32 +212,14 @@ class _Selection:
     def _engine(self, ranks: Sequence[int]) -> Iterator[tuple[PanelEngine, PanelPlan]]:
         """Yield an engine of panels and its plan; models of these ranks share each read if panels allow."""
         edges = None if self.store is None else self.store.edges
-        mask, cut = self.options.mask_of(0, self.matrix), CutOptions(edges, cache=self.request.cache)
+        cut = CutOptions(edges, cache=self.request.cache, ranks=tuple(ranks), other_ranks=(max(ranks),))
+        mask = self.options.mask_of(0, self.matrix)
+        engine, planned = partition.cut_into_panels(self.matrix, sum(ranks), None, mask, cut)
         try:
-            engine, planned = partition.cut_into_panels(self.matrix, sum(ranks), None, mask, cut)
-        except MemoryError:
-            engine, planned = partition.cut_into_panels(self.matrix, max(ranks), None, mask, cut)
-        try:
-            self._report(planned, ranks)
+            log_plan(self.matrix, planned, ranks)
             yield engine, planned
         finally:
             engine.close()
-
-    def _report(self, planned: PanelPlan, ranks: Sequence[int]) -> None:
-        """Write to the log how V is cut, and how many reads a pass of all models takes."""
-        groups = group_models(planned, ranks)
-        panels, reads = len(planned.edges) - 1, groups.reads
-        numbers = {"event": "plan", "panels": panels, "bytes": reads * planned.pass_bytes, "reads": reads}
-        logger.info(
-            "V is %d x %d %s, in %d panels; a pass of %d models reads V %s; a worker may take up to %d MiB",
-            *self.matrix.shape,
-            self.matrix.dtype,
-            panels,
-            len(ranks),
-            "once" if reads == 1 else f"{reads} times",
-            groups.worker_bytes // MIB,
-            extra={"nmf": {**numbers, "models": len(ranks)}},
-        )
 
     def _begin(self, engine: PanelEngine, sample_rows: int) -> tuple[list[Fold], list[Model]]:
         """Return the folds, and the models before their next pass."""

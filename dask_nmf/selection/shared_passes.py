@@ -6,10 +6,9 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 
-from dask_nmf.execution import engine as engines
 from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.fitting.passes.shared import RunningModel, make_shared_pass
 from dask_nmf.iteration.loop import Passes, Stop
-from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_shared_pass, report_stage
 from dask_nmf.quality.recommend import finished_ranks
@@ -54,20 +53,15 @@ class SharedPasses:
                 return
 
     def _after_pass(self, models: Sequence[Model]) -> list[Model]:
-        running = [number for number, model in enumerate(models) if model.runs]
-        ranks = [models[number].key.n_components for number in running]
-        after = list(models)
-        for group in group_models(self.planned, ranks).groups:
-            numbers = [running[place] for place in group]
-            passes = [self._passes(models[number]) for number in numbers]
-            requests = [
-                engines.Model(one.solver, *one.begin(), mask=self.folds[models[number].key.fold].mask)
-                for number, one in zip(numbers, passes, strict=True)
-            ]
-            totals = self.engine.sweep(requests)
-            for number, one, total in zip(numbers, passes, totals, strict=True):
-                after[number] = models[number].after(one.end(total), self._unit(models[number]))
-        return after
+        after = {number: model for number, model in enumerate(models) if model.runs}
+        running = [
+            RunningModel(self._passes(model), mask=self.folds[model.key.fold].mask)
+            for model in after.values()
+        ]
+        steps = make_shared_pass(self.engine, self.planned, running)
+        for (number, model), step in zip(list(after.items()), steps, strict=True):
+            after[number] = model.after(step, self._unit(model))
+        return [after.get(number, model) for number, model in enumerate(models)]
 
     def _passes(self, model: Model) -> Passes:
         fold, settings = self.folds[model.key.fold], self.options.settings

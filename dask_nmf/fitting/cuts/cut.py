@@ -12,6 +12,7 @@ from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.planning.model_groups import CutPlan
 from dask_nmf.runs.run import Run
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import Solver
@@ -30,6 +31,8 @@ class FitProgress:
     number: int = 0
     history: tuple[float, ...] = ()
     ending: Ending | None = None
+    run: Run | None = None  # to which passes are committed
+    objectives: tuple[float, ...] = ()  # of all starts, if there are several: see `Result`
 
     @property
     def final(self) -> bool:
@@ -69,6 +72,11 @@ class Cut(Protocol):
         ...
 
     @property
+    def plan(self) -> CutPlan:
+        """The plan of the cut, by which models that share a pass are grouped."""
+        ...
+
+    @property
     def edges(self) -> CutEdges: ...
 
     @property
@@ -83,6 +91,10 @@ class Cut(Protocol):
 
     def sampled_h(self, summary: Summary, measures: Measures) -> Array | None:
         """Return the H of the sample that the first read drew; None if the start has no sample."""
+        ...
+
+    def for_start(self, number: int) -> Cut:
+        """Return the cut for one of several starts, which has a seed of its own."""
         ...
 
     def slots(self, run: Run | None) -> FactorSlots | None:

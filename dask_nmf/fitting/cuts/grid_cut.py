@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from dask_nmf.execution import partition
@@ -15,6 +16,8 @@ from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts import grid_start, problem
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.planning.grid import GridPlan
+from dask_nmf.planning.model_groups import group_models, times_in_words
 from dask_nmf.planning.worker_memory import MIB
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.run import Run
@@ -39,6 +42,10 @@ class GridCut(NamedTuple):
         return self.engine.matrix
 
     @property
+    def plan(self) -> GridPlan:
+        return self.engine.tiling
+
+    @property
     def edges(self) -> CutEdges:
         return CutEdges(self.engine.tiling.rows, self.engine.tiling.columns)
 
@@ -51,6 +58,10 @@ class GridCut(NamedTuple):
         return grid_start.start_of_sample(
             self.matrix, self.request.settings, measures, summary.candidates.block
         )
+
+    def for_start(self, number: int) -> GridCut:
+        settings = self.request.settings.at_start(number)
+        return self._replace(request=replace(self.request, settings=settings))
 
     def slots(self, run: Run | None) -> FactorSlots | None:
         return run
@@ -84,19 +95,22 @@ def cut_in_blocks(matrix: Matrix, request: FitRequest, run: Run | None) -> GridC
     kept = None if run is None or run.cuts is None else (run.edges, run.cuts)
     tiling = partition.plan_blocks(matrix, settings.n_components, kept)
     (down, across), block = tiling.shape, tiling.block
+    groups = group_models(tiling, (settings.n_components,) * settings.n_init)
+    read_bytes = tiling.pass_bytes * groups.reads // tiling.reads
     logger.info(
-        "V is %d x %d %s, cut both ways: %d x %d blocks of %d x %d, read %s a pass; "
+        "V is %d x %d %s, cut both ways: %d x %d blocks of %d x %d, read %s a pass%s; "
         "a worker may take up to %d MiB; the start is %s",
         *matrix.shape,
         matrix.dtype,
         *matrix.orientation.turn((down, across)),
         *matrix.orientation.turn(block),
-        "once" if tiling.reads == 1 else "twice",
-        tiling.worker_bytes // MIB,
+        times_in_words(groups.reads),
+        f" of {settings.n_init} models" if settings.n_init > 1 else "",
+        groups.worker_bytes // MIB,
         "random"
         if settings.start == "random"
         else "that of {} rows and {} columns".format(*matrix.orientation.turn(tiling.sample)),
-        extra={"nmf": {"event": "plan", "panels": down * across, "bytes": tiling.pass_bytes}},
+        extra={"nmf": {"event": "plan", "panels": down * across, "bytes": read_bytes}},
     )
     return GridCut(request, GridEngine(matrix, tiling))
 

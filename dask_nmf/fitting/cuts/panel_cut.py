@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +25,9 @@ from dask_nmf.fitting.starts.problem import Factors, Measures
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
-from dask_nmf.planning import worker_memory
+from dask_nmf.planning.model_groups import group_models, times_in_words
+from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.planning.worker_memory import MIB
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.run import Run
 from dask_nmf.solvers.parts.state import State
@@ -43,7 +46,7 @@ class PanelCut(NamedTuple):
     request: FitRequest
     panels: PanelEngine
     engine: Engine  # the engine of the passes: that of the panels, or one over them
-    sample_rows: int  # the most rows that a start may draw
+    plan: PanelPlan
     needs_run: str | None = None
 
     @property
@@ -56,7 +59,7 @@ class PanelCut(NamedTuple):
 
     @property
     def draw(self) -> SampleSpec:
-        rows = 0 if self.request.fixed else self.sample_rows
+        rows = 0 if self.request.fixed else self.plan.sample_rows
         return initialize.draw_for(self.panels, self.request.settings, rows)
 
     def sampled_h(self, summary: Summary, measures: Measures) -> Array | None:
@@ -66,6 +69,10 @@ class PanelCut(NamedTuple):
         return initialize.start_of_sample(
             self.panels, self.request.settings, measures, summary.candidates, self.draw
         )
+
+    def for_start(self, number: int) -> PanelCut:
+        settings = self.request.settings.at_start(number)
+        return self._replace(request=replace(self.request, settings=settings))
 
     def slots(self, run: Run | None) -> FactorSlots | None:
         if not self.request.carries:
@@ -125,18 +132,12 @@ def cut_in_panels(matrix: Matrix, request: FitRequest, run: Run | None) -> Panel
     by_blocks = settings.algorithm.by_strata
     width = nndsvd.width(settings.n_components) if settings.by_svd else settings.carried
     grams = settings.algorithm.column_grams or settings.beta == 2
-    options = CutOptions(edges, by_blocks, grams, request.cache)
+    ranks, wide = (width,) * settings.n_init, (width * settings.n_init,) if settings.n_init > 1 else ()
+    options = CutOptions(edges, by_blocks, grams, request.cache, ranks, wide)
     panels, planned = partition.cut_into_panels(
         matrix, width, request.weights, request.entry_mask(matrix), options
     )
-    logger.info(
-        "V is %d x %d %s, in %d panels; a worker may take up to %d MiB",
-        *matrix.shape,
-        matrix.dtype,
-        len(planned.edges) - 1,
-        planned.worker_bytes // worker_memory.MIB,
-        extra={"nmf": {"event": "plan", "panels": len(planned.edges) - 1, "bytes": planned.pass_bytes}},
-    )
+    log_plan(matrix, planned, ranks)
     if slower := _times_slower(panels.rule, by_blocks):
         logger.info(
             "not every entry counts alike, so that each is visited by itself: a pass over a dense V takes "
@@ -147,7 +148,28 @@ def cut_in_panels(matrix: Matrix, request: FitRequest, run: Run | None) -> Panel
     if by_blocks:
         grid = BlockGrid(planned.edges, planned.column_edges, planned.tiled)
         engine = StrataEngine(panels, grid, settings.random_state)
-    return PanelCut(request, panels, engine, planned.sample_rows)
+    return PanelCut(request, panels, engine, planned)
+
+
+def log_plan(matrix: Matrix, planned: PanelPlan, ranks: Sequence[int]) -> None:
+    """Write to the log how V is cut, and how many reads a pass of all models takes.
+
+    Parameters
+    ----------
+    ranks : the number of components of each model.
+    """
+    groups, panels = group_models(planned, ranks), len(planned.edges) - 1
+    of_models = f" a pass of {len(ranks)} models reads V {times_in_words(groups.reads)};" if ranks[1:] else ""
+    numbers = {"event": "plan", "panels": panels, "bytes": groups.reads * planned.pass_bytes}
+    logger.info(
+        "V is %d x %d %s, in %d panels;%s a worker may take up to %d MiB",
+        *matrix.shape,
+        matrix.dtype,
+        panels,
+        of_models,
+        groups.worker_bytes // MIB,
+        extra={"nmf": {**numbers, "reads": groups.reads, "models": len(ranks)}},
+    )
 
 
 def _times_slower(rule: EntryMask, by_strata: bool) -> int:

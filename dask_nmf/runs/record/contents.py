@@ -38,6 +38,7 @@ def new_record(settings: dict[str, Any], matrix: dict[str, Any], overwrite: bool
         "commit": None,  # the folder of the last commit
         "carried": {},  # the paths of the carried W, by slot
         "previous": None,  # the commit before the last one
+        "starts": None,  # of several starts, at the end: their objectives, and which one is kept
         "result": None,
         "encoding": 1,  # the chunk key encoding by which arrays are shown: see `links`
     }
@@ -117,6 +118,7 @@ def summarize(record: dict[str, Any]) -> dict[str, Any]:
         "unobserved_columns": record.get("measures", {}).get("unobserved_columns"),
         "relative_error": (history["relative_error"] or [None])[-1] if current is None else _error(current),
         "error_history": history["relative_error"],
+        **({"starts": record.get("starts")} if settings.n_init > 1 else {}),
         "result": None if result is None else _result_summary(result),
         "settings": record["settings"],
     }

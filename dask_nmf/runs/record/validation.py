@@ -39,6 +39,7 @@ def validate(record: dict[str, Any]) -> None:
         ("encoding", lambda value: type(value) is int and value in (0, 1)),
     ]
     _check_fields(record, names)
+    _check_starts(record)
     if record["pass"] is not None:
         _check_pass(record)
     elif record["finished"] or record["final"]:
@@ -62,8 +63,24 @@ def _check_fit(part: dict[str, Any]) -> None:
     settings_of(part).check_rank(tuple(part["matrix"]["shape"]))
 
 
+def _check_starts(part: dict[str, Any]) -> None:
+    """Check the objectives of several starts, in the record or in its result, if there are any."""
+    starts = part.get("starts")
+    if starts is None:
+        return
+    number = settings_of(part).n_init
+    parts = [
+        ("objectives", lambda value: _is_list(value, _or_nothing(_is_size)) and len(value) == number),
+        ("kept", lambda value: _is_count(value) and value < number),
+    ]
+    if not _is_object(starts):
+        raise ValueError(f"starts is {_short(starts)}")
+    _check_fields(starts, parts)
+
+
 def _check_result(result: dict[str, Any]) -> None:
     _check_fit(result)
+    _check_starts(result)
     _check_measures(result)
     parts = [
         ("folder", _is_folder),

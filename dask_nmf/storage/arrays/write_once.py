@@ -81,6 +81,14 @@ def delete_folders(group: zarr.Group, folders: Iterable[str]) -> None:
             sync(group.store.delete_dir((group.store_path / DATA / name).path))
 
 
+def delete_below(group: zarr.Group, names: re.Pattern[str]) -> None:
+    """Delete the groups directly below a group whose names match; those that cannot be deleted stay."""
+    for name in sync(_entries(group.store, group.store_path.path)):
+        if names.fullmatch(name):
+            with suppress(OSError):
+                sync(group.store.delete_dir((group.store_path / name).path))
+
+
 def list_folders(group: zarr.Group) -> set[str]:
     """Return the names of the folders of data that are stored."""
     place = group.store_path / DATA

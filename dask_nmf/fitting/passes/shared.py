@@ -1,0 +1,39 @@
+"""A pass that several models share, such as the starts of a fit or the models of a selection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dask_nmf.execution.engine import Engine, Model
+from dask_nmf.execution.tasks.factor_store import FactorSlots
+from dask_nmf.iteration.loop import Passes, Step
+from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.planning.model_groups import CutPlan, group_models
+
+
+class RunningModel(NamedTuple):
+    """A model that is to make a pass."""
+
+    passes: Passes
+    slots: FactorSlots | None = None  # stores of the factor that is carried from pass to pass
+    mask: EntryMask | None = None  # decides which entries count for it; None: as for the engine
+
+    def begin(self) -> Model:
+        """Begin the next pass, and return the model for the engine."""
+        return Model(self.passes.solver, *self.passes.begin(), self.slots, self.mask)
+
+
+def make_shared_pass(engine: Engine, plan: CutPlan, models: Sequence[RunningModel]) -> list[Step]:
+    """Make a pass for each model, and return their steps.
+
+    Models that fit the memory of a worker together share a read of V.
+    """
+    steps: dict[int, Step] = {}
+    ranks = [len(model.passes.state.h) for model in models]
+    for group in group_models(plan, ranks).groups:
+        totals = engine.sweep([models[number].begin() for number in group])
+        steps |= {
+            number: models[number].passes.end(total) for number, total in zip(group, totals, strict=True)
+        }
+    return [steps[number] for number in range(len(models))]
