@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,19 @@ def open_group(location: Location) -> tuple[zarr.Group, dict[str, Any]]:
 def start_location(location: Location, number: int) -> Location:
     """Return the location of the run of one of several starts, below that of their fit."""
     return location.within(f"start-{number}")
+
+
+def describe_starts(location: Location, number: int) -> dict[str, list[Any]]:
+    """Return how far several starts have come, as JSON holds it; None for a start that is not there yet."""
+    described: dict[str, list[Any]] = {"passes": [], "relative_errors": []}
+    for start in range(number):
+        passes, error = None, None
+        with suppress(FileNotFoundError, InvalidRunError):
+            record = open_group(start_location(location, start))[1]
+            passes, error = record["pass"], (record["history"]["relative_error"] or [None])[-1]
+        described["passes"].append(passes)
+        described["relative_errors"].append(error)
+    return described
 
 
 def is_free(location: Location) -> bool:

@@ -31,7 +31,7 @@ from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.digests import Digest, Hashes
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs import passes
-from dask_nmf.runs.commits import KEY, Commits, fit_of, is_free, open_group, start_location
+from dask_nmf.runs.commits import KEY, Commits, describe_starts, fit_of, is_free, open_group, start_location
 from dask_nmf.runs.record import contents
 from dask_nmf.runs.record.layouts import layout_part
 from dask_nmf.runs.record.states import or_none
@@ -150,7 +150,10 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """Return a summary of the run for people and programs, as JSON holds it."""
-        return {"run": self.location.name, **contents.summarize(self.record)}
+        described = {"run": self.location.name, **contents.summarize(self.record)}
+        if self.settings.n_init == 1 or self.record.get("starts") is not None:
+            return described
+        return described | {"starts": describe_starts(self.location, self.settings.n_init)}
 
     @property
     def settings(self) -> Settings:

@@ -4,6 +4,7 @@ import logging
 import threading
 import warnings
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from dask_nmf.fitting.starts import initialize, nndsvd
 from dask_nmf.fitting.starts.problem import Factors
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.options.settings import NNDSVD, Settings
+from dask_nmf.planning.row_panels import plan_panels
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import ReaderDefaults
@@ -71,7 +73,8 @@ def begun(
     panels = PanelEngine(matrix, edges or (0, rows // 3, rows // 2, rows), rule=rule)
     settings = Settings(RANK, "mu", beta_loss=beta, init=init, random_state=seed)
     slot = InMemoryFactor(rows, RANK, matrix.dtype)
-    cut = PanelCut(FitRequest(settings), panels, panels, sample_rows)
+    plan = replace(plan_panels(matrix.layout, RANK, None, 1, panels.edges), sample_rows=sample_rows)
+    cut = PanelCut(FitRequest(settings), panels, panels, plan)
     measures, sampled, _ = first_read(cut)
     state = initialize.initial_state(panels, settings, measures, Factors(None, None), sampled, lambda: slot)
     assert state.w_slot == 0

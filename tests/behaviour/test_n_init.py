@@ -1,0 +1,250 @@
+"""Several starts of a fit: they share reads of V, the best is kept, and it is that of a fit by itself."""
+
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import dask
+import numpy as np
+import pytest
+import scipy.sparse
+import zarr
+from sklearn.base import clone
+from support.cuts import cut_both_ways
+from support.matrices import low_rank
+from support.reads import READS, counted_matrix
+from support.runs import Crash, assert_same_bits
+
+from dask_nmf import NMF, Result, Run, nmf
+from dask_nmf.errors import RunMismatch
+from dask_nmf.execution import partition
+from dask_nmf.execution.partition import Resources
+from dask_nmf.planning import row_panels, worker_memory
+from dask_nmf.planning.worker_memory import MIB
+from dask_nmf.runs.commits import Commits
+from dask_nmf.sources.registry import open_matrix
+
+KL = "kullback-leibler"
+STARTS = 3
+V = low_rank(60, 20, 5, noise=0.5)
+HOLES = np.where(np.random.default_rng(1).random(V.shape) < 0.1, np.nan, V)
+OPTIONS: dict[str, Any] = {"n_components": 3, "max_iter": 8, "random_state": 5}
+FITS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "tall": (V, {}),
+    "wide": (np.ascontiguousarray(V.T), {"init": "random"}),
+    "float32": (V.astype(np.float32), {"init": "random"}),
+    "csr": (scipy.sparse.csr_array(np.where(np.median(V) < V, V, 0)), {}),
+    "kl": (V, {"beta_loss": KL}),
+    "kl csr": (scipy.sparse.csr_array(np.where(np.median(V) < V, V, 0)), {"beta_loss": KL, "init": "random"}),
+    "mu": (V, {"solver": "mu", "init": "random"}),
+    "mu kl": (np.ascontiguousarray(V.T), {"solver": "mu", "beta_loss": KL}),
+    "missing": (HOLES, {"missing": "nan", "init": "random"}),
+    "weights": (V, {"weights": np.arange(1, 21.0) * np.ones((60, 1)), "init": "random"}),
+    "lasso": (V, {"alpha_W": 0.01, "l1_ratio": 0.7, "init": "random"}),
+    "nndsvdar": (V, {"init": "nndsvdar"}),
+}
+fits = pytest.mark.parametrize(("v", "more"), FITS.values(), ids=FITS)
+
+
+@pytest.fixture(autouse=True)
+def _several_panels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(row_panels, "SMALLEST", 1)
+    monkeypatch.setattr(row_panels, "PANELS", 3)
+    with dask.config.set({"scheduler": "synchronous", "dask_nmf.fsync": False}):
+        yield
+
+
+def fit(v: Any, **more: Any) -> Result:
+    return nmf(v, **{**OPTIONS, "n_init": STARTS, **more})
+
+
+def alone(v: Any, **more: Any) -> list[Result]:
+    """Return the fits by themselves that several starts are made of."""
+    seeds = [OPTIONS["random_state"] + (number << 32) for number in range(STARTS)]
+    return [nmf(v, **{**OPTIONS, **more, "random_state": seed}) for seed in seeds]
+
+
+@fits
+def test_the_best_of_several_starts_is_the_best_of_the_fits_alone(v: Any, more: dict[str, Any]) -> None:
+    found, singles = fit(v, **more), alone(v, **more)
+    assert found.n_init == STARTS
+    assert found.objectives is not None
+    assert_same_bits(found, singles[int(np.argmin(found.objectives))])
+    if "alpha_W" not in more:
+        assert found.relative_error <= min(single.relative_error for single in singles) * (1 + 1e-3)
+        last = [single.error_history[-1] for single in singles]
+        ratio = found.reconstruction_err / found.relative_error
+        np.testing.assert_allclose(found.objectives, np.multiply(last, ratio), rtol=1e-5)
+
+
+def test_one_start_is_the_default_and_has_no_objectives() -> None:
+    found = nmf(V, **OPTIONS)
+    assert (found.n_init, found.objectives) == (1, None)
+    assert_same_bits(found, fit(V, n_init=1))
+
+
+def test_starts_of_a_v_that_is_cut_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    v, options = str(tmp_path / "v.zarr"), {"max_iter": 2, "tol": 0}
+    zarr.create_array(v, data=V, chunks=(30, 10))
+    cut_both_ways(monkeypatch, (0, 30, 60), (0, 10, 20), 1)
+    found = fit(v, **options)
+    assert found.objectives is not None
+    assert_same_bits(found, alone(v, **options)[int(np.argmin(found.objectives))])
+    assert_same_bits(found, fit(v, **options, store=tmp_path / "run.zarr"))
+
+
+def test_a_read_of_v_serves_all_starts() -> None:
+    nmf(counted_matrix(), 3, init="random", max_iter=4, tol=0, cache="off")
+    once = dict(READS)
+    nmf(counted_matrix(), 3, init="random", max_iter=4, tol=0, n_init=STARTS, cache="off")
+    assert dict(READS) == once
+
+
+def least_limit(v: Any, rank: int) -> int:
+    """Return the least memory limit of a worker, about, for which there is a plan of one model."""
+    layout = open_matrix(v).layout
+    for limit in count(int(worker_memory.PROGRAM / worker_memory.USABLE), MIB // 4):
+        with suppress(MemoryError):
+            row_panels.plan_panels(layout, rank, limit, 1)
+            return limit
+    raise AssertionError
+
+
+def test_starts_that_do_not_fit_a_worker_together_take_more_reads(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    v, options = low_rank(300, 200, 3), {"n_components": 40, "init": "random", "max_iter": 1}
+    monkeypatch.setattr(partition, "resources", lambda: Resources(least_limit(v, 40), 1, 1))
+    with caplog.at_level(logging.INFO, "dask_nmf"):
+        found = fit(v, **options)
+    assert "a pass of 3 models reads V 3 times" in caplog.text
+    assert found.objectives is not None
+    assert_same_bits(found, alone(v, **options)[int(np.argmin(found.objectives))])
+
+
+@pytest.mark.parametrize(("solver", "step"), [("hals", 3), ("mu", 3)])
+def test_a_fit_that_is_killed_after_any_commit_ends_the_same(
+    solver: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"solver": solver, "init": "random", "max_iter": 2, "tol": 0, "n_init": 2}
+    whole = fit(V, **options)
+    publish, commits = Commits.publish, 0
+
+    def killed(self: Commits, *given: Any) -> None:
+        nonlocal commits
+        publish(self, *given)
+        commits -= 1
+        if commits == 0:
+            raise Crash
+
+    place, crashes = tmp_path / "run.zarr", 0
+    for last in range(1, 30, step):
+        place, commits = tmp_path / f"{last}.zarr", last
+        with monkeypatch.context() as patch:
+            patch.setattr(Commits, "publish", killed)
+            try:
+                fit(V, **options, store=place)
+                break
+            except Crash:
+                crashes += 1
+        assert_same_bits(fit(V, **options, store=place), whole)
+        assert not list(place.glob("start-*"))
+    assert crashes >= 8 // step  # a commit of each start, two passes each, one of the fit, and its result
+
+
+def test_a_time_limit_leaves_the_best_so_far_and_the_same_call_goes_on(tmp_path: Path) -> None:
+    place, options = tmp_path / "run.zarr", {"init": "random", "max_iter": 3, "tol": 0}
+    whole = fit(V, **options)
+    short = fit(V, **options, store=place, time_limit=0)
+    assert (short.outcome, short.n_iter, short.n_init) == ("time limit", 1, STARTS)
+    assert Run.load(place).summary()["state"] == "stopped"
+    found = Run.load(place).summary()["starts"]
+    assert found["objectives"] == list(short.objectives)  # type: ignore[arg-type]
+    assert_same_bits(fit(V, **options, store=place), whole)
+    assert Run.load(place).summary()["state"] == "finished"
+
+
+def test_the_spread_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = tmp_path / "run.zarr"
+    with caplog.at_level(logging.INFO, "dask_nmf"):
+        found = fit(V, init="random", store=place)
+    assert found.objectives is not None
+    kept = int(np.argmin(found.objectives))
+    least, most = found.objectives.min(), found.objectives.max()
+    spread = f"3, objective {least:.6g} to {most:.6g}, {100 * (most / least - 1):.2g} % apart"
+    assert f"starts: {spread}; start {kept} is kept (seed {5 + (kept << 32)})" in caplog.text
+    assert "pass 1: 3 of 3 starts go on, relative error 0." in caplog.text
+    assert spread in repr(found)
+    described = json.loads(json.dumps(Run.load(place).summary()))
+    assert described["starts"] == {"objectives": list(found.objectives), "kept": kept}
+    assert described["settings"]["n_init"] == STARTS
+    loaded = NMF.load(place)
+    np.testing.assert_array_equal(loaded.objectives_, found.objectives)
+    assert loaded.n_init == STARTS
+
+
+def test_starts_in_progress_are_described(tmp_path: Path) -> None:
+    def stop(step: Any) -> None:
+        if step.number == 2:
+            raise Crash
+
+    with pytest.raises(Crash):
+        fit(V, init="random", store=tmp_path / "run.zarr", callback=stop)
+    starts = Run.load(tmp_path / "run.zarr").summary()["starts"]
+    assert starts["passes"] == [2, 2, 2]
+    assert all(0 < error < 1 for error in starts["relative_errors"])
+
+
+def test_an_unfinished_fit_is_overwritten_with_its_starts(tmp_path: Path) -> None:
+    place = tmp_path / "run.zarr"
+    fit(V, init="random", store=place, time_limit=0)
+    assert len(list(place.glob("start-*"))) == STARTS
+    with pytest.raises(RunMismatch, match="n_init is 1, the run has 3"):
+        fit(V, init="random", store=place, n_init=1)
+    single = fit(V, init="random", store=place, n_init=1, overwrite=True)
+    assert_same_bits(single, fit(V, init="random", n_init=1))
+    assert not list(place.glob("start-*"))
+
+
+def test_a_run_of_before_there_were_several_starts_goes_on(tmp_path: Path) -> None:
+    place, options = tmp_path / "run.zarr", {"init": "random", "n_init": 1}
+    fit(V, **options, store=place, time_limit=0)
+    root = zarr.open_group(place)
+    record = dict(root.attrs["dask_nmf"])  # type: ignore[arg-type]
+    del record["starts"], record["settings"]["n_init"]
+    stored = json.loads((place / "zarr.json").read_text())
+    stored["attributes"]["dask_nmf"] = record
+    (place / "zarr.json").write_text(json.dumps(stored))
+    assert_same_bits(fit(V, **options, store=place), fit(V, **options))
+
+
+H = np.ones((3, 20))
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no number": ({"n_init": 0}, "n_init is 0; it must be an integer ≥ 1"),
+    "nndsvd": ({"init": "nndsvd"}, "n_init is 3 and init is 'nndsvd', so that every start would be the same"),
+    "H": ({"H": H}, "H to begin with and n_init = 3 are given, so that every start would be the same"),
+    "fixed": ({"fixed_H": H}, "a factor is fixed and n_init is 3, so that every start would be the same"),
+    "sgd": ({"solver": "sgd"}, "they cannot share a read; leave n_init out, or give another solver"),
+}
+
+
+@pytest.mark.parametrize(("more", "text"), REFUSED.values(), ids=REFUSED)
+def test_starts_that_cannot_be_several_are_refused(more: dict[str, Any], text: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=text) as refusal:
+        fit(V, **more, store=tmp_path / "run.zarr")
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "run.zarr").exists()
+
+
+def test_the_estimator_takes_several_starts() -> None:
+    model = clone(NMF(3, n_init=STARTS, init="random", random_state=5))
+    assert model.get_params()["n_init"] == STARTS
+    found = fit(V, init="random", max_iter=200)
+    W = model.fit_transform(V)
+    np.testing.assert_array_equal(W, found.W.compute())
+    np.testing.assert_array_equal(model.objectives_, found.objectives)
+    assert NMF(3).fit(V).objectives_ is None
