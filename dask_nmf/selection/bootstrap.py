@@ -22,11 +22,11 @@ from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.blocks.resampling import Resample, Spread
 from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.kernels.summary.row_sample import SampleSpec
-from dask_nmf.options.settings import Settings
+from dask_nmf.options.settings import APART, Settings
 from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_shared_pass, report_stage
-from dask_nmf.selection.models import APART, Model, ModelKey
+from dask_nmf.selection.models import Model, ModelKey
 from dask_nmf.selection.starts import summaries_of
 from dask_nmf.solvers.solver import RightSolver
 from dask_nmf.types import Array
