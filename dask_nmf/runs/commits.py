@@ -6,9 +6,7 @@ it delete the folders that are no longer named. A reader sees the last whole com
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +31,6 @@ from dask_nmf.types import Array
 
 KEY = "dask_nmf"  # the attribute of the group that holds the record
 SELECTION_KEY = "dask_nmf_selection"  # the attribute of a group that holds a selection of ranks
-START = re.compile(r"start-\d+", re.ASCII)  # a run of one of several starts of a fit, below its own run
 FIT = "fit"  # the run of the rank that was selected, below the group of a selection
 VISIBLE = ("H", "W", "error_history", "seconds_history", "row_mean", "column_mean")
 
@@ -152,11 +149,6 @@ class Commits:
                 if chunks.has_empty_chunk(array):
                     raise DataError(f"{array.name} has a chunk without content")
 
-    def delete_starts(self) -> None:
-        """Delete the runs of starts below this one."""
-        self.check_held()
-        write_once.delete_below(self.group, START)
-
     def _delete(self, folders: Iterable[str]) -> None:
         self.check_held()
         write_once.delete_folders(self.group, folders)
@@ -205,24 +197,6 @@ def open_group(location: Location) -> tuple[zarr.Group, dict[str, Any]]:
     with reporting_damage(path):
         validate(record)
     return group, record
-
-
-def start_location(location: Location, number: int) -> Location:
-    """Return the location of the run of one of several starts, below that of their fit."""
-    return location.within(f"start-{number}")
-
-
-def describe_starts(location: Location, number: int) -> dict[str, list[Any]]:
-    """Return how far several starts have come, as JSON holds it; None for a start that is not there yet."""
-    described: dict[str, list[Any]] = {"passes": [], "relative_errors": []}
-    for start in range(number):
-        passes, error = None, None
-        with suppress(FileNotFoundError, InvalidRunError):
-            record = open_group(start_location(location, start))[1]
-            passes, error = record["pass"], (record["history"]["relative_error"] or [None])[-1]
-        described["passes"].append(passes)
-        described["relative_errors"].append(error)
-    return described
 
 
 def is_free(location: Location) -> bool:

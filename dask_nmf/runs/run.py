@@ -30,8 +30,8 @@ from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.digests import Digest, Hashes
 from dask_nmf.options.settings import Settings
-from dask_nmf.runs import passes
-from dask_nmf.runs.commits import KEY, Commits, describe_starts, fit_of, is_free, open_group, start_location
+from dask_nmf.runs import passes, starts
+from dask_nmf.runs.commits import KEY, Commits, fit_of, is_free, open_group
 from dask_nmf.runs.record import contents
 from dask_nmf.runs.record.layouts import layout_part
 from dask_nmf.runs.record.states import or_none
@@ -151,9 +151,9 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """Return a summary of the run for people and programs, as JSON holds it."""
         described = {"run": self.location.name, **contents.summarize(self.record)}
-        if self.settings.n_init == 1 or self.record.get("starts") is not None:
-            return described
-        return described | {"starts": describe_starts(self.location, self.settings.n_init)}
+        if "starts" in described and described["starts"] is None:
+            described["starts"] = starts.describe_starts(self.location, self.settings.n_init)
+        return described
 
     @property
     def settings(self) -> Settings:
@@ -260,12 +260,12 @@ class Run:
     def begin_start(self, number: int, settings: dict[str, Any], matrix: dict[str, Any]) -> Run:
         """Begin the run of one of several starts, below this run; it is deleted with `delete_starts`."""
         commits = self._commits
-        place = start_location(self.location, number)
+        place = starts.start_location(self.location, number)
         return Run.create(place, settings, matrix, check_held=commits.check_held, synced=commits.synced)
 
     def open_start(self, number: int) -> Run:
         """Return the run of a start, recovered from its last writer; raise as `load` and `recover` do."""
-        run = Run.load(start_location(self.location, number), self._commits.check_held)
+        run = Run.load(starts.start_location(self.location, number), self._commits.check_held)
         run.recover()
         return run
 
@@ -273,12 +273,12 @@ class Run:
         """Take over the passes of one of several starts, and all objectives; `commit_result` commits them."""
         passes_of_start = {name: start.record[name] for name in ("pass", "history")}
         end = {**ending._asdict(), "final": ending.outcome.final}
-        starts = {"objectives": [or_none(one) for one in objectives], "kept": kept}
-        self._commits.record = {**self.record, **passes_of_start, **end, "starts": starts}
+        spread = {"objectives": [or_none(one) for one in objectives], "kept": kept}
+        self._commits.record = {**self.record, **passes_of_start, **end, "starts": spread}
 
     def delete_starts(self) -> None:
         """Delete the runs of starts, which this run needs no longer."""
-        self._commits.delete_starts()
+        starts.delete_starts(self._commits)
 
     def create_factors(self) -> dict[str, ZarrFactor]:
         """Return new arrays for the factors and means of the result, by their names."""

@@ -1,0 +1,38 @@
+"""The runs of several starts, below the run of their fit until the best one is its result."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Any
+
+from dask_nmf.errors import InvalidRunError
+from dask_nmf.runs.commits import Commits, open_group
+from dask_nmf.storage.arrays import write_once
+from dask_nmf.storage.locations import Location
+
+START = re.compile(r"start-\d+", re.ASCII)  # their names
+
+
+def start_location(location: Location, number: int) -> Location:
+    """Return the location of the run of one of several starts, below that of their fit."""
+    return location.within(f"start-{number}")
+
+
+def describe_starts(location: Location, number: int) -> dict[str, list[Any]]:
+    """Return how far several starts have come, as JSON holds it; None for a start that is not there yet."""
+    described: dict[str, list[Any]] = {"passes": [], "relative_errors": []}
+    for start in range(number):
+        passes, error = None, None
+        with suppress(FileNotFoundError, InvalidRunError):
+            record = open_group(start_location(location, start))[1]
+            passes, error = record["pass"], (record["history"]["relative_error"] or [None])[-1]
+        described["passes"].append(passes)
+        described["relative_errors"].append(error)
+    return described
+
+
+def delete_starts(commits: Commits) -> None:
+    """Delete the runs of starts below a run."""
+    commits.check_held()
+    write_once.delete_below(commits.group, START)
