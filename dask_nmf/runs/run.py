@@ -259,8 +259,7 @@ class Run:
 
     def begin_start(self, number: int, settings: dict[str, Any], matrix: dict[str, Any]) -> Run:
         """Begin the run of one of several starts, below this run; it is deleted with `delete_starts`."""
-        commits = self._commits
-        place = starts.start_location(self.location, number)
+        commits, place = self._commits, starts.start_location(self.location, number)
         return Run.create(place, settings, matrix, check_held=commits.check_held, synced=commits.synced)
 
     def open_start(self, number: int) -> Run:
