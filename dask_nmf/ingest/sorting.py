@@ -36,9 +36,10 @@ class Entries(NamedTuple):
     columns: Array
     values: Array
 
-    def take(self, order: Array) -> Entries:
-        """Return the entries at these places."""
-        return Entries(*(part[order] for part in self))
+    def take(self, order: Array, counts: Array) -> Entries:
+        """Return the entries at these places, by which rows from 0 on have these numbers of entries."""
+        rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        return Entries(rows, self.columns[order], self.values[order])
 
 
 class RowSorter:
@@ -51,7 +52,7 @@ class RowSorter:
     """
 
     def __init__(self, folder: Path, run: int = RUN, merged: int = MERGED) -> None:
-        self._folder, self._run, self._merged = folder, run, merged
+        self._folder, self.run, self._merged = folder, run, merged
         self._pending: list[Entries] = []
         self._count = 0
         self._runs: list[Path] = []
@@ -61,7 +62,7 @@ class RowSorter:
         """Add entries."""
         self._pending.append(entries)
         self._count += len(entries.values)
-        if self._count >= self._run:
+        if self._count >= self.run:
             self._write()
 
     def blocks(self, shape: tuple[int, int], duplicates: str) -> Iterator[scipy.sparse.csr_array]:
@@ -93,7 +94,8 @@ class RowSorter:
         self._per_row[: len(counts)] += counts
         run = self._folder / str(len(self._runs))
         self._runs.append(run)
-        for name, part in zip(PARTS, entries.take(_stable_order(entries.rows, len(counts))), strict=True):
+        ordered = entries.take(_stable_order(entries.rows, len(counts)), counts)
+        for name, part in zip(PARTS, ordered, strict=True):
             np.save(run.with_suffix(f".{name}.npy"), part)
 
     def _grow(self, rows: int) -> None:
@@ -106,10 +108,10 @@ class RowSorter:
         """Return some rows of V."""
         parts = [_part(run, first, last) for run in self._runs]
         entries = Entries(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-        by_column = entries.take(_stable_order(entries.columns, columns))
-        ordered = by_column.take(_stable_order(by_column.rows - first, last - first))
-        unique = _merge(ordered, duplicates)
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(unique.rows - first, minlength=last - first))])
+        by_column = _stable_order(entries.columns, columns)
+        by_row = _stable_order(entries.rows[by_column] - np.int32(first), last - first)
+        unique = _merge(entries.take(by_column[by_row], self._per_row[first:last]), first, duplicates)
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(unique.rows, minlength=last - first))])
         return scipy.sparse.csr_array((unique.values, unique.columns, indptr), shape=(last - first, columns))
 
 
@@ -130,8 +132,8 @@ def _stable_order(keys: Array, bound: int) -> Array:
     return order
 
 
-def _merge(entries: Entries, duplicates: str) -> Entries:
-    """Return sorted entries with one for each cell."""
+def _merge(entries: Entries, first: int, duplicates: str) -> Entries:
+    """Return sorted entries with one for each cell; their rows are counted from row ``first`` of V."""
     rows, columns, values = entries
     fresh = np.ones(len(rows), bool)
     fresh[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
@@ -139,7 +141,7 @@ def _merge(entries: Entries, duplicates: str) -> Entries:
         return entries
     if duplicates == "error":
         place = int(np.argmin(fresh))
-        raise Duplicate(int(rows[place]), int(columns[place]))
+        raise Duplicate(first + int(rows[place]), int(columns[place]))
     starts = np.flatnonzero(fresh)
     merged = MERGES[duplicates](values, starts).astype(values.dtype)
     return Entries(rows[starts], columns[starts], merged)

@@ -13,7 +13,7 @@ from dask_nmf.errors import DataError
 from dask_nmf.ingest.formats.dense_tables import column_named
 from dask_nmf.ingest.formats.tables import Table
 from dask_nmf.ingest.options import ConvertOptions
-from dask_nmf.ingest.reading import ReadProgress
+from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, read_ahead
 from dask_nmf.ingest.sorting import Duplicate, Entries, RowSorter
 from dask_nmf.types import Array
@@ -23,29 +23,24 @@ class Ids:
     """Texts, numbered from 0 in the order in which they first appear."""
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
-
-    def encode(self, column: Any, place: Callable[[int], str]) -> Array:
-        """Return the numbers of a column of texts, encoded by a dictionary; refuse an empty one."""
-        texts = column.dictionary.to_pylist()
-        if column.null_count or "" in texts:
-            empty = [text in (None, "") for text in texts]
-            nothing = len(texts)
-            codes = column.indices.fill_null(nothing).to_numpy()
-            raise DataError(
-                f"{place(int(np.argmax(np.array([*empty, True])[codes])))}: an id is empty; fill it in"
-            )
-        number = self._numbers.setdefault
-        known: Array = np.array([number(text, len(self._numbers)) for text in texts], np.int32)
-        encoded: Array = known[column.indices.to_numpy()]
-        return encoded
+        self._arrow = optional_library("pyarrow")
+        self._texts = self._arrow.array([], self._arrow.string())
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._texts)
 
-    def texts(self) -> list[str]:
-        """Return the texts in the order of their numbers."""
-        return list(self._numbers)
+    def encode(self, columns: Sequence[Any]) -> Array:
+        """Return the numbers of the texts in columns that are each encoded by a dictionary."""
+        nothing = self._arrow.array([], self._arrow.int32())
+        known = self._arrow.DictionaryArray.from_arrays(nothing, self._texts)
+        unified = self._arrow.chunked_array([known, *columns]).unify_dictionaries()
+        self._texts = unified.chunk(0).dictionary
+        return np.concatenate([chunk.indices.to_numpy() for chunk in unified.chunks[1:]])
+
+    def texts(self, first: int = 0, last: int | None = None) -> list[str]:
+        """Return the texts with these numbers."""
+        listed: list[str] = self._texts[first:last].to_pylist()
+        return listed
 
 
 class Triplets:
@@ -70,18 +65,35 @@ class Triplets:
     def batches(self) -> Iterator[Batch]:
         """Yield the rows of V in order, after all entries were read and sorted."""
         sorter = RowSorter(self._scratch)
-        for columns, place in read_ahead(self._records()):
-            values = self._rules.cast(columns[0].to_numpy(zero_copy_only=False), place)
-            rows = self._rows.encode(columns[1], place)
-            sorter.add(Entries(rows, self._columns.encode(columns[2], place), values))
-        names, first = self._rows.texts(), 0
+        for values, rows, columns in self._groups(sorter.run):
+            codes = self._rows.encode(rows), self._columns.encode(columns)
+            sorter.add(Entries(*codes, np.concatenate(values)))
+        first = 0
         try:
             for block in sorter.blocks((len(self._rows), len(self._columns)), self._duplicates):
                 last = first + block.shape[0]
-                yield Batch(block, names[first:last])
+                yield Batch(block, self._rows.texts(first, last))
                 first = last
         except Duplicate as found:
-            self._refuse(names[found.row], self._columns.texts()[found.column])
+            row, column = found.args
+            self._refuse(self._rows.texts(row, row + 1)[0], self._columns.texts(column, column + 1)[0])
+
+    def _groups(self, enough: int) -> Iterator[tuple[list[Any], ...]]:
+        """Yield values and ids of rows and of columns, of a number of entries or a little more.
+
+        All ids that are known are looked at for each group, so that these should be large.
+        """
+        group: list[tuple[Any, ...]] = []
+        for part, place in read_ahead(self._records()):
+            values = self._rules.cast(part[0].to_numpy(zero_copy_only=False), place)
+            for ids in part[1:]:
+                _check_ids(ids, place)
+            group.append((values, *part[1:]))
+            if sum(len(one[0]) for one in group) >= enough:
+                yield tuple(map(list, zip(*group, strict=True)))
+                group = []
+        if group:
+            yield tuple(map(list, zip(*group, strict=True)))
 
     def _records(self) -> Iterator[tuple[list[Any], Callable[[int], str]]]:
         """Yield the value, the row and the column of records, and how to name the place of one."""
@@ -108,6 +120,15 @@ class Triplets:
                         "have a value already; leave one out, or choose with --duplicates sum, mean or last"
                     )
                 seen = True
+
+
+def _check_ids(column: Any, place: Callable[[int], str]) -> None:
+    """Refuse an empty id in a column that is encoded by a dictionary."""
+    compute = optional_library("pyarrow.compute")
+    shortest = compute.min(compute.binary_length(column.dictionary)).as_py()
+    if column.null_count or shortest == 0:
+        empty = compute.equal(compute.binary_length(column.dictionary_decode().fill_null("")), 0)
+        raise DataError(f"{place(compute.index(empty, True).as_py())}: an id is empty; fill it in")
 
 
 def _place(table: Table, first: int, index: int) -> str:

@@ -31,30 +31,31 @@ class Written(NamedTuple):
 
 
 def write_group(store: ZarrStore, source: RowSource, storage: Storage, sources: Sequence[str]) -> Written:
-    """Write V, and the names of its rows and columns if it has them, to a new group.
+    """Write V, and the names of its rows and columns, to a new group.
+
+    Without names their numbers are written, for AnnData needs some; the mark of the group says which it has.
 
     Raises
     ------
     DataError
         If V has no row or no column; whatever the source raises.
     """
-    mark = {"version": __version__, "sources": list(sources)}
-    attributes = {"encoding-type": "anndata", "encoding-version": "0.1.0", MARK: mark}
-    root = zarr.create_group(store, zarr_format=3, attributes=attributes)
     batches = read_ahead(source.batches())
     first = next(batches, None)
     columns = source.columns() if first is not None else Columns(0)
     if first is None or columns.number == 0:
         raise DataError(f"{', '.join(sources)}: V is empty; it must have at least one row and one column")
+    named = {"obs": first.names is not None, "var": columns.names is not None}
+    mark = {"version": __version__, "sources": list(sources), "named": named}
+    attributes: dict[str, Any] = {"encoding-type": "anndata", "encoding-version": "0.1.0", MARK: mark}
+    root = zarr.create_group(store, zarr_format=3, attributes=attributes)
+    obs, var = (_index(root, name, storage) for name in ("obs", "var"))
     write = _write_sparse if source.sparse else _write_dense
-    names = None if first.names is None else _index(root, "obs", storage)
-    written = write(root, _named(chain([first], batches), names), columns.number, storage, source.dtype)
-    if names is not None:
-        names.close()
-    if columns.names is not None:
-        index = _index(root, "var", storage)
-        index.append(columns.names)
-        index.close()
+    blocks = _with_names(chain([first], batches), obs)
+    written = write(root, blocks, columns.number, storage, source.dtype)
+    var.append(_numbers(0, columns.number) if columns.names is None else columns.names)
+    obs.close()
+    var.close()
     consolidate(root)
     return written
 
@@ -64,12 +65,19 @@ def is_converted(group: Any) -> bool:
     return MARK in group.attrs
 
 
-def _named(batches: Iterable[Batch], names: GrowingArray | None) -> Iterator[Any]:
-    """Yield the blocks of batches, whose names are appended to those of the rows."""
-    for batch in batches:
-        if names is not None:
-            names.append(batch.names)
-        yield batch.block
+def _with_names(batches: Iterable[Batch], index: GrowingArray) -> Iterator[Any]:
+    """Yield the blocks of batches; the names of their rows, or their numbers, are appended to an index."""
+    first = 0
+    for block, names in batches:
+        last = first + block.shape[0]
+        index.append(_numbers(first, last) if names is None else names)
+        yield block
+        first = last
+
+
+def _numbers(first: int, last: int) -> Any:
+    """Return the names of rows or columns that have none, as AnnData gives them."""
+    return np.arange(first, last).astype(np.dtypes.StringDType())
 
 
 def _index(root: zarr.Group, name: str, storage: Storage) -> GrowingArray:

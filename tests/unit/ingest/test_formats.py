@@ -108,7 +108,7 @@ def test_csv_without_names_of_rows(tmp_path: Path, text: str) -> None:
     (tmp_path / "v.csv").write_text(text, encoding="utf-8")
     convert(tmp_path / "v.csv", tmp_path / "v.zarr")
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[1, 2], [3, 4]])
-    assert "obs" not in zarr.open_group(tmp_path / "v.zarr")
+    assert names_of(tmp_path / "v.zarr", "obs") == ["0", "1"]
 
 
 @pytest.mark.usefixtures("steps")
