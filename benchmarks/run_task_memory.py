@@ -91,6 +91,7 @@ def layout_of(case: Case, v: Block, weights: Block | None) -> worker_memory.Layo
         np.dtype(case.dtype).itemsize,
         indptr=v.indptr if scipy.sparse.issparse(v) else None,
         masked=not whole,
+        listed=case.kind == "unstored" or (case.kind == "csr" and case.beta == 1),
         own_grams=grams,
         weights=None if weights is None else plain,
     )

@@ -120,6 +120,7 @@ def cut_into_panels(
     layout = replace(
         matrix.layout,
         masked=not (rule.uses_whole_blocks or rule.by_groups),
+        listed=rule.lists_stored and weights is None and matrix.layout.indptr is not None,
         by_batches=rule.by_groups,
         own_grams=options.own_grams,
         prefetch=matrix.worth_caching,

@@ -31,6 +31,10 @@ STRIP_BYTES = (
     64 * MIB
 )  # bytes of a batch of rows of a panel: the cells that count and gram matrices, or a copy
 
+LISTED_BYTES = (
+    44 * MIB
+)  # bytes of such a batch if the cells that count are the stored ones of CSR: no mask of a dense block
+
 STRIP = 256  # rows of a panel whose residual is in memory at once
 
 USABLE = 0.7  # share of a worker's memory limit that may be filled: above, distributed spills and pauses
@@ -52,6 +56,7 @@ class Layout:
     density_unknown: bool = False  # blocks of unknown density: a chunk row is a panel, its bytes are a guess
     chunk_columns: int | None = None  # columns of a storage chunk; None if it spans all columns
     masked: bool = False  # whether V is processed cell by cell
+    listed: bool = False  # if masked: whether the cells that are looked at are the stored entries of CSR
     own_grams: bool = True  # if masked: whether rows and columns have their own gram matrices, else quotients
     by_batches: bool = False  # whether batches of rows are copied without the entries held out
     prefetch: bool = False  # whether one more panel may be read while others are in work
@@ -170,7 +175,7 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
     weights = panel / row * one
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # for CSR, its entries in float64
     if layout.masked or layout.by_batches:
-        residual = STRIP_BYTES
+        residual = LISTED_BYTES if layout.listed and not work.strata else STRIP_BYTES
     held = panel * (1 + layout.needs_cast)
     sums = _sums_in_work(layout, work)
     sums += sum(waiting_sums(layout, rank, work.grams) for rank in work.further_ranks)
@@ -186,7 +191,8 @@ def _sums_in_work(layout: Layout, work: Work) -> int:
     """Return the bytes for computing the sums of a panel for a model, with those of a strip for its stack."""
     factors = (work.rank + 2 * work.stack) * layout.columns * 8  # H or WᵀV; a strip's, twice
     in_work = factors + SQUARES_HELD * work.rank**2 * 8
-    return _numerators(layout) * in_work + 2 * _column_grams(layout, work.rank, work.grams)
+    # Gram matrices of two strips, and their sum
+    return _numerators(layout) * in_work + 3 * _column_grams(layout, work.rank, work.grams)
 
 
 def waiting_sums(layout: Layout, rank: int, grams: bool) -> int:

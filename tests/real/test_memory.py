@@ -115,6 +115,41 @@ def test_so_does_one_with_missing_entries(workers: Client, tmp_path: Path, shape
     assert max(after.values()) < LIMIT
 
 
+def write_ratings(path: Path, chunks: int, columns: int) -> str:
+    """A CSR matrix with 128 entries a row, whose chunks of data and of columns are all the same files."""
+    each, rng = 2**20 // 128, np.random.default_rng(0)  # rows of a chunk
+    places = np.argsort(rng.random((64, columns)), axis=1)[:, :128]
+    places = np.sort(np.tile(places, (each // 64, 1)), axis=1).astype(np.int32).ravel()
+    values = rng.integers(1, 6, len(places)).astype(np.float32)
+    group = zarr.create_group(
+        path, attributes={"encoding-type": "csr_matrix", "shape": [chunks * each, columns]}
+    )
+    for name, chunk in (("data", values), ("indices", places)):
+        array = group.create_array(
+            name, shape=(chunks * len(chunk),), chunks=(len(chunk),), dtype=chunk.dtype
+        )
+        array[: len(chunk)] = chunk
+        for number in range(1, chunks):
+            os.link(path / name / "c/0", path / name / "c" / str(number))
+    group.create_array("indptr", data=128 * np.arange(chunks * each + 1))
+    return str(path)
+
+
+@reads_peaks
+def test_so_does_one_of_ratings(tmp_path: Path) -> None:
+    path = write_ratings(tmp_path / "V.zarr", 24, 10_000)
+    with local_cluster(2, 1, LIMIT) as own:  # whose peaks are not those of other tests
+        before = peaks(own)
+        nmf(path, RANK, solver="mu", missing="unstored", store=tmp_path / "run.zarr", max_iter=1)
+        after = peaks(own)
+    layout = replace(open_matrix(path).layout, masked=True, listed=True, prefetch=True)
+    planned = row_panels.plan_panels(layout, RANK, LIMIT, 1)
+    assert len(planned.edges) - 1 <= 24, "a panel is smaller than a chunk, which is then decoded many times"
+    assert before.keys() == after.keys(), "a worker was restarted"
+    assert max(after.values()) < 1.1 * planned.worker_bytes
+    assert max(after.values()) < LIMIT
+
+
 @reads_peaks
 def test_so_does_one_of_a_v_cut_both_ways(tmp_path: Path) -> None:
     path = write(tmp_path / "V.zarr", (18_000, 18_000), (2000, 2000), "float32")

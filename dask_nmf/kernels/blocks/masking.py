@@ -56,6 +56,11 @@ class EntryMask:
         return self.beta == 1 and self._whole
 
     @property
+    def lists_stored(self) -> bool:
+        """Return whether the cells to be looked at in a CSR block without weights are its stored entries."""
+        return self.implicit_zeros or self.missing == "unstored"
+
+    @property
     def _whole(self) -> bool:
         """Return whether every entry counts alike that is not held out."""
         return self.missing is None and not self.weighted

@@ -32,8 +32,7 @@ def iter_row_batches(block: MaskedBlock, even: bool = False) -> Iterator[RowBatc
     With ``even``, the number of rows in a batch depends on the shape of the block alone.
     """
     rows, columns = block.shape
-    listed = block.mask.implicit_zeros or block.mask.missing == "unstored"
-    by_entry = scipy.sparse.issparse(block.v) and listed and block.weights is None
+    by_entry = scipy.sparse.issparse(block.v) and block.mask.lists_stored and block.weights is None
     each = max(block.v.nnz / max(rows, 1), 1) if by_entry and not even else columns
     step = int(max(1, STRIP_CELLS / each))
     for first in range(0, rows, step):

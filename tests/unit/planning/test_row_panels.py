@@ -1,5 +1,6 @@
 """The planner: pure integers, so pure properties."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -169,12 +170,21 @@ def test_a_sample_shrinks_before_panels_are_not_worth_a_task() -> None:
         assert planned.worker_bytes <= limit * worker_memory.USABLE
 
 
-@pytest.mark.parametrize("limit", [750_000_000, 800_000_000, 850_000_000, 900_000_000])
-def test_panels_of_a_good_size_come_before_a_large_sample_and_prefetch(limit: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "listed"),
+    [
+        (750_000_000, False),
+        (800_000_000, False),
+        (900_000_000, False),
+        (720_000_000, True),
+        (800_000_000, True),
+    ],
+)
+def test_panels_of_a_good_size_come_before_a_large_sample_and_prefetch(limit: int, listed: bool) -> None:
     chunk = 2**20  # entries: smaller panels decode the chunks at their ends many times
     entries = np.linspace(0, 40_000_000, 300_001).astype(np.int64)
     layout = Layout(
-        300_000, 20_000, 4, chunk_bytes=12 * chunk, indptr=entries, masked=True, prefetch=True
+        300_000, 20_000, 4, chunk_bytes=12 * chunk, indptr=entries, masked=True, listed=listed, prefetch=True
     )  # whose sums have 20,000 Gram matrices
     planned = row_panels.plan_panels(layout, 8, limit, 1)
     panels = len(planned.edges) - 1
@@ -183,6 +193,16 @@ def test_panels_of_a_good_size_come_before_a_large_sample_and_prefetch(limit: in
     assert row_panels.aligned_rows(planned.edges) * 8 * 4 >= 16 * 1024, "W has chunks of a few disk blocks"
     assert planned.sample_rows >= 1000
     assert planned.worker_bytes <= limit * worker_memory.USABLE
+
+
+def test_stored_cells_leave_more_room_for_the_sample_than_cells_that_a_mask_finds() -> None:
+    entries = np.linspace(0, 40_000_000, 300_001).astype(np.int64)
+    masked = Layout(300_000, 20_000, 4, chunk_bytes=12 * 2**20, indptr=entries, masked=True)
+    found, stored = (
+        row_panels.plan_panels(replace(masked, listed=listed), 8, 800_000_000, 1) for listed in (False, True)
+    )
+    assert stored.sample_rows > 1.2 * found.sample_rows
+    assert len(stored.edges) <= len(found.edges)
 
 
 @many
