@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -119,7 +119,7 @@ def first_read(cut: Cut) -> FirstRead:
     measures = initialize.measures_of(summary, matrix, request.settings.beta, factors)
     cut.engine.scale = measures.scale
     initialize.log_summary(measures)
-    return FirstRead(measures, cut.sampled_h(summary, measures), summary.digests)
+    return FirstRead(measures, cut.sampled_h(summary.candidates, measures), summary.digests)
 
 
 def _begin(cut: Cut, request: FitRequest, where: Run | NewRun | None) -> tuple[Run | None, list[FitProgress]]:
@@ -160,10 +160,9 @@ def _several_starts(cut: Cut, first: FirstRead, run: Run | None) -> list[FitProg
     """Return all starts before their first pass, each committed to a run of its own below that of the fit."""
     if run is not None:
         run.delete_starts()  # those of a command that was killed meanwhile
+    cuts = [cut.for_start(number) for number in range(cut.request.settings.n_init)]
     starts = []
-    for number in range(cut.request.settings.n_init):
-        own = cut.for_start(number)
-        sampled = first.sampled if number == 0 else _sample_of(own, first.measures)
+    for number, (own, sampled) in enumerate(zip(cuts, _samples(cuts, first), strict=True)):
         own_run = None
         if run is not None:
             own_run = run.begin_start(number, *identity_of(cut.matrix, own.request.settings, {}))
@@ -175,9 +174,15 @@ def _several_starts(cut: Cut, first: FirstRead, run: Run | None) -> list[FitProg
     return starts
 
 
-def _sample_of(cut: Cut, measures: Measures) -> Array | None:
-    """Return the H of the sample of a further start, whose rows are drawn in a read of their own."""
-    return cut.sampled_h(cut.engine.summarize(cut.draw), measures) if cut.draw.size else None
+def _samples(cuts: Sequence[Cut], first: FirstRead) -> Iterator[Array | None]:
+    """Yield the H of the sample of each start; those after the first one are drawn in reads of their own."""
+    yield first.sampled
+    draws = [cut.draw for cut in cuts[1:]]
+    if not any(draw.size for draw in draws):
+        yield from (None for _ in draws)
+        return
+    for cut, candidates in zip(cuts[1:], cuts[0].draw_candidates(draws), strict=True):
+        yield cut.sampled_h(candidates, first.measures)
 
 
 def _resume(cut: Cut, run: Run) -> list[FitProgress]:

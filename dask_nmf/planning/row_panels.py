@@ -10,7 +10,7 @@ A panel is a range of contiguous rows of V that one task holds whole::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import gcd, inf, isqrt
 from typing import ClassVar
@@ -48,6 +48,17 @@ class PanelMemory:
         """Return the projected peak bytes of a worker in a pass for models of these ranks."""
         work = self.work._replace(ranks=tuple(ranks))
         return worker_bytes(self.layout, work, self.panel, self.sample_rows)
+
+    def samples_at_once(self, wanted: int) -> int:
+        """Return how many samples may be drawn in one read: they fit a worker, and have `SAMPLE` bytes."""
+        row = self.layout.panel_bytes(0, self.layout.rows) / max(1, self.layout.rows)
+        number = max(1, min(wanted, int(SAMPLE / max(1, self.sample_rows * row))))
+        while number > 1 and self._bytes_with_samples(number) > self.room:
+            number -= 1
+        return number
+
+    def _bytes_with_samples(self, number: int) -> int:
+        return replace(self, sample_rows=number * self.sample_rows).worker_bytes(self.work.ranks)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Reads of V that models of several folds or bootstrap samples share: what their tasks compute."""
+"""Reads of V that models of several starts, folds or bootstrap samples share: what their tasks compute."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dask_nmf.kernels.blocks import masking, resampling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.blocks.resampling import Resample, Spread
 from dask_nmf.kernels.row_sums import Sums
-from dask_nmf.kernels.summary import row_sample
-from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.kernels.summary import masked_summary, row_sample
+from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
 from dask_nmf.types import Array, Block
 
 
@@ -31,6 +31,12 @@ def summarize_for(draw: SampleSpec, masks: Sequence[EntryMask]) -> Reduction:
     """Return the computation of the summaries of V for several masks, in their order, which share a read."""
     chunk = partial(_summarize_panel_for, draw=draw, masks=tuple(masks))
     return Reduction(chunk, partial(_merge_each, draw=draw))
+
+
+def candidates_for(draws: Sequence[SampleSpec]) -> Reduction:
+    """Return the computation of the `Candidates` of several samples of rows, which share a read."""
+    given = tuple(draws)
+    return Reduction(partial(_candidates_of_panel, draws=given), partial(_merge_candidates, draws=given))
 
 
 def w_of_rows(specs: Sequence[PassSpec], rows: Array) -> Reduction:
@@ -143,6 +149,18 @@ def _summarize_panel_for(
     first = inputs.edges[panel]
     blocks = (masking.with_mask(v, first, mask) for mask in masks)
     return [row_sample.summarize_panel(block, first, draw) for block in blocks]
+
+
+def _candidates_of_panel(
+    v: Block, *, panel: int, inputs: PassInputs, draws: Sequence[SampleSpec]
+) -> list[Candidates]:
+    norms, first = masked_summary.summarize_block(v).row_norms, inputs.edges[panel]
+    return [row_sample.sample_candidates(v, norms, first, draw) for draw in draws]
+
+
+def _merge_candidates(parts: list[list[Candidates]], draws: Sequence[SampleSpec]) -> list[Candidates]:
+    of_draws = zip(*parts, strict=True)
+    return [row_sample.merge_candidates(list(each), draw) for each, draw in zip(of_draws, draws, strict=True)]
 
 
 def _merge_each(parts: list[list[Summary]], draw: SampleSpec) -> list[Summary]:

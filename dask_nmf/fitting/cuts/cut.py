@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ from dask_nmf.execution.tasks.factor_store import FactorSlots
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import Ending
-from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.planning.model_groups import CutPlan
 from dask_nmf.runs.run import Run
 from dask_nmf.solvers.parts.state import State
@@ -89,7 +89,11 @@ class Cut(Protocol):
         """The rows of V that the first read draws for the start."""
         ...
 
-    def sampled_h(self, summary: Summary, measures: Measures) -> Array | None:
+    def draw_candidates(self, draws: Sequence[SampleSpec]) -> Iterator[Candidates]:
+        """Yield the rows of V that each of several starts draws; they share reads as far as memory allows."""
+        ...
+
+    def sampled_h(self, candidates: Candidates, measures: Measures) -> Array | None:
         """Return the H of the sample that the first read drew; None if the start has no sample."""
         ...
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from dask_nmf.fitting.cuts.cut import CutEdges, FitProgress
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts import grid_start, problem
 from dask_nmf.fitting.starts.problem import Measures
-from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.planning.model_groups import group_models, times_in_words
 from dask_nmf.planning.worker_memory import MIB
@@ -53,11 +53,12 @@ class GridCut(NamedTuple):
     def draw(self) -> SampleSpec:
         return grid_start.draw_for(self.engine, self.request.settings)
 
-    def sampled_h(self, summary: Summary, measures: Measures) -> Array | None:
+    def draw_candidates(self, draws: Sequence[SampleSpec]) -> Iterator[Candidates]:
+        return (self.engine.summarize(draw).candidates for draw in draws)
+
+    def sampled_h(self, candidates: Candidates, measures: Measures) -> Array | None:
         """Return the H of the sample of rows and columns, (k, drawn columns); None if there is none."""
-        return grid_start.start_of_sample(
-            self.matrix, self.request.settings, measures, summary.candidates.block
-        )
+        return grid_start.start_of_sample(self.matrix, self.request.settings, measures, candidates.block)
 
     def for_start(self, number: int) -> GridCut:
         settings = self.request.settings.at_start(number)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from dask_nmf.execution import partition
 from dask_nmf.execution.engine import Engine, FinalFactors, Sink
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.engines.strata import StrataEngine
+from dask_nmf.execution.graphs import shared_reads
 from dask_nmf.execution.graphs.strata import BlockGrid
 from dask_nmf.execution.partition import CutOptions
 from dask_nmf.execution.tasks.block_pass import PassSpec, keep_w
@@ -24,7 +25,7 @@ from dask_nmf.fitting.starts import initialize, nndsvd, problem
 from dask_nmf.fitting.starts.problem import Factors, Measures
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
-from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.planning.model_groups import group_models, times_in_words
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.planning.worker_memory import MIB
@@ -62,13 +63,20 @@ class PanelCut(NamedTuple):
         rows = 0 if self.request.fixed else self.plan.sample_rows
         return initialize.draw_for(self.panels, self.request.settings, rows)
 
-    def sampled_h(self, summary: Summary, measures: Measures) -> Array | None:
+    def draw_candidates(self, draws: Sequence[SampleSpec]) -> Iterator[Candidates]:
+        no_h, at_once = (
+            np.empty((0, self.matrix.layout.columns)),
+            self.plan.memory.samples_at_once(len(draws)),
+        )
+        for first in range(0, len(draws), at_once):
+            some = draws[first : first + at_once]
+            yield from self.panels.compute(no_h, shared_reads.candidates_for(some))
+
+    def sampled_h(self, candidates: Candidates, measures: Measures) -> Array | None:
         """Return the H of the sample, (k, n), or its directions: see `initialize.start_of_sample`."""
         if self.request.fixed:
             return None
-        return initialize.start_of_sample(
-            self.panels, self.request.settings, measures, summary.candidates, self.draw
-        )
+        return initialize.start_of_sample(self.panels, self.request.settings, measures, candidates, self.draw)
 
     def for_start(self, number: int) -> PanelCut:
         settings = self.request.settings.at_start(number)
