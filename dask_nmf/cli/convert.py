@@ -29,6 +29,13 @@ from dask_nmf.cli.process.streams import print_line
     show_default=True,
     help="Value of an entry that is there more than once.",
 )
+@grouped("Input", "--layer", metavar="NAME", help="Layer of AnnData, in place of X.")
+@grouped(
+    "Input",
+    "--dataset",
+    metavar="PATH",
+    help="Path inside of an HDF5 file or a Zarr group, such as raw/X.  [default: X]",
+)
 @grouped(
     "Input",
     "--missing",
@@ -60,6 +67,8 @@ from dask_nmf.cli.process.streams import print_line
 def command(
     sources: tuple[str, ...],
     output: str,
+    layer: str | None,
+    dataset: str | None,
     chunks: str | None,
     codec: str,
     no_fsync: bool,
@@ -75,18 +84,18 @@ def command(
     dask-nmf convert "parts/*.csv" V.zarr --row gene
     dask-nmf convert ratings.csv V.zarr --row user --column item --value rating
 
-    A SOURCE is a .csv, .tsv or .parquet table, a MatrixMarket .mtx, a folder of 10x Genomics, an .npy, .npz
-    or Zarr matrix; text files may be compressed by gzip. The rows of several follow one another. V.zarr
-    appears when it is whole; a conversion that was stopped begins anew.
+    A SOURCE is a .csv, .tsv or .parquet table, a MatrixMarket .mtx, a folder or .h5 of 10x
+    Genomics, an .h5ad, HDF5, .npy, .npz or Zarr matrix; text files may be compressed by gzip. The rows of
+    several follow one another. V.zarr appears when it is whole; a conversion that was stopped begins anew.
     """
     from dask_nmf.cluster.config import without_fsync
     from dask_nmf.display import lines
     from dask_nmf.ingest.conversion import convert_to, expand
-    from dask_nmf.ingest.options import ConvertOptions
+    from dask_nmf.ingest.options import ConvertOptions, layer_path
     from dask_nmf.ingest.output.codecs import Storage, parse_chunks
     from dask_nmf.storage.locations import locate
 
-    wanted = ConvertOptions(**options)
+    wanted = ConvertOptions(**options, dataset=layer_path(layer, dataset))
     storage = Storage(parse_chunks(chunks), codec)
     synced = without_fsync() if no_fsync else nullcontext()
     with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()):

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import zarr
 
 from dask_nmf.ingest.formats.dense_tables import DenseTable
+from dask_nmf.ingest.formats.hierarchies import SUFFIXES, open_hdf5, open_zarr_group
 from dask_nmf.ingest.formats.matrices import MatrixRows
-from dask_nmf.ingest.formats.matrix_market import MatrixMarket, TenX, is_10x_folder
+from dask_nmf.ingest.formats.matrix_market import MatrixMarket, is_10x_folder, open_10x_folder
 from dask_nmf.ingest.formats.tables import open_table
 from dask_nmf.ingest.formats.triplets import Triplets
-from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.options import ConvertOptions, layer_path
 from dask_nmf.ingest.output.codecs import Storage, parse_chunks
 from dask_nmf.ingest.output.group import is_converted, write_group
 from dask_nmf.ingest.rows import RowSource, Stacked
@@ -70,6 +71,7 @@ def convert(
     missing: str | None = None,
     dtype: str | None = None,
     dataset: str | None = None,
+    layer: str | None = None,
     chunks: int | tuple[int, ...] | str | None = None,
     codec: str = "lz4",
     overwrite: bool = False,
@@ -79,8 +81,9 @@ def convert(
     Parameters
     ----------
     source : a path, or several whose rows follow one another; names of files may have wildcards. Paths are
-        of ``.csv``, ``.tsv`` and ``.parquet`` tables, MatrixMarket's ``.mtx``, folders of 10x Genomics, and
-        what `open_matrix` takes; of text files also compressed by gzip. An array is taken too.
+        of ``.csv``, ``.tsv`` and ``.parquet`` tables, MatrixMarket's ``.mtx``, folders and ``.h5`` files of
+        10x Genomics, ``.h5ad``, HDF5, and what `open_matrix` takes; of text files also compressed by gzip.
+        An array is taken too.
     destination : path or URL of the group: ``X`` is V, ``obs/_index`` and ``var/_index`` are the names of its
         rows and columns, if it has names.
     row, column, value : names of the columns of a table whose records are entries of V. ``row`` alone is the
@@ -88,7 +91,8 @@ def convert(
     duplicates : the value of an entry that is there more than once: "error", "sum", "mean" or "last".
     missing : "nan" to keep NaN and empty fields as missing entries.
     dtype : "float32" or "float64"; by default "float64" where the source stores that, else "float32".
-    dataset : path inside of an HDF5 file.
+    dataset : path inside of an HDF5 file or a Zarr group, such as "raw/X"; by default "X".
+    layer : name of a layer of AnnData: "counts" is the dataset "layers/counts".
     chunks : rows, or rows and columns, of a chunk; entries of a chunk of a sparse V. By default 8 MiB or 2²⁰.
     codec : "lz4", "zstd" or "none", each with a CRC-32C of each chunk.
     overwrite : whether to replace an earlier conversion.
@@ -101,7 +105,7 @@ def convert(
         If there is no source; if there is a destination; for options that do not fit; if another process
         writes to the destination.
     """
-    options = ConvertOptions(dtype, missing, row, column, value, duplicates, dataset)
+    options = ConvertOptions(dtype, missing, row, column, value, duplicates, layer_path(layer, dataset))
     storage = Storage(parse_chunks(chunks), codec)
     return convert_to(expand(source), locations.locate(destination), options, storage, overwrite)
 
@@ -173,16 +177,23 @@ def _open(sources: Sequence[Any], names: Sequence[str], options: ConvertOptions,
 
 
 def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
+    """Open a source of a kind that its suffix tells."""
     path = source.path if is_location(source) else None
-    if path is None:
-        return MatrixRows(source, options, scratch)
-    if is_10x_folder(path):
-        return TenX(path, options, scratch)
-    if path.name.endswith(MARKET):
-        return MatrixMarket(path, options, scratch)
-    if path.name.endswith(TABLES):
-        return DenseTable(open_table(path), options)
-    return MatrixRows(source, options, scratch)
+    if path is not None:
+        if path.name.endswith(SUFFIXES):
+            return open_hdf5(path, options, scratch)
+        if is_10x_folder(path):
+            return open_10x_folder(path, options, scratch)
+        if path.name.endswith(MARKET):
+            return MatrixMarket(path, options, scratch)
+        if path.name.endswith(TABLES):
+            return DenseTable(open_table(path), options)
+    named = None
+    if is_location(source) and (path is None or path.is_dir()):
+        named = open_zarr_group(source, options, scratch)
+    if options.dataset is not None and named is None:
+        raise ValueError("dataset is a path inside of an HDF5 file or a Zarr group; leave it out")
+    return named or MatrixRows(source, options, scratch)
 
 
 @contextmanager

@@ -60,6 +60,15 @@ class ConvertOptions:
         return ValueRules(dtype, self.missing == "nan", self.dtype is None)
 
 
+def layer_path(layer: str | None, dataset: str | None) -> str | None:
+    """Return the path of a layer of AnnData, or else of a dataset; refuse both at once."""
+    if layer is None:
+        return dataset
+    if dataset is not None:
+        raise ValueError(f"layer {layer!r} and dataset {dataset!r} are both given; give one of them")
+    return f"layers/{layer}"
+
+
 @dataclass(frozen=True)
 class ValueRules:
     """The dtype of the values of V, and which values it may have."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -88,6 +88,39 @@ class Stacked:
             raise DataError(
                 f"{place} and {self._places[0]} name their columns differently; bring them into one order"
             )
+
+
+class Named:
+    """A source with names of its rows and columns, in lists or arrays; None for those that have none."""
+
+    def __init__(self, source: RowSource, rows: Any, columns: Any) -> None:
+        self._source, self._rows, self._columns = source, rows, columns
+        self.sparse, self.dtype = source.sparse, source.dtype
+
+    def columns(self) -> Columns:
+        """Return the columns of V."""
+        number = self._source.columns().number
+        names = None if self._columns is None else list(self._columns[:])
+        if names is not None and len(names) != number:
+            raise DataError(f"V has {number} columns and {len(names)} names of columns; write it anew")
+        return Columns(number, names)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the rows of V in order.
+
+        Raises
+        ------
+        DataError
+            If there are fewer names than rows.
+        """
+        first = 0
+        for block, _ in self._source.batches():
+            last = first + block.shape[0]
+            names = None if self._rows is None else self._rows[first:last]
+            if names is not None and len(names) != block.shape[0]:
+                raise DataError(f"V has more rows than its {first + len(names)} names of rows; write it anew")
+            yield Batch(block, names)
+            first = last
 
 
 def read_ahead(items: Iterator[T]) -> Iterator[T]:

@@ -16,7 +16,7 @@ from scipy.io import mmread
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
-from dask_nmf.ingest.rows import Batch, Columns, read_ahead
+from dask_nmf.ingest.rows import Batch, Columns, Named, RowSource, read_ahead
 from dask_nmf.ingest.sorting import Duplicate, Entries, RowSorter
 
 TEXT = 2**24  # bytes of text that are parsed at once
@@ -131,29 +131,13 @@ class MatrixMarket:
         return f"{self._path}{line}, row {rows[index] + 1}, column {columns[index] + 1}"
 
 
-class TenX:
-    """Cells by features, of a folder with a matrix of features by cells and the names of both."""
-
-    sparse = True
-
-    def __init__(self, folder: Path, options: ConvertOptions, scratch: Path) -> None:
-        self._matrix = MatrixMarket(_part(folder, "matrix"), options, scratch, turned=True)
-        self.dtype = self._matrix.dtype
-        cells, features = self._matrix.shape
-        self._cells = _names(_part(folder, "barcodes"), cells)
-        self._features = _names(_part(folder, "features"), features)
-
-    def columns(self) -> Columns:
-        """Return the features."""
-        return Columns(len(self._features), self._features)
-
-    def batches(self) -> Iterator[Batch]:
-        """Yield the cells in order."""
-        first = 0
-        for block, _ in self._matrix.batches():
-            last = first + block.shape[0]
-            yield Batch(block, self._cells[first:last])
-            first = last
+def open_10x_folder(folder: Path, options: ConvertOptions, scratch: Path) -> RowSource:
+    """Open cells by features: a folder has a matrix of features by cells, and the names of both."""
+    matrix = MatrixMarket(_part(folder, "matrix"), options, scratch, turned=True)
+    cells, features = matrix.shape
+    return Named(
+        matrix, _names(_part(folder, "barcodes"), cells), _names(_part(folder, "features"), features)
+    )
 
 
 def is_10x_folder(path: Path) -> bool:

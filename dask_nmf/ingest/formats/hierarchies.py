@@ -1,0 +1,142 @@
+"""Matrices with names in HDF5 files and in Zarr: AnnData's, 10x Genomics', and plain datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+import zarr
+
+from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.formats.matrices import MatrixRows
+from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.output.group import MARK
+from dask_nmf.ingest.reading import optional_library
+from dask_nmf.ingest.rows import BATCH, Batch, Columns, Named, RowSource
+from dask_nmf.progress import report_panel, report_read, report_stage
+from dask_nmf.sources.checks import canonical_csr, validate_indptr
+from dask_nmf.storage.locations import Location
+
+SUFFIXES = (".h5ad", ".h5", ".hdf5", ".hdf")
+CURE = "write it anew"
+TENX = {"data", "indices", "indptr", "shape", "barcodes"}
+FEATURES = ("features/id", "genes")  # names of features in files of newer and older versions
+
+
+def open_hdf5(path: Path, options: ConvertOptions, scratch: Path) -> RowSource:
+    """Open a matrix in an HDF5 file: the one that the options name, or X, or that of 10x Genomics.
+
+    Raises
+    ------
+    DataError
+        If there is no such matrix, or none is named and the file has neither; it lists what there is.
+    """
+    h5py = optional_library("h5py")
+    with readable(path, CURE):
+        file = h5py.File(path, "r")
+    if options.dataset is None:
+        for group in filter(lambda node: isinstance(node, h5py.Group), file.values()):
+            if set(group) >= TENX:
+                return TenXFile(group, options)
+    inside = options.dataset or _default(file, h5py.Dataset)
+    return _open_inside(file, inside, options, scratch)
+
+
+def open_zarr_group(location: Location, options: ConvertOptions, scratch: Path) -> RowSource | None:
+    """Open a matrix in a Zarr group of AnnData, or the one that the options name; None for anything else."""
+    try:
+        root = zarr.open_group(location.store(), mode="r", use_consolidated=False)
+    except (FileNotFoundError, ValueError, TypeError, NotADirectoryError, zarr.errors.BaseZarrError):
+        return None  # an array, or what `open_matrix` takes or refuses
+    if options.dataset is None and root.attrs.get("encoding-type") != "anndata":
+        return None
+    return _open_inside(root, options.dataset or "X", options, scratch)
+
+
+class TenXFile:
+    """Cells by features of an HDF5 file that Cell Ranger wrote: CSC of features by cells, so CSR of cells."""
+
+    sparse = True
+
+    def __init__(self, group: Any, options: ConvertOptions) -> None:
+        self._group, self._rules = group, options.rules()
+        self._place = f"{group.file.filename}{group.name}"
+        self.dtype = self._rules.dtype
+        with readable(self._place, CURE):
+            self._features, self._cells = (int(size) for size in group["shape"][:])
+            names = next(group[name] for name in FEATURES if name in group)
+            self._feature_names = list(names.asstr()[:])
+            self._indptr = validate_indptr(
+                group["indptr"][:], self._cells, len(group["indices"]), self._place
+            )
+
+    def columns(self) -> Columns:
+        """Return the features."""
+        return Columns(self._features, self._feature_names)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the cells in order."""
+        step = max(1, BATCH // 16)  # entries
+        report_stage(f"reading {self._place}")
+        report_read(int(self._indptr[-1]) // step + 1, "batches")
+        first = 0
+        while first < self._cells:
+            last = int(np.searchsorted(self._indptr, self._indptr[first] + step, side="right")) - 1
+            last = min(max(last, first + 1), self._cells)
+            with readable(self._place, CURE):
+                names = self._group["barcodes"].asstr()[first:last]
+                block = self._block(first, last)
+            yield Batch(block, names)
+            report_panel()
+            first = last
+
+    def _block(self, first: int, last: int) -> scipy.sparse.csr_array:
+        """Return some cells."""
+        begin, end = int(self._indptr[first]), int(self._indptr[last])
+        data, indices = (self._group[name][begin:end] for name in ("data", "indices"))
+        values = self._rules.cast(data, partial(self._place_of, begin))
+        indptr = self._indptr[first : last + 1] - begin
+        block = scipy.sparse.csr_array((values, indices, indptr), shape=(last - first, self._features))
+        return canonical_csr(block, self.dtype)
+
+    def _place_of(self, begin: int, index: int) -> str:
+        cell = int(np.searchsorted(self._indptr, begin + index, side="right")) - 1
+        return f"{self._place}: cell {cell}, feature {self._group['indices'][begin + index]}"
+
+
+def _open_inside(root: Any, inside: str, options: ConvertOptions, scratch: Path) -> RowSource:
+    """Open the matrix at a path of a file or group, with the names that AnnData keeps for it."""
+    place = root.filename if hasattr(root, "filename") else str(root.store_path)
+    if inside not in root:
+        raise DataError(f"{place} has nothing at {inside}, and holds {_listed(root)}; give another --dataset")
+    columns = "raw/var" if inside == "raw/X" else "var"
+    with readable(place, CURE):
+        names = [_names(root, frame) for frame in ("obs", columns)]
+    return Named(MatrixRows(root[inside], options, scratch), *names)
+
+
+def _names(root: Any, frame: str) -> Any:
+    """Return the array of the names of rows or columns; None if there are none."""
+    named = root.attrs[MARK]["named"] if MARK in root.attrs else {}
+    if frame not in root or "_index" not in root[frame].attrs or not named.get(frame, True):
+        return None
+    index = root[frame][root[frame].attrs["_index"]]
+    return index.asstr() if hasattr(index, "asstr") else index
+
+
+def _default(file: Any, dataset: Any) -> str:
+    """Return the path of X, or of the only dataset with rows and columns at the root."""
+    if "X" in file:
+        return "X"
+    flat: list[str] = [name for name, node in file.items() if isinstance(node, dataset) and node.ndim == 2]
+    if len(flat) != 1:
+        raise DataError(f"{file.filename} holds {_listed(file)}; say with --dataset which is V")
+    return flat[0]
+
+
+def _listed(group: Any) -> str:
+    return ", ".join(sorted(group.keys())[:20]) or "nothing"
