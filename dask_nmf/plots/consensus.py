@@ -37,8 +37,8 @@ def plot_consensus(selection: RankSelection, axes: Any = None) -> Any:
     ordered = found.matrix[np.ix_(found.order, found.order)]
     image = axes.imshow(ordered, cmap=SHADES, vmin=0, vmax=1, interpolation_stage="data")
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.85, format="{x:.0%}")
-    bar.set_label("models in which two rows have the same largest component")
-    known = "" if np.isnan(found.cophenetic) else f", cophenetic correlation {found.cophenetic:.3f}"
+    bar.set_label("models that put two rows together")
+    known = "" if np.isnan(found.cophenetic) else f" (cophenetic {found.cophenetic:.3f})"
     axes.set_title(f"Consensus at rank {selection.n_components}{known}")
     count = f"{len(ordered)} {'sampled ' if len(ordered) == MOST_ROWS else ''}rows of V"
     axes.set(xlabel=f"{count}, ordered by cluster", ylabel="the same rows")

@@ -77,6 +77,18 @@ def test_signatures_of_tumours(tmp_path: Path, run: Run) -> None:
     assert float(best[1]) > 0.97 > float(best[2])
 
 
+@pytest.mark.parametrize(("question", "known"), [("cells", "HLA-DRA"), ("signatures", r"T\[C>T\]A")])
+def test_the_rank_of_cells_and_of_tumours(tmp_path: Path, run: Run, question: str, known: str) -> None:
+    few = ["--ranks", "3:4", "--starts", "2", "--folds", "1", "--error-bars", "2"]
+    output = run("choose_rank.py", question, tmp_path / "rank.png", *few)
+    assert (tmp_path / "rank.png").read_bytes().startswith(b"\x89PNG")
+    assert re.search(r"^rank 4; the held-out error of rank 4, ", output, re.MULTILINE)
+    components = re.findall(r"^component \d, cosine (\S+) over bootstraps: (.*)$", output, re.MULTILINE)
+    assert len(components) == 4
+    assert all(0.5 < float(cosine) <= 1 for cosine, _ in components)
+    assert re.search(rf"{known} \d+\.\d ± \d+\.\d %", output)
+
+
 def test_recommendations_of_planted_ratings(run: Run) -> None:
     output = run("recommender.py")
     assert "-> rank 5" in output  # 4 tastes, and one more for what all like
