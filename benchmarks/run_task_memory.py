@@ -142,7 +142,7 @@ def share(case: Case) -> float:
     spec = PassSpec(solve_w, solver, residual=alone, shares_products=solver.shares_products)
     specs = [spec] * case.models
     if solver.carries_w:
-        specs = [spec._replace(before=stored(rng.random((rows, k), dtype=case.dtype))) for _ in h]
+        specs = [spec._replace(w_in=stored(rng.random((rows, k), dtype=case.dtype))) for _ in h]
     inputs = PassInputs(h[0], (0, rows), more_h=tuple(h[1:]))
     panel_bytes = layout.panel_bytes(0, rows)
     kept = panel_bytes + (rows * k * v.dtype.itemsize if solver.carries_w else 0)

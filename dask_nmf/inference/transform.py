@@ -126,7 +126,7 @@ def _solve_by_rows(
     unit, problem = scaling.unit_of(h), w_problem(settings, panels.matrix)
     h = np.ascontiguousarray(scaling.multiply(h, 1 / unit), panels.matrix.dtype)
     solver = problem.solver_at(1.0, (1.0, 1.0))
-    spec = PassSpec(solver.solve_w_final, solver, check=True, bare=True, averages=averages)
+    spec = PassSpec(solver.solve_w_final, solver, check=True, residual_only=True, averages=averages)
     spec = spec._replace(anew=AtPanelScale(problem, unit))
     w: da.Array | None = None
     row_means: da.Array | None = None
@@ -136,7 +136,7 @@ def _solve_by_rows(
         w_store, means_store = into(
             (panels.edges[-1], len(h)), row_panels.aligned_rows(panels.edges), h.dtype
         )
-        spec = spec._replace(after=w_store, averages=means_store is not None, means=means_store)
+        spec = spec._replace(w_out=w_store, averages=means_store is not None, means=means_store)
         totals = panels.run_pass(h, spec)
     if np.isinf(totals.residual):
         warnings.warn(

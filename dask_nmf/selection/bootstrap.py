@@ -157,7 +157,7 @@ class Bootstrap:
 
     def _spread_in_panels(self, models: Sequence[Model], H: Array) -> tuple[Array, Array]:
         solver, engine = self.solver, self.engine
-        spec = PassSpec(solver.solve_w_final, solver, mask=self.reference.mask, bare=True)
+        spec = PassSpec(solver.solve_w_final, solver, mask=self.reference.mask, residual_only=True)
         replicates = [Replicate(spec, sample) for sample in self.samples]
         first, *more = (model.state.h for model in models)
         known = np.ascontiguousarray(H.T)

@@ -49,7 +49,7 @@ class Noted(ReaderDefaults):
 
 def one_pass(log: Path) -> Sums:
     matrix = Matrix(SHAPE, H.dtype, "made", Orientation.ROWS, Layout(*SHAPE, 8), Noted(str(log)))
-    panels = PanelEngine(matrix, tuple(range(0, PANELS * ROWS + 1, ROWS)), ahead=True)
+    panels = PanelEngine(matrix, tuple(range(0, PANELS * ROWS + 1, ROWS)), prefetch=True)
     return panels.run_pass(H, PassSpec(HALS().solve_w, HALS()))
 
 

@@ -92,7 +92,7 @@ class InMemoryEngine:
         """Solve for W and write it to the sink, or to memory if there is none; H stays as it is."""
         solver = model.own_solver
         h, units = np.ascontiguousarray(model.state.h), solver.penalty
-        spec = PassSpec(solver.solve_w_final, solver, residual=True, bare=True)
+        spec = PassSpec(solver.solve_w_final, solver, residual=True, residual_only=True)
         sums = self.run_pass(h, spec)
         blocks = [scaling.multiply(w, units.left_unit) for w in self._w[0] if w is not None]
         left = new_sink().left if new_sink else InMemoryFactor(self.edges[-1], len(h), h.dtype)

@@ -47,9 +47,9 @@ class PanelEngine:
     matrix : V.
     edges : the first row of each panel, and the number of rows.
     weights : the weights of the entries of V, if they differ.
-    rule : decides which entries count, and with which weight.
-    room : the bytes of V that a process may cache between passes.
-    ahead : whether a process may prefetch one panel while it computes with others.
+    mask : decides which entries count, and with which weight.
+    cache_bytes : the bytes of V that a process may cache between passes.
+    prefetch : whether a process may prefetch one panel while it computes with others.
 
     Attributes
     ----------
@@ -61,19 +61,19 @@ class PanelEngine:
         matrix: Matrix,
         edges: tuple[int, ...],
         weights: Matrix | None = None,
-        rule: EntryMask = EVERYTHING,
-        room: int = 0,
-        ahead: bool = False,
+        mask: EntryMask = EVERYTHING,
+        cache_bytes: int = 0,
+        prefetch: bool = False,
     ) -> None:
         self.matrix = matrix
         self.edges = edges
         self.weights = weights
-        self.rule = rule
-        self.room = room
-        self.ahead = ahead
+        self.mask = mask
+        self.cache_bytes = cache_bytes
+        self.prefetch = prefetch
         self.scale = 1.0
         self.name = uuid4().hex
-        self.cached_names = (self.name, f"{self.name}{WEIGHTS_SUFFIX}") if room else ()
+        self.cached_names = (self.name, f"{self.name}{WEIGHTS_SUFFIX}") if cache_bytes else ()
         self.lease = block_cache.Lease(*self.cached_names)  # the lease of this process
         self.leases: dict[str, Future] = {}  # the leases of workers, by their addresses
         self.rebuild()
@@ -86,14 +86,14 @@ class PanelEngine:
 
     def rebuild(self) -> None:
         """Build the panels from the source of V, also anew when blocks in the memory of workers are lost."""
-        self.panels = open_panels(self.matrix, self.edges, self.weights, self.rule, self.reader_of)
+        self.panels = open_panels(self.matrix, self.edges, self.weights, self.mask, self.reader_of)
         self.tasks = PanelTasks(self.panels)
 
     def reader_of(self, matrix: Matrix) -> Reader:
         """Return the reader of V or of its weights that tasks use: with a cache, if it is to be cached."""
-        if not self.room or not matrix.worth_caching:
+        if not self.cache_bytes or not matrix.worth_caching:
             return matrix.reader
-        return CachingReader(matrix.reader, self.cached_names[matrix is not self.matrix], self.room)
+        return CachingReader(matrix.reader, self.cached_names[matrix is not self.matrix], self.cache_bytes)
 
     def preferred_workers(self) -> dict[int, str]:
         """Return the address of the worker that caches a panel or gets its neighbours, by panel number."""
@@ -101,12 +101,12 @@ class PanelEngine:
         if client is None:
             return {}
         threads = client.nthreads()
-        if self.room:
+        if self.cache_bytes:
             self._grant_leases(client, threads)
         if not self.matrix.workers_can_read:
             return {}
         workers = dict(enumerate(assign_contiguous(len(self.edges) - 1, threads)))
-        if self.room and self.matrix.worth_caching:
+        if self.cache_bytes and self.matrix.worth_caching:
             numbers = {first: number for number, first in enumerate(self.edges[:-1])}
             cached = run_on_workers(block_cache.cached_blocks, self.name, on_error="ignore")
             workers |= {numbers[place[0]]: address for address, places in cached.items() for place in places}
@@ -199,14 +199,13 @@ class PanelEngine:
         state, slots = model.state, model.slots
         solver = model.solver.at_level(max(state.level, int(state.exact)))
         h, slot = state.best
-        h, units, before = np.ascontiguousarray(h[: len(state.h)]), solver.penalty, None
+        h, units, w_in = np.ascontiguousarray(h[: len(state.h)]), solver.penalty, None
         if slots is not None and solver.carries_w:
-            before = solver.result_store(slots.factor(slot))
+            w_in = solver.result_store(slots.factor(slot))
         # The held-out error was taken with this h, so h is not solved for again if entries are held out.
-        settles = self.matrix.orientation.by_columns and solver.fits_h and self.rule.held_out == 0
-        spec = PassSpec(
-            solver.solve_w_final, solver, before, residual=True, bare=not settles, unit=units.left_unit
-        )
+        settles = self.matrix.orientation.by_columns and solver.fits_h and self.mask.held_out == 0
+        spec = PassSpec(solver.solve_w_final, solver, w_in, residual=True, residual_only=not settles)
+        spec = spec._replace(unit=units.left_unit)
         last = self.last_pass(h, spec, new_sink)
         seen = state.measured.h if solver.may_overshoot and state.held_out.best.h is None else None
         if seen is not None and last.sums.residual + units.of(last.sums, h) > state.loss:
@@ -228,12 +227,12 @@ class PanelEngine:
         w: Array | None = None,
     ) -> FinalFactors:
         """Return the factors of a pass whose W is kept; ``w``: the factor that panels hold, if known."""
-        spec = spec._replace(averages=self.rule.needs_means)
+        spec = spec._replace(averages=self.mask.needs_means)
         if new_sink is None:
             left, sums, means = self.run_pass_keeping_w(h, spec, w)
             return FinalFactors(left, h, sums, means)
         sink = new_sink()
-        sums = self.run_pass(h, spec._replace(after=sink.left, means=sink.means), w)
+        sums = self.run_pass(h, spec._replace(w_out=sink.left, means=sink.means), w)
         return FinalFactors(sink.left, h, sums)
 
     def _reading_again(self, solver: Solver, last: FinalFactors) -> ReadAgain:
@@ -246,7 +245,7 @@ class PanelEngine:
         def read_again(h: Array) -> Sums:
             if isinstance(left, da.Array):
                 return self.run_pass(h, spec, left.map_blocks(scaling.multiply, unit, dtype=left.dtype))
-            return self.run_pass(h, spec._replace(before=InUnits(left, unit)))
+            return self.run_pass(h, spec._replace(w_in=InUnits(left, unit)))
 
         return read_again
 
@@ -290,11 +289,11 @@ class PanelEngine:
         def graph() -> list[Delayed]:
             return build(delayed(inputs, traverse=False))
 
-        here = self.ahead and not inputs.on_cluster and shares_memory()
+        here = self.prefetch and not inputs.on_cluster and shares_memory()
         with extra_reader_thread() if here else nullcontext():
             return compute_with_retries(graph, self.rebuild, self.preferred_workers, len(self.edges) - 1)
 
     def inputs(self, h: Array, w: Array | None, more_h: Sequence[Array]) -> PassInputs:
         """Return the inputs of a pass that starts now."""
         on_cluster = active_client() is not None
-        return PassInputs(h, self.edges, w, self.ahead, on_cluster, self.scale, tuple(more_h))
+        return PassInputs(h, self.edges, w, self.prefetch, on_cluster, self.scale, tuple(more_h))

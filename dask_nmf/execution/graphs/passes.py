@@ -36,7 +36,7 @@ def spec_of(model: Model) -> PassSpec:
     if slots is None or not solver.carries_w:
         return spec
     before = slots.factor(state.w_slot) if state.w_slot >= 0 else None
-    return spec._replace(before=before, after=slots.new_factor(state.next_slot))
+    return spec._replace(w_in=before, w_out=slots.new_factor(state.next_slot))
 
 
 def summarize(draw: SampleSpec) -> Reduction:
@@ -62,7 +62,7 @@ def sweep_models(specs: Sequence[PassSpec]) -> Reduction:
 
 def sweep_keeping_w(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> list[Delayed]:
     """Return a delayed (W, `Sums`, means of rows) for each panel; means that are not taken are empty."""
-    return tasks.map(partial(_process_panel, spec=spec._replace(keep=True)), inputs)
+    return tasks.map(partial(_process_panel, spec=spec._replace(return_w=True)), inputs)
 
 
 @sizeof.register(MaskedBlock)
@@ -116,7 +116,7 @@ def process_panel_for_models(
         ]
         results = process_models(masking.with_scale(block, inputs.scale), parts)
         for number, (w, sums) in zip(some, results, strict=True):
-            after = specs[number].after
+            after = specs[number].w_out
             if after is not None:
                 after.write(first, w)
             found[number] = sums
@@ -125,8 +125,8 @@ def process_panel_for_models(
 
 def _w_before(spec: PassSpec, inputs: PassInputs, first: int, last: int) -> Array | None:
     """Return the W, (rows, k), with which the pass over some rows begins."""
-    if spec.before is not None:
-        return spec.before.read(first, last)
+    if spec.w_in is not None:
+        return spec.w_in.read(first, last)
     return None if inputs.w is None else inputs.w[first:last]
 
 
@@ -147,15 +147,15 @@ def _process_panel(
     if at_own_scale:
         check_factor(w)
         sums = sums._replace(num=scaling.multiply(sums.num, 1 / scale))
-    if spec.after is not None:
-        spec.after.write(first, w)
+    if spec.w_out is not None:
+        spec.w_out.write(first, w)
     means = NOTHING
     if spec.averages:
         totals = masked_summary.entry_totals(v)
         means, sums = totals.rows.astype(w.dtype), sums._replace(column_totals=totals.columns)
         if spec.means is not None:
             spec.means.write(first, means)
-    return (w, sums, means) if spec.keep else sums
+    return (w, sums, means) if spec.return_w else sums
 
 
 def _check(v: Block, first: int) -> float:

@@ -18,7 +18,7 @@ from dask_nmf.kernels.row_sums import NOTHING, Sums
 from dask_nmf.types import Array, Block
 
 
-class Weigher(Protocol):
+class SolveW(Protocol):
     """A function that returns the W of a panel, (rows, k), from v, h and the W before."""
 
     def __call__(self, v: Block, h: Array, w: Array | None) -> Array: ...
@@ -39,14 +39,14 @@ class Loss(Protocol):
 class PassSpec(NamedTuple):
     """The instructions of a pass for each panel."""
 
-    solve_w: Weigher
+    solve_w: SolveW
     loss: Loss
-    before: FactorStore | None = None  # store of the W that the pass begins with
-    after: FactorStore | None = None  # store of the new W
-    keep: bool = False  # whether W is returned beside the sums
+    w_in: FactorStore | None = None  # store of the W that the pass begins with
+    w_out: FactorStore | None = None  # store of the new W
+    return_w: bool = False  # whether W is returned beside the sums
     residual: bool = False  # whether the loss is taken entry by entry
     check: bool = False  # whether the first entry that is negative or not finite raises an error
-    bare: bool = False  # whether the sums have only the residual and the norms of W
+    residual_only: bool = False  # whether the sums have only the residual and the norms of W
     averages: bool = False  # whether means of rows and `Sums.column_totals` are taken
     means: FactorStore | None = None  # store of the means of the rows
     unit: float = 1.0  # multiplies the W that is returned or stored
@@ -142,13 +142,13 @@ def _sums(v: Block, w: Array, h: Array, spec: PassSpec) -> Sums:
     plain, _ = stacked.known_product(v)
     listed = isinstance(plain, Cells | HoledBlock)
     squares, ones = row_sums.component_norms(w, plain.row_weight if listed else float(v.shape[1]))
-    if spec.bare:
+    if spec.residual_only:
         rest = spec.loss.loss(plain, w, h, final=True) if exact else np.nan
         return Sums(NOTHING, NOTHING, rest, w_sq_norm=squares, w_l1_norm=ones)
     return spec.loss.accumulate(v, w, h, exact)._replace(w_sq_norm=squares, w_l1_norm=ones)
 
 
 def keep_w(v: Block, h: Array, w: Array | None) -> Array:
-    """Return the W before: the `Weigher` that keeps W as it is."""
+    """Return the W before: the `SolveW` that keeps W as it is."""
     assert w is not None
     return w

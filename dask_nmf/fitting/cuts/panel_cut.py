@@ -120,7 +120,7 @@ class PanelCut(NamedTuple):
             right, solve_w = np.ascontiguousarray(right), solver.solve_w_final
         else:
             right, solve_w = initialize.right_of(self.panels, solver, measures.level, left), keep_w
-        spec = PassSpec(solve_w, solver, residual=True, bare=True, unit=solver.penalty.left_unit)
+        spec = PassSpec(solve_w, solver, residual=True, residual_only=True, unit=solver.penalty.left_unit)
         report_stage("last read")
         final = self.panels.last_pass(right, spec, new_sink, left)
         return final._replace(right=scaling.multiply(right, solver.penalty.right_unit))
@@ -146,7 +146,7 @@ def cut_in_panels(matrix: Matrix, request: FitRequest, run: Run | None) -> Panel
         matrix, width, request.weights, request.entry_mask(matrix), options
     )
     log_plan(matrix, planned, ranks)
-    if slower := _times_slower(panels.rule, by_blocks):
+    if slower := _times_slower(panels.mask, by_blocks):
         logger.info(
             "not every entry counts alike, so that each is visited by itself: a pass over a dense V takes "
             "some %d times as long as if all did",

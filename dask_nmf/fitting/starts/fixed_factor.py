@@ -30,10 +30,10 @@ def solve_h_for_w(
     check : whether V is new. If so, the first pass checks it, and takes its means unless all entries count.
     most : the most passes, if one does not suffice.
     """
-    spec = PassSpec(block_pass.keep_w, solver, check=check, averages=check and panels.rule.needs_means)
+    spec = PassSpec(block_pass.keep_w, solver, check=check, averages=check and panels.mask.needs_means)
     if not solver.one_pass:
         spec = spec._replace(residual=True)
     elif check:
         spec = spec._replace(anew=passes.as_it_was)  # the scale of a new V is not known
-    known = KnownW(left, panels.matrix.layout.columns, mean, panels.rule.is_uniform, most)
+    known = KnownW(left, panels.matrix.layout.columns, mean, panels.mask.is_uniform, most)
     return solver.find_h(known, lambda h, w: panels.run_pass(h, spec, w))

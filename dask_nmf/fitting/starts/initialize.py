@@ -201,7 +201,7 @@ def _balanced_pair(
 ) -> Array:
     """Write W for H (k, n) to a new store, and return H, both at the scale with the least penalties."""
     unscaled = new_store()
-    totals = panels.run_pass(h, PassSpec(solver.solve_w, solver, after=unscaled))
+    totals = panels.run_pass(h, PassSpec(solver.solve_w, solver, w_out=unscaled))
     scales, _ = solver.penalty.balance(*norms_of(totals, h))
     if (scales != 1).any():
         store = new_store()

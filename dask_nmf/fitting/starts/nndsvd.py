@@ -113,7 +113,7 @@ def nndsvd_factors(
     right = np.zeros((rank, panels.matrix.layout.columns))
     right[: len(vectors)] = vectors
     projections = None if new_store is None else new_store()
-    totals = panels.run_pass(right.astype(dtype), PassSpec(norms.solve_w, norms, after=projections))
+    totals = panels.run_pass(right.astype(dtype), PassSpec(norms.solve_w, norms, w_out=projections))
     left, other = sides(np.sqrt(totals.gram), right)
     floor = TRIFLE * float(np.sqrt(fill.level / rank))
     if new_store is not None and projections is not None:

@@ -170,7 +170,7 @@ def test_a_client_that_is_gone_keeps_nothing(client: Client, path: str) -> None:
     """It did not say that its fit is over."""
     with Client(client.scheduler.address) as other, other.as_current():
         matrix = open_matrix(path)
-        panels = PanelEngine(matrix, (0, 80, 160, 240), room=10**6)
+        panels = PanelEngine(matrix, (0, 80, 160, 240), cache_bytes=10**6)
         panels.lease = block_cache.Lease()
         panels.run_pass(np.ones((3, 30)), PassSpec(HALS().solve_w, HALS()))
         panels.run_pass(np.ones((3, 30)), PassSpec(HALS().solve_w, HALS()))

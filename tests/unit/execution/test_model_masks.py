@@ -37,7 +37,7 @@ def test_each_model_has_the_sums_of_its_own_mask(solver: Solver) -> None:
     together = engine.sweep([Model(solver, solver.begin(h), mask=mask) for mask in masks])
     assert len(READS) == len(EDGES) - 1
     for mask, totals in zip(masks, together, strict=True):
-        alone = PanelEngine(open_matrix(V), EDGES, rule=mask).sweep([Model(solver, solver.begin(h))])[0]
+        alone = PanelEngine(open_matrix(V), EDGES, mask=mask).sweep([Model(solver, solver.begin(h))])[0]
         for mine, theirs in zip(totals, alone, strict=True):
             for one, other in zip(arrays_of(mine), arrays_of(theirs), strict=True):
                 np.testing.assert_array_equal(one, other)
@@ -50,7 +50,7 @@ def test_the_summaries_of_all_masks_take_one_read() -> None:
     summaries = summaries_of(engine, [EntryMask(), *FOLDS], draw)
     assert len(READS) == len(EDGES) - 1
     for mask, summary in zip([EntryMask(), *FOLDS], summaries, strict=True):
-        alone = PanelEngine(open_matrix(V), EDGES, rule=mask).summarize(draw)
+        alone = PanelEngine(open_matrix(V), EDGES, mask=mask).summarize(draw)
         assert (summary.total, summary.sumsq, summary.stored) == (alone.total, alone.sumsq, alone.stored)
         np.testing.assert_array_equal(summary.digests[0].sums, alone.digests[0].sums)
         np.testing.assert_array_equal(summary.candidates.rows, alone.candidates.rows)

@@ -88,7 +88,7 @@ MATRIX = Matrix(V.shape, V.dtype, "here", Orientation.ROWS, Layout(*V.shape, 8),
 
 def watched_pass(ahead: bool, threads: int = 1) -> tuple[Watch, Sums]:
     Watched.watch = Watch(threads, int(ahead))
-    totals = PanelEngine(MATRIX, EDGES, ahead=ahead).run_pass(H, PassSpec(Watched().solve_w, HALS()))
+    totals = PanelEngine(MATRIX, EDGES, prefetch=ahead).run_pass(H, PassSpec(Watched().solve_w, HALS()))
     return Watched.watch, totals
 
 
@@ -117,7 +117,7 @@ def test_a_failure_leaves_no_turn_taken() -> None:
     with threads_of_a_worker(1):
         for _ in range(3):
             with pytest.raises(RuntimeError, match="no W"):
-                PanelEngine(MATRIX, EDGES, ahead=True).run_pass(H, PassSpec(Watched().fail, HALS()))
+                PanelEngine(MATRIX, EDGES, prefetch=True).run_pass(H, PassSpec(Watched().fail, HALS()))
         assert watched_pass(True)[0].missed == 0
 
 

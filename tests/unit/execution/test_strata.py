@@ -71,7 +71,7 @@ def swept(
 ) -> tuple[Array, Array, strata.SweepSums]:
     """W and H after a sweep, and the sums."""
     opened = open_matrix(v, orientation=Orientation.ROWS)
-    panels = PanelEngine(opened, tuple(grid.rows), rule=rule)
+    panels = PanelEngine(opened, tuple(grid.rows), mask=rule)
     before, after = (InMemoryFactor(V.shape[0], 4, V.dtype) for _ in range(2))
     random = np.random.default_rng(1)
     before.array[:] = gradient.with_accumulator(random.random((V.shape[0], 3)))

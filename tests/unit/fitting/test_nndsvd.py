@@ -70,7 +70,7 @@ def begun(
     matrix = v if isinstance(v, Matrix) else open_matrix(v)
     rows = matrix.layout.rows
     rule = EntryMask(seed=seed, orientation=matrix.orientation, beta=beta)
-    panels = PanelEngine(matrix, edges or (0, rows // 3, rows // 2, rows), rule=rule)
+    panels = PanelEngine(matrix, edges or (0, rows // 3, rows // 2, rows), mask=rule)
     settings = Settings(RANK, "mu", beta_loss=beta, init=init, random_state=seed)
     slot = InMemoryFactor(rows, RANK, matrix.dtype)
     plan = replace(plan_panels(matrix.layout, RANK, None, 1, panels.edges), sample_rows=sample_rows)

@@ -232,7 +232,7 @@ def test_passes_that_overlap_leave_the_process_as_it_was() -> None:
 
     def run(reader: Read) -> Any:
         matrix = Matrix(V.shape, V.dtype, "here", Orientation.ROWS, Layout(*V.shape, 8), reader)
-        panels = PanelEngine(matrix, (0, 40, 80, 120), ahead=True)
+        panels = PanelEngine(matrix, (0, 40, 80, 120), prefetch=True)
         return panels.run_pass(np.ones((3, 12)), PassSpec(HALS().solve_w, HALS())).num
 
     def first() -> Any:
