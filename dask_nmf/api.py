@@ -223,7 +223,7 @@ def select_rank(
     folds : number of sets of held-out entries. Errors of two ranks are compared in the same fold.
     holdout : share of the entries that is held out in a fold. Zeros of a sparse V are held out, too.
     error_bars : number of bootstrap samples of the rows of V, 0 or at least 2, from which the components of
-        the final fit get standard errors, see `RankSelection.components_stderr`. 30 are enough; this takes 20
+        the final fit get standard errors, see `RankSelection.components_stderr`. 30 are enough; this takes 30
         more passes of as many models.
     random_state : seed of the starts, of the held-out entries, of the rows that are compared, and of the
         bootstrap samples.

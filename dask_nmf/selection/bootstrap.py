@@ -33,7 +33,7 @@ from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
-PASSES = 20  # of each replicate; after 10, standard errors of the digits are a third too small
+PASSES = 30  # of each replicate; after 10, standard errors of the digits are a third too small
 FEW = 64  # rows of which a sample may well have none: P(no row) = exp(-rows)
 
 
