@@ -102,6 +102,7 @@ def fit(
     from dask_nmf.display import lines
     from dask_nmf.fitting.factorise import cache_bytes, factorise
     from dask_nmf.fitting.request import FitRequest
+    from dask_nmf.fitting.result import starts_in_words
     from dask_nmf.options.settings import Settings
     from dask_nmf.storage.locations import locate, located
 
@@ -120,9 +121,10 @@ def fit(
     with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
         result = factorise(locate(matrix), request, lambda matrix: connected(follow, matrix, where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
+    spread = "" if result.objectives is None else f"; starts: {starts_in_words(result.objectives)}"
     print_line(
         f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "
-        f"{result.message}"
+        f"{result.message}{spread}"
     )
     return ExitCode.NOT_CONVERGED if require_convergence and not result.outcome.converged else 0
 

@@ -107,6 +107,20 @@ def test_a_v_cut_both_ways_is_killed_too(tmp_path: Path) -> None:
     same_factors(tmp_path / "killed.zarr", tmp_path / "whole.zarr")
 
 
+def test_several_starts_are_killed_too(tmp_path: Path) -> None:
+    make_v(tmp_path / "v.zarr", 4000)
+    asked = ("hals", 4, "--n-init", "3", "--init", "random", *OWN)
+    ends_well(begin(tmp_path, "whole.zarr", *asked))
+    for event, times in (("first read", 1), ("shared pass", 2)):
+        fit = begin(tmp_path, "killed.zarr", *asked)
+        wait_for(fit, event, times)
+        os.killpg(fit.pid, signal.SIGKILL)
+        fit.process.wait()
+    ends_well(begin(tmp_path, "killed.zarr", *asked))
+    same_factors(tmp_path / "killed.zarr", tmp_path / "whole.zarr")
+    assert not list((tmp_path / "killed.zarr").glob("start-*"))
+
+
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_leaves_a_committed_run(
     folder: Path, number: signal.Signals, code: int, forks: Forks

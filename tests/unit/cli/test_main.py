@@ -109,6 +109,22 @@ def test_json_lines(dask_nmf: Run, v: np.ndarray) -> None:
     assert all(line["relative_error"] > 0 and line["seconds"] > 0 for line in passes)
 
 
+def test_the_best_of_several_starts_is_kept(dask_nmf: Run, v: np.ndarray) -> None:
+    asked = {"init": "random", "max_iter": 3, "n_init": 3, "random_state": 2}
+    words = (word for name, value in asked.items() for word in (f"--{name.replace('_', '-')}", value))
+    options = ["--seed" if word == "--random-state" else word for word in words]
+    done = dask_nmf("fit", "v.zarr", "-k", 4, "-o", "run.zarr", *options, "--log-format", "json")
+    assert done.returncode == 0, done.stderr
+    objectives = nmf(v, 4, **asked).objectives  # type: ignore[arg-type]
+    assert objectives is not None
+    assert f"; starts: 3, objective {objectives.min():.6g} to {objectives.max():.6g}, " in done.stdout
+    (event,) = [line for line in map(json.loads, done.stderr.splitlines()) if line["event"] == "starts"]
+    described = json.loads(dask_nmf("info", "run.zarr", "--json").stdout)["starts"]
+    assert described == {name: event[name] for name in ("objectives", "kept")}
+    np.testing.assert_allclose(described["objectives"], objectives, rtol=1e-9)
+    assert "objectives:" in dask_nmf("info", "run.zarr").stdout
+
+
 def test_convergence_can_be_required(dask_nmf: Run, v: np.ndarray) -> None:
     fit = ["fit", "v.zarr", "-k", 3, "-o", "run.zarr", "--max-iter", 2, "--require-convergence"]
     assert dask_nmf(*fit, "--tol", 0).returncode == 4
