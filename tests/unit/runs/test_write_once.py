@@ -92,6 +92,31 @@ def test_a_late_write_of_a_pass_changes_no_later_one_and_is_swept(
     assert data_of(run) == ["layout", "result"]
 
 
+@kinds
+def test_a_run_has_one_generation_more_on_disk_than_it_goes_on_from(
+    kind: str, carried: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, scratch = tmp_path / "run.zarr", kind == "pieces"  # whose passes keep W until they end
+    publish, seen = Commits.publish, []
+
+    def counted(commits: Commits, *args: Any) -> None:
+        """Publish a commit, before which the disk has the most."""
+        there, needed = data_of(run), len(commits.record["carried"])
+        written = len(commits.carried)
+        assert there.count("carried") <= needed + 1 + written + scratch
+        assert there.count("pass") <= 3
+        publish(commits, *args)
+        there, needed = data_of(run), len(commits.record["carried"])
+        assert there.count("carried") <= needed + 1
+        assert there.count("pass") <= 2
+        seen.append(written)
+
+    monkeypatch.setattr(Commits, "publish", counted)
+    carried(run)
+    assert max(seen) == 1, "a pass writes one generation"
+    assert data_of(run) == ["layout", "result"]
+
+
 @pytest.mark.parametrize("kind", ["mu of a wide V", "pieces"])
 def test_a_late_write_of_a_time_limited_answer_changes_no_later_one(
     carried: Callable[..., Result], tmp_path: Path
