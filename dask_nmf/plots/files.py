@@ -29,7 +29,6 @@ def check_folder(folder: str | Path) -> None:
     NotADirectoryError
         If something else is there.
     """
-    matplotlib_part("figure")
     if "://" in str(folder):
         raise ValueError(
             f"figures are written to a folder of this machine, and {folder} is a URL; give a path"
@@ -38,6 +37,7 @@ def check_folder(folder: str | Path) -> None:
     first = next(place for place in (path, *path.parents) if place.exists())
     if not first.is_dir():
         raise NotADirectoryError(f"{first} is not a folder; give another path for the figures")
+    matplotlib_part("figure")
 
 
 def save_figures(selection: RankSelection, folder: str | Path) -> list[Path]:

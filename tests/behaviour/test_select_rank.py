@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import scipy.sparse
 import zarr
+from distributed import Client, LocalCluster
 from support.matrices import Array
 
 from dask_nmf import NMF, RankSelection, Run, select_rank
-from dask_nmf.cluster.backends.local import local_cluster
 from dask_nmf.errors import RunLocked, RunMismatch
 from dask_nmf.selection import select
 from dask_nmf.selection.stored.summary import selection_summary
@@ -102,10 +102,15 @@ def test_ranks_above_both_sides_and_a_v_of_zeros_are_accepted() -> None:
     assert nothing.n_components == 1
 
 
-def test_a_cluster_of_two_workers_gives_the_same_table_as_threads(v: Path) -> None:
-    threads = select_rank(v, "2:4", **OPTIONS)
-    with local_cluster(2, 1, "1GiB"):
-        assert_same(select_rank(v, "2:4", **OPTIONS), threads)
+def test_a_cluster_of_two_workers_gives_the_same_table_as_threads(
+    v: Path, cluster: LocalCluster, several_panels: None
+) -> None:
+    options = {**OPTIONS, "error_bars": 2}
+    threads = select_rank(v, "2:4", **options)
+    with Client(cluster):
+        found = select_rank(v, "2:4", **options)
+    assert_same(found, threads)
+    np.testing.assert_array_equal(found.components_stderr, threads.components_stderr)
 
 
 def test_the_old_answer_stays_until_there_is_a_newer_one(

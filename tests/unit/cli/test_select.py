@@ -7,9 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.command import Run, assert_refused
+from support.command import Forks, Run, assert_refused
 
 SELECT = ("select", "v.zarr", "--ranks", "2:4", "--n-init", 2, "--holdout", 0.1, "--max-iter", 5)
+
+
+@pytest.fixture
+def dask_nmf(tmp_path: Path, forks: Forks) -> Run:
+    """Call the command in ``tmp_path``; it leaves a small V to its own threads."""
+    return lambda *words: forks.call(words, tmp_path)
 
 
 def test_the_rank_is_chosen_and_the_selection_stands_for_its_fit(
