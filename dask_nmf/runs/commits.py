@@ -7,12 +7,10 @@ it delete the folders that are no longer named. A reader sees the last whole com
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.storage import LocalStore
 
 from dask_nmf.cluster import config
 from dask_nmf.errors import DataError, InvalidRunError, readable
@@ -25,7 +23,6 @@ from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, reporting_damage
 from dask_nmf.storage.arrays.links import VisibleArrays
 from dask_nmf.storage.arrays.write_once import DATA
 from dask_nmf.storage.leases import CheckHeld
-from dask_nmf.storage.local.filesystem import sync_folder, sync_trees
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
@@ -80,11 +77,7 @@ class Commits:
 
     def read(self, folder: str, name: str) -> Array:
         """Return a small array of a commit in memory; raise `InvalidRunError` if a part is lost."""
-        array = self.array(folder, name)
-        with reporting_damage(self.location.name):
-            check_chunks(array, name)
-            check_stored(array, name, whole=True)
-            return np.asarray(array[...])
+        return read_whole(self.array(folder, name), self.location)
 
     def factor(self, path: str) -> ZarrFactor:
         """Return a carried factor by its path below the group."""
@@ -155,14 +148,17 @@ class Commits:
 
     def _sync(self, names: Iterable[str]) -> None:
         """Wait until the disk has what is below these names, if it is on a disk and commits are synced."""
-        store = self.group.store
-        if not isinstance(store, LocalStore) or not self._synced:
-            return
-        root = Path(store.root)
-        # An array without entries has no folder.
-        sync_trees(place for place in (root / name for name in names) if place.exists())
-        if not self._on_disk:  # the folder of all data may be new
-            sync_folder(root)
+        if self._synced:
+            write_once.sync_data(self.group, names, new=not self._on_disk)
+
+
+def read_whole(array: zarr.Array[Any], location: Location) -> Array:
+    """Return a small array of a commit in memory; raise `InvalidRunError` if a part is lost."""
+    name = array.path.rpartition("/")[2]
+    with reporting_damage(location.name):
+        check_chunks(array, name)
+        check_stored(array, name, whole=True)
+        return np.asarray(array[...])
 
 
 def open_group(location: Location) -> tuple[zarr.Group, dict[str, Any]]:

@@ -20,17 +20,15 @@ overwritten, stays until then, with its error bars.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.storage import LocalStore
 
 from dask_nmf.cluster import config
 from dask_nmf.errors import DataError, InvalidRunError, RunMismatch, readable
 from dask_nmf.kernels.summary.digests import Digest, Hashes
-from dask_nmf.runs.commits import FIT, SELECTION_KEY, is_free
+from dask_nmf.runs.commits import FIT, SELECTION_KEY, is_free, read_whole
 from dask_nmf.runs.run import Run
 from dask_nmf.selection.bootstrap import ErrorBars
 from dask_nmf.selection.comparison import Findings
@@ -44,12 +42,10 @@ from dask_nmf.selection.stored.record import (
     kept_answer,
     new_record,
 )
-from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.storage.arrays import links, write_once
-from dask_nmf.storage.arrays.factors import CURE, reporting_damage
+from dask_nmf.storage.arrays.factors import CURE
 from dask_nmf.storage.arrays.write_once import DATA, INTEGER_FILL, Layout
 from dask_nmf.storage.leases import CheckHeld, always_held
-from dask_nmf.storage.local.filesystem import sync_folder, sync_trees
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
@@ -267,10 +263,8 @@ class SelectionStore:
         self._check_held()
         group = self._group
         before, named = set(self.record["folders"].values()), set(record["folders"].values())
-        if isinstance(group.store, LocalStore) and self._synced:
-            root = Path(group.store.root)
-            sync_trees(root / DATA / name for name in named - before)
-            sync_folder(root)
+        if self._synced:
+            write_once.sync_data(group, (f"{DATA}/{name}" for name in named - before), new=True)
         self._check_held()
         self._present = group = links.publish(group, {}, {SELECTION_KEY: record}, self._synced)
         self.record = record
@@ -281,10 +275,7 @@ class SelectionStore:
         shape, dtype = self.record["arrays"][kind][name]
         path = f"{DATA}/{self.record['folders'][kind]}/{name}"
         array = write_once.open_array(self._group, path, _layout(np.empty(shape, dtype)))
-        with reporting_damage(self.location.name):
-            check_chunks(array, name)
-            check_stored(array, name, whole=True)
-            return np.asarray(array[...])
+        return read_whole(array, self.location)
 
     def _check_exists(self) -> None:
         """Refuse to go on if the selection was deleted meanwhile."""

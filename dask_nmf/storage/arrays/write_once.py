@@ -15,6 +15,7 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -24,7 +25,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from dask_nmf.storage.local.filesystem import PARTIAL
+from dask_nmf.storage.local.filesystem import PARTIAL, sync_folder, sync_trees
 
 DATA = "data"
 NAME = re.compile(
@@ -72,6 +73,19 @@ def open_array(group: zarr.Group, path: str, layout: Layout, encoding: int = FLA
 def folder_of(path: str) -> str:
     """Return the name of the folder that an array is in."""
     return path.split("/")[1]
+
+
+def sync_data(group: zarr.Group, names: Iterable[str], new: bool) -> None:
+    """Wait until the disk has what is below these names of a group, if the group is on a disk.
+
+    ``new``: the folder of all data may be new. An array without entries has no folder.
+    """
+    if not isinstance(group.store, LocalStore):
+        return
+    root = Path(group.store.root)
+    sync_trees(place for place in (root / name for name in names) if place.exists())
+    if new:
+        sync_folder(root)
 
 
 def delete_folders(group: zarr.Group, folders: Iterable[str]) -> None:
