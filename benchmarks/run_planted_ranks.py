@@ -19,9 +19,12 @@ from lib import environment
 from dask_nmf import select_rank
 
 RANKS = {5: "2:8", 12: "9:15", 25: "22:28"}  # those to choose from, for each planted one
-DENSE, SPARSE = (1000, 400), (1500, 500)
+DENSE, SPARSE = (
+    (1000, 400),
+    (3000, 1000),
+)  # with half of the sparse rows and columns, counts do not show rank 25
 NOISE = 0.1  # of the standard deviation of W H
-COUNT = 0.3  # mean of the counts
+COUNT = 0.5  # mean of the counts
 
 
 class Planted(NamedTuple):
