@@ -122,7 +122,8 @@ def convert_to(
         written = write_group(store, _open(sources, names, options, scratch), storage, names)
     shape, dtype, entries, chunks = written
     converted = Converted(output.address, shape, str(dtype), entries, chunks, storage.codec)
-    logger.info("%s: %s", output.name, converted)
+    numbers = {"event": "done", **converted._asdict()}
+    logger.info("%s: %s", output.name, converted, extra={"nmf": numbers})
     return converted
 
 

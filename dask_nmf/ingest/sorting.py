@@ -7,17 +7,18 @@ does when it transposes a matrix, and stable: entries of one cell stay in the or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
 
+from dask_nmf.progress import report_panel, report_read, report_stage
 from dask_nmf.types import Array
 
-RUN = 2**22  # entries that are sorted and written at once
-MERGED = 2**21  # entries of a block, about
+RUN = 2**21  # entries that are sorted and written at once
+MERGED = 2**20  # entries of a block, about
 PARTS = ("rows", "columns", "values")
 
 
@@ -76,18 +77,21 @@ class RowSorter:
         self._write()
         self._grow(shape[0])
         ends = np.concatenate([[0], np.cumsum(self._per_row)])
+        report_stage("sorting")
+        report_read(-(-int(ends[-1]) // self._merged), "parts")
         first = 0
         while first < shape[0]:
             last = int(np.searchsorted(ends, ends[first] + self._merged, side="right")) - 1
             last = min(max(last, first + 1), shape[0])
             yield self._block(first, last, shape[1], duplicates)
+            report_panel()
             first = last
 
     def _write(self) -> None:
         """Write what was collected as a run."""
         if self._count == 0:
             return
-        entries = Entries(*(np.concatenate(parts) for parts in zip(*self._pending, strict=True)))
+        entries = _joined(self._pending)
         self._pending, self._count = [], 0
         counts = np.bincount(entries.rows)
         self._grow(len(counts))
@@ -107,12 +111,19 @@ class RowSorter:
     def _block(self, first: int, last: int, columns: int, duplicates: str) -> scipy.sparse.csr_array:
         """Return some rows of V."""
         parts = [_part(run, first, last) for run in self._runs]
-        entries = Entries(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+        entries = _joined(parts)
         by_column = _stable_order(entries.columns, columns)
         by_row = _stable_order(entries.rows[by_column] - np.int32(first), last - first)
         unique = _merge(entries.take(by_column[by_row], self._per_row[first:last]), first, duplicates)
         indptr = np.concatenate([[0], np.cumsum(np.bincount(unique.rows, minlength=last - first))])
         return scipy.sparse.csr_array((unique.values, unique.columns, indptr), shape=(last - first, columns))
+
+
+def _joined(parts: Sequence[Entries]) -> Entries:
+    """Return several parts as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return Entries(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def _part(run: Path, first: int, last: int) -> Entries:

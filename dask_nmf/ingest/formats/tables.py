@@ -10,8 +10,9 @@ from typing import Any, Protocol
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.formats import csv_text
 from dask_nmf.ingest.reading import ReadProgress, optional_library
+from dask_nmf.ingest.rows import BATCH
 
-BLOCK = 2**24  # bytes of text that are parsed at once, at least
+BLOCK = 2**21  # bytes of text that are parsed at once, at least; pyarrow reads up to 32 of them ahead
 RECORDS = 2**18  # of a parquet file that are read at once
 CURE = "write it anew"
 
@@ -137,7 +138,7 @@ class ParquetTable:
         done = 0
         with self._file() as file:
             size, records = self.path.stat().st_size, max(1, file.metadata.num_rows)
-            per_batch = max(1, min(RECORDS, BLOCK * 4 // (8 * len(wanted))))
+            per_batch = max(1, min(RECORDS, BATCH // (8 * len(wanted))))
             for batch in _each(file.iter_batches(per_batch, columns=names), self.path):
                 done += len(batch)
                 progress.at(size * done // records)

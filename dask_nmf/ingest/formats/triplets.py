@@ -68,6 +68,7 @@ class Triplets:
         for values, rows, columns in self._groups(sorter.run):
             codes = self._rows.encode(rows), self._columns.encode(columns)
             sorter.add(Entries(*codes, np.concatenate(values)))
+        optional_library("pyarrow").default_memory_pool().release_unused()
         first = 0
         try:
             for block in sorter.blocks((len(self._rows), len(self._columns)), self._duplicates):

@@ -1,0 +1,61 @@
+"""A conversion stays within its memory, and leaves nothing that counts when it is killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.command import COMMAND
+from support.converted import matrix_of
+from support.servers import reads_peaks, until
+
+ROWS = 3_000_000
+PEAK = 700_000_000  # bytes, of which the program itself takes a third
+MEASURED = """
+import resource, sys
+from dask_nmf.ingest import convert
+convert(sys.argv[1], sys.argv[2], row="user", column="item", value="rating")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of 12 million entries, no two of one cell, of rows in any order."""
+    path = tmp_path_factory.mktemp("table") / "v.csv"
+    users = np.random.default_rng(0).permutation(ROWS)
+    with path.open("w") as file:
+        file.write("user,item,rating\n")
+        for turn in range(4):
+            file.writelines(
+                f"user-{user},item-{turn * 700 + user % 700},{user % 9 + 1}\n" for user in users.tolist()
+            )
+    return path
+
+
+@reads_peaks
+def test_a_table_of_entries_larger_than_the_memory_for_it(table: Path) -> None:
+    place = table.with_name("v.zarr")
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, table, place], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) < PEAK
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_conversion_begins_anew(tmp_path: Path, number: signal.Signals) -> None:
+    v = np.random.default_rng(0).integers(1, 9, (400_000, 8))
+    np.savetxt(tmp_path / "v.csv", v, fmt="%d", delimiter=",")
+    command = [*COMMAND, "convert", "v.csv", "v.zarr"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+        until(lambda: any(tmp_path.glob(".v.zarr.*.partial")))
+        process.send_signal(number)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}.get(number, -number)
+    assert not (tmp_path / "v.zarr").exists()
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
+    assert {path.name for path in tmp_path.iterdir()} == {"v.csv", "v.zarr"}
