@@ -13,24 +13,25 @@ from support.command import COMMAND
 from support.converted import matrix_of
 from support.servers import reads_peaks, until
 
-ROWS = 3_000_000
+ROWS = 1_000_000
 PEAK = 700_000_000  # bytes, of which the program itself takes a third
 MEASURED = """
-import resource, sys
+import sys
+from pathlib import Path
 from dask_nmf.ingest import convert
 convert(sys.argv[1], sys.argv[2], row="user", column="item", value="rating")
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(1024 * int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]))
 """
 
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of 12 million entries, no two of one cell, of rows in any order."""
+    """A file of 8 million entries, no two of one cell, of rows in any order."""
     path = tmp_path_factory.mktemp("table") / "v.csv"
     users = np.random.default_rng(0).permutation(ROWS)
     with path.open("w") as file:
         file.write("user,item,rating\n")
-        for turn in range(4):
+        for turn in range(8):
             file.writelines(
                 f"user-{user},item-{turn * 700 + user % 700},{user % 9 + 1}\n" for user in users.tolist()
             )
