@@ -18,6 +18,7 @@ import pytest
 import zarr
 from support import faults
 from support.buckets import KEY, PASSES, SECRET, V, enter, only_moto, same_factors, store
+from support.converted import matrix_of
 from support.matrices import Array
 from support.servers import needs
 
@@ -25,6 +26,7 @@ from dask_nmf import Run, transform
 from dask_nmf.errors import (
     StoreAccessError,
 )
+from dask_nmf.ingest import convert
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.objects import requests
 from dask_nmf.storage.objects.object_store import ObjectStore
@@ -38,6 +40,17 @@ only_rclone = pytest.mark.parametrize("server", ["rclone"], indirect=True)
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=200)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_conversion_to_a_store_and_back(v: Array, tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", v)
+    output = "s3://bucket/converted.zarr"
+    assert convert(tmp_path / "v.npy", output).shape == v.shape
+    convert(output, tmp_path / "v.zarr", chunks=70)
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
+    assert "exists" in command("convert", str(tmp_path / "v.npy"), output).stderr
+    assert command("convert", str(tmp_path / "v.npy"), output, "--overwrite").returncode == 0
 
 
 def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v: Array) -> None:
