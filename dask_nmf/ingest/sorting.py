@@ -110,6 +110,8 @@ class RowSorter:
 
     def _block(self, first: int, last: int, columns: int, duplicates: str) -> scipy.sparse.csr_array:
         """Return some rows of V."""
+        if not self._runs:
+            return scipy.sparse.csr_array((last - first, columns))
         parts = [_part(run, first, last) for run in self._runs]
         entries = _joined(parts)
         by_column = _stable_order(entries.columns, columns)

@@ -16,6 +16,7 @@ from dask_nmf.errors import DataError, readable
 
 NULLS = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None", "-nan", "-NaN")
 DELIMITERS = "\t", ";", ","
+REPLACED = "\ufffd"  # what Python reads for bytes that are not UTF-8
 SHOWN = 60  # characters of a line in a message
 LONGEST = 2**28  # characters of a line, at most
 
@@ -58,7 +59,7 @@ def line_of(path: Path, layout: CsvLayout, record: int) -> int:
 
 
 def refuse_first_bad_line(path: Path, layout: CsvLayout, numbers: Sequence[int]) -> None:
-    """Raise `DataError` about the first line with another number of fields, or a text for a number.
+    """Raise `DataError` about the first line with another number of fields, a text for a number, or no UTF-8.
 
     Parameters
     ----------
@@ -78,6 +79,8 @@ def refuse_first_bad_line(path: Path, layout: CsvLayout, numbers: Sequence[int])
                     f"{path}, line {line}: {fields[index][:SHOWN]!r} in column {name} is no number; "
                     "correct it, or give --row COLUMN if the column holds the names of rows"
                 )
+        if REPLACED in "".join(fields):
+            raise DataError(f"{path}, line {line}: {shown} is not UTF-8; save the file as UTF-8")
 
 
 def _layout(path: Path, line: str, number: int, line_bytes: int) -> CsvLayout:

@@ -70,6 +70,11 @@ class TenXFile:
             self._features, self._cells = (int(size) for size in group["shape"][:])
             names = next(group[name] for name in FEATURES if name in group)
             self._feature_names = list(names.asstr()[:])
+            if len(self._feature_names) != self._features:
+                raise DataError(
+                    f"{self._place} has {self._features} features and {len(self._feature_names)} names; "
+                    f"{CURE}"
+                )
             self._indptr = validate_indptr(
                 group["indptr"][:], self._cells, len(group["indices"]), self._place
             )

@@ -18,9 +18,11 @@ from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns, Named, RowSource, read_ahead
 from dask_nmf.ingest.sorting import Duplicate, Entries, RowSorter
+from dask_nmf.sources.checks import check_width
 
 TEXT = 2**24  # bytes of text that are parsed at once
 CURE = "write it anew"
+LARGEST = 2**31 - 1  # rows or columns: indices are int32
 FIELDS = ("real", "integer", "unsigned-integer", "pattern", "double")
 SYMMETRIES = ("general", "symmetric")
 LINE = re.compile(r"Line (\d+): (.*)", re.DOTALL)  # how SciPy names the line of an error
@@ -195,6 +197,9 @@ def _read_header(file: IO[bytes], path: Path) -> Header:
                 raise DataError(
                     f"{path}, line {lines}: the sizes are no three integers: rows columns entries"
                 ) from None
+            if max(m, n) > LARGEST:
+                raise DataError(f"{path} is {m} x {n}; at most {LARGEST} rows and columns are converted")
+            check_width(path, (m, n), max(m, n), entries)
             return Header(banner, (m, n), entries, lines, words[4] == "symmetric")
     raise DataError(f"{path} ends before its sizes; {CURE}")
 

@@ -69,6 +69,12 @@ def test_matrix_market(tmp_path: Path, field: str, symmetry: str) -> None:
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), expected)
 
 
+def test_a_matrix_without_entries(tmp_path: Path) -> None:
+    (tmp_path / "v.mtx").write_text("%%MatrixMarket matrix coordinate real general\n3 2 0\n")
+    assert convert(tmp_path / "v.mtx", tmp_path / "v.zarr")[1:4] == ((3, 2), "float32", 0)
+    assert zarr.open_group(tmp_path / "v.zarr")["X/indptr"][:].tolist() == [0, 0, 0, 0]
+
+
 @pytest.mark.usefixtures("steps")
 def test_a_folder_of_10x_gives_cells_by_features(tmp_path: Path) -> None:
     folder = tmp_path / "filtered"

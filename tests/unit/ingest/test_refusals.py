@@ -47,6 +47,8 @@ MATRICES = [
     ("3 3 1\n1 1 1\n3 1 1\n", "has more than 1 entries"),
     ("3 3 2\n1 1 1\n3 1 x\n", "v.mtx, line 5: "),
     ("3 3 2\n1 1 1\n1 1 2\n", "has more than one entry at row 1, column 1"),
+    ("999999999 3 1\n1 1 1\n", "has shape (999999999, 3) and 1 entries; leave out rows"),
+    ("99999999999 3 1\n1 1 1\n", "is 99999999999 x 3; at most 2147483647 rows"),
     ("3 3\n1 1 1\n", "v.mtx, line 3: the sizes are no three integers"),
 ]
 
@@ -83,6 +85,11 @@ def test_other_matrix_market(tmp_path: Path) -> None:
     assert_refused(tmp_path, "v.mtx", "give a file in coordinate format")
     (tmp_path / "v.mtx").write_text("1 1\n")
     assert_refused(tmp_path, "v.mtx", "has no banner")
+
+
+def test_text_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_bytes("user,item,rating\na,b,1\nJosé,c,2\n".encode("latin-1"))
+    assert_refused(tmp_path, "v.csv", "v.csv, line 3: ", **TRIPLETS)
 
 
 def test_parquet(tmp_path: Path) -> None:
