@@ -219,7 +219,7 @@ class SelectionStore:
     def commit_error_bars(self, bars: ErrorBars) -> None:
         """Commit the error bars of the answer, whose replicates are no longer needed."""
         arrays = {"components_stderr": bars.stderr, "likeness": bars.likeness}
-        self._commit("error bars", "error-bars", arrays, {"error_bars": bars.replicates})
+        self._commit("error bars", "error-bars", arrays, {"error_bars": bars.replicates, "replicates": []})
 
     def error_bars(self) -> ErrorBars | None:
         """Return the error bars of the answer; None if there are none."""

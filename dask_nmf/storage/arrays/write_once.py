@@ -28,9 +28,9 @@ from zarr.storage import LocalStore
 from dask_nmf.storage.local.filesystem import PARTIAL, sync_folder, sync_trees
 
 DATA = "data"
-NAME = re.compile(
-    r"(layout|pass-\d+|carried|result)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII
-)  # the name of a folder
+NAME = re.compile(  # the name of a folder, of a run or of a selection
+    r"(layout|pass-\d+|carried|result|replicates-\d+|error-bars)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII
+)
 PATH = re.compile(rf"{DATA}/{NAME.pattern}/\w+", re.ASCII)  # the path of an array in a folder
 ENCODINGS = (  # names of chunks; the arrays that are shown alternate between the two
     {"name": "default", "separator": "/"},

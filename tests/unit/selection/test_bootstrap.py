@@ -143,6 +143,24 @@ def test_error_bars_are_added_to_a_finished_selection_and_stay_with_its_answer(t
     assert other.components_stderr is None
 
 
+@pytest.mark.parametrize("other", [SAMPLES - 1, SAMPLES + 1])
+def test_another_number_of_error_bars_replaces_the_first_and_nothing_else_is_kept(
+    other: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "PASSES", 2)
+    monkeypatch.setattr("dask_nmf.selection.select.PASSES", 2)
+    place, options = tmp_path / "s.zarr", {**OPTIONS, "max_iter": 3}
+    for error_bars in (SAMPLES, other):
+        found = select_rank(planted(), store=place, **{**options, "error_bars": error_bars})
+        alone = select_rank(planted(), **{**options, "error_bars": error_bars})
+        assert_same(found, alone)
+        folders = zarr.open_group(place, mode="r").attrs["dask_nmf_selection"]["folders"]  # type: ignore[index,call-overload]
+        assert {path.name for path in (place / "data").iterdir()} == set(folders.values())
+        assert {path.name.split("-")[0] for path in (place / "data").iterdir()} == {
+            *("layout", "pass", "result", "error")
+        }
+
+
 def test_a_v_of_few_rows_has_no_empty_sample() -> None:
     found = select_rank(planted(3, 12), **{**OPTIONS, "error_bars": 40, "holdout": 0.2})
     assert found.components_stderr is not None
