@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
+from threading import Event
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ from dask_nmf.errors import DataError
 from dask_nmf.types import Block, T
 
 BATCH = 2**26  # bytes of a batch, about: what is in memory at once is some of them
+UNWANTED: ContextVar[Event | None] = ContextVar("UNWANTED", default=None)  # in a thread of `read_ahead`
 
 
 class Batch(NamedTuple):
@@ -40,7 +43,7 @@ class RowSource(Protocol):
         """Return the dtype of the batches."""
 
     def batches(self) -> Iterator[Batch]:
-        """Yield the rows of V in order."""
+        """Yield the rows of V in order; call `check_wanted` between batches that are read without a yield."""
 
     def columns(self) -> Columns:
         """Return the columns, which are known once the first batch was read."""
@@ -123,11 +126,34 @@ class Named:
             first = last
 
 
-def read_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield items, of which the next one is made in another thread meanwhile."""
+class Unwanted(Exception):
+    """Raised where batches are read that nobody waits for any more."""
+
+
+def check_wanted() -> None:
+    """Raise `Unwanted` in a thread of `read_ahead` whose items nobody waits for any more."""
+    unwanted = UNWANTED.get()
+    if unwanted is not None and unwanted.is_set():
+        raise Unwanted
+
+
+def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Yield items, of which the next one is made in another thread meanwhile.
+
+    When this generator ends, for whatever reason, so does the making of the next item: at the latest where
+    that calls `check_wanted` next, as each `read_ahead` does between items.
+    """
     end = object()
-    with ThreadPoolExecutor(1) as pool:
+    unwanted = Event()
+    pool = ThreadPoolExecutor(1, initializer=UNWANTED.set, initargs=(unwanted,))
+    try:
         coming = pool.submit(next, items, end)
         while (item := coming.result()) is not end:
+            check_wanted()
             coming = pool.submit(next, items, end)
             yield item  # type: ignore[misc]
+    finally:
+        unwanted.set()
+        pool.shutdown(cancel_futures=True)
+        if isinstance(items, Generator):
+            items.close()

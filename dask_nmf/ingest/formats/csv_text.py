@@ -8,14 +8,17 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TextIO, cast
 
 from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.rows import check_wanted
 
 NULLS = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None", "-nan", "-NaN")
 DELIMITERS = "\t", ";", ","
+QUOTED = re.compile(r'"[^"]*"')
 REPLACED = "\ufffd"  # what Python reads for bytes that are not UTF-8
 SHOWN = 60  # characters of a line in a message
 LONGEST = 2**28  # characters of a line, at most
@@ -35,12 +38,14 @@ def read_layout(path: Path) -> CsvLayout:
     """Return the layout of a CSV file, whose first line is a header unless each of its fields is a number.
 
     Fields are separated by tabs in a ``.tsv``, and else by the first of tab, semicolon and comma that the
-    line has.
+    line has outside of quotes. A line of numbers whose first field alone is empty is the header that pandas
+    and R write for columns that are named by numbers.
 
     Raises
     ------
     DataError
-        If it is empty or no text.
+        If it is empty or no text; if its first line has numbers and fields for missing ones, which may be a
+        header or a record.
     """
     with readable(path, "write a CSV file"), _open(path) as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST), "")):
@@ -73,7 +78,7 @@ def refuse_first_bad_line(path: Path, layout: CsvLayout, numbers: Sequence[int])
                 f"{layout.width}; correct the line, or quote fields that contain {layout.delimiter!r}"
             )
         for index in numbers:
-            if not _is_number(fields[index]):
+            if not _is_number_or_null(fields[index]):
                 name = index + 1 if layout.names is None else repr(layout.names[index])
                 raise DataError(
                     f"{path}, line {line}: {fields[index][:SHOWN]!r} in column {name} is no number; "
@@ -84,16 +89,25 @@ def refuse_first_bad_line(path: Path, layout: CsvLayout, numbers: Sequence[int])
 
 
 def _layout(path: Path, line: str, number: int, line_bytes: int) -> CsvLayout:
-    delimiter = "\t" if ".tsv" in path.suffixes else next((one for one in DELIMITERS if one in line), ",")
-    fields = next(csv.reader([line], delimiter=delimiter))
-    header = not all(_is_number(field) for field in fields)
-    names = [field.strip() for field in fields] if header else None
-    return CsvLayout(delimiter, len(fields), names, number + header, line_bytes)
+    unquoted = QUOTED.sub("", line)
+    delimiter = "\t" if ".tsv" in path.suffixes else next((one for one in DELIMITERS if one in unquoted), ",")
+    fields = [field.strip() for field in next(csv.reader([line], delimiter=delimiter))]
+    numbers = [_is_number(field) for field in fields]
+    header = not all(numbers)
+    nulls = [index for index, field in enumerate(fields) if field in NULLS and not numbers[index]]
+    if header and numbers.count(False) == len(nulls) and not (nulls == [0] and fields[0] == ""):
+        raise DataError(
+            f"{path}, line {number + 1}: {line.strip()[:SHOWN]!r} may be a header or a record with missing "
+            "values; put a line with the names of the columns before it, or name its empty columns"
+        )
+    return CsvLayout(delimiter, len(fields), fields if header else None, number + header, line_bytes)
+
+
+def _is_number_or_null(text: str) -> bool:
+    return text.strip() in NULLS or _is_number(text)
 
 
 def _is_number(text: str) -> bool:
-    if text.strip() in NULLS:
-        return True
     try:
         float(text)
     except ValueError:
@@ -102,12 +116,13 @@ def _is_number(text: str) -> bool:
 
 
 def _records(path: Path, layout: CsvLayout) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the fields of each line that is a record."""
+    """Yield the number and the fields of each record; an empty line is one if there is one column."""
     csv.field_size_limit(LONGEST)
     with _open(path) as file:
         for number, line in enumerate(file, 1):
-            if number > layout.skipped and line.rstrip("\r\n"):
-                yield number, next(csv.reader([line], delimiter=layout.delimiter))
+            check_wanted()
+            if number > layout.skipped and (layout.width == 1 or line.rstrip("\r\n")):
+                yield number, next(csv.reader([line], delimiter=layout.delimiter)) or [""]
 
 
 def _open(path: Path) -> TextIO:

@@ -13,7 +13,7 @@ import numpy as np
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest.options import ConvertOptions
-from dask_nmf.ingest.rows import BATCH, Batch, Columns
+from dask_nmf.ingest.rows import BATCH, Batch, Columns, check_wanted
 from dask_nmf.ingest.sorting import Entries, RowSorter
 from dask_nmf.progress import report_panel, report_read, report_stage
 from dask_nmf.sources.matrix import Matrix
@@ -43,6 +43,7 @@ class MatrixRows:
             return
         sorter = RowSorter(self._scratch)
         for first, block in self._panels():
+            check_wanted()
             entries = block.tocoo()
             columns = (entries.coords[0] + first).astype(np.int32)
             sorter.add(Entries(entries.coords[1].astype(np.int32), columns, entries.data))

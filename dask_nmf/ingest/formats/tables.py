@@ -102,7 +102,7 @@ class CsvTable:
                 skip_rows=self.layout.skipped,
                 column_names=[str(index) for index in range(self.width)],
             ),
-            csv.ParseOptions(delimiter=self.layout.delimiter),
+            csv.ParseOptions(delimiter=self.layout.delimiter, ignore_empty_lines=self.width > 1),
             csv.ConvertOptions(
                 column_types=kinds,
                 include_columns=list(kinds),

@@ -108,7 +108,7 @@ class Triplets:
     def _refuse(self, row: str, column: str) -> None:
         """Raise the error about a cell with several entries: the tables are read again up to the second."""
         seen = False
-        for columns, place in self._records():
+        for columns, place in read_ahead(self._records()):
             same = np.ones(len(columns[0]), bool)
             for part, text in ((columns[1], row), (columns[2], column)):
                 same &= np.array([one == text for one in part.dictionary.to_pylist()])[

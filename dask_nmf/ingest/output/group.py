@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -40,7 +41,13 @@ def write_group(store: ZarrStore, source: RowSource, storage: Storage, sources: 
     DataError
         If V has no row or no column; whatever the source raises.
     """
-    batches = read_ahead(source.batches())
+    with closing(read_ahead(source.batches())) as batches:
+        return _write_batches(store, source, batches, storage, sources)
+
+
+def _write_batches(
+    store: ZarrStore, source: RowSource, batches: Iterator[Batch], storage: Storage, sources: Sequence[str]
+) -> Written:
     first = next(batches, None)
     columns = source.columns() if first is not None else Columns(0)
     if first is None or columns.number == 0:

@@ -117,6 +117,36 @@ def test_csv_without_names_of_rows(tmp_path: Path, text: str) -> None:
     assert names_of(tmp_path / "v.zarr", "obs") == ["0", "1"]
 
 
+@pytest.mark.parametrize("text", [",0,1\nann,1,2\nbob,,4\n", '"","1","2"\n"ann",1,2\n"bob",NA,4\n'])
+def test_columns_named_by_numbers(tmp_path: Path, text: str) -> None:
+    """The header of pandas' `to_csv` and of R's `write.csv`: the first column has the names of rows."""
+    (tmp_path / "v.csv").write_text(text)
+    convert(tmp_path / "v.csv", tmp_path / "v.zarr", missing="nan")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[1, 2], [np.nan, 4]])
+    assert names_of(tmp_path / "v.zarr", "obs") == ["ann", "bob"]
+    assert names_of(tmp_path / "v.zarr", "var") in (["0", "1"], ["1", "2"])
+
+
+def test_a_frame_without_names_of_its_own(tmp_path: Path) -> None:
+    pd.DataFrame(DENSE).to_csv(tmp_path / "v.csv", float_format="%.17g")
+    convert(tmp_path / "v.csv", tmp_path / "v.zarr", missing="nan")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), DENSE)
+
+
+@pytest.mark.parametrize("text", ['"a;b",c\n1,2\n3,4\n', '"a\tb";c\n1;2\n3;4\n'])
+def test_delimiters_are_sought_outside_of_quotes(tmp_path: Path, text: str) -> None:
+    (tmp_path / "v.csv").write_text(text)
+    convert(tmp_path / "v.csv", tmp_path / "v.zarr")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[1, 2], [3, 4]])
+    assert names_of(tmp_path / "v.zarr", "var")[1] == "c"
+
+
+def test_an_empty_line_is_a_missing_value_of_an_only_column(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("a\n1\n\n3\n")
+    convert(tmp_path / "v.csv", tmp_path / "v.zarr", missing="nan")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[1], [np.nan], [3]])
+
+
 @pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize("rule", ["sum", "mean", "last"])

@@ -28,6 +28,10 @@ TABLES = [
         "a,b\n1,2\n3,16777217\n",
         "line 3, column 'b': 16777217.0 is not exact as float32; give dtype='float64'",
     ),
+    ("1,,3\n4,5,6\n", "v.csv, line 1: '1,,3' may be a header or a record with missing values; put a line"),
+    ("NA,2\n4,5\n", "v.csv, line 1: 'NA,2' may be a header"),
+    ("a\n1\n\n3\n", "v.csv, line 3, column 'a': a value is missing"),
+    ("a\n1\n\nx\n", "v.csv, line 4: 'x' in column 'a' is no number"),
     ("a,b\n", "v.csv: V is empty"),
     ("", "v.csv is empty"),
 ]
