@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_nmf.kernels.linalg.packed_grams import packed_size
-from dask_nmf.kernels.products import stacked
+from dask_nmf.kernels.products import same_bits
 
 MIB = 2**20
 
@@ -119,8 +119,8 @@ class Work(NamedTuple):
 
     @property
     def stack(self) -> int:
-        """The number of components of the models that use a panel together, see `stacked.MOST`."""
-        return min(sum(self.ranks), max(stacked.MOST, self.rank))
+        """The number of components of the models that use a panel together, see `same_bits.MOST`."""
+        return min(sum(self.ranks), max(same_bits.MOST, self.rank))
 
     @property
     def further_ranks(self) -> tuple[int, ...]:

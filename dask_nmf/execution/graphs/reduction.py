@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from dask_nmf.types import Array, Block
 if TYPE_CHECKING:  # workers need it only for a V that is a Dask array
     import dask.array as da
 
-PASS, SUMS = "pass-", "sums-"  # prefixes of the keys of panels, and of combined parts
+PASS, SUMS = "nmf-pass-", "nmf-sums-"  # prefixes of the keys of panels, and of combined parts
+KEY = re.compile(rf"{PASS}[0-9a-f]{{32}}|{SUMS}[0-9a-f]{{32}}-\d+-(\d+)")  # users may have similar ones
 WORK, INPUTS = "work-of-a-pass", "inputs-of-a-pass"  # placeholders for the nodes that differ between passes
 FAN_IN = 8  # parts that one node of the tree combines
 
@@ -182,9 +184,11 @@ def _item(part: Any, index: int) -> Any:
 
 def panel_of(key: Any) -> int | None:
     """Return the number of the panel that a task processes, or of the first that it combines; else None."""
-    if isinstance(key, tuple):
-        return int(key[1]) if key[0].startswith(PASS) else None
-    return int(key.rpartition("-")[2]) if key.startswith(SUMS) else None
+    name = key[0] if isinstance(key, tuple) else key
+    known = KEY.fullmatch(name) if isinstance(name, str) else None
+    if known is None:
+        return None
+    return int(key[1] if known[1] is None else known[1])
 
 
 def combine_tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:

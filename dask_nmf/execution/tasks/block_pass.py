@@ -13,7 +13,7 @@ from dask_nmf.kernels.blocks import holed, row_batches
 from dask_nmf.kernels.blocks.holed import HoledBlock
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
-from dask_nmf.kernels.products import stacked
+from dask_nmf.kernels.products import same_bits, stacked
 from dask_nmf.kernels.row_sums import NOTHING, Sums
 from dask_nmf.types import Array, Block
 
@@ -66,13 +66,13 @@ class ModelPart(NamedTuple):
 def stacks(specs: Sequence[PassSpec], ranks: Sequence[int]) -> list[list[int]]:
     """Return the numbers of the models that use a block together.
 
-    They have one mask and one way to take the loss. They have `stacked.MOST` components in all, so that the
+    They have one mask and one way to take the loss. They have `same_bits.MOST` components in all, so that the
     memory of their products is bounded.
     """
     kinds: dict[Any, list[list[int]]] = {}
     for number, (spec, rank) in enumerate(zip(specs, ranks, strict=True)):
         own = kinds.setdefault((spec.mask, spec.shares_products, spec.residual), [[]])
-        if own[-1] and sum(ranks[other] for other in own[-1]) + rank > stacked.MOST:
+        if own[-1] and sum(ranks[other] for other in own[-1]) + rank > same_bits.MOST:
             own.append([])
         own[-1].append(number)
     return [some for own in kinds.values() for some in own]

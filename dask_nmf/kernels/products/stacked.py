@@ -15,10 +15,9 @@ import scipy.sparse
 
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.linalg import csr_products
-from dask_nmf.kernels.products.same_bits import SMALL, same_bits
+from dask_nmf.kernels.products.same_bits import MOST, is_tried, same_bits
 from dask_nmf.types import Array, Block
 
-MOST = 256  # components of a stack: with more, a product costs no less for each
 CACHED = 4 * 2**20  # bytes of the factors of a stack from which entries of a CSR block take rows at random
 
 TALL = 1024  # rows whose products BLAS may add up in float32
@@ -117,11 +116,9 @@ def _stacks(
 
 def _keeps_bits(block: Block, rank: int, factor: Array, left: bool) -> bool:
     """Return whether a product has the same bits in a stack, and wherever it stands in it."""
-    if rank == 1 or factor.dtype != block.dtype:  # rank 1: there is a routine for vectors
+    if factor.dtype != block.dtype:
         return False
     if scipy.sparse.issparse(block):  # entry by entry, whatever the number of components
-        return True
+        return rank > 1
     rows, columns = block.shape
-    if min(rows, columns) == 1 or rows * columns * rank <= SMALL:
-        return False
-    return same_bits(block.dtype, block.strides[0] < block.strides[1])[left]
+    return is_tried(rows, columns, rank) and same_bits(block.dtype, block.strides[0] < block.strides[1])[left]

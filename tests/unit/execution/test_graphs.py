@@ -8,9 +8,11 @@ from threading import Event
 from typing import Any
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import scipy.sparse
+from dask.delayed import delayed as delayed_of_user
 from distributed import Client, LocalCluster
 from hypothesis import given
 from hypothesis import strategies as st
@@ -252,3 +254,15 @@ def test_merging_bad_entries_keeps_the_first(data: st.DataObject) -> None:
     bad = PanelEngine(open_matrix(v), edges).summarize(SampleSpec(60, 10, 0)).invalid
     assert bad is not None
     assert (bad.row, bad.column) == (min(rows), 4)
+
+
+@pytest.mark.parametrize("name", ["sums-of-x", "nmf-sums-of-x", "pass-1"])
+def test_keys_of_users_may_look_like_ours(name: str) -> None:
+    v = np.random.default_rng(0).random((40, 12))
+    halves = [
+        delayed_of_user(lambda x: x)(part, dask_key_name=f"{name}-{i}")
+        for i, part in enumerate((v[:20], v[20:]))
+    ]
+    whole = da.concatenate([da.from_delayed(half, (20, 12), float) for half in halves])
+    assert nmf(whole, 3, max_iter=2).relative_error == pytest.approx(nmf(v, 3, max_iter=2).relative_error)
+    assert reduction.panel_of((name, 3)) is reduction.panel_of(name) is reduction.panel_of((v, 0)) is None
