@@ -186,12 +186,10 @@ def _samples(cuts: Sequence[Cut], first: FirstRead) -> Iterator[Array | None]:
 
 
 def _resume(cut: Cut, run: Run) -> list[FitProgress]:
-    """Return the starts of a run at their last commits."""
+    """Return the starts of a recovered run at their last commits."""
     measures = Measures(**run.record["measures"])
     cut.engine.scale = measures.scale
-    n_init = cut.request.settings.n_init
-    runs = [run] if n_init == 1 else [run.open_start(number) for number in range(n_init)]
-    return [_progress(cut.for_start(number), measures, own) for number, own in enumerate(runs)]
+    return [_progress(cut.for_start(number), measures, own) for number, own in enumerate(run.starts or [run])]
 
 
 def _progress(cut: Cut, measures: Measures, run: Run) -> FitProgress:

@@ -11,8 +11,7 @@
       start-0/, start-1/ …     the runs of several starts, until the best one is the result
       H, W, error_history …    links to these arrays under plain names: see `links`
 
-The record also names the commit before the last one, whose data stay. If the last one is damaged, the fit
-goes on from there.
+The record also names the commit before the last one. If the last one is damaged, the fit goes on from it.
 """
 
 from __future__ import annotations
@@ -67,6 +66,7 @@ class Run:
     ) -> None:
         self.location = location
         self._commits = Commits(location, group, record, check_held, synced)
+        self.starts: list[Run] = []  # the runs of several starts, once they are recovered
         self._result_folder = ""  # of the result that is being written
 
     @classmethod
@@ -252,9 +252,12 @@ class Run:
         return self._commits.factor(path)
 
     def recover(self) -> None:
-        """Take the run over from its last writer, and mend what killed commands have left: see `passes`."""
+        """Take the run and its starts over from their last writers, and mend them: see `passes.recover`."""
         passes.recover(self._commits)
-        if self.record["finished"] and self.settings.n_init > 1 and not self._commits.group.read_only:
+        n_init = self.settings.n_init
+        if n_init > 1 and not self.record["finished"] and self.passes is not None:
+            self.starts = [self._recovered_start(number) for number in range(n_init)]
+        elif n_init > 1 and not self._commits.group.read_only:
             self.delete_starts()
 
     def begin_start(self, number: int, settings: dict[str, Any], matrix: dict[str, Any]) -> Run:
@@ -262,18 +265,15 @@ class Run:
         commits, place = self._commits, starts.start_location(self.location, number)
         return Run.create(place, settings, matrix, check_held=commits.check_held, synced=commits.synced)
 
-    def open_start(self, number: int) -> Run:
-        """Return the run of a start, recovered from its last writer; raise as `load` and `recover` do."""
-        run = Run.load(starts.start_location(self.location, number), self._commits.check_held)
+    def _recovered_start(self, number: int) -> Run:
+        with reporting_damage(self.location.name):
+            run = Run.load(starts.start_location(self.location, number), self._commits.check_held)
         run.recover()
         return run
 
     def keep_start(self, start: Run, ending: Ending, objectives: Sequence[float], kept: int) -> None:
         """Take over the passes of one of several starts, and all objectives; `commit_result` commits them."""
-        passes_of_start = {name: start.record[name] for name in ("pass", "history")}
-        end = {**ending._asdict(), "final": ending.outcome.final}
-        spread = {"objectives": [or_none(one) for one in objectives], "kept": kept}
-        self._commits.record = {**self.record, **passes_of_start, **end, "starts": spread}
+        self._commits.record = self.record | starts.parts_of_kept(start.record, ending, objectives, kept)
 
     def delete_starts(self) -> None:
         """Delete the runs of starts, which this run needs no longer."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from dask_nmf.errors import InvalidRunError
+from dask_nmf.iteration.outcome import Ending
 from dask_nmf.runs.commits import Commits, open_group
+from dask_nmf.runs.record.states import or_none
 from dask_nmf.storage.arrays import write_once
 from dask_nmf.storage.locations import Location
 
@@ -30,6 +33,16 @@ def describe_starts(location: Location, number: int) -> dict[str, list[Any]]:
         described["passes"].append(passes)
         described["relative_errors"].append(error)
     return described
+
+
+def parts_of_kept(
+    record: dict[str, Any], ending: Ending, objectives: Sequence[float], kept: int
+) -> dict[str, Any]:
+    """Return what the record of a fit takes over from that of the start that is kept."""
+    passes = {name: record[name] for name in ("pass", "history")}
+    end = {**ending._asdict(), "final": ending.outcome.final}
+    spread = {"objectives": [or_none(one) for one in objectives], "kept": kept}
+    return {**passes, **end, "starts": spread}
 
 
 def delete_starts(commits: Commits) -> None:

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -20,7 +21,7 @@ from support.reads import READS, counted_matrix
 from support.runs import Crash, assert_same_bits
 
 from dask_nmf import NMF, Result, Run, nmf
-from dask_nmf.errors import RunMismatch
+from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.execution import partition
 from dask_nmf.execution.partition import Resources
 from dask_nmf.planning import row_panels, worker_memory
@@ -213,6 +214,32 @@ def test_an_unfinished_fit_is_overwritten_with_its_starts(tmp_path: Path) -> Non
         fit(V, init="random", store=place, n_init=1)
     single = fit(V, init="random", store=place, n_init=1, overwrite=True)
     assert_same_bits(single, fit(V, init="random", n_init=1))
+    assert not list(place.glob("start-*"))
+
+
+def _lose(start: Path) -> None:
+    shutil.rmtree(start)
+
+
+def _cut_root_short(start: Path) -> None:
+    (start / "zarr.json").write_text("{")
+
+
+def _lose_arrays(start: Path) -> None:
+    shutil.rmtree(start / "data")
+
+
+@pytest.mark.parametrize("damage", [_lose, _cut_root_short, _lose_arrays])
+def test_a_fit_whose_start_is_lost_is_refused_or_begun_anew(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    place, options = tmp_path / "run.zarr", {"init": "random", "n_init": 2}
+    fit(V, **options, store=place, overwrite=True, time_limit=0)
+    damage(place / "start-1")
+    for _ in range(2):
+        with pytest.raises(InvalidRunError, match=r"run\.zarr.*; restore it, or remove it|path or remove it"):
+            fit(V, **options, store=place)
+    assert_same_bits(fit(V, **options, store=place, overwrite=True), fit(V, **options))
     assert not list(place.glob("start-*"))
 
 
