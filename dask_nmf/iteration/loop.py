@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -87,7 +87,10 @@ class Passes:
         return state, exact
 
     def end(self, totals: Any) -> Step:
-        """Return the step of the pass that gave these totals; it has an outcome if it is the last one."""
+        """Return the step of the pass that gave these totals; it has an outcome if it is the last one.
+
+        It has none if only the time is over: see `end_in_time`.
+        """
         stop, baseline, previous = self.stop, self.baseline, self.state
         state = self.solver.at_level(previous.level).update(previous, totals, baseline)
         reason = _convergence(self.number, previous, state, baseline, stop)
@@ -122,10 +125,27 @@ def iterate(
     """
     passes = Passes(solver, state, baseline, stop, done)
     while passes.number < stop.max_iter:
-        step = passes.end(sweep(*passes.begin()))
+        (step,) = end_in_time([passes.end(sweep(*passes.begin()))], [stop.deadline])
         yield step
         if step.outcome is not None:
             return
+
+
+def end_in_time(steps: Sequence[Step], deadlines: Sequence[float]) -> list[Step]:
+    """Return the steps of models that share a pass; the time limit ends those that would go on after theirs.
+
+    The clock is read once, so that a limit that is reached meanwhile does not leave a pass to some of them.
+    """
+    now = time.monotonic()
+    return [
+        step if step.outcome is not None or now < deadline else _stopped_by_time(step)
+        for step, deadline in zip(steps, deadlines, strict=True)
+    ]
+
+
+def _stopped_by_time(step: Step) -> Step:
+    message = f"stopped by the time limit after {step.number} passes; run it again to go on"
+    return step._replace(outcome=Outcome.TIME_LIMIT, message=message)
 
 
 def _ending(
@@ -159,10 +179,6 @@ def _stopped(
     if number >= stop.max_iter:
         short = f", not converged to tol = {stop.tol:g}" if stop.tol > 0 else ""
         return Ending(Outcome.MAX_ITER, f"stopped after max_iter = {stop.max_iter} passes{short}")
-    if time.monotonic() >= stop.deadline:
-        return Ending(
-            Outcome.TIME_LIMIT, f"stopped by the time limit after {number} passes; run it again to go on"
-        )
     return None
 
 

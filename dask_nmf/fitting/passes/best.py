@@ -17,12 +17,20 @@ def best_of(cut: Cut, starts: Sequence[FitProgress]) -> tuple[int, FitProgress]:
     It gets the objectives of all starts, and the ending of the time limit if that came before the end of one.
     """
     settings = cut.request.settings
-    kept = min(range(len(starts)), key=lambda number: starts[number].state.loss)
+    kept = least_loss([start.state.loss for start in starts])
     best = starts[kept]
     unit = best.measures.error_unit(settings.beta)
     objectives = tuple(math.sqrt(max(start.state.loss, 0.0)) * unit for start in starts)
     report_starts(objectives, kept, settings.at_start(kept).random_state)
     return kept, replace(best, objectives=objectives, ending=_ending(starts) or best.ending)
+
+
+def least_loss(losses: Sequence[float]) -> int:
+    """Return the number of the least loss, the first one of equals.
+
+    NaN is more than any other loss. A loss that rounding has taken below 0 is 0, as in an objective.
+    """
+    return min(range(len(losses)), key=lambda number: (math.isnan(losses[number]), max(losses[number], 0.0)))
 
 
 def _ending(starts: Sequence[FitProgress]) -> Ending | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dask_nmf.execution.engine import Engine, Model
 from dask_nmf.execution.tasks.factor_store import FactorSlots
-from dask_nmf.iteration.loop import Passes, Step
+from dask_nmf.iteration.loop import Passes, Step, end_in_time
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.planning.model_groups import CutPlan, group_models
 
@@ -36,4 +36,5 @@ def make_shared_pass(engine: Engine, plan: CutPlan, models: Sequence[RunningMode
         steps |= {
             number: models[number].passes.end(total) for number, total in zip(group, totals, strict=True)
         }
-    return [steps[number] for number in range(len(models))]
+    made = [steps[number] for number in range(len(models))]
+    return end_in_time(made, [model.passes.stop.deadline for model in models])
