@@ -56,7 +56,7 @@ def plot_errors(selection: RankSelection, axes: Any = None) -> Any:
     bars = np.nan_to_num(_column(rows, "standard_error"))
     axes.errorbar(ranks, means, bars, color=BLUE, marker="o", markersize=5, capsize=3, label="mean of a rank")
     axes.axhline(means.min(), color=GREY, linestyle="--", linewidth=0.8, label="lowest mean")
-    squared = selection.result is None or selection.result.beta_loss == 2
+    squared = selection.beta_loss == 2
     unit = "root mean squared error (units of V)" if squared else "root of the mean of twice the divergence"
     label_axes(axes, "Error of held-out entries", RANK, unit)
     _mark(axes, selection)

@@ -141,7 +141,7 @@ class Bootstrap:
         """Return the standard errors of H, once the replicates have had all passes.
 
         Each replicate of a component is given the sum that the component has, because its scale means
-        nothing. If V is cut into panels of columns, this takes two more reads.
+        nothing. If V is cut into panels of columns, this takes two more reads for each group of replicates.
         """
         H = self.reference.H.astype(np.float64)
         if self.engine.matrix.orientation.by_columns:
@@ -158,13 +158,17 @@ class Bootstrap:
     def _spread_in_panels(self, models: Sequence[Model], H: Array) -> tuple[Array, Array]:
         solver, engine = self.solver, self.engine
         spec = PassSpec(solver.solve_w_final, solver, mask=self.reference.mask, residual_only=True)
-        replicates = [Replicate(spec, sample) for sample in self.samples]
-        first, *more = (model.state.h for model in models)
-        known = np.ascontiguousarray(H.T)
-        sums = engine.compute(first, shared_reads.likeness_of_w(replicates), known, more)
-        scales = _scales(H, sums[0])
-        spread = engine.compute(first, shared_reads.spread_of_w(replicates, scales), more_h=more)
-        return spread.T, _cosines(H, sums[1], sums[2]).mean(axis=0)
+        known, spread = np.ascontiguousarray(H.T), Spread()
+        cosines = np.zeros((len(models), len(H)))
+        for group in map(list, self._groups()):
+            replicates = [Replicate(spec, self.samples[number]) for number in group]
+            first, *more = (models[number].state.h for number in group)
+            sums = engine.compute(first, shared_reads.likeness_of_w(replicates), known, more)
+            cosines[group] = _cosines(H, sums[1], sums[2])
+            scales = _scales(H, sums[0])
+            own = engine.compute(first, shared_reads.spread_of_w(replicates, scales), more_h=more)
+            spread = spread.merged(own)
+        return spread.deviation.T, cosines.mean(axis=0)
 
     def _report(self, number: int, seconds: float) -> None:
         replicates = len(self.samples)

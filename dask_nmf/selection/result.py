@@ -63,9 +63,11 @@ class RankSelection:
         single model.
     result : the fit of the recommended rank to all entries of V, which began with the most typical model;
         None if the time limit came first.
-    error_bars : the spread of the components of ``result`` over bootstrap samples of the rows of V; None if
-        it was not asked for, or the time limit came first.
+    error_bars : the spread of the components of ``result`` over bootstrap samples of the rows of V. If it was
+        not asked for, it is the one that is stored with the answer. None if there is none, or the time limit
+        came first.
     complete : whether there are all error bars that were asked for.
+    beta_loss : the β of the loss of all fits: 2 for the Frobenius norm, 1 for Kullback-Leibler.
     """
 
     n_components: int
@@ -78,9 +80,10 @@ class RankSelection:
     result: Result | None
     error_bars: ErrorBars | None = None
     complete: bool = True
+    beta_loss: float = 2
 
     @classmethod
-    def of(cls, findings: Findings, result: Result | None, wide: bool) -> RankSelection:
+    def of(cls, findings: Findings, result: Result | None, wide: bool, beta_loss: float) -> RankSelection:
         """Return the result with these findings; ``wide``: V is wider than tall."""
         table = findings.table
         rank = table["n_components"]
@@ -95,6 +98,7 @@ class RankSelection:
             h_of_fit if wide else findings.factor,
             np.full(rank, np.nan) if stability is None else np.asarray(stability),
             result,
+            beta_loss=beta_loss,
         )
 
     @property

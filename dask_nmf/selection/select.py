@@ -139,7 +139,7 @@ class _Selection:
         findings = self._compare(known)
         late = known is None and time.monotonic() >= self.request.deadline
         if late or not findings.complete:
-            return RankSelection.of(findings, None, self.matrix.orientation.by_columns)
+            return self._selection(findings, None)
         return self._with_fit(V, findings)
 
     def _with_fit(self, V: Any, findings: Findings) -> RankSelection:
@@ -147,11 +147,15 @@ class _Selection:
         result = self._final_fit(V, findings)
         if self.store is not None:
             self.store.commit_answer(self.matrix.listing)
-        chosen = RankSelection.of(findings, result, self.matrix.orientation.by_columns)
+        chosen = self._selection(findings, result)
         if not result.outcome.final:
             return chosen
         bars = self._error_bars(result)
         return replace(chosen, error_bars=bars, complete=bars is not None or not self.request.error_bars)
+
+    def _selection(self, findings: Findings, result: Result | None) -> RankSelection:
+        wide, beta_loss = self.matrix.orientation.by_columns, self.options.settings.beta
+        return RankSelection.of(findings, result, wide, beta_loss)
 
     def _error_bars(self, result: Result) -> ErrorBars | None:
         """Return the standard errors of the components of the final fit, if they are asked for or stored."""

@@ -58,11 +58,11 @@ def likeness_of_w(replicates: Sequence[Replicate]) -> Reduction:
 
 
 def spread_of_w(replicates: Sequence[Replicate], scales: Array) -> Reduction:
-    """Return the computation of the standard deviation of W over replicates, (rows, k), float64.
+    """Return the computation of the `Spread` of W over replicates, of (rows, k), float64.
 
     ``scales``, (replicates, k), multiply the components of each replicate first.
     """
-    return Reduction(partial(_spread_of_w, replicates=tuple(replicates), scales=scales), np.concatenate)
+    return Reduction(partial(_spread_of_w, replicates=tuple(replicates), scales=scales), _stack_spreads)
 
 
 def _sums_of_replicates(
@@ -101,13 +101,18 @@ def _likeness_of_w(v: Block, *, panel: int, inputs: PassInputs, replicates: Sequ
 
 def _spread_of_w(
     v: Block, *, panel: int, inputs: PassInputs, replicates: Sequence[Replicate], scales: Array
-) -> Array:
+) -> Spread:
     spread, factors = Spread(), (inputs.h, *inputs.more_h)
     for h, replicate, scale in zip(factors, replicates, scales, strict=True):
         batches = _sampled_batches(v, replicate, panel, inputs)
         parts = [process_block(part, h, replicate.spec)[0] for _, part in batches]
         spread = spread.with_sample(np.concatenate(parts) * scale)
-    return spread.deviation
+    return spread
+
+
+def _stack_spreads(parts: list[Spread]) -> Spread:
+    mean, squares = (np.concatenate(each) for each in zip(*(part[1:] for part in parts), strict=True))
+    return Spread(parts[0].samples, mean, squares)
 
 
 def _masked(v: Block, replicate: Replicate, panel: int, inputs: PassInputs) -> Block:

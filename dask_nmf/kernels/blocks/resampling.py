@@ -64,6 +64,15 @@ class Spread(NamedTuple):
         mean = self.mean + step / samples
         return Spread(samples, mean, self.squares + step * (x - mean))
 
+    def merged(self, other: Spread) -> Spread:
+        """Return the spread of both sets of arrays (Chan, Golub & LeVeque 1979)."""
+        if not self.samples:
+            return other
+        samples, step = self.samples + other.samples, other.mean - self.mean
+        mean = self.mean + step * (other.samples / samples)
+        squares = self.squares + other.squares + step * step * (self.samples * other.samples / samples)
+        return Spread(samples, mean, squares)
+
     @property
     def deviation(self) -> Array:
         """The standard deviation of each entry, float64; NaN for a single array."""

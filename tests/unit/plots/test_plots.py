@@ -12,7 +12,7 @@ import pytest
 from matplotlib import colors, pyplot
 from matplotlib.figure import Figure
 
-from dask_nmf import RankSelection
+from dask_nmf import RankSelection, select_rank
 from dask_nmf.plots import plot_consensus, plot_errors, plot_stability, save_figures
 from dask_nmf.quality import agreement
 
@@ -71,6 +71,18 @@ def test_errors_are_drawn_with_their_spread_and_the_recommended_rank(
     assert axes.get_xlabel() == "rank (number of components)"
     assert axes.get_ylabel() == "root mean squared error (units of V)"
     assert axes.get_title()
+
+
+def test_the_errors_of_a_divergence_are_named_before_there_is_a_fit_too() -> None:
+    V = np.random.default_rng(0).random((30, 8))
+    options: dict[str, Any] = {"n_init": 1, "holdout": 0.1, "time_limit": 0}
+    for beta_loss, label in (
+        ("kullback-leibler", "root of the mean of twice the divergence"),
+        ("frobenius", "root mean squared error (units of V)"),
+    ):
+        stopped = select_rank(V, "1:2", beta_loss=beta_loss, **options)
+        assert stopped.result is None
+        assert plot_errors(stopped, Figure().subplots()).get_ylabel() == label
 
 
 def test_stability_is_drawn_with_that_of_each_component(selection: RankSelection, axes: Any) -> None:

@@ -12,7 +12,10 @@ from sklearn import decomposition
 from support.matrices import Array
 
 from dask_nmf import RankSelection, select_rank
+from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.kernels.blocks.resampling import Resample, Spread
+from dask_nmf.planning import row_panels
+from dask_nmf.planning.model_groups import ModelGroups
 from dask_nmf.selection import bootstrap
 from dask_nmf.selection.models import APART
 from dask_nmf.selection.stored.store import SelectionStore
@@ -190,3 +193,30 @@ def test_the_spread_is_the_standard_deviation() -> None:
     for sample in samples:
         spread = spread.with_sample(sample)
     np.testing.assert_allclose(spread.deviation, samples.std(axis=0, ddof=1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(60, 12), (14, 40)], ids=["tall", "wide"])
+def test_replicates_that_do_not_fit_a_worker_together_are_read_in_groups(
+    shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "PASSES", 2)
+    monkeypatch.setattr("dask_nmf.selection.select.PASSES", 2)
+    monkeypatch.setattr(row_panels, "SMALLEST", 1)
+    monkeypatch.setattr(row_panels, "PANELS", 3)
+    options, most = {**OPTIONS, "max_iter": 3}, [0]
+    whole = select_rank(planted(*shape), **options)
+    groups = ModelGroups(((0, 3), (1,), (2,)), 0, 3)
+    compute = PanelEngine.compute
+
+    def counted(engine: PanelEngine, h: Array, reduction: Any, w: Any = None, more_h: Any = ()) -> Any:
+        most[0] = max(most[0], 1 + len(more_h))
+        return compute(engine, h, reduction, w, more_h)
+
+    monkeypatch.setattr(bootstrap, "group_models", lambda planned, ranks: groups)
+    monkeypatch.setattr(PanelEngine, "compute", counted)
+    found = select_rank(planted(*shape), **options)
+    assert most == [2]
+    assert found.components_stderr is not None
+    assert whole.components_stderr is not None
+    np.testing.assert_allclose(found.components_stderr, whole.components_stderr, rtol=1e-12)
+    np.testing.assert_array_equal(found.bootstrap_stability, whole.bootstrap_stability)
