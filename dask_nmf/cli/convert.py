@@ -27,7 +27,7 @@ from dask_nmf.cli.process.streams import print_line
     type=click.Choice(["error", "sum", "mean", "last"]),
     default="error",
     show_default=True,
-    help="Value of an entry that is there more than once.",
+    help="Value of an entry that occurs more than once in MatrixMarket or in a table of entries.",
 )
 @grouped("Input", "--layer", metavar="NAME", help="Layer of AnnData, in place of X.")
 @grouped(

@@ -61,7 +61,7 @@ def _failed(error: BaseException) -> int:
     """Print what ended the command, and return its exit code."""
     if interrupted() or isinstance(error, KeyboardInterrupt | click.exceptions.Abort):
         status = ExitCode.TERMINATED if terminated() else ExitCode.INTERRUPTED
-        line = "interrupted; run the same command again: a fit goes on from its last pass"
+        line = "interrupted; run the same command again, what was committed is kept"
     elif isinstance(error, BrokenPipeError) and pipes_without_reader():
         return ExitCode.PIPE_CLOSED
     elif "--debug" in sys.argv:

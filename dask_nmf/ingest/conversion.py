@@ -88,7 +88,8 @@ def convert(
         rows and columns, if it has names.
     row, column, value : names of the columns of a table whose records are entries of V. ``row`` alone is the
         column with the names of rows. Rows and columns stand in the order in which their ids first appear.
-    duplicates : the value of an entry that is there more than once: "error", "sum", "mean" or "last".
+    duplicates : the value of an entry that is there more than once in MatrixMarket or tables of entries:
+        "error", "sum", "mean" or "last". In other sparse matrices it is the sum, as in SciPy.
     missing : "nan" to keep NaN and empty fields as missing entries.
     dtype : "float32" or "float64"; by default "float64" where the source stores that, else "float32".
     dataset : path inside of an HDF5 file or a Zarr group, such as "raw/X"; by default "X".
@@ -180,13 +181,18 @@ def _open(sources: Sequence[Any], names: Sequence[str], options: ConvertOptions,
 def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
     """Open a source of a kind that its suffix tells."""
     path = source.path if is_location(source) else None
+    if path is not None and is_10x_folder(path):
+        return open_10x_folder(path, options, scratch)
+    if path is not None and path.name.endswith(MARKET):
+        return MatrixMarket(path, options, scratch)
+    if options.duplicates != "error":
+        raise ValueError(
+            f"duplicates is {options.duplicates!r}, and is for MatrixMarket and for tables of entries, with "
+            "row, column and value; leave it out"
+        )
     if path is not None:
         if path.name.endswith(SUFFIXES):
             return open_hdf5(path, options, scratch)
-        if is_10x_folder(path):
-            return open_10x_folder(path, options, scratch)
-        if path.name.endswith(MARKET):
-            return MatrixMarket(path, options, scratch)
         if path.name.endswith(TABLES):
             return DenseTable(open_table(path), options)
     named = None

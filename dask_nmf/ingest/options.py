@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf, isnan
+from typing import Any
 
 import numpy as np
 
@@ -102,6 +103,26 @@ class ValueRules:
         if not (low >= 0 and high < (EXACT if narrowed else inf)):
             self._refuse(values.ravel(), cast.ravel(), place)
         return cast
+
+    def cast_rows(self, block: Any, place: Callable[[int, int], str]) -> Any:
+        """Return rows of V, a CSR array, with values in the dtype of V.
+
+        Parameters
+        ----------
+        place : returns how a message names a cell, from its row in the block and its column
+
+        Raises
+        ------
+        DataError
+            As `cast` does.
+        """
+
+        def place_of(index: int) -> str:
+            row = int(np.searchsorted(block.indptr, index, side="right")) - 1
+            return place(row, int(block.indices[index]))
+
+        block.data = self.cast(block.data, place_of)
+        return block
 
     def _refuse(self, values: Array, cast: Array, place: Callable[[int], str]) -> None:
         """Raise the error about the first value that V may not have, if there is one."""

@@ -67,7 +67,7 @@ class RowSorter:
             self._write()
 
     def blocks(self, shape: tuple[int, int], duplicates: str) -> Iterator[scipy.sparse.csr_array]:
-        """Yield V of this shape as blocks of rows, with sorted columns.
+        """Yield V of this shape as blocks of rows, with sorted columns; sums and means are float64.
 
         Raises
         ------
@@ -156,8 +156,7 @@ def _merge(entries: Entries, first: int, duplicates: str) -> Entries:
         place = int(np.argmin(fresh))
         raise Duplicate(first + int(rows[place]), int(columns[place]))
     starts = np.flatnonzero(fresh)
-    merged = MERGES[duplicates](values, starts).astype(values.dtype)
-    return Entries(rows[starts], columns[starts], merged)
+    return Entries(rows[starts], columns[starts], MERGES[duplicates](values, starts))
 
 
 def _counts(values: Array, starts: Array) -> Array:

@@ -31,7 +31,7 @@ Exit codes:
   4    not converged (only with --require-convergence)
   74   a file cannot be written (disk full, read-only), or a store refuses access
   75   try again later: no workers, no answer of a store, or another process holds the run
-  130, 143  interrupted (Ctrl-C, SIGTERM); all committed passes are kept
+  130, 143  interrupted (Ctrl-C, SIGTERM); what was committed is kept
   141  the reader of the output ended before the output, as in "dask-nmf info RUN | head -1"
 """
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from dask_nmf.errors import DataError
-from dask_nmf.ingest.formats.tables import Table
+from dask_nmf.ingest.formats.tables import Table, check_ids
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns
@@ -27,11 +27,11 @@ class DenseTable:
 
     def __init__(self, table: Table, options: ConvertOptions) -> None:
         self._table = table
-        self._rules = options.rules()
-        self.dtype = self._rules.dtype
         named = _names_column(table, options.row)
         self._texts = [] if named is None else [named]
         self._numbers = [index for index in range(table.width) if index != named]
+        self._rules = options.rules(table.stored_dtype(self._numbers))
+        self.dtype = self._rules.dtype
 
     def columns(self) -> Columns:
         """Return the columns of V."""
@@ -48,9 +48,14 @@ class DenseTable:
             block = np.empty((len(columns[0]), len(values)), np.float64)
             for index, column in enumerate(values):
                 block[:, index] = column.to_numpy(zero_copy_only=False)
+            if self._texts:
+                check_ids(columns[-1], partial(self._record, first))
             names = columns[-1].dictionary_decode().to_pylist() if self._texts else None
             yield Batch(self._rules.cast(block, partial(self._place, first)), names)
             first += len(block)
+
+    def _record(self, first: int, index: int) -> str:
+        return self._table.place(first + index)
 
     def _place(self, first: int, index: int) -> str:
         """Return the place of a value of the block that begins at a record."""

@@ -63,21 +63,23 @@ class TenXFile:
     sparse = True
 
     def __init__(self, group: Any, options: ConvertOptions) -> None:
-        self._group, self._rules = group, options.rules()
+        self._group = group
         self._place = f"{group.file.filename}{group.name}"
-        self.dtype = self._rules.dtype
         with readable(self._place, CURE):
+            self._rules = options.rules(group["data"].dtype)
+            self.dtype = self._rules.dtype
             self._features, self._cells = (int(size) for size in group["shape"][:])
             names = next(group[name] for name in FEATURES if name in group)
             self._feature_names = list(names.asstr()[:])
-            if len(self._feature_names) != self._features:
-                raise DataError(
-                    f"{self._place} has {self._features} features and {len(self._feature_names)} names; "
-                    f"{CURE}"
-                )
+            self._check_names("features", self._features, len(self._feature_names))
+            self._check_names("cells", self._cells, len(group["barcodes"]))
             self._indptr = validate_indptr(
                 group["indptr"][:], self._cells, len(group["indices"]), self._place
             )
+
+    def _check_names(self, what: str, number: int, names: int) -> None:
+        if names != number:
+            raise DataError(f"{self._place} has {number} {what} and {names} names of them; {CURE}")
 
     def columns(self) -> Columns:
         """Return the features."""
@@ -103,14 +105,12 @@ class TenXFile:
         """Return some cells."""
         begin, end = int(self._indptr[first]), int(self._indptr[last])
         data, indices = (self._group[name][begin:end] for name in ("data", "indices"))
-        values = self._rules.cast(data, partial(self._place_of, begin))
         indptr = self._indptr[first : last + 1] - begin
-        block = scipy.sparse.csr_array((values, indices, indptr), shape=(last - first, self._features))
-        return canonical_csr(block, self.dtype)
+        block = scipy.sparse.csr_array((data, indices, indptr), shape=(last - first, self._features))
+        return self._rules.cast_rows(canonical_csr(block, np.dtype(np.float64)), partial(self._cell, first))
 
-    def _place_of(self, begin: int, index: int) -> str:
-        cell = int(np.searchsorted(self._indptr, begin + index, side="right")) - 1
-        return f"{self._place}: cell {cell}, feature {self._group['indices'][begin + index]}"
+    def _cell(self, first: int, row: int, column: int) -> str:
+        return f"{self._place}: cell {first + row}, feature {column}"
 
 
 def _open_inside(root: Any, inside: str, options: ConvertOptions, scratch: Path) -> RowSource:
@@ -118,14 +118,24 @@ def _open_inside(root: Any, inside: str, options: ConvertOptions, scratch: Path)
     place = root.filename if hasattr(root, "filename") else str(root.store_path)
     if inside not in root:
         raise DataError(f"{place} has nothing at {inside}, and holds {_listed(root)}; give another --dataset")
-    columns = "raw/var" if inside == "raw/X" else "var"
     with readable(place, CURE):
-        names = [_names(root, frame) for frame in ("obs", columns)]
+        names = [_names(root, frame) for frame in _frames(inside.strip("/"))]
     return Named(MatrixRows(root[inside], options, scratch), *names)
 
 
-def _names(root: Any, frame: str) -> Any:
+def _frames(inside: str) -> tuple[str | None, str | None]:
+    """Return where AnnData names the rows and the columns of the matrix at a path; None where it does not."""
+    if inside == "X" or inside.startswith("layers/"):
+        return "obs", "var"
+    if inside == "raw/X":
+        return "obs", "raw/var"
+    return ("obs" if inside.startswith("obsm/") else None), None
+
+
+def _names(root: Any, frame: str | None) -> Any:
     """Return the array of the names of rows or columns; None if there are none."""
+    if frame is None:
+        return None
     named = root.attrs[MARK]["named"] if MARK in root.attrs else {}
     if frame not in root or "_index" not in root[frame].attrs or not named.get(frame, True):
         return None

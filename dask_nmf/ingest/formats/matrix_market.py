@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -43,6 +43,17 @@ class Header(NamedTuple):
     symmetric: bool
 
 
+class EntryLines(NamedTuple):
+    """The lines of a piece of a file that have an entry."""
+
+    text: bytes
+    numbers: list[int] | None  # of the lines in the piece, from 1; None if each line has an entry
+
+    def line(self, index: int) -> int:
+        """Return the number of the line in the piece, from 1, that has an entry, counted from 0."""
+        return index + 1 if self.numbers is None else self.numbers[min(index, len(self.numbers) - 1)]
+
+
 class MatrixMarket:
     """V in the coordinate format of MatrixMarket.
 
@@ -74,17 +85,24 @@ class MatrixMarket:
     def batches(self) -> Iterator[Batch]:
         """Yield the rows of V in order, after all entries were read and sorted."""
         sorter = RowSorter(self._scratch)
+        first = 0
         for entries in read_ahead(self._entries()):
             sorter.add(entries)
         try:
             for block in sorter.blocks(self.shape, self._duplicates):
-                yield Batch(block)
+                yield Batch(self._rules.cast_rows(block, partial(self._cell, first)))
+                first += block.shape[0]
         except Duplicate as found:
             row, column = (found.column, found.row) if self._turned else (found.row, found.column)
             raise DataError(
                 f"{self._path} has more than one entry at row {row + 1}, column {column + 1}; "
                 "leave one out, or choose with --duplicates sum, mean or last"
             ) from None
+
+    def _cell(self, first: int, row: int, column: int) -> str:
+        """Return how a message names a cell, whose row is counted from row ``first`` of V."""
+        row, column = (column, first + row) if self._turned else (first + row, column)
+        return f"{self._path}, row {row + 1}, column {column + 1}, {self._duplicates} of the entries"
 
     def _entries(self) -> Iterator[Entries]:
         """Yield the entries of V as they stand in the file."""
@@ -94,11 +112,12 @@ class MatrixMarket:
             with readable(self._path, CURE):
                 _read_header(file, self._path)
             for text in _pieces(file, self._path):
-                found, here = _count(text)
+                here, entries = text.count(b"\n"), _entry_lines(text)
+                found = entries.text.count(b"\n")
                 if count + found > self._header.entries:
                     raise DataError(f"{self._path} has more than {self._header.entries} entries; {CURE}")
                 if found:
-                    yield self._parse(text, found, lines)
+                    yield self._parse(entries, found, lines)
                 count, lines = count + found, lines + here
                 progress.at(raw.tell())
         progress.file_done(self._path)
@@ -108,28 +127,28 @@ class MatrixMarket:
                 f"its end is missing; {CURE}"
             )
 
-    def _parse(self, text: bytes, found: int, lines: int) -> Entries:
+    def _parse(self, piece: EntryLines, found: int, lines: int) -> Entries:
         """Return the entries of a piece of the file that begins after a number of lines."""
         sizes = b"%d %d %d\n" % (*self._header.shape, found)
         try:
-            parsed: Any = mmread(BytesIO(self._header.banner + sizes + text), spmatrix=False)
+            parsed: Any = mmread(BytesIO(self._header.banner + sizes + piece.text), spmatrix=False)
         except (ValueError, OverflowError) as error:
             reason = LINE.match(str(error))
             if reason is None:
                 raise DataError(f"{self._path} cannot be read ({error}); {CURE}") from error
-            line = int(reason[1]) - 2 + lines
+            line = lines + piece.line(int(reason[1]) - 3)
             m, n = self._header.shape
             raise DataError(
                 f"{self._path}, line {line}: {reason[2]}; "
                 f"a line has a row of 1 to {m}, a column of 1 to {n} and a number"
             ) from None
         rows, columns = (index.astype(np.int32, copy=False) for index in parsed.coords)
-        place = partial(self._place, rows, columns, lines)
+        place = partial(self._place, rows, columns, lambda index: lines + piece.line(index))
         values = self._rules.cast(parsed.data, place)
         return Entries(columns, rows, values) if self._turned else Entries(rows, columns, values)
 
-    def _place(self, rows: Any, columns: Any, lines: int, index: int) -> str:
-        line = "" if self._header.symmetric else f", line {lines + index + 1}"
+    def _place(self, rows: Any, columns: Any, line_of: Callable[[int], int], index: int) -> str:
+        line = "" if self._header.symmetric else f", line {line_of(index)}"
         return f"{self._path}{line}, row {rows[index] + 1}, column {columns[index] + 1}"
 
 
@@ -222,10 +241,10 @@ def _pieces(file: IO[bytes], path: Path) -> Iterator[bytes]:
         yield rest + b"\n"
 
 
-def _count(text: bytes) -> tuple[int, int]:
-    """Return the number of entries and of lines of a piece."""
-    lines = text.count(b"\n")
-    if text.startswith(b"\n") or b"\n\n" in text or b"\r" in text or b"%" in text or b" \n" in text:
-        stripped = (line.strip() for line in text.split(b"\n"))
-        return sum(bool(line) and not line.startswith(b"%") for line in stripped), lines
-    return lines, lines
+def _entry_lines(text: bytes) -> EntryLines:
+    """Return the lines of a piece that are neither empty nor comments."""
+    if not (text.startswith(b"\n") or b"\n\n" in text or b"\r" in text or b"%" in text or b" \n" in text):
+        return EntryLines(text, None)
+    stripped = [line.strip() for line in text.split(b"\n")]
+    numbers = [number for number, line in enumerate(stripped, 1) if line and not line.startswith(b"%")]
+    return EntryLines(b"".join(stripped[number - 1] + b"\n" for number in numbers), numbers)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
 
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.formats import csv_text
@@ -40,6 +43,9 @@ class Table(Protocol):
         Numbers are float64, and texts are encoded by dictionaries.
         """
 
+    def stored_dtype(self, numbers: Sequence[int]) -> np.dtype[np.generic]:
+        """Return float64 if one of some columns stores that, and else float32, also for text."""
+
     def place(self, record: int) -> str:
         """Return how a message names a record, counted from 0."""
 
@@ -67,6 +73,9 @@ class CsvTable:
     @property
     def width(self) -> int:
         return self.layout.width
+
+    def stored_dtype(self, numbers: Sequence[int]) -> np.dtype[np.generic]:
+        return np.dtype(np.float32)
 
     def place(self, record: int) -> str:
         return f"{self.path}, line {csv_text.line_of(self.path, self.layout, record)}"
@@ -117,15 +126,21 @@ class ParquetTable:
 
     path: Path
     names: list[str]
+    types: list[str]
 
     def __init__(self, path: Path) -> None:
         object.__setattr__(self, "path", path)
         with self._file() as file:
             object.__setattr__(self, "names", list(file.schema_arrow.names))
+            object.__setattr__(self, "types", [str(kind) for kind in file.schema_arrow.types])
 
     @property
     def width(self) -> int:
         return len(self.names)
+
+    def stored_dtype(self, numbers: Sequence[int]) -> np.dtype[np.generic]:
+        double = any(self.types[index] == "double" for index in numbers)
+        return np.dtype(np.float64 if double else np.float32)
 
     def place(self, record: int) -> str:
         return f"{self.path}, record {record + 1}"
@@ -133,18 +148,17 @@ class ParquetTable:
     def batches(
         self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress
     ) -> Iterator[list[Any]]:
-        wanted = [*numbers, *texts]
-        names = [self.names[index] for index in wanted]
+        names = list(dict.fromkeys(self.names[index] for index in [*numbers, *texts]))
         done = 0
         with self._file() as file:
             size, records = self.path.stat().st_size, max(1, file.metadata.num_rows)
-            per_batch = max(1, min(RECORDS, BATCH // (8 * len(wanted))))
+            per_batch = max(1, min(RECORDS, BATCH // (8 * (len(numbers) + len(texts)))))
             for batch in _each(file.iter_batches(per_batch, columns=names), self.path):
                 done += len(batch)
                 progress.at(size * done // records)
-                yield [
-                    (self._number if index in numbers else _text)(batch.column(name), name)
-                    for index, name in zip(wanted, names, strict=True)
+                columns = self._columns(batch)
+                yield [self._number(columns[index], self.names[index]) for index in numbers] + [
+                    _text(columns[index]) for index in texts
                 ]
         progress.file_done(self.path)
 
@@ -152,6 +166,14 @@ class ParquetTable:
         parquet = optional_library("pyarrow.parquet")
         with readable(self.path, CURE):
             return parquet.ParquetFile(self.path)
+
+    def _columns(self, batch: Any) -> dict[int, Any]:
+        """Return the columns of a batch by their places in the file; all of one name are in a batch."""
+        places: dict[str, deque[int]] = defaultdict(deque)
+        for index, name in enumerate(self.names):
+            places[name].append(index)
+        named = zip(batch.schema.names, batch.columns, strict=True)
+        return {places[name].popleft(): column for name, column in named}
 
     def _number(self, column: Any, name: str) -> Any:
         arrow = optional_library("pyarrow")
@@ -167,6 +189,15 @@ class ParquetTable:
         )
 
 
+def check_ids(column: Any, place: Callable[[int], str]) -> None:
+    """Refuse an empty id in a column that is encoded by a dictionary."""
+    compute = optional_library("pyarrow.compute")
+    shortest = compute.min(compute.binary_length(column.dictionary)).as_py()
+    if column.null_count or shortest == 0:
+        empty = compute.equal(compute.binary_length(column.dictionary_decode().fill_null("")), 0)
+        raise DataError(f"{place(compute.index(empty, True).as_py())}: an id is empty; fill it in")
+
+
 def _each(batches: Iterator[Any], path: Path) -> Iterator[Any]:
     """Yield batches; raise `DataError` for what the file cannot give."""
     while True:
@@ -177,7 +208,7 @@ def _each(batches: Iterator[Any], path: Path) -> Iterator[Any]:
         yield batch
 
 
-def _text(column: Any, name: str) -> Any:
+def _text(column: Any) -> Any:
     """Return a column of ids as texts, encoded by a dictionary."""
     arrow = optional_library("pyarrow")
     if arrow.types.is_dictionary(column.type):

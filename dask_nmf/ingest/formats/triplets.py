@@ -11,7 +11,7 @@ import numpy as np
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest.formats.dense_tables import column_named
-from dask_nmf.ingest.formats.tables import Table
+from dask_nmf.ingest.formats.tables import Table, check_ids
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, read_ahead
@@ -53,7 +53,9 @@ class Triplets:
         self._names = [options.row or "", options.column or "", options.value or ""]
         self._places = [[column_named(table, name) for name in self._names] for table in tables]
         self._duplicates = options.duplicates
-        self._rules = options.rules()
+        values = [value for _, _, value in self._places]
+        stored = (table.stored_dtype([value]) for table, value in zip(tables, values, strict=True))
+        self._rules = options.rules(np.result_type(*stored))
         self._scratch = scratch
         self._rows, self._columns = Ids(), Ids()
         self.dtype = self._rules.dtype
@@ -73,11 +75,18 @@ class Triplets:
         try:
             for block in sorter.blocks((len(self._rows), len(self._columns)), self._duplicates):
                 last = first + block.shape[0]
+                block = self._rules.cast_rows(block, partial(self._cell, first))
                 yield Batch(block, self._rows.texts(first, last))
                 first = last
         except Duplicate as found:
             row, column = found.args
             self._refuse(self._rows.texts(row, row + 1)[0], self._columns.texts(column, column + 1)[0])
+
+    def _cell(self, first: int, row: int, column: int) -> str:
+        """Return how a message names a cell, whose row is counted from row ``first`` of V."""
+        ids = self._rows.texts(first + row, first + row + 1) + self._columns.texts(column, column + 1)
+        names = (f"{name} {text!r}" for name, text in zip(self._names, ids, strict=False))
+        return f"{self._tables[0].path}, {' and '.join(names)}, {self._duplicates} of the entries"
 
     def _groups(self, enough: int) -> Iterator[tuple[list[Any], ...]]:
         """Yield values and ids of rows and of columns, of a number of entries or a little more.
@@ -88,7 +97,7 @@ class Triplets:
         for part, place in read_ahead(self._records()):
             values = self._rules.cast(part[0].to_numpy(zero_copy_only=False), place)
             for ids in part[1:]:
-                _check_ids(ids, place)
+                check_ids(ids, place)
             group.append((values, *part[1:]))
             if sum(len(one[0]) for one in group) >= enough:
                 yield tuple(map(list, zip(*group, strict=True)))
@@ -121,15 +130,6 @@ class Triplets:
                         "have a value already; leave one out, or choose with --duplicates sum, mean or last"
                     )
                 seen = True
-
-
-def _check_ids(column: Any, place: Callable[[int], str]) -> None:
-    """Refuse an empty id in a column that is encoded by a dictionary."""
-    compute = optional_library("pyarrow.compute")
-    shortest = compute.min(compute.binary_length(column.dictionary)).as_py()
-    if column.null_count or shortest == 0:
-        empty = compute.equal(compute.binary_length(column.dictionary_decode().fill_null("")), 0)
-        raise DataError(f"{place(compute.index(empty, True).as_py())}: an id is empty; fill it in")
 
 
 def _place(table: Table, first: int, index: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 import scipy.io
 import scipy.sparse
@@ -177,6 +178,37 @@ def test_the_group_is_of_anndata_and_opens_as_its_x(tmp_path: Path) -> None:
     assert kinds == {"X": "csr_matrix", "obs": "dataframe", "var": "dataframe", "obs/_index": "string-array"}
     assert {path.name for path in (tmp_path / "v.zarr").iterdir()} == {"zarr.json", "X", "obs", "var"}
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), matrix_of(tmp_path / "v.zarr" / "X"))
+
+
+@pytest.mark.usefixtures("steps")
+def test_doubles_of_parquet_stay_double(tmp_path: Path) -> None:
+    v = np.random.default_rng(0).random((60, 2))
+    pd.DataFrame(v, columns=["a", "b"]).to_parquet(tmp_path / "v.parquet")
+    assert convert(tmp_path / "v.parquet", tmp_path / "v.zarr").dtype == "float64"
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
+    entries = pd.DataFrame({"user": np.arange(60), "item": "x", "rating": v[:, 0]})
+    entries.to_parquet(tmp_path / "e.parquet")
+    assert convert(tmp_path / "e.parquet", tmp_path / "e.zarr", **TRIPLETS).dtype == "float64"
+    np.testing.assert_array_equal(matrix_of(tmp_path / "e.zarr"), v[:, :1])
+    entries.astype({"rating": "float32"}).to_parquet(tmp_path / "f.parquet")
+    assert convert(tmp_path / "f.parquet", tmp_path / "f.zarr", **TRIPLETS).dtype == "float32"
+
+
+def test_parquet_columns_of_one_name(tmp_path: Path) -> None:
+    names = ["a", "gene", "b", "a"]
+    table = pyarrow.table([[1.0, 2.0], ["x", "y"], [3.0, 4.0], [5.0, 6.0]], names=names)
+    pyarrow.parquet.write_table(table, tmp_path / "v.parquet")
+    convert(tmp_path / "v.parquet", tmp_path / "v.zarr", row="gene")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[1, 3, 5], [2, 4, 6]])
+    assert names_of(tmp_path / "v.zarr", "obs") == ["x", "y"]
+    assert names_of(tmp_path / "v.zarr", "var") == ["a", "b", "a"]
+
+
+def test_comments_and_empty_lines_in_the_body_of_matrix_market(tmp_path: Path) -> None:
+    body = "3 2 2\n\n% a comment\n1 1 5\r\n  \n3 2 7\n\n"
+    (tmp_path / "v.mtx").write_text(f"%%MatrixMarket matrix coordinate real general\n{body}")
+    convert(tmp_path / "v.mtx", tmp_path / "v.zarr")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[5, 0], [0, 0], [0, 7]])
 
 
 def test_batches_are_read_while_others_are_written() -> None:

@@ -60,16 +60,52 @@ def test_x_a_layer_and_raw_of_anndata(anndata: Path, monkeypatch: pytest.MonkeyP
         assert (names_of(place, "obs"), names_of(place, "var")) == (CELLS, genes)
 
 
+def test_a_matrix_beside_x_of_anndata(anndata: Path) -> None:
+    with h5py.File(anndata, "a") as file:
+        file["obsm/X_pca"], file["other"] = np.ones((40, 3)), np.ones((7, 5))
+    place = anndata.with_name("v.zarr")
+    for dataset, cells, shape in (("obsm/X_pca", CELLS, (40, 3)), ("other", list("0123456"), (7, 5))):
+        assert convert(anndata, place, dataset=dataset, overwrite=True).shape == shape
+        assert names_of(place, "obs") == cells
+        assert names_of(place, "var") == [str(i) for i in range(shape[1])]
+
+
+def write_10x(path: Path, stored: scipy.sparse.csc_array, cells: list[str], names: str = "genes") -> None:
+    """Write features by cells as Cell Ranger does."""
+    with h5py.File(path, "w") as file:
+        group = file.create_group("matrix")
+        for part in ("data", "indices", "indptr"):
+            group[part] = getattr(stored, part)
+        group["shape"], group["barcodes"], group[names] = stored.shape, cells, GENES
+
+
+def test_10x_of_double_precision_stays_double(tmp_path: Path) -> None:
+    write_10x(tmp_path / "v.h5", V.T.tocsc() / 3, CELLS)
+    assert convert(tmp_path / "v.h5", tmp_path / "v.zarr").dtype == "float64"
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), (V / 3).toarray())
+
+
+@pytest.mark.parametrize("cells", [CELLS[:-1], [*CELLS, "one more"]])
+def test_10x_with_another_number_of_barcodes(tmp_path: Path, cells: list[str]) -> None:
+    write_10x(tmp_path / "v.h5", V.T.tocsc().astype(np.int32), cells)
+    with pytest.raises(DataError, match=f"has 40 cells and {len(cells)} names of them"):
+        convert(tmp_path / "v.h5", tmp_path / "v.zarr")
+
+
+def test_10x_sums_of_entries_that_float32_would_change(tmp_path: Path) -> None:
+    stored = V.T.tocsc().astype(np.int32)
+    stored.data[:2], stored.indices[1] = (2**24, 1), stored.indices[0]
+    write_10x(tmp_path / "v.h5", stored, CELLS)
+    with pytest.raises(DataError, match=r"cell 0, feature .*: 16777217\.0 is not exact as float32"):
+        convert(tmp_path / "v.h5", tmp_path / "v.zarr")
+
+
 @pytest.mark.parametrize("names", ["genes", "features/id"])
 @pytest.mark.parametrize("batch", [2**26, 160])
 def test_10x(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str, batch: int) -> None:
     monkeypatch.setattr(hierarchies, "BATCH", batch)
     stored = V.T.tocsc()  # features by cells
-    with h5py.File(tmp_path / "v.h5", "w") as file:
-        group = file.create_group("matrix")
-        for part in ("data", "indices", "indptr"):
-            group[part] = getattr(stored, part).astype(np.int32)
-        group["shape"], group["barcodes"], group[names] = stored.shape, CELLS, GENES
+    write_10x(tmp_path / "v.h5", stored.astype(np.int32), CELLS, names)
     written = convert(tmp_path / "v.h5", tmp_path / "v.zarr")
     assert (written.dtype, written.entries) == ("float32", V.nnz)
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), V.toarray())

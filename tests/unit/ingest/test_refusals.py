@@ -53,6 +53,9 @@ MATRICES = [
     ("3 3 2\n1 1 1\n1 1 2\n", "has more than one entry at row 1, column 1"),
     ("999999999 3 1\n1 1 1\n", "has shape (999999999, 3) and 1 entries; leave out rows"),
     ("99999999999 3 1\n1 1 1\n", "is 99999999999 x 3; at most 2147483647 rows"),
+    ("3 3 2\n\n1 1 1\n\n3 1 x\n", "v.mtx, line 7: "),
+    ("3 3 2\n1 1 1\n% a comment\n\n4 1 1\n", "v.mtx, line 7: Row index out of bounds"),
+    ("3 3 2\n1 1 1\n\n3 1 -1\n", "v.mtx, line 6, row 3, column 1: -1.0 is negative"),
     ("3 3\n1 1 1\n", "v.mtx, line 3: the sizes are no three integers"),
 ]
 
@@ -84,6 +87,32 @@ def test_matrix_market(tmp_path: Path, text: str, words: str) -> None:
     assert_refused(tmp_path, "v.mtx", words)
 
 
+@pytest.mark.parametrize("rule", ["sum", "mean"])
+def test_sums_that_float32_would_change(tmp_path: Path, rule: str) -> None:
+    low, high = (16777216, 1) if rule == "sum" else (16777216, 16777218)
+    (tmp_path / "v.mtx").write_text(f"{MARKET}3 3 3\n1 1 1\n3 2 {low}\n3 2 {high}\n")
+    (tmp_path / "v.csv").write_text(f"user,item,rating\nu,i,1\nv,k,{low}\nv,k,{high}\n")
+    words = f"{rule} of the entries: 16777217.0 is not exact as float32"
+    assert_refused(tmp_path, "v.mtx", f"v.mtx, row 3, column 2, {words}", duplicates=rule)
+    named = f"v.csv, user 'v' and item 'k', {words}"
+    assert_refused(tmp_path, "v.csv", named, **TRIPLETS, duplicates=rule)
+    convert(tmp_path / "v.mtx", tmp_path / "v.zarr", dtype="float64", duplicates=rule)
+    assert matrix_of(tmp_path / "v.zarr")[2, 1] == 16777217
+
+
+def test_sums_that_are_too_large(tmp_path: Path) -> None:
+    (tmp_path / "v.mtx").write_text(f"{MARKET}1 1 2\n1 1 3e38\n1 1 3e38\n")
+    assert_refused(tmp_path, "v.mtx", "column 1, sum of the entries: 6", duplicates="sum", dtype="float32")
+
+
+def test_duplicates_are_for_entries(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("a,b\n1,2\n")
+    np.save(tmp_path / "v.npy", np.ones((2, 2)))
+    for name in ("v.csv", "v.npy"):
+        with pytest.raises(ValueError, match="duplicates is 'sum', and is for MatrixMarket and for tables"):
+            convert(tmp_path / name, tmp_path / "v.zarr", duplicates="sum")
+
+
 def test_other_matrix_market(tmp_path: Path) -> None:
     (tmp_path / "v.mtx").write_text("%%MatrixMarket matrix array real general\n1 1\n1\n")
     assert_refused(tmp_path, "v.mtx", "give a file in coordinate format")
@@ -101,6 +130,8 @@ def test_parquet(tmp_path: Path) -> None:
     assert_refused(tmp_path, "v.parquet", "v.parquet, record 2, column 'a': -2.0 is negative")
     pd.DataFrame({"a": ["x", "y"], "b": [1, 2]}).to_parquet(tmp_path / "v.parquet")
     assert_refused(tmp_path, "v.parquet", "column 'a' is of type")
+    pd.DataFrame({"a": ["x", None], "b": [1, 2]}).to_parquet(tmp_path / "v.parquet")
+    assert_refused(tmp_path, "v.parquet", "v.parquet, record 2: an id is empty", row="a")
     (tmp_path / "v.parquet").write_bytes(b"no parquet")
     assert_refused(tmp_path, "v.parquet", "cannot be read")
 
