@@ -39,6 +39,15 @@ def write_source(folder: Path, name: str) -> Path:
     return path
 
 
+@pytest.fixture
+def python_interrupts() -> Iterator[None]:
+    """SIGINT raises `KeyboardInterrupt`, also where dask-jobqueue was imported, which has its own handler."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_interrupts")
 @pytest.mark.parametrize("name", ["v.mtx", "v.csv", "v.h5"])
 def test_a_source_that_is_read_whole_before_its_first_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
