@@ -35,7 +35,7 @@ SCRATCH = "scratch"
 
 
 class Converted(NamedTuple):
-    """What a conversion has written.
+    """The result of a conversion: where X was written, and how.
 
     Attributes
     ----------

@@ -121,6 +121,7 @@ def plan_panels(
     if worker_bytes(layout, work, smallest, min(sample, _fewest(rank))) > room:
         sample = 0
     fewest = _fewest(rank)
+    # Panels shrink to a good size first, then the sample to enough rows; only then both go below that.
     for size, rows in ((good, _enough(rank)), (max(smallest, LEAST), fewest), (smallest, fewest)):
         largest = _reduced(layout, work, largest, size, sample, room)
         if edges is None:

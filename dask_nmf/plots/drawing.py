@@ -1,4 +1,4 @@
-"""What all figures share: Matplotlib, which is optional, and colours that print in grey too."""
+"""Parts that all figures share: Matplotlib, which is optional, and colours that print in grey too."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ LONGEST = 2**28  # characters of a line, at most
 
 
 class CsvLayout(NamedTuple):
-    """What the first line of a file tells."""
+    """The layout of a file, as its first lines show it."""
 
     delimiter: str
     width: int  # fields of each line
