@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import click
 
-from dask_nmf.cli.commands import app
+from dask_nmf.cli.app import app
 from dask_nmf.cli.process.exit_codes import ExitCode, exit_code
 from dask_nmf.cli.process.signals import Terminated, handle_signals, interrupted, terminated
 from dask_nmf.cli.process.streams import (

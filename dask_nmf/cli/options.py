@@ -163,6 +163,17 @@ COMMITTING_OPTIONS = (
     grouped("Output", "--no-fsync", is_flag=True, help="Do not wait for the disk at each commit."),
     click.option("--overwrite", is_flag=True, help="Replace the output that is there."),
 )
+csv_output = click.option(
+    "--output", "-o", required=True, type=click.Path(), help="CSV file for lines of row,column,value."
+)
+overwriting = click.option("--overwrite", is_flag=True, help="Replace the output that is there.")
+clipping = click.option(
+    "--clip",
+    nargs=2,
+    type=float,
+    metavar="LOW HIGH",
+    help="Set values outside of these bounds to the nearer bound.",
+)
 CLUSTER_OPTIONS = {  # by the names of the fields of `ClusterSpec`
     "cluster": grouped(
         "Cluster",

@@ -23,7 +23,7 @@ from support.servers import until
 from support.wings import FOLDERS, MAY_IMPORT, PACKAGE, WINGS, tree, wing
 from tools import draw_wings
 
-from dask_nmf.cli.commands import app
+from dask_nmf.cli.app import app
 from dask_nmf.cli.process.exit_codes import ExitCode
 from dask_nmf.cluster.backends import worker_settings
 

@@ -23,7 +23,7 @@ from dask.utils import parse_bytes
 from distributed.cli import dask_scheduler, dask_worker
 from support.manifests import FOLDER, NANNY, Document, container, documents, pods
 
-from dask_nmf.cli.commands import app
+from dask_nmf.cli.app import app
 from dask_nmf.cli.process.exit_codes import ExitCode
 
 COMMANDS = {

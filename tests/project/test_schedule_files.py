@@ -7,7 +7,7 @@ import shlex
 from dask.utils import parse_bytes
 from support.schedules import DAG, RANK, cron_line, unit
 
-from dask_nmf.cli.commands import app
+from dask_nmf.cli.app import app
 from dask_nmf.cli.process.exit_codes import ExitCode
 
 HOURS = 3600

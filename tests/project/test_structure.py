@@ -30,20 +30,23 @@ LIBRARIES = {  # that not every wing may import
     "click": {"cli"},
     "tqdm": {"display"},
 }
-LAZY = {
-    "cli.commands",
+LAZY = (
+    "cli.inputs",
+    "cli.models",
+    "cli.apply",
+    "cli.results",
+    "cli.setup.warm_up",
     "cli.connection",
     "cli.process.exit_codes",
-    "cli.select",
-    "cli.convert",
-}  # so that --help is quick
+)  # so that --help is quick
 ROOMS = 7  # files of a folder, and folders in it
 LINES = 300  # of a file
 PARAMETERS = 6  # of a function
 SPELLED_OUT = {  # options, one parameter each: for people, or as click gives them
-    "api.nmf", "api.select_rank", "cli.select.command", "cli.convert.command", "ingest.conversion.convert",
-    "estimator.nmf.__init__", "inference.recommend.recommend", "inference.transform.transform",
-    "cli.commands.fit", "cli.commands.transform", "cli.commands.recommend",
+    "api.nmf", "api.select_rank", "cli.models.select.command", "cli.inputs.convert.command",
+    "ingest.conversion.convert", "estimator.nmf.__init__", "inference.recommend.recommend",
+    "inference.transform.transform",
+    "cli.models.fit.command", "cli.apply.transform.command", "cli.apply.recommend.command",
 }  # fmt: skip
 ON_WORKERS = (  # files whose functions and objects tasks unpickle
     "execution.graphs", "execution.tasks", "solvers", "fitting.starts.worker_tasks", "fitting.components",
@@ -52,7 +55,8 @@ ON_WORKERS = (  # files whose functions and objects tasks unpickle
 )  # fmt: skip
 DOORS = {  # what people call with the text of a path or URL
     "api", "estimator.nmf", "estimator.inputs", "estimator.requests",
-    "cli.commands", "cli.convert", "cli.select", "runs.run",
+    "cli.inputs.convert", "cli.models.fit", "cli.models.select", "cli.apply.transform", "cli.apply.predict",
+    "cli.apply.recommend", "cli.results.info", "runs.run",
     "inference.transform", "ingest.conversion", "sources.registry",
 }  # fmt: skip
 PARSERS = {f"dask_nmf.storage.locations.{name}" for name in ("locate", "locate_file", "located")}
@@ -98,7 +102,7 @@ def test_no_import_hides_in_a_function(file: str) -> None:
     functions = [
         node for node in ast.walk(tree(file)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
-    assert file in LAZY or not any(list(imported(function)) for function in functions)
+    assert file.startswith(LAZY) or not any(list(imported(function)) for function in functions)
 
 
 @folders

@@ -9,7 +9,7 @@ from support.command import Run, assert_refused
 from support.converted import names_of
 
 from dask_nmf.cli import main
-from dask_nmf.cli.commands import app
+from dask_nmf.cli.app import app
 from dask_nmf.cli.process.exit_codes import ExitCode
 
 

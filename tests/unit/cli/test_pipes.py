@@ -13,7 +13,7 @@ from support.command import COMMAND
 
 from dask_nmf import nmf
 from dask_nmf.cli import main
-from dask_nmf.cli.commands import app
+from dask_nmf.cli.app import app
 from dask_nmf.cli.process.exit_codes import ExitCode
 from dask_nmf.inference.transform_output import summary
 from dask_nmf.storage.locations import locate

@@ -12,7 +12,7 @@ import click
 import pytest
 from support.command import COMMAND, Run, assert_refused
 
-from dask_nmf.cli.commands import app
+from dask_nmf.cli.app import app
 from dask_nmf.cli.options import GROUPS
 
 

@@ -18,7 +18,7 @@ from support.runs import Crash, assert_same_bits, crash_after
 from support.writes import PASSES, V, data_of, fit
 
 from dask_nmf import NMF, Result
-from dask_nmf.cli.commands import app
+from dask_nmf.cli.app import app
 from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import ListOptions, recommend_to

@@ -1,0 +1,32 @@
+"""The group of all commands, in the order in which a person needs them.
+
+Each command parses its options, calls one function and prints one line. Whatever takes time to import is
+imported when a command runs, so that ``--help`` is quick.
+"""
+
+from __future__ import annotations
+
+import click
+
+from dask_nmf._version import __version__
+from dask_nmf.cli.apply import predict, recommend, transform
+from dask_nmf.cli.inputs import convert
+from dask_nmf.cli.models import fit, select
+from dask_nmf.cli.options import Commands
+from dask_nmf.cli.results import info
+from dask_nmf.cli.setup import warm_up
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def app() -> None:
+    """Factorise non-negative matrices that do not fit in memory: V ≈ W H.
+
+    \b
+    dask-nmf fit V.zarr --rank 20 --output run.zarr
+    dask-nmf info run.zarr
+    """
+
+
+for module in (convert, fit, select, transform, predict, recommend, info, warm_up):
+    app.add_command(module.command)

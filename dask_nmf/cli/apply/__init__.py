@@ -1,0 +1,1 @@
+"""The commands that apply a model to rows and cells."""

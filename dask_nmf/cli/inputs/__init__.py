@@ -1,0 +1,1 @@
+"""The commands about V: convert it from other kinds of files."""

@@ -1,0 +1,1 @@
+"""The commands that fit models and commit them."""

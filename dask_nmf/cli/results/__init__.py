@@ -1,0 +1,1 @@
+"""The commands that describe what was committed."""

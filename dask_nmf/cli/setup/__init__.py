@@ -1,0 +1,1 @@
+"""The command that compiles all functions ahead of the first fit."""
