@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import zarr
 
-from dask_nmf.ingest.formats.dense_tables import DenseTable
-from dask_nmf.ingest.formats.hierarchies import SUFFIXES, open_hdf5, open_zarr_group
-from dask_nmf.ingest.formats.matrices import MatrixRows
-from dask_nmf.ingest.formats.matrix_market import MatrixMarket, is_10x_folder, open_10x_folder
-from dask_nmf.ingest.formats.tables import open_table
-from dask_nmf.ingest.formats.triplets import Triplets
+from dask_nmf.ingest.formats.matrices.hierarchies import SUFFIXES, open_hdf5, open_zarr_group
+from dask_nmf.ingest.formats.matrices.matrix_market import MatrixMarket, is_10x_folder, open_10x_folder
+from dask_nmf.ingest.formats.matrices.matrix_rows import MatrixRows
+from dask_nmf.ingest.formats.tables.dense_tables import DenseTable
+from dask_nmf.ingest.formats.tables.table import open_table
+from dask_nmf.ingest.formats.tables.triplets import Triplets
 from dask_nmf.ingest.options import ConvertOptions, layer_path
 from dask_nmf.ingest.output.codecs import Storage, parse_chunks
 from dask_nmf.ingest.output.group import is_converted, write_group

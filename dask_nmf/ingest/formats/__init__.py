@@ -1,1 +1,1 @@
-"""The kinds of files that are converted, one module each, as sources of batches of rows."""
+"""The kinds of files that are converted, a folder for each, as sources of batches of rows."""

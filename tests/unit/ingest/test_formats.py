@@ -16,7 +16,8 @@ import zarr
 from support.converted import matrix_of, names_of
 
 from dask_nmf.ingest import convert, rows, sorting
-from dask_nmf.ingest.formats import matrices, matrix_market, tables
+from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
+from dask_nmf.ingest.formats.tables import table
 from dask_nmf.ingest.output import growing
 
 SPARSE = scipy.sparse.random_array((60, 25), density=0.2, rng=np.random.default_rng(0), dtype=np.float32)
@@ -28,10 +29,10 @@ TRIPLETS = {"row": "user", "column": "item", "value": "rating"}
 def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps as they are, and of a few rows, entries and characters."""
     if request.param == "small":
-        monkeypatch.setattr(matrices, "BATCH", 500)
+        monkeypatch.setattr(matrix_rows, "BATCH", 500)
         monkeypatch.setattr(matrix_market, "TEXT", 997)
-        monkeypatch.setattr(tables, "BLOCK", 64)
-        monkeypatch.setattr(tables, "RECORDS", 7)
+        monkeypatch.setattr(table, "BLOCK", 64)
+        monkeypatch.setattr(table, "RECORDS", 7)
         monkeypatch.setattr(growing, "AT_ONCE", 200)
         monkeypatch.setattr(sorting.RowSorter.__init__, "__defaults__", (40, 30))
 
@@ -196,8 +197,8 @@ def test_doubles_of_parquet_stay_double(tmp_path: Path) -> None:
 
 def test_parquet_columns_of_one_name(tmp_path: Path) -> None:
     names = ["a", "gene", "b", "a"]
-    table = pyarrow.table([[1.0, 2.0], ["x", "y"], [3.0, 4.0], [5.0, 6.0]], names=names)
-    pyarrow.parquet.write_table(table, tmp_path / "v.parquet")
+    frame = pyarrow.table([[1.0, 2.0], ["x", "y"], [3.0, 4.0], [5.0, 6.0]], names=names)
+    pyarrow.parquet.write_table(frame, tmp_path / "v.parquet")
     convert(tmp_path / "v.parquet", tmp_path / "v.zarr", row="gene")
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[1, 3, 5], [2, 4, 6]])
     assert names_of(tmp_path / "v.zarr", "obs") == ["x", "y"]

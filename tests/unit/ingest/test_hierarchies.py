@@ -13,7 +13,7 @@ from support.converted import matrix_of, names_of
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
-from dask_nmf.ingest.formats import hierarchies, matrices
+from dask_nmf.ingest.formats.matrices import hierarchies, matrix_rows
 
 V = (scipy.sparse.random_array((40, 15), density=0.3, rng=np.random.default_rng(0)) * 9).ceil()
 CELLS, GENES = [f"cell {i}" for i in range(40)], [f"gene {i}" for i in range(15)]
@@ -48,7 +48,7 @@ def anndata(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("batch", [2**26, 300])
 def test_x_a_layer_and_raw_of_anndata(anndata: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
-    monkeypatch.setattr(matrices, "BATCH", batch)
+    monkeypatch.setattr(matrix_rows, "BATCH", batch)
     place, v = anndata.with_name("v.zarr"), V.toarray()
     for options, expected, genes in (
         ({}, v, GENES),

@@ -15,7 +15,8 @@ import scipy.io
 import scipy.sparse
 
 from dask_nmf.ingest import convert
-from dask_nmf.ingest.formats import matrices, matrix_market, tables
+from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
+from dask_nmf.ingest.formats.tables import table
 from dask_nmf.ingest.rows import read_ahead
 from dask_nmf.ingest.sorting import RowSorter
 
@@ -54,8 +55,8 @@ def test_a_source_that_is_read_whole_before_its_first_row(
 ) -> None:
     path = write_source(tmp_path, name)
     monkeypatch.setattr(matrix_market, "TEXT", 1000)
-    monkeypatch.setattr(tables, "BLOCK", 1000)
-    monkeypatch.setattr(matrices, "BATCH", 1000)
+    monkeypatch.setattr(table, "BLOCK", 1000)
+    monkeypatch.setattr(matrix_rows, "BATCH", 1000)
     monkeypatch.setattr(RowSorter.__init__, "__defaults__", (1, 1))
     main, read = threading.get_ident(), []
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.errors import DataError
-from dask_nmf.ingest.formats.dense_tables import column_named
-from dask_nmf.ingest.formats.tables import Table, check_ids
+from dask_nmf.ingest.formats.tables.dense_tables import column_named
+from dask_nmf.ingest.formats.tables.table import Table, check_ids
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, read_ahead

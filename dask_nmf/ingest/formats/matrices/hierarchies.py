@@ -12,7 +12,7 @@ import scipy.sparse
 import zarr
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.ingest.formats.matrices import MatrixRows
+from dask_nmf.ingest.formats.matrices.matrix_rows import MatrixRows
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.output.group import MARK
 from dask_nmf.ingest.reading import optional_library

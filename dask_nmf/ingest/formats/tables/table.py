@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.ingest.formats import csv_text
+from dask_nmf.ingest.formats.tables import csv_text
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import BATCH
 

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from dask_nmf.errors import DataError
-from dask_nmf.ingest.formats.tables import Table, check_ids
+from dask_nmf.ingest.formats.tables.table import Table, check_ids
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns

@@ -1,0 +1,1 @@
+"""Tables as sources of rows: CSV and parquet, dense or of entries."""
