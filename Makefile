@@ -13,7 +13,7 @@ DRAWN = $(if $(SEED),--hypothesis-profile seeded --hypothesis-seed $(SEED))
 # with runs. Real tests write to the disk.
 IN_MEMORY = $(if $(filter-out 0 1 2 3,$(shell df -B 1073741824 --output=avail /dev/shm 2>/dev/null | tail -n 1)),PYTEST_DEBUG_TEMPROOT=/dev/shm)
 
-.PHONY: demo test test-real test-data test-lowest soak lint bench kernels clean
+.PHONY: demo test test-real test-data test-lowest soak lint docs bench kernels clean
 
 demo: .venv/installed
 	$(BIN)/python examples/topics.py demo
@@ -42,6 +42,10 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/codespell
+
+docs: .venv/installed-dev # the site; open docs/_build/index.html
+	$(BIN)/python -m sphinx -c docs -W --keep-going -q . docs/_build
 
 bench: .venv/installed-bench
 	for script in $(BENCHMARKS); do echo "== $$script"; $(BIN)/python benchmarks/$$script || exit 1; done
@@ -50,7 +54,7 @@ kernels: .venv/installed-bench
 	$(BIN)/python -m pytest benchmarks/micro/bench_kernels.py
 
 clean:
-	rm -rf .venv .venv-lowest demo short dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest docs/_build demo short dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:

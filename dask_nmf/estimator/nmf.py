@@ -99,7 +99,7 @@ class NMF(FittedNMF):
     n_iter_ : int, number of passes
     n_steps_ : int, number of batches that `partial_fit` has seen
     objectives_ : (n_init,) array, the objective of each start, see `Result.objectives`; None if there was one
-    error_history_ : (n_iter_,) array, relative error after each pass
+    error_history_ : array, relative error after each pass
     outcome_ : Outcome, why the fit ended
     message_ : str, the same as a sentence
     n_features_in_, feature_names_in_ : as in scikit-learn

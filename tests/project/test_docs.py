@@ -29,7 +29,7 @@ from dask_nmf.cluster.backends import worker_settings
 
 PAGES = [
     ROOT / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
     *sorted((ROOT / "cluster_configs").rglob("*.md")),
 ]
 SMALLER = {  # parts of the examples that would take long

@@ -17,6 +17,8 @@ from hatchling.builders.sdist import SdistBuilder
 from hatchling.builders.wheel import WheelBuilder
 from tools.floors import floors
 
+from dask_nmf import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALL = r"pip install ([^;,.)`\n]*\[[^`\n]*?\]['\"]?)"
@@ -37,6 +39,10 @@ def test_the_wheel_has_every_module_and_says_that_it_has_types(wheel: zipfile.Zi
     }
     files = {name for name in wheel.namelist() if ".dist-info/" not in name}
     assert files == modules | {"dask_nmf/py.typed"}
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_the_source_distribution_builds_by_itself(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""The configuration of the documentation site, which `make docs` builds from the root of the repository."""
+
+import inspect
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
+from dask_nmf import __version__
+
+project = "dask_nmf"
+copyright = "the authors of dask_nmf"
+version = release = __version__
+root_doc = "docs/index"
+include_patterns = [
+    "docs/**", "cluster_configs/**/README.md", "benchmarks/README.md", "benchmarks/results/table.md",
+    "CHANGELOG.md",
+]  # fmt: skip
+exclude_patterns = ["docs/_build", "docs/site", ".venv*", "**/.*"]
+extensions = [
+    "myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design",
+]  # fmt: skip
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 4
+source_suffix = {".rst": "restructuredtext", ".md": "markdown"}
+default_role = "code"
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+autodoc_typehints = "none"  # numpydoc's sections say what parameters are
+copybutton_prompt_text = "$ "
+copybutton_line_continuation_character = "\\"
+
+html_theme = "pydata_sphinx_theme"
+html_title = "dask_nmf"
+html_copy_source = False
+html_extra_path = ["site"]  # an index.html that leads to docs/index.html
+html_show_sourcelink = False
+html_theme_options = {
+    "show_prev_next": True,
+    "navbar_end": ["theme-switcher"],
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+    "logo": {"text": "dask_nmf"},
+}
+
+
+def setup(app: Sphinx) -> None:
+    """Let docstrings be mended before numpydoc reads them."""
+    app.connect("autodoc-process-docstring", add_types, priority=100)
+
+
+def add_types(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Put types from annotations where numpydoc expects them, and the text on a line of its own.
+
+    Docstrings have ``name : text`` in their sections of parameters and attributes.
+    """
+    types = {**inspect.get_annotations(obj)} if callable(obj) else {}
+    if inspect.isclass(obj):
+        types |= inspect.get_annotations(obj.__init__)
+    mended, listed = [], False
+    for line, below in zip(lines, [*lines[1:], ""], strict=True):
+        if below and set(below) == {"-"}:
+            listed = line in ("Parameters", "Attributes")
+        found = re.fullmatch(r"(\w[\w, ]*) : (.+)", line) if listed else None
+        if found is None:
+            mended.append(line)
+            continue
+        known = [types[one] for one in found[1].split(", ") if isinstance(types.get(one), str)]
+        mended += [f"{found[1]} : {known[0]}" if known else found[1], f"    {found[2]}"]
+    lines[:] = mended

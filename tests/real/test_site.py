@@ -1,0 +1,89 @@
+"""The documentation site, built as ``make docs`` builds it."""
+
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from support.docs import ROOT
+
+pytestmark = pytest.mark.real
+
+CLICKS = 3
+WANTED = [  # what a person must find within three clicks of the start page
+    "docs/choosing.html#choosing-the-rank",
+    "docs/operations.html#a-job-every-night",
+    "docs/cli.html#exit-codes",
+    "docs/inputs.html#converting-files",
+    "docs/api.html#dask_nmf.nmf",
+]
+
+
+class Links(HTMLParser):
+    """What a page links to, and what a browser loads with it."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.targets: set[str] = set()
+        self.loaded: set[str] = set()
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        if tag == "a" and values.get("href"):
+            self.targets.add(str(values["href"]))
+        elif tag in ("img", "script", "iframe") and values.get("src"):
+            self.loaded.add(str(values["src"]))
+        elif tag == "link" and values.get("rel") in ("stylesheet", "preload", "icon"):
+            self.loaded.add(str(values["href"]))
+
+
+def inside(site: Path, page: str) -> set[str]:
+    """Return the pages of the site, with or without a place in them, to which a page links."""
+    targets = {
+        target if target[0] != "#" else Path(page).name + target for target in Links(site / page).targets
+    }
+    folder = site.resolve() / Path(page).parent
+    return {
+        (folder / target).resolve().relative_to(site.resolve()).as_posix()
+        for target in targets
+        if "://" not in target and target.partition("#")[0].endswith(".html")
+    }
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the site; a warning fails."""
+    folder = tmp_path_factory.mktemp("site")
+    subprocess.run(
+        [sys.executable, "-m", "sphinx", "-c", "docs", "-W", "--keep-going", "-q", ".", folder],
+        cwd=ROOT,
+        check=True,
+    )
+    return folder
+
+
+def test_what_people_look_for_is_three_clicks_away(site: Path) -> None:
+    pages, seen = {"docs/index.html"}, set[str]()
+    for _ in range(CLICKS):
+        found = {target for page in pages for target in inside(site, page)}
+        pages = {target.partition("#")[0] for target in found - seen}
+        seen |= found
+    assert {*WANTED} - seen == set()
+
+
+def test_links_inside_of_the_site_lead_somewhere(site: Path) -> None:
+    pages = [page for page in site.rglob("*.html") if "_static" not in page.parts]
+    for page in pages:
+        links = Links(page)
+        for target in links.targets | links.loaded:
+            path = target.partition("#")[0].partition("?")[0]
+            assert "://" in target or not path or (page.parent / path).exists(), f"{page}: {target}"
+
+
+def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
+    pages = list((site / "docs").glob("*.html"))
+    assert len(pages) > 15
+    for page in pages:
+        assert not [source for source in Links(page).loaded if source.startswith(("http:", "https:", "//"))]
