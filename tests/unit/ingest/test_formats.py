@@ -15,7 +15,8 @@ import scipy.sparse
 import zarr
 from support.converted import matrix_of, names_of
 
-from dask_nmf.ingest import convert, rows, sorting
+from dask_nmf.ingest import convert, rows
+from dask_nmf.ingest.entries import sorting
 from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
 from dask_nmf.ingest.formats.tables import table
 from dask_nmf.ingest.output import growing

@@ -15,10 +15,10 @@ import scipy.io
 import scipy.sparse
 
 from dask_nmf.ingest import convert
+from dask_nmf.ingest.entries.sorting import RowSorter
 from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
 from dask_nmf.ingest.formats.tables import table
 from dask_nmf.ingest.rows import read_ahead
-from dask_nmf.ingest.sorting import RowSorter
 
 STEPS = 150  # of 0.02 s each, of a source that is read to its end
 

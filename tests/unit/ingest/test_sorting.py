@@ -11,7 +11,7 @@ import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dask_nmf.ingest.sorting import Duplicate, Entries, RowSorter
+from dask_nmf.ingest.entries.sorting import Duplicate, Entries, RowSorter
 
 SHAPE = (9, 7)
 cells = st.lists(st.tuples(st.integers(0, 8), st.integers(0, 6), st.integers(1, 9)), max_size=60)

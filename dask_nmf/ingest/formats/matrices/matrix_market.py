@@ -14,10 +14,10 @@ import numpy as np
 from scipy.io import mmread
 
 from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.entries.sorting import Duplicate, Entries, RowSorter
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns, Named, RowSource, read_ahead
-from dask_nmf.ingest.sorting import Duplicate, Entries, RowSorter
 from dask_nmf.sources.checks import check_width
 
 TEXT = 2**24  # bytes of text that are parsed at once

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.errors import DataError
+from dask_nmf.ingest.entries.sorting import Entries, RowSorter
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.rows import BATCH, Batch, Columns, check_wanted
-from dask_nmf.ingest.sorting import Entries, RowSorter
 from dask_nmf.progress import report_panel, report_read, report_stage
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix

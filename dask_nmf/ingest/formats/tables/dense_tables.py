@@ -50,7 +50,7 @@ class DenseTable:
                 block[:, index] = column.to_numpy(zero_copy_only=False)
             if self._texts:
                 check_ids(columns[-1], partial(self._record, first))
-            names = columns[-1].dictionary_decode().to_pylist() if self._texts else None
+            names = columns[-1].to_pylist() if self._texts else None
             yield Batch(self._rules.cast(block, partial(self._place, first)), names)
             first += len(block)
 

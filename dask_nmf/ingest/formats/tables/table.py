@@ -40,7 +40,7 @@ class Table(Protocol):
     ) -> Iterator[list[Any]]:
         """Yield the records of some columns, as a list of pyarrow arrays: numbers, then texts.
 
-        Numbers are float64, and texts are encoded by dictionaries.
+        Numbers are float64, and texts are strings.
         """
 
     def stored_dtype(self, numbers: Sequence[int]) -> np.dtype[np.generic]:
@@ -103,7 +103,7 @@ class CsvTable:
     def _open(self, stream: Any, numbers: Sequence[int], texts: Sequence[int]) -> Any:
         arrow, csv = optional_library("pyarrow"), optional_library("pyarrow.csv")
         kinds = {str(index): arrow.float64() for index in numbers}
-        kinds |= {str(index): arrow.dictionary(arrow.int32(), arrow.string()) for index in texts}
+        kinds |= {str(index): arrow.string() for index in texts}
         return csv.open_csv(
             stream,
             csv.ReadOptions(
@@ -190,12 +190,11 @@ class ParquetTable:
 
 
 def check_ids(column: Any, place: Callable[[int], str]) -> None:
-    """Refuse an empty id in a column that is encoded by a dictionary."""
+    """Refuse an empty id in a column of texts."""
     compute = optional_library("pyarrow.compute")
-    shortest = compute.min(compute.binary_length(column.dictionary)).as_py()
-    if column.null_count or shortest == 0:
-        empty = compute.equal(compute.binary_length(column.dictionary_decode().fill_null("")), 0)
-        raise DataError(f"{place(compute.index(empty, True).as_py())}: an id is empty; fill it in")
+    empty = compute.index(compute.equal(compute.binary_length(column.fill_null("")), 0), True).as_py()
+    if empty >= 0:
+        raise DataError(f"{place(empty)}: an id is empty; fill it in")
 
 
 def _each(batches: Iterator[Any], path: Path) -> Iterator[Any]:
@@ -209,8 +208,8 @@ def _each(batches: Iterator[Any], path: Path) -> Iterator[Any]:
 
 
 def _text(column: Any) -> Any:
-    """Return a column of ids as texts, encoded by a dictionary."""
+    """Return a column of ids as texts."""
     arrow = optional_library("pyarrow")
     if arrow.types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    return column.cast(arrow.string()).dictionary_encode()
+    return column.cast(arrow.string())

@@ -10,37 +10,14 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.errors import DataError
+from dask_nmf.ingest.entries.ids import Ids
+from dask_nmf.ingest.entries.sorting import Duplicate, Entries, RowSorter
 from dask_nmf.ingest.formats.tables.dense_tables import column_named
 from dask_nmf.ingest.formats.tables.table import Table, check_ids
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, read_ahead
-from dask_nmf.ingest.sorting import Duplicate, Entries, RowSorter
 from dask_nmf.types import Array
-
-
-class Ids:
-    """Texts, numbered from 0 in the order in which they first appear."""
-
-    def __init__(self) -> None:
-        self._arrow = optional_library("pyarrow")
-        self._texts = self._arrow.array([], self._arrow.string())
-
-    def __len__(self) -> int:
-        return len(self._texts)
-
-    def encode(self, columns: Sequence[Any]) -> Array:
-        """Return the numbers of the texts in columns that are each encoded by a dictionary."""
-        nothing = self._arrow.array([], self._arrow.int32())
-        known = self._arrow.DictionaryArray.from_arrays(nothing, self._texts)
-        unified = self._arrow.chunked_array([known, *columns]).unify_dictionaries()
-        self._texts = unified.chunk(0).dictionary
-        return np.concatenate([chunk.indices.to_numpy() for chunk in unified.chunks[1:]])
-
-    def texts(self, first: int = 0, last: int | None = None) -> list[str]:
-        """Return the texts with these numbers."""
-        listed: list[str] = self._texts[first:last].to_pylist()
-        return listed
 
 
 class Triplets:
@@ -67,9 +44,11 @@ class Triplets:
     def batches(self) -> Iterator[Batch]:
         """Yield the rows of V in order, after all entries were read and sorted."""
         sorter = RowSorter(self._scratch)
-        for values, rows, columns in self._groups(sorter.run):
-            codes = self._rows.encode(rows), self._columns.encode(columns)
-            sorter.add(Entries(*codes, np.concatenate(values)))
+        for (values, rows, columns), place in read_ahead(self._records()):
+            cast = self._rules.cast(values.to_numpy(zero_copy_only=False), place)
+            sorter.add(
+                Entries(_numbers(self._rows, rows, place), _numbers(self._columns, columns, place), cast)
+            )
         optional_library("pyarrow").default_memory_pool().release_unused()
         first = 0
         try:
@@ -88,23 +67,6 @@ class Triplets:
         names = (f"{name} {text!r}" for name, text in zip(self._names, ids, strict=False))
         return f"{self._tables[0].path}, {' and '.join(names)}, {self._duplicates} of the entries"
 
-    def _groups(self, enough: int) -> Iterator[tuple[list[Any], ...]]:
-        """Yield values and ids of rows and of columns, of a number of entries or a little more.
-
-        All ids that are known are looked at for each group, so that these should be large.
-        """
-        group: list[tuple[Any, ...]] = []
-        for part, place in read_ahead(self._records()):
-            values = self._rules.cast(part[0].to_numpy(zero_copy_only=False), place)
-            for ids in part[1:]:
-                check_ids(ids, place)
-            group.append((values, *part[1:]))
-            if sum(len(one[0]) for one in group) >= enough:
-                yield tuple(map(list, zip(*group, strict=True)))
-                group = []
-        if group:
-            yield tuple(map(list, zip(*group, strict=True)))
-
     def _records(self) -> Iterator[tuple[list[Any], Callable[[int], str]]]:
         """Yield the value, the row and the column of records, and how to name the place of one."""
         progress = ReadProgress([table.path for table in self._tables])
@@ -116,20 +78,25 @@ class Triplets:
 
     def _refuse(self, row: str, column: str) -> None:
         """Raise the error about a cell with several entries: the tables are read again up to the second."""
+        compute = optional_library("pyarrow.compute")
         seen = False
         for columns, place in read_ahead(self._records()):
-            same = np.ones(len(columns[0]), bool)
-            for part, text in ((columns[1], row), (columns[2], column)):
-                same &= np.array([one == text for one in part.dictionary.to_pylist()])[
-                    part.indices.to_numpy()
-                ]
-            for index in np.flatnonzero(same):
+            same = compute.and_(compute.equal(columns[1], row), compute.equal(columns[2], column))
+            for index in np.flatnonzero(same.to_numpy(zero_copy_only=False)):
                 if seen:
                     raise DataError(
                         f"{place(int(index))}: {self._names[0]} {row!r} and {self._names[1]} {column!r} "
                         "have a value already; leave one out, or choose with --duplicates sum, mean or last"
                     )
                 seen = True
+
+
+def _numbers(ids: Ids, column: Any, place: Callable[[int], str]) -> Array:
+    """Return the numbers of a column of ids, none of which may be empty."""
+    numbers, empty = ids.encode(column)
+    if empty or column.null_count:
+        check_ids(column, place)
+    return numbers
 
 
 def _place(table: Table, first: int, index: int) -> str:

@@ -1,8 +1,8 @@
 """An external sort: entries of V in any order become CSR blocks of rows, in bounded memory.
 
 Entries are collected until there are `RUN` of them; each such run is sorted by row and written to
-three files. A block of rows is then a contiguous part of each run. All sorts are counting sorts, which SciPy
-does when it transposes a matrix, and stable: entries of one cell stay in the order in which they came.
+three files. A block of rows is then a contiguous part of each run. All sorts are counting sorts, and stable:
+entries of one cell stay in the order in which they came.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse
 
+from dask_nmf.kernels.entries.scattering import count_keys, places_of, scatter_columns, scatter_entries
 from dask_nmf.progress import report_panel, report_read, report_stage
 from dask_nmf.types import Array
 
@@ -36,11 +37,6 @@ class Entries(NamedTuple):
     rows: Array
     columns: Array
     values: Array
-
-    def take(self, order: Array, counts: Array) -> Entries:
-        """Return the entries at these places, by which rows from 0 on have these numbers of entries."""
-        rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
-        return Entries(rows, self.columns[order], self.values[order])
 
 
 class RowSorter:
@@ -91,15 +87,21 @@ class RowSorter:
         """Write what was collected as a run."""
         if self._count == 0:
             return
-        entries = _joined(self._pending)
+        pending = self._pending
         self._pending, self._count = [], 0
-        counts = np.bincount(entries.rows)
+        counts = np.zeros(1 + max(int(entries.rows.max()) for entries in pending), np.int64)
+        for entries in pending:
+            count_keys(entries.rows, counts)
         self._grow(len(counts))
         self._per_row[: len(counts)] += counts
+        rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
+        places_of(counts)
+        columns, values = _empty(pending)
+        for entries in pending:
+            scatter_entries(entries.rows, counts, entries.columns, entries.values, columns, values)
         run = self._folder / str(len(self._runs))
         self._runs.append(run)
-        ordered = entries.take(_stable_order(entries.rows, len(counts)), counts)
-        for name, part in zip(PARTS, ordered, strict=True):
+        for name, part in zip(PARTS, (rows, columns, values), strict=True):
             np.save(run.with_suffix(f".{name}.npy"), part)
 
     def _grow(self, rows: int) -> None:
@@ -113,19 +115,26 @@ class RowSorter:
         if not self._runs:
             return scipy.sparse.csr_array((last - first, columns))
         parts = [_part(run, first, last) for run in self._runs]
-        entries = _joined(parts)
-        by_column = _stable_order(entries.columns, columns)
-        by_row = _stable_order(entries.rows[by_column] - np.int32(first), last - first)
-        unique = _merge(entries.take(by_column[by_row], self._per_row[first:last]), first, duplicates)
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(unique.rows, minlength=last - first))])
-        return scipy.sparse.csr_array((unique.values, unique.columns, indptr), shape=(last - first, columns))
+        ends = np.zeros(columns, np.int64)
+        for part in parts:
+            count_keys(part.columns, ends)
+        places_of(ends)
+        rows, by_column = _empty(parts)
+        for part in parts:
+            scatter_entries(part.columns, ends, part.rows, part.values, rows, by_column)
+        indptr = np.concatenate([[0], np.cumsum(self._per_row[first:last])])
+        indices, values = _empty(parts)
+        scatter_columns(ends, rows, first, indptr[:-1].copy(), by_column, indices, values)
+        indices, values, indptr = _merge(indices, values, indptr, first, duplicates)
+        return scipy.sparse.csr_array(
+            (values, indices, indptr.astype(np.int32)), shape=(last - first, columns)
+        )
 
 
-def _joined(parts: Sequence[Entries]) -> Entries:
-    """Return several parts as one."""
-    if len(parts) == 1:
-        return parts[0]
-    return Entries(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+def _empty(parts: Sequence[Entries]) -> tuple[Array, Array]:
+    """Return arrays for the indices and the values of some entries, not filled in."""
+    count = sum(len(part.values) for part in parts)
+    return np.empty(count, np.int32), np.empty(count, np.result_type(*(part.values for part in parts)))
 
 
 def _part(run: Path, first: int, last: int) -> Entries:
@@ -135,28 +144,20 @@ def _part(run: Path, first: int, last: int) -> Entries:
     return Entries(*(np.array(stored[part]) for stored in (rows, columns, values)))
 
 
-def _stable_order(keys: Array, bound: int) -> Array:
-    """Return the places of keys, all below ``bound``, in ascending order, and equal keys as they are."""
-    count = len(keys)
-    one_a_row = scipy.sparse.csr_array(
-        (np.zeros(count, np.int8), keys, np.arange(count + 1, dtype=np.int32)), shape=(count, bound)
-    )
-    order: Array = one_a_row.tocsc().indices
-    return order
-
-
-def _merge(entries: Entries, first: int, duplicates: str) -> Entries:
-    """Return sorted entries with one for each cell; their rows are counted from row ``first`` of V."""
-    rows, columns, values = entries
-    fresh = np.ones(len(rows), bool)
-    fresh[1:] = (rows[1:] != rows[:-1]) | (columns[1:] != columns[:-1])
+def _merge(
+    columns: Array, values: Array, indptr: Array, first: int, duplicates: str
+) -> tuple[Array, Array, Array]:
+    """Return the parts of a CSR block with one entry for each cell; its first row is row ``first`` of V."""
+    fresh = np.ones(len(columns), bool)
+    np.not_equal(columns[1:], columns[:-1], out=fresh[1:])
+    fresh[indptr[:-1][np.diff(indptr) > 0]] = True
     if fresh.all():
-        return entries
+        return columns, values, indptr
     if duplicates == "error":
         place = int(np.argmin(fresh))
-        raise Duplicate(first + int(rows[place]), int(columns[place]))
+        raise Duplicate(first + int(np.searchsorted(indptr, place, side="right")) - 1, int(columns[place]))
     starts = np.flatnonzero(fresh)
-    return Entries(rows[starts], columns[starts], MERGES[duplicates](values, starts))
+    return columns[starts], MERGES[duplicates](values, starts), np.searchsorted(starts, indptr)
 
 
 def _counts(values: Array, starts: Array) -> Array:

@@ -1,0 +1,97 @@
+"""`Ids`: the texts that name rows or columns, numbered in the order in which they first appear."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dask_nmf.errors import DataError
+from dask_nmf.ingest.reading import optional_library
+from dask_nmf.kernels.entries.numbering import (
+    LOWER,
+    add_texts,
+    copy_texts,
+    empty_table,
+    find_texts,
+    hash_texts,
+    move_slots,
+)
+from dask_nmf.types import Array
+
+SLOTS = 2**16  # of the first table
+LONGER = 1.25  # the factor by which arrays grow, which the system mostly does without a copy
+MOST = 2**32 - 2**20  # words of records, whose places have 32 bits
+
+
+class Ids:
+    """Texts, numbered from 0 in the order in which they first appear.
+
+    In memory each takes its bytes, rounded up to words of 8, and about 35 bytes more.
+    """
+
+    def __init__(self) -> None:
+        self._table = empty_table(SLOTS)
+        self._records, self._end = np.zeros(SLOTS, np.uint64), 0
+        self._places, self._size = np.zeros(SLOTS, np.uint64), 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def encode(self, column: Any) -> tuple[Array, bool]:
+        """Return the numbers of the texts in a pyarrow array of strings, and whether one is empty."""
+        data, edges = _buffers(column)
+        hashes, codes = np.empty(len(column), np.uint64), np.empty(len(column), np.int32)
+        shortest = hash_texts(data, edges, hashes)
+        unknown = find_texts(data, edges, hashes, self._table, self._records, codes)
+        if unknown:
+            self._make_room(unknown, int(edges[-1] - edges[0]))
+            texts = data, edges, hashes, self._table, self._records, self._places
+            self._end, self._size = add_texts(*texts, self._end, self._size, codes)
+        return codes, shortest == 0
+
+    def texts(self, first: int = 0, last: int | None = None) -> list[str]:
+        """Return the texts with these numbers."""
+        arrow = optional_library("pyarrow")
+        places = self._places[first : self._size if last is None else min(last, self._size)]
+        edges = np.zeros(len(places) + 1, np.int64)
+        data = np.empty(int((self._records[places] & LOWER).sum()), np.uint8)
+        copy_texts(self._records, places, edges, data)
+        buffers = [arrow.py_buffer(edges), arrow.py_buffer(data)]
+        listed: list[str] = arrow.LargeStringArray.from_buffers(len(places), *buffers).to_pylist()
+        return listed
+
+    def _make_room(self, texts: int, size: int) -> None:
+        """Make room for a number of texts of at most ``size`` bytes in all."""
+        words = self._end + 2 * texts + size // 8
+        if words > MOST:
+            raise DataError(
+                f"these are more ids than can be numbered, which are {8 * MOST // 10**9} GB of text; "
+                "convert a part of the records"
+            )
+        slots = len(self._table)
+        while 4 * (self._size + texts) > 3 * slots:
+            slots *= 2
+        if slots > len(self._table):
+            larger = empty_table(slots)
+            move_slots(self._table, larger)
+            self._table = larger
+        self._places = _long_enough(self._places, self._size + texts)
+        self._records = _long_enough(self._records, words)
+
+
+def _buffers(column: Any) -> tuple[Array, Array]:
+    """Return the bytes of an array of strings, and the edges of its texts in them."""
+    _, edges, data = column.buffers()
+    bounds = np.frombuffer(edges, np.int32, len(column) + 1, 4 * column.offset)
+    content = np.frombuffer(data or b"", np.uint8)
+    for array in (bounds, content):
+        array.flags.writeable = False  # else code would be compiled for both kinds
+    return content, bounds
+
+
+def _long_enough(array: Array, length: int) -> Array:
+    """Return an array with room for a number of items."""
+    if length > len(array):
+        array.resize(int(LONGER * length), refcheck=False)
+    return array
