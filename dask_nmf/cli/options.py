@@ -13,7 +13,9 @@ from dask_nmf.options.keywords import OTHER_NAMES
 from dask_nmf.options.option import option_of
 from dask_nmf.options.settings import Settings
 
-GROUPS = ("Options", "Input", "Model", "Start", "Stopping", "Output", "Cluster", "Log")  # as help lists them
+GROUPS = (  # as help lists them
+    "Options", "Input", "Text", "Steps", "Model", "Start", "Stopping", "Output", "Cluster", "Log",
+)  # fmt: skip
 
 
 class GroupedOption(click.Option):

@@ -23,6 +23,10 @@ from dask_nmf.ingest.formats.tables.triplets import Triplets
 from dask_nmf.ingest.options import ConvertOptions, layer_path
 from dask_nmf.ingest.output.codecs import Storage, parse_chunks
 from dask_nmf.ingest.output.group import is_converted, write_group
+from dask_nmf.ingest.recipe.fitting import fit_recipe
+from dask_nmf.ingest.recipe.options import Steps
+from dask_nmf.ingest.recipe.recipe import Aligned, Prepared, Recipe
+from dask_nmf.ingest.recipe.stored import read_recipe, write_recipe
 from dask_nmf.ingest.rows import RowSource, Stacked
 from dask_nmf.storage import locations
 from dask_nmf.storage.locations import Location, ZarrStore, is_location, located
@@ -72,6 +76,15 @@ def convert(
     dtype: str | None = None,
     dataset: str | None = None,
     layer: str | None = None,
+    min_count: int | None = None,
+    max_frequency: float | None = None,
+    normalize_rows: float | str | None = None,
+    log1p: bool = False,
+    top_columns: int | None = None,
+    top_by: str = "variance",
+    tfidf: bool = False,
+    scale_columns: str | None = None,
+    like: str | Path | None = None,
     chunks: int | tuple[int, ...] | str | None = None,
     codec: str = "lz4",
     overwrite: bool = False,
@@ -94,6 +107,9 @@ def convert(
     dtype : "float32" or "float64"; by default "float64" where the source stores that, else "float32".
     dataset : path inside of an HDF5 file or a Zarr group, such as "raw/X"; by default "X".
     layer : name of a layer of AnnData: "counts" is the dataset "layers/counts".
+    min_count, max_frequency, normalize_rows, log1p, top_columns, top_by, tfidf, scale_columns : the steps
+        from the values of the source to V, in this order; see `Steps`. They are recorded with V.
+    like : path or URL of a V that `convert` wrote: its columns are taken, by their names, and its steps.
     chunks : rows, or rows and columns, of a chunk; entries of a chunk of a sparse V. By default 8 MiB or 2²⁰.
     codec : "lz4", "zstd" or "none", each with a CRC-32C of each chunk.
     overwrite : whether to replace an earlier conversion.
@@ -106,7 +122,9 @@ def convert(
         If there is no source; if there is a destination; for options that do not fit; if another process
         writes to the destination.
     """
-    options = ConvertOptions(dtype, missing, row, column, value, duplicates, layer_path(layer, dataset))
+    steps = Steps(min_count, max_frequency, normalize_rows, log1p, top_columns, top_by, tfidf, scale_columns)
+    inside = layer_path(layer, dataset)
+    options = ConvertOptions(dtype, missing, row, column, value, duplicates, inside, steps, located(like))
     storage = Storage(parse_chunks(chunks), codec)
     return convert_to(expand(source), locations.locate(destination), options, storage, overwrite)
 
@@ -116,11 +134,12 @@ def convert_to(
 ) -> Converted:
     """Write V from sources that `expand` gave to a location; see `convert`."""
     for source in sources:
-        locations.check_apart(output, source=source if is_location(source) else None)
+        locations.check_apart(output, source=source if is_location(source) else None, like=options.like)
     check = partial(locations.check_replaceable, output, overwrite, _is_ours, "dask-nmf convert")
     names = [source.name if is_location(source) else type(source).__name__ for source in sources]
     with output.atomic_output(check) as store, _scratch(store) as scratch:
-        written = write_group(store, _open(sources, names, options, scratch), storage, names)
+        source, recipe = _prepared(_open(sources, names, options, scratch), options, scratch)
+        written = write_group(store, source, storage, names, partial(write_recipe, recipe=recipe))
     shape, dtype, entries, chunks = written
     converted = Converted(output.address, shape, str(dtype), entries, chunks, storage.codec)
     numbers = {"event": "done", **converted._asdict()}
@@ -155,6 +174,14 @@ def _expand(source: Any) -> list[Any]:
         if tables and not is_10x_folder(place.path):
             return [located(path) for path in tables]
     return [place]
+
+
+def _prepared(source: RowSource, options: ConvertOptions, scratch: Path) -> tuple[RowSource, Recipe]:
+    """Return the rows of V, and the recipe that makes them from a source: a new one, or that of another V."""
+    if options.like is None:
+        return fit_recipe(source, options, scratch)
+    recipe, selection = read_recipe(options.like)
+    return Prepared(Aligned(source, selection, options.like.name), None, recipe.steps), recipe
 
 
 def _open(sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path) -> RowSource:

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.errors import DataError
+from dask_nmf.ingest.recipe.options import Steps
+from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 DUPLICATES = ("error", "sum", "mean", "last")
 DTYPES = ("float32", "float64")
+NO_STEPS = Steps()
 EXACT = 2**24  # whole numbers up to this one are exact as float32
 
 
@@ -26,6 +29,8 @@ class ConvertOptions:
     row, column, value : names of the columns of a table of entries; ``row`` alone: that of the names of rows
     duplicates : the value of an entry that is given more than once, one of `DUPLICATES`
     dataset : path inside of an HDF5 file, such as ``X``, ``layers/counts`` or ``raw/X``
+    steps : from the values of the sources to V
+    like : a V that `convert` wrote, whose columns and steps are taken
     """
 
     dtype: str | None = None
@@ -35,6 +40,8 @@ class ConvertOptions:
     value: str | None = None
     duplicates: str = "error"
     dataset: str | None = None
+    steps: Steps = NO_STEPS
+    like: Location | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that are not among those there are, or that do not go together."""
@@ -48,6 +55,12 @@ class ConvertOptions:
                 f"only {' and '.join(named)} of row, column and value are given; give all three "
                 "for a table of entries, or row alone for the column with the names of rows"
             )
+        if self.like is not None and self.steps.given:
+            raise ValueError(
+                f"like is given, whose steps are taken, and {', '.join(self.steps.given)} too; leave that out"
+            )
+        if self.steps.tfidf and self.missing is not None:
+            raise ValueError("tfidf needs every value, and missing is given; leave one of them out")
 
     @property
     def entries(self) -> bool:

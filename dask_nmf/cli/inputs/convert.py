@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -43,6 +44,56 @@ from dask_nmf.cli.process.streams import print_line
     help="Keep NaN and empty fields, as missing entries.  [default: refuse them]",
 )
 @grouped(
+    "Steps",
+    "--min-count",
+    type=int,
+    metavar="N",
+    help="Drop columns that are > 0 in fewer than N rows.",
+)
+@grouped(
+    "Steps",
+    "--max-frequency",
+    type=float,
+    metavar="SHARE",
+    help="Drop columns that are > 0 in a greater share of the rows.",
+)
+@grouped(
+    "Steps",
+    "--normalize-rows",
+    metavar="median|SUM",
+    help="Scale each row to this sum, or to the median of the sums of rows.",
+)
+@grouped("Steps", "--log1p", is_flag=True, help="Replace each x by ln(1 + x).")
+@grouped(
+    "Steps", "--top-columns", type=int, metavar="N", help="Keep the N columns that --top-by ranks first."
+)
+@grouped(
+    "Steps",
+    "--top-by",
+    type=click.Choice(["variance", "seurat", "sum"]),
+    default="variance",
+    show_default=True,
+    help="Rank columns by variance, by Seurat's dispersion within columns of similar mean, or by sum.",
+)
+@grouped(
+    "Steps",
+    "--tfidf",
+    is_flag=True,
+    help="Weight columns by inverse frequency and scale rows to norm 1, as TfidfTransformer does.",
+)
+@grouped(
+    "Steps",
+    "--scale-columns",
+    type=click.Choice(["std", "max"]),
+    help="Divide each column by its standard deviation or its maximum.",
+)
+@grouped(
+    "Steps",
+    "--like",
+    metavar="V0.zarr",
+    help="Take the columns, by name, and the steps of a V that convert wrote.",
+)
+@grouped(
     "Output",
     "--dtype",
     type=click.Choice(["float32", "float64"]),
@@ -69,6 +120,7 @@ def command(
     output: str,
     layer: str | None,
     dataset: str | None,
+    like: str | None,
     chunks: str | None,
     codec: str,
     no_fsync: bool,
@@ -93,9 +145,12 @@ def command(
     from dask_nmf.ingest.conversion import convert_to, expand
     from dask_nmf.ingest.options import ConvertOptions, layer_path
     from dask_nmf.ingest.output.codecs import Storage, parse_chunks
-    from dask_nmf.storage.locations import locate
+    from dask_nmf.ingest.recipe.options import Steps
+    from dask_nmf.storage.locations import locate, located
 
-    wanted = ConvertOptions(**options, dataset=layer_path(layer, dataset))
+    steps = Steps(**{field.name: options.pop(field.name) for field in fields(Steps)})
+    inside = layer_path(layer, dataset)
+    wanted = ConvertOptions(**options, dataset=inside, steps=steps, like=located(like))
     storage = Storage(parse_chunks(chunks), codec)
     synced = without_fsync() if no_fsync else nullcontext()
     with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import chain
 from typing import Any, NamedTuple
@@ -31,10 +31,20 @@ class Written(NamedTuple):
     chunks: tuple[int, ...]
 
 
-def write_group(store: ZarrStore, source: RowSource, storage: Storage, sources: Sequence[str]) -> Written:
+def write_group(
+    store: ZarrStore,
+    source: RowSource,
+    storage: Storage,
+    sources: Sequence[str],
+    add: Callable[[zarr.Group], None] | None = None,
+) -> Written:
     """Write V, and the names of its rows and columns, to a new group.
 
     Without names their numbers are written, for AnnData needs some; the mark of the group says which it has.
+
+    Parameters
+    ----------
+    add : writes what else belongs to the group, at the end
 
     Raises
     ------
@@ -42,20 +52,24 @@ def write_group(store: ZarrStore, source: RowSource, storage: Storage, sources: 
         If V has no row or no column; whatever the source raises.
     """
     with closing(read_ahead(source.batches())) as batches:
-        return _write_batches(store, source, batches, storage, sources)
+        root = zarr.create_group(store, zarr_format=3)
+        written = _write_batches(root, source, batches, storage, sources)
+    if add is not None:
+        add(root)
+    consolidate(root)
+    return written
 
 
 def _write_batches(
-    store: ZarrStore, source: RowSource, batches: Iterator[Batch], storage: Storage, sources: Sequence[str]
+    root: zarr.Group, source: RowSource, batches: Iterator[Batch], storage: Storage, sources: Sequence[str]
 ) -> Written:
     first = next(batches, None)
     columns = source.columns() if first is not None else Columns(0)
     if first is None or columns.number == 0:
         raise DataError(f"{', '.join(sources)}: V is empty; it must have at least one row and one column")
     named = {"obs": first.names is not None, "var": columns.names is not None}
-    mark = {"version": __version__, "sources": list(sources), "named": named}
-    attributes: dict[str, Any] = {"encoding-type": "anndata", "encoding-version": "0.1.0", MARK: mark}
-    root = zarr.create_group(store, zarr_format=3, attributes=attributes)
+    mark: dict[str, Any] = {"version": __version__, "sources": list(sources), "named": named}
+    root.attrs.update({"encoding-type": "anndata", "encoding-version": "0.1.0", MARK: mark})
     obs, var = (_index(root, name, storage) for name in ("obs", "var"))
     write = _write_sparse if source.sparse else _write_dense
     blocks = _with_names(chain([first], batches), obs)
@@ -63,13 +77,17 @@ def _write_batches(
     var.append(_numbers(0, columns.number) if columns.names is None else columns.names)
     obs.close()
     var.close()
-    consolidate(root)
     return written
 
 
 def is_converted(group: Any) -> bool:
     """Return whether a conversion made a group."""
     return MARK in group.attrs
+
+
+def has_names(group: Any, axis: str) -> bool:
+    """Return whether the rows ("obs") or columns ("var") of a converted V have names of their own."""
+    return bool(group.attrs[MARK]["named"][axis])
 
 
 def _with_names(batches: Iterable[Batch], index: GrowingArray) -> Iterator[Any]:

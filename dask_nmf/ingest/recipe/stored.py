@@ -1,0 +1,117 @@
+"""A recipe in the group of V: its steps in the attributes, and its arrays, with checksums, in ``uns``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.output.codecs import CODECS, NAMES
+from dask_nmf.ingest.output.group import MARK, has_names, is_converted
+from dask_nmf.ingest.output.growing import GrowingArray
+from dask_nmf.ingest.recipe.fitted import KINDS, arrays_of, name_of, numbers_of
+from dask_nmf.ingest.recipe.recipe import Recipe, Selection
+from dask_nmf.sources.formats.stored.conversions import RECIPE
+from dask_nmf.sources.matrix import digest
+from dask_nmf.storage.locations import Location
+from dask_nmf.types import Array
+
+FOLDER = "uns"
+GROUP = "dask_nmf_recipe"
+CURE = "convert the file of V anew"
+PLACES, SELECTED = "places", "names"  # arrays of the columns that the steps begin with
+DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
+
+
+def write_recipe(root: zarr.Group, recipe: Recipe) -> None:
+    """Write a recipe to the group of a V that is otherwise whole; nothing if it has no steps."""
+    record, arrays = _parts(recipe)
+    if not record["parameters"]:
+        return
+    record["digest"] = _digest(record, arrays)
+    mark: Any = root.attrs[MARK]
+    root.attrs[MARK] = {**mark, "recipe": record}
+    root["X"].attrs[RECIPE] = record["digest"]
+    group = root.create_group(FOLDER, attributes=dict(DICT)).create_group(GROUP, attributes=dict(DICT))
+    for name, values in arrays.items():
+        kind = "string" if name == SELECTED else values.dtype
+        array = GrowingArray(group, name, (), (NAMES,), kind, CODECS["lz4"])
+        array.append(values)
+        array.close()
+
+
+def read_recipe(place: Location) -> tuple[Recipe, Selection]:
+    """Return the recipe of a V that `convert` wrote, and the columns that it begins with.
+
+    Raises
+    ------
+    DataError
+        If `convert` did not write the group, or it is damaged.
+    FileNotFoundError
+        If there is nothing.
+    """
+    if not place.exists():
+        raise FileNotFoundError(f"there is nothing at {place.name}; give a V.zarr that convert wrote")
+    with readable(place.name, CURE):
+        root = zarr.open_group(place.store(), mode="r", use_consolidated=False)
+    if not is_converted(root):
+        raise DataError(f"{place.name} was not written by convert; give a V.zarr that it wrote")
+    with readable(place.name, CURE):
+        mark: Any = root.attrs[MARK]
+        record = mark.get("recipe")
+        if record is None:
+            return Recipe(), _all_columns(root)
+        group: Any = root[f"{FOLDER}/{GROUP}"]
+        arrays = {name: group[name][:] for name in record["arrays"]}
+        if record.pop("digest") != _digest(record, arrays):
+            raise DataError(f"{place.name} has a damaged recipe; {CURE}")
+        recipe = _recipe(record, arrays)
+        return recipe, recipe.selection or _all_columns(root)
+
+
+def _recipe(record: dict[str, Any], arrays: dict[str, Array]) -> Recipe:
+    steps = []
+    for number, step in enumerate(record["steps"]):
+        learnt = {name.partition("_")[2]: values for name, values in arrays.items() if name[0] == str(number)}
+        steps.append(KINDS[step["step"]](**step["numbers"], **learnt))
+    selection = None
+    if PLACES in arrays:
+        names = list(arrays[SELECTED]) if SELECTED in arrays else None
+        selection = Selection(record["width"], arrays[PLACES], names)
+    return Recipe(selection, steps, record["parameters"])
+
+
+def _all_columns(root: zarr.Group) -> Selection:
+    """Return all columns of V."""
+    index: Any = root["var/_index"]
+    number = index.shape[0]
+    return Selection(number, np.arange(number), list(index[:]) if has_names(root, "var") else None)
+
+
+def _parts(recipe: Recipe) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return what JSON holds of a recipe, and its arrays by name."""
+    steps = [{"step": name_of(step), "numbers": numbers_of(step)} for step in recipe.steps]
+    arrays = {
+        f"{number}_{name}": values
+        for number, step in enumerate(recipe.steps)
+        for name, values in arrays_of(step).items()
+    }
+    if recipe.selection is not None:
+        arrays[PLACES] = recipe.selection.places
+        if recipe.selection.names is not None:
+            arrays[SELECTED] = np.array(recipe.selection.names, np.dtypes.StringDType())
+    record = {
+        "parameters": recipe.parameters,
+        "steps": steps,
+        "width": None if recipe.selection is None else recipe.selection.width,
+        "arrays": list(arrays),
+    }
+    return record, arrays
+
+
+def _digest(record: dict[str, Any], arrays: dict[str, Array]) -> str:
+    values = (list(array) if name == SELECTED else array for name, array in arrays.items())
+    return digest(json.dumps(record, sort_keys=True), *values)
