@@ -57,7 +57,7 @@ DOORS = {  # what people call with the text of a path or URL
     "api", "estimator.nmf", "estimator.inputs", "estimator.requests",
     "cli.inputs.convert", "cli.models.fit", "cli.models.select", "cli.apply.transform", "cli.apply.predict",
     "cli.apply.recommend", "cli.results.info", "runs.run",
-    "inference.transform", "ingest.conversion", "sources.registry",
+    "inference.transform", "ingest.conversion", "ingest.opening", "sources.registry",
 }  # fmt: skip
 PARSERS = {f"dask_nmf.storage.locations.{name}" for name in ("locate", "locate_file", "located")}
 files = pytest.mark.parametrize("file", FILES)
