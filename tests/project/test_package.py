@@ -38,7 +38,8 @@ def test_the_wheel_has_every_module_and_says_that_it_has_types(wheel: zipfile.Zi
         f"dask_nmf/{path.relative_to(ROOT / 'dask_nmf')}" for path in (ROOT / "dask_nmf").rglob("*.py")
     }
     files = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    assert files == modules | {"dask_nmf/py.typed"}
+    templates = {f"dask_nmf/report/templates/report.{kind}" for kind in ("html", "css")}
+    assert files == modules | templates | {"dask_nmf/py.typed"}
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -56,7 +56,7 @@ ON_WORKERS = (  # files whose functions and objects tasks unpickle
 DOORS = {  # what people call with the text of a path or URL
     "api", "estimator.nmf", "estimator.inputs", "estimator.requests",
     "cli.inputs.convert", "cli.models.fit", "cli.models.select", "cli.apply.transform", "cli.apply.predict",
-    "cli.apply.recommend", "cli.results.info", "runs.run",
+    "cli.apply.recommend", "cli.results.info", "runs.run", "report.writing",
     "inference.transform", "ingest.conversion", "ingest.opening", "sources.registry",
 }  # fmt: skip
 PARSERS = {f"dask_nmf.storage.locations.{name}" for name in ("locate", "locate_file", "located")}

@@ -1,0 +1,166 @@
+"""Charts of a report: lines, bars, spectra, pictures and heat maps, each as a `Figure` of its page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dask_nmf.display.text import escape_control
+from dask_nmf.plots.drawing import BLUE, FIRST, SHADES, draw_line, label_axes, matplotlib_part
+from dask_nmf.report.drawing.svg import inline_svg, new_figure, plain_figure
+from dask_nmf.report.pages.page import Figure, Table
+from dask_nmf.types import Array
+
+WIDE, CARD, IMAGE = 6.2, 2.95, 1.9  # widths in inches
+LETTER = 0.066  # width of a letter of a name, in inches
+LONGEST_NAME = 26  # characters of a name in a chart; its table has all of it
+MOST_POINTS = 600  # of a line, and columns of a heat map
+MARKED = 60  # points of a line, up to which each has a mark
+
+
+class Words(NamedTuple):
+    """The words of a figure: its title, and the text that stands for it."""
+
+    title: str
+    description: str
+
+
+def line_chart(
+    x: Array, y: Array, words: Words, axes_labels: tuple[str, str], table: Table | None = None
+) -> Figure:
+    """Return a line, of which NaN leave gaps."""
+    figure = new_figure(WIDE / 1.3, 2.6)
+    axes = figure.subplots()
+    step = max(1, -(-len(x) // MOST_POINTS))
+    some = np.unique([*range(0, len(x), step), len(x) - 1])
+    look = FIRST if len(x) <= MARKED else FIRST._replace(marker="")
+    draw_line(axes, x[some], y[some], look, "")
+    label_axes(axes, "", *axes_labels)
+    axes.margins(y=0.1)
+    axes.yaxis.get_major_formatter().set_useOffset(False)
+    if axes_labels[0] == "pass":
+        axes.xaxis.set_major_locator(matplotlib_part("ticker").MaxNLocator(integer=True, min_n_ticks=1))
+    return Figure(words.title, words.description, inline_svg(figure, *words), table)
+
+
+def bar_chart(
+    names: Sequence[str],
+    values: Array,
+    words: Words,
+    label: str = "",
+    errors: Array | None = None,
+    width: float = CARD,
+) -> Figure:
+    """Return horizontal bars, the first one on top; ``errors`` are drawn as error bars."""
+    shown = [short_name(name) for name in names]
+    left = 0.12 + LETTER * max(map(len, shown), default=0)
+    below, bars = 0.38 if label else 0.24, 0.17 * len(names) + 0.05
+    figure = plain_figure(width, below + bars + 0.05)
+    axes = figure.add_axes(
+        (left / width, below / (below + bars + 0.05), 1 - (left + 0.12) / width, bars / (below + bars + 0.05))
+    )
+    places = np.arange(len(names))
+    axes.barh(places, values, height=0.72, color=BLUE)
+    if errors is not None:
+        axes.errorbar(values, places, xerr=errors, fmt="none", ecolor="#000000", elinewidth=1, capsize=2)
+    axes.set_yticks(places, shown, fontsize=8)
+    axes.tick_params(axis="x", labelsize=7)
+    axes.tick_params(axis="y", length=0)
+    axes.xaxis.set_major_locator(matplotlib_part("ticker").MaxNLocator(4))
+    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.set_xlabel(label, fontsize=8)
+    return Figure(words.title, words.description, inline_svg(figure, *words))
+
+
+def spectrum(x: Array, y: Array, words: Words, errors: Array | None = None) -> Figure:
+    """Return a line over columns that are numbers in order; ``errors`` are drawn as a band."""
+    figure = plain_figure(CARD, 1.7)
+    axes = figure.add_axes((0.14, 0.13, 0.83, 0.83))
+    x, y, errors = (None if part is None else thinned(part) for part in (x, y, errors))  # type: ignore[assignment]
+    axes.plot(x, y, color=BLUE, linewidth=1)
+    if errors is not None:
+        axes.fill_between(x, np.maximum(y - errors, 0), y + errors, color=BLUE, alpha=0.3, linewidth=0)
+    axes.tick_params(labelsize=7)
+    axes.set_ylim(bottom=0)
+    return Figure(words.title, words.description, inline_svg(figure, *words))
+
+
+def thinned(values: Array) -> Array:
+    """Return values for a line of at most 600 points: the least and the largest of each run, in turn."""
+    if len(values) <= MOST_POINTS:
+        return values
+    runs = np.array_split(values, MOST_POINTS // 2)
+    return np.array([part for run in runs for part in (run.min(), run.max())])
+
+
+def picture(pixels: Array, words: Words, largest: float) -> Figure:
+    """Return pixels (height, width) as they are, from 0 (the darkest) to ``largest``."""
+    height, width = pixels.shape
+    scale = min(IMAGE / width, IMAGE / height)
+    figure = plain_figure(width * scale, height * scale)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=largest or 1.0, aspect="auto")
+    axes.set_axis_off()
+    return Figure(words.title, words.description, inline_svg(figure, *words), kind="image")
+
+
+class Sides(NamedTuple):
+    """The labels of the sides of a heat map, and of its colours."""
+
+    rows: str
+    columns: str
+    value: str
+    most: float | None = None  # the value of the darkest colour; None: the largest one
+    ticks: dict[int, str] | None = None  # the texts below some columns; None: their numbers
+
+
+def heat_map(
+    matrix: Array, words: Words, sides: Sides, table: Table | None = None, numbered: bool = False
+) -> Figure:
+    """Return a matrix as shades, of which 0 is the colour of the paper; NaN are left out.
+
+    Parameters
+    ----------
+    numbered : whether both sides are components, numbered from 1; else only rows are.
+    """
+    rows = len(matrix)
+    side = min(max(0.2 * rows, 1.6), 4.2)
+    figure = new_figure(side + 1.6 if numbered else WIDE, side + 0.8)
+    axes = figure.subplots()
+    most = float(np.nanmax(matrix, initial=0.0)) if sides.most is None else sides.most
+    axes.imshow(matrix, cmap=SHADES, vmin=0, vmax=most or 1.0, aspect="equal" if numbered else "auto")
+    axes.set(xlabel=sides.columns, ylabel=sides.rows)
+    if sides.ticks is not None:
+        axes.set_xticks(list(sides.ticks), list(sides.ticks.values()), fontsize=7)
+    number_axis(axes.yaxis, rows)
+    if numbered:
+        number_axis(axes.xaxis, matrix.shape[1])
+    add_legend(figure, axes, sides.value, most)
+    axes.spines[["top", "right"]].set_visible(True)
+    return Figure(words.title, words.description, inline_svg(figure, *words), table, "heat")
+
+
+def number_axis(axis: Any, count: int) -> None:
+    """Let the ticks of an axis be the numbers of components from 1, as many as there is room for."""
+    places = np.arange(0, count, max(1, -(-count // 25)))
+    axis.set_ticks(places, [str(place + 1) for place in places], fontsize=7)
+
+
+def add_legend(figure: Any, axes: Any, label: str, most: float) -> None:
+    """Draw beside a heat map which shade stands for which value."""
+    scale = matplotlib_part("cm").ScalarMappable(matplotlib_part("colors").Normalize(0, most or 1.0), SHADES)
+    bar = figure.colorbar(scale, ax=axes, shrink=0.8, aspect=25, pad=0.02, drawedges=False)
+    bar.solids.set_rasterized(True)  # an image, whose shades the page can turn as those of the map
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label(label, fontsize=8)
+
+
+def short_name(name: str) -> str:
+    """Return a name for a chart: in one line, and cut in its middle if it is long."""
+    plain = escape_control(name)
+    if len(plain) <= LONGEST_NAME:
+        return plain
+    return f"{plain[: LONGEST_NAME - 9]}…{plain[-8:]}"

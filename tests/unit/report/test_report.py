@@ -1,0 +1,215 @@
+"""Reports of runs: what they say, what they show, and that nothing from data becomes markup."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.matrices import low_rank
+from support.runs import OPTIONS
+
+from dask_nmf import Run, nmf
+from dask_nmf.report import write
+from dask_nmf.report.drawing.charts import Words, bar_chart
+from dask_nmf.report.drawing.svg import report_style
+from dask_nmf.report.facts import weights
+from dask_nmf.report.facts.fit import Names, facts_of
+from dask_nmf.report.pages.page import Card, Page, Section, render
+from dask_nmf.report.sections.components import sorted_columns
+from dask_nmf.report.sections.rows import effective_numbers, size_classes
+from dask_nmf.report.sections.views import parse_image_shape, positions
+
+VOID = {"meta", "link"}
+EVIL = '<script>alert("x")</script>&$\\frac{1$'
+
+
+class Outline(HTMLParser):
+    """Checks that all elements are closed in order, and collects what tests look at."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.text: list[str] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        found = dict(attrs)
+        self.ids += [found["id"]] if found.get("id") else []
+        self.links += [found[name] or "" for name in ("href", "src") if name in found]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of rank 3 of which the last component is dead, and a row of V is zero."""
+    place = tmp_path_factory.mktemp("report") / "run.zarr"
+    V = low_rank(40, 12, 2)
+    V[5] = 0
+    nmf(
+        V,
+        **OPTIONS,
+        store=place,
+        init="custom",
+        H=np.vstack([np.eye(2, 12) + 0.1, np.zeros(12)]),
+        solver="mu",
+        W=np.ones((40, 3)),
+    )
+    return place
+
+
+def report_of(run: Path, folder: Path, **options: Any) -> str:
+    path = folder / "report.html"
+    write(run, path, **options)
+    return path.read_text("utf-8")
+
+
+def test_a_report_is_one_well_formed_file_that_loads_nothing(run: Path, tmp_path: Path) -> None:
+    html = report_of(run, tmp_path)
+    outline = Outline(html)
+    assert len(outline.ids) == len(set(outline.ids))
+    assert all(link.startswith(("#", "data:")) for link in outline.links)
+    assert {link[1:] for link in outline.links if link.startswith("#")} <= set(outline.ids)
+    assert outline.counts["svg"] == outline.counts["figure"] == outline.counts["desc"]
+    assert "script" not in outline.counts
+    assert not re.search(r"#(000000|ffffff|010203)", re.sub(r"<style>.*?</style>", "", html, flags=re.S))
+    text = " ".join(outline.text)
+    assert "40 rows and 12 columns in 3 components" in text
+    assert "Component 3 is zero everywhere" in text
+    assert "1 row of W is zero" in text
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    assert len(html.encode()) < 1_000_000
+
+
+def test_components_are_shown_as_images_where_their_shape_is_known(run: Path, tmp_path: Path) -> None:
+    html = report_of(run, tmp_path, image_shape="3x4")
+    assert html.count('<figure class="image">') == 3
+    assert "as an image of 3 x 4 pixels" in html
+    with pytest.raises(ValueError, match=r"images of 5 x 3 have 15 pixels, and V has 12 columns"):
+        write(run, tmp_path / "other.html", image_shape=(5, 3))
+    for text in ("5", "3x", "x", "0x4", "3x4x5", "-3x4", "axb"):
+        with pytest.raises(ValueError, match="give HEIGHTxWIDTH"):
+            parse_image_shape(text)
+    assert parse_image_shape("112×92") == parse_image_shape("112X92") == (112, 92)
+    with pytest.raises(ValueError, match="give --image-shape too"):
+        write(run, tmp_path / "other.html", view="image")
+    with pytest.raises(ValueError, match="view is 'words'; give one of 'image', 'bars', 'spectrum'"):
+        write(run, tmp_path / "other.html", view="words")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_report_replaces_only_a_page_and_only_if_asked(run: Path, tmp_path: Path) -> None:
+    html = report_of(run, tmp_path)
+    path = tmp_path / "report.html"
+    with pytest.raises(FileExistsError, match="exists; give another output, or ask to overwrite it"):
+        write(run, path)
+    write(run, path, overwrite=True)
+    assert path.read_text("utf-8") == html  # the same run gives the same bytes
+    notes = tmp_path / "notes.txt"
+    notes.write_text("mine")
+    with pytest.raises(FileExistsError, match="not an output of dask-nmf report"):
+        write(run, notes, overwrite=True)
+    assert notes.read_text() == "mine"
+    with pytest.raises(ValueError, match="inside of"):
+        write(run, run / "report.html")
+    with pytest.raises(FileNotFoundError, match="there is no run at"):
+        write(tmp_path / "none.zarr", tmp_path / "none.html")
+    with pytest.raises(ValueError, match="URL"):
+        write(run, "s3://bucket/report.html")
+
+
+def test_names_from_data_are_text_in_html_and_in_drawings(run: Path) -> None:
+    names = [f"{EVIL}{column}" for column in range(3)]
+    with report_style():
+        figure = bar_chart(names, np.array([3.0, 2.0, 1.0]), Words(EVIL, EVIL))
+    section = Section("a", EVIL, [EVIL], cards=[Card(EVIL, EVIL, figure)])
+    outline = Outline(render(Page(EVIL, EVIL, [(EVIL, EVIL)], [section])))
+    assert "script" not in outline.counts
+    assert "".join(outline.text).count("<script>") >= 10
+    assert any("<script>" in text and "…" in text for text in outline.text)  # a tick of the chart
+
+
+def test_shares_sparseness_and_top_rows_are_those_of_the_factors(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights, "STRIP", 7)
+    stored = Run.load_result(run)
+    facts = facts_of(stored, Names())
+    W, H = (stored.read(name).astype(np.float64) for name in "WH")
+    model = W @ H
+    parts = [np.vdot(np.outer(W[:, t], H[t]), model) for t in range(3)]
+    np.testing.assert_allclose(facts.shares, np.array(parts) / (model**2).sum(), rtol=1e-6)
+    assert facts.shares.sum() == pytest.approx(1)
+    w = W[:, 0]
+    hoyer = (np.sqrt(40) - w.sum() / np.linalg.norm(w)) / (np.sqrt(40) - 1)
+    assert facts.w_sparseness[0] == pytest.approx(hoyer, rel=1e-6)
+    np.testing.assert_array_equal(facts.weights.top_rows[0], np.argsort(-w, kind="stable")[:5])
+    unit = W[:, :2] / np.linalg.norm(W[:, :2], axis=0)
+    np.testing.assert_allclose(facts.w_cosines[:2, :2], unit.T @ unit, rtol=1e-6)
+    assert facts.dead == [2]
+    assert facts.weights.leading.sum() == facts.weights.rows == 40
+    np.testing.assert_array_equal(facts.top_columns(0, 4), np.argsort(-H[0], kind="stable")[:4])
+    assert facts.top_columns(2, 4) == []
+
+
+def test_a_large_w_is_sampled_and_the_report_says_so(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Rows:
+        """A W of 10⁷ rows that counts how many are read."""
+
+        shape, chunks, size, read = (10_000_000, 4), (50_000, 4), 40_000_000, 0
+
+        def __getitem__(self, some: slice) -> np.ndarray:
+            self.read += some.stop - some.start
+            assert some.stop - some.start <= 50_000
+            return np.ones((some.stop - some.start, 4), np.float32)
+
+    monkeypatch.setattr(weights, "MOST_ENTRIES", 2_000_000)
+    w = Rows()
+    sums = weights.scan_rows(w, np.ones(4))
+    assert sums.rows == w.read
+    assert 250_000 <= w.read <= 500_000
+
+
+def test_measures_of_parts() -> None:
+    np.testing.assert_allclose(effective_numbers(np.array([[1.0, 1, 0], [0, 0, 0], [3, 0, 0]])), [2, 1])
+    classes = size_classes(np.array([[8.0, 0.0], [4.0, 8.0]]))
+    assert classes.shape == (2, 24)
+    assert classes[0, 23] == classes[0, 21] == classes[1, 0] == classes[1, 23] == 0.5
+    h = np.array([[1.0, 0, 2, 0.5], [0.1, 3, 0, 0]])
+    np.testing.assert_allclose(sorted_columns(h)[0], [1, 0.5, 0.25, 0])
+    wide = sorted_columns(np.random.default_rng(0).random((3, 5000)))
+    assert wide.shape == (3, 600)
+    assert wide.max() == 1
+
+
+def test_columns_are_a_spectrum_if_their_names_are_numbers_in_order() -> None:
+    np.testing.assert_array_equal(positions(["400", "410.5", "1e3"]), [400, 410.5, 1000])
+    assert positions(["3", "2", "1"]) is not None
+    for names in (
+        None,
+        ["1", "2"],
+        ["1", "3", "2"],
+        ["1", "2", "gene"],
+        ["1", "2", "nan"],
+        ["1", "2", "inf"],
+    ):
+        assert positions(names) is None
