@@ -54,6 +54,7 @@ def main(arguments: list[str]) -> None:
     """Print the ranks that are chosen, and how many of them are the planted ones."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--kinds", nargs="*", default=["dense", "sparse"])
     parser.add_argument("--planted", nargs="*", type=int, default=list(RANKS))
     options = parser.parse_args(arguments)
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> None:
     for kind in options.kinds:
         for rank in options.planted:
             began, chosen = time.perf_counter(), []
-            for seed in range(options.seeds):
+            for seed in range(options.first_seed, options.first_seed + options.seeds):
                 planted = Planted(kind, rank, seed)
                 found = select_rank(matrix(planted), RANKS[rank], random_state=seed, **planted.options)
                 chosen.append(found.n_components)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -65,20 +66,20 @@ def counts(rows: int = 5000, columns: int = 500, rank: int = 20) -> Array:
     return rng.poisson(w @ h).astype(np.float32)
 
 
-def write_zarr(path: str, gigabytes: float) -> None:
+def write_zarr(path: str, gigabytes: float, rank: int = RANK) -> None:
     """Write rows of low rank with noise as a Zarr v3 array with the default codec, in other processes."""
     firsts = range(0, CHUNK_ROWS * max(1, round(gigabytes * 1e9 / (CHUNK_ROWS * COLUMNS * 4))), CHUNK_ROWS)
     shape, chunks = (firsts[-1] + CHUNK_ROWS, COLUMNS), (CHUNK_ROWS, COLUMNS)
     zarr.create_array(path, shape=shape, chunks=chunks, dtype="float32", overwrite=True)
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        list(pool.map(_write_chunk, [path] * len(firsts), firsts))
+        list(pool.map(_write_chunk, repeat(path), firsts, repeat(rank)))
 
 
-def _write_chunk(path: str, first: int) -> None:
+def _write_chunk(path: str, first: int, rank: int) -> None:
     """Write one chunk of V: low rank with 10 % noise, float32."""
     rng = np.random.default_rng([1, first])
-    h = np.random.default_rng(0).gamma(0.5, size=(RANK, COLUMNS)).astype(np.float32)
-    v = rng.gamma(0.5, size=(CHUNK_ROWS, RANK)).astype(np.float32) @ h
+    h = np.random.default_rng(0).gamma(0.5, size=(rank, COLUMNS)).astype(np.float32)
+    v = rng.gamma(0.5, size=(CHUNK_ROWS, rank)).astype(np.float32) @ h
     noise = rng.standard_normal(v.shape, dtype=np.float32)
     zarr.open_array(path, mode="r+")[first : first + CHUNK_ROWS] = v + 0.1 * v.std() * np.abs(noise)
 

@@ -125,6 +125,6 @@ def publish_result(
     for name in visible:
         result.array(name)
     ended: dict[str, Any] = {"commit": None, "carried": {}, "previous": None} if finished else {}
-    commits.publish({**last, "result": record, **end, **ended}, visible)
+    commits.publish({**last, "result": record, **end, **ended}, visible, lasting=True)
     commits.write_metadata()
     return result

@@ -141,9 +141,9 @@ def test_a_fit_that_is_killed_after_any_commit_ends_the_same(
     whole = fit(V, **options)
     publish, commits = Commits.publish, 0
 
-    def killed(self: Commits, *given: Any) -> None:
+    def killed(self: Commits, *given: Any, **options: Any) -> None:
         nonlocal commits
-        publish(self, *given)
+        publish(self, *given, **options)
         commits -= 1
         if commits == 0:
             raise Crash

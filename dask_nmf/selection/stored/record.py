@@ -5,13 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from dask_nmf._version import __version__
+from dask_nmf.runs.commits import SELECTION_KEY
+from dask_nmf.storage.arrays.commits import Record, Schema
+from dask_nmf.storage.arrays.write_once import NAME
 
 FORMAT = 1
-ERROR_BARS = ("replicates", "error bars")  # kinds of arrays that belong to the answer
+ERRORS = "error bars"  # the kind of arrays that has the standard errors
+STDERR = "components_stderr"  # their name
+ERROR_BARS = ("replicates", ERRORS)  # kinds of arrays that belong to the answer
 NO_ERROR_BARS: dict[str, Any] = {"replicates": [], "error_bars": None}  # parts of the record
 # The kind of arrays that a commit of another kind makes invalid: the findings of the models before are no
 # longer those of the models.
-ENDS = {"pass": "findings", "error bars": "replicates"}
+ENDS = {"pass": "findings", ERRORS: "replicates"}
 
 
 def new_record(identity: dict[str, Any], overwrites: bool) -> dict[str, Any]:
@@ -27,6 +32,7 @@ def new_record(identity: dict[str, Any], overwrites: bool) -> dict[str, Any]:
         "findings": None,  # the table of the models, once all of them have ended
         "answer": None,  # the table of which the final fit has a result
         "listing": None,  # of the files of V at the answer: see `Matrix.listing`
+        "encoding": 1,  # the chunk key encoding by which arrays are shown: see `links`
         **NO_ERROR_BARS,  # the replicates of the answer, and how many its error bars are from
     }
 
@@ -37,4 +43,30 @@ def kept_answer(record: dict[str, Any]) -> dict[str, Any]:
         name: {kind: part for kind, part in record[name].items() if kind in ("answer", *ERROR_BARS)}
         for name in ("folders", "arrays")
     }
-    return {**kept, **{name: record[name] for name in ("answer", *NO_ERROR_BARS)}}
+    return {**kept, **{name: record[name] for name in ("answer", "encoding", *NO_ERROR_BARS)}}
+
+
+def current_folders(record: Record) -> set[str]:
+    """Return the folders of data that a record names."""
+    return set(record["folders"].values())
+
+
+def validate(record: Record) -> None:
+    """Refuse a record whose folders and arrays are not those of a selection.
+
+    Raises
+    ------
+    ValueError
+        If a part of it is wrong. The text names the first such part.
+    """
+    for name in ("identity", "folders", "arrays"):
+        if not isinstance(record.get(name), dict):
+            raise ValueError(f"it has no {name}")
+    for kind, folder in record["folders"].items():
+        if not isinstance(folder, str) or not NAME.fullmatch(folder):
+            raise ValueError(f"the folder of {kind} is {folder!r}")
+    if not isinstance(record.get("models"), list):
+        raise ValueError("it has no models")
+
+
+SELECTION = Schema(SELECTION_KEY, "selection", FORMAT, current_folders, (STDERR,), validate)

@@ -10,8 +10,9 @@
       data/replicates-…                  the states of the bootstrap replicates of the final fit
       data/error-bars-…                  standard errors of its components, and their likeness
       fit/                               the run of the final fit
+      components_stderr/                 a link to the standard errors under a plain name: see `links`
 
-A commit writes a new folder, waits until the disk has it, and then replaces the root, as those of a run do.
+Commits are those of `commits`, as for a run.
 The *findings* are those of the models of the record, once all of them have ended. They become the *answer*
 when the run of the final fit has a result. The answer before it, of other models or of a selection that is
 overwritten, stays until then, with its error bars.
@@ -26,9 +27,9 @@ import numpy as np
 import zarr
 
 from dask_nmf.cluster import config
-from dask_nmf.errors import DataError, InvalidRunError, RunMismatch, readable
+from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.kernels.summary.digests import Digest, Hashes
-from dask_nmf.runs.commits import FIT, SELECTION_KEY, is_free, read_whole
+from dask_nmf.runs.commits import FIT, is_free, read_whole
 from dask_nmf.runs.run import Run
 from dask_nmf.selection.bootstrap import ErrorBars
 from dask_nmf.selection.comparison import Findings
@@ -37,19 +38,28 @@ from dask_nmf.selection.stored.model_arrays import Begin, model_of, stacked
 from dask_nmf.selection.stored.record import (
     ENDS,
     ERROR_BARS,
-    FORMAT,
+    ERRORS,
     NO_ERROR_BARS,
+    SELECTION,
+    STDERR,
     kept_answer,
     new_record,
 )
 from dask_nmf.storage.arrays import links, write_once
-from dask_nmf.storage.arrays.factors import CURE
+from dask_nmf.storage.arrays.commits import GroupCommits, Record, open_group
+from dask_nmf.storage.arrays.links import VisibleArrays
 from dask_nmf.storage.arrays.write_once import DATA, INTEGER_FILL, Layout
 from dask_nmf.storage.leases import CheckHeld, always_held
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 ROWS = 1024  # rows of a stored array in a chunk, at most
+
+
+class SelectionCommits(GroupCommits):
+    """The group of a selection, and the commits that this process makes to it."""
+
+    schema = SELECTION
 
 
 class SelectionStore:
@@ -62,14 +72,12 @@ class SelectionStore:
     """
 
     def __init__(
-        self, location: Location, group: zarr.Group | None, record: dict[str, Any], check_held: CheckHeld
+        self, location: Location, group: zarr.Group | None, record: Record, check_held: CheckHeld
     ) -> None:
         self.location = location
         self.record = record
-        self._present = group  # None before the first commit
         self._check_held = check_held
-        self._new_name = write_once.folder_namer()
-        self._synced = config.read().fsync
+        self._present = None if group is None else self._commits_to(group)  # None before the first commit
 
     @classmethod
     def find(
@@ -98,12 +106,14 @@ class SelectionStore:
         goes_on = not differing and store.record["overwrites"] and not store.is_answered
         if overwrite and not goes_on:
             kept = kept_answer(store.record)
-            return cls(location, store._group, {**new_record(identity, True), **kept}, check_held)
+            return cls(location, store._commits.group, {**new_record(identity, True), **kept}, check_held)
         if differing:
             raise RunMismatch(
                 f"{location.name} holds another selection: {'; '.join(differing)}; "
                 "give another output, or ask to overwrite it"
             )
+        if not store._commits.group.read_only:
+            store._commits.write_metadata()  # a command that was killed has not
         return store
 
     @classmethod
@@ -117,23 +127,8 @@ class SelectionStore:
         InvalidRunError
             If there is something else.
         """
-        if not location.exists():
-            raise FileNotFoundError(f"there is no selection at {location.name}")
-        refusal = f"{location.name} is not a selection of dask-nmf; give another path or remove it"
-        try:
-            with readable(location.name, CURE):
-                group = zarr.open_group(location.store(), mode="r+" if location.is_writable() else "r")
-                record = dict(group.attrs).get(SELECTION_KEY)
-        except (FileNotFoundError, FileExistsError, NotADirectoryError, DataError) as error:
-            raise InvalidRunError(refusal) from error
-        if not isinstance(record, dict):
-            raise InvalidRunError(refusal)
-        if record.get("format") != FORMAT:
-            raise InvalidRunError(
-                f"{location.name} is a selection of format {record.get('format')}; "
-                f"this version reads format {FORMAT}"
-            )
-        return cls(location, group, {**NO_ERROR_BARS, **record}, check_held)
+        group, record = open_group(location, SELECTION)
+        return cls(location, group, {**NO_ERROR_BARS, "encoding": 1, **record}, check_held)
 
     @property
     def is_answered(self) -> bool:
@@ -218,15 +213,15 @@ class SelectionStore:
 
     def commit_error_bars(self, bars: ErrorBars) -> None:
         """Commit the error bars of the answer, whose replicates are no longer needed."""
-        arrays = {"components_stderr": bars.stderr, "likeness": bars.likeness}
-        self._commit("error bars", "error-bars", arrays, {"error_bars": bars.replicates, "replicates": []})
+        arrays = {STDERR: bars.stderr, "likeness": bars.likeness}
+        self._commit(ERRORS, "error-bars", arrays, {"error_bars": bars.replicates, "replicates": []})
 
     def error_bars(self) -> ErrorBars | None:
         """Return the error bars of the answer; None if there are none."""
         replicates = self.record["error_bars"]
         if replicates is None:
             return None
-        stderr, likeness = (self._read("error bars", name) for name in ("components_stderr", "likeness"))
+        stderr, likeness = (self._read(ERRORS, name) for name in (STDERR, "likeness"))
         return ErrorBars(stderr, likeness, replicates)
 
     def findings(self) -> Findings | None:
@@ -237,19 +232,23 @@ class SelectionStore:
         return Findings(table, self._read("findings", "clusters") - 1, self._read("findings", "factor"))
 
     @property
-    def _group(self) -> zarr.Group:
-        """The group as the last commit left it; it is created by the first one."""
+    def _commits(self) -> SelectionCommits:
+        """The commits to the group, which is created by the first one."""
         if self._present is None:
             self._check_held()
-            store, attributes = self.location.store(), {SELECTION_KEY: self.record}
-            self._present = links.create_group(store, attributes, self._synced)
+            store, attributes = self.location.store(), {SELECTION.key: self.record}
+            self._present = self._commits_to(links.create_group(store, attributes, config.read().fsync))
         return self._present
 
+    def _commits_to(self, group: zarr.Group) -> SelectionCommits:
+        return SelectionCommits(self.location, group, self.record, self._check_held, config.read().fsync)
+
     def _commit(self, kind: str, purpose: str, arrays: dict[str, Array], parts: dict[str, Any]) -> None:
-        folder = self._new_name(purpose)
+        folder = self._commits.new_folder(purpose)
         layouts = {name: _layout(array) for name, array in arrays.items()}
         for name, array in arrays.items():
-            write_once.open_array(self._group, f"{DATA}/{folder}/{name}", layouts[name])[...] = array
+            path = f"{DATA}/{folder}/{name}"
+            write_once.open_array(self._commits.group, path, layouts[name])[...] = array
         described = {name: [list(layout.shape), layout.dtype] for name, layout in layouts.items()}
         now = {
             "folders": {**self.record["folders"], kind: folder},
@@ -259,28 +258,35 @@ class SelectionStore:
             part.pop(ENDS.get(kind), None)
         self._publish({**self.record, **parts, **now})
 
-    def _publish(self, record: dict[str, Any]) -> None:
-        self._check_held()
-        group = self._group
-        before, named = set(self.record["folders"].values()), set(record["folders"].values())
-        if self._synced:
-            write_once.sync_data(group, (f"{DATA}/{name}" for name in named - before), new=True)
-        self._check_held()
-        self._present = group = links.publish(group, {}, {SELECTION_KEY: record}, self._synced)
-        self.record = record
-        self._check_held()
-        write_once.delete_folders(group, write_once.list_folders(group) - named)
+    def _publish(self, record: Record) -> None:
+        before, commits = self.record["folders"].get(ERRORS), self._commits
+        shown = None if record["folders"].get(ERRORS) == before else _visible(record)
+        commits.publish(record, shown, lasting=True)
+        self.record = commits.record
+        if shown is not None:
+            commits.write_metadata()
+        commits.delete(commits.left_behind())
 
     def _read(self, kind: str, name: str) -> Array:
         shape, dtype = self.record["arrays"][kind][name]
         path = f"{DATA}/{self.record['folders'][kind]}/{name}"
-        array = write_once.open_array(self._group, path, _layout(np.empty(shape, dtype)))
+        array = write_once.open_array(self._commits.group, path, _layout(np.empty(shape, dtype)))
         return read_whole(array, self.location)
 
     def _check_exists(self) -> None:
         """Refuse to go on if the selection was deleted meanwhile."""
         if "layout" in self.record["folders"]:
             self._read("layout", "edges")
+
+
+def _visible(record: Record) -> VisibleArrays:
+    """Return the arrays that are shown under plain names: the standard errors, if there are any."""
+    folder = record["folders"].get(ERRORS)
+    if folder is None:
+        return {}
+    shape, dtype = record["arrays"][ERRORS][STDERR]
+    layout = _layout(np.empty(shape, dtype))._replace(dimensions=("component", "column"))
+    return {STDERR: (f"{DATA}/{folder}/{STDERR}", layout)}
 
 
 def _layout(array: Array) -> Layout:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dask_nmf.runs.commits import FIT, is_selection
+from dask_nmf.selection.stored.record import STDERR
 from dask_nmf.selection.stored.store import SelectionStore
 from dask_nmf.storage.locations import Location
 
@@ -37,6 +38,7 @@ def selection_summary(location: Location) -> dict[str, Any] | None:
         "models_left": sum(model["ending"] is None for model in models),
         "passes": max((len(model["history"]) for model in models), default=0),
         "error_bars": record["error_bars"],
+        "components_stderr": None if record["error_bars"] is None else location.within(STDERR).name,
         "fit": location.within(FIT).name if location.within(FIT).exists() else None,
         "version": record["version"],
         "settings": settings,

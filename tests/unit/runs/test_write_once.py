@@ -99,13 +99,13 @@ def test_a_run_has_one_generation_more_on_disk_than_it_goes_on_from(
     run, scratch = tmp_path / "run.zarr", kind == "pieces"  # whose passes keep W until they end
     publish, seen = Commits.publish, []
 
-    def counted(commits: Commits, *args: Any) -> None:
+    def counted(commits: Commits, *args: Any, **options: Any) -> None:
         """Publish a commit, before which the disk has the most."""
         there, needed = data_of(run), len(commits.record["carried"])
         written = len(commits.carried)
         assert there.count("carried") <= needed + 1 + written + scratch
         assert there.count("pass") <= 3
-        publish(commits, *args)
+        publish(commits, *args, **options)
         there, needed = data_of(run), len(commits.record["carried"])
         assert there.count("carried") <= needed + 1
         assert there.count("pass") <= 2

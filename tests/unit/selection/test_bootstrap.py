@@ -19,6 +19,8 @@ from dask_nmf.planning.model_groups import ModelGroups
 from dask_nmf.selection import bootstrap
 from dask_nmf.selection.models import APART
 from dask_nmf.selection.stored.store import SelectionStore
+from dask_nmf.selection.stored.summary import selection_summary
+from dask_nmf.storage.locations import located
 from dask_nmf.types import Orientation
 
 RANK = 2
@@ -144,6 +146,24 @@ def test_error_bars_are_added_to_a_finished_selection_and_stay_with_its_answer(t
     assert (tmp_path / "s.zarr" / "zarr.json").read_bytes() == root
     other = select_rank(tmp_path / "v.zarr", **{**OPTIONS, "error_bars": 0, "n_init": 2}, **place)
     assert other.components_stderr is None
+
+
+def test_standard_errors_are_shown_beside_the_fit_and_go_with_their_answer(tmp_path: Path) -> None:
+    place = tmp_path / "s.zarr"
+    for error_bars in (SAMPLES, SAMPLES + 1):  # the second ones are shown by the other names of chunks
+        found = select_rank(planted(), store=place, **{**OPTIONS, "error_bars": error_bars})
+        group = zarr.open_group(place, mode="r")
+        shown: Any = group["components_stderr"]
+        np.testing.assert_array_equal(shown[...], found.components_stderr)
+        np.testing.assert_array_equal(zarr.open_array(place / "components_stderr", mode="r")[...], shown[...])
+        assert shown.metadata.dimension_names == ("component", "column")
+        assert selection_summary(located(place))["components_stderr"] == str(place / "components_stderr")
+    (place / "components_stderr" / "zarr.json").unlink()  # as if the command had been killed before it wrote
+    select_rank(planted(), store=place, **{**OPTIONS, "error_bars": 0})
+    np.testing.assert_array_equal(zarr.open_array(place / "components_stderr", mode="r")[...], shown[...])
+    select_rank(planted(), store=place, **{**OPTIONS, "error_bars": 0, "n_init": 2})
+    assert "components_stderr" not in zarr.open_group(place, mode="r")
+    assert selection_summary(located(place))["components_stderr"] is None
 
 
 @pytest.mark.parametrize("other", [SAMPLES - 1, SAMPLES + 1])
