@@ -10,6 +10,8 @@ if TYPE_CHECKING:  # what type checkers see of `_MODULES`: a test holds that the
     from dask_nmf.api import select_rank as select_rank
     from dask_nmf.estimator.nmf import NMF as NMF
     from dask_nmf.fitting.result import Result as Result
+    from dask_nmf.forecasts.door import plan as plan
+    from dask_nmf.forecasts.plan import Plan as Plan
     from dask_nmf.inference.predict import predict as predict
     from dask_nmf.inference.recommend import recommend as recommend
     from dask_nmf.inference.transform import transform as transform
@@ -22,10 +24,12 @@ _MODULES = {
     "Means": "dask_nmf.kernels.summary.means",
     "NMF": "dask_nmf.estimator.nmf",
     "Outcome": "dask_nmf.iteration.outcome",
+    "Plan": "dask_nmf.forecasts.plan",
     "RankSelection": "dask_nmf.selection.result",
     "Result": "dask_nmf.fitting.result",
     "Run": "dask_nmf.runs.run",
     "nmf": "dask_nmf.api",
+    "plan": "dask_nmf.forecasts.door",
     "predict": "dask_nmf.inference.predict",
     "recommend": "dask_nmf.inference.recommend",
     "select_rank": "dask_nmf.api",

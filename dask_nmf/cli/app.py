@@ -10,7 +10,7 @@ import click
 
 from dask_nmf._version import __version__
 from dask_nmf.cli.apply import predict, recommend, transform
-from dask_nmf.cli.inputs import convert
+from dask_nmf.cli.inputs import convert, plan
 from dask_nmf.cli.models import fit, select
 from dask_nmf.cli.options import Commands
 from dask_nmf.cli.results import info, report
@@ -28,5 +28,5 @@ def app() -> None:
     """
 
 
-for module in (convert, fit, select, transform, predict, recommend, info, report, warm_up):
+for module in (convert, plan, fit, select, transform, predict, recommend, info, report, warm_up):
     app.add_command(module.command)

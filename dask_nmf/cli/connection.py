@@ -16,3 +16,20 @@ def connected(follow: Callable[[], None], matrix: Any, where: dict[str, Any]) ->
     with connect_cluster(ClusterSpec(**where), matrix.bytes):
         follow()
         yield
+
+
+@contextmanager
+def planned(follow: Callable[[], None], matrix: Any, where: dict[str, Any]) -> Iterator[Any]:
+    """Return a context that gives the workers that the options would start on this machine, without a start.
+
+    It gives None, and enters the context of `connected`, if these options name another kind of cluster.
+    """
+    from dask_nmf.cluster.config import ClusterSpec
+    from dask_nmf.cluster.launch import planned_workers
+
+    sizes = planned_workers(ClusterSpec(**where), matrix.bytes)
+    if sizes is not None:
+        yield sizes
+        return
+    with connected(follow, matrix, where):
+        yield None

@@ -81,6 +81,11 @@ def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return _decorated(command, READING_OPTIONS)
 
 
+def planning_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how V is read and kept."""
+    return _decorated(command, (DTYPE, CACHE))
+
+
 def committing_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say how an output is committed."""
     return _decorated(command, COMMITTING_OPTIONS)
@@ -138,13 +143,22 @@ def _help(setting: Field[Any]) -> str:
     return text if described.solver is None else f"{described.solver}: {text}"
 
 
+DTYPE = grouped(
+    "Input",
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    help="Floating-point type used for the computation.  [default: that of V]",
+)
+CACHE = grouped(
+    "Input",
+    "--cache",
+    default="auto",
+    show_default=True,
+    metavar="auto|off|SIZE",
+    help="Memory of each worker for the parts of V that it keeps between passes.",
+)
 READING_OPTIONS = (
-    grouped(
-        "Input",
-        "--dtype",
-        type=click.Choice(["float32", "float64"]),
-        help="Floating-point type used for the computation.  [default: that of V]",
-    ),
+    DTYPE,
     grouped(
         "Stopping",
         "--time-limit",
@@ -152,14 +166,7 @@ READING_OPTIONS = (
         metavar="SECONDS",
         help="Stop after the pass that is running when this time is over; the same command goes on.",
     ),
-    grouped(
-        "Input",
-        "--cache",
-        default="auto",
-        show_default=True,
-        metavar="auto|off|SIZE",
-        help="Memory of each worker for the parts of V that it keeps between passes.",
-    ),
+    CACHE,
 )
 COMMITTING_OPTIONS = (
     grouped("Output", "--no-fsync", is_flag=True, help="Do not wait for the disk at each commit."),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from distributed import Client
 
 from dask_nmf.cluster import config, versions
 from dask_nmf.cluster.backends.existing import existing_cluster
-from dask_nmf.cluster.backends.local import local_cluster
+from dask_nmf.cluster.backends.local import WorkerSizes, local_cluster, local_workers
 from dask_nmf.cluster.backends.slurm import slurm_cluster
 from dask_nmf.cluster.backends.ssh import ssh_cluster
 from dask_nmf.cluster.client import is_loopback
@@ -23,6 +24,7 @@ from dask_nmf.planning import worker_memory
 
 logger = logging.getLogger(__name__)
 
+EXISTING, THREADS = "existing", "threads"  # not started: a cluster that runs already; this process
 SMALL = 64 * 2**20  # bytes: for a V of at most this size the threads of this process suffice
 
 
@@ -47,6 +49,41 @@ def connect_cluster(spec: ClusterSpec, size: int) -> Iterator[None]:
         If no scheduler answers, or no worker comes.
     """
     configured = config.read()
+    kind, address = _choose(spec, configured, size)
+    if kind == THREADS:
+        yield
+        return
+    cluster = (
+        existing_cluster(address, spec.scheduler_file, configured.wait)
+        if kind == EXISTING
+        else _start(kind, spec, configured)
+    )
+    with cluster as client:
+        if kind != "local":
+            wait_for_workers()
+            versions.check(client, spec.upload_package)
+            _warn_if_open(client.scheduler.address)
+        yield
+
+
+def planned_workers(spec: ClusterSpec, size: int) -> WorkerSizes | None:
+    """Return the workers that `connect_cluster` would start on this machine, without a start.
+
+    None stands for a cluster of which this is not known: one that runs already, or one on other machines.
+    The arguments and the errors are those of `connect_cluster`.
+    """
+    configured = config.read()
+    kind, _ = _choose(spec, configured, size)
+    if kind == THREADS:
+        return WorkerSizes(1, os.cpu_count() or 1, None)
+    if kind != "local":
+        return None
+    spec = _with_sizes(spec, configured)
+    return local_workers(spec.workers, spec.threads_per_worker, spec.memory_limit)
+
+
+def _choose(spec: ClusterSpec, configured: Configuration, size: int) -> tuple[str, str | None]:
+    """Return the kind of cluster to take, and the address of the scheduler if that is given."""
     if spec.cluster and (spec.scheduler or spec.scheduler_file):
         raise ValueError("--cluster starts a cluster, and a scheduler is given; leave one of them out")
     address = spec.scheduler or dask.config.get("scheduler-address", None)
@@ -56,25 +93,21 @@ def connect_cluster(spec: ClusterSpec, size: int) -> Iterator[None]:
             "--workers, --threads-per-worker and --memory-limit are of a cluster that is started, such as a "
             "local cluster, and a scheduler is given; leave one of them out"
         )
+    if exists:
+        return EXISTING, address
     kind = spec.cluster or configured.cluster
-    if kind is None and not exists and not spec.sized and size <= SMALL:
-        yield
-        return
-    cluster = (
-        existing_cluster(address, spec.scheduler_file, configured.wait)
-        if exists
-        else _start(kind or "local", spec, configured)
-    )
-    with cluster as client:
-        if exists or kind not in (None, "local"):
-            wait_for_workers()
-            versions.check(client, spec.upload_package)
-            _warn_if_open(client.scheduler.address)
-        yield
+    if kind is None and not spec.sized and size <= SMALL:
+        return THREADS, None
+    return kind or "local", None
+
+
+def _with_sizes(spec: ClusterSpec, configured: Configuration) -> ClusterSpec:
+    """Return the spec with the number of workers that is configured, and the memory limit in bytes."""
+    return replace(spec, workers=spec.workers or configured.workers, memory_limit=_size(spec.memory_limit))
 
 
 def _start(kind: str, spec: ClusterSpec, configured: Configuration) -> AbstractContextManager[Client]:
-    spec = replace(spec, workers=spec.workers or configured.workers, memory_limit=_size(spec.memory_limit))
+    spec = _with_sizes(spec, configured)
     starts = {
         "local": lambda: local_cluster(spec.workers, spec.threads_per_worker, spec.memory_limit),
         "ssh": lambda: ssh_cluster(spec, configured),

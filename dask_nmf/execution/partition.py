@@ -92,6 +92,7 @@ class CutOptions:
     ranks : the number of components of each model that shares a pass; none: one, of the rank of the cut.
     other_ranks : further ranks to plan panels for. The plan is taken with which a pass of all models takes
         the fewest reads of V, the first one of equals.
+    offer : the resources to plan for; None: those of the active cluster.
     """
 
     edges: tuple[int, ...] | None = None
@@ -100,6 +101,7 @@ class CutOptions:
     cache: int | None = 0
     ranks: tuple[int, ...] = ()
     other_ranks: tuple[int, ...] = ()
+    offer: Resources | None = None
 
 
 def cut_into_panels(
@@ -116,7 +118,7 @@ def cut_into_panels(
     MemoryError, DataError
         If a panel does not fit; if a worker does not see V or its weights.
     """
-    offer = resources()
+    offer = options.offer or resources()
     layout = replace(
         matrix.layout,
         masked=not (rule.uses_whole_blocks or rule.by_groups),
@@ -178,9 +180,11 @@ def _spare(memory_limit: int | None, worker_bytes: int, cache: int | None) -> in
     return max(0, int(spare if cache is None else min(spare, cache)))
 
 
-def plan_blocks(matrix: Matrix, rank: int, kept: Edges | None = None) -> GridPlan:
+def plan_blocks(
+    matrix: Matrix, rank: int, kept: Edges | None = None, offer: Resources | None = None
+) -> GridPlan:
     """Return a plan of blocks that fit the workers (see `plan_grid`); raise as `cut_into_panels` does."""
-    offer = resources()
+    offer = offer or resources()
     made = grid.plan_grid(matrix.layout, rank, offer.memory_limit, offer.threads, kept)
     check_sight(matrix)
     return made

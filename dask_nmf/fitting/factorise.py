@@ -54,11 +54,7 @@ def factorise(V: Any, request: FitRequest, connect: Connect = lambda matrix: nul
     ----------
     connect : returns a context of a cluster, which is entered only if there is work for the cluster.
     """
-    own = Orientation.COLUMNS if request.fixed_H is None else Orientation.ROWS
-    by_itself = request.fixed and request.settings.beta != 2  # no sums suffice for the free factor
-    matrix = open_for_fixed_factor(V, request.dtype, own if by_itself else None)
-    request.settings.check_rank(matrix.shape)
-    request = check_request(request, matrix)
+    matrix, request = open_request(V, request)
     if request.settings.start == "nndsvd" and request.settings.algorithm.keeps_zeros:
         warnings.warn(
             f"solver {request.settings.solver!r} cannot move the zeros of init 'nndsvd'; "
@@ -80,6 +76,15 @@ def factorise(V: Any, request: FitRequest, connect: Connect = lambda matrix: nul
         if not request.carries or shares_memory():
             return fit_and_answer(matrix, request, None)
         return _fit_in_scratch(matrix, request)
+
+
+def open_request(V: Any, request: FitRequest) -> tuple[Matrix, FitRequest]:
+    """Return V, opened, and the request with its factors and weights opened and checked."""
+    own = Orientation.COLUMNS if request.fixed_H is None else Orientation.ROWS
+    by_itself = request.fixed and request.settings.beta != 2  # no sums suffice for the free factor
+    matrix = open_for_fixed_factor(V, request.dtype, own if by_itself else None)
+    request.settings.check_rank(matrix.shape)
+    return matrix, check_request(request, matrix)
 
 
 def _fit_in_store(matrix: Matrix, request: FitRequest, run: Run | NewRun, connect: Connect) -> Result:

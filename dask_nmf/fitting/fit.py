@@ -40,7 +40,7 @@ def fit_and_answer(
     where : an open run, one that is to begin, or None for a fit without a run.
     keep : whether the result stays in (distributed) memory; without a run it always does.
     """
-    cut = _cut_for(matrix, request, where if isinstance(where, Run) and where.passes is not None else None)
+    cut = cut_for(matrix, request, where if isinstance(where, Run) and where.passes is not None else None)
     try:
         if where is None and cut.needs_run is not None:
             with temporary_run(identity_of(matrix, request.settings, request.given), cut.needs_run) as run:
@@ -76,7 +76,7 @@ def _best_of(cut: Cut, starts: Sequence[FitProgress], run: Run | None) -> FitPro
     return progress
 
 
-def _cut_for(matrix: Matrix, request: FitRequest, old: Run | None) -> Cut:
+def cut_for(matrix: Matrix, request: FitRequest, old: Run | None) -> Cut:
     """Cut V into panels, or into blocks if no panel fits or the run has blocks."""
     if old is not None and old.cuts is not None:
         return cut_in_blocks(matrix, request, old)

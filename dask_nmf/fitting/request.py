@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dask_nmf.execution.partition import Resources
 from dask_nmf.iteration.loop import Step, Stop
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.options.algorithms import panel_solvers
@@ -33,6 +34,7 @@ class FitRequest:
     time_limit: float | None = None  # seconds
     cache: int | None = None  # bytes of V that each worker caches between passes; None: as the plan allows
     callback: Callable[[Step], None] | None = None
+    offer: Resources | None = None  # the resources to plan for; None: those of the active cluster
     began: float = field(default_factory=time.monotonic)
 
     @property

@@ -23,6 +23,8 @@ class Algorithm:
     column_grams : the sums of a pass have a Gram matrix for each column, whatever the loss.
     tries_starts : several starts are tried, because the best one is worth the time.
     learns_online : the sums of a pass suffice to continue with other rows.
+    typical_passes : the fewest and the most passes of the fits in ``docs/measurements.md`` that converged
+        with the default ``tol``; None if they depend too much on V.
     """
 
     module: str
@@ -35,6 +37,7 @@ class Algorithm:
     column_grams: bool = False
     tries_starts: bool = False
     learns_online: bool = False
+    typical_passes: tuple[int, int] | None = None
 
 
 SOLVERS = {
@@ -45,6 +48,7 @@ SOLVERS = {
         column_grams=True,
         tries_starts=True,
         learns_online=True,
+        typical_passes=(2, 20),
     ),
     "mu": Algorithm("dask_nmf.solvers.mu", carries_w=True, keeps_zeros=True),
     "sgd": Algorithm("dask_nmf.solvers.sgd", betas=(2.0,), carries_w=True, by_strata=True, extra_columns=1),

@@ -23,6 +23,8 @@ SUMS_HELD = 10  # sums of panels that wait in the reduction tree, and those bein
 
 SAMPLES_HELD = 8  # memory of the candidates of all panels, in samples: as parts, merged, and in transit
 
+SAMPLES_OF_CLIENT = 3  # samples in the memory of the client: as it comes, scaled, and in work
+
 SQUARES_HELD = 6  # k x k matrices of float64 in one solve for W: H Hᵀ, its inverse, temporaries, WᵀW
 
 OF_ROW = 32  # bytes per row beside W: its weight and its penalty, as float64
@@ -152,6 +154,20 @@ def worker_bytes(layout: Layout, work: Work, panel: int, sample: int) -> int:
         + SUMS_HELD * sums
         + SAMPLES_HELD * sample * row
     )
+
+
+def client_bytes(layout: Layout, ranks: Sequence[int], sample: int) -> int:
+    """Return the projected peak bytes of the process that gives workers their tasks.
+
+    Parameters
+    ----------
+    ranks : the number of components of each model.
+    sample : rows of the sample for the start.
+    """
+    row = layout.panel_bytes(0, layout.rows) / max(1, layout.rows)
+    factors = 4 * sum(ranks) * layout.columns * layout.itemsize  # the H of a state, and one that is solved
+    sums = 2 * sum(waiting_sums(layout, rank, layout.masked and layout.own_grams) for rank in ranks)
+    return int(PROGRAM + SAMPLES_OF_CLIENT * sample * row + factors + sums)
 
 
 def task_bytes(layout: Layout, ranks: Sequence[int], panel: int) -> int:

@@ -13,7 +13,6 @@ import numpy as np
 
 from dask_nmf.cluster.sharing import check_shared
 from dask_nmf.errors import InvalidRunError, RunMismatch
-from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.partition import CutOptions
 from dask_nmf.fitting.cuts.panel_cut import log_plan
@@ -32,7 +31,7 @@ from dask_nmf.selection.bootstrap import PASSES, Bootstrap, ErrorBars, Reference
 from dask_nmf.selection.comparison import Findings
 from dask_nmf.selection.models import REPLICATES, Model, ModelKey, SelectionOptions, model_keys
 from dask_nmf.selection.result import RankSelection
-from dask_nmf.selection.shared_passes import SharedPasses
+from dask_nmf.selection.shared_passes import SharedPasses, cut_for_models
 from dask_nmf.selection.starts import Fold, first_read, starts_in_fold
 from dask_nmf.selection.stored.store import SelectionStore
 from dask_nmf.solvers.parts.state import State
@@ -216,9 +215,8 @@ class _Selection:
     def _engine(self, ranks: Sequence[int]) -> Iterator[tuple[PanelEngine, PanelPlan]]:
         """Yield an engine of panels and its plan; models of these ranks share each read if panels allow."""
         edges = None if self.store is None else self.store.edges
-        cut = CutOptions(edges, cache=self.request.cache, ranks=tuple(ranks), other_ranks=(max(ranks),))
-        mask = self.options.mask_of(0, self.matrix)
-        engine, planned = partition.cut_into_panels(self.matrix, sum(ranks), None, mask, cut)
+        cut = CutOptions(edges, cache=self.request.cache)
+        engine, planned = cut_for_models(self.matrix, self.options, ranks, cut)
         try:
             log_plan(self.matrix, planned, ranks)
             yield engine, planned

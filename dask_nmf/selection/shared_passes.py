@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from dask_nmf.execution import partition
 from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.execution.partition import CutOptions
 from dask_nmf.fitting.passes.shared import RunningModel, make_shared_pass
 from dask_nmf.iteration.loop import Passes, Stop
 from dask_nmf.planning.row_panels import PanelPlan
@@ -14,10 +17,24 @@ from dask_nmf.progress import report_shared_pass, report_stage
 from dask_nmf.quality.recommend import finished_ranks
 from dask_nmf.selection.models import Model, SelectionOptions
 from dask_nmf.selection.starts import Fold
+from dask_nmf.sources.matrix import Matrix
 
 logger = logging.getLogger(__name__)
 
 SETTLED = 3  # passes after which held-out errors are compared between ranks
+
+
+def cut_for_models(
+    matrix: Matrix, options: SelectionOptions, ranks: Sequence[int], cut: CutOptions
+) -> tuple[PanelEngine, PanelPlan]:
+    """Return an engine of panels and its plan; models of these ranks share each read if panels allow.
+
+    Parameters
+    ----------
+    cut : the options of the cut; its ranks are replaced.
+    """
+    cut = replace(cut, ranks=tuple(ranks), other_ranks=(max(ranks),))
+    return partition.cut_into_panels(matrix, sum(ranks), None, options.mask_of(0, matrix), cut)
 
 
 class SharedPasses:

@@ -21,7 +21,10 @@ from support.wings import (
 )
 
 LIBRARIES = {  # that not every wing may import
-    "dask": {"cluster", "sources", "execution", "quality", "fitting", "inference", "online", "estimator"},
+    "dask": {
+        *("cluster", "sources", "execution", "quality", "fitting", "inference", "online", "estimator"),
+        "forecasts",
+    },
     "distributed": {"cluster", "sources", "execution"},
     "zarr": {"ingest", "selection", "storage", "sources", "runs", "inference", "cli"},
     "numba": {"kernels"},
@@ -46,6 +49,7 @@ SPELLED_OUT = {  # options, one parameter each: for people, or as click gives th
     "api.nmf", "api.select_rank", "cli.models.select.command", "cli.inputs.convert.command",
     "ingest.conversion.convert", "estimator.nmf.__init__", "inference.recommend.recommend",
     "inference.transform.transform",
+    "forecasts.door.plan", "cli.inputs.plan.command",
     "cli.models.fit.command", "cli.apply.transform.command", "cli.apply.recommend.command",
 }  # fmt: skip
 ON_WORKERS = (  # files whose functions and objects tasks unpickle
@@ -54,7 +58,7 @@ ON_WORKERS = (  # files whose functions and objects tasks unpickle
     "sources.formats.stored", "sources.formats.objects.sliced", "storage", "runs.run",
 )  # fmt: skip
 DOORS = {  # what people call with the text of a path or URL
-    "api", "estimator.nmf", "estimator.inputs", "estimator.requests",
+    "api", "forecasts.door", "cli.inputs.plan", "estimator.nmf", "estimator.inputs", "estimator.requests",
     "cli.inputs.convert", "cli.models.fit", "cli.models.select", "cli.apply.transform", "cli.apply.predict",
     "cli.apply.recommend", "cli.results.info", "runs.run", "report.writing",
     "inference.transform", "ingest.conversion", "ingest.opening", "sources.registry",

@@ -6,11 +6,16 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from math import ceil
+from typing import NamedTuple
 
 import dask
+from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
+from distributed.deploy.utils import nprocesses_nthreads
 from distributed.system import MEMORY_LIMIT
+from distributed.worker_memory import parse_memory_limit
 
 from dask_nmf.cluster.backends.worker_settings import OF_NANNIES, PRE_SPAWN, TUNED
 from dask_nmf.cluster.steady_clock import steady_clock
@@ -42,6 +47,28 @@ def _warn_if_too_much(workers: int | None, memory_limit: int | None) -> None:
             MEMORY_LIMIT / 2**30,
             MEMORY_LIMIT // count // 2**20,
         )
+
+
+class WorkerSizes(NamedTuple):
+    """The number of workers, the threads of each, and its memory limit in bytes; None: there is none."""
+
+    workers: int
+    threads: int
+    memory_limit: int | None
+
+
+def local_workers(workers: int | None, threads: int | None, memory_limit: int | str | None) -> WorkerSizes:
+    """Return the workers that `local_cluster` starts for these arguments.
+
+    A limit of more than this machine has, which Dask lowers, stays as it is: it is that of another machine.
+    """
+    if workers is None and threads is None:
+        workers, threads = nprocesses_nthreads()
+    workers = workers or max(1, CPU_COUNT // (threads or 1))
+    threads = threads or max(1, ceil(CPU_COUNT / workers))
+    if memory_limit is None:
+        return WorkerSizes(workers, threads, parse_memory_limit("auto", threads, logger=logger))
+    return WorkerSizes(workers, threads, int(parse_bytes(memory_limit)))
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
-from dask_nmf.planning.model_groups import CutPlan
+from dask_nmf.planning.grid import GridPlan
+from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.runs.run import Run
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import Solver
@@ -72,8 +73,18 @@ class Cut(Protocol):
         ...
 
     @property
-    def plan(self) -> CutPlan:
+    def plan(self) -> PanelPlan | GridPlan:
         """The plan of the cut, by which models that share a pass are grouped."""
+        ...
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The number of columns that the factors of each start have between passes."""
+        ...
+
+    @property
+    def cache_bytes(self) -> int:
+        """The bytes of V that each process may cache between passes."""
         ...
 
     @property

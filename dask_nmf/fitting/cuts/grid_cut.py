@@ -46,6 +46,14 @@ class GridCut(NamedTuple):
         return self.engine.tiling
 
     @property
+    def ranks(self) -> tuple[int, ...]:
+        return (self.request.settings.n_components,) * self.request.settings.n_init
+
+    @property
+    def cache_bytes(self) -> int:
+        return 0
+
+    @property
     def edges(self) -> CutEdges:
         return CutEdges(self.engine.tiling.rows, self.engine.tiling.columns)
 
@@ -94,9 +102,10 @@ def cut_in_blocks(matrix: Matrix, request: FitRequest, run: Run | None) -> GridC
     """
     settings = request.settings
     kept = None if run is None or run.cuts is None else (run.edges, run.cuts)
-    tiling = partition.plan_blocks(matrix, settings.n_components, kept)
+    tiling = partition.plan_blocks(matrix, settings.n_components, kept, request.offer)
     (down, across), block = tiling.shape, tiling.block
-    groups = group_models(tiling, (settings.n_components,) * settings.n_init)
+    cut = GridCut(request, GridEngine(matrix, tiling))
+    groups = group_models(tiling, cut.ranks)
     read_bytes = tiling.pass_bytes * groups.reads // tiling.reads
     logger.info(
         "V is %d x %d %s, cut both ways: %d x %d blocks of %d x %d, read %s a pass%s; "
@@ -113,7 +122,7 @@ def cut_in_blocks(matrix: Matrix, request: FitRequest, run: Run | None) -> GridC
         else "that of {} rows and {} columns".format(*matrix.orientation.turn(tiling.sample)),
         extra={"nmf": {"event": "plan", "panels": down * across, "bytes": read_bytes}},
     )
-    return GridCut(request, GridEngine(matrix, tiling))
+    return cut
 
 
 def check_blocks(matrix: Matrix, request: FitRequest, refusal: MemoryError) -> None:

@@ -26,6 +26,7 @@ from dask_nmf.fitting.starts.problem import Factors, Measures
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
+from dask_nmf.options.settings import Settings
 from dask_nmf.planning.model_groups import group_models, times_in_words
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.planning.worker_memory import MIB
@@ -53,6 +54,14 @@ class PanelCut(NamedTuple):
     @property
     def matrix(self) -> Matrix:
         return self.panels.matrix
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        return _ranks(self.request.settings)
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.panels.cache_bytes
 
     @property
     def edges(self) -> CutEdges:
@@ -138,12 +147,12 @@ def cut_in_panels(matrix: Matrix, request: FitRequest, run: Run | None) -> Panel
     """
     settings, edges = request.settings, None if run is None else run.edges
     by_blocks = settings.algorithm.by_strata
-    width = nndsvd.width(settings.n_components) if settings.by_svd else settings.carried
+    ranks = _ranks(settings)
     grams = settings.algorithm.column_grams or settings.beta == 2
-    ranks, wide = (width,) * settings.n_init, (width * settings.n_init,) if settings.n_init > 1 else ()
-    options = CutOptions(edges, by_blocks, grams, request.cache, ranks, wide)
+    wide = (sum(ranks),) if settings.n_init > 1 else ()
+    options = CutOptions(edges, by_blocks, grams, request.cache, ranks, wide, request.offer)
     panels, planned = partition.cut_into_panels(
-        matrix, width, request.weights, request.entry_mask(matrix), options
+        matrix, ranks[0], request.weights, request.entry_mask(matrix), options
     )
     log_plan(matrix, planned, ranks)
     if slower := _times_slower(panels.mask, by_blocks):
@@ -157,6 +166,12 @@ def cut_in_panels(matrix: Matrix, request: FitRequest, run: Run | None) -> Panel
         grid = BlockGrid(planned.edges, planned.column_edges, planned.tiled)
         engine = StrataEngine(panels, grid, settings.random_state)
     return PanelCut(request, panels, engine, planned)
+
+
+def _ranks(settings: Settings) -> tuple[int, ...]:
+    """Return the number of columns that the factors of each start have at most, in its start too."""
+    width = nndsvd.width(settings.n_components) if settings.by_svd else settings.carried
+    return (width,) * settings.n_init
 
 
 def log_plan(matrix: Matrix, planned: PanelPlan, ranks: Sequence[int]) -> None:

@@ -1,0 +1,1 @@
+"""The cost of a fit or of a selection, before it begins: how V is cut, memory, reads, and seconds."""

@@ -1,0 +1,104 @@
+"""The seconds of passes, from the seconds of one panel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dask_nmf.forecasts.probe import Probe
+from dask_nmf.forecasts.subject import Subject
+
+
+@dataclass(frozen=True)
+class Costs:
+    """The costs of a fit or a selection.
+
+    Tasks are as many at once as there are threads; reading and computing do not overlap in a thread. That is
+    an estimate: threads share the bandwidth of a disk and of the memory.
+
+    Attributes
+    ----------
+    probe : the seconds of one panel; None if they are not known.
+    cores : processors of this machine.
+    """
+
+    subject: Subject
+    probe: Probe | None
+    cores: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of panels below each other, and that of blocks side by side."""
+        rows, columns = self.subject.edges
+        return len(rows) - 1, 1 if columns is None else len(columns) - 1
+
+    @property
+    def slots(self) -> int:
+        """The number of panels that are in work at once."""
+        below, across = self.shape
+        return min(self.subject.resources.workers * self.subject.resources.threads, below * across)
+
+    @property
+    def total_bytes(self) -> int:
+        """The bytes of V and its weights, in memory."""
+        weights = self.subject.weights
+        return self.subject.matrix.bytes + (0 if weights is None else weights.bytes)
+
+    @property
+    def pass_bytes(self) -> int:
+        """The bytes of V that a pass of all models reads."""
+        planned, groups = self.subject.plan, self.subject.groups
+        return planned.pass_bytes * groups.reads // planned.reads
+
+    @property
+    def cached_share(self) -> float:
+        """The share of V that is read from storage in the first read only."""
+        if not self.subject.matrix.worth_caching or not self.total_bytes:
+            return 0.0
+        return min(1.0, self.subject.cache_bytes * self.subject.resources.workers / self.total_bytes)
+
+    @property
+    def read_seconds(self) -> float | None:
+        """The seconds of one read of V from storage."""
+        if self.probe is None:
+            return None
+        return self.probe.read_seconds * self._panels / self.slots
+
+    @property
+    def compute_seconds(self) -> float | None:
+        """The seconds of the products of a pass of all models."""
+        if self.probe is None:
+            return None
+        groups = self.subject.groups.groups
+        first = sum(self.subject.ranks[number] for number in groups[0])
+        return self.probe.compute_seconds * self._panels / self.slots * sum(self.subject.ranks) / first
+
+    @property
+    def pass_seconds(self) -> float | None:
+        """The seconds of a pass of all models with what is cached."""
+        return self._pass_seconds(self.cached_share)
+
+    @property
+    def first_pass_seconds(self) -> float | None:
+        """The seconds of a pass of all models that reads all of V from storage."""
+        return self._pass_seconds(0.0)
+
+    def seconds_of(self, passes: tuple[int, int]) -> tuple[float, float] | None:
+        """Return the seconds of fits with these numbers of passes, and of the reads beside their passes."""
+        one, read = self.pass_seconds, self.read_seconds
+        if one is None or read is None:
+            return None
+        further = (self.subject.reads - 1) * (1 - self.cached_share) + 1
+        fewest, most = passes
+        return fewest * one + further * read, most * one + further * read
+
+    @property
+    def _panels(self) -> float:
+        """The number of panels of the size of the probe that V has."""
+        assert self.probe is not None
+        return max(1.0, self.total_bytes / max(1, self.probe.bytes))
+
+    def _pass_seconds(self, cached: float) -> float | None:
+        read, compute = self.read_seconds, self.compute_seconds
+        if read is None or compute is None:
+            return None
+        return self.subject.groups.reads * read * (1 - cached) + compute
