@@ -13,7 +13,7 @@ from dask_nmf.cli.apply import predict, recommend, transform
 from dask_nmf.cli.inputs import convert, plan
 from dask_nmf.cli.models import fit, select
 from dask_nmf.cli.options import Commands
-from dask_nmf.cli.results import info, report
+from dask_nmf.cli.results import compare, info, report, verify
 from dask_nmf.cli.setup import warm_up
 
 
@@ -28,5 +28,18 @@ def app() -> None:
     """
 
 
-for module in (convert, plan, fit, select, transform, predict, recommend, info, report, warm_up):
+for module in (
+    convert,
+    plan,
+    fit,
+    select,
+    transform,
+    predict,
+    recommend,
+    info,
+    report,
+    compare,
+    verify,
+    warm_up,
+):
     app.add_command(module.command)

@@ -26,6 +26,14 @@ class Matching(NamedTuple):
     cosines: Array  # of each pair, (k,)
 
 
+class Pairs(NamedTuple):
+    """Components of two runs, which may have different numbers of them, in pairs."""
+
+    first: Array  # components of the first run, (pairs,)
+    second: Array  # their matches in the second run, (pairs,)
+    cosines: Array  # of each pair, (pairs,)
+
+
 class Stability(NamedTuple):
     """The stability of the components of several runs of one rank.
 
@@ -53,6 +61,16 @@ def match_components(h: Array, other: Array) -> Matching:
     A component of zeros has a cosine of 0 with every other one.
     """
     return _match(_unit_rows(h), _unit_rows(other))
+
+
+def pair_components(h: Array, other: Array) -> Pairs:
+    """Return as many pairs of components of two runs as the smaller one has, from H (k, n) of each run.
+
+    They are the assignment with the largest sum of cosines; each component is in one pair at most.
+    """
+    cosines = np.clip(_unit_rows(h) @ _unit_rows(other).T, 0, 1)
+    first, second = linear_sum_assignment(cosines, maximize=True)
+    return Pairs(first, second, cosines[first, second])
 
 
 def match_runs(runs: Sequence[Array], losses: Sequence[float]) -> Stability:

@@ -26,7 +26,7 @@ LIBRARIES = {  # that not every wing may import
         "forecasts",
     },
     "distributed": {"cluster", "sources", "execution"},
-    "zarr": {"ingest", "selection", "storage", "sources", "runs", "inference", "cli"},
+    "zarr": {"ingest", "selection", "results", "storage", "sources", "runs", "inference", "cli"},
     "numba": {"kernels"},
     "sklearn": {"estimator"},
     "obstore": {"storage"},
@@ -62,6 +62,7 @@ DOORS = {  # what people call with the text of a path or URL
     "cli.inputs.convert", "cli.models.fit", "cli.models.select", "cli.apply.transform", "cli.apply.predict",
     "cli.apply.recommend", "cli.results.info", "runs.run", "report.writing",
     "inference.transform", "ingest.conversion", "ingest.opening", "sources.registry",
+    "cli.results.compare", "cli.results.verify", "results.comparison", "results.verification",
 }  # fmt: skip
 PARSERS = {f"dask_nmf.storage.locations.{name}" for name in ("locate", "locate_file", "located")}
 files = pytest.mark.parametrize("file", FILES)

@@ -27,7 +27,8 @@ HELP = """
 Exit codes:
   0    done
   2    wrong usage: an option, the memory for V or the output does not fit
-  3    bad data: V cannot be read or is not a non-negative matrix, or a line of PAIRS is not a cell
+  3    bad data: V cannot be read or is not a non-negative matrix, or a line of PAIRS is not a cell;
+       or verify found damage
   4    not converged (only with --require-convergence)
   74   a file cannot be written (disk full, read-only), or a store refuses access
   75   try again later: no workers, no answer of a store, or another process holds the run

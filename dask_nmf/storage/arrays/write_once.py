@@ -22,6 +22,7 @@ from uuid import uuid4
 import numpy as np
 import zarr
 from zarr.abc.store import Store
+from zarr.codecs import ZstdCodec
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
@@ -36,6 +37,7 @@ ENCODINGS = (  # names of chunks; the arrays that are shown alternate between th
     {"name": "default", "separator": "/"},
     {"name": "default", "separator": "."},
 )
+CHECKED = ZstdCodec(level=0, checksum=True)  # a reader notices a changed bit; chunks without are read too
 FLAT = 1  # the encoding of data: one folder for all chunks, because each folder is synchronised at a commit
 INTEGER_FILL = -1  # the fill value of arrays of integers; that of factors is NaN
 
@@ -65,6 +67,7 @@ def open_array(group: zarr.Group, path: str, layout: Layout, encoding: int = FLA
         dtype=layout.dtype,
         dimension_names=layout.dimensions,
         fill_value=layout.fill,
+        compressors=CHECKED,
         chunk_key_encoding=ENCODINGS[encoding],  # type: ignore[arg-type]
     )
     return zarr.Array.from_dict(group.store_path / path, described.metadata.to_dict())

@@ -1,0 +1,126 @@
+"""`compare`: the components of two runs matched with each other, with the errors and settings that differ."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dask_nmf.iteration.outcome import relative_error
+from dask_nmf.quality.matching import pair_components
+from dask_nmf.runs.run import Run
+from dask_nmf.runs.stored_result import StoredResult
+from dask_nmf.storage.locations import Location, located
+from dask_nmf.types import Array
+
+
+class Pair(NamedTuple):
+    """A component of each of two runs, and the cosine of their rows of H."""
+
+    first: int
+    second: int
+    cosine: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The comparison of two runs.
+
+    Attributes
+    ----------
+    runs : the names of both runs
+    pairs : matched components, with the most alike first: the assignment with the largest sum of cosines
+    unmatched : components of each run that have no match, because the other run has fewer
+    relative_errors : of both runs; None where it is infinite
+    passes : of both runs
+    settings : the settings that differ, each with its value in both runs
+    columns : the number of columns that were compared
+    """
+
+    runs: tuple[str, str]
+    pairs: list[Pair]
+    unmatched: tuple[list[int], list[int]]
+    relative_errors: tuple[float | None, float | None]
+    passes: tuple[int, int]
+    settings: dict[str, tuple[Any, Any]]
+    columns: int
+
+    @property
+    def mean_cosine(self) -> float:
+        """The mean cosine of matched components."""
+        return float(np.mean([pair.cosine for pair in self.pairs]))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the comparison as JSON holds it."""
+        return {
+            "runs": list(self.runs),
+            "columns": self.columns,
+            "mean_cosine": self.mean_cosine,
+            "components": [pair._asdict() for pair in self.pairs],
+            "unmatched": list(self.unmatched),
+            "relative_errors": list(self.relative_errors),
+            "passes": list(self.passes),
+            "settings": {name: list(values) for name, values in self.settings.items()},
+        }
+
+
+def compare(first: str | Path | Location, second: str | Path | Location) -> Comparison:
+    """Return the comparison of the results of two runs, whose V have the same columns.
+
+    Raises
+    ------
+    FileNotFoundError, InvalidRunError
+        As `Run.load`.
+    ValueError
+        If a run has no result, or the runs have different numbers of columns.
+    """
+    results = [Run.load_result(located(place, verbatim=True)) for place in (first, second)]
+    names = results[0].location.name, results[1].location.name
+    one, other = _common_columns(results, names)
+    pairs, unmatched = _matched(one, other)
+    return Comparison(
+        names,
+        pairs,
+        unmatched,
+        (_error(results[0]), _error(results[1])),
+        (results[0].record["pass"], results[1].record["pass"]),
+        _differing(*(result.settings.record() for result in results)),
+        one.shape[1],
+    )
+
+
+def _common_columns(results: list[StoredResult], names: tuple[str, str]) -> tuple[Array, Array]:
+    """Return H of both runs, (k, n), of the columns that both have."""
+    one, other = (result.read("H") for result in results)
+    if one.shape[1] != other.shape[1]:
+        raise ValueError(
+            f"{names[0]} has {one.shape[1]} columns and {names[1]} has {other.shape[1]}; "
+            "give runs of matrices with the same columns"
+        )
+    return one, other
+
+
+def _matched(one: Array, other: Array) -> tuple[list[Pair], tuple[list[int], list[int]]]:
+    """Return the pairs of components, the most alike first, and the components without one."""
+    matching = pair_components(one, other)
+    order = np.argsort(-matching.cosines, kind="stable")
+    columns = (matching.first[order], matching.second[order], matching.cosines[order])
+    pairs = [Pair(*values) for values in zip(*(column.tolist() for column in columns), strict=True)]
+    left = (
+        sorted({*range(len(h))} - {*chosen.tolist()})
+        for h, chosen in ((one, matching.first), (other, matching.second))
+    )
+    return pairs, (next(left), next(left))
+
+
+def _error(result: StoredResult) -> float | None:
+    """Return the relative error of a result; None if it is infinite."""
+    loss = result.record["loss"]
+    return None if loss is None else relative_error(loss, result.record["measures"]["baseline"])
+
+
+def _differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that differ, with both values."""
+    return {name: (one[name], other[name]) for name in one if one[name] != other[name]}
