@@ -19,6 +19,7 @@ from dask_nmf.planning.grid import Edges, GridPlan
 from dask_nmf.planning.model_groups import ModelGroups, group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.planning.worker_memory import Layout
+from dask_nmf.sources.labels.names import NO_LABELS
 from dask_nmf.sources.matrix import Matrix
 
 KEPT = 0.8  # share of the memory that a plan leaves; cached blocks fragment the rest
@@ -69,8 +70,8 @@ def check_sight(matrix: Matrix) -> None:
     client = active_client()
     if client is None or not matrix.workers_can_read:
         return
-    ours = matrix.fingerprint()
-    for address, theirs in run_on_live_workers(matrix.fingerprint).items():
+    ours, sent = matrix.fingerprint(), replace(matrix, labels=NO_LABELS)
+    for address, theirs in run_on_live_workers(sent.fingerprint).items():
         if theirs != ours:
             raise DataError(
                 f"the worker at {address} does not see {matrix.source} as this process does; "

@@ -24,6 +24,7 @@ from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.resume import NewRun, identity_of, source_listing, temporary_run
 from dask_nmf.runs.run import Run
+from dask_nmf.sources.labels.names import NO_LABELS
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 
@@ -56,7 +57,7 @@ def run_fit(cut: Cut, request: FitRequest, where: Run | NewRun | None, keep: boo
         run: Run | None = where
         starts = _resume(cut, where)
     else:
-        run, starts = _begin(cut, request, where)
+        run, starts = _begin(cut, request, where, named=not keep)
     if request.fixed:
         progress = replace(starts[0], ending=_ending_of_fixed(request))
     else:
@@ -122,10 +123,12 @@ def first_read(cut: Cut) -> FirstRead:
     return FirstRead(measures, cut.sampled_h(summary.candidates, measures), summary.digests)
 
 
-def _begin(cut: Cut, request: FitRequest, where: Run | NewRun | None) -> tuple[Run | None, list[FitProgress]]:
+def _begin(
+    cut: Cut, request: FitRequest, where: Run | NewRun | None, named: bool
+) -> tuple[Run | None, list[FitProgress]]:
     """Read V for the first time, and return the starts before their first pass, committed to runs.
 
-    A run is laid out only when V is known to be good.
+    A run is laid out only when V is known to be good. ``named``: the run also has the names of V.
     """
     measures, sampled, digests = first_read(cut.for_start(0))
     matrix = cut.matrix
@@ -136,6 +139,7 @@ def _begin(cut: Cut, request: FitRequest, where: Run | NewRun | None) -> tuple[R
     )
     if run is not None:
         run.set_layout(*cut.edges)
+        run.set_labels(matrix.labels if named else NO_LABELS)
     listing = source_listing(matrix, request.weights)
     if request.settings.n_init == 1:
         start = _start(cut, measures, sampled, run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -17,9 +17,11 @@ from dask_nmf.inference.transform import open_for_transform, transform
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.record.layouts import NO_MEAN
 from dask_nmf.runs.run import Run
+from dask_nmf.sources.labels.names import PIECE, Names, check_same_columns, copy_names
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage import locations
 from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, consolidate
+from dask_nmf.storage.arrays.write_once import TEXT
 from dask_nmf.storage.locations import Location
 
 MARK = "dask_nmf_transform"  # the attribute of a group that is an output of `transform_to`
@@ -57,6 +59,7 @@ def transform_to(
     settings = result.settings
     H = result.read("H")
     matrix = open_for_transform(V, result.record["matrix"]["dtype"], settings.beta_loss, len(H))
+    check_same_columns(matrix.labels.columns, result.labels.columns)
     locations.check_apart(output, V=matrix.location, run=run)
     report_stage("W of V2")
     check = partial(locations.check_replaceable, output, overwrite, _is_ours, "transform")
@@ -70,8 +73,8 @@ def transform_to(
     }
     with output.atomic_output(check) as new_store, connect(matrix):
         sharing.check_shared(output)
-        encoding = _unused_encoding(output.store())
-        create = partial(_create_factors, new_store, mark, encoding)
+        form = OutputForm(mark, _unused_encoding(output.store()), matrix.labels.rows)
+        create = partial(_create_factors, new_store, form)
         transform(matrix, H, **options, into=create)
     return shape
 
@@ -96,10 +99,12 @@ def _summary(location: Location, mark: Any) -> dict[str, Any]:
     name = location.address
     try:
         with readable(name, CURE):
-            array = zarr.open_group(location.store(), mode="r")["W"]
+            group = zarr.open_group(location.store(), mode="r")
+            array = group["W"]
             assert isinstance(array, zarr.Array)
             rows, rank = array.shape
             origin = {key: str(mark[key]) for key in ("run", "source", "version")}
+            names = {"names": ["row"]} if "row" in group else {}
             options = {key: mark["settings"][key] for key in OPTIONS}
     except (FileNotFoundError, DataError, KeyError, TypeError, ValueError) as error:
         raise InvalidRunError(f"{name} is a damaged output of dask-nmf transform; make it again") from error
@@ -111,6 +116,7 @@ def _summary(location: Location, mark: Any) -> dict[str, Any]:
         "shape": [rows, rank],
         "dtype": str(array.dtype),
         "n_components": rank,
+        **names,
         "version": origin["version"],
         "settings": options,
     }
@@ -141,31 +147,43 @@ def _unused_encoding(store: locations.ZarrStore) -> tuple[str, str]:
     return next(names for names in ENCODINGS if names not in used)
 
 
+class OutputForm(NamedTuple):
+    """The form of an output: its mark, the names of its chunks, and the names of the rows of W."""
+
+    mark: dict[str, Any]
+    encoding: tuple[str, str]
+    names: Names | None
+
+
 def _create_factors(
     store: locations.ZarrStore,
-    mark: dict[str, Any],
-    encoding: tuple[str, str],
+    form: OutputForm,
     shape: tuple[int, int],
     rows: int,
     dtype: np.dtype[Any],
 ) -> tuple[ZarrFactor, ZarrFactor | None]:
-    """Create the arrays of W and, where entries may be missing, of the means of its rows."""
+    """Create the arrays of W, of the means of its rows where entries may be missing, and of their names."""
+    mark, encoding, names = form
     group = zarr.create_group(store, zarr_format=3, attributes={MARK: mark})
-    layout: dict[str, Any] = {"W": (shape, (rows, shape[1]), ("row", "component"), np.nan)}
+    layout: dict[str, Any] = {"W": (shape, (rows, shape[1]), ("row", "component"), np.nan, dtype)}
     if mark["settings"]["missing"] is not None:
-        layout["row_mean"] = (shape[:1], (rows,), ("row",), NO_MEAN)
+        layout["row_mean"] = (shape[:1], (rows,), ("row",), NO_MEAN, dtype)
+    if names is not None:
+        layout["row"] = (shape[:1], (min(shape[0], PIECE),), ("row",), "", TEXT)
     arrays = {
         name: group.create_array(
             name,
             shape=size,
             chunks=chunks,
-            dtype=dtype,
-            dimension_names=names,
+            dtype=kind,
+            dimension_names=dimensions,
             fill_value=unwritten,  # no result: Zarr leaves out chunks of the fill value
             chunk_key_encoding={"name": encoding[0], "separator": encoding[1]},
         )
-        for name, (size, chunks, names, unwritten) in layout.items()
+        for name, (size, chunks, dimensions, unwritten, kind) in layout.items()
     }
+    if names is not None:
+        copy_names(names, arrays["row"])
     consolidate(group)
     factors = {name: ZarrFactor(array) for name, array in arrays.items()}
     return factors["W"], factors.get("row_mean")

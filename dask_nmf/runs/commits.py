@@ -10,7 +10,7 @@ import zarr
 from dask_nmf.cluster import config
 from dask_nmf.errors import DataError
 from dask_nmf.runs.record.contents import FORMAT, HISTORIES, current_folders
-from dask_nmf.runs.record.layouts import commit_layout
+from dask_nmf.runs.record.layouts import DIMENSIONS, commit_layout
 from dask_nmf.runs.record.validation import validate
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.storage.arrays import chunks, commits, write_once
@@ -25,7 +25,7 @@ from dask_nmf.types import Array
 KEY = "dask_nmf"  # the attribute of the group that holds the record
 SELECTION_KEY = "dask_nmf_selection"  # the attribute of a group that holds a selection of ranks
 FIT = "fit"  # the run of the rank that was selected, below the group of a selection
-VISIBLE = ("H", "W", "error_history", "seconds_history", "row_mean", "column_mean")
+VISIBLE = ("H", "W", "error_history", "seconds_history", "row_mean", "column_mean", *DIMENSIONS)
 RUN = Schema(KEY, "run", FORMAT, current_folders, VISIBLE, validate)
 
 

@@ -9,7 +9,9 @@ from uuid import uuid4
 import numpy as np
 
 from dask_nmf.errors import InvalidRunError
+from dask_nmf.iteration.loop import Step
 from dask_nmf.runs.commits import Commits
+from dask_nmf.runs.labels import visible_names
 from dask_nmf.runs.record import contents, states
 from dask_nmf.runs.record.layouts import commit_layout
 from dask_nmf.solvers.parts.state import State
@@ -17,6 +19,21 @@ from dask_nmf.storage.arrays.links import VisibleArrays
 from dask_nmf.storage.arrays.write_once import DATA
 
 logger = logging.getLogger(__name__)
+
+
+def commit_step(commits: Commits, step: Step) -> None:
+    """Commit a pass: its state, its relative error and time, and the outcome if it is the last."""
+    history = commits.record["history"]
+    parts = {
+        "history": {
+            "relative_error": [*history["relative_error"], states.or_none(step.relative_error)],
+            "seconds": [*history["seconds"], step.seconds],
+        },
+        "outcome": step.outcome,
+        "message": step.message,
+        "final": step.final,
+    }
+    commit_state(commits, step.number, step.state, parts)
 
 
 def commit_state(commits: Commits, number: int, state: State[Any], parts: dict[str, Any]) -> None:
@@ -113,17 +130,19 @@ def _check_whole(commits: Commits) -> None:
 def _visible(record: dict[str, Any]) -> VisibleArrays:
     """Return the arrays of a commit that are shown: histories, and the factor that panels are given.
 
-    That factor is not shown if a factor is fixed, or if it comes from a part of the columns so far.
+    With that factor go the names along its dimension of V. It is not shown if a factor is fixed, or if it
+    comes from a part of the columns so far.
     """
     folder, name = record["commit"], _stored_name(record, "h")
     visible = {key: (f"{DATA}/{folder}/{key}", commit_layout(record, key)) for key in contents.HISTORIES}
+    names = visible_names(record, {"W": ("row",), "H": ("column",)}[name])
     slot = str(record["state"]["w_slot"])
     if any(record["settings"].get(fixed) is not None for fixed in ("fixed_W", "fixed_H")):
         return visible
     if "h" in record["factors"]:
-        return {name: (f"{DATA}/{folder}/{name}", commit_layout(record, name)), **visible}
+        return {name: (f"{DATA}/{folder}/{name}", commit_layout(record, name)), **visible, **names}
     if record["layout"]["pieces"] and slot in record["carried"]:
-        return {name: (record["carried"][slot], commit_layout(record, "pieces")), **visible}
+        return {name: (record["carried"][slot], commit_layout(record, "pieces")), **visible, **names}
     return visible
 
 

@@ -6,6 +6,7 @@
       attributes["dask_nmf"]   the record: settings, matrix, the last commit and the one before, the result
       data/pass-…              a commit: H (W if panels are columns), what extrapolates it, histories
       data/carried-…           a W, or an H in pieces, that is carried from pass to pass
+      data/labels-…            names of the rows and columns of V, if it has any
       data/layout-…            edges of the panels, digests of the content of V and its weights
       data/result-…            the result: W, H, histories, means
       start-0/, start-1/ …     the runs of several starts, until the best one is the result
@@ -31,12 +32,13 @@ from dask_nmf.kernels.summary.digests import Digest, Hashes
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs import passes, starts
 from dask_nmf.runs.commits import KEY, Commits, fit_of, is_free, open_group
+from dask_nmf.runs.labels import write_labels
 from dask_nmf.runs.record import contents
 from dask_nmf.runs.record.layouts import layout_part
-from dask_nmf.runs.record.states import or_none
 from dask_nmf.runs.record.validation import check_edges
 from dask_nmf.runs.stored_result import StoredResult, publish_result, result_arrays
 from dask_nmf.solvers.parts.state import State
+from dask_nmf.sources.labels.names import Labels
 from dask_nmf.storage.arrays import links
 from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage
 from dask_nmf.storage.arrays.write_once import DATA
@@ -184,6 +186,10 @@ class Run:
             check_edges(edges, size)
         return edges
 
+    def set_labels(self, labels: Labels) -> None:
+        """Copy the names of the rows and columns of V; `commit_start` commits them."""
+        self._commits.record = {**self.record, **write_labels(self._commits, labels)}
+
     def set_layout(self, edges: Sequence[int], cuts: Sequence[int] | None = None) -> None:
         """Lay out a fit over panels, or over blocks if V is cut both ways; `commit_start` commits it."""
         folder = self._commits.new_folder("layout")
@@ -214,17 +220,7 @@ class Run:
 
     def commit(self, step: Step) -> None:
         """Commit a pass: its state, its relative error and time, and the outcome if it is the last."""
-        history = self.record["history"]
-        parts = {
-            "history": {
-                "relative_error": [*history["relative_error"], or_none(step.relative_error)],
-                "seconds": [*history["seconds"], step.seconds],
-            },
-            "outcome": step.outcome,
-            "message": step.message,
-            "final": step.final,
-        }
-        passes.commit_state(self._commits, step.number, step.state, parts)
+        passes.commit_step(self._commits, step)
 
     def state(self) -> State[Any]:
         """Return the state of the last commit."""

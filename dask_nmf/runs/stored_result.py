@@ -11,10 +11,13 @@ from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs.commits import Commits
+from dask_nmf.runs.labels import open_names, visible_names
 from dask_nmf.runs.record.contents import HISTORIES, is_masked, settings_of
 from dask_nmf.runs.record.layouts import result_layouts, result_units
 from dask_nmf.runs.record.states import or_none
 from dask_nmf.sources.checks import check_chunks, check_stored
+from dask_nmf.sources.labels.names import Labels
+from dask_nmf.sources.labels.stored import StoredNames
 from dask_nmf.storage.arrays import write_once
 from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage, strict_array
 from dask_nmf.storage.arrays.write_once import DATA
@@ -67,6 +70,27 @@ class StoredResult:
             return None
         return np.array([np.inf if one is None else one for one in starts["objectives"]])
 
+    @property
+    def row_names(self) -> zarr.Array[Any] | None:
+        """The names of the rows of V, (m,), to be read in ranges; None if it has none."""
+        return open_names(self.location, self._group, self.record, "row")
+
+    @property
+    def column_names(self) -> zarr.Array[Any] | None:
+        """The names of the columns of V, (n,), to be read in ranges; None if it has none."""
+        return open_names(self.location, self._group, self.record, "column")
+
+    @property
+    def labels(self) -> Labels:
+        """The names of the rows and columns of V."""
+        sides = zip(("row", "column"), (self.row_names, self.column_names), strict=True)
+        return Labels(
+            *(
+                names if names is None else StoredNames(names, f"{self.location.name}/{side}")
+                for side, names in sides
+            )
+        )
+
     def array(self, name: str) -> zarr.Array[Any]:
         """Return an array of the result; `InvalidRunError` is raised if a chunk is lost, now or when read."""
         layout = result_layouts(self.record)[name]
@@ -109,6 +133,7 @@ def publish_result(
     loss, held = map(or_none, errors)
     last = commits.record
     copied = {name: last[name] for name in ("settings", "matrix", "measures", "history", "pass")}
+    copied |= {name: last[name] for name in ("labels",) if name in last}
     record = {
         **copied,
         "starts": last.get("starts"),
@@ -124,6 +149,7 @@ def publish_result(
     visible = {name: (f"{DATA}/{folder}/{name}", layout) for name, layout in result_layouts(record).items()}
     for name in visible:
         result.array(name)
+    visible |= visible_names(record)
     ended: dict[str, Any] = {"commit": None, "carried": {}, "previous": None} if finished else {}
     commits.publish({**last, "result": record, **end, **ended}, visible, lasting=True)
     commits.write_metadata()

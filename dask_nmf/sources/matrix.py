@@ -15,6 +15,7 @@ from dask_nmf.errors import InvalidEntryError
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.checks import canonical_csr
 from dask_nmf.sources.decoding.conversion import masked_to_nan, to_arrays
+from dask_nmf.sources.labels.names import NO_LABELS, Labels
 from dask_nmf.sources.reader import Reader
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Block, Orientation
@@ -43,6 +44,7 @@ class Matrix:
     reader: Reader
     listing: str | None = None  # a digest of files and when they were written; None where that is not known
     location: Location | None = None  # where V lies, if it is on a disk or in an object store
+    labels: Labels = NO_LABELS  # the names of the rows and columns of V, as the user has it
 
     @property
     def sparse(self) -> bool:

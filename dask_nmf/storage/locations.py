@@ -136,6 +136,14 @@ def location_of_store(store: Any, inside: str) -> Location | None:
     return None
 
 
+def location_above(location: Location) -> Location | None:
+    """Return the location of the folder that a location is in; None for what is directly in a bucket."""
+    if location.path is not None:
+        return location_of_file(location.path.parent)
+    folder = location.folder
+    return ObjectStoreLocation(folder, folder) if urlsplit(folder).path.strip("/") else None
+
+
 def _absolute(place: str) -> str:
     """Return the absolute path or the URL; a file:// URL becomes a path."""
     if place.startswith(f"{FILE_SCHEME}://"):

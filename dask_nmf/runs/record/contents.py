@@ -87,6 +87,7 @@ def current_folders(record: dict[str, Any]) -> set[str]:
     folders = [part.get("commit") for part in parts]
     folders += [folder_of(path) for part in parts for path in part.get("carried", {}).values()]
     folders += [(record[name] or {}).get("folder") for name in ("layout", "result")]
+    folders += [part["labels"]["folder"] for part in (record, record["result"] or {}) if "labels" in part]
     return {folder for folder in folders if folder is not None}
 
 
@@ -119,6 +120,7 @@ def summarize(record: dict[str, Any]) -> dict[str, Any]:
         "relative_error": (history["relative_error"] or [None])[-1] if current is None else _error(current),
         "error_history": history["relative_error"],
         **({"starts": record.get("starts")} if settings.n_init > 1 else {}),
+        **({"names": record["labels"]["named"]} if "labels" in record else {}),
         "result": None if result is None else _result_summary(result),
         "settings": record["settings"],
     }

@@ -17,8 +17,10 @@ from dask_nmf.runs.record.contents import (
     orientation_of,
     panel_shape,
 )
-from dask_nmf.storage.arrays.write_once import INTEGER_FILL, Layout
+from dask_nmf.sources.labels.names import PIECE
+from dask_nmf.storage.arrays.write_once import INTEGER_FILL, TEXT, Layout
 
+DIMENSIONS = ("row", "column")  # that may have names, and the arrays of these names
 NO_MEAN = -1.0  # the fill value of means, because all of them may be NaN
 
 
@@ -72,6 +74,18 @@ def result_layouts(record: dict[str, Any]) -> dict[str, Layout]:
         "row_mean": Layout((m,), (rows,), dtype, ("row",), NO_MEAN),
         "column_mean": Layout((n,), (columns,), dtype, ("column",), NO_MEAN),
     }
+
+
+def named_dimensions(record: dict[str, Any]) -> list[str]:
+    """Return the dimensions that have names, in the record of a run or of its result."""
+    named: list[str] = record.get("labels", {}).get("named", [])
+    return named
+
+
+def names_layout(record: dict[str, Any], dimension: str) -> Layout:
+    """Return how the names of rows or columns are stored."""
+    size = record["matrix"]["shape"][DIMENSIONS.index(dimension)]
+    return Layout((size,), (min(size, PIECE),), TEXT, (dimension,), "")
 
 
 def history_layout(record: dict[str, Any]) -> Layout:

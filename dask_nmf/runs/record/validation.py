@@ -10,6 +10,7 @@ from typing import Any
 
 from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.runs.record.contents import SOURCES, panel_shape, settings_of
+from dask_nmf.runs.record.layouts import DIMENSIONS
 from dask_nmf.runs.record.states import N_W_SLOTS, first_state, is_array
 from dask_nmf.solvers.parts.state import is_slot, leaves
 from dask_nmf.storage.arrays.write_once import NAME, PATH
@@ -17,6 +18,7 @@ from dask_nmf.storage.arrays.write_once import NAME, PATH
 LARGEST_INTEGER = 2**53  # of the integers that both JSON and float64 hold
 MEASURES = ("mean", "baseline", "stored", "empty", "unobserved_rows", "unobserved_columns")
 OPTIONAL_MEASURES = ("scale", "right_unit")
+NAMED = ([*DIMENSIONS], *([dimension] for dimension in DIMENSIONS))
 DTYPES = ("float32", "float64")
 
 
@@ -61,6 +63,10 @@ def _check_fit(part: dict[str, Any]) -> None:
     ]
     _check_fields(part["matrix"], matrix)
     settings_of(part).check_rank(tuple(part["matrix"]["shape"]))
+    if "labels" in part:
+        _check_fields(part, [("labels", _is_object)])
+        parts = [("folder", _is_folder), ("named", lambda value: value in NAMED)]
+        _check_fields(part["labels"], parts)
 
 
 def _check_starts(part: dict[str, Any]) -> None:

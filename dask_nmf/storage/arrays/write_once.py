@@ -30,7 +30,7 @@ from dask_nmf.storage.local.filesystem import PARTIAL, sync_folder, sync_trees
 
 DATA = "data"
 NAME = re.compile(  # the name of a folder, of a run or of a selection
-    r"(layout|pass-\d+|carried|result|replicates-\d+|error-bars)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII
+    r"(labels|layout|pass-\d+|carried|result|replicates-\d+|error-bars)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII
 )
 PATH = re.compile(rf"{DATA}/{NAME.pattern}/\w+", re.ASCII)  # the path of an array in a folder
 ENCODINGS = (  # names of chunks; the arrays that are shown alternate between the two
@@ -39,6 +39,7 @@ ENCODINGS = (  # names of chunks; the arrays that are shown alternate between th
 )
 CHECKED = ZstdCodec(level=0, checksum=True)  # a reader notices a changed bit; chunks without are read too
 FLAT = 1  # the encoding of data: one folder for all chunks, because each folder is synchronised at a commit
+TEXT = "string"  # the dtype of names, whose chunks are all stored
 INTEGER_FILL = -1  # the fill value of arrays of integers; that of factors is NaN
 
 
@@ -49,7 +50,9 @@ class Layout(NamedTuple):
     chunks: tuple[int, ...]
     dtype: str
     dimensions: tuple[str, ...]
-    fill: float = np.nan  # zarr does not store chunks of the fill value, so all chunks of a factor are stored
+    fill: float | str = (
+        np.nan
+    )  # zarr does not store chunks of the fill value, so all chunks of a factor are stored
 
 
 def folder_namer() -> Callable[[str], str]:
@@ -70,7 +73,8 @@ def open_array(group: zarr.Group, path: str, layout: Layout, encoding: int = FLA
         compressors=CHECKED,
         chunk_key_encoding=ENCODINGS[encoding],  # type: ignore[arg-type]
     )
-    return zarr.Array.from_dict(group.store_path / path, described.metadata.to_dict())
+    array = zarr.Array.from_dict(group.store_path / path, described.metadata.to_dict())
+    return array.with_config({"write_empty_chunks": True}) if layout.dtype == TEXT else array
 
 
 def folder_of(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from math import prod
 from pathlib import Path
@@ -13,6 +14,7 @@ from dask_nmf.sources.checks import check_fits_memory, check_shape
 from dask_nmf.sources.decoding.conversion import is_a
 from dask_nmf.sources.decoding.packing import find_packing
 from dask_nmf.sources.dense import DenseSource, dense_matrix
+from dask_nmf.sources.labels.stored import labels_of
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import Opener, OpenOptions
 from dask_nmf.storage.locations import Location, location_of_file
@@ -61,7 +63,8 @@ def _open(dataset: Any, options: OpenOptions) -> Matrix:
     packing = find_packing(dict(dataset.attrs), stored.dtype, place)
     chunks = (cuts[0], cuts[1])
     in_memory = not stored.in_a_file
-    return dense_matrix(DenseSource(stored, place, chunks, chunk_bytes, packing, in_memory), options)
+    matrix = dense_matrix(DenseSource(stored, place, chunks, chunk_bytes, packing, in_memory), options)
+    return replace(matrix, labels=labels_of(dataset, matrix.shape))
 
 
 def location_of_node(node: Any) -> Location | None:

@@ -27,6 +27,7 @@ from dask_nmf.sources.decoding.conversion import is_a
 from dask_nmf.sources.decoding.packing import SCALING, Packing, packing_of
 from dask_nmf.sources.dense import load, naming_place
 from dask_nmf.sources.formats.stored.hdf5 import HDF5Dataset, location_of_node
+from dask_nmf.sources.labels.stored import labels_of
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import Opener, OpenOptions
 from dask_nmf.sources.reader import Box, ReaderDefaults
@@ -101,14 +102,15 @@ def open_sparse_group(group: Any, options: OpenOptions, place: str) -> Matrix:
         needs_cast=data.dtype != dtype,
         indptr=pointers,
     )
+    labels = labels_of(group, claim.shape)
     if isinstance(group, zarr.Group):
         whole, listing = require_chunks(group, [data, indices, indptr])
         reader = StoredSparseRows(whole, claim.upright, dtype, packing)
-        return Matrix(claim.shape, dtype, place, claim.orientation, layout, reader, listing)
+        return Matrix(claim.shape, dtype, place, claim.orientation, layout, reader, listing, labels=labels)
     datasets = {name: HDF5Dataset(part) for name, part in zip(PARTS, (data, indices, indptr), strict=True)}
     in_memory = not datasets["data"].in_a_file
     reader = StoredSparseRows(datasets, claim.upright, dtype, packing, in_memory)
-    return Matrix(claim.shape, dtype, place, claim.orientation, layout, reader)
+    return Matrix(claim.shape, dtype, place, claim.orientation, layout, reader, labels=labels)
 
 
 def _read_claim(group: Any, options: OpenOptions, place: str) -> _Claim:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -13,6 +14,7 @@ from dask_nmf.sources.checks import check_shape, check_stored, working_dtype
 from dask_nmf.sources.decoding.packing import packing_of
 from dask_nmf.sources.dense import DenseSource, dense_matrix
 from dask_nmf.sources.formats.stored.sparse_groups import open_sparse_group
+from dask_nmf.sources.labels.stored import labels_of
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import FILES, Opener, OpenOptions, nothing_at
 from dask_nmf.storage.arrays.chunks import require_chunks
@@ -53,7 +55,7 @@ def _open_array(array: zarr.Array[Any], options: OpenOptions, place: str) -> Mat
     chunks = (cuts[0], cuts[1])
     plain = packing is None
     source = DenseSource(complete, place, chunks, chunk_bytes, packing, plain=plain, listing=listing)
-    return dense_matrix(source, options)
+    return replace(dense_matrix(source, options), labels=labels_of(array, (array.shape[0], array.shape[1])))
 
 
 def _open(source: Any, options: OpenOptions) -> Matrix:
