@@ -6,6 +6,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -13,12 +14,12 @@ from typing import Any, NamedTuple
 
 import zarr
 
-from dask_nmf.ingest.opening import expand, open_sources
+from dask_nmf.ingest.opening import FileSet, expand, open_sources
 from dask_nmf.ingest.options import ConvertOptions, layer_path
 from dask_nmf.ingest.output.codecs import Storage, parse_chunks
 from dask_nmf.ingest.output.group import is_converted, write_group
 from dask_nmf.ingest.recipe.fitting import fit_recipe
-from dask_nmf.ingest.recipe.options import Steps
+from dask_nmf.ingest.recipe.options import Counting, Steps
 from dask_nmf.ingest.recipe.recipe import Aligned, Prepared, Recipe
 from dask_nmf.ingest.recipe.stored import read_recipe, write_recipe
 from dask_nmf.ingest.rows import RowSource
@@ -68,6 +69,11 @@ def convert(
     dtype: str | None = None,
     dataset: str | None = None,
     layer: str | None = None,
+    text: str | None = None,
+    encoding: str = "utf-8",
+    stop_words: str | None = None,
+    ngrams: tuple[int, int] = (1, 1),
+    hash_columns: int | None = None,
     min_count: int | None = None,
     max_frequency: float | None = None,
     normalize_rows: float | str | None = None,
@@ -87,7 +93,8 @@ def convert(
     ----------
     source : a path, or several whose rows follow one another; names of files may have wildcards. Paths are
         of ``.csv``, ``.tsv`` and ``.parquet`` tables, MatrixMarket's ``.mtx``, folders and ``.h5`` files of
-        10x Genomics, ``.h5ad``, HDF5, and what `open_matrix` takes; of text files also compressed by gzip.
+        10x Genomics, ``.h5ad``, HDF5, what `open_matrix` takes, folders of ``.txt`` files and ``.jsonl``; of
+        text files also compressed by gzip.
         An array is taken too.
     destination : path or URL of the group: ``X`` is V, ``obs/_index`` and ``var/_index`` are the names of its
         rows and columns, if it has names.
@@ -99,6 +106,10 @@ def convert(
     dtype : "float32" or "float64"; by default "float64" where the source stores that, else "float32".
     dataset : path inside of an HDF5 file or a Zarr group, such as "raw/X"; by default "X".
     layer : name of a layer of AnnData: "counts" is the dataset "layers/counts".
+    text : field of JSON lines, or column of a table, with texts whose words are counted; ``row`` is then the
+        field with the names of rows. ``.txt`` files are texts without it.
+    encoding : of texts, by a name that Python knows.
+    stop_words, ngrams, hash_columns : how words are counted; see `Counting`.
     min_count, max_frequency, normalize_rows, log1p, top_columns, top_by, tfidf, scale_columns : the steps
         from the values of the source to V, in this order; see `Steps`. They are recorded with V.
     like : path or URL of a V that `convert` wrote: its columns are taken, by their names, and its steps.
@@ -116,7 +127,9 @@ def convert(
     """
     steps = Steps(min_count, max_frequency, normalize_rows, log1p, top_columns, top_by, tfidf, scale_columns)
     inside = layer_path(layer, dataset)
-    options = ConvertOptions(dtype, missing, row, column, value, duplicates, inside, steps, located(like))
+    reading = ConvertOptions(dtype, missing, row, column, value, duplicates, inside, text, encoding)
+    counting = Counting(stop_words, ngrams, hash_columns)
+    options = replace(reading, counting=counting, steps=steps, like=located(like))
     storage = Storage(parse_chunks(chunks), codec)
     return convert_to(expand(source), locations.locate(destination), options, storage, overwrite)
 
@@ -126,11 +139,12 @@ def convert_to(
 ) -> Converted:
     """Write V from sources that `expand` gave to a location; see `convert`."""
     for source in sources:
-        locations.check_apart(output, source=source if is_location(source) else None, like=options.like)
+        place = source.place if isinstance(source, FileSet) else source
+        locations.check_apart(output, source=place if is_location(place) else None, like=options.like)
     check = partial(locations.check_replaceable, output, overwrite, _is_ours, "dask-nmf convert")
-    names = [source.name if is_location(source) else type(source).__name__ for source in sources]
+    names = [_name_of(source) for source in sources]
     with output.atomic_output(check) as store, _scratch(store) as scratch:
-        source, recipe = _prepared(open_sources(sources, names, options, scratch), options, scratch)
+        source, recipe = _prepared(sources, names, options, scratch)
         written = write_group(store, source, storage, names, partial(write_recipe, recipe=recipe))
     shape, dtype, entries, chunks = written
     converted = Converted(output.address, shape, str(dtype), entries, chunks, storage.codec)
@@ -139,12 +153,21 @@ def convert_to(
     return converted
 
 
-def _prepared(source: RowSource, options: ConvertOptions, scratch: Path) -> tuple[RowSource, Recipe]:
-    """Return the rows of V, and the recipe that makes them from a source: a new one, or that of another V."""
+def _prepared(
+    sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path
+) -> tuple[RowSource, Recipe]:
+    """Return the rows of V, and the recipe that made them: a new one, or that of another V."""
     if options.like is None:
-        return fit_recipe(source, options, scratch)
+        return fit_recipe(open_sources(sources, names, options, scratch), options, scratch)
     recipe, selection = read_recipe(options.like)
+    counting = Counting(**recipe.parameters.get("texts", {}))
+    reading = replace(options, like=None, counting=counting, vocabulary=selection.names)
+    source = open_sources(sources, names, reading, scratch)
     return Prepared(Aligned(source, selection, options.like.name), None, recipe.steps), recipe
+
+
+def _name_of(source: Any) -> str:
+    return source.name if is_location(source) or isinstance(source, FileSet) else type(source).__name__
 
 
 @contextmanager

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from os.path import commonpath
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from dask_nmf.ingest.formats.documents.counting import CountedTexts
+from dask_nmf.ingest.formats.documents.decoding import UTF8
+from dask_nmf.ingest.formats.documents.texts import (
+    CsvTexts,
+    Fields,
+    JsonLines,
+    ParquetTexts,
+    TextFiles,
+    Texts,
+)
 from dask_nmf.ingest.formats.matrices.hierarchies import SUFFIXES, open_hdf5, open_zarr_group
 from dask_nmf.ingest.formats.matrices.matrix_market import MatrixMarket, is_10x_folder, open_10x_folder
 from dask_nmf.ingest.formats.matrices.matrix_rows import MatrixRows
@@ -15,10 +26,32 @@ from dask_nmf.ingest.formats.tables.table import open_table
 from dask_nmf.ingest.formats.tables.triplets import Triplets
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.rows import RowSource, Stacked
-from dask_nmf.storage.locations import is_location, located
+from dask_nmf.storage.locations import Location, is_location, located
 
+TEXTS = (".txt", ".txt.gz")
+RECORDS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 MARKET = (".mtx", ".mtx.gz")
+ZARR = ("zarr.json", ".zgroup", ".zarray")  # files of a folder that is a Zarr hierarchy
+
+
+class FileSet(NamedTuple):
+    """Files of one row each, or of some rows, that are one source together.
+
+    Attributes
+    ----------
+    folder : that names of rows are relative to
+    place : the location that was given; None if a name with wildcards was
+    """
+
+    folder: Path
+    paths: Sequence[Path]
+    place: Location | None
+
+    @property
+    def name(self) -> str:
+        """Return how messages call the files."""
+        return f"{len(self.paths)} files in {self.folder}" if self.paths[1:] else str(self.paths[0])
 
 
 def expand(source: Any) -> list[Any]:
@@ -42,12 +75,25 @@ def _expand(source: Any) -> list[Any]:
         found = sorted(glob.glob(str(place.path)))
         if not found:
             raise FileNotFoundError(f"there is nothing at {place.name}; give the path of a file or a folder")
-        return [located(path) for path in found]
+        paths = [Path(path) for path in found]
+        if all(path.name.endswith(TEXTS) for path in paths):
+            return [FileSet(Path(commonpath([path.parent for path in paths])), paths, None)]
+        return [located(path) for path in paths]
     if place.path.is_dir():
-        tables = sorted(path for path in place.path.iterdir() if path.name.endswith(TABLES))
-        if tables and not is_10x_folder(place.path):
-            return [located(path) for path in tables]
-    return [place]
+        return _inside(place, place.path)
+    return [FileSet(place.path.parent, [place.path], place)] if place.name.endswith(TEXTS) else [place]
+
+
+def _inside(place: Location, folder: Path) -> list[Any]:
+    """Return the tables, records or texts of a folder; the folder itself if it has none."""
+    if is_10x_folder(folder) or any(Path(folder, name).exists() for name in ZARR):
+        return [place]
+    for suffixes in (TABLES, RECORDS):
+        found = sorted(path for path in folder.iterdir() if path.name.endswith(suffixes))
+        if found:
+            return [located(path) for path in found]
+    texts = sorted(path for path in folder.rglob("*") if path.name.endswith(TEXTS))
+    return [FileSet(folder, texts, place)] if texts else [place]
 
 
 def open_sources(
@@ -56,6 +102,11 @@ def open_sources(
     """Open the sources as one."""
     if not sources:
         raise ValueError("no source is given; give the path of a file or a folder")
+    if options.text is not None or any(_is_text(one) for one in sources):
+        return CountedTexts([_open_texts(one, options) for one in sources], options, scratch)
+    if options.counting.given or options.encoding != UTF8:
+        named = ", ".join(options.counting.given or ["encoding"])
+        raise ValueError(f"{named} is for texts: .txt files, JSON lines, or a column that text names")
     tables = [one.path for one in sources if is_location(one) and one.path and one.name.endswith(TABLES)]
     if options.entries:
         if len(tables) < len(sources):
@@ -71,6 +122,31 @@ def open_sources(
         own.mkdir()
         opened.append(_open_one(one, options, own))
     return opened[0] if len(opened) == 1 else Stacked(opened, names)
+
+
+def _is_text(source: Any) -> bool:
+    return isinstance(source, FileSet) or (is_location(source) and source.name.endswith(RECORDS))
+
+
+def _open_texts(source: Any, options: ConvertOptions) -> Texts:
+    """Open texts; refuse a source that has none."""
+    if isinstance(source, FileSet):
+        if options.text is not None:
+            raise ValueError(
+                "text names a field of JSON lines, or a column of a table; leave it out for .txt files"
+            )
+        return TextFiles(source.folder, source.paths, options.encoding)
+    path = source.path if is_location(source) else None
+    if path is None or not path.name.endswith(RECORDS + TABLES):
+        name = source.name if is_location(source) else type(source).__name__
+        raise ValueError(f"{name} holds no texts; give .txt files, .jsonl, .csv, .tsv or .parquet")
+    if options.text is None:
+        raise ValueError(f"{path} holds records; name the field with the text: text='body', --text body")
+    fields = Fields(options.text, options.row)
+    if path.suffix == ".parquet":
+        return ParquetTexts(path, fields)
+    kind = JsonLines if path.name.endswith(RECORDS) else CsvTexts
+    return kind(path, fields, options.encoding)
 
 
 def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from typing import Any
@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.errors import DataError
-from dask_nmf.ingest.recipe.options import Steps
+from dask_nmf.ingest.formats.documents.decoding import UTF8, check_encoding
+from dask_nmf.ingest.recipe.options import Counting, Steps
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 DUPLICATES = ("error", "sum", "mean", "last")
 DTYPES = ("float32", "float64")
 NO_STEPS = Steps()
+NO_COUNTING = Counting()
 EXACT = 2**24  # whole numbers up to this one are exact as float32
 
 
@@ -29,6 +31,9 @@ class ConvertOptions:
     row, column, value : names of the columns of a table of entries; ``row`` alone: that of the names of rows
     duplicates : the value of an entry that is given more than once, one of `DUPLICATES`
     dataset : path inside of an HDF5 file, such as ``X``, ``layers/counts`` or ``raw/X``
+    text : name of the field of JSON lines, or the column of a table, that holds texts
+    encoding, counting : of texts, and how their words are counted
+    vocabulary : the words that are counted; None to find them
     steps : from the values of the sources to V
     like : a V that `convert` wrote, whose columns and steps are taken
     """
@@ -40,6 +45,10 @@ class ConvertOptions:
     value: str | None = None
     duplicates: str = "error"
     dataset: str | None = None
+    text: str | None = None
+    encoding: str = UTF8
+    counting: Counting = NO_COUNTING
+    vocabulary: Sequence[str] | None = None
     steps: Steps = NO_STEPS
     like: Location | None = None
 
@@ -55,10 +64,14 @@ class ConvertOptions:
                 f"only {' and '.join(named)} of row, column and value are given; give all three "
                 "for a table of entries, or row alone for the column with the names of rows"
             )
-        if self.like is not None and self.steps.given:
+        given = [*self.steps.given, *self.counting.given]
+        if self.like is not None and given:
             raise ValueError(
-                f"like is given, whose steps are taken, and {', '.join(self.steps.given)} too; leave that out"
+                f"like is given, whose steps are taken, and {', '.join(given)} too; leave that out"
             )
+        check_encoding(self.encoding)
+        if self.text is not None and self.entries:
+            raise ValueError("text is given, and column and value too; leave column and value out")
         if self.steps.tfidf and self.missing is not None:
             raise ValueError("tfidf needs every value, and missing is given; leave one of them out")
 

@@ -43,6 +43,25 @@ from dask_nmf.cli.process.streams import print_line
     type=click.Choice(["nan"]),
     help="Keep NaN and empty fields, as missing entries.  [default: refuse them]",
 )
+@grouped("Text", "--text", metavar="FIELD", help="Field of JSON lines, or column of a table, with texts.")
+@grouped("Text", "--encoding", metavar="NAME", default="utf-8", show_default=True, help="Encoding of texts.")
+@grouped("Text", "--stop-words", type=click.Choice(["english"]), help="Leave out common words.")
+@grouped(
+    "Text",
+    "--ngrams",
+    nargs=2,
+    type=int,
+    metavar="MIN MAX",
+    default=(1, 1),
+    help="Count runs of MIN to MAX words, too, as one.  [default: 1 1]",
+)
+@grouped(
+    "Text",
+    "--hash-columns",
+    type=int,
+    metavar="N",
+    help="Count words by their hashes in N columns without names, in one pass.",
+)
 @grouped(
     "Steps",
     "--min-count",
@@ -135,10 +154,12 @@ def command(
     dask-nmf convert counts.mtx.gz V.zarr
     dask-nmf convert "parts/*.csv" V.zarr --row gene
     dask-nmf convert ratings.csv V.zarr --row user --column item --value rating
+    dask-nmf convert texts/ V.zarr --stop-words english --min-count 5 --tfidf
 
     A SOURCE is a .csv, .tsv or .parquet table, a MatrixMarket .mtx, a folder or .h5 of 10x
-    Genomics, an .h5ad, HDF5, .npy, .npz or Zarr matrix; text files may be compressed by gzip. The rows of
-    several follow one another. V.zarr appears when it is whole; a conversion that was stopped begins anew.
+    Genomics, an .h5ad, HDF5, .npy, .npz or Zarr matrix, a folder of .txt files, or .jsonl;
+    text files may be compressed by gzip. The rows of several follow one another. V.zarr
+    appears when it is whole; a conversion that was stopped begins anew.
     """
     from dask_nmf.cluster.config import without_fsync
     from dask_nmf.display import lines
@@ -146,12 +167,13 @@ def command(
     from dask_nmf.ingest.opening import expand
     from dask_nmf.ingest.options import ConvertOptions, layer_path
     from dask_nmf.ingest.output.codecs import Storage, parse_chunks
-    from dask_nmf.ingest.recipe.options import Steps
+    from dask_nmf.ingest.recipe.options import Counting, Steps
     from dask_nmf.storage.locations import locate, located
 
     steps = Steps(**{field.name: options.pop(field.name) for field in fields(Steps)})
+    counting = Counting(**{field.name: options.pop(field.name) for field in fields(Counting)})
     inside = layer_path(layer, dataset)
-    wanted = ConvertOptions(**options, dataset=inside, steps=steps, like=located(like))
+    wanted = ConvertOptions(**options, dataset=inside, counting=counting, steps=steps, like=located(like))
     storage = Storage(parse_chunks(chunks), codec)
     synced = without_fsync() if no_fsync else nullcontext()
     with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()):

@@ -12,6 +12,7 @@ import numpy as np
 import zarr
 
 from dask_nmf.errors import DataError
+from dask_nmf.ingest.formats.documents.counting import CountedTexts
 from dask_nmf.ingest.formats.matrices.matrix_rows import MatrixRows
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.output.codecs import Storage
@@ -41,10 +42,10 @@ def fit_recipe(source: RowSource, options: ConvertOptions, scratch: Path) -> tup
     steps = options.steps
     if not steps.fitted:
         stepped = _without_fit(steps)
-        return Prepared(source, None, stepped), Recipe(None, stepped, _parameters(steps))
+        return Prepared(source, None, stepped), Recipe(None, stepped, _parameters(options, source))
     fitting = _Fitting(_stage(source, options, scratch), steps)
     fitting.fit()
-    return fitting.prepared("V"), Recipe(fitting.selection, fitting.fitted, _parameters(steps))
+    return fitting.prepared("V"), Recipe(fitting.selection, fitting.fitted, _parameters(options, source))
 
 
 def _without_fit(steps: Steps) -> list[FittedStep]:
@@ -55,9 +56,13 @@ def _without_fit(steps: Steps) -> list[FittedStep]:
     return [*fitted, Log1p()] if steps.log1p else fitted
 
 
-def _parameters(steps: Steps) -> dict[str, Any]:
-    given = asdict(steps)
-    return {name: given[name] for name in steps.given}
+def _parameters(options: ConvertOptions, source: RowSource) -> dict[str, Any]:
+    """Return what was given for the steps and, of texts, how their words are counted."""
+    given = asdict(options.steps)
+    parameters = {name: given[name] for name in options.steps.given}
+    if isinstance(source, CountedTexts):
+        parameters["texts"] = asdict(options.counting)
+    return parameters
 
 
 class _Staged:
@@ -105,7 +110,7 @@ class _Fitting:
             self.fitted.append(Log1p())
         if steps.top_columns is not None:
             before = self.fitted[:unlogged] if steps.top_by == "seurat" else self.fitted
-            scores = column_scores(Moments(self._blocks("columns that vary", before)), steps.top_by)
+            scores = column_scores(self._blocks("the ranking of columns", before), steps.top_by)
             self.fitted.append(TopColumns(top_places(scores, steps.top_columns)))
         if steps.tfidf:
             rows, counts = positive_counts(self._blocks("the frequencies of columns"))

@@ -67,6 +67,37 @@ class Steps:
         return self.selects or self.tfidf or self.scale_columns is not None or self.normalize_rows == MEDIAN
 
 
+@dataclass(frozen=True)
+class Counting:
+    """How the words of texts are counted, as scikit-learn's ``CountVectorizer`` does with these parameters.
+
+    Attributes
+    ----------
+    stop_words : "english" to leave out scikit-learn's list of English words
+    ngrams : the least and the greatest number of words that follow one another and count as one
+    hash_columns : the number of columns of a ``HashingVectorizer`` with ``alternate_sign=False, norm=None``
+    """
+
+    stop_words: str | None = None
+    ngrams: tuple[int, int] = (1, 1)
+    hash_columns: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse parameters out of their bounds."""
+        object.__setattr__(self, "ngrams", tuple(self.ngrams))
+        if self.stop_words not in (None, "english"):
+            raise ValueError(f"stop_words is {self.stop_words!r}; give 'english', or leave it out")
+        if not (len(self.ngrams) == 2 and 1 <= self.ngrams[0] <= self.ngrams[1]):
+            raise ValueError(f"ngrams is {self.ngrams}; give two numbers, 1 <= MIN <= MAX, such as 1 2")
+        if self.hash_columns is not None and not 1 <= self.hash_columns < 2**31:
+            raise ValueError(f"hash_columns is {self.hash_columns}; give a number >= 1 and < 2^31")
+
+    @property
+    def given(self) -> list[str]:
+        """Return the names of the parameters that were given."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+
+
 def _target(text: str) -> float | str:
     """Return the sum of rows that a text says; raise `ValueError` unless it is "median" or a number > 0."""
     try:

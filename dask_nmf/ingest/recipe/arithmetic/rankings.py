@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
-from dask_nmf.ingest.recipe.arithmetic.statistics import Moments
-from dask_nmf.types import Array
+from dask_nmf.ingest.recipe.arithmetic.statistics import Moments, column_sums
+from dask_nmf.types import Array, Block
 
 BINS = 20  # of mean values in Seurat's ranking
 LEAST_MEAN = 1e-12  # that stands for a mean of 0
@@ -17,10 +19,11 @@ def top_places(scores: Array, number: int) -> Array:
     return np.sort(order[:number])
 
 
-def column_scores(moments: Moments, ranking: str) -> Array:
+def column_scores(blocks: Iterable[Block], ranking: str) -> Array:
     """Return the scores of columns by a ranking: their variances, sums, or Seurat's dispersions, (n,)."""
     if ranking == "sum":
-        return moments.mean * moments.count
+        return column_sums(blocks)
+    moments = Moments(blocks)
     variance = moments.variance(1)
     return variance if ranking == "variance" else normalized_dispersions(moments.mean, variance)
 

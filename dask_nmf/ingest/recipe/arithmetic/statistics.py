@@ -25,6 +25,17 @@ def positive_counts(blocks: Iterable[Block]) -> tuple[int, Array]:
     return rows, counts
 
 
+def column_sums(blocks: Iterable[Block]) -> Array:
+    """Return the sum of each column, (n,); of counts it is exact."""
+    total = np.zeros(1)
+    for block in blocks:
+        if scipy.sparse.issparse(block):
+            total = total + np.bincount(block.indices, np.nan_to_num(block.data), block.shape[1])
+        else:
+            total = total + np.nansum(block, axis=0, dtype=np.float64)
+    return total
+
+
 def maxima(blocks: Iterable[Block]) -> Array:
     """Return the greatest value of each column, (n,)."""
     highest = np.zeros(0)

@@ -1,0 +1,104 @@
+"""`CountedTexts`: how often each word is in each text, as scikit-learn's vectorizers count them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.errors import DataError
+from dask_nmf.ingest.formats.documents.texts import Text, Texts
+from dask_nmf.ingest.formats.documents.vocabulary import VocabularyBuilder
+from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.reading import ReadProgress, optional_library
+from dask_nmf.ingest.rows import Batch, Columns, check_wanted
+
+CHARACTERS = 2**22  # of the texts that are counted at once, about
+TEXTS = 2**13  # that are counted at once, at most
+
+
+class CountedTexts:
+    """Counts of words in texts: a row for each text, and a column for each word, sorted, or for each hash.
+
+    The words are found in a pass of their own, unless they are known or hashed.
+    """
+
+    sparse = True
+
+    def __init__(self, sources: Sequence[Texts], options: ConvertOptions, scratch: Path) -> None:
+        self._sources = sources
+        self._counting, self._steps = options.counting, options.steps
+        self._words = options.vocabulary
+        self._scratch = scratch
+        self._rules = options.rules()
+        self.dtype = self._rules.dtype
+
+    def columns(self) -> Columns:
+        """Return the words, or the number of hashes."""
+        if self._counting.hash_columns is not None:
+            return Columns(self._counting.hash_columns)
+        return Columns(len(self._words or ()), self._words)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the counts of texts in order.
+
+        Raises
+        ------
+        DataError
+            If no text has a word that counts; whatever the texts raise.
+        """
+        if self._counting.hash_columns is None and self._words is None:
+            self._words = self._vocabulary()
+        count = self._vectorizer().transform
+        for texts in self._parts():
+            counts = scipy.sparse.csr_array(count([text for text, _ in texts]), dtype=self.dtype)
+            counts.indices = counts.indices.astype(np.int32, copy=False)
+            names = [name for _, name in texts if name is not None]
+            yield Batch(counts, names if len(names) == len(texts) else None)
+
+    def _vectorizer(self) -> Any:
+        library = optional_library("sklearn.feature_extraction.text")
+        settings: dict[str, Any] = {
+            "stop_words": self._counting.stop_words,
+            "ngram_range": self._counting.ngrams,
+        }
+        if self._counting.hash_columns is not None:
+            columns = self._counting.hash_columns
+            return library.HashingVectorizer(n_features=columns, norm=None, alternate_sign=False, **settings)
+        return library.CountVectorizer(vocabulary=self._words, **settings)
+
+    def _vocabulary(self) -> list[str]:
+        """Return the words of all texts that are in enough of them, and not in too many."""
+        analyze = self._vectorizer().build_analyzer()
+        builder = VocabularyBuilder(self._scratch)
+        for texts in self._parts():
+            for text, _ in texts:
+                builder.add(analyze(text))
+        share = self._steps.max_frequency
+        words = builder.words(self._steps.min_count or 1, inf if share is None else share * builder.texts)
+        if not words:
+            raise DataError(
+                f"no word of {builder.texts} texts counts; give a lower --min-count or a higher "
+                "--max-frequency, or texts with words of at least two letters"
+            )
+        return words
+
+    def _parts(self) -> Iterator[list[Text]]:
+        """Yield the texts, some at a time."""
+        progress = ReadProgress([path for source in self._sources for path in source.paths])
+        part: list[Text] = []
+        characters = 0
+        for source in self._sources:
+            for text in source.read(progress):
+                part.append(text)
+                characters += len(text.text)
+                if characters >= CHARACTERS or len(part) >= TEXTS:
+                    check_wanted()
+                    yield part
+                    part, characters = [], 0
+        if part:
+            yield part

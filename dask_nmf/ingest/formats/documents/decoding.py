@@ -1,0 +1,70 @@
+"""The lines of text files in any encoding, plain or gzip; bytes that are no text are named by their line."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from dask_nmf.errors import DataError, readable
+
+UTF8 = "utf-8"
+LONGEST = 2**24  # bytes that are decoded at once, at most
+
+
+def text_lines(path: Path, encoding: str) -> Iterator[str]:
+    """Yield the lines of a file, with their ends; a byte order mark of UTF-8 is left out.
+
+    Raises
+    ------
+    DataError
+        If bytes cannot be decoded; it names the line.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == UTF8 else encoding)()
+    number, rest = 1, ""
+    with readable(path, "write it anew"), _open(path) as file:
+        while raw := file.readline(LONGEST):
+            try:
+                rest += decoder.decode(raw)
+            except UnicodeDecodeError as error:
+                raise _undecodable(path, number, encoding, error) from None
+            while "\n" in rest:
+                line, _, rest = rest.partition("\n")
+                yield line + "\n"
+                number += 1
+        try:
+            rest += decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            raise _undecodable(path, number, encoding, error) from None
+        if rest:
+            yield rest
+
+
+def read_text(path: Path, encoding: str) -> str:
+    """Return the text of a file; raise `DataError` as `text_lines` does."""
+    return "".join(text_lines(path, encoding))
+
+
+def check_encoding(encoding: str) -> None:
+    """Raise `ValueError` for the name of an encoding that Python does not know."""
+    try:
+        codecs.lookup(encoding)
+        codecs.getincrementaldecoder(encoding)
+    except LookupError:
+        raise ValueError(
+            f"encoding is {encoding!r}; give one that Python knows, such as utf-8, latin-1 or cp1252"
+        ) from None
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(path)) if path.suffix == ".gz" else path.open("rb")
+
+
+def _undecodable(path: Path, line: int, encoding: str, error: UnicodeDecodeError) -> DataError:
+    byte = error.object[error.start]
+    return DataError(
+        f"{path}, line {line}: byte 0x{byte:02x} is not {encoding}; give the encoding of the file, such as "
+        "--encoding latin-1"
+    )

@@ -1,0 +1,186 @@
+"""Texts with the names of their rows: in files of their own, in JSON lines, in a column of a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.formats.documents.decoding import read_text, text_lines
+from dask_nmf.ingest.formats.tables.csv_text import DELIMITERS, LONGEST, QUOTED
+from dask_nmf.ingest.reading import ReadProgress, optional_library
+
+RECORDS = 2**10  # of a parquet file that are read at once
+SHOWN = 20  # names in a message
+
+
+class Text(NamedTuple):
+    """A text, and the name of its row if it has one."""
+
+    text: str
+    name: str | None
+
+
+class Texts(Protocol):
+    """Texts that can be read several times."""
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """Return the files that they are in."""
+
+    def read(self, progress: ReadProgress) -> Iterator[Text]:
+        """Yield the texts in order."""
+
+
+@dataclass(frozen=True)
+class TextFiles:
+    """Files of one text each, named by their paths below a folder."""
+
+    folder: Path
+    paths: Sequence[Path]
+    encoding: str
+
+    def read(self, progress: ReadProgress) -> Iterator[Text]:
+        """Yield the texts in order."""
+        for path in self.paths:
+            yield Text(read_text(path, self.encoding), path.relative_to(self.folder).as_posix())
+            progress.file_done(path)
+
+
+@dataclass(frozen=True)
+class Fields:
+    """The names of the fields with the text and, unless it is None, with the name of the row."""
+
+    text: str
+    row: str | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Return the names that are given."""
+        return [self.text] if self.row is None else [self.text, self.row]
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """Records of JSON, one a line."""
+
+    path: Path
+    fields: Fields
+    encoding: str
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """Return the file."""
+        return [self.path]
+
+    def read(self, progress: ReadProgress) -> Iterator[Text]:
+        """Yield the texts in order; raise `DataError` for a line that is no record with a text."""
+        for number, line in enumerate(text_lines(self.path, self.encoding), 1):
+            if line.strip():
+                place = f"{self.path}, line {number}"
+                yield _text_of(_record(line, place), self.fields, place)
+        progress.file_done(self.path)
+
+
+@dataclass(frozen=True)
+class CsvTexts:
+    """A column of a CSV file with a header; quoted fields may span lines."""
+
+    path: Path
+    fields: Fields
+    encoding: str
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """Return the file."""
+        return [self.path]
+
+    def read(self, progress: ReadProgress) -> Iterator[Text]:
+        """Yield the texts in order; raise `DataError` for a record with another number of fields."""
+        csv.field_size_limit(LONGEST)
+        first = next(text_lines(self.path, self.encoding), "")
+        unquoted = QUOTED.sub("", first)
+        tabs = ".tsv" in self.path.suffixes
+        delimiter = "\t" if tabs else next((one for one in DELIMITERS if one in unquoted), ",")
+        reader = csv.reader(text_lines(self.path, self.encoding), delimiter=delimiter)
+        header = next(reader, [])
+        _check_names(self.path, header, self.fields)
+        line = reader.line_num + 1
+        with readable(self.path, "correct it"):
+            for values in reader:
+                place = f"{self.path}, line {line}"
+                if values and len(values) != len(header):
+                    raise DataError(
+                        f"{place}: there are {len(values)} fields, and the header has {len(header)}; "
+                        f"correct the line, or quote fields that contain {delimiter!r}"
+                    )
+                if values:
+                    yield _text_of(dict(zip(header, values, strict=True)), self.fields, place)
+                line = reader.line_num + 1
+        progress.file_done(self.path)
+
+
+@dataclass(frozen=True)
+class ParquetTexts:
+    """A column of a parquet file."""
+
+    path: Path
+    fields: Fields
+
+    @property
+    def paths(self) -> Sequence[Path]:
+        """Return the file."""
+        return [self.path]
+
+    def read(self, progress: ReadProgress) -> Iterator[Text]:
+        """Yield the texts in order."""
+        parquet = optional_library("pyarrow.parquet")
+        with readable(self.path, "write it anew"), parquet.ParquetFile(self.path) as file:
+            _check_names(self.path, list(file.schema_arrow.names), self.fields)
+            number = 0
+            for batch in file.iter_batches(RECORDS, columns=self.fields.names):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield _text_of(record, self.fields, f"{self.path}, record {number}")
+        progress.file_done(self.path)
+
+
+def _record(line: str, place: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{place}: it is not JSON ({error}); write one record a line") from None
+    if not isinstance(record, dict):
+        raise DataError(f"{place}: it is no record with fields; write one record a line, such as {{...}}")
+    return record
+
+
+def _text_of(record: dict[str, Any], fields: Fields, place: str) -> Text:
+    text = record.get(fields.text)
+    if not isinstance(text, str):
+        there = "is missing" if text is None else f"is {type(text).__name__}"
+        raise DataError(
+            f"{place}: field {fields.text!r} {there}, and must be a text; it has {_listed(list(record))}"
+        )
+    if fields.row is None:
+        return Text(text, None)
+    name = record.get(fields.row)
+    if name is None or name == "" or not isinstance(name, str | int):
+        raise DataError(f"{place}: field {fields.row!r} has no name of a row; fill in a text or a number")
+    return Text(text, str(name))
+
+
+def _check_names(path: Path, names: Sequence[str], fields: Fields) -> None:
+    for name in fields.names:
+        if list(names).count(name) != 1:
+            raise DataError(
+                f"{path} has not one column {name!r}, and has {_listed(names)}; give the name of a column"
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:SHOWN]) or "no fields"
