@@ -8,9 +8,12 @@ from dask_nmf.plots.drawing import matplotlib_part
 from dask_nmf.report.drawing.svg import report_style
 from dask_nmf.report.facts.fit import Names, facts_of
 from dask_nmf.report.pages.fit_page import fit_page
-from dask_nmf.report.pages.page import render
+from dask_nmf.report.pages.page import Page, render
+from dask_nmf.report.pages.selection_page import selection_page
 from dask_nmf.report.sections.views import Look
+from dask_nmf.runs.commits import is_selection
 from dask_nmf.runs.run import Run
+from dask_nmf.selection.stored.loading import load_selection
 from dask_nmf.storage.locations import Location, check_apart, check_replaceable, locate_file, located
 
 MARK = b"<!DOCTYPE html>"
@@ -58,12 +61,21 @@ def write(
         check_replaceable(output, overwrite, _is_html, "dask-nmf report")
 
     check()
-    stored = Run.load_result(source)
-    look.check(stored.record["matrix"]["shape"][1])
     with report_style():
-        html = render(fit_page(facts_of(stored, Names()), source.name, look))
+        html = render(_page(source, look))
     with output.atomic_output(check) as new:
         Path(new).write_text(html, "utf-8")
+
+
+def _page(source: Location, look: Look) -> Page:
+    """Return the page of a run or a selection."""
+    selection = load_selection(source) if is_selection(source) else None
+    stored = Run.load_result(source)
+    look.check(stored.record["matrix"]["shape"][1])
+    if selection is None:
+        return fit_page(facts_of(stored, Names()), source.name, look)
+    bars = selection.components_stderr, selection.bootstrap_stability
+    return selection_page(selection, facts_of(stored, Names(), *bars), source.name, look)
 
 
 def default_output(run: str) -> str:

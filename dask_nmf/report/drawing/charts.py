@@ -1,14 +1,14 @@
-"""Charts of a report: lines, bars, spectra, pictures and heat maps, each as a `Figure` of its page."""
+"""Charts of a report: lines, bars, spectra and pictures, each as a `Figure` of its page."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from dask_nmf.display.text import escape_control
-from dask_nmf.plots.drawing import BLUE, FIRST, SHADES, draw_line, label_axes, matplotlib_part
+from dask_nmf.plots.drawing import BLUE, FIRST, draw_line, label_axes, matplotlib_part
 from dask_nmf.report.drawing.svg import inline_svg, new_figure, plain_figure
 from dask_nmf.report.pages.page import Figure, Table
 from dask_nmf.types import Array
@@ -16,7 +16,7 @@ from dask_nmf.types import Array
 WIDE, CARD, IMAGE = 6.2, 2.95, 1.9  # widths in inches
 LETTER = 0.066  # width of a letter of a name, in inches
 LONGEST_NAME = 26  # characters of a name in a chart; its table has all of it
-MOST_POINTS = 600  # of a line, and columns of a heat map
+MOST_POINTS = 600  # of a line
 MARKED = 60  # points of a line, up to which each has a mark
 
 
@@ -105,57 +105,6 @@ def picture(pixels: Array, words: Words, largest: float) -> Figure:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=largest or 1.0, aspect="auto")
     axes.set_axis_off()
     return Figure(words.title, words.description, inline_svg(figure, *words), kind="image")
-
-
-class Sides(NamedTuple):
-    """The labels of the sides of a heat map, and of its colours."""
-
-    rows: str
-    columns: str
-    value: str
-    most: float | None = None  # the value of the darkest colour; None: the largest one
-    ticks: dict[int, str] | None = None  # the texts below some columns; None: their numbers
-
-
-def heat_map(
-    matrix: Array, words: Words, sides: Sides, table: Table | None = None, numbered: bool = False
-) -> Figure:
-    """Return a matrix as shades, of which 0 is the colour of the paper; NaN are left out.
-
-    Parameters
-    ----------
-    numbered : whether both sides are components, numbered from 1; else only rows are.
-    """
-    rows = len(matrix)
-    side = min(max(0.2 * rows, 1.6), 4.2)
-    figure = new_figure(side + 1.6 if numbered else WIDE, side + 0.8)
-    axes = figure.subplots()
-    most = float(np.nanmax(matrix, initial=0.0)) if sides.most is None else sides.most
-    axes.imshow(matrix, cmap=SHADES, vmin=0, vmax=most or 1.0, aspect="equal" if numbered else "auto")
-    axes.set(xlabel=sides.columns, ylabel=sides.rows)
-    if sides.ticks is not None:
-        axes.set_xticks(list(sides.ticks), list(sides.ticks.values()), fontsize=7)
-    number_axis(axes.yaxis, rows)
-    if numbered:
-        number_axis(axes.xaxis, matrix.shape[1])
-    add_legend(figure, axes, sides.value, most)
-    axes.spines[["top", "right"]].set_visible(True)
-    return Figure(words.title, words.description, inline_svg(figure, *words), table, "heat")
-
-
-def number_axis(axis: Any, count: int) -> None:
-    """Let the ticks of an axis be the numbers of components from 1, as many as there is room for."""
-    places = np.arange(0, count, max(1, -(-count // 25)))
-    axis.set_ticks(places, [str(place + 1) for place in places], fontsize=7)
-
-
-def add_legend(figure: Any, axes: Any, label: str, most: float) -> None:
-    """Draw beside a heat map which shade stands for which value."""
-    scale = matplotlib_part("cm").ScalarMappable(matplotlib_part("colors").Normalize(0, most or 1.0), SHADES)
-    bar = figure.colorbar(scale, ax=axes, shrink=0.8, aspect=25, pad=0.02, drawedges=False)
-    bar.solids.set_rasterized(True)  # an image, whose shades the page can turn as those of the map
-    bar.ax.tick_params(labelsize=7)
-    bar.set_label(label, fontsize=8)
 
 
 def short_name(name: str) -> str:

@@ -72,10 +72,9 @@ def inline_svg(figure: Any, title: str, description: str) -> Markup:
 
     Its identifiers are unique in a page in which each figure has its own title or content.
     """
-    text = StringIO()
-    figure.savefig(text, format="svg", dpi=DPI, metadata={"Date": None})
-    root = ElementTree.fromstring(text.getvalue())
-    prefix = f"f{sha256((title + description + text.getvalue()).encode()).hexdigest()[:10]}-"
+    drawing = svg_text(figure)
+    root = ElementTree.fromstring(drawing)
+    prefix = f"f{sha256((title + description + drawing).encode()).hexdigest()[:10]}-"
     for parent in root.iter():
         for child in list(parent):
             if _local_name(child) in ("metadata", "style"):
@@ -87,6 +86,13 @@ def inline_svg(figure: Any, title: str, description: str) -> Markup:
     names = _title_and_description(root, title, description, prefix)
     root.attrib |= {"role": "img", "aria-labelledby": " ".join(names)}
     return Markup(ElementTree.tostring(root, "unicode"))
+
+
+def svg_text(figure: Any) -> str:
+    """Return a figure as the text of an SVG file."""
+    text = StringIO()
+    figure.savefig(text, format="svg", dpi=DPI, metadata={"Date": None})
+    return text.getvalue()
 
 
 def _local_name(element: ElementTree.Element) -> str:

@@ -14,7 +14,7 @@ LOSSES = {
     0.0: "the Itakura-Saito divergence of V from W H",
 }
 SOLVERS = {
-    "hals": "least squares for W and for H in turn (hals)",
+    "hals": "the best W for H and the best H for W in turn (hals)",
     "mu": "multiplicative updates of W and H (mu)",
     "sgd": "stochastic gradient steps over blocks of V (sgd)",
 }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dask_nmf.report.drawing.charts import MOST_POINTS, Sides, Words, bar_chart, heat_map, short_name
+from dask_nmf.report.drawing.charts import MOST_POINTS, Words, bar_chart, short_name
+from dask_nmf.report.drawing.heat import Sides, component_ticks, heat_map
 from dask_nmf.report.facts.fit import FitFacts
 from dask_nmf.report.facts.words import number, percent
 from dask_nmf.report.pages.page import Card, Figure, Section, Table
@@ -49,7 +50,8 @@ def components_section(facts: FitFacts, view: View, shape: ImageShape | None) ->
 
 def similarity_section(facts: FitFacts) -> Section:
     """Return the section on how alike components are, in H and in W."""
-    sides = Sides("component", "component", "cosine", 1.0)
+    ticks = component_ticks(facts.rank)
+    sides = Sides("component", "component", "cosine", 1.0, ticks, ticks)
     figures = []
     for name, matrix, text in (
         ("H", facts.h_cosines, "have the same columns"),
@@ -66,7 +68,7 @@ def similarity_section(facts: FitFacts) -> Section:
             f"Components that {text} ({name})",
             f"Heat map of the cosines of the components in {name}.{most}",
         )
-        figures.append(heat_map(matrix, words, sides, _pairs(matrix, name), numbered=True))
+        figures.append(heat_map(matrix, words, sides, _pairs(matrix, name)))
     text = (
         "Cosines of components: 1 means that two are the same up to scale, 0 that they share nothing. "
         "Two components that are alike in H and in W do the work of one."
@@ -132,9 +134,9 @@ def _sorted_heat_map(facts: FitFacts) -> Figure:
         f"Heat map of {facts.rank} components and {facts.h.shape[1]:,} columns. Columns are grouped by the "
         "component that is largest in them, and fall from left to right within a group.",
     )
-    sides = Sides(
-        "component", f"columns of V, {facts.h.shape[1]:,}, sorted", "share of the row's largest", 1.0
-    )
+    columns, ticks = facts.h.shape[1], component_ticks(facts.rank)
+    label = f"{columns:,} columns of V, sorted"
+    sides = Sides("component", label, "share of the row's largest", 1.0, ticks, {})
     return heat_map(matrix, words, sides)
 
 

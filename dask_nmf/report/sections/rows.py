@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dask_nmf.report.drawing.charts import Sides, Words, bar_chart, heat_map
+from dask_nmf.report.drawing.charts import Words, bar_chart
+from dask_nmf.report.drawing.heat import Sides, component_ticks, heat_map
 from dask_nmf.report.facts.fit import FitFacts
 from dask_nmf.report.facts.words import number, percent
 from dask_nmf.report.pages.page import Figure, Section, Table
@@ -12,11 +13,11 @@ from dask_nmf.types import Array
 
 MOST_BARS = 48  # components
 CLASSES = 24  # of the sizes of parts, each of half an octave
-TICKS = (
-    {0: "less"}
-    | {CLASSES - 1 - 2 * octave: f"1/{1 << octave}" for octave in range(1, 11)}
-    | {CLASSES - 1: "1"}
-)
+TICKS: dict[float, str] = {
+    0: "less",
+    CLASSES - 1: "1",
+    **{CLASSES - 1 - 2 * octave: f"1/{1 << octave}" for octave in range(1, 11)},
+}
 QUANTILES = (0.1, 0.5, 0.9, 0.99, 1.0)
 
 
@@ -83,7 +84,11 @@ def _sizes(facts: FitFacts) -> Figure:
         "classes to the right. The first class has parts that are zero or very small.",
     )
     sides = Sides(
-        "component", "size of the part, as a share of the largest of all", "share of rows", ticks=TICKS
+        "component",
+        "size of the part, as a share of the largest of all",
+        "share of rows",
+        row_ticks=component_ticks(facts.rank),
+        column_ticks=TICKS,
     )
     quantiles = np.quantile(parts, QUANTILES, axis=0).T
     rows = [

@@ -10,16 +10,20 @@ import pytest
 from support.matrices import low_rank
 from support.runs import OPTIONS
 
-from dask_nmf import Run, nmf
+from dask_nmf import Run, nmf, select_rank
 from dask_nmf.report import write
+from dask_nmf.report.drawing import svg
 from dask_nmf.report.drawing.charts import Words, bar_chart
 from dask_nmf.report.drawing.svg import report_style
 from dask_nmf.report.facts import weights
 from dask_nmf.report.facts.fit import Names, facts_of
 from dask_nmf.report.pages.page import Card, Page, Section, render
 from dask_nmf.report.sections.components import sorted_columns
+from dask_nmf.report.sections.ranks import block_means
 from dask_nmf.report.sections.rows import effective_numbers, size_classes
 from dask_nmf.report.sections.views import parse_image_shape, positions
+from dask_nmf.selection.stored.loading import load_selection
+from dask_nmf.storage.locations import locate
 
 VOID = {"meta", "link"}
 EVIL = '<script>alert("x")</script>&$\\frac{1$'
@@ -75,6 +79,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are empty, which saves the time of drawing them."""
+    monkeypatch.setattr(svg, "svg_text", lambda figure: '<svg xmlns="http://www.w3.org/2000/svg"/>')
+
+
 def report_of(run: Path, folder: Path, **options: Any) -> str:
     path = folder / "report.html"
     write(run, path, **options)
@@ -98,6 +108,7 @@ def test_a_report_is_one_well_formed_file_that_loads_nothing(run: Path, tmp_path
     assert len(html.encode()) < 1_000_000
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_components_are_shown_as_images_where_their_shape_is_known(run: Path, tmp_path: Path) -> None:
     html = report_of(run, tmp_path, image_shape="3x4")
     assert html.count('<figure class="image">') == 3
@@ -115,6 +126,7 @@ def test_components_are_shown_as_images_where_their_shape_is_known(run: Path, tm
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_report_replaces_only_a_page_and_only_if_asked(run: Path, tmp_path: Path) -> None:
     html = report_of(run, tmp_path)
     path = tmp_path / "report.html"
@@ -213,3 +225,36 @@ def test_columns_are_a_spectrum_if_their_names_are_numbers_in_order() -> None:
         ["1", "2", "inf"],
     ):
         assert positions(names) is None
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_selection_has_its_ranks_and_the_fit_of_the_recommended_one(tmp_path: Path) -> None:
+    V = low_rank(40, 12, 2)
+    place = tmp_path / "select.zarr"
+    chosen = select_rank(V, "1:2", n_init=2, max_iter=4, holdout=0.2, error_bars=2, store=place)
+    loaded = load_selection(locate(place))
+    assert loaded.to_dict() == chosen.to_dict()
+    np.testing.assert_array_equal(loaded.components_stderr, chosen.components_stderr)
+    np.testing.assert_array_equal(loaded.result.H.compute(), chosen.result.H.compute())
+    html = report_of(place, tmp_path)
+    text = " ".join(Outline(html).text)
+    assert f"Rank {chosen.n_components} is recommended: {chosen.reason}" in text
+    assert f"{chosen.n_components} (recommended)" in text
+    assert "Consensus of the models" in text
+    assert "standard error" in text
+    assert "bootstrap stability" in text
+
+
+def test_a_selection_without_an_answer_is_refused(tmp_path: Path) -> None:
+    place = tmp_path / "select.zarr"
+    select_rank(low_rank(40, 12, 2), "1:2", n_init=2, holdout=0.2, time_limit=0, store=place)
+    with pytest.raises(ValueError, match="has no answer yet; finish it with dask-nmf select first"):
+        write(place, tmp_path / "report.html")
+
+
+def test_a_consensus_of_many_rows_is_drawn_as_means_of_blocks() -> None:
+    matrix = np.random.default_rng(0).random((700, 700))
+    means = block_means(matrix)
+    assert means.shape == (300, 300)
+    assert means[0, 0] == pytest.approx(matrix[:2, :2].mean())
+    assert block_means(matrix[:9, :9]).shape == (9, 9)
