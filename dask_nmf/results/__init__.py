@@ -1,7 +1,8 @@
-"""Finished runs: compared with each other, and verified against what is stored and against V."""
+"""Finished runs: their best columns by name, a comparison of two, and checks of what is stored."""
 
 from dask_nmf.results.comparison import Comparison, compare
+from dask_nmf.results.leading.best import Leading, top
 from dask_nmf.results.stored_arrays import Check
 from dask_nmf.results.verification import verify
 
-__all__ = ["Check", "Comparison", "compare", "verify"]
+__all__ = ["Check", "Comparison", "Leading", "compare", "top", "verify"]

@@ -34,7 +34,16 @@ MAY_IMPORT["plots"] = {"quality", "selection"}
 MAY_IMPORT["report"] = {*MAY_IMPORT} - {"inference", "online", "ingest", "forecasts"}
 MAY_IMPORT["api"] = {*MAY_IMPORT} - {"inference", "online", "forecasts", "ingest", "plots", "report"}
 MAY_IMPORT["estimator"] = {*MAY_IMPORT} - {"api", "forecasts", "ingest", "plots", "report"}
-MAY_IMPORT["results"] = {"kernels", "storage", "sources", "iteration", "quality", "runs", "fitting"}
+MAY_IMPORT["results"] = {
+    "display",
+    "kernels",
+    "storage",
+    "sources",
+    "iteration",
+    "quality",
+    "runs",
+    "fitting",
+}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
 WINGS = [wing for wing in MAY_IMPORT if wing not in {"api", *GROUND}]  # folders above the ground
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))

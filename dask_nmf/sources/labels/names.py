@@ -86,6 +86,16 @@ def pieces(names: Names) -> Iterator[Array]:
         yield names.read(first, min(first + PIECE, len(names)))
 
 
+def gather(names: Names, numbers: Array) -> Array:
+    """Return the names of some rows or columns; each piece that has some of them is read once."""
+    found = np.empty(len(numbers), TEXT)
+    for piece in np.unique(numbers // PIECE).tolist():
+        first = piece * PIECE
+        inside = numbers // PIECE == piece
+        found[inside] = names.read(first, min(first + PIECE, len(names)))[numbers[inside] - first]
+    return found
+
+
 def copy_names(names: Names, array: Any) -> None:
     """Write names to a Zarr array, piece by piece."""
     first = 0
