@@ -1,15 +1,16 @@
 """An external sort: entries of V in any order become CSR blocks of rows, in bounded memory.
 
 Entries are collected until there are `RUN` of them; each such run is sorted by row and written to
-three files. A block of rows is then a contiguous part of each run. All sorts are counting sorts, and stable:
+a file. A block of rows is then a contiguous part of each run. All sorts are counting sorts, and stable:
 entries of one cell stay in the order in which they came.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import scipy.sparse
@@ -20,7 +21,7 @@ from dask_nmf.types import Array
 
 RUN = 2**21  # entries that are sorted and written at once
 MERGED = 2**20  # entries of a block, about
-PARTS = ("rows", "columns", "values")
+STEP = 2**12  # entries of a run for each mark of it
 
 
 class Duplicate(Exception):
@@ -39,6 +40,47 @@ class Entries(NamedTuple):
     values: Array
 
 
+@dataclass(frozen=True)
+class Run:
+    """Entries in a file, sorted by row: all rows, then all columns, then all values.
+
+    Attributes
+    ----------
+    marks : every `STEP`-th of the rows, so that little is read to find where a row begins
+    """
+
+    path: Path
+    count: int
+    dtype: np.dtype[Any]
+    marks: Array
+
+    @classmethod
+    def written(cls, path: Path, entries: Entries) -> Run:
+        """Write a run."""
+        with path.open("wb") as file:
+            for part in entries:
+                part.tofile(file)
+        return cls(path, len(entries.rows), entries.values.dtype, entries.rows[::STEP].copy())
+
+    def part(self, first: int, last: int) -> Entries:
+        """Return the entries of some rows."""
+        with self.path.open("rb") as file:
+            begin, end = self._begin(file, first), self._begin(file, last)
+            return Entries(*(self._read(file, part, begin, end) for part in range(len(Entries._fields))))
+
+    def _begin(self, file: BinaryIO, row: int) -> int:
+        """Return where the entries of a row, and of those after it, begin."""
+        mark = max(0, int(np.searchsorted(self.marks, row)) - 1) * STEP
+        rows = self._read(file, 0, mark, min(mark + STEP, self.count))
+        return mark + int(np.searchsorted(rows, row))
+
+    def _read(self, file: BinaryIO, part: int, begin: int, end: int) -> Array:
+        """Return some of the rows (part 0), columns (1) or values (2)."""
+        dtype = self.dtype if part == 2 else np.dtype(np.int32)
+        file.seek(4 * part * self.count + dtype.itemsize * begin)
+        return np.fromfile(file, dtype, end - begin)
+
+
 class RowSorter:
     """Entries of V, collected in any order, and given back by rows.
 
@@ -52,7 +94,7 @@ class RowSorter:
         self._folder, self.run, self._merged = folder, run, merged
         self._pending: list[Entries] = []
         self._count = 0
-        self._runs: list[Path] = []
+        self._runs: list[Run] = []
         self._per_row = np.zeros(0, np.int64)
 
     def add(self, entries: Entries) -> None:
@@ -99,10 +141,7 @@ class RowSorter:
         columns, values = _empty(pending)
         for entries in pending:
             scatter_entries(entries.rows, counts, entries.columns, entries.values, columns, values)
-        run = self._folder / str(len(self._runs))
-        self._runs.append(run)
-        for name, part in zip(PARTS, (rows, columns, values), strict=True):
-            np.save(run.with_suffix(f".{name}.npy"), part)
+        self._runs.append(Run.written(self._folder / str(len(self._runs)), Entries(rows, columns, values)))
 
     def _grow(self, rows: int) -> None:
         if rows > len(self._per_row):
@@ -114,7 +153,7 @@ class RowSorter:
         """Return some rows of V."""
         if not self._runs:
             return scipy.sparse.csr_array((last - first, columns))
-        parts = [_part(run, first, last) for run in self._runs]
+        parts = [run.part(first, last) for run in self._runs]
         ends = np.zeros(columns, np.int64)
         for part in parts:
             count_keys(part.columns, ends)
@@ -135,13 +174,6 @@ def _empty(parts: Sequence[Entries]) -> tuple[Array, Array]:
     """Return arrays for the indices and the values of some entries, not filled in."""
     count = sum(len(part.values) for part in parts)
     return np.empty(count, np.int32), np.empty(count, np.result_type(*(part.values for part in parts)))
-
-
-def _part(run: Path, first: int, last: int) -> Entries:
-    """Return the entries of some rows in a run; its files are mapped no longer than that takes."""
-    rows, columns, values = (np.load(run.with_suffix(f".{name}.npy"), mmap_mode="r") for name in PARTS)
-    part = slice(*np.searchsorted(rows, [first, last]))
-    return Entries(*(np.array(stored[part]) for stored in (rows, columns, values)))
 
 
 def _merge(

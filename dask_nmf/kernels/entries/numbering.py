@@ -1,8 +1,8 @@
 """Numbers for texts, from a hash table with open addressing.
 
 A known text is a record of words of 8 bytes: its number and its length in the first, then its bytes, ended by
-zeros. A slot of the table holds the hash of a text and the place of its record. Texts are looked up in two
-loops, one over slots and one over records, so that a processor waits for many of each at the same time.
+zeros. A slot of the table holds the hash of a text and the place of its record. Texts are looked up in tiles,
+by loops over slots and over records, so that a processor waits for many of each at the same time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ FREE = np.uint64(0xFFFFFFFF)  # the place in a slot without a text, and of a tex
 LOWER, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
 FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio: Knuth's multiplicative hashing
 SHIFT = np.uint64(29)
-ZERO, ONE, EIGHT = np.uint64(0), np.uint64(1), np.uint64(8)
+TILE = 256  # texts
+ZERO, ONE, FOUR, EIGHT = np.uint64(0), np.uint64(1), np.uint64(4), np.uint64(8)
 
 
 def empty_table(slots: int) -> Words:
@@ -31,12 +32,33 @@ def empty_table(slots: int) -> Words:
 
 
 @compiled(inlined=True)
-def _word(data: Bytes, first: Any, count: Any) -> Any:
-    """Return bytes, of which there are at most 8, as a number."""
-    word = ZERO
-    for i in range(count):
-        word |= np.uint64(data[first + i]) << (EIGHT * i)
-    return word
+def _half(data: Bytes, first: Any) -> Any:
+    """Return 4 bytes as a number."""
+    low = np.uint64(data[first]) | (np.uint64(data[first + ONE]) << np.uint64(8))
+    high = np.uint64(data[first + np.uint64(2)]) | (np.uint64(data[first + np.uint64(3)]) << np.uint64(8))
+    return low | (high << np.uint64(16))
+
+
+@compiled(inlined=True)
+def _word(data: Bytes, first: Any) -> Any:
+    """Return 8 bytes as a number, which compiles to one load."""
+    return _half(data, first) | (_half(data, first + FOUR) << HALF)
+
+
+@compiled(inlined=True)
+def _last_word(data: Bytes, first: Any, last: Any) -> Any:
+    """Return as a number the bytes of a text that do not fill a word, at its end; it has no loop."""
+    length = last - first
+    rest = length % EIGHT
+    if rest == ZERO:
+        return ZERO
+    if length >= EIGHT:
+        return _word(data, last - EIGHT) >> (EIGHT * (EIGHT - rest))
+    if length >= FOUR:
+        return _half(data, first) | (_half(data, last - FOUR) << (EIGHT * (length - FOUR)))
+    middle = length // np.uint64(2)
+    word = np.uint64(data[first]) | (np.uint64(data[first + middle]) << (EIGHT * middle))
+    return word | (np.uint64(data[last - ONE]) << (EIGHT * (length - ONE)))
 
 
 @compiled(inlined=True)
@@ -50,13 +72,13 @@ def _is_same(data: Bytes, first: Any, length: Any, records: Words, place: Any) -
     """Return whether the record at a place has a text."""
     if (records[place] & LOWER) != length:
         return False
-    last = first + length
-    while first + EIGHT <= last:
+    begin, last = first, first + length
+    while begin + EIGHT <= last:
         place += ONE
-        if records[place] != _word(data, first, EIGHT):
+        if records[place] != _word(data, begin):
             return False
-        first += EIGHT
-    return records[place + ONE] == _word(data, first, last - first)
+        begin += EIGHT
+    return records[place + ONE] == _last_word(data, first, last)
 
 
 @compiled()
@@ -67,10 +89,11 @@ def hash_texts(data: Bytes, edges: Array, hashes: Words) -> Any:
         first, last = np.uint64(edges[i]), np.uint64(edges[i + 1])
         shortest = min(shortest, last - first)
         hashed = (last - first) * FACTOR
-        while first + EIGHT <= last:
-            hashed = _mixed(hashed, _word(data, first, EIGHT))
-            first += EIGHT
-        hashes[i] = (_mixed(hashed, _word(data, first, last - first)) * FACTOR) >> HALF
+        begin = first
+        while begin + EIGHT <= last:
+            hashed = _mixed(hashed, _word(data, begin))
+            begin += EIGHT
+        hashes[i] = (_mixed(hashed, _last_word(data, first, last)) * FACTOR) >> HALF
     return shortest
 
 
@@ -81,22 +104,27 @@ def find_texts(data: Bytes, edges: Array, hashes: Words, table: Words, records: 
     Returns how many of them are -1.
     """
     mask = np.uint64(len(table) - 1)
-    places = np.empty(len(codes), np.uint64)
-    for i in range(len(codes)):
-        slot = hashes[i] & mask
-        entry = table[slot]
-        while (entry >> HALF) != hashes[i] and (entry & LOWER) != FREE:
-            slot = (slot + ONE) & mask
-            entry = table[slot]
-        places[i] = entry & LOWER
+    places, heads = np.empty(TILE, np.uint64), np.empty(TILE, np.uint64)
     unknown = 0
-    for i in range(len(codes)):
-        first, length, place = np.uint64(edges[i]), np.uint64(edges[i + 1] - edges[i]), places[i]
-        if place != FREE and _is_same(data, first, length, records, place):
-            codes[i] = np.int32(records[place] >> HALF)
-        else:
-            codes[i] = np.int32(-1)
-            unknown += 1
+    for start in range(0, len(codes), TILE):
+        count = min(TILE, len(codes) - start)
+        for i in range(count):
+            hashed = hashes[start + i]
+            slot = hashed & mask
+            entry = table[slot]
+            while (entry >> HALF) != hashed and (entry & LOWER) != FREE:
+                slot = (slot + ONE) & mask
+                entry = table[slot]
+            places[i] = entry & LOWER
+        for i in range(count):
+            heads[i] = records[places[i] if places[i] != FREE else ZERO]
+        for i in range(count):
+            first, last = np.uint64(edges[start + i]), np.uint64(edges[start + i + 1])
+            if places[i] != FREE and _is_same(data, first, last - first, records, places[i]):
+                codes[start + i] = np.int32(heads[i] >> HALF)
+            else:
+                codes[start + i] = np.int32(-1)
+                unknown += 1
     return unknown
 
 
@@ -125,11 +153,11 @@ def add_texts(
             table[slot] = (hashes[i] << HALF) | place
             places[size] = place
             records[place] = (np.uint64(size) << HALF) | length
-            words = length // EIGHT + ONE
+            words = length // EIGHT
             for w in range(words):
-                count = EIGHT if w + ONE < words else length - EIGHT * w
-                records[place + ONE + w] = _word(data, first + EIGHT * w, count)
-            end += 1 + np.int64(words)
+                records[place + ONE + w] = _word(data, first + EIGHT * w)
+            records[place + ONE + words] = _last_word(data, first, first + length)
+            end += 2 + np.int64(words)
             size += 1
         codes[i] = np.int32(records[place] >> HALF)
     return end, size
