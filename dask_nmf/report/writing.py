@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dask_nmf.plots.drawing import matplotlib_part
 from dask_nmf.report.drawing.svg import report_style
-from dask_nmf.report.facts.fit import Names, facts_of
+from dask_nmf.report.facts.fit import facts_of
 from dask_nmf.report.pages.fit_page import fit_page
 from dask_nmf.report.pages.page import Page, render
 from dask_nmf.report.pages.selection_page import selection_page
@@ -73,9 +73,9 @@ def _page(source: Location, look: Look) -> Page:
     stored = Run.load_result(source)
     look.check(stored.record["matrix"]["shape"][1])
     if selection is None:
-        return fit_page(facts_of(stored, Names()), source.name, look)
+        return fit_page(facts_of(stored), source.name, look)
     bars = selection.components_stderr, selection.bootstrap_stability
-    return selection_page(selection, facts_of(stored, Names(), *bars), source.name, look)
+    return selection_page(selection, facts_of(stored, *bars), source.name, look)
 
 
 def default_output(run: str) -> str:

@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from dask_nmf.quality.measures import sparseness
+from dask_nmf.report.facts.names import Names
 from dask_nmf.report.facts.weights import WeightSums, scan_rows
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.types import Array
 
 STRIP = 1 << 16  # columns that are processed at once
+TOP_COLUMNS = 12  # columns of a component whose names are read
 ALIKE = 0.9  # cosine of two components above which they are nearly alike
 FAINT = 0.001  # share of the explained part below which a component hardly counts
-
-
-@dataclass(frozen=True)
-class Names:
-    """The names of the rows and of the columns of V; None where they have none."""
-
-    rows: Sequence[str] | None = None
-    columns: Sequence[str] | None = None
-
-    def row(self, number: int) -> str:
-        """Return the name of a row, or its number from 0."""
-        return f"row {number:,}" if self.rows is None else str(self.rows[number])
-
-    def column(self, number: int) -> str:
-        """Return the name of a column, or its number from 0."""
-        return f"column {number:,}" if self.columns is None else str(self.columns[number])
 
 
 @dataclass(frozen=True)
@@ -146,12 +131,13 @@ class FitFacts:
         return [int(column) for column in order if row[column] > 0]
 
 
-def facts_of(
-    stored: StoredResult, names: Names, stderr: Array | None = None, likeness: Array | None = None
-) -> FitFacts:
-    """Return the facts of a result: H is read whole, and W by rows."""
+def facts_of(stored: StoredResult, stderr: Array | None = None, likeness: Array | None = None) -> FitFacts:
+    """Return the facts of a result: H is read whole, and W in parts."""
     h = stored.read("H")
-    return FitFacts(stored, h, scan_rows(stored.array("W"), row_norms(h)), names, stderr, likeness)
+    facts = FitFacts(stored, h, scan_rows(stored.array("W"), row_norms(h)), Names(), stderr, likeness)
+    tops = [facts.top_columns(component, TOP_COLUMNS) for component in range(facts.rank)]
+    rows, columns = facts.weights.top_rows.ravel().tolist(), [column for top in tops for column in top]
+    return replace(facts, names=Names(stored.labels).reading(rows, columns))
 
 
 def row_norms(h: Array) -> Array:

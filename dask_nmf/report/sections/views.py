@@ -9,12 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dask_nmf.report.drawing.charts import Words, bar_chart, picture, short_name, spectrum
-from dask_nmf.report.facts.fit import FitFacts
+from dask_nmf.report.facts.fit import TOP_COLUMNS, FitFacts
 from dask_nmf.report.facts.words import number
 from dask_nmf.report.pages.page import Figure, Table
-from dask_nmf.types import Array
 
-TOP = 12  # columns of a component that are shown as bars
 ImageShape = tuple[int, int]  # height, width
 
 
@@ -70,25 +68,13 @@ def parse_image_shape(text: str) -> ImageShape:
     return height, width
 
 
-def positions(names: Sequence[str] | None) -> Array | None:
-    """Return the numbers that names of columns are, (n,), if all are and they rise or fall; else None."""
-    if names is None or len(names) < 3:
-        return None
-    try:
-        numbers = np.array([float(name) for name in names])
-    except ValueError:
-        return None
-    steps = np.diff(numbers)
-    return numbers if np.isfinite(numbers).all() and ((steps > 0).all() or (steps < 0).all()) else None
-
-
 def choose_view(facts: FitFacts, look: Look) -> View:
     """Return how components are shown: as asked for, or else as the columns of V ask for it."""
     if look.view is not None:
         return look.view
     if look.image_shape is not None:
         return View.IMAGE
-    return View.BARS if positions(facts.names.columns) is None else View.SPECTRUM
+    return View.BARS if facts.names.positions() is None else View.SPECTRUM
 
 
 def component_figure(facts: FitFacts, component: int, view: View, shape: ImageShape | None) -> Figure:
@@ -109,7 +95,7 @@ def _image(facts: FitFacts, component: int, shape: ImageShape) -> Figure:
 
 
 def _bars(facts: FitFacts, component: int) -> Figure:
-    columns = facts.top_columns(component, TOP)
+    columns = facts.top_columns(component, TOP_COLUMNS)
     names = [facts.names.column(column) for column in columns]
     values = facts.h[component, columns].astype(np.float64)
     errors = None if facts.stderr is None else facts.stderr[component, columns].astype(np.float64)
@@ -139,10 +125,10 @@ def top_table(facts: FitFacts, component: int, columns: Sequence[int]) -> Table:
 
 def _spectrum(facts: FitFacts, component: int) -> Figure:
     row = facts.h[component].astype(np.float64)
-    x = positions(facts.names.columns)
+    x = facts.names.positions()
     x = np.arange(len(row)) if x is None else x
     errors = None if facts.stderr is None else facts.stderr[component].astype(np.float64)
-    columns = facts.top_columns(component, TOP)
+    columns = facts.top_columns(component, TOP_COLUMNS)
     peak = facts.names.column(int(row.argmax()))
     words = Words(
         f"Component {component + 1} along the columns of V",

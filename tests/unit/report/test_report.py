@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support.matrices import low_rank
+from support.named import write_named
 from support.runs import OPTIONS
 
 from dask_nmf import Run, nmf, select_rank
@@ -16,13 +17,15 @@ from dask_nmf.report.drawing import svg
 from dask_nmf.report.drawing.charts import Words, bar_chart
 from dask_nmf.report.drawing.svg import report_style
 from dask_nmf.report.facts import weights
-from dask_nmf.report.facts.fit import Names, facts_of
+from dask_nmf.report.facts.fit import facts_of
+from dask_nmf.report.facts.names import Names
 from dask_nmf.report.pages.page import Card, Page, Section, render
 from dask_nmf.report.sections.components import sorted_columns
 from dask_nmf.report.sections.ranks import block_means
 from dask_nmf.report.sections.rows import effective_numbers, size_classes
-from dask_nmf.report.sections.views import parse_image_shape, positions
+from dask_nmf.report.sections.views import parse_image_shape
 from dask_nmf.selection.stored.loading import load_selection
+from dask_nmf.sources.labels.names import Labels, in_memory
 from dask_nmf.storage.locations import locate
 
 VOID = {"meta", "link"}
@@ -163,7 +166,7 @@ def test_shares_sparseness_and_top_rows_are_those_of_the_factors(
 ) -> None:
     monkeypatch.setattr(weights, "STRIP", 7)
     stored = Run.load_result(run)
-    facts = facts_of(stored, Names())
+    facts = facts_of(stored)
     W, H = (stored.read(name).astype(np.float64) for name in "WH")
     model = W @ H
     parts = [np.vdot(np.outer(W[:, t], H[t]), model) for t in range(3)]
@@ -213,18 +216,56 @@ def test_measures_of_parts() -> None:
     assert wide.max() == 1
 
 
+def named(names: list[str]) -> Names:
+    return Names(Labels(columns=in_memory(names, "var")))
+
+
 def test_columns_are_a_spectrum_if_their_names_are_numbers_in_order() -> None:
-    np.testing.assert_array_equal(positions(["400", "410.5", "1e3"]), [400, 410.5, 1000])
-    assert positions(["3", "2", "1"]) is not None
-    for names in (
-        None,
-        ["1", "2"],
-        ["1", "3", "2"],
-        ["1", "2", "gene"],
-        ["1", "2", "nan"],
-        ["1", "2", "inf"],
-    ):
-        assert positions(names) is None
+    np.testing.assert_array_equal(named(["400", "410.5", "1e3"]).positions(), [400, 410.5, 1000])
+    assert named(["3", "2", "1"]).positions() is not None
+    for names in (["1", "2"], ["1", "3", "2"], ["1", "2", "gene"], ["1", "2", "nan"], ["1", "2", "inf"]):
+        assert named(names).positions() is None
+    assert Names().positions() is None
+
+
+def test_names_of_few_places_are_read_in_few_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dask_nmf.report.facts.names.PIECE", 10)
+    reads = []
+
+    class Many:
+        place = "obs"
+
+        def __len__(self) -> int:
+            return 95
+
+        def read(self, first: int, last: int) -> np.ndarray:
+            reads.append((first, last))
+            return np.array([f"n{i}" for i in range(first, last)])
+
+    names = Names(Labels(rows=Many())).reading([94, 3, 7, 3], [1])
+    assert [names.row(place) for place in (3, 7, 94, 5)] == ["n3", "n7", "n94", "row 5"]
+    assert names.column(1) == "column 1"
+    assert reads == [(0, 10), (90, 95)]
+
+
+def test_names_of_a_run_are_in_its_report_as_text(tmp_path: Path) -> None:
+    V = low_rank(40, 12, 2)
+    columns = [f"{EVIL} gene {j}" for j in range(12)]
+    place = write_named(tmp_path / "V.zarr", V, [f"cell {i}" for i in range(40)], columns)
+    nmf(place, **OPTIONS, store=tmp_path / "run.zarr")
+    outline = Outline(report_of(tmp_path / "run.zarr", tmp_path))
+    assert "script" not in outline.counts
+    text = " ".join(outline.text)
+    top = int(Run.load_result(tmp_path / "run.zarr").read("H")[0].argmax())
+    assert columns[top] in text
+    assert "cell " in text
+    write_named(
+        tmp_path / "S.zarr", V, [f"cell {i}" for i in range(40)], [str(400 + 2 * j) for j in range(12)]
+    )
+    nmf(tmp_path / "S.zarr" / "v", **OPTIONS, store=tmp_path / "run.zarr", overwrite=True)
+    assert "Line over 12 columns; it is highest at 4" in report_of(
+        tmp_path / "run.zarr", tmp_path, overwrite=True
+    )
 
 
 @pytest.mark.usefixtures("undrawn")
