@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import zarr
 
-from dask_nmf.ingest.opening import FileSet, expand, open_sources
+from dask_nmf.ingest.opening import FileSet, expand, name_of, open_sources
 from dask_nmf.ingest.options import ConvertOptions, layer_path
 from dask_nmf.ingest.output.codecs import Storage, parse_chunks
 from dask_nmf.ingest.output.group import is_converted, write_group
@@ -93,8 +93,8 @@ def convert(
     ----------
     source : a path, or several whose rows follow one another; names of files may have wildcards. Paths are
         of ``.csv``, ``.tsv`` and ``.parquet`` tables, MatrixMarket's ``.mtx``, folders and ``.h5`` files of
-        10x Genomics, ``.h5ad``, HDF5, what `open_matrix` takes, folders of ``.txt`` files and ``.jsonl``; of
-        text files also compressed by gzip.
+        10x Genomics, ``.h5ad``, HDF5, what `open_matrix` takes, folders of ``.txt`` files or images, and
+        ``.jsonl``; of text files also compressed by gzip.
         An array is taken too.
     destination : path or URL of the group: ``X`` is V, ``obs/_index`` and ``var/_index`` are the names of its
         rows and columns, if it has names.
@@ -142,7 +142,7 @@ def convert_to(
         place = source.place if isinstance(source, FileSet) else source
         locations.check_apart(output, source=place if is_location(place) else None, like=options.like)
     check = partial(locations.check_replaceable, output, overwrite, _is_ours, "dask-nmf convert")
-    names = [_name_of(source) for source in sources]
+    names = [name_of(source) for source in sources]
     with output.atomic_output(check) as store, _scratch(store) as scratch:
         source, recipe = _prepared(sources, names, options, scratch)
         written = write_group(store, source, storage, names, partial(write_recipe, recipe=recipe))
@@ -162,12 +162,9 @@ def _prepared(
     recipe, selection = read_recipe(options.like)
     counting = Counting(**recipe.parameters.get("texts", {}))
     reading = replace(options, like=None, counting=counting, vocabulary=selection.names)
+    reading = replace(reading, image_shape=recipe.image_shape)
     source = open_sources(sources, names, reading, scratch)
     return Prepared(Aligned(source, selection, options.like.name), None, recipe.steps), recipe
-
-
-def _name_of(source: Any) -> str:
-    return source.name if is_location(source) or isinstance(source, FileSet) else type(source).__name__
 
 
 @contextmanager

@@ -18,6 +18,8 @@ from dask_nmf.ingest.formats.documents.texts import (
     TextFiles,
     Texts,
 )
+from dask_nmf.ingest.formats.images import SUFFIXES as IMAGES
+from dask_nmf.ingest.formats.images import ImageFiles, ImageRows
 from dask_nmf.ingest.formats.matrices.hierarchies import SUFFIXES, open_hdf5, open_zarr_group
 from dask_nmf.ingest.formats.matrices.matrix_market import MatrixMarket, is_10x_folder, open_10x_folder
 from dask_nmf.ingest.formats.matrices.matrix_rows import MatrixRows
@@ -49,6 +51,11 @@ class FileSet(NamedTuple):
     place: Location | None
 
     @property
+    def images(self) -> bool:
+        """Return whether the files are images, and not texts."""
+        return self.paths[0].name.lower().endswith(IMAGES)
+
+    @property
     def name(self) -> str:
         """Return how messages call the files."""
         return f"{len(self.paths)} files in {self.folder}" if self.paths[1:] else str(self.paths[0])
@@ -76,24 +83,29 @@ def _expand(source: Any) -> list[Any]:
         if not found:
             raise FileNotFoundError(f"there is nothing at {place.name}; give the path of a file or a folder")
         paths = [Path(path) for path in found]
-        if all(path.name.endswith(TEXTS) for path in paths):
+        if any(all(path.name.lower().endswith(kind) for path in paths) for kind in (TEXTS, IMAGES)):
             return [FileSet(Path(commonpath([path.parent for path in paths])), paths, None)]
         return [located(path) for path in paths]
     if place.path.is_dir():
         return _inside(place, place.path)
-    return [FileSet(place.path.parent, [place.path], place)] if place.name.endswith(TEXTS) else [place]
+    alone = place.name.lower().endswith(TEXTS + IMAGES)
+    return [FileSet(place.path.parent, [place.path], place)] if alone else [place]
 
 
 def _inside(place: Location, folder: Path) -> list[Any]:
-    """Return the tables, records or texts of a folder; the folder itself if it has none."""
+    """Return the tables, records, texts or images of a folder; the folder itself if it has none."""
     if is_10x_folder(folder) or any(Path(folder, name).exists() for name in ZARR):
         return [place]
     for suffixes in (TABLES, RECORDS):
         found = sorted(path for path in folder.iterdir() if path.name.endswith(suffixes))
         if found:
             return [located(path) for path in found]
-    texts = sorted(path for path in folder.rglob("*") if path.name.endswith(TEXTS))
-    return [FileSet(folder, texts, place)] if texts else [place]
+    below = sorted(folder.rglob("*"))
+    for endings in (TEXTS, IMAGES):
+        paths = [path for path in below if path.name.lower().endswith(endings)]
+        if paths:
+            return [FileSet(folder, paths, place)]
+    return [place]
 
 
 def open_sources(
@@ -114,6 +126,8 @@ def open_sources(
                 "row, column and value name columns of tables; give .csv, .tsv or .parquet files"
             )
         return Triplets([open_table(path) for path in tables], options, scratch)
+    if any(isinstance(one, FileSet) for one in sources):
+        return _open_images(sources, options)
     if options.row is not None and not tables:
         raise ValueError("row names a column of a table; give .csv, .tsv or .parquet files, or leave it out")
     opened = []
@@ -124,13 +138,27 @@ def open_sources(
     return opened[0] if len(opened) == 1 else Stacked(opened, names)
 
 
+def name_of(source: Any) -> str:
+    """Return how messages call a source."""
+    return source.name if is_location(source) or isinstance(source, FileSet) else type(source).__name__
+
+
 def _is_text(source: Any) -> bool:
-    return isinstance(source, FileSet) or (is_location(source) and source.name.endswith(RECORDS))
+    files = isinstance(source, FileSet) and not source.images
+    return files or (is_location(source) and source.name.endswith(RECORDS))
+
+
+def _open_images(sources: Sequence[Any], options: ConvertOptions) -> ImageRows:
+    """Open images; refuse sources of other kinds beside them."""
+    found = [ImageFiles(one.folder, one.paths) for one in sources if isinstance(one, FileSet) and one.images]
+    if len(found) < len(sources):
+        raise ValueError("images and files of other kinds are given together; convert them one by one")
+    return ImageRows(found, options)
 
 
 def _open_texts(source: Any, options: ConvertOptions) -> Texts:
     """Open texts; refuse a source that has none."""
-    if isinstance(source, FileSet):
+    if isinstance(source, FileSet) and not source.images:
         if options.text is not None:
             raise ValueError(
                 "text names a field of JSON lines, or a column of a table; leave it out for .txt files"
@@ -138,8 +166,7 @@ def _open_texts(source: Any, options: ConvertOptions) -> Texts:
         return TextFiles(source.folder, source.paths, options.encoding)
     path = source.path if is_location(source) else None
     if path is None or not path.name.endswith(RECORDS + TABLES):
-        name = source.name if is_location(source) else type(source).__name__
-        raise ValueError(f"{name} holds no texts; give .txt files, .jsonl, .csv, .tsv or .parquet")
+        raise ValueError(f"{name_of(source)} holds no texts; give .txt files, .jsonl, .csv, .tsv or .parquet")
     if options.text is None:
         raise ValueError(f"{path} holds records; name the field with the text: text='body', --text body")
     fields = Fields(options.text, options.row)

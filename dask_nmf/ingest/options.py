@@ -34,6 +34,7 @@ class ConvertOptions:
     text : name of the field of JSON lines, or the column of a table, that holds texts
     encoding, counting : of texts, and how their words are counted
     vocabulary : the words that are counted; None to find them
+    image_shape : height, width and channels that images must have; None to take those of the first one
     steps : from the values of the sources to V
     like : a V that `convert` wrote, whose columns and steps are taken
     """
@@ -49,6 +50,7 @@ class ConvertOptions:
     encoding: str = UTF8
     counting: Counting = NO_COUNTING
     vocabulary: Sequence[str] | None = None
+    image_shape: tuple[int, ...] | None = None
     steps: Steps = NO_STEPS
     like: Location | None = None
 

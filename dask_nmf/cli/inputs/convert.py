@@ -157,8 +157,8 @@ def command(
     dask-nmf convert texts/ V.zarr --stop-words english --min-count 5 --tfidf
 
     A SOURCE is a .csv, .tsv or .parquet table, a MatrixMarket .mtx, a folder or .h5 of 10x
-    Genomics, an .h5ad, HDF5, .npy, .npz or Zarr matrix, a folder of .txt files, or .jsonl;
-    text files may be compressed by gzip. The rows of several follow one another. V.zarr
+    Genomics, an .h5ad, HDF5, .npy, .npz or Zarr matrix, a folder of .txt files, .jsonl, or
+    images; text files may be compressed by gzip. The rows of several follow one another. V.zarr
     appears when it is whole; a conversion that was stopped begins anew.
     """
     from dask_nmf.cluster.config import without_fsync

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import zarr
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest.formats.documents.counting import CountedTexts
+from dask_nmf.ingest.formats.images import ImageRows
 from dask_nmf.ingest.formats.matrices.matrix_rows import MatrixRows
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.output.codecs import Storage
@@ -42,10 +43,10 @@ def fit_recipe(source: RowSource, options: ConvertOptions, scratch: Path) -> tup
     steps = options.steps
     if not steps.fitted:
         stepped = _without_fit(steps)
-        return Prepared(source, None, stepped), Recipe(None, stepped, _parameters(options, source))
+        return Prepared(source, None, stepped), _recipe(source, options, None, stepped)
     fitting = _Fitting(_stage(source, options, scratch), steps)
     fitting.fit()
-    return fitting.prepared("V"), Recipe(fitting.selection, fitting.fitted, _parameters(options, source))
+    return fitting.prepared("V"), _recipe(source, options, fitting.selection, fitting.fitted)
 
 
 def _without_fit(steps: Steps) -> list[FittedStep]:
@@ -56,13 +57,15 @@ def _without_fit(steps: Steps) -> list[FittedStep]:
     return [*fitted, Log1p()] if steps.log1p else fitted
 
 
-def _parameters(options: ConvertOptions, source: RowSource) -> dict[str, Any]:
-    """Return what was given for the steps and, of texts, how their words are counted."""
+def _recipe(
+    source: RowSource, options: ConvertOptions, selection: Selection | None, steps: Sequence[FittedStep]
+) -> Recipe:
+    """Return a recipe with what was given for it: the steps and, of texts, how their words are counted."""
     given = asdict(options.steps)
     parameters = {name: given[name] for name in options.steps.given}
     if isinstance(source, CountedTexts):
         parameters["texts"] = asdict(options.counting)
-    return parameters
+    return Recipe(selection, steps, parameters, source.shape if isinstance(source, ImageRows) else None)
 
 
 class _Staged:

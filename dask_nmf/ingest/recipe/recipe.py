@@ -43,11 +43,13 @@ class Recipe:
     ----------
     selection : None if all columns are taken
     parameters : what was given for the steps, as JSON holds it
+    image_shape : height, width and channels of the images that the source holds, if it does
     """
 
     selection: Selection | None = None
     steps: Sequence[FittedStep] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
+    image_shape: tuple[int, ...] | None = None
 
 
 class Prepared:

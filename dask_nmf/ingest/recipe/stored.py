@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,13 @@ DICT = {"encoding-type": "dict", "encoding-version": "0.1.0"}
 
 def write_recipe(root: zarr.Group, recipe: Recipe) -> None:
     """Write a recipe to the group of a V that is otherwise whole; nothing if it has no steps."""
+    if recipe.image_shape is not None:
+        _mark(root, image_shape=list(recipe.image_shape))
     record, arrays = _parts(recipe)
     if not record["parameters"]:
         return
     record["digest"] = _digest(record, arrays)
-    mark: Any = root.attrs[MARK]
-    root.attrs[MARK] = {**mark, "recipe": record}
+    _mark(root, recipe=record)
     root["X"].attrs[RECIPE] = record["digest"]
     group = root.create_group(FOLDER, attributes=dict(DICT)).create_group(GROUP, attributes=dict(DICT))
     for name, values in arrays.items():
@@ -41,6 +43,12 @@ def write_recipe(root: zarr.Group, recipe: Recipe) -> None:
         array = GrowingArray(group, name, (), (NAMES,), kind, CODECS["lz4"])
         array.append(values)
         array.close()
+
+
+def _mark(root: zarr.Group, **more: Any) -> None:
+    """Add to the mark of a group that `convert` makes."""
+    mark: Any = root.attrs[MARK]
+    root.attrs[MARK] = {**mark, **more}
 
 
 def read_recipe(place: Location) -> tuple[Recipe, Selection]:
@@ -62,13 +70,14 @@ def read_recipe(place: Location) -> tuple[Recipe, Selection]:
     with readable(place.name, CURE):
         mark: Any = root.attrs[MARK]
         record = mark.get("recipe")
+        shape = tuple(mark["image_shape"]) if "image_shape" in mark else None
         if record is None:
-            return Recipe(), _all_columns(root)
+            return Recipe(image_shape=shape), _all_columns(root)
         group: Any = root[f"{FOLDER}/{GROUP}"]
         arrays = {name: group[name][:] for name in record["arrays"]}
         if record.pop("digest") != _digest(record, arrays):
             raise DataError(f"{place.name} has a damaged recipe; {CURE}")
-        recipe = _recipe(record, arrays)
+        recipe = replace(_recipe(record, arrays), image_shape=shape)
         return recipe, recipe.selection or _all_columns(root)
 
 

@@ -1,0 +1,114 @@
+"""Images of one size as rows of V: a column for each pixel and channel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.reading import ReadProgress, optional_library
+from dask_nmf.ingest.rows import BATCH, Batch, Columns, check_wanted
+from dask_nmf.types import Array
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".pgm", ".ppm", ".bmp")
+CURE = "save it anew, as PNG or TIFF"
+OPAQUE = (255, 255)  # the least and the greatest value of an alpha channel that hides nothing
+WITH_ALPHA = {"RGBA": "RGB", "LA": "L", "PA": "RGB"}  # modes of Pillow, and those without the alpha channel
+PLAIN = ("1", "L", "I", "F", "RGB", "I;16", "I;16L", "I;16B")  # modes that are taken as they are
+
+
+class ImageFiles(NamedTuple):
+    """Files with images, and the folder below which their paths name the rows."""
+
+    folder: Path
+    paths: Sequence[Path]
+
+
+class ImageRows:
+    """Images in files, in order; each frame of a file with several is a row."""
+
+    sparse = False
+
+    def __init__(self, sources: Sequence[ImageFiles], options: ConvertOptions) -> None:
+        self._pillow = optional_library("PIL.Image")
+        self._sources = sources
+        self._first = str(sources[0].paths[0]) if options.image_shape is None else "the images of V"
+        first, _ = next(self._frames_of(sources[0].paths[0]))
+        self.shape: tuple[int, ...] = options.image_shape or first.shape
+        self._rules = options.rules(first.dtype)
+        self.dtype = self._rules.dtype
+
+    def columns(self) -> Columns:
+        """Return the number of pixels times channels."""
+        return Columns(int(np.prod(self.shape)))
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield images as rows.
+
+        Raises
+        ------
+        DataError
+            If a file is no image, or has another size or other channels than the first one.
+        """
+        progress = ReadProgress([path for source in self._sources for path in source.paths])
+        rows: list[Array] = []
+        names: list[str] = []
+        for source in self._sources:
+            for path in source.paths:
+                for image, frame in self._frames_of(path):
+                    rows.append(self._row(image, path))
+                    names.append(f"{path.relative_to(source.folder).as_posix()}{frame}")
+                    if len(rows) * rows[0].nbytes >= BATCH:
+                        check_wanted()
+                        yield Batch(np.stack(rows), names)
+                        rows, names = [], []
+                progress.file_done(path)
+        if rows:
+            yield Batch(np.stack(rows), names)
+
+    def _row(self, image: Array, path: Path) -> Array:
+        """Return an image as a row; refuse another shape than that of the first one."""
+        if image.shape != self.shape:
+            raise DataError(
+                f"{path} is of {_size(image.shape)}, and {self._first} of {_size(self.shape)}; "
+                "bring all images to one size and to the same channels"
+            )
+        return self._rules.cast(image, lambda index: str(path)).ravel()
+
+    def _frames_of(self, path: Path) -> Iterator[tuple[Array, str]]:
+        """Yield the frames of a file, each with what is added to the name of its row."""
+        with readable(path, CURE), self._open(path) as image:
+            number = getattr(image, "n_frames", 1)
+            for frame in range(number):
+                image.seek(frame)
+                yield _pixels(image, path), f"[{frame}]" if number > 1 else ""
+
+    def _open(self, path: Path) -> Any:
+        try:
+            return self._pillow.open(path)
+        except self._pillow.UnidentifiedImageError:
+            raise DataError(f"{path} cannot be read as an image; {CURE}") from None
+
+
+def _pixels(image: Any, path: Path) -> Array:
+    """Return the values of an image, (height, width) or (height, width, channels)."""
+    if image.mode == "P":
+        image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+    if image.mode in WITH_ALPHA:
+        if image.getchannel("A").getextrema() != OPAQUE:
+            raise DataError(f"{path} is transparent in places; save it without transparency")
+        image = image.convert(WITH_ALPHA[image.mode])
+    if image.mode not in PLAIN:
+        raise DataError(f"{path} has the channels {image.mode}; save it as grey or RGB")
+    pixels = np.asarray(image)
+    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+
+
+def _size(shape: Sequence[int]) -> str:
+    """Return how a message calls the size of images."""
+    channels = "grey" if len(shape) == 2 else "RGB"
+    return f"{shape[1]} x {shape[0]} pixels, {channels}"
