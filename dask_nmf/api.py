@@ -11,12 +11,14 @@ from dask_nmf.fitting.factorise import cache_bytes, factorise
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.iteration.loop import Step
+from dask_nmf.labelled.registry import aligned_weights, form_of
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import Settings
 from dask_nmf.selection.models import SelectionOptions
 from dask_nmf.selection.result import RankSelection
 from dask_nmf.selection.select import Request, choose_rank
 from dask_nmf.storage.locations import locate, located
+from dask_nmf.types import SampleDims
 
 
 @reject_unknown_keywords
@@ -48,6 +50,7 @@ def nmf(
     fixed_W: Any = None,
     fixed_H: Any = None,
     weights: Any = None,
+    sample_dims: SampleDims = None,
     dtype: str | None = None,
     store: str | Path | None = None,
     overwrite: bool = False,
@@ -115,6 +118,8 @@ def nmf(
     fixed_W, fixed_H : one factor that is known, such as signatures or endmembers; only the other is fitted.
     weights : weights ≥ 0 of the entries of V in the loss, (m, n), in any form that `open_matrix` accepts. An
         entry of weight 0 does not count.
+    sample_dims : for a `DataArray` of xarray, the dimension or dimensions that make the rows of V; the others
+        make the columns. By default the first one makes the rows.
     dtype : floating-point type used for the computation, ``"float32"`` or ``"float64"``; see `open_matrix`.
     store : path of a Zarr group for the run. Each pass is committed to it, an unfinished run is resumed, and
         W is never held in memory.
@@ -127,7 +132,9 @@ def nmf(
 
     Returns
     -------
-    Result
+    Result, whose W and H are Dask arrays, or in the form of V if it has labels: DataFrames for a DataFrame of
+    pandas, polars or Dask (then H is one of pandas) and for an AnnData, tables of pyarrow for one of pyarrow,
+    and `DataArray` with coordinates for a `DataArray`.
 
     Raises
     ------
@@ -162,13 +169,14 @@ def nmf(
         learning_rate=learning_rate,
         batch_size=batch_size,
     )
+    matrix, form = form_of(located(V), sample_dims)
     request = FitRequest(
         settings,
         W=located(W),
         H=located(H),
         fixed_W=located(fixed_W),
         fixed_H=located(fixed_H),
-        weights=located(weights),
+        weights=aligned_weights(located(weights), V, sample_dims),
         dtype=dtype,
         store=None if store is None else locate(store),
         overwrite=overwrite,
@@ -177,7 +185,7 @@ def nmf(
         callback=callback,
     )
     with showing_progress(verbose):
-        return factorise(located(V), request)
+        return factorise(matrix, request).labelled(form)
 
 
 @reject_unknown_keywords

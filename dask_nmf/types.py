@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 Block = Any  # NDArray, scipy.sparse.csr_array or Cells
+
+SampleDims = Hashable | Iterable[Hashable] | None  # the dimensions of a `DataArray` that make the rows of V
 
 T = TypeVar("T")
 

@@ -1,9 +1,10 @@
-"""X and W of `NMF`, in the forms in which scikit-learn's users give and expect them."""
+"""X and W as users give them to `NMF`, opened, with scikit-learn's checks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -11,15 +12,26 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, validate_data
 
 from dask_nmf.inference.factors import open_factor
+from dask_nmf.labelled.arrays import ArrayForm
+from dask_nmf.labelled.form import Form
+from dask_nmf.labelled.registry import form_of
+from dask_nmf.labelled.tables import PlainTable
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import in_memory_form, open_matrix
 from dask_nmf.storage.locations import located
-from dask_nmf.types import Array
+
+
+class OpenedInput(NamedTuple):
+    """X, opened and checked."""
+
+    matrix: Matrix
+    form: Form | None  # its labels
+    source: Any  # as it was given
 
 
 def open_input(
-    estimator: BaseEstimator, X: Any, reset: bool, opening: Callable[[Any], Matrix] = open_matrix
-) -> Matrix:
+    estimator: Any, X: Any, reset: bool, opening: Callable[[Any], Matrix] = open_matrix
+) -> OpenedInput:
     """Open X, and check its features as scikit-learn does.
 
     An X in memory passes through scikit-learn's checks of arrays; any other X is read panel by panel.
@@ -29,14 +41,27 @@ def open_input(
     reset : whether the estimator takes the number and the names of the features from X, or checks them.
     opening : function that opens the checked X.
     """
-    source = located(X)
+    source, form = form_of(located(X), estimator.sample_dims, "X")
     in_memory = in_memory_form(source, "X")
     matrix = opening(source if in_memory is None else _checked_array(estimator, in_memory))
-    named = X if in_memory is not None else getattr(X, "_meta", None)  # a Dask DataFrame has columns too
-    if not hasattr(named, "columns"):
-        named = np.broadcast_to(0.0, matrix.shape)
-    validate_data(estimator, named, reset=reset, skip_check_array=True)
-    return matrix
+    validate_data(estimator, _named(matrix, form, X), reset=reset, skip_check_array=True)
+    features = form.features if isinstance(form, ArrayForm) else None
+    if reset:
+        estimator._features = features
+    elif features is not None and estimator._features is not None:
+        estimator._features.check_same(features)
+    return OpenedInput(matrix, form, X)
+
+
+def _named(matrix: Matrix, form: Form | None, X: Any) -> Any:
+    """Return something with the shape and the column names of X, for scikit-learn's checks of features."""
+    if isinstance(form, PlainTable):
+        return X
+    names = None if form is None else form.column_names
+    if names is None:
+        return np.broadcast_to(0.0, matrix.shape)
+    pandas: Any = import_module("pandas")
+    return pandas.DataFrame(columns=names)
 
 
 def _checked_array(estimator: BaseEstimator, array: Any) -> Any:
@@ -54,17 +79,6 @@ def _checked_array(estimator: BaseEstimator, array: Any) -> Any:
         raise TypeError(
             f"X has an entry that is no number ({error}); give NaN for what is missing"
         ) from error
-
-
-def in_form_of_input(matrix: Matrix, W: da.Array) -> Array | da.Array:
-    """Return W as NumPy if X was in memory, else as a Dask array, chunked like the rows of a Dask X."""
-    if matrix.in_memory:
-        return np.asarray(W.compute())
-    array = matrix.reader.dask_array
-    if array is None:
-        return W
-    heights, _ = matrix.orientation.turn((array.chunks[0], array.chunks[1]))
-    return W.rechunk((heights, W.shape[1]))
 
 
 def open_factor_w(X: Any, n_components: int) -> Any:

@@ -15,12 +15,13 @@ from dask_nmf.display.lines import showing_progress
 from dask_nmf.errors import NothingObserved
 from dask_nmf.estimator.attributes import attributes_of, attributes_without_data, warn_unless_converged
 from dask_nmf.estimator.fitted import FittedNMF
-from dask_nmf.estimator.inputs import in_form_of_input, open_input
+from dask_nmf.estimator.inputs import OpenedInput, open_input
 from dask_nmf.estimator.requests import number_of_components, parameters_of, request_of, settings_of
 from dask_nmf.estimator.stream import Stream
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.result import Result, result_of
 from dask_nmf.iteration.loop import Step
+from dask_nmf.labelled.registry import aligned_weights
 from dask_nmf.options.algorithms import learns_online
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import Settings
@@ -29,7 +30,7 @@ from dask_nmf.sources.factors_and_weights import read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate
-from dask_nmf.types import Array, Orientation
+from dask_nmf.types import Orientation, SampleDims
 
 
 def _learns_from_batches(model: NMF) -> bool:
@@ -40,9 +41,11 @@ def _learns_from_batches(model: NMF) -> bool:
 class NMF(FittedNMF):
     """Non-negative matrix factorisation ``X ≈ W H``, with the names and the behaviour of scikit-learn.
 
-    X may have any form that `open_matrix` accepts. An X in memory (NumPy, SciPy, lists, tables, xarray) gives
-    a W in NumPy. Any other X (paths, Dask, Zarr, HDF5, xarray that is backed by those) is read panel by
-    panel, never as a whole, and W is a Dask array, chunked like the rows of a Dask X.
+    X may have any form that `open_matrix` accepts. An X in memory (NumPy, SciPy, lists, tables, AnnData)
+    gives a W in NumPy. Any other X (paths, Dask, Zarr, HDF5, AnnData in a file) is read panel by panel, never
+    as a whole, and W is a Dask array, chunked like the rows of a Dask X. A `DataArray` gives a `DataArray`
+    with coordinates, lazily where it is lazy itself. ``set_output(transform="pandas")`` gives DataFrames: of
+    Dask where W would be a Dask array, else in memory.
 
     Parameters
     ----------
@@ -76,6 +79,8 @@ class NMF(FittedNMF):
         Share of the entries that is held out. The result is that of the pass with the lowest held-out error.
     delta, inner_iter : options of solver "mu"; see `dask_nmf.nmf`.
     schedule, learning_rate, batch_size : options of solver "sgd"; see `dask_nmf.nmf`.
+    sample_dims : for an X that is a `DataArray` of xarray, the dimension or dimensions that make its rows;
+        the others are the features. By default the first one makes the rows.
     verbose : int
         1 shows the progress: a bar on a terminal or in a notebook, elsewhere one line for each pass.
     forget_factor : float
@@ -89,7 +94,8 @@ class NMF(FittedNMF):
 
     Attributes
     ----------
-    components_ : (n_components, n_features) array, H
+    components_ : (n_components, n_features) array, H; of a `DataArray` X, a `DataArray` over components and
+        the dimensions of the features, so that components of images are images
     n_components_ : int
     reconstruction_err_ : float, ‖X − W H‖ (Frobenius) or √(2 D(X | W H)), over the entries that count
     means_ : Means of the entries of X that count, for each row and column, if entries were missing or
@@ -102,7 +108,9 @@ class NMF(FittedNMF):
     error_history_ : array, relative error after each pass
     outcome_ : Outcome, why the fit ended
     message_ : str, the same as a sentence
-    n_features_in_, feature_names_in_ : as in scikit-learn
+    n_features_in_, feature_names_in_ : as in scikit-learn. The names are the columns of a DataFrame, also of
+        Dask, ``var_names`` of an AnnData, or the texts that are coordinates of the only other dimension of a
+        `DataArray`. `transform` refuses other names, and other coordinates.
     """
 
     _stream: Stream
@@ -131,6 +139,7 @@ class NMF(FittedNMF):
         schedule: str = "adagrad",
         learning_rate: float | None = None,
         batch_size: int | None = None,
+        sample_dims: SampleDims = None,
         verbose: int = 0,
         forget_factor: float = 1.0,
         callback: Callable[[Step], None] | None = None,
@@ -158,6 +167,7 @@ class NMF(FittedNMF):
         self.schedule = schedule
         self.learning_rate = learning_rate
         self.batch_size = batch_size
+        self.sample_dims = sample_dims
         self.verbose = verbose
         self.forget_factor = forget_factor
         self.callback = callback
@@ -185,7 +195,8 @@ class NMF(FittedNMF):
         model = cls(store=path, **parameters_of(stored.settings))
         model.n_features_in_ = int(stored.record["matrix"]["shape"][1])
         result = result_of(stored)
-        model.__dict__.update(attributes_of(result, stored=True))
+        model._features = None
+        model._take(attributes_of(result, stored=True))
         model._begin_stream(result.W if stored.record["settings"]["weights"] is None else None)
         return model
 
@@ -193,13 +204,6 @@ class NMF(FittedNMF):
         """Learn H from X (n_samples, n_features), with weights of its entries if they are given."""
         self._fit(open_input(self, X, reset=True), W, H, weights)
         return self
-
-    def fit_transform(
-        self, X: Any, y: None = None, W: Any = None, H: Any = None, weights: Any = None
-    ) -> Array | da.Array:
-        """Learn H from X as `fit` does, and return W (n_samples, n_components)."""
-        matrix = open_input(self, X, reset=True)
-        return in_form_of_input(matrix, self._fit(matrix, W, H, weights).W)
 
     @available_if(_learns_from_batches)
     def partial_fit(self, X: Any, y: None = None, H: Any = None, weights: Any = None) -> NMF:
@@ -216,24 +220,26 @@ class NMF(FittedNMF):
         the first fit, because the error of a batch that is gone is not known.
         """
         first = not hasattr(self, "components_") or H is not None
-        matrix = open_input(self, X, first, partial(open_matrix, orientation=Orientation.ROWS))
+        opened = open_input(self, X, first, partial(open_matrix, orientation=Orientation.ROWS))
+        matrix, weights = opened.matrix, aligned_weights(weights, X, self.sample_dims)
         if first:
             self._begin_stream(None)
         if H is not None:
-            self.components_ = np.array(read_factor(H, "H"), matrix.dtype)
+            self._set_components(np.array(read_factor(H, "H"), matrix.dtype))
         try:
             self._learn_batch(matrix, weights, H is None and first)
         except NothingObserved:
             if not hasattr(self, "components_"):
                 number = number_of_components(self.n_components, matrix, None, None)
                 shape = self._settings(number).n_components, matrix.shape[1]
-                self.__dict__.update(attributes_without_data(shape, matrix.dtype))
+                self._take(attributes_without_data(shape, matrix.dtype))
         self.n_components_ = len(self.components_)
         self.n_steps_ += 1
         return self
 
-    def _fit(self, matrix: Matrix, W: Any, H: Any, weights: Any) -> Result:
-        result = self._learn(matrix, (W, H), weights, stored=True)
+    def _fit(self, opened: OpenedInput, W: Any, H: Any, weights: Any) -> Result:
+        weights = aligned_weights(weights, opened.source, self.sample_dims)
+        result = self._learn(opened.matrix, (W, H), weights, stored=True)
         warn_unless_converged(result, self.max_iter, self.tol)
         self._begin_stream(result.W if weights is None else None)
         if self.store is None:
@@ -245,18 +251,22 @@ class NMF(FittedNMF):
         request = request_of(self.get_params(deep=False), matrix, factors, weights, stored)
         with showing_progress(self.verbose):
             result = factorise(matrix, request)
-        self.__dict__.update(attributes_of(result, self.store is not None))
+        self._take(attributes_of(result, self.store is not None))
         return result
+
+    def _take(self, attributes: dict[str, Any]) -> None:
+        self.__dict__.update(attributes)
+        self._set_components(attributes["components_"])
 
     def _learn_batch(self, matrix: Matrix, weights: Any, anew: bool) -> None:
         """Learn from a batch, which is fitted first if there is no H, or one of zeros."""
-        if anew or not self.components_.any():  # from rows of zeros no step leads away
+        if anew or not self._h.any():  # from rows of zeros no step leads away
             self._learn(matrix, (None, None), weights, stored=False)
             self._stream.working_H = None
         self._remember_fit()
         settings = self._settings(len(self.components_))
-        H, share = self.components_, self.forget_factor
-        self.components_, self._means = self._stream.learn(matrix, weights, settings, H, share), None
+        self._set_components(self._stream.learn(matrix, weights, settings, self._h, self.forget_factor))
+        self._means = None
 
     def _begin_stream(self, W: da.Array | None) -> None:
         """Begin with no batch; the rows of a fit that gave W count if every entry of theirs counted."""
@@ -265,7 +275,7 @@ class NMF(FittedNMF):
 
     def _remember_fit(self) -> None:
         if self._stream.fitted_W is not None:
-            self._stream.remember_fit(self.components_, self._settings(self.n_components_))
+            self._stream.remember_fit(self._h, self._settings(self.n_components_))
 
     def _settings(self, n_components: int) -> Settings:
         return settings_of(self.get_params(deep=False), n_components)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -14,6 +14,7 @@ import numpy as np
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import Ending, Outcome, relative_error
 from dask_nmf.kernels.summary.means import Means
+from dask_nmf.labelled.form import Form
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.types import Array
 
@@ -24,8 +25,8 @@ class Result:
 
     Attributes
     ----------
-    W : (m, k) Dask array
-    H : (k, n) Dask array
+    W : (m, k) Dask array; from `nmf` of a table, a `DataArray` or an AnnData, in that form with its labels
+    H : (k, n) Dask array; likewise, and the components of a `DataArray` are arrays over its other dimensions
     relative_error : ‖V − W H‖ / ‖V‖, or √(D(V | W H) / D(V | mean of V)), over the entries that count
     reconstruction_err : ‖V − W H‖ (Frobenius), or √(2 D(V | W H))
     error_history : (n_iter,) array, relative error after each pass
@@ -38,10 +39,11 @@ class Result:
     beta_loss : the β of the loss that was fitted: 2 for Frobenius, 1 for Kullback-Leibler
     objectives : (n_init,) array, the objective of each start after its last pass: the root of ‖V − W H‖², or
         of 2 D(V | W H), with the penalties; None for a fit from one start. The start with the least is kept.
+    shape : (m, n), of V
     """
 
-    W: da.Array
-    H: da.Array
+    W: Any
+    H: Any
     relative_error: float
     reconstruction_err: float
     error_history: Array
@@ -52,6 +54,7 @@ class Result:
     means: Means | None = None
     beta_loss: float = 2.0
     objectives: Array | None = None
+    shape: tuple[int, int] = (0, 0)
 
     @property
     def n_init(self) -> int:
@@ -63,7 +66,13 @@ class Result:
         """The share of ‖V‖², or of the divergence of V from its mean, that W H explains."""
         return 1 - self.relative_error**2
 
-    def __iter__(self) -> Iterator[da.Array]:
+    def labelled(self, form: Form | None) -> Result:
+        """Return the result with W and H in the form of a labelled V; unchanged if V had no labels."""
+        if form is None:
+            return self
+        return replace(self, W=form.left(self.W), H=form.right(np.asarray(self.H)))
+
+    def __iter__(self) -> Iterator[Any]:
         """Yield W, and then H."""
         return iter((self.W, self.H))
 
@@ -77,7 +86,7 @@ class Result:
         return f"<table>{''.join(rows)}</table>"
 
     def _lines(self) -> list[tuple[str, str]]:
-        (m, k), n = self.W.shape, self.H.shape[1]
+        (m, n), k = self.shape, len(self.H)
         held_out = self.validation_error
         return [
             ("V", f"{m} x {n} ≈ W H of rank {k}"),
@@ -122,6 +131,7 @@ def make_result(W: da.Array, H: da.Array, errors: Errors, history: Sequence[floa
         len(history),
         *ending,
         errors.held,
+        shape=(W.shape[0], H.shape[1]),
     )
 
 

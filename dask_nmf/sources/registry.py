@@ -9,6 +9,7 @@ import numpy as np
 
 from dask_nmf.sources.decoding.conversion import ACCEPTED, to_arrays
 from dask_nmf.sources.formats.objects import dask_arrays, dask_frames, memory, sliced, xarrays
+from dask_nmf.sources.formats.objects.annotated import matrix_within
 from dask_nmf.sources.formats.stored import hdf5, npy, npz, sparse_groups, zarr_arrays, zarr_zip
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.opener import FILES, Opener, OpenOptions, nothing_at
@@ -46,8 +47,9 @@ def open_matrix(
           (AnnData's layout), to an ``.npy`` (memory-mapped) or an ``.npz`` file (dense or SciPy's; loaded);
         * what is read by panels: a Dask array of any chunking with dense, masked or sparse blocks, a Dask
           DataFrame (whose rows are counted first), a ``zarr.Array``, an ``h5py.Dataset``, an xarray
-          ``DataArray``, a ``zarr.Group`` or ``h5py.Group`` in AnnData's layout, AnnData's backed matrices,
-          and other arrays of which parts can be read by slices;
+          ``DataArray`` (the first dimension makes the rows, all others the columns), a ``zarr.Group`` or
+          ``h5py.Group`` in AnnData's layout, AnnData (its ``X``) and its backed matrices, and other arrays of
+          which parts can be read by slices;
         * what is in memory: NumPy, masked and ``scipy.sparse`` arrays and matrices, lists of rows, tables of
           pandas, polars and pyarrow, ``sparse`` arrays of pydata, and what ``numpy.asarray`` takes.
 
@@ -66,7 +68,7 @@ def open_matrix(
     """
     if isinstance(source, Matrix):
         return source
-    source = located(source)
+    source = matrix_within(located(source), name=name)
     if is_location(source) and source.path is not None and not source.path.exists():
         raise nothing_at(source)
     opener = _find_opener(source)
@@ -80,6 +82,7 @@ def open_matrix(
 
 def in_memory_form(source: Any, name: str = "V") -> Any | None:
     """Return what is in this process's memory as a NumPy or SciPy array; None for what is read by panels."""
+    source = matrix_within(source, name=name)
     return to_arrays(source, name) if _find_opener(source) is memory.OPENER else None
 
 

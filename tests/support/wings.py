@@ -9,7 +9,7 @@ import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
 GROUND = {"_version", "errors", "options", "process_settings", "progress", "rng", "types"}
-FACES = {"__init__", "api", "estimator"}
+FACES = {"__init__", "api", "anndata", "estimator"}
 MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which every wing may import
     "options": set[str](),
     "kernels": set[str](),
@@ -18,6 +18,7 @@ MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which ev
     "cluster": {"planning", "storage"},
     "display": {"cluster"},
     "sources": {"kernels", "planning", "storage", "cluster"},
+    "labelled": {"sources"},
     "solvers": {"kernels"},
     "execution": {"kernels", "planning", "cluster", "sources", "solvers"},
     "quality": {"kernels", "cluster"},
@@ -45,7 +46,8 @@ MAY_IMPORT["results"] = {
     "fitting",
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
-WINGS = [wing for wing in MAY_IMPORT if wing not in {"api", *GROUND}]  # folders above the ground
+MAY_IMPORT["anndata"] = {"api", "fitting", "inference", "planning", "sources"}
+WINGS = [wing for wing in MAY_IMPORT if wing not in {"api", "anndata", *GROUND}]  # folders above the ground
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 FILES = {
     path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path

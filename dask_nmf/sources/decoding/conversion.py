@@ -13,13 +13,14 @@ import scipy.sparse
 
 from dask_nmf.errors import DataError
 from dask_nmf.sources.decoding.packing import check_decoded
+from dask_nmf.sources.decoding.stacking import stack_dims
 from dask_nmf.types import Array
 
 InMemory = Any  # NDArray, or a scipy.sparse matrix or array
 ARROW_NUMBERS = ("int", "uint", "half", "float", "double", "bool", "decimal")  # names of types begin so
 ACCEPTED = (
     "an array (NumPy, scipy.sparse, sparse, Dask, Zarr, h5py, xarray), a table (pandas, polars, pyarrow, "
-    "Dask), a list of rows, AnnData's X, or the path"
+    "Dask), a list of rows, AnnData, or the path"
 )
 
 
@@ -174,7 +175,7 @@ def _arrow(table: Any, name: str) -> InMemory:
 
 def _xarray(array: Any, name: str) -> InMemory:
     check_decoded(array.attrs, name)
-    return to_arrays(array.data, name)
+    return to_arrays(stack_dims(array, name=name).data, name)
 
 
 def _side_by_side(shape: tuple[int, int], columns: Iterable[Any]) -> Array:
@@ -231,6 +232,5 @@ CONVERSIONS = (  # the first that recognises an object is taken
         _refusing("give one of its variables, as V['name']"),
     ),
     Conversion(lambda source: is_a(source, "polars", "LazyFrame"), _refusing("give V.collect()")),
-    Conversion(lambda source: is_a(source, "anndata", "AnnData"), _refusing("give V.X, or one of V.layers")),
     Conversion(lambda source: hasattr(source, "__array__") and not is_sliced(source), _through_array),
 )

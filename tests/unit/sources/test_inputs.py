@@ -62,8 +62,8 @@ def test_an_estimator_reads_by_panels_what_is_not_in_memory(
     w = model.fit_transform(x)
     new = model.transform(x)
     assert max(sizes, default=0) <= v.size / 2
-    assert isinstance(w, da.Array)
-    assert isinstance(new, da.Array)
+    for factor in (w, new):  # of a DataArray, one that holds an array of Dask
+        assert isinstance(factor.data if isinstance(factor, xarray.DataArray) else factor, da.Array)
     np.testing.assert_allclose(w, NMF(3, random_state=0, **ASKED).fit_transform(v), rtol=1e-7)
     again = NMF(3, random_state=0, **ASKED).partial_fit(x)
     np.testing.assert_allclose(again.components_, NMF(3, random_state=0, **ASKED).partial_fit(v).components_)
@@ -101,10 +101,6 @@ class Tensor:
         raise RuntimeError("it is on another device")
 
 
-def anndata() -> Any:
-    return type("AnnData", (), {"__module__": "anndata._core.anndata"})()
-
-
 @pytest.mark.parametrize(
     ("make", "error", "words"),
     [
@@ -114,14 +110,13 @@ def anndata() -> Any:
         (Tensor, TypeError, r"V is Tensor, .*asarray\(V\) fails \(it is on .*\); give a NumPy array"),
         (lambda: xarray.Dataset({"t": labelled(np.eye(3))}), TypeError, r"one of its variables, as V\['"),
         (lambda: pl.DataFrame(np.eye(3)).lazy(), TypeError, r"V is polars.LazyFrame; give V.collect\(\)"),
-        (anndata, TypeError, "V is anndata.AnnData; give V.X"),
         (lambda: pl.Series([1, 2]), ValueError, "1 dimension"),
         (lambda: pd.Series([1, 2]), ValueError, "1 dimension"),
         (lambda: pa.array([1, 2]), ValueError, "1 dimension"),
         (lambda: [1, 2], ValueError, "1 dimension"),
         (lambda: [["a", "b"]], ValueError, "NMF needs real numbers"),
         (lambda: [[1, "b"]], ValueError, "NMF needs real numbers"),
-        (lambda: labelled(np.ones((2, 2, 2))[0]).expand_dims("z"), ValueError, "3 dimension"),
+        (lambda: labelled(np.ones((2, 2)))[0], ValueError, "1 dimension"),
         (lambda: pydata.COO(np.eye(3), fill_value=1), ValueError, r"fill_value 1.*V.todense\(\)"),
         (lambda: pydata.COO(np.ones((2, 2, 2))), ValueError, "3 dimension"),
         (lambda: pd.DataFrame({"a": [1], "b": ["x"]}), ValueError, r"no numbers: b \(str\); leave them out"),

@@ -19,31 +19,40 @@ from dask_nmf.sources.opener import Opener, OpenOptions
 logger = logging.getLogger(__name__)
 
 
-def _open(frame: Any, options: OpenOptions) -> Matrix:
-    """Open a frame; null is NaN.
+def is_dask_frame(source: Any) -> bool:
+    """Return whether an object is a Dask DataFrame."""
+    return is_a(source, "dask", "DataFrame")
 
-    The rows of the partitions are counted first, from one column, because Dask does not know how many they
-    are.
+
+def rows_of_frame(frame: Any, name: str = "V") -> tuple[da.Array, list[int]]:
+    """Return a frame as an array, and the numbers of the partitions that have rows: its blocks.
+
+    Null becomes NaN. The rows of the partitions are counted first, from one column, because Dask does not
+    know how many they are.
 
     Raises
     ------
     DataError
         If a column holds no numbers; if there are no rows.
     """
-    empty: Any = to_arrays(frame._meta, options.name)
+    empty: Any = to_arrays(frame._meta, name)
     dtype = default_dtype(np.dtype(empty.dtype))
-    logger.info("counting the rows of %d partitions of %s", frame.npartitions, options.name)
+    logger.info("counting the rows of %d partitions of %s", frame.npartitions, name)
     heights = compute_watched([delayed(len)(part) for part in frame[frame.columns[:1]].to_delayed()])
+    filled = [number for number, height in enumerate(heights) if height]
+    if not filled:
+        raise DataError(f"{name} is empty, in {len(heights)} partitions; it must have at least one row")
+    parts, meta = frame.to_delayed(), as_block(empty, dtype)
     blocks = [
-        da.from_delayed(delayed(as_block)(part, dtype), (height, empty.shape[1]), meta=as_block(empty, dtype))
-        for part, height in zip(frame.to_delayed(), heights, strict=True)
-        if height
+        da.from_delayed(delayed(as_block)(parts[number], dtype), (heights[number], empty.shape[1]), meta=meta)
+        for number in filled
     ]
-    if not blocks:
-        raise DataError(
-            f"{options.name} is empty, in {len(heights)} partitions; it must have at least one row"
-        )
-    return open_dask_array(da.concatenate(blocks), options)
+    return da.concatenate(blocks), filled
 
 
-OPENER = Opener(lambda source: is_a(source, "dask", "DataFrame"), _open)
+def _open(frame: Any, options: OpenOptions) -> Matrix:
+    rows, _ = rows_of_frame(frame, options.name)
+    return open_dask_array(rows, options)
+
+
+OPENER = Opener(is_dask_frame, _open)

@@ -1,0 +1,1 @@
+"""Objects with names of rows and columns: the matrix in them, and factors in their form."""
