@@ -13,7 +13,7 @@ from dask_nmf.cli.apply import predict, recommend, transform
 from dask_nmf.cli.inputs import convert, plan
 from dask_nmf.cli.models import fit, select
 from dask_nmf.cli.options import Commands
-from dask_nmf.cli.results import compare, info, report, top, verify
+from dask_nmf.cli.results import compare, export, info, report, top, verify
 from dask_nmf.cli.setup import warm_up
 
 
@@ -38,6 +38,7 @@ for module in (
     recommend,
     info,
     top,
+    export,
     report,
     compare,
     verify,

@@ -63,7 +63,7 @@ DOORS = {  # what people call with the text of a path or URL
     "cli.apply.recommend", "cli.results.info", "runs.run", "report.writing",
     "inference.transform", "ingest.conversion", "ingest.opening", "sources.registry",
     "cli.results.compare", "cli.results.verify", "cli.results.top",
-    "results.comparison", "results.verification",
+    "cli.results.export", "results.exports.export", "results.comparison", "results.verification",
 }  # fmt: skip
 PARSERS = {f"dask_nmf.storage.locations.{name}" for name in ("locate", "locate_file", "located")}
 files = pytest.mark.parametrize("file", FILES)

@@ -1,0 +1,88 @@
+"""`export`: the result of a run as a file of another kind, which appears only when it is whole."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from dask_nmf.results.exports import arrays, hierarchies, tables
+from dask_nmf.results.exports.content import Content, Format
+from dask_nmf.results.sides import sides_of
+from dask_nmf.runs.run import Run
+from dask_nmf.storage import locations
+from dask_nmf.storage.local.local_location import LocalLocation
+from dask_nmf.storage.locations import Location, locate, locate_file
+
+FORMATS = {
+    ".csv": tables.CSV,
+    ".parquet": tables.PARQUET,
+    ".npy": arrays.NPY,
+    ".npz": arrays.NPZ,
+    ".h5ad": hierarchies.H5AD,
+    ".nc": hierarchies.NETCDF,
+}
+FACTORS = ("W", "H")
+EXTRA = "pip install 'dask_nmf[export]'"  # what brings the libraries that write some of them
+
+
+def export(run: str | Path, output: str | Path, what: str | None = None, overwrite: bool = False) -> None:
+    """Write the result of a run to a file as `export_to` does, for a run and an output given as text."""
+    export_to(locate(run), locate_file(output), what, overwrite)
+
+
+def export_to(run: Location, output: LocalLocation, what: str | None = None, overwrite: bool = False) -> str:
+    """Write the result of a run, or of a selection of ranks, to a file; return what was written, in words.
+
+    W and H are read in pieces of 16 MiB.
+
+    Parameters
+    ----------
+    output : its suffix says which kind of file it is. .npz, .h5ad and .nc hold W, H and the names.
+        .csv and .parquet hold W, one line for each row of V, or Hᵀ, one line for each column; the first field
+        is the name, or the number if there are no names. .npy holds W or H.
+    what : "W" or "H", for the kinds of files that hold one of them.
+    overwrite : whether an earlier export of that kind may be replaced.
+
+    Raises
+    ------
+    ValueError
+        If the suffix is of no such kind, ``what`` does not fit it, the run has no result yet, or a library
+        that writes such files is not installed.
+    FileExistsError
+        If there is something at the output that may not be replaced.
+    """
+    kind = _format_of(output.path, what)
+    result = Run.load_result(run)
+    locations.check_apart(output, run=run)
+    content = Content(result, *sides_of(result), what)
+    check = partial(
+        locations.check_replaceable, output, overwrite, partial(_is_ours, kind), "an export of this kind"
+    )
+    try:
+        with output.atomic_output(check) as path:
+            kind.write(Path(path), content)
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{error.name} is needed to write this file and is not installed; run: {EXTRA}"
+        ) from None
+    (m, k), n = result.factors[0].shape, content.columns.size
+    shapes = {"W": f"W, {m} x {k}", "H": f"H, {k} x {n}"}
+    return ", and ".join(shapes.values()) if what is None else shapes[what]
+
+
+def _format_of(path: Path, what: str | None) -> Format:
+    """Return the kind of a file by its suffix; refuse a factor that does not fit it."""
+    kind = FORMATS.get(path.suffix)
+    if kind is None:
+        raise ValueError(
+            f"{path.name} has no suffix of a file to export to; give one of {', '.join(FORMATS)}"
+        )
+    if kind.both and what is not None:
+        raise ValueError(f"a {path.suffix} file holds W and H, and what is {what!r}; leave it out (--what)")
+    if not kind.both and what not in FACTORS:
+        raise ValueError(f"a {path.suffix} file holds W or H, and what is {what!r}; give one (--what)")
+    return kind
+
+
+def _is_ours(kind: Format, place: Location) -> bool:
+    return place.path is not None and place.path.is_file() and kind.is_ours(place.path)
