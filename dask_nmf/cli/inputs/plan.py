@@ -8,14 +8,22 @@ from typing import Any
 import click
 
 from dask_nmf.cli.connection import planned
-from dask_nmf.cli.options import Command, cluster_options, grouped, planning_options, settings_options
+from dask_nmf.cli.jobs import JobCommand
+from dask_nmf.cli.models import fit, select
+from dask_nmf.cli.options import cluster_options, grouped, planning_options, settings_options
 from dask_nmf.cli.process import exit_codes
 from dask_nmf.cli.process.streams import print_line
 
 HOLDOUT = 0.03  # the default of select; any other share costs the same
 
 
-@click.command("plan", cls=Command, epilog=exit_codes.HELP, short_help="Tell what a fit would cost.")
+@click.command(
+    "plan",
+    cls=JobCommand,
+    epilog=exit_codes.HELP,
+    short_help="Tell what a fit would cost.",
+    ignores=(fit.command, select.command),
+)
 @click.argument("matrix", metavar="V")
 @click.option("--rank", "-k", type=int, help="Number of components of a fit.")
 @click.option("--ranks", metavar="RANKS", help="Ranks that select would compare: 2:30, 2:30:2 or 2,4,8.")
@@ -54,6 +62,7 @@ def command(
     \b
     dask-nmf plan V.zarr --rank 20 --workers 4 --memory-limit 2GiB
     dask-nmf plan V.zarr --ranks 2:30 --n-init 10
+    dask-nmf plan job.toml
 
     It is the plan that fit, or select with --ranks, makes for V, and it ends with the same errors. One panel
     is read and multiplied in this process for the seconds. A cluster on this machine is not started for it.

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from dask_nmf.cli.connection import connected
+from dask_nmf.cli.jobs import JobCommand
 from dask_nmf.cli.options import (
-    Command,
     cluster_options,
     committing_options,
     grouped,
@@ -24,7 +24,7 @@ from dask_nmf.cli.process.streams import print_line
 
 
 @click.command(
-    "fit", cls=Command, epilog=exit_codes.HELP, short_help="Factorise V, and commit each pass to a run."
+    "fit", cls=JobCommand, epilog=exit_codes.HELP, short_help="Factorise V, and commit each pass to a run."
 )
 @click.argument("matrix", metavar="V")
 @click.option("--output", "-o", required=True, type=click.Path(), help="Path of the run, a Zarr group.")
@@ -62,7 +62,9 @@ def command(
     \b
     dask-nmf fit V.zarr --rank 20 --output run.zarr
     dask-nmf fit counts.npz --rank 20 --beta-loss kullback-leibler --output run.zarr
+    dask-nmf fit job.toml --max-iter 50
 
+    A job is a TOML file with any of these options, V and output too; the command line wins over it.
     Each pass over V is committed to the output. The same command resumes an unfinished fit, and leaves a
     finished one as it is.
     """

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from dask_nmf.cli.connection import connected
+from dask_nmf.cli.jobs import JobCommand
 from dask_nmf.cli.options import (
-    Command,
     cluster_options,
     committing_options,
     grouped,
@@ -26,7 +26,7 @@ from dask_nmf.display.text import align_values
 TABLES = ("ranks", "trials")  # the parts of a summary that are tables
 
 
-@click.command("select", cls=Command, epilog=exit_codes.HELP, short_help="Choose the rank, and fit it.")
+@click.command("select", cls=JobCommand, epilog=exit_codes.HELP, short_help="Choose the rank, and fit it.")
 @click.argument("matrix", metavar="V")
 @click.option("--output", "-o", required=True, type=click.Path(), help="Path of the selection, a Zarr group.")
 @click.option("--ranks", required=True, metavar="RANKS", help="Ranks to compare: 2:30, 2:30:2 or 2,4,8.")
@@ -87,7 +87,8 @@ def command(
 
     Models of all ranks, starts and folds share each read of V, and are committed after it. The same command
     resumes a selection; larger --ranks, --n-init or --folds add models to it. The other commands take the
-    selection as they take a run: it stands for the fit of its rank, which is select.zarr/fit.
+    selection as they take a run: it stands for the fit of its rank, which is select.zarr/fit. In place of V
+    it takes a job, a TOML file with options, as fit does.
     """
     from dask_nmf.cluster.config import without_fsync
     from dask_nmf.display import lines
