@@ -10,6 +10,7 @@ import zarr
 from dask_nmf.cluster import config
 from dask_nmf.errors import DataError
 from dask_nmf.runs.record.contents import FORMAT, HISTORIES, current_folders
+from dask_nmf.runs.record.environment import environment
 from dask_nmf.runs.record.layouts import DIMENSIONS, commit_layout
 from dask_nmf.runs.record.validation import validate
 from dask_nmf.sources.checks import check_chunks, check_stored
@@ -46,6 +47,14 @@ class Commits(GroupCommits):
         super().__init__(location, group, record, check_held, synced and config.read().fsync)
         self.carried: dict[int, str] = {}
         self.synced = synced
+        self._environment: dict[str, Any] | None = None
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The environment of this process, as it was at its first commit."""
+        if self._environment is None:
+            self._environment = environment()
+        return self._environment
 
     def array(self, folder: str, name: str) -> zarr.Array[Any]:
         """Return an array of a commit, to be read or written."""

@@ -13,6 +13,7 @@ from dask_nmf.iteration.loop import Step
 from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.labels import visible_names
 from dask_nmf.runs.record import contents, states
+from dask_nmf.runs.record.environment import with_environment
 from dask_nmf.runs.record.layouts import commit_layout
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.storage.arrays.links import VisibleArrays
@@ -55,6 +56,7 @@ def commit_state(commits: Commits, number: int, state: State[Any], parts: dict[s
         "commit": folder,
         "carried": {slot: path for slot, path in paths.items() if slot in slots},
         "previous": {name: last[name] for name in contents.COMMIT} if number > 0 else None,
+        "environments": with_environment(last.get("environments", ()), number, commits.environment),
         **parts,
     }
     visible = None

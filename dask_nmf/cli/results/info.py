@@ -31,6 +31,8 @@ def command(run: str, as_json: bool) -> int:
     if as_json:
         print_line(json.dumps(described))
         return 0
+    if "environments" in described:
+        described["environment"] = (described.pop("environments") or [None])[-1]
     for line in align_values(described) if selected is None else select.lines_of(selected):
         print_line(line)
     return 0

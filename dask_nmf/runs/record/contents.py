@@ -123,6 +123,7 @@ def summarize(record: dict[str, Any]) -> dict[str, Any]:
         **({"names": record["labels"]["named"]} if "labels" in record else {}),
         "result": None if result is None else _result_summary(result),
         "settings": record["settings"],
+        "environments": record.get("environments", []),
     }
 
 

@@ -42,6 +42,8 @@ def validate(record: dict[str, Any]) -> None:
     ]
     _check_fields(record, names)
     _check_starts(record)
+    if not _is_list(record.get("environments", []), _is_object):
+        raise ValueError(f"environments is {_short(record['environments'])}")
     if record["pass"] is not None:
         _check_pass(record)
     elif record["finished"] or record["final"]:
