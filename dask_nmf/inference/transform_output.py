@@ -17,6 +17,7 @@ from dask_nmf.inference.transform import open_for_transform, transform
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.record.layouts import NO_MEAN
 from dask_nmf.runs.run import Run
+from dask_nmf.sources.formats.stored.conversions import check_same_recipe
 from dask_nmf.sources.labels.names import PIECE, Names, check_same_columns, copy_names
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage import locations
@@ -54,11 +55,14 @@ def transform_to(
     ------
     FileExistsError
         If there is an output already, and it may not be overwritten, or was not made by this function.
+    ValueError
+        If conversions made ``V`` and the V of the run in different ways.
     """
     result = Run.load_result(run)
     settings = result.settings
     H = result.read("H")
     matrix = open_for_transform(V, result.record["matrix"]["dtype"], settings.beta_loss, len(H))
+    check_same_recipe(matrix.recipe, matrix.source, result.record["matrix"])
     check_same_columns(matrix.labels.columns, result.labels.columns)
     locations.check_apart(output, V=matrix.location, run=run)
     report_stage("W of V2")

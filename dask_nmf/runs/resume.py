@@ -46,6 +46,7 @@ def identity_of(matrix: Matrix, settings: Settings, given: Mapping[str, Array | 
             "shape": list(matrix.shape),
             "dtype": matrix.dtype.name,
             "transposed": matrix.orientation.by_columns,
+            **({} if matrix.recipe is None else {"recipe": matrix.recipe}),
         },
     )
 

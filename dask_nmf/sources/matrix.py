@@ -45,6 +45,7 @@ class Matrix:
     listing: str | None = None  # a digest of files and when they were written; None where that is not known
     location: Location | None = None  # where V lies, if it is on a disk or in an object store
     labels: Labels = NO_LABELS  # the names of the rows and columns of V, as the user has it
+    recipe: str | None = None  # the digest of the recipe by which a conversion made V; None for any other V
 
     @property
     def sparse(self) -> bool:

@@ -15,7 +15,7 @@ from dask_nmf.ingest.output.group import MARK, has_names, is_converted
 from dask_nmf.ingest.output.growing import GrowingArray
 from dask_nmf.ingest.recipe.fitted import KINDS, arrays_of, name_of, numbers_of
 from dask_nmf.ingest.recipe.recipe import Recipe, Selection
-from dask_nmf.sources.formats.stored.conversions import RECIPE
+from dask_nmf.sources.formats.stored.conversions import PLAIN, RECIPE
 from dask_nmf.sources.matrix import digest
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
@@ -32,6 +32,7 @@ def write_recipe(root: zarr.Group, recipe: Recipe) -> None:
     if recipe.image_shape is not None:
         _mark(root, image_shape=list(recipe.image_shape))
     record, arrays = _parts(recipe)
+    root["X"].attrs[RECIPE] = PLAIN
     if not record["parameters"]:
         return
     record["digest"] = _digest(record, arrays)

@@ -63,7 +63,8 @@ def _check_fit(part: dict[str, Any]) -> None:
         ("dtype", lambda value: value in DTYPES),
         ("transposed", _is_bool),
     ]
-    _check_fields(part["matrix"], matrix)
+    recipe = [("recipe", lambda value: isinstance(value, str))] if "recipe" in part["matrix"] else []
+    _check_fields(part["matrix"], matrix + recipe)
     settings_of(part).check_rank(tuple(part["matrix"]["shape"]))
     if "labels" in part:
         _check_fields(part, [("labels", _is_object)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler, normalize
 from support.converted import matrix_of, names_of
 
+from dask_nmf import nmf
 from dask_nmf.errors import DataError
+from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.ingest import convert
 from dask_nmf.ingest.formats.matrices import matrix_rows
 from dask_nmf.ingest.recipe.arithmetic import statistics
+from dask_nmf.storage.locations import locate
 
 COUNTS = np.random.default_rng(3).poisson(np.geomspace(0.02, 9, 40), (70, 40)).astype(float)
 COUNTS[5] = 0
@@ -204,3 +209,21 @@ def test_only_a_v_of_convert_is_taken_as_example(tmp_path: Path) -> None:
         convert(tmp_path / "v.npy", tmp_path / "v.zarr", like=tmp_path / "other.zarr")
     with pytest.raises(FileNotFoundError, match="there is nothing at"):
         convert(tmp_path / "v.npy", tmp_path / "v.zarr", like=tmp_path / "none.zarr")
+
+
+def test_transform_takes_rows_of_the_same_recipe_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "v.npy", COUNTS)
+    run, output = (locate(tmp_path / name) for name in ("run.zarr", "w.zarr"))
+    convert(tmp_path / "v.npy", tmp_path / "v.zarr", log1p=True)
+    convert(tmp_path / "v.npy", tmp_path / "plain.zarr")
+    convert(tmp_path / "v.npy", tmp_path / "alike.zarr", like=tmp_path / "v.zarr")
+    nmf(tmp_path / "v.zarr", 2, max_iter=2, store=tmp_path / "run.zarr")
+    transformed = partial(transform_to, run, output=output, overwrite=True, connect=nullcontext)
+    assert transformed(tmp_path / "alike.zarr") == (70, 2)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+    with pytest.raises(ValueError, match=r"plain.zarr was converted with other steps than .*v.zarr.* --like"):
+        transformed(tmp_path / "plain.zarr")
+    transformed(tmp_path / "v.npy")
+    assert "did not make" in caplog.text

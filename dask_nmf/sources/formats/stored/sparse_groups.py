@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from dask_nmf.sources.checks import (
 from dask_nmf.sources.decoding.conversion import is_a
 from dask_nmf.sources.decoding.packing import SCALING, Packing, packing_of
 from dask_nmf.sources.dense import load, naming_place
+from dask_nmf.sources.formats.stored.conversions import recipe_of
 from dask_nmf.sources.formats.stored.hdf5 import HDF5Dataset, location_of_node
 from dask_nmf.sources.labels.stored import labels_of
 from dask_nmf.sources.matrix import Matrix
@@ -106,7 +107,8 @@ def open_sparse_group(group: Any, options: OpenOptions, place: str) -> Matrix:
     if isinstance(group, zarr.Group):
         whole, listing = require_chunks(group, [data, indices, indptr])
         reader = StoredSparseRows(whole, claim.upright, dtype, packing)
-        return Matrix(claim.shape, dtype, place, claim.orientation, layout, reader, listing, labels=labels)
+        matrix = Matrix(claim.shape, dtype, place, claim.orientation, layout, reader, listing, labels=labels)
+        return replace(matrix, recipe=recipe_of(group))
     datasets = {name: HDF5Dataset(part) for name, part in zip(PARTS, (data, indices, indptr), strict=True)}
     in_memory = not datasets["data"].in_a_file
     reader = StoredSparseRows(datasets, claim.upright, dtype, packing, in_memory)
