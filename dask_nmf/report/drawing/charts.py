@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
+from unicodedata import east_asian_width
 
 import numpy as np
 
@@ -55,7 +56,7 @@ def bar_chart(
 ) -> Figure:
     """Return horizontal bars, the first one on top; ``errors`` are drawn as error bars."""
     shown = [short_name(name) for name in names]
-    left = 0.12 + LETTER * max(map(len, shown), default=0)
+    left = 0.12 + LETTER * max(map(letters, shown), default=0)
     below, bars = 0.38 if label else 0.24, 0.17 * len(names) + 0.05
     figure = plain_figure(width, below + bars + 0.05)
     axes = figure.add_axes(
@@ -105,6 +106,12 @@ def picture(pixels: Array, words: Words, largest: float) -> Figure:
     axes.imshow(pixels, cmap="gray", vmin=0, vmax=largest or 1.0, aspect="auto")
     axes.set_axis_off()
     return Figure(words.title, words.description, inline_svg(figure, *words), kind="image")
+
+
+def letters(text: str) -> float:
+    """Return how wide a text is, in small letters; capitals and letters of East Asia are wider."""
+    wide = {"W": 1.9, "F": 1.9}
+    return sum(wide.get(east_asian_width(char), 1.25 if char.isupper() else 1.0) for char in text)
 
 
 def short_name(name: str) -> str:

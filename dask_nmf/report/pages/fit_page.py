@@ -37,7 +37,7 @@ def key_numbers(facts: FitFacts) -> list[tuple[str, str]]:
     return [
         ("components", str(facts.rank)),
         ("relative error", "unknown" if error is None else f"{error:.5g}"),
-        ("explained", "unknown" if error is None else percent(max(1 - error**2, 0.0))),
+        ("explained", "unknown" if error is None else percent(max(1 - error**2, 0.0), 4)),
         ("passes over V", number(record["pass"])),
         ("time of passes", duration(sum(record["history"]["seconds"]))),
         ("ended", record["outcome"] or "not yet"),

@@ -92,7 +92,7 @@ def _line(facts: FitFacts, component: int) -> str:
         )
         if value > 0
     ]
-    rows = f" Largest in {', '.join(short_name(name) for name in tops[:3])}." if tops else ""
+    rows = f" Largest in {' · '.join(short_name(name) for name in tops[:3])}." if tops else ""
     return f"{'; '.join(parts)}.{rows}"
 
 
@@ -106,7 +106,7 @@ def _table(facts: FitFacts, view: View) -> Table:
             number(facts.w_sparseness[one], 2),
             f"{int(facts.weights.leading[one]):,}",
             *([] if facts.likeness is None else [number(float(facts.likeness[one]), 3)]),
-            *([", ".join(map(facts.names.column, facts.top_columns(one, NAMED)))] if tops else []),
+            *([" · ".join(map(facts.names.column, facts.top_columns(one, NAMED)))] if tops else []),
         )
         for one in range(facts.rank)
     ]
