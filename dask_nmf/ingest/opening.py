@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from os.path import commonpath
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
+from dask_nmf.ingest.files import FilePath, ObjectPath, glob_objects
 from dask_nmf.ingest.formats.documents.counting import CountedTexts
 from dask_nmf.ingest.formats.documents.decoding import UTF8
 from dask_nmf.ingest.formats.documents.texts import (
@@ -29,11 +31,13 @@ from dask_nmf.ingest.formats.tables.triplets import Triplets
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.rows import RowSource, Stacked
 from dask_nmf.storage.locations import Location, is_location, located
+from dask_nmf.storage.objects.requests import names_within
 
 TEXTS = (".txt", ".txt.gz")
 RECORDS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 MARKET = (".mtx", ".mtx.gz")
+FILES = (*TEXTS, *RECORDS, *TABLES, *MARKET, *SUFFIXES, ".npy", ".npz", ".zarr")
 ZARR = ("zarr.json", ".zgroup", ".zarray")  # files of a folder that is a Zarr hierarchy
 
 
@@ -76,8 +80,10 @@ def expand(source: Any) -> list[Any]:
 
 def _expand(source: Any) -> list[Any]:
     place = located(source)
-    if not is_location(place) or place.path is None:
+    if not is_location(place):
         return [place]
+    if place.path is None:
+        return _expand_url(place)
     if not place.path.exists():
         found = sorted(glob.glob(str(place.path)))
         if not found:
@@ -90,6 +96,26 @@ def _expand(source: Any) -> list[Any]:
         return _inside(place, place.path)
     alone = place.name.lower().endswith(TEXTS + IMAGES)
     return [FileSet(place.path.parent, [place.path], place)] if alone else [place]
+
+
+def _expand_url(place: Location) -> list[Any]:
+    """Return the objects that a URL with wildcards matches, or the tables in a folder of a store."""
+    if any(mark in place.address for mark in "*["):
+        found = glob_objects(place.address)
+        if not found:
+            raise FileNotFoundError(f"no object matches {place.name}; only the last part may have wildcards")
+        return [located(url) for url in found]
+    if place.is_writable() and not place.address.endswith(FILES):  # others cannot be listed
+        tables = [name for name in names_within(place.address) if name.endswith(TABLES)]
+        return [located(f"{place.address}/{quote(name)}") for name in tables] or [place]
+    return [place]
+
+
+def _file(source: Any) -> FilePath | None:
+    """Return the file that a source is, or the folder; None for what is read in other ways."""
+    if not is_location(source) or source.path is not None:
+        return source.path if is_location(source) else None
+    return ObjectPath(source.address) if source.name.endswith(TABLES + MARKET + SUFFIXES) else None
 
 
 def _inside(place: Location, folder: Path) -> list[Any]:
@@ -119,7 +145,8 @@ def open_sources(
     if options.counting.given or options.encoding != UTF8:
         named = ", ".join(options.counting.given or ["encoding"])
         raise ValueError(f"{named} is for texts: .txt files, JSON lines, or a column that text names")
-    tables = [one.path for one in sources if is_location(one) and one.path and one.name.endswith(TABLES)]
+    files = [_file(one) for one in sources]
+    tables = [path for path in files if path is not None and path.name.endswith(TABLES)]
     if options.entries:
         if len(tables) < len(sources):
             raise ValueError(
@@ -145,7 +172,7 @@ def name_of(source: Any) -> str:
 
 def _is_text(source: Any) -> bool:
     files = isinstance(source, FileSet) and not source.images
-    return files or (is_location(source) and source.name.endswith(RECORDS))
+    return files or (is_location(source) and source.name.endswith(RECORDS + TEXTS))
 
 
 def _open_images(sources: Sequence[Any], options: ConvertOptions) -> ImageRows:
@@ -165,6 +192,8 @@ def _open_texts(source: Any, options: ConvertOptions) -> Texts:
             )
         return TextFiles(source.folder, source.paths, options.encoding)
     path = source.path if is_location(source) else None
+    if is_location(source) and path is None:
+        raise ValueError(f"{source.name} is in a store, and texts are read from files; copy it to a disk")
     if path is None or not path.name.endswith(RECORDS + TABLES):
         raise ValueError(f"{name_of(source)} holds no texts; give .txt files, .jsonl, .csv, .tsv or .parquet")
     if options.text is None:
@@ -178,8 +207,8 @@ def _open_texts(source: Any, options: ConvertOptions) -> Texts:
 
 def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
     """Open a source of a kind that its suffix tells."""
-    path = source.path if is_location(source) else None
-    if path is not None and is_10x_folder(path):
+    path = _file(source)
+    if isinstance(path, Path) and is_10x_folder(path):
         return open_10x_folder(path, options, scratch)
     if path is not None and path.name.endswith(MARKET):
         return MatrixMarket(path, options, scratch)
@@ -194,7 +223,7 @@ def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
         if path.name.endswith(TABLES):
             return DenseTable(open_table(path), options)
     named = None
-    if is_location(source) and (path is None or path.is_dir()):
+    if is_location(source) and (path is None or (isinstance(path, Path) and path.is_dir())):
         named = open_zarr_group(source, options, scratch)
     if options.dataset is not None and named is None:
         raise ValueError("dataset is a path inside of an HDF5 file or a Zarr group; leave it out")

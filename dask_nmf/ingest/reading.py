@@ -1,12 +1,12 @@
-"""Files that are read from their beginning to their end: plain or gzip, with a report of how far it went."""
+"""The report of how far files have been read, and libraries that read some of them."""
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
+from dask_nmf.ingest.files import FilePath, size_of
 from dask_nmf.progress import report_panel, report_read, report_stage
 
 MEGABYTE = 10**6
@@ -15,11 +15,11 @@ MEGABYTE = 10**6
 class ReadProgress:
     """The report of how many megabytes of some files have been read."""
 
-    def __init__(self, paths: list[Path]) -> None:
+    def __init__(self, paths: Sequence[FilePath]) -> None:
         self._done = 0
         self._before = 0  # bytes of the files that are read
         report_stage(f"reading {paths[0].name}" + (f" and {len(paths) - 1} more" if paths[1:] else ""))
-        report_read(sum(os.path.getsize(path) for path in paths) // MEGABYTE, "MB")
+        report_read(sum(size_of(path) for path in paths) // MEGABYTE, "MB")
 
     def at(self, position: int) -> None:
         """Report the position in the file that is being read, in bytes."""
@@ -28,10 +28,11 @@ class ReadProgress:
             report_panel()
         self._done = max(self._done, reached)
 
-    def file_done(self, path: Path) -> None:
+    def file_done(self, path: FilePath) -> None:
         """Report that a file was read to its end."""
-        self.at(os.path.getsize(path))
-        self._before += os.path.getsize(path)
+        size = size_of(path)
+        self.at(size)
+        self._before += size
 
 
 def optional_library(name: str) -> Any:

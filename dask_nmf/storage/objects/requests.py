@@ -77,6 +77,31 @@ def stat(url: str) -> tuple[int, str | None]:
     return int(meta["size"]), stamp_of(meta)
 
 
+def version(url: str) -> tuple[int, str | None]:
+    """Return the size of an object in bytes and its ETag, if it has one."""
+    folder, name = split_url(url)
+    meta = request(url, partial(obstore.head, connect(folder), name))
+    return int(meta["size"]), meta["e_tag"]
+
+
+def fetch_version(url: str, part: tuple[int, int] | None, e_tag: str | None) -> memoryview | None:
+    """Return the bytes from one position to another of an object, or all; None if it has another ETag."""
+    folder, name = split_url(url)
+    conditions = {"range": part, "if_match": e_tag}
+    options = {key: condition for key, condition in conditions.items() if condition is not None}
+    store = connect(folder)
+    try:
+        return request(url, lambda: memoryview(obstore.get(store, name, options=options).bytes()))
+    except exceptions.PreconditionError:
+        return None
+
+
+def names_within(url: str) -> list[str]:
+    """Return the names of the objects in a folder, in order, but not those in folders of it."""
+    listed = request(url, partial(obstore.list_with_delimiter, connect(url), None))
+    return sorted(meta["path"] for meta in listed["objects"])
+
+
 def exists(url: str) -> bool:
     """Return whether any object is stored below a URL."""
     if urlsplit(url).scheme not in READ_ONLY:

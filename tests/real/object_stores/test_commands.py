@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
@@ -12,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import obstore
 import pytest
@@ -51,6 +53,25 @@ def test_a_conversion_to_a_store_and_back(v: Array, tmp_path: Path) -> None:
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
     assert "exists" in command("convert", str(tmp_path / "v.npy"), output).stderr
     assert command("convert", str(tmp_path / "v.npy"), output, "--overwrite").returncode == 0
+
+
+@pytest.mark.usefixtures("server")
+def test_tables_and_hdf5_in_a_store_are_converted(v: Array, tmp_path: Path) -> None:
+    bucket = requests.connect("s3://bucket/in")
+    for number, part in enumerate(np.array_split(v, 2)):
+        np.savetxt(tmp_path / "v.csv", part, delimiter=",")
+        obstore.put(bucket, f"part-{number}.csv.gz", gzip.compress((tmp_path / "v.csv").read_bytes()))
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["X"] = v
+    obstore.put(bucket, "v.h5", (tmp_path / "v.h5").read_bytes())
+    for number, source in enumerate(["s3://bucket/in/*.gz", "s3://bucket/in", "s3://bucket/in/v.h5"]):
+        done = command("convert", source, str(tmp_path / f"{number}.zarr"))
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_allclose(matrix_of(tmp_path / f"{number}.zarr"), v, rtol=1e-6)
+    failed = command("convert", "s3://bucket/in/none.csv", str(tmp_path / "none.zarr"))
+    assert failed.returncode != 0
+    assert "s3://bucket/in/none.csv" in failed.stderr
+    assert failed.stderr.count("\n") == 1
 
 
 def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v: Array) -> None:

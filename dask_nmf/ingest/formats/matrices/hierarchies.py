@@ -12,6 +12,7 @@ import scipy.sparse
 import zarr
 
 from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.files import FilePath, open_binary
 from dask_nmf.ingest.formats.matrices.matrix_rows import MatrixRows
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.output.group import MARK
@@ -27,7 +28,7 @@ TENX = {"data", "indices", "indptr", "shape", "barcodes"}
 FEATURES = ("features/id", "genes")  # names of features in files of newer and older versions
 
 
-def open_hdf5(path: Path, options: ConvertOptions, scratch: Path) -> RowSource:
+def open_hdf5(path: FilePath, options: ConvertOptions, scratch: Path) -> RowSource:
     """Open a matrix in an HDF5 file: the one that the options name, or X, or that of 10x Genomics.
 
     Raises
@@ -37,7 +38,7 @@ def open_hdf5(path: Path, options: ConvertOptions, scratch: Path) -> RowSource:
     """
     h5py = optional_library("h5py")
     with readable(path, CURE):
-        file = h5py.File(path, "r")
+        file = h5py.File(path if isinstance(path, Path) else open_binary(path), "r")
     if options.dataset is None:
         for group in filter(lambda node: isinstance(node, h5py.Group), file.values()):
             if set(group) >= TENX:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -15,6 +14,7 @@ from scipy.io import mmread
 
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.entries.sorting import Duplicate, Entries, RowSorter
+from dask_nmf.ingest.files import FilePath, open_content, position_in
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns, Named, RowSource, read_ahead
@@ -64,12 +64,12 @@ class MatrixMarket:
 
     sparse = True
 
-    def __init__(self, path: Path, options: ConvertOptions, scratch: Path, turned: bool = False) -> None:
+    def __init__(self, path: FilePath, options: ConvertOptions, scratch: Path, turned: bool = False) -> None:
         self._path, self._scratch, self._turned = path, scratch, turned
         self._rules = options.rules()
         self._duplicates = options.duplicates
         self.dtype = self._rules.dtype
-        with readable(path, CURE), _open(path) as file:
+        with readable(path, CURE), open_content(path) as file:
             self._header = _read_header(file, path)
 
     @property
@@ -108,7 +108,7 @@ class MatrixMarket:
         """Yield the entries of V as they stand in the file."""
         progress = ReadProgress([self._path])
         count, lines = 0, self._header.lines
-        with open(self._path, "rb") as raw, _open(raw if _compressed(self._path) else self._path) as file:
+        with open_content(self._path) as file:
             with readable(self._path, CURE):
                 _read_header(file, self._path)
             for text in _pieces(file, self._path):
@@ -119,7 +119,7 @@ class MatrixMarket:
                 if found:
                     yield self._parse(entries, found, lines)
                 count, lines = count + found, lines + here
-                progress.at(raw.tell())
+                progress.at(position_in(file))
         progress.file_done(self._path)
         if count < self._header.entries:
             raise DataError(
@@ -175,7 +175,7 @@ def _part(folder: Path, name: str) -> Path:
 
 def _names(path: Path, needed: int) -> list[str]:
     """Return the first column of a file, which has a line for each cell or feature."""
-    with readable(path, CURE), _open(path) as file:
+    with readable(path, CURE), open_content(path) as file:
         names = [line.decode().rstrip("\r\n").partition("\t")[0] for line in file]
     if len(names) != needed:
         raise DataError(
@@ -184,18 +184,7 @@ def _names(path: Path, needed: int) -> list[str]:
     return names
 
 
-def _compressed(path: Path) -> bool:
-    return path.suffix == ".gz"
-
-
-def _open(file: Any) -> IO[bytes]:
-    """Open a path, or a file that is compressed."""
-    if isinstance(file, Path) and not _compressed(file):
-        return open(file, "rb")
-    return gzip.open(file, "rb")  # type: ignore[no-any-return]
-
-
-def _read_header(file: IO[bytes], path: Path) -> Header:
+def _read_header(file: IO[bytes], path: FilePath) -> Header:
     """Read the banner, the comments and the sizes."""
     banner = file.readline(1024)
     words = banner.decode("ascii", "replace").lower().split()
@@ -223,7 +212,7 @@ def _read_header(file: IO[bytes], path: Path) -> Header:
     raise DataError(f"{path} ends before its sizes; {CURE}")
 
 
-def _pieces(file: IO[bytes], path: Path) -> Iterator[bytes]:
+def _pieces(file: IO[bytes], path: FilePath) -> Iterator[bytes]:
     """Yield the text that follows, in pieces of whole lines."""
     rest = b""
     while True:

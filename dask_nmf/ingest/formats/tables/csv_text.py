@@ -6,14 +6,13 @@ pyarrow parses the records. What is here reads a file only up to a line.
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import BinaryIO, NamedTuple, TextIO, cast
+from typing import NamedTuple, TextIO
 
 from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.files import FilePath, open_content
 from dask_nmf.ingest.rows import check_wanted
 
 NULLS = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None", "-nan", "-NaN")
@@ -34,7 +33,7 @@ class CsvLayout(NamedTuple):
     line_bytes: int  # of the longer of the first two lines
 
 
-def read_layout(path: Path) -> CsvLayout:
+def read_layout(path: FilePath) -> CsvLayout:
     """Return the layout of a CSV file, whose first line is a header unless each of its fields is a number.
 
     Fields are separated by tabs in a ``.tsv``, and else by the first of tab, semicolon and comma that the
@@ -55,7 +54,7 @@ def read_layout(path: Path) -> CsvLayout:
     raise DataError(f"{path} is empty; it must have at least one record")
 
 
-def line_of(path: Path, layout: CsvLayout, record: int) -> int:
+def line_of(path: FilePath, layout: CsvLayout, record: int) -> int:
     """Return the number of the line, from 1, that has a record, counted from 0."""
     for found, (line, _) in enumerate(_records(path, layout)):
         if found == record:
@@ -63,7 +62,7 @@ def line_of(path: Path, layout: CsvLayout, record: int) -> int:
     return 0
 
 
-def refuse_first_bad_line(path: Path, layout: CsvLayout, numbers: Sequence[int]) -> None:
+def refuse_first_bad_line(path: FilePath, layout: CsvLayout, numbers: Sequence[int]) -> None:
     """Raise `DataError` about the first line with another number of fields, a text for a number, or no UTF-8.
 
     Parameters
@@ -88,7 +87,7 @@ def refuse_first_bad_line(path: Path, layout: CsvLayout, numbers: Sequence[int])
             raise DataError(f"{path}, line {line}: {shown} is not UTF-8; save the file as UTF-8")
 
 
-def _layout(path: Path, line: str, number: int, line_bytes: int) -> CsvLayout:
+def _layout(path: FilePath, line: str, number: int, line_bytes: int) -> CsvLayout:
     unquoted = QUOTED.sub("", line)
     delimiter = "\t" if ".tsv" in path.suffixes else next((one for one in DELIMITERS if one in unquoted), ",")
     fields = [field.strip() for field in next(csv.reader([line], delimiter=delimiter))]
@@ -115,7 +114,7 @@ def _is_number(text: str) -> bool:
     return "_" not in text
 
 
-def _records(path: Path, layout: CsvLayout) -> Iterator[tuple[int, list[str]]]:
+def _records(path: FilePath, layout: CsvLayout) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the fields of each record; an empty line is one if there is one column."""
     csv.field_size_limit(LONGEST)
     with _open(path) as file:
@@ -125,7 +124,6 @@ def _records(path: Path, layout: CsvLayout) -> Iterator[tuple[int, list[str]]]:
                 yield number, next(csv.reader([line], delimiter=layout.delimiter)) or [""]
 
 
-def _open(path: Path) -> TextIO:
+def _open(path: FilePath) -> TextIO:
     """Open a file as text; characters that are not UTF-8 are replaced."""
-    binary = cast(BinaryIO, gzip.GzipFile(path)) if path.suffix == ".gz" else path.open("rb")
-    return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace")
+    return io.TextIOWrapper(open_content(path), encoding="utf-8-sig", errors="replace")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.files import FilePath, open_binary, size_of
 from dask_nmf.ingest.formats.tables import csv_text
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import BATCH
@@ -24,7 +26,7 @@ class Table(Protocol):
     """A table in a file: records, with a value in each column."""
 
     @property
-    def path(self) -> Path:
+    def path(self) -> FilePath:
         """Return the path of the file."""
 
     @property
@@ -50,7 +52,7 @@ class Table(Protocol):
         """Return how a message names a record, counted from 0."""
 
 
-def open_table(path: Path) -> Table:
+def open_table(path: FilePath) -> Table:
     """Open a table of a kind that its suffix tells; read only its header."""
     return ParquetTable(path) if path.suffix == ".parquet" else CsvTable(path)
 
@@ -59,10 +61,10 @@ def open_table(path: Path) -> Table:
 class CsvTable:
     """A table in a CSV or TSV file, which may be compressed by gzip."""
 
-    path: Path
+    path: FilePath
     layout: csv_text.CsvLayout
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: FilePath) -> None:
         object.__setattr__(self, "path", path)
         object.__setattr__(self, "layout", csv_text.read_layout(path))
 
@@ -85,7 +87,7 @@ class CsvTable:
     ) -> Iterator[list[Any]]:
         arrow = optional_library("pyarrow")
         with readable(self.path, CURE):
-            raw = arrow.OSFile(str(self.path))
+            raw = _arrow_file(self.path)
         with raw:
             stream = arrow.CompressedInputStream(raw, "gzip") if self.path.suffix == ".gz" else raw
             try:
@@ -124,11 +126,11 @@ class CsvTable:
 class ParquetTable:
     """A table in a parquet file."""
 
-    path: Path
+    path: FilePath
     names: list[str]
     types: list[str]
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: FilePath) -> None:
         object.__setattr__(self, "path", path)
         with self._file() as file:
             object.__setattr__(self, "names", list(file.schema_arrow.names))
@@ -151,7 +153,7 @@ class ParquetTable:
         names = list(dict.fromkeys(self.names[index] for index in [*numbers, *texts]))
         done = 0
         with self._file() as file:
-            size, records = self.path.stat().st_size, max(1, file.metadata.num_rows)
+            size, records = size_of(self.path), max(1, file.metadata.num_rows)
             per_batch = max(1, min(RECORDS, BATCH // (8 * (len(numbers) + len(texts)))))
             for batch in _each(file.iter_batches(per_batch, columns=names), self.path):
                 done += len(batch)
@@ -162,10 +164,14 @@ class ParquetTable:
                 ]
         progress.file_done(self.path)
 
-    def _file(self) -> Any:
+    @contextmanager
+    def _file(self) -> Iterator[Any]:
         parquet = optional_library("pyarrow.parquet")
         with readable(self.path, CURE):
-            return parquet.ParquetFile(self.path)
+            source = _arrow_file(self.path)
+            file = parquet.ParquetFile(source)
+        with source:
+            yield file
 
     def _columns(self, batch: Any) -> dict[int, Any]:
         """Return the columns of a batch by their places in the file; all of one name are in a batch."""
@@ -197,7 +203,13 @@ def check_ids(column: Any, place: Callable[[int], str]) -> None:
         raise DataError(f"{place(empty)}: an id is empty; fill it in")
 
 
-def _each(batches: Iterator[Any], path: Path) -> Iterator[Any]:
+def _arrow_file(path: FilePath) -> Any:
+    """Open a file as pyarrow reads it."""
+    arrow = optional_library("pyarrow")
+    return arrow.OSFile(str(path)) if isinstance(path, Path) else arrow.PythonFile(open_binary(path), "r")
+
+
+def _each(batches: Iterator[Any], path: FilePath) -> Iterator[Any]:
     """Yield batches; raise `DataError` for what the file cannot give."""
     while True:
         with readable(path, CURE):
