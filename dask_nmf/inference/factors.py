@@ -14,6 +14,8 @@ from dask_nmf.errors import readable
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.planning import worker_memory
 from dask_nmf.sources.factors_and_weights import open_for_fixed_factor, read_factor
+from dask_nmf.sources.labels.index import NameIndex, as_names
+from dask_nmf.sources.labels.names import as_text
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import Reader, empty_block
 from dask_nmf.storage.arrays.factors import CURE
@@ -120,6 +122,44 @@ def means_at(means: Any, places: Array) -> Array:
     with readable(getattr(means, "store_path", "the means"), CURE):
         read = means.oindex[needed] if isinstance(means, zarr.Array) else means[needed]
         return np.asarray(read)[back]
+
+
+def find_names(places: Any, names: Any, dimension: str, size: int) -> Any:
+    """Return the numbers of rows or columns that are given by name; what is not text is returned unchanged.
+
+    Parameters
+    ----------
+    names : of all rows or columns, in any form that `as_names` takes; None if there are none.
+    size : how many there are.
+
+    Raises
+    ------
+    ValueError
+        If a name is that of no or several rows, or if there are no names, or too many or too few.
+    """
+    if not _is_text(places):
+        return places
+    if names is None:
+        raise ValueError(f"{dimension}s are names; give all names too, as {dimension}_names, or give numbers")
+    found = as_names(names, f"{dimension}_names")
+    if len(found) != size:
+        raise ValueError(
+            f"{dimension}_names are {len(found)} and W H has {size} {dimension}s; give one for each"
+        )
+    index, wanted = NameIndex(found, dimension), as_text(np.asarray(places)).tolist()
+    numbers = index.find(wanted)
+    if (numbers < 0).any():
+        raise ValueError(index.describe(wanted[int((numbers < 0).argmax())]))
+    return numbers
+
+
+def _is_text(places: Any) -> bool:
+    """Return whether rows or columns are given by a list, or an array of one dimension, of text."""
+    array = np.asarray(places)
+    kind = array.dtype.kind
+    return (
+        array.ndim == 1 and len(array) > 0 and (kind in "UT" or (kind == "O" and isinstance(array[0], str)))
+    )
 
 
 def as_indices(numbers: Any, name: str) -> Array:

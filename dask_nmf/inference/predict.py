@@ -10,7 +10,8 @@ import dask.array as da
 import numpy as np
 import zarr
 
-from dask_nmf.inference import csv_files, factors
+from dask_nmf.inference import factors
+from dask_nmf.inference.cells import reading, writing
 from dask_nmf.inference.factors import Clip
 from dask_nmf.kernels.summary.means import Means, fill_with_means
 from dask_nmf.options.keywords import reject_unknown_keywords
@@ -26,7 +27,15 @@ ENTRIES = 2**20  # entries of W and of H that are gathered at once
 
 @reject_unknown_keywords
 def predict(
-    W: Any, H: Any, rows: Any, columns: Any, *, means: Means | None = None, clip: Clip | None = None
+    W: Any,
+    H: Any,
+    rows: Any,
+    columns: Any,
+    *,
+    means: Means | None = None,
+    clip: Clip | None = None,
+    row_names: Any = None,
+    column_names: Any = None,
 ) -> Array:
     """Return the values of W H at some cells, (len(rows),), without computing W H.
 
@@ -36,21 +45,26 @@ def predict(
     ----------
     W : (m, k), whatever `open_matrix` takes.
     H : (k, n), whatever `open_matrix` takes.
-    rows, columns : the cells: integers, counted from 0.
+    rows, columns : the cells: integers, counted from 0, or names as text if these are given.
     means : `Result.means` of the fit. If nothing of a row was observed, the value is the mean of the column.
         If nothing of a column was observed, it is the mean of the row, and if both, that of all entries.
         Without means W H is 0 there, and a warning says so.
     clip : (low, high): values outside are set to the nearer bound.
+    row_names, column_names : the names of all rows (m,) and columns (n,), such as ``Run.load_result(run)``
+        has. They are needed where ``rows`` or ``columns`` are text.
 
     Raises
     ------
     IndexError
         If a cell is outside of W H; the error names the first one.
     ValueError
-        If the shapes do not fit, or ``rows`` and ``columns`` are no integers, one of each for a cell.
+        If no or several rows have a name; if the shapes do not fit, or ``rows`` and ``columns`` are neither
+        integers nor names, one of each for a cell.
     """
     W, H = factors.open_factors(W, H)
     factors.validate(W, H, means, clip)
+    rows = factors.find_names(rows, row_names, "row", W.shape[0])
+    columns = factors.find_names(columns, column_names, "column", H.shape[1])
     cells = _cells(rows, columns, factors.product_shape(W, H))
     predicted = _predict(W, H, cells, means, clip)
     if means is None and predicted.unknown.any():
@@ -82,14 +96,15 @@ def predict_to(
     """
     result = Run.load_result(run)
     check_apart(output, run=run)
-    (W, H), means = result.factors, result.means
+    (W, H), means, labels = result.factors, result.means, result.labels
     factors.validate(W, H, means, clip)
     W, H = _read_smaller(W, H)
     count = 0
-    with csv_files.create(output, overwrite, means is not None) as file:
-        for cells in csv_files.read_cells(pairs, factors.product_shape(W, H)):
+    with writing.create(output, overwrite, means is not None) as file:
+        for cells in reading.read_cells(pairs, factors.product_shape(W, H), labels):
             values, sources, _ = _predict(W, H, cells, means, clip)
-            csv_files.write(file, *cells, values, sources)
+            rows, columns = map(writing.named, (labels.rows, labels.columns), cells)
+            writing.write(file, rows, columns, values, sources)
             count += len(values)
     return count
 
@@ -105,7 +120,7 @@ def _cells(rows: Any, columns: Any, shape: tuple[int, int]) -> tuple[Array, Arra
     outside = (i < 0) | (i >= shape[0]) | (j < 0) | (j >= shape[1])
     if outside.any():
         first = int(outside.argmax())
-        raise IndexError(f"cell {first}: {csv_files.describe_outside((int(i[first]), int(j[first])), shape)}")
+        raise IndexError(f"cell {first}: {reading.describe_outside((int(i[first]), int(j[first])), shape)}")
     return i.astype(np.int64, copy=False), j.astype(np.int64, copy=False)
 
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dask_nmf.inference import csv_files, factors
+from dask_nmf.inference import factors
+from dask_nmf.inference.cells import reading, writing
 from dask_nmf.inference.factors import Clip
 from dask_nmf.inference.topk import row_marks
 from dask_nmf.inference.topk import search as top_k_search
@@ -38,6 +39,7 @@ def recommend(
     means: Means | None = None,
     clip: Clip | None = None,
     rows: Any = None,
+    row_names: Any = None,
 ) -> TopK:
     """Return, for each row of V, the columns with the largest values of W H among the cells absent from V.
 
@@ -52,7 +54,8 @@ def recommend(
     means : `Result.means` of the fit. A row of which nothing was observed gets the columns with the largest
         means, and a column of which nothing was observed is not recommended.
     clip : (low, high): values outside are set to the nearer bound; the order stays.
-    rows : the rows to search, counted from 0. By default all m rows.
+    rows : the rows to search, counted from 0, or their names as text. By default all m rows.
+    row_names : the names of all rows, (m,), if ``rows`` are names.
 
     Returns
     -------
@@ -70,6 +73,7 @@ def recommend(
     factors.validate(W, H, means, clip)
     search = Search(W, H, TopKSpec(plain(count), missing), means, clip)
     matrix = _open(V, search)
+    rows = factors.find_names(rows, row_names, "row", W.shape[0])
     chosen = None if rows is None else _choose(rows, factors.product_shape(W, H))
     marks = None if chosen is None else chosen.marks
     empty = TopK(np.empty((0, count), np.int64), np.empty((0, count), factors.product_dtype(W, H)))
@@ -108,20 +112,23 @@ def recommend_to(
         As for `predict_to`.
     """
     result = Run.load_result(run)
-    (W, H), means = result.factors, result.means
+    (W, H), means, labels = result.factors, result.means, result.labels
     factors.validate(W, H, means, options.clip)
     search = Search(W, H, TopKSpec(options.top, result.settings.missing), means, options.clip)
     matrix = _open(V, search)
     check_apart(output, V=matrix.location, run=run)
     marks = None
     if options.rows is not None:
-        marks = row_marks.mark_rows(csv_files.read_rows(options.rows, matrix.shape), matrix.shape[0])
+        rows = reading.read_rows(options.rows, matrix.shape, labels)
+        marks = row_marks.mark_rows(rows, matrix.shape[0])
     cells = 0
-    with csv_files.create(output, overwrite, means is not None) as file, connect(matrix):
+    with writing.create(output, overwrite, means is not None) as file, connect(matrix):
         for numbers, best in top_k_search.run(matrix, search, marks):
             at, place = np.nonzero(best.columns >= 0)
             sources = None if means is None else _sources(means, numbers)[at]
-            csv_files.write(file, numbers[at], best.columns[at, place], best.values[at, place], sources)
+            names = writing.named(labels.rows, numbers)[at]
+            columns = writing.named(labels.columns, best.columns[at, place])
+            writing.write(file, names, columns, best.values[at, place], sources)
             cells += len(at)
     return cells
 
@@ -161,6 +168,6 @@ def _choose(rows: Any, shape: tuple[int, int]) -> ChosenRows:
         raise ValueError(f"rows are {requested.dtype} of shape {requested.shape}; give a list of integers")
     outside = (requested < 0) | (requested >= shape[0])
     if outside.any():
-        raise IndexError(csv_files.describe_outside([int(requested[outside.argmax()])], shape))
+        raise IndexError(reading.describe_outside([int(requested[outside.argmax()])], shape))
     unique, places = np.unique(requested.astype(np.int64), return_inverse=True)
     return ChosenRows(row_marks.mark_rows([unique], shape[0]), places)

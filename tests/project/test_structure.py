@@ -48,7 +48,7 @@ PARAMETERS = 6  # of a function
 SPELLED_OUT = {  # options, one parameter each: for people, or as click gives them
     "api.nmf", "api.select_rank", "cli.models.select.command", "cli.inputs.convert.command",
     "ingest.conversion.convert", "estimator.nmf.__init__", "inference.recommend.recommend",
-    "inference.transform.transform",
+    "inference.predict.predict", "inference.transform.transform",
     "forecasts.door.plan", "cli.inputs.plan.command",
     "cli.models.fit.command", "cli.apply.transform.command", "cli.apply.recommend.command",
 }  # fmt: skip

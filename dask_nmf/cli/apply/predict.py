@@ -23,7 +23,10 @@ from dask_nmf.cli.process.streams import print_line
 @overwriting
 @clipping
 def command(run: str, pairs: str, output: str, overwrite: bool, clip: tuple[float, float] | None) -> int:
-    """Compute values of W H of a run at the cells in PAIRS, a CSV file of row,column, counted from 0.
+    """Compute values of W H of a run at the cells in PAIRS, a CSV file of row,column.
+
+    Rows and columns of PAIRS are names if V has names, and else numbers, counted from 0. In a V with names,
+    numbers stand below row_number and column_number in a header. The output has names, if V has any.
 
     \b
     dask-nmf predict run.zarr pairs.csv --output values.csv

@@ -23,7 +23,9 @@ from dask_nmf.cli.process.streams import print_line
 @csv_output
 @overwriting
 @clipping
-@click.option("--rows", metavar="FILE", help="CSV file of the rows to do, counted from 0; by default all.")
+@click.option(
+    "--rows", metavar="FILE", help="CSV file of rows: names, or numbers from 0 as in predict; by default all."
+)
 @cluster_options
 def command(
     run: str,
@@ -44,7 +46,7 @@ def command(
 
     V is the matrix of the run, and is read once. A cell has no entry if it was missing in the fit or, where
     nothing was missing, if it is not positive. A row of which the fit saw no entry gets the columns with the
-    largest means, and a fourth column, source, says so.
+    largest means, and a fourth column, source, says so. The output has names, if V has any.
     """
     from dask_nmf.display import lines
     from dask_nmf.inference.recommend import ListOptions, recommend_to

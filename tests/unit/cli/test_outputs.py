@@ -14,7 +14,7 @@ from support.outputs import LONG, names, nothing, put, read
 
 from dask_nmf import nmf, transform
 from dask_nmf.errors import RunLocked
-from dask_nmf.inference import csv_files
+from dask_nmf.inference.cells import writing
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to
@@ -41,8 +41,8 @@ def outputs_of(fitted: Path) -> dict[str, Callable[[Path, bool, Callable[[], Non
 
     def predict(path: Path, overwrite: bool, act: Callable[[], None]) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            write = csv_files.write
-            patch.setattr(csv_files, "write", lambda *given: (act(), write(*given)))
+            write = writing.write
+            patch.setattr(writing, "write", lambda *given: (act(), write(*given)))
             predict_to(locate(run), Path(cells), locate_file(path), overwrite)
 
     return {

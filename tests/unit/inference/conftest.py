@@ -14,8 +14,8 @@ from support.factors import (
 from support.matrices import low_rank, sparse
 
 from dask_nmf import nmf
-from dask_nmf.inference import csv_files
 from dask_nmf.inference import predict as predict_module
+from dask_nmf.inference.cells import reading, writing
 from dask_nmf.inference.topk import kernel, search
 from dask_nmf.planning import worker_memory
 
@@ -28,8 +28,8 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "CELLS", 1)
     monkeypatch.setattr(kernel, "STRIP", 4)
     monkeypatch.setattr(kernel, "TILE", 7)
-    monkeypatch.setattr(csv_files, "BATCH", 5)
-    monkeypatch.setattr(csv_files, "LINES", 3)
+    monkeypatch.setattr(reading, "BATCH", 5)
+    monkeypatch.setattr(writing, "LINES", 3)
 
 
 @pytest.fixture(scope="module")
