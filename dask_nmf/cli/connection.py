@@ -12,9 +12,11 @@ def connected(follow: Callable[[], None], matrix: Any, where: dict[str, Any]) ->
     """Return a context in which the cluster of the options is the active one, and its progress is shown."""
     from dask_nmf.cluster.config import ClusterSpec
     from dask_nmf.cluster.launch import connect_cluster
+    from dask_nmf.display.dashboard import log_dashboard
 
     with connect_cluster(ClusterSpec(**where), matrix.bytes):
         follow()
+        log_dashboard()
         yield
 
 

@@ -212,6 +212,13 @@ CLUSTER_OPTIONS = {  # by the names of the fields of `ClusterSpec`
         "Cluster", "--upload-package", is_flag=True, help="Send dask_nmf to the workers that lack it."
     ),
 }
+metrics_file = grouped(
+    "Log",
+    "--metrics-file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False),
+    help="Replace this file after each pass by metrics for Prometheus (OpenMetrics text).",
+)
 LOG_OPTIONS = (
     grouped(
         "Log",

@@ -20,6 +20,7 @@ from tqdm.notebook import tqdm as widget
 
 from dask_nmf import progress
 from dask_nmf.cluster.client import PANELS_DONE, active_client
+from dask_nmf.display.load import LoadGauge
 from dask_nmf.display.text import escape_control
 
 FIRST, EVERY, SECONDS = 10, 10, 10  # passes that get a line on a terminal: see `LogAboveBar`
@@ -66,6 +67,8 @@ class ProgressBar(logging.Handler):
     def __init__(self, bar: Any, stays: bool) -> None:
         super().__init__()
         where = {} if issubclass(bar, widget) else bar_width()
+        self._error: float | None = None
+        self._load = LoadGauge()
         self.bar = bar(desc="opening V", total=1, bar_format="{desc}", leave=stays, miniters=1, **where)
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -82,14 +85,22 @@ class ProgressBar(logging.Handler):
             self.bar.bar_format = STAGE
             self.bar.set_description_str(record.getMessage())
         elif event == "pass":
-            left = plain_bar.format_interval(numbers["seconds_left_at_most"])
-            self.bar.set_postfix_str(f"relative error {_error(numbers)}, at most {left} left", refresh=False)
+            error = f"relative error {_error(numbers)}{self._change(numbers['relative_error'])}"
+            speed = f"{numbers['mb_per_s']:.0f} MB/s"
+            text = ", ".join([error, _left(numbers), speed, self._load.text])
+            self.bar.set_postfix_str(text, refresh=False)
         elif event == "shared pass":
-            self.bar.set_postfix_str(f"{numbers['running']} of {numbers['models']} models", refresh=False)
+            models = f"{numbers['running']} of {numbers['models']} models"
+            self.bar.set_postfix_str(f"{models}, {_left(numbers)}, {self._load.text}", refresh=False)
         elif event == "done":
             self.bar.n = self.bar.total
             self.bar.bar_format = "{desc}"
             self.bar.set_description_str(record.getMessage())
+
+    def _change(self, error: float | None) -> str:
+        """Return the change of the relative error since the pass before, if both are known."""
+        before, self._error = self._error, error
+        return "" if error is None or before is None else f" ({error - before:+.1e})"
 
     def panel_done(self, event: Any = None) -> None:
         """Show that a panel of the current read is done."""
@@ -122,6 +133,10 @@ class LogAboveBar(logging.Handler):
         number = numbers["pass"]
         late = time.monotonic() - self.shown >= SECONDS
         return number <= FIRST or number % EVERY == 0 or late or numbers["outcome"] is not None
+
+
+def _left(numbers: dict[str, Any]) -> str:
+    return f"at most {plain_bar.format_interval(numbers['seconds_left_at_most'])} left"
 
 
 def _error(numbers: dict[str, Any]) -> str:

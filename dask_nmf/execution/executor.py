@@ -83,7 +83,8 @@ def compute_with_retries(
         except WORKER_LOSS as error:
             if attempt == ATTEMPTS:
                 raise WorkersLost(f"a pass was lost {ATTEMPTS} times: {explain_loss(error)}") from error
-            logger.warning("the pass starts again: %s", explain_loss(error))
+            numbers = {"event": "retry", "attempt": attempt}
+            logger.warning("the pass starts again: %s", explain_loss(error), extra={"nmf": numbers})
     raise AssertionError("unreachable")
 
 

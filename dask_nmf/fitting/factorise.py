@@ -100,7 +100,8 @@ def _fit_in_store(matrix: Matrix, request: FitRequest, run: Run | NewRun, connec
             logger.info("%s is finished already; nothing is left to do", place.name)
             assert run.result is not None
             return result_of(run.result)
-        logger.info("resuming %s after pass %d", place.name, run.passes)
+        numbers = {"event": "resume", "pass": run.passes}
+        logger.info("resuming %s after pass %d", place.name, run.passes, extra={"nmf": numbers})
         return fit_and_answer(matrix, request, run)
 
 

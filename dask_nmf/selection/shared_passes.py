@@ -111,6 +111,7 @@ class SharedPasses:
             "running": running,
             "models": len(models),
             "seconds": round(seconds, 3),
+            "seconds_left_at_most": round((self.options.settings.max_iter - number) * seconds),
         }
         logger.info("%s", text, extra={"nmf": numbers})
         report_shared_pass(text, numbers)

@@ -15,6 +15,7 @@ from dask_nmf.cli.options import (
     cluster_options,
     committing_options,
     grouped,
+    metrics_file,
     reading_options,
     settings_options,
 )
@@ -41,6 +42,7 @@ from dask_nmf.cli.process.streams import print_line
 @reading_options
 @committing_options
 @grouped("Stopping", "--require-convergence", is_flag=True, help="Exit with 4 if the fit has not converged.")
+@metrics_file
 @cluster_options
 def command(
     matrix: str,
@@ -52,6 +54,7 @@ def command(
     no_fsync: bool,
     overwrite: bool,
     require_convergence: bool,
+    metrics_file: str | None,
     log_format: str,
     debug: bool,
     where: dict[str, Any],
@@ -70,6 +73,7 @@ def command(
     """
     from dask_nmf.cluster.config import without_fsync
     from dask_nmf.display import lines
+    from dask_nmf.display.metrics import writing_metrics
     from dask_nmf.fitting.factorise import cache_bytes, factorise
     from dask_nmf.fitting.request import FitRequest
     from dask_nmf.fitting.result import starts_in_words
@@ -88,7 +92,11 @@ def command(
         cache=cache_bytes(cache),
     )
     synced = without_fsync() if no_fsync else nullcontext()
-    with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
+    with (
+        synced,
+        lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow,
+        writing_metrics(metrics_file, output),
+    ):
         result = factorise(locate(matrix), request, lambda matrix: connected(follow, matrix, where))
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     spread = "" if result.objectives is None else f"; starts: {starts_in_words(result.objectives)}"

@@ -15,6 +15,7 @@ from dask_nmf.cli.options import (
     cluster_options,
     committing_options,
     grouped,
+    metrics_file,
     reading_options,
     settings_options,
 )
@@ -58,6 +59,7 @@ TABLES = ("ranks", "trials")  # the parts of a summary that are tables
     is_flag=True,
     help="Exit with 4 if the time was over first, or the final fit has not converged.",
 )
+@metrics_file
 @cluster_options
 def command(
     matrix: str,
@@ -74,6 +76,7 @@ def command(
     no_fsync: bool,
     overwrite: bool,
     require_convergence: bool,
+    metrics_file: str | None,
     log_format: str,
     debug: bool,
     where: dict[str, Any],
@@ -92,6 +95,7 @@ def command(
     """
     from dask_nmf.cluster.config import without_fsync
     from dask_nmf.display import lines
+    from dask_nmf.display.metrics import writing_metrics
     from dask_nmf.fitting.factorise import cache_bytes
     from dask_nmf.selection.models import SelectionOptions
     from dask_nmf.selection.result import table_of_ranks
@@ -105,7 +109,11 @@ def command(
     options = SelectionOptions.of(ranks, n_init, folds, holdout, **settings)
     request = Request(dtype, locate(output), overwrite, time_limit, cache_bytes(cache), error_bars)
     synced = without_fsync() if no_fsync else nullcontext()
-    with synced, lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
+    with (
+        synced,
+        lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow,
+        writing_metrics(metrics_file, output),
+    ):
         found = choose_rank(locate(matrix), options, request, lambda matrix: connected(follow, matrix, where))
     print_line(f"{output}: {found.message}")
     for line in table_of_ranks(found.ranks, found.n_components):

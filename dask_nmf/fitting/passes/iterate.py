@@ -65,7 +65,7 @@ def _report(cut: Cut, steps: Sequence[Step], starts: int) -> None:
     if starts == 1:
         report_step(steps[0], cut.request.settings.max_iter)
     else:
-        report_shared_pass(steps, starts)
+        report_shared_pass(steps, starts, cut.request.settings.max_iter)
     if cut.request.callback is not None:
         for step in steps:
             cut.request.callback(step)

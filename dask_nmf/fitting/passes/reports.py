@@ -35,7 +35,7 @@ def report_step(step: Step, max_iter: int) -> None:
     progress.report_pass(text, numbers)
 
 
-def report_shared_pass(steps: Sequence[Step], starts: int) -> None:
+def report_shared_pass(steps: Sequence[Step], starts: int, max_iter: int) -> None:
     """Write a line about a pass of several starts to the log.
 
     Parameters
@@ -57,6 +57,7 @@ def report_shared_pass(steps: Sequence[Step], starts: int) -> None:
         "models": starts,
         "relative_errors": [_known(error) for error in errors],
         "seconds": round(seconds, 3),
+        "seconds_left_at_most": round((max_iter - number) * seconds),
     }
     logger.info("%s", text, extra={"nmf": numbers})
     progress.report_shared_pass(text, numbers)

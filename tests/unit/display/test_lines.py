@@ -121,6 +121,30 @@ def test_of_200_passes_a_terminal_keeps_as_many_lines_as_can_be_read(
     assert capsys.readouterr().err == "11\n"
 
 
+def test_a_bar_shows_error_change_time_speed_workers_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    bar = lines.ProgressBar(lines.plain_bar, stays=False)
+    monkeypatch.setattr(bar.bar, "set_postfix_str", lambda text, refresh: shown.append(text))
+    for number, error in ((1, 0.5), (2, 0.375), (3, None)):
+        event = {"event": "pass", "pass": number, "relative_error": error, "mb_per_s": 81.5}
+        bar.handle(logging.makeLogRecord({"nmf": {**event, "seconds_left_at_most": 90}}))
+    shared = {"event": "shared pass", "running": 2, "models": 5, "seconds_left_at_most": 90}
+    bar.handle(logging.makeLogRecord({"nmf": shared}))
+    bar.close()
+    load = r"1 worker, \d+\.\d GiB"
+    for text, wanted in zip(
+        shown,
+        (
+            rf"relative error 0\.500000, at most 01:30 left, 82 MB/s, {load}",
+            rf"relative error 0\.375000 \(-1\.2e-01\), at most 01:30 left, 82 MB/s, {load}",
+            rf"relative error not known, at most 01:30 left, 82 MB/s, {load}",
+            rf"2 of 5 models, at most 01:30 left, {load}",
+        ),
+        strict=True,
+    ):
+        assert re.fullmatch(wanted, text), text
+
+
 @contextmanager
 def events() -> Iterator[list[tuple[str, str, dict[str, Any]]]]:
     """What `progress` tells meanwhile."""
