@@ -8,6 +8,8 @@ from dataclasses import replace
 
 from dask_nmf.fitting.cuts.cut import Cut, FitProgress
 from dask_nmf.fitting.passes.reports import report_starts
+from dask_nmf.fitting.passes.shared import exact_losses
+from dask_nmf.iteration.loop import CANCELS
 from dask_nmf.iteration.outcome import Ending
 
 
@@ -17,12 +19,38 @@ def best_of(cut: Cut, starts: Sequence[FitProgress]) -> tuple[int, FitProgress]:
     It gets the objectives of all starts, and the ending of the time limit if that came before the end of one.
     """
     settings = cut.request.settings
-    kept = least_loss([start.state.loss for start in starts])
+    losses = comparable_losses(cut, starts)
+    kept = least_loss(losses)
     best = starts[kept]
     unit = best.measures.error_unit(settings.beta)
-    objectives = tuple(math.sqrt(max(start.state.loss, 0.0)) * unit for start in starts)
+    objectives = tuple(math.sqrt(max(loss, 0.0)) * unit for loss in losses)
     report_starts(objectives, kept, settings.at_start(kept).random_state)
     return kept, replace(best, objectives=objectives, ending=_ending(starts) or best.ending)
+
+
+def comparable_losses(cut: Cut, starts: Sequence[FitProgress]) -> list[float]:
+    """Return the loss of each start.
+
+    The expanded form of the squared error has a rounding error, which may be more than what near an exact fit
+    one start is better than another. If a start with such a loss comes near the best one, and another one has
+    its loss from the residual, one more read takes the residuals of all that come near.
+    """
+    losses = [start.state.loss for start in starts]
+    if cut.request.settings.beta != 2 or not all(start.final for start in starts):
+        return losses
+    near = nearly_least(losses, CANCELS[starts[0].state.h.dtype] * starts[0].measures.baseline)
+    if len({starts[number].state.exact for number in near}) < 2:
+        return losses
+    models = [starts[number].model for number in near]
+    exact = exact_losses(cut.engine, cut.plan, models, starts[0].measures.baseline)
+    known = dict(zip(near, exact, strict=True))
+    return [known.get(number, loss) for number, loss in enumerate(losses)]
+
+
+def nearly_least(losses: Sequence[float], margin: float) -> list[int]:
+    """Return the numbers of the losses that are at most a margin above the least one."""
+    least = max(losses[least_loss(losses)], 0.0)
+    return [number for number, loss in enumerate(losses) if loss <= least + margin]
 
 
 def least_loss(losses: Sequence[float]) -> int:

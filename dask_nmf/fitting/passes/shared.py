@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from dask_nmf.execution.engine import Engine, Model
@@ -38,3 +39,25 @@ def make_shared_pass(engine: Engine, plan: CutPlan, models: Sequence[RunningMode
         }
     made = [steps[number] for number in range(len(models))]
     return end_in_time(made, [model.passes.stop.deadline for model in models])
+
+
+def exact_losses(engine: Engine, plan: CutPlan, models: Sequence[Model], baseline: float) -> list[float]:
+    """Return the objective of each model after one more pass, whose loss is taken entry by entry.
+
+    The pass begins with the factors of the result, without extrapolation, and changes no model.
+    """
+    begun = [_without_extrapolation(model) for model in models]
+    losses = [0.0] * len(models)
+    for group in group_models(plan, [len(model.state.h) for model in models]).groups:
+        totals = engine.sweep([begun[number] for number in group])
+        for number, total in zip(group, totals, strict=True):
+            model = begun[number]
+            losses[number] = model.own_solver.update(model.state, total, baseline).loss
+    return losses
+
+
+def _without_extrapolation(model: Model) -> Model:
+    state = model.state.as_measured
+    return model._replace(
+        state=replace(state, h_input=state.h, loss=float("inf"), accepted=False), exact=True
+    )

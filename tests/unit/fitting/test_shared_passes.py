@@ -9,10 +9,15 @@ import numpy as np
 import pytest
 
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.fitting.passes.best import least_loss
+from dask_nmf.fitting.cuts.cut import FitProgress
+from dask_nmf.fitting.cuts.panel_cut import cut_in_panels
+from dask_nmf.fitting.fit import first_read
+from dask_nmf.fitting.passes.best import best_of, least_loss
 from dask_nmf.fitting.passes.shared import RunningModel, make_shared_pass
+from dask_nmf.fitting.request import FitRequest
 from dask_nmf.iteration.loop import Passes, Stop
-from dask_nmf.iteration.outcome import Outcome
+from dask_nmf.iteration.outcome import Ending, Outcome
+from dask_nmf.options.settings import Settings
 from dask_nmf.planning.row_panels import plan_panels
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.parts.state import State
@@ -59,3 +64,41 @@ def test_a_time_limit_ends_all_models_with_the_same_pass(
 )
 def test_the_start_with_the_least_loss_is_kept(losses: Sequence[float], kept: int) -> None:
     assert least_loss(losses) == kept
+
+
+@pytest.mark.parametrize("solver", ["hals", "mu"])
+def test_an_exact_loss_and_an_expanded_one_are_compared_by_the_same_formula(solver: str) -> None:
+    """The second start is better by 1e-9 of V, which the expanded loss of the first one does not show."""
+    rng = np.random.default_rng(0)
+    w, h = (rng.uniform(1, 2, shape).astype(np.float32) for shape in ((300, 3), (3, 40)))
+    settings = Settings(3, solver=solver, init="random", n_init=2)
+    cut = cut_in_panels(open_matrix(w @ h), FitRequest(settings), None)
+    measures = first_read(cut).measures
+    own = cut.solver(measures)
+    ended = Ending(Outcome.CONVERGED, "converged")
+    starts = []
+    for noise, loss, exact in ((1e-4, 0.0, False), (1e-6, 1e-10 * measures.baseline, True)):
+        slots = cut.slots(None)
+        near = np.asarray(h * (1 + noise * rng.standard_normal(h.shape)), np.float32)
+        if slots is not None:
+            slots.new_factor(0).write(0, w * np.float32(1 + noise))
+        state = replace(own.begin(near, 0 if slots else -1), loss=loss, exact=exact)
+        starts.append(FitProgress(own, measures, slots, state, ending=ended))
+    kept, best = best_of(cut, starts)
+    assert kept == 1
+    assert best.objectives[1] < best.objectives[0]
+
+
+def test_losses_of_one_formula_cost_no_further_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(2, init="random", n_init=2)
+    cut = cut_in_panels(open_matrix(V), FitRequest(settings), None)
+    measures, own = first_read(cut).measures, HALS()
+    monkeypatch.setattr(PanelEngine, "sweep", None)
+    ended = Ending(Outcome.CONVERGED, "converged")
+    for losses, exact in (((1.0, 1.0), (False, False)), ((1.0, 0.5), (True, False))):
+        states = [
+            replace(own.begin(V[:2]), loss=loss * measures.baseline, exact=one)
+            for loss, one in zip(losses, exact, strict=True)
+        ]
+        starts = [FitProgress(own, measures, None, state, ending=ended) for state in states]
+        assert best_of(cut, starts)[0] == int(np.argmin(losses))
