@@ -16,7 +16,7 @@ from sklearn.feature_extraction.text import TfidfTransformer
 from support.examples import EXAMPLES, assert_recommends
 from support.references import KL, dense, sparse
 
-from dask_nmf import NMF
+from dask_nmf import NMF, select_rank
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SOURCES: dict[str, Callable[[], Any]] = {
@@ -66,6 +66,16 @@ def test_samples_of_leukemia_cluster_as_was_published(rank: int) -> None:
     differing = [int((np.array(order)[ours] != published).sum()) for order in permutations(labels)]
     assert len(labels) == rank
     assert min(differing) <= 4
+
+
+def test_two_and_three_classes_of_leukemia_are_stable_as_was_published() -> None:
+    """The consensus of ranks 2 and 3 is clear, and that of larger ones is not (Brunet et al., PNAS 2004)."""
+    samples = np.ascontiguousarray(dense("golub_all_aml", DATA).T)
+    table = select_rank(samples, "2:5", beta_loss=KL, max_iter=60).to_frame()
+    for name in ("stability", "cophenetic", "dispersion"):
+        assert table[name][[2, 3]].min() > table[name][[4, 5]].max(), name
+    assert table["stability"][[2, 3]].min() > 0.98
+    assert table["cophenetic"][[2, 3]].min() > 0.97
 
 
 def test_recommendations_of_jokes(
