@@ -15,6 +15,7 @@ from dask_nmf.types import Array
 
 MOST_ROWS = 2000  # of the sample: its consensus matrix takes 32 MB
 BOUNDS = 0.1, 0.9  # of consensus values that are ambiguous
+UNTIED = 1e-9  # added to distances at most, where SciPy's tree of equal ones is not valid
 
 
 class Consensus(NamedTuple):
@@ -115,9 +116,17 @@ def ambiguous_share(matrix: Array, bounds: tuple[float, float] = BOUNDS) -> floa
 
 
 def _tree(matrix: Array) -> tuple[Array, Array]:
-    """Return the tree of average linkage of 1 - C, and these distances, condensed."""
+    """Return the tree of average linkage of 1 - C, and these distances, condensed.
+
+    SciPy sorts merges by their distance. Where many are equal, rounding may put one before its parts, and the
+    tree is not valid. Distances that differ by a billionth have no such ties.
+    """
     distances = squareform(1 - matrix, checks=False)
-    return hierarchy.linkage(distances, "average"), distances
+    tree = hierarchy.linkage(distances, "average")
+    if len(tree) and not hierarchy.is_valid_linkage(tree):
+        untied = distances + UNTIED * np.random.default_rng(0).random(len(distances))
+        tree = hierarchy.linkage(untied, "average")
+    return tree, distances
 
 
 def _correlation(tree: Array, distances: Array) -> float:

@@ -37,6 +37,7 @@ class Commits(GroupCommits):
     ----------
     carried : paths of the carried W, by slot, that were made since the last commit
     synced : whether commits wait until the disk has them, unless the configuration says that they need not
+    shows : whether passes show their arrays under plain names; those of one of several starts do not
     """
 
     schema = RUN
@@ -47,6 +48,7 @@ class Commits(GroupCommits):
         super().__init__(location, group, record, check_held, synced and config.read().fsync)
         self.carried: dict[int, str] = {}
         self.synced = synced
+        self.shows = True
         self._environment: dict[str, Any] | None = None
 
     @property

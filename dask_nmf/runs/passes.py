@@ -60,7 +60,7 @@ def commit_state(commits: Commits, number: int, state: State[Any], parts: dict[s
         **parts,
     }
     visible = None
-    if record["result"] is None:
+    if record["result"] is None and commits.shows:
         commits.write_histories(folder, record)
         visible = _visible(record)
     commits.publish(record, visible)

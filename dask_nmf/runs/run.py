@@ -84,9 +84,7 @@ class Run:
     ) -> Run:
         """Begin a run at a location where there is none; see `Run` for the other parameters.
 
-        Parameters
-        ----------
-        overwrite : whether the fit was asked to overwrite one; the same call then goes on with it
+        With ``overwrite``, the fit was asked to overwrite one, and the same call then goes on with it.
 
         Raises
         ------
@@ -259,11 +257,14 @@ class Run:
     def begin_start(self, number: int, settings: dict[str, Any], matrix: dict[str, Any]) -> Run:
         """Begin the run of one of several starts, below this run; it is deleted with `delete_starts`."""
         commits, place = self._commits, starts.start_location(self.location, number)
-        return Run.create(place, settings, matrix, check_held=commits.check_held, synced=commits.synced)
+        run = Run.create(place, settings, matrix, check_held=commits.check_held, synced=commits.synced)
+        run._commits.shows = False
+        return run
 
     def _recovered_start(self, number: int) -> Run:
         with reporting_damage(self.location.name):
             run = Run.load(starts.start_location(self.location, number), self._commits.check_held)
+        run._commits.shows = False
         run.recover()
         return run
 
@@ -289,8 +290,7 @@ class Run:
 
         Parameters
         ----------
-        loss : the loss of W and H
-        held : the root mean squared error of the held-out entries
+        loss, held : the loss of W and H, and the root mean squared error of the held-out entries
         ending : why the fit ended, if it did
         """
         return publish_result(self._commits, self._result_folder, (loss, held), ending)

@@ -104,6 +104,19 @@ def test_starts_of_a_v_that_is_cut_both_ways(tmp_path: Path, monkeypatch: pytest
     assert_same_bits(found, kept_alone(found, v, **options))
 
 
+def test_starts_commit_what_they_go_on_from_and_show_nothing(tmp_path: Path) -> None:
+    place = tmp_path / "run.zarr"
+    seen = []
+
+    def look(step: Any) -> None:
+        seen.append({path.name for path in (place / "start-0").iterdir()})
+
+    fit(V, store=place, max_iter=2, tol=0, init="random", callback=look)
+    assert seen
+    assert all(names == {"data", "zarr.json"} for names in seen)
+    assert {"H", "W", "error_history"} <= set(zarr.open_group(place, mode="r"))
+
+
 @pytest.mark.parametrize(("init", "more"), [("random", 0), ("sample", 1)])
 def test_a_read_of_v_serves_all_starts(init: str, more: int) -> None:
     nmf(counted_matrix(), 3, init=init, max_iter=4, tol=0, cache="off")

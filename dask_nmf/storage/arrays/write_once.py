@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ import numpy as np
 import zarr
 from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
+from zarr.core.array import AsyncArray
+from zarr.core.metadata import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
@@ -38,6 +41,7 @@ ENCODINGS = (  # names of chunks; the arrays that are shown alternate between th
     {"name": "default", "separator": "."},
 )
 CHECKED = ZstdCodec(level=0, checksum=True)  # a reader notices a changed bit; chunks without are read too
+LAYOUTS = 256  # whose metadata are remembered
 FLAT = 1  # the encoding of data: one folder for all chunks, because each folder is synchronised at a commit
 TEXT = "string"  # the dtype of names, whose chunks are all stored
 INTEGER_FILL = -1  # the fill value of arrays of integers; that of factors is NaN
@@ -63,6 +67,13 @@ def folder_namer() -> Callable[[str], str]:
 
 def open_array(group: zarr.Group, path: str, layout: Layout, encoding: int = FLAT) -> zarr.Array[Any]:
     """Return an array at a path below a group, to be read and written. Nothing is written yet."""
+    array = zarr.Array(AsyncArray(_metadata_of(layout, encoding), group.store_path / path))
+    return array.with_config({"write_empty_chunks": True}) if layout.dtype == TEXT else array
+
+
+@lru_cache(LAYOUTS)
+def _metadata_of(layout: Layout, encoding: int) -> ArrayV3Metadata:
+    """Return the metadata of an array, which Zarr takes milliseconds to make: a commit has a few kinds."""
     described = zarr.create_array(
         {},
         shape=layout.shape,
@@ -73,8 +84,8 @@ def open_array(group: zarr.Group, path: str, layout: Layout, encoding: int = FLA
         compressors=CHECKED,
         chunk_key_encoding=ENCODINGS[encoding],  # type: ignore[arg-type]
     )
-    array = zarr.Array.from_dict(group.store_path / path, described.metadata.to_dict())
-    return array.with_config({"write_empty_chunks": True}) if layout.dtype == TEXT else array
+    assert isinstance(described.metadata, ArrayV3Metadata)
+    return described.metadata
 
 
 def folder_of(path: str) -> str:

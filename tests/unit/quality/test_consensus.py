@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.cluster.hierarchy import average, cophenet
+from scipy.cluster.hierarchy import average, cophenet, is_valid_linkage
 from scipy.spatial.distance import squareform
 
 from dask_nmf.quality import (
@@ -31,6 +31,22 @@ def test_a_consensus_in_closed_form() -> None:
     assert dispersion(matrix) == pytest.approx((5 * 1 + 4 * 0.25) / 9)
     assert ambiguous_share(matrix) == pytest.approx(2 / 3)
     assert cophenetic_correlation(matrix) == pytest.approx(1)
+
+
+def test_many_equal_distances_have_a_valid_tree() -> None:
+    """Five runs on 51 rows, for which SciPy's tree has a cluster of 97."""
+    runs = (
+        *("hwttttttttttttttttttttttttttttthutrttttttttttttpttt", f"an{'i' * 29}asiw{'i' * 16}"),
+        *(f"jn{'n' * 49}", f"gj{'j' * 49}", f"wc{'c' * 49}"),
+    )
+    labels = [np.array([ord(letter) for letter in run]) for run in runs]
+    found = agreement(labels)
+    distances = squareform(1 - found.matrix, checks=False)
+    whole = average(np.rint(5 * distances))  # of whole numbers, the tree is valid
+    assert not is_valid_linkage(average(distances))
+    assert is_valid_linkage(whole)
+    assert found.cophenetic == pytest.approx(cophenet(whole, distances)[0])
+    assert sorted(found.order) == list(range(51))
 
 
 def test_the_cophenetic_correlation_of_four_rows() -> None:
