@@ -11,6 +11,7 @@ from dask_nmf.fitting.factorise import cache_bytes, factorise
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.iteration.loop import Step
+from dask_nmf.labelled.labels import labels_of
 from dask_nmf.labelled.registry import aligned_weights, form_of
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import Settings
@@ -183,6 +184,7 @@ def nmf(
         time_limit=time_limit,
         cache=cache_bytes(cache),
         callback=callback,
+        labels=labels_of(None if store is None else form),
     )
     with showing_progress(verbose):
         return factorise(matrix, request).labelled(form)
@@ -281,6 +283,8 @@ def select_rank(
         l1_ratio=l1_ratio,
     )
     place = None if store is None else locate(store)
-    request = Request(dtype, place, overwrite, time_limit, cache_bytes(cache), error_bars)
+    matrix, form = form_of(located(V))
+    labels = labels_of(None if store is None else form)
+    request = Request(dtype, place, overwrite, time_limit, cache_bytes(cache), error_bars, labels)
     with showing_progress(verbose):
-        return choose_rank(located(V), options, request)
+        return choose_rank(matrix, options, request)

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import replace
 from typing import Any
 
 from dask.utils import parse_bytes
@@ -21,6 +22,7 @@ from dask_nmf.options.option import plain
 from dask_nmf.runs.resume import NewRun, find_resumable, identity_of, temporary_run
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.factors_and_weights import open_for_fixed_factor
+from dask_nmf.sources.labels.names import fitting
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.locations import Location, check_apart
 from dask_nmf.types import Orientation
@@ -83,6 +85,8 @@ def open_request(V: Any, request: FitRequest) -> tuple[Matrix, FitRequest]:
     own = Orientation.COLUMNS if request.fixed_H is None else Orientation.ROWS
     by_itself = request.fixed and request.settings.beta != 2  # no sums suffice for the free factor
     matrix = open_for_fixed_factor(V, request.dtype, own if by_itself else None)
+    if request.labels:
+        matrix = replace(matrix, labels=fitting(request.labels, matrix.shape))
     request.settings.check_rank(matrix.shape)
     return matrix, check_request(request, matrix)
 

@@ -13,6 +13,7 @@ from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.options.algorithms import panel_solvers
 from dask_nmf.options.settings import Settings
 from dask_nmf.sources.factors_and_weights import open_entry_weights, read_factor
+from dask_nmf.sources.labels.names import NO_LABELS, Labels
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
@@ -34,6 +35,7 @@ class FitRequest:
     time_limit: float | None = None  # seconds
     cache: int | None = None  # bytes of V that each worker caches between passes; None: as the plan allows
     callback: Callable[[Step], None] | None = None
+    labels: Labels = NO_LABELS  # the names of a labelled V, for its run
     offer: Resources | None = None  # the resources to plan for; None: those of the active cluster
     began: float = field(default_factory=time.monotonic)
 

@@ -35,6 +35,7 @@ from dask_nmf.selection.shared_passes import SharedPasses, cut_for_models
 from dask_nmf.selection.starts import Fold, first_read, starts_in_fold
 from dask_nmf.selection.stored.store import SelectionStore
 from dask_nmf.solvers.parts.state import State
+from dask_nmf.sources.labels.names import NO_LABELS, Labels
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import Location, check_apart
@@ -56,6 +57,7 @@ class Request:
     time_limit : seconds after which the pass that is running is the last one.
     cache : bytes of V that each worker caches between passes; None: as the plan allows.
     error_bars : the number of bootstrap samples from which components get standard errors; 0: they get none.
+    labels : the names of a labelled V, for the run of its fit.
     """
 
     dtype: str | None = None
@@ -64,6 +66,7 @@ class Request:
     time_limit: float | None = None
     cache: int | None = None
     error_bars: int = 0
+    labels: Labels = NO_LABELS
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -274,6 +277,7 @@ class _Selection:
             store=None if self.store is None else self.store.location.within(FIT),
             time_limit=self.request.time_limit,
             cache=self.request.cache,
+            labels=self.request.labels,
             began=self.request.began,
         )
         try:
