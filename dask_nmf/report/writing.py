@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dask_nmf.plots.drawing import matplotlib_part
 from dask_nmf.report.drawing.svg import report_style
@@ -11,10 +13,18 @@ from dask_nmf.report.pages.fit_page import fit_page
 from dask_nmf.report.pages.page import Page, render
 from dask_nmf.report.pages.selection_page import selection_page
 from dask_nmf.report.sections.views import Look
+from dask_nmf.results.residuals import residuals as residuals_of
 from dask_nmf.runs.commits import is_selection
 from dask_nmf.runs.run import Run
 from dask_nmf.selection.stored.loading import load_selection
-from dask_nmf.storage.locations import Location, check_apart, check_replaceable, locate_file, located
+from dask_nmf.storage.locations import (
+    Location,
+    check_apart,
+    check_replaceable,
+    is_location,
+    locate_file,
+    located,
+)
 
 MARK = b"<!DOCTYPE html>"
 
@@ -25,11 +35,12 @@ def write(
     *,
     image_shape: str | tuple[int, int] | None = None,
     view: str | None = None,
+    residuals: Any = None,
     overwrite: bool = False,
 ) -> None:
     """Write the report of a run or a selection to one HTML file, which needs no other file and no network.
 
-    H is read whole, W in parts; V is not read.
+    H is read whole, W in parts. V is read only for ``residuals``.
 
     Parameters
     ----------
@@ -38,6 +49,8 @@ def write(
     image_shape : the height and width of the images in the rows of V, as numbers or as a text ("112x92").
     view : how components are shown: "image", "bars" of their largest columns, or "spectrum", a line over the
         columns; by default as the names of the columns ask for it.
+    residuals : the V that was fitted, whatever `nmf` takes: it is read once, and the report shows where W H
+        differs from it.
     overwrite : whether an older HTML file at the path is replaced.
 
     Raises
@@ -54,7 +67,8 @@ def write(
     matplotlib_part("figure")
     source: Location = located(run, verbatim=True)
     output = locate_file(path)
-    check_apart(output, run=source)
+    V = located(residuals)
+    check_apart(output, run=source, V=V if is_location(V) else None)
     look = Look.of(image_shape, view)
 
     def check() -> None:
@@ -62,20 +76,21 @@ def write(
 
     check()
     with report_style():
-        html = render(_page(source, look))
+        html = render(_page(source, V, look))
     with output.atomic_output(check) as new:
         Path(new).write_text(html, "utf-8")
 
 
-def _page(source: Location, look: Look) -> Page:
+def _page(source: Location, V: Any, look: Look) -> Page:
     """Return the page of a run or a selection."""
     selection = load_selection(source) if is_selection(source) else None
     stored = Run.load_result(source)
     look.check(stored.record["matrix"]["shape"][1])
+    found = None if V is None else residuals_of(stored, V)
     if selection is None:
-        return fit_page(facts_of(stored), source.name, look)
-    bars = selection.components_stderr, selection.bootstrap_stability
-    return selection_page(selection, facts_of(stored, *bars), source.name, look)
+        return fit_page(replace(facts_of(stored), residuals=found), source.name, look)
+    facts = facts_of(stored, selection.components_stderr, selection.bootstrap_stability)
+    return selection_page(selection, replace(facts, residuals=found), source.name, look)
 
 
 def default_output(run: str) -> str:

@@ -64,15 +64,15 @@ def read_once(matrix: Matrix, left: Any, right: Array, beta: float, missing: str
     rows, columns = matrix.layout.rows, matrix.layout.columns
     keys, marked = keys_of(0, columns), missing == "unstored"
     terms, digests = Terms(), []
-    for first, block in _blocks(matrix):
+    for first, block in row_blocks(matrix):
         digests.append(digest_of(row_hashes(block, keys, marked), first, rows))
         w = np.asarray(left[first : first + block.shape[0]], np.float64)
-        for some in _slices(block.shape[0], columns * 8):
+        for some in row_slices(block.shape[0], columns * 8):
             terms = terms.plus(_terms(block[some], w[some] @ right, beta, missing))
     return Recomputed(terms, merge_digests(digests))
 
 
-def _blocks(matrix: Matrix) -> Iterator[tuple[int, Block]]:
+def row_blocks(matrix: Matrix) -> Iterator[tuple[int, Block]]:
     """Yield blocks of whole rows of the panels, each with its first row."""
     layout = matrix.layout
     step = max(1, BUDGET * layout.rows // max(matrix.bytes, 1))
@@ -82,7 +82,7 @@ def _blocks(matrix: Matrix) -> Iterator[tuple[int, Block]]:
         yield first, as_block(matrix.reader.read_all([box])[0], matrix.dtype)
 
 
-def _slices(rows: int, row_bytes: int) -> Sequence[slice]:
+def row_slices(rows: int, row_bytes: int) -> Sequence[slice]:
     """Return slices of rows whose dense form fits the budget."""
     step = max(1, BUDGET // max(row_bytes, 1))
     return [slice(first, first + step) for first in range(0, rows, step)]
@@ -95,7 +95,12 @@ def _terms(v: Block, product: Array, beta: float, missing: str | None) -> Terms:
     if missing is not None:
         kept = _stored(v) if missing == "unstored" and sparse else ~np.isnan(values)
         values, product = values[kept], product[kept]
-    return Terms(values.size, values.sum(), _powers(values, beta).sum(), _loss(values, product, beta))
+    return Terms(
+        values.size,
+        values.sum(),
+        _powers(values, beta).sum(),
+        float(entry_losses(values, product, beta).sum()),
+    )
 
 
 def _stored(v: Block) -> Array:
@@ -114,10 +119,10 @@ def _powers(values: Array, beta: float) -> Array:
     return np.asarray(np.where(values > 0, there**beta, 0.0))
 
 
-def _loss(v: Array, y: Array, beta: float) -> float:
-    """Return ‖v − y‖², or twice the β-divergence, in its definition (Févotte & Idier 2011)."""
+def entry_losses(v: Array, y: Array, beta: float) -> Array:
+    """Return (v − y)², or twice the β-divergence in its definition (Févotte & Idier 2011), of each entry."""
     if beta == 2:
-        return float(np.square(v - y).sum())
+        return np.asarray(np.square(v - y))
     with np.errstate(divide="ignore", invalid="ignore"):
         if beta == 1:
             entries = np.where(v > 0, v * np.log(v / y), 0.0) - v + y
@@ -127,4 +132,4 @@ def _loss(v: Array, y: Array, beta: float) -> float:
             cross = np.where(v > 0, v * y ** (beta - 1), 0.0)
             whole = _powers(v, beta) + (beta - 1) * y**beta - beta * cross
             entries = whole / (beta * (beta - 1))
-    return 2 * float(entries.sum())
+    return np.asarray(2 * entries)

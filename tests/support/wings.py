@@ -32,7 +32,6 @@ MAY_IMPORT["selection"] = {*MAY_IMPORT} - {"inference", "online"}
 MAY_IMPORT["forecasts"] = {*MAY_IMPORT} - {"inference", "online"}
 MAY_IMPORT["ingest"] = {"kernels", "planning", "storage", "cluster", "display", "sources"}
 MAY_IMPORT["plots"] = {"quality", "selection"}
-MAY_IMPORT["report"] = {*MAY_IMPORT} - {"inference", "online", "ingest", "forecasts"}
 MAY_IMPORT["api"] = {*MAY_IMPORT} - {"inference", "online", "forecasts", "ingest", "plots", "report"}
 MAY_IMPORT["estimator"] = {*MAY_IMPORT} - {"api", "forecasts", "ingest", "plots", "report"}
 MAY_IMPORT["results"] = {
@@ -45,6 +44,7 @@ MAY_IMPORT["results"] = {
     "runs",
     "fitting",
 }
+MAY_IMPORT["report"] = MAY_IMPORT["results"] | {"selection", "plots", "results", "display"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
 MAY_IMPORT["anndata"] = {"api", "fitting", "inference", "planning", "sources"}
 WINGS = [wing for wing in MAY_IMPORT if wing not in {"api", "anndata", *GROUND}]  # folders above the ground

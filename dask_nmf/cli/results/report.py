@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from dask_nmf.cli.options import Command, overwriting
@@ -19,8 +21,11 @@ from dask_nmf.cli.process.streams import print_line
     type=click.Choice(["image", "bars", "spectrum"]),
     help="Show components in this way.  [default: by the names of the columns of V]",
 )
+@click.option(
+    "--residuals", metavar="V", help="Read the V that was fitted, and show where W H differs from it."
+)
 @overwriting
-def command(run: str, output: str | None, image_shape: str | None, view: str | None, overwrite: bool) -> int:
+def command(run: str, output: str | None, **options: Any) -> int:
     """Write a report of a run or a selection as one HTML file that opens in any browser without a network.
 
     \b
@@ -30,6 +35,6 @@ def command(run: str, output: str | None, image_shape: str | None, view: str | N
     from dask_nmf.report.writing import default_output, write
 
     path = default_output(run) if output is None else output
-    write(run, path, image_shape=image_shape, view=view, overwrite=overwrite)
+    write(run, path, **options)
     print_line(str(path))
     return 0

@@ -11,6 +11,7 @@ import numpy as np
 from dask_nmf.quality.measures import sparseness
 from dask_nmf.report.facts.names import Names
 from dask_nmf.report.facts.weights import WeightSums, scan_rows
+from dask_nmf.results.residuals import Residuals
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.types import Array
 
@@ -32,6 +33,7 @@ class FitFacts:
     names : of rows and columns.
     stderr : (k, n) standard errors of H; None if they are unknown.
     likeness : (k,) the mean cosine of each component with its bootstrap replicates; None if it is unknown.
+    residuals : where W H differs from V; None if it is unknown.
     """
 
     stored: StoredResult
@@ -40,6 +42,7 @@ class FitFacts:
     names: Names
     stderr: Array | None = None
     likeness: Array | None = None
+    residuals: Residuals | None = None
 
     @property
     def record(self) -> dict[str, Any]:

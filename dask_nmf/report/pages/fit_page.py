@@ -19,6 +19,7 @@ from dask_nmf.report.facts.words import (
 from dask_nmf.report.pages.page import Advice, Page, Section, Table
 from dask_nmf.report.sections.advice import advice_for
 from dask_nmf.report.sections.components import components_section, similarity_section
+from dask_nmf.report.sections.failures import failures_section
 from dask_nmf.report.sections.passes import passes_section
 from dask_nmf.report.sections.rows import rows_section
 from dask_nmf.report.sections.views import Look, choose_view
@@ -54,6 +55,7 @@ def fit_sections(facts: FitFacts, look: Look) -> list[Section]:
         components_section(facts, view, look.image_shape),
         similarity_section(facts),
         rows_section(facts),
+        failures_section(facts, facts.residuals),
         passes_section(facts.record["history"]),
         _settings(facts),
     ]

@@ -269,6 +269,16 @@ def test_names_of_a_run_are_in_its_report_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_the_worst_rows_and_columns_are_named_if_v_is_given(run: Path, tmp_path: Path) -> None:
+    assert "write the report with --residuals" in report_of(run, tmp_path)
+    V = low_rank(40, 12, 2)
+    V[5] = 0
+    text = " ".join(Outline(report_of(run, tmp_path, residuals=V, overwrite=True)).text)
+    assert "The rows with the largest residuals" in text
+    assert "Heat map of 40 blocks of rows by 12 blocks of columns" in text
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_a_selection_has_its_ranks_and_the_fit_of_the_recommended_one(tmp_path: Path) -> None:
     V = low_rank(40, 12, 2)
     place = tmp_path / "select.zarr"

@@ -1,0 +1,106 @@
+"""The section on where the model fails: residuals by blocks of V, and the worst rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dask_nmf.report.drawing.charts import Words
+from dask_nmf.report.drawing.heat import Sides, heat_map
+from dask_nmf.report.facts.fit import FitFacts
+from dask_nmf.report.facts.words import number, percent
+from dask_nmf.report.pages.page import Figure, Section, Table
+from dask_nmf.results.residuals import Residuals, Side
+from dask_nmf.types import Array
+
+WORST_BLOCKS = 10  # of the table
+TICKS = 6  # of a side of the heat map
+
+
+def failures_section(facts: FitFacts, residuals: Residuals | None) -> Section:
+    """Return the section; without residuals it says how to get them."""
+    title = "Where the model fails"
+    if residuals is None:
+        text = (
+            "This is not known, because it takes a pass over V: write the report with --residuals and the V "
+            "that was fitted."
+        )
+        return Section("failures", title, [text])
+    names = facts.names.reading(residuals.rows.worst.tolist(), residuals.columns.worst.tolist())
+    text = (
+        "V was read once more, and its residuals V − W H were summed up by blocks of neighbouring rows and "
+        f"columns. {_meaning(facts.squared)} A dark band is a group of rows or columns that the components "
+        "do not describe; if the order of rows and columns means nothing, look at the tables of "
+        "single rows and columns."
+    )
+    tables = [
+        _worst("row", residuals.rows, names.row, residuals, facts.squared),
+        _worst("column", residuals.columns, names.column, residuals, facts.squared),
+    ]
+    return Section("failures", title, [text], tables=tables, figures=[_map(facts, residuals)])
+
+
+def relative_losses(residuals: Residuals, squared: bool) -> Array:
+    """Return the loss of each block by its size: its part of Σ v², or its mean in units of the mean of V.
+
+    It is NaN for blocks in which no entry counts, or which are 0.
+    """
+    sizes = residuals.sizes if squared else residuals.sizes * residuals.total / max(residuals.sizes.sum(), 1)
+    return np.divide(
+        np.maximum(residuals.losses, 0), sizes, out=np.full(sizes.shape, np.nan), where=sizes > 0
+    )
+
+
+def _meaning(squared: bool) -> str:
+    if squared:
+        text = "The shade of a block is the part of its ‖V‖² that W H leaves unexplained"
+        return f"{text}; above 1, W H is worse there than 0."
+    return "The shade of a block is the mean divergence of its entries, in units of the mean of all entries."
+
+
+def _map(facts: FitFacts, residuals: Residuals) -> Figure:
+    values = relative_losses(residuals, facts.squared)
+    finite = np.where(np.isfinite(values), values, 0.0)
+    order = np.argsort(-finite, axis=None, kind="stable")[:WORST_BLOCKS]
+    blocks = [np.unravel_index(place, values.shape) for place in order]
+    spans = [(_span(residuals.rows, int(i)), _span(residuals.columns, int(j))) for i, j in blocks]
+    rows = [
+        (*span, number(float(values[block])), percent(float(residuals.losses[block] / residuals.total)))
+        for span, block in zip(spans, blocks, strict=True)
+        if residuals.total > 0
+    ]
+    label = "unexplained part" if facts.squared else "mean divergence"
+    worst = f" It is worst in rows {spans[0][0]} and columns {spans[0][1]}." if spans else ""
+    words = Words(
+        "Residuals by blocks of rows and columns",
+        f"Heat map of {values.shape[0]} blocks of rows by {values.shape[1]} blocks of columns.{worst}",
+    )
+    table = Table("blocks that fit worst", ["rows", "columns", label, "share of the loss"], rows, [1])
+    sides = Sides("rows of V", "columns of V", label, None, _ticks(residuals.rows), _ticks(residuals.columns))
+    return heat_map(finite, words, sides, table)
+
+
+def _span(side: Side, block: int) -> str:
+    return f"{side.edges[block]:,} to {side.edges[block + 1] - 1:,}"
+
+
+def _ticks(side: Side) -> dict[float, str]:
+    """Return the first row or column of some blocks, by the place of its edge in a heat map."""
+    blocks = len(side.edges) - 1
+    return {place - 0.5: f"{side.edges[place]:,}" for place in range(0, blocks, -(-blocks // TICKS))}
+
+
+def _worst(kind: str, side: Side, name: Callable[[int], str], residuals: Residuals, squared: bool) -> Table:
+    total = residuals.total if residuals.total > 0 else 1.0
+    mean = residuals.total / max(residuals.sizes.sum(), 1) or 1.0
+    rows = [
+        (
+            name(int(place)),
+            percent(float(loss / total)),
+            number(float(loss / size) if squared else float(loss / size / mean)) if size > 0 else "–",
+        )
+        for place, loss, size in zip(side.worst, side.losses, side.sizes, strict=True)
+    ]
+    of_itself = f"unexplained part of the {kind}" if squared else "mean divergence, in units of that of V"
+    return Table(f"The {kind}s with the largest residuals", [kind, "share of the loss", of_itself], rows)

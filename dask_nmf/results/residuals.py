@@ -1,0 +1,230 @@
+"""`residuals`: where W H fails, by blocks of rows and columns of V, in one pass over V in bounded memory."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.results.recomputed import entry_losses, row_blocks, row_slices
+from dask_nmf.runs.record.contents import orientation_of
+from dask_nmf.runs.stored_result import StoredResult
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Array
+
+MOST_BLOCKS = 64  # of rows, and of columns
+WORST = 10  # rows and columns that are named
+CLOSE = (0.01, 1e-3)  # share of a relative error, and of 1, by which that of the fitted V may differ
+GATHERED = 1 << 20  # stored entries whose W H is computed at once
+
+
+class Side(NamedTuple):
+    """The rows or the columns of V with the largest losses, the worst first."""
+
+    edges: Array  # of the blocks, (blocks + 1,)
+    worst: Array  # their numbers
+    losses: Array  # Σ of the losses of their entries
+    sizes: Array  # Σ v² of their entries, or their number
+
+
+class Residuals(NamedTuple):
+    """The loss of W H by blocks of V: squares of V - W H, or twice the divergence.
+
+    Attributes
+    ----------
+    losses : (row blocks, column blocks)
+    sizes : (row blocks, column blocks), Σ v² for the squared error, else the number of entries that count
+    rows, columns : the worst of them
+    """
+
+    losses: Array
+    sizes: Array
+    rows: Side
+    columns: Side
+
+    @property
+    def total(self) -> float:
+        """The loss of all entries."""
+        return float(self.losses.sum())
+
+
+def residuals(result: StoredResult, V: Any) -> Residuals:
+    """Return where the W H of a result differs from V, which is read once.
+
+    Missing entries do not count; held-out entries do.
+
+    Parameters
+    ----------
+    V : the matrix that was fitted, whatever `open_matrix` takes.
+
+    Raises
+    ------
+    ValueError
+        If V is another matrix than the fitted one, or the fit had weights.
+    """
+    record, settings = result.record, result.settings
+    if record["settings"].get("weights") is not None:
+        raise ValueError(
+            "the fit had weights of entries, by which residuals would have to be weighed; leave V out"
+        )
+    matrix = open_matrix(V, record["matrix"]["dtype"], orientation_of(record))
+    if list(matrix.shape) != record["matrix"]["shape"]:
+        wanted, given = (" x ".join(map(str, shape)) for shape in (record["matrix"]["shape"], matrix.shape))
+        raise ValueError(f"V is {given} and the run is of a V of {wanted}; give the V that was fitted")
+    factors: Any = result.factors
+    W, H = factors
+    by_columns = matrix.orientation.by_columns
+    right = (result.read("W").T if by_columns else result.read("H")).astype(np.float64)
+    scan = _Scan(matrix, right, settings.beta, settings.missing)
+    for first, block in row_blocks(matrix):
+        last = first + block.shape[0]
+        left = H[:, first:last].T if by_columns else W[first:last]
+        scan.add(first, block, np.asarray(left, np.float64))
+    found = scan.finish()
+    if settings.beta == 2:
+        _check_same(found, record)
+    if not by_columns:
+        return found
+    return Residuals(found.losses.T, found.sizes.T, found.columns, found.rows)
+
+
+def _check_same(found: Residuals, record: dict[str, Any]) -> None:
+    """Refuse a V whose relative error is not that of the run."""
+    baseline = record["measures"]["baseline"]
+    if record["loss"] is None or not baseline or record["settings"].get("validation_fraction"):
+        return
+    stored, whole = np.sqrt(max(record["loss"], 0.0) / baseline), found.sizes.sum()
+    again = np.sqrt(max(found.total, 0.0) / whole) if whole else 0.0
+    if abs(again - stored) > CLOSE[0] * stored + CLOSE[1]:
+        raise ValueError(
+            f"the relative error of this V is {again:.6g}, and that of the run is {stored:.6g}; "
+            "give the V that was fitted"
+        )
+
+
+class _Scan:
+    """Sums over the rows of V in panel orientation."""
+
+    def __init__(self, matrix: Matrix, right: Array, beta: float, missing: str | None) -> None:
+        rows, columns = matrix.layout.rows, matrix.layout.columns
+        self.right, self.beta, self.missing = right, beta, missing
+        self.row_edges, self.column_edges = block_edges(rows), block_edges(columns)
+        shape = len(self.row_edges) - 1, len(self.column_edges) - 1
+        self.losses, self.sizes = np.zeros(shape), np.zeros(shape)
+        self.of_columns = np.zeros((2, columns))
+        self.worst_rows = np.zeros((3, 0))  # numbers, losses, sizes
+        self.grams = np.zeros((shape[0], len(right), len(right)))  # WᵀW of each block of rows
+        self.w_sums = np.zeros((shape[0], len(right)))
+        self.gram = right @ right.T
+
+    def add(self, first: int, block: Any, w: Array) -> None:
+        """Add rows of V, which begin at row ``first``, and their rows of W."""
+        expanded = scipy.sparse.issparse(block) and (
+            self.missing == "unstored" or (self.missing is None and self.beta in (1, 2))
+        )
+        if expanded:
+            self._add_stored(first, block, w)
+            return
+        for some in row_slices(block.shape[0], 3 * block.shape[1] * 8):
+            self._add_dense(first + some.start, block[some], w[some])
+
+    def _add_dense(self, first: int, block: Any, w: Array) -> None:
+        v = (block.toarray() if scipy.sparse.issparse(block) else block).astype(np.float64)
+        counted = np.ones(v.shape, bool)
+        if self.missing is not None:
+            counted = ~np.isnan(v)
+            v = np.where(counted, v, 0.0)
+        losses = np.where(counted, entry_losses(v, w @ self.right, self.beta), 0.0)
+        sizes = v * v if self.beta == 2 else counted.astype(np.float64)
+        groups = self._groups(first, len(v))
+        for total, part in ((self.losses, losses), (self.sizes, sizes)):
+            np.add.at(total, groups, np.add.reduceat(part, self.column_edges[:-1], axis=1))
+        self.of_columns += losses.sum(axis=0), sizes.sum(axis=0)
+        self._keep_worst(first, losses.sum(axis=1), sizes.sum(axis=1))
+
+    def _add_stored(self, first: int, block: Any, w: Array) -> None:
+        """Add the stored entries of a CSR block; those that are not stored are in sums over W and H."""
+        v, columns = block.data.astype(np.float64), block.indices
+        rows = np.repeat(np.arange(len(w)), np.diff(block.indptr))
+        whole = self.missing is None
+        y = np.concatenate(
+            [
+                np.einsum("ij,ji->i", w[rows[some]], self.right[:, columns[some]])
+                for some in (slice(at, at + GATHERED) for at in range(0, len(v), GATHERED))
+            ]
+            or [np.zeros(0)]
+        )
+        losses = entry_losses(v, y, self.beta)
+        if whole:  # without the loss of a zero at the same W H, which is added for all entries
+            losses = losses - (y * y if self.beta == 2 else 2 * y)
+        sizes = v * v if self.beta == 2 else np.ones(len(v))
+        groups = self._groups(first, len(w))
+        places = np.searchsorted(self.column_edges, columns, side="right") - 1
+        cells = groups[rows] * self.losses.shape[1] + places
+        for total, part in ((self.losses, losses), (self.sizes, sizes)):
+            total += np.bincount(cells, part, total.size).reshape(total.shape)
+        n = self.of_columns.shape[1]
+        self.of_columns += np.bincount(columns, losses, n), np.bincount(columns, sizes, n)
+        of_rows = [np.bincount(rows, part, len(w)) for part in (losses, sizes)]
+        if whole:
+            self._add_model(groups, w)
+            zero = (
+                np.einsum("ij,ij->i", w @ self.gram, w)
+                if self.beta == 2
+                else 2 * (w @ self.right.sum(axis=1))
+            )
+            of_rows[0] = of_rows[0] + zero
+            if self.beta != 2:
+                of_rows[1] = np.full(len(w), float(n))
+        self._keep_worst(first, *of_rows)
+
+    def _add_model(self, groups: Array, w: Array) -> None:
+        """Add rows of W to the sums from which the loss of zeros follows."""
+        for group in np.unique(groups):
+            some = w[groups == group]
+            self.grams[group] += some.T @ some
+            self.w_sums[group] += some.sum(axis=0)
+
+    def _groups(self, first: int, rows: int) -> Array:
+        """Return the block of each of some rows."""
+        return np.searchsorted(self.row_edges, np.arange(first, first + rows), side="right") - 1
+
+    def _keep_worst(self, first: int, losses: Array, sizes: Array) -> None:
+        numbers = np.arange(first, first + len(losses), dtype=np.float64)
+        both = np.hstack([self.worst_rows, np.stack([numbers, losses, sizes])])
+        self.worst_rows = both[:, np.lexsort((both[0], -both[1]))[:WORST]]
+
+    def finish(self) -> Residuals:
+        """Return the residuals of all rows."""
+        self._add_zeros()
+        losses, sizes = self.of_columns
+        worst = np.argsort(-losses, kind="stable")[:WORST]
+        rows = Side(self.row_edges, self.worst_rows[0].astype(np.int64), *self.worst_rows[1:])
+        return Residuals(
+            self.losses, self.sizes, rows, Side(self.column_edges, worst, losses[worst], sizes[worst])
+        )
+
+    def _add_zeros(self) -> None:
+        """Add what the loss of all entries would be if V were 0, for rows whose stored entries were added."""
+        if not self.w_sums.any():
+            return
+        right, edges = self.right, self.column_edges
+        if self.beta == 2:
+            spans = pairwise(edges.tolist())
+            grams = np.array([right[:, first:last] @ right[:, first:last].T for first, last in spans])
+            self.losses += np.einsum("rkl,ckl->rc", self.grams, grams)
+            self.of_columns[0] += np.einsum("kn,kn->n", self.grams.sum(axis=0) @ right, right)
+            return
+        sums = np.add.reduceat(right, edges[:-1], axis=1)
+        self.losses += 2 * self.w_sums @ sums
+        self.of_columns[0] += 2 * self.w_sums.sum(axis=0) @ right
+        self.sizes = np.outer(np.diff(self.row_edges), np.diff(edges)).astype(np.float64)
+        self.of_columns[1] = float(self.row_edges[-1])
+
+
+def block_edges(size: int) -> Array:
+    """Return the edges of at most 64 blocks of about equal sizes."""
+    return np.unique(np.linspace(0, size, min(MOST_BLOCKS, size) + 1).astype(np.int64))

@@ -1,0 +1,91 @@
+"""Residuals by blocks of V, worst rows and worst columns, against W H made whole."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import scipy.sparse
+from scipy.special import kl_div
+from support.matrices import low_rank
+
+from dask_nmf import Run, nmf
+from dask_nmf.results import recomputed, residuals
+from dask_nmf.results.residuals import Residuals, block_edges
+from dask_nmf.results.residuals import residuals as residuals_of
+
+
+def fitted(V: Any, folder: Path, **options: Any) -> tuple[Residuals, np.ndarray]:
+    """Return the residuals of a fit of V, and its W H."""
+    nmf(V, 2, max_iter=2, tol=0, store=folder / "run.zarr", overwrite=True, **options)
+    stored = Run.load_result(folder / "run.zarr")
+    return residuals_of(stored, V), stored.read("W").astype(float) @ stored.read("H").astype(float)
+
+
+def check(found: Residuals, losses: np.ndarray, sizes: np.ndarray) -> None:
+    """Compare residuals with the losses of all entries, (m, n), which are 0 where entries do not count."""
+    rows, columns = found.rows.edges[:-1], found.columns.edges[:-1]
+    for blocks, entries in ((found.losses, losses), (found.sizes, sizes)):
+        whole = np.add.reduceat(np.add.reduceat(entries, rows, axis=0), columns, axis=1)
+        np.testing.assert_allclose(blocks, whole, rtol=1e-6, atol=1e-9 * whole.max())
+    for side, axis in ((found.rows, 1), (found.columns, 0)):
+        each = losses.sum(axis=axis)
+        np.testing.assert_allclose(side.losses, np.sort(each)[::-1][:10], rtol=1e-6)
+        np.testing.assert_allclose(each[side.worst], side.losses, rtol=1e-6)
+        np.testing.assert_allclose(sizes.sum(axis=axis)[side.worst], side.sizes, rtol=1e-6)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """V is read in several blocks, cut into few blocks of rows and columns."""
+    monkeypatch.setattr(recomputed, "BUDGET", 4000)
+    monkeypatch.setattr(residuals, "GATHERED", 50)
+    monkeypatch.setattr(residuals, "MOST_BLOCKS", 5)
+
+
+@pytest.mark.parametrize("shape", [(70, 13), (13, 70)])
+@pytest.mark.parametrize("beta", ["frobenius", "kullback-leibler"])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_losses_of_blocks_rows_and_columns_add_up(
+    shape: tuple[int, int], beta: str, sparse: bool, tmp_path: Path
+) -> None:
+    V = low_rank(*shape, 3).astype(np.float64)
+    kept = V / V.mean() > 0.6
+    V = np.where(kept, V, 0)
+    given = scipy.sparse.csr_array(V) if sparse else V
+    found, model = fitted(given, tmp_path, beta_loss=beta)
+    squared = beta == "frobenius"
+    losses = (V - model) ** 2 if squared else 2 * kl_div(V, model)
+    check(found, losses, V**2 if squared else np.ones(shape))
+
+
+def test_missing_entries_do_not_count(tmp_path: Path) -> None:
+    V = low_rank(30, 12, 3).astype(np.float64)
+    V[::3, ::2] = np.nan
+    found, model = fitted(V, tmp_path, missing="nan")
+    check(found, np.nan_to_num((V - model) ** 2), np.nan_to_num(V**2))
+    stored = scipy.sparse.csr_array(np.nan_to_num(V))
+    found, model = fitted(stored, tmp_path, missing="unstored")
+    check(found, np.nan_to_num((V - model) ** 2), np.nan_to_num(V**2))
+
+
+def test_another_v_is_refused(tmp_path: Path) -> None:
+    V = low_rank(30, 12, 3)
+    fitted(V, tmp_path)
+    stored = Run.load_result(tmp_path / "run.zarr")
+    with pytest.raises(
+        ValueError, match=r"V is 12 x 30 and the run is of a V of 30 x 12; give the V that was"
+    ):
+        residuals_of(stored, V.T)
+    with pytest.raises(ValueError, match=r"the relative error of this V is .*; give the V that was fitted"):
+        residuals_of(stored, np.random.default_rng(0).random((30, 12), np.float32))
+    nmf(V, 2, max_iter=1, store=tmp_path / "w.zarr", weights=np.full(V.shape, 2.0, V.dtype))
+    with pytest.raises(ValueError, match="the fit had weights"):
+        residuals_of(Run.load_result(tmp_path / "w.zarr"), V)
+
+
+def test_blocks_are_at_most_as_many_as_rows() -> None:
+    np.testing.assert_array_equal(block_edges(3), [0, 1, 2, 3])
+    edges = block_edges(1001)
+    assert len(edges) == 6
+    assert set(np.diff(edges)) <= {200, 201}
