@@ -41,6 +41,8 @@ def fit_recipe(source: RowSource, options: ConvertOptions, scratch: Path) -> tup
         If no column is left; whatever the source raises.
     """
     steps = options.steps
+    if isinstance(source, CountedTexts) and source.found:
+        steps = replace(steps, min_count=None, max_frequency=None)  # the words were chosen by these
     if not steps.fitted:
         stepped = _without_fit(steps)
         return Prepared(source, None, stepped), _recipe(source, options, None, stepped)
@@ -139,7 +141,9 @@ class _Fitting:
             rows, counts = positive_counts(self._blocks("the rows of each column"))
             most = rows if steps.max_frequency is None else steps.max_frequency * rows
             places = np.flatnonzero((counts >= (steps.min_count or 0)) & (counts <= most))
-            logger.info("%d of %d columns are kept by their number of rows", len(places), columns.number)
+            logger.info(
+                "columns that are kept by their numbers of rows: %d of %d", len(places), columns.number
+            )
         if not len(places):
             raise DataError(
                 f"no column of V is left of {columns.number}; "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ from dask_nmf.errors import DataError
 from dask_nmf.ingest.recipe.arithmetic import blocks
 from dask_nmf.ingest.recipe.fitted import FittedStep, TopColumns
 from dask_nmf.ingest.rows import Batch, Columns, RowSource
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Block
 
 logger = logging.getLogger(__name__)
 SHOWN = 5  # names in a message
+PIECE = 2**20  # entries that go through the steps at once, about
 
 
 @dataclass(frozen=True)
@@ -70,13 +72,19 @@ class Prepared:
         return columns
 
     def batches(self) -> Iterator[Batch]:
-        """Yield rows of V in order."""
+        """Yield rows of V in order, few at a time, because steps need memory beside them."""
         for block, names in self._source.batches():
-            if self._selection is not None:
-                block = blocks.take_columns(block, self._selection.places, self._selection.width)
-            for step in self._steps:
-                block = step.apply(block)
-            yield Batch(block, names)
+            for first, last in pairwise(blocks.row_cuts(block, PIECE)):
+                rows = self._stepped(block[first:last])
+                yield Batch(rows, None if names is None else names[first:last])
+
+    def _stepped(self, block: Block) -> Block:
+        """Return rows after the selection and all steps."""
+        if self._selection is not None:
+            block = blocks.take_columns(block, self._selection.places, self._selection.width)
+        for step in self._steps:
+            block = step.apply(block)
+        return block
 
 
 class Aligned:

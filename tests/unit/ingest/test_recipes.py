@@ -21,6 +21,7 @@ from dask_nmf.errors import DataError
 from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.ingest import convert
 from dask_nmf.ingest.formats.matrices import matrix_rows
+from dask_nmf.ingest.recipe import recipe
 from dask_nmf.ingest.recipe.arithmetic import statistics
 from dask_nmf.storage.locations import locate
 
@@ -35,6 +36,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches of a few rows."""
     monkeypatch.setattr(matrix_rows, "BATCH", 9000)
     monkeypatch.setattr(statistics, "SLAB", 400)
+    monkeypatch.setattr(recipe, "PIECE", 300)
 
 
 def written(folder: Path, v: np.ndarray, form: str, names: list[str] = NAMES, file: str = "v") -> Path:

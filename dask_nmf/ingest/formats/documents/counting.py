@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
@@ -17,6 +18,7 @@ from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, check_wanted
 
+logger = logging.getLogger(__name__)
 CHARACTERS = 2**22  # of the texts that are counted at once, about
 TEXTS = 2**13  # that are counted at once, at most
 
@@ -37,6 +39,11 @@ class CountedTexts:
         self._rules = options.rules()
         self.dtype = self._rules.dtype
 
+    @property
+    def found(self) -> bool:
+        """Return whether words are found in the texts, so that only frequent ones become columns."""
+        return self._counting.hash_columns is None
+
     def columns(self) -> Columns:
         """Return the words, or the number of hashes."""
         if self._counting.hash_columns is not None:
@@ -51,7 +58,7 @@ class CountedTexts:
         DataError
             If no text has a word that counts; whatever the texts raise.
         """
-        if self._counting.hash_columns is None and self._words is None:
+        if self.found and self._words is None:
             self._words = self._vocabulary()
         count = self._vectorizer().transform
         for texts in self._parts():
@@ -85,6 +92,7 @@ class CountedTexts:
                 f"no word of {builder.texts} texts counts; give a lower --min-count or a higher "
                 "--max-frequency, or texts with words of at least two letters"
             )
+        logger.info("words that are kept: %d of %d", len(words), builder.found)
         return words
 
     def _parts(self) -> Iterator[list[Text]]:

@@ -9,7 +9,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-WORDS = 2**20  # that are counted in memory at once
+WORDS = 2**19  # that are counted in memory at once
 
 Counted = tuple[str, int]
 
@@ -30,6 +30,7 @@ class VocabularyBuilder:
         self._files: list[Path] = []
         self._counts: Counter[str] = Counter()
         self.texts = 0
+        self.found = 0  # words, of which `words` returns some
 
     def add(self, words: Iterable[str]) -> None:
         """Add the words of a text."""
@@ -43,7 +44,12 @@ class VocabularyBuilder:
         parts = [_read(path) for path in self._files]
         merged = heapq.merge(*parts, iter(sorted(self._counts.items())))
         counted = ((word, sum(count for _, count in same)) for word, same in groupby(merged, itemgetter(0)))
-        return [word for word, count in counted if least <= count <= most]
+        kept = []
+        for word, count in counted:
+            self.found += 1
+            if least <= count <= most:
+                kept.append(word)
+        return kept
 
     def _write(self) -> None:
         path = self._folder / f"words{len(self._files)}"

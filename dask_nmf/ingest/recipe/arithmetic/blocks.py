@@ -10,6 +10,18 @@ import scipy.sparse
 from dask_nmf.types import Array, Block
 
 
+def row_cuts(block: Block, entries: int) -> list[int]:
+    """Return the rows at which to cut a block into parts of some entries each, with 0 and the last."""
+    rows = block.shape[0]
+    if not scipy.sparse.issparse(block):
+        return [*range(0, rows, max(1, entries // block.shape[1])), rows]
+    cuts = [0]
+    while cuts[-1] < rows:
+        following = int(np.searchsorted(block.indptr, block.indptr[cuts[-1]] + entries, side="right")) - 1
+        cuts.append(min(max(following, cuts[-1] + 1), rows))
+    return cuts
+
+
 def rows_of_entries(block: scipy.sparse.csr_array) -> Array:
     """Return the row of each stored entry."""
     return np.repeat(np.arange(block.shape[0]), np.diff(block.indptr))
