@@ -12,7 +12,9 @@ from dask_nmf.report.facts.fit import facts_of
 from dask_nmf.report.pages.fit_page import fit_page
 from dask_nmf.report.pages.page import Page, render
 from dask_nmf.report.pages.selection_page import selection_page
+from dask_nmf.report.sections.models.other_run import comparison_section
 from dask_nmf.report.sections.views import Look
+from dask_nmf.results.comparison import compare
 from dask_nmf.results.residuals import residuals as residuals_of
 from dask_nmf.runs.commits import is_selection
 from dask_nmf.runs.run import Run
@@ -36,6 +38,7 @@ def write(
     image_shape: str | tuple[int, int] | None = None,
     view: str | None = None,
     residuals: Any = None,
+    against: str | Path | Location | None = None,
     overwrite: bool = False,
 ) -> None:
     """Write the report of a run or a selection to one HTML file, which needs no other file and no network.
@@ -51,6 +54,7 @@ def write(
         columns; by default as the names of the columns ask for it.
     residuals : the V that was fitted, whatever `nmf` takes: it is read once, and the report shows where W H
         differs from it.
+    against : another run of a matrix with the same columns, to be compared with this one.
     overwrite : whether an older HTML file at the path is replaced.
 
     Raises
@@ -76,7 +80,7 @@ def write(
 
     check()
     with report_style():
-        html = render(_page(source, V, look))
+        html = render(_with_comparison(_page(source, V, look), source, located(against, verbatim=True)))
     with output.atomic_output(check) as new:
         Path(new).write_text(html, "utf-8")
 
@@ -91,6 +95,15 @@ def _page(source: Location, V: Any, look: Look) -> Page:
         return fit_page(replace(facts_of(stored), residuals=found), source.name, look)
     facts = facts_of(stored, selection.components_stderr, selection.bootstrap_stability)
     return selection_page(selection, replace(facts, residuals=found), source.name, look)
+
+
+def _with_comparison(page: Page, source: Location, other: Location | None) -> Page:
+    """Return a page with the section that compares its run with another one, if there is one."""
+    if other is None:
+        return page
+    compared = compare(source, other)
+    section = comparison_section(compared, *(Run.load_result(place).read("H") for place in (source, other)))
+    return replace(page, sections=[page.sections[0], section, *page.sections[1:]])
 
 
 def default_output(run: str) -> str:

@@ -46,6 +46,7 @@ ROOMS = 7  # files of a folder, and folders in it
 LINES = 300  # of a file
 PARAMETERS = 6  # of a function
 SPELLED_OUT = {  # options, one parameter each: for people, or as click gives them
+    "report.writing.write",
     "api.nmf", "api.select_rank", "cli.models.select.command", "cli.inputs.convert.command",
     "ingest.conversion.convert", "estimator.nmf.__init__", "inference.recommend.recommend",
     "inference.predict.predict", "inference.transform.transform",

@@ -24,6 +24,7 @@ from dask_nmf.cli.process.streams import print_line
 @click.option(
     "--residuals", metavar="V", help="Read the V that was fitted, and show where W H differs from it."
 )
+@click.option("--against", metavar="RUN2", help="Compare the run with this one.")
 @overwriting
 def command(run: str, output: str | None, **options: Any) -> int:
     """Write a report of a run or a selection as one HTML file that opens in any browser without a network.

@@ -35,8 +35,8 @@ class Sides(NamedTuple):
 
 
 def component_ticks(count: int) -> dict[float, str]:
-    """Return the numbers of components from 1, by their places, as many as there is room for."""
-    return {place: str(place + 1) for place in range(0, count, max(1, -(-count // MOST_TICKS)))}
+    """Return the numbers of components, by their places, as many as there is room for."""
+    return {place: str(place) for place in range(0, count, max(1, -(-count // MOST_TICKS)))}
 
 
 def heat_map(matrix: Array, words: Words, sides: Sides, table: Table | None = None) -> Figure:

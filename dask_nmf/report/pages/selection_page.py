@@ -7,7 +7,7 @@ from dask_nmf.report.facts.fit import FitFacts
 from dask_nmf.report.facts.words import number, source_of
 from dask_nmf.report.pages.fit_page import fit_sections, key_numbers
 from dask_nmf.report.pages.page import Page
-from dask_nmf.report.sections.ranks import consensus_section, ranks_section
+from dask_nmf.report.sections.models.ranks import consensus_section, ranks_section
 from dask_nmf.report.sections.views import Look
 from dask_nmf.selection.result import RankSelection
 

@@ -63,7 +63,7 @@ def _about_components(facts: FitFacts) -> Iterator[Advice]:
         )
     alike = facts.alike()
     if alike:
-        pairs = ", ".join(f"{one + 1} and {other + 1}" for one, other, _ in alike[:LISTED])
+        pairs = ", ".join(f"{one} and {other}" for one, other, _ in alike[:LISTED])
         more = f", and {len(alike) - LISTED} more pairs" if len(alike) > LISTED else ""
         yield Advice(
             f"Some components are nearly alike, in W and in H: {pairs}{more}.",
@@ -117,7 +117,7 @@ def _about_rows(facts: FitFacts) -> Iterator[Advice]:
 
 def _components(numbers: Sequence[int]) -> str:
     """Return the names of some components, as the subject of a sentence."""
-    shown = ", ".join(str(number + 1) for number in numbers[:LISTED])
+    shown = ", ".join(str(number) for number in numbers[:LISTED])
     more = f" and {len(numbers) - LISTED} others" if len(numbers) > LISTED else ""
     return f"Component {shown}" if len(numbers) == 1 else f"Components {shown}{more}"
 

@@ -24,14 +24,14 @@ def components_section(facts: FitFacts, view: View, shape: ImageShape | None) ->
     paragraphs = [
         "A row of V is a sum of components with the weights of its row of W. The share of a component is its "
         f"part of what W H explains ({'of ‖W H‖²' if facts.squared else 'of the sum of W H'}). Sparseness is "
-        "Hoyer's: 0 if all entries are alike, 1 if only one is not zero.",
+        "Hoyer's: 0 if all entries are alike, 1 if only one is not zero. Components are counted from 0.",
     ]
     if len(shown) < facts.rank:
         paragraphs.append(
             f"The {len(shown)} components with the largest shares are drawn; all are in the table."
         )
     cards = [
-        Card(f"Component {one + 1}", _line(facts, one), component_figure(facts, one, view, shape))
+        Card(f"Component {one}", _line(facts, one), component_figure(facts, one, view, shape))
         for one in shown
     ]
     figures = [_shares(facts, order[:MOST_CARDS])]
@@ -62,7 +62,7 @@ def similarity_section(facts: FitFacts) -> Section:
         most = (
             ""
             if facts.rank == 1
-            else (f" The pair that is most alike is {one + 1} and {other + 1}, with {off.max():.3f}.")
+            else (f" The pair that is most alike is {one} and {other}, with {off.max():.3f}.")
         )
         words = Words(
             f"Components that {text} ({name})",
@@ -100,7 +100,7 @@ def _table(facts: FitFacts, view: View) -> Table:
     tops = view is not View.IMAGE  # pixels have no names
     rows = [
         (
-            str(one + 1),
+            str(one),
             percent(facts.shares[one]),
             number(facts.h_sparseness[one], 2),
             number(facts.w_sparseness[one], 2),
@@ -119,10 +119,10 @@ def _table(facts: FitFacts, view: View) -> Table:
 def _shares(facts: FitFacts, order: list[int]) -> Figure:
     words = Words(
         "Share of each component in what is explained",
-        f"Bars; the largest is component {order[0] + 1} with {percent(facts.shares[order[0]])}, "
-        f"the smallest shown component {order[-1] + 1} with {percent(facts.shares[order[-1]])}.",
+        f"Bars; the largest is component {order[0]} with {percent(facts.shares[order[0]])}, "
+        f"the smallest shown component {order[-1]} with {percent(facts.shares[order[-1]])}.",
     )
-    names = [f"component {one + 1}" for one in order]
+    names = [f"component {one}" for one in order]
     return bar_chart(names, 100 * facts.shares[order], words, "per cent", width=4.6)
 
 
@@ -163,7 +163,5 @@ def _pairs(matrix: Array, name: str) -> Table:
     """Return the pairs of components that are most alike as a table."""
     rows, columns = np.triu_indices(len(matrix), 1)
     order = np.argsort(-matrix[rows, columns], kind="stable")[:MOST_PAIRS]
-    pairs = [
-        (str(rows[one] + 1), str(columns[one] + 1), f"{matrix[rows[one], columns[one]]:.3f}") for one in order
-    ]
+    pairs = [(str(rows[one]), str(columns[one]), f"{matrix[rows[one], columns[one]]:.3f}") for one in order]
     return Table(f"pairs of components that are most alike in {name}", ["one", "other", "cosine"], pairs)

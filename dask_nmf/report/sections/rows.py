@@ -56,13 +56,13 @@ def effective_numbers(parts: Array) -> Array:
 def _leading(facts: FitFacts) -> Figure:
     counts = facts.weights.leading
     order = np.argsort(-counts[:-1], kind="stable")[:MOST_BARS].tolist()
-    names = [f"component {one + 1}" for one in order]
+    names = [f"component {one}" for one in order]
     values = counts[order].astype(np.float64)
     if counts[-1]:
         names, values = [*names, "none (zero)"], np.append(values, counts[-1])
     words = Words(
         "Rows by their largest component",
-        f"Bars; component {order[0] + 1} is the largest in {int(counts[order[0]]):,} of "
+        f"Bars; component {order[0]} is the largest in {int(counts[order[0]]):,} of "
         f"{facts.weights.rows:,} rows.",
     )
     rows = [
@@ -93,7 +93,7 @@ def _sizes(facts: FitFacts) -> Figure:
     quantiles = np.quantile(parts, QUANTILES, axis=0).T
     rows = [
         (
-            str(one + 1),
+            str(one),
             percent(1 - int(facts.weights.zeros[one]) / max(facts.weights.rows, 1)),
             *(number(float(value)) for value in quantiles[one]),
         )

@@ -88,7 +88,7 @@ def component_figure(facts: FitFacts, component: int, view: View, shape: ImageSh
 def _image(facts: FitFacts, component: int, shape: ImageShape) -> Figure:
     row = facts.h[component]
     words = Words(
-        f"Component {component + 1} as an image of {shape[0]} x {shape[1]} pixels",
+        f"Component {component} as an image of {shape[0]} x {shape[1]} pixels",
         f"Grey image; white is {number(float(row.max()))}, black is 0.",
     )
     return picture(row.reshape(shape), words, float(row.max()))
@@ -101,7 +101,7 @@ def _bars(facts: FitFacts, component: int) -> Figure:
     errors = None if facts.stderr is None else facts.stderr[component, columns].astype(np.float64)
     listed = ", ".join(short_name(name) for name in names[:6])
     words = Words(
-        f"Largest entries of component {component + 1}",
+        f"Largest entries of component {component}",
         f"Bars, the largest first: {listed}." if names else "No bars: the component is zero.",
     )
     figure = bar_chart(names, values, words, errors=errors)
@@ -120,7 +120,7 @@ def top_table(facts: FitFacts, component: int, columns: Sequence[int]) -> Table:
         )
         for column in columns
     ]
-    return Table(f"largest entries of component {component + 1}", head, rows)
+    return Table(f"largest entries of component {component}", head, rows)
 
 
 def _spectrum(facts: FitFacts, component: int) -> Figure:
@@ -131,7 +131,7 @@ def _spectrum(facts: FitFacts, component: int) -> Figure:
     columns = facts.top_columns(component, TOP_COLUMNS)
     peak = facts.names.column(int(row.argmax()))
     words = Words(
-        f"Component {component + 1} along the columns of V",
+        f"Component {component} along the columns of V",
         f"Line over {len(row):,} columns; it is highest at {short_name(peak)}.",
     )
     figure = spectrum(x, row, words, errors)

@@ -21,9 +21,11 @@ from dask_nmf.report.facts.fit import facts_of
 from dask_nmf.report.facts.names import Names
 from dask_nmf.report.pages.page import Card, Page, Section, render
 from dask_nmf.report.sections.components import sorted_columns
-from dask_nmf.report.sections.ranks import block_means
+from dask_nmf.report.sections.models.other_run import cosines_between
+from dask_nmf.report.sections.models.ranks import block_means
 from dask_nmf.report.sections.rows import effective_numbers, size_classes
 from dask_nmf.report.sections.views import parse_image_shape
+from dask_nmf.results.comparison import compare
 from dask_nmf.selection.stored.loading import load_selection
 from dask_nmf.sources.labels.names import Labels, in_memory
 from dask_nmf.storage.locations import locate
@@ -105,7 +107,7 @@ def test_a_report_is_one_well_formed_file_that_loads_nothing(run: Path, tmp_path
     assert not re.search(r"#(000000|ffffff|010203)", re.sub(r"<style>.*?</style>", "", html, flags=re.S))
     text = " ".join(outline.text)
     assert "40 rows and 12 columns in 3 components" in text
-    assert "Component 3 is zero everywhere" in text
+    assert "Component 2 is zero everywhere" in text
     assert "1 row of W is zero" in text
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert len(html.encode()) < 1_000_000
@@ -248,6 +250,7 @@ def test_names_of_few_places_are_read_in_few_pieces(monkeypatch: pytest.MonkeyPa
     assert reads == [(0, 10), (90, 95)]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_names_of_a_run_are_in_its_report_as_text(tmp_path: Path) -> None:
     V = low_rank(40, 12, 2)
     columns = [f"{EVIL} gene {j}" for j in range(12)]
@@ -276,6 +279,24 @@ def test_the_worst_rows_and_columns_are_named_if_v_is_given(run: Path, tmp_path:
     text = " ".join(Outline(report_of(run, tmp_path, residuals=V, overwrite=True)).text)
     assert "The rows with the largest residuals" in text
     assert "Heat map of 40 blocks of rows by 12 blocks of columns" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_is_compared_with_another(run: Path, tmp_path: Path) -> None:
+    nmf(low_rank(40, 12, 2), **{**OPTIONS, "n_components": 4}, store=tmp_path / "other.zarr")
+    text = " ".join(Outline(report_of(run, tmp_path, against=tmp_path / "other.zarr")).text)
+    found = compare(run, tmp_path / "other.zarr")
+    assert f"the mean is {found.mean_cosine:.3f}" in text
+    assert f"Components of the other run without a match: {found.unmatched[1][0]}" in text
+    assert "solver mu hals" in " ".join(text.split())
+    h, other = (Run.load_result(place).read("H") for place in (run, tmp_path / "other.zarr"))
+    cosines = cosines_between(h, other)
+    assert [cosines[pair.first, pair.second] for pair in found.pairs] == pytest.approx(
+        [pair.cosine for pair in found.pairs], abs=1e-6
+    )
+    nmf(low_rank(40, 13, 2), **OPTIONS, store=tmp_path / "wider.zarr")
+    with pytest.raises(ValueError, match="give runs of matrices with the same columns"):
+        write(run, tmp_path / "none.html", against=tmp_path / "wider.zarr")
 
 
 @pytest.mark.usefixtures("undrawn")
