@@ -108,6 +108,11 @@ def find_resumable(
             f"{location.name} holds another fit: {'; '.join(differing)}; "
             "give another output, or ask to overwrite it"
         )
+    if run.record["finished"] and "lineage" in run.record["result"]:
+        raise RunMismatch(
+            f"the rows of {location.name} were changed since its fit, by dask-nmf update or forget; "
+            "give another output, or ask to overwrite it (--overwrite)"
+        )
     try:
         run.recover()
     except InvalidRunError as damage:

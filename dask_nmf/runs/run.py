@@ -36,6 +36,7 @@ from dask_nmf.runs.labels import write_labels
 from dask_nmf.runs.record import contents
 from dask_nmf.runs.record.layouts import layout_part
 from dask_nmf.runs.record.validation import check_edges
+from dask_nmf.runs.rows.changed_result import ChangedResult
 from dask_nmf.runs.stored_result import StoredResult, publish_result, result_arrays
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.labels.names import Labels
@@ -248,8 +249,7 @@ class Run:
     def recover(self) -> None:
         """Take the run and its starts over from their last writers, and mend them: see `passes.recover`."""
         passes.recover(self._commits)
-        n_init = self.settings.n_init
-        if n_init > 1 and not self.record["finished"] and self.passes is not None:
+        if (n_init := self.settings.n_init) > 1 and not self.record["finished"] and self.passes is not None:
             self.starts = [self._recovered_start(number) for number in range(n_init)]
         elif n_init > 1 and not self._commits.group.read_only:
             self.delete_starts()
@@ -294,3 +294,7 @@ class Run:
         ending : why the fit ended, if it did
         """
         return publish_result(self._commits, self._result_folder, (loss, held), ending)
+
+    def change_rows(self, rows: int) -> ChangedResult:
+        """Return a result of other rows in the making, in place of that of the finished fit."""
+        return ChangedResult(self._commits, rows)

@@ -52,6 +52,7 @@ SPELLED_OUT = {  # options, one parameter each: for people, or as click gives th
     "inference.predict.predict", "inference.transform.transform",
     "forecasts.door.plan", "cli.inputs.plan.command",
     "cli.models.fit.command", "cli.apply.transform.command", "cli.apply.recommend.command",
+    "cli.models.update.command",
 }  # fmt: skip
 ON_WORKERS = (  # files whose functions and objects tasks unpickle
     "execution.graphs", "execution.tasks", "solvers", "fitting.starts.worker_tasks", "fitting.components",
@@ -65,6 +66,7 @@ DOORS = {  # what people call with the text of a path or URL
     "inference.transform", "ingest.conversion", "ingest.opening", "sources.registry",
     "cli.results.compare", "cli.results.verify", "cli.results.top",
     "cli.results.export", "results.exports.export", "results.comparison", "results.verification",
+    "cli.models.update", "updates.update",
 }  # fmt: skip
 PARSERS = {f"dask_nmf.storage.locations.{name}" for name in ("locate", "locate_file", "located")}
 files = pytest.mark.parametrize("file", FILES)

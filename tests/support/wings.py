@@ -45,6 +45,7 @@ MAY_IMPORT["results"] = {
     "fitting",
 }
 MAY_IMPORT["report"] = MAY_IMPORT["results"] | {"selection", "plots", "results", "display"}
+MAY_IMPORT["updates"] = {*MAY_IMPORT["online"]} - {"inference"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
 MAY_IMPORT["anndata"] = {"api", "fitting", "inference", "planning", "sources"}
 WINGS = [wing for wing in MAY_IMPORT if wing not in {"api", "anndata", *GROUND}]  # folders above the ground

@@ -108,7 +108,7 @@ def summarize(record: dict[str, Any]) -> dict[str, Any]:
         "outcome": record["outcome"],
         "message": record["message"],
         "source": matrix["source"],
-        "shape": matrix["shape"],
+        "shape": (current or record)["matrix"]["shape"],
         "dtype": matrix["dtype"],
         "n_components": settings.n_components,
         "solver": settings.solver,
@@ -120,7 +120,8 @@ def summarize(record: dict[str, Any]) -> dict[str, Any]:
         "relative_error": (history["relative_error"] or [None])[-1] if current is None else _error(current),
         "error_history": history["relative_error"],
         **({"starts": record.get("starts")} if settings.n_init > 1 else {}),
-        **({"names": record["labels"]["named"]} if "labels" in record else {}),
+        **({"names": named["labels"]["named"]} if "labels" in (named := current or record) else {}),
+        **({"lineage": current["lineage"]} if current and "lineage" in current else {}),
         "result": None if result is None else _result_summary(result),
         "settings": record["settings"],
         "environments": record.get("environments", []),
@@ -140,8 +141,9 @@ def _result_summary(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_of(result: dict[str, Any], record: dict[str, Any]) -> bool:
-    """Return whether a result is that of the last pass of the fit in progress."""
-    return all(result[name] == record.get(name) for name in ("settings", "matrix", "pass", "history"))
+    """Return whether a result is that of the last pass of the fit in progress, with other rows or not."""
+    parts = ("settings", "pass", "history") + (() if "lineage" in result else ("matrix",))
+    return all(result[name] == record.get(name) for name in parts)
 
 
 def _error(result: dict[str, Any]) -> float | None:

@@ -100,6 +100,8 @@ def _check_result(result: dict[str, Any]) -> None:
         ("units", _is_shape),
     ]
     _check_fields(result, parts)
+    if "lineage" in result:
+        _check_fields(result, [("lineage", lambda value: _is_list(value, _is_object))])
     _check_outcome(result)
     _check_history(result)
     for unit, size in zip(result["units"], result["matrix"]["shape"], strict=True):

@@ -117,14 +117,28 @@ async def _clear(place: StorePath, turn: int) -> None:
         await place.store.delete(f"{place.path}/{name}")
 
 
+def link_chunks(group: zarr.Group, source: str, target: str, keys: Iterable[str]) -> None:
+    """Make chunks of an array also chunks of another one, whose data must not be written where they are."""
+    sync(_link_keys(group.store, (group.store_path / source).path, (group.store_path / target).path, keys))
+
+
+async def _link_keys(store: Store, source: str, target: str, keys: Iterable[str]) -> None:
+    for key in keys:
+        await _link_key(store, f"{source}/{key}", f"{target}/{key}")
+
+
 async def _link(store: Store, source: str, target: str, turn: int) -> None:
     keys = [key async for key in store.list_prefix(f"{source}/")]
     for key in keys:
         chunk = key.removeprefix(f"{source}/")
         new = f"{target}/{chunk.replace('.', '/') if turn == 0 else chunk}"
-        if isinstance(store, LocalStore):
-            (store.root / new).parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(store.root / key, store.root / new)
-        else:
-            assert isinstance(store, ObjectStore)
-            await store.copy(key, new)
+        await _link_key(store, key, new)
+
+
+async def _link_key(store: Store, key: str, new: str) -> None:
+    if isinstance(store, LocalStore):
+        (store.root / new).parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(store.root / key, store.root / new)
+    else:
+        assert isinstance(store, ObjectStore)
+        await store.copy(key, new)

@@ -1,0 +1,1 @@
+"""Changes of the rows of a finished run: which runs may change, and the commit of a changed result."""

@@ -1,0 +1,146 @@
+"""Changes of the rows of a finished result: rows that are added to W, or taken out of it.
+
+Other chunks of W are linked, not written anew. The change is one commit: the result before it stays readable
+until then, and a process that is killed before leaves only a folder that nothing names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import zarr
+
+from dask_nmf.runs.commits import Commits
+from dask_nmf.runs.labels import visible_names, write_labels
+from dask_nmf.runs.record.layouts import result_layouts
+from dask_nmf.runs.stored_result import StoredResult
+from dask_nmf.sources.labels.names import Labels
+from dask_nmf.storage.arrays import links, write_once
+from dask_nmf.storage.arrays.factors import ZarrFactor
+from dask_nmf.storage.arrays.write_once import DATA, Layout
+from dask_nmf.types import Array
+
+
+class ChangedResult:
+    """A result in the making, with other rows than the one that a run has.
+
+    Attributes
+    ----------
+    old : the result that the run has
+    record : the part of the record on the new result, whose numbers the caller may replace before it commits
+    """
+
+    def __init__(self, commits: Commits, rows: int) -> None:
+        self._commits = commits
+        self._old_record: dict[str, Any] = commits.record["result"]
+        self.old = StoredResult(commits.location, commits.group, self._old_record)
+        shape = [rows, self._old_record["matrix"]["shape"][1]]
+        unit, across = self._old_record["units"]
+        self.record = {
+            **self._old_record,
+            "matrix": {**self._old_record["matrix"], "shape": shape},
+            "folder": commits.new_folder("result"),
+            "units": [min(unit, rows), across],
+        }
+
+    @property
+    def chunk_rows(self) -> int:
+        """The number of rows of W in a chunk."""
+        rows: int = self.record["units"][0]
+        return rows
+
+    def array(self, name: str) -> zarr.Array[Any]:
+        """Return W or H of the new result, to be written."""
+        path = f"{DATA}/{self.record['folder']}/{name}"
+        return write_once.open_array(self._commits.group, path, result_layouts(self.record)[name])
+
+    def temporary_w(self, rows: int, chunk_rows: int) -> ZarrFactor:
+        """Return a new W of some rows that the next commit deletes."""
+        rank, dtype = self._old_record["settings"]["n_components"], self._old_record["matrix"]["dtype"]
+        layout = Layout((rows, rank), (chunk_rows, rank), dtype, ("row", "component"))
+        path = f"{DATA}/{self._commits.new_folder('result')}/W"
+        return ZarrFactor(write_once.open_array(self._commits.group, path, layout))
+
+    def link_rows(self, rows: int) -> int:
+        """Link the chunks of W that lie in its first rows whole, and return how many rows they have."""
+        if self.chunk_rows != self._old_record["units"][0]:
+            return 0
+        whole = rows // self.chunk_rows
+        source, target = (f"{DATA}/{part['folder']}/W" for part in (self._old_record, self.record))
+        keys = [self.array("W").metadata.encode_chunk_key((number, 0)) for number in range(whole)]
+        links.link_chunks(self._commits.group, source, target, keys)
+        return whole * self.chunk_rows
+
+    def write_w(self, pieces: Iterator[Array], first: int = 0) -> None:
+        """Write rows of W, which come in pieces of any height, from a row on at which a chunk begins."""
+        array, waiting, at = self.array("W"), [], first
+        rows = 0
+        for piece in pieces:
+            waiting.append(piece.astype(array.dtype, copy=False))
+            rows += len(piece)
+            if rows >= self.chunk_rows:
+                block = np.concatenate(waiting)
+                whole = rows - rows % self.chunk_rows
+                array[at : at + whole] = block[:whole]
+                waiting, at, rows = [block[whole:]], at + whole, rows - whole
+        if rows:
+            array[at : at + rows] = np.concatenate(waiting)
+
+    def commit(self, labels: Labels) -> StoredResult:
+        """Commit the new result with the names of its rows and columns, and delete what it replaces.
+
+        Raises
+        ------
+        InvalidRunError
+            If a part of it is missing.
+        """
+        commits = self._commits
+        commits.check_exists()
+        commits.write_histories(self.record["folder"], self.record)
+        self._write_labels(labels)
+        result = StoredResult(commits.location, commits.group, self.record)
+        folder, layouts = self.record["folder"], result_layouts(self.record)
+        visible = {name: (f"{DATA}/{folder}/{name}", layout) for name, layout in layouts.items()}
+        for name in visible:
+            result.array(name)
+        visible |= visible_names(self.record)
+        kept = {key: value for key, value in commits.record.items() if key != "labels"}
+        commits.publish({**kept, "result": self.record}, visible, lasting=True)
+        commits.write_metadata()
+        return result
+
+    def commit_without_trace(self, labels: Labels) -> StoredResult:
+        """Commit as `commit` does, and keep nothing of rows that are no longer there.
+
+        The digests of V are blanked. A second commit deletes the chunks that the first one no longer shows.
+        """
+        self._blank_digests()
+        result = self.commit(labels)
+        folder, layouts = self.record["folder"], result_layouts(self.record)
+        visible = {name: (f"{DATA}/{folder}/{name}", layout) for name, layout in layouts.items()}
+        self._commits.publish(self._commits.record, visible | visible_names(self.record), lasting=True)
+        self._commits.write_metadata()
+        return result
+
+    def _write_labels(self, labels: Labels) -> None:
+        """Write the names to the record of the new result; it may have none."""
+        before = self._commits.record
+        self._commits.record = self.record  # whose shape the names have
+        try:
+            named = write_labels(self._commits, labels)
+        finally:
+            self._commits.record = before
+        self.record = {key: value for key, value in self.record.items() if key != "labels"} | named
+
+    def _blank_digests(self) -> None:
+        """Replace the digests of V in the record by zeros, in a new folder with the same edges."""
+        commits = self._commits
+        layout = commits.record["layout"]
+        folder = commits.new_folder("layout")
+        for name in ("edges", *(["cuts"] if layout["pieces"] else [])):
+            commits.array(folder, name)[...] = commits.read(layout["folder"], name)
+        digests = commits.array(folder, "V")
+        digests[...] = np.zeros(digests.shape, np.int64)
+        commits.record = {**commits.record, "layout": {**layout, "folder": folder}, "listing": {}}

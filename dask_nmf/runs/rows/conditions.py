@@ -1,0 +1,25 @@
+"""The conditions on which rows of a run may be added or taken out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def check_changeable(run_name: str, record: dict[str, Any]) -> None:
+    """Refuse to change the rows of a run whose fit is not finished, or in which not every entry counts alike.
+
+    Raises
+    ------
+    ValueError
+        With the reason and the cure.
+    """
+    if record["result"] is None or not record["finished"]:
+        raise ValueError(f"the fit of {run_name} is not finished; finish it with dask-nmf fit first")
+    settings = record["result"]["settings"]
+    for name, what in (("missing", "missing entries"), ("weights", "weights"), ("fixed_W", "a fixed W")):
+        if settings.get(name) is not None:
+            raise ValueError(
+                f"{run_name} was fitted with {what}, so its sums are not known; fit all rows anew"
+            )
+    if settings.get("validation_fraction"):
+        raise ValueError(f"{run_name} was fitted with held-out entries; fit all rows anew without them")

@@ -1,0 +1,5 @@
+"""Rows added to a finished fit or taken out of it, from sums over its rows, without a fit of all rows."""
+
+from dask_nmf.updates.update import Update, update
+
+__all__ = ["Update", "update"]

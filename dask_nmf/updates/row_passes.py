@@ -1,0 +1,139 @@
+"""Passes over rows of V for the H of a finished fit, in the units of that fit."""
+
+from __future__ import annotations
+
+import hashlib
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from dask_nmf.execution import partition
+from dask_nmf.execution.partition import CutOptions
+from dask_nmf.execution.tasks.block_pass import PassSpec
+from dask_nmf.execution.tasks.factor_store import FactorStore
+from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.kernels.summary.block_summary import DivergenceTerms
+from dask_nmf.kernels.summary.row_sample import SampleSpec
+from dask_nmf.planning import row_panels
+from dask_nmf.sources.formats.stored.conversions import check_same_recipe
+from dask_nmf.sources.labels.names import check_same_columns
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.registry import open_matrix
+from dask_nmf.types import Array, Orientation
+from dask_nmf.updates.fitted import Fitted, combined
+
+
+class RowSummary(NamedTuple):
+    """The measures of some rows of V.
+
+    Attributes
+    ----------
+    terms : Σ v, the number of entries, and Σ v log v if the loss is a divergence
+    sumsq : Σ v²
+    stored, empty : the numbers of stored entries, and of rows without an entry > 0
+    digest : of the content, in 32 hexadecimal digits
+    baseline : ‖V‖² of these rows, or twice their divergence from their mean, in the units of the fit
+    """
+
+    terms: DivergenceTerms
+    sumsq: float
+    stored: int
+    empty: int
+    digest: str
+    baseline: float
+
+
+def open_rows(fitted: Fitted, V: object) -> Matrix:
+    """Open rows of V; refuse them if their columns are not those of the fit.
+
+    Raises
+    ------
+    ValueError
+        If there are more or fewer columns, or their names differ.
+    """
+    matrix = open_matrix(V, fitted.result.record["matrix"]["dtype"], Orientation.ROWS)
+    columns = fitted.shape[1]
+    if matrix.shape[1] != columns:
+        raise ValueError(
+            f"{matrix.source} has {matrix.shape[1]} columns and {fitted.result.location.name} has {columns}; "
+            "give rows with the columns of the run"
+        )
+    check_same_recipe(matrix.recipe, matrix.source, fitted.result.record["matrix"])
+    check_same_columns(matrix.labels.columns, fitted.result.labels.columns)
+    return matrix
+
+
+class RowPasses:
+    """Passes over rows of V; the rows are cached between passes as far as memory allows."""
+
+    def __init__(self, fitted: Fitted, matrix: Matrix) -> None:
+        self.fitted, self.matrix = fitted, matrix
+        beta = fitted.settings.beta
+        options = CutOptions(own_grams=beta == 1, cache=None)
+        rank = fitted.settings.n_components
+        self.engine, _ = partition.cut_into_panels(matrix, rank, None, EntryMask(beta=beta), options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.engine.close()
+
+    @property
+    def chunk_rows(self) -> int:
+        """The number of rows that one task writes."""
+        return row_panels.aligned_rows(self.engine.edges)
+
+    def summarize(self) -> RowSummary:
+        """Check, measure and digest the rows, in one read.
+
+        Raises
+        ------
+        InvalidEntryError
+            For the first entry that is negative or not finite.
+        """
+        rows, columns = self.matrix.shape
+        self.engine.scale = 1.0
+        found = self.engine.summarize(SampleSpec(rows, 0, 0))
+        self.matrix.check_entries(found.invalid)
+        self.engine.scale = scale = self.fitted.measures.scale
+        beta, entries = self.fitted.settings.beta, float(rows * columns)
+        terms = found.divergence_terms if beta == 1 else DivergenceTerms(2.0, 0.0, found.total, entries)
+        terms = terms.at_level(0) if beta == 1 else terms
+        level = -round(np.log2(scale))
+        baseline = found.sumsq * scale**2 if beta == 2 else terms.at_level(level).divergence_from_mean()
+        content = found.digests[0].sums.tobytes() + f"{rows} {columns} {self.matrix.dtype}".encode()
+        digest = hashlib.sha256(content).hexdigest()[:32]
+        return RowSummary(terms, found.sumsq, found.stored, found.empty_rows, digest, baseline)
+
+    def sums(self, h: Array) -> Sums:
+        """Return the sums of the rows and of their W for an H (k, n), with the loss, in one pass."""
+        self.engine.scale = self.fitted.measures.scale
+        spec = PassSpec(self.fitted.solver.solve_w, self.fitted.terms, residual=True)
+        return self.engine.run_pass(self._cast(h), spec)
+
+    def write(self, h: Array, store: FactorStore, with_sums: bool = False) -> Sums:
+        """Write W of the rows for an H (k, n) to a store, in one pass; return the sums or the loss alone."""
+        self.engine.scale = self.fitted.measures.scale
+        solver = self.fitted.solver
+        spec = PassSpec(solver.solve_w_final, solver, w_out=store, unit=self.fitted.units[0], residual=True)
+        return self.engine.run_pass(self._cast(h), spec._replace(residual_only=not with_sums))
+
+    def _cast(self, h: Array) -> Array:
+        return np.ascontiguousarray(h, self.matrix.dtype)
+
+
+def measures_with(fitted: Fitted, rows: RowSummary, sign: int = 1) -> dict[str, float]:
+    """Return the measures of V with some rows added, or taken out if the sign is −1, as a record has them."""
+    beta, terms = fitted.settings.beta, rows.terms
+    part = DivergenceTerms(
+        terms.beta, sign * terms.data_term, sign * terms.weighted_sum, sign * terms.weight, terms.level
+    )
+    entries = float(fitted.shape[0] * fitted.shape[1])
+    measures = combined(fitted.measures, part, sign * rows.sumsq, beta, entries)
+    stored = max(measures.stored + sign * rows.stored, 0)
+    return measures._replace(stored=stored)._asdict()

@@ -1,0 +1,221 @@
+"""`update`: rows are added to a finished fit, whose own rows are not read again."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dask_nmf._version import __version__
+from dask_nmf.cluster.sharing import check_shared
+from dask_nmf.execution.partition import resources
+from dask_nmf.fitting.starts.sampled.sample_start import lift_columns
+from dask_nmf.iteration.outcome import relative_error
+from dask_nmf.progress import report_stage
+from dask_nmf.rng import Stream
+from dask_nmf.runs.commits import fit_of
+from dask_nmf.runs.run import Run
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.storage.arrays.factors import ZarrFactor
+from dask_nmf.storage.locations import Location, check_apart, located
+from dask_nmf.types import Array
+from dask_nmf.updates.fitted import Fitted, open_fitted
+from dask_nmf.updates.row_names import stacked
+from dask_nmf.updates.row_passes import RowPasses, RowSummary, measures_with, open_rows
+from dask_nmf.updates.write import old_pieces, scales_of, write_result
+
+logger = logging.getLogger(__name__)
+
+REPEATS = {2: 2, 1: 4}  # passes over the new rows that refresh H, by β
+OTHER_KIND = 1.5  # times the error of the old rows: the new rows are of another kind
+
+Connect = Callable[[Matrix], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What an update did.
+
+    Attributes
+    ----------
+    first, last : the first new row of W, and the last one plus 1
+    already : whether these rows had been added before, so that nothing was done
+    relative_error : of all rows, with the new H
+    old_error, new_error : relative errors of the old rows and of the new rows, with the H before
+    shares : the share of each component in the sum of W H of the old and of the new rows, (2, k)
+    cosines : of each component of H with itself before the update, (k,)
+    """
+
+    first: int
+    last: int
+    already: bool
+    relative_error: float
+    old_error: float
+    new_error: float
+    shares: Array
+    cosines: Array
+
+    @property
+    def of_another_kind(self) -> bool:
+        """True if the components explain the new rows so much worse that a fit of all rows is due."""
+        return self.new_error > OTHER_KIND * self.old_error
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the update as JSON holds it."""
+        numbers = {"old_error": self.old_error, "new_error": self.new_error}
+        return {
+            "rows": [self.first, self.last],
+            "already": self.already,
+            "relative_error": self.relative_error,
+            **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
+            "shares": None if self.already else self.shares.tolist(),
+            "cosines": None if self.already else self.cosines.tolist(),
+            "of_another_kind": self.of_another_kind,
+        }
+
+
+def update(
+    run: str | Path | Location,
+    V: Any,
+    *,
+    keep_h: bool = False,
+    connect: Connect = lambda matrix: nullcontext(),
+) -> Update:
+    """Add rows to a finished run: refresh H, append the W of the rows, and commit both at once.
+
+    The W of the old rows stays as it is. H is the best one for the sums of all rows, those of the old rows by
+    their W and H (`known_rows`). The same rows are not added twice.
+
+    Parameters
+    ----------
+    V : the new rows, whatever `open_matrix` takes, with the columns of the run.
+    keep_h : whether H stays as it is, so that W of the new rows is computed and no more.
+    connect : returns a context of a cluster, which is entered for the passes.
+
+    Raises
+    ------
+    FileNotFoundError, InvalidRunError
+        If there is no run.
+    ValueError, DataError
+        If the fit is not finished, the columns differ, or not every entry of its V counts alike.
+    RunLocked
+        If another process works on the run.
+    """
+    place = fit_of(located(run, verbatim=True))
+    with place.lock() as check_held:
+        opened = Run.load(place, check_held)
+        opened.recover()
+        fitted = open_fitted(opened)
+        matrix = open_rows(fitted, located(V))
+        check_apart(place, V=matrix.location)
+        with connect(matrix), RowPasses(fitted, matrix) as passes:
+            check_shared(place)
+            return _update(opened, fitted, passes, keep_h or fitted.fixed_h)
+
+
+def _update(run: Run, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update:
+    report_stage("new rows")
+    summary = passes.summarize()
+    lineage = fitted.result.record.get("lineage", [])
+    for entry in lineage:
+        if entry.get("digest") == summary.digest:
+            logger.info("these rows are in %s already; nothing is left to do", run.location.name)
+            return _already(fitted, entry)
+    h, before, shares = _refreshed(fitted, passes, keep_h)
+    old, new = fitted.shape[0], passes.matrix.shape[0]
+    changed = run.change_rows(old + new)
+    rows = changed.temporary_w(new, passes.chunk_rows)
+    report_stage("W of the new rows")
+    loss = fitted.loss + fitted.rows.change(h) + passes.write(h, rows).residual
+    scales = scales_of(fitted, h)
+    linked = changed.link_rows(old) if (scales == 1).all() else 0
+    pieces = _rest_of_w(fitted, rows, (linked, old, new), changed.chunk_rows)
+    changed.write_w((piece * scales.astype(piece.dtype) for piece in pieces), linked)
+    measures = measures_with(fitted, summary)
+    error = relative_error(loss, measures["baseline"])
+    entry = {
+        **_event("update", passes.matrix.source),
+        "rows": [old, old + new],
+        "digest": summary.digest,
+        "keep_h": keep_h,
+        "relative_error": error,
+    }
+    write_result(changed, fitted, h / scales[:, None], {"loss": loss, "measures": measures})
+    changed.record["lineage"] = [*lineage, entry]
+    changed.commit(stacked(fitted.result.labels, passes.matrix.labels, (old, new)))
+    return Update(
+        old,
+        old + new,
+        False,
+        error,
+        _error(fitted),
+        _new_error(before, summary),
+        shares,
+        _cosines(fitted.h, h),
+    )
+
+
+def _refreshed(fitted: Fitted, passes: RowPasses, keep_h: bool) -> tuple[Array, float, Array]:
+    """Return the new H, the loss of the new rows with the H before, and the shares of components."""
+    h = fitted.h
+    sums = passes.sums(lift_columns(h, 0, Stream.H_FACTOR) if fitted.settings.beta == 1 else h)
+    before, columns = sums.residual, fitted.shape[1]
+    weights = np.stack([fitted.rows.mass, np.asarray(sums.w_l1_norm) / columns]) * h.sum(axis=1)
+    total = weights.sum(axis=1, keepdims=True)
+    shares = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
+    if keep_h:
+        return h, before, shares
+    if fitted.settings.beta == 1:
+        h = lift_columns(h, 0, Stream.H_FACTOR)
+    for number in range(REPEATS[int(fitted.settings.beta)]):
+        h = fitted.rows.refreshed(h, sums if number == 0 else passes.sums(h))
+    return h, before, shares
+
+
+def _rest_of_w(fitted: Fitted, new: ZarrFactor, edges: tuple[int, int, int], step: int) -> Iterator[Array]:
+    """Yield the rows of the old W that were not linked, and then all rows of the new one."""
+    linked, old, count = edges
+    yield from old_pieces(fitted, linked, old, step)
+    for first in range(0, count, step):
+        yield new.read(first, min(first + step, count))
+
+
+def _event(kind: str, source: str) -> dict[str, Any]:
+    """Return what the lineage says of any change: no user, path of this machine or secret but the V's."""
+    return {
+        "kind": kind,
+        "source": source,
+        "when": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": __version__,
+        "workers": resources().workers,
+    }
+
+
+def _error(fitted: Fitted) -> float:
+    return relative_error(fitted.loss, fitted.measures.baseline)
+
+
+def _new_error(loss: float, summary: RowSummary) -> float:
+    """Return the relative error of new rows, which is infinite if they have no spread to compare with."""
+    return math.inf if summary.baseline <= 0 < loss else relative_error(loss, summary.baseline)
+
+
+def _cosines(before: Array, after: Array) -> Array:
+    """Return the cosine of each component with itself, (k,); 1 for one that is 0."""
+    sizes = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
+    dots = np.einsum("tj,tj->t", before, after)
+    return np.asarray(np.divide(dots, sizes, out=np.ones_like(dots), where=sizes > 0))
+
+
+def _already(fitted: Fitted, entry: dict[str, Any]) -> Update:
+    """Return an update that did nothing, because its rows are there."""
+    k, error = fitted.settings.n_components, _error(fitted)
+    first, last = entry["rows"]
+    return Update(first, last, True, error, error, math.nan, np.full((2, k), np.nan), np.ones(k))
