@@ -11,8 +11,7 @@ from dask_nmf.fitting.factorise import cache_bytes, factorise
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.iteration.loop import Step
-from dask_nmf.labelled.labels import labels_of
-from dask_nmf.labelled.registry import aligned_weights, form_of
+from dask_nmf.labelled.registry import aligned_weights, form_of, labels_of
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import Settings
 from dask_nmf.selection.models import SelectionOptions
@@ -287,4 +286,4 @@ def select_rank(
     labels = labels_of(None if store is None else form)
     request = Request(dtype, place, overwrite, time_limit, cache_bytes(cache), error_bars, labels)
     with showing_progress(verbose):
-        return choose_rank(matrix, options, request)
+        return choose_rank(matrix, options, request).labelled(form)

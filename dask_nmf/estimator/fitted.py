@@ -34,7 +34,7 @@ class FittedNMF(  # type: ignore[call-arg]
     components_: Any
     n_components_: int
     _means: Means | None
-    _features: Side | None  # the dimensions of the features of a DataArray
+    _features: Side | None = None  # the dimensions of the features of a DataArray
 
     def fit_transform(self, X: Any, y: None = None, W: Any = None, H: Any = None, weights: Any = None) -> Any:
         """Learn H from X as `fit` does, and return W (n_samples, n_components), as `transform` returns it."""

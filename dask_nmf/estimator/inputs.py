@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from dask_nmf.labelled.arrays import ArrayForm
 from dask_nmf.labelled.form import Form
 from dask_nmf.labelled.registry import form_of
 from dask_nmf.labelled.tables import PlainTable
+from dask_nmf.sources.labels.names import fitting
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import in_memory_form, open_matrix
 from dask_nmf.storage.locations import located
@@ -48,6 +50,8 @@ def open_input(
     features = form.features if isinstance(form, ArrayForm) else None
     if reset:
         estimator._features = features
+        if form is not None and estimator.store is not None:
+            matrix = replace(matrix, labels=fitting(form.labels, matrix.shape))
     elif features is not None and estimator._features is not None:
         estimator._features.check_same(features)
     return OpenedInput(matrix, form, X)

@@ -195,7 +195,6 @@ class NMF(FittedNMF):
         model = cls(store=path, **parameters_of(stored.settings))
         model.n_features_in_ = int(stored.record["matrix"]["shape"][1])
         result = result_of(stored)
-        model._features = None
         model._take(attributes_of(result, stored=True))
         model._begin_stream(result.W if stored.record["settings"]["weights"] is None else None)
         return model

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from dask_nmf.labelled.names import names_of_dims
 from dask_nmf.sources.decoding.stacking import COMPONENT, Dims, is_lazy, split_dims
+from dask_nmf.sources.labels.names import Labels, Names
 from dask_nmf.types import Array, SampleDims
 
 
@@ -31,6 +33,11 @@ class Side:
     def index(self) -> Any | None:
         """Return the labels of a single dimension as an index of pandas; None if there are none."""
         return self.coordinates.indexes.get(self.dims[0]) if len(self.dims) == 1 else None
+
+    @property
+    def names(self) -> Names | None:
+        """Return the names that the coordinates give; None without coordinates."""
+        return names_of_dims(self.dims, self.shape, self.coordinates.indexes)
 
     def check_same(self, other: Side) -> None:
         """Refuse an array whose features have other names or coordinates than those of the fit, this side.
@@ -75,6 +82,10 @@ class ArrayForm:
     @property
     def index(self) -> Any | None:
         return self.samples.index
+
+    @property
+    def labels(self) -> Labels:
+        return Labels(self.samples.names, self.features.names)
 
     def rows(self, array: Any, names: Sequence[Any] | None) -> Any:
         return self._joined(array, _numbered("column", array.shape[1], names))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from dask_nmf.sources.labels.names import Labels
 from dask_nmf.types import Array
 
 
@@ -23,6 +24,10 @@ class Form(Protocol):
     @property
     def index(self) -> Any | None:
         """Return the labels of the rows as an index of pandas, or of Dask; None if there is none."""
+
+    @property
+    def labels(self) -> Labels:
+        """Return the names of rows and columns as a run stores them."""
 
     def rows(self, array: Any, names: Sequence[Any] | None) -> Any:
         """Return an array that has the rows of V, (m, …), in the form of V.

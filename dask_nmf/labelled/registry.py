@@ -11,6 +11,7 @@ from dask_nmf.sources.decoding.conversion import is_a
 from dask_nmf.sources.decoding.stacking import stack_dims
 from dask_nmf.sources.formats.objects.annotated import is_annotated, matrix_within
 from dask_nmf.sources.formats.objects.dask_frames import is_dask_frame, rows_of_frame
+from dask_nmf.sources.labels.names import NO_LABELS, Labels
 from dask_nmf.types import SampleDims
 
 
@@ -50,6 +51,11 @@ def form_of(source: Any, sample_dims: SampleDims = None, name: str = "V") -> tup
     if is_a(source, "pyarrow", "Table", "RecordBatch"):
         return source, PlainTable("pyarrow", list(source.schema.names))
     return source, None
+
+
+def labels_of(form: Form | None) -> Labels:
+    """Return the names that a run keeps of a V with a form; none without one."""
+    return NO_LABELS if form is None else form.labels
 
 
 def factor_form_of(W: Any) -> tuple[Any, Form | None]:

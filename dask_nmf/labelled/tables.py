@@ -11,7 +11,11 @@ import dask.array as da
 import numpy as np
 
 from dask_nmf.labelled.form import component_names
+from dask_nmf.labelled.names import names_of_index, names_of_partitions
+from dask_nmf.sources.labels.names import Labels
 from dask_nmf.types import Array
+
+COLUMNS = "the columns"  # as messages call their names
 
 
 @dataclass(frozen=True)
@@ -24,6 +28,10 @@ class PandasTable:
     @property
     def column_names(self) -> Any:
         return self.columns
+
+    @property
+    def labels(self) -> Labels:
+        return Labels(names_of_index(self.index, "the index"), names_of_index(self.columns, COLUMNS))
 
     def rows(self, array: Any, names: Sequence[Any] | None) -> Any:
         pandas: Any = import_module("pandas")
@@ -49,6 +57,11 @@ class DaskTable:
     def column_names(self) -> Any:
         return self.columns
 
+    @property
+    def labels(self) -> Labels:
+        rows = names_of_partitions(self.index, self.heights)
+        return Labels(rows, names_of_index(self.columns, COLUMNS))
+
     def rows(self, array: Any, names: Sequence[Any] | None) -> Any:
         return dask_table(array, self.heights, self.index, names)
 
@@ -69,6 +82,10 @@ class PlainTable:
     @property
     def column_names(self) -> Any:
         return self.columns
+
+    @property
+    def labels(self) -> Labels:
+        return Labels(None, names_of_index(self.columns, COLUMNS))
 
     def rows(self, array: Any, names: Sequence[Any] | None) -> Any:
         values = np.asarray(array)

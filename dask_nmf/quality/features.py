@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.special import xlogy
 
+from dask_nmf.quality.unlabelled import h_matrix
 from dask_nmf.types import Array
 
 METHODS = "kim", "max"
@@ -61,7 +62,7 @@ def extract_features(H: Any, method: str = "kim") -> list[Array]:
 def _checked(H: Any, method: str) -> Array:
     if method not in METHODS:
         raise ValueError(f'method is {method!r}; give "kim" or "max"')
-    h = np.asarray(H, np.float64)
+    h = np.asarray(h_matrix(H), np.float64)
     if h.ndim != 2 or not h.size:
         raise ValueError(f"H is {h.shape}; it must be (k, n), with at least one entry")
     return h

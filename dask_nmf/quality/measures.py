@@ -16,6 +16,7 @@ import scipy.sparse
 from dask_nmf.cluster.watch import compute_watched
 from dask_nmf.kernels import row_sums
 from dask_nmf.quality import clusters
+from dask_nmf.quality.unlabelled import h_matrix, v_matrix, w_matrix
 from dask_nmf.types import Array
 
 
@@ -87,7 +88,7 @@ def quality(factors: Fit | Iterable[Any], labels: Any = None, *, V: Any = None) 
         If the shapes do not fit, or a label is missing.
     """
     W, H = factors
-    h = np.asarray(H)
+    W, h = w_matrix(W), np.asarray(h_matrix(H))
     _check_shapes(W, h)
     sums = _scan(W, h, labels)
     explained, squares = _fit_of(factors) if V is None else (evar(V, W, h), rss(V, W, h))
@@ -108,14 +109,15 @@ def rss(V: Any, W: Any, H: Any) -> float:
     Parameters
     ----------
     V : (m, n), a NumPy array or sparse matrix. A sparse V is not made dense; its sum is right to 1e-14 Σ v².
-    W, H : (m, k) and (k, n)
+    W, H : (m, k) and (k, n); of a `DataArray`, as `nmf` returns them
 
     Raises
     ------
     ValueError
         If the shapes do not fit, or V has entries that are not finite.
     """
-    v, w, h = _in_memory(V), np.asarray(W, np.float64), np.asarray(H, np.float64)
+    w, h = np.asarray(w_matrix(W), np.float64), np.asarray(h_matrix(H), np.float64)
+    v = _in_memory(v_matrix(V, h.shape[-1]))
     _check_shapes(w, h)
     if v.shape != (len(w), h.shape[1]):
         raise ValueError(f"V is {v.shape} and W H is {(len(w), h.shape[1])}; give the V that was fitted")
@@ -138,7 +140,7 @@ def sparseness(x: Any) -> float:
     JMLR 5:1457, 2004). ``sparseness`` of R's package NMF takes columns, because its V is transposed. Rows of
     zeros have no sparseness, and are left out. The result is NaN if no row is left, or if n is 1.
     """
-    return _sparseness_sums(np.atleast_2d(np.asarray(x))).mean_sparseness
+    return _sparseness_sums(np.atleast_2d(np.asarray(h_matrix(x)))).mean_sparseness
 
 
 class RowSums(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from importlib import import_module
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 
 from dask_nmf.display.text import align_rows
 from dask_nmf.fitting.result import Result
+from dask_nmf.labelled.form import Form
 from dask_nmf.selection.bootstrap import ErrorBars
 from dask_nmf.selection.comparison import Findings
 from dask_nmf.types import Array
@@ -100,6 +101,10 @@ class RankSelection:
             result,
             beta_loss=beta_loss,
         )
+
+    def labelled(self, form: Form | None) -> RankSelection:
+        """Return the selection with the factors of its fit in the form of a labelled V."""
+        return self if self.result is None else replace(self, result=self.result.labelled(form))
 
     @property
     def components_stderr(self) -> Array | None:

@@ -18,7 +18,7 @@ MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which ev
     "cluster": {"planning", "storage"},
     "display": {"cluster"},
     "sources": {"kernels", "planning", "storage", "cluster"},
-    "labelled": {"sources"},
+    "labelled": {"cluster", "sources"},
     "solvers": {"kernels"},
     "execution": {"kernels", "planning", "cluster", "sources", "solvers"},
     "quality": {"kernels", "cluster"},

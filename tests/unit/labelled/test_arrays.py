@@ -18,6 +18,7 @@ from support.matrices import low_rank
 
 from dask_nmf import NMF, nmf, predict, transform
 from dask_nmf.labelled.arrays import factor_form
+from dask_nmf.quality import feature_score, quality, rss
 from dask_nmf.sources.decoding.stacking import stack_dims
 from dask_nmf.sources.registry import open_matrix
 
@@ -100,9 +101,7 @@ def test_an_estimator_keeps_dimensions(kind: str, tmp_path: Path) -> None:
     plain = NMF(K, random_state=0, **ASKED).fit(V)
     assert model.components_.dims == ("component", "y", "x")
     np.testing.assert_allclose(model.components_.values.reshape(K, -1), plain.components_, rtol=1e-6)
-    again = pickle.loads(pickle.dumps(model))
-    for method in (model.transform, again.transform):
-        xarray.testing.assert_allclose(method(array), W, rtol=1e-4)
+    xarray.testing.assert_allclose(pickle.loads(pickle.dumps(model)).transform(array), W, rtol=1e-4)
     back = model.inverse_transform(W)
     assert back.dims == MOVIE.dims
     xarray.testing.assert_equal(back.time, MOVIE.time)
@@ -111,7 +110,10 @@ def test_an_estimator_keeps_dimensions(kind: str, tmp_path: Path) -> None:
     assert np.shape(model.transform(V)) == (DAYS, K)
     frame = model.set_output(transform="pandas").transform(MOVIE)
     pd.testing.assert_index_equal(frame.index, MOVIE.indexes["time"])
-    learned = NMF(K, random_state=0, **ASKED).partial_fit(array[:10]).partial_fit(array[10:])
+
+
+def test_batches_of_images_are_learned() -> None:
+    learned = NMF(K, random_state=0, **ASKED).partial_fit(MOVIE[:10]).partial_fit(MOVIE[10:].chunk(time=4))
     assert learned.components_.dims == ("component", "y", "x")
     theirs = NMF(K, random_state=0, **ASKED).partial_fit(V[:10]).partial_fit(V[10:])
     np.testing.assert_allclose(learned.components_.values.reshape(K, -1), theirs.components_, rtol=1e-5)
@@ -183,3 +185,10 @@ def test_a_stored_array_is_stacked_lazily(tmp_path: Path) -> None:
     assert not opened.in_memory
     assert opened.reader.dask_array is not None
     assert not array.variable._in_memory
+
+
+def test_measures_of_quality_take_images() -> None:
+    result, plain = nmf(MOVIE, K, **ASKED), nmf(V, K, **ASKED)
+    assert quality(result) == quality(plain)
+    assert rss(MOVIE, *result) == rss(V, *plain)
+    np.testing.assert_array_equal(feature_score(result.H), feature_score(plain.H))

@@ -1,0 +1,54 @@
+"""Names of partitions, and of stacked dimensions, which go into runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dask.dataframe as dd
+import numpy as np
+import pandas as pd
+import pytest
+import xarray
+from support.matrices import low_rank
+
+from dask_nmf import NMF, Run, nmf, select_rank
+from dask_nmf.labelled.registry import form_of
+from dask_nmf.sources.labels.names import Labels
+from dask_nmf.storage.locations import locate
+
+M, N = 12, 6
+V = low_rank(M, N, 2)
+INDEX = [f"row {number:02}" for number in range(M)]
+FRAME = pd.DataFrame(V, INDEX)
+DAYS = pd.date_range("2020-01-01", periods=M)
+MOVIE = xarray.DataArray(V.reshape(M, 2, 3), {"time": DAYS, "y": [1.5, 2.5]}, ("time", "y", "x"))
+TIMES = [f"2020-01-{day:02}" for day in range(1, M + 1)]
+PIXELS = [f"y={y}, x={x}" for y in (1.5, 2.5) for x in range(3)]
+Names = list[str] | None
+
+
+def texts(labels: Labels) -> list[Names]:
+    """Return the names of rows and columns."""
+    return [None if side is None else list(side.read(0, len(side))) for side in (labels.rows, labels.columns)]
+
+
+@pytest.mark.parametrize("fit", ["nmf", "NMF", "select_rank"])
+def test_a_run_has_the_names(fit: str, tmp_path: Path) -> None:
+    run = tmp_path / "run.zarr"
+    if fit == "nmf":
+        nmf(MOVIE.chunk(time=5), 2, max_iter=1, store=run)
+    elif fit == "NMF":
+        NMF(2, max_iter=1, tol=0, store=run).fit(MOVIE)
+    else:
+        select_rank(MOVIE, [2], n_init=1, holdout=0.2, max_iter=1, store=run)
+        run = run / "fit"
+    assert texts(Run.load_result(locate(run)).labels) == [TIMES, PIXELS]
+
+
+def test_names_of_partitions_are_read_in_ranges() -> None:
+    frame = dd.from_pandas(FRAME, npartitions=4)
+    names = form_of(frame)[1].labels.rows  # type: ignore[union-attr]
+    assert names is not None
+    for first in range(M):
+        for last in range(first + 1, M + 1):
+            np.testing.assert_array_equal(names.read(first, last), INDEX[first:last])
