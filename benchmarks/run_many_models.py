@@ -14,9 +14,12 @@ import numpy as np
 from lib import environment
 from lib.datasets import noisy, write_zarr
 from lib.passes import open_panels, without_prefetch
-from lib.timing import elapsed, interleaved, median_ratio
-from sklearn.decomposition import NMF
+from lib.timing import interleaved, median_ratio
+from sklearn.cluster import KMeans
+from sklearn.decomposition import NMF, non_negative_factorization
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
 from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.panels import PanelEngine
@@ -60,9 +63,40 @@ def scikit_learn(v: Array, solver: str, number: int) -> None:
             NMF(RANK, init="random", solver=solver, tol=0, max_iter=number, random_state=seed).fit(v)
 
 
-def compare(works: Works, rounds: int, clock: Callable[[], float]) -> dict[str, list[float]]:
-    """Return the seconds of each work in each round, after a short one that compiles."""
-    return interleaved({name: partial(elapsed, work, clock) for name, work in works.items()}, rounds)
+def consensus_of_fits(v: Array, number: int) -> None:
+    """Fit all models one after another and cluster their components, as cNMF does (Kotliar et al., 2019).
+
+    Columns are divided by their standard deviations. Components of all fits, divided by their norms, are
+    left out where they are far from their neighbours, and clustered by k-means; the medians of the clusters
+    are the components for a last fit of the other factor.
+    """
+    scaled = v / v.std(axis=0)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        options = {"init": "random", "solver": "mu", "tol": 0, "max_iter": number}
+        fits = [NMF(RANK, random_state=seed, **options).fit(scaled).components_ for seed in range(MODELS)]
+        stacked = normalize(np.concatenate(fits))
+        near = (
+            NearestNeighbors(n_neighbors=max(1, int(0.3 * MODELS))).fit(stacked).kneighbors()[0].mean(axis=1)
+        )
+        kept = stacked[near <= np.quantile(near, 0.9)]
+        labels = KMeans(RANK, n_init=10, random_state=0).fit_predict(kept)
+        medians = np.stack([np.median(kept[labels == one], axis=0) for one in range(RANK)])
+        h = (medians / medians.sum(axis=1, keepdims=True)).astype(v.dtype)
+        non_negative_factorization(v, H=h, update_H=False, n_components=RANK, **options)
+
+
+def both_times(work: Callable[[], Any]) -> tuple[float, float]:
+    """Return the processor time and the wall time of a work, seconds."""
+    began, before = time.monotonic(), time.process_time()
+    work()
+    return time.process_time() - before, time.monotonic() - began
+
+
+def compare(title: str, works: Works, rounds: int) -> None:
+    """Measure each work in each round, and print both times."""
+    times = interleaved({name: partial(both_times, work) for name, work in works.items()}, rounds)
+    for number, clock in enumerate(("processor time", "wall time")):
+        report(f"{title}, {clock}", {name: [each[number] for each in some] for name, some in times.items()})
 
 
 def report(title: str, times: Mapping[str, list[float]], shared: str = "together") -> None:
@@ -83,33 +117,32 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=PASSES, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3, help="default: %(default)s")
     parser.add_argument("--place", nargs="*", choices=PLACES, default=list(PLACES))
-    parser.add_argument("--processor-time", action="store_true", help="for a busy machine")
     options = parser.parse_args()
-    clock = time.process_time if options.processor_time else time.monotonic
     print(environment.describe())
     works = {"memory": in_memory, "disk": out_of_core}
     for place in options.place:
-        works[place](options, clock)
+        works[place](options)
 
 
-def in_memory(options: argparse.Namespace, clock: Callable[[], float]) -> None:
-    """Compare with one model that has all components, and with scikit-learn."""
+def in_memory(options: argparse.Namespace) -> None:
+    """Compare with one model that has all components, with scikit-learn, and with a loop like cNMF's."""
     v = noisy(options.mebibytes * 2**20 // (4 * COLUMNS), COLUMNS, RANK).astype(np.float32)
     panels, _ = open_panels(v, RANK * MODELS)
     passes(panels, [RANK] * MODELS, 1)
     loops = {f"scikit-learn {name}": partial(scikit_learn, v, name, options.passes) for name in ("cd", "mu")}
     whole = {"one of the summed rank": partial(passes, panels, [RANK * MODELS], options.passes)}
-    works = {**ours(panels, options.passes), **whole, **loops}
-    report("in memory", compare(works, options.rounds, clock))
+    others = {**loops, "a loop like cNMF's": partial(consensus_of_fits, v, options.passes)}
+    works = {**ours(panels, options.passes), **whole, **others}
+    compare("in memory", works, options.rounds)
 
 
-def out_of_core(options: argparse.Namespace, clock: Callable[[], float]) -> None:
+def out_of_core(options: argparse.Namespace) -> None:
     """Compare with fits one after another, which read V once for each model and pass."""
     with TemporaryDirectory() as folder:
         write_zarr(f"{folder}/v.zarr", options.gigabytes)
         panels = without_prefetch(open_panels(f"{folder}/v.zarr", RANK * MODELS)[0])
         passes(panels, [RANK] * MODELS, 1)
-        report("out of core", compare(ours(panels, options.passes), options.rounds, clock))
+        compare("out of core", ours(panels, options.passes), options.rounds)
 
 
 if __name__ == "__main__":
