@@ -12,7 +12,7 @@ import zarr
 from dask_nmf.errors import DataError, InvalidRunError, readable
 from dask_nmf.runs.commits import VISIBLE
 from dask_nmf.runs.record.contents import HISTORIES
-from dask_nmf.runs.record.layouts import result_layouts
+from dask_nmf.runs.record.layouts import named_dimensions, result_layouts
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.storage.arrays.factors import CURE
@@ -43,9 +43,11 @@ def checked(name: str, find: Callable[[], str]) -> Check:
 
 
 def array_checks(run: Run, result: StoredResult) -> Iterator[Check]:
-    """Yield a check for each array of a result, and for each of those that are shown under a plain name."""
+    """Yield a check for each array of a result and for its names, and one for all that is shown."""
     for name in result_layouts(result.record):
         yield checked(name, lambda name=name: _sound(result, name))  # type: ignore[misc]
+    for dimension in named_dimensions(result.record):
+        yield checked(f"{dimension} names", lambda dimension=dimension: _decoded(result, dimension))  # type: ignore[misc]
     yield checked("shown", lambda: _shown(run, result))
 
 
@@ -67,6 +69,14 @@ def _sound(result: StoredResult, name: str) -> str:
     return f"{shape}, {chunks} chunk{'s' if chunks != 1 else ''} decoded, finite and >= 0"
 
 
+def _decoded(result: StoredResult, dimension: str) -> str:
+    """Return the number of names along a dimension, all of which are read."""
+    names = {"row": result.row_names, "column": result.column_names}[dimension]
+    assert names is not None
+    chunks = sum(1 for _ in _chunks(names, dimension))
+    return f"{names.shape[0]} names, {chunks} chunk{'s' if chunks != 1 else ''} decoded"
+
+
 def _compare_history(result: StoredResult, name: str) -> None:
     """Refuse a history that is not that of the record."""
     recorded = np.array(
@@ -82,17 +92,19 @@ def _shown(run: Run, result: StoredResult) -> str:
     if run.record["result"]["folder"] != result.record["folder"] or not run.record["finished"]:
         return "not compared, because a fit goes on in the run"
     group = zarr.open_group(run.location.store(), mode="r")
-    names = [name for name in VISIBLE if name in result_layouts(result.record)]
-    for name in names:
+    arrays = {name: result.array(name) for name in VISIBLE if name in result_layouts(result.record)}
+    named = {"row": result.row_names, "column": result.column_names}
+    arrays |= {dimension: names for dimension, names in named.items() if names is not None}
+    for name, stored in arrays.items():
         array = group.get(name)
-        if not isinstance(array, zarr.Array) or array.shape != result.array(name).shape:
+        if not isinstance(array, zarr.Array) or array.shape != stored.shape:
             raise ValueError(f"{name} is not the array of the result; copy the whole run again")
-        for index, block in _chunks(result.array(name), name):
+        for index, block in _chunks(stored, name):
             with readable(f"{run.location.name}/{name}", CURE):
                 other = np.asarray(array[index])
-            if not np.array_equal(block, other, equal_nan=True):
+            if not np.array_equal(block, other, equal_nan=name not in named):
                 raise ValueError(f"{name} differs from the array of the result; copy the whole run again")
-    return f"{', '.join(names)} as zarr and xarray read them are those of the result"
+    return f"{', '.join(arrays)} as zarr and xarray read them are those of the result"
 
 
 def _chunks(array: zarr.Array[Any], name: str) -> Iterator[tuple[tuple[slice, ...], Array]]:

@@ -12,6 +12,7 @@ import scipy.sparse
 import zarr
 from sklearn.decomposition import _nmf
 from support.matrices import low_rank, sparse
+from support.named import names, write_named
 
 from dask_nmf import Run, nmf
 from dask_nmf.cli.app import app
@@ -166,3 +167,15 @@ def test_an_unfinished_run_has_nothing_to_verify(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no W and H yet"):
         verify(tmp_path / "run")
     assert Run.load(tmp_path / "run").result is None
+
+
+def test_damaged_names_are_found(tmp_path: Path) -> None:
+    run, index = tmp_path / "run.zarr", (names("r", 40), names("c", 15))
+    nmf(write_named(tmp_path / "V.zarr", TALL, *index), 3, max_iter=4, store=run)
+    checks = {check.name: check for check in verify(run)}
+    assert checks["row names"].text == "40 names, 1 chunk decoded"
+    assert "row, column as zarr" in checks["shown"].text
+    flip(next(path for path in (run / "row").rglob("*0")))
+    assert failed(run) == {"shown"}
+    flip(next((run / "data").glob("labels-*/column/*")))
+    assert failed(run) == {"column names", "shown"}
