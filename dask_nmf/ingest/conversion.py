@@ -14,15 +14,13 @@ from typing import Any, NamedTuple
 
 import zarr
 
-from dask_nmf.ingest.opening import FileSet, expand, name_of, open_sources
+from dask_nmf.ingest.expansion import FileSet, expand, name_of
 from dask_nmf.ingest.options import ConvertOptions, layer_path
 from dask_nmf.ingest.output.codecs import Storage, parse_chunks
 from dask_nmf.ingest.output.group import is_converted, write_group
-from dask_nmf.ingest.recipe.fitting import fit_recipe
 from dask_nmf.ingest.recipe.options import Counting, Steps
-from dask_nmf.ingest.recipe.recipe import Aligned, Prepared, Recipe
-from dask_nmf.ingest.recipe.stored import read_recipe, write_recipe
-from dask_nmf.ingest.rows import RowSource
+from dask_nmf.ingest.recipe.preparation import prepare
+from dask_nmf.ingest.recipe.stored import write_recipe
 from dask_nmf.storage import locations
 from dask_nmf.storage.locations import Location, ZarrStore, is_location, located
 
@@ -144,27 +142,13 @@ def convert_to(
     check = partial(locations.check_replaceable, output, overwrite, _is_ours, "dask-nmf convert")
     names = [name_of(source) for source in sources]
     with output.atomic_output(check) as store, _scratch(store) as scratch:
-        source, recipe = _prepared(sources, names, options, scratch)
+        source, recipe = prepare(sources, names, options, scratch)
         written = write_group(store, source, storage, names, partial(write_recipe, recipe=recipe))
     shape, dtype, entries, chunks = written
     converted = Converted(output.address, shape, str(dtype), entries, chunks, storage.codec)
     numbers = {"event": "done", **converted._asdict()}
     logger.info("%s: %s", output.name, converted, extra={"nmf": numbers})
     return converted
-
-
-def _prepared(
-    sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path
-) -> tuple[RowSource, Recipe]:
-    """Return the rows of V, and the recipe that made them: a new one, or that of another V."""
-    if options.like is None:
-        return fit_recipe(open_sources(sources, names, options, scratch), options, scratch)
-    recipe, selection = read_recipe(options.like)
-    counting = Counting(**recipe.parameters.get("texts", {}))
-    reading = replace(options, like=None, counting=counting, vocabulary=selection.names)
-    reading = replace(reading, image_shape=recipe.image_shape)
-    source = open_sources(sources, names, reading, scratch)
-    return Prepared(Aligned(source, selection, options.like.name), None, recipe.steps), recipe
 
 
 @contextmanager

@@ -63,7 +63,7 @@ DOORS = {  # what people call with the text of a path or URL
     "api", "forecasts.door", "cli.inputs.plan", "estimator.nmf", "estimator.inputs", "estimator.requests",
     "cli.inputs.convert", "cli.models.fit", "cli.models.select", "cli.apply.transform", "cli.apply.predict",
     "cli.apply.recommend", "cli.results.info", "runs.run", "report.writing",
-    "inference.transform", "ingest.conversion", "ingest.opening", "sources.registry",
+    "inference.transform", "ingest.conversion", "ingest.expansion", "sources.registry",
     "cli.results.compare", "cli.results.verify", "cli.results.top",
     "cli.results.export", "results.exports.export", "results.comparison", "results.verification",
     "cli.models.update", "updates.update",

@@ -164,7 +164,7 @@ def command(
     from dask_nmf.cluster.config import without_fsync
     from dask_nmf.display import lines
     from dask_nmf.ingest.conversion import convert_to
-    from dask_nmf.ingest.opening import expand
+    from dask_nmf.ingest.expansion import expand
     from dask_nmf.ingest.options import ConvertOptions, layer_path
     from dask_nmf.ingest.output.codecs import Storage, parse_chunks
     from dask_nmf.ingest.recipe.options import Counting, Steps

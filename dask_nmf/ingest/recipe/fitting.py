@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,7 @@ class _Staged:
 
 def _stage(source: RowSource, options: ConvertOptions, scratch: Path) -> _Staged:
     place = scratch / STAGED
+    rmtree(place, ignore_errors=True)  # a conversion that was stopped may have left one
     write_group(str(place), source, Storage(), [STAGED])
     return _Staged(place, ConvertOptions(str(source.dtype), options.missing), scratch)
 

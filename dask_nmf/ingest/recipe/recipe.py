@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -52,6 +52,23 @@ class Recipe:
     steps: Sequence[FittedStep] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     image_shape: tuple[int, ...] | None = None
+
+    def continued(self, begun: Recipe, columns: Selection) -> Recipe:
+        """Return the recipe that does what another one does, and then what this one does.
+
+        Parameters
+        ----------
+        columns : those that the other recipe begins with
+        """
+        if not begun.parameters:
+            return replace(self, image_shape=begun.image_shape)
+        kept = [] if self.selection is None else [TopColumns(self.selection.places)]
+        selection = begun.selection if self.selection is None else columns
+        before = {name: given for name, given in begun.parameters.items() if name != "texts"}
+        parameters = {**begun.parameters, **self.parameters}
+        if self.parameters and before:
+            parameters["before"] = before
+        return Recipe(selection, [*begun.steps, *kept, *self.steps], parameters, begun.image_shape)
 
 
 class Prepared:

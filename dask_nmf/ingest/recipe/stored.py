@@ -10,6 +10,8 @@ import numpy as np
 import zarr
 
 from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.expansion import is_file
+from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.output.codecs import CODECS, NAMES
 from dask_nmf.ingest.output.group import MARK, has_names, is_converted
 from dask_nmf.ingest.output.growing import GrowingArray
@@ -17,7 +19,7 @@ from dask_nmf.ingest.recipe.fitted import KINDS, arrays_of, name_of, numbers_of
 from dask_nmf.ingest.recipe.recipe import Recipe, Selection
 from dask_nmf.sources.formats.stored.conversions import PLAIN, RECIPE
 from dask_nmf.sources.matrix import digest
-from dask_nmf.storage.locations import Location
+from dask_nmf.storage.locations import Location, is_location
 from dask_nmf.types import Array
 
 FOLDER = "uns"
@@ -50,6 +52,23 @@ def _mark(root: zarr.Group, **more: Any) -> None:
     """Add to the mark of a group that `convert` makes."""
     mark: Any = root.attrs[MARK]
     root.attrs[MARK] = {**mark, **more}
+
+
+def digest_of(recipe: Recipe) -> str:
+    """Return the digest of a recipe, or what stands for that if it has no steps."""
+    return _digest(*_parts(recipe)) if recipe.parameters else PLAIN
+
+
+def recipe_of_source(source: Any, options: ConvertOptions) -> tuple[Recipe, Selection] | None:
+    """Return the recipe of a source that `convert` wrote, as `read_recipe` does; None for any other one."""
+    inside = options.dataset is None or options.dataset.strip("/") == "X"
+    if not (inside and is_location(source)) or is_file(source):
+        return None
+    try:
+        root = zarr.open_group(source.store(), mode="r", use_consolidated=False)
+    except (FileNotFoundError, ValueError, TypeError, NotADirectoryError, zarr.errors.BaseZarrError):
+        return None
+    return read_recipe(source) if is_converted(root) else None
 
 
 def read_recipe(place: Location) -> tuple[Recipe, Selection]:
@@ -85,7 +104,8 @@ def read_recipe(place: Location) -> tuple[Recipe, Selection]:
 def _recipe(record: dict[str, Any], arrays: dict[str, Array]) -> Recipe:
     steps = []
     for number, step in enumerate(record["steps"]):
-        learnt = {name.partition("_")[2]: values for name, values in arrays.items() if name[0] == str(number)}
+        own = [name for name in arrays if name.startswith(f"{number}_")]
+        learnt = {name.partition("_")[2]: arrays[name] for name in own}
         steps.append(KINDS[step["step"]](**step["numbers"], **learnt))
     selection = None
     if PLACES in arrays:

@@ -229,3 +229,21 @@ def test_transform_takes_rows_of_the_same_recipe_only(
         transformed(tmp_path / "plain.zarr")
     transformed(tmp_path / "v.npy")
     assert "did not make" in caplog.text
+
+
+def test_a_recipe_is_passed_on_when_v_is_converted_again(tmp_path: Path) -> None:
+    """V is stored anew, with its recipe; and again with more steps, which new rows then go through too."""
+    v, new = written(tmp_path, COUNTS, "dense"), written(tmp_path, COUNTS[:9], "dense", file="new")
+    convert(v, tmp_path / "v.zarr", normalize_rows=9.0, log1p=True)
+    convert(tmp_path / "v.zarr", tmp_path / "again.zarr", chunks=10)
+    convert(tmp_path / "again.zarr", tmp_path / "more.zarr", min_count=3, top_columns=12, scale_columns="std")
+    groups = [zarr.open_group(tmp_path / name) for name in ("v.zarr", "again.zarr", "more.zarr")]
+    digests = [group["X"].attrs["dask_nmf_recipe"] for group in groups]
+    assert digests[0] == digests[1] != digests[2]
+    convert(new, tmp_path / "new.zarr", like=tmp_path / "more.zarr")
+    expected = matrix_of(tmp_path / "more.zarr")[:9]
+    np.testing.assert_allclose(matrix_of(tmp_path / "new.zarr"), expected, rtol=1e-13)
+    with pytest.raises(ValueError, match=r"v.zarr was converted with steps already, and like is given"):
+        convert(tmp_path / "v.zarr", tmp_path / "w.zarr", like=tmp_path / "more.zarr")
+    with pytest.raises(ValueError, match="were converted with different steps"):
+        convert([tmp_path / "v.zarr", tmp_path / "more.zarr"], tmp_path / "w.zarr")

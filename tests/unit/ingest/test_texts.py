@@ -136,3 +136,13 @@ def test_what_is_no_text_is_refused(
         convert(tmp_path / name, tmp_path / "v.zarr", **given)
     assert ("line" in message) <= isinstance(refusal.value, DataError)
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_folders_and_files_are_joined_and_the_kind_of_most_files_is_taken(tmp_path: Path) -> None:
+    for name, text in (("a/1.txt", "tea"), ("a/2.txt", "rice"), ("b/1.txt", "milk"), ("b/2.txt", "tea")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    (tmp_path / "a" / "labels.csv").write_text("file,kind\n1.txt,drink\n")
+    convert([tmp_path / "a", tmp_path / "b/1.txt", tmp_path / "b/2.txt"], tmp_path / "v.zarr")
+    assert names_of(tmp_path / "v.zarr", "obs") == ["a/1.txt", "a/2.txt", "b/1.txt", "b/2.txt"]
+    assert names_of(tmp_path / "v.zarr", "var") == ["milk", "rice", "tea"]
