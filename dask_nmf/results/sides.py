@@ -12,6 +12,7 @@ from dask_nmf.sources.labels.names import TEXT, Names, gather
 from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.types import Array
 
+NAME = 64  # bytes that a line takes at least, with its name
 BYTES = 2**24  # of a factor that are read at once, if a storage chunk is not larger
 
 
@@ -37,7 +38,8 @@ class Side:
     def pieces(self) -> Iterator[tuple[int, Array]]:
         """Yield the first line of each piece, and its lines, (lines, k), in order."""
         unit = self.factor.array.chunks[1 if self.factor.transposed else 0]
-        step = unit * max(1, BYTES // (unit * self.rank * self.dtype.itemsize))
+        line = max(NAME, self.rank * self.dtype.itemsize)
+        step = unit * max(1, BYTES // (unit * line))
         for first in range(0, self.size, step):
             yield first, self.factor.read(first, min(first + step, self.size))
 

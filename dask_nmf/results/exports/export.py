@@ -26,20 +26,16 @@ EXTRA = "pip install 'dask_nmf[export]'"  # what brings the libraries that write
 
 
 def export(run: str | Path, output: str | Path, what: str | None = None, overwrite: bool = False) -> None:
-    """Write the result of a run to a file as `export_to` does, for a run and an output given as text."""
-    export_to(locate(run), locate_file(output), what, overwrite)
-
-
-def export_to(run: Location, output: LocalLocation, what: str | None = None, overwrite: bool = False) -> str:
-    """Write the result of a run, or of a selection of ranks, to a file; return what was written, in words.
+    """Write W and H of a run, with the names of rows and columns, to a file, which appears when it is whole.
 
     W and H are read in pieces of 16 MiB.
 
     Parameters
     ----------
-    output : its suffix says which kind of file it is. .npz, .h5ad and .nc hold W, H and the names.
-        .csv and .parquet hold W, one line for each row of V, or Hᵀ, one line for each column; the first field
-        is the name, or the number if there are no names. .npy holds W or H.
+    run : path or URL of a run or of a selection of ranks.
+    output : path of a file, whose suffix says its kind. .npz, .h5ad and .nc hold W, H and the names. .csv and
+        .parquet hold W, one line for each row of V, or Hᵀ, one line for each column; the first field is the
+        name, or the number if there are no names. .npy holds W (m, k) or H (k, n).
     what : "W" or "H", for the kinds of files that hold one of them.
     overwrite : whether an earlier export of that kind may be replaced.
 
@@ -51,6 +47,11 @@ def export_to(run: Location, output: LocalLocation, what: str | None = None, ove
     FileExistsError
         If there is something at the output that may not be replaced.
     """
+    export_to(locate(run), locate_file(output), what, overwrite)
+
+
+def export_to(run: Location, output: LocalLocation, what: str | None = None, overwrite: bool = False) -> str:
+    """Write the result of a run to a file as `export` does; return what was written, in words."""
     kind = _format_of(output.path, what)
     result = Run.load_result(run)
     locations.check_apart(output, run=run)

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import anndata
 import h5py
 import numpy as np
 import pandas as pd
@@ -41,6 +42,20 @@ def test_names_of_anndata_are_found_from_each_place_of_v(kind: Any, inside: str,
     write_anndata(tmp_path / "V.zarr", kind(V), ROWS, COLUMNS)
     assert labels(tmp_path / "V.zarr" / inside) == (ROWS, COLUMNS)
     assert labels(zarr.open_group(tmp_path / "V.zarr")[inside or "X"]) == (ROWS, COLUMNS)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_names_are_found_in_what_anndata_writes(tmp_path: Path) -> None:
+    index = [pd.DataFrame(index=pd.Index(side, dtype=object, name="id")) for side in (ROWS, COLUMNS)]
+    data = anndata.AnnData(scipy.sparse.csr_matrix(V), *index)
+    data.layers["counts"] = V
+    data.write_zarr(tmp_path / "V.zarr")
+    data.write_h5ad(tmp_path / "V.h5ad")
+    for inside in ("", "X", "layers/counts"):
+        assert labels(tmp_path / "V.zarr" / inside) == (ROWS, COLUMNS)
+    backed = anndata.read_h5ad(tmp_path / "V.h5ad", backed="r")
+    assert labels(backed.X) == (ROWS, COLUMNS)
+    backed.file.close()
 
 
 def test_raw_has_the_columns_of_its_own(tmp_path: Path) -> None:
