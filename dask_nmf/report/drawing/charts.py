@@ -10,6 +10,7 @@ import numpy as np
 
 from dask_nmf.display.text import escape_control
 from dask_nmf.plots.drawing import BLUE, FIRST, draw_line, label_axes, matplotlib_part
+from dask_nmf.report.drawing.reduction import block_means
 from dask_nmf.report.drawing.svg import inline_svg, new_figure, plain_figure
 from dask_nmf.report.pages.page import Figure, Table
 from dask_nmf.types import Array
@@ -18,6 +19,7 @@ WIDE, CARD, IMAGE = 6.2, 2.95, 1.9  # widths in inches
 LETTER = 0.066  # width of a letter of a name, in inches
 LONGEST_NAME = 26  # characters of a name in a chart; its table has all of it
 MOST_POINTS = 600  # of a line
+MOST_PIXELS = 140  # of a side of a picture
 MARKED = 60  # points of a line, up to which each has a mark
 
 
@@ -98,7 +100,8 @@ def thinned(values: Array) -> Array:
 
 
 def picture(pixels: Array, words: Words, largest: float) -> Figure:
-    """Return pixels (height, width) as they are, from 0 (the darkest) to ``largest``."""
+    """Return pixels (height, width), from 0 (the darkest) to ``largest``; a large picture is made smaller."""
+    pixels = block_means(pixels, MOST_PIXELS)
     height, width = pixels.shape
     scale = min(IMAGE / width, IMAGE / height)
     figure = plain_figure(width * scale, height * scale)

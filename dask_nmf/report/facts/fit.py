@@ -10,7 +10,7 @@ import numpy as np
 
 from dask_nmf.quality.measures import sparseness
 from dask_nmf.report.facts.names import Names
-from dask_nmf.report.facts.weights import WeightSums, scan_rows
+from dask_nmf.report.facts.weights import WeightSums, largest_places, scan_rows
 from dask_nmf.results.residuals import Residuals
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.types import Array
@@ -127,11 +127,16 @@ class FitFacts:
 
     def top_columns(self, component: int, count: int) -> list[int]:
         """Return the columns with the largest entries of a component that are not 0, the largest first."""
-        row = self.h[component]
-        count = min(count, len(row))
-        some = np.argpartition(row, len(row) - count)[len(row) - count :]
-        order = some[np.lexsort((some, -row[some]))]
-        return [int(column) for column in order if row[column] > 0]
+        return self._tops[component][:count]
+
+    @cached_property
+    def _tops(self) -> list[list[int]]:
+        """The columns with the largest entries of each component, at most `TOP_COLUMNS`."""
+        found = []
+        for row in self.h:
+            some = largest_places(row, TOP_COLUMNS)
+            found.append(some[np.lexsort((some, -row[some]))].tolist())
+        return found
 
 
 def facts_of(stored: StoredResult, stderr: Array | None = None, likeness: Array | None = None) -> FitFacts:
@@ -139,7 +144,8 @@ def facts_of(stored: StoredResult, stderr: Array | None = None, likeness: Array 
     h = stored.read("H")
     facts = FitFacts(stored, h, scan_rows(stored.array("W"), row_norms(h)), Names(), stderr, likeness)
     tops = [facts.top_columns(component, TOP_COLUMNS) for component in range(facts.rank)]
-    rows, columns = facts.weights.top_rows.ravel().tolist(), [column for top in tops for column in top]
+    rows = [row for row in facts.weights.top_rows.ravel().tolist() if row >= 0]
+    columns = [column for top in tops for column in top]
     return replace(facts, names=Names(stored.labels).reading(rows, columns))
 
 

@@ -13,7 +13,7 @@ from dask_nmf.types import Array
 
 STRIP = 1 << 15  # rows that are processed at once
 MOST_ENTRIES = 300_000_000  # of W that are read; a larger W is sampled
-SURVEYED = 4_000_000  # entries of W, about, of which the distribution is taken
+SURVEYED = 1_000_000  # entries of W, about, of which the distribution is taken
 TOP_ROWS = 5  # rows of a component that are named
 
 
@@ -29,7 +29,8 @@ class WeightSums:
     sums : (k,), Σ_i p_it.
     zeros : (k,), number of rows without the component.
     leading : (k + 1,), number of rows in which the component is the largest; the last: rows of zeros.
-    top_values, top_rows : (k, TOP_ROWS) the largest entries of W by component, and their rows.
+    top_values, top_rows : (k, TOP_ROWS) the largest entries of W by component, and their rows; 0 and
+        -1 where a component has fewer entries above 0.
     samples : parts of evenly spaced rows, of which distributions are taken.
     """
 
@@ -47,7 +48,7 @@ class WeightSums:
         k = len(self.norms)
         self.gram, self.sums = np.zeros((k, k)), np.zeros(k)
         self.zeros, self.leading = np.zeros(k, np.int64), np.zeros(k + 1, np.int64)
-        self.top_values, self.top_rows = np.zeros((k, 0)), np.zeros((k, 0), np.int64)
+        self.top_values, self.top_rows = np.zeros((k, TOP_ROWS)), np.full((k, TOP_ROWS), -1)
 
     def add(self, first: int, w: Array, survey: int) -> None:
         """Add rows of W (rows, k), which begin at row ``first``; each ``survey``-th is kept as a sample."""
@@ -63,13 +64,12 @@ class WeightSums:
 
     def _keep_top(self, first: int, w: Array) -> None:
         """Keep the largest entries of each component among those so far and new rows."""
-        count = min(TOP_ROWS, len(w))
-        places = np.argpartition(w, len(w) - count, axis=0)[len(w) - count :].T
-        values = np.hstack([self.top_values, np.take_along_axis(w.T, places, axis=1)])
-        rows = np.hstack([self.top_rows, first + places])
-        order = np.lexsort((rows, -values))[:, :TOP_ROWS]
-        self.top_values = np.take_along_axis(values, order, axis=1)
-        self.top_rows = np.take_along_axis(rows, order, axis=1)
+        for component, column in enumerate(np.ascontiguousarray(w.T)):
+            values, rows = self.top_values[component], self.top_rows[component]
+            new = largest_places(column, TOP_ROWS, values[-1])
+            values, rows = np.append(values, column[new]), np.append(rows, first + new)
+            order = np.lexsort((rows, -values))[:TOP_ROWS]
+            self.top_values[component], self.top_rows[component] = values[order], rows[order]
 
     @property
     def sample(self) -> Array:
@@ -80,6 +80,17 @@ class WeightSums:
     def unexplained(self) -> int:
         """The number of rows in which no component occurs."""
         return int(self.leading[UNEXPLAINED])
+
+
+def largest_places(values: Array, count: int, above: float = 0.0) -> Array:
+    """Return the places of the largest values, at most ``count`` and only those above a bound, in any order.
+
+    Values up to the bound are left out first: a partition of many equal values, such as zeros, is slow.
+    """
+    places = np.flatnonzero(values > above)
+    if len(places) <= count:
+        return places
+    return places[np.argpartition(values[places], len(places) - count)[len(places) - count :]]
 
 
 def scan_rows(w: Any, norms: Array) -> WeightSums:

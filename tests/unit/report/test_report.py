@@ -15,6 +15,7 @@ from dask_nmf import Run, nmf, select_rank
 from dask_nmf.report import write
 from dask_nmf.report.drawing import svg
 from dask_nmf.report.drawing.charts import Words, bar_chart
+from dask_nmf.report.drawing.reduction import block_means
 from dask_nmf.report.drawing.svg import report_style
 from dask_nmf.report.facts import weights
 from dask_nmf.report.facts.fit import facts_of
@@ -22,7 +23,6 @@ from dask_nmf.report.facts.names import Names
 from dask_nmf.report.pages.page import Card, Page, Section, render
 from dask_nmf.report.sections.components import sorted_columns
 from dask_nmf.report.sections.models.other_run import cosines_between
-from dask_nmf.report.sections.models.ranks import block_means
 from dask_nmf.report.sections.rows import effective_numbers, size_classes
 from dask_nmf.report.sections.views import parse_image_shape
 from dask_nmf.results.comparison import compare
@@ -181,6 +181,7 @@ def test_shares_sparseness_and_top_rows_are_those_of_the_factors(
     unit = W[:, :2] / np.linalg.norm(W[:, :2], axis=0)
     np.testing.assert_allclose(facts.w_cosines[:2, :2], unit.T @ unit, rtol=1e-6)
     assert facts.dead == [2]
+    assert facts.weights.top_rows[2].tolist() == [-1] * 5
     assert facts.weights.leading.sum() == facts.weights.rows == 40
     np.testing.assert_array_equal(facts.top_columns(0, 4), np.argsort(-H[0], kind="stable")[:4])
     assert facts.top_columns(2, 4) == []
@@ -324,9 +325,11 @@ def test_a_selection_without_an_answer_is_refused(tmp_path: Path) -> None:
         write(place, tmp_path / "report.html")
 
 
-def test_a_consensus_of_many_rows_is_drawn_as_means_of_blocks() -> None:
-    matrix = np.random.default_rng(0).random((700, 700))
-    means = block_means(matrix)
-    assert means.shape == (300, 300)
-    assert means[0, 0] == pytest.approx(matrix[:2, :2].mean())
-    assert block_means(matrix[:9, :9]).shape == (9, 9)
+def test_large_pictures_and_heat_maps_are_made_smaller() -> None:
+    matrix = np.random.default_rng(0).random((700, 350))
+    means = block_means(matrix, 100)
+    assert means.shape == (100, 50)
+    assert means[0, 0] == pytest.approx(matrix[:7, :7].mean())
+    assert means[-1, -1] == pytest.approx(matrix[-7:, -7:].mean())
+    assert block_means(matrix[:1], 100).shape == (1, 100)
+    assert block_means(matrix, 700) is matrix

@@ -8,11 +8,11 @@ from dask_nmf.plots.consensus import consensus_of
 from dask_nmf.plots.ranks import plot_errors, plot_stability
 from dask_nmf.report.drawing.charts import Words
 from dask_nmf.report.drawing.heat import Sides, heat_map
+from dask_nmf.report.drawing.reduction import block_means
 from dask_nmf.report.drawing.svg import inline_svg, new_figure
 from dask_nmf.report.facts.words import number
 from dask_nmf.report.pages.page import Figure, Section, Table
 from dask_nmf.selection.result import HEADINGS, RankSelection
-from dask_nmf.types import Array
 
 MOST_SQUARES = 300  # of a side of the heat map of the consensus
 ERRORS = "Error of held-out entries against the rank"
@@ -57,19 +57,8 @@ def consensus_section(selection: RankSelection) -> Section:
         f"diagonal with nothing beside them are groups that all models find.{known}"
     )
     sides = Sides("rows of V, ordered by cluster", "the same rows", "share of models", 1.0, {}, {})
-    figure = heat_map(block_means(ordered), words, sides)
+    figure = heat_map(block_means(ordered, MOST_SQUARES), words, sides)
     return Section("consensus", "Consensus", [text], figures=[figure])
-
-
-def block_means(matrix: Array) -> Array:
-    """Return a square matrix with at most 300 rows and columns, each entry the mean of a block."""
-    size = len(matrix)
-    if size <= MOST_SQUARES:
-        return matrix
-    edges = np.linspace(0, size, MOST_SQUARES + 1).astype(np.int64)[:-1]
-    sums = np.add.reduceat(np.add.reduceat(matrix, edges, axis=0), edges, axis=1)
-    heights = np.diff([*edges, size])
-    return np.asarray(sums / np.outer(heights, heights))
 
 
 def _table(selection: RankSelection) -> Table:
