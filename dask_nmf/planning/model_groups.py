@@ -77,6 +77,18 @@ def group_models(plan: CutPlan, ranks: Sequence[int]) -> ModelGroups:
     return ModelGroups(tuple(tuple(sorted(group)) for group in groups), most, plan.reads * len(groups))
 
 
+def ranks_to_plan(ranks: Sequence[int]) -> tuple[int, ...]:
+    """Return ranks to plan panels for so that models of these ranks may share reads, the sum of all first.
+
+    Each is half of the one before, down to the largest rank of a model. Panels for a smaller rank are larger,
+    so that fewer models share a read; for a larger one there may be no plan.
+    """
+    least, planned = max(ranks), [sum(ranks)]
+    while planned[-1] > least:
+        planned.append(max(planned[-1] // 2, least))
+    return tuple(planned)
+
+
 def times_in_words(reads: int) -> str:
     """Return how often V is read, as the log says it."""
     return {1: "once", 2: "twice"}.get(reads, f"{reads} times")

@@ -12,6 +12,7 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.partition import CutOptions
 from dask_nmf.fitting.passes.shared import RunningModel, make_shared_pass
 from dask_nmf.iteration.loop import Passes, Stop
+from dask_nmf.planning.model_groups import ranks_to_plan
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_shared_pass, report_stage
 from dask_nmf.quality.recommend import finished_ranks
@@ -33,8 +34,9 @@ def cut_for_models(
     ----------
     cut : the options of the cut; its ranks are replaced.
     """
-    cut = replace(cut, ranks=tuple(ranks), other_ranks=(max(ranks),))
-    return partition.cut_into_panels(matrix, sum(ranks), None, options.mask_of(0, matrix), cut)
+    first, *others = ranks_to_plan(ranks)
+    cut = replace(cut, ranks=tuple(ranks), other_ranks=tuple(others))
+    return partition.cut_into_panels(matrix, first, None, options.mask_of(0, matrix), cut)
 
 
 class SharedPasses:

@@ -27,7 +27,7 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.options.settings import Settings
-from dask_nmf.planning.model_groups import group_models, times_in_words
+from dask_nmf.planning.model_groups import group_models, ranks_to_plan, times_in_words
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.planning.worker_memory import MIB
 from dask_nmf.progress import report_stage
@@ -149,7 +149,7 @@ def cut_in_panels(matrix: Matrix, request: FitRequest, run: Run | None) -> Panel
     by_blocks = settings.algorithm.by_strata
     ranks = _ranks(settings)
     grams = settings.algorithm.column_grams or settings.beta == 2
-    wide = (sum(ranks),) if settings.n_init > 1 else ()
+    wide = ranks_to_plan(ranks)[:-1]  # the first plan that is tried is that of a start alone
     options = CutOptions(edges, by_blocks, grams, request.cache, ranks, wide, request.offer)
     panels, planned = partition.cut_into_panels(
         matrix, ranks[0], request.weights, request.entry_mask(matrix), options

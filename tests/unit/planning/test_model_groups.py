@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.strategies import many
 
 from dask_nmf.planning.grid import GridPlan, plan_grid
-from dask_nmf.planning.model_groups import group_models
+from dask_nmf.planning.model_groups import group_models, ranks_to_plan
 from dask_nmf.planning.row_panels import PanelPlan, plan_panels
 from dask_nmf.planning.worker_memory import MIB, Layout
 
@@ -87,3 +87,26 @@ def test_a_model_that_does_not_fit_is_refused_with_both_numbers() -> None:
     made = plan_panels(Layout(100_000, 20_000, 4, 100), 5, 600 * MIB, 1)
     with pytest.raises(MemoryError, match=r"of rank 5000 takes \d+ MiB, and a worker may fill 420 MiB"):
         group_models(made, [5, 5000])
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=30))
+def test_panels_are_planned_for_the_sum_of_the_ranks_and_its_halves_down_to_the_largest(
+    some: list[int],
+) -> None:
+    planned = ranks_to_plan(some)
+    assert planned[0] == sum(some)
+    assert planned[-1] == max(some)
+    assert all(half == max(whole // 2, max(some)) for whole, half in pairwise(planned))
+    assert len(set(planned)) == len(planned)
+
+
+def test_panels_between_the_largest_and_the_smallest_let_more_models_share_a_read() -> None:
+    layout = Layout(200_000, 5000, 4, chunk_rows=400, chunk_columns=5000, by_batches=True, prefetch=True)
+    some = range(2, 31)
+    reads = {}
+    for rank in ranks_to_plan(some):
+        planned = plan(layout, rank, 1_000_000_000, "panels")
+        if planned is not None:
+            reads[rank] = group_models(planned, some).reads
+    assert reads[30] >= 8
+    assert min(reads.values()) == 2
