@@ -36,12 +36,20 @@ class FittedNMF(  # type: ignore[call-arg]
     _means: Means | None
     _features: Side | None = None  # the dimensions of the features of a DataArray
 
-    def fit_transform(self, X: Any, y: None = None, W: Any = None, H: Any = None, weights: Any = None) -> Any:
+    def fit_transform(
+        self,
+        X: Any,
+        y: None = None,
+        W: Any = None,
+        H: Any = None,
+        weights: Any = None,
+        sample_weight: Any = None,
+    ) -> Any:
         """Learn H from X as `fit` does, and return W (n_samples, n_components), as `transform` returns it."""
         opened = open_input(self, X, reset=True)
-        return w_in_container(self, opened, self._fit(opened, W, H, weights).W, X)
+        return w_in_container(self, opened, self._fit(opened, (W, H), weights, sample_weight).W, X)
 
-    def _fit(self, opened: OpenedInput, W: Any, H: Any, weights: Any) -> Result:
+    def _fit(self, opened: OpenedInput, factors: tuple[Any, Any], weights: Any, sample_weight: Any) -> Result:
         raise NotImplementedError
 
     def transform(self, X: Any) -> Any:

@@ -13,10 +13,10 @@ from sklearn.utils.metaestimators import available_if
 
 from dask_nmf.display.lines import showing_progress
 from dask_nmf.errors import NothingObserved
+from dask_nmf.estimator import requests
 from dask_nmf.estimator.attributes import attributes_of, attributes_without_data, warn_unless_converged
 from dask_nmf.estimator.fitted import FittedNMF
 from dask_nmf.estimator.inputs import OpenedInput, open_input
-from dask_nmf.estimator.requests import number_of_components, parameters_of, request_of, settings_of
 from dask_nmf.estimator.stream import Stream
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.result import Result, result_of
@@ -192,20 +192,33 @@ class NMF(FittedNMF):
             If the run has no W and H yet; calling the same fit again finishes it.
         """
         stored = Run.load_result(locate(path))
-        model = cls(store=path, **parameters_of(stored.settings))
+        model = cls(store=path, **requests.parameters_of(stored.settings))
         model.n_features_in_ = int(stored.record["matrix"]["shape"][1])
         result = result_of(stored)
         model._take(attributes_of(result, stored=True))
         model._begin_stream(result.W if stored.record["settings"]["weights"] is None else None)
         return model
 
-    def fit(self, X: Any, y: None = None, W: Any = None, H: Any = None, weights: Any = None) -> NMF:
-        """Learn H from X (n_samples, n_features), with weights of its entries if they are given."""
-        self._fit(open_input(self, X, reset=True), W, H, weights)
+    def fit(
+        self,
+        X: Any,
+        y: None = None,
+        W: Any = None,
+        H: Any = None,
+        weights: Any = None,
+        sample_weight: Any = None,
+    ) -> NMF:
+        """Learn H from X (n_samples, n_features), with weights ≥ 0 of its entries or of its rows, if given.
+
+        A row whose ``sample_weight`` is 2 counts as if it were there twice; W of one of weight 0 is 0.
+        """
+        self._fit(open_input(self, X, reset=True), (W, H), weights, sample_weight)
         return self
 
     @available_if(_learns_from_batches)
-    def partial_fit(self, X: Any, y: None = None, H: Any = None, weights: Any = None) -> NMF:
+    def partial_fit(
+        self, X: Any, y: None = None, H: Any = None, weights: Any = None, sample_weight: Any = None
+    ) -> NMF:
         """Learn H from another batch of rows, (n_rows, n_features), without forgetting the earlier batches.
 
         The rows of an earlier `fit`, or of a run that was loaded, count too if all their entries count: rows
@@ -221,6 +234,7 @@ class NMF(FittedNMF):
         first = not hasattr(self, "components_") or H is not None
         opened = open_input(self, X, first, partial(open_matrix, orientation=Orientation.ROWS))
         matrix, weights = opened.matrix, aligned_weights(weights, X, self.sample_dims)
+        weights = requests.weights_of_batch(matrix, weights, sample_weight)
         if first:
             self._begin_stream(None)
         if H is not None:
@@ -229,27 +243,31 @@ class NMF(FittedNMF):
             self._learn_batch(matrix, weights, H is None and first)
         except NothingObserved:
             if not hasattr(self, "components_"):
-                number = number_of_components(self.n_components, matrix, None, None)
+                number = requests.number_of_components(self.n_components, matrix, None, None)
                 shape = self._settings(number).n_components, matrix.shape[1]
                 self._take(attributes_without_data(shape, matrix.dtype))
         self.n_components_ = len(self.components_)
         self.n_steps_ += 1
         return self
 
-    def _fit(self, opened: OpenedInput, W: Any, H: Any, weights: Any) -> Result:
+    def _fit(self, opened: OpenedInput, factors: tuple[Any, Any], weights: Any, sample_weight: Any) -> Result:
         weights = aligned_weights(weights, opened.source, self.sample_dims)
-        result = self._learn(opened.matrix, (W, H), weights, stored=True)
+        parameters = self.get_params(deep=False)
+        weighted = requests.weigh_samples(parameters, opened.matrix, factors[0], weights, sample_weight)
+        result = self._learn(weighted, factors[1], stored=True)
         warn_unless_converged(result, self.max_iter, self.tol)
-        self._begin_stream(result.W if weights is None else None)
+        self._begin_stream(result.W if weights is None and sample_weight is None else None)
         if self.store is None:
             self._remember_fit()  # or its W would stay in memory
         return result
 
-    def _learn(self, matrix: Matrix, factors: tuple[Any, Any], weights: Any, stored: bool) -> Result:
-        """Fit a matrix from initial factors (W, H), which may be None, and take the attributes."""
-        request = request_of(self.get_params(deep=False), matrix, factors, weights, stored)
+    def _learn(self, weighted: requests.Weighted, H: Any, stored: bool) -> Result:
+        """Fit a matrix from initial factors, which may be None, and take the attributes."""
+        parameters = self.get_params(deep=False) | dict(weighted.overrides)
+        matrix, factors = weighted.matrix, (weighted.W, H)
+        request = requests.request_of(parameters, matrix, factors, weighted.weights, stored)
         with showing_progress(self.verbose):
-            result = factorise(matrix, request)
+            result = weighted.unscaled(factorise(matrix, request))
         self._take(attributes_of(result, self.store is not None))
         return result
 
@@ -260,7 +278,7 @@ class NMF(FittedNMF):
     def _learn_batch(self, matrix: Matrix, weights: Any, anew: bool) -> None:
         """Learn from a batch, which is fitted first if there is no H, or one of zeros."""
         if anew or not self._h.any():  # from rows of zeros no step leads away
-            self._learn(matrix, (None, None), weights, stored=False)
+            self._learn(requests.Weighted(matrix, None, weights), None, stored=False)
             self._stream.working_H = None
         self._remember_fit()
         settings = self._settings(len(self.components_))
@@ -277,4 +295,4 @@ class NMF(FittedNMF):
             self._stream.remember_fit(self._h, self._settings(self.n_components_))
 
     def _settings(self, n_components: int) -> Settings:
-        return settings_of(self.get_params(deep=False), n_components)
+        return requests.settings_of(self.get_params(deep=False), n_components)

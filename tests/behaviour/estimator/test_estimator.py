@@ -31,7 +31,14 @@ from dask_nmf.options.settings import Settings
         NMF(n_components=2, tol=1e-2),
         NMF(n_components=2, solver="mu", missing="nan", alpha_W=0.01, tol=1e-2),
         NMF(n_components=2, solver="sgd", tol=1e-2),
-    ]
+    ],
+    expected_failed_checks=lambda _: dict.fromkeys(
+        (
+            "check_sample_weight_equivalence_on_dense_data",
+            "check_sample_weight_equivalence_on_sparse_data",
+        ),
+        "starts are drawn from the rows that are there; from given factors it holds: test_sample_weight.py",
+    ),
 )
 def test_scikit_learns_checks(
     estimator: NMF, check: Callable[[NMF], None], monkeypatch: pytest.MonkeyPatch
