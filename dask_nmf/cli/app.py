@@ -11,7 +11,7 @@ import click
 from dask_nmf._version import __version__
 from dask_nmf.cli.apply import predict, recommend, transform
 from dask_nmf.cli.inputs import convert, plan
-from dask_nmf.cli.models import fit, select, update
+from dask_nmf.cli.models import fit, forget, select, update
 from dask_nmf.cli.options import Commands
 from dask_nmf.cli.results import compare, export, info, report, top, verify
 from dask_nmf.cli.setup import warm_up
@@ -34,6 +34,7 @@ for module in (
     fit,
     select,
     update,
+    forget,
     transform,
     predict,
     recommend,

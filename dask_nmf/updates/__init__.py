@@ -1,5 +1,6 @@
 """Rows added to a finished fit or taken out of it, from sums over its rows, without a fit of all rows."""
 
+from dask_nmf.updates.forget import Forgotten, forget
 from dask_nmf.updates.update import Update, update
 
-__all__ = ["Update", "update"]
+__all__ = ["Forgotten", "Update", "forget", "update"]

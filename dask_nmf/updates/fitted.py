@@ -24,7 +24,7 @@ from dask_nmf.solvers.parts.penalties import Penalty, penalty_of
 from dask_nmf.solvers.select import select_inference_solver
 from dask_nmf.solvers.solver import factor_scale, smallest_divisor
 from dask_nmf.types import Array, Orientation
-from dask_nmf.updates.known_rows import DivergenceRows, KnownRows, SquaredRows
+from dask_nmf.updates.rows.known_rows import DivergenceRows, KnownRows, SquaredRows
 
 PIECE = 2**25  # bytes of W that are read at once
 

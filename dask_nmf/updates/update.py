@@ -27,8 +27,8 @@ from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import Location, check_apart, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
-from dask_nmf.updates.row_names import stacked
 from dask_nmf.updates.row_passes import RowPasses, RowSummary, measures_with, open_rows
+from dask_nmf.updates.rows.row_names import stacked
 from dask_nmf.updates.write import old_pieces, scales_of, write_result
 
 logger = logging.getLogger(__name__)
@@ -113,6 +113,7 @@ def update(
         opened = Run.load(place, check_held)
         opened.recover()
         fitted = open_fitted(opened)
+        opened.change_rows(fitted.shape[0]).clean()
         matrix = open_rows(fitted, located(V))
         check_apart(place, V=matrix.location)
         with connect(matrix), RowPasses(fitted, matrix) as passes:
@@ -141,7 +142,7 @@ def _update(run: Run, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update
     measures = measures_with(fitted, summary)
     error = relative_error(loss, measures["baseline"])
     entry = {
-        **_event("update", passes.matrix.source),
+        **event("update", passes.matrix.source),
         "rows": [old, old + new],
         "digest": summary.digest,
         "keep_h": keep_h,
@@ -187,8 +188,8 @@ def _rest_of_w(fitted: Fitted, new: ZarrFactor, edges: tuple[int, int, int], ste
         yield new.read(first, min(first + step, count))
 
 
-def _event(kind: str, source: str) -> dict[str, Any]:
-    """Return what the lineage says of any change: no user, path of this machine or secret but the V's."""
+def event(kind: str, source: str) -> dict[str, Any]:
+    """Return what the lineage says of every change: its kind, the source, when, and on how many workers."""
     return {
         "kind": kind,
         "source": source,

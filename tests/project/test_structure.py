@@ -66,7 +66,7 @@ DOORS = {  # what people call with the text of a path or URL
     "inference.transform", "ingest.conversion", "ingest.expansion", "sources.registry",
     "cli.results.compare", "cli.results.verify", "cli.results.top",
     "cli.results.export", "results.exports.export", "results.comparison", "results.verification",
-    "cli.models.update", "updates.update",
+    "cli.models.update", "updates.update", "cli.models.forget", "updates.forget",
 }  # fmt: skip
 PARSERS = {f"dask_nmf.storage.locations.{name}" for name in ("locate", "locate_file", "located")}
 files = pytest.mark.parametrize("file", FILES)

@@ -19,6 +19,7 @@ from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.sources.labels.names import Labels
 from dask_nmf.storage.arrays import links, write_once
 from dask_nmf.storage.arrays.factors import ZarrFactor
+from dask_nmf.storage.arrays.links import VisibleArrays
 from dask_nmf.storage.arrays.write_once import DATA, Layout
 from dask_nmf.types import Array
 
@@ -34,6 +35,7 @@ class ChangedResult:
 
     def __init__(self, commits: Commits, rows: int) -> None:
         self._commits = commits
+        self._changes: dict[str, Any] = {}  # of other parts of the record
         self._old_record: dict[str, Any] = commits.record["result"]
         self.old = StoredResult(commits.location, commits.group, self._old_record)
         shape = [rows, self._old_record["matrix"]["shape"][1]]
@@ -101,28 +103,34 @@ class ChangedResult:
         commits.write_histories(self.record["folder"], self.record)
         self._write_labels(labels)
         result = StoredResult(commits.location, commits.group, self.record)
-        folder, layouts = self.record["folder"], result_layouts(self.record)
-        visible = {name: (f"{DATA}/{folder}/{name}", layout) for name, layout in layouts.items()}
-        for name in visible:
+        for name in result_layouts(self.record):
             result.array(name)
-        visible |= visible_names(self.record)
         kept = {key: value for key, value in commits.record.items() if key != "labels"}
-        commits.publish({**kept, "result": self.record}, visible, lasting=True)
+        commits.publish({**kept, **self._changes, "result": self.record}, _shown(self.record), lasting=True)
         commits.write_metadata()
         return result
 
     def commit_without_trace(self, labels: Labels) -> StoredResult:
         """Commit as `commit` does, and keep nothing of rows that are no longer there.
 
-        The digests of V are blanked. A second commit deletes the chunks that the first one no longer shows.
+        The digests of V are blanked, and the chunks that were shown before are deleted by a second commit.
         """
         self._blank_digests()
+        self.record["lineage"][-1]["clean"] = False
         result = self.commit(labels)
-        folder, layouts = self.record["folder"], result_layouts(self.record)
-        visible = {name: (f"{DATA}/{folder}/{name}", layout) for name, layout in layouts.items()}
-        self._commits.publish(self._commits.record, visible | visible_names(self.record), lasting=True)
-        self._commits.write_metadata()
+        self.clean()
         return result
+
+    def clean(self) -> None:
+        """Delete what was shown before rows were taken out, also if the command that did it was killed."""
+        commits = self._commits
+        result = commits.record["result"]
+        lineage = result.get("lineage", [])
+        if not lineage or lineage[-1].get("clean", True):
+            return
+        result = {**result, "lineage": [*lineage[:-1], {**lineage[-1], "clean": True}]}
+        commits.publish({**commits.record, "result": result}, _shown(result), lasting=True)
+        commits.write_metadata()
 
     def _write_labels(self, labels: Labels) -> None:
         """Write the names to the record of the new result; it may have none."""
@@ -143,4 +151,12 @@ class ChangedResult:
             commits.array(folder, name)[...] = commits.read(layout["folder"], name)
         digests = commits.array(folder, "V")
         digests[...] = np.zeros(digests.shape, np.int64)
-        commits.record = {**commits.record, "layout": {**layout, "folder": folder}, "listing": {}}
+        self._changes = {"layout": {**layout, "folder": folder}, "listing": {}}
+
+
+def _shown(record: dict[str, Any]) -> VisibleArrays:
+    """Return the arrays of a result that are shown under plain names."""
+    arrays = result_layouts(record).items()
+    return {name: (f"{DATA}/{record['folder']}/{name}", layout) for name, layout in arrays} | visible_names(
+        record
+    )

@@ -1,0 +1,130 @@
+"""Rows that are chosen by their numbers or names, and read from V in batches of bounded memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.summary.block_summary import DivergenceTerms
+from dask_nmf.kernels.summary.digests import digest_of, keys_of, row_hashes, span_of
+from dask_nmf.runs.stored_result import StoredResult
+from dask_nmf.sources.labels.names import pieces
+from dask_nmf.sources.matrix import Matrix, as_block
+from dask_nmf.types import Array, Block
+from dask_nmf.updates.fitted import Fitted
+from dask_nmf.updates.row_passes import RowSummary
+
+BATCH = 2**25  # bytes of rows, as dense float64, that are read at once
+
+
+class Batch(NamedTuple):
+    """Some of the chosen rows: their numbers, and these rows of V and of the W of the fit."""
+
+    numbers: Array  # (r,)
+    block: Block  # (r, n), dense or CSR, in the units of the user
+    v: Array  # the same, dense, float64, in the units of the fit
+    w: Array  # (r, k), float64, in the units of the fit
+
+
+def row_numbers(result: StoredResult, chosen: Sequence[int | str]) -> Array:
+    """Return the numbers of rows that are given by number or by name; a name stands for all of its rows.
+
+    Raises
+    ------
+    ValueError
+        If there is no such row, or one is given twice.
+    """
+    rows = result.record["matrix"]["shape"][0]
+    named = {one for one in chosen if isinstance(one, str)}
+    places = _places(result, named) if named else {}
+    numbers: list[int] = []
+    for one in chosen:
+        found = places.get(one, []) if isinstance(one, str) else [one] if 0 <= one < rows else []
+        if not found:
+            what = f"no row is named {one!r}" if isinstance(one, str) else f"there is no row {one}"
+            raise ValueError(
+                f"{what} in {result.location.name}, which has {rows} rows; it may be gone already; "
+                "give rows that are there"
+            )
+        numbers += found
+    if len(set(numbers)) < len(numbers):
+        raise ValueError("a row is given twice; give each row once")
+    if not 0 < len(numbers) < rows:
+        raise ValueError(
+            f"{len(numbers)} of {rows} rows are given; give at least one, and leave at least one"
+        )
+    return np.array(numbers, np.int64)
+
+
+def _places(result: StoredResult, named: set[str]) -> dict[str, list[int]]:
+    """Return the numbers of the rows of some names, which are read in pieces."""
+    names = result.labels.rows
+    if names is None:
+        raise ValueError(f"the rows of {result.location.name} have no names; give their numbers")
+    places: dict[str, list[int]] = {}
+    first = 0
+    for piece in pieces(names):
+        for number, name in enumerate(piece.tolist(), first):
+            if name in named:
+                places.setdefault(name, []).append(number)
+        first += len(piece)
+    return places
+
+
+def batches(fitted: Fitted, matrix: Matrix, numbers: Array) -> Iterator[Batch]:
+    """Yield the chosen rows of V; a matrix of these rows alone has them in the order of the numbers."""
+    alone = matrix.shape[0] == len(numbers)
+    W, scale = fitted.result.array("W"), fitted.measures.scale
+    step = max(1, BATCH // (8 * matrix.shape[1]))
+    for first in range(0, len(numbers), step):
+        chosen = numbers[first : first + step]
+        places = np.arange(first, first + len(chosen)) if alone else chosen
+        block = _read(matrix, places)
+        dense = (block.toarray() if scipy.sparse.issparse(block) else block).astype(np.float64)
+        w = np.asarray(W.oindex[chosen], np.float64)
+        yield Batch(chosen, block, scaling.multiply(dense, scale), scaling.multiply(w, 1 / fitted.units[0]))
+
+
+def _read(matrix: Matrix, places: Array) -> Block:
+    """Return some rows of a matrix, (r, n), as one block."""
+    boxes = [(slice(at, at + 1), slice(0, matrix.shape[1])) for at in places.tolist()]
+    rows = [as_block(row, matrix.dtype) for row in matrix.reader.read_all(boxes)]
+    return scipy.sparse.vstack(rows, format="csr") if matrix.sparse else np.concatenate(rows)
+
+
+def differing(batch: Batch, digest: Array, rows: int) -> list[int]:
+    """Return numbers of rows that are not those of the fit, if the digest of V has a sum for each row."""
+    if span_of(rows) != 1:
+        return []
+    hashes = row_hashes(batch.block, keys_of(0, batch.block.shape[1]))
+    found = [
+        digest_of(hashes[at : at + 1], number, rows).sums[0]
+        for at, number in enumerate(batch.numbers.tolist())
+    ]
+    other: list[int] = batch.numbers[np.array(found, np.uint64) != digest[batch.numbers]].tolist()
+    return other
+
+
+def summary_of(batch: Batch, beta: float, scale: float) -> RowSummary:
+    """Return the measures of a batch of rows."""
+    v = scaling.multiply(batch.v, 1 / scale)
+    there = v[v > 0]
+    data = float(there @ np.log(there)) if beta == 1 else 0.0
+    terms = DivergenceTerms(beta, data, float(v.sum()), float(v.size))
+    stored = batch.block.nnz if scipy.sparse.issparse(batch.block) else v.size
+    return RowSummary(terms, float(np.vdot(v, v)), int(stored), 0, "", 0.0)
+
+
+def loss_of(v: Array, w: Array, h: Array, beta: float) -> float:
+    """Return ‖v − w h‖², or twice the Kullback-Leibler divergence, of dense rows."""
+    product = w @ h
+    if beta == 2:
+        return float(np.square(v - product).sum())
+    there = v > 0
+    with np.errstate(divide="ignore"):
+        logs = float(v[there] @ np.log(v[there] / product[there]))
+    return 2 * (logs - float(v.sum()) + float(product.sum()))
