@@ -143,9 +143,8 @@ class _Fitting:
             rows, counts = positive_counts(self._blocks("the rows of each column"))
             most = rows if steps.max_frequency is None else steps.max_frequency * rows
             places = np.flatnonzero((counts >= (steps.min_count or 0)) & (counts <= most))
-            logger.info(
-                "columns that are kept by their numbers of rows: %d of %d", len(places), columns.number
-            )
+            if len(places) < columns.number:
+                logger.info("columns that are kept by their rows: %d of %d", len(places), columns.number)
         if not len(places):
             raise DataError(
                 f"no column of V is left of {columns.number}; "

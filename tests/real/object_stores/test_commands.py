@@ -50,6 +50,9 @@ def test_a_conversion_to_a_store_and_back(v: Array, tmp_path: Path) -> None:
     output = "s3://bucket/converted.zarr"
     assert convert(tmp_path / "v.npy", output).shape == v.shape
     convert(output, tmp_path / "v.zarr", chunks=70)
+    convert(output, "s3://bucket/steps.zarr", min_count=1, log1p=True)
+    convert(tmp_path / "v.npy", tmp_path / "alike.zarr", like="s3://bucket/steps.zarr")
+    np.testing.assert_allclose(matrix_of(tmp_path / "alike.zarr"), np.log1p(v), rtol=1e-6)
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
     assert "exists" in command("convert", str(tmp_path / "v.npy"), output).stderr
     assert command("convert", str(tmp_path / "v.npy"), output, "--overwrite").returncode == 0

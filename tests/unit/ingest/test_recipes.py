@@ -47,8 +47,9 @@ def written(folder: Path, v: np.ndarray, form: str, names: list[str] = NAMES, fi
         return path
     path = folder / f"{file}.zarr.in"
     root = zarr.create_group(path, attributes={"encoding-type": "anndata"})
-    matrix = scipy.sparse.csr_array(v)
-    x = root.create_group("X", attributes={"encoding-type": "csr_matrix", "shape": list(v.shape)})
+    kind = "csc" if form == "csc" else "csr"
+    matrix = scipy.sparse.csr_array(v).asformat(kind)
+    x = root.create_group("X", attributes={"encoding-type": f"{kind}_matrix", "shape": list(v.shape)})
     for part in ("data", "indices", "indptr"):
         x.create_array(part, data=getattr(matrix, part))
     var = root.create_group("var", attributes={"encoding-type": "dataframe", "_index": "_index"})
@@ -75,6 +76,7 @@ def expected_of(v: np.ndarray, step: dict[str, Any]) -> np.ndarray:
     [
         ({"tfidf": True}, "sparse"),
         ({"tfidf": True}, "dense"),
+        ({"tfidf": True}, "csc"),
         ({"log1p": True}, "dense"),
         ({"scale_columns": "std"}, "sparse"),
         ({"scale_columns": "max"}, "sparse"),

@@ -92,7 +92,8 @@ class CountedTexts:
                 f"no word of {builder.texts} texts counts; give a lower --min-count or a higher "
                 "--max-frequency, or texts with words of at least two letters"
             )
-        logger.info("words that are kept: %d of %d", len(words), builder.found)
+        if len(words) < builder.found:
+            logger.info("words that are kept: %d of %d", len(words), builder.found)
         return words
 
     def _parts(self) -> Iterator[list[Text]]:
