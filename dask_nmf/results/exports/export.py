@@ -81,7 +81,9 @@ def _format_of(path: Path, what: str | None) -> Format:
     if kind.both and what is not None:
         raise ValueError(f"a {path.suffix} file holds W and H, and what is {what!r}; leave it out (--what)")
     if not kind.both and what not in FACTORS:
-        raise ValueError(f"a {path.suffix} file holds W or H, and what is {what!r}; give one (--what)")
+        raise ValueError(
+            f"a {path.suffix} file holds W or H; say which, with what='W' or what='H' (--what W)"
+        )
     return kind
 
 

@@ -154,7 +154,10 @@ def _inside(group: Any, name: str) -> Any:
 
 def _place(group: Any) -> str:
     """Return how messages call a group."""
-    return str(group.store_path) if isinstance(group, zarr.Group) else f"{group.file.filename}{group.name}"
+    if not isinstance(group, zarr.Group):
+        return f"{group.file.filename}{group.name}"
+    location = location_of_store(group.store, group.path)
+    return str(group.store_path) if location is None else location.address
 
 
 def _parts(node: Any) -> list[str]:

@@ -159,7 +159,7 @@ def test_nothing_is_left_of_an_export_that_fails(
     ("name", "what", "words"),
     [
         ("out.xlsx", None, r"out\.xlsx has no suffix of a file to export to; give one of \.csv, \.parquet"),
-        ("out.csv", None, r"a \.csv file holds W or H, and what is None; give one \(--what\)"),
+        ("out.csv", None, r"a \.csv file holds W or H; say which, with what='W'"),
         ("out.npz", "W", r"a \.npz file holds W and H, and what is 'W'; leave it out"),
         ("named.zarr/out.npz", None, "is inside of run"),
     ],
