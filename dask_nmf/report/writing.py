@@ -16,7 +16,7 @@ from dask_nmf.report.sections.models.other_run import comparison_section
 from dask_nmf.report.sections.views import Look
 from dask_nmf.results.comparison import compare
 from dask_nmf.results.residuals import residuals as residuals_of
-from dask_nmf.runs.commits import is_selection
+from dask_nmf.runs.commits import fit_of, is_selection
 from dask_nmf.runs.run import Run
 from dask_nmf.selection.stored.loading import load_selection
 from dask_nmf.storage.locations import (
@@ -91,10 +91,17 @@ def _page(source: Location, V: Any, look: Look) -> Page:
     stored = Run.load_result(source)
     look.check(stored.record["matrix"]["shape"][1])
     found = None if V is None else residuals_of(stored, V)
+    bars = (None, None) if selection is None else (selection.components_stderr, selection.bootstrap_stability)
+    facts = replace(facts_of(stored, *bars), residuals=found, environments=_environments(source))
     if selection is None:
-        return fit_page(replace(facts_of(stored), residuals=found), source.name, look)
-    facts = facts_of(stored, selection.components_stderr, selection.bootstrap_stability)
-    return selection_page(selection, replace(facts, residuals=found), source.name, look)
+        return fit_page(facts, source.name, look)
+    return selection_page(selection, facts, source.name, look)
+
+
+def _environments(source: Location) -> list[dict[str, Any]]:
+    """Return the environments of the fit of a run; none if another fit has begun in its place."""
+    record = Run.load(fit_of(source)).record
+    return list(record.get("environments", [])) if record["finished"] else []
 
 
 def _with_comparison(page: Page, source: Location, other: Location | None) -> Page:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -34,6 +35,7 @@ class FitFacts:
     stderr : (k, n) standard errors of H; None if they are unknown.
     likeness : (k,) the mean cosine of each component with its bootstrap replicates; None if it is unknown.
     residuals : where W H differs from V; None if it is unknown.
+    environments : the versions and workers that the passes had, as a run records them.
     """
 
     stored: StoredResult
@@ -43,6 +45,7 @@ class FitFacts:
     stderr: Array | None = None
     likeness: Array | None = None
     residuals: Residuals | None = None
+    environments: Sequence[Mapping[str, Any]] = ()
 
     @property
     def record(self) -> dict[str, Any]:

@@ -100,6 +100,16 @@ def about_model(settings: Settings) -> Iterator[str]:
         yield f"Each component has {settings.normalize.upper()} norm 1 in H, the heaviest one first."
 
 
+def about_environment(environment: Mapping[str, Any]) -> str:
+    """Return a sentence about the software and the workers of a fit from some pass on."""
+    known = environment.get("versions")
+    versions = (
+        ", ".join(f"{name} {version}" for name, version in known.items()) if isinstance(known, dict) else ""
+    )
+    first, workers, threads = (environment.get(name, "?") for name in ("from_pass", "workers", "threads"))
+    return escape_control(f"From pass {first} on: {workers} workers with {threads} threads; {versions}.")
+
+
 def about_end(record: Mapping[str, Any], error: float | None, squared: bool) -> str:
     """Return sentences about the error of a result, and why its fit ended."""
     message = escape_control(record["message"] or "the fit has not ended yet")

@@ -9,6 +9,7 @@ from dask_nmf.display.text import escape_control
 from dask_nmf.report.facts.fit import FitFacts
 from dask_nmf.report.facts.words import (
     about_end,
+    about_environment,
     about_matrix,
     about_model,
     duration,
@@ -75,8 +76,12 @@ def _summary(facts: FitFacts) -> Section:
 
 def _settings(facts: FitFacts) -> Section:
     rows = [*_flat(facts.record["settings"])]
+    made_with = [about_environment(environment) for environment in facts.environments]
     return Section(
-        "settings", "All settings", folded=[Table("settings of the fit", ["setting", "value"], rows)]
+        "settings",
+        "All settings",
+        made_with,
+        folded=[Table("settings of the fit", ["setting", "value"], rows)],
     )
 
 

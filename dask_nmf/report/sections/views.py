@@ -88,7 +88,7 @@ def component_figure(facts: FitFacts, component: int, view: View, shape: ImageSh
 def _image(facts: FitFacts, component: int, shape: ImageShape) -> Figure:
     row = facts.h[component]
     words = Words(
-        f"Component {component} as an image of {shape[0]} x {shape[1]} pixels",
+        f"{shape[0]} x {shape[1]} pixels of component {component}",
         f"Grey image; white is {number(float(row.max()))}, black is 0.",
     )
     return picture(row.reshape(shape), words, float(row.max()))

@@ -65,7 +65,7 @@ def _table(selection: RankSelection) -> Table:
     best = selection.n_components
     rows = [
         (
-            f"{row['n_components']}{' (recommended)' if row['n_components'] == best else ''}",
+            f"{row['n_components']}{', recommended' if row['n_components'] == best else ''}",
             *(number(row[name]) for name in list(HEADINGS)[1:]),
         )
         for row in selection.ranks
