@@ -18,6 +18,7 @@ from dask_nmf.ingest.files import FilePath, open_content, position_in
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns, Named, RowSource, read_ahead
+from dask_nmf.kernels.entries.lines import count_plain_lines
 from dask_nmf.sources.checks import check_width
 
 TEXT = 2**24  # bytes of text that are parsed at once
@@ -47,6 +48,7 @@ class EntryLines(NamedTuple):
     """The lines of a piece of a file that have an entry."""
 
     text: bytes
+    entries: int
     numbers: list[int] | None  # of the lines in the piece, from 1; None if each line has an entry
 
     def line(self, index: int) -> int:
@@ -112,12 +114,12 @@ class MatrixMarket:
             with readable(self._path, CURE):
                 _read_header(file, self._path)
             for text in _pieces(file, self._path):
-                here, entries = text.count(b"\n"), _entry_lines(text)
-                found = entries.text.count(b"\n")
+                here, piece = text.count(b"\n"), _entry_lines(text)
+                found = piece.entries
                 if count + found > self._header.entries:
                     raise DataError(f"{self._path} has more than {self._header.entries} entries; {CURE}")
                 if found:
-                    yield self._parse(entries, found, lines)
+                    yield self._parse(piece, found, lines)
                 count, lines = count + found, lines + here
                 progress.at(position_in(file))
         progress.file_done(self._path)
@@ -232,8 +234,9 @@ def _pieces(file: IO[bytes], path: FilePath) -> Iterator[bytes]:
 
 def _entry_lines(text: bytes) -> EntryLines:
     """Return the lines of a piece that are neither empty nor comments."""
-    if not (text.startswith(b"\n") or b"\n\n" in text or b"\r" in text or b"%" in text or b" \n" in text):
-        return EntryLines(text, None)
+    plain = count_plain_lines(np.frombuffer(text, np.uint8))
+    if plain >= 0:
+        return EntryLines(text, plain, None)
     stripped = [line.strip() for line in text.split(b"\n")]
     numbers = [number for number, line in enumerate(stripped, 1) if line and not line.startswith(b"%")]
-    return EntryLines(b"".join(stripped[number - 1] + b"\n" for number in numbers), numbers)
+    return EntryLines(b"".join(stripped[number - 1] + b"\n" for number in numbers), len(numbers), numbers)
