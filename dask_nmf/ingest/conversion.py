@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from shutil import rmtree
 from typing import Any, NamedTuple
 
 import zarr
@@ -18,6 +18,7 @@ from dask_nmf.ingest.expansion import FileSet, expand, name_of
 from dask_nmf.ingest.options import ConvertOptions, layer_path
 from dask_nmf.ingest.output.codecs import Storage, parse_chunks
 from dask_nmf.ingest.output.group import is_converted, write_group
+from dask_nmf.ingest.output.unfinished import Conversion
 from dask_nmf.ingest.recipe.options import Counting, Steps
 from dask_nmf.ingest.recipe.preparation import prepare
 from dask_nmf.ingest.recipe.stored import write_recipe
@@ -25,8 +26,6 @@ from dask_nmf.storage import locations
 from dask_nmf.storage.locations import Location, ZarrStore, is_location, located
 
 logger = logging.getLogger(__name__)
-
-SCRATCH = "scratch"
 
 
 class Converted(NamedTuple):
@@ -141,7 +140,12 @@ def convert_to(
         locations.check_apart(output, source=place if is_location(place) else None, like=options.like)
     check = partial(locations.check_replaceable, output, overwrite, _is_ours, "dask-nmf convert")
     names = [name_of(source) for source in sources]
-    with output.atomic_output(check) as store, _scratch(store) as scratch:
+    read = [*chain(*(one.paths if isinstance(one, FileSet) else [one] for one in sources))]
+    conversion = Conversion(read if options.like is None else [*read, options.like], options, storage)
+    with (
+        output.atomic_output(check, conversion.can_continue) as store,
+        _scratch(store, conversion) as scratch,
+    ):
         source, recipe = prepare(sources, names, options, scratch)
         written = write_group(store, source, storage, names, partial(write_recipe, recipe=recipe))
     shape, dtype, entries, chunks = written
@@ -152,18 +156,14 @@ def convert_to(
 
 
 @contextmanager
-def _scratch(store: ZarrStore) -> Iterator[Path]:
-    """Yield an empty folder for temporary files: inside of an output on a disk, until that is whole."""
-    if not isinstance(store, str):
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
+def _scratch(store: ZarrStore, conversion: Conversion) -> Iterator[Path]:
+    """Yield a folder for temporary files: inside of an output on a disk, until that is whole."""
+    if isinstance(store, str):
+        yield conversion.begin(Path(store))
+        conversion.end(Path(store))
         return
-    scratch = Path(store, SCRATCH)
-    scratch.mkdir(parents=True)
-    try:
-        yield scratch
-    finally:
-        rmtree(scratch)
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def _is_ours(place: Location) -> bool:

@@ -127,6 +127,12 @@ def position_in(file: BinaryIO) -> int:
     return raw.compressed() if isinstance(raw, Gunzip) else file.tell()
 
 
+def skip_content(file: Any, count: int) -> None:
+    """Read a number of bytes that are not needed, because content that is compressed cannot seek."""
+    while count > 0 and (skipped := len(file.read(min(count, BUFFER)))):
+        count -= skipped
+
+
 def glob_objects(pattern: str) -> list[str]:
     """Return the URLs of objects of one folder whose names match a pattern, in order of their names."""
     folder, _, names = pattern.rpartition("/")

@@ -63,7 +63,7 @@ def open_sources(
     opened = []
     for number, one in enumerate(sources):
         own = scratch / str(number)
-        own.mkdir()
+        own.mkdir(exist_ok=True)
         opened.append(_open_one(one, options, own))
     return opened[0] if len(opened) == 1 else Stacked(opened, names)
 

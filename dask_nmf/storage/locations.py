@@ -74,10 +74,13 @@ class Location(Protocol):
         The context is a function that raises `RunLocked` if the lock was lost meanwhile.
         """
 
-    def atomic_output(self, check: Callable[[], None]) -> AbstractContextManager[ZarrStore]:
+    def atomic_output(
+        self, check: Callable[[], None], can_continue: Callable[[Path], bool] | None = None
+    ) -> AbstractContextManager[ZarrStore]:
         """Yield a store for an output, which replaces what is here once it is whole.
 
-        ``check`` raises if what is here may not be replaced. The location is locked from then on.
+        ``check`` raises if what is here may not be replaced. The location is locked from then on. On a disk,
+        ``can_continue`` tells whether the output of a killed command is yielded again, to be finished.
         """
 
 

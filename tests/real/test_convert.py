@@ -60,3 +60,42 @@ def test_a_killed_conversion_begins_anew(tmp_path: Path, number: signal.Signals)
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
     assert {path.name for path in tmp_path.iterdir()} == {"v.csv", "v.zarr"}
+
+
+SLOW = """
+import sys, time
+from dask_nmf.cli.main import main
+from dask_nmf.ingest.entries import journal
+from dask_nmf.ingest.entries.sorting import RowSorter
+journal.SECONDS = 0
+RowSorter.__init__.__defaults__ = (2**16, 2**20)
+write = RowSorter._write
+RowSorter._write = lambda sorter: (time.sleep(0.2), write(sorter))
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_killed_conversion_of_entries_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    with (tmp_path / "v.csv").open("w") as file:
+        file.write("user,item,rating\n")
+        file.writelines(f"u{i * 7919 % 50_021},i{i % 11},{i % 9 + 1}\n" for i in range(500_000))
+    words = ["convert", "v.csv", "v.zarr", "--row", "user", "--column", "item", "--value", "rating"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW, *words], cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as process:
+        until(lambda: any(tmp_path.glob(".v.zarr.*.partial/scratch/runs.jsonl")))
+        process.send_signal(number)
+    assert process.returncode == (143 if number == signal.SIGTERM else -number)
+    assert not (tmp_path / "v.zarr").exists()
+    done = subprocess.run([*COMMAND, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "entries were sorted before the conversion was stopped; it goes on" in done.stderr
+    words[2] = "expected.zarr"
+    done = subprocess.run([*COMMAND, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "stopped" not in done.stderr
+    assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
+    assert {path.name for path in tmp_path.iterdir()} == {"v.csv", "v.zarr", "expected.zarr"}
+
+
+def content(place: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*") if file.is_file()}

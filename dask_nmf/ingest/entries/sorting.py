@@ -7,6 +7,7 @@ entries of one cell stay in the order in which they came.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import scipy.sparse
 
+from dask_nmf.ingest.entries.journal import Journal
 from dask_nmf.kernels.entries.scattering import count_keys, places_of, scatter_columns, scatter_entries
 from dask_nmf.progress import report_panel, report_read, report_stage
 from dask_nmf.types import Array
+
+logger = logging.getLogger(__name__)
 
 RUN = 2**21  # entries that are sorted and written at once
 MERGED = 2**20  # entries of a block, about
@@ -62,6 +66,12 @@ class Run:
                 part.tofile(file)
         return cls(path, len(entries.rows), entries.values.dtype, entries.rows[::STEP].copy())
 
+    @classmethod
+    def opened(cls, path: Path, count: int, dtype: str) -> tuple[Run, Array]:
+        """Return a run that was written before, and the rows of its entries."""
+        rows = np.fromfile(path, np.int32, count)
+        return cls(path, count, np.dtype(dtype), rows[::STEP].copy()), rows
+
     def part(self, first: int, last: int) -> Entries:
         """Return the entries of some rows."""
         with self.path.open("rb") as file:
@@ -86,8 +96,13 @@ class RowSorter:
 
     Parameters
     ----------
-    folder : an empty folder for the files of the runs.
+    folder : for the files of the runs: empty, or with those of a conversion that was stopped.
     run : entries of a run.
+
+    Attributes
+    ----------
+    positions : what was given with the entries of each run that was there already
+    complete : whether all entries had been added before
     """
 
     def __init__(self, folder: Path, run: int = RUN, merged: int = MERGED) -> None:
@@ -96,9 +111,20 @@ class RowSorter:
         self._count = 0
         self._runs: list[Run] = []
         self._per_row = np.zeros(0, np.int64)
+        self._position: Callable[[], Any] | None = None
+        self._journal = Journal(folder)
+        self.positions = [record["position"] for record in self._journal.entered]
+        self.complete = self._journal.done
+        self._restore()
 
-    def add(self, entries: Entries) -> None:
-        """Add entries."""
+    def add(self, entries: Entries, position: Callable[[], Any] | None = None) -> None:
+        """Add entries.
+
+        Parameters
+        ----------
+        position : returns what JSON can hold and tells where to go on after these entries
+        """
+        self._position = position
         self._pending.append(entries)
         self._count += len(entries.values)
         if self._count >= self.run:
@@ -113,6 +139,7 @@ class RowSorter:
             If a cell has more than one entry, and ``duplicates`` is "error".
         """
         self._write()
+        self._journal.finish()
         self._grow(shape[0])
         ends = np.concatenate([[0], np.cumsum(self._per_row)])
         report_stage("sorting")
@@ -134,14 +161,34 @@ class RowSorter:
         counts = np.zeros(1 + max(int(entries.rows.max()) for entries in pending), np.int64)
         for entries in pending:
             count_keys(entries.rows, counts)
-        self._grow(len(counts))
-        self._per_row[: len(counts)] += counts
+        self._count_rows(counts)
         rows = np.repeat(np.arange(len(counts), dtype=np.int32), counts)
         places_of(counts)
         columns, values = _empty(pending)
         for entries in pending:
             scatter_entries(entries.rows, counts, entries.columns, entries.values, columns, values)
-        self._runs.append(Run.written(self._folder / str(len(self._runs)), Entries(rows, columns, values)))
+        run = Run.written(self._folder / str(len(self._runs)), Entries(rows, columns, values))
+        self._runs.append(run)
+        if self._position is not None:
+            record = {"count": run.count, "dtype": run.dtype.str, "position": self._position()}
+            self._journal.add(run.path, record)
+
+    def _restore(self) -> None:
+        """Take the runs that are there already."""
+        for number, record in enumerate(self._journal.entered):
+            run, rows = Run.opened(self._folder / str(number), record["count"], record["dtype"])
+            self._runs.append(run)
+            counts = np.zeros(1 + int(rows[-1]), np.int64)
+            count_keys(rows, counts)
+            self._count_rows(counts)
+        if self._runs:
+            entries = sum(run.count for run in self._runs)
+            logger.info("%d entries were sorted before the conversion was stopped; it goes on", entries)
+
+    def _count_rows(self, counts: Array) -> None:
+        """Add numbers of entries of the rows from the first one on."""
+        self._grow(len(counts))
+        self._per_row[: len(counts)] += counts
 
     def _grow(self, rows: int) -> None:
         if rows > len(self._per_row):

@@ -24,3 +24,22 @@ def count_plain_lines(text: NDArray[np.uint8]) -> int:
             return -1
         before = byte
     return lines
+
+
+@compiled()
+def end_of_lines(text: NDArray[np.uint8], count: int, empty_too: bool) -> tuple[int, int]:
+    """Return where the line ends that is number ``count`` in a text, and how many lines are left to find.
+
+    Lines without anything but a return do not count, unless ``empty_too``. The text ends with a line.
+    """
+    is_empty = True
+    for i in range(len(text)):
+        if text[i] == NEWLINE:
+            if empty_too or not is_empty:
+                count -= 1
+                if count == 0:
+                    return i + 1, 0
+            is_empty = True
+        elif text[i] != RETURN:
+            is_empty = False
+    return len(text), count

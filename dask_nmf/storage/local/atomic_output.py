@@ -18,7 +18,9 @@ from dask_nmf.storage.local.filesystem import beside, exchange, rename_new, sync
 
 
 @contextmanager
-def atomic_output(place: Path, check: Callable[[], None]) -> Iterator[Path]:
+def atomic_output(
+    place: Path, check: Callable[[], None], can_continue: Callable[[Path], bool] | None = None
+) -> Iterator[Path]:
     """Yield a hidden path beside ``place``, to be written; it is renamed to ``place`` at the end, and synced.
 
     The path is locked meanwhile. If anything fails, or the process is killed, the old content stays. A
@@ -27,6 +29,8 @@ def atomic_output(place: Path, check: Callable[[], None]) -> Iterator[Path]:
     Parameters
     ----------
     check : raises if what is at the path may not be replaced; it is called while the path is locked
+    can_continue : tells whether a hidden path that a killed command left is yielded again; one that is
+        interrupted leaves it then
 
     Raises
     ------
@@ -37,27 +41,42 @@ def atomic_output(place: Path, check: Callable[[], None]) -> Iterator[Path]:
     """
     path = Path(os.path.realpath(place))
     with file_lock(place) as check_held:
-        clean_up(path)
+        usable = can_continue or _never
+        kept = next(filter(usable, _leftovers(path, "partial")), None)
+        clean_up(path, kept)
         check()
         before = _signature(path)
-        new = beside(path, ".", f".{uuid4().hex}.partial")
+        new = kept or beside(path, ".", f".{uuid4().hex}.partial")
         try:
             yield new
             sync_trees([new])
             check_held()
             _put(new, path, before)
-        finally:
-            _delete(new)
+        except BaseException as error:
+            if isinstance(error, Exception) or not usable(new):
+                _delete(new)
+            raise
+        _delete(new)
 
 
-def clean_up(path: Path) -> None:
-    """Delete what killed commands left beside a locked path, and put back what they had moved away."""
+def _never(path: Path) -> bool:
+    return False
+
+
+def clean_up(path: Path, kept: Path | None = None) -> None:
+    """Delete what killed commands left beside a locked path, and put back what they had moved away.
+
+    Parameters
+    ----------
+    kept : what is not deleted
+    """
     for old in _leftovers(path, "old"):
         if not os.path.lexists(path):
             old.rename(path)
         _delete(old)
     for new in _leftovers(path, "partial"):
-        _delete(new)
+        if new != kept:
+            _delete(new)
 
 
 def _put(new: Path, path: Path, before: Any) -> None:

@@ -73,7 +73,9 @@ class LocalLocation:
             yield check_held
 
     @contextmanager
-    def atomic_output(self, check: Callable[[], None]) -> Iterator[str]:
+    def atomic_output(
+        self, check: Callable[[], None], can_continue: Callable[[Path], bool] | None = None
+    ) -> Iterator[str]:
         self.check_creatable()
-        with atomic_output(self.path, check) as partial:
+        with atomic_output(self.path, check, can_continue) as partial:
             yield str(partial)

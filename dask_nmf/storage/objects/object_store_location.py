@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from dask_nmf.storage.leases import CheckHeld
@@ -64,6 +65,8 @@ class ObjectStoreLocation:
         self.check_creatable()
         return object_lock(self.address)
 
-    def atomic_output(self, check: Callable[[], None]) -> AbstractContextManager[ObjectStore]:
+    def atomic_output(
+        self, check: Callable[[], None], can_continue: Callable[[Path], bool] | None = None
+    ) -> AbstractContextManager[ObjectStore]:
         self.check_creatable()
         return atomic_upload(self.address, check)

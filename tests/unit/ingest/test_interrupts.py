@@ -60,7 +60,7 @@ def test_a_source_that_is_read_whole_before_its_first_row(
     monkeypatch.setattr(RowSorter.__init__, "__defaults__", (1, 1))
     main, read = threading.get_ident(), []
 
-    def add(sorter: RowSorter, entries: object) -> None:
+    def add(sorter: RowSorter, entries: object, position: object) -> None:
         read.append(entries)
         if len(read) == 10:
             signal.pthread_kill(main, signal.SIGINT)

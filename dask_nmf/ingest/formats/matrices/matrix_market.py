@@ -14,7 +14,7 @@ from scipy.io import mmread
 
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.entries.sorting import Duplicate, Entries, RowSorter
-from dask_nmf.ingest.files import FilePath, open_content, position_in
+from dask_nmf.ingest.files import FilePath, open_content, position_in, skip_content
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns, Named, RowSource, read_ahead
@@ -56,6 +56,14 @@ class EntryLines(NamedTuple):
         return index + 1 if self.numbers is None else self.numbers[min(index, len(self.numbers) - 1)]
 
 
+class Position(NamedTuple):
+    """A position in a file: bytes after the header, lines and entries before it."""
+
+    bytes: int
+    lines: int
+    entries: int
+
+
 class MatrixMarket:
     """V in the coordinate format of MatrixMarket.
 
@@ -88,8 +96,9 @@ class MatrixMarket:
         """Yield the rows of V in order, after all entries were read and sorted."""
         sorter = RowSorter(self._scratch)
         first = 0
-        for entries in read_ahead(self._entries()):
-            sorter.add(entries)
+        begin = Position(*sorter.positions[-1]) if sorter.positions else Position(0, self._header.lines, 0)
+        for entries, position in read_ahead(iter(()) if sorter.complete else self._entries(begin)):
+            sorter.add(entries, partial(list, position))
         try:
             for block in sorter.blocks(self.shape, self._duplicates):
                 yield Batch(self._rules.cast_rows(block, partial(self._cell, first)))
@@ -106,21 +115,23 @@ class MatrixMarket:
         row, column = (column, first + row) if self._turned else (first + row, column)
         return f"{self._path}, row {row + 1}, column {column + 1}, {self._duplicates} of the entries"
 
-    def _entries(self) -> Iterator[Entries]:
-        """Yield the entries of V as they stand in the file."""
+    def _entries(self, begin: Position) -> Iterator[tuple[Entries, Position]]:
+        """Yield the entries of V as they stand in the file, each time with where they end."""
         progress = ReadProgress([self._path])
-        count, lines = 0, self._header.lines
+        done, lines, count = begin
         with open_content(self._path) as file:
             with readable(self._path, CURE):
                 _read_header(file, self._path)
+                skip_content(file, done)
             for text in _pieces(file, self._path):
                 here, piece = text.count(b"\n"), _entry_lines(text)
                 found = piece.entries
                 if count + found > self._header.entries:
                     raise DataError(f"{self._path} has more than {self._header.entries} entries; {CURE}")
+                done, count = done + len(text), count + found
                 if found:
-                    yield self._parse(piece, found, lines)
-                count, lines = count + found, lines + here
+                    yield self._parse(piece, found, lines), Position(done, lines + here, count)
+                lines += here
                 progress.at(position_in(file))
         progress.file_done(self._path)
         if count < self._header.entries:

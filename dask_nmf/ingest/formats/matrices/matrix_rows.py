@@ -42,18 +42,20 @@ class MatrixRows:
             yield from (Batch(block) for _, block in self._panels())
             return
         sorter = RowSorter(self._scratch)
-        for first, block in self._panels():
+        begin = sorter.positions[-1] if sorter.positions else 0
+        for first, block in () if sorter.complete else self._panels(begin):
             check_wanted()
             entries = block.tocoo()
             columns = (entries.coords[0] + first).astype(np.int32)
-            sorter.add(Entries(entries.coords[1].astype(np.int32), columns, entries.data))
+            added = Entries(entries.coords[1].astype(np.int32), columns, entries.data)
+            sorter.add(added, partial(int, first + block.shape[0]))
         for rows in sorter.blocks(self._matrix.shape, "sum"):
             yield Batch(rows)
 
-    def _panels(self) -> Iterator[tuple[int, Block]]:
-        """Yield panels, each with where it begins."""
+    def _panels(self, begin: int = 0) -> Iterator[tuple[int, Block]]:
+        """Yield panels from a row of storage on, each with where it begins."""
         layout = self._matrix.layout
-        edges = _edges(self._matrix)
+        edges = [edge for edge in _edges(self._matrix) if edge >= begin]
         report_stage(f"reading {self._matrix.source}")
         report_read(len(edges) - 1, "batches")
         for first, last in pairwise(edges):

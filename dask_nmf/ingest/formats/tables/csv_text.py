@@ -11,9 +11,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TextIO
 
+import numpy as np
+
 from dask_nmf.errors import DataError, readable
-from dask_nmf.ingest.files import FilePath, open_content
+from dask_nmf.ingest.files import BUFFER, FilePath, open_content
 from dask_nmf.ingest.rows import check_wanted
+from dask_nmf.kernels.entries.lines import end_of_lines
 
 NULLS = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None", "-nan", "-NaN")
 DELIMITERS = "\t", ";", ","
@@ -60,6 +63,18 @@ def line_of(path: FilePath, layout: CsvLayout, record: int) -> int:
         if found == record:
             return line
     return 0
+
+
+def offset_of(path: FilePath, layout: CsvLayout, record: int) -> int | None:
+    """Return how many bytes of the content of a file are before a record, counted from 0; None at its end."""
+    with open_content(path) as file:
+        offset = sum(len(file.readline()) for _ in range(layout.skipped))
+        text, done = b"", 0
+        while record > 0 and (text := file.read(BUFFER) + file.readline()):
+            done, record = end_of_lines(np.frombuffer(text, np.uint8), record, layout.width == 1)
+            offset += done
+        left = text[done:] or file.read(BUFFER) if record == 0 else b""
+        return offset if left.strip() or (left and layout.width == 1) else None
 
 
 def refuse_first_bad_line(path: FilePath, layout: CsvLayout, numbers: Sequence[int]) -> None:

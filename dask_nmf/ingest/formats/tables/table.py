@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.ingest.files import FilePath, open_binary, size_of
+from dask_nmf.ingest.files import FilePath, open_binary, size_of, skip_content
 from dask_nmf.ingest.formats.tables import csv_text
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import BATCH
@@ -38,9 +38,9 @@ class Table(Protocol):
         """Return the number of columns."""
 
     def batches(
-        self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress
+        self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress, first: int = 0
     ) -> Iterator[list[Any]]:
-        """Yield the records of some columns, as a list of pyarrow arrays: numbers, then texts.
+        """Yield the records from one on, of some columns, as a list of pyarrow arrays: numbers, then texts.
 
         Numbers are float64, and texts are strings.
         """
@@ -83,7 +83,7 @@ class CsvTable:
         return f"{self.path}, line {csv_text.line_of(self.path, self.layout, record)}"
 
     def batches(
-        self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress
+        self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress, first: int = 0
     ) -> Iterator[list[Any]]:
         arrow = optional_library("pyarrow")
         with readable(self.path, CURE):
@@ -92,7 +92,8 @@ class CsvTable:
             stream = arrow.CompressedInputStream(raw, "gzip") if self.path.suffix == ".gz" else raw
             try:
                 with readable(self.path, CURE):
-                    reader = self._open(stream, numbers, texts)
+                    skipped = self._skip(raw, stream, first)
+                    reader = [] if skipped is None else self._open(stream, numbers, texts, skipped)
                     for batch in reader:
                         progress.at(raw.tell())
                         yield batch.columns
@@ -102,7 +103,20 @@ class CsvTable:
                 raise
         progress.file_done(self.path)
 
-    def _open(self, stream: Any, numbers: Sequence[int], texts: Sequence[int]) -> Any:
+    def _skip(self, raw: Any, stream: Any, record: int) -> int | None:
+        """Move to a record; return how many lines before it are no records, or None if there is none."""
+        if record == 0:
+            return self.layout.skipped
+        offset = csv_text.offset_of(self.path, self.layout, record)
+        if offset is None:
+            return None
+        if stream is raw:
+            raw.seek(offset)
+        else:
+            skip_content(stream, offset)
+        return 0
+
+    def _open(self, stream: Any, numbers: Sequence[int], texts: Sequence[int], skipped: int) -> Any:
         arrow, csv = optional_library("pyarrow"), optional_library("pyarrow.csv")
         kinds = {str(index): arrow.float64() for index in numbers}
         kinds |= {str(index): arrow.string() for index in texts}
@@ -110,7 +124,7 @@ class CsvTable:
             stream,
             csv.ReadOptions(
                 block_size=max(BLOCK, 4 * self.layout.line_bytes),
-                skip_rows=self.layout.skipped,
+                skip_rows=skipped,
                 column_names=[str(index) for index in range(self.width)],
             ),
             csv.ParseOptions(delimiter=self.layout.delimiter, ignore_empty_lines=self.width > 1),
@@ -148,15 +162,22 @@ class ParquetTable:
         return f"{self.path}, record {record + 1}"
 
     def batches(
-        self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress
+        self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress, first: int = 0
     ) -> Iterator[list[Any]]:
         names = list(dict.fromkeys(self.names[index] for index in [*numbers, *texts]))
-        done = 0
         with self._file() as file:
             size, records = size_of(self.path), max(1, file.metadata.num_rows)
             per_batch = max(1, min(RECORDS, BATCH // (8 * (len(numbers) + len(texts)))))
-            for batch in _each(file.iter_batches(per_batch, columns=names), self.path):
-                done += len(batch)
+            groups = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            starts = np.cumsum([0, *groups])
+            group = int(np.searchsorted(starts, first, side="right")) - 1
+            done = int(starts[group])
+            batches = file.iter_batches(per_batch, range(group, len(groups)), names)
+            for whole in _each(batches, self.path):
+                batch = whole.slice(max(0, first - done))
+                done += len(whole)
+                if len(batch) == 0:
+                    continue
                 progress.at(size * done // records)
                 columns = self._columns(batch)
                 yield [self._number(columns[index], self.names[index]) for index in numbers] + [

@@ -19,6 +19,8 @@ from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, read_ahead
 from dask_nmf.types import Array
 
+Place = tuple[int, int]  # the number of a table, and that of a record in it
+
 
 class Triplets:
     """V in tables of entries. Rows and columns stand in the order in which their ids first appear."""
@@ -35,6 +37,7 @@ class Triplets:
         self._rules = options.rules(np.result_type(*stored))
         self._scratch = scratch
         self._rows, self._columns = Ids(), Ids()
+        self._saved = [0, 0]  # ids of rows and of columns that a journal has
         self.dtype = self._rules.dtype
 
     def columns(self) -> Columns:
@@ -44,11 +47,12 @@ class Triplets:
     def batches(self) -> Iterator[Batch]:
         """Yield the rows of V in order, after all entries were read and sorted."""
         sorter = RowSorter(self._scratch)
-        for (values, rows, columns), place in read_ahead(self._records()):
+        begin = self._restore(sorter.positions)
+        records = iter(()) if sorter.complete else self._records(begin)
+        for (values, rows, columns), place, position in read_ahead(records):
             cast = self._rules.cast(values.to_numpy(zero_copy_only=False), place)
-            sorter.add(
-                Entries(_numbers(self._rows, rows, place), _numbers(self._columns, columns, place), cast)
-            )
+            numbers = _numbers(self._rows, rows, place), _numbers(self._columns, columns, place)
+            sorter.add(Entries(*numbers, cast), partial(self._position, position))
         optional_library("pyarrow").default_memory_pool().release_unused()
         first = 0
         try:
@@ -67,20 +71,39 @@ class Triplets:
         names = (f"{name} {text!r}" for name, text in zip(self._names, ids, strict=False))
         return f"{self._tables[0].path}, {' and '.join(names)}, {self._duplicates} of the entries"
 
-    def _records(self) -> Iterator[tuple[list[Any], Callable[[int], str]]]:
-        """Yield the value, the row and the column of records, and how to name the place of one."""
+    def _position(self, place: Place) -> dict[str, Any]:
+        """Return where to go on after some records, and the ids that are new since this was called last."""
+        new = [ids.texts(saved) for ids, saved in zip((self._rows, self._columns), self._saved, strict=True)]
+        self._saved = [len(self._rows), len(self._columns)]
+        return {"place": place, "rows": new[0], "columns": new[1]}
+
+    def _restore(self, positions: Sequence[dict[str, Any]]) -> Place:
+        """Number the ids of a conversion that was stopped; return where to go on."""
+        strings = optional_library("pyarrow").string()
+        for position in positions:
+            for ids, name in (self._rows, "rows"), (self._columns, "columns"):
+                ids.encode(optional_library("pyarrow").array(position[name], strings))
+        self._saved = [len(self._rows), len(self._columns)]
+        return tuple(positions[-1]["place"]) if positions else (0, 0)
+
+    def _records(self, begin: Place = (0, 0)) -> Iterator[tuple[list[Any], Callable[[int], str], Place]]:
+        """Yield the value, the row and the column of records, how to name one's place, and what follows."""
         progress = ReadProgress([table.path for table in self._tables])
-        for table, (row, column, value) in zip(self._tables, self._places, strict=True):
-            first = 0
-            for columns in table.batches([value], [row, column], progress):
-                yield columns, partial(_place, table, first)
-                first += len(columns[0])
+        for number, (table, (row, column, value)) in enumerate(zip(self._tables, self._places, strict=True)):
+            if number < begin[0]:
+                progress.file_done(table.path)
+                continue
+            first = begin[1] if number == begin[0] else 0
+            for columns in table.batches([value], [row, column], progress, first):
+                last = first + len(columns[0])
+                yield columns, partial(_place, table, first), (number, last)
+                first = last
 
     def _refuse(self, row: str, column: str) -> None:
         """Raise the error about a cell with several entries: the tables are read again up to the second."""
         compute = optional_library("pyarrow.compute")
         seen = False
-        for columns, place in read_ahead(self._records()):
+        for columns, place, _ in read_ahead(self._records()):
             same = compute.and_(compute.equal(columns[1], row), compute.equal(columns[2], column))
             for index in np.flatnonzero(same.to_numpy(zero_copy_only=False)):
                 if seen:
