@@ -88,13 +88,16 @@ def _stamp(source: Any) -> Any:
     path = source.path if is_location(source) else source
     if not isinstance(path, Path):
         return None
-    files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
-    return [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in files]
+    try:
+        files = sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path]
+        return [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in files]
+    except OSError:  # whoever reads the source says what is wrong with it
+        return None
 
 
 def _object_stamp(place: Location) -> str | None:
     try:
         size, stamp = stat(place.address)
-    except (FileNotFoundError, StoreUnavailableError):  # a prefix is no object
+    except (OSError, StoreUnavailableError):  # a prefix is no object
         return None
     return stamp and f"{place.address} {size} {stamp}"
