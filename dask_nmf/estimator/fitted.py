@@ -8,6 +8,7 @@ from typing import Any
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from dask_nmf.estimator.callbacks.passes import CallbackSupport
 from dask_nmf.estimator.inputs import OpenedInput, open_input
 from dask_nmf.estimator.outputs import rows_in_form, w_in_container
 from dask_nmf.fitting.result import Result
@@ -21,6 +22,7 @@ class FittedNMF(  # type: ignore[call-arg]
     ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
     TransformerMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
+    CallbackSupport,  # type: ignore[misc]
     auto_wrap_output_keys=None,
 ):
     """The methods of `dask_nmf.NMF` that return what has the rows of X.

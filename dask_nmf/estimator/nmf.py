@@ -15,6 +15,7 @@ from dask_nmf.display.lines import showing_progress
 from dask_nmf.errors import NothingObserved
 from dask_nmf.estimator import requests
 from dask_nmf.estimator.attributes import attributes_of, attributes_without_data, warn_unless_converged
+from dask_nmf.estimator.callbacks.passes import report_passes
 from dask_nmf.estimator.fitted import FittedNMF
 from dask_nmf.estimator.inputs import OpenedInput, open_input
 from dask_nmf.estimator.stream import Stream
@@ -254,20 +255,19 @@ class NMF(FittedNMF):
         weights = aligned_weights(weights, opened.source, self.sample_dims)
         parameters = self.get_params(deep=False)
         weighted = requests.weigh_samples(parameters, opened.matrix, factors[0], weights, sample_weight)
-        result = self._learn(weighted, factors[1], stored=True)
+        result = report_passes(self, opened.source, partial(self._learn, weighted, factors[1], True))
         warn_unless_converged(result, self.max_iter, self.tol)
         self._begin_stream(result.W if weights is None and sample_weight is None else None)
         if self.store is None:
             self._remember_fit()  # or its W would stay in memory
         return result
 
-    def _learn(self, weighted: requests.Weighted, H: Any, stored: bool) -> Result:
+    def _learn(self, weighted: requests.Weighted, H: Any, stored: bool, callback: Any) -> Result:
         """Fit a matrix from initial factors, which may be None, and take the attributes."""
-        parameters = self.get_params(deep=False) | dict(weighted.overrides)
-        matrix, factors = weighted.matrix, (weighted.W, H)
-        request = requests.request_of(parameters, matrix, factors, weighted.weights, stored)
+        parameters = self.get_params(deep=False) | dict(weighted.overrides) | {"callback": callback}
+        request = requests.request_of(parameters, weighted.matrix, (weighted.W, H), weighted.weights, stored)
         with showing_progress(self.verbose):
-            result = weighted.unscaled(factorise(matrix, request))
+            result = weighted.unscaled(factorise(weighted.matrix, request))
         self._take(attributes_of(result, self.store is not None))
         return result
 
@@ -278,7 +278,7 @@ class NMF(FittedNMF):
     def _learn_batch(self, matrix: Matrix, weights: Any, anew: bool) -> None:
         """Learn from a batch, which is fitted first if there is no H, or one of zeros."""
         if anew or not self._h.any():  # from rows of zeros no step leads away
-            self._learn(requests.Weighted(matrix, None, weights), None, stored=False)
+            self._learn(requests.Weighted(matrix, None, weights), None, False, self.callback)
             self._stream.working_H = None
         self._remember_fit()
         settings = self._settings(len(self.components_))

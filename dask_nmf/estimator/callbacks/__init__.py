@@ -1,0 +1,1 @@
+"""scikit-learn's callbacks, where its version has them."""
