@@ -51,16 +51,16 @@ def open_rows(fitted: Fitted, V: object) -> Matrix:
     Raises
     ------
     ValueError
-        If there are more or fewer columns, or their names differ.
+        If there are more or fewer columns, or their names or the steps of their conversion differ.
     """
     matrix = open_matrix(V, fitted.result.record["matrix"]["dtype"], Orientation.ROWS)
+    check_same_recipe(matrix.recipe, matrix.source, fitted.result.record["matrix"])
     columns = fitted.shape[1]
     if matrix.shape[1] != columns:
         raise ValueError(
             f"{matrix.source} has {matrix.shape[1]} columns and {fitted.result.location.name} has {columns}; "
             "give rows with the columns of the run"
         )
-    check_same_recipe(matrix.recipe, matrix.source, fitted.result.record["matrix"])
     check_same_columns(matrix.labels.columns, fitted.result.labels.columns)
     return matrix
 

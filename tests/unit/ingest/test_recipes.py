@@ -24,6 +24,7 @@ from dask_nmf.ingest.formats.matrices import matrix_rows
 from dask_nmf.ingest.recipe import recipe
 from dask_nmf.ingest.recipe.arithmetic import statistics
 from dask_nmf.storage.locations import locate
+from dask_nmf.updates.update import update
 
 COUNTS = np.random.default_rng(3).poisson(np.geomspace(0.02, 9, 40), (70, 40)).astype(float)
 COUNTS[5] = 0
@@ -215,7 +216,7 @@ def test_only_a_v_of_convert_is_taken_as_example(tmp_path: Path) -> None:
         convert(tmp_path / "v.npy", tmp_path / "v.zarr", like=tmp_path / "none.zarr")
 
 
-def test_transform_takes_rows_of_the_same_recipe_only(
+def test_transform_and_update_take_rows_of_the_same_recipe_only(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     np.save(tmp_path / "v.npy", COUNTS)
@@ -229,6 +230,8 @@ def test_transform_takes_rows_of_the_same_recipe_only(
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
     with pytest.raises(ValueError, match=r"plain.zarr was converted with other steps than .*v.zarr.* --like"):
         transformed(tmp_path / "plain.zarr")
+    with pytest.raises(ValueError, match=r"plain.zarr was converted with other steps"):
+        update(tmp_path / "run.zarr", tmp_path / "plain.zarr")
     transformed(tmp_path / "v.npy")
     assert "did not make" in caplog.text
 

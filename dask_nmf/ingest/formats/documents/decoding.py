@@ -9,13 +9,19 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.reading import ReadProgress
 
 UTF8 = "utf-8"
+LINES = 500  # between two reports of progress
 LONGEST = 2**24  # bytes that are decoded at once, at most
 
 
-def text_lines(path: Path, encoding: str) -> Iterator[str]:
+def text_lines(path: Path, encoding: str, progress: ReadProgress | None = None) -> Iterator[str]:
     """Yield the lines of a file, with their ends; a byte order mark of UTF-8 is left out.
+
+    Parameters
+    ----------
+    progress : is told now and then how far the file has been read
 
     Raises
     ------
@@ -24,8 +30,10 @@ def text_lines(path: Path, encoding: str) -> Iterator[str]:
     """
     decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == UTF8 else encoding)()
     number, rest = 1, ""
-    with readable(path, "write it anew"), _open(path) as file:
+    with readable(path, "write it anew"), path.open("rb") as stored, _unpacked(stored, path) as file:
         while raw := file.readline(LONGEST):
+            if progress is not None and number % LINES == 0:
+                progress.at(stored.tell())
             try:
                 rest += decoder.decode(raw)
             except UnicodeDecodeError as error:
@@ -58,8 +66,8 @@ def check_encoding(encoding: str) -> None:
         ) from None
 
 
-def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.GzipFile(path)) if path.suffix == ".gz" else path.open("rb")
+def _unpacked(stored: BinaryIO, path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.GzipFile(fileobj=stored)) if path.suffix == ".gz" else stored
 
 
 def _undecodable(path: Path, line: int, encoding: str, error: UnicodeDecodeError) -> DataError:

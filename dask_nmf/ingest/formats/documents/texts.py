@@ -79,7 +79,7 @@ class JsonLines:
 
     def read(self, progress: ReadProgress) -> Iterator[Text]:
         """Yield the texts in order; raise `DataError` for a line that is no record with a text."""
-        for number, line in enumerate(text_lines(self.path, self.encoding), 1):
+        for number, line in enumerate(text_lines(self.path, self.encoding, progress), 1):
             if line.strip():
                 place = f"{self.path}, line {number}"
                 yield _text_of(_record(line, place), self.fields, place)
@@ -106,7 +106,7 @@ class CsvTexts:
         unquoted = QUOTED.sub("", first)
         tabs = ".tsv" in self.path.suffixes
         delimiter = "\t" if tabs else next((one for one in DELIMITERS if one in unquoted), ",")
-        reader = csv.reader(text_lines(self.path, self.encoding), delimiter=delimiter)
+        reader = csv.reader(text_lines(self.path, self.encoding, progress), delimiter=delimiter)
         header = next(reader, [])
         _check_names(self.path, header, self.fields)
         line = reader.line_num + 1
@@ -141,8 +141,9 @@ class ParquetTexts:
         parquet = optional_library("pyarrow.parquet")
         with readable(self.path, "write it anew"), parquet.ParquetFile(self.path) as file:
             _check_names(self.path, list(file.schema_arrow.names), self.fields)
-            number = 0
+            number, size = 0, self.path.stat().st_size
             for batch in file.iter_batches(RECORDS, columns=self.fields.names):
+                progress.at(size * number // max(1, file.metadata.num_rows))
                 for record in batch.to_pylist():
                     number += 1
                     yield _text_of(record, self.fields, f"{self.path}, record {number}")
