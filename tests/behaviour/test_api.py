@@ -17,13 +17,13 @@ import pytest
 
 import dask_nmf
 from dask_nmf import NMF, nmf, predict, recommend, transform
-from dask_nmf.cli import commands
+from dask_nmf.cli.app import app
 from dask_nmf.cli.options import GroupedOption
 from dask_nmf.options.option import option_of
 from dask_nmf.options.settings import Settings
 
-PUBLIC = ["Means", "NMF", "Outcome", "RankSelection", "Result", "Run"]
-PUBLIC += ["nmf", "predict", "recommend", "select_rank", "transform"]
+PUBLIC = ["Means", "NMF", "Outcome", "Plan", "RankSelection", "Result", "Run"]
+PUBLIC += ["nmf", "plan", "predict", "recommend", "select_rank", "transform"]
 V = np.random.default_rng(0).random((30, 8))
 
 
@@ -78,8 +78,9 @@ def test_every_choice_of_a_setting_is_documented() -> None:
 
 
 def test_the_command_has_every_setting_with_its_default_choices_and_help() -> None:
-    options = {option.name: option for option in commands.fit.params}
-    context = commands.fit.make_context("fit", ["v.zarr", "--rank", "1", "--output", "run.zarr"])
+    fit = app.commands["fit"]
+    options = {option.name: option for option in fit.params}
+    context = fit.make_context("fit", ["v.zarr", "--rank", "1", "--output", "run.zarr"])
     for field in fields(Settings)[1:]:
         described, option = option_of(field), options[field.name]
         assert context.params[field.name] == field.default, field.name

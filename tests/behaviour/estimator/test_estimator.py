@@ -21,6 +21,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from support.matrices import LIBRARIES, SOURCES
+from support.parity import of_drawn_starts
 
 from dask_nmf import NMF, nmf, transform
 from dask_nmf.options.settings import Settings
@@ -32,13 +33,7 @@ from dask_nmf.options.settings import Settings
         NMF(n_components=2, solver="mu", missing="nan", alpha_W=0.01, tol=1e-2),
         NMF(n_components=2, solver="sgd", tol=1e-2),
     ],
-    expected_failed_checks=lambda _: dict.fromkeys(
-        (
-            "check_sample_weight_equivalence_on_dense_data",
-            "check_sample_weight_equivalence_on_sparse_data",
-        ),
-        "starts are drawn from the rows that are there; from given factors it holds: test_sample_weight.py",
-    ),
+    expected_failed_checks=of_drawn_starts,
 )
 def test_scikit_learns_checks(
     estimator: NMF, check: Callable[[NMF], None], monkeypatch: pytest.MonkeyPatch
