@@ -28,7 +28,8 @@ from dask_nmf.storage.locations import (
     located,
 )
 
-MARK = b"<!DOCTYPE html>"
+MARK = b'<meta name="generator" content="dask_nmf report">'
+HEAD = 1000  # bytes of a report in which its mark is
 
 
 def write(
@@ -55,7 +56,7 @@ def write(
     residuals : the V that was fitted, whatever `nmf` takes: it is read once, and the report shows where W H
         differs from it.
     against : another run of a matrix with the same columns, to be compared with this one.
-    overwrite : whether an older HTML file at the path is replaced.
+    overwrite : whether an older report at the path is replaced.
 
     Raises
     ------
@@ -76,7 +77,7 @@ def write(
     look = Look.of(image_shape, view)
 
     def check() -> None:
-        check_replaceable(output, overwrite, _is_html, "dask-nmf report")
+        check_replaceable(output, overwrite, _is_report, "dask-nmf report")
 
     check()
     with report_style():
@@ -119,5 +120,5 @@ def default_output(run: str) -> str:
     return str(path.with_suffix(".html"))
 
 
-def _is_html(location: Location) -> bool:
-    return location.read().startswith(MARK)
+def _is_report(location: Location) -> bool:
+    return MARK in location.read()[:HEAD]
