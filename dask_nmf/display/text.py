@@ -35,6 +35,9 @@ def _rows(found: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, Mapping):
             yield indent + name, ""
             yield from _rows(value, indent + "  ")
+        elif isinstance(value, list) and value and isinstance(value[-1], Mapping):
+            yield indent + name, f"the last of {len(value)}"
+            yield from _rows(value[-1], indent + "  ")
         else:
             yield indent + name, _shown(name, value)
 

@@ -100,6 +100,18 @@ def about_model(settings: Settings) -> Iterator[str]:
         yield f"Each component has {settings.normalize.upper()} norm 1 in H, the heaviest one first."
 
 
+def about_changes(record: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence about each change of the rows since a fit, from the record of its result."""
+    for entry in record.get("lineage", []):
+        when, source = escape_control(entry.get("when")), escape_control(entry.get("source"))
+        if entry.get("kind") == "update":
+            first, last = entry.get("rows", (0, 0))
+            kept = ", and H was left as it was" if entry.get("keep_h") else ""
+            yield f"Rows {first:,} to {last - 1:,} were added from {source} ({when}){kept}."
+        else:
+            yield f"{number(entry.get('count'))} rows were taken out ({when})."
+
+
 def about_environment(environment: Mapping[str, Any]) -> str:
     """Return a sentence about the software and the workers of a fit from some pass on."""
     known = environment.get("versions")

@@ -8,6 +8,7 @@ from typing import Any
 from dask_nmf.display.text import escape_control
 from dask_nmf.report.facts.fit import FitFacts
 from dask_nmf.report.facts.words import (
+    about_changes,
     about_end,
     about_environment,
     about_matrix,
@@ -67,6 +68,7 @@ def _summary(facts: FitFacts) -> Section:
         about_matrix(facts.record),
         " ".join(about_model(facts.stored.settings)),
         about_end(facts.record, facts.relative_error, facts.squared),
+        *about_changes(facts.record),
     ]
     held_out = facts.record["validation_error"]
     if held_out is not None:

@@ -20,6 +20,7 @@ from dask_nmf.report.drawing.svg import report_style
 from dask_nmf.report.facts import weights
 from dask_nmf.report.facts.fit import facts_of
 from dask_nmf.report.facts.names import Names
+from dask_nmf.report.facts.words import about_changes
 from dask_nmf.report.pages.page import Card, Page, Section, render
 from dask_nmf.report.sections.components import sorted_columns
 from dask_nmf.report.sections.models.other_run import cosines_between
@@ -206,6 +207,19 @@ def test_a_large_w_is_sampled_and_the_report_says_so(
     sums = weights.scan_rows(w, np.ones(4))
     assert sums.rows == w.read
     assert 250_000 <= w.read <= 500_000
+
+
+def test_changes_of_rows_since_a_fit_are_told() -> None:
+    when = {"when": "2026-01-02", "source": "new.zarr"}
+    lineage = [
+        {"kind": "update", "rows": [250, 311], "keep_h": True, **when},
+        {"kind": "forget", "count": 3, **when},
+    ]
+    assert list(about_changes({"lineage": lineage})) == [
+        "Rows 250 to 310 were added from new.zarr (2026-01-02), and H was left as it was.",
+        "3 rows were taken out (2026-01-02).",
+    ]
+    assert list(about_changes({})) == []
 
 
 def test_measures_of_parts() -> None:
