@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from dask_nmf.kernels.entries.numbering import (
 )
 from dask_nmf.types import Array
 
+AT_ONCE = 2**18  # texts that are numbered at once
 SLOTS = 2**16  # of the first table
 LONGER = 1.25  # the factor by which arrays grow, which the system mostly does without a copy
 MOST = 2**32 - 2**20  # words of records, whose places have 32 bits
@@ -52,14 +54,36 @@ class Ids:
 
     def texts(self, first: int = 0, last: int | None = None) -> list[str]:
         """Return the texts with these numbers."""
+        listed: list[str] = self._array(first, last).to_pylist()
+        return listed
+
+    def close(self) -> None:
+        """Free what only `encode` needs, once all texts are known."""
+        self._table = empty_table(0)
+
+    def save(self, file: Path, first: int) -> None:
+        """Write the texts from a number on to a file."""
+        _, edges, data = self._array(first, None).buffers()
+        np.savez(file, edges=np.frombuffer(edges, np.int64), data=np.frombuffer(data, np.uint8))
+
+    def load(self, file: Path) -> None:
+        """Number the texts in a file that `save` wrote."""
+        arrow = optional_library("pyarrow")
+        with np.load(file) as saved:
+            buffers = [arrow.py_buffer(saved["edges"]), arrow.py_buffer(saved["data"])]
+        texts = arrow.LargeStringArray.from_buffers(buffers[0].size // 8 - 1, *buffers)
+        for begin in range(0, len(texts), AT_ONCE):
+            self.encode(texts[begin : begin + AT_ONCE].cast(arrow.string()))
+
+    def _array(self, first: int, last: int | None) -> Any:
+        """Return the texts with these numbers as a pyarrow array."""
         arrow = optional_library("pyarrow")
         places = self._places[first : self._size if last is None else min(last, self._size)]
         edges = np.zeros(len(places) + 1, np.int64)
         data = np.empty(int((self._records[places] & LOWER).sum()), np.uint8)
         copy_texts(self._records, places, edges, data)
         buffers = [arrow.py_buffer(edges), arrow.py_buffer(data)]
-        listed: list[str] = arrow.LargeStringArray.from_buffers(len(places), *buffers).to_pylist()
-        return listed
+        return arrow.LargeStringArray.from_buffers(len(places), *buffers)
 
     def _make_room(self, texts: int, size: int) -> None:
         """Make room for a number of texts of at most ``size`` bytes in all."""

@@ -32,12 +32,12 @@ class Journal:
         self.done = bool(records) and records[-1] is None
         self.entered: list[dict[str, Any]] = [record for record in records if record is not None]
         self._used = bool(self.entered)
-        self._waiting: list[tuple[Path, Any]] = []
+        self._waiting: list[dict[str, Any] | None] = []
         self._last = time.monotonic()
 
-    def add(self, run: Path, record: dict[str, Any]) -> None:
+    def add(self, record: dict[str, Any]) -> None:
         """Enter a run, now or with those that follow it."""
-        self._waiting.append((run, record))
+        self._waiting.append(record)
         self._used = True
         if time.monotonic() - self._last >= SECONDS:
             self._enter()
@@ -45,16 +45,15 @@ class Journal:
     def finish(self) -> None:
         """Enter that there are no more runs, if any was entered."""
         if self._used and not self.done:
-            self._waiting.append((self._file, None))
+            self._waiting.append(None)
             self._enter()
 
     def _enter(self) -> None:
         synced = config.read().fsync
-        runs = [run for run, record in self._waiting if record is not None]
         if synced:
-            sync_trees(runs)
+            sync_trees([self._file.parent])
         with self._file.open("a") as file:
-            file.writelines(json.dumps(record) + "\n" for _, record in self._waiting)
+            file.writelines(json.dumps(record) + "\n" for record in self._waiting)
         if synced:
             sync_trees([self._file])
         self._waiting, self._last = [], time.monotonic()

@@ -171,7 +171,7 @@ class RowSorter:
         self._runs.append(run)
         if self._position is not None:
             record = {"count": run.count, "dtype": run.dtype.str, "position": self._position()}
-            self._journal.add(run.path, record)
+            self._journal.add(record)
 
     def _restore(self) -> None:
         """Take the runs that are there already."""
@@ -192,7 +192,7 @@ class RowSorter:
 
     def _grow(self, rows: int) -> None:
         if rows > len(self._per_row):
-            longer = np.zeros(max(rows, 2 * len(self._per_row)), np.int64)
+            longer = np.zeros(max(rows, 5 * len(self._per_row) // 4), np.int64)
             longer[: len(self._per_row)] = self._per_row
             self._per_row = longer
 

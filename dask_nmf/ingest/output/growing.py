@@ -9,6 +9,7 @@ import zarr
 
 from dask_nmf.types import Array
 
+TEXT_BYTES = 256  # of a text that is encoded, about
 AT_ONCE = 2**24  # bytes that are written at once, at least, unless these are the last
 
 
@@ -40,7 +41,8 @@ class GrowingArray:
         self._dtype: Any = np.dtypes.StringDType() if self._text else np.dtype(dtype)
         self._pending: list[Array] = [np.empty((0, *width), self._dtype)]
         self._waiting = 0
-        row_bytes = max(1, int(np.prod(width, dtype=np.int64)) * self._dtype.itemsize)
+        itemsize = TEXT_BYTES if self._text else self._dtype.itemsize
+        row_bytes = max(1, int(np.prod(width, dtype=np.int64)) * itemsize)
         self._step = chunks[0] * max(1, -(-AT_ONCE // (row_bytes * chunks[0])))
 
     def append(self, rows: Any) -> None:

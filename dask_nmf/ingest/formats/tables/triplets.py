@@ -53,6 +53,8 @@ class Triplets:
             cast = self._rules.cast(values.to_numpy(zero_copy_only=False), place)
             numbers = _numbers(self._rows, rows, place), _numbers(self._columns, columns, place)
             sorter.add(Entries(*numbers, cast), partial(self._position, position))
+        for ids in self._rows, self._columns:
+            ids.close()
         optional_library("pyarrow").default_memory_pool().release_unused()
         first = 0
         try:
@@ -72,19 +74,27 @@ class Triplets:
         return f"{self._tables[0].path}, {' and '.join(names)}, {self._duplicates} of the entries"
 
     def _position(self, place: Place) -> dict[str, Any]:
-        """Return where to go on after some records, and the ids that are new since this was called last."""
-        new = [ids.texts(saved) for ids, saved in zip((self._rows, self._columns), self._saved, strict=True)]
+        """Return where to go on after some records; the ids that are new since then are in files."""
+        position = {"place": place, "ids": self._saved}
+        for ids, file in zip((self._rows, self._columns), self._files(position), strict=True):
+            ids.save(*file)
         self._saved = [len(self._rows), len(self._columns)]
-        return {"place": place, "rows": new[0], "columns": new[1]}
+        return position
 
     def _restore(self, positions: Sequence[dict[str, Any]]) -> Place:
         """Number the ids of a conversion that was stopped; return where to go on."""
-        strings = optional_library("pyarrow").string()
         for position in positions:
-            for ids, name in (self._rows, "rows"), (self._columns, "columns"):
-                ids.encode(optional_library("pyarrow").array(position[name], strings))
+            for ids, (file, _) in zip((self._rows, self._columns), self._files(position), strict=True):
+                ids.load(file)
         self._saved = [len(self._rows), len(self._columns)]
         return tuple(positions[-1]["place"]) if positions else (0, 0)
+
+    def _files(self, position: dict[str, Any]) -> list[tuple[Path, int]]:
+        """Return the files with new ids of rows and of columns, each with the number of the first one."""
+        name, saved = "-".join(map(str, position["place"])), position["ids"]
+        return [
+            (self._scratch / f"{kind}-{name}.npz", first) for kind, first in zip("rc", saved, strict=True)
+        ]
 
     def _records(self, begin: Place = (0, 0)) -> Iterator[tuple[list[Any], Callable[[int], str], Place]]:
         """Yield the value, the row and the column of records, how to name one's place, and what follows."""
