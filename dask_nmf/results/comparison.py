@@ -36,7 +36,8 @@ class Comparison:
     relative_errors : of both runs; None where it is infinite
     passes : of both runs
     settings : the settings that differ, each with its value in both runs
-    columns : the number of columns that were compared
+    columns : the number of columns that were compared: those of both runs, by name if both have names
+    widths : the number of columns of each run
     """
 
     runs: tuple[str, str]
@@ -46,6 +47,7 @@ class Comparison:
     passes: tuple[int, int]
     settings: dict[str, tuple[Any, Any]]
     columns: int
+    widths: tuple[int, int]
 
     @property
     def mean_cosine(self) -> float:
@@ -57,6 +59,7 @@ class Comparison:
         return {
             "runs": list(self.runs),
             "columns": self.columns,
+            "widths": list(self.widths),
             "mean_cosine": self.mean_cosine,
             "components": [pair._asdict() for pair in self.pairs],
             "unmatched": list(self.unmatched),
@@ -67,14 +70,14 @@ class Comparison:
 
 
 def compare(first: str | Path | Location, second: str | Path | Location) -> Comparison:
-    """Return the comparison of the results of two runs, whose V have the same columns.
+    """Return the comparison of the results of two runs, whose V have common columns.
 
     Raises
     ------
     FileNotFoundError, InvalidRunError
         As `Run.load`.
     ValueError
-        If a run has no result, or the runs have different numbers of columns.
+        If a run has no result, or the runs have no common columns.
     """
     results = [Run.load_result(located(place, verbatim=True)) for place in (first, second)]
     names = results[0].location.name, results[1].location.name
@@ -88,18 +91,40 @@ def compare(first: str | Path | Location, second: str | Path | Location) -> Comp
         (results[0].record["pass"], results[1].record["pass"]),
         _differing(*(result.settings.record() for result in results)),
         one.shape[1],
+        (results[0].record["matrix"]["shape"][1], results[1].record["matrix"]["shape"][1]),
     )
 
 
 def _common_columns(results: list[StoredResult], names: tuple[str, str]) -> tuple[Array, Array]:
-    """Return H of both runs, (k, n), of the columns that both have."""
+    """Return H of both runs, (k, n), of the columns that both have: by name, if both have names.
+
+    Raises
+    ------
+    ValueError
+        If there are names and none is common, or there are no names and the numbers of columns differ.
+    """
     one, other = (result.read("H") for result in results)
+    labels = [result.labels.columns for result in results]
+    if labels[0] is not None and labels[1] is not None:
+        mine, theirs = ({name: at for at, name in enumerate(_all(each))} for each in labels)
+        common = [name for name in mine if name in theirs]
+        if not common:
+            raise ValueError(
+                f"no column of {names[0]} has the name of one of {names[1]}; give runs with common columns"
+            )
+        return one[:, [mine[name] for name in common]], other[:, [theirs[name] for name in common]]
     if one.shape[1] != other.shape[1]:
         raise ValueError(
             f"{names[0]} has {one.shape[1]} columns and {names[1]} has {other.shape[1]}; "
             "give runs of matrices with the same columns"
         )
     return one, other
+
+
+def _all(names: Any) -> list[str]:
+    """Return all names of columns."""
+    found: list[str] = names.read(0, len(names)).tolist()
+    return found
 
 
 def _matched(one: Array, other: Array) -> tuple[list[Pair], tuple[list[int], list[int]]]:

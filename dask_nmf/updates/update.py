@@ -33,7 +33,7 @@ from dask_nmf.updates.write import old_pieces, scales_of, write_result
 
 logger = logging.getLogger(__name__)
 
-REPEATS = {2: 2, 1: 4}  # passes over the new rows that refresh H, by β
+REPEATS = {2: 1, 1: 3}  # passes over the new rows that refresh H, by β
 OTHER_KIND = 1.5  # times the error of the old rows: the new rows are of another kind
 
 Connect = Callable[[Matrix], AbstractContextManager[Any]]

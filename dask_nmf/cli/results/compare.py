@@ -40,7 +40,7 @@ def _lines(found: Any) -> list[str]:
 
     rows = [("in RUN1", "in RUN2", "cosine")]
     rows += [(str(pair.first), str(pair.second), f"{pair.cosine:.4f}") for pair in found.pairs]
-    lines = [*align_rows(rows), f"mean cosine {found.mean_cosine:.4f}, over {found.columns} columns"]
+    lines = [*align_rows(rows), f"mean cosine {found.mean_cosine:.4f}, over {_columns(found)}"]
     for number, left in enumerate(found.unmatched, 1):
         if left:
             lines.append(f"components of RUN{number} without a match: {', '.join(map(str, left))}")
@@ -51,3 +51,11 @@ def _lines(found: Any) -> list[str]:
     for name, (one, other) in found.settings.items():
         lines.append(f"{name} is {one!r} in RUN1 and {other!r} in RUN2")
     return lines
+
+
+def _columns(found: Any) -> str:
+    """Return how many columns were compared, and of how many if some are not common to both runs."""
+    if set(found.widths) == {found.columns}:
+        return f"{found.columns} columns"
+    one, other = found.widths
+    return f"the {found.columns} columns that have the same name in both, of {one} and {other}"

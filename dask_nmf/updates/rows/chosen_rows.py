@@ -17,6 +17,7 @@ from dask_nmf.sources.matrix import Matrix, as_block
 from dask_nmf.types import Array, Block
 from dask_nmf.updates.fitted import Fitted
 from dask_nmf.updates.row_passes import RowSummary
+from dask_nmf.updates.rows.known_rows import products_at
 
 BATCH = 2**25  # bytes of rows, as dense float64, that are read at once
 
@@ -26,7 +27,7 @@ class Batch(NamedTuple):
 
     numbers: Array  # (r,)
     block: Block  # (r, n), dense or CSR, in the units of the user
-    v: Array  # the same, dense, float64, in the units of the fit
+    v: Block  # the same in float64 and in the units of the fit
     w: Array  # (r, k), float64, in the units of the fit
 
 
@@ -79,20 +80,30 @@ def batches(fitted: Fitted, matrix: Matrix, numbers: Array) -> Iterator[Batch]:
     """Yield the chosen rows of V; a matrix of these rows alone has them in the order of the numbers."""
     alone = matrix.shape[0] == len(numbers)
     W, scale = fitted.result.array("W"), fitted.measures.scale
-    step = max(1, BATCH // (8 * matrix.shape[1]))
+    row_bytes = matrix.bytes // matrix.shape[0] if matrix.sparse else 8 * matrix.shape[1]
+    step = max(1, BATCH // max(row_bytes, 1))
     for first in range(0, len(numbers), step):
         chosen = numbers[first : first + step]
         places = np.arange(first, first + len(chosen)) if alone else chosen
         block = _read(matrix, places)
-        dense = (block.toarray() if scipy.sparse.issparse(block) else block).astype(np.float64)
         w = np.asarray(W.oindex[chosen], np.float64)
-        yield Batch(chosen, block, scaling.multiply(dense, scale), scaling.multiply(w, 1 / fitted.units[0]))
+        yield Batch(chosen, block, scaled(block, scale), scaling.multiply(w, 1 / fitted.units[0]))
+
+
+def scaled(block: Block, by: float) -> Block:
+    """Return a block of V, dense or CSR, times a number, in float64."""
+    if not scipy.sparse.issparse(block):
+        return scaling.multiply(block.astype(np.float64), by)
+    values = scaling.multiply(block.data.astype(np.float64), by)
+    return scipy.sparse.csr_array((values, block.indices, block.indptr), block.shape)
 
 
 def _read(matrix: Matrix, places: Array) -> Block:
-    """Return some rows of a matrix, (r, n), as one block."""
-    boxes = [(slice(at, at + 1), slice(0, matrix.shape[1])) for at in places.tolist()]
-    rows = [as_block(row, matrix.dtype) for row in matrix.reader.read_all(boxes)]
+    """Return some rows of a matrix, (r, n), as one block; neighbours are read together."""
+    runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
+    columns = slice(0, matrix.shape[1])
+    boxes = [(slice(int(run[0]), int(run[-1]) + 1), columns) for run in runs]
+    rows = [as_block(block, matrix.dtype) for block in matrix.reader.read_all(boxes)]
     return scipy.sparse.vstack(rows, format="csr") if matrix.sparse else np.concatenate(rows)
 
 
@@ -111,20 +122,25 @@ def differing(batch: Batch, digest: Array, rows: int) -> list[int]:
 
 def summary_of(batch: Batch, beta: float, scale: float) -> RowSummary:
     """Return the measures of a batch of rows."""
-    v = scaling.multiply(batch.v, 1 / scale)
+    v = scaling.multiply(_values(batch.v), 1 / scale)
     there = v[v > 0]
     data = float(there @ np.log(there)) if beta == 1 else 0.0
-    terms = DivergenceTerms(beta, data, float(v.sum()), float(v.size))
-    stored = batch.block.nnz if scipy.sparse.issparse(batch.block) else v.size
-    return RowSummary(terms, float(np.vdot(v, v)), int(stored), 0, "", 0.0)
+    terms = DivergenceTerms(beta, data, float(v.sum()), float(np.prod(batch.v.shape)))
+    return RowSummary(terms, float(np.vdot(v, v)), v.size, 0, "", 0.0)
 
 
-def loss_of(v: Array, w: Array, h: Array, beta: float) -> float:
-    """Return ‖v − w h‖², or twice the Kullback-Leibler divergence, of dense rows."""
-    product = w @ h
+def _values(v: Block) -> Array:
+    """Return the stored entries of a block, (stored,)."""
+    return np.asarray(v.data if scipy.sparse.issparse(v) else v).ravel()
+
+
+def loss_of(v: Block, w: Array, h: Array, beta: float) -> float:
+    """Return ‖v − w h‖², or twice the Kullback-Leibler divergence, of rows of V."""
+    values, product = _values(v), products_at(v, w, h)
     if beta == 2:
-        return float(np.square(v - product).sum())
-    there = v > 0
+        rest = np.vdot(w.T @ w, h @ h.T) - np.vdot(product, product)  # w h where a CSR block stores nothing
+        return float(np.square(values - product).sum() + max(rest, 0.0))
+    there = values > 0
     with np.errstate(divide="ignore"):
-        logs = float(v[there] @ np.log(v[there] / product[there]))
-    return 2 * (logs - float(v.sum()) + float(product.sum()))
+        logs = float(values[there] @ np.log(values[there] / product[there]))
+    return 2 * (logs - float(values.sum()) + float(w.sum(axis=0) @ h.sum(axis=1)))

@@ -12,13 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import numpy as np
+import scipy.sparse
 
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.parts.squared_error import refit_rows
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Block
 
-CLOSE = 1e-6  # tolerance of the normal equations
+CLOSE = 1e-3  # tolerance of the normal equations
+STRIP = 2**16  # entries whose products are taken at once
 
 
 class KnownRows(Protocol):
@@ -37,8 +39,8 @@ class KnownRows(Protocol):
         """Return the loss of these rows with ``h`` less that with the H of the fit, with their W."""
         ...
 
-    def without(self, w: Array, v: Array) -> Self:
-        """Return the rows without some of them, by their w (r, k) and v (r, n), float64."""
+    def without(self, w: Array, v: Block) -> Self:
+        """Return the rows without some of them, by their w (r, k) and v (r, n), dense or CSR, float64."""
         ...
 
 
@@ -76,7 +78,7 @@ class SquaredRows:
         square = np.vdot(self.gram, h @ h.T - self.h @ self.h.T)
         return float(square - 2 * np.vdot(self.num, h - self.h))
 
-    def without(self, w: Array, v: Array) -> SquaredRows:
+    def without(self, w: Array, v: Block) -> SquaredRows:
         """Return the rows without some; see `KnownRows`."""
         return replace(
             self,
@@ -122,13 +124,30 @@ class DivergenceRows:
         ratio = np.maximum(h[there], np.finfo(float).tiny) / self.h[there]
         return 2 * float(self.mass @ (h - self.h).sum(axis=1) - self.pull[there] @ np.log(ratio))
 
-    def without(self, w: Array, v: Array) -> DivergenceRows:
+    def without(self, w: Array, v: Block) -> DivergenceRows:
         """Return the rows without some; see `KnownRows`."""
-        product = w @ self.h
-        ratio = np.divide(v, product, out=np.zeros_like(product), where=product > 0)
+        product = products_at(v, w, self.h)
+        values = v.data if scipy.sparse.issparse(v) else v.ravel()
+        ratio: Block = np.divide(values, product, out=np.zeros_like(product), where=product > 0)
+        if scipy.sparse.issparse(v):
+            ratio = scipy.sparse.csr_array((ratio, v.indices, v.indptr), v.shape)
+        else:
+            ratio = ratio.reshape(v.shape)
         return replace(
             self,
-            pull=np.maximum(self.pull - self.h * (w.T @ ratio), 0),
+            pull=np.maximum(self.pull - self.h * (ratio.T @ w).T, 0),
             mass=np.maximum(self.mass - w.sum(axis=0), 0),
             rows=self.rows - len(w),
         )
+
+
+def products_at(v: Block, w: Array, h: Array) -> Array:
+    """Return w h at the stored entries of rows of V, (stored,); all are, unless v is CSR."""
+    if not scipy.sparse.issparse(v):
+        return np.asarray((w @ h).ravel())
+    rows = np.repeat(np.arange(v.shape[0]), np.diff(v.indptr))
+    columns, product = np.ascontiguousarray(h.T), np.empty(v.nnz)
+    for first in range(0, v.nnz, STRIP):
+        some = slice(first, first + STRIP)
+        product[some] = np.einsum("et,et->e", w[rows[some]], columns[v.indices[some]])
+    return product

@@ -8,6 +8,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 from sklearn.metrics.pairwise import cosine_similarity
 from support.matrices import low_rank
+from support.named import write_named
 
 from dask_nmf import Run, nmf
 from dask_nmf.cli.app import app
@@ -61,3 +62,26 @@ def test_runs_of_other_columns_are_refused(tmp_path: Path) -> None:
         compare(one, tmp_path / "other")
     with pytest.raises(FileNotFoundError, match="there is no run"):
         compare(one, tmp_path / "nothing")
+
+
+def test_columns_are_compared_by_name_if_both_have_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second V has its columns in another order, without the first two, and with one more."""
+    names, rows = [f"word {number}" for number in range(15)], [f"text {number}" for number in range(40)]
+    order = np.arange(14, 1, -1)
+    other = np.column_stack([V[:, order], V.sum(axis=1)])
+    one = write_named(tmp_path / "one.zarr", V, rows, names)
+    two = write_named(tmp_path / "other.zarr", other, rows, [*(names[at] for at in order), "all"])
+    runs = [tmp_path / "run-one", tmp_path / "run-other"]
+    for run, source in zip(runs, (one, two), strict=True):
+        nmf(str(source), 3, store=run, max_iter=30)
+    found = compare(*runs)
+    H, turned = (Run.load_result(run).read("H") for run in runs)
+    cosines = cosine_similarity(H[:, 2:], turned[:, :13][:, ::-1])
+    assert found.columns == 13
+    for pair in found.pairs:
+        assert pair.cosine == pytest.approx(cosines[pair.first, pair.second])
+    app(["compare", *map(str, runs)], standalone_mode=False)
+    text = "over the 13 columns that have the same name in both, of 15 and 14"
+    assert text in capsys.readouterr().out

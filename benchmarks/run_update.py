@@ -1,0 +1,79 @@
+"""Time and loss of `update` and `forget` beside a fit of all rows, on a matrix in an .npz file.
+
+    python benchmarks/run_update.py wordnet_gloss.npz --rank 20
+
+One row in twenty, at random, is added to a run of the others, or taken out of a run of all. Times are of
+this process, with functions that are compiled already; only their ratios mean something. The losses are
+relative to those of a fit of the same rows from the same seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse
+
+from dask_nmf import nmf
+from dask_nmf.updates import forget, update
+
+
+def read(path: Path, rows: int) -> Any:
+    """Return the first rows of the matrix in a file, in random order, as float32."""
+    with np.load(path) as file:
+        if "indptr" in file:
+            parts = file["data"], file["indices"], file["indptr"]
+            v = scipy.sparse.csr_array(parts, shape=tuple(file["shape"]))[:rows]
+        else:
+            v = file["X"][:rows]
+    return v[np.random.default_rng(0).permutation(v.shape[0])].astype(np.float32)
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Return the seconds that work takes, and its result."""
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def measured(v: Any, rank: int, options: dict[str, Any]) -> str:
+    """Return the ratios of times and of losses of an update and of a forget to those of fits."""
+    rows = v.shape[0]
+    old = rows - rows // 20
+    with tempfile.TemporaryDirectory() as folder:
+        first, part, whole = (Path(folder, name) for name in ("first", "part", "whole"))
+        nmf(v[:2000], rank, store=first, max_iter=1, **options)
+        update(first, v[-50:])
+        before, small = timed(lambda: nmf(v[:old], rank, store=part, **options))
+        fit, large = timed(lambda: nmf(v, rank, store=whole, **options))
+        added, found = timed(lambda: update(part, v[old:]))
+        taken, left = timed(lambda: forget(whole, list(range(old, rows)), v))
+    more = (found.relative_error / large.relative_error) ** 2 - 1
+    less = (left.relative_error / small.relative_error) ** 2 - 1
+    return (
+        f"fit {fit:.2f} s in {large.n_iter} passes; update {added / fit:.1%} of its time, loss {more:+.3%}; "
+        f"forget {taken / before:.1%} of a fit without the rows, loss {less:+.3%}"
+    )
+
+
+def main() -> None:
+    """Print a line for each loss."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("matrix", type=Path)
+    parser.add_argument("--rank", type=int, default=20)
+    parser.add_argument("--rows", type=int, default=2**40)
+    parser.add_argument("--loss", action="append", choices=["frobenius", "kullback-leibler"])
+    asked = parser.parse_args()
+    v = read(asked.matrix, asked.rows)
+    print(f"{asked.matrix.name}: {v.shape[0]} x {v.shape[1]}, rank {asked.rank}")
+    for loss in asked.loss or ("frobenius", "kullback-leibler"):
+        print(f"  {loss}: {measured(v, asked.rank, {'beta_loss': loss, 'random_state': 0})}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
