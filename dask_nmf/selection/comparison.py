@@ -13,6 +13,8 @@ from dask_nmf.errors import DataError
 from dask_nmf.execution import engine as engines
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes, shared_reads
+from dask_nmf.planning.model_groups import group_models
+from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.quality import clusters, consensus, matching
 from dask_nmf.quality.matching import Stability
 from dask_nmf.quality.recommend import Recommendation, recommend_rank
@@ -59,16 +61,31 @@ def best_factor(model: Model) -> Array:
 
 
 def cluster_rows(
-    engine: PanelEngine, options: SelectionOptions, folds: Sequence[Fold], models: Sequence[Model]
+    engine: PanelEngine,
+    planned: PanelPlan,
+    options: SelectionOptions,
+    folds: Sequence[Fold],
+    models: Sequence[Model],
 ) -> list[Array]:
     """Return the component with the largest share in each of some rows of V, (rows,), for each model.
 
-    The rows are drawn by a hash of their index, and are the same for all models. This takes one read.
+    The rows are drawn by a hash of their index, and are the same for all models. This takes one read for each
+    group of models that fits the memory of a worker.
     """
-    matrix = engine.matrix
-    rows = consensus.sample_rows(matrix.shape[0], options.settings.random_state)
-    requests = [_final(model, folds[model.key.fold], options, engine) for model in models]
-    if not matrix.orientation.by_columns:
+    rows = consensus.sample_rows(engine.matrix.shape[0], options.settings.random_state)
+    found: dict[int, Array] = {}
+    for group in group_models(planned, [model.key.n_components for model in models]).groups:
+        requests = [
+            _final(model, folds[model.key.fold], options, engine)
+            for model in (models[number] for number in group)
+        ]
+        found |= zip(group, _clusters(engine, requests, rows), strict=True)
+    return [found[number] for number in range(len(models))]
+
+
+def _clusters(engine: PanelEngine, requests: Sequence[engines.Model], rows: Array) -> list[Array]:
+    """Return the component with the largest share in each of some rows for models that share a read."""
+    if not engine.matrix.orientation.by_columns:
         specs = [passes.spec_of(request) for request in requests]
         right = [request.state.h_input for request in requests]
         parts: list[Array] = engine.compute(right[0], shared_reads.w_of_rows(specs, rows), more_h=right[1:])

@@ -206,7 +206,7 @@ class _Selection:
                 if self.store is not None:
                     self.store.commit_models(max(model.passes for model in models), models)
             report_stage("comparing the models")
-            labels = comparison.cluster_rows(engine, self.options, folds, models)
+            labels = comparison.cluster_rows(engine, planned, self.options, folds, models)
         findings = comparison.compare(models, folds, labels)
         rank, reason = findings.table["n_components"], findings.table["reason"]
         logger.info("rank %d: %s", rank, reason, extra={"nmf": {"event": "rank", "n_components": rank}})

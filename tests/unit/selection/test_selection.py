@@ -1,7 +1,9 @@
 """The planted rank is chosen, whatever V is like and whenever the selection is killed."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +12,12 @@ import zarr
 from support.matrices import Array
 
 from dask_nmf.errors import RunMismatch
+from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.fitting.passes import shared
 from dask_nmf.options.settings import Settings
+from dask_nmf.planning.model_groups import ModelGroups
+from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.selection import comparison
 from dask_nmf.selection.models import SelectionOptions, parse_ranks
 from dask_nmf.selection.result import RankSelection
 from dask_nmf.selection.select import Request, choose_rank
@@ -71,6 +78,28 @@ def test_the_planted_rank_is_chosen(matrix: object) -> None:
     assert of_rank[RANK]["stability"] > 0.99
     assert 0.9 < of_rank[RANK]["cophenetic"] <= 1
     assert len(found.models) == len(found.clusters) == 3 * 2 * 2
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["tall", "wide"])
+def test_models_that_do_not_fit_a_worker_together_are_passed_and_compared_in_groups(
+    wide: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    matrix, most = np.ascontiguousarray(planted().T) if wide else planted(), [0]
+    whole, compute = choose(matrix), PanelEngine.compute
+
+    def in_pairs(planned: PanelPlan, ranks: Sequence[int]) -> ModelGroups:
+        numbers = range(len(ranks))
+        return ModelGroups(tuple(tuple(numbers[first : first + 2]) for first in numbers[::2]), 0, 1)
+
+    def counted(engine: PanelEngine, h: Array, reduction: Any, w: Any = None, more_h: Any = ()) -> Any:
+        most[0] = max(most[0], 1 + len(more_h))
+        return compute(engine, h, reduction, w, more_h)
+
+    monkeypatch.setattr(comparison, "group_models", in_pairs)
+    monkeypatch.setattr(shared, "group_models", in_pairs)
+    monkeypatch.setattr(PanelEngine, "compute", counted)
+    assert_same(choose(matrix), whole)
+    assert most == [2]
 
 
 def test_the_planted_rank_of_counts_is_chosen() -> None:
