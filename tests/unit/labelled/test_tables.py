@@ -115,12 +115,18 @@ def test_the_output_is_that_of_scikit_learns_nmf() -> None:
             ours.transform(lazy(wrong))
 
 
-@pytest.mark.parametrize("container", ["pandas", "polars"])
 @pytest.mark.parametrize(
-    "make",
-    [pd.DataFrame, pd.DataFrame.to_numpy, pl.from_pandas, lazy, lambda _: da.from_array(V, chunks=(9, 4))],
-    ids=["pandas", "numpy", "polars", "dask frame", "dask"],
-)  # fmt: skip
+    ("make", "container"),
+    [
+        (pd.DataFrame, "pandas"),
+        (pd.DataFrame.to_numpy, "pandas"),
+        (pl.from_pandas, "polars"),
+        (lazy, "pandas"),
+        (lazy, "polars"),
+        (lambda _: da.from_array(V, chunks=(9, 4)), "pandas"),
+    ],
+    ids=["pandas", "numpy", "polars", "dask frame", "dask frame to polars", "dask"],
+)
 def test_the_output_that_is_set_is_kept(make: Callable[[Any], Any], container: str) -> None:
     x = make(FRAME)
     fitted = model().set_output(transform=container)
