@@ -84,7 +84,7 @@ from dask_nmf.cli.process.streams import print_line
 )
 @grouped("Steps", "--log1p", is_flag=True, help="Replace each x by ln(1 + x).")
 @grouped(
-    "Steps", "--top-columns", type=int, metavar="N", help="Keep the N columns that --top-by ranks first."
+    "Steps", "--top-columns", type=int, metavar="N", help="Keep the N columns that rank first by --top-by."
 )
 @grouped(
     "Steps",
