@@ -26,8 +26,10 @@ from dask_nmf.display.text import escape_control
 FIRST, EVERY, SECONDS = 10, 10, 10  # passes that get a line on a terminal: see `LogAboveBar`
 COLUMNS, ROWS = 80, 24  # size of a terminal that does not report one
 PASSES = "pass", "shared pass"  # the events that are lines where there is no bar
+MEGABYTES = "MB"  # the unit of a read whose speed is shown
 STAGE = "{desc}{postfix}"
 READING = "{desc} |{bar}| {n_fmt}/{total_fmt} {unit}{postfix}"
+READING_BYTES = "{desc} |{bar}| {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {remaining} left{postfix}"
 # These loggers print tracebacks about a lost cluster from threads of their own; the error is raised here too.
 SILENCED = ("asyncio", "distributed", "distributed.client", "tornado.application")
 
@@ -78,7 +80,7 @@ class ProgressBar(logging.Handler):
         if event == "panel":
             self.panel_done()
         elif event == "read":
-            self.bar.bar_format = READING
+            self.bar.bar_format = READING_BYTES if numbers["unit"] == MEGABYTES else READING
             self.bar.unit = numbers["unit"]
             self.bar.reset(numbers["panels"])
         elif event == "stage":

@@ -145,6 +145,15 @@ def test_a_bar_shows_error_change_time_speed_workers_and_memory(monkeypatch: pyt
         assert re.fullmatch(wanted, text), text
 
 
+def test_a_bar_of_bytes_shows_their_speed_and_the_time_left() -> None:
+    bar = lines.ProgressBar(lines.plain_bar, stays=False)
+    for event in {"event": "read", "panels": 8, "unit": "MB"}, {"event": "panel"}, {"event": "panel"}:
+        bar.handle(logging.makeLogRecord({"nmf": event}))
+    shown = bar.bar.format_meter(n=2, total=8, elapsed=1, ncols=80, unit="MB", bar_format=bar.bar.bar_format)
+    bar.close()
+    assert shown.endswith("| 2/8 MB,  2.00MB/s, 00:03 left")
+
+
 @contextmanager
 def events() -> Iterator[list[tuple[str, str, dict[str, Any]]]]:
     """What `progress` tells meanwhile."""
