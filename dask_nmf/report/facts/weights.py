@@ -60,7 +60,7 @@ class WeightSums:
         leads = largest_components(parts, np.ones(len(self.norms)))
         self.leading += np.bincount(leads % (len(self.norms) + 1), minlength=len(self.norms) + 1)
         self._keep_top(first, w)
-        self.samples.append(parts[::survey].astype(np.float32))
+        self.samples.append(parts[::survey].copy())
 
     def _keep_top(self, first: int, w: Array) -> None:
         """Keep the largest entries of each component among those so far and new rows."""

@@ -35,6 +35,16 @@ VOID = {"meta", "link"}
 EVIL = '<script>alert("x")</script>&$\\frac{1$'
 
 
+class _Stored:
+    """An array in memory, with chunks as an array of Zarr has."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values, self.shape, self.size, self.chunks = values, values.shape, values.size, values.shape
+
+    def __getitem__(self, some: slice) -> np.ndarray:
+        return self.values[some]
+
+
 class Outline(HTMLParser):
     """Checks that all elements are closed in order, and collects what tests look at."""
 
@@ -182,6 +192,7 @@ def test_shares_sparseness_and_top_rows_are_those_of_the_factors(
     np.testing.assert_array_equal(facts.weights.top_rows[0], np.argsort(-w, kind="stable")[:5])
     unit = W[:, :2] / np.linalg.norm(W[:, :2], axis=0)
     np.testing.assert_allclose(facts.w_cosines[:2, :2], unit.T @ unit, rtol=1e-6)
+    assert weights.scan_rows(_Stored(W * 1e140), np.ones(3)).sample.max() == W.max() * 1e140  # beyond float32
     assert facts.dead == [2]
     assert facts.weights.top_rows[2].tolist() == [-1] * 5
     assert facts.weights.leading.sum() == facts.weights.rows == 40
