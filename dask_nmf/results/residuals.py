@@ -18,7 +18,7 @@ from dask_nmf.types import Array
 MOST_BLOCKS = 64  # of rows, and of columns
 WORST = 10  # rows and columns that are named
 CLOSE = (0.01, 1e-3)  # share of a relative error, and of 1, by which that of the fitted V may differ
-GATHERED = 1 << 20  # stored entries whose W H is computed at once
+GATHERED = 1 << 17  # stored entries whose W H is computed at once
 
 
 class Side(NamedTuple):
