@@ -14,6 +14,7 @@ CLICKS = 3
 WANTED = [  # what a person must find within three clicks of the start page
     "docs/choosing.html#choosing-the-rank",
     "docs/operations.html#a-job-every-night",
+    "docs/operations.html#new-rows-every-night",
     "docs/cli.html#exit-codes",
     "docs/inputs.html#converting-files",
     "docs/api.html#dask_nmf.nmf",
