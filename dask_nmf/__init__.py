@@ -8,6 +8,7 @@ from dask_nmf._version import __version__ as __version__
 if TYPE_CHECKING:  # what type checkers see of `_MODULES`: a test holds that they are the same
     from dask_nmf.api import nmf as nmf
     from dask_nmf.api import select_rank as select_rank
+    from dask_nmf.estimator.displays.components import NMFComponentsDisplay as NMFComponentsDisplay
     from dask_nmf.estimator.nmf import NMF as NMF
     from dask_nmf.fitting.result import Result as Result
     from dask_nmf.forecasts.door import plan as plan
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # what type checkers see of `_MODULES`: a test holds that the
 _MODULES = {
     "Means": "dask_nmf.kernels.summary.means",
     "NMF": "dask_nmf.estimator.nmf",
+    "NMFComponentsDisplay": "dask_nmf.estimator.displays.components",
     "Outcome": "dask_nmf.iteration.outcome",
     "Plan": "dask_nmf.forecasts.plan",
     "RankSelection": "dask_nmf.selection.result",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
 
+from dask_nmf.display.html import html_curve, html_table
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import Ending, Outcome, relative_error
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.labelled.form import Form
+from dask_nmf.plots.accessors import FitPlots
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.types import Array
 
@@ -66,6 +67,11 @@ class Result:
         """The share of ‖V‖², or of the divergence of V from its mean, that W H explains."""
         return 1 - self.relative_error**2
 
+    @property
+    def plot(self) -> FitPlots:
+        """Figures of the fit: ``result.plot.error()``, ``.components()``, ``.weights()``."""
+        return FitPlots((self.W, self.H), self.error_history, self.shape[0])
+
     def labelled(self, form: Form | None) -> Result:
         """Return the result with W and H in the form of a labelled V; unchanged if V had no labels."""
         if form is None:
@@ -81,9 +87,8 @@ class Result:
         return f"<Result: {'; '.join(f'{name} {value}' for name, value in self._lines())}>"
 
     def _repr_html_(self) -> str:
-        """Return an HTML table for notebooks."""
-        rows = (f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in self._lines())
-        return f"<table>{''.join(rows)}</table>"
+        """Return an HTML table and a small curve of the errors, for notebooks."""
+        return html_table(self._lines()) + html_curve(self.error_history.tolist())
 
     def _lines(self) -> list[tuple[str, str]]:
         (m, n), k = self.shape, len(self.H)

@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.plots.drawing import SHADES, axes_or_new
+from dask_nmf.plots.subjects import Selection
 from dask_nmf.quality.consensus import MOST_ROWS, Consensus, agreement
-from dask_nmf.selection.result import RankSelection
 
 
-def consensus_of(selection: RankSelection) -> Consensus:
+def consensus_of(selection: Selection) -> Consensus:
     """Return the agreement of the models of the recommended rank on all rows of V, or on a sample of 2000."""
     models = zip(selection.models, selection.clusters, strict=True)
     return agreement([labels for row, labels in models if row["n_components"] == selection.n_components])
 
 
-def plot_consensus(selection: RankSelection, axes: Any = None) -> Any:
+def plot_consensus(selection: Selection, axes: Any = None) -> Any:
     """Draw in how many models of the recommended rank two rows of V belong together, and return the axes.
 
     Rows belong together if they have the same largest component. They are ordered by a tree of average

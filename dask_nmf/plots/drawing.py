@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
+from math import ceil, sqrt
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from dask_nmf.display.text import escape_control
 from dask_nmf.types import Array
 
 
@@ -52,3 +57,56 @@ def label_axes(axes: Any, title: str, x: str, y: str) -> None:
     """Write the title and the labels, and leave out the frame that says nothing."""
     axes.set(title=title, xlabel=x, ylabel=y)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+LONGEST_NAME = 26  # characters of a name in a chart; its table has all of it
+
+
+def short_name(name: str) -> str:
+    """Return a name for a chart: in one line, and cut in its middle if it is long."""
+    plain = escape_control(name)
+    if len(plain) <= LONGEST_NAME:
+        return plain
+    return f"{plain[: LONGEST_NAME - 9]}…{plain[-8:]}"
+
+
+def plain_ticks(axis: Any, places: Sequence[int], names: Sequence[str]) -> None:
+    """Write names beside places of an axis, as they are: a $ begins no formula."""
+    axis.set_ticks(places, names, fontsize="small")
+    for label in axis.get_ticklabels():
+        label.set_parse_math(False)
+
+
+def axes_grid(axes: Any, count: int, size: tuple[float, float]) -> Array:
+    """Return an array of ``count`` axes.
+
+    Parameters
+    ----------
+    axes : axes whose space is divided, or as many as there shall be; None for a new figure of pyplot.
+    size : width and height of one in a new figure, in inches.
+
+    Raises
+    ------
+    ValueError
+        If Matplotlib is not installed, there are too few or too many axes, or they are in no grid.
+    """
+    if axes is not None and (np.size(axes) > 1 or count == 1):
+        given = np.ravel(np.asarray(axes, object))
+        if len(given) != count:
+            raise ValueError(f"there are {len(given)} axes for {count} components; give one, or one for each")
+        return given
+    columns = min(count, max(2, ceil(sqrt(count * size[1] / size[0]))))
+    rows = ceil(count / columns)
+    if axes is None:
+        figure = matplotlib_part("pyplot").figure(
+            figsize=(columns * size[0], rows * size[1]), layout="constrained"
+        )
+        grid = figure.add_gridspec(rows, columns)
+    else:
+        (whole,) = np.ravel(np.asarray(axes, object))
+        place = whole.get_subplotspec()
+        if place is None:
+            raise ValueError("the axes are in no grid of subplots; give those of subplots, or one for each")
+        whole.set_axis_off()
+        figure, grid = whole.figure, place.subgridspec(rows, columns)
+    return np.array([figure.add_subplot(grid[place]) for place in range(count)], object)

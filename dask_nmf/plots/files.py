@@ -10,7 +10,7 @@ from typing import Any
 from dask_nmf.plots.consensus import plot_consensus
 from dask_nmf.plots.drawing import matplotlib_part
 from dask_nmf.plots.ranks import plot_errors, plot_stability
-from dask_nmf.selection.result import RankSelection
+from dask_nmf.plots.subjects import Selection
 
 RANKS, CONSENSUS = "ranks", "consensus"  # names of files
 SIZES = {RANKS: (10.0, 4.2), CONSENSUS: (6.4, 5.4)}  # inches
@@ -40,7 +40,7 @@ def check_folder(folder: str | Path) -> None:
     matplotlib_part("figure")
 
 
-def save_figures(selection: RankSelection, folder: str | Path) -> list[Path]:
+def save_figures(selection: Selection, folder: str | Path) -> list[Path]:
     """Write the figures of a selection to a folder, which is made if there is none, and return their paths.
 
     ``ranks`` has the error and the stability against the rank, ``consensus`` the heat map of the recommended
@@ -71,7 +71,7 @@ def save_figures(selection: RankSelection, folder: str | Path) -> list[Path]:
     return written
 
 
-def descriptions(selection: RankSelection) -> dict[str, str]:
+def descriptions(selection: Selection) -> dict[str, str]:
     """Return the text that stands for each figure, by its name."""
     ranks = [row["n_components"] for row in selection.ranks]
     rank = selection.n_components

@@ -19,7 +19,7 @@ from dask_nmf.plots.drawing import (
     label_axes,
     matplotlib_part,
 )
-from dask_nmf.selection.result import RankSelection
+from dask_nmf.plots.subjects import Selection
 from dask_nmf.types import Array
 
 RANK = "rank (number of components)"
@@ -32,7 +32,7 @@ MEASURES = {
 }
 
 
-def plot_errors(selection: RankSelection, axes: Any = None) -> Any:
+def plot_errors(selection: Selection, axes: Any = None) -> Any:
     """Draw the held-out error of each rank, and return the axes.
 
     Dots are models. The bar of a rank is the standard error of its difference to the lowest error: ranks
@@ -63,7 +63,7 @@ def plot_errors(selection: RankSelection, axes: Any = None) -> Any:
     return axes
 
 
-def plot_stability(selection: RankSelection, axes: Any = None) -> Any:
+def plot_stability(selection: Selection, axes: Any = None) -> Any:
     """Draw how far the models of each rank agree, and return the axes.
 
     Dots are components: the mean cosine of each with its matches in the other models. Ranks of a single model
@@ -99,7 +99,7 @@ def plot_stability(selection: RankSelection, axes: Any = None) -> Any:
     return axes
 
 
-def _mark(axes: Any, selection: RankSelection) -> None:
+def _mark(axes: Any, selection: Selection) -> None:
     """Mark the recommended rank, and let ticks be whole numbers."""
     rank, ranks = selection.n_components, [row["n_components"] for row in selection.ranks]
     axes.axvline(rank, color=BLACK, linestyle="-.", linewidth=1, zorder=0, label=f"recommended: rank {rank}")

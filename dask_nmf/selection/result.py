@@ -13,6 +13,7 @@ import numpy as np
 from dask_nmf.display.text import align_rows
 from dask_nmf.fitting.result import Result
 from dask_nmf.labelled.form import Form
+from dask_nmf.plots.accessors import SelectionPlots
 from dask_nmf.selection.bootstrap import ErrorBars
 from dask_nmf.selection.comparison import Findings
 from dask_nmf.types import Array
@@ -105,6 +106,11 @@ class RankSelection:
     def labelled(self, form: Form | None) -> RankSelection:
         """Return the selection with the factors of its fit in the form of a labelled V."""
         return self if self.result is None else replace(self, result=self.result.labelled(form))
+
+    @property
+    def plot(self) -> SelectionPlots:
+        """Figures of the selection: ``selection.plot.error()``, ``.stability()``, ``.consensus()``."""
+        return SelectionPlots(self)
 
     @property
     def components_stderr(self) -> Array | None:

@@ -23,7 +23,18 @@ MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which ev
     "execution": {"kernels", "planning", "cluster", "sources", "solvers"},
     "quality": {"kernels", "cluster"},
     "iteration": {"kernels", "solvers"},
-    "runs": {"kernels", "planning", "storage", "cluster", "sources", "solvers", "execution", "iteration"},
+    "plots": {"display", "labelled", "quality", "sources"},
+    "runs": {
+        "kernels",
+        "planning",
+        "storage",
+        "cluster",
+        "display",
+        "sources",
+        "solvers",
+        "execution",
+        "iteration",
+    },
 }
 MAY_IMPORT["fitting"] = {*MAY_IMPORT, "runs"}
 MAY_IMPORT["inference"] = {*MAY_IMPORT, "fitting"}
@@ -31,9 +42,8 @@ MAY_IMPORT["online"] = {*MAY_IMPORT, "inference"}
 MAY_IMPORT["selection"] = {*MAY_IMPORT} - {"inference", "online"}
 MAY_IMPORT["forecasts"] = {*MAY_IMPORT} - {"inference", "online"}
 MAY_IMPORT["ingest"] = {"kernels", "planning", "storage", "cluster", "display", "sources"}
-MAY_IMPORT["plots"] = {"quality", "selection"}
-MAY_IMPORT["api"] = {*MAY_IMPORT} - {"inference", "online", "forecasts", "ingest", "plots", "report"}
-MAY_IMPORT["estimator"] = {*MAY_IMPORT} - {"api", "forecasts", "ingest", "plots", "report"}
+MAY_IMPORT["api"] = {*MAY_IMPORT} - {"inference", "online", "forecasts", "ingest", "report"}
+MAY_IMPORT["estimator"] = {*MAY_IMPORT} - {"api", "forecasts", "ingest", "report"}
 MAY_IMPORT["results"] = {
     "display",
     "kernels",
@@ -43,8 +53,9 @@ MAY_IMPORT["results"] = {
     "quality",
     "runs",
     "fitting",
+    "plots",
 }
-MAY_IMPORT["report"] = MAY_IMPORT["results"] | {"selection", "plots", "results", "display"}
+MAY_IMPORT["report"] = MAY_IMPORT["results"] | {"selection", "results", "display"}
 MAY_IMPORT["updates"] = {*MAY_IMPORT["online"]} - {"inference"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
 MAY_IMPORT["anndata"] = {"api", "fitting", "inference", "planning", "sources"}

@@ -8,8 +8,7 @@ from unicodedata import east_asian_width
 
 import numpy as np
 
-from dask_nmf.display.text import escape_control
-from dask_nmf.plots.drawing import BLUE, FIRST, draw_line, label_axes, matplotlib_part
+from dask_nmf.plots.drawing import BLUE, FIRST, draw_line, label_axes, matplotlib_part, short_name
 from dask_nmf.report.drawing.reduction import block_means
 from dask_nmf.report.drawing.svg import inline_svg, new_figure, plain_figure
 from dask_nmf.report.pages.page import Figure, Table
@@ -17,7 +16,6 @@ from dask_nmf.types import Array
 
 WIDE, CARD, IMAGE = 6.2, 2.95, 1.9  # widths in inches
 LETTER = 0.066  # width of a letter of a name, in inches
-LONGEST_NAME = 26  # characters of a name in a chart; its table has all of it
 MOST_POINTS = 600  # of a line
 MOST_PIXELS = 140  # of a side of a picture
 MARKED = 60  # points of a line, up to which each has a mark
@@ -115,11 +113,3 @@ def letters(text: str) -> float:
     """Return how wide a text is, in small letters; capitals and letters of East Asia are wider."""
     wide = {"W": 1.9, "F": 1.9}
     return sum(wide.get(east_asian_width(char), 1.25 if char.isupper() else 1.0) for char in text)
-
-
-def short_name(name: str) -> str:
-    """Return a name for a chart: in one line, and cut in its middle if it is long."""
-    plain = escape_control(name)
-    if len(plain) <= LONGEST_NAME:
-        return plain
-    return f"{plain[: LONGEST_NAME - 9]}…{plain[-8:]}"

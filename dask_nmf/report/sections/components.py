@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from dask_nmf.report.drawing.charts import MOST_POINTS, Words, bar_chart, short_name
+from dask_nmf.plots.drawing import short_name
+from dask_nmf.report.drawing.charts import MOST_POINTS, Words, bar_chart
 from dask_nmf.report.drawing.heat import Sides, component_ticks, heat_map
 from dask_nmf.report.facts.fit import FitFacts
 from dask_nmf.report.facts.words import number, percent

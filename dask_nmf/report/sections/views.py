@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dask_nmf.report.drawing.charts import Words, bar_chart, picture, short_name, spectrum
+from dask_nmf.plots.drawing import short_name
+from dask_nmf.report.drawing.charts import Words, bar_chart, picture, spectrum
 from dask_nmf.report.facts.fit import TOP_COLUMNS, FitFacts
 from dask_nmf.report.facts.words import number
 from dask_nmf.report.pages.page import Figure, Table

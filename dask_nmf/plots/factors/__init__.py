@@ -1,0 +1,1 @@
+"""Figures of W and H, with the names that they have."""
