@@ -22,7 +22,7 @@ from dask_nmf.cli.options import GroupedOption
 from dask_nmf.options.option import option_of
 from dask_nmf.options.settings import Settings
 
-PUBLIC = ["Means", "NMF", "Outcome", "Plan", "RankSelection", "Result", "Run"]
+PUBLIC = ["Means", "NMF", "NMFComponentsDisplay", "Outcome", "Plan", "RankSelection", "Result", "Run"]
 PUBLIC += ["nmf", "plan", "predict", "recommend", "select_rank", "transform"]
 V = np.random.default_rng(0).random((30, 8))
 
