@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby
-from math import isfinite
+from math import isfinite, nan
 
 WIDTH, HEIGHT, MARGIN = 240, 60, 4  # of the curve, in pixels
 MOST_POINTS = 240  # of the curve
+AFTER_PASSES = "relative error after each pass"  # what the curve of a fit has
 
 
 def html_table(rows: Iterable[tuple[str, object]]) -> str:
@@ -17,30 +18,36 @@ def html_table(rows: Iterable[tuple[str, object]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def html_curve(errors: Sequence[float | None], name: str = "relative error") -> str:
-    """Return a small curve of the errors after each pass as SVG; empty for fewer than two known errors.
+def html_curve(errors: Sequence[float | None], name: str, places: Sequence[float] | None = None) -> str:
+    """Return a small curve of errors as SVG; empty for fewer than two known errors.
 
     Errors that are not known leave gaps. The curve has the colour of the text of the page, and a title for
     who cannot see it.
+
+    Parameters
+    ----------
+    name : of what the errors are, for the title.
+    places : of the errors along the curve, in order; None: they are evenly spaced.
     """
     step = max(1, -(-len(errors) // MOST_POINTS))
-    places = sorted({*range(0, len(errors), step), len(errors) - 1} - {-1})
-    values = [float("nan") if (error := errors[place]) is None else float(error) for place in places]
-    known = [value for value in values if isfinite(value)]
+    drawn = sorted({*range(0, len(errors), step), len(errors) - 1} - {-1})
+    x = [float(number if places is None else places[number]) for number in drawn]
+    y = [nan if (error := errors[number]) is None else float(error) for number in drawn]
+    known = [value for value in y if isfinite(value)]
     if len(known) < 2:
         return ""
-    low, high = min(known), max(known)
-    wide, tall = (WIDTH - 2 * MARGIN) / places[-1], (HEIGHT - 2 * MARGIN) / ((high - low) or 1.0)
+    wide = (WIDTH - 2 * MARGIN) / (x[-1] - x[0])
+    tall = (HEIGHT - 2 * MARGIN) / ((max(known) - min(known)) or 1.0)
     points = [
-        (isfinite(value), f"{MARGIN + place * wide:.1f},{MARGIN + (high - value) * tall:.1f}")
-        for place, value in zip(places, values, strict=True)
+        f"{MARGIN + (across - x[0]) * wide:.1f},{MARGIN + (max(known) - value) * tall:.1f}"
+        if isfinite(value)
+        else ""
+        for across, value in zip(x, y, strict=True)
     ]
-    runs = [
-        " ".join(point for _, point in run) for drawn, run in groupby(points, lambda point: point[0]) if drawn
-    ]
+    runs = [" ".join(run) for is_known, run in groupby(points, bool) if is_known]
     lines = "".join(f'<polyline points="{run}"/>' for run in runs)
-    title = f"{name} after each of {len(errors)} passes: from {known[0]:.6g} to {known[-1]:.6g}"
     return (
         f'<svg role="img" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" fill="none" '
-        f'stroke="currentColor" stroke-width="1.5"><title>{escape(title)}</title>{lines}</svg>'
+        f'stroke="currentColor" stroke-width="1.5"><title>{escape(name)}: from {known[0]:.6g} to '
+        f"{known[-1]:.6g}</title>{lines}</svg>"
     )

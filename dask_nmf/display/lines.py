@@ -16,7 +16,6 @@ from typing import Any
 
 from tqdm import tqdm as plain_bar
 from tqdm.auto import tqdm as any_bar  # a widget in a notebook that has ipywidgets
-from tqdm.notebook import tqdm as widget
 
 from dask_nmf import progress
 from dask_nmf.cluster.client import PANELS_DONE, active_client
@@ -68,7 +67,7 @@ class ProgressBar(logging.Handler):
 
     def __init__(self, bar: Any, stays: bool) -> None:
         super().__init__()
-        where = {} if issubclass(bar, widget) else bar_width()
+        where = {} if is_widget(bar) else bar_width()
         self._error: float | None = None
         self._load = LoadGauge()
         self.bar = bar(desc="opening V", total=1, bar_format="{desc}", leave=stays, miniters=1, **where)
@@ -146,6 +145,11 @@ def _error(numbers: dict[str, Any]) -> str:
     return "not known" if error is None else f"{error:.6f}"
 
 
+def is_widget(bar: type[plain_bar]) -> bool:
+    """Return whether a bar is a widget; the module of widgets is only imported where there can be one."""
+    return any(base.__module__ == "tqdm.notebook" for base in bar.__mro__)
+
+
 def bar_width() -> dict[str, Any]:
     """Return the options by which a bar finds its width; some terminals, such as those of CI, report none."""
     with suppress(OSError, ValueError):
@@ -197,7 +201,7 @@ def showing_progress(verbose: int) -> Iterator[None]:
         yield
         return
     mine, client = get_ident(), active_client()
-    if not (sys.stderr.isatty() or issubclass(any_bar, widget)):
+    if not (sys.stderr.isatty() or is_widget(any_bar)):
         lines = logging.StreamHandler(sys.stdout)
         lines.addFilter(lambda record: record.thread == mine and record_numbers(record)["event"] in PASSES)
         with with_handler(progress.LOGGER, lines):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import dask.array as da
 import numpy as np
 
-from dask_nmf.display.html import html_curve, html_table
+from dask_nmf.display.html import AFTER_PASSES, html_curve, html_table
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import Ending, Outcome, relative_error
 from dask_nmf.kernels.summary.means import Means
@@ -88,7 +88,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         """Return an HTML table and a small curve of the errors, for notebooks."""
-        return html_table(self._lines()) + html_curve(self.error_history.tolist())
+        return html_table(self._lines()) + html_curve(self.error_history.tolist(), AFTER_PASSES)
 
     def _lines(self) -> list[tuple[str, str]]:
         (m, n), k = self.shape, len(self.H)

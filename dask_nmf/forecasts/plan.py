@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dask_nmf.display.html import html_table
 from dask_nmf.display.text import align_values
 from dask_nmf.forecasts import advice
 from dask_nmf.forecasts.costs import Costs
@@ -84,6 +85,13 @@ class Plan:
             *(f"faster: {sentence}" for sentence in self.advice),
         ]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the same as an HTML table, for notebooks."""
+        advice = (("faster", sentence) for sentence in self.advice)
+        return html_table(
+            [("plan of", f"{_models_in_words(self)} to {self.source}"), *_rows(self).items(), *advice]
+        )
 
 
 def make_plan(subject: Subject, probing: bool) -> Plan:

@@ -35,6 +35,7 @@ from dask_nmf.runs.commits import KEY, Commits, fit_of, is_free, open_group
 from dask_nmf.runs.labels import write_labels
 from dask_nmf.runs.record import contents
 from dask_nmf.runs.record.layouts import layout_part
+from dask_nmf.runs.record.shown import html_of_run
 from dask_nmf.runs.record.validation import check_edges
 from dask_nmf.runs.rows.changed_result import ChangedResult
 from dask_nmf.runs.stored_result import StoredResult, publish_result, result_arrays
@@ -131,12 +132,11 @@ class Run:
         It raises as `load` does, and `ValueError` if there is no result yet.
         """
         place: Location = located(path, verbatim=True)
-        fit = fit_of(place)
-        run = cls.load(fit)
-        if run.result is None:
+        result = cls.load(fit := fit_of(place)).result
+        if result is None:
             command = "fit" if fit is place else "select"
             raise ValueError(f"{place.name} has no W and H yet; finish it with dask-nmf {command} first")
-        return run.result
+        return result
 
     @property
     def record(self) -> dict[str, Any]:
@@ -151,10 +151,12 @@ class Run:
 
     def summary(self) -> dict[str, Any]:
         """Return a summary of the run for people and programs, as JSON holds it."""
-        described = {"run": self.location.name, **contents.summarize(self.record)}
-        if "starts" in described and described["starts"] is None:
-            described["starts"] = starts.describe_starts(self.location, self.settings.n_init)
-        return described
+        summary = {"run": self.location.name, **contents.summarize(self.record)}
+        return starts.with_starts(summary, self.location, self.settings.n_init)
+
+    def _repr_html_(self) -> str:
+        """Return a short HTML table and a small curve of the errors, for notebooks."""
+        return html_of_run(self.summary())
 
     @property
     def settings(self) -> Settings:
@@ -288,10 +290,8 @@ class Run:
     def commit_result(self, loss: float, held: float, ending: Ending | None) -> StoredResult:
         """Commit the result whose arrays `create_factors` made; raise `InvalidRunError` if a part is missing.
 
-        Parameters
-        ----------
-        loss, held : the loss of W and H, and the root mean squared error of the held-out entries
-        ending : why the fit ended, if it did
+        ``loss`` is that of W and H, ``held`` the root mean squared error of the held-out entries, and
+        ``ending`` why the fit ended, if it did.
         """
         return publish_result(self._commits, self._result_folder, (loss, held), ending)
 

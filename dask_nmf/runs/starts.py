@@ -35,6 +35,13 @@ def describe_starts(location: Location, number: int) -> dict[str, list[Any]]:
     return described
 
 
+def with_starts(summary: dict[str, Any], location: Location, number: int) -> dict[str, Any]:
+    """Return the summary of a run with how far its starts have come, as long as none of them is kept."""
+    if "starts" not in summary or summary["starts"] is not None:
+        return summary
+    return {**summary, "starts": describe_starts(location, number)}
+
+
 def parts_of_kept(
     record: dict[str, Any], ending: Ending, objectives: Sequence[float], kept: int
 ) -> dict[str, Any]:

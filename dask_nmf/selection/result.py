@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_nmf.display.html import html_curve
 from dask_nmf.display.text import align_rows
 from dask_nmf.fitting.result import Result
 from dask_nmf.labelled.form import Form
@@ -205,10 +206,14 @@ class RankSelection:
         return f"<RankSelection: {self.n_components} of ranks {ranks[0]} to {ranks[-1]}; {self.message}>"
 
     def _repr_html_(self) -> str:
-        """Return an HTML table for notebooks."""
+        """Return an HTML table and a small curve of the held-out errors, for notebooks."""
         head = "".join(f"<th>{heading}</th>" for heading in HEADINGS.values())
         rows = (f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(row))}</tr>" for row in self.ranks)
-        return f"<p>{escape(self.message)}</p><table><tr>{head}</tr>{''.join(rows)}</table>"
+        return f"<p>{escape(self.message)}</p><table><tr>{head}</tr>{''.join(rows)}</table>{self._curve()}"
+
+    def _curve(self) -> str:
+        ranks = [row["n_components"] for row in self.ranks]
+        return html_curve([row["held_out_error"] for row in self.ranks], "held-out error of each rank", ranks)
 
 
 def table_of_ranks(ranks: Sequence[Mapping[str, Any]], recommended: int | None) -> list[str]:
