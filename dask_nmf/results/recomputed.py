@@ -13,7 +13,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of, merge_digests, row_hashes
+from dask_nmf.fitting.verification import ranges_in_words
+from dask_nmf.kernels.summary.digests import (
+    Digest,
+    differing_rows,
+    digest_of,
+    keys_of,
+    merge_digests,
+    row_hashes,
+)
+from dask_nmf.runs.run import Run
 from dask_nmf.sources.matrix import Matrix, as_block
 from dask_nmf.types import Array, Block
 
@@ -72,6 +81,13 @@ def read_once(matrix: Matrix, left: Any, right: Array, beta: float, missing: str
     return Recomputed(terms, merge_digests(digests))
 
 
+def check_digest(digest: Digest, run: Run, matrix: Matrix) -> None:
+    """Raise `ValueError` if a whole V differs from that of the last fit of a run."""
+    if ranges := differing_rows(digest, run.digest("V"), matrix.layout.rows):
+        unit = matrix.orientation.turn(("row", "column"))[0]
+        raise ValueError(f"V is not the same in {ranges_in_words(unit, ranges)}; give the V that was fitted")
+
+
 def row_blocks(matrix: Matrix) -> Iterator[tuple[int, Block]]:
     """Yield blocks of whole rows of the panels, each with its first row."""
     layout = matrix.layout
@@ -98,7 +114,7 @@ def _terms(v: Block, product: Array, beta: float, missing: str | None) -> Terms:
     return Terms(
         values.size,
         values.sum(),
-        _powers(values, beta).sum(),
+        powers(values, beta).sum(),
         float(entry_losses(values, product, beta).sum()),
     )
 
@@ -109,7 +125,7 @@ def _stored(v: Block) -> Array:
     return np.asarray(stored.toarray())
 
 
-def _powers(values: Array, beta: float) -> Array:
+def powers(values: Array, beta: float) -> Array:
     """Return the part of a loss that depends on V alone, of each entry."""
     there = np.where(values > 0, values, 1.0)
     if beta == 1:
@@ -130,6 +146,6 @@ def entry_losses(v: Array, y: Array, beta: float) -> Array:
             entries = v / y - np.log(v / y) - 1
         else:
             cross = np.where(v > 0, v * y ** (beta - 1), 0.0)
-            whole = _powers(v, beta) + (beta - 1) * y**beta - beta * cross
+            whole = powers(v, beta) + (beta - 1) * y**beta - beta * cross
             entries = whole / (beta * (beta - 1))
     return np.asarray(2 * entries)

@@ -8,8 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 
-from dask_nmf.results.recomputed import entry_losses, row_blocks, row_slices
+from dask_nmf.iteration.outcome import relative_error
+from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of, merge_digests, row_hashes
+from dask_nmf.results.recomputed import (
+    Terms,
+    check_digest,
+    entry_losses,
+    powers,
+    row_blocks,
+    row_slices,
+)
 from dask_nmf.runs.record.contents import orientation_of
+from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
@@ -18,7 +28,7 @@ from dask_nmf.types import Array
 MOST_BLOCKS = 64  # of rows, and of columns
 WORST = 10  # rows and columns that are named
 CLOSE = (0.01, 1e-3)  # share of a relative error, and of 1, by which that of the fitted V may differ
-GATHERED = 1 << 17  # stored entries whose W H is computed at once
+GATHERED = 1 << 20  # numbers of W, and of H, that are gathered at once for stored entries
 
 
 class Side(NamedTuple):
@@ -84,20 +94,21 @@ def residuals(result: StoredResult, V: Any) -> Residuals:
         left = H[:, first:last].T if by_columns else W[first:last]
         scan.add(first, block, np.asarray(left, np.float64))
     found = scan.finish()
-    if settings.beta == 2:
-        _check_same(found, record)
+    _check_error(scan.terms.plus(Terms(loss=found.total)).relative_error(settings.beta), record)
+    run = Run.load(result.location)
+    if run.record["finished"] and "lineage" not in record:  # else its digest is not that of this result
+        check_digest(merge_digests(scan.digests), run, matrix)
     if not by_columns:
         return found
     return Residuals(found.losses.T, found.sizes.T, found.columns, found.rows)
 
 
-def _check_same(found: Residuals, record: dict[str, Any]) -> None:
+def _check_error(again: float, record: dict[str, Any]) -> None:
     """Refuse a V whose relative error is not that of the run."""
     baseline = record["measures"]["baseline"]
     if record["loss"] is None or not baseline or record["settings"].get("validation_fraction"):
         return
-    stored, whole = np.sqrt(max(record["loss"], 0.0) / baseline), found.sizes.sum()
-    again = np.sqrt(max(found.total, 0.0) / whole) if whole else 0.0
+    stored = relative_error(record["loss"], baseline)
     if abs(again - stored) > CLOSE[0] * stored + CLOSE[1]:
         raise ValueError(
             f"the relative error of this V is {again:.6g}, and that of the run is {stored:.6g}; "
@@ -110,7 +121,7 @@ class _Scan:
 
     def __init__(self, matrix: Matrix, right: Array, beta: float, missing: str | None) -> None:
         rows, columns = matrix.layout.rows, matrix.layout.columns
-        self.right, self.beta, self.missing = right, beta, missing
+        self.rows, self.right, self.beta, self.missing = rows, right, beta, missing
         self.row_edges, self.column_edges = block_edges(rows), block_edges(columns)
         shape = len(self.row_edges) - 1, len(self.column_edges) - 1
         self.losses, self.sizes = np.zeros(shape), np.zeros(shape)
@@ -119,9 +130,14 @@ class _Scan:
         self.grams = np.zeros((shape[0], len(right), len(right)))  # WᵀW of each block of rows
         self.w_sums = np.zeros((shape[0], len(right)))
         self.gram = right @ right.T
+        self.keys = keys_of(0, columns)
+        self.digests: list[Digest] = []
+        self.terms = Terms()  # but for the loss
 
     def add(self, first: int, block: Any, w: Array) -> None:
         """Add rows of V, which begin at row ``first``, and their rows of W."""
+        hashes = row_hashes(block, self.keys, self.missing == "unstored")
+        self.digests.append(digest_of(hashes, first, self.rows))
         expanded = scipy.sparse.issparse(block) and (
             self.missing == "unstored" or (self.missing is None and self.beta in (1, 2))
         )
@@ -137,6 +153,7 @@ class _Scan:
         if self.missing is not None:
             counted = ~np.isnan(v)
             v = np.where(counted, v, 0.0)
+        self._add_terms(v[counted], int(counted.sum()))
         losses = np.where(counted, entry_losses(v, w @ self.right, self.beta), 0.0)
         sizes = v * v if self.beta == 2 else counted.astype(np.float64)
         groups = self._groups(first, len(v))
@@ -150,10 +167,12 @@ class _Scan:
         v, columns = block.data.astype(np.float64), block.indices
         rows = np.repeat(np.arange(len(w)), np.diff(block.indptr))
         whole = self.missing is None
+        self._add_terms(v, len(w) * self.of_columns.shape[1] if whole else len(v))
+        step = max(1, GATHERED // len(self.right))
         y = np.concatenate(
             [
                 np.einsum("ij,ji->i", w[rows[some]], self.right[:, columns[some]])
-                for some in (slice(at, at + GATHERED) for at in range(0, len(v), GATHERED))
+                for some in (slice(at, at + step) for at in range(0, len(v), step))
             ]
             or [np.zeros(0)]
         )
@@ -180,6 +199,10 @@ class _Scan:
             if self.beta != 2:
                 of_rows[1] = np.full(len(w), float(n))
         self._keep_worst(first, *of_rows)
+
+    def _add_terms(self, v: Array, entries: int) -> None:
+        """Add values of V that count, all but zeros, to the sums from which its relative error follows."""
+        self.terms = self.terms.plus(Terms(entries, v.sum(), powers(v, self.beta).sum()))
 
     def _add_model(self, groups: Array, w: Array) -> None:
         """Add rows of W to the sums from which the loss of zeros follows."""

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.errors import InvalidRunError
-from dask_nmf.fitting.verification import ranges_in_words
 from dask_nmf.iteration.outcome import relative_error
-from dask_nmf.kernels.summary.digests import differing_rows
-from dask_nmf.results.recomputed import Recomputed, read_once
+from dask_nmf.results.recomputed import Recomputed, check_digest, read_once
 from dask_nmf.results.stored_arrays import Check, array_checks, checked
 from dask_nmf.runs.commits import fit_of
 from dask_nmf.runs.record.contents import orientation_of
@@ -96,12 +94,9 @@ def _content(run: Run, result: StoredResult, matrix: Matrix, found: list[Recompu
     W, H = result.factors
     left, right = (W, result.read("H")) if not orientation.by_columns else (_Turned(H), result.read("W").T)
     found.append(read_once(matrix, left, right.astype(np.float64), settings.beta, settings.missing))
-    rows = matrix.layout.rows
     if "lineage" in result.record:
         return "read; its content is not compared, because rows were added or taken out since the fit"
-    if ranges := differing_rows(found[0].digest, run.digest("V"), rows):
-        unit = orientation.turn(("row", "column"))[0]
-        raise ValueError(f"V is not the same in {ranges_in_words(unit, ranges)}; give the V that was fitted")
+    check_digest(found[0].digest, run, matrix)
     return f"{' x '.join(map(str, matrix.shape))}, every entry is as in the fit"
 
 

@@ -1,5 +1,6 @@
 """Residuals by blocks of V, worst rows and worst columns, against W H made whole."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,27 @@ def test_blocks_are_at_most_as_many_as_rows() -> None:
     edges = block_edges(1001)
     assert len(edges) == 6
     assert set(np.diff(edges)) <= {200, 201}
+
+
+@pytest.mark.parametrize("options", [{"beta_loss": "kullback-leibler"}, {"validation_fraction": 0.1}])
+def test_another_v_is_refused_whatever_the_loss(options: dict[str, Any], tmp_path: Path) -> None:
+    V = low_rank(30, 12, 3)
+    fitted(V, tmp_path, **options)
+    with pytest.raises(ValueError, match="give the V that was fitted"):
+        residuals_of(Run.load_result(tmp_path / "run.zarr"), np.random.default_rng(0).random(V.shape))
+    V[4] *= 1.001  # the relative error is about the same
+    with pytest.raises(ValueError, match=r"V is not the same in row 4; give the V that was fitted"):
+        residuals_of(Run.load_result(tmp_path / "run.zarr"), V)
+
+
+def test_memory_does_not_grow_with_the_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recomputed, "BUDGET", 1 << 26)
+    monkeypatch.setattr(residuals, "GATHERED", 1 << 14)
+    V = scipy.sparse.csr_array(low_rank(200, 60, 3))
+    nmf(V, 40, max_iter=1, init="random", store=tmp_path / "run.zarr")
+    stored = Run.load_result(tmp_path / "run.zarr")
+    tracemalloc.start()
+    residuals_of(stored, V)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4e6  # all 12,000 entries of rank 40 would gather 8 MB
