@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,12 +18,14 @@ import pyarrow.parquet
 import pytest
 import scipy.io
 import scipy.sparse
+from support.converted import matrix_of
 
+from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
 from dask_nmf.ingest.entries import journal, sorting
 from dask_nmf.ingest.entries.sorting import Run
 from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
-from dask_nmf.ingest.formats.tables import table
+from dask_nmf.ingest.formats.tables import csv_text, table
 
 V = scipy.sparse.random_array((90, 40), density=0.5, rng=np.random.default_rng(0), format="csc")
 V.data = np.ceil(9 * V.data)
@@ -124,6 +127,37 @@ def test_nothing_is_sorted_twice_if_it_was_stopped_later(
             convert(tmp_path / "v.csv", tmp_path / "v.zarr", **options)
     assert stopped_after(99, monkeypatch)(tmp_path / "v.csv", tmp_path / "v.zarr", **options) == []
     assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
+
+
+@pytest.mark.parametrize("ends", ["\r", "\r\n", "mixed", "quoted"])
+def test_lines_that_end_with_returns_and_quoted_fields_that_span_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
+) -> None:
+    options = write(tmp_path / "v.csv")
+    header, *lines = (tmp_path / "v.csv").read_text().splitlines()
+    if ends == "quoted":  # in a column that is not read
+        notes = ['"a ""b\n,\r\n"' if i == 2 else "" for i in range(len(lines))]
+        lines = [f"{line},{note}" for line, note in zip(lines, notes, strict=True)]
+        text = "\n".join([f"{header},note", *lines])
+    elif ends == "mixed":
+        each = itertools.cycle(["\r", "\n", "\r\n", "\r\n\r"])
+        text = header + "".join(end + line for line, end in zip(lines, each, strict=False))
+    else:
+        text = "".join(f"{line}{ends}" for line in [header, *lines])
+    (tmp_path / "v.csv").write_text(text, newline="")
+    convert(tmp_path / "v.csv", tmp_path / "expected.zarr", **options)
+    assert stopped_after(3, monkeypatch)(tmp_path / "v.csv", tmp_path / "v.zarr", **options)
+    assert stopped_after(99, monkeypatch)(tmp_path / "v.csv", tmp_path / "v.zarr", **options)[0].name == "3"
+    assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
+    assert matrix_of(tmp_path / "v.zarr").sum() == V.sum()
+
+
+def test_a_file_that_ends_before_the_record_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "v.csv")
+    layout = csv_text.read_layout(tmp_path / "v.csv")
+    assert csv_text.offset_of(tmp_path / "v.csv", layout, V.nnz) is None
+    with pytest.raises(DataError, match="2 records fewer"):
+        csv_text.offset_of(tmp_path / "v.csv", layout, V.nnz + 2)
 
 
 @pytest.mark.parametrize("change", ["source", "options"])

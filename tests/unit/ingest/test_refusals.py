@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from support.converted import matrix_of
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
+from dask_nmf.ingest.formats.tables.table import CsvTable
 
 TRIPLETS = {"row": "user", "column": "item", "value": "rating"}
 MARKET = "%%MatrixMarket matrix coordinate real general\n% a comment\n"
@@ -41,6 +44,7 @@ ENTRIES = [
     ("u,i,1\n\nu,k,-3\n", "v.csv, line 4: -3.0 is negative"),
     ("u,i,1\nu,k,\n", "v.csv, line 3: a value is missing"),
     (f"{LONG}u7,i,1\n", "v.csv, line 200002: user 'u7' and item 'i' have a value already; leave one out, or"),
+    ('u,i,1\n"u\nv",k,2\n', "v.csv, line 3: an id spans lines"),
     ("u,i,1\nu,k,2,3\n", "v.csv, line 3: 'u,k,2,3' has 4 fields"),
 ]
 MATRICES = [
@@ -79,6 +83,20 @@ def test_dense_tables(tmp_path: Path, text: str, words: str) -> None:
 def test_tables_of_entries(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "v.csv").write_text(f"user,item,rating\n{text}")
     assert_refused(tmp_path, "v.csv", words, **TRIPLETS)
+
+
+def test_entries_of_one_cell_that_are_not_found_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "v.csv").write_text("user,item,rating\nu,i,1\nu,i,2\n")
+
+    def only_first(table: CsvTable, *given: Any) -> Iterator[list[Any]]:
+        return (columns for columns in original(table, *given) if not read.append(1) and len(read) == 1)
+
+    read: list[int] = []
+    original = CsvTable.batches
+    monkeypatch.setattr(CsvTable, "batches", only_first)
+    assert_refused(tmp_path, "v.csv", "user 'u' and item 'i' have several values, which are no", **TRIPLETS)
 
 
 @pytest.mark.parametrize(("text", "words"), MATRICES)

@@ -9,7 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TextIO
+from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 
@@ -66,15 +66,42 @@ def line_of(path: FilePath, layout: CsvLayout, record: int) -> int:
 
 
 def offset_of(path: FilePath, layout: CsvLayout, record: int) -> int | None:
-    """Return how many bytes of the content of a file are before a record, counted from 0; None at its end."""
+    """Return how many bytes of the content of a file are before a record, counted from 0; None at its end.
+
+    Raises
+    ------
+    DataError
+        If there are fewer records before the end.
+    """
+    offset, skipped, quoted = 0, layout.skipped, False
     with open_content(path) as file:
-        offset = sum(len(file.readline()) for _ in range(layout.skipped))
-        text, done = b"", 0
-        while record > 0 and (text := file.read(BUFFER) + file.readline()):
-            done, record = end_of_lines(np.frombuffer(text, np.uint8), record, layout.width == 1)
+        pieces = _pieces(file)
+        for text in pieces:
+            content, done = np.frombuffer(text, np.uint8), 0
+            if skipped > 0:
+                done, skipped, _ = end_of_lines(content, skipped, True, -1, False)
+            if skipped == 0:
+                lines = content[done:], record, layout.width == 1, ord(layout.delimiter), quoted
+                more, record, quoted = end_of_lines(*lines)
+                done += more
             offset += done
-        left = text[done:] or file.read(BUFFER) if record == 0 else b""
-        return offset if left.strip() or (left and layout.width == 1) else None
+            if skipped == record == 0:
+                left = text[done:] or next(pieces, b"")
+                return offset if left.strip() or (left and layout.width == 1) else None
+    raise DataError(f"{path} has {record} records fewer than were read before; convert it anew")
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    """Yield the content of a file in pieces of whole lines; the last line is given an end if it has none."""
+    rest = b""
+    while text := file.read(BUFFER):
+        rest += text
+        edge = 1 + max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, -1))  # a newline may follow the last return
+        if edge > 0:
+            yield rest[:edge]
+            rest = rest[edge:]
+    if rest:
+        yield rest if rest.endswith(b"\r") else rest + b"\n"
 
 
 def refuse_first_bad_line(path: FilePath, layout: CsvLayout, numbers: Sequence[int]) -> None:

@@ -96,12 +96,26 @@ class CsvTable:
                     reader = [] if skipped is None else self._open(stream, numbers, texts, skipped)
                     for batch in reader:
                         progress.at(raw.tell())
+                        for column in batch.columns[len(numbers) :]:
+                            self._check_lines(column, first)
+                        first += len(batch)
                         yield batch.columns
             except DataError as error:
                 if isinstance(error.__cause__, arrow.ArrowInvalid):
                     csv_text.refuse_first_bad_line(self.path, self.layout, numbers)
                 raise
         progress.file_done(self.path)
+
+    def _check_lines(self, column: Any, first: int) -> None:
+        """Refuse an id that spans lines in a column of records from one on."""
+        content = column.buffers()[2]
+        text = b"" if content is None else content.to_pybytes()
+        if b"\n" not in text and b"\r" not in text:
+            return
+        compute = optional_library("pyarrow.compute")
+        index = compute.index(compute.match_substring_regex(column, "[\n\r]"), True).as_py()
+        if index >= 0:
+            raise DataError(f"{self.place(first + index)}: an id spans lines; leave the end of the line out")
 
     def _skip(self, raw: Any, stream: Any, record: int) -> int | None:
         """Move to a record; return how many lines before it are no records, or None if there is none."""

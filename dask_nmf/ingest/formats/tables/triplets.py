@@ -122,6 +122,10 @@ class Triplets:
                         "have a value already; leave one out, or choose with --duplicates sum, mean or last"
                     )
                 seen = True
+        raise DataError(
+            f"{self._tables[0].path}: {self._names[0]} {row!r} and {self._names[1]} {column!r} have several "
+            "values, which are no longer found where they were read; convert it anew"
+        )
 
 
 def _numbers(ids: Ids, column: Any, place: Callable[[int], str]) -> Array:
