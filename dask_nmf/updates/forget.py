@@ -13,28 +13,25 @@ import numpy as np
 
 from dask_nmf.cluster.sharing import check_shared
 from dask_nmf.errors import DataError
-from dask_nmf.fitting.verification import check_content, is_unwritten
 from dask_nmf.iteration.outcome import relative_error
-from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
 from dask_nmf.progress import report_stage
-from dask_nmf.runs.commits import fit_of
-from dask_nmf.runs.record.contents import orientation_of
+from dask_nmf.runs.commits import FIT, is_selection
 from dask_nmf.runs.rows.changed_result import ChangedResult
 from dask_nmf.runs.run import Run
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.parts.squared_error import loss_of_h
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import Location, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
 from dask_nmf.updates.row_passes import RowPasses, RowSummary, measures_with, open_rows
-from dask_nmf.updates.rows.chosen_rows import Batch, batches, differing, loss_of, row_numbers, summary_of
+from dask_nmf.updates.rows.chosen_rows import Batch, batches, loss_of, row_numbers, summary_of
 from dask_nmf.updates.rows.known_rows import KnownRows
 from dask_nmf.updates.rows.row_names import left
+from dask_nmf.updates.rows.same_rows import check_v
 from dask_nmf.updates.update import Connect, event
 from dask_nmf.updates.write import old_pieces, scales_of, write_result
 
@@ -90,25 +87,37 @@ def forget(
     FileNotFoundError, InvalidRunError
         If there is no run.
     ValueError, DataError
-        If a row is not there, V is not that of the run, or the sums of the run are not known.
+        If a row is not there, V is not that of the run or that cannot be told, the sums of the run are not
+        known, or the run belongs to a selection.
     RunLocked
         If another process works on the run.
     """
-    place = fit_of(located(run, verbatim=True))
+    place = located(run, verbatim=True)
+    _check_alone(place)
     with place.lock() as check_held:
         opened = Run.load(place, check_held)
         opened.recover()
         fitted = open_fitted(opened)
-        opened.change_rows(fitted.shape[0]).clean()
+        killed = opened.change_rows(fitted.shape[0]).clean()
         matrix = open_rows(fitted, located(V))
-        if _is_repeated(fitted, rows, matrix):
+        if _is_repeated(fitted, rows, matrix, killed):
             error = relative_error(fitted.loss, fitted.measures.baseline)
             return Forgotten(len(rows), fitted.shape[0], True, False, error)
         numbers = row_numbers(fitted.result, rows)
         with connect(matrix):
             check_shared(place)
-            _check_v(opened, fitted, matrix, numbers, V)
+            check_v(opened, fitted, matrix, numbers, V)
             return _forget(opened, fitted, matrix, numbers)
+
+
+def _check_alone(place: Location) -> None:
+    """Refuse a selection, and the fit in it, because its other models keep what they have of the rows."""
+    inside = place.address.endswith(f"/{FIT}") and is_selection(located(place.folder, verbatim=True))
+    if inside or is_selection(place):
+        raise ValueError(
+            f"{place.name} {'is in' if inside else 'is'} a selection, whose other models keep traces of the "
+            f"rows; copy its folder {FIT} to another place, take the rows out there, and delete the selection"
+        )
 
 
 def rows_in_file(run: Location, file: str) -> list[int | str]:
@@ -117,29 +126,46 @@ def rows_in_file(run: Location, file: str) -> list[int | str]:
     Raises
     ------
     DataError
-        If a line is not a number; the text has the number of the line.
+        If it is not UTF-8 text, or a line is not a number; the text has the number of the line.
     """
-    text = Path(file).read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.strip()]
+    content = Path(file).read_bytes()
+    try:
+        lines = [line.rstrip() for line in content.decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        raise DataError(f"line {number} of {file} is not UTF-8 text; save the file as UTF-8") from None
     if Run.load_result(run).labels.rows is not None:
-        return list(lines)
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip() and not (line.strip().isascii() and line.strip().isdecimal()):
+        return [line for line in lines if line]
+    for number, line in enumerate(lines, 1):
+        if line and not (line.strip().isascii() and line.strip().isdecimal()):
             raise DataError(f"line {number} of {file} is {line!r}; give the number of a row on each line")
-    return [int(line) for line in lines]
+    return [int(line) for line in lines if line]
 
 
-def _is_repeated(fitted: Fitted, rows: Sequence[int | str], matrix: Matrix) -> bool:
+def _is_repeated(fitted: Fitted, rows: Sequence[int | str], matrix: Matrix, killed: bool) -> bool:
     """Return whether the last change took out these numbers, by a command that is called again.
 
-    A V of the rows that are there now means their new numbers.
+    A V of the rows that are there now means their new numbers. With the rows alone, the call is the same
+    again if the one before was killed.
+
+    Raises
+    ------
+    ValueError
+        If it is not known whether the old or the new numbers are meant.
     """
     lineage = fitted.result.record.get("lineage", [])
-    before = fitted.shape[0] + len(rows)
-    if not lineage or matrix.shape[0] == fitted.shape[0] != len(rows):
+    now, before = fitted.shape[0], fitted.shape[0] + len(rows)
+    if not lineage or matrix.shape[0] == now != len(rows):
         return False
     request = _request(rows, before)
-    return request is not None and bool(lineage[-1].get("request") == request)
+    if request is None or lineage[-1].get("request") != request:
+        return False
+    if matrix.shape[0] != before and not killed:
+        raise ValueError(
+            f"the last change of {fitted.result.location.name} took out rows of these numbers, and now they "
+            f"mean other rows; nothing is left to do if it is the same call; else give all {now} rows of now"
+        )
+    return True
 
 
 def _request(rows: Sequence[int | str], before: int) -> str | None:
@@ -147,35 +173,6 @@ def _request(rows: Sequence[int | str], before: int) -> str | None:
     if any(isinstance(one, str) for one in rows):
         return None
     return hashlib.sha256(f"{before} {sorted(rows)}".encode()).hexdigest()[:32]
-
-
-def _check_v(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array, V: Any) -> None:
-    """Refuse a V that is not that of the run, as far as its digests tell.
-
-    Raises
-    ------
-    ValueError, RunMismatch
-        If it has another number of rows, or other entries.
-    """
-    rows = fitted.shape[0]
-    if matrix.shape[0] not in (rows, len(numbers)):
-        raise ValueError(
-            f"{matrix.source} has {matrix.shape[0]} rows, and {run.location.name} has {rows}, of which "
-            f"{len(numbers)} are to be taken out; give all rows, or these alone in their order"
-        )
-    record = fitted.result.record
-    if "lineage" in record:
-        return
-    if matrix.shape[0] == rows:
-        same = open_matrix(located(V), record["matrix"]["dtype"], orientation_of(record))
-        if not is_unwritten(same, None, run):
-            rule = EntryMask(orientation=same.orientation, beta=fitted.settings.beta)
-            check_content(same, None, rule, run)
-    elif not orientation_of(record).by_columns:
-        digest = run.digest("V")
-        for batch in batches(fitted, matrix, numbers):
-            if other := differing(batch, digest, rows):
-                raise ValueError(f"row {other[0]} is not that of the V of {run.location.name}; give its rows")
 
 
 def _forget(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> Forgotten:
@@ -195,7 +192,11 @@ def _forget(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> Forgott
     measures = measures_with(fitted, rest.taken, -1)
     error = relative_error(max(loss, 0.0), measures["baseline"])
     write_result(changed, fitted, h / scales[:, None], {"loss": max(loss, 0.0), "measures": measures})
-    entry = {**event("forget", matrix.source), "count": len(numbers), "relative_error": error}
+    entry = {
+        **event("forget", matrix.source if polished else "the rows alone"),
+        "count": len(numbers),
+        "relative_error": error,
+    }
     entry["request"] = None if fitted.result.labels.rows is not None else _request(numbers.tolist(), before)
     changed.record["lineage"] = [*_renumbered(fitted, numbers), entry]
     changed.commit_without_trace(left(fitted.result.labels, kept))
@@ -269,13 +270,13 @@ def _kept_pieces(
 
 
 def _renumbered(fitted: Fitted, numbers: Array) -> list[dict[str, Any]]:
-    """Return the lineage with the new numbers of rows; batches that lost rows lose their digest."""
+    """Return the lineage with the new numbers of rows; batches that lost rows lose digest and source."""
     gone, lineage = np.sort(numbers), []
     for entry in fitted.result.record.get("lineage", []):
         if "rows" in entry:
             edges = np.array(entry["rows"])
             below = np.searchsorted(gone, edges)
-            digest = entry["digest"] if below[0] == below[1] else None
-            entry = {**entry, "rows": (edges - below).tolist(), "digest": digest}
+            traces = {"digest": None, "source": "rows of which some were taken out"}
+            entry = {**entry, "rows": (edges - below).tolist(), **(traces if below[0] < below[1] else {})}
         lineage.append(entry)
     return lineage

@@ -113,24 +113,31 @@ class ChangedResult:
     def commit_without_trace(self, labels: Labels) -> StoredResult:
         """Commit as `commit` does, and keep nothing of rows that are no longer there.
 
-        The digests of V are blanked, and the chunks that were shown before are deleted by a second commit.
+        The digests of V are blanked, the sums over V and the loss of the fit are replaced, and the chunks
+        that were shown before are deleted by a second commit.
         """
         self._blank_digests()
+        state = {**self._commits.record["state"], "loss": self.record["loss"]}
+        self._changes |= {"measures": self.record["measures"], "state": state}
         self.record["lineage"][-1]["clean"] = False
         result = self.commit(labels)
         self.clean()
         return result
 
-    def clean(self) -> None:
-        """Delete what was shown before rows were taken out, also if the command that did it was killed."""
+    def clean(self) -> bool:
+        """Delete what was shown before rows were taken out, also if the command that did it was killed.
+
+        Return whether there was something to delete.
+        """
         commits = self._commits
         result = commits.record["result"]
         lineage = result.get("lineage", [])
         if not lineage or lineage[-1].get("clean", True):
-            return
+            return False
         result = {**result, "lineage": [*lineage[:-1], {**lineage[-1], "clean": True}]}
         commits.publish({**commits.record, "result": result}, _shown(result), lasting=True)
         commits.write_metadata()
+        return True
 
     def _write_labels(self, labels: Labels) -> None:
         """Write the names to the record of the new result; it may have none."""

@@ -77,11 +77,11 @@ def _places(result: StoredResult, named: set[str]) -> dict[str, list[int]]:
 
 
 def batches(fitted: Fitted, matrix: Matrix, numbers: Array) -> Iterator[Batch]:
-    """Yield the chosen rows of V; a matrix of these rows alone has them in the order of the numbers."""
+    """Yield the chosen rows: in the order of a V that has only them, else in ascending order."""
     alone = matrix.shape[0] == len(numbers)
+    numbers = numbers if alone else np.sort(numbers)
     W, scale = fitted.result.array("W"), fitted.measures.scale
-    row_bytes = matrix.bytes // matrix.shape[0] if matrix.sparse else 8 * matrix.shape[1]
-    step = max(1, BATCH // max(row_bytes, 1))
+    step = _batch_rows(matrix)
     for first in range(0, len(numbers), step):
         chosen = numbers[first : first + step]
         places = np.arange(first, first + len(chosen)) if alone else chosen
@@ -98,13 +98,31 @@ def scaled(block: Block, by: float) -> Block:
     return scipy.sparse.csr_array((values, block.indices, block.indptr), block.shape)
 
 
+def _batch_rows(matrix: Matrix) -> int:
+    """Return how many rows of a matrix a batch has."""
+    row_bytes = matrix.bytes // matrix.shape[0] if matrix.sparse else 8 * matrix.shape[1]
+    return max(1, BATCH // max(row_bytes, 1))
+
+
 def _read(matrix: Matrix, places: Array) -> Block:
-    """Return some rows of a matrix, (r, n), as one block; neighbours are read together."""
-    runs = np.split(places, np.flatnonzero(np.diff(places) != 1) + 1)
-    columns = slice(0, matrix.shape[1])
-    boxes = [(slice(int(run[0]), int(run[-1]) + 1), columns) for run in runs]
-    rows = [as_block(block, matrix.dtype) for block in matrix.reader.read_all(boxes)]
+    """Return some rows of a matrix, in ascending order, (r, n), as one block.
+
+    Rows that share a chunk of the storage are picked from one read of it. Neighbours are read together.
+    """
+    chunk = max(1, matrix.layout.chunk_rows)
+    span = chunk * max(1, _batch_rows(matrix) // chunk)
+    jumps = (np.diff(places) != 1) & (np.diff(places // chunk) != 0)
+    parts = np.split(places, np.flatnonzero(jumps | (np.diff(places // span) != 0)) + 1)
+    rows = [_picked(matrix, part) for part in parts]
     return scipy.sparse.vstack(rows, format="csr") if matrix.sparse else np.concatenate(rows)
+
+
+def _picked(matrix: Matrix, places: Array) -> Block:
+    """Return some rows of a matrix, in ascending order, from one read of all between the first and last."""
+    first, last = int(places[0]), int(places[-1]) + 1
+    box = slice(first, last), slice(0, matrix.shape[1])
+    block = as_block(matrix.reader.read_all([box])[0], matrix.dtype)
+    return block if last - first == len(places) else block[places - first]
 
 
 def differing(batch: Batch, digest: Array, rows: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Rows taken out of a finished run: the loss, what is left of them, what is refused, and repeated calls."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ from support.matrices import low_rank
 from support.named import write_named
 from support.runs import Crash
 
-from dask_nmf import Run, nmf
+from dask_nmf import Run, nmf, select_rank
 from dask_nmf.cli.app import app
 from dask_nmf.errors import DataError, RunMismatch
 from dask_nmf.results import verify
 from dask_nmf.runs.rows.changed_result import ChangedResult
+from dask_nmf.storage.locations import located
 from dask_nmf.updates import forget, update
+from dask_nmf.updates.fitted import open_fitted
+from dask_nmf.updates.forget import rows_in_file
+from dask_nmf.updates.row_passes import open_rows
+from dask_nmf.updates.rows.chosen_rows import batches
 from dask_nmf.updates.rows.known_rows import DivergenceRows, SquaredRows
 
 RANK = 3
@@ -141,10 +147,95 @@ def test_after_a_crash_the_same_call_goes_on(
     check_shown(run)
 
 
+def refused(run: Path, rows: list[Any], v: Any, text: str) -> None:
+    """Check that a call is refused with one line, and that W and H stay."""
+    before = factors(run)
+    with pytest.raises((ValueError, RunMismatch), match=text) as refusal:
+        forget(run, rows, v)
+    assert "\n" not in str(refusal.value)
+    for mine, theirs in zip(factors(run), before, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("beta", [2, 1])
+def test_after_a_change_a_v_that_is_not_that_of_the_run_is_refused(beta: int, tmp_path: Path) -> None:
+    run = fitted(tmp_path / "run", V[:190], beta_loss=beta)
+    update(run, V[190:])
+    refused(run, [5], V[5:6], "give all 200 rows that it has now")
+    refused(run, [5], V[::-1], "its relative error is .* give the rows that the run has, in its order")
+    refused(run, [5], V * 1.01, "its mean is")
+    forget(run, [0, 1], V)
+    forget(run, [5], V[2:])
+    without = nmf(np.delete(V, [0, 1, 7], axis=0), RANK, beta_loss=beta, random_state=0)
+    error = Run.load(run).summary()["relative_error"]
+    assert error == pytest.approx(without.relative_error, rel=1e-3)
+    assert [check for check in verify(run, np.delete(V, [0, 1, 7], axis=0)) if not check.passed] == []
+
+
+def test_rows_alone_that_the_digests_do_not_tell_are_refused(tmp_path: Path) -> None:
+    wide = low_rank(30, 90, RANK)
+    run = fitted(tmp_path / "run", wide)
+    refused(run, [3], wide[3:4], "it has no digest of each row; give all 30 rows")
+    assert forget(run, [3], wide).left == 29
+
+
+def test_names_of_the_v_are_compared(tmp_path: Path) -> None:
+    names, columns = [f"patient {number}" for number in range(200)], [f"gene {i}" for i in range(20)]
+    run = fitted(tmp_path / "run", str(write_named(tmp_path / "v.zarr", V, names, columns)))
+    some = write_named(tmp_path / "some.zarr", V[[3, 7]], [names[3], names[7]], columns)
+    refused(run, [names[7], names[3]], some, "is 'patient 3', and 'patient 7' is needed")
+    assert forget(run, [names[3], names[7]], some).left == 198
+
+
+def test_the_sums_of_the_fit_give_no_sums_of_the_rows(tmp_path: Path) -> None:
+    """Sums over V in the record are those of the rows that are left; the others leave no file name."""
+    run = fitted(tmp_path / "run", V[:190])
+    update(run, zarr.create_array(tmp_path / "alice.zarr", data=V[190:191]))
+    forget(run, [7, 190], V[:191])
+    bob = zarr.create_array(tmp_path / "bob.zarr", data=V[[3]])
+    other = fitted(tmp_path / "other")
+    forget(other, [3], bob)
+    for place, kept in ((run, np.delete(V[:190], 7, axis=0)), (other, np.delete(V, 3, axis=0))):
+        text = (place / "zarr.json").read_text()
+        assert "alice" not in text
+        assert "bob" not in text
+        record = Run.load(place).record
+        for part in (record, record["result"]):
+            assert part["measures"]["mean"] == pytest.approx(kept.mean())
+            baseline = (kept**2).sum() * part["measures"]["scale"] ** 2
+            assert part["measures"]["baseline"] == pytest.approx(baseline)
+        assert record["state"]["loss"] == record["result"]["loss"]
+
+
+def test_a_selection_is_refused_and_a_copy_of_its_fit_is_not(tmp_path: Path) -> None:
+    place = tmp_path / "selection"
+    select_rank(V, [2, 3], n_init=2, max_iter=3, store=place, random_state=0)
+    for run in (place, place / "fit"):
+        with pytest.raises(ValueError, match="a selection, whose other models keep traces of the rows; copy"):
+            forget(run, GONE, V)
+    shutil.copytree(place / "fit", tmp_path / "run")
+    assert forget(tmp_path / "run", GONE, V).left == 195
+
+
+def test_each_chunk_is_read_once_for_scattered_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = zarr.create_array(tmp_path / "v.zarr", data=V, chunks=(50, 20))
+    run = fitted(tmp_path / "run", source)
+    opened = open_rows(open_fitted(Run.load(run)), source)
+    reads: list[Any] = []
+    method = type(opened.reader).__getitem__
+    monkeypatch.setattr(
+        type(opened.reader), "__getitem__", lambda self, box: reads.append(box) or method(self, box)
+    )
+    found = list(batches(open_fitted(Run.load(run)), opened, np.array([190, 3, 7, 55, 58, 160, 49, 50])))
+    np.testing.assert_array_equal(found[0].block, V[[3, 7, 49, 50, 55, 58, 160, 190]])
+    assert len(reads) <= 3
+
+
 def test_the_same_numbers_are_not_taken_out_twice(tmp_path: Path) -> None:
     run = fitted(tmp_path / "run")
     forget(run, GONE, V)
     assert forget(run, GONE, V).already
+    refused(run, GONE, V[KEPT][GONE], "took out rows of these numbers, and now they mean other rows")
     assert not forget(run, GONE, V[KEPT]).already  # with a V of the rows that are there, it means them
 
 
@@ -176,12 +267,19 @@ REFUSED = {
 def test_what_cannot_be_taken_out_is_refused_with_one_line(case: str, tmp_path: Path) -> None:
     rows, v, text = REFUSED[case]
     run = fitted(tmp_path / "run")
-    before = factors(run)
-    with pytest.raises((ValueError, RunMismatch), match=text) as refusal:
-        forget(run, rows, v)
-    assert "\n" not in str(refusal.value)
-    for mine, theirs in zip(factors(run), before, strict=True):
-        np.testing.assert_array_equal(mine, theirs)
+    refused(run, rows, v, text)
+
+
+def test_a_file_of_rows_is_utf_8_and_ends_of_lines_do_not_matter(tmp_path: Path) -> None:
+    columns = [f"gene {i}" for i in range(20)]
+    source = write_named(tmp_path / "v.zarr", V, [f"p{i}" for i in range(200)], columns)
+    place = located(fitted(tmp_path / "run", str(source)))
+    ids = tmp_path / "ids.txt"
+    ids.write_bytes(b"\xef\xbb\xbfp1\r\np2 \t\r\n\n")
+    assert rows_in_file(place, str(ids)) == ["p1", "p2"]
+    ids.write_bytes("p1\npé1\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"line 2 of .*ids.txt is not UTF-8 text; save"):
+        rows_in_file(place, str(ids))
 
 
 def test_the_command_reads_a_file_of_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

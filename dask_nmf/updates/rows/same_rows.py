@@ -1,0 +1,113 @@
+"""Checks that rows of V which are to be taken out of a run are those that the run was fitted to."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from dask_nmf.errors import RunMismatch
+from dask_nmf.fitting.verification import check_content, is_unwritten
+from dask_nmf.iteration.outcome import relative_error
+from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.kernels.summary.digests import span_of
+from dask_nmf.runs.record.contents import orientation_of
+from dask_nmf.runs.run import Run
+from dask_nmf.sources.labels.names import gather
+from dask_nmf.sources.matrix import Matrix
+from dask_nmf.sources.registry import open_matrix
+from dask_nmf.storage.locations import located
+from dask_nmf.types import Array
+from dask_nmf.updates.fitted import Fitted
+from dask_nmf.updates.rows.chosen_rows import batches, differing, loss_of, summary_of
+
+SAME_SUMS = 1e-5  # relative difference of sums over V that rounding explains
+SAME_ERROR = (
+    1e-2,
+    1e-4,
+)  # of an error: the share of it, and of ‖V‖, by which an estimated one may be exceeded
+
+
+def check_v(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array, V: Any) -> None:
+    """Refuse a V that is not that of the run, or of which that cannot be told.
+
+    Raises
+    ------
+    ValueError, RunMismatch
+        If it has another number of rows, other names or other entries.
+    """
+    rows, record, name = fitted.shape[0], fitted.result.record, run.location.name
+    if matrix.shape[0] not in (rows, len(numbers)):
+        raise ValueError(
+            f"{matrix.source} has {matrix.shape[0]} rows, and {name} has {rows}, of which "
+            f"{len(numbers)} are to be taken out; give all rows, or these alone in their order"
+        )
+    _check_names(fitted, matrix, numbers if matrix.shape[0] != rows else np.arange(rows))
+    if matrix.shape[0] != rows:
+        _check_alone(run, fitted, matrix, numbers)
+    elif "lineage" in record:
+        _check_sums(fitted, matrix)
+    else:
+        same = open_matrix(located(V), record["matrix"]["dtype"], orientation_of(record))
+        if not is_unwritten(same, None, run):
+            check_content(same, None, EntryMask(orientation=same.orientation, beta=fitted.settings.beta), run)
+
+
+def _check_names(fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
+    """Refuse rows whose names are not those of the rows with these numbers, where both have names."""
+    theirs, mine = fitted.result.labels.rows, matrix.labels.rows
+    if theirs is None or mine is None:
+        return
+    wanted, given = gather(theirs, numbers), mine.read(0, len(mine))
+    if not np.array_equal(wanted, given):
+        place = int(np.argmax(wanted != given))
+        raise ValueError(
+            f"row {place} of {matrix.source} is {str(given[place])!r}, and {str(wanted[place])!r} is needed; "
+            "give the rows in the order of the run, or these alone in the order in which they are listed"
+        )
+
+
+def _check_alone(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
+    """Refuse rows alone that are not those of the fit, or for which the run has no digest of each row."""
+    rows, name = fitted.shape[0], run.location.name
+    if "lineage" in fitted.result.record:
+        why = "rows were added or taken out since its fit"
+    elif orientation_of(fitted.result.record).by_columns or span_of(rows) != 1:
+        why = "it has no digest of each row"
+    else:
+        digest = run.digest("V")
+        for batch in batches(fitted, matrix, numbers):
+            if other := differing(batch, digest, rows):
+                raise ValueError(f"row {other[0]} is not that of the V of {name}; give its rows")
+        return
+    raise ValueError(
+        f"{matrix.source} has only the rows to be taken out, which cannot be compared with {name}, because "
+        f"{why}; give all {rows} rows that it has now"
+    )
+
+
+def _check_sums(fitted: Fitted, matrix: Matrix) -> None:
+    """Refuse a whole V whose sums are not those of the run, or to which its W and H do not belong.
+
+    Once rows were added or taken out there are no digests of all rows. V is read once, in this process.
+    """
+    beta, (rows, columns) = fitted.settings.beta, fitted.shape
+    total, sumsq, loss = 0.0, 0.0, 0.0
+    for batch in batches(fitted, matrix, np.arange(rows)):
+        part = summary_of(batch, beta, fitted.measures.scale)
+        total, sumsq = total + part.terms.weighted_sum, sumsq + part.sumsq
+        loss += loss_of(batch.v, batch.w, fitted.h, beta)
+    measures, scale = fitted.measures, fitted.measures.scale
+    pairs = [("mean", total / rows / columns, measures.mean)]
+    pairs += [("norm", math.sqrt(sumsq) * scale, math.sqrt(measures.baseline))] if beta == 2 else []
+    pairs_differ = [(what, v, run) for what, v, run in pairs if not math.isclose(v, run, rel_tol=SAME_SUMS)]
+    error, stored = (relative_error(value, measures.baseline) for value in (loss, fitted.loss))
+    share, least = SAME_ERROR
+    if not error <= stored * (1 + share) + least:
+        pairs_differ.append(("relative error", error, stored))
+    for what, mine, theirs in pairs_differ[:1]:
+        raise RunMismatch(
+            f"{matrix.source} is not the V of {fitted.result.location.name} as it is now: its {what} is "
+            f"{mine:.6g} and not {theirs:.6g}; give the rows that the run has, in its order"
+        )
