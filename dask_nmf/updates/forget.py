@@ -92,14 +92,14 @@ def forget(
     RunLocked
         If another process works on the run.
     """
-    place = located(run, verbatim=True)
+    place, V = located(run, verbatim=True), located(V)
     _check_alone(place)
     with place.lock() as check_held:
         opened = Run.load(place, check_held)
         opened.recover()
         fitted = open_fitted(opened)
         killed = opened.change_rows(fitted.shape[0]).clean()
-        matrix = open_rows(fitted, located(V))
+        matrix = open_rows(fitted, V)
         if _is_repeated(fitted, rows, matrix, killed):
             error = relative_error(fitted.loss, fitted.measures.baseline)
             return Forgotten(len(rows), fitted.shape[0], True, False, error)

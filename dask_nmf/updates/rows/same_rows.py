@@ -17,7 +17,6 @@ from dask_nmf.runs.run import Run
 from dask_nmf.sources.labels.names import gather
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
-from dask_nmf.storage.locations import located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted
 from dask_nmf.updates.rows.chosen_rows import batches, differing, loss_of, summary_of
@@ -49,7 +48,7 @@ def check_v(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array, V: Any) ->
     elif "lineage" in record:
         _check_sums(fitted, matrix)
     else:
-        same = open_matrix(located(V), record["matrix"]["dtype"], orientation_of(record))
+        same = open_matrix(V, record["matrix"]["dtype"], orientation_of(record))
         if not is_unwritten(same, None, run):
             check_content(same, None, EntryMask(orientation=same.orientation, beta=fitted.settings.beta), run)
 
