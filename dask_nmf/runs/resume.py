@@ -14,6 +14,7 @@ from dask_nmf.cluster import sharing
 from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs.commits import is_free
+from dask_nmf.runs.rows.conditions import check_unchanged
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.matrix import Matrix, digest
 from dask_nmf.storage.leases import CheckHeld
@@ -108,11 +109,7 @@ def find_resumable(
             f"{location.name} holds another fit: {'; '.join(differing)}; "
             "give another output, or ask to overwrite it"
         )
-    if run.record["finished"] and "lineage" in run.record["result"]:
-        raise RunMismatch(
-            f"the rows of {location.name} were changed since its fit, by dask-nmf update or forget; "
-            "give another output, or ask to overwrite it (--overwrite)"
-        )
+    check_unchanged(location.name, run.record)
     try:
         run.recover()
     except InvalidRunError as damage:

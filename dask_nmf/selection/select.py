@@ -26,6 +26,8 @@ from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.commits import FIT
 from dask_nmf.runs.resume import identity_of
+from dask_nmf.runs.rows.conditions import check_unchanged
+from dask_nmf.runs.run import Run
 from dask_nmf.selection import comparison
 from dask_nmf.selection.bootstrap import PASSES, Bootstrap, ErrorBars, Reference
 from dask_nmf.selection.comparison import Findings
@@ -97,6 +99,8 @@ def choose_rank(
         described = identity_of(matrix, options.settings, {}).matrix
         identity = {**options.record(), **described}
         store = SelectionStore.find(request.store, identity, request.overwrite, check_held)
+        if not request.overwrite:
+            _check_rows(request.store)
         selection = _Selection(matrix, options, request, store)
         if selection.is_finished:
             logger.info("%s is finished already; nothing is left to do", request.store.name)
@@ -104,6 +108,16 @@ def choose_rank(
         with connect(matrix):
             check_shared(request.store)
             return selection.run(V)
+
+
+def _check_rows(selection: Location) -> None:
+    """Raise `RunMismatch` if rows were added to the final fit of a selection, or taken out of it."""
+    fit = selection.within(FIT)
+    try:
+        run = Run.load(fit)
+    except (FileNotFoundError, InvalidRunError):  # the final fit is made anew
+        return
+    check_unchanged(fit.name, run.record)
 
 
 class _Selection:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
+from dataclasses import replace
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -15,10 +17,12 @@ from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
+from dask_nmf.kernels.summary.digests import Hashes
 from dask_nmf.kernels.summary.row_sample import SampleSpec
+from dask_nmf.labelled.registry import form_of
 from dask_nmf.planning import row_panels
 from dask_nmf.sources.formats.stored.conversions import check_same_recipe
-from dask_nmf.sources.labels.names import check_same_columns
+from dask_nmf.sources.labels.names import Names, check_same_columns, fitting, pieces
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.types import Array, Orientation
@@ -33,7 +37,7 @@ class RowSummary(NamedTuple):
     terms : Σ v, the number of entries, and Σ v log v if the loss is a divergence
     sumsq : Σ v²
     stored, empty : the numbers of stored entries, and of rows without an entry > 0
-    digest : of the content, in 32 hexadecimal digits
+    digest : of the content and of the names of the rows, in 32 hexadecimal digits
     baseline : ‖V‖² of these rows, or twice their divergence from their mean, in the units of the fit
     """
 
@@ -53,7 +57,10 @@ def open_rows(fitted: Fitted, V: object) -> Matrix:
     ValueError
         If there are more or fewer columns, or their names or the steps of their conversion differ.
     """
-    matrix = open_matrix(V, fitted.result.record["matrix"]["dtype"], Orientation.ROWS)
+    source, form = form_of(V)
+    matrix = open_matrix(source, fitted.result.record["matrix"]["dtype"], Orientation.ROWS)
+    if form is not None:
+        matrix = replace(matrix, labels=fitting(form.labels, matrix.shape))
     check_same_recipe(matrix.recipe, matrix.source, fitted.result.record["matrix"])
     columns = fitted.shape[1]
     if matrix.shape[1] != columns:
@@ -63,6 +70,14 @@ def open_rows(fitted: Fitted, V: object) -> Matrix:
         )
     check_same_columns(matrix.labels.columns, fitted.result.labels.columns)
     return matrix
+
+
+def content_digest(sums: Hashes, shape: tuple[int, ...], dtype: Any, names: Names | None) -> str:
+    """Return the digest of rows by the digest of their entries and by their names, if they have any."""
+    digest = hashlib.sha256(sums.tobytes() + f"{shape[0]} {shape[1]} {dtype}".encode())
+    for piece in () if names is None else pieces(names):
+        digest.update(json.dumps(piece.tolist()).encode())
+    return digest.hexdigest()[:32]
 
 
 class RowPasses:
@@ -106,8 +121,9 @@ class RowPasses:
         terms = terms.at_level(0) if beta == 1 else terms
         level = -round(np.log2(scale))
         baseline = found.sumsq * scale**2 if beta == 2 else terms.at_level(level).divergence_from_mean()
-        content = found.digests[0].sums.tobytes() + f"{rows} {columns} {self.matrix.dtype}".encode()
-        digest = hashlib.sha256(content).hexdigest()[:32]
+        digest = content_digest(
+            found.digests[0].sums, self.matrix.shape, self.matrix.dtype, self.matrix.labels.rows
+        )
         return RowSummary(terms, found.sumsq, found.stored, found.empty_rows, digest, baseline)
 
     def sums(self, h: Array) -> Sums:

@@ -15,20 +15,22 @@ import numpy as np
 
 from dask_nmf._version import __version__
 from dask_nmf.cluster.sharing import check_shared
+from dask_nmf.errors import DataError
 from dask_nmf.execution.partition import resources
 from dask_nmf.fitting.starts.sampled.sample_start import lift_columns
 from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.progress import report_stage
 from dask_nmf.rng import Stream
 from dask_nmf.runs.commits import fit_of
+from dask_nmf.runs.record.contents import orientation_of
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import Location, check_apart, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
-from dask_nmf.updates.row_passes import RowPasses, RowSummary, measures_with, open_rows
-from dask_nmf.updates.rows.row_names import stacked
+from dask_nmf.updates.row_passes import RowPasses, RowSummary, content_digest, measures_with, open_rows
+from dask_nmf.updates.rows.row_names import KeptNames, stacked
 from dask_nmf.updates.write import old_pieces, scales_of, write_result
 
 logger = logging.getLogger(__name__)
@@ -91,7 +93,8 @@ def update(
     """Add rows to a finished run: refresh H, append the W of the rows, and commit both at once.
 
     The W of the old rows stays as it is. H is the best one for the sums of all rows, those of the old rows by
-    their W and H (`known_rows`). The same rows are not added twice.
+    their W and H (`known_rows`). A batch of rows is not added twice: the same entries under
+    the same names, in the same order.
 
     Parameters
     ----------
@@ -124,17 +127,20 @@ def update(
 def _update(run: Run, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update:
     report_stage("new rows")
     summary = passes.summarize()
+    _check_size(summary, passes.matrix)
     lineage = fitted.result.record.get("lineage", [])
-    for entry in lineage:
-        if entry.get("digest") == summary.digest:
+    for present, digest in _known_digests(run, fitted, passes.matrix):
+        if digest == summary.digest:
             logger.info("these rows are in %s already; nothing is left to do", run.location.name)
-            return _already(fitted, entry)
+            return _already(fitted, present)
     h, before, shares = _refreshed(fitted, passes, keep_h)
     old, new = fitted.shape[0], passes.matrix.shape[0]
     changed = run.change_rows(old + new)
     rows = changed.temporary_w(new, passes.chunk_rows)
     report_stage("W of the new rows")
     loss = fitted.loss + fitted.rows.change(h) + passes.write(h, rows).residual
+    if not (math.isfinite(loss) and np.isfinite(fitted.in_user_units(h)).all()):
+        raise _too_large(passes.matrix)
     scales = scales_of(fitted, h)
     linked = changed.link_rows(old) if (scales == 1).all() else 0
     pieces = _rest_of_w(fitted, rows, (linked, old, new), changed.chunk_rows)
@@ -148,7 +154,8 @@ def _update(run: Run, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update
         "keep_h": keep_h,
         "relative_error": error,
     }
-    write_result(changed, fitted, h / scales[:, None], {"loss": loss, "measures": measures})
+    numbers = {"loss": loss, "measures": measures, "estimated": _is_estimate(fitted, keep_h)}
+    write_result(changed, fitted, h / scales[:, None], numbers)
     changed.record["lineage"] = [*lineage, entry]
     changed.commit(stacked(fitted.result.labels, passes.matrix.labels, (old, new)))
     return Update(
@@ -161,6 +168,39 @@ def _update(run: Run, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update
         shares,
         _cosines(fitted.h, h),
     )
+
+
+def _known_digests(run: Run, fitted: Fitted, matrix: Matrix) -> Iterator[tuple[list[int], str | None]]:
+    """Yield the numbers of rows and the digest of each batch that was added, and of the rows of the fit."""
+    for entry in fitted.result.record.get("lineage", []):
+        yield entry.get("rows", []), entry.get("digest")
+    count, names = matrix.shape[0], fitted.result.labels.rows
+    if count <= fitted.shape[0] and not orientation_of(run.record).by_columns:
+        first = None if names is None else KeptNames(names, np.arange(count))
+        yield [0, count], content_digest(run.digest("V"), matrix.shape, matrix.dtype, first)
+
+
+def _check_size(summary: RowSummary, matrix: Matrix) -> None:
+    """Refuse rows whose squares are no floating-point numbers."""
+    if not (math.isfinite(summary.sumsq) and math.isfinite(summary.baseline)):
+        raise _too_large(matrix)
+
+
+def _too_large(matrix: Matrix) -> DataError:
+    return DataError(
+        f"{matrix.source} has entries so large that W, H or the error is not finite; "
+        "give rows in the units of the V that was fitted"
+    )
+
+
+def _is_estimate(fitted: Fitted, keep_h: bool) -> bool:
+    """Return whether the error is an estimate, because that of the old rows with the new H is.
+
+    It is known for the squared error, if the H before is the best one for all old rows, as in a fit.
+    """
+    record = fitted.result.record
+    moved = not keep_h and (fitted.settings.beta == 1 or "lineage" in record)
+    return moved or bool(record.get("estimated"))
 
 
 def _refreshed(fitted: Fitted, passes: RowPasses, keep_h: bool) -> tuple[Array, float, Array]:
@@ -215,8 +255,8 @@ def _cosines(before: Array, after: Array) -> Array:
     return np.asarray(np.divide(dots, sizes, out=np.ones_like(dots), where=sizes > 0))
 
 
-def _already(fitted: Fitted, entry: dict[str, Any]) -> Update:
+def _already(fitted: Fitted, rows: list[int]) -> Update:
     """Return an update that did nothing, because its rows are there."""
     k, error = fitted.settings.n_components, _error(fitted)
-    first, last = entry["rows"]
+    first, last = rows
     return Update(first, last, True, error, error, math.nan, np.full((2, k), np.nan), np.ones(k))

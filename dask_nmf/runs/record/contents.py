@@ -118,6 +118,7 @@ def summarize(record: dict[str, Any]) -> dict[str, Any]:
         "unobserved_rows": record.get("measures", {}).get("unobserved_rows"),
         "unobserved_columns": record.get("measures", {}).get("unobserved_columns"),
         "relative_error": (history["relative_error"] or [None])[-1] if current is None else _error(current),
+        **({"error_is_estimate": True} if current and current.get("estimated") else {}),
         "error_history": history["relative_error"],
         **({"starts": record.get("starts")} if settings.n_init > 1 else {}),
         **({"names": named["labels"]["named"]} if "labels" in (named := current or record) else {}),

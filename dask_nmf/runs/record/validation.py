@@ -102,6 +102,8 @@ def _check_result(result: dict[str, Any]) -> None:
     _check_fields(result, parts)
     if "lineage" in result:
         _check_fields(result, [("lineage", lambda value: _is_list(value, _is_object))])
+    if "estimated" in result:
+        _check_fields(result, [("estimated", _is_bool)])
     _check_outcome(result)
     _check_history(result)
     for unit, size in zip(result["units"], result["matrix"]["shape"], strict=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dask_nmf.errors import RunMismatch
+
 
 def check_changeable(run_name: str, record: dict[str, Any]) -> None:
     """Refuse to change the rows of a run whose fit is not finished, or in which not every entry counts alike.
@@ -23,3 +25,18 @@ def check_changeable(run_name: str, record: dict[str, Any]) -> None:
             )
     if settings.get("validation_fraction"):
         raise ValueError(f"{run_name} was fitted with held-out entries; fit all rows anew without them")
+
+
+def check_unchanged(run_name: str, record: dict[str, Any]) -> None:
+    """Refuse to fit anew, unless asked to, what rows were added to or taken out of since its fit.
+
+    Raises
+    ------
+    RunMismatch
+        With the cure.
+    """
+    if record["finished"] and "lineage" in record["result"]:
+        raise RunMismatch(
+            f"the rows of {run_name} were changed since its fit, by dask-nmf update or forget; "
+            "give another output, or ask to overwrite it (--overwrite)"
+        )

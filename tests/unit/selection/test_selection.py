@@ -17,12 +17,14 @@ from dask_nmf.fitting.passes import shared
 from dask_nmf.options.settings import Settings
 from dask_nmf.planning.model_groups import ModelGroups
 from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.runs.run import Run
 from dask_nmf.selection import comparison
 from dask_nmf.selection.models import SelectionOptions, parse_ranks
 from dask_nmf.selection.result import RankSelection
 from dask_nmf.selection.select import Request, choose_rank
 from dask_nmf.selection.stored.store import SelectionStore
 from dask_nmf.storage.locations import locate
+from dask_nmf.updates import update
 
 RANK = 3
 OPTIONS = SelectionOptions((2, 3, 4), n_init=2, folds=2, holdout=0.1, settings=Settings(4, max_iter=12))
@@ -48,9 +50,11 @@ def v(tmp_path: Path) -> Path:
     return place
 
 
-def choose(v: object, options: SelectionOptions = OPTIONS, store: Path | None = None) -> RankSelection:
+def choose(
+    v: object, options: SelectionOptions = OPTIONS, store: Path | None = None, overwrite: bool = False
+) -> RankSelection:
     source = locate(v) if isinstance(v, Path) else v
-    return choose_rank(source, options, Request(store=store and locate(store)))
+    return choose_rank(source, options, Request(store=store and locate(store), overwrite=overwrite))
 
 
 def assert_same(one: RankSelection, other: RankSelection) -> None:
@@ -164,3 +168,16 @@ def test_ranks_are_parsed(given: str | int | list[int], ranks: tuple[int, ...]) 
 def test_ranks_that_are_none_are_refused(given: object) -> None:
     with pytest.raises(ValueError, match="give whole numbers ≥ 1 such as 2:30"):
         parse_ranks(given)  # type: ignore[arg-type]
+
+
+def test_a_selection_to_whose_fit_rows_were_added_is_not_fitted_anew(v: Path, tmp_path: Path) -> None:
+    place, few = tmp_path / "s.zarr", replace(OPTIONS, ranks=(2, 3), n_init=1, folds=1)
+    choose(v, few, store=place)
+    update(place, planted()[:5])
+    rows = Run.load_result(place).record["matrix"]["shape"][0]
+    for options in (few, OPTIONS):
+        with pytest.raises(RunMismatch, match=r"rows of .* were changed since its fit.*\(--overwrite\)"):
+            choose(v, options, store=place)
+    assert Run.load_result(place).record["matrix"]["shape"][0] == rows
+    choose(v, few, store=place, overwrite=True)
+    assert Run.load_result(place).record["matrix"]["shape"][0] == rows - 5

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.sparse
+import xarray as xr
 import zarr
 from sklearn import decomposition
 from support.matrices import low_rank
@@ -256,3 +258,62 @@ def test_the_command_reports_drift(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "the new rows are of another kind; fit all rows anew" in capsys.readouterr().out.splitlines()[-1]
     app(["update", str(run), str(tmp_path / "other.zarr"), "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["already"] is True
+
+
+def named_frame(v: Any, first: int, columns: list[str]) -> pd.DataFrame:
+    """Return rows whose names count from a number on."""
+    return pd.DataFrame(v, index=[f"text {first + number}" for number in range(len(v))], columns=columns)
+
+
+@pytest.mark.parametrize(
+    "form", [lambda frame: frame, lambda frame: xr.DataArray(frame, dims=("text", "word"))]
+)
+def test_names_of_tables_and_arrays_in_memory_are_those_of_the_rows(form: Any, tmp_path: Path) -> None:
+    columns = [f"word {number}" for number in range(20)]
+    run = fitted(tmp_path / "run", form(named_frame(OLD, 0, columns)))
+    with pytest.raises(
+        ValueError, match=r"column 0 is 'word 19' in .*the names are the same in another order"
+    ):
+        update(run, form(named_frame(NEW, 190, columns[::-1])))
+    assert update(run, form(named_frame(NEW, 190, columns))).first == 190
+    assert update(run, form(named_frame(NEW, 190, columns))).already
+    other_names = update(run, form(named_frame(NEW, 200, columns)))
+    assert (other_names.first, other_names.already) == (200, False)
+    names = Run.load_result(run).row_names
+    assert names is not None
+    assert list(names[:]) == [f"text {number}" for number in range(210)]
+
+
+def test_the_rows_of_the_fit_are_not_added_to_it(tmp_path: Path) -> None:
+    run = fitted(tmp_path / "run")
+    found = update(run, OLD)
+    assert (found.first, found.last, found.already) == (0, 190, True)
+    update(run, NEW)
+    assert update(run, OLD).already
+
+
+@pytest.mark.parametrize("size", [1e160, 1e300])
+def test_rows_whose_squares_are_infinite_are_refused(size: float, tmp_path: Path) -> None:
+    run = fitted(tmp_path / "run")
+    with pytest.raises(DataError, match=r"has entries so large that .* give rows in the units of the V"):
+        update(run, np.full((2, 20), size))
+    assert all(check.passed for check in verify(run, OLD))
+
+
+def test_an_error_that_is_a_bound_is_called_an_estimate(tmp_path: Path) -> None:
+    """Rows of another kind move H so far that the bound of the old rows is above their error."""
+    run = fitted(tmp_path / "run", beta_loss=1)
+    assert "error_is_estimate" not in Run.load(run).summary()
+    new = 20 * np.random.default_rng(0).random((20, 20)) ** 4
+    stored = update(run, new).relative_error
+    W, H = factors(run)
+    whole = np.vstack([OLD, new])
+    mean = np.full((len(whole), 1), whole.mean()), np.ones((1, 20))
+    assert np.sqrt(loss(whole, W, H, 1) / loss(whole, *mean, 1)) < 0.997 * stored
+    assert Run.load(run).summary()["error_is_estimate"] is True
+    (error,) = (check for check in verify(run, whole) if check.name == "error")
+    assert error.passed
+    assert error.text.endswith("stored as an estimate")
+    (error,) = (check for check in verify(run, whole[::-1]) if check.name == "error")
+    assert error.passed is False
+    assert error.text.endswith("restore the run, give the V of its rows, or fit V anew")
