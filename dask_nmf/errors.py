@@ -35,6 +35,11 @@ def came_meanwhile(place: object) -> FileExistsError:
     )
 
 
+def is_folder(place: object) -> FileExistsError:
+    """Return the error for the output place of a file at which there is a folder, even an empty one."""
+    return FileExistsError(f"{place} is a folder, and the output is a file; give the path of a file")
+
+
 @contextmanager
 def readable(place: Any, cure: str) -> Iterator[None]:
     """Turn any error of a parser or codec into a `DataError` that names the place and the cure.

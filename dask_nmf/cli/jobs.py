@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -12,6 +14,8 @@ import click
 
 from dask_nmf.cli.options import Command
 from dask_nmf.options.keywords import OTHER_NAMES
+from dask_nmf.options.option import check, option_of, plain
+from dask_nmf.options.settings import Settings
 
 ENDING = ".toml"
 PATHS = {"V", "weights", "W", "H", "fixed_W", "fixed_H"}  # keys of paths whose option takes any text
@@ -38,7 +42,7 @@ class JobCommand(Command):
 
     Parameters
     ----------
-    ignores : commands whose options a job may have, though this one has no use for them.
+    ignores : commands whose options a job may have, though this one only checks them.
     """
 
     def __init__(self, *args: Any, ignores: Sequence[click.Command] = (), **options: Any) -> None:
@@ -81,13 +85,10 @@ def read_job(path: str, command: click.Command, ignores: Sequence[click.Command]
     ValueError
         If it is not TOML, or has an unknown key, one key twice, or a value of another type than its option.
     """
-    options, others = _options_by_key(command), [_options_by_key(other) for other in ignores]
+    own, options = _options_by_key(command), _options_by_key(*ignores, command)
     job: dict[str, Any] = {}
     for key, value in _load(path).items():
-        word = _normalized(key)
-        option = options.get(word)
-        if option is None and any(word in other for other in others):
-            continue
+        option = options.get(_normalized(key))
         if option is None or option.name is None:
             raise ValueError(f"{path}: {key} is no option of {command.name}; {_meant(key, value, options)}")
         name = "V" if option.name == "matrix" else option.name
@@ -95,8 +96,20 @@ def read_job(path: str, command: click.Command, ignores: Sequence[click.Command]
             raise ValueError(f"{path}: {key} is given under another name too; leave one of them out")
         value = _checked(f"{path}: {key}", value, option, name)
         is_path = name in PATHS or isinstance(option.type, click.Path)
+        if is_path and not value:
+            raise ValueError(f"{path}: {key} is empty; give a path, or leave it out")
         job[name] = _beside(path, value) if is_path else value
-    return job
+    used = {option.name for option in own.values()} | {"V"}
+    _check_settings(path, {name: value for name, value in job.items() if name not in used})
+    return {name: value for name, value in job.items() if name in used}
+
+
+def _check_settings(path: str, unused: Mapping[str, Any]) -> None:
+    """Refuse values of settings that a command has no use for, as a fit refuses them."""
+    for setting in fields(Settings):
+        if setting.name in unused:
+            value = plain(unused[setting.name])
+            check(f"{path}: {setting.name}", value, option_of(setting), setting.default is None)
 
 
 def _load(path: str) -> Mapping[str, Any]:
@@ -105,14 +118,14 @@ def _load(path: str) -> Mapping[str, Any]:
             return tomllib.load(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"there is no job file {path}; give a path of V or of a .toml file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of the grammar, of the encoding, or about thousands of digits
         raise ValueError(f"{path} is not TOML: {error}") from None
 
 
-def _options_by_key(command: click.Command) -> dict[str, click.Parameter]:
-    """Return the parameters of a command by all keys that a job may have for them."""
+def _options_by_key(*commands: click.Command) -> dict[str, click.Parameter]:
+    """Return the parameters of commands by all keys that a job may have for them; the last command wins."""
     keys: dict[str, click.Parameter] = {}
-    for parameter in command.params:
+    for parameter in (one for command in commands for one in command.params):
         if parameter.name is None or parameter.name in OF_COMMAND_LINE:
             continue
         names = ["v"] if parameter.name == "matrix" else [parameter.name, *_long(parameter)]
@@ -145,7 +158,17 @@ def _checked(where: str, value: Any, option: click.Parameter, name: str) -> Any:
     kind = _kind(option, name)
     if not isinstance(value, kind.types) or (isinstance(value, bool) and kind is not YES_OR_NO):
         raise ValueError(f"{where} is {value!r}; it must be {kind.name}")
+    if kind is not WHOLE and isinstance(value, int) and not _is_float(value):
+        raise ValueError(f"{where} has {len(str(abs(value)))} digits; it must be a number below 1e308")
     return str(value) if name in SIZES else value
+
+
+def _is_float(value: int) -> bool:
+    """Return whether a whole number is in the range of floats."""
+    try:
+        return math.isfinite(float(value))
+    except OverflowError:
+        return False
 
 
 def _kind(option: click.Parameter, name: str) -> Kind:

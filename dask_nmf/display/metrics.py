@@ -88,9 +88,9 @@ class MetricsFile(logging.Handler):
             self.values["panels"], self._pass_bytes = numbers["panels"], numbers["bytes"]
         elif event == "retry":
             self.values["restarts"] += 1
-        elif event == "done":
+        elif event in ("done", "finished"):
             self.outcome = numbers.get("outcome")
-            self._take({"relative_error": numbers.get("relative_error")})
+            self._take({name: numbers.get(name) for name in ("relative_error", "pass")})
         elif event in ("pass", "shared pass"):
             self._pass_done(numbers, record.created)
 

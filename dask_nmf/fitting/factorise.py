@@ -19,6 +19,7 @@ from dask_nmf.fitting.request import FitRequest, check_request
 from dask_nmf.fitting.result import Result, result_of
 from dask_nmf.fitting.verification import check_content, is_unwritten
 from dask_nmf.options.option import plain
+from dask_nmf.runs.record.states import or_none
 from dask_nmf.runs.resume import NewRun, find_resumable, identity_of, temporary_run
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.factors_and_weights import open_for_fixed_factor
@@ -101,9 +102,13 @@ def _fit_in_store(matrix: Matrix, request: FitRequest, run: Run | NewRun, connec
         if not verified:
             check_content(matrix, request.weights, request.entry_mask(matrix), run)
         if finished:
-            logger.info("%s is finished already; nothing is left to do", place.name)
             assert run.result is not None
-            return result_of(run.result)
+            result = result_of(run.result)
+            numbers = {"event": "finished", "relative_error": or_none(result.relative_error)}
+            numbers |= {"outcome": result.outcome, "pass": result.n_iter}
+            text = "%s is finished already; nothing is left to do"
+            logger.info(text, place.name, extra={"nmf": numbers})
+            return result
         numbers = {"event": "resume", "pass": run.passes}
         logger.info("resuming %s after pass %d", place.name, run.passes, extra={"nmf": numbers})
         return fit_and_answer(matrix, request, run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import Field, dataclass
 from difflib import get_close_matches
+from math import isfinite
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -69,8 +70,12 @@ def _is_integer(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    real = isinstance(value, Real) and not isinstance(value, bool)
-    return real and -float("inf") < float(value) < float("inf")
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return False
+    try:
+        return isfinite(value)
+    except OverflowError:  # an integer beyond the range of floats
+        return False
 
 
 INTEGER = Need(_is_integer, "an integer")

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from zarr.storage import LocalStore
 
+from dask_nmf.errors import is_folder
 from dask_nmf.storage.leases import CheckHeld
 from dask_nmf.storage.local.local_location import LocalLocation
 from dask_nmf.storage.objects.object_store import ObjectStore
@@ -105,10 +106,20 @@ def locate(text: str | Path, verbatim: bool = False) -> Location:
 
 
 def locate_file(text: str | Path) -> LocalLocation:
-    """Return the location of an output that is one file; raise `ValueError` if it is given by a URL."""
+    """Return the location of an output that is one file.
+
+    Raises
+    ------
+    ValueError
+        If it is given by a URL.
+    FileExistsError
+        If it is a folder.
+    """
     address = _absolute(str(text))
     if is_url(address):
         raise ValueError(f"{address} is the URL of a store, and this output is a file; give a path")
+    if Path(address).is_dir():
+        raise is_folder(address)
     return location_of_file(Path(address))
 
 

@@ -25,7 +25,7 @@ HOLDOUT = 0.03  # the default of select; any other share costs the same
     ignores=(fit.command, select.command),
 )
 @click.argument("matrix", metavar="V")
-@click.option("--rank", "-k", type=int, help="Number of components of a fit.")
+@click.option("--rank", "-k", "n_components", type=int, help="Number of components of a fit.")
 @click.option("--ranks", metavar="RANKS", help="Ranks that select would compare: 2:30, 2:30:2 or 2,4,8.")
 @click.option("--n-init", type=int, help="Number of starts, of each rank.  [default: 1; with --ranks 5]")
 @click.option(
@@ -41,7 +41,7 @@ HOLDOUT = 0.03  # the default of select; any other share costs the same
 @cluster_options
 def command(
     matrix: str,
-    rank: int | None,
+    n_components: int | None,
     ranks: str | None,
     n_init: int | None,
     folds: int,
@@ -75,7 +75,7 @@ def command(
     from dask_nmf.selection.models import SelectionOptions
     from dask_nmf.storage.locations import locate, located
 
-    if (rank is None) == (ranks is None):
+    if (n_components is None) == (ranks is None):
         raise click.UsageError("give --rank for the plan of a fit, or --ranks for that of a selection")
 
     with lines.logging_to_terminal(log_format, terminal=False) as follow:
@@ -83,13 +83,13 @@ def command(
         def connect(matrix: Any) -> Any:
             return planned(follow, matrix, where)
 
-        if rank is None:
+        if n_components is None:
             options = SelectionOptions.of(ranks, 5 if n_init is None else n_init, folds, HOLDOUT, **settings)
             request = FitRequest(options.settings, dtype=dtype, cache=cache_bytes(cache))
             made = plan_selection(locate(matrix), options, request, connect, not no_probe)
         else:
             settings |= {"n_init": 1 if n_init is None else n_init, "init": init}
-            own = Settings(rank, validation_fraction=validation_fraction, **settings)
+            own = Settings(n_components, validation_fraction=validation_fraction, **settings)
             request = FitRequest(own, weights=located(weights), dtype=dtype, cache=cache_bytes(cache))
             made = plan_fit(locate(matrix), request, connect, not no_probe)
     for line in [json.dumps(made.to_dict())] if as_json else repr(made).splitlines():

@@ -10,6 +10,10 @@ from markupsafe import Markup
 
 from dask_nmf._version import __version__
 
+CONTROL = {  # control characters, which HTML forbids, and the escapes that are shown for them
+    code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n\r"
+}
+
 
 @dataclass(frozen=True)
 class Table:
@@ -89,7 +93,7 @@ class Page:
 
 
 def render(page: Page) -> str:
-    """Return a page as HTML that loads nothing; every text in it is escaped."""
+    """Return a page as HTML that loads nothing; every text in it is escaped, and control characters too."""
     environment = Environment(
         loader=PackageLoader("dask_nmf.report", "templates"),
         autoescape=True,
@@ -98,4 +102,4 @@ def render(page: Page) -> str:
         lstrip_blocks=True,
     )
     style = Markup(environment.get_template("report.css").render())  # our own file
-    return environment.get_template("report.html").render(page=page, style=style)
+    return environment.get_template("report.html").render(page=page, style=style).translate(CONTROL)

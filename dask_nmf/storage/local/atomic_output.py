@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from dask_nmf.errors import came_meanwhile
+from dask_nmf.errors import came_meanwhile, is_folder
 from dask_nmf.storage.local.file_lock import file_lock
 from dask_nmf.storage.local.filesystem import beside, exchange, rename_new, sync_folder, sync_trees
 
@@ -37,7 +37,8 @@ def atomic_output(
     RunLocked
         If another process works on the path.
     FileExistsError
-        If another process made or changed something at the path meanwhile, which is left as it is.
+        If another process made or changed something at the path meanwhile, which is left as it is; if a file
+        was written and a folder is at the path, even an empty one.
     """
     path = Path(os.path.realpath(place))
     with file_lock(place) as check_held:
@@ -83,6 +84,8 @@ def _put(new: Path, path: Path, before: Any) -> None:
     """Rename the new output to its path. What is there is exchanged with it if it has not changed."""
     if _signature(path) not in (None, before):
         raise came_meanwhile(path)
+    if path.is_dir() and new.is_file():
+        raise is_folder(path)
     replaces = os.path.lexists(path)
     (exchange if replaces else _rename_new)(new, path)
     try:

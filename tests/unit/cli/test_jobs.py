@@ -95,7 +95,10 @@ def test_paths_are_relative_to_the_file(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_plan_takes_the_job_of_a_fit(tmp_path: Path) -> None:
     job = write(tmp_path / "job.toml", V="v.zarr", output="run.zarr", rank=3, tol=0.1, max_iter=2)
-    assert parsed(plan.command, job)["rank"] == 3
+    assert parsed(plan.command, job)["n_components"] == 3
+    assert set(parsed(plan.command, job)) == set(parsed(plan.command, "v.zarr", "-k", 3))
+    named = write(tmp_path / "named.toml", V="v.zarr", output="run.zarr", n_components=3)
+    assert parsed(plan.command, named)["n_components"] == 3
     with pytest.raises(ValueError, match="rnak is no option of plan; give rank"):
         parsed(plan.command, write(tmp_path / "bad.toml", V="v.zarr", rnak=3))
 
@@ -112,6 +115,10 @@ REFUSED = {
     "yes": ("overwrite = 1\nV = 'v'", "overwrite is 1; it must be true or false"),
     "date": ("beta_loss = 2024-01-01\nV = 'v'", "beta_loss is .*; it must be text, in quotes, or a number"),
     "twice": ("rank = 3\nn_components = 3\nV = 'v'", "n_components is given under another name too"),
+    "empty file": ("metrics_file = ''\nV = 'v'", "metrics_file is empty; give a path, or leave it out"),
+    "empty weights": ("weights = ''\nV = 'v'", "weights is empty; give a path, or leave it out"),
+    "large": (f"tol = 1{'0' * 400}\nV = 'v'", "tol has 401 digits; it must be a number below 1e308"),
+    "very large": (f"tol = 1{'0' * 5000}\nV = 'v'", "is not TOML: .*4300 digits"),
     "heading": ("[fit]\nrank = 3", "options stand at the top of the file"),
     "no V": ("rank = 3", 'does not say what V is; add a line such as V = "V.zarr"'),
     "no TOML": ("rank: 3", "is not TOML: .*line 1"),
@@ -125,6 +132,23 @@ def test_a_wrong_job_is_refused(text: str, message: str, tmp_path: Path) -> None
     with pytest.raises(ValueError, match=message) as error:
         parsed(fit.command, job)
     assert str(job) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n_components = 3\nrank = 3", "rank is given under another name too"),
+        ("rank = 3\ntol = nan", "tol is nan; it must be a number ≥ 0"),
+        ("rank = 3\noverwrite = 'yes'", "overwrite is 'yes'; it must be true or false"),
+        ("n_compoments = 3", "n_compoments is no option of plan; give n_components"),
+        ("rank = 3\nbatch_sise = 3", "batch_sise is no option of plan; give batch_size"),
+    ],
+)
+def test_plan_refuses_the_job_that_a_fit_refuses(text: str, message: str, tmp_path: Path) -> None:
+    job = tmp_path / "job.toml"
+    job.write_text(f'V = "v.zarr"\n{text}\n')
+    with pytest.raises(ValueError, match=message):
+        parsed(plan.command, job)
 
 
 def test_a_job_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -56,6 +56,12 @@ def resumed(folder: Path, patch: pytest.MonkeyPatch) -> None:
     nmf(V, 3, tol=0, max_iter=3, store=folder / "run.zarr")
 
 
+def finished(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Call a finished fit again."""
+    for _ in range(2):
+        nmf(V, 3, max_iter=1, store=folder / "run.zarr")
+
+
 def in_blocks(folder: Path, patch: pytest.MonkeyPatch) -> None:
     """Fit V cut both ways."""
     cut_both_ways(patch, (0, 20, 60), (0, 5, 12), 2)
@@ -99,6 +105,7 @@ CALLS: dict[str, tuple[Callable[[Path, pytest.MonkeyPatch], Any], set[str]]] = {
         {"shared pass", "rank", "error bars", "done"},
     ),
     "resumed": (resumed, {"resume", "pass"}),
+    "finished": (finished, {"done", "finished"}),
     "blocks": (in_blocks, {"plan", "pass"}),
     "losses": (with_losses, {"retry"}),
     "dashboard": (shown_dashboard, {"dashboard"}),

@@ -97,6 +97,16 @@ def test_models_that_share_reads_are_counted(tmp_path: Path) -> None:
     assert (starts["models"], starts["passes_total"]) == (3, 2)
 
 
+def test_a_finished_fit_keeps_its_outcome_and_error(tmp_path: Path) -> None:
+    path = tmp_path / "fit.prom"
+    first, again = (
+        write(path, lambda: nmf(V, 3, tol=0, max_iter=2, store=tmp_path / "run.zarr")) for _ in range(2)
+    )
+    assert outcome(path) == "max_iter"
+    assert again["relative_error_ratio"] == pytest.approx(first["relative_error_ratio"], rel=1e-6)
+    assert (again["pass_number"], again["passes_total"], again["running"]) == (2, 0, 0)
+
+
 @pytest.mark.parametrize(
     ("error", "label"), [(ValueError("no"), "failed"), (KeyboardInterrupt(), "interrupted")]
 )

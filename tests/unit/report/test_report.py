@@ -359,3 +359,10 @@ def test_large_pictures_and_heat_maps_are_made_smaller() -> None:
     assert means[-1, -1] == pytest.approx(matrix[-7:, -7:].mean())
     assert block_means(matrix[:1], 100).shape == (1, 100)
     assert block_means(matrix, 700) is matrix
+
+
+def test_control_characters_are_escaped() -> None:
+    html = render(Page("gene\x1b[31m\x9b", "a\tb", (), ()))
+    assert "<title>gene\\x1b[31m\\x9b" in html
+    assert "a\tb" in html
+    assert not {*"\x00\x1b\x7f\x9b"} & {*html}

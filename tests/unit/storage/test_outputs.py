@@ -18,7 +18,7 @@ from dask_nmf.cli.process.exit_codes import exit_code
 from dask_nmf.errors import RunLocked
 from dask_nmf.storage.local import filesystem
 from dask_nmf.storage.local.atomic_output import atomic_output
-from dask_nmf.storage.locations import locate
+from dask_nmf.storage.locations import locate, locate_file
 
 KINDS = {"folder": True, "file": False}
 kinds = pytest.mark.parametrize("is_folder", KINDS.values(), ids=KINDS)
@@ -54,13 +54,20 @@ def test_an_output_appears_whole_and_replaces_the_old_one(
         assert names(tmp_path) == ["out"]
 
 
-@kinds
-def test_an_empty_folder_is_a_place(tmp_path: Path, system: str, is_folder: bool) -> None:
+def test_an_empty_folder_is_a_place_for_a_folder(tmp_path: Path, system: str) -> None:
     (tmp_path / "out").mkdir()
-    with atomic_output(tmp_path / "out", nothing) as new:
-        make(new, "1", is_folder)
-    assert read(tmp_path / "out") == "1"
+    write(tmp_path / "out", True)
+    assert read(tmp_path / "out") == "ours"
     assert names(tmp_path) == ["out"]
+
+
+def test_an_empty_folder_is_not_replaced_by_a_file(tmp_path: Path, system: str) -> None:
+    (tmp_path / "out").mkdir()
+    for act in (lambda: write(tmp_path / "out", False), lambda: locate_file(tmp_path / "out")):
+        with pytest.raises(FileExistsError, match="out is a folder, and the output is a file; give the path"):
+            act()
+        assert (tmp_path / "out").is_dir()
+        assert names(tmp_path) == ["out"]
 
 
 @kinds
