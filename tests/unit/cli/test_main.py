@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,19 @@ def told_of(dask_nmf: Run, path: str) -> dict[str, Any]:
     return told
 
 
+def _names(told: dict[str, Any]) -> Iterator[str]:
+    """Yield names of values, each before those of the values inside of it."""
+    for name, value in told.items():
+        yield name
+        yield from _names(value) if isinstance(value, dict) else ()
+
+
 def assert_aligned(lines: list[str], told: dict[str, Any]) -> None:
     """Each value of a run stands on a line of its own, and all of them begin at one column."""
     pairs = [line.strip().split(":", 1) for line in lines]
-    below = {name: list(told[name]) for name in ("result", "settings")}
-    assert [name for name, _ in pairs] == [line for name in told for line in (name, *below.get(name, []))]
+    told = {**told, "environment": told["environments"][-1]}  # people see that of the last passes, last
+    del told["environments"]
+    assert [name for name, _ in pairs] == list(_names(told))
     shown = dict(pairs[::-1])
     assert float(shown["relative_error"]) == pytest.approx(told["relative_error"], rel=1e-5)
     losses = [float(loss) for loss in shown["error_history"].split("(")[0].split()]
