@@ -11,6 +11,8 @@ from anndata import AnnData, register_anndata_namespace
 from dask_nmf import api
 from dask_nmf.fitting.result import Result
 from dask_nmf.inference.factors import as_dask_array
+from dask_nmf.labelled.registry import FormedMatrix
+from dask_nmf.labelled.tables import PandasTable
 from dask_nmf.options.option import plain
 from dask_nmf.options.settings import Settings
 from dask_nmf.planning.worker_memory import IN_FLIGHT
@@ -68,7 +70,8 @@ def nmf(
     mask, name = _mask_of(adata, mask_var)
     matrix = matrix_within(adata, layer, "adata")
     chosen = matrix if mask is None else _columns_of(matrix, np.flatnonzero(mask))
-    result = api.nmf(chosen, n_components, **options)
+    form = PandasTable(adata.obs_names, adata.var_names if mask is None else adata.var_names[mask])
+    result = api.nmf(FormedMatrix(chosen, form), n_components, **options)
     target = adata.copy() if copy else adata
     W, H = (np.asarray(factor) for factor in result)
     loadings = np.zeros((adata.n_vars, n_components), H.dtype)

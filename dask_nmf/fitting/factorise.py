@@ -17,7 +17,7 @@ from dask_nmf.errors import InvalidRunError
 from dask_nmf.fitting.fit import fit_and_answer
 from dask_nmf.fitting.request import FitRequest, check_request
 from dask_nmf.fitting.result import Result, result_of
-from dask_nmf.fitting.verification import check_content, is_unwritten
+from dask_nmf.fitting.verification import check_content, check_names, is_unwritten
 from dask_nmf.options.option import plain
 from dask_nmf.runs.record.states import or_none
 from dask_nmf.runs.resume import NewRun, find_resumable, identity_of, temporary_run
@@ -101,6 +101,7 @@ def _fit_in_store(matrix: Matrix, request: FitRequest, run: Run | NewRun, connec
     with nullcontext() if finished and verified else _sharing(place, connect(matrix)):
         if not verified:
             check_content(matrix, request.weights, request.entry_mask(matrix), run)
+        check_names(matrix.labels, run)
         if finished:
             assert run.result is not None
             result = result_of(run.result)

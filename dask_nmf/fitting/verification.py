@@ -15,8 +15,10 @@ from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.options.settings import Settings
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.record.contents import SOURCES, panel_shape
+from dask_nmf.runs.record.layouts import DIMENSIONS
 from dask_nmf.runs.resume import source_listing
 from dask_nmf.runs.run import Run
+from dask_nmf.sources.labels.names import Labels, describe_difference
 from dask_nmf.sources.matrix import Matrix
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,24 @@ def is_unwritten(matrix: Matrix, weights: Matrix | None, run: Run) -> bool:
     """Return whether file listings prove, without a read, that V and its weights are unchanged."""
     now = source_listing(matrix, weights)
     return None not in now.values() and now == run.record["listing"]
+
+
+def check_names(labels: Labels, run: Run) -> None:
+    """Compare the names of the rows and columns of V with those of the run, where both have some.
+
+    Raises
+    ------
+    RunMismatch
+        If a name differs: the run would answer with names that are not those of V.
+    """
+    mine, theirs = (labels.rows, labels.columns), (run.labels.rows, run.labels.columns)
+    for dimension, ours, others in zip(DIMENSIONS, mine, theirs, strict=True):
+        difference = describe_difference(dimension, ours, others)
+        if difference is not None:
+            raise RunMismatch(
+                f"{run.location.name} holds a fit of V with other names: {difference}; "
+                "give another output, or ask to overwrite it (--overwrite)"
+            )
 
 
 def check_content(matrix: Matrix, weights: Matrix | None, rule: EntryMask, run: Run) -> None:

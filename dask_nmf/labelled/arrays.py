@@ -141,8 +141,14 @@ def _join(sides: tuple[Side, Side], matrix: Any) -> Any:
 
 
 def _side(array: Any, dims: Dims, others: Dims) -> Side:
-    held = array.isel(dict.fromkeys(others, 0), drop=True)
-    return Side(dims, tuple(array.sizes[dim] for dim in dims), held.coords.to_dataset())
+    """Return a side of an array; a coordinate that lies along both sides belongs to neither."""
+    across = [
+        name
+        for name, coordinate in array.coords.items()
+        if not set(coordinate.dims) <= set(dims) and not set(coordinate.dims) <= set(others)
+    ]
+    first = array.drop_vars(across).isel(dict.fromkeys(others, 0), drop=True)
+    return Side(dims, tuple(array.sizes[dim] for dim in dims), first.coords.to_dataset())
 
 
 def _components(number: int) -> Side:

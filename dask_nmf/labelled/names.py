@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.cluster.watch import compute_watched
-from dask_nmf.sources.labels.names import TEXT, Names, as_text, in_memory
+from dask_nmf.sources.labels.names import TEXT, Names, as_text, in_memory, label_as_text
 from dask_nmf.types import Array
 
 
@@ -74,7 +74,7 @@ class StackedNames:
 
 def _as_names(index: Any) -> Array:
     if getattr(index, "nlevels", 1) > 1:
-        return np.array([", ".join(map(str, label)) for label in index], TEXT)
+        return np.array([", ".join(map(label_as_text, label)) for label in index], TEXT)
     return as_text(np.asarray(index))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from dask_nmf.labelled.arrays import array_form, factor_form
 from dask_nmf.labelled.form import Form
@@ -13,6 +16,14 @@ from dask_nmf.sources.formats.objects.annotated import is_annotated, matrix_with
 from dask_nmf.sources.formats.objects.dask_frames import is_dask_frame, rows_of_frame
 from dask_nmf.sources.labels.names import NO_LABELS, Labels
 from dask_nmf.types import SampleDims
+
+
+@dataclass(frozen=True)
+class FormedMatrix:
+    """A matrix that was taken out of a labelled object, with the form that its factors get."""
+
+    matrix: Any
+    form: Form
 
 
 def form_of(source: Any, sample_dims: SampleDims = None, name: str = "V") -> tuple[Any, Form | None]:
@@ -38,6 +49,8 @@ def form_of(source: Any, sample_dims: SampleDims = None, name: str = "V") -> tup
             f"sample_dims is {sample_dims!r} and {name} is {type(source).__name__}; it is for a DataArray of "
             "xarray with two dimensions or more"
         )
+    if isinstance(source, FormedMatrix):
+        return source.matrix, source.form
     if is_annotated(source):
         return matrix_within(source, name=name), PandasTable(source.obs_names, source.var_names)
     if is_a(source, "pandas", "DataFrame"):
@@ -71,11 +84,26 @@ def aligned_weights(weights: Any, source: Any, sample_dims: SampleDims) -> Any:
     Raises
     ------
     ValueError
-        If they have other dimensions than V.
+        If they have other dimensions than V, or other coordinates along one of them.
     """
     if not all(is_a(array, "xarray", "DataArray") for array in (weights, source)):
         return weights
     if set(weights.dims) != set(source.dims):
         theirs, ours = (", ".join(map(str, array.dims)) for array in (weights, source))
         raise ValueError(f"weights has the dimensions {theirs} and V {ours}; give weights.broadcast_like(V)")
+    for dim in source.dims:
+        ours, theirs = (array.indexes.get(dim) for array in (source, weights))
+        if ours is not None and theirs is not None and not ours.equals(theirs):
+            raise ValueError(
+                f"weights has other coordinates of {dim} than V: {_first_difference(theirs, ours)}; "
+                "give weights.reindex_like(V)"
+            )
     return stack_dims(weights.transpose(*source.dims), sample_dims, "weights")
+
+
+def _first_difference(theirs: Any, ours: Any) -> str:
+    """Return where coordinates of weights differ from those of V, as a message says it."""
+    if len(theirs) != len(ours):
+        return f"{len(theirs)} in place of {len(ours)}"
+    first = int(np.argmax(np.asarray(theirs != ours)))
+    return f"number {first} is {theirs[first]} in place of {ours[first]}"

@@ -15,6 +15,7 @@ from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.record.layouts import DIMENSIONS, named_dimensions, names_layout
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.sources.labels.names import Labels, copy_names
+from dask_nmf.sources.labels.stored import StoredNames
 from dask_nmf.storage.arrays import write_once
 from dask_nmf.storage.arrays.factors import reporting_damage, strict_array
 from dask_nmf.storage.arrays.links import VisibleArrays
@@ -59,6 +60,14 @@ def open_names(
         check_chunks(array, dimension)
         check_stored(array, dimension, whole=True)
     return strict_array(array)
+
+
+def open_labels(location: Location, group: zarr.Group, record: dict[str, Any]) -> Labels:
+    """Return the names of rows and columns in a run, to be read in ranges; raise as `open_names` does."""
+    sides = ((side, open_names(location, group, record, side)) for side in DIMENSIONS)
+    return Labels(
+        *(names if names is None else StoredNames(names, f"{location.name}/{side}") for side, names in sides)
+    )
 
 
 def _path(record: dict[str, Any], dimension: str) -> str:

@@ -32,7 +32,7 @@ from dask_nmf.kernels.summary.digests import Digest, Hashes
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs import passes, starts
 from dask_nmf.runs.commits import KEY, Commits, fit_of, is_free, open_group
-from dask_nmf.runs.labels import write_labels
+from dask_nmf.runs.labels import open_labels, write_labels
 from dask_nmf.runs.record import contents
 from dask_nmf.runs.record.layouts import layout_part
 from dask_nmf.runs.record.shown import html_of_run
@@ -53,10 +53,8 @@ class Run:
 
     Parameters
     ----------
-    location : where the run is
-    group, record : the group and the record in it
-    check_held : raises `RunLocked` if another process has taken over the location; every commit calls it, and
-        it is called before anything is deleted
+    location, group, record : where the run is, its group and the record in it
+    check_held : raises `RunLocked` if another process has taken over; every commit and deletion calls it
     synced : whether commits wait until the disk has them, unless the configuration says that they need not
     """
 
@@ -97,8 +95,7 @@ class Run:
         check_held()
         if not is_free(location):
             raise ConcurrentCommitError(location.name)
-        waits = synced and config.read().fsync
-        group = links.create_group(location.store(), {KEY: record}, waits)
+        group = links.create_group(location.store(), {KEY: record}, synced and config.read().fsync)
         run = cls(location, group, record, check_held, synced)
         run._commits.sweep(run._commits.left_behind())
         return run
@@ -122,8 +119,7 @@ class Run:
             If there is something else, or the record is damaged.
         """
         location: Location = located(path, verbatim=True)
-        group, record = open_group(location)
-        return cls(location, group, record, check_held)
+        return cls(location, *open_group(location), check_held)
 
     @classmethod
     def load_result(cls, path: str | Path | Location) -> StoredResult:
@@ -187,6 +183,11 @@ class Run:
             check_edges(edges, size)
         return edges
 
+    @property
+    def labels(self) -> Labels:
+        """The names of the rows and columns of V, from the start of the fit on."""
+        return open_labels(self.location, self._commits.group, self.record)
+
     def set_labels(self, labels: Labels) -> None:
         """Copy the names of the rows and columns of V; `commit_start` commits them."""
         self._commits.record = {**self.record, **write_labels(self._commits, labels)}
@@ -203,9 +204,8 @@ class Run:
         self, state: State[Any], measures: dict[str, Any], digests: Sequence[Digest], listing: dict[str, Any]
     ) -> None:
         """Commit the start as pass 0, with digests of V and its weights and the listing of their files."""
-        folder = self.record["layout"]["folder"]
         for name, digest in zip(contents.SOURCES, digests, strict=False):
-            self._commits.array(folder, name)[...] = digest.sums.view(np.int64)
+            self._commits.array(self.record["layout"]["folder"], name)[...] = digest.sums.view(np.int64)
         history: dict[str, list[float]] = {key: [] for key in contents.HISTORIES.values()}
         parts = {"measures": measures, "listing": listing, "history": history}
         passes.commit_state(self._commits, 0, state, parts)

@@ -11,13 +11,12 @@ from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs.commits import Commits
-from dask_nmf.runs.labels import open_names, visible_names
+from dask_nmf.runs.labels import open_labels, open_names, visible_names
 from dask_nmf.runs.record.contents import HISTORIES, is_masked, settings_of
 from dask_nmf.runs.record.layouts import result_layouts, result_units
 from dask_nmf.runs.record.states import or_none
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.sources.labels.names import Labels
-from dask_nmf.sources.labels.stored import StoredNames
 from dask_nmf.storage.arrays import write_once
 from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage, strict_array
 from dask_nmf.storage.arrays.write_once import DATA
@@ -83,13 +82,7 @@ class StoredResult:
     @property
     def labels(self) -> Labels:
         """The names of the rows and columns of V."""
-        sides = zip(("row", "column"), (self.row_names, self.column_names), strict=True)
-        return Labels(
-            *(
-                names if names is None else StoredNames(names, f"{self.location.name}/{side}")
-                for side, names in sides
-            )
-        )
+        return open_labels(self.location, self._group, self.record)
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return an array of the result; `InvalidRunError` is raised if a chunk is lost, now or when read."""

@@ -12,6 +12,7 @@ from dask_nmf.errors import DataError
 from dask_nmf.types import Array
 
 PIECE = 2**16  # names that are read at once
+MISSING = ("NAType", "NaTType")  # of pandas, for a label that is missing
 TEXT = np.dtypes.StringDType()  # the dtype of names in memory
 
 
@@ -63,21 +64,30 @@ def in_memory(values: Any, place: str) -> NamesInMemory:
 
 
 def as_text(values: Array) -> Array:
-    """Return names as text: numbers by their shortest decimals, times by ISO 8601, bytes as UTF-8."""
+    """Return names as text: numbers by their shortest decimals, times by ISO 8601, bytes as UTF-8.
+
+    A name that is missing (None, NaN, and NA and NaT of pandas) is empty.
+    """
     kind = values.dtype.kind
+    if kind in "fM":
+        texts = (values if kind == "f" else np.datetime_as_string(values, unit="auto")).astype(TEXT)
+        texts[np.isnan(values)] = ""
+        return texts
     if kind == "S":
         values = np.char.decode(values, "utf-8", "replace")
-    elif kind == "M":
-        values = np.datetime_as_string(values, unit="auto")
     elif kind == "O":
-        values = np.array([_as_text(value) for value in values.tolist()], TEXT)
+        values = np.array([label_as_text(value) for value in values.tolist()], TEXT)
     return values.astype(TEXT)
 
 
-def _as_text(value: Any) -> str:
+def label_as_text(value: Any) -> str:
+    """Return one label of any type as text; one that is missing is empty."""
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return "" if value is None else str(value)
+    missing = (
+        value is None or type(value).__name__ in MISSING or (isinstance(value, float) and value != value)
+    )
+    return "" if missing else str(value)
 
 
 def pieces(names: Names) -> Iterator[Array]:
@@ -114,18 +124,32 @@ def check_same_columns(mine: Names | None, theirs: Names | None) -> None:
     ValueError
         If the names differ; the text has the first difference, and says whether only the order differs.
     """
+    difference = describe_difference("column", mine, theirs)
+    if mine is not None and theirs is not None and difference is not None:
+        raise ValueError(f"{difference}; {_cure(mine, theirs)}")
+
+
+def describe_difference(dimension: str, mine: Names | None, theirs: Names | None) -> str | None:
+    """Return where names first differ from those of a run, as a message says it; None if they are the same.
+
+    Without names, on either side, nothing is compared.
+
+    Parameters
+    ----------
+    dimension : "row" or "column".
+    """
     if mine is None or theirs is None or len(mine) != len(theirs):
-        return
+        return None
     first = 0
     for ours, others in zip(pieces(mine), pieces(theirs), strict=True):
         if not np.array_equal(ours, others):
             place = int(np.argmax(ours != others))
-            raise ValueError(
-                f"column {first + place} is {ours[place]!r} in {mine.place}, "
-                f"and {others[place]!r} in the run; "
-                f"{_cure(mine, theirs)}"
+            return (
+                f"{dimension} {first + place} is {ours[place]!r} in {mine.place}, "
+                f"and {others[place]!r} in the run"
             )
         first += len(ours)
+    return None
 
 
 def _cure(mine: Names, theirs: Names) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from support.cells import CELLS, GENES, KINDS, cells, in_a_file
 
-from dask_nmf import NMF, nmf, select_rank
+from dask_nmf import NMF, Run, nmf, select_rank
 from dask_nmf.anndata import nmf as nmf_of_cells
 
 ASKED: dict[str, Any] = {"max_iter": 4, "tol": 0}
@@ -131,3 +131,14 @@ def test_what_is_no_anndata_and_one_without_x() -> None:
         nmf_of_cells(np.eye(3), 1)
     with pytest.raises(ValueError, match=r"V is an AnnData without X; give one of its layers, as .*: none"):
         nmf(anndata.AnnData(obs=cells().obs), 1)
+
+
+@pytest.mark.parametrize("mask", ["auto", None])
+def test_the_run_of_an_anndata_has_the_names_of_the_chosen_genes(mask: str | None, tmp_path: Path) -> None:
+    adata = cells()
+    nmf_of_cells(adata, 2, mask_var=mask, store=tmp_path / "run.zarr", **ASKED)
+    result = Run.load_result(tmp_path / "run.zarr")
+    assert result.row_names is not None
+    assert result.column_names is not None
+    assert list(result.row_names[:]) == list(adata.obs_names)
+    assert list(result.column_names[:]) == list(adata.var_names[:: 1 if mask is None else 2])

@@ -167,6 +167,16 @@ def test_pixels_are_rows_and_weights_are_aligned() -> None:
             {"weights": MOVIE[:, 0]},
             "weights has the dimensions time, x and V .*broadcast_like",
         ),
+        (
+            lambda: MOVIE,
+            {"weights": (MOVIE * 0 + 1).isel(y=slice(None, None, -1))},
+            r"other coordinates of y than V: number 0 is 52.0 in place of 50.0; give weights.reindex_like",
+        ),
+        (
+            lambda: MOVIE,
+            {"weights": (MOVIE * 0 + 1)[:, :2]},
+            "other coordinates of y than V: 2 in place of 3; give",
+        ),
         (lambda: V, {"sample_dims": "time"}, "V is ndarray; it is for a DataArray"),
         (lambda: MOVIE.rename(x="component"), {}, r"give V.rename\(component='...'\)"),
         (lambda: MOVIE[:, 0, 0], {}, "1 dimension"),
@@ -192,3 +202,11 @@ def test_measures_of_quality_take_images() -> None:
     assert quality(result) == quality(plain)
     assert rss(MOVIE, *result) == rss(V, *plain)
     np.testing.assert_array_equal(feature_score(result.H), feature_score(plain.H))
+
+
+def test_a_coordinate_along_rows_and_columns_is_left_out_of_both_factors() -> None:
+    forecast = MOVIE.assign_coords(valid=(("time", "y"), np.arange(DAYS * ROWS).reshape(DAYS, ROWS)))
+    W, H = nmf(forecast, K, **ASKED)
+    assert "valid" not in {*W.coords, *H.coords}
+    assert {"season", "station"} <= {*W.coords}
+    assert {"height", "station"} <= {*H.coords}

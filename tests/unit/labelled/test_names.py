@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 import xarray
 from support.matrices import low_rank
+from support.runs import Crash, crash_after
 
 from dask_nmf import NMF, Run, nmf, select_rank
+from dask_nmf.errors import RunMismatch
 from dask_nmf.labelled.registry import form_of
 from dask_nmf.sources.labels.names import Labels
 from dask_nmf.storage.locations import locate
@@ -52,3 +54,45 @@ def test_names_of_partitions_are_read_in_ranges() -> None:
     for first in range(M):
         for last in range(first + 1, M + 1):
             np.testing.assert_array_equal(names.read(first, last), INDEX[first:last])
+
+
+@pytest.mark.parametrize("max_iter", [1, 3])
+def test_a_run_of_the_same_values_with_other_names_is_refused(max_iter: int, tmp_path: Path) -> None:
+    def fit(frame: object, **options: object) -> None:
+        nmf(frame, 2, max_iter=3, tol=0, store=tmp_path / "run.zarr", **options)  # type: ignore[arg-type]
+
+    if max_iter == 3:
+        fit(FRAME)
+    else:
+        with pytest.raises(Crash):
+            fit(FRAME, callback=crash_after(max_iter))
+    renamed = FRAME.rename({"row 03": "another"})
+    words = "other names: row 3 is 'another' in the index, and 'row 03' in the run; give another output"
+    with pytest.raises(RunMismatch, match=words):
+        fit(renamed)
+    fit(FRAME)
+    fit(V)  # without names nothing is compared
+    fit(renamed, overwrite=True)
+    assert texts(Run.load_result(tmp_path / "run.zarr").labels)[0] == list(renamed.index)
+
+
+def test_a_selection_of_the_same_values_with_other_names_answers_with_these(tmp_path: Path) -> None:
+    renamed = FRAME.rename({"row 03": "another"})
+    for frame in (FRAME, renamed):
+        select_rank(frame, [2], n_init=1, holdout=0.2, max_iter=1, store=tmp_path / "ranks.zarr")
+    assert texts(Run.load_result(tmp_path / "ranks.zarr").labels)[0] == list(renamed.index)
+
+
+@pytest.mark.parametrize(
+    ("index", "expected"),
+    [
+        (["a", np.nan, None, pd.NA, b"b"], ["a", "", "", "", "b"]),
+        (pd.DatetimeIndex(["2020-01-01", pd.NaT]), ["2020-01-01", ""]),
+        (pd.Index([0.5, np.nan]), ["0.5", ""]),
+        (pd.CategoricalIndex(["x", None]), ["x", ""]),
+        (pd.MultiIndex.from_arrays([["a", "b"], [1.5, np.nan]]), ["a, 1.5", "b, "]),
+    ],
+)
+def test_a_name_that_is_missing_is_empty(index: list[object] | pd.Index, expected: list[str]) -> None:
+    frame = pd.DataFrame(np.ones((len(index), 2)), index=index)
+    assert texts(form_of(frame)[1].labels)[0] == expected  # type: ignore[union-attr]
