@@ -113,14 +113,15 @@ def locate_file(text: str | Path) -> LocalLocation:
     ValueError
         If it is given by a URL.
     FileExistsError
-        If it is a folder.
+        If it is an empty folder, which other outputs take as their place.
     """
     address = _absolute(str(text))
     if is_url(address):
         raise ValueError(f"{address} is the URL of a store, and this output is a file; give a path")
-    if Path(address).is_dir():
+    location = location_of_file(Path(address))
+    if location.path.is_dir() and not location.exists():  # what is in a folder is asked about later
         raise is_folder(address)
-    return location_of_file(Path(address))
+    return location
 
 
 def located(source: Any, verbatim: bool = False) -> Any:

@@ -32,6 +32,7 @@ shapes = pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
         ({"solver": "cd"}, "solver is 'cd'.*hals, mu"),
         ({"init": "svd"}, "init is 'svd'.*sample, random, nndsvd"),
         ({"tol": -1}, "tol is -1"),
+        ({"tol": 10**400}, "tol is 1000.*must be a number"),
         ({"max_iter": 0}, "max_iter is 0"),
         ({"random_state": 0.5}, "random_state is 0.5"),
         ({"delta": 1.0}, "belong to solver 'mu'"),
