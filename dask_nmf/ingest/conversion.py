@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import zarr
 
-from dask_nmf.ingest.expansion import FileSet, expand, name_of
+from dask_nmf.ingest.expansion import FileSet, expand, group_of, name_of
 from dask_nmf.ingest.options import ConvertOptions, layer_path
 from dask_nmf.ingest.output.codecs import Storage, parse_chunks
 from dask_nmf.ingest.output.group import is_converted, write_group
@@ -135,6 +135,8 @@ def convert_to(
     sources: Sequence[Any], output: Location, options: ConvertOptions, storage: Storage, overwrite: bool
 ) -> Converted:
     """Write V from sources that `expand` gave to a location; see `convert`."""
+    if options.like is not None:
+        options = replace(options, like=group_of(options.like))
     for source in sources:
         place = source.place if isinstance(source, FileSet) else source
         locations.check_apart(output, source=place if is_location(place) else None, like=options.like)

@@ -6,16 +6,17 @@ import glob
 import logging
 from collections.abc import Sequence
 from itertools import groupby
-from os.path import commonpath
+from os.path import basename, commonpath
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from dask_nmf.ingest.files import glob_objects
+from dask_nmf.ingest.files import glob_objects, has_suffix
 from dask_nmf.ingest.formats.images import SUFFIXES as IMAGES
 from dask_nmf.ingest.formats.matrices.hierarchies import SUFFIXES
 from dask_nmf.ingest.formats.matrices.matrix_market import is_10x_folder
-from dask_nmf.storage.locations import Location, is_location, located
+from dask_nmf.ingest.output.group import is_converted, open_group
+from dask_nmf.storage.locations import Location, is_location, located, location_above
 from dask_nmf.storage.objects.requests import names_within
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class FileSet(NamedTuple):
     @property
     def images(self) -> bool:
         """Return whether the files are images, and not texts."""
-        return self.paths[0].name.lower().endswith(IMAGES)
+        return has_suffix(self.paths[0], IMAGES)
 
     @property
     def name(self) -> str:
@@ -70,17 +71,27 @@ def _expand(source: Any) -> list[Any]:
     place = located(source)
     if not is_location(place):
         return [place]
+    place = group_of(place)
     if place.path is None:
         return _expand_url(place)
     if not place.path.exists():
         found = sorted(glob.glob(str(place.path)))
         if not found:
             raise FileNotFoundError(f"there is nothing at {place.name}; give the path of a file or a folder")
+        if found == [str(place.path)]:
+            raise FileNotFoundError(f"{place.name} is a link to nothing; give the path of a file or a folder")
         return [one for path in found for one in _expand(path)]
     if place.path.is_dir():
         return _inside(place, place.path)
-    alone = place.name.lower().endswith(TEXTS + IMAGES)
+    alone = has_suffix(place, TEXTS + IMAGES)
     return [FileSet(place.path.parent, [place.path], place)] if alone else [place]
+
+
+def group_of(place: Location) -> Location:
+    """Return the group of a V that `convert` wrote, if this is its X; else the place itself."""
+    above = location_above(place) if basename(place.address) == "X" else None
+    group = None if above is None else open_group(above)
+    return place if above is None or group is None or not is_converted(group) else above
 
 
 def _expand_url(place: Location) -> list[Any]:
@@ -90,8 +101,8 @@ def _expand_url(place: Location) -> list[Any]:
         if not found:
             raise FileNotFoundError(f"no object matches {place.name}; only the last part may have wildcards")
         return [located(url) for url in found]
-    if place.is_writable() and not place.address.endswith(FILES):  # others cannot be listed
-        tables = [name for name in names_within(place.address) if name.endswith(TABLES)]
+    if place.is_writable() and not has_suffix(place, FILES):  # others cannot be listed
+        tables = [name for name in names_within(place.address) if name.lower().endswith(TABLES)]
         return [located(f"{place.address}/{quote(name)}") for name in tables] or [place]
     return [place]
 
@@ -100,11 +111,8 @@ def _inside(place: Location, folder: Path) -> list[Any]:
     """Return the files of a folder that are of the kind of most of them; the folder itself if it has none."""
     if is_10x_folder(folder) or any(Path(folder, name).exists() for name in ZARR):
         return [place]
-    files = sorted(folder.rglob("*"))
-    found = {
-        kind: [path for path in files if path.name.lower().endswith(suffixes)]
-        for kind, suffixes in KINDS.items()
-    }
+    files = [path for path in sorted(folder.rglob("*")) if not _is_hidden(path.relative_to(folder))]
+    found = {kind: [path for path in files if has_suffix(path, suffixes)] for kind, suffixes in KINDS.items()}
     for kind in ("tables", "records"):
         found[kind] = [path for path in found[kind] if path.parent == folder]
     kind = max(found, key=lambda name: len(found[name]))
@@ -116,6 +124,10 @@ def _inside(place: Location, folder: Path) -> list[Any]:
     if kind in ("tables", "records"):
         return [located(path) for path in found[kind]]
     return [FileSet(folder, found[kind], place)]
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
 def _joined(sources: Sequence[Any]) -> list[Any]:
@@ -134,7 +146,7 @@ def is_file(source: Location) -> bool:
     """Return whether a source is one file, and no folder, as far as its name tells in a store."""
     if source.path is not None:
         return source.path.is_file()
-    return source.name.endswith(FILES) and not source.name.endswith(".zarr")
+    return has_suffix(source, FILES) and not has_suffix(source, ".zarr")
 
 
 def name_of(source: Any) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 from urllib.parse import quote
 
+from dask_nmf.storage.locations import Location
 from dask_nmf.storage.objects.object_file import ObjectFile
 from dask_nmf.storage.objects.requests import names_within, stat
 
@@ -32,16 +33,6 @@ class ObjectPath:
     def name(self) -> str:
         """Return the last part of the URL."""
         return PurePosixPath(self.url).name
-
-    @property
-    def suffix(self) -> str:
-        """Return the last suffix."""
-        return PurePosixPath(self.url).suffix
-
-    @property
-    def suffixes(self) -> list[str]:
-        """Return all suffixes."""
-        return PurePosixPath(self.url).suffixes
 
 
 FilePath = Path | ObjectPath
@@ -108,6 +99,11 @@ class Gunzip(io.RawIOBase):
         super().close()
 
 
+def has_suffix(path: FilePath | Location, suffixes: str | tuple[str, ...]) -> bool:
+    """Return whether the name of a file ends with a suffix, in letters of either case."""
+    return path.name.lower().endswith(suffixes)
+
+
 def open_binary(path: FilePath) -> BinaryIO:
     """Open a file, which can seek, for reading."""
     if isinstance(path, Path):
@@ -118,7 +114,7 @@ def open_binary(path: FilePath) -> BinaryIO:
 def open_content(path: FilePath) -> BinaryIO:
     """Open the content of a file for reading: decompressed if its name ends with ``.gz``."""
     file = open_binary(path)
-    return cast(BinaryIO, io.BufferedReader(Gunzip(file), BUFFER)) if path.suffix == ".gz" else file
+    return cast(BinaryIO, io.BufferedReader(Gunzip(file), BUFFER)) if has_suffix(path, ".gz") else file
 
 
 def position_in(file: BinaryIO) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dask_nmf.ingest.expansion import MARKET, RECORDS, TABLES, TEXTS, FileSet, name_of
-from dask_nmf.ingest.files import FilePath, ObjectPath
+from dask_nmf.ingest.files import FilePath, ObjectPath, has_suffix
 from dask_nmf.ingest.formats.documents.counting import CountedTexts
 from dask_nmf.ingest.formats.documents.decoding import UTF8
 from dask_nmf.ingest.formats.documents.texts import (
@@ -34,7 +34,7 @@ def _file(source: Any) -> FilePath | None:
     """Return the file that a source is, or the folder; None for what is read in other ways."""
     if not is_location(source) or source.path is not None:
         return source.path if is_location(source) else None
-    return ObjectPath(source.address) if source.name.endswith(TABLES + MARKET + SUFFIXES) else None
+    return ObjectPath(source.address) if has_suffix(source, TABLES + MARKET + SUFFIXES) else None
 
 
 def open_sources(
@@ -49,7 +49,7 @@ def open_sources(
         named = ", ".join(options.counting.given or ["encoding"])
         raise ValueError(f"{named} is for texts: .txt files, JSON lines, or a column that text names")
     files = [_file(one) for one in sources]
-    tables = [path for path in files if path is not None and path.name.endswith(TABLES)]
+    tables = [path for path in files if path is not None and has_suffix(path, TABLES)]
     if options.entries:
         if len(tables) < len(sources):
             raise ValueError(
@@ -70,7 +70,7 @@ def open_sources(
 
 def _is_text(source: Any) -> bool:
     files = isinstance(source, FileSet) and not source.images
-    return files or (is_location(source) and source.name.endswith(RECORDS + TEXTS))
+    return files or (is_location(source) and has_suffix(source, RECORDS + TEXTS))
 
 
 def _open_images(sources: Sequence[Any], options: ConvertOptions) -> ImageRows:
@@ -92,14 +92,14 @@ def _open_texts(source: Any, options: ConvertOptions) -> Texts:
     path = source.path if is_location(source) else None
     if is_location(source) and path is None:
         raise ValueError(f"{source.name} is in a store, and texts are read from files; copy it to a disk")
-    if path is None or not path.name.endswith(RECORDS + TABLES):
+    if path is None or not has_suffix(path, RECORDS + TABLES):
         raise ValueError(f"{name_of(source)} holds no texts; give .txt files, .jsonl, .csv, .tsv or .parquet")
     if options.text is None:
         raise ValueError(f"{path} holds records; name the field with the text: text='body', --text body")
     fields = Fields(options.text, options.row)
-    if path.suffix == ".parquet":
+    if has_suffix(path, ".parquet"):
         return ParquetTexts(path, fields)
-    kind = JsonLines if path.name.endswith(RECORDS) else CsvTexts
+    kind = JsonLines if has_suffix(path, RECORDS) else CsvTexts
     return kind(path, fields, options.encoding)
 
 
@@ -108,7 +108,7 @@ def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
     path = _file(source)
     if isinstance(path, Path) and is_10x_folder(path):
         return open_10x_folder(path, options, scratch)
-    if path is not None and path.name.endswith(MARKET):
+    if path is not None and has_suffix(path, MARKET):
         return MatrixMarket(path, options, scratch)
     if options.duplicates != "error":
         raise ValueError(
@@ -116,9 +116,9 @@ def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
             "row, column and value; leave it out"
         )
     if path is not None:
-        if path.name.endswith(SUFFIXES):
+        if has_suffix(path, SUFFIXES):
             return open_hdf5(path, options, scratch)
-        if path.name.endswith(TABLES):
+        if has_suffix(path, TABLES):
             return DenseTable(open_table(path), options)
     named = None
     if is_location(source) and (path is None or (isinstance(path, Path) and path.is_dir())):

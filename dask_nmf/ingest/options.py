@@ -66,6 +66,11 @@ class ConvertOptions:
                 f"only {' and '.join(named)} of row, column and value are given; give all three "
                 "for a table of entries, or row alone for the column with the names of rows"
             )
+        if len({self.row, self.column, self.value}) < len(named):
+            raise ValueError(
+                f"row {self.row!r}, column {self.column!r} and value {self.value!r} are not three columns; "
+                "give another name for each"
+            )
         given = [*self.steps.given, *self.counting.given]
         if self.like is not None and given:
             raise ValueError(

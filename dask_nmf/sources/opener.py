@@ -41,7 +41,7 @@ class Opener(NamedTuple):
 
 def ends_with(source: Any, suffix: str) -> bool:
     """Return whether a source is a location with a suffix."""
-    return is_location(source) and source.address.endswith(suffix)
+    return is_location(source) and source.address.lower().endswith(suffix)
 
 
 def nothing_at(location: Location) -> FileNotFoundError:

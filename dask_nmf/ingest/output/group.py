@@ -16,7 +16,7 @@ from dask_nmf.ingest.output.codecs import CODECS, NAMES, Storage
 from dask_nmf.ingest.output.growing import GrowingArray
 from dask_nmf.ingest.rows import Batch, Columns, RowSource, read_ahead
 from dask_nmf.storage.arrays.factors import consolidate
-from dask_nmf.storage.locations import ZarrStore
+from dask_nmf.storage.locations import Location, ZarrStore
 
 MARK = "dask_nmf_convert"  # the attribute of a group that a conversion made
 WIDEST = 2**31  # columns of a sparse X, whose indices are int32
@@ -78,6 +78,14 @@ def _write_batches(
     obs.close()
     var.close()
     return written
+
+
+def open_group(location: Location) -> zarr.Group | None:
+    """Open the group at a location; None if there is none."""
+    try:
+        return zarr.open_group(location.store(), mode="r", use_consolidated=False)
+    except (FileNotFoundError, ValueError, TypeError, NotADirectoryError, zarr.errors.BaseZarrError):
+        return None  # an array, or what `open_matrix` takes or refuses
 
 
 def is_converted(group: Any) -> bool:

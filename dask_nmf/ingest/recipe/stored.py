@@ -13,11 +13,11 @@ from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.expansion import is_file
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.output.codecs import CODECS, NAMES
-from dask_nmf.ingest.output.group import MARK, has_names, is_converted
+from dask_nmf.ingest.output.group import MARK, has_names, is_converted, open_group
 from dask_nmf.ingest.output.growing import GrowingArray
 from dask_nmf.ingest.recipe.fitted import KINDS, arrays_of, name_of, numbers_of
 from dask_nmf.ingest.recipe.recipe import Recipe, Selection
-from dask_nmf.sources.formats.stored.conversions import PLAIN, RECIPE
+from dask_nmf.sources.formats.stored.conversions import PLAIN, RECIPE, recipe_of
 from dask_nmf.sources.matrix import digest
 from dask_nmf.storage.locations import Location, is_location
 from dask_nmf.types import Array
@@ -60,15 +60,20 @@ def digest_of(recipe: Recipe) -> str:
 
 
 def recipe_of_source(source: Any, options: ConvertOptions) -> tuple[Recipe, Selection] | None:
-    """Return the recipe of a source that `convert` wrote, as `read_recipe` does; None for any other one."""
+    """Return the recipe of a source that `convert` wrote, as `read_recipe` does; None for any other one.
+
+    Raises
+    ------
+    ValueError
+        If it is an array of Zarr in memory whose values were made by steps, which it does not tell.
+    """
+    if isinstance(source, zarr.Array | zarr.Group) and recipe_of(source) not in (None, PLAIN):
+        raise ValueError("V was converted with steps, and is given as an array; give the path of its V.zarr")
     inside = options.dataset is None or options.dataset.strip("/") == "X"
     if not (inside and is_location(source)) or is_file(source):
         return None
-    try:
-        root = zarr.open_group(source.store(), mode="r", use_consolidated=False)
-    except (FileNotFoundError, ValueError, TypeError, NotADirectoryError, zarr.errors.BaseZarrError):
-        return None
-    return read_recipe(source) if is_converted(root) else None
+    root = open_group(source)
+    return None if root is None or not is_converted(root) else read_recipe(source)
 
 
 def read_recipe(place: Location) -> tuple[Recipe, Selection]:

@@ -217,3 +217,26 @@ def test_batches_are_read_while_others_are_written() -> None:
     assert list(rows.read_ahead(iter(range(5)))) == [0, 1, 2, 3, 4]
     with pytest.raises(ZeroDivisionError):
         list(rows.read_ahead(1 // one for one in (1, 0)))
+
+
+@pytest.mark.parametrize("name", ["A.CSV", "A.TSV", "A.MTX", "A.NPY", "A.PARQUET"])
+def test_suffixes_in_capitals(tmp_path: Path, name: str) -> None:
+    path, v = tmp_path / name, np.array([[1.0, 2.0], [3.0, 4.0]])
+    if name == "A.MTX":
+        path.write_text("%%MatrixMarket matrix coordinate real general\n2 2 4\n1 1 1\n1 2 2\n2 1 3\n2 2 4\n")
+    elif name == "A.NPY":
+        with path.open("wb") as file:
+            np.save(file, v)
+    elif name == "A.PARQUET":
+        pd.DataFrame(v, columns=["a", "b"]).to_parquet(path)
+    else:
+        pd.DataFrame(v, columns=["a", "b"]).to_csv(path, index=False, sep="\t" if name == "A.TSV" else ",")
+    convert(path, tmp_path / "v.zarr")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
+
+
+def test_hidden_files_are_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "in" / ".git").mkdir(parents=True)
+    for name in ("a.txt", "._a.txt", ".git/x.txt"):
+        (tmp_path / "in" / name).write_text("one word")
+    assert convert(tmp_path / "in", tmp_path / "v.zarr").shape[0] == 1

@@ -252,3 +252,29 @@ def test_a_recipe_is_passed_on_when_v_is_converted_again(tmp_path: Path) -> None
         convert(tmp_path / "v.zarr", tmp_path / "w.zarr", like=tmp_path / "more.zarr")
     with pytest.raises(ValueError, match="were converted with different steps"):
         convert([tmp_path / "v.zarr", tmp_path / "more.zarr"], tmp_path / "w.zarr")
+
+
+def test_the_x_of_a_converted_v_is_that_v(tmp_path: Path) -> None:
+    v = written(tmp_path, COUNTS, "dense")
+    convert(v, tmp_path / "v.zarr", log1p=True)
+    convert(tmp_path / "v.zarr" / "X", tmp_path / "again.zarr")
+    convert(v, tmp_path / "like.zarr", like=tmp_path / "v.zarr" / "X")
+    groups = [zarr.open_group(tmp_path / name) for name in ("v.zarr", "again.zarr", "like.zarr")]
+    assert len({group["X"].attrs["dask_nmf_recipe"] for group in groups}) == 1
+    assert list(groups[1]["var/_index"][:]) == NAMES
+    with pytest.raises(ValueError, match=r"give the path of its V.zarr"):
+        convert(groups[0]["X"], tmp_path / "array.zarr")
+
+
+@pytest.mark.parametrize("kind", [np.asarray, scipy.sparse.csr_array])
+def test_factors_beyond_float32(tmp_path: Path, kind: Any) -> None:
+    v = kind(np.array([[1e-42, 1e-43], [0, 2]], np.float32))
+    convert(v, tmp_path / "rows.zarr", normalize_rows=1)
+    expected = v.astype(np.float64) / v.astype(np.float64).sum(axis=1)[:, None]
+    np.testing.assert_allclose(
+        matrix_of(tmp_path / "rows.zarr"),
+        kind(expected) if kind is np.asarray else expected.toarray(),
+        rtol=1e-6,
+    )
+    with pytest.raises(DataError, match="cannot hold"):
+        convert(v, tmp_path / "large.zarr", normalize_rows=1e39)

@@ -179,6 +179,7 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
     for options, words in (
         ({"row": "a", "value": "b"}, "only row and value"),
         (TRIPLETS, "name columns of tables"),
+        ({"row": "a", "column": "a", "value": "b"}, "are not three columns"),
         ({"duplicates": "first"}, "give one of error, sum, mean, last"),
         ({"codec": "gzip"}, "give one of lz4, zstd, none"),
         ({"chunks": "many"}, "give ROWS"),
@@ -189,6 +190,18 @@ def test_options_that_do_not_fit(tmp_path: Path) -> None:
             convert(tmp_path / "v.npy", tmp_path / "v.zarr", **options)
     with pytest.raises(FileNotFoundError, match="there is nothing at"):
         convert(tmp_path / "*.csv", tmp_path / "v.zarr")
+
+
+def test_a_link_to_nothing(tmp_path: Path) -> None:
+    (tmp_path / "v.npy").symlink_to(tmp_path / "none.npy")
+    for name in ("v.npy", "*.npy"):
+        with pytest.raises(FileNotFoundError, match="is a link to nothing"):
+            convert(tmp_path / name, tmp_path / "v.zarr")
+
+
+def test_a_symmetric_matrix_is_square(tmp_path: Path) -> None:
+    (tmp_path / "v.mtx").write_text(f"{MARKET.replace('general', 'symmetric')}2 3 1\n1 1 1\n")
+    assert_refused(tmp_path, "v.mtx", "v.mtx is symmetric and 2 x 3")
 
 
 def test_only_an_earlier_conversion_is_replaced(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.files import has_suffix
 from dask_nmf.ingest.reading import ReadProgress
 
 UTF8 = "utf-8"
@@ -67,7 +68,7 @@ def check_encoding(encoding: str) -> None:
 
 
 def _unpacked(stored: BinaryIO, path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.GzipFile(fileobj=stored)) if path.suffix == ".gz" else stored
+    return cast(BinaryIO, gzip.GzipFile(fileobj=stored)) if has_suffix(path, ".gz") else stored
 
 
 def _undecodable(path: Path, line: int, encoding: str, error: UnicodeDecodeError) -> DataError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.files import has_suffix
 from dask_nmf.ingest.formats.documents.decoding import read_text, text_lines
 from dask_nmf.ingest.formats.tables.csv_text import DELIMITERS, LONGEST, QUOTED
 from dask_nmf.ingest.reading import ReadProgress, optional_library
@@ -104,7 +105,7 @@ class CsvTexts:
         csv.field_size_limit(LONGEST)
         first = next(text_lines(self.path, self.encoding), "")
         unquoted = QUOTED.sub("", first)
-        tabs = ".tsv" in self.path.suffixes
+        tabs = has_suffix(self.path, (".tsv", ".tsv.gz"))
         delimiter = "\t" if tabs else next((one for one in DELIMITERS if one in unquoted), ",")
         reader = csv.reader(text_lines(self.path, self.encoding, progress), delimiter=delimiter)
         header = next(reader, [])

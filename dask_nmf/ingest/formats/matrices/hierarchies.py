@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse
-import zarr
 
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.files import FilePath, open_binary
 from dask_nmf.ingest.formats.matrices.matrix_rows import MatrixRows
 from dask_nmf.ingest.options import ConvertOptions
-from dask_nmf.ingest.output.group import MARK
+from dask_nmf.ingest.output.group import MARK, open_group
 from dask_nmf.ingest.reading import optional_library
 from dask_nmf.ingest.rows import BATCH, Batch, Columns, Named, RowSource
 from dask_nmf.progress import report_panel, report_read, report_stage
@@ -49,11 +48,8 @@ def open_hdf5(path: FilePath, options: ConvertOptions, scratch: Path) -> RowSour
 
 def open_zarr_group(location: Location, options: ConvertOptions, scratch: Path) -> RowSource | None:
     """Open a matrix in a Zarr group of AnnData, or the one that the options name; None for anything else."""
-    try:
-        root = zarr.open_group(location.store(), mode="r", use_consolidated=False)
-    except (FileNotFoundError, ValueError, TypeError, NotADirectoryError, zarr.errors.BaseZarrError):
-        return None  # an array, or what `open_matrix` takes or refuses
-    if options.dataset is None and root.attrs.get("encoding-type") != "anndata":
+    root = open_group(location)
+    if root is None or (options.dataset is None and root.attrs.get("encoding-type") != "anndata"):
         return None
     return _open_inside(root, options.dataset or "X", options, scratch)
 

@@ -220,6 +220,8 @@ def _read_header(file: IO[bytes], path: FilePath) -> Header:
                 ) from None
             if max(m, n) > LARGEST:
                 raise DataError(f"{path} is {m} x {n}; at most {LARGEST} rows and columns are converted")
+            if words[4] == "symmetric" and m != n:
+                raise DataError(f"{path} is symmetric and {m} x {n}; write general, or equal sizes")
             check_width(path, (m, n), max(m, n), entries)
             return Header(banner, (m, n), entries, lines, words[4] == "symmetric")
     raise DataError(f"{path} ends before its sizes; {CURE}")

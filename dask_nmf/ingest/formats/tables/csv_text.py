@@ -14,7 +14,7 @@ from typing import BinaryIO, NamedTuple, TextIO
 import numpy as np
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.ingest.files import BUFFER, FilePath, open_content
+from dask_nmf.ingest.files import BUFFER, FilePath, has_suffix, open_content
 from dask_nmf.ingest.rows import check_wanted
 from dask_nmf.kernels.entries.lines import end_of_lines
 
@@ -131,7 +131,11 @@ def refuse_first_bad_line(path: FilePath, layout: CsvLayout, numbers: Sequence[i
 
 def _layout(path: FilePath, line: str, number: int, line_bytes: int) -> CsvLayout:
     unquoted = QUOTED.sub("", line)
-    delimiter = "\t" if ".tsv" in path.suffixes else next((one for one in DELIMITERS if one in unquoted), ",")
+    delimiter = (
+        "\t"
+        if has_suffix(path, (".tsv", ".tsv.gz"))
+        else next((one for one in DELIMITERS if one in unquoted), ",")
+    )
     fields = [field.strip() for field in next(csv.reader([line], delimiter=delimiter))]
     numbers = [_is_number(field) for field in fields]
     header = not all(numbers)

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.ingest.files import FilePath, open_binary, size_of, skip_content
+from dask_nmf.ingest.files import FilePath, has_suffix, open_binary, size_of, skip_content
 from dask_nmf.ingest.formats.tables import csv_text
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import BATCH
@@ -54,7 +54,7 @@ class Table(Protocol):
 
 def open_table(path: FilePath) -> Table:
     """Open a table of a kind that its suffix tells; read only its header."""
-    return ParquetTable(path) if path.suffix == ".parquet" else CsvTable(path)
+    return ParquetTable(path) if has_suffix(path, ".parquet") else CsvTable(path)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class CsvTable:
         with readable(self.path, CURE):
             raw = _arrow_file(self.path)
         with raw:
-            stream = arrow.CompressedInputStream(raw, "gzip") if self.path.suffix == ".gz" else raw
+            stream = arrow.CompressedInputStream(raw, "gzip") if has_suffix(self.path, ".gz") else raw
             try:
                 with readable(self.path, CURE):
                     skipped = self._skip(raw, stream, first)

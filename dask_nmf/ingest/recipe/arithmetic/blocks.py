@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.sparse
 
+from dask_nmf.errors import DataError
 from dask_nmf.types import Array, Block
 
 
@@ -37,19 +38,36 @@ def row_sums(block: Block, power: int = 1) -> Array:
 
 
 def scale_rows(block: Block, factors: Array) -> Block:
-    """Return a block whose rows are multiplied by factors."""
-    factors = factors.astype(block.dtype)
+    """Return a block whose rows are multiplied by factors, in double precision; refuse infinite results."""
     if scipy.sparse.issparse(block):
-        return _with_values(block, block.data * np.repeat(factors, np.diff(block.indptr)))
-    return block * factors[:, None]
+        return _with_values(block, _scaled(block.data, np.repeat(factors, np.diff(block.indptr))))
+    return _scaled(block, factors[:, None])
 
 
 def scale_columns(block: Block, factors: Array) -> Block:
-    """Return a block whose columns are multiplied by factors."""
-    factors = factors.astype(block.dtype)
+    """Return a block whose columns are multiplied by factors; refuse infinite results."""
     if scipy.sparse.issparse(block):
-        return _with_values(block, block.data * factors[block.indices])
-    return block * factors
+        return _with_values(block, _scaled(block.data, factors[block.indices]))
+    return _scaled(block, factors)
+
+
+def _scaled(values: Array, factors: Array) -> Array:
+    """Return products in the dtype of the values.
+
+    Raises
+    ------
+    DataError
+        If one is infinite, or 0 times an infinite factor; a value that is missing stays so.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = (values * factors).astype(values.dtype, copy=False)
+    total = np.abs(scaled).max(initial=0)
+    if not np.isfinite(total) and not np.isfinite(scaled[~np.isnan(values)]).all():
+        raise DataError(
+            f"the steps make values that {values.dtype} cannot hold: factors up to {np.max(factors):.3g}; "
+            "multiply the values of the source by a number first, or choose --dtype float64"
+        )
+    return scaled
 
 
 def map_values(block: Block, function: Callable[[Array], Array]) -> Block:
