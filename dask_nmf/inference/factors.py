@@ -149,7 +149,7 @@ def find_names(places: Any, names: Any, dimension: str, size: int) -> Any:
     index, wanted = NameIndex(found, dimension), as_text(np.asarray(places)).tolist()
     numbers = index.find(wanted)
     if (numbers < 0).any():
-        raise ValueError(index.describe(wanted[int((numbers < 0).argmax())]))
+        raise ValueError(f"{index.describe(wanted[int((numbers < 0).argmax())])}; give a number")
     return numbers
 
 

@@ -88,7 +88,19 @@ def _write_side(side: Side, factor: Any, names: Any, turned: bool = False) -> No
         else:
             factor[first:last] = lines
         if names is not None:
-            names[first:last] = side.names_of(first, last).astype(object)
+            names[first:last] = _storable(side, first, last)
+
+
+def _storable(side: Side, first: int, last: int) -> Any:
+    """Return a range of names as HDF5 holds them; refuse one with a NUL, at which HDF5 ends a text."""
+    names = side.names_of(first, last).astype(object)
+    for number, name in enumerate(names.tolist(), first):
+        if "\0" in name:
+            raise ValueError(
+                f"{side.dimension} {number} is called {name!r}, and HDF5 holds no name with a NUL; "
+                "export to .parquet or .csv, or rename it"
+            )
+    return names
 
 
 def _chunks(side: Side) -> tuple[int, int]:

@@ -48,9 +48,7 @@ class NameIndex:
         if start == number:
             return f"{name!r} is no name of a {dimension} of the run"
         one, other = self._order[start : start + 2]
-        return (
-            f"{name!r} is the name of {number - start} {dimension}s, such as {one} and {other}; give a number"
-        )
+        return f"{name!r} is the name of {number - start} {dimension}s, such as {one} and {other}"
 
 
 def as_names(values: Any, place: str) -> Names:

@@ -88,7 +88,7 @@ def test_many_pairs_are_looked_up_in_batches(folder: Path, small_steps: None) ->
         ),
         (
             "row,column\n7,3\n",
-            "line 2: '7' is the name of 2 rows, such as 18 and 19; give a number; a number",
+            "line 2: '7' is the name of 2 rows, such as 18 and 19; a number stands",
         ),
         ("row_number,column\n20,3\n", "line 2: row 20 is outside of W H, 20 x 12, counted from 0"),
         (

@@ -184,3 +184,12 @@ def test_the_command_says_what_it_wrote(folder: Path, tmp_path: Path) -> None:
     assert (
         CliRunner().invoke(app, words, standalone_mode=False).output.endswith(": W, 40 x 3, and H, 3 x 15\n")
     )
+
+
+@pytest.mark.parametrize("suffix", [".h5ad", ".nc"])
+def test_a_name_that_hdf5_cannot_hold_is_refused(suffix: str, tmp_path: Path) -> None:
+    frame = pd.DataFrame(low_rank(4, 3, 1), ["a", "b\0c", "d", "e"])
+    nmf(frame, 1, max_iter=1, tol=0, store=tmp_path / "run.zarr")
+    with pytest.raises(ValueError, match=r"row 1 is called 'b\\x00c', and HDF5 holds no name with a NUL"):
+        export(tmp_path / "run.zarr", tmp_path / f"out{suffix}")
+    assert not (tmp_path / f"out{suffix}").exists()
