@@ -150,6 +150,9 @@ def test_parquet(tmp_path: Path) -> None:
     assert_refused(tmp_path, "v.parquet", "column 'a' is of type")
     pd.DataFrame({"a": ["x", None], "b": [1, 2]}).to_parquet(tmp_path / "v.parquet")
     assert_refused(tmp_path, "v.parquet", "v.parquet, record 2: an id is empty", row="a")
+    for ids in ([["x"], ["y"]], [b"x", b"\xff"]):
+        pd.DataFrame({"a": ids, "b": [1, 2]}).to_parquet(tmp_path / "v.parquet")
+        assert_refused(tmp_path, "v.parquet", "ids must be texts in UTF-8 or numbers", row="a")
     (tmp_path / "v.parquet").write_bytes(b"no parquet")
     assert_refused(tmp_path, "v.parquet", "cannot be read")
 

@@ -194,9 +194,9 @@ class ParquetTable:
                     continue
                 progress.at(size * done // records)
                 columns = self._columns(batch)
-                yield [self._number(columns[index], self.names[index]) for index in numbers] + [
-                    _text(columns[index]) for index in texts
-                ]
+                with readable(self.path, "ids must be texts in UTF-8 or numbers"):
+                    ids = [_text(columns[index]) for index in texts]
+                yield [self._number(columns[index], self.names[index]) for index in numbers] + ids
         progress.file_done(self.path)
 
     @contextmanager
