@@ -33,6 +33,11 @@ def discard_unread_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
+def print_record(record: str) -> None:
+    """Print a record of a table on standard output: escaped on a terminal, and else as programs read it."""
+    click.echo(escape_control(record) if sys.stdout.isatty() else record)
+
+
 def print_line(line: str, error: bool = False) -> None:
-    """Print a line on standard output or standard error; the command prints in no other way but its log."""
+    """Print a line on standard output or standard error; for all but records and the log."""
     click.echo(escape_control(line), err=error)

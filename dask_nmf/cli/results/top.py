@@ -6,7 +6,7 @@ import click
 
 from dask_nmf.cli.options import Command
 from dask_nmf.cli.process import exit_codes
-from dask_nmf.cli.process.streams import print_line
+from dask_nmf.cli.process.streams import print_line, print_record
 
 
 @click.command(
@@ -45,5 +45,5 @@ def command(run: str, n: int, by: str, rows: bool, form: str) -> int:
 
     found = top(locate(run), n, by, rows)
     for line in LISTINGS[form](found, by, "row" if rows else "column"):
-        print_line(line)
+        (print_record if form == "csv" else print_line)(line)
     return 0

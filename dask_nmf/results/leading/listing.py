@@ -28,8 +28,8 @@ def as_csv(found: Sequence[Leading], by: str, dimension: str) -> Iterator[str]:
         for rank, entry in enumerate(_entries(leading, by, dimension), 1):
             line = io.StringIO()
             fields = [number, rank, entry[dimension], entry.get("name", ""), entry[by]]
-            csv.writer(line, lineterminator="").writerow(fields)
-            yield line.getvalue()
+            csv.writer(line, lineterminator="\r\n").writerow(fields)
+            yield line.getvalue().removesuffix("\r\n")
 
 
 def as_json(found: Sequence[Leading], by: str, dimension: str) -> Iterator[str]:

@@ -193,3 +193,9 @@ def test_a_name_that_hdf5_cannot_hold_is_refused(suffix: str, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"row 1 is called 'b\\x00c', and HDF5 holds no name with a NUL"):
         export(tmp_path / "run.zarr", tmp_path / f"out{suffix}")
     assert not (tmp_path / f"out{suffix}").exists()
+
+
+def test_top_writes_names_with_line_ends_as_csv_has_them(tmp_path: Path) -> None:
+    nmf(pd.DataFrame(np.ones((3, 1)), columns=["a\nb"]), 1, max_iter=1, tol=0, store=tmp_path / "run.zarr")
+    printed = CliRunner().invoke(app, ["top", str(tmp_path / "run.zarr"), "--format", "csv"]).stdout
+    assert '"a\nb"' in printed
