@@ -23,7 +23,9 @@ from types import ModuleType
 import numpy as np
 import scipy.io
 import scipy.sparse
+from PIL import Image
 from recommender import planted
+from sklearn.datasets import load_digits
 
 DATA = Path(__file__).parent / "data"
 LIBRARIES = "numpy", "scipy", "sklearn"
@@ -98,9 +100,6 @@ def table(folder: Path) -> Path:
 
 def images(folder: Path) -> Path:
     """Write each digit as a PNG file, named by its number and by which digit it is."""
-    from PIL import Image
-    from sklearn.datasets import load_digits
-
     digits = load_digits()
     path = folder / "digits"
     path.mkdir(exist_ok=True)

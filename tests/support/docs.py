@@ -6,6 +6,11 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "cluster_configs").rglob("*.md")),
+]
 
 ENVIRONMENT = os.environ | {"COLUMNS": "100"}
 
