@@ -144,7 +144,10 @@ def _open(V: Any, search: Search) -> Matrix:
     W, H, spec = search.W, search.H, search.spec
     matrix, shape = open_matrix(V), factors.product_shape(W, H)
     if matrix.shape != shape:
-        raise ValueError(f"V is {matrix.shape} and W H is {shape}; give the V that W and H were fitted to")
+        raise ValueError(
+            f"V is {matrix.shape} and W H is {shape}; give the V that W and H were fitted to, and below it "
+            "the rows that were added since (dask-nmf convert OLD NEW ALL)"
+        )
     if not isinstance(spec.n_columns, int) or spec.n_columns < 1:
         raise ValueError(f"count is {spec.n_columns!r}; it must be an integer ≥ 1")
     if spec.missing not in (None, *MISSING):

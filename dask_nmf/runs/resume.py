@@ -107,7 +107,7 @@ def find_resumable(
     if differing:
         raise RunMismatch(
             f"{location.name} holds another fit: {'; '.join(differing)}; "
-            "give another output, or ask to overwrite it"
+            "give another output, or ask to overwrite it (--overwrite)"
         )
     check_unchanged(location.name, run.record)
     try:

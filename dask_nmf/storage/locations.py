@@ -190,7 +190,9 @@ def check_replaceable(
     if not location.exists():
         return
     if not overwrite:
-        raise FileExistsError(f"{location.name} exists; give another output, or ask to overwrite it")
+        raise FileExistsError(
+            f"{location.name} exists; give another output, or ask to overwrite it (--overwrite)"
+        )
     try:
         ours = is_ours(location)
     except Exception:  # whatever it is, it is not ours

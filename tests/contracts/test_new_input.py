@@ -82,5 +82,5 @@ def test_the_estimator_takes_a_new_kind(raw: Path) -> None:
 
 def test_without_its_line_the_kind_is_unknown(tmp_path: Path) -> None:
     V.tofile(tmp_path / "v-25.raw")
-    with pytest.raises(ValueError, match="is a file of another kind; give a Zarr array"):
+    with pytest.raises(ValueError, match=r"another kind; give a Zarr array.* first \(dask-nmf convert\)"):
         nmf(tmp_path / "v-25.raw", 3)

@@ -21,7 +21,8 @@ def check_changeable(run_name: str, record: dict[str, Any]) -> None:
     for name, what in (("missing", "missing entries"), ("weights", "weights"), ("fixed_W", "a fixed W")):
         if settings.get(name) is not None:
             raise ValueError(
-                f"{run_name} was fitted with {what}, so its sums are not known; fit all rows anew"
+                f"{run_name} was fitted with {what}, so it has no sums over rows, from which H could be "
+                "solved again; fit all rows anew, or compute W of new rows with dask-nmf transform"
             )
     if settings.get("validation_fraction"):
         raise ValueError(f"{run_name} was fitted with held-out entries; fit all rows anew without them")

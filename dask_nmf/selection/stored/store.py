@@ -110,7 +110,7 @@ class SelectionStore:
         if differing:
             raise RunMismatch(
                 f"{location.name} holds another selection: {'; '.join(differing)}; "
-                "give another output, or ask to overwrite it"
+                "give another output, or ask to overwrite it (--overwrite)"
             )
         if not store._commits.group.read_only:
             store._commits.write_metadata()  # a command that was killed has not

@@ -22,6 +22,8 @@ from dask_nmf.storage.locations import Location
 KINDS = {  # of groups, by the attribute that holds their record
     "dask_nmf": "a run, made by dask-nmf fit",
     "dask_nmf_selection": "a selection of ranks, made by dask-nmf select",
+    "dask_nmf_transform": "an output of dask-nmf transform, which holds W alone (xarray.open_zarr reads it)",
+    "dask_nmf_convert": "a matrix, made by dask-nmf convert, and no result",
 }
 Record = dict[str, Any]  # what the attribute of a group holds, as values of JSON
 

@@ -40,7 +40,8 @@ def check_v(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array, V: Any) ->
     if matrix.shape[0] not in (rows, len(numbers)):
         raise ValueError(
             f"{matrix.source} has {matrix.shape[0]} rows, and {name} has {rows}, of which "
-            f"{len(numbers)} are to be taken out; give all rows, or these alone in their order"
+            f"{len(numbers)} are to be taken out; give all rows, with those that were added since the fit "
+            "below the others (dask-nmf convert OLD NEW ALL), or these alone in their order"
         )
     _check_names(fitted, matrix, numbers if matrix.shape[0] != rows else np.arange(rows))
     if matrix.shape[0] != rows:

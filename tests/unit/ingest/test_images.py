@@ -32,8 +32,13 @@ def image_shape(place: Path) -> Any:
     ids=["grey", "pgm", "bits", "16 bits", "colour", "colour png"],
 )
 def test_each_image_is_a_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: np.ndarray, suffix: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    values: np.ndarray,
+    suffix: str,
 ) -> None:
+    caplog.set_level("INFO", "dask_nmf")
     monkeypatch.setattr(images, "BATCH", 200)
     (tmp_path / "in").mkdir()
     for number, value in enumerate(values):
@@ -42,6 +47,7 @@ def test_each_image_is_a_row(
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), values.reshape(5, -1))
     assert names_of(tmp_path / "v.zarr", "obs") == [f"{number}.{suffix}" for number in range(5)]
     assert image_shape(tmp_path / "v.zarr") == list(values.shape[1:])
+    assert ("report --image-shape 6x4" in caplog.text) == (values.ndim == 3)
 
 
 def test_each_frame_of_a_stack_is_a_row(tmp_path: Path) -> None:

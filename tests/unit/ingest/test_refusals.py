@@ -73,6 +73,12 @@ def assert_refused(folder: Path, name: str, words: str, **options: str) -> None:
     assert set(folder.iterdir()) == before
 
 
+def test_a_text_among_numbers_names_both_ways_out(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_text("user,item,rating\nann,tea,5\n")
+    cure = "names of rows, or --row, --column and --value if each line is an entry of V"
+    assert_refused(tmp_path, "v.csv", cure, row="user")
+
+
 @pytest.mark.parametrize(("text", "words"), TABLES)
 def test_dense_tables(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "v.csv").write_text(text)

@@ -17,6 +17,7 @@ from support.named import names, write_named
 from dask_nmf import Run, nmf
 from dask_nmf.cli.app import app
 from dask_nmf.errors import InvalidRunError
+from dask_nmf.ingest import convert
 from dask_nmf.results import sides
 from dask_nmf.results.exports.export import FORMATS, export, export_to
 from dask_nmf.storage.locations import locate, locate_file
@@ -199,3 +200,13 @@ def test_top_writes_names_with_line_ends_as_csv_has_them(tmp_path: Path) -> None
     nmf(pd.DataFrame(np.ones((3, 1)), columns=["a\nb"]), 1, max_iter=1, tol=0, store=tmp_path / "run.zarr")
     printed = CliRunner().invoke(app, ["top", str(tmp_path / "run.zarr"), "--format", "csv"]).stdout
     assert '"a\nb"' in printed
+
+
+def test_a_group_of_another_command_is_called_what_it_is(folder: Path, tmp_path: Path) -> None:
+    w, v = tmp_path / "W.zarr", tmp_path / "V.zarr"
+    convert(np.ones((3, 15)), v)
+    done = CliRunner().invoke(app, ["transform", str(folder / "named.zarr"), str(v), "-o", str(w)])
+    assert done.exit_code == 0, done.output
+    for place, what in ((w, "an output of dask-nmf transform"), (v, "a matrix, made by dask-nmf convert")):
+        with pytest.raises(InvalidRunError, match=f"is {what}.*; give another path"):
+            export(place, tmp_path / "out.npz")

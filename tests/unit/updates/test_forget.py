@@ -256,7 +256,7 @@ REFUSED = {
     "twice": ([3, 3], V, "given twice"),
     "all": (list(range(200)), V, "leave at least one"),
     "names": (["ann"], V, "have no names"),
-    "size": ([3, 4], V[:7], "has 7 rows, and"),
+    "size": ([3, 4], V[:7], r"has 7 rows, and .* below the others \(dask-nmf convert OLD NEW ALL\)"),
     "columns": ([3, 4], V[:, :7], "has 7 columns and"),
     "other rows": ([3, 4], V[4:6], "row 3 is not that of the V"),
     "other V": ([3, 4], V[::-1], "V is not the same in"),

@@ -198,7 +198,11 @@ def test_names_of_rows_follow_and_those_of_columns_must_be_the_same(tmp_path: Pa
 
 REFUSED = {
     "columns": ({}, V[:5, :19], "has 19 columns and"),
-    "missing": ({"missing": "nan"}, NEW, "with missing entries"),
+    "missing": (
+        {"missing": "nan"},
+        NEW,
+        "missing entries, .* or compute W of new rows with dask-nmf transform",
+    ),
     "weights": ({"weights": np.ones(OLD.shape)}, NEW, "with weights"),
     "held out": ({"validation_fraction": 0.1}, NEW, "held-out entries"),
     "loss": ({"beta_loss": 0.5, "solver": "mu", "max_iter": 2}, NEW, "beta_loss 0.5"),

@@ -123,7 +123,8 @@ def refuse_first_bad_line(path: FilePath, layout: CsvLayout, numbers: Sequence[i
                 name = index + 1 if layout.names is None else repr(layout.names[index])
                 raise DataError(
                     f"{path}, line {line}: {fields[index][:SHOWN]!r} in column {name} is no number; "
-                    "correct it, or give --row COLUMN if the column holds the names of rows"
+                    "correct it, or give --row COLUMN if the column holds the names of rows, "
+                    "or --row, --column and --value if each line is an entry of V"
                 )
         if REPLACED in "".join(fields):
             raise DataError(f"{path}, line {line}: {shown} is not UTF-8; save the file as UTF-8")

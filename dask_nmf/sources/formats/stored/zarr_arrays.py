@@ -68,7 +68,10 @@ def _open(source: Any, options: OpenOptions) -> Matrix:
         if not location.exists():
             raise nothing_at(location)
     elif location.path.is_file():
-        raise DataError(f"{location.name} is a file of another kind; give {FILES}")
+        raise DataError(
+            f"{location.name} is a file of another kind; give {FILES}, "
+            "or convert the file to Zarr first (dask-nmf convert)"
+        )
     with readable(location.name, f"give {FILES}"):
         store = location.store()
     return open_zarr(location.name, options, store)
