@@ -181,7 +181,7 @@ def _forget(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> Forgott
     h = fitted.h if fitted.fixed_h else rest.known.refreshed(fitted.h, None)
     loss = rest.loss + rest.known.change(h)
     changed = run.change_rows(before - len(numbers))
-    changed.record["estimated"] = not polished
+    changed.record["estimated"] = not polished or (fitted.settings.beta == 1 and not fitted.fixed_h)
     source: ZarrFactor | None = None
     if polished:
         with RowPasses(fitted, matrix) as passes:

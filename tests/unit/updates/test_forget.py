@@ -64,6 +64,7 @@ def test_the_error_is_that_of_a_fit_without_the_rows(
     assert found.relative_error == pytest.approx(without.relative_error, rel=1e-3)
     assert (found.rows, found.left, found.polished) == (5, 195, not alone)
     assert [check for check in verify(run, form(V[KEPT])) if not check.passed] == []
+    assert Run.load_result(run).record["estimated"] == (alone or beta == 1)
     assert Run.load(run).summary()["shape"] == [195, 20]
 
 
