@@ -41,7 +41,8 @@ def upload(value: float, act: Callable[[], object] = lambda: None, overwrite: bo
     with place.atomic_output(check) as inside:
         encoding = transform_output._unused_encoding(place.store())
         mark = {"settings": {"missing": None}, "of": value}
-        w, _ = transform_output._create_factors(inside, mark, encoding, (4, 2), 2, np.dtype("f4"))
+        form = transform_output.OutputForm(mark, encoding, None)
+        w, _ = transform_output._create_factors(inside, form, (4, 2), 2, np.dtype("f4"))
         for first in (0, 2):
             w.write(first, np.full((2, 2), value, "f4"))
         act()
