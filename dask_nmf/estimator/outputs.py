@@ -1,4 +1,4 @@
-"""What `NMF` returns, in the forms in which scikit-learn's users expect it."""
+"""W as `NMF` returns it: in the container that `set_output` chooses, or as X came."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def component_names(number: int) -> list[str]:
 
 
 class Form(Protocol):
-    """What V is like besides its entries: its kind, and the names of its rows and columns."""
+    """The kind of container that V came in, and the names of its rows and columns."""
 
     @property
     def column_names(self) -> Any | None:

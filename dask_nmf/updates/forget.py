@@ -38,7 +38,7 @@ from dask_nmf.updates.write import old_pieces, scales_of, write_result
 
 @dataclass(frozen=True)
 class Forgotten:
-    """What `forget` did.
+    """The result of `forget`.
 
     Attributes
     ----------

@@ -43,7 +43,7 @@ Connect = Callable[[Matrix], AbstractContextManager[Any]]
 
 @dataclass(frozen=True)
 class Update:
-    """What an update did.
+    """The result of an update.
 
     Attributes
     ----------

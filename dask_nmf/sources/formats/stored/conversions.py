@@ -1,4 +1,4 @@
-"""What a conversion leaves with X: the digest of the recipe by which its values were made."""
+"""The digest of the recipe by which a conversion made V, which stands beside X."""
 
 from __future__ import annotations
 
