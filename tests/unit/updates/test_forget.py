@@ -11,6 +11,8 @@ import scipy.sparse
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from support import changed_runs
+from support.changed_runs import RANK, V, factors
 from support.matrices import low_rank
 from support.named import write_named
 from support.runs import Crash
@@ -28,21 +30,12 @@ from dask_nmf.updates.row_passes import open_rows
 from dask_nmf.updates.rows.chosen_rows import batches
 from dask_nmf.updates.rows.known_rows import DivergenceRows, SquaredRows
 
-RANK = 3
-V = low_rank(200, 20, RANK, noise=1.0)
 GONE = [7, 190, 3, 55, 56]
 KEPT = np.setdiff1d(np.arange(200), GONE)
 
 
 def fitted(place: Path, v: Any = V, **options: Any) -> Path:
-    nmf(v, RANK, store=place, **{"random_state": 0, **options})
-    return place
-
-
-def factors(run: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Return W and H of a run."""
-    result = Run.load_result(run)
-    return result.read("W"), result.read("H")
+    return changed_runs.fitted(place, v, **options)
 
 
 def check_shown(run: Path) -> None:
