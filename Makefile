@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # The scripts of `make bench`; with SHORT=1 only small matrices, to check that all packages run.
-BENCHMARKS = $(if $(SHORT),"run_peers.py --short --output short",run_peers.py run_reads.py run_speed.py run_one_pass.py run_held_out.py run_many_models.py run_planted_ranks.py run_rank_question.py run_out_of_core.py run_cache.py run_prefetch.py run_scaling.py run_losses.py run_convergence.py run_task_memory.py run_convert.py run_update.py run_ratings.py)
+BENCHMARKS = $(if $(SHORT),"run_peers.py --short --output short",run_peers.py run_reads.py run_speed.py run_one_pass.py run_held_out.py run_many_models.py run_planted_ranks.py run_merged_starts.py run_rank_question.py run_out_of_core.py run_cache.py run_prefetch.py run_scaling.py run_losses.py run_convergence.py run_task_memory.py run_convert.py run_update.py run_ratings.py)
 
 # The tests that run with the lowest versions that pyproject.toml allows.
 LOWEST = behaviour/test_api unit/sources/test_inputs unit/sources/test_masks unit/sources/test_duplicate_entries unit/sources/test_packing unit/cli/test_pipes project/test_slurm_files unit/runs/test_run unit/runs/test_contents
