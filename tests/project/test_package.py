@@ -22,15 +22,36 @@ from dask_nmf import __version__
 ROOT = Path(__file__).resolve().parents[2]
 DECLARED: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 INSTALL = r"pip install ([^;,.)`\n]*\[[^`\n]*?\]['\"]?)"
+UNPACKAGED = (".ci/", ".dockerignore", ".pre-commit-config.yaml")  # for those who work in the repository
 PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "cluster_configs").rglob("*.md")]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel, built."""
-    return zipfile.ZipFile(
-        next(WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel"))))
-    )
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The paths of what is built: the wheel and the source distribution."""
+    folder = str(tmp_path_factory.mktemp("dist"))
+    return {
+        "wheel": next(WheelBuilder(str(ROOT)).build(directory=folder)),
+        "source": next(SdistBuilder(str(ROOT)).build(directory=folder)),
+    }
+
+
+@pytest.fixture(scope="module")
+def wheel(built: dict[str, str]) -> zipfile.ZipFile:
+    """The wheel, opened."""
+    return zipfile.ZipFile(built["wheel"])
+
+
+@pytest.mark.parametrize(
+    "checker",
+    [["twine", "check", "--strict"], ["check_wheel_contents"]],
+    ids=["twine", "check_wheel_contents"],
+)
+def test_checkers_of_packages_find_nothing(built: dict[str, str], checker: list[str]) -> None:
+    checked = [built["wheel"]] if checker[0] == "check_wheel_contents" else [*built.values()]
+    command = [sys.executable, "-m", *checker, *checked]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_wheel_has_every_module_and_says_that_it_has_types(wheel: zipfile.ZipFile) -> None:
@@ -46,12 +67,21 @@ def test_the_citation_is_of_this_version() -> None:
     assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
-def test_the_source_distribution_builds_by_itself(tmp_path: Path) -> None:
-    with tarfile.open(next(SdistBuilder(str(ROOT)).build(directory=str(tmp_path)))) as source:
+def test_the_source_distribution_has_every_file_but_those_of_the_repository(built: dict[str, str]) -> None:
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tracked = {name for name in listed.stdout.splitlines() if not name.startswith(UNPACKAGED)}
+    with tarfile.open(built["source"]) as source:
+        files = {name.partition("/")[2] for name in source.getnames()}
+    assert files == tracked | {"PKG-INFO"}
+
+
+def test_the_source_distribution_builds_by_itself(built: dict[str, str], tmp_path: Path) -> None:
+    with tarfile.open(built["source"]) as source:
         source.extractall(tmp_path, filter="data")
     (unpacked,) = (path for path in tmp_path.iterdir() if path.is_dir())
-    built = zipfile.ZipFile(next(WheelBuilder(str(unpacked)).build(directory=str(tmp_path))))
-    assert "dask_nmf/py.typed" in built.namelist()
+    again = zipfile.ZipFile(next(WheelBuilder(str(unpacked)).build(directory=str(tmp_path))))
+    with zipfile.ZipFile(built["wheel"]) as wheel:
+        assert again.namelist() == wheel.namelist()
 
 
 def test_links_of_the_description_lead_somewhere(wheel: zipfile.ZipFile) -> None:
