@@ -92,7 +92,8 @@ def convert(
         of ``.csv``, ``.tsv`` and ``.parquet`` tables, MatrixMarket's ``.mtx``, folders and ``.h5`` files of
         10x Genomics, ``.h5ad``, HDF5, what `open_matrix` takes, folders of ``.txt`` files or images, and
         ``.jsonl``; of text files also compressed by gzip.
-        An array is taken too.
+        Whatever else `nmf` takes is taken too, with the names of rows and columns that it has: arrays, tables
+        of pandas, polars, pyarrow and Dask, a `DataArray` of xarray, an AnnData.
     destination : path or URL of the group: ``X`` is V, ``obs/_index`` and ``var/_index`` are the names of its
         rows and columns, if it has names.
     row, column, value : names of the columns of a table whose records are entries of V. ``row`` alone is the

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from dask_nmf.errors import DataError
-from dask_nmf.types import Block, T
+from dask_nmf.types import Array, Block, T
 
 BATCH = 2**26  # bytes of a batch, about: what is in memory at once is some of them
 UNWANTED: ContextVar[Event | None] = ContextVar("UNWANTED", default=None)  # in a thread of `read_ahead`
@@ -21,7 +21,7 @@ class Batch(NamedTuple):
     """Some rows of V, as a NumPy or CSR array, (rows, n)."""
 
     block: Block
-    names: Sequence[str] | None = None  # of the rows
+    names: Sequence[str] | Array | None = None  # of the rows
 
 
 class Columns(NamedTuple):
@@ -94,7 +94,7 @@ class Stacked:
 
 
 class Named:
-    """A source with names of its rows and columns, in lists or arrays; None for those that have none."""
+    """A source with names of its rows and columns, in lists or arrays; None for those that the source has."""
 
     def __init__(self, source: RowSource, rows: Any, columns: Any) -> None:
         self._source, self._rows, self._columns = source, rows, columns
@@ -102,8 +102,8 @@ class Named:
 
     def columns(self) -> Columns:
         """Return the columns of V."""
-        number = self._source.columns().number
-        names = None if self._columns is None else list(self._columns[:])
+        number, own = self._source.columns()
+        names = own if self._columns is None else list(self._columns[:])
         if names is not None and len(names) != number:
             raise DataError(f"V has {number} columns and {len(names)} names of columns; write it anew")
         return Columns(number, names)
@@ -117,9 +117,9 @@ class Named:
             If there are fewer names than rows.
         """
         first = 0
-        for block, _ in self._source.batches():
+        for block, own in self._source.batches():
             last = first + block.shape[0]
-            names = None if self._rows is None else self._rows[first:last]
+            names = own if self._rows is None else self._rows[first:last]
             if names is not None and len(names) != block.shape[0]:
                 raise DataError(f"V has more rows than its {first + len(names)} names of rows; write it anew")
             yield Batch(block, names)

@@ -1,4 +1,4 @@
-"""Matrices of every kind that `open_matrix` opens: ``.npy``, ``.npz``, Zarr, HDF5, and arrays in memory."""
+"""Matrices of every kind that `open_matrix` opens, and labelled objects, with the names that they have."""
 
 from __future__ import annotations
 
@@ -15,17 +15,25 @@ from dask_nmf.errors import DataError
 from dask_nmf.ingest.entries.sorting import Entries, RowSorter
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.rows import BATCH, Batch, Columns, check_wanted
+from dask_nmf.labelled.registry import factor_form_of, labels_of
 from dask_nmf.progress import report_panel, report_read, report_stage
+from dask_nmf.sources.labels.names import fitting
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.types import Block, Orientation
 
 
 class MatrixRows:
-    """The rows of a matrix, read by panels; a matrix that is stored by columns is sorted."""
+    """The rows of a matrix, read by panels; a matrix that is stored by columns is sorted.
+
+    Names of rows and columns are those of a table, of xarray's coordinates or of AnnData in memory, or those
+    that lie beside a stored matrix. Names that only count are left out.
+    """
 
     def __init__(self, source: Any, options: ConvertOptions, scratch: Path) -> None:
-        self._matrix = _open(source, options.dtype)
+        held, form = factor_form_of(source)
+        self._matrix = _open(held, options.dtype)
+        self._labels = fitting(labels_of(form), self._matrix.shape) or self._matrix.labels
         self._options = options
         self._scratch = scratch
         self._rules = options.rules(self._matrix.dtype)
@@ -34,12 +42,21 @@ class MatrixRows:
 
     def columns(self) -> Columns:
         """Return the columns of V."""
-        return Columns(self._matrix.shape[1])
+        number, names = self._matrix.shape[1], self._labels.columns
+        return Columns(number, None if names is None else names.read(0, number).tolist())
 
     def batches(self) -> Iterator[Batch]:
         """Yield the rows of V in order."""
+        first, names = 0, self._labels.rows
+        for block in self._blocks():
+            last = first + block.shape[0]
+            yield Batch(block, None if names is None else names.read(first, last))
+            first = last
+
+    def _blocks(self) -> Iterator[Block]:
+        """Yield blocks of rows in order."""
         if not self._matrix.orientation.by_columns:
-            yield from (Batch(block) for _, block in self._panels())
+            yield from (block for _, block in self._panels())
             return
         sorter = RowSorter(self._scratch)
         begin = sorter.positions[-1] if sorter.positions else 0
@@ -49,8 +66,7 @@ class MatrixRows:
             columns = (entries.coords[0] + first).astype(np.int32)
             added = Entries(entries.coords[1].astype(np.int32), columns, entries.data)
             sorter.add(added, partial(int, first + block.shape[0]))
-        for rows in sorter.blocks(self._matrix.shape, "sum"):
-            yield Batch(rows)
+        yield from sorter.blocks(self._matrix.shape, "sum")
 
     def _panels(self, begin: int = 0) -> Iterator[tuple[int, Block]]:
         """Yield panels from a row of storage on, each with where it begins."""

@@ -1,0 +1,73 @@
+"""Objects with names of rows and columns are converted with these, as files are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import anndata
+import dask.dataframe
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import scipy.sparse
+import xarray as xr
+from support.converted import matrix_of, names_of
+
+from dask_nmf.ingest import convert
+from dask_nmf.sources.registry import open_matrix
+
+V = np.random.default_rng(0).integers(1, 9, (4, 3)).astype(np.float32)
+ROWS, COLUMNS = ["d", "b", "a", "c"], ["x", "z", "y"]
+TABLE = pd.DataFrame(V, ROWS, COLUMNS)
+ARRAY = xr.DataArray(V, {"cell": ROWS, "gene": COLUMNS}, ("cell", "gene"))
+OBJECTS = {
+    "pandas": lambda: TABLE,
+    "dask": lambda: dask.dataframe.from_pandas(TABLE, npartitions=3, sort=False),
+    "xarray": lambda: ARRAY,
+    "xarray by columns": lambda: ARRAY.T.copy().T,
+    "lazy xarray": lambda: ARRAY.chunk({"cell": 3}),
+    "anndata": lambda: anndata.AnnData(V, TABLE[[]], TABLE.T[[]]),
+    "sparse anndata": lambda: anndata.AnnData(scipy.sparse.csc_matrix(V), TABLE[[]], TABLE.T[[]]),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTS)
+def test_names_are_stored_beside_v(tmp_path: Path, name: str) -> None:
+    convert(OBJECTS[name](), tmp_path / "v.zarr")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), V)
+    assert names_of(tmp_path / "v.zarr", "obs") == ROWS
+    assert names_of(tmp_path / "v.zarr", "var") == COLUMNS
+
+
+def test_objects_of_which_one_side_has_names(tmp_path: Path) -> None:
+    convert(pl.DataFrame(dict(zip(COLUMNS, V.T, strict=True))), tmp_path / "v.zarr")
+    labels = open_matrix(tmp_path / "v.zarr").labels
+    assert labels.rows is None
+    assert names_of(tmp_path / "v.zarr", "var") == COLUMNS
+
+
+@pytest.mark.parametrize("source", [V, pd.DataFrame(V), scipy.sparse.csr_array(V)])
+def test_names_that_only_count_are_none(tmp_path: Path, source: Any) -> None:
+    convert(source, tmp_path / "v.zarr")
+    assert not open_matrix(tmp_path / "v.zarr").labels
+
+
+@pytest.mark.parametrize("inside", ["", "counts"])
+def test_coordinates_beside_an_array_in_zarr(tmp_path: Path, inside: str) -> None:
+    ARRAY.rename("counts").to_dataset().to_zarr(tmp_path / "in.zarr", zarr_format=2)
+    source = tmp_path / "in.zarr" if inside else tmp_path / "in.zarr" / "counts"
+    convert(source, tmp_path / "v.zarr", dataset=inside or None)
+    assert names_of(tmp_path / "v.zarr", "obs") == ROWS
+    assert names_of(tmp_path / "v.zarr", "var") == COLUMNS
+
+
+def test_steps_keep_the_names_and_like_finds_columns_by_them(tmp_path: Path) -> None:
+    convert(TABLE, tmp_path / "v.zarr", top_columns=2, top_by="sum")
+    kept = [COLUMNS[index] for index in sorted(np.argsort(-V.sum(0), kind="stable")[:2])]
+    assert names_of(tmp_path / "v.zarr", "var") == kept
+    convert(TABLE[["y", "x", "z"]], tmp_path / "new.zarr", like=tmp_path / "v.zarr")
+    assert names_of(tmp_path / "new.zarr", "var") == kept
+    assert names_of(tmp_path / "new.zarr", "obs") == ROWS
+    np.testing.assert_array_equal(matrix_of(tmp_path / "new.zarr"), TABLE[kept])
