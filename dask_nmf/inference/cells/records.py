@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
@@ -12,11 +13,15 @@ from typing import TextIO
 from dask_nmf.errors import DataError
 
 DELIMITERS = ",\t"
+SPACED = re.compile(r'(?:^|[,\t]) +"')  # a blank before a quote
 LONGEST = 2**16  # characters of a line, at most
 
 
 def records(path: Path, is_first: Callable[[list[str]], bool]) -> Iterator[tuple[int, list[str]]]:
     """Yield the number and the fields of each line that is not blank.
+
+    Blanks before a field belong to it, because a name may begin with some, unless the first line has one
+    before a quote: then blanks that follow a delimiter are left out in all lines.
 
     Parameters
     ----------
@@ -29,8 +34,10 @@ def records(path: Path, is_first: Callable[[list[str]], bool]) -> Iterator[tuple
             first.append(line)
             if not line.isspace():
                 break
-        delimiter = _delimiter("".join(first[-1:]), is_first)
-        reader = csv.reader(chain(first, lines), delimiter=delimiter, skipinitialspace=True)
+        first_line = "".join(first[-1:])
+        spaced = SPACED.search(first_line) is not None
+        delimiter = _delimiter(first_line, spaced, is_first)
+        reader = csv.reader(chain(first, lines), delimiter=delimiter, skipinitialspace=spaced)
         try:
             for fields in reader:
                 if len(fields) > 1 or "".join(fields).strip():
@@ -47,9 +54,9 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
-def _delimiter(line: str, is_first: Callable[[list[str]], bool]) -> str:
+def _delimiter(line: str, spaced: bool, is_first: Callable[[list[str]], bool]) -> str:
     """Return the delimiter with which the first line is a header or a record."""
     for delimiter in DELIMITERS:
-        if is_first(next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])):
+        if is_first(next(csv.reader([line], delimiter=delimiter, skipinitialspace=spaced), [])):
             return delimiter
     return DELIMITERS[0] if DELIMITERS[0] in line else DELIMITERS[1]

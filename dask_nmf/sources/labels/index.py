@@ -46,7 +46,9 @@ class NameIndex:
         dimension, number = self._dimension, int(np.searchsorted(self._hashes, hash(name), side="right"))
         start = int(np.searchsorted(self._hashes, hash(name), side="left"))
         if start == number:
-            return f"{name!r} is no name of a {dimension} of the run"
+            known = name != name.strip() and self.find([name.strip()])[0] != ABSENT
+            cure = f", and {name.strip()!r} is one; leave the blanks around it out" if known else ""
+            return f"{name!r} is no name of a {dimension} of the run{cure}"
         one, other = self._order[start : start + 2]
         return f"{name!r} is the name of {number - start} {dimension}s, such as {one} and {other}"
 

@@ -17,8 +17,9 @@ from dask_nmf import Run, nmf, predict, recommend
 from dask_nmf.errors import DataError
 from dask_nmf.inference import predict as predict_module
 from dask_nmf.inference import recommend as recommend_module
+from dask_nmf.inference.cells.reading import read_cells
 from dask_nmf.sources.labels.index import ABSENT, REPEATED, NameIndex
-from dask_nmf.sources.labels.names import in_memory
+from dask_nmf.sources.labels.names import Labels, in_memory
 from dask_nmf.storage.locations import locate, locate_file
 
 ROWS = [
@@ -106,6 +107,21 @@ def test_what_names_no_cell_is_refused(text: str, words: str | None, folder: Pat
     with pytest.raises(DataError) as told:
         predicted(folder, text)
     assert words in str(told.value)
+
+
+SPACED = Labels(in_memory([" a", "a", " ", "b "], "rows"), in_memory(["x", " x"], "columns"))
+
+
+def test_blanks_around_names_belong_to_them(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text('row,column\n a,x\na, x\n" "," x"\nb , x\n')
+    rows, columns = next(read_cells(tmp_path / "pairs.csv", (4, 2), SPACED))
+    assert (rows.tolist(), columns.tolist()) == ([0, 1, 2, 3], [0, 1, 1, 1])
+    (tmp_path / "pairs.csv").write_text('"row", "column"\n" a", "x"\n"a",  x\n')
+    rows, columns = next(read_cells(tmp_path / "pairs.csv", (4, 2), SPACED))
+    assert (rows.tolist(), columns.tolist()) == ([0, 1], [0, 0])
+    (tmp_path / "pairs.csv").write_text("row,column\n  a,x\n")
+    with pytest.raises(DataError, match="'  a' is no name of a row of the run, and 'a' is one; leave the bl"):
+        next(read_cells(tmp_path / "pairs.csv", (4, 2), SPACED))
 
 
 def test_lists_have_names_of_rows_and_columns(folder: Path) -> None:
