@@ -17,6 +17,7 @@ from dask_nmf.labelled.arrays import ArrayForm
 from dask_nmf.labelled.form import Form
 from dask_nmf.labelled.registry import form_of
 from dask_nmf.labelled.tables import PlainTable
+from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.sources.labels.names import fitting
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import in_memory_form, open_matrix
@@ -46,7 +47,9 @@ def open_input(
     source, form = form_of(located(X), estimator.sample_dims, "X")
     in_memory = in_memory_form(source, "X")
     matrix = opening(source if in_memory is None else _checked_array(estimator, in_memory))
-    validate_data(estimator, _named(matrix, form, X), reset=reset, skip_check_array=True)
+    known = None if reset else getattr(estimator, "feature_names_in_", None)
+    named = X if isinstance(form, PlainTable) else _named(matrix, form, known)
+    validate_data(estimator, named, reset=reset, skip_check_array=True)
     features = form.features if isinstance(form, ArrayForm) else None
     if reset:
         estimator._features = features
@@ -57,11 +60,27 @@ def open_input(
     return OpenedInput(matrix, form, X)
 
 
-def _named(matrix: Matrix, form: Form | None, X: Any) -> Any:
-    """Return something with the shape and the column names of X, for scikit-learn's checks of features."""
-    if isinstance(form, PlainTable):
-        return X
+def features_of(stored: StoredResult) -> dict[str, Any]:
+    """Return the attributes of an estimator about the features of a run: their number, and any names."""
+    number, names = int(stored.record["matrix"]["shape"][1]), stored.column_names
+    named = {} if names is None else {"feature_names_in_": np.asarray(names[:]).astype(object)}
+    return {"n_features_in_": number, **named}
+
+
+def _named(matrix: Matrix, form: Form | None, known: Any) -> Any:
+    """Return something with the shape and the column names of X, for scikit-learn's checks of features.
+
+    Labels that are no texts, such as years, have the names that a run keeps of them if these are known.
+
+    Parameters
+    ----------
+    known : the names of the features of the fit; None without names
+    """
+    columns = matrix.labels.columns if form is None else form.labels.columns
     names = None if form is None else form.column_names
+    if columns is not None:
+        texts = columns.read(0, len(columns)).astype(object)
+        names = texts if form is None or (known is not None and np.array_equal(texts, known)) else names
     if names is None:
         return np.broadcast_to(0.0, matrix.shape)
     pandas: Any = import_module("pandas")

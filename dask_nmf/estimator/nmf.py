@@ -17,7 +17,7 @@ from dask_nmf.estimator import requests
 from dask_nmf.estimator.attributes import attributes_of, attributes_without_data, warn_unless_converged
 from dask_nmf.estimator.callbacks.passes import report_passes
 from dask_nmf.estimator.fitted import FittedNMF
-from dask_nmf.estimator.inputs import OpenedInput, open_input
+from dask_nmf.estimator.inputs import OpenedInput, features_of, open_input
 from dask_nmf.estimator.stream import Stream
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.result import Result, result_of
@@ -110,8 +110,8 @@ class NMF(FittedNMF):
     outcome_ : Outcome, why the fit ended
     message_ : str, the same as a sentence
     n_features_in_, feature_names_in_ : as in scikit-learn. The names are the columns of a DataFrame, also of
-        Dask, ``var_names`` of an AnnData, or the texts that are coordinates of the only other dimension of a
-        `DataArray`. `transform` refuses other names, and other coordinates.
+        Dask, ``var_names`` of an AnnData, the texts that are coordinates of the only other dimension of a
+        `DataArray`, or those of a run or a stored X. `transform` refuses other names and coordinates.
     """
 
     _stream: Stream
@@ -194,9 +194,8 @@ class NMF(FittedNMF):
         """
         stored = Run.load_result(locate(path))
         model = cls(store=path, **requests.parameters_of(stored.settings))
-        model.n_features_in_ = int(stored.record["matrix"]["shape"][1])
         result = result_of(stored)
-        model._take(attributes_of(result, stored=True))
+        model._take(features_of(stored) | attributes_of(result, stored=True))
         model._begin_stream(result.W if stored.record["settings"]["weights"] is None else None)
         return model
 

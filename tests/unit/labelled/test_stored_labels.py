@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 import xarray
 from support.matrices import low_rank
-from support.named import names
+from support.named import names, write_anndata
 
-from dask_nmf import Run, nmf, select_rank
+from dask_nmf import NMF, Run, nmf, select_rank
 
 V = low_rank(12, 7, 2, noise=1)
 ROWS, COLUMNS = names("r", 12), names("c", 7)
@@ -53,6 +53,27 @@ def test_a_run_has_the_names_of_a_labelled_v(holder: str, tmp_path: Path) -> Non
     assert stored(tmp_path / "run.zarr") == (rows, columns)
     W = Run.load_result(tmp_path / "run.zarr").read("W")
     np.testing.assert_array_equal(np.asarray(result.W), W)
+    model = NMF.load(tmp_path / "run.zarr")
+    assert getattr(model, "feature_names_in_", np.array([])).tolist() == (columns or [])
+    assert model.transform(source).shape == (12, 2)  # without a warning about names
+    if columns is not None:
+        with pytest.raises(ValueError, match="feature names should match"):
+            model.transform(TABLE[columns[::-1]])
+
+
+def test_years_are_names_that_a_loaded_estimator_knows(tmp_path: Path) -> None:
+    table = pd.DataFrame(V, columns=[*range(1990, 1997)])
+    nmf(table, 2, max_iter=2, store=tmp_path / "run.zarr")
+    model = NMF.load(tmp_path / "run.zarr")
+    assert model.feature_names_in_.tolist() == [str(year) for year in range(1990, 1997)]
+    assert model.transform(table).shape == (12, 2)
+
+
+def test_names_beside_a_stored_v_are_those_of_an_estimator(tmp_path: Path) -> None:
+    write_anndata(tmp_path / "v.zarr", V, ROWS, COLUMNS)
+    model = NMF(2, max_iter=2, tol=1).fit(tmp_path / "v.zarr")
+    assert model.feature_names_in_.tolist() == COLUMNS
+    assert model.transform(tmp_path / "v.zarr").shape == (12, 2)
 
 
 def test_the_fit_of_a_selection_has_them(tmp_path: Path) -> None:
