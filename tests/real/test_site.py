@@ -15,7 +15,10 @@ WANTED = [  # what a person must find within three clicks of the start page
     "docs/choosing.html#choosing-the-rank",
     "docs/operations.html#a-job-every-night",
     "docs/operations.html#new-rows-every-night",
-    "docs/cli.html#exit-codes",
+    "docs/exit_codes.html#exit-codes",
+    "docs/options.html#start",
+    "docs/log.html#pass",
+    "docs/run_format.html#record",
     "docs/inputs.html#converting-files",
     "docs/api.html#dask_nmf.nmf",
 ]
