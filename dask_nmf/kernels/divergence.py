@@ -126,6 +126,8 @@ def entry_divergence(v: float, y: float, beta: float, zeros: bool) -> Any:
     """Return d_β(v | y). KL divergence leaves out the term y if ``zeros``: it is added for all cells."""
     if beta == 1 and zeros:
         return v * np.log(v / y) - v if v > 0 else 0.0
+    if beta == 1 and y < 0.5 * v:  # here 1 + (y − v) / v would lose the digits of y, down to a logarithm of 0
+        return v * (np.log(v) - np.log(y)) - v + y
     if beta == 1:
         far = (y - v) / v if v > 0 else 0.0
         return v * (far - np.log1p(far)) if v > 0 else y  # no large terms cancel if v is nearly y

@@ -102,6 +102,12 @@ def test_ranks_above_both_sides_and_a_v_of_zeros_are_accepted() -> None:
     assert nothing.n_components == 1
 
 
+def test_a_rank_is_chosen_by_kullback_leibler_where_w_h_is_0_under_counts() -> None:
+    one_word = np.eye(30)[np.random.default_rng(0).integers(0, 30, 300)]
+    chosen = select_rank(one_word, [2, 4], n_init=2, holdout=0.1, beta_loss="kullback-leibler", max_iter=6)
+    assert np.isfinite(chosen.to_frame()["held_out_error"]).all()
+
+
 def test_a_cluster_of_two_workers_gives_the_same_table_as_threads(
     v: Path, cluster: LocalCluster, several_panels: None
 ) -> None:

@@ -1,5 +1,6 @@
 """β-divergences on blocks: against a few lines of NumPy, SciPy and scikit-learn."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,14 @@ def test_a_multiplicative_update_is_the_formula(beta: float, seed: int) -> None:
     turned = h * (num / den) ** divergence.mu_exponent(beta)
     expected = updated(v.T, h.T, w.T, weights.T, beta, 0, 0).T
     np.testing.assert_allclose(turned, expected, rtol=1e-10)
+
+
+@given(exponent=st.floats(-300, 0))
+def test_the_divergence_is_finite_and_exact_where_w_h_is_tiny_beside_v(exponent: float) -> None:
+    v, y = 3.0, 10.0**exponent
+    expected = 2 * (v * (math.log(v) - math.log(y)) - v + y)
+    found = BetaDivergence(1, 0.0).of(listed(np.array([[v]])), np.array([[y]]), np.ones((1, 1)))
+    assert found == pytest.approx(expected, rel=1e-12)
 
 
 @betas
