@@ -38,6 +38,7 @@ class Sink(NamedTuple):
     left: FactorStore  # the factor that panels hold, by rows of V in panel orientation
     right: FactorStore | None = None  # the other factor transposed, by columns of V, if it fits in no process
     means: FactorStore | None = None  # means of the rows of V, if they are taken
+    weights: FactorStore | None = None  # how much counts of each row of V, if that is taken
 
 
 class FinalFactors(NamedTuple):

@@ -28,6 +28,7 @@ from dask_nmf.types import Array, Orientation
 logger = logging.getLogger(__name__)
 
 MEANS = {"W": "row_mean", "H": "column_mean"}  # the means of V along the side of each factor
+WEIGHT = "column_weight"  # how much counts of each column of V
 
 
 class Output(NamedTuple):
@@ -88,12 +89,15 @@ class ResultStores:
             return self.last[name] if output.normalize is None else run.temporary_factor(name)
 
         right = factor(self.right) if cut.edges.both_ways else None
-        return Sink(factor(self.left), right, self.last.get(MEANS[self.left]))
+        weights = self.last.get(WEIGHT) if self.left == "H" else None
+        return Sink(factor(self.left), right, self.last.get(MEANS[self.left]), weights)
 
     def write_rest(self, final: FinalFactors) -> None:
         """Write the parts of a result that the last read has not written."""
         if MEANS[self.right] in self.last:
             self.last[MEANS[self.right]].write(0, safe_divide(*np.asarray(final.sums.column_totals)))
+        if self.right == "H" and WEIGHT in self.last:
+            self.last[WEIGHT].write(0, np.asarray(final.sums.column_totals)[1])
         if isinstance(final.right, np.ndarray):
             self.last[self.right].write(0, final.right.T)
 

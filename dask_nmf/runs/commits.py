@@ -26,7 +26,8 @@ from dask_nmf.types import Array
 KEY = "dask_nmf"  # the attribute of the group that holds the record
 SELECTION_KEY = "dask_nmf_selection"  # the attribute of a group that holds a selection of ranks
 FIT = "fit"  # the run of the rank that was selected, below the group of a selection
-VISIBLE = ("H", "W", "error_history", "seconds_history", "row_mean", "column_mean", *DIMENSIONS)
+MEANS = ("row_mean", "column_mean", "column_weight")  # if not every entry of V counts
+VISIBLE = ("H", "W", "error_history", "seconds_history", *MEANS, *DIMENSIONS)
 RUN = Schema(KEY, "run", FORMAT, current_folders, VISIBLE, validate)
 
 

@@ -126,7 +126,7 @@ def publish_result(
     loss, held = map(or_none, errors)
     last = commits.record
     copied = {name: last[name] for name in ("settings", "matrix", "measures", "history", "pass")}
-    copied |= {name: last[name] for name in ("labels",) if name in last}
+    copied |= {name: last[name] for name in ("labels", "weighs_columns") if name in last}
     record = {
         **copied,
         "starts": last.get("starts"),

@@ -24,7 +24,7 @@ from dask_nmf.solvers.parts.penalties import Penalty, penalty_of
 from dask_nmf.solvers.select import select_inference_solver
 from dask_nmf.solvers.solver import factor_scale, smallest_divisor
 from dask_nmf.types import Array, Orientation
-from dask_nmf.updates.rows.known_rows import DivergenceRows, KnownRows, SquaredRows
+from dask_nmf.updates.rows.known_rows import DivergenceRows, KnownRows, SquaredRows, WSums
 
 PIECE = 2**25  # bytes of W that are read at once
 
@@ -39,12 +39,14 @@ class Fitted:
     measures : of V
     h : H in the units of the fit, (k, n), float64
     rows : all rows of V, by sums
+    counting : how many rows count in each column, (n,), or one number for all columns
     """
 
     result: StoredResult
     measures: Measures
     h: Array
     rows: KnownRows
+    counting: float | Array
 
     @property
     def settings(self) -> Settings:
@@ -56,6 +58,16 @@ class Fitted:
         """The shape of V."""
         m, n = self.result.record["matrix"]["shape"]
         return m, n
+
+    @property
+    def is_uniform(self) -> bool:
+        """True if every entry of V counts."""
+        return self.settings.missing is None and not self.settings.validation_fraction
+
+    @property
+    def entries(self) -> float:
+        """How many entries of V count."""
+        return float(np.broadcast_to(self.counting, self.shape[1]).sum())
 
     @property
     def fixed_h(self) -> bool:
@@ -124,11 +136,10 @@ def open_fitted(run: Run) -> Fitted:
         )
     left, right = units_of(result, measures)
     h = scaling.multiply(result.read("H").astype(np.float64), 1 / right)
-    gram, mass = _w_sums(result, left)
     penalty = penalty_in_units(settings, measures, (left, right))
     kind = SquaredRows if settings.beta == 2 else DivergenceRows
-    rows = float(result.record["matrix"]["shape"][0])
-    return Fitted(result, measures, h, kind.of(h, gram, mass, rows, penalty))
+    sums = _w_sums(result, left)
+    return Fitted(result, measures, h, kind.of(h, sums, penalty), sums.counting)
 
 
 def units_of(result: StoredResult, measures: Measures) -> tuple[float, float]:
@@ -143,8 +154,8 @@ def penalty_in_units(settings: Settings, measures: Measures, units: tuple[float,
     return penalty_of(settings, Orientation.ROWS).in_units(*units, exponent)
 
 
-def _w_sums(result: StoredResult, unit: float) -> tuple[Array, Array]:
-    """Return WᵀW, (k, k), and Σ w, (k,), in the units of the fit; W is read in pieces."""
+def _w_sums(result: StoredResult, unit: float) -> WSums:
+    """Return the sums of W, in the units of the fit; W is read in pieces."""
     W = result.array("W")
     m, k = W.shape
     gram, mass = np.zeros((k, k)), np.zeros(k)
@@ -153,7 +164,11 @@ def _w_sums(result: StoredResult, unit: float) -> tuple[Array, Array]:
         w = scaling.multiply(np.asarray(W[first : first + step], np.float64), 1 / unit)
         gram += w.T @ w
         mass += w.sum(axis=0)
-    return gram, mass
+    settings, counting = result.settings, float(m)
+    if settings.missing is not None:
+        return WSums(gram, mass, m, result.read("column_weight"))
+    shared = result.record.get("counting_rows", counting * (1 - settings.validation_fraction))
+    return WSums(gram, mass, m, shared)
 
 
 def combined(

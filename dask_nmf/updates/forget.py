@@ -98,6 +98,7 @@ def forget(
         opened = Run.load(place, check_held)
         opened.recover()
         fitted = open_fitted(opened)
+        _check_uniform(fitted)
         killed = opened.change_rows(fitted.shape[0]).clean()
         matrix = open_rows(fitted, V)
         if _is_repeated(fitted, rows, matrix, killed):
@@ -108,6 +109,16 @@ def forget(
             check_shared(place)
             check_v(opened, fitted, matrix, numbers, V)
             return _forget(opened, fitted, matrix, numbers)
+
+
+def _check_uniform(fitted: Fitted) -> None:
+    """Refuse a fit in which not every entry counts, because the part of a row in its sums is not known."""
+    if not fitted.is_uniform:
+        what = "held-out entries" if fitted.settings.missing is None else "missing entries"
+        raise ValueError(
+            f"{fitted.result.location.name} was fitted with {what}, so the part of a row in its sums is not "
+            "known; fit the rows that are left anew, for example from this H (fit --h RUN/H)"
+        )
 
 
 def _check_alone(place: Location) -> None:

@@ -36,7 +36,8 @@ class RowSummary(NamedTuple):
     ----------
     terms : Σ v, the number of entries, and Σ v log v if the loss is a divergence
     sumsq : Σ v²
-    stored, empty : the numbers of stored entries, and of rows without an entry > 0
+    stored : the number of stored entries
+    unobserved : the number of rows of which no entry counts
     digest : of the content and of the names of the rows, in 32 hexadecimal digits
     baseline : ‖V‖² of these rows, or twice their divergence from their mean, in the units of the fit
     """
@@ -44,7 +45,7 @@ class RowSummary(NamedTuple):
     terms: DivergenceTerms
     sumsq: float
     stored: int
-    empty: int
+    unobserved: int
     digest: str
     baseline: float
 
@@ -85,10 +86,10 @@ class RowPasses:
 
     def __init__(self, fitted: Fitted, matrix: Matrix) -> None:
         self.fitted, self.matrix = fitted, matrix
-        beta = fitted.settings.beta
-        options = CutOptions(own_grams=beta == 1, cache=None)
-        rank = fitted.settings.n_components
-        self.engine, _ = partition.cut_into_panels(matrix, rank, None, EntryMask(beta=beta), options)
+        beta, missing = fitted.settings.beta, fitted.settings.missing
+        options = CutOptions(own_grams=beta == 1 or missing is not None, cache=None)
+        rank, mask = fitted.settings.n_components, EntryMask(missing, beta=beta)
+        self.engine, _ = partition.cut_into_panels(matrix, rank, None, mask, options)
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +117,8 @@ class RowPasses:
         found = self.engine.summarize(SampleSpec(rows, 0, 0))
         self.matrix.check_entries(found.invalid)
         self.engine.scale = scale = self.fitted.measures.scale
-        beta, entries = self.fitted.settings.beta, float(rows * columns)
+        beta = self.fitted.settings.beta
+        entries = float(np.broadcast_to(found.column_weight, columns).sum())
         terms = found.divergence_terms if beta == 1 else DivergenceTerms(2.0, 0.0, found.total, entries)
         terms = terms.at_level(0) if beta == 1 else terms
         level = -round(np.log2(scale))
@@ -124,7 +126,7 @@ class RowPasses:
         digest = content_digest(
             found.digests[0].sums, self.matrix.shape, self.matrix.dtype, self.matrix.labels.rows
         )
-        return RowSummary(terms, found.sumsq, found.stored, found.empty_rows, digest, baseline)
+        return RowSummary(terms, found.sumsq, found.stored, found.unobserved_rows, digest, baseline)
 
     def sums(self, h: Array) -> Sums:
         """Return the sums of the rows and of their W for an H (k, n), with the loss, in one pass."""
@@ -132,12 +134,18 @@ class RowPasses:
         spec = PassSpec(self.fitted.solver.solve_w, self.fitted.terms, residual=True)
         return self.engine.run_pass(self._cast(h), spec)
 
-    def write(self, h: Array, store: FactorStore, with_sums: bool = False) -> Sums:
-        """Write W of the rows for an H (k, n) to a store, in one pass; return the sums or the loss alone."""
+    def write(
+        self, h: Array, store: FactorStore, with_sums: bool = False, means: FactorStore | None = None
+    ) -> Sums:
+        """Write W of the rows for an H (k, n) to a store, in one pass; return the sums or the loss alone.
+
+        With a store for ``means`` of the rows, these are written too, and the sums have `column_totals`.
+        """
         self.engine.scale = self.fitted.measures.scale
         solver = self.fitted.solver
         spec = PassSpec(solver.solve_w_final, solver, w_out=store, unit=self.fitted.units[0], residual=True)
-        return self.engine.run_pass(self._cast(h), spec._replace(residual_only=not with_sums))
+        spec = spec._replace(averages=means is not None, means=means, residual_only=not with_sums)
+        return self.engine.run_pass(self._cast(h), spec)
 
     def _cast(self, h: Array) -> Array:
         return np.ascontiguousarray(h, self.matrix.dtype)
@@ -149,7 +157,7 @@ def measures_with(fitted: Fitted, rows: RowSummary, sign: int = 1) -> dict[str, 
     part = DivergenceTerms(
         terms.beta, sign * terms.data_term, sign * terms.weighted_sum, sign * terms.weight, terms.level
     )
-    entries = float(fitted.shape[0] * fitted.shape[1])
-    measures = combined(fitted.measures, part, sign * rows.sumsq, beta, entries)
+    measures = combined(fitted.measures, part, sign * rows.sumsq, beta, fitted.entries)
     stored = max(measures.stored + sign * rows.stored, 0)
-    return measures._replace(stored=stored)._asdict()
+    unobserved = measures.unobserved_rows + sign * rows.unobserved
+    return measures._replace(stored=stored, unobserved_rows=unobserved)._asdict()

@@ -25,13 +25,12 @@ from dask_nmf.runs.commits import fit_of
 from dask_nmf.runs.record.contents import orientation_of
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import Location, check_apart, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
 from dask_nmf.updates.row_passes import RowPasses, RowSummary, content_digest, measures_with, open_rows
 from dask_nmf.updates.rows.row_names import KeptNames, stacked
-from dask_nmf.updates.write import old_pieces, scales_of, write_result
+from dask_nmf.updates.write import scales_of, with_new_rows, write_means, write_result
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +92,8 @@ def update(
     """Add rows to a finished run: refresh H, append the W of the rows, and commit both at once.
 
     The W of the old rows stays as it is. H is the best one for the sums of all rows, those of the old rows by
-    their W and H (`known_rows`). A batch of rows is not added twice: the same entries under
+    their W and H (`known_rows`). Where entries are missing or held out, the sums of the old rows are
+    estimates. Of the new rows none is held out. A batch of rows is not added twice: the same entries under
     the same names, in the same order.
 
     Parameters
@@ -107,7 +107,7 @@ def update(
     FileNotFoundError, InvalidRunError
         If there is no run.
     ValueError, DataError
-        If the fit is not finished, the columns differ, or not every entry of its V counts alike.
+        If the fit is not finished, the columns differ, or its entries have weights.
     RunLocked
         If another process works on the run.
     """
@@ -138,14 +138,20 @@ def _update(run: Run, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update
     changed = run.change_rows(old + new)
     rows = changed.temporary_w(new, passes.chunk_rows)
     report_stage("W of the new rows")
-    loss = fitted.loss + fitted.rows.change(h) + passes.write(h, rows).residual
+    means = changed.temporary_means(new, passes.chunk_rows) if passes.engine.mask.needs_means else None
+    sums = passes.write(h, rows, means=means)
+    loss = fitted.loss + fitted.rows.change(h) + sums.residual
     if not (math.isfinite(loss) and np.isfinite(fitted.in_user_units(h)).all()):
         raise _too_large(passes.matrix)
     scales = scales_of(fitted, h)
     linked = changed.link_rows(old) if (scales == 1).all() else 0
-    pieces = _rest_of_w(fitted, rows, (linked, old, new), changed.chunk_rows)
+    pieces = with_new_rows(fitted.result.array("W"), rows, (linked, old, new), changed.chunk_rows)
     changed.write_w((piece * scales.astype(piece.dtype) for piece in pieces), linked)
     measures = measures_with(fitted, summary)
+    if means is not None:
+        measures["unobserved_columns"] = write_means(changed, fitted, means, sums.column_totals)
+    elif not fitted.is_uniform:
+        changed.record["counting_rows"] = fitted.counting + new
     error = relative_error(loss, measures["baseline"])
     entry = {
         **event("update", passes.matrix.source),
@@ -196,10 +202,11 @@ def _too_large(matrix: Matrix) -> DataError:
 def _is_estimate(fitted: Fitted, keep_h: bool) -> bool:
     """Return whether the error is an estimate, because that of the old rows with the new H is.
 
-    It is known for the squared error, if the H before is the best one for all old rows, as in a fit.
+    It is known for the squared error, if the H before is the best one for all old rows, as in a fit, and
+    every entry counts.
     """
     record = fitted.result.record
-    moved = not keep_h and (fitted.settings.beta == 1 or "lineage" in record)
+    moved = not keep_h and (fitted.settings.beta == 1 or "lineage" in record or not fitted.is_uniform)
     return moved or bool(record.get("estimated"))
 
 
@@ -218,14 +225,6 @@ def _refreshed(fitted: Fitted, passes: RowPasses, keep_h: bool) -> tuple[Array, 
     for number in range(REPEATS[int(fitted.settings.beta)]):
         h = fitted.rows.refreshed(h, sums if number == 0 else passes.sums(h))
     return h, before, shares
-
-
-def _rest_of_w(fitted: Fitted, new: ZarrFactor, edges: tuple[int, int, int], step: int) -> Iterator[Array]:
-    """Yield the rows of the old W that were not linked, and then all rows of the new one."""
-    linked, old, count = edges
-    yield from old_pieces(fitted, linked, old, step)
-    for first in range(0, count, step):
-        yield new.read(first, min(first + step, count))
 
 
 def event(kind: str, source: str) -> dict[str, Any]:

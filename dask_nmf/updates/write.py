@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.fitting.components import POWERS
+from dask_nmf.kernels.summary.means import safe_divide
 from dask_nmf.runs.rows.changed_result import ChangedResult
+from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted
 
@@ -18,6 +20,44 @@ def old_pieces(fitted: Fitted, first: int, last: int, step: int) -> Iterator[Arr
     W = fitted.result.array("W")
     for at in range(first, last, step):
         yield np.asarray(W[at : min(at + step, last)])
+
+
+def with_new_rows(old: Any, new: ZarrFactor, edges: tuple[int, int, int], step: int) -> Iterator[Array]:
+    """Yield rows of an array of the fit, and then those of the new rows, in pieces of ``step`` rows.
+
+    Parameters
+    ----------
+    old : the stored array of the fit
+    edges : the first row that is wanted, the number of old rows, and the number of new ones.
+    """
+    first, last, count = edges
+    for at in range(first, last, step):
+        yield np.asarray(old[at : min(at + step, last)])
+    for at in range(0, count, step):
+        yield new.read(at, min(at + step, count))
+
+
+def write_means(changed: ChangedResult, fitted: Fitted, new: ZarrFactor, totals: Array | float) -> int:
+    """Write the means of rows and columns and the weights of columns, with those of new rows.
+
+    Parameters
+    ----------
+    new : the means of the new rows
+    totals : Σ v of each column of the new rows and how many of its entries count, (2, n), in user units
+
+    Returns
+    -------
+    The number of columns without an entry that counts.
+    """
+    old, count = fitted.shape[0], changed.record["matrix"]["shape"][0] - fitted.shape[0]
+    pieces = with_new_rows(fitted.result.array("row_mean"), new, (0, old, count), changed.chunk_rows)
+    changed.write_rows("row_mean", pieces)
+    before = fitted.result.read("column_weight")
+    total, weight = np.asarray(totals)
+    means = np.nan_to_num(fitted.result.read("column_mean").astype(np.float64))
+    changed.array("column_mean")[...] = safe_divide(means * before + total, before + weight)
+    changed.array("column_weight")[...] = before + weight
+    return int((before + weight == 0).sum())
 
 
 def scales_of(fitted: Fitted, h: Array) -> Array:

@@ -232,7 +232,7 @@ class PanelEngine:
             left, sums, means = self.run_pass_keeping_w(h, spec, w)
             return FinalFactors(left, h, sums, means)
         sink = new_sink()
-        sums = self.run_pass(h, spec._replace(w_out=sink.left, means=sink.means), w)
+        sums = self.run_pass(h, spec._replace(w_out=sink.left, means=sink.means, weights=sink.weights), w)
         return FinalFactors(sink.left, h, sums)
 
     def _reading_again(self, solver: Solver, last: FinalFactors) -> ReadAgain:

@@ -155,6 +155,8 @@ def _process_panel(
         means, sums = totals.rows.astype(w.dtype), sums._replace(column_totals=totals.columns)
         if spec.means is not None:
             spec.means.write(first, means)
+        if spec.weights is not None:
+            spec.weights.write(first, totals.row_weights)
     return (w, sums, means) if spec.return_w else sums
 
 

@@ -49,6 +49,7 @@ class PassSpec(NamedTuple):
     residual_only: bool = False  # whether the sums have only the residual and the norms of W
     averages: bool = False  # whether means of rows and `Sums.column_totals` are taken
     means: FactorStore | None = None  # store of the means of the rows
+    weights: FactorStore | None = None  # store of the weight of the entries of each row
     unit: float = 1.0  # multiplies the W that is returned or stored
     mask: EntryMask | None = None  # decides which entries count; None: as the panels say
     anew: Callable[[PassSpec, float], PassSpec] | None = None  # makes the spec for V at a panel's scale

@@ -21,6 +21,7 @@ class EntryTotals(NamedTuple):
     """The means of the rows of a block, and the sums from which means of columns are made."""
 
     rows: Array  # (r,), NaN where no entry counts
+    row_weights: Array  # (r,): Σ ω over the entries that count
     columns: Array  # (2, n): Σ ω v and Σ ω over the entries that count
 
 
@@ -75,14 +76,16 @@ def _hashes(block: MaskedBlock, keys: Hashes) -> tuple[Hashes, ...]:
 def entry_totals(block: MaskedBlock) -> EntryTotals:
     """Return row means and column sums of the cells that count, each with its weight; float64."""
     rows, columns = np.full(block.shape[0], np.nan), np.zeros((2, block.shape[1]))
+    row_weights = np.zeros(block.shape[0])
     for chosen, cells, _ in iter_row_batches(block):
         values = cells.values.astype(np.float64)
         if len(cells.weights):
             values *= cells.weights
-        rows[chosen] = means.safe_divide(cells.row_sums(values), cells.row_weight)
+        row_weights[chosen] = cells.row_weight
+        rows[chosen] = means.safe_divide(cells.row_sums(values), row_weights[chosen])
         columns[0] += np.bincount(cells.indices, values, block.shape[1])
         columns[1] += cells.column_weight
-    return EntryTotals(rows, columns)
+    return EntryTotals(rows, row_weights, columns)
 
 
 def _first_bad(first_row: int, with_zeros: bool, *parts: Cells) -> InvalidEntryError | None:

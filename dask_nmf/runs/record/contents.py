@@ -40,6 +40,7 @@ def new_record(settings: dict[str, Any], matrix: dict[str, Any], overwrite: bool
         "previous": None,  # the commit before the last one
         "starts": None,  # of several starts, at the end: their objectives, and which one is kept
         "result": None,
+        "weighs_columns": True,  # whether the result has `column_weight` if entries of V may not count
         "encoding": 1,  # the chunk key encoding by which arrays are shown: see `links`
     }
 

@@ -70,10 +70,13 @@ def result_layouts(record: dict[str, Any]) -> dict[str, Layout]:
     } | dict.fromkeys(HISTORIES, history_layout(record))
     if not is_masked(record):
         return layouts
-    return layouts | {
+    layouts |= {
         "row_mean": Layout((m,), (rows,), dtype, ("row",), NO_MEAN),
         "column_mean": Layout((n,), (columns,), dtype, ("column",), NO_MEAN),
     }
+    if not record.get("weighs_columns"):  # a run of an earlier version
+        return layouts
+    return layouts | {"column_weight": Layout((n,), (columns,), "float64", ("column",), NO_MEAN)}
 
 
 def named_dimensions(record: dict[str, Any]) -> list[str]:

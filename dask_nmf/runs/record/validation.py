@@ -102,8 +102,10 @@ def _check_result(result: dict[str, Any]) -> None:
     _check_fields(result, parts)
     if "lineage" in result:
         _check_fields(result, [("lineage", lambda value: _is_list(value, _is_object))])
-    if "estimated" in result:
-        _check_fields(result, [("estimated", _is_bool)])
+    if "counting_rows" in result:
+        _check_fields(result, [("counting_rows", _is_size)])
+    flags = [name for name in ("estimated", "weighs_columns") if name in result]
+    _check_fields(result, [(name, _is_bool) for name in flags])
     _check_outcome(result)
     _check_history(result)
     for unit, size in zip(result["units"], result["matrix"]["shape"], strict=True):

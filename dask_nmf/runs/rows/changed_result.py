@@ -14,7 +14,7 @@ import zarr
 
 from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.labels import visible_names, write_labels
-from dask_nmf.runs.record.layouts import result_layouts
+from dask_nmf.runs.record.layouts import NO_MEAN, result_layouts
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.sources.labels.names import Labels
 from dask_nmf.storage.arrays import links, write_once
@@ -54,15 +54,22 @@ class ChangedResult:
         return rows
 
     def array(self, name: str) -> zarr.Array[Any]:
-        """Return W or H of the new result, to be written."""
+        """Return an array of the new result, to be written."""
         path = f"{DATA}/{self.record['folder']}/{name}"
         return write_once.open_array(self._commits.group, path, result_layouts(self.record)[name])
 
     def temporary_w(self, rows: int, chunk_rows: int) -> ZarrFactor:
         """Return a new W of some rows that the next commit deletes."""
         rank, dtype = self._old_record["settings"]["n_components"], self._old_record["matrix"]["dtype"]
-        layout = Layout((rows, rank), (chunk_rows, rank), dtype, ("row", "component"))
-        path = f"{DATA}/{self._commits.new_folder('result')}/W"
+        return self._temporary("W", Layout((rows, rank), (chunk_rows, rank), dtype, ("row", "component")))
+
+    def temporary_means(self, rows: int, chunk_rows: int) -> ZarrFactor:
+        """Return a new array of means of some rows that the next commit deletes."""
+        layout = Layout((rows,), (chunk_rows,), self._old_record["matrix"]["dtype"], ("row",), NO_MEAN)
+        return self._temporary("row_mean", layout)
+
+    def _temporary(self, name: str, layout: Layout) -> ZarrFactor:
+        path = f"{DATA}/{self._commits.new_folder('result')}/{name}"
         return ZarrFactor(write_once.open_array(self._commits.group, path, layout))
 
     def link_rows(self, rows: int) -> int:
@@ -77,7 +84,11 @@ class ChangedResult:
 
     def write_w(self, pieces: Iterator[Array], first: int = 0) -> None:
         """Write rows of W, which come in pieces of any height, from a row on at which a chunk begins."""
-        array, waiting, at = self.array("W"), [], first
+        self.write_rows("W", pieces, first)
+
+    def write_rows(self, name: str, pieces: Iterator[Array], first: int = 0) -> None:
+        """Write rows of W, or means of rows; see `write_w`."""
+        array, waiting, at = self.array(name), [], first
         rows = 0
         for piece in pieces:
             waiting.append(piece.astype(array.dtype, copy=False))

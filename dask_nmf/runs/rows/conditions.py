@@ -8,7 +8,7 @@ from dask_nmf.errors import RunMismatch
 
 
 def check_changeable(run_name: str, record: dict[str, Any]) -> None:
-    """Refuse to change the rows of a run whose fit is not finished, or in which not every entry counts alike.
+    """Refuse to change the rows of a run whose fit is not finished, or whose rows have no known sums.
 
     Raises
     ------
@@ -18,14 +18,17 @@ def check_changeable(run_name: str, record: dict[str, Any]) -> None:
     if record["result"] is None or not record["finished"]:
         raise ValueError(f"the fit of {run_name} is not finished; finish it with dask-nmf fit first")
     settings = record["result"]["settings"]
-    for name, what in (("missing", "missing entries"), ("weights", "weights"), ("fixed_W", "a fixed W")):
+    for name, what in (("weights", "weights"), ("fixed_W", "a fixed W")):
         if settings.get(name) is not None:
             raise ValueError(
                 f"{run_name} was fitted with {what}, so it has no sums over rows, from which H could be "
                 "solved again; fit all rows anew, or compute W of new rows with dask-nmf transform"
             )
-    if settings.get("validation_fraction"):
-        raise ValueError(f"{run_name} was fitted with held-out entries; fit all rows anew without them")
+    if settings.get("missing") is not None and not record["result"].get("weighs_columns"):
+        raise ValueError(
+            f"{run_name} was fitted by an earlier version, which did not keep how many entries each column "
+            "has; fit all rows anew, or compute W of new rows with dask-nmf transform"
+        )
 
 
 def check_unchanged(run_name: str, record: dict[str, Any]) -> None:

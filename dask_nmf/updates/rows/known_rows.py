@@ -3,17 +3,19 @@
 At the H of a fit the gradient is 0 where H > 0. So the sums that have V in them follow from those that have
 not: WᵀV is WᵀW H for the squared error, and Wᵀ(V / W H) is Wᵀ1 for the Kullback-Leibler divergence, with the
 penalties on H beside. Where H is 0 they are only bounded: such an entry stays 0, unless its whole column is.
-Everything is in the units of the fit.
+If not every row counts in every column, the WᵀW and Wᵀ1 of a column are those of all rows times the share of
+rows that count in it, as if it were a random one. Everything is in the units of the fit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import scipy.sparse
 
+from dask_nmf.kernels.linalg.gram_matrices import Gram, add_ridge, apply_gram
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.parts.squared_error import refit_rows
@@ -44,30 +46,56 @@ class KnownRows(Protocol):
         ...
 
 
+class WSums(NamedTuple):
+    """The sums of all rows of W, and how many of them count.
+
+    Attributes
+    ----------
+    gram : WᵀW, (k, k)
+    mass : Σ w, (k,)
+    rows : the number of rows
+    counting : how many rows count in each column, (n,), or one number for all columns
+    """
+
+    gram: Array
+    mass: Array
+    rows: int
+    counting: float | Array
+
+    @property
+    def share(self) -> float | Array:
+        """The share of the rows that count in each column, (n,), or one number for all."""
+        return self.counting / self.rows
+
+
 @dataclass(frozen=True)
 class SquaredRows:
-    """Rows and their squared error: WᵀV, (k, n), and WᵀW, (k, k)."""
+    """Rows and their squared error: WᵀV, (k, n), and WᵀW, (k, k), or of each column, packed."""
 
     h: Array  # of the fit, (k, n), float64
     num: Array
-    gram: Array
+    gram: Gram
     mass: Array
-    rows: float
+    rows: float | Array  # that count, in each column if they differ
     penalty: Penalty
 
     @classmethod
-    def of(cls, h: Array, gram: Array, mass: Array, rows: float, penalty: Penalty) -> SquaredRows:
-        """Return the rows of a fit with this H, by WᵀW and Σ w."""
-        num = gram @ h + rows * (penalty.right * h + penalty.right_l1)
-        return cls(h, np.where(h.any(axis=0), num, 0.0), gram, mass, rows, penalty)
+    def of(cls, h: Array, sums: WSums, penalty: Penalty) -> SquaredRows:
+        """Return the rows of a fit with this H."""
+        if np.ndim(sums.counting):
+            gram = np.reshape(sums.share, (-1, 1)) * sums.gram[np.tril_indices(len(h))]
+        else:
+            gram = sums.share * sums.gram
+        num = apply_gram(h.T, gram).T + sums.counting * (penalty.right * h + penalty.right_l1)
+        return cls(h, np.where(h.any(axis=0), num, 0.0), gram, sums.mass, sums.counting, penalty)
 
     def refreshed(self, h: Array, more: Sums | None) -> Array:
         """Return H by normal equations; see `KnownRows`."""
         num, gram, rows = self.num, self.gram, self.rows
         if more is not None:
-            num, gram, rows = num + more.num, gram + more.gram, rows + float(np.max(more.column_weight))
+            num, gram, rows = num + more.num, gram + more.gram, rows + more.column_weight
         num = num - rows * self.penalty.right_l1
-        gram = gram + rows * self.penalty.right * np.eye(len(gram))
+        gram = add_ridge(gram, len(num), rows * self.penalty.right)
         settled = (self.h == 0) & self.h.any(axis=0)
         num = np.where(settled, -1.0, num)  # with a negative right side an entry of 0 stays 0
         start = np.where(settled, 0.0, h)
@@ -75,8 +103,8 @@ class SquaredRows:
 
     def change(self, h: Array) -> float:
         """Return the change of ‖V − W H‖²; see `KnownRows`."""
-        square = np.vdot(self.gram, h @ h.T - self.h @ self.h.T)
-        return float(square - 2 * np.vdot(self.num, h - self.h))
+        slope = apply_gram((h + self.h).T, self.gram).T - 2 * self.num
+        return float(np.vdot(h - self.h, slope))
 
     def without(self, w: Array, v: Block) -> SquaredRows:
         """Return the rows without some; see `KnownRows`."""
@@ -93,36 +121,38 @@ class SquaredRows:
 class DivergenceRows:
     """Rows and their Kullback-Leibler divergence, bounded by a sum over the entries of H.
 
-    By Jensen's inequality it is at most ``2 Σ (mass_t h_tj − pull_tj log h_tj)`` plus a constant, and this
+    By Jensen's inequality it is at most ``2 Σ (drag_tj h_tj − pull_tj log h_tj)`` plus a constant, and this
     bound is reached at the H of the fit (Lee & Seung 2001).
     """
 
     h: Array  # of the fit, (k, n), float64
     pull: Array  # H ∘ Wᵀ(V / W H), (k, n)
+    drag: Array  # Wᵀ1 over the rows that count in each column, (k, n), or (k, 1) for all columns
     mass: Array
-    rows: float
+    rows: float | Array  # that count, in each column if they differ
     penalty: Penalty
 
     @classmethod
-    def of(cls, h: Array, gram: Array, mass: Array, rows: float, penalty: Penalty) -> DivergenceRows:
-        """Return the rows of a fit with this H, by Σ w; ``gram`` is not needed."""
-        slope = mass[:, None] + rows * (penalty.right * h + penalty.right_l1)
-        return cls(h, h * slope, mass, rows, penalty)
+    def of(cls, h: Array, sums: WSums, penalty: Penalty) -> DivergenceRows:
+        """Return the rows of a fit with this H."""
+        drag = sums.mass[:, None] * sums.share
+        slope = drag + sums.counting * (penalty.right * h + penalty.right_l1)
+        return cls(h, h * slope, drag, sums.mass, sums.counting, penalty)
 
     def refreshed(self, h: Array, more: Sums | None) -> Array:
         """Return H by a multiplicative update in which the known rows have their bound; see `KnownRows`."""
-        pull, mass, rows = self.pull, self.mass[:, None], self.rows
+        pull, drag, rows = self.pull, self.drag, self.rows
         if more is not None:
-            rows += float(np.max(more.column_weight))
-            pull, mass = pull + h * more.num, mass + more.gram
-        by = mass + rows * (self.penalty.right * h + self.penalty.right_l1)
+            rows = rows + more.column_weight
+            pull, drag = pull + h * more.num, drag + more.gram
+        by = drag + rows * (self.penalty.right * h + self.penalty.right_l1)
         return np.divide(pull, by, out=np.zeros_like(pull), where=by > 0)
 
     def change(self, h: Array) -> float:
         """Return the change of the bound of twice the divergence; see `KnownRows`."""
         there = (self.pull > 0) & (self.h > 0)
         ratio = np.maximum(h[there], np.finfo(float).tiny) / self.h[there]
-        return 2 * float(self.mass @ (h - self.h).sum(axis=1) - self.pull[there] @ np.log(ratio))
+        return 2 * float((self.drag * (h - self.h)).sum() - self.pull[there] @ np.log(ratio))
 
     def without(self, w: Array, v: Block) -> DivergenceRows:
         """Return the rows without some; see `KnownRows`."""
@@ -136,6 +166,7 @@ class DivergenceRows:
         return replace(
             self,
             pull=np.maximum(self.pull - self.h * (ratio.T @ w).T, 0),
+            drag=np.maximum(self.drag - w.sum(axis=0)[:, None], 0),
             mass=np.maximum(self.mass - w.sum(axis=0), 0),
             rows=self.rows - len(w),
         )

@@ -69,7 +69,7 @@ def test_sums_without_rows_are_those_of_the_other_rows(seed: int, beta: int) -> 
     v = w @ h * random.random((9, 6))
     kind: Any = SquaredRows if beta == 2 else DivergenceRows
     known = kind(h, w.T @ v, w.T @ w, w.sum(axis=0), 9.0, None) if beta == 2 else (
-        kind(h, h * (w.T @ (v / (w @ h))), w.sum(axis=0), 9.0, None)
+        kind(h, h * (w.T @ (v / (w @ h))), w.sum(axis=0)[:, None], w.sum(axis=0), 9.0, None)
     )  # fmt: skip
     rest = known.without(w[:4], v[:4])
     np.testing.assert_allclose(rest.mass, w[4:].sum(axis=0))
@@ -242,6 +242,12 @@ def test_rows_that_were_added_can_be_taken_out(tmp_path: Path) -> None:
     assert lineage[0]["digest"] is None
     without = nmf(np.delete(V, [190, 5], axis=0), RANK, random_state=0)
     assert found.relative_error == pytest.approx(without.relative_error, rel=1e-3)
+
+
+@pytest.mark.parametrize("options", [{"missing": "nan"}, {"validation_fraction": 0.1}])
+def test_a_fit_in_which_not_every_entry_counts_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    run = fitted(tmp_path / "run", **options)
+    refused(run, GONE, V, "the part of a row in its sums is not known; fit the rows that are left anew")
 
 
 REFUSED = {

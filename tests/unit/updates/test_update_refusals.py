@@ -13,13 +13,7 @@ from dask_nmf.updates import update
 
 REFUSED = {
     "columns": ({}, V[:5, :19], "has 19 columns and"),
-    "missing": (
-        {"missing": "nan"},
-        NEW,
-        "missing entries, .* or compute W of new rows with dask-nmf transform",
-    ),
     "weights": ({"weights": np.ones(OLD.shape)}, NEW, "with weights"),
-    "held out": ({"validation_fraction": 0.1}, NEW, "held-out entries"),
     "loss": ({"beta_loss": 0.5, "solver": "mu", "max_iter": 2}, NEW, "beta_loss 0.5"),
     "normalised": ({"normalize": "l1", "alpha_W": 0.1}, NEW, "no longer balances"),
     "negative": ({}, -NEW, "NMF takes entries >= 0"),
