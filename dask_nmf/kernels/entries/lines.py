@@ -7,7 +7,11 @@ from numpy.typing import NDArray
 
 from dask_nmf.kernels.compiled import compiled
 
-NEWLINE, RETURN, SPACE, QUOTE, PERCENT = (np.uint8(code) for code in b'\n\r "%')
+NEWLINE, RETURN, TAB, SPACE, QUOTE, PERCENT = (np.uint8(code) for code in b'\n\r\t "%')
+ZERO, NINE, PLUS, MINUS, POINT = (np.uint8(code) for code in b"09+-.")
+LOWER = np.uint8(32)  # the bit by which a small letter differs from a capital
+LETTER_A, LETTER_E, LETTER_Z = (np.uint8(code) for code in b"aez")
+BLANK, SIGN, DIGITS, BARE_POINT, FRACTION, MARK, MARK_SIGN, EXPONENT, WORD = range(9)  # parts of a number
 
 
 @compiled()
@@ -24,6 +28,59 @@ def count_plain_lines(text: NDArray[np.uint8]) -> int:
             return -1
         before = byte
     return lines
+
+
+@compiled()
+def first_odd_line(text: NDArray[np.uint8], fields: int, whole: bool) -> int:
+    """Return the number, from 0, of the first line that is no entry of a matrix; -1 if each line is one.
+
+    An entry is a row and a column in digits, and a number if there are three fields: with digits and perhaps
+    a sign, a point and an exponent, or a word of 3 or 8 letters (nan, inf, infinity).
+
+    Parameters
+    ----------
+    fields : of each line: 3, or 2 without a number
+    whole : whether the number must be an integer
+    """
+    line, field, part, letters = 0, 0, BLANK, 0
+    for byte in text:
+        if byte in (NEWLINE, SPACE, TAB):
+            if part in (SIGN, BARE_POINT, MARK, MARK_SIGN) or (part == WORD and letters not in (3, 8)):
+                return line
+            part = BLANK
+            if byte == NEWLINE:
+                if field != fields:
+                    return line
+                line, field = line + 1, 0
+            continue
+        before = part
+        if before == BLANK:
+            field += 1
+        letter = byte | LOWER
+        if ZERO <= byte <= NINE:
+            if before == WORD:
+                return line
+            if before <= DIGITS:
+                part = DIGITS
+            elif before <= FRACTION:
+                part = FRACTION
+            else:
+                part = EXPONENT
+        elif field < 3:
+            return line
+        elif byte in (PLUS, MINUS) and before in (BLANK, MARK):
+            part = SIGN if before == BLANK else MARK_SIGN
+        elif whole:
+            return line
+        elif byte == POINT and before <= DIGITS:
+            part = FRACTION if before == DIGITS else BARE_POINT
+        elif letter == LETTER_E and before in (DIGITS, FRACTION):
+            part = MARK
+        elif LETTER_A <= letter <= LETTER_Z and before in (BLANK, SIGN, WORD):
+            part, letters = WORD, letters + 1 if before == WORD else 1
+        else:
+            return line
+    return -1
 
 
 @compiled()

@@ -18,7 +18,7 @@ from dask_nmf.ingest.files import FilePath, open_content, position_in, skip_cont
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns, Named, RowSource, read_ahead
-from dask_nmf.kernels.entries.lines import count_plain_lines
+from dask_nmf.kernels.entries.lines import count_plain_lines, first_odd_line
 from dask_nmf.sources.checks import check_width
 
 TEXT = 2**24  # bytes of text that are parsed at once
@@ -26,6 +26,7 @@ CURE = "write it anew"
 LARGEST = 2**31 - 1  # rows or columns: indices are int32
 FIELDS = ("real", "integer", "unsigned-integer", "pattern", "double")
 SYMMETRIES = ("general", "symmetric")
+SHOWN = 60  # characters of a line in a message
 LINE = re.compile(r"Line (\d+): (.*)", re.DOTALL)  # how SciPy names the line of an error
 PARTS = {  # of a folder of 10x Genomics: newer and older names
     "matrix": ("matrix.mtx.gz", "matrix.mtx"),
@@ -41,7 +42,16 @@ class Header(NamedTuple):
     shape: tuple[int, int]
     entries: int
     lines: int  # of the header
+    field: str  # one of `FIELDS`
     symmetric: bool
+
+    @property
+    def needed(self) -> str:
+        """Return what a line of the file has, as a message says it."""
+        m, n = self.shape
+        kind = "an integer" if self.field.endswith("integer") else "a number"
+        ends = f"a row of 1 to {m} and", "" if self.field == "pattern" else f" and {kind}"
+        return f"{ends[0]} a column of 1 to {n}{ends[1]}"
 
 
 class EntryLines(NamedTuple):
@@ -142,6 +152,7 @@ class MatrixMarket:
 
     def _parse(self, piece: EntryLines, found: int, lines: int) -> Entries:
         """Return the entries of a piece of the file that begins after a number of lines."""
+        self._check_lines(piece, lines)
         sizes = b"%d %d %d\n" % (*self._header.shape, found)
         try:
             parsed: Any = mmread(BytesIO(self._header.banner + sizes + piece.text), spmatrix=False)
@@ -150,15 +161,26 @@ class MatrixMarket:
             if reason is None:
                 raise DataError(f"{self._path} cannot be read ({error}); {CURE}") from error
             line = lines + piece.line(int(reason[1]) - 3)
-            m, n = self._header.shape
             raise DataError(
-                f"{self._path}, line {line}: {reason[2]}; "
-                f"a line has a row of 1 to {m}, a column of 1 to {n} and a number"
+                f"{self._path}, line {line}: {reason[2]}; a line has {self._header.needed}"
             ) from None
         rows, columns = (index.astype(np.int32, copy=False) for index in parsed.coords)
         place = partial(self._place, rows, columns, lambda index: lines + piece.line(index))
         values = self._rules.cast(parsed.data, place)
         return Entries(columns, rows, values) if self._turned else Entries(rows, columns, values)
+
+    def _check_lines(self, piece: EntryLines, lines: int) -> None:
+        """Refuse a line with more or fewer fields than an entry has, or with a value of another kind."""
+        field = self._header.field
+        whole = field.endswith("integer")
+        odd = first_odd_line(np.frombuffer(piece.text, np.uint8), 2 if field == "pattern" else 3, whole)
+        if odd >= 0:
+            shown = piece.text.split(b"\n", odd + 1)[odd].decode("utf-8", "replace")
+            place = f"{self._path}, line {lines + piece.line(odd)}"
+            raise DataError(
+                f"{place}: {shown[:SHOWN]!r} is no entry; the banner says {field}, "
+                f"and a line then has {self._header.needed}; correct the line or the banner"
+            )
 
     def _place(self, rows: Any, columns: Any, line_of: Callable[[int], int], index: int) -> str:
         line = "" if self._header.symmetric else f", line {line_of(index)}"
@@ -189,7 +211,7 @@ def _part(folder: Path, name: str) -> Path:
 def _names(path: Path, needed: int) -> list[str]:
     """Return the first column of a file, which has a line for each cell or feature."""
     with readable(path, CURE), open_content(path) as file:
-        names = [line.decode().rstrip("\r\n").partition("\t")[0] for line in file]
+        names = [_name(line, f"{path}, line {number}") for number, line in enumerate(file, 1)]
     if len(names) != needed:
         raise DataError(
             f"{path} has {len(names)} lines, and the matrix needs {needed}; take files of one run"
@@ -197,12 +219,19 @@ def _names(path: Path, needed: int) -> list[str]:
     return names
 
 
+def _name(line: bytes, place: str) -> str:
+    try:
+        return line.decode().rstrip("\r\n").partition("\t")[0]
+    except UnicodeDecodeError:
+        raise DataError(f"{place}: a name is not UTF-8; save the file as UTF-8") from None
+
+
 def _read_header(file: IO[bytes], path: FilePath) -> Header:
     """Read the banner, the comments and the sizes."""
     banner = file.readline(1024)
     words = banner.decode("ascii", "replace").lower().split()
-    if len(words) != 5 or words[0] != "%%matrixmarket":
-        raise DataError(f"{path} has no banner %%MatrixMarket; give a MatrixMarket file")
+    if len(words) != 5 or words[:2] != ["%%matrixmarket", "matrix"]:
+        raise DataError(f"{path} has no banner %%MatrixMarket matrix; give a MatrixMarket file")
     if words[2] != "coordinate" or words[3] not in FIELDS or words[4] not in SYMMETRIES:
         raise DataError(
             f"{path} is {' '.join(words[2:])}; give a file in coordinate format, real, integer or pattern, "
@@ -211,19 +240,19 @@ def _read_header(file: IO[bytes], path: FilePath) -> Header:
     lines = 1
     for line in file:
         lines += 1
-        if line.strip() and not line.startswith(b"%"):
-            try:
-                m, n, entries = (int(size) for size in line.split())
-            except ValueError:
+        sizes = line.split()
+        if sizes and not sizes[0].startswith(b"%"):
+            if len(sizes) != 3 or not all(size.isdigit() for size in sizes):
                 raise DataError(
-                    f"{path}, line {lines}: the sizes are no three integers: rows columns entries"
-                ) from None
+                    f"{path}, line {lines}: the sizes are no three integers >= 0; write rows columns entries"
+                )
+            m, n, entries = map(int, sizes)
             if max(m, n) > LARGEST:
                 raise DataError(f"{path} is {m} x {n}; at most {LARGEST} rows and columns are converted")
             if words[4] == "symmetric" and m != n:
                 raise DataError(f"{path} is symmetric and {m} x {n}; write general, or equal sizes")
             check_width(path, (m, n), max(m, n), entries)
-            return Header(banner, (m, n), entries, lines, words[4] == "symmetric")
+            return Header(banner, (m, n), entries, lines, words[3], words[4] == "symmetric")
     raise DataError(f"{path} ends before its sizes; {CURE}")
 
 
