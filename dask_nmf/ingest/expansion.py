@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+from dask_nmf.errors import DataError
 from dask_nmf.ingest.files import glob_objects, has_suffix
 from dask_nmf.ingest.formats.images import SUFFIXES as IMAGES
 from dask_nmf.ingest.formats.matrices.hierarchies import SUFFIXES
@@ -18,6 +19,7 @@ from dask_nmf.ingest.formats.matrices.matrix_market import is_10x_folder
 from dask_nmf.ingest.output.group import is_converted, open_group
 from dask_nmf.storage.locations import Location, is_location, located, location_above
 from dask_nmf.storage.objects.requests import names_within
+from dask_nmf.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -113,9 +115,11 @@ def _inside(place: Location, folder: Path) -> list[Any]:
         return [place]
     files = [path for path in sorted(folder.rglob("*")) if not _is_hidden(path.relative_to(folder))]
     found = {kind: [path for path in files if has_suffix(path, suffixes)] for kind, suffixes in KINDS.items()}
-    for kind in ("tables", "records"):
+    below = {kind: [path for path in found[kind] if path.parent != folder] for kind in ("tables", "records")}
+    for kind in below:
         found[kind] = [path for path in found[kind] if path.parent == folder]
     kind = max(found, key=lambda name: len(found[name]))
+    _report_below(folder, below, bool(found[kind]))
     if not found[kind]:
         return [place]
     others = [f"{len(paths)} {name}" for name, paths in found.items() if paths and name != kind]
@@ -124,6 +128,19 @@ def _inside(place: Location, folder: Path) -> list[Any]:
     if kind in ("tables", "records"):
         return [located(path) for path in found[kind]]
     return [FileSet(folder, found[kind], place)]
+
+
+def _report_below(folder: Path, below: dict[str, list[Path]], others: bool) -> None:
+    """Warn about tables and records in folders of a folder, which are not taken; refuse if these are all."""
+    for kind, paths in below.items():
+        if paths:
+            several = f"{counted(len(paths), kind.removesuffix('s'))} in folders below {folder}"
+            depth = len(paths[0].relative_to(folder).parent.parts)
+            suffix = next(suffix for suffix in KINDS[kind] if has_suffix(paths[0], suffix))
+            cure = f"give their names with wildcards, such as '{Path(folder, *['*'] * depth, '*' + suffix)}'"
+            if not others:
+                raise DataError(f"{folder} has only {several}; {cure}")
+            logger.warning("not taken: %s; to take them, %s", several, cure)
 
 
 def _is_hidden(path: Path) -> bool:

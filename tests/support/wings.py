@@ -8,7 +8,7 @@ from pathlib import Path
 import dask_nmf
 
 PACKAGE = Path(dask_nmf.__file__).parent
-GROUND = {"_version", "errors", "options", "process_settings", "progress", "rng", "types"}
+GROUND = {"_version", "errors", "options", "process_settings", "progress", "rng", "types", "wording"}
 FACES = {"__init__", "api", "anndata", "estimator"}
 MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which every wing may import
     "options": set[str](),
