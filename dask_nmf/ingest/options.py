@@ -20,6 +20,10 @@ DTYPES = ("float32", "float64")
 NO_STEPS = Steps()
 NO_COUNTING = Counting()
 EXACT = 2**24  # whole numbers up to this one are exact as float32
+EXACT_DOUBLE = 2**53  # as float64
+ROUNDING = (
+    "correct it, or store it as a floating-point number, such as 9007199254740993.0, to have it rounded"
+)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class ConvertOptions:
     image_shape : height, width and channels that images must have; None to take those of the first one
     steps : from the values of the sources to V
     like : a V that `convert` wrote, whose columns and steps are taken
+    usual_dtype : that of V if ``dtype`` is None; None to take that of the source
     """
 
     dtype: str | None = None
@@ -53,6 +58,7 @@ class ConvertOptions:
     image_shape: tuple[int, ...] | None = None
     steps: Steps = NO_STEPS
     like: Location | None = None
+    usual_dtype: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse options that are not among those there are, or that do not go together."""
@@ -89,7 +95,7 @@ class ConvertOptions:
 
     def rules(self, stored: np.dtype[np.generic] | None = None) -> ValueRules:
         """Return the rules for values that are stored as a dtype; None: as text."""
-        own = np.dtype("float64" if stored == np.float64 else "float32")
+        own = np.dtype(self.usual_dtype or ("float64" if stored == np.float64 else "float32"))
         dtype = own if self.dtype is None else np.dtype(self.dtype)
         return ValueRules(dtype, self.missing == "nan", self.dtype is None)
 
@@ -132,10 +138,15 @@ class ValueRules:
             low, high = (0, 0) if isnan(low) else (low, high)
         else:
             low, high = cast.min(), cast.max()
-        narrowed = self.implied and values.dtype != self.dtype
-        if not (low >= 0 and high < (EXACT if narrowed else inf)):
+        if not (low >= 0 and high < self._exact_below(values.dtype)):
             self._refuse(values.ravel(), cast.ravel(), place)
         return cast
+
+    def _exact_below(self, stored: np.dtype[np.generic]) -> float:
+        """Return the value from which on the dtype may change a whole number, which must be looked at."""
+        if self.implied and stored != self.dtype:
+            return EXACT
+        return EXACT_DOUBLE if stored.kind in "iu" and self.dtype == np.float64 else inf
 
     def cast_rows(self, block: Any, place: Callable[[int, int], str]) -> Any:
         """Return rows of V, a CSR array, with values in the dtype of V.
@@ -163,12 +174,19 @@ class ValueRules:
         bad = ~(cast >= 0) | infinite
         if self.missing:
             bad &= ~np.isnan(cast)
-        if self.implied:
-            large = np.flatnonzero((cast >= EXACT) & ~infinite)
-            bad[large] = (values[large] % 1 == 0) & (cast[large].astype(values.dtype) != values[large])
+        least = self._exact_below(values.dtype)
+        if least < inf:
+            large = np.flatnonzero((cast >= least) & ~infinite)
+            bad[large] = (values[large] % 1 == 0) & (_back(cast[large], values.dtype) != values[large])
         if bad.any():
             index = int(np.argmax(bad))
             raise DataError(f"{place(index)}: {_problem(values[index], cast[index])}")
+
+
+def _back(cast: Array, stored: np.dtype[Any]) -> Array:
+    """Return numbers in the dtype that they were stored in; 0 for those that it cannot hold."""
+    top = np.inf if stored.kind == "f" else float(np.iinfo(stored).max)
+    return np.where(cast < top, cast, 0).astype(stored)
 
 
 def _problem(value: np.generic, cast: np.generic) -> str:
@@ -179,4 +197,6 @@ def _problem(value: np.generic, cast: np.generic) -> str:
         return f"{value} is negative, and NMF takes entries >= 0; correct it, or shift or clip the values"
     if np.isinf(value):
         return f"{value} is not finite; correct it or leave it out"
+    if cast.dtype == np.float64:
+        return f"{value} is not exact as float64; {ROUNDING}"
     return f"{value} is not exact as {cast.dtype}; give dtype='float64', --dtype float64"

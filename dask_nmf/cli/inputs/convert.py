@@ -116,7 +116,7 @@ from dask_nmf.cli.process.streams import print_line
     "Output",
     "--dtype",
     type=click.Choice(["float32", "float64"]),
-    help="Floating-point type of V.  [default: float64 if that is stored, else float32]",
+    help="Floating-point type of V.  [default: that of --like, or float64 if that is stored, else float32]",
 )
 @grouped(
     "Output",

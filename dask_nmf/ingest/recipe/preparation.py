@@ -13,7 +13,7 @@ from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.recipe.fitting import fit_recipe
 from dask_nmf.ingest.recipe.options import Counting
 from dask_nmf.ingest.recipe.recipe import Aligned, Prepared, Recipe, Selection
-from dask_nmf.ingest.recipe.stored import digest_of, read_recipe, recipe_of_source
+from dask_nmf.ingest.recipe.stored import digest_of, dtype_of, read_recipe, recipe_of_source
 from dask_nmf.ingest.rows import RowSource
 from dask_nmf.sources.formats.stored.conversions import PLAIN
 
@@ -42,7 +42,7 @@ def prepare(
     recipe, selection = read_recipe(options.like)
     counting = Counting(**recipe.parameters.get("texts", {}))
     reading = replace(options, like=None, counting=counting, vocabulary=selection.names)
-    reading = replace(reading, image_shape=recipe.image_shape)
+    reading = replace(reading, image_shape=recipe.image_shape, usual_dtype=dtype_of(options.like))
     source = open_sources(sources, names, reading, scratch)
     return Prepared(Aligned(source, selection, options.like.name), None, recipe.steps), recipe
 

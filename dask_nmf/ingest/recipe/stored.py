@@ -19,6 +19,7 @@ from dask_nmf.ingest.recipe.fitted import KINDS, arrays_of, name_of, numbers_of
 from dask_nmf.ingest.recipe.recipe import Recipe, Selection
 from dask_nmf.sources.formats.stored.conversions import PLAIN, RECIPE, recipe_of
 from dask_nmf.sources.matrix import digest
+from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import Location, is_location
 from dask_nmf.types import Array
 
@@ -74,6 +75,12 @@ def recipe_of_source(source: Any, options: ConvertOptions) -> tuple[Recipe, Sele
         return None
     root = open_group(source)
     return None if root is None or not is_converted(root) else read_recipe(source)
+
+
+def dtype_of(place: Location) -> str:
+    """Return the dtype of the values of a V that `convert` wrote; raise `DataError` if it is damaged."""
+    with readable(place.name, CURE):
+        return str(open_matrix(place).dtype)
 
 
 def read_recipe(place: Location) -> tuple[Recipe, Selection]:

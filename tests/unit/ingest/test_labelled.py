@@ -63,6 +63,21 @@ def test_coordinates_beside_an_array_in_zarr(tmp_path: Path, inside: str) -> Non
     assert names_of(tmp_path / "v.zarr", "var") == COLUMNS
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_like_gives_the_dtype_of_v(tmp_path: Path, dtype: str) -> None:
+    other = "float32" if dtype == "float64" else "float64"
+    (tmp_path / "v.csv").write_text(TABLE.to_csv())
+    np.save(tmp_path / "v.npy", V.astype(other))
+    convert(tmp_path / "v.csv", tmp_path / "v.zarr", dtype=dtype)
+    for source in (tmp_path / "v.csv", tmp_path / "v.npy", scipy.sparse.csc_array(V.astype(other))):
+        assert convert(source, tmp_path / "w.zarr", like=tmp_path / "v.zarr", overwrite=True).dtype == dtype
+        np.testing.assert_array_equal(matrix_of(tmp_path / "w.zarr"), V)
+    given = convert(
+        tmp_path / "v.csv", tmp_path / "w.zarr", like=tmp_path / "v.zarr", dtype=other, overwrite=True
+    )
+    assert given.dtype == other
+
+
 def test_steps_keep_the_names_and_like_finds_columns_by_them(tmp_path: Path) -> None:
     convert(TABLE, tmp_path / "v.zarr", top_columns=2, top_by="sum")
     kept = [COLUMNS[index] for index in sorted(np.argsort(-V.sum(0), kind="stable")[:2])]

@@ -38,7 +38,7 @@ class MatrixRows:
         self._scratch = scratch
         self._rules = options.rules(self._matrix.dtype)
         self.sparse = self._matrix.sparse
-        self.dtype = self._matrix.dtype
+        self.dtype = self._rules.dtype
 
     def columns(self) -> Columns:
         """Return the columns of V."""
@@ -76,9 +76,8 @@ class MatrixRows:
         report_read(len(edges) - 1, "batches")
         for first, last in pairwise(edges):
             block = self._matrix.reader[slice(first, last), slice(0, layout.columns)]
-            values = block.data if self.sparse else block
-            self._rules.cast(values, partial(self._place, block, first))
-            yield first, block
+            cast = self._rules.cast(block.data if self.sparse else block, partial(self._place, block, first))
+            yield first, block if cast.dtype == block.dtype else block.astype(cast.dtype)
             report_panel()
 
     def _place(self, block: Block, first: int, index: int) -> str:

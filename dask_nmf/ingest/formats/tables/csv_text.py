@@ -15,6 +15,7 @@ import numpy as np
 
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.files import BUFFER, FilePath, has_suffix, open_content
+from dask_nmf.ingest.options import ROUNDING
 from dask_nmf.ingest.rows import check_wanted
 from dask_nmf.kernels.entries.lines import end_of_lines
 
@@ -22,6 +23,7 @@ NULLS = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None", "-nan", 
 DELIMITERS = "\t", ";", ","
 QUOTED = re.compile(r'"[^"]*"')
 REPLACED = "\ufffd"  # what Python reads for bytes that are not UTF-8
+DIGITS = 300  # of an integer that are looked at
 SHOWN = 60  # characters of a line in a message
 LONGEST = 2**28  # characters of a line, at most
 
@@ -49,11 +51,16 @@ def read_layout(path: FilePath) -> CsvLayout:
         If it is empty or no text; if its first line has numbers and fields for missing ones, which may be a
         header or a record.
     """
-    with readable(path, "write a CSV file"), _open(path) as file:
+    with readable(path, "write a CSV file"), _open(path, "surrogateescape") as file:
         for number, line in enumerate(iter(lambda: file.readline(LONGEST), "")):
             if line.strip():
+                if not _is_utf8(line):
+                    shown = repr(line.encode(errors="replace").decode().strip()[:SHOWN])
+                    raise DataError(
+                        f"{path}, line {number + 1}: {shown} is not UTF-8; save the file as UTF-8"
+                    )
                 longer = max(line, file.readline(LONGEST), key=len)
-                return _layout(path, line, number, len(longer.encode()))
+                return _layout(path, line, number, len(longer.encode(errors="surrogateescape")))
     raise DataError(f"{path} is empty; it must have at least one record")
 
 
@@ -130,6 +137,18 @@ def refuse_first_bad_line(path: FilePath, layout: CsvLayout, numbers: Sequence[i
             raise DataError(f"{path}, line {line}: {shown} is not UTF-8; save the file as UTF-8")
 
 
+def refuse_rounded(path: FilePath, layout: CsvLayout, numbers: Sequence[int]) -> None:
+    """Raise `DataError` about the first integer in some columns that float64 does not hold."""
+    for line, fields in _records(path, layout):
+        for index in numbers:
+            text = fields[index].strip() if index < len(fields) else ""
+            if text.isdecimal() and text.isascii() and int(text[:DIGITS]) != int(float(text[:DIGITS])):
+                name = index + 1 if layout.names is None else repr(layout.names[index])
+                raise DataError(
+                    f"{path}, line {line}, column {name}: {text[:SHOWN]} is not exact as float64; {ROUNDING}"
+                )
+
+
 def _layout(path: FilePath, line: str, number: int, line_bytes: int) -> CsvLayout:
     unquoted = QUOTED.sub("", line)
     delimiter = (
@@ -171,6 +190,11 @@ def _records(path: FilePath, layout: CsvLayout) -> Iterator[tuple[int, list[str]
                 yield number, next(csv.reader([line], delimiter=layout.delimiter)) or [""]
 
 
-def _open(path: FilePath) -> TextIO:
-    """Open a file as text; characters that are not UTF-8 are replaced."""
-    return io.TextIOWrapper(open_content(path), encoding="utf-8-sig", errors="replace")
+def _is_utf8(line: str) -> bool:
+    """Return whether a line has no bytes that ``surrogateescape`` let through."""
+    return line.isascii() or not any("\udc80" <= letter <= "\udcff" for letter in line)
+
+
+def _open(path: FilePath, errors: str = "replace") -> TextIO:
+    """Open a file as text; characters that are not UTF-8 are replaced, or as ``errors`` says."""
+    return io.TextIOWrapper(open_content(path), encoding="utf-8-sig", errors=errors)

@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from dask_nmf.errors import DataError
-from dask_nmf.ingest.formats.tables.table import Table, check_ids
+from dask_nmf.ingest.formats.tables.table import Table, check_ids, may_be_rounded
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns
@@ -41,13 +41,16 @@ class DenseTable:
 
     def batches(self) -> Iterator[Batch]:
         """Yield the rows of V in order."""
-        first = 0
+        first, checked = 0, False
         progress = ReadProgress([self._table.path])
         for columns in self._table.batches(self._numbers, self._texts, progress):
             values = columns[: len(self._numbers)]
             block = np.empty((len(columns[0]), len(values)), np.float64)
             for index, column in enumerate(values):
                 block[:, index] = column.to_numpy(zero_copy_only=False)
+            if not checked and may_be_rounded(block):
+                self._table.refuse_rounded(self._numbers)
+                checked = True
             if self._texts:
                 check_ids(columns[-1], partial(self._record, first))
             names = columns[-1].to_pylist() if self._texts else None

@@ -14,12 +14,15 @@ import numpy as np
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.files import FilePath, has_suffix, open_binary, size_of, skip_content
 from dask_nmf.ingest.formats.tables import csv_text
+from dask_nmf.ingest.options import EXACT_DOUBLE, ValueRules
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import BATCH
+from dask_nmf.types import Array
 
 BLOCK = 2**21  # bytes of text that are parsed at once, at least; pyarrow reads up to 32 of them ahead
 RECORDS = 2**18  # of a parquet file that are read at once
 CURE = "write it anew"
+INTEGERS = ValueRules(np.dtype(np.float64), missing=False, implied=False)
 
 
 class Table(Protocol):
@@ -51,6 +54,9 @@ class Table(Protocol):
     def place(self, record: int) -> str:
         """Return how a message names a record, counted from 0."""
 
+    def refuse_rounded(self, numbers: Sequence[int]) -> None:
+        """Raise `DataError` about the first integer in some columns that float64 does not hold, if any."""
+
 
 def open_table(path: FilePath) -> Table:
     """Open a table of a kind that its suffix tells; read only its header."""
@@ -81,6 +87,9 @@ class CsvTable:
 
     def place(self, record: int) -> str:
         return f"{self.path}, line {csv_text.line_of(self.path, self.layout, record)}"
+
+    def refuse_rounded(self, numbers: Sequence[int]) -> None:
+        csv_text.refuse_rounded(self.path, self.layout, numbers)
 
     def batches(
         self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress, first: int = 0
@@ -175,6 +184,9 @@ class ParquetTable:
     def place(self, record: int) -> str:
         return f"{self.path}, record {record + 1}"
 
+    def refuse_rounded(self, numbers: Sequence[int]) -> None:
+        """Do nothing, because `batches` refuses such integers."""
+
     def batches(
         self, numbers: Sequence[int], texts: Sequence[int], progress: ReadProgress, first: int = 0
     ) -> Iterator[list[Any]]:
@@ -196,7 +208,9 @@ class ParquetTable:
                 columns = self._columns(batch)
                 with readable(self.path, "ids must be texts in UTF-8 or numbers"):
                     ids = [_text(columns[index]) for index in texts]
-                yield [self._number(columns[index], self.names[index]) for index in numbers] + ids
+                yield [
+                    self._number(columns[index], self.names[index], done - len(batch)) for index in numbers
+                ] + ids
         progress.file_done(self.path)
 
     @contextmanager
@@ -216,7 +230,8 @@ class ParquetTable:
         named = zip(batch.schema.names, batch.columns, strict=True)
         return {places[name].popleft(): column for name, column in named}
 
-    def _number(self, column: Any, name: str) -> Any:
+    def _number(self, column: Any, name: str, first: int) -> Any:
+        """Return a column, of records from one on, as float64; refuse one of texts or of rounded integers."""
         arrow = optional_library("pyarrow")
         kind = column.type
         types = arrow.types
@@ -225,9 +240,17 @@ class ParquetTable:
                 f"{self.path}: column {name!r} is of type {kind}, and numbers are needed; "
                 "leave it out, or name it with --row if it holds the names of rows"
             )
+        if types.is_integer(kind) and kind.bit_width == 64:
+            values = column.fill_null(0).to_numpy(zero_copy_only=False)
+            INTEGERS.cast(values, lambda index: f"{self.place(first + index)}, column {name!r}")
         return column.cast(arrow.uint8() if types.is_boolean(kind) else kind).cast(
             arrow.float64(), safe=False
         )
+
+
+def may_be_rounded(values: Array) -> bool:
+    """Return whether there is a value from which on float64 does not hold all integers."""
+    return values.size > 0 and bool(np.fmax.reduce(values, axis=None) >= EXACT_DOUBLE)
 
 
 def check_ids(column: Any, place: Callable[[int], str]) -> None:

@@ -13,7 +13,7 @@ from dask_nmf.errors import DataError
 from dask_nmf.ingest.entries.ids import Ids
 from dask_nmf.ingest.entries.sorting import Duplicate, Entries, RowSorter
 from dask_nmf.ingest.formats.tables.dense_tables import column_named
-from dask_nmf.ingest.formats.tables.table import Table, check_ids
+from dask_nmf.ingest.formats.tables.table import Table, check_ids, may_be_rounded
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, read_ahead
@@ -103,8 +103,11 @@ class Triplets:
             if number < begin[0]:
                 progress.file_done(table.path)
                 continue
-            first = begin[1] if number == begin[0] else 0
+            first, checked = begin[1] if number == begin[0] else 0, False
             for columns in table.batches([value], [row, column], progress, first):
+                if not checked and may_be_rounded(columns[0].to_numpy(zero_copy_only=False)):
+                    table.refuse_rounded([value])
+                    checked = True
                 last = first + len(columns[0])
                 yield columns, partial(_place, table, first), (number, last)
                 first = last
