@@ -74,7 +74,7 @@ def _write_batches(
     write = _write_sparse if source.sparse else _write_dense
     blocks = _with_names(chain([first], batches), obs)
     written = write(root, blocks, columns.number, storage, source.dtype)
-    var.append(_numbers(0, columns.number) if columns.names is None else columns.names)
+    _append_names(var, _numbers(0, columns.number) if columns.names is None else columns.names, "column")
     obs.close()
     var.close()
     return written
@@ -103,9 +103,19 @@ def _with_names(batches: Iterable[Batch], index: GrowingArray) -> Iterator[Any]:
     first = 0
     for block, names in batches:
         last = first + block.shape[0]
-        index.append(_numbers(first, last) if names is None else names)
+        _append_names(index, _numbers(first, last) if names is None else names, "row")
         yield block
         first = last
+
+
+def _append_names(index: GrowingArray, names: Any, dimension: str) -> None:
+    """Append names; refuse one that UTF-8 cannot hold, such as that of a file in another encoding."""
+    try:
+        index.append(names)
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"the name {error.object!a} of a {dimension} is not UTF-8; rename it, or its file"
+        ) from None
 
 
 def _numbers(first: int, last: int) -> Any:

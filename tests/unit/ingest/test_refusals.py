@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 import zarr
-from support.converted import matrix_of
+from support.converted import matrix_of, names_of
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
@@ -61,6 +64,35 @@ MATRICES = [
     ("3 3 2\n1 1 1\n% a comment\n\n4 1 1\n", "v.mtx, line 7: Row index out of bounds"),
     ("3 3 2\n1 1 1\n\n3 1 -1\n", "v.mtx, line 6, row 3, column 1: -1.0 is negative"),
     ("3 3\n1 1 1\n", "v.mtx, line 3: the sizes are no three integers"),
+    ("3 -3 1\n1 1 1\n", "v.mtx, line 3: the sizes are no three integers >= 0"),
+    (
+        "3 3 2\n1 1 1\n3 1 1 7\n",
+        "v.mtx, line 5: '3 1 1 7' is no entry; the banner says real, and a line then",
+    ),
+    ("3 3 2\r\n1 1 1\r\n\r\n3 1 2 % why\r\n", "v.mtx, line 6: '3 1 2 % why' is no entry"),
+    ("3 3 2\n1 1 1\n3 1 1D5\n", "v.mtx, line 5: '3 1 1D5' is no entry"),
+    ("3 3 2\n1 1\n3 1 1\n", "v.mtx, line 4: '1 1' is no entry"),
+    ("3 3 2\n1 1 1\n2.5 1 1\n", "v.mtx, line 5: '2.5 1 1' is no entry"),
+]
+FIELDS = [  # of the banner, a second entry, and the message about it
+    (
+        "integer",
+        "3 1 2.5",
+        "line 4: '3 1 2.5' is no entry; the banner says integer, and a line then has a row",
+    ),
+    (
+        "integer",
+        "3 1 1e3",
+        "a row of 1 to 3 and a column of 1 to 3 and an integer; correct the line or the ba",
+    ),
+    ("integer", "3 1 16777217", "line 4, row 3, column 1: 16777217 is not exact as float32; give dtype"),
+    ("unsigned-integer", "3 1 2.5", "line 4: '3 1 2.5' is no entry; the banner says unsigned-integer"),
+    (
+        "pattern",
+        "3 1 5",
+        "line 4: '3 1 5' is no entry; the banner says pattern, and a line then has a row of",
+    ),
+    ("pattern", "3 1.5", "line 4: '3 1.5' is no entry"),
 ]
 
 
@@ -111,6 +143,47 @@ def test_matrix_market(tmp_path: Path, text: str, words: str) -> None:
     assert_refused(tmp_path, "v.mtx", words)
 
 
+@pytest.mark.parametrize(("field", "line", "words"), FIELDS)
+def test_entries_of_another_kind_than_the_banner_says(
+    tmp_path: Path, field: str, line: str, words: str
+) -> None:
+    first = "1 1" if field == "pattern" else "1 1 1"
+    (tmp_path / "v.mtx").write_text(
+        f"{MARKET.splitlines()[0].replace('real', field)}\n3 3 2\n{first}\n{line}\n"
+    )
+    assert_refused(tmp_path, "v.mtx", words)
+
+
+def test_integers_that_float64_would_round(tmp_path: Path) -> None:
+    inexact = 2**53 + 1
+    (tmp_path / "v.mtx").write_text(f"{MARKET.replace('real', 'integer')}3 3 2\n1 1 1\n3 2 {inexact}\n")
+    (tmp_path / "v.csv").write_text(f"a,b\n1,1e300\n2,{inexact}\n")
+    (tmp_path / "t.csv").write_text(f"user,item,rating\nu,i,1\nv,k,{inexact}\n")
+    pd.DataFrame({"a": [1, inexact], "b": [2**60, 1]}).to_parquet(tmp_path / "v.parquet")
+    places = {
+        "v.mtx": "line 5, row 3, column 2",
+        "v.csv": "line 3, column 'b'",
+        "t.csv": "line 3, column 'rating'",
+    }
+    for name, place in {**places, "v.parquet": "record 2, column 'a'"}.items():
+        options = TRIPLETS if name == "t.csv" else {}
+        words = f"{name}, {place}: {inexact} is not exact as float64; correct it, or store it as a floating"
+        assert_refused(tmp_path, name, words, **options, dtype="float64")
+    (tmp_path / "v.csv").write_text(f"a,b\n1,1e300\n{2**60},{inexact}.0\n")
+    convert(tmp_path / "v.csv", tmp_path / "v.zarr", dtype="float64")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[1, 1e300], [2**60, 2**53]])
+
+
+def test_ids_of_64_bits_are_exact(tmp_path: Path) -> None:
+    ids = [2**53 + 1, 2**63 - 1, 2**53]
+    frame = pd.DataFrame({"user": ids, "a": [1, 2, 3]})
+    frame.to_csv(tmp_path / "v.csv", index=False)
+    frame.to_parquet(tmp_path / "v.parquet")
+    for name in ("v.csv", "v.parquet"):
+        convert(tmp_path / name, tmp_path / "v.zarr", row="user", overwrite=True)
+        assert names_of(tmp_path / "v.zarr", "obs") == [str(number) for number in ids]
+
+
 @pytest.mark.parametrize("rule", ["sum", "mean"])
 def test_sums_that_float32_would_change(tmp_path: Path, rule: str) -> None:
     low, high = (16777216, 1) if rule == "sum" else (16777216, 16777218)
@@ -147,6 +220,45 @@ def test_other_matrix_market(tmp_path: Path) -> None:
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_bytes("user,item,rating\na,b,1\nJosé,c,2\n".encode("latin-1"))
     assert_refused(tmp_path, "v.csv", "v.csv, line 3: ", **TRIPLETS)
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "v.csv").write_bytes("a,José\n1,2\n".encode("latin-1"))
+    assert_refused(tmp_path, "v.csv", "v.csv, line 1: 'a,Jos?' is not UTF-8; save the file as UTF-8")
+    with h5py.File(tmp_path / "v.h5ad", "w") as file:
+        file["X"] = np.ones((2, 2), np.float32)
+        for frame in ("obs", "var"):
+            file.create_group(frame).attrs["_index"] = "_index"
+        file["obs/_index"] = np.array([b"a", b"\xe9"], h5py.string_dtype())
+        file["var/_index"] = np.array([b"a", b"b"], h5py.string_dtype())
+    assert_refused(tmp_path, "v.h5ad", "v.h5ad/obs/_index cannot be read (UnicodeDecodeError")
+    folder = tmp_path / "cells"
+    folder.mkdir()
+    (folder / "matrix.mtx").write_text(f"{MARKET}1 2 1\n1 1 1\n")
+    (folder / "features.tsv").write_text("gene\n")
+    (folder / "barcodes.tsv").write_bytes(b"one\ntw\xf6\n")
+    assert_refused(tmp_path, "cells", "cells/barcodes.tsv, line 2: a name is not UTF-8; save the file as")
+
+
+def test_files_whose_names_are_not_utf8(tmp_path: Path) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("one two")
+    assert_refused(
+        tmp_path, "texts", "the name 'caf\\udce9.txt' of a row is not UTF-8; rename it, or its file"
+    )
+
+
+def test_tables_in_folders_below(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    below = tmp_path / "tables" / "more"
+    below.mkdir(parents=True)
+    (below / "v.csv.gz").write_bytes(gzip.compress(b"a,b\n1,2\n"))
+    assert_refused(tmp_path, "tables", f"has only 1 table in folders below {below.parent}; give their names")
+    (below.parent / "w.csv").write_text("a,b\n3,4\n")
+    convert(below.parent, tmp_path / "v.zarr")
+    assert f"not taken: 1 table in folders below {below.parent}" in caplog.text
+    assert f"such as '{below.parent}/*/*.csv.gz'" in caplog.text
+    assert matrix_of(tmp_path / "v.zarr").tolist() == [[3, 4]]
 
 
 def test_parquet(tmp_path: Path) -> None:

@@ -52,6 +52,23 @@ def written(folder: Path, kind: str, texts: list[str] = TEXTS) -> dict[str, Any]
     return {"source": path, **fields}
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ('{"body": ' + "[" * 10**5 + "]" * 10**5 + "}", "the record is nested too deeply to be read"),
+        ('{"body": "one \\ud800 two"}', "field 'body' has '\\ud800', which is no character; leave it out"),
+        ('{"body": "one", "id": "\\udfff"}', "field 'id' has '\\udfff', which is no character"),
+    ],
+    ids=["deep", "text", "name"],
+)
+def test_records_that_no_text_can_hold(tmp_path: Path, line: str, words: str) -> None:
+    (tmp_path / "v.jsonl").write_text(f'{{"body": "a b", "id": "x"}}\n{line}\n')
+    with pytest.raises(DataError) as refused:
+        convert(tmp_path / "v.jsonl", tmp_path / "v.zarr", text="body", row="id")
+    assert f"v.jsonl, line 2: {words}" in str(refused.value)
+    assert len(str(refused.value)) < 300 + len(str(tmp_path))
+
+
 @pytest.mark.parametrize("kind", ["txt", "jsonl.gz", "csv", "tsv", "parquet"])
 def test_counts_are_those_of_count_vectorizer(tmp_path: Path, kind: str) -> None:
     given = written(tmp_path, kind)

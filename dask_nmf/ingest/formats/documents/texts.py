@@ -156,6 +156,8 @@ def _record(line: str, place: str) -> dict[str, Any]:
         record = json.loads(line)
     except ValueError as error:
         raise DataError(f"{place}: it is not JSON ({error}); write one record a line") from None
+    except RecursionError:
+        raise DataError(f"{place}: the record is nested too deeply to be read; write flat fields") from None
     if not isinstance(record, dict):
         raise DataError(f"{place}: it is no record with fields; write one record a line, such as {{...}}")
     return record
@@ -168,12 +170,23 @@ def _text_of(record: dict[str, Any], fields: Fields, place: str) -> Text:
         raise DataError(
             f"{place}: field {fields.text!r} {there}, and must be a text; it has {_listed(list(record))}"
         )
+    _check_characters(text, fields.text, place)
     if fields.row is None:
         return Text(text, None)
     name = record.get(fields.row)
     if name is None or name == "" or not isinstance(name, str | int):
         raise DataError(f"{place}: field {fields.row!r} has no name of a row; fill in a text or a number")
+    _check_characters(str(name), fields.row, place)
     return Text(text, str(name))
+
+
+def _check_characters(text: str, field: str, place: str) -> None:
+    """Refuse half of a surrogate pair, which JSON can hold and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])
+        raise DataError(f"{place}: field {field!r} has {half}, which is no character; leave it out") from None
 
 
 def _check_names(path: Path, names: Sequence[str], fields: Fields) -> None:

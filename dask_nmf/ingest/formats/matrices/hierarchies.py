@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,19 @@ class TenXFile:
         return f"{self._place}: cell {first + row}, feature {column}"
 
 
+@dataclass(frozen=True)
+class StoredTexts:
+    """Names in an array of HDF5 or Zarr, which is read by ranges; `DataError` for what is no text."""
+
+    array: Any
+    place: str
+
+    def __getitem__(self, key: slice) -> Any:
+        """Return a range of the names."""
+        with readable(self.place, CURE):
+            return self.array[key]
+
+
 def _open_inside(root: Any, inside: str, options: ConvertOptions, scratch: Path) -> RowSource:
     """Open the matrix at a path of a file or group, with the names that AnnData keeps for it."""
     place = root.filename if hasattr(root, "filename") else str(root.store_path)
@@ -136,8 +150,10 @@ def _names(root: Any, frame: str | None) -> Any:
     named = root.attrs[MARK]["named"] if MARK in root.attrs else {}
     if frame not in root or "_index" not in root[frame].attrs or not named.get(frame, True):
         return None
-    index = root[frame][root[frame].attrs["_index"]]
-    return index.asstr() if hasattr(index, "asstr") else index
+    name = root[frame].attrs["_index"]
+    index = root[frame][name]
+    place = root.filename if hasattr(root, "filename") else str(root.store_path)
+    return StoredTexts(index.asstr() if hasattr(index, "asstr") else index, f"{place}/{frame}/{name}")
 
 
 def _default(file: Any, dataset: Any) -> str:
