@@ -101,8 +101,8 @@ def convert(
     duplicates : the value of an entry that is there more than once in MatrixMarket or tables of entries:
         "error", "sum", "mean" or "last". In other sparse matrices it is the sum, as in SciPy.
     missing : "nan" to keep NaN and empty fields as missing entries.
-    dtype : "float32" or "float64"; by default that of ``like``, or "float64" where the source stores that, else
-        "float32".
+    dtype : "float32" or "float64"; by default that of ``like``, or "float64" where the source stores that,
+        else "float32".
     dataset : path inside of an HDF5 file or a Zarr group, such as "raw/X"; by default "X".
     layer : name of a layer of AnnData: "counts" is the dataset "layers/counts".
     text : field of JSON lines, or column of a table, with texts whose words are counted; ``row`` is then the

@@ -243,10 +243,8 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
 def test_files_whose_names_are_not_utf8(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
-    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("one two")
-    assert_refused(
-        tmp_path, "texts", "the name 'caf\\udce9.txt' of a row is not UTF-8; rename it, or its file"
-    )
+    (folder / os.fsdecode(b"x\xe9.txt")).write_text("one two")
+    assert_refused(tmp_path, "texts", "the name 'x\\udce9.txt' of a row is not UTF-8; rename it, or its file")
 
 
 def test_tables_in_folders_below(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
