@@ -46,12 +46,14 @@ def nmf(
 
     Parameters
     ----------
+    adata : the AnnData, in memory, in a file, or of Dask.
+    n_components : number of components, k.
     layer : the layer to factorise in place of ``X``.
     mask_var : the variables to use: a column of ``var``, or an array of booleans, (n_vars,); None uses all.
         By default they are those of ``var["highly_variable"]`` if there is such a column, and else all.
     key_added : the key in ``varm`` and ``uns``; that in ``obsm`` begins with ``X_``.
     copy : whether to return a copy with the factors, and to leave ``adata`` as it is.
-    options : as in `dask_nmf.nmf`. What is no number, text or boolean is not recorded in ``params``, nor is
+    **options : as in `dask_nmf.nmf`. What is no number, text or boolean is not recorded in ``params``, nor is
         ``store``.
 
     Returns
@@ -65,6 +67,16 @@ def nmf(
     ValueError
         If there is no such layer or column, or no variable is chosen; for a ``copy`` of an AnnData in a file;
         and as `dask_nmf.nmf` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from anndata import AnnData
+    >>> from dask_nmf.anndata import nmf
+    >>> adata = AnnData(np.random.default_rng(0).random((30, 8)))
+    >>> nmf(adata, 2)
+    >>> adata.obsm["X_nmf"].shape, adata.varm["nmf"].shape
+    ((30, 2), (8, 2))
     """
     _check(adata, copy)
     mask, name = _mask_of(adata, mask_var)

@@ -146,6 +146,13 @@ def nmf(
         If neither a panel nor a block of V fits the memory of a worker.
     RunMismatch, RunLocked
         If ``store`` holds another fit, or is in use.
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> W, H = nmf([[1.0, 2.0], [3.0, 6.0]], 1)
+    >>> W.shape, H.shape
+    ((2, 1), (1, 2))
     """
     settings = Settings(
         n_components=n_components,
@@ -224,8 +231,7 @@ def select_rank(
 
     Parameters
     ----------
-    V : the matrix, in any form that `open_matrix` accepts: an array, a sparse matrix, a Dask array, or a
-        path.
+    V : the matrix, as in `nmf`.
     ranks : the numbers of components to compare: numbers, or text such as ``"2:30"``, ``"2:30:2"`` or
         ``"2,4,8"``; the last number of a range belongs to it.
     n_init : number of starts of each rank in each fold. They are drawn from a sample of the rows.
@@ -255,16 +261,20 @@ def select_rank(
 
     Raises
     ------
-    InvalidEntryError
-        If V has a NaN (unless ``missing="nan"``), an infinity or a negative entry.
+    InvalidEntryError, ValueError, TypeError, MemoryError
+        As for `nmf`.
     DataError
         If V is so small that no entry is held out.
-    ValueError, TypeError
-        If V or an option is not as described above.
-    MemoryError
-        If no panel of V fits the memory of a worker.
     RunMismatch, RunLocked
         If ``store`` holds another selection, or is in use.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf import select_rank
+    >>> V = np.random.default_rng(0).random((60, 3)) @ np.random.default_rng(1).random((3, 20))
+    >>> select_rank(V, "1:4", n_init=2).n_components
+    3
     """
     options = SelectionOptions.of(
         ranks,

@@ -23,7 +23,6 @@ from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.result import Result, result_of
 from dask_nmf.iteration.loop import Step
 from dask_nmf.labelled.registry import aligned_weights
-from dask_nmf.options.algorithms import learns_online
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs.run import Run
@@ -32,11 +31,6 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate
 from dask_nmf.types import Orientation, SampleDims
-
-
-def _learns_from_batches(model: NMF) -> bool:
-    """Return whether the sums of a pass are all that is needed to go on with other rows."""
-    return learns_online(model.solver)
 
 
 class NMF(FittedNMF):
@@ -112,6 +106,14 @@ class NMF(FittedNMF):
     n_features_in_, feature_names_in_ : as in scikit-learn. The names are the columns of a DataFrame, also of
         Dask, ``var_names`` of an AnnData, the texts that are coordinates of the only other dimension of a
         `DataArray`, or those of a run or a stored X. `transform` refuses other names and coordinates.
+
+    Examples
+    --------
+    >>> from dask_nmf import NMF
+    >>> X = [[1.0, 2.0, 0.0], [2.0, 4.0, 0.0], [0.0, 0.0, 3.0]]
+    >>> model = NMF(2, random_state=0)
+    >>> model.fit_transform(X).shape, model.components_.shape
+    ((3, 2), (2, 3))
     """
 
     _stream: Stream
@@ -215,7 +217,7 @@ class NMF(FittedNMF):
         self._fit(open_input(self, X, reset=True), (W, H), weights, sample_weight)
         return self
 
-    @available_if(_learns_from_batches)
+    @available_if(requests.learns_from_batches)
     def partial_fit(
         self, X: Any, y: None = None, H: Any = None, weights: Any = None, sample_weight: Any = None
     ) -> NMF:
@@ -286,7 +288,7 @@ class NMF(FittedNMF):
 
     def _begin_stream(self, W: da.Array | None) -> None:
         """Begin with no batch; the rows of a fit that gave W count if every entry of theirs counted."""
-        counts = _learns_from_batches(self) and self.missing is None
+        counts = requests.learns_from_batches(self) and self.missing is None
         self.n_steps_, self._stream = 0, Stream(W if counts else None)
 
     def _remember_fit(self) -> None:

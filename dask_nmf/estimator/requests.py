@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state
 
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
+from dask_nmf.options.algorithms import learns_online
 from dask_nmf.options.option import plain
 from dask_nmf.options.settings import LOSSES, Settings
 from dask_nmf.sources.decoding.row_weights import scale_rows, weights_of_rows
@@ -24,6 +25,11 @@ from dask_nmf.types import Array, Orientation
 
 OWN = ("n_components", "random_state")  # settings that are not simply the parameters
 SAME = tuple(field.name for field in fields(Settings) if field.name not in OWN)
+
+
+def learns_from_batches(model: Any) -> bool:
+    """Return whether the sums of a pass are all that is needed to go on with other rows."""
+    return learns_online(model.solver)
 
 
 def request_of(

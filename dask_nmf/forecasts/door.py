@@ -74,6 +74,14 @@ def plan(
     ValueError, TypeError
         If V or an option is not as described above, or both or neither of ``n_components`` and ``ranks`` is
         given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf import plan
+    >>> forecast = plan(np.ones((1000, 20)), 5, probe=False)
+    >>> forecast.shape, forecast.panels
+    ((1000, 20), 1)
     """
     if (n_components is None) == (ranks is None):
         raise ValueError(

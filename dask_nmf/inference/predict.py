@@ -53,6 +53,10 @@ def predict(
     row_names, column_names : the names of all rows (m,) and columns (n,), such as ``Run.load_result(run)``
         has. They are needed where ``rows`` or ``columns`` are text.
 
+    Returns
+    -------
+    The values, (len(rows),), in the order of the cells.
+
     Raises
     ------
     IndexError
@@ -60,6 +64,12 @@ def predict(
     ValueError
         If no or several rows have a name; if the shapes do not fit, or ``rows`` and ``columns`` are neither
         integers nor names, one of each for a cell.
+
+    Examples
+    --------
+    >>> from dask_nmf import predict
+    >>> predict([[1.0], [2.0]], [[3.0, 4.0]], rows=[0, 1], columns=[1, 0])
+    array([4., 6.])
     """
     W, H = factors.open_factors(W, H)
     factors.validate(W, H, means, clip)

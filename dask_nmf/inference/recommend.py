@@ -68,6 +68,13 @@ def recommend(
         As for `nmf`, and if the shapes or ``missing`` do not fit V.
     IndexError
         If a row is outside of V; the error names the first one.
+
+    Examples
+    --------
+    >>> from dask_nmf import recommend
+    >>> columns, values = recommend([[5.0, 0.0, 0.0]], [[1.0]], [[5.0, 1.0, 4.0]], count=1)
+    >>> columns, values
+    (array([[2]]), array([[4.]]))
     """
     W, H = factors.open_factors(W, H)
     factors.validate(W, H, means, clip)

@@ -58,6 +58,7 @@ def transform(
     ----------
     V : (m, n), whatever `open_matrix` takes.
     H : (k, n), ≥ 0, whatever `open_matrix` takes.
+    dtype : floating-point type used for the computation, as in `nmf`.
     weights, missing, alpha_W, l1_ratio, beta_loss : as in `nmf`.
     means : `Result.means` of the fit that H comes from. Then W is returned with the means for `predict` and
         `recommend`. They are the means of the rows of this V, NaN where nothing is observed and W is 0, and
@@ -66,10 +67,23 @@ def transform(
         store to which W is written panel by panel, and the store of the means of its rows, or None if they
         are not needed. By default W is returned.
 
+    Returns
+    -------
+    W, as a Dask array; with ``means`` a pair of W and the means.
+
     Raises
     ------
     InvalidEntryError, ValueError, TypeError, MemoryError
         As for `nmf`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf import transform
+    >>> W = transform([[2.0, 4.0], [3.0, 6.0]], [[1.0, 2.0]])
+    >>> np.asarray(W).round(3)
+    array([[2.],
+           [3.]])
     """
     h = np.asarray(read_factor(H, "H"), np.float64)
     matrix = open_for_transform(located(V), dtype, beta_loss, len(h))

@@ -116,6 +116,10 @@ def convert(
     codec : "lz4", "zstd" or "none", each with a CRC-32C of each chunk.
     overwrite : whether to replace an earlier conversion.
 
+    Returns
+    -------
+    Converted, which says what was written: shape, type, chunks.
+
     Raises
     ------
     DataError
@@ -123,6 +127,14 @@ def convert(
     FileNotFoundError, FileExistsError, ValueError, RunLocked
         If there is no source; if there is a destination; for options that do not fit; if another process
         writes to the destination.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from dask_nmf.ingest import convert
+    >>> written = Path("ratings.csv").write_text("user,item,rating\\nann,tea,5\\nbob,rice,2\\n")
+    >>> convert("ratings.csv", "ratings.zarr", row="user", column="item", value="rating").shape
+    (2, 2)
     """
     steps = Steps(min_count, max_frequency, normalize_rows, log1p, top_columns, top_by, tfidf, scale_columns)
     inside = layer_path(layer, dataset)

@@ -68,6 +68,13 @@ def write(
         If there is a file at the path already, and it may not be replaced.
     ValueError
         If there is no result yet, an option does not fit the run, or Matplotlib is not installed.
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.report import write
+    >>> result = nmf([[1.0, 3.0], [2.0, 6.0]], 1, store="shown.zarr")
+    >>> write("shown.zarr", "shown.html")
     """
     matplotlib_part("figure")
     source: Location = located(run, verbatim=True)

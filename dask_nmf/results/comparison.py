@@ -72,12 +72,29 @@ class Comparison:
 def compare(first: str | Path | Location, second: str | Path | Location) -> Comparison:
     """Return the comparison of the results of two runs, whose V have common columns.
 
+    Parameters
+    ----------
+    first, second : path, URL or location of a run or of a selection of ranks.
+
+    Returns
+    -------
+    Comparison, with the pairs of components, their cosines, and the options that differ.
+
     Raises
     ------
     FileNotFoundError, InvalidRunError
         As `Run.load`.
     ValueError
         If a run has no result, or the runs have no common columns.
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.results import compare
+    >>> for seed in (0, 1):
+    ...     result = nmf([[1.0, 3.0], [2.0, 6.0]], 1, store=f"start-{seed}.zarr", random_state=seed)
+    >>> [round(float(pair.cosine), 3) for pair in compare("start-0.zarr", "start-1.zarr").pairs]
+    [1.0]
     """
     results = [Run.load_result(located(place, verbatim=True)) for place in (first, second)]
     names = results[0].location.name, results[1].location.name

@@ -38,10 +38,23 @@ def verify(run: str | Path | Location, V: Any = None) -> list[Check]:
     run : a run, or the selection whose fit is to be verified.
     V : the matrix that was fitted, whatever `open_matrix` takes. None: only the run is verified.
 
+    Returns
+    -------
+    A `Check` for each part, in the order of the checks.
+
     Raises
     ------
     FileNotFoundError, ValueError
         If there is no run, or it has no result yet; if V is not a matrix.
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.results import verify
+    >>> V = [[1.0, 3.0], [2.0, 6.0]]
+    >>> result = nmf(V, 1, store="verified.zarr")
+    >>> all(check.passed for check in verify("verified.zarr", V))
+    True
     """
     place = fit_of(located(run, verbatim=True))
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import Location, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
+from dask_nmf.updates.forgotten import Forgotten
 from dask_nmf.updates.row_passes import RowPasses, RowSummary, measures_with, open_rows
 from dask_nmf.updates.rows.chosen_rows import Batch, batches, loss_of, row_numbers, summary_of
 from dask_nmf.updates.rows.known_rows import KnownRows
@@ -34,26 +34,6 @@ from dask_nmf.updates.rows.row_names import left
 from dask_nmf.updates.rows.same_rows import check_v
 from dask_nmf.updates.update import Connect, event
 from dask_nmf.updates.write import old_pieces, scales_of, write_result
-
-
-@dataclass(frozen=True)
-class Forgotten:
-    """The result of `forget`.
-
-    Attributes
-    ----------
-    rows : how many rows were taken out
-    left : how many rows are left
-    already : whether they had been taken out before, so that nothing was done
-    polished : whether one pass over the rows that are left has refreshed W and H
-    relative_error : of the rows that are left
-    """
-
-    rows: int
-    left: int
-    already: bool
-    polished: bool
-    relative_error: float
 
 
 class Rest(NamedTuple):
@@ -78,9 +58,14 @@ def forget(
 
     Parameters
     ----------
+    run : path, URL or location of a run.
     rows : numbers (int), or names (str) if the run has names.
     V : the matrix of the run, or one of these rows alone, in their order.
     connect : returns a context of a cluster, which is entered for the pass.
+
+    Returns
+    -------
+    Forgotten, which says how many rows went and how many are left.
 
     Raises
     ------
@@ -91,6 +76,15 @@ def forget(
         known, or the run belongs to a selection.
     RunLocked
         If another process works on the run.
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.updates import forget
+    >>> V = [[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]]
+    >>> result = nmf(V, 1, store="forgetful.zarr")
+    >>> forget("forgetful.zarr", [1], V).left
+    2
     """
     place, V = located(run, verbatim=True), located(V)
     _check_alone(place)

@@ -98,9 +98,14 @@ def update(
 
     Parameters
     ----------
+    run : path, URL or location of a run or of a selection of ranks.
     V : the new rows, whatever `open_matrix` takes, with the columns of the run.
     keep_h : whether H stays as it is, so that W of the new rows is computed and no more.
     connect : returns a context of a cluster, which is entered for the passes.
+
+    Returns
+    -------
+    Update, which says how many rows were added and how well they are explained.
 
     Raises
     ------
@@ -110,6 +115,17 @@ def update(
         If the fit is not finished, the columns differ, or its entries have weights.
     RunLocked
         If another process works on the run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.updates import update
+    >>> V = np.random.default_rng(0).random((40, 6))
+    >>> result = nmf(V[:30], 2, store="nightly.zarr")
+    >>> added = update("nightly.zarr", V[30:])
+    >>> added.first, added.last
+    (30, 40)
     """
     place = fit_of(located(run, verbatim=True))
     with place.lock() as check_held:

@@ -46,6 +46,16 @@ def export(run: str | Path, output: str | Path, what: str | None = None, overwri
         that writes such files is not installed.
     FileExistsError
         If there is something at the output that may not be replaced.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.results import export
+    >>> result = nmf([[1.0, 3.0], [2.0, 6.0]], 1, store="exported.zarr")
+    >>> export("exported.zarr", "W.csv", what="W")
+    >>> len(Path("W.csv").read_text().splitlines())
+    3
     """
     export_to(locate(run), locate_file(output), what, overwrite)
 

@@ -51,10 +51,22 @@ def top(run: str | Path | Location, n: int = 10, by: str = "weight", rows: bool 
         `dask_nmf.quality.features.feature_score`).
     rows : whether the rows of V are listed, by W, in place of its columns.
 
+    Returns
+    -------
+    A `Leading` for each component: numbers, names and values of its lines, the best first.
+
     Raises
     ------
     ValueError
         If an argument is not one of these; if the run has no result yet.
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.results import top
+    >>> result = nmf([[1.0, 3.0], [2.0, 6.0]], 1, store="run-for-top.zarr")
+    >>> top("run-for-top.zarr", n=1)[0].numbers
+    array([1])
     """
     if by not in MEASURES:
         raise ValueError(f"by is {by!r}; it must be one of {', '.join(MEASURES)}")

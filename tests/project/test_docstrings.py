@@ -1,0 +1,72 @@
+"""The docstrings of the public functions: complete by numpydoc's checks, with examples that run."""
+
+from __future__ import annotations
+
+import doctest
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from numpydoc.validate import validate
+from support.docs import ROOT
+
+import dask_nmf
+
+FUNCTIONS = [
+    *(f"dask_nmf.{name}" for name in ("nmf", "select_rank", "plan", "transform", "predict", "recommend")),
+    *(f"dask_nmf.results.{name}" for name in ("top", "export", "compare", "verify")),
+    *("dask_nmf.updates.update", "dask_nmf.updates.forget"),
+    *("dask_nmf.report.write", "dask_nmf.ingest.convert", "dask_nmf.anndata.nmf"),
+]
+CLASSES = [f"dask_nmf.{name}" for name in dask_nmf.__all__ if isinstance(getattr(dask_nmf, name), type)]
+WITH_EXAMPLES = [*FUNCTIONS, "dask_nmf.NMF"]
+LAYOUT = {  # quotes, blank lines, order and names of sections, the first line
+    *("GL01", "GL02", "GL03", "GL05", "GL06", "GL07", "GL08", "GL09", "GL10"),
+    *("SS01", "SS02", "SS03", "SS04", "SS06", "RT02"),
+}
+COMPLETE = {"PR01", "PR02", "RT01", "EX01"}  # parameters, what is returned, and an example are there
+NO_RESULT = ("dask_nmf.results.export", "dask_nmf.report.write")
+
+
+def public(name: str) -> Any:
+    """Return a public object."""
+    module, _, short = name.rpartition(".")
+    return getattr(import_module(module), short)
+
+
+def complaints(name: str, checks: set[str]) -> list[tuple[str, str]]:
+    """Return what numpydoc finds about a docstring, of some of its checks."""
+    return [(code, text) for code, text in validate(name)["errors"] if code in checks]
+
+
+def test_the_reference_has_these_functions() -> None:
+    page = (ROOT / "docs" / "api.rst").read_text()
+    assert set(re.findall(r"^\.\. autofunction:: (.*)$", page, re.MULTILINE)) == set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *CLASSES])
+def test_sections_are_well_formed(name: str) -> None:
+    assert complaints(name, LAYOUT) == []
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_parameters_results_and_an_example_are_there(name: str) -> None:
+    assert complaints(name, COMPLETE - ({"RT01"} if name in NO_RESULT else set())) == []
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = doctest.DocTestFinder(recurse=False).find(public(name), name, globs={})
+    assert len(example.examples) > 1
+    told: list[str] = []
+    doctest.DocTestRunner(verbose=False).run(example, out=told.append)
+    assert told == [], "".join(told)
+
+
+def test_no_other_docstring_has_an_example_that_nothing_runs() -> None:
+    files = {Path(str(import_module(public(name).__module__).__file__)) for name in WITH_EXAMPLES}
+    folder = Path(dask_nmf.__file__).parent
+    assert {path for path in folder.rglob("*.py") if ">>> " in path.read_text()} == files
