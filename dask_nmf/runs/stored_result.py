@@ -8,12 +8,13 @@ import numpy as np
 import zarr
 
 from dask_nmf.iteration.outcome import Ending
+from dask_nmf.kernels.summary.digests import NO_KEYS, Hashes
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.labels import open_labels, open_names, visible_names
 from dask_nmf.runs.record.contents import HISTORIES, is_masked, settings_of
-from dask_nmf.runs.record.layouts import result_layouts, result_units
+from dask_nmf.runs.record.layouts import ADDED_DIGEST, added_digest_layout, result_layouts, result_units
 from dask_nmf.runs.record.states import or_none
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.sources.labels.names import Labels
@@ -83,6 +84,17 @@ class StoredResult:
     def labels(self) -> Labels:
         """The names of the rows and columns of V."""
         return open_labels(self.location, self._group, self.record)
+
+    @property
+    def added_digest(self) -> Hashes:
+        """The digests of all rows that were added, batch by batch, (spans,); empty if there are none."""
+        if "added_spans" not in self.record:
+            return NO_KEYS
+        layout = added_digest_layout(self.record)
+        array = write_once.open_array(self._group, f"{DATA}/{self.record['folder']}/{ADDED_DIGEST}", layout)
+        with reporting_damage(self.location.name):
+            check_stored(array, ADDED_DIGEST, whole=True)
+            return np.asarray(array[...]).view(np.uint64)
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return an array of the result; `InvalidRunError` is raised if a chunk is lost, now or when read."""

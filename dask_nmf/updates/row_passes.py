@@ -17,7 +17,7 @@ from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
-from dask_nmf.kernels.summary.digests import Hashes
+from dask_nmf.kernels.summary.digests import NO_KEYS, Hashes
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.labelled.registry import form_of
 from dask_nmf.planning import row_panels
@@ -39,6 +39,7 @@ class RowSummary(NamedTuple):
     stored : the number of stored entries
     unobserved : the number of rows of which no entry counts
     digest : of the content and of the names of the rows, in 32 hexadecimal digits
+    digest_sums : the sums of the digest of their content
     baseline : ‖V‖² of these rows, or twice their divergence from their mean, in the units of the fit
     """
 
@@ -48,6 +49,7 @@ class RowSummary(NamedTuple):
     unobserved: int
     digest: str
     baseline: float
+    digest_sums: Hashes = NO_KEYS
 
 
 def open_rows(fitted: Fitted, V: object) -> Matrix:
@@ -123,10 +125,9 @@ class RowPasses:
         terms = terms.at_level(0) if beta == 1 else terms
         level = -round(np.log2(scale))
         baseline = found.sumsq * scale**2 if beta == 2 else terms.at_level(level).divergence_from_mean()
-        digest = content_digest(
-            found.digests[0].sums, self.matrix.shape, self.matrix.dtype, self.matrix.labels.rows
-        )
-        return RowSummary(terms, found.sumsq, found.stored, found.unobserved_rows, digest, baseline)
+        sums = found.digests[0].sums
+        digest = content_digest(sums, self.matrix.shape, self.matrix.dtype, self.matrix.labels.rows)
+        return RowSummary(terms, found.sumsq, found.stored, found.unobserved_rows, digest, baseline, sums)
 
     def sums(self, h: Array) -> Sums:
         """Return the sums of the rows and of their W for an H (k, n), with the loss, in one pass."""

@@ -29,6 +29,7 @@ from dask_nmf.storage.locations import Location, check_apart, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
 from dask_nmf.updates.row_passes import RowPasses, RowSummary, content_digest, measures_with, open_rows
+from dask_nmf.updates.rows.known_digests import known_digests
 from dask_nmf.updates.rows.row_names import KeptNames, stacked
 from dask_nmf.updates.write import scales_of, with_new_rows, write_means, write_result
 
@@ -179,6 +180,8 @@ def _update(run: Run, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update
     numbers = {"loss": loss, "measures": measures, "estimated": _is_estimate(fitted, keep_h)}
     write_result(changed, fitted, h / scales[:, None], numbers)
     changed.record["lineage"] = [*lineage, entry]
+    if known_digests(run, fitted):
+        changed.write_digest(summary.digest_sums)
     changed.commit(stacked(fitted.result.labels, passes.matrix.labels, (old, new)))
     return Update(
         old,

@@ -43,6 +43,11 @@ def span_of(rows: int) -> int:
     return 1 << (-(-rows // MOST_SPANS) - 1).bit_length()
 
 
+def spans_in(rows: int) -> int:
+    """Return how many sums the digest of a V of ``rows`` rows has."""
+    return -(-rows // span_of(rows))
+
+
 def digest_of(hashes: Hashes, first_row: int, rows: int) -> Digest:
     """Return the digest of the rows from ``first_row`` on, of a V of ``rows`` rows, from their hashes."""
     span = span_of(rows)

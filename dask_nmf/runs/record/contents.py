@@ -8,7 +8,7 @@ from uuid import uuid4
 
 from dask_nmf._version import __version__
 from dask_nmf.iteration.outcome import relative_error
-from dask_nmf.kernels.summary.digests import span_of
+from dask_nmf.kernels.summary.digests import spans_in
 from dask_nmf.options.settings import Settings
 from dask_nmf.storage.arrays.write_once import folder_of
 from dask_nmf.types import Orientation
@@ -78,8 +78,7 @@ def panel_shape(record: dict[str, Any]) -> tuple[int, int]:
 
 def digest_spans(record: dict[str, Any]) -> int:
     """Return into how many spans of rows the digests of V and its weights are cut."""
-    rows = panel_shape(record)[0]
-    return -(-rows // span_of(rows))
+    return spans_in(panel_shape(record)[0])
 
 
 def current_folders(record: dict[str, Any]) -> set[str]:

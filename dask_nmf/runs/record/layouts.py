@@ -21,6 +21,7 @@ from dask_nmf.sources.labels.names import PIECE
 from dask_nmf.storage.arrays.write_once import INTEGER_FILL, TEXT, Layout
 
 DIMENSIONS = ("row", "column")  # that may have names, and the arrays of these names
+ADDED_DIGEST = "added_digest"  # of rows that were added to a result; it is not shown
 NO_MEAN = -1.0  # the fill value of means, because all of them may be NaN
 
 
@@ -89,6 +90,11 @@ def names_layout(record: dict[str, Any], dimension: str) -> Layout:
     """Return how the names of rows or columns are stored."""
     size = record["matrix"]["shape"][DIMENSIONS.index(dimension)]
     return Layout((size,), (min(size, PIECE),), TEXT, (dimension,), "")
+
+
+def added_digest_layout(record: dict[str, Any]) -> Layout:
+    """Return how the digests of rows that were added to a result are stored."""
+    return _integers(record["added_spans"], "span")
 
 
 def history_layout(record: dict[str, Any]) -> Layout:

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import zarr
 
+from dask_nmf.kernels.summary.digests import Hashes
 from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.labels import visible_names, write_labels
-from dask_nmf.runs.record.layouts import NO_MEAN, result_layouts
+from dask_nmf.runs.record.layouts import ADDED_DIGEST, NO_MEAN, added_digest_layout, result_layouts
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.sources.labels.names import Labels
 from dask_nmf.storage.arrays import links, write_once
@@ -40,8 +41,9 @@ class ChangedResult:
         self.old = StoredResult(commits.location, commits.group, self._old_record)
         shape = [rows, self._old_record["matrix"]["shape"][1]]
         unit, across = self._old_record["units"]
+        kept = {name: value for name, value in self._old_record.items() if name != "added_spans"}
         self.record = {
-            **self._old_record,
+            **kept,
             "matrix": {**self._old_record["matrix"], "shape": shape},
             "folder": commits.new_folder("result"),
             "units": [min(unit, rows), across],
@@ -57,6 +59,14 @@ class ChangedResult:
         """Return an array of the new result, to be written."""
         path = f"{DATA}/{self.record['folder']}/{name}"
         return write_once.open_array(self._commits.group, path, result_layouts(self.record)[name])
+
+    def write_digest(self, sums: Hashes) -> None:
+        """Write the digest of rows that are added, behind those of the batches before."""
+        whole = np.concatenate([self.old.added_digest, sums])
+        self.record["added_spans"] = len(whole)
+        path = f"{DATA}/{self.record['folder']}/{ADDED_DIGEST}"
+        array = write_once.open_array(self._commits.group, path, added_digest_layout(self.record))
+        array[...] = whole.view(np.int64)
 
     def temporary_w(self, rows: int, chunk_rows: int) -> ZarrFactor:
         """Return a new W of some rows that the next commit deletes."""

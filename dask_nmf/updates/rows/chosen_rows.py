@@ -10,7 +10,6 @@ import scipy.sparse
 
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
-from dask_nmf.kernels.summary.digests import digest_of, keys_of, row_hashes, span_of
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.sources.labels.names import pieces
 from dask_nmf.sources.matrix import Matrix, as_block
@@ -123,19 +122,6 @@ def _picked(matrix: Matrix, places: Array) -> Block:
     box = slice(first, last), slice(0, matrix.shape[1])
     block = as_block(matrix.reader.read_all([box])[0], matrix.dtype)
     return block if last - first == len(places) else block[places - first]
-
-
-def differing(batch: Batch, digest: Array, rows: int) -> list[int]:
-    """Return numbers of rows that are not those of the fit, if the digest of V has a sum for each row."""
-    if span_of(rows) != 1:
-        return []
-    hashes = row_hashes(batch.block, keys_of(0, batch.block.shape[1]))
-    found = [
-        digest_of(hashes[at : at + 1], number, rows).sums[0]
-        for at, number in enumerate(batch.numbers.tolist())
-    ]
-    other: list[int] = batch.numbers[np.array(found, np.uint64) != digest[batch.numbers]].tolist()
-    return other
 
 
 def summary_of(batch: Batch, beta: float, scale: float) -> RowSummary:

@@ -11,7 +11,6 @@ from dask_nmf.errors import RunMismatch
 from dask_nmf.fitting.verification import check_content, is_unwritten
 from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.kernels.blocks.masking import EntryMask
-from dask_nmf.kernels.summary.digests import span_of
 from dask_nmf.runs.record.contents import orientation_of
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.labels.names import gather
@@ -19,7 +18,8 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted
-from dask_nmf.updates.rows.chosen_rows import batches, differing, loss_of, summary_of
+from dask_nmf.updates.rows.chosen_rows import batches, loss_of, summary_of
+from dask_nmf.updates.rows.known_digests import check_all_rows, differing, known_digests
 
 SAME_SUMS = 1e-5  # relative difference of sums over V that rounding explains
 SAME_ERROR, NEAR_ERROR = 1e-2, 1e-1  # share of an exact and of an estimated error that V may exceed
@@ -44,12 +44,20 @@ def check_v(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array, V: Any) ->
     _check_names(fitted, matrix, numbers if matrix.shape[0] != rows else np.arange(rows))
     if matrix.shape[0] != rows:
         _check_alone(run, fitted, matrix, numbers)
-    elif "lineage" in record:
-        _check_sums(fitted, matrix)
+    elif "lineage" not in record:
+        _check_fitted(run, fitted, V)
+    elif parts := known_digests(run, fitted):
+        check_all_rows(fitted, matrix, parts)
     else:
-        same = open_matrix(V, record["matrix"]["dtype"], orientation_of(record))
-        if not is_unwritten(same, None, run):
-            check_content(same, None, EntryMask(orientation=same.orientation, beta=fitted.settings.beta), run)
+        _check_sums(fitted, matrix)
+
+
+def _check_fitted(run: Run, fitted: Fitted, V: Any) -> None:
+    """Compare a V with that of a fit whose rows are as they were; nothing is read if no file was written."""
+    record = fitted.result.record
+    same = open_matrix(V, record["matrix"]["dtype"], orientation_of(record))
+    if not is_unwritten(same, None, run):
+        check_content(same, None, EntryMask(orientation=same.orientation, beta=fitted.settings.beta), run)
 
 
 def _check_names(fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
@@ -68,15 +76,14 @@ def _check_names(fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
 
 def _check_alone(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
     """Refuse rows alone that are not those of the fit, or for which the run has no digest of each row."""
-    rows, name = fitted.shape[0], run.location.name
-    if "lineage" in fitted.result.record:
-        why = "rows were added or taken out since its fit"
-    elif orientation_of(fitted.result.record).by_columns or span_of(rows) != 1:
+    rows, name, parts = fitted.shape[0], run.location.name, known_digests(run, fitted)
+    if not parts:
+        why = "rows were taken out since its fit, or added by an earlier version"
+    elif not all(part.of_each_row for part in parts):
         why = "it has no digest of each row"
     else:
-        digest = run.digest("V")
         for batch in batches(fitted, matrix, numbers):
-            if other := differing(batch, digest, rows):
+            if other := differing(batch, parts):
                 raise ValueError(f"row {other[0]} is not that of the V of {name}; give its rows")
         return
     raise ValueError(
@@ -88,7 +95,7 @@ def _check_alone(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> No
 def _check_sums(fitted: Fitted, matrix: Matrix) -> None:
     """Refuse a whole V whose sums are not those of the run, or to which its W and H do not belong.
 
-    Once rows were added or taken out there are no digests of all rows. V is read once, in this process.
+    Once rows were taken out there are no digests of all rows. V is read once, in this process.
     """
     beta, (rows, columns) = fitted.settings.beta, fitted.shape
     total, sumsq, loss = 0.0, 0.0, 0.0
