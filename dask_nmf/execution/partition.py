@@ -150,10 +150,10 @@ def _plan(
     Raises
     ------
     MemoryError
-        If there is no plan at all, for the first rank.
+        If there is no plan at all, for the least rank.
     """
     plans: list[tuple[PanelPlan, ModelGroups]] = []
-    refusals: list[MemoryError] = []
+    refusals: dict[int, MemoryError] = {}
     for rank in ranks:
         try:
             planned = row_panels.plan_panels(
@@ -161,12 +161,12 @@ def _plan(
             )
             plans.append((planned, group_models(planned, options.ranks or (rank,))))
         except MemoryError as error:
-            refusals.append(error)
+            refusals[rank] = error
             continue
         if plans[-1][1].reads == planned.reads:
             break
     if not plans:
-        raise refusals[0]
+        raise refusals[min(refusals)]
     return min(plans, key=lambda made: made[1].reads)
 
 

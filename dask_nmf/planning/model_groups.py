@@ -61,17 +61,15 @@ def group_models(plan: CutPlan, ranks: Sequence[int]) -> ModelGroups:
     """
     memory = plan.memory
     groups: list[list[int]] = []
+    first, before = 0, 0  # groups up to the one that took the last model have no room for another of its rank
     for number in sorted(range(len(ranks)), key=lambda number: -ranks[number]):
-        fits = (
-            group
-            for group in groups
-            if memory.worker_bytes([ranks[other] for other in (*group, number)]) <= memory.room
-        )
-        group = next(fits, None)
-        if group is not None:
-            group.append(number)
+        first, before = first if ranks[number] == before else 0, ranks[number]
+        while first < len(groups) and not _has_room(memory, [ranks[other] for other in groups[first]], before):
+            first += 1
+        if first < len(groups):
+            groups[first].append(number)
             continue
-        _check_fits(memory, ranks[number])
+        _check_fits(memory, before)
         groups.append([number])
     most = max((memory.worker_bytes([ranks[number] for number in group]) for group in groups), default=0)
     return ModelGroups(tuple(tuple(sorted(group)) for group in groups), most, plan.reads * len(groups))
@@ -92,6 +90,11 @@ def ranks_to_plan(ranks: Sequence[int]) -> tuple[int, ...]:
 def times_in_words(reads: int) -> str:
     """Return how often V is read, as the log says it."""
     return {1: "once", 2: "twice"}.get(reads, f"{reads} times")
+
+
+def _has_room(memory: PassMemory, group: list[int], rank: int) -> bool:
+    """Return whether a group of models of some ranks has room for one more."""
+    return memory.worker_bytes([*group, rank]) <= memory.room
 
 
 def _check_fits(memory: PassMemory, rank: int) -> None:
