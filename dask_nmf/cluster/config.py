@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import dask
-from dask.utils import parse_timedelta
+from dask.utils import parse_bytes, parse_timedelta
 
 SSH = ("hosts", "connect_options", "worker_options", "scheduler_options", "remote_python")
 
@@ -21,6 +21,7 @@ class Configuration:
     workers: int | None = None  # number of workers of a cluster that is started
     wait: float = 60.0  # seconds to wait for a first worker, and for the scheduler's file
     fsync: bool = True  # whether a commit waits until the disk has it
+    client_memory: int | str | None = None  # bytes that a selection of ranks may fill in the client
     ssh: Mapping[str, Any] = field(default_factory=dict)  # parameters of `distributed.SSHCluster`, see `SSH`
 
 
@@ -66,10 +67,20 @@ def read() -> Configuration:
         raise ValueError(f"dask_nmf.workers is {keys.workers!r}; it must be a number of processes, >= 1")
     if not isinstance(keys.fsync, bool):
         raise ValueError(f"dask_nmf.fsync is {keys.fsync!r}; it must be true or false")
+    keys = replace(keys, client_memory=_bytes(keys.client_memory))
     try:
         return replace(keys, wait=float(parse_timedelta(keys.wait)))
     except (ValueError, TypeError, KeyError):
         raise ValueError(f'dask_nmf.wait is {keys.wait!r}; write it in seconds, or as "5 minutes"') from None
+
+
+def _bytes(size: int | str | None) -> int | None:
+    try:
+        return None if size is None else int(parse_bytes(size))
+    except (ValueError, OverflowError):
+        raise ValueError(
+            f'dask_nmf.client_memory is {size!r}; write it as a size, such as "600MB" or "2GiB"'
+        ) from None
 
 
 def without_fsync() -> AbstractContextManager[Any]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from distributed.system import MEMORY_LIMIT
+from distributed.utils import get_ip
 
-from dask_nmf.cluster.client import active_client, shares_memory
+from dask_nmf.cluster import config
+from dask_nmf.cluster.client import active_client, is_loopback, shares_memory
 from dask_nmf.cluster.watch import run_on_live_workers, wait_for_workers
 from dask_nmf.errors import DataError
 from dask_nmf.execution.engines.panels import PanelEngine
@@ -31,6 +33,16 @@ class Resources(NamedTuple):
     memory_limit: int | None  # bytes; None if there is no limit
     threads: int
     workers: int
+    here: int = 1  # workers that share the memory of this machine, or of its container, with the client
+
+    @property
+    def client_room(self) -> int:
+        """The bytes that the client may fill: as configured, or a share of what workers here leave."""
+        configured = config.read().client_memory
+        if configured is not None:
+            return int(configured)
+        left = MEMORY_LIMIT - self.here * worker_memory.USABLE * (self.memory_limit or 0)
+        return max(0, int(worker_memory.USABLE * left))
 
 
 def resources() -> Resources:
@@ -56,7 +68,8 @@ def resources() -> Resources:
     for address, limit in limits.items():
         worker_memory.check_limit(limit, f"the memory limit of the worker at {address}")
     threads = max(worker["nthreads"] for worker in workers.values())
-    return Resources(min(limits.values(), default=None), threads, len(workers))
+    here = sum(is_loopback(address) or worker["host"] == get_ip() for address, worker in workers.items())
+    return Resources(min(limits.values(), default=None), threads, len(workers), here)
 
 
 def check_sight(matrix: Matrix) -> None:

@@ -54,7 +54,7 @@ def _beside(source: str) -> str:
 def _groups(costs: Costs) -> Iterator[str]:
     """Yield the memory with which all models share each read, if they do not."""
     subject = costs.subject
-    if len(subject.groups.groups) == 1:
+    if len(subject.groups.groups) == 1 or subject.batches > 1:
         return
     needed = subject.plan.memory.worker_bytes(subject.ranks) / USABLE
     yield (

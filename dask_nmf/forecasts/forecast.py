@@ -58,4 +58,4 @@ def plan_selection(
 def _resources(sizes: WorkerSizes | None) -> Resources:
     if sizes is None:
         return resources()
-    return Resources(sizes.memory_limit, sizes.threads, sizes.workers)
+    return Resources(sizes.memory_limit, sizes.threads, sizes.workers, sizes.workers)

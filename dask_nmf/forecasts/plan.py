@@ -12,9 +12,8 @@ from dask_nmf.forecasts import advice
 from dask_nmf.forecasts.costs import Costs
 from dask_nmf.forecasts.probe import Probe, probe_panel
 from dask_nmf.forecasts.subject import Subject
-from dask_nmf.planning.grid import GridPlan
 from dask_nmf.planning.row_panels import PanelPlan
-from dask_nmf.planning.worker_memory import MIB, client_bytes
+from dask_nmf.planning.worker_memory import MIB
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Plan:
     workers, threads, memory_limit : the processes, the threads of one, and its limit; None: there is none.
     worker_bytes : projected peak memory of a worker.
     client_bytes : projected peak memory of the process that gives workers their tasks.
+    batches : batches of models of a selection, which are fitted one after another as the client has room.
     cache_bytes : bytes of V that each worker caches between passes, at most.
     probe : the panel that was read and multiplied.
     pass_seconds, first_pass_seconds : a pass with the cache as full as it gets, and one that reads all of V.
@@ -63,6 +63,7 @@ class Plan:
     memory_limit: int | None
     worker_bytes: int
     client_bytes: int
+    batches: int
     cache_bytes: int
     probe: Probe | None
     pass_seconds: float | None
@@ -131,7 +132,8 @@ def make_plan(subject: Subject, probing: bool) -> Plan:
         threads=subject.resources.threads,
         memory_limit=subject.resources.memory_limit,
         worker_bytes=groups.worker_bytes,
-        client_bytes=client_bytes(matrix.layout, subject.ranks, _sample_rows(planned)),
+        client_bytes=subject.client_bytes,
+        batches=subject.batches,
         cache_bytes=subject.cache_bytes,
         probe=probe,
         pass_seconds=costs.pass_seconds,
@@ -142,11 +144,6 @@ def make_plan(subject: Subject, probing: bool) -> Plan:
         most_seconds=(costs.seconds_of((most, most)) or (None,))[0],
         advice=advice.sentences(costs),
     )
-
-
-def _sample_rows(planned: PanelPlan | GridPlan) -> int:
-    """Return the rows of a sample that has as many bytes as that of the plan."""
-    return planned.sample_rows if isinstance(planned, PanelPlan) else planned.sample[0]
 
 
 def _models_in_words(plan: Plan) -> str:
@@ -168,6 +165,8 @@ def _rows(plan: Plan) -> dict[str, Any]:
         "memory of the client": f"up to {_size(plan.client_bytes)}",
         "cache of a worker": _size(plan.cache_bytes),
     }
+    if plan.batches > 1:
+        rows["batches"] = f"{plan.batches}, one after another, as the client has room"
     if len(plan.groups) > 1:
         rows["groups"] = f"{len(plan.groups)}, each of which reads V for itself: {_groups_in_words(plan)}"
     return rows | _rows_of_time(plan)

@@ -15,8 +15,10 @@ from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.planning.model_groups import ModelGroups, group_models
 from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.planning.worker_memory import client_bytes
+from dask_nmf.selection.batches.batch_plan import plan_batches
+from dask_nmf.selection.batches.shared_passes import cut_for_models
 from dask_nmf.selection.models import SelectionOptions, model_keys
-from dask_nmf.selection.shared_passes import cut_for_models
 from dask_nmf.sources.matrix import Matrix
 
 
@@ -31,6 +33,9 @@ class Subject:
     mask : decides which entries count.
     reads : reads of V beside those of the passes: the first and the last one, and those of the start.
     cache_bytes : bytes of V that each process caches between passes.
+    groups : the groups of models that share a read, and the cost of a pass of all models.
+    client_bytes : projected peak memory of the process that gives workers their tasks.
+    batches : batches of models that are fitted one after another.
     """
 
     matrix: Matrix
@@ -42,11 +47,9 @@ class Subject:
     reads: int
     cache_bytes: int
     resources: Resources
-
-    @property
-    def groups(self) -> ModelGroups:
-        """The groups of models that share a read, and the cost of a pass of all models."""
-        return group_models(self.plan, self.ranks)
+    groups: ModelGroups
+    client_bytes: int
+    batches: int = 1
 
     @property
     def weights(self) -> Matrix | None:
@@ -69,8 +72,20 @@ def cut_for_fit(matrix: Matrix, request: FitRequest, resources: Resources) -> It
             replace(request, settings=settings.at_start(start)) for start in range(settings.n_init)
         )
         reads = 2 + 2 * settings.by_svd + _reads_of_samples(cut.plan, settings.n_init)
-        mask, edges = request.entry_mask(matrix), cut.edges
-        yield Subject(matrix, requests, cut.ranks, mask, cut.plan, edges, reads, cut.cache_bytes, resources)
+        sample = cut.plan.sample_rows if isinstance(cut.plan, PanelPlan) else cut.plan.sample[0]
+        yield Subject(
+            matrix,
+            requests,
+            cut.ranks,
+            request.entry_mask(matrix),
+            cut.plan,
+            cut.edges,
+            reads,
+            cut.cache_bytes,
+            resources,
+            group_models(cut.plan, cut.ranks),
+            client_bytes(matrix.layout, cut.ranks, sample),
+        )
     finally:
         cut.engine.close()
 
@@ -84,17 +99,30 @@ def cut_for_selection(
     Raises
     ------
     MemoryError
-        If no panel of V fits the workers; the message is that of the selection.
+        If no panel of V fits the workers, or the models of a start do not fit the client; the message is that
+        of the selection.
     """
     keys = model_keys(options.ranks, options.n_init, options.folds)
     ranks = tuple(key.n_components for key in keys)
     engine, plan = cut_for_models(matrix, options, ranks, CutOptions(cache=cache, offer=resources))
     try:
-        log_plan(matrix, plan, ranks)
-        requests = tuple(FitRequest(options.settings_of(key.n_components, key.start)) for key in keys)
-        mask, edges = options.mask_of(0, matrix), CutEdges(engine.edges)
-        reads = 4  # the first one, that of the comparison, and the first and last ones of the final fit
-        yield Subject(matrix, requests, ranks, mask, plan, edges, reads, engine.cache_bytes, resources)
+        made = plan_batches(plan, keys, (), resources, stored=True)
+        ranks = tuple(key.n_components for key in made.keys)
+        log_plan(matrix, plan, ranks, made.groups)
+        yield Subject(
+            matrix,
+            tuple(FitRequest(options.settings_of(key.n_components, key.start)) for key in made.keys),
+            ranks,
+            options.mask_of(0, matrix),
+            plan,
+            CutEdges(engine.edges),
+            4,  # the first read, that of the comparison, and the first and last ones of the final fit
+            engine.cache_bytes,
+            resources,
+            made.groups,
+            made.client_bytes,
+            len(made.batches),
+        )
     finally:
         engine.close()
 

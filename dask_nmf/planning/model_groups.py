@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from math import inf
 from typing import NamedTuple, Protocol
 
 from dask_nmf.planning.worker_memory import MIB
@@ -41,7 +42,21 @@ class ModelGroups(NamedTuple):
     reads: int  # reads of V for one pass of every model: those of a pass, once for each group
 
 
-def group_models(plan: CutPlan, ranks: Sequence[int]) -> ModelGroups:
+class Share(NamedTuple):
+    """What models that share a read take of the client, and the most that they may take of it together."""
+
+    bytes_of: Callable[[Sequence[int]], int]  # returns the bytes of models of some ranks
+    most: float
+
+    def has_room(self, ranks: Sequence[int]) -> bool:
+        """Return whether models of these ranks may share a read; one by itself always may."""
+        return len(ranks) <= 1 or self.bytes_of(ranks) <= self.most
+
+
+NO_LIMIT = Share(lambda ranks: 0, inf)
+
+
+def group_models(plan: CutPlan, ranks: Sequence[int], share: Share = NO_LIMIT) -> ModelGroups:
     """Return groups of models, few and each of them small enough for a worker.
 
     Models go into the first group that has room for them, those of large rank first. The cut of V stays as
@@ -53,6 +68,7 @@ def group_models(plan: CutPlan, ranks: Sequence[int]) -> ModelGroups:
     plan : a plan of V for the largest rank, or for a larger one: that for the sum of all ranks has panels so
         small that all models share each read.
     ranks : the number of components of each model.
+    share : a limit of the client, beside that of a worker.
 
     Raises
     ------
@@ -61,16 +77,28 @@ def group_models(plan: CutPlan, ranks: Sequence[int]) -> ModelGroups:
     """
     memory = plan.memory
     groups: list[list[int]] = []
-    first, before = 0, 0  # groups up to the one that took the last model have no room for another of its rank
+    made: list[tuple[int, ...]] = []  # the ranks of each group
+    place, before, full = 0, 0, set[tuple[int, ...]]()  # groups before `place` are full for this rank
     for number in sorted(range(len(ranks)), key=lambda number: -ranks[number]):
-        first, before = first if ranks[number] == before else 0, ranks[number]
-        while first < len(groups) and not _has_room(memory, [ranks[other] for other in groups[first]], before):
-            first += 1
-        if first < len(groups):
-            groups[first].append(number)
-            continue
-        _check_fits(memory, before)
-        groups.append([number])
+        rank = ranks[number]
+        if rank != before:
+            place, before, full = 0, rank, set()
+        while place < len(groups):
+            together = (*made[place], rank)
+            if (
+                together not in full
+                and memory.worker_bytes(together) <= memory.room
+                and share.has_room(together)
+            ):
+                break
+            full.add(together)
+            place += 1
+        else:
+            _check_fits(memory, rank)
+            groups.append([])
+            made.append(())
+        groups[place].append(number)
+        made[place] = (*made[place], rank)
     most = max((memory.worker_bytes([ranks[number] for number in group]) for group in groups), default=0)
     return ModelGroups(tuple(tuple(sorted(group)) for group in groups), most, plan.reads * len(groups))
 
@@ -92,9 +120,9 @@ def times_in_words(reads: int) -> str:
     return {1: "once", 2: "twice"}.get(reads, f"{reads} times")
 
 
-def _has_room(memory: PassMemory, group: list[int], rank: int) -> bool:
-    """Return whether a group of models of some ranks has room for one more."""
-    return memory.worker_bytes([*group, rank]) <= memory.room
+def _has_room(memory: PassMemory, share: Share, ranks: Sequence[int]) -> bool:
+    """Return whether models of these ranks may share a read."""
+    return memory.worker_bytes(ranks) <= memory.room and share.has_room(ranks)
 
 
 def _check_fits(memory: PassMemory, rank: int) -> None:

@@ -26,8 +26,8 @@ from dask_nmf.options.settings import APART, Settings
 from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_shared_pass, report_stage
+from dask_nmf.selection.batches.starts import summaries_of
 from dask_nmf.selection.models import Model, ModelKey
-from dask_nmf.selection.starts import summaries_of
 from dask_nmf.solvers.solver import RightSolver
 from dask_nmf.types import Array
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
 from math import isnan
 from typing import Any, NamedTuple
 
@@ -13,14 +12,13 @@ from dask_nmf.errors import DataError
 from dask_nmf.execution import engine as engines
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import passes, shared_reads
-from dask_nmf.planning.model_groups import group_models
-from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.planning.model_groups import ModelGroups
 from dask_nmf.quality import clusters, consensus, matching
 from dask_nmf.quality.matching import Stability
 from dask_nmf.quality.recommend import Recommendation, recommend_rank
 from dask_nmf.runs.record.states import or_none
-from dask_nmf.selection.models import Model, SelectionOptions, of_rank
-from dask_nmf.selection.starts import Fold
+from dask_nmf.selection.batches.starts import Fold
+from dask_nmf.selection.models import Model, SelectionOptions
 from dask_nmf.types import Array
 
 
@@ -52,35 +50,49 @@ class Findings(NamedTuple):
         return all(row["message"] is not None for row in self.table["models"])
 
 
-def best_factor(model: Model) -> Array:
-    """Return the factor of a model that all panels are given, (k, columns): that of the least held-out error.
+class Fits(NamedTuple):
+    """The models of a selection, and a function that returns the best factor of one, (k, columns).
 
-    It is H, or Wᵀ if V is cut into panels of columns.
+    Factors may be in a store, so that only some of them are in memory at once.
     """
-    return np.ascontiguousarray(model.state.best[0][: model.key.n_components])
+
+    models: list[Model]
+    factor_of: Callable[[Model], Array]
+
+    def of_rank(self, rank: int) -> list[Model]:
+        """Return the models of a rank that have made a pass, in their order."""
+        return [model for model in self.models if model.key.n_components == rank and model.passes]
 
 
 def cluster_rows(
+    fits: Fits,
     engine: PanelEngine,
-    planned: PanelPlan,
+    groups: ModelGroups,
     options: SelectionOptions,
     folds: Sequence[Fold],
-    models: Sequence[Model],
 ) -> list[Array]:
     """Return the component with the largest share in each of some rows of V, (rows,), for each model.
 
     The rows are drawn by a hash of their index, and are the same for all models. This takes one read for each
-    group of models that fits the memory of a worker.
+    group. Models that have not made a pass have no largest component, which is -1.
+
+    Parameters
+    ----------
+    groups : the groups of models that may share a read.
     """
     rows = consensus.sample_rows(engine.matrix.shape[0], options.settings.random_state)
     found: dict[int, Array] = {}
-    for group in group_models(planned, [model.key.n_components for model in models]).groups:
-        requests = [
-            _final(model, folds[model.key.fold], options, engine)
-            for model in (models[number] for number in group)
-        ]
-        found |= zip(group, _clusters(engine, requests, rows), strict=True)
-    return [found[number] for number in range(len(models))]
+    for numbers in groups.groups:
+        group = [number for number in numbers if fits.models[number].passes]
+        models = [fits.models[number] for number in group]
+        if models:
+            requests = [
+                _final(model.with_factor(fits.factor_of(model)), folds[model.key.fold], options, engine)
+                for model in models
+            ]
+            found |= zip(group, _clusters(engine, requests, rows), strict=True)
+    none = np.full(len(rows), -1)
+    return [found.get(number, none) for number in range(len(fits.models))]
 
 
 def _clusters(engine: PanelEngine, requests: Sequence[engines.Model], rows: Array) -> list[Array]:
@@ -102,11 +114,10 @@ def _clusters(engine: PanelEngine, requests: Sequence[engines.Model], rows: Arra
 
 def _final(model: Model, fold: Fold, options: SelectionOptions, engine: PanelEngine) -> engines.Model:
     solver = fold.solver(options, model.key.n_components, engine.matrix)
-    h = best_factor(model)
-    return engines.Model(solver, replace(model.state, h=h, h_input=h), mask=fold.mask)
+    return engines.Model(solver, model.state, mask=fold.mask)
 
 
-def compare(models: Sequence[Model], folds: Sequence[Fold], labels: Iterable[Array]) -> Findings:
+def compare(fits: Fits, folds: Sequence[Fold], labels: Iterable[Array]) -> Findings:
     """Return the recommended rank, and how far the models of each rank agree.
 
     Parameters
@@ -118,35 +129,36 @@ def compare(models: Sequence[Model], folds: Sequence[Fold], labels: Iterable[Arr
     DataError
         If no entry of V is held out.
     """
-    labels = list(labels)
+    labels, models = list(labels), fits.models
     if all(isnan(model.validation_error) for model in models):
         raise DataError("no entry of V that counts is held out; give a larger holdout")
     ranks = sorted({model.key.n_components for model in models})
-    agreement = {rank: _agreement(models, labels, rank) for rank in ranks}
+    agreement = {rank: _agreement(fits, labels, rank) for rank in ranks}
     stability = {
         rank: found.stability.stability for rank, found in agreement.items() if found.stability is not None
     }
     recommendation = recommend_rank([model.trial for model in models], stability)
-    start = _most_typical(models, agreement, recommendation.n_components)
-    factor = best_factor(start) * folds[start.key.fold].measures.units[1]
-    table = _table_of(models, recommendation, agreement)
-    return Findings(table, np.stack(labels), np.asarray(factor, best_factor(start).dtype))
+    start = _most_typical(fits, agreement, recommendation.n_components)
+    own = fits.factor_of(start)
+    factor = np.asarray(own * folds[start.key.fold].measures.units[1], own.dtype)
+    return Findings(_table_of(models, recommendation, agreement), np.stack(labels), factor)
 
 
-def _agreement(models: Sequence[Model], labels: Iterable[Array], rank: int) -> Agreement:
-    own = of_rank(models, rank)
+def _agreement(fits: Fits, labels: Iterable[Array], rank: int) -> Agreement:
+    own = fits.of_rank(rank)
     if len(own) < 2:
         return Agreement(None, None)
     losses = [model.trial.training_error for model in own]
-    stability = matching.match_runs([best_factor(model) for model in own], losses)
-    of_model = {model.key: label for model, label in zip(models, labels, strict=True)}
+    found = matching.match_runs([fits.factor_of(model) for model in own], losses)
+    stability = found._replace(components=np.empty((0, 0)))  # they are those of a model, in float64
+    of_model = {model.key: label for model, label in zip(fits.models, labels, strict=True)}
     agreed = consensus.agreement([of_model[model.key] for model in own])
     return Agreement(stability, agreed._replace(matrix=np.empty((0, 0))))  # it may have 32 MB
 
 
-def _most_typical(models: Sequence[Model], agreement: dict[int, Agreement], rank: int) -> Model:
+def _most_typical(fits: Fits, agreement: dict[int, Agreement], rank: int) -> Model:
     """Return the model of a rank that is most like the others."""
-    own = of_rank(models, rank)
+    own = fits.of_rank(rank)
     stability = agreement[rank].stability
     return own[0 if stability is None else stability.medoid]
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending, Outcome
@@ -13,10 +15,14 @@ from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.options.option import COUNT, INNER, INTEGER, Need, check, option, plain
 from dask_nmf.options.settings import APART, LOSSES, Settings
 from dask_nmf.quality.recommend import Trial
-from dask_nmf.solvers.parts.state import State
+from dask_nmf.solvers.parts.state import HeldOut, Snapshot, State
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.types import Array
 
 RISEN = "stopped: the held-out error of this rank has clearly risen above that of a smaller one"
+
+
+Pair = tuple[int, int]  # the numbers of a start and of a fold: their models of all ranks come from one sample
 
 
 class ModelKey(NamedTuple):
@@ -26,6 +32,11 @@ class ModelKey(NamedTuple):
     start: int  # number of the start, which has random numbers of its own
     fold: int  # number of the fold, which has held-out entries of its own
 
+    @property
+    def pair(self) -> Pair:
+        """The start and the fold."""
+        return self.start, self.fold
+
 
 @dataclass(frozen=True)
 class Model:
@@ -34,7 +45,8 @@ class Model:
     key: ModelKey
     state: State[Any]
     history: tuple[float, ...] = ()  # the relative error after each pass
-    validation_error: float = float("nan")  # root mean squared error of the held-out entries, in units of V
+    # The least error of the held-out entries so far after each pass, root mean square, in units of V
+    held_out: tuple[float, ...] = ()
     ending: Ending | None = None
 
     @property
@@ -47,14 +59,33 @@ class Model:
         """Whether more passes are to be made."""
         return self.ending is None
 
+    @property
+    def validation_error(self) -> float:
+        """The least error of the held-out entries so far; NaN if it is not known."""
+        return self.held_out[-1] if self.held_out else float("nan")
+
+    @property
+    def best_factor(self) -> Array:
+        """The factor that all panels are given, (k, columns), with the least held-out error.
+
+        It is H, or Wᵀ if V is cut into panels of columns.
+        """
+        return np.ascontiguousarray(self.state.best[0][: self.key.n_components])
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the state has its arrays; those of a model that has ended may be in a store alone."""
+        return bool(self.state.h.size)
+
     def after(self, step: Step, unit: float) -> Model:
         """Return the model after a pass; ``unit`` is that of the square root of a loss."""
         best = step.state.held_out.best_mse
+        error = best**0.5 * unit if best < float("inf") else self.validation_error
         return replace(
             self,
             state=step.state,
             history=(*self.history, step.relative_error),
-            validation_error=best**0.5 * unit if best < float("inf") else self.validation_error,
+            held_out=(*self.held_out, error),
             ending=step.ending,
         )
 
@@ -62,21 +93,29 @@ class Model:
         """Return the model of a rank that needs no further passes, ended."""
         return replace(self, ending=Ending(Outcome.HELD_OUT, RISEN))
 
+    def with_factor(self, factor: Array) -> Model:
+        """Return the model with a factor as the only array of its state."""
+        state = replace(self.state, h=factor, h_input=factor, measured=Snapshot(), held_out=HeldOut())
+        return replace(self, state=state)
+
+    def without_arrays(self) -> Model:
+        """Return the model with a factor that has no columns, because a store keeps it."""
+        return self.with_factor(np.empty((self.key.n_components, 0), self.state.h.dtype))
+
+    def trial_after(self, passes: int) -> Trial:
+        """Return the errors of the model after some passes, or after its last one if it has fewer."""
+        last = min(passes, self.passes) - 1
+        return Trial(*self.key, held_out_error=self.held_out[last], training_error=self.history[last])
+
     @property
     def trial(self) -> Trial:
-        """The errors of the model, for a comparison of ranks."""
-        error = self.history[-1] if self.history else float("nan")
-        return Trial(*self.key, held_out_error=self.validation_error, training_error=error)
+        """The errors of the model so far, for a comparison of ranks."""
+        return self.trial_after(self.passes) if self.passes else Trial(*self.key, held_out_error=float("nan"))
 
 
 def model_keys(ranks: Iterable[int], starts: int, folds: int) -> list[ModelKey]:
     """Return all models: each rank with each start in each fold."""
     return [ModelKey(*key) for key in product(sorted(ranks), range(starts), range(folds))]
-
-
-def of_rank(models: Sequence[Model], rank: int) -> list[Model]:
-    """Return the models of one rank, in their order."""
-    return [model for model in models if model.key.n_components == rank]
 
 
 BETAS = (2, 1)  # of the losses that ranks are chosen for

@@ -9,12 +9,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
 from dask_nmf.cluster.sharing import check_shared
 from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.execution.partition import CutOptions
+from dask_nmf.execution.partition import CutOptions, resources
 from dask_nmf.fitting.cuts.panel_cut import log_plan
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.request import FitRequest
@@ -22,6 +20,7 @@ from dask_nmf.fitting.result import Result
 from dask_nmf.fitting.verification import ranges_in_words
 from dask_nmf.kernels.summary.digests import Digest, differing_rows
 from dask_nmf.options.option import check, plain
+from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_stage
 from dask_nmf.runs.commits import FIT
@@ -29,14 +28,15 @@ from dask_nmf.runs.resume import identity_of
 from dask_nmf.runs.rows.conditions import check_unchanged
 from dask_nmf.runs.run import Run
 from dask_nmf.selection import comparison
+from dask_nmf.selection.batches.batch_plan import BatchPlan, plan_batches
+from dask_nmf.selection.batches.model_fits import ModelFits
+from dask_nmf.selection.batches.shared_passes import cut_for_models
+from dask_nmf.selection.batches.starts import FirstRead, first_read
 from dask_nmf.selection.bootstrap import PASSES, Bootstrap, ErrorBars, Reference
-from dask_nmf.selection.comparison import Findings
-from dask_nmf.selection.models import REPLICATES, Model, ModelKey, SelectionOptions, model_keys
+from dask_nmf.selection.comparison import Findings, Fits
+from dask_nmf.selection.models import REPLICATES, Model, SelectionOptions, model_keys
 from dask_nmf.selection.result import RankSelection
-from dask_nmf.selection.shared_passes import SharedPasses, cut_for_models
-from dask_nmf.selection.starts import Fold, first_read, starts_in_fold
 from dask_nmf.selection.stored.store import SelectionStore
-from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.labels.names import NO_LABELS, Labels
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
@@ -184,6 +184,7 @@ class _Selection:
         mask = replace(self.options.mask_of(0, self.matrix), held_out=0.0)
         reference = Reference(settings, mask, result.W, result.H.compute())
         with self._engine([rank] * replicates) as (engine, planned):
+            log_plan(self.matrix, planned, [rank] * replicates)
             bootstrap = Bootstrap(engine, planned, reference, replicates)
             models = self._replicates(bootstrap)
             if models[0].passes < PASSES:
@@ -210,23 +211,33 @@ class _Selection:
 
     def _compare(self, known: Findings | None) -> Findings:
         """Read V for the first time, and return the findings: the known ones, or those of more passes."""
-        with self._engine([key.n_components for key in self.keys]) as (engine, planned):
-            folds, models = self._begin(engine, planned.sample_rows // self.options.folds)
+        ranks = [key.n_components for key in self.keys]
+        with self._engine(ranks) as (engine, planned):
+            made = self._plan(planned)
+            found = self._first_read(engine, planned.sample_rows // self.options.folds)
             if known is not None:
                 return known
-            shared = SharedPasses(engine, planned, self.options, folds)
-            for after in shared.run(models, self.request.deadline):
-                models = after
-                if self.store is not None:
-                    self.store.commit_models(max(model.passes for model in models), models)
+            fits = ModelFits(engine, self.options, found, self.keys, self.store)
+            fits.run(planned, made, self.request.deadline)
             report_stage("comparing the models")
-            labels = comparison.cluster_rows(engine, planned, self.options, folds, models)
-        findings = comparison.compare(models, folds, labels)
+            models = Fits(fits.in_order(), fits.factor_of)
+            groups = group_models(planned, ranks, made.memory.share)
+            labels = comparison.cluster_rows(models, engine, groups, self.options, found.folds)
+            findings = comparison.compare(models, found.folds, labels)
         rank, reason = findings.table["n_components"], findings.table["reason"]
         logger.info("rank %d: %s", rank, reason, extra={"nmf": {"event": "rank", "n_components": rank}})
         if self.store is not None and findings.complete:
             self.store.commit_findings(findings)
         return findings
+
+    def _plan(self, planned: PanelPlan) -> BatchPlan:
+        """Return the plan of the models that have not ended, and write it to the log."""
+        ended = [] if self.store is None else self.store.ended_keys()
+        made = plan_batches(planned, self.keys, ended, resources(), self.store is not None)
+        if made.batches:
+            log_plan(self.matrix, planned, [key.n_components for key in made.keys], made.groups)
+            made.log()
+        return made
 
     @contextmanager
     def _engine(self, ranks: Sequence[int]) -> Iterator[tuple[PanelEngine, PanelPlan]]:
@@ -235,28 +246,19 @@ class _Selection:
         cut = CutOptions(edges, cache=self.request.cache)
         engine, planned = cut_for_models(self.matrix, self.options, ranks, cut)
         try:
-            log_plan(self.matrix, planned, ranks)
             yield engine, planned
         finally:
             engine.close()
 
-    def _begin(self, engine: PanelEngine, sample_rows: int) -> tuple[list[Fold], list[Model]]:
-        """Return the folds, and the models before their next pass."""
+    def _first_read(self, engine: PanelEngine, sample_rows: int) -> FirstRead:
+        """Return the findings of the first read, once V is known to be that of the selection."""
         report_stage("first read")
-        found, models = first_read(engine, self.options, sample_rows), {}
+        found = first_read(engine, self.options, sample_rows)
         if self.store is not None and self.store.edges is not None:
             self._check_content(self.store, found.digests[0])
-            models = {model.key: model for model in self._stored_models(self.store, found.folds)}
-        report_stage("starts")
-        for fold, start in {(key.fold, key.start): None for key in self.keys if key not in models}:
-            starts = starts_in_fold(found.samples[fold], found.folds[fold], self.options, start, engine)
-            for rank, h in starts.items():
-                solver = found.folds[fold].solver(self.options, rank, self.matrix)
-                key = ModelKey(rank, start, fold)
-                models.setdefault(key, Model(key, solver.begin(h)))
-        if self.store is not None and self.store.edges is None:
+        elif self.store is not None:
             self.store.commit_layout(engine.edges, found.digests[0])
-        return found.folds, [models[key] for key in self.keys]
+        return found
 
     def _check_content(self, store: SelectionStore, digest: Digest) -> None:
         """Raise `RunMismatch` if V is not the one with which the selection began."""
@@ -267,13 +269,6 @@ class _Selection:
                 f"{ranges_in_words(self.matrix.orientation.turn(('row', 'column'))[0], ranges)}; "
                 "give another output, or ask to overwrite it (--overwrite)"
             )
-
-    def _stored_models(self, store: SelectionStore, folds: Sequence[Fold]) -> list[Model]:
-        def begin(key: ModelKey) -> State[Any]:
-            solver = folds[key.fold].solver(self.options, key.n_components, self.matrix)
-            return solver.begin(np.empty((key.n_components, 0), self.matrix.dtype))
-
-        return store.models(begin)
 
     def _final_fit(self, V: Any, findings: Findings) -> Result:
         """Return the fit of the recommended rank to all entries of V, which begins with a model's factor.

@@ -27,7 +27,7 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.options.settings import Settings
-from dask_nmf.planning.model_groups import group_models, ranks_to_plan, times_in_words
+from dask_nmf.planning.model_groups import ModelGroups, group_models, ranks_to_plan, times_in_words
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.planning.worker_memory import MIB
 from dask_nmf.progress import report_stage
@@ -174,14 +174,17 @@ def _ranks(settings: Settings) -> tuple[int, ...]:
     return (width,) * settings.n_init
 
 
-def log_plan(matrix: Matrix, planned: PanelPlan, ranks: Sequence[int]) -> None:
+def log_plan(
+    matrix: Matrix, planned: PanelPlan, ranks: Sequence[int], groups: ModelGroups | None = None
+) -> None:
     """Write to the log how V is cut, and how many reads a pass of all models takes.
 
     Parameters
     ----------
     ranks : the number of components of each model.
+    groups : the groups of models that share a read; by default as many models as fit a worker.
     """
-    groups, panels = group_models(planned, ranks), len(planned.edges) - 1
+    groups, panels = groups or group_models(planned, ranks), len(planned.edges) - 1
     of_models = f" a pass of {len(ranks)} models reads V {times_in_words(groups.reads)};" if ranks[1:] else ""
     numbers = {"event": "plan", "panels": panels, "bytes": groups.reads * planned.pass_bytes}
     logger.info(

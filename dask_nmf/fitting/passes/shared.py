@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from dask_nmf.execution.engine import Engine, Model
 from dask_nmf.execution.tasks.factor_store import FactorSlots
 from dask_nmf.iteration.loop import Passes, Step, end_in_time
 from dask_nmf.kernels.blocks.masking import EntryMask
-from dask_nmf.planning.model_groups import CutPlan, group_models
+from dask_nmf.planning.model_groups import CutPlan, ModelGroups, group_models
 
 
 class RunningModel(NamedTuple):
@@ -26,19 +26,25 @@ class RunningModel(NamedTuple):
 
 
 def make_shared_pass(engine: Engine, plan: CutPlan, models: Sequence[RunningModel]) -> list[Step]:
-    """Make a pass for each model, and return their steps.
-
-    Models that fit the memory of a worker together share a read of V.
-    """
-    steps: dict[int, Step] = {}
-    ranks = [len(model.passes.state.h) for model in models]
-    for group in group_models(plan, ranks).groups:
-        totals = engine.sweep([models[number].begin() for number in group])
-        steps |= {
-            number: models[number].passes.end(total) for number, total in zip(group, totals, strict=True)
-        }
+    """Make a pass for each model, and return their steps; the time limit may end those that would go on."""
+    groups = group_models(plan, [len(model.passes.state.h) for model in models])
+    steps = dict(iter_steps(engine, models, groups))
     made = [steps[number] for number in range(len(models))]
     return end_in_time(made, [model.passes.stop.deadline for model in models])
+
+
+def iter_steps(
+    engine: Engine, models: Sequence[RunningModel], groups: ModelGroups
+) -> Iterator[tuple[int, Step]]:
+    """Make a pass for each model, and yield its number and its step as soon as the read of its group is made.
+
+    The models of a group share a read of V, and their totals are in memory together.
+    """
+    for group in groups.groups:
+        totals = engine.sweep([models[number].begin() for number in group])
+        totals.reverse()
+        for number in group:
+            yield number, models[number].passes.end(totals.pop())
 
 
 def exact_losses(engine: Engine, plan: CutPlan, models: Sequence[Model], baseline: float) -> list[float]:

@@ -9,14 +9,13 @@ from dask_nmf.runs.commits import SELECTION_KEY
 from dask_nmf.storage.arrays.commits import Record, Schema
 from dask_nmf.storage.arrays.write_once import NAME
 
-FORMAT = 1
+FORMAT = 2
 ERRORS = "error bars"  # the kind of arrays that has the standard errors
 STDERR = "components_stderr"  # their name
 ERROR_BARS = ("replicates", ERRORS)  # kinds of arrays that belong to the answer
 NO_ERROR_BARS: dict[str, Any] = {"replicates": [], "error_bars": None}  # parts of the record
-# The kind of arrays that a commit of another kind makes invalid: the findings of the models before are no
-# longer those of the models.
-ENDS = {"pass": "findings", ERRORS: "replicates"}
+PASS = "pass"  # the kind that has the states of models that run
+FACTORS = "factors-"  # how kinds begin that have the factors of models that ended with one pass
 
 
 def new_record(identity: dict[str, Any], overwrites: bool) -> dict[str, Any]:

@@ -5,7 +5,8 @@
     select.zarr
       attributes["dask_nmf_selection"]   the record: options, matrix, models, the findings, the answer
       data/layout-…                      edges of the panels, digest of the content of V
-      data/pass-…                        a commit: the arrays of the states of all models, stacked by rows
+      data/pass-…                        a commit: the states of the models that run, stacked by rows
+      data/factors-…                     the best factors of models that ended with one pass, stacked
       data/result-…                      clusters of rows by model, the factor with which the final fit begins
       data/replicates-…                  the states of the bootstrap replicates of the final fit
       data/error-bars-…                  standard errors of its components, and their likeness
@@ -24,45 +25,42 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import zarr
 
-from dask_nmf.cluster import config
 from dask_nmf.errors import InvalidRunError, RunMismatch
 from dask_nmf.kernels.summary.digests import Digest, Hashes
-from dask_nmf.runs.commits import FIT, is_free, read_whole
+from dask_nmf.runs.commits import FIT, is_free
 from dask_nmf.runs.run import Run
 from dask_nmf.selection.bootstrap import ErrorBars
 from dask_nmf.selection.comparison import Findings
 from dask_nmf.selection.models import Model, ModelKey
-from dask_nmf.selection.stored.model_arrays import Begin, model_of, stacked
+from dask_nmf.selection.stored import stacks
+from dask_nmf.selection.stored.group import SelectionGroup
+from dask_nmf.selection.stored.model_arrays import (
+    FACTOR,
+    Begin,
+    factors_stacked,
+    model_of,
+    part_of,
+    stacked,
+)
 from dask_nmf.selection.stored.record import (
-    ENDS,
     ERROR_BARS,
     ERRORS,
+    FACTORS,
     NO_ERROR_BARS,
+    PASS,
     SELECTION,
     STDERR,
     kept_answer,
     new_record,
 )
-from dask_nmf.storage.arrays import links, write_once
-from dask_nmf.storage.arrays.commits import GroupCommits, Record, open_group
-from dask_nmf.storage.arrays.links import VisibleArrays
-from dask_nmf.storage.arrays.write_once import DATA, INTEGER_FILL, Layout
+from dask_nmf.storage.arrays.commits import Record, open_group
 from dask_nmf.storage.leases import CheckHeld, always_held
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
-ROWS = 1024  # rows of a stored array in a chunk, at most
 
-
-class SelectionCommits(GroupCommits):
-    """The group of a selection, and the commits that this process makes to it."""
-
-    schema = SELECTION
-
-
-class SelectionStore:
+class SelectionStore(SelectionGroup):
     """A selection in a Zarr group.
 
     Attributes
@@ -70,14 +68,6 @@ class SelectionStore:
     location : where the selection is
     record : the record of the last commit
     """
-
-    def __init__(
-        self, location: Location, group: zarr.Group | None, record: Record, check_held: CheckHeld
-    ) -> None:
-        self.location = location
-        self.record = record
-        self._check_held = check_held
-        self._present = None if group is None else self._commits_to(group)  # None before the first commit
 
     @classmethod
     def find(
@@ -150,7 +140,7 @@ class SelectionStore:
     def commit_layout(self, edges: Sequence[int], digest: Digest) -> None:
         """Commit how V is cut, and the digest of its content."""
         arrays = {"edges": np.asarray(edges, np.int64), "V": digest.sums.view(np.int64)}
-        self._commit("layout", "layout", arrays, {})
+        self._commit({"layout": ("layout", _whole(arrays))}, {})
 
     @property
     def edges(self) -> tuple[int, ...] | None:
@@ -164,27 +154,77 @@ class SelectionStore:
         return self._read("layout", "V").view(np.uint64)
 
     def commit_models(self, number: int, models: Sequence[Model]) -> None:
-        """Commit all models after a shared pass."""
+        """Commit all models after a shared pass: states of those that run, factors of those that ended.
+
+        Models that have not made a pass are without arrays, and so are those that ended before.
+        """
         self._check_exists()
-        arrays, parts = stacked(models)
-        self._commit("pass", f"pass-{number}", arrays, {"models": parts, "findings": None})
+        running = [model for model in models if model.runs and model.passes]
+        ended = [model for model in models if not model.runs and model.in_memory]
+        before = {ModelKey(*part["key"]): part for part in self.record["models"]}
+        kind = self._new_kind()
+        states, factors = stacked(running), factors_stacked(ended)
+        parts = {
+            **{model.key: part_of(model) for model in models},
+            **{model.key: before[model.key] for model in models if not model.runs and not model.in_memory},
+            **{model.key: part_of(model, PASS, at) for model, at in zip(running, states.places, strict=True)},
+            **{
+                model.key: part_of(model.without_arrays(), kind, at)
+                for model, at in zip(ended, factors.places, strict=True)
+            },
+        }
+        folders = {PASS: (f"pass-{number}", states.pieces), kind: (kind, factors.pieces)}
+        every = [parts[model.key] for model in models]
+        self._commit(folders, {"models": every, "findings": None}, without=["findings"])
+
+    def _new_kind(self) -> str:
+        """Return a new kind of folder for the factors of models that end."""
+        numbers = [
+            int(kind.removeprefix(FACTORS)) for kind in self.record["folders"] if kind.startswith(FACTORS)
+        ]
+        return f"{FACTORS}{1 + max(numbers, default=0)}"
 
     def keys(self) -> list[ModelKey]:
         """Return which models there are."""
         return [ModelKey(*part["key"]) for part in self.record["models"]]
 
-    def models(self, begin: Begin) -> list[Model]:
-        """Return the models of the last commit; ``begin`` makes a state of a model before its first pass."""
-        return self._models("pass", self.record["models"], begin)
+    def ended_keys(self) -> list[ModelKey]:
+        """Return which models have ended."""
+        return [ModelKey(*part["key"]) for part in self.record["models"] if part["ending"] is not None]
 
-    def _models(self, kind: str, parts: Sequence[dict[str, Any]], begin: Begin) -> list[Model]:
-        found = {name: self._read(kind, name) for name in self.record["arrays"].get(kind, {})}
-        return [model_of(part, found, begin) for part in parts]
+    def models(self, begin: Begin) -> dict[ModelKey, Model]:
+        """Return the models of the last commit that have made a pass, without their arrays.
+
+        ``begin`` makes a state of a model before its first pass.
+        """
+        parts = [part for part in self.record["models"] if part["history"]]
+        return {ModelKey(*part["key"]): model_of(part, begin) for part in parts}
+
+    def with_arrays(self, model: Model) -> Model:
+        """Return a model of the last commit that runs, with its arrays."""
+        part = self._part_of(model.key)
+        return model_of(part, lambda key: model.state, self._arrays_of(part))
+
+    def factor(self, key: ModelKey) -> Array:
+        """Return the best factor of a model that has ended, (k, columns)."""
+        return self._arrays_of(self._part_of(key))[FACTOR]
+
+    def _part_of(self, key: ModelKey) -> Record:
+        part: Record = next(part for part in self.record["models"] if part["key"] == list(key))
+        return part
+
+    def _arrays_of(self, part: Record) -> dict[str, Array]:
+        kind, places = part["kind"], part["places"]
+        described, group = self.record["arrays"].get(kind, {}), self._commits.group
+        return {
+            name: stacks.read(group, self._path(kind, name), described[name], *places[name])
+            for name in places
+        }
 
     def commit_findings(self, findings: Findings) -> None:
         """Commit the findings of models that have all ended."""
         arrays = {"clusters": findings.clusters + 1, "factor": findings.factor}  # a cluster may be -1
-        self._commit("findings", "result", arrays, {"findings": findings.table})
+        self._commit({"findings": ("result", _whole(arrays))}, {"findings": findings.table})
 
     def commit_answer(self, listing: str | None) -> None:
         """Commit that the findings are the answer, with the listing of the files of V."""
@@ -204,17 +244,19 @@ class SelectionStore:
 
     def commit_replicates(self, number: int, replicates: Sequence[Model]) -> None:
         """Commit the bootstrap replicates after a shared pass."""
-        arrays, parts = stacked(replicates)
-        self._commit("replicates", f"replicates-{number}", arrays, {"replicates": parts})
+        stack, kind = stacked(replicates), "replicates"
+        parts = [part_of(model, kind, at) for model, at in zip(replicates, stack.places, strict=True)]
+        self._commit({kind: (f"replicates-{number}", stack.pieces)}, {"replicates": parts})
 
     def replicates(self, begin: Begin) -> list[Model]:
         """Return the bootstrap replicates of the last commit; ``begin`` is that of `models`."""
-        return self._models("replicates", self.record["replicates"], begin)
+        return [model_of(part, begin, self._arrays_of(part)) for part in self.record["replicates"]]
 
     def commit_error_bars(self, bars: ErrorBars) -> None:
         """Commit the error bars of the answer, whose replicates are no longer needed."""
         arrays = {STDERR: bars.stderr, "likeness": bars.likeness}
-        self._commit(ERRORS, "error-bars", arrays, {"error_bars": bars.replicates, "replicates": []})
+        parts = {"error_bars": bars.replicates, "replicates": []}
+        self._commit({ERRORS: ("error-bars", _whole(arrays))}, parts, without=["replicates"])
 
     def error_bars(self) -> ErrorBars | None:
         """Return the error bars of the answer; None if there are none."""
@@ -231,66 +273,12 @@ class SelectionStore:
             return None
         return Findings(table, self._read("findings", "clusters") - 1, self._read("findings", "factor"))
 
-    @property
-    def _commits(self) -> SelectionCommits:
-        """The commits to the group, which is created by the first one."""
-        if self._present is None:
-            self._check_held()
-            store, attributes = self.location.store(), {SELECTION.key: self.record}
-            self._present = self._commits_to(links.create_group(store, attributes, config.read().fsync))
-        return self._present
-
-    def _commits_to(self, group: zarr.Group) -> SelectionCommits:
-        return SelectionCommits(self.location, group, self.record, self._check_held, config.read().fsync)
-
-    def _commit(self, kind: str, purpose: str, arrays: dict[str, Array], parts: dict[str, Any]) -> None:
-        folder = self._commits.new_folder(purpose)
-        layouts = {name: _layout(array) for name, array in arrays.items()}
-        for name, array in arrays.items():
-            path = f"{DATA}/{folder}/{name}"
-            write_once.open_array(self._commits.group, path, layouts[name])[...] = array
-        described = {name: [list(layout.shape), layout.dtype] for name, layout in layouts.items()}
-        now = {
-            "folders": {**self.record["folders"], kind: folder},
-            "arrays": {**self.record["arrays"], kind: described},
-        }
-        for part in now.values():
-            part.pop(ENDS.get(kind), None)
-        self._publish({**self.record, **parts, **now})
-
-    def _publish(self, record: Record) -> None:
-        before, commits = self.record["folders"].get(ERRORS), self._commits
-        shown = None if record["folders"].get(ERRORS) == before else _visible(record)
-        commits.publish(record, shown, lasting=True)
-        self.record = commits.record
-        if shown is not None:
-            commits.write_metadata()
-        commits.delete(commits.left_behind())
-
-    def _read(self, kind: str, name: str) -> Array:
-        shape, dtype = self.record["arrays"][kind][name]
-        path = f"{DATA}/{self.record['folders'][kind]}/{name}"
-        array = write_once.open_array(self._commits.group, path, _layout(np.empty(shape, dtype)))
-        return read_whole(array, self.location)
-
     def _check_exists(self) -> None:
         """Refuse to go on if the selection was deleted meanwhile."""
         if "layout" in self.record["folders"]:
             self._read("layout", "edges")
 
 
-def _visible(record: Record) -> VisibleArrays:
-    """Return the arrays that are shown under plain names: the standard errors, if there are any."""
-    folder = record["folders"].get(ERRORS)
-    if folder is None:
-        return {}
-    shape, dtype = record["arrays"][ERRORS][STDERR]
-    layout = _layout(np.empty(shape, dtype))._replace(dimensions=("component", "column"))
-    return {STDERR: (f"{DATA}/{folder}/{STDERR}", layout)}
-
-
-def _layout(array: Array) -> Layout:
-    chunks = (min(len(array), ROWS), *array.shape[1:])
-    names = ("row", "column")[: array.ndim]
-    integers = array.dtype.kind == "i"
-    return Layout(array.shape, chunks, array.dtype.name, names, INTEGER_FILL if integers else np.nan)
+def _whole(arrays: dict[str, Array]) -> dict[str, list[Array]]:
+    """Return arrays as stacks of one piece each."""
+    return {name: [array] for name, array in arrays.items()}

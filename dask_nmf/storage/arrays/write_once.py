@@ -33,7 +33,8 @@ from dask_nmf.storage.local.filesystem import PARTIAL, sync_folder, sync_trees
 
 DATA = "data"
 NAME = re.compile(  # the name of a folder, of a run or of a selection
-    r"(labels|layout|pass-\d+|carried|result|replicates-\d+|error-bars)-[0-9a-f]{12}-[0-9a-f]+", re.ASCII
+    r"(labels|layout|pass-\d+|factors-\d+|carried|result|replicates-\d+|error-bars)-[0-9a-f]{12}-[0-9a-f]+",
+    re.ASCII,
 )
 PATH = re.compile(rf"{DATA}/{NAME.pattern}/\w+", re.ASCII)  # the path of an array in a folder
 ENCODINGS = (  # names of chunks; the arrays that are shown alternate between the two

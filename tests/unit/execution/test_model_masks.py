@@ -12,7 +12,7 @@ from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.row_sample import SampleSpec
-from dask_nmf.selection.starts import summaries_of
+from dask_nmf.selection.batches.starts import summaries_of
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import NO_PENALTY

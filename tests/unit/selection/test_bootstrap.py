@@ -180,7 +180,7 @@ def test_another_number_of_error_bars_replaces_the_first_and_nothing_else_is_kep
         folders = zarr.open_group(place, mode="r").attrs["dask_nmf_selection"]["folders"]  # type: ignore[index,call-overload]
         assert {path.name for path in (place / "data").iterdir()} == set(folders.values())
         assert {path.name.split("-")[0] for path in (place / "data").iterdir()} == {
-            *("layout", "pass", "result", "error")
+            *("layout", "factors", "result", "error")
         }
 
 

@@ -13,12 +13,12 @@ from support.matrices import Array
 
 from dask_nmf.errors import RunMismatch
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.fitting.passes import shared
 from dask_nmf.options.settings import Settings
-from dask_nmf.planning.model_groups import ModelGroups
+from dask_nmf.planning.model_groups import ModelGroups, Share
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.runs.run import Run
-from dask_nmf.selection import comparison
+from dask_nmf.selection import select
+from dask_nmf.selection.batches import shared_passes
 from dask_nmf.selection.models import SelectionOptions, parse_ranks
 from dask_nmf.selection.result import RankSelection
 from dask_nmf.selection.select import Request, choose_rank
@@ -91,7 +91,7 @@ def test_models_that_do_not_fit_a_worker_together_are_passed_and_compared_in_gro
     matrix, most = np.ascontiguousarray(planted().T) if wide else planted(), [0]
     whole, compute = choose(matrix), PanelEngine.compute
 
-    def in_pairs(planned: PanelPlan, ranks: Sequence[int]) -> ModelGroups:
+    def in_pairs(planned: PanelPlan, ranks: Sequence[int], share: Share) -> ModelGroups:
         numbers = range(len(ranks))
         return ModelGroups(tuple(tuple(numbers[first : first + 2]) for first in numbers[::2]), 0, 1)
 
@@ -99,8 +99,8 @@ def test_models_that_do_not_fit_a_worker_together_are_passed_and_compared_in_gro
         most[0] = max(most[0], 1 + len(more_h))
         return compute(engine, h, reduction, w, more_h)
 
-    monkeypatch.setattr(comparison, "group_models", in_pairs)
-    monkeypatch.setattr(shared, "group_models", in_pairs)
+    monkeypatch.setattr(select, "group_models", in_pairs)
+    monkeypatch.setattr(shared_passes, "group_models", in_pairs)
     monkeypatch.setattr(PanelEngine, "compute", counted)
     assert_same(choose(matrix), whole)
     assert most == [2]

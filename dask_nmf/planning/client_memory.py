@@ -1,0 +1,139 @@
+"""The memory of the client of a selection: how many models may be fitted at the same time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil, inf
+from typing import NamedTuple
+
+from dask_nmf.planning.model_groups import PassMemory, Share
+from dask_nmf.planning.worker_memory import (
+    MIB,
+    PROGRAM,
+    SAMPLES_OF_CLIENT,
+    Layout,
+    waiting_sums,
+)
+
+FACTORS_OF_STATE = 4  # H, the one that the next pass gets, the best one, and one for what is freed in pieces
+FACTORS_SENT = 6  # H of a model that makes a pass: pickled, at the scheduler, and on its way to workers
+SUMS_RECEIVED = 3  # sums of a model: as they come, as they are taken apart, and in the update of H
+SHARED = 4  # models that share a read may take one part in so many of the room for models
+FLOAT64 = 8  # bytes of a number
+COMPARED = 64 * MIB  # bytes for how far models agree on the clusters of rows
+
+
+class ClientPlan(NamedTuple):
+    """The batches of a selection, which are fitted one after another.
+
+    Attributes
+    ----------
+    batches : the numbers of the pairs of start and fold whose models are fitted at the same time.
+    client_bytes : projected peak resident memory of the client.
+    """
+
+    batches: tuple[tuple[int, ...], ...]
+    client_bytes: int
+
+
+@dataclass(frozen=True)
+class ClientMemory:
+    """The memory of the client of a selection.
+
+    Attributes
+    ----------
+    layout : V, as it is cut into panels.
+    room : the bytes that the client may fill.
+    sample : bytes of the samples of rows for the starts, in all folds.
+    stored : whether a store keeps the factors of models that have ended.
+    workers : the memory of workers whose own limit is that of this machine; None: they have limits.
+    """
+
+    layout: Layout
+    room: float = inf
+    sample: int = 0
+    stored: bool = True
+    workers: PassMemory | None = None
+
+    @property
+    def share(self) -> Share:
+        """What models that share a read take beside their states, and may take together."""
+        return Share(self._shared_bytes, self.room / SHARED)
+
+    def plan(self, pairs: Sequence[Sequence[int]], ended: Sequence[int] = ()) -> ClientPlan:
+        """Return batches of pairs, in their order, each with as many as the client has room for.
+
+        Parameters
+        ----------
+        pairs : the ranks of the models of each pair of start and fold that have not ended.
+        ended : the ranks of the models that have ended.
+
+        Raises
+        ------
+        MemoryError
+            If a pair, or the comparison of all models, does not fit; the message has both numbers.
+        """
+        every = [*ended, *(rank for ranks in pairs for rank in ranks)]
+        self._check_compared(every)
+        batches: list[list[int]] = []
+        peak = self._compared_bytes(every)
+        for number, ranks in enumerate(pairs):
+            together = [pairs[other] for other in (*(batches[-1] if batches else ()), number)]
+            if not batches or self._peak(together, every) > self.room:
+                self._check_pair(ranks, every)
+                batches.append([])
+                together = [ranks]
+            batches[-1].append(number)
+            peak = max(peak, self._peak(together, every))
+        return ClientPlan(tuple(map(tuple, batches)), peak)
+
+    def _factor(self, rank: int) -> int:
+        return rank * self.layout.columns * self.layout.itemsize
+
+    def _fixed_bytes(self, every: Sequence[int]) -> int:
+        """Return the bytes of the program, of samples, and of factors that no store keeps."""
+        kept = 0 if self.stored else self._factor(sum(every))
+        return PROGRAM + SAMPLES_OF_CLIENT * self.sample + kept
+
+    def _shared_bytes(self, ranks: Sequence[int]) -> int:
+        """Return the bytes that models take while they share a read, beside their states."""
+        if self.workers is not None:
+            return self.workers.worker_bytes(ranks) - PROGRAM
+        grams = self.layout.masked and self.layout.own_grams
+        sums = sum(waiting_sums(self.layout, rank, grams) for rank in ranks)
+        return FACTORS_SENT * self._factor(sum(ranks)) + SUMS_RECEIVED * sums
+
+    def _peak(self, pairs: Sequence[Sequence[int]], every: Sequence[int]) -> int:
+        """Return the peak bytes while the models of some pairs are fitted."""
+        ranks = [rank for pair in pairs for rank in pair]
+        share = self.share
+        together = min(self._shared_bytes(ranks), max(share.most, self._shared_bytes([max(ranks)])))
+        start = max(sum(pair) for pair in pairs) * self.layout.columns * FLOAT64
+        states = FACTORS_OF_STATE * self._factor(sum(ranks))
+        return self._fixed_bytes(every) + states + ceil(max(together, start))
+
+    def _compared_bytes(self, every: Sequence[int]) -> int:
+        """Return the peak bytes while the models of a rank are compared, in float64."""
+        most = max((count * rank for rank, count in Counter(every).items()), default=0)
+        factors = self._factor(most) * self.stored + most * self.layout.columns * FLOAT64
+        return self._fixed_bytes(every) + factors + COMPARED
+
+    def _check_compared(self, every: Sequence[int]) -> None:
+        cure = "take fewer starts or folds" if self.stored else "store the selection (store, --output)"
+        self._check(self._compared_bytes(every), f"the comparison of {len(every)} models", cure)
+
+    def _check_pair(self, ranks: Sequence[int], every: Sequence[int]) -> None:
+        what = f"one start of {len(ranks)} ranks, up to {max(ranks)},"
+        self._check(self._peak([ranks], every), what, "take fewer or smaller ranks")
+
+    def _check(self, needed: int, what: str, cure: str) -> None:
+        """Raise MemoryError if more bytes are needed than there are."""
+        if needed <= self.room:
+            return
+        raise MemoryError(
+            f"{what} takes up to {needed / MIB:.0f} MiB in the client, which may fill "
+            f"{self.room / MIB:.0f} MiB; {cure}, or set dask_nmf.client_memory in Dask's configuration to at "
+            f"least {ceil(needed / MIB)}MiB"
+        )
