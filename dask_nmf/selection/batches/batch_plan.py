@@ -75,7 +75,7 @@ def plan_batches(
     pairs = list(pairs_of(key for key in keys if key not in ended).values())
     ranks = [[key.n_components for key in pair] for pair in pairs]
     made = memory.plan(ranks, [key.n_components for key in ended])
-    batches = tuple(tuple(key for pair in batch for key in pairs[pair]) for batch in made.batches)
+    batches = tuple(tuple(sorted(key for pair in batch for key in pairs[pair])) for batch in made.batches)
     parts = [group_models(planned, [key.n_components for key in batch], memory.share) for batch in batches]
     groups = _joined(parts, [len(batch) for batch in batches])
     return BatchPlan(batches, groups, made.client_bytes, memory)
