@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import dask
 import dask.array as da
 import numpy as np
 from sklearn.utils import check_random_state
@@ -136,7 +137,8 @@ def weights_of_batch(matrix: Matrix, weights: Any, sample_weight: Any) -> Any:
 
 def _checked_sample_weight(sample_weight: Any, samples: int) -> Array:
     """Return weights of samples as an array, (m,) float64."""
-    rows = np.asarray(sample_weight, np.float64)
+    (given,) = dask.compute(sample_weight)
+    rows = np.ma.filled(np.ma.asarray(given, np.float64), np.nan)  # what is masked is no weight
     if rows.shape != (samples,):
         raise ValueError(
             f"sample_weight has shape {rows.shape} and X has {samples} rows; give one weight for each row"

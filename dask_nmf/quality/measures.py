@@ -209,7 +209,10 @@ def _in_memory(V: Any) -> Any:
     """Return V in memory, as a float64 array or CSR array; refuse other kinds and entries not finite."""
     if isinstance(V, da.Array):
         raise TypeError("V is a Dask array; give V in memory, or the result of a fit by the squared error")
-    v = scipy.sparse.csr_array(V, dtype=np.float64) if scipy.sparse.issparse(V) else np.asarray(V, np.float64)
+    if scipy.sparse.issparse(V):
+        v = scipy.sparse.csr_array(V, dtype=np.float64)
+    else:
+        v = np.ma.filled(np.ma.asarray(V, np.float64), np.nan)  # what is masked is no entry
     if not np.isfinite(v.data if scipy.sparse.issparse(v) else v).all():
         raise ValueError("V has entries that are not finite; give the result of its fit without V")
     return v

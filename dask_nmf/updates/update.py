@@ -157,7 +157,7 @@ def _update(run: Run, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update
     report_stage("W of the new rows")
     means = changed.temporary_means(new, passes.chunk_rows) if passes.engine.mask.needs_means else None
     sums = passes.write(h, rows, means=means)
-    loss = fitted.loss + fitted.rows.change(h) + sums.residual
+    loss = max(fitted.loss + fitted.rows.change(h) + sums.residual, 0.0)  # 0: rounding, of an exact fit
     if not (math.isfinite(loss) and np.isfinite(fitted.in_user_units(h)).all()):
         raise _too_large(passes.matrix)
     scales = scales_of(fitted, h)

@@ -127,6 +127,8 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "negative": (-np.ones(60), "sample_weight is -1.0 for row 0"),
     "infinite": (np.full(60, np.inf), "sample_weight is inf for row 0"),
     "zero": (np.zeros(60), "sample_weight is zero for all rows"),
+    "masked": (np.ma.masked_array(np.ones(60), np.arange(60) == 7), "sample_weight is nan for row 7"),
+    "masked, of Dask": (da.ma.masked_greater(da.arange(60) % 9, 7), "sample_weight is nan for row 8"),
 }
 
 

@@ -181,6 +181,8 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         rss((W @ H).T, W, H)
     with pytest.raises(ValueError, match="not finite"):
         rss(np.full((50, 30), np.nan), W, H)
+    with pytest.raises(ValueError, match="not finite"):
+        rss(np.ma.masked_less(W @ H, (W @ H).mean()), W, H)
     with pytest.raises(TypeError, match="Dask"):
         rss(da.ones((50, 30)), W, H)
 

@@ -49,6 +49,16 @@ def test_a_wide_v_whose_panels_are_columns_is_updated_by_rows(tmp_path: Path) ->
     assert loss(wide, W, H, 2) < 1.005 * loss(wide, W_all, of_all, 2)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_run_that_fits_v_exactly_can_be_read_after_an_update(seed: int, tmp_path: Path) -> None:
+    """The loss of all rows is a sum that rounds to either side of 0."""
+    exact = low_rank(60, 12, RANK, noise=0, seed=seed)
+    run = fitted(tmp_path / "run", exact)
+    update(run, exact[:5] * 2)
+    assert Run.load(run).result is not None
+    assert [check for check in verify(run, np.vstack([exact, exact[:5] * 2])) if not check.passed] == []
+
+
 @pytest.mark.parametrize("penalties", [{}, {"alpha_W": 0.01, "alpha_H": 0.02, "l1_ratio": 0.5}])
 def test_the_sums_of_the_old_rows_follow_from_w_and_h(penalties: dict[str, float], tmp_path: Path) -> None:
     """Where H > 0, WᵀV is known without V; with it, the loss for another H is."""
