@@ -28,6 +28,7 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.locations import Location, check_apart, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
+from dask_nmf.updates.output import Output
 from dask_nmf.updates.row_passes import RowPasses, RowSummary, content_digest, measures_with, open_rows
 from dask_nmf.updates.rows.known_digests import known_digests
 from dask_nmf.updates.rows.row_names import KeptNames, stacked
@@ -87,6 +88,7 @@ def update(
     run: str | Path | Location,
     V: Any,
     *,
+    output: str | Path | Location | None = None,
     keep_h: bool = False,
     connect: Connect = lambda matrix: nullcontext(),
 ) -> Update:
@@ -101,6 +103,8 @@ def update(
     ----------
     run : path, URL or location of a run or of a selection of ranks.
     V : the new rows, whatever `open_matrix` takes, with the columns of the run.
+    output : where the run with these rows goes, while the given one stays as it is; None: in its place. The
+        same call again goes on with an output that it has begun.
     keep_h : whether H stays as it is, so that W of the new rows is computed and no more.
     connect : returns a context of a cluster, which is entered for the passes.
 
@@ -114,8 +118,10 @@ def update(
         If there is no run.
     ValueError, DataError
         If the fit is not finished, the columns differ, or its entries have weights.
+    FileExistsError
+        If there is anything else at the output.
     RunLocked
-        If another process works on the run.
+        If another process works on the run, or on the output.
 
     Examples
     --------
@@ -129,19 +135,22 @@ def update(
     (30, 40)
     """
     place = fit_of(located(run, verbatim=True))
-    with place.lock() as check_held:
-        opened = Run.load(place, check_held)
-        opened.recover()
+    target = place if output is None else located(output, verbatim=True)
+    if target is not place:
+        check_apart(target, run=place)
+    with target.lock() as check_held:
+        goal = Output(place, target, check_held)
+        opened = goal.open()
         fitted = open_fitted(opened)
-        opened.change_rows(fitted.shape[0]).clean()
         matrix = open_rows(fitted, located(V))
-        check_apart(place, V=matrix.location)
+        check_apart(target, V=matrix.location)
         with connect(matrix), RowPasses(fitted, matrix) as passes:
-            check_shared(place)
-            return _update(opened, fitted, passes, keep_h or fitted.fixed_h)
+            check_shared(target)
+            return _update((opened, goal), fitted, passes, keep_h or fitted.fixed_h)
 
 
-def _update(run: Run, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update:
+def _update(place: tuple[Run, Output], fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update:
+    run, output = place
     report_stage("new rows")
     summary = passes.summarize()
     _check_size(summary, passes.matrix)
@@ -149,10 +158,11 @@ def _update(run: Run, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update
     for present, digest in _known_digests(run, fitted, passes.matrix):
         if digest == summary.digest:
             logger.info("these rows are in %s already; nothing is left to do", run.location.name)
+            output.begin(run)
             return _already(fitted, present)
     h, before, shares = _refreshed(fitted, passes, keep_h)
     old, new = fitted.shape[0], passes.matrix.shape[0]
-    changed = run.change_rows(old + new)
+    changed = output.begin(run).change_rows(old + new)
     rows = changed.temporary_w(new, passes.chunk_rows)
     report_stage("W of the new rows")
     means = changed.temporary_means(new, passes.chunk_rows) if passes.engine.mask.needs_means else None

@@ -17,11 +17,21 @@ from dask_nmf.cli.process.streams import print_line
 @click.command("update", cls=Command, epilog=exit_codes.HELP, short_help="Add rows to a finished run.")
 @click.argument("run")
 @click.argument("matrix", metavar="NEW")
+@click.option(
+    "--output", "-o", type=click.Path(), help="Path of a run for the result.  [default: RUN is changed]"
+)
 @grouped("Model", "--keep-h", is_flag=True, help="Leave H as it is, and only compute W of the new rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @cluster_options
 def command(
-    run: str, matrix: str, keep_h: bool, as_json: bool, log_format: str, debug: bool, where: dict[str, Any]
+    run: str,
+    matrix: str,
+    output: str | None,
+    keep_h: bool,
+    as_json: bool,
+    log_format: str,
+    debug: bool,
+    where: dict[str, Any],
 ) -> int:
     """Add the rows of the matrix NEW to a finished run: refresh H, and append their W.
 
@@ -30,15 +40,18 @@ def command(
 
     The rows of the fit are not read again. A batch that was added before, with the same names and
     entries, is not added twice. The run can be read as it was until the new W and H are committed, both
-    at once.
+    at once; with --output it stays as it was.
     """
     from dask_nmf.display import lines
     from dask_nmf.storage.locations import locate
     from dask_nmf.updates.update import update
 
-    places = locate(run), locate(matrix)
+    places, goal = (locate(run), locate(matrix)), None if output is None else locate(output)
     with lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
-        found = update(*places, keep_h=keep_h, connect=lambda matrix: connected(follow, matrix, where))
+        found = update(
+            *places, output=goal, keep_h=keep_h, connect=lambda matrix: connected(follow, matrix, where)
+        )
+    run = output or run
     if as_json:
         print_line(json.dumps({"run": run, **found.as_json()}))
         return 0

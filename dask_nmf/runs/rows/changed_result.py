@@ -127,7 +127,9 @@ class ChangedResult:
         for name in result_layouts(self.record):
             result.array(name)
         kept = {key: value for key, value in commits.record.items() if key != "labels"}
-        commits.publish({**kept, **self._changes, "result": self.record}, _shown(self.record), lasting=True)
+        commits.publish(
+            {**kept, **self._changes, "result": self.record}, shown_arrays(self.record), lasting=True
+        )
         commits.write_metadata()
         return result
 
@@ -156,7 +158,7 @@ class ChangedResult:
         if not lineage or lineage[-1].get("clean", True):
             return False
         result = {**result, "lineage": [*lineage[:-1], {**lineage[-1], "clean": True}]}
-        commits.publish({**commits.record, "result": result}, _shown(result), lasting=True)
+        commits.publish({**commits.record, "result": result}, shown_arrays(result), lasting=True)
         commits.write_metadata()
         return True
 
@@ -182,7 +184,7 @@ class ChangedResult:
         self._changes = {"layout": {**layout, "folder": folder}, "listing": {}}
 
 
-def _shown(record: dict[str, Any]) -> VisibleArrays:
+def shown_arrays(record: dict[str, Any]) -> VisibleArrays:
     """Return the arrays of a result that are shown under plain names."""
     arrays = result_layouts(record).items()
     return {name: (f"{DATA}/{record['folder']}/{name}", layout) for name, layout in arrays} | visible_names(

@@ -44,13 +44,16 @@ def create_group(store: str | ObjectStore, attributes: dict[str, Any], synced: b
 
     ``synced``: wait until the disk has it.
     """
+    return publish(unwritten_group(store, synced), {}, attributes, synced)
+
+
+def unwritten_group(store: str | ObjectStore, synced: bool = True) -> zarr.Group:
+    """Return a group that has no root yet, so that data can be written below it before it is published."""
     if isinstance(store, str):
         folder = Path(os.path.realpath(store))
         make_folder(folder, synced)
-        group = zarr.Group(AsyncGroup(GroupMetadata(), StorePath(LocalStore(folder))))
-    else:
-        group = zarr.Group(AsyncGroup(GroupMetadata(), StorePath(store)))
-    return publish(group, {}, attributes, synced)
+        return zarr.Group(AsyncGroup(GroupMetadata(), StorePath(LocalStore(folder))))
+    return zarr.Group(AsyncGroup(GroupMetadata(), StorePath(store)))
 
 
 def link_arrays(group: zarr.Group, shown: VisibleArrays, turn: int, names: Iterable[str]) -> ArrayMetadata:
