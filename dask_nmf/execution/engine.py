@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.kernels.summary.residual_sums import Places, Residuals, ResidualSums
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import Solver
@@ -48,6 +49,14 @@ class FinalFactors(NamedTuple):
     right: Array | FactorStore  # (k, columns), or transposed in the sink
     sums: Sums  # the sums of the last pass; the residual is the loss of these factors
     means: da.Array | None = None  # of the rows of V, if they are taken and not in a sink
+    residuals: Residuals | None = None  # in panel orientation and in the units of the fit, if they are taken
+
+    def with_residuals(self, places: Places, h: Array) -> FinalFactors:
+        """Return the factors with the residuals that the sums have, if any; ``h`` is that of the pass."""
+        found = self.sums.residuals
+        if not isinstance(found, ResidualSums):
+            return self
+        return self._replace(residuals=found.finish(places, h), sums=self.sums._replace(residuals=0.0))
 
 
 class Engine(Protocol):

@@ -20,8 +20,10 @@ from dask_nmf.fitting.result import Errors, Result, make_result, result_of
 from dask_nmf.iteration.outcome import judged, relative_error
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.means import Means, safe_divide
+from dask_nmf.kernels.summary.residual_sums import Residuals
 from dask_nmf.progress import report_end
 from dask_nmf.runs.run import Run
+from dask_nmf.runs.stored_result import ErrorsOfResult
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array, Orientation
 
@@ -61,7 +63,8 @@ def finish(cut: Cut, output: Output, progress: FitProgress) -> Result:
         )
     stores.write_rest(final)
     assert output.run is not None
-    result = result_of(output.run.commit_result(loss, held_out, progress.ending))
+    found = ErrorsOfResult(loss, held_out, _residuals(final, cut, unit))
+    result = result_of(output.run.commit_result(found, progress.ending))
     return kept_in_memory(result, output.run.location) if output.keep else result
 
 
@@ -132,7 +135,18 @@ def _result_in_memory(cut: Cut, final: FinalFactors, errors: Errors, progress: F
     result = make_result(W, H, errors, progress.history, ending)
     means = _means(final, cut.matrix.orientation, progress.measures.mean)
     objectives = np.array(progress.objectives) if progress.objectives else None
-    return replace(result, means=means, beta_loss=cut.request.settings.beta, objectives=objectives)
+    beta = cut.request.settings.beta
+    residuals = _residuals(final, cut, progress.measures.error_unit(beta))
+    return replace(result, means=means, beta_loss=beta, objectives=objectives, residuals=residuals)
+
+
+def _residuals(final: FinalFactors, cut: Cut, unit: float) -> Residuals | None:
+    """Return where W H differs from V, in the units of the user, if it is known and finite."""
+    found = final.residuals
+    if found is None or not np.isfinite(found.total):
+        return None
+    found = found.scaled(unit**2, unit**2 if cut.request.settings.beta == 2 else 1.0)
+    return found.transposed if cut.matrix.orientation.by_columns else found
 
 
 def _means(final: FinalFactors, orientation: Orientation, overall: float) -> Means | None:

@@ -14,6 +14,7 @@ from dask_nmf.display.html import AFTER_PASSES, html_curve, html_table
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import Ending, Outcome, relative_error
 from dask_nmf.kernels.summary.means import Means
+from dask_nmf.kernels.summary.residual_sums import Residuals
 from dask_nmf.labelled.form import Form
 from dask_nmf.plots.accessors import FitPlots
 from dask_nmf.runs.stored_result import StoredResult
@@ -41,6 +42,9 @@ class Result:
     objectives : (n_init,) array, the objective of each start after its last pass: the root of ‖V − W H‖², or
         of 2 D(V | W H), with the penalties; None for a fit from one start. The start with the least is kept.
     shape : (m, n), of V
+    residuals : where W H differs from V, as the last read saw it: losses and sizes of at most 64 × 64 blocks
+        of V, and the rows and columns with the largest losses. It is None if that is not known: if V is cut
+        both ways, or entries are held out.
     """
 
     W: Any
@@ -56,6 +60,7 @@ class Result:
     beta_loss: float = 2.0
     objectives: Array | None = None
     shape: tuple[int, int] = (0, 0)
+    residuals: Residuals | None = None
 
     @property
     def n_init(self) -> int:
@@ -69,8 +74,8 @@ class Result:
 
     @property
     def plot(self) -> FitPlots:
-        """Figures of the fit: ``result.plot.error()``, ``.components()``, ``.weights()``."""
-        return FitPlots((self.W, self.H), self.error_history, self.shape[0])
+        """Figures of the fit: ``result.plot.error()``, `components`, `weights` and `residuals`."""
+        return FitPlots((self.W, self.H), self.error_history, self.shape[0], self.residuals, self.beta_loss)
 
     def labelled(self, form: Form | None) -> Result:
         """Return the result with W and H in the form of a labelled V; unchanged if V had no labels."""
@@ -150,6 +155,7 @@ def result_of(stored: StoredResult) -> Result:
     errors = Errors.of(reached, Measures(**record["measures"]), stored.settings.beta, held)
     result = make_result(W, H, errors, history, Ending(Outcome(record["outcome"]), record["message"]))
     result = replace(result, beta_loss=stored.settings.beta, objectives=stored.objectives)
+    result = replace(result, residuals=stored.residuals)
     means = stored.means
     if means is None:
         return result

@@ -37,6 +37,7 @@ class Sums(NamedTuple):
     column_totals: float | Array = (
         0.0  # (2, n): Σ v of each column and how much counts, where means are needed
     )
+    residuals: Any = 0.0  # the `ResidualSums` of the last read; 0 if they are not taken
 
     def __add__(self, other: Sums) -> Sums:  # type: ignore[override]
         parts: Any = (mine + theirs for mine, theirs in zip(self, other, strict=True))

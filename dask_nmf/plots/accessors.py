@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dask_nmf.kernels.summary.residual_sums import Residuals
 from dask_nmf.plots.consensus import plot_consensus
 from dask_nmf.plots.factors.components import TOP, plot_components
 from dask_nmf.plots.factors.reading import components_of, sampled_rows
+from dask_nmf.plots.factors.residuals import plot_residuals
 from dask_nmf.plots.factors.weights import MOST_ROWS, plot_weights
 from dask_nmf.plots.passes import plot_error
 from dask_nmf.plots.ranks import plot_errors, plot_stability
@@ -26,10 +28,20 @@ class FitPlots:
     factors : W and H, in any form that results have.
     history : (n_iter,), the relative error after each pass.
     rows : the number of rows of W.
+    residuals : where W H differs from V; None if it is unknown.
+    beta_loss : the β of the loss.
     """
 
-    def __init__(self, factors: tuple[Any, Any], history: Array, rows: int) -> None:
+    def __init__(
+        self,
+        factors: tuple[Any, Any],
+        history: Array,
+        rows: int,
+        residuals: Residuals | None = None,
+        beta_loss: float = 2.0,
+    ) -> None:
         self._factors, self._history, self._rows = factors, history, rows
+        self._residuals, self._squared = residuals, beta_loss == 2
 
     def error(self, ax: Any = None) -> Any:
         """Draw the relative error after each pass, and return the axes."""
@@ -70,6 +82,19 @@ class FitPlots:
         """
         rows = sampled_rows(self._factors[0], self._rows, MOST_ROWS)
         return plot_weights(rows, self._rows, ax)
+
+    def residuals(self, ax: Any = None) -> Any:
+        """Draw where W H differs from V, as a heat map of blocks of rows and columns, and return the axes.
+
+        The shade of a block is its loss by its size: the part of its ‖V‖² that is not explained, or its mean
+        divergence in units of that of V.
+
+        Raises
+        ------
+        ValueError
+            If it is not known: V was cut both ways, or entries were held out.
+        """
+        return plot_residuals(self._residuals, self._squared, ax)
 
 
 class SelectionPlots:

@@ -98,7 +98,7 @@ def _page(source: Location, V: Any, look: Look) -> Page:
     selection = load_selection(source) if is_selection(source) else None
     stored = Run.load_result(source)
     look.check(stored.record["matrix"]["shape"][1])
-    found = None if V is None else residuals_of(stored, V)
+    found = stored.residuals if V is None else residuals_of(stored, V)
     bars = (None, None) if selection is None else (selection.components_stderr, selection.bootstrap_stability)
     facts = replace(facts_of(stored, *bars), residuals=found, environments=_environments(source))
     if selection is None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.sparse
 
 from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.kernels.summary.digests import Digest, digest_of, keys_of, merge_digests, row_hashes
+from dask_nmf.kernels.summary.residual_sums import Residuals, Side, block_edges, largest
 from dask_nmf.results.recomputed import (
     Terms,
     check_digest,
@@ -25,40 +26,8 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.types import Array
 
-MOST_BLOCKS = 64  # of rows, and of columns
-WORST = 10  # rows and columns that are named
 CLOSE = (0.01, 1e-3)  # share of a relative error, and of 1, by which that of the fitted V may differ
 GATHERED = 1 << 20  # numbers of W, and of H, that are gathered at once for stored entries
-
-
-class Side(NamedTuple):
-    """The rows or the columns of V with the largest losses, the worst first."""
-
-    edges: Array  # of the blocks, (blocks + 1,)
-    worst: Array  # their numbers
-    losses: Array  # Σ of the losses of their entries
-    sizes: Array  # Σ v² of their entries, or their number
-
-
-class Residuals(NamedTuple):
-    """The loss of W H by blocks of V: squares of V - W H, or twice the divergence.
-
-    Attributes
-    ----------
-    losses : (row blocks, column blocks)
-    sizes : (row blocks, column blocks), Σ v² for the squared error, else the number of entries that count
-    rows, columns : the worst of them
-    """
-
-    losses: Array
-    sizes: Array
-    rows: Side
-    columns: Side
-
-    @property
-    def total(self) -> float:
-        """The loss of all entries."""
-        return float(self.losses.sum())
 
 
 def residuals(result: StoredResult, V: Any) -> Residuals:
@@ -100,7 +69,7 @@ def residuals(result: StoredResult, V: Any) -> Residuals:
         check_digest(merge_digests(scan.digests), run, matrix)
     if not by_columns:
         return found
-    return Residuals(found.losses.T, found.sizes.T, found.columns, found.rows)
+    return found.transposed
 
 
 def _check_error(again: float, record: dict[str, Any]) -> None:
@@ -217,18 +186,21 @@ class _Scan:
 
     def _keep_worst(self, first: int, losses: Array, sizes: Array) -> None:
         numbers = np.arange(first, first + len(losses), dtype=np.float64)
-        both = np.hstack([self.worst_rows, np.stack([numbers, losses, sizes])])
-        self.worst_rows = both[:, np.lexsort((both[0], -both[1]))[:WORST]]
+        self.worst_rows = largest(np.hstack([self.worst_rows, np.stack([numbers, losses, sizes])]))
 
     def finish(self) -> Residuals:
         """Return the residuals of all rows."""
         self._add_zeros()
         losses, sizes = self.of_columns
-        worst = np.argsort(-losses, kind="stable")[:WORST]
-        rows = Side(self.row_edges, self.worst_rows[0].astype(np.int64), *self.worst_rows[1:])
-        return Residuals(
-            self.losses, self.sizes, rows, Side(self.column_edges, worst, losses[worst], sizes[worst])
+        numbers = np.arange(len(losses), dtype=np.float64)
+        rows, columns = (
+            Side(edges, worst[0].astype(np.int64), *worst[1:])
+            for edges, worst in (
+                (self.row_edges, self.worst_rows),
+                (self.column_edges, largest(np.stack([numbers, losses, sizes]))),
+            )
         )
+        return Residuals(self.losses, self.sizes, rows, columns)
 
     def _add_zeros(self) -> None:
         """Add what the loss of all entries would be if V were 0, for rows whose stored entries were added."""
@@ -246,8 +218,3 @@ class _Scan:
         self.of_columns[0] += 2 * self.w_sums.sum(axis=0) @ right
         self.sizes = np.outer(np.diff(self.row_edges), np.diff(edges)).astype(np.float64)
         self.of_columns[1] = float(self.row_edges[-1])
-
-
-def block_edges(size: int) -> Array:
-    """Return the edges of at most 64 blocks of about equal sizes."""
-    return np.unique(np.linspace(0, size, min(MOST_BLOCKS, size) + 1).astype(np.int64))

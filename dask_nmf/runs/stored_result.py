@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
@@ -10,11 +10,18 @@ import zarr
 from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.digests import NO_KEYS, Hashes
 from dask_nmf.kernels.summary.means import Means
+from dask_nmf.kernels.summary.residual_sums import Residuals, Side, block_edges
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.labels import open_labels, open_names, visible_names
 from dask_nmf.runs.record.contents import HISTORIES, is_masked, settings_of
-from dask_nmf.runs.record.layouts import ADDED_DIGEST, added_digest_layout, result_layouts, result_units
+from dask_nmf.runs.record.layouts import (
+    ADDED_DIGEST,
+    added_digest_layout,
+    residual_layouts,
+    result_layouts,
+    result_units,
+)
 from dask_nmf.runs.record.states import or_none
 from dask_nmf.sources.checks import check_chunks, check_stored
 from dask_nmf.sources.labels.names import Labels
@@ -23,6 +30,14 @@ from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage, strict
 from dask_nmf.storage.arrays.write_once import DATA
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
+
+
+class ErrorsOfResult(NamedTuple):
+    """The errors of a result that is about to be committed."""
+
+    loss: float
+    held_out: float  # the root mean squared error of the held-out entries; NaN if there are none
+    residuals: Residuals | None  # where W H differs from V, if that is known
 
 
 class StoredResult:
@@ -63,6 +78,25 @@ class StoredResult:
         return Means(self.array("row_mean"), self.array("column_mean"), self.record["measures"]["mean"])
 
     @property
+    def residuals(self) -> Residuals | None:
+        """Where W H differs from V, by the last read of the fit; None if it is unknown.
+
+        It is unknown if V is cut both ways, entries are held out, or rows were added or taken out since.
+        """
+        if not self.record.get("residuals"):
+            return None
+        losses, sizes = self.read("residual_blocks")
+        rows, columns = (
+            Side(block_edges(size), worst[0].astype(np.int64), *worst[1:])
+            for size, worst in zip(
+                self.record["matrix"]["shape"],
+                (self.read("residual_rows"), self.read("residual_columns")),
+                strict=True,
+            )
+        )
+        return Residuals(losses, sizes, rows, columns)
+
+    @property
     def objectives(self) -> Array | None:
         """The objective of each start, (n_init,); None if the fit had one start."""
         starts = self.record.get("starts")
@@ -98,7 +132,7 @@ class StoredResult:
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return an array of the result; `InvalidRunError` is raised if a chunk is lost, now or when read."""
-        layout = result_layouts(self.record)[name]
+        layout = (result_layouts(self.record) | residual_layouts(self.record))[name]
         array = write_once.open_array(self._group, f"{DATA}/{self.record['folder']}/{name}", layout)
         with reporting_damage(self.location.name):
             check_chunks(array, name)
@@ -124,18 +158,13 @@ def result_arrays(commits: Commits, folder: str) -> dict[str, ZarrFactor]:
 
 
 def publish_result(
-    commits: Commits, folder: str, errors: tuple[float, float], ending: Ending | None
+    commits: Commits, folder: str, errors: ErrorsOfResult, ending: Ending | None
 ) -> StoredResult:
-    """Commit the result whose arrays are in a folder of data: see `Run.commit_result`.
-
-    Parameters
-    ----------
-    errors : the loss, and the root mean squared error of the held-out entries
-    """
+    """Commit the result whose arrays are in a folder of data: see `Run.commit_result`."""
     outcome, message = ending or (None, None)
     finished = outcome is not None and outcome.final
     end = {"finished": finished, "outcome": outcome, "message": message}
-    loss, held = map(or_none, errors)
+    loss, held, residuals = or_none(errors.loss), or_none(errors.held_out), errors.residuals
     last = commits.record
     copied = {name: last[name] for name in ("settings", "matrix", "measures", "history", "pass")}
     copied |= {name: last[name] for name in ("labels", "weighs_columns") if name in last}
@@ -147,15 +176,31 @@ def publish_result(
         **end,
         "loss": loss,
         "validation_error": held,
+        "residuals": residuals is not None,
     }
     commits.check_exists()
     commits.write_histories(folder, last)
+    if residuals is not None:
+        _write_residuals(commits, folder, residuals)
     result = StoredResult(commits.location, commits.group, record)
     visible = {name: (f"{DATA}/{folder}/{name}", layout) for name, layout in result_layouts(record).items()}
-    for name in visible:
+    for name in [*visible, *(residual_layouts(record) if residuals is not None else ())]:
         result.array(name)
     visible |= visible_names(record)
     ended: dict[str, Any] = {"commit": None, "carried": {}, "previous": None} if finished else {}
     commits.publish({**last, "result": record, **end, **ended}, visible, lasting=True)
     commits.write_metadata()
     return result
+
+
+def _write_residuals(commits: Commits, folder: str, residuals: Residuals) -> None:
+    """Write residuals as small arrays in a folder of data."""
+    arrays = {
+        "residual_blocks": np.stack([residuals.losses, residuals.sizes]),
+        "residual_rows": np.stack([residuals.rows.worst, residuals.rows.losses, residuals.rows.sizes]),
+        "residual_columns": np.stack(
+            [residuals.columns.worst, residuals.columns.losses, residuals.columns.sizes]
+        ),
+    }
+    for name, layout in residual_layouts(commits.record).items():
+        write_once.open_array(commits.group, f"{DATA}/{folder}/{name}", layout)[...] = arrays[name]

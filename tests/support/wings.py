@@ -23,7 +23,7 @@ MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which ev
     "execution": {"kernels", "planning", "cluster", "sources", "solvers"},
     "quality": {"kernels", "cluster"},
     "iteration": {"kernels", "solvers"},
-    "plots": {"display", "labelled", "quality", "sources"},
+    "plots": {"display", "kernels", "labelled", "quality", "sources"},
     "runs": {
         "kernels",
         "planning",

@@ -30,6 +30,7 @@ from dask_nmf.execution.tasks.prefetch import extra_reader_thread
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EVERYTHING, EntryMask
 from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.kernels.summary.residual_sums import Places
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
 from dask_nmf.solvers.solver import ReadAgain, RightSolver, Solver
 from dask_nmf.sources.matrix import Matrix
@@ -192,10 +193,7 @@ class PanelEngine:
         return whole(0, h.shape[0], dtype=h.dtype), totals, means
 
     def finalize(self, model: Model, new_sink: Callable[[], Sink] | None = None) -> FinalFactors:
-        """Solve for W in the last pass, and for H if V is transposed and no entry is held out.
-
-        See `Engine.finalize`.
-        """
+        """See `Engine.finalize`; H is solved for too if V is transposed and no entry is held out."""
         state, slots = model.state, model.slots
         solver = model.solver.at_level(max(state.level, int(state.exact)))
         h, slot = state.best
@@ -226,14 +224,15 @@ class PanelEngine:
         new_sink: Callable[[], Sink] | None = None,
         w: Array | None = None,
     ) -> FinalFactors:
-        """Return the factors of a pass whose W is kept; ``w``: the factor that panels hold, if known."""
-        spec = spec._replace(averages=self.mask.needs_means)
+        """Return factors and residuals of a pass; ``w``: the factor that panels hold, if known."""
+        places = Places.of((self.edges[-1], self.matrix.layout.columns), self.mask.beta)
+        spec = spec._replace(averages=self.mask.needs_means, places=places)
         if new_sink is None:
             left, sums, means = self.run_pass_keeping_w(h, spec, w)
-            return FinalFactors(left, h, sums, means)
+            return FinalFactors(left, h, sums, means).with_residuals(places, h)
         sink = new_sink()
         sums = self.run_pass(h, spec._replace(w_out=sink.left, means=sink.means, weights=sink.weights), w)
-        return FinalFactors(sink.left, h, sums)
+        return FinalFactors(sink.left, h, sums).with_residuals(places, h)
 
     def _reading_again(self, solver: Solver, last: FinalFactors) -> ReadAgain:
         """Return a function of H that reads V once more, with the left factor of the last pass.

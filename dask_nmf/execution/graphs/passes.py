@@ -142,7 +142,7 @@ def _process_panel(
         scale, spec = own, spec.anew(spec, own)
     before = _w_before(spec, inputs, first, last)
     before = w_block if before is None else before
-    w, sums = process_block(masking.with_scale(v, scale), inputs.h, spec, before)
+    w, sums = process_block(masking.with_scale(v, scale), inputs.h, spec, before, first)
     w = scaling.multiply(w, spec.unit)
     if at_own_scale:
         check_factor(w)

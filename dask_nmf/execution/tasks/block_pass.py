@@ -15,6 +15,7 @@ from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.products import same_bits, stacked
 from dask_nmf.kernels.row_sums import NOTHING, Sums
+from dask_nmf.kernels.summary.residual_sums import Places, residual_sums
 from dask_nmf.types import Array, Block
 
 
@@ -54,6 +55,7 @@ class PassSpec(NamedTuple):
     mask: EntryMask | None = None  # decides which entries count; None: as the panels say
     anew: Callable[[PassSpec, float], PassSpec] | None = None  # makes the spec for V at a panel's scale
     shares_products: bool = False  # see `Solver.shares_products`
+    places: Places | None = None  # the blocks of V by which losses are summed up; None: they are not
 
 
 class ModelPart(NamedTuple):
@@ -62,6 +64,12 @@ class ModelPart(NamedTuple):
     h: Array
     spec: PassSpec
     before: Array | None = None  # the W that the pass begins with
+    numbers: Array | None = None  # the number of each row in V, (rows,), if the spec has places
+
+    def of_rows(self, rows: Any) -> ModelPart:
+        """Return the part for some of the rows."""
+        before, numbers = (each if each is None else each[rows] for each in (self.before, self.numbers))
+        return self._replace(before=before, numbers=numbers)
 
 
 def stacks(specs: Sequence[PassSpec], ranks: Sequence[int]) -> list[list[int]]:
@@ -79,9 +87,12 @@ def stacks(specs: Sequence[PassSpec], ranks: Sequence[int]) -> list[list[int]]:
     return [some for own in kinds.values() for some in own]
 
 
-def process_block(v: Block, h: Array, spec: PassSpec, before: Array | None = None) -> tuple[Array, Sums]:
-    """Return the W, (rows, k), and the sums of a pass over one block in memory."""
-    return process_models(v, [ModelPart(h, spec, before)])[0]
+def process_block(
+    v: Block, h: Array, spec: PassSpec, before: Array | None = None, first: int = 0
+) -> tuple[Array, Sums]:
+    """Return the W, (rows, k), and the sums of a pass over one block in memory, whose first row is given."""
+    numbers = None if spec.places is None else np.arange(first, first + v.shape[0])
+    return process_models(v, [ModelPart(h, spec, before, numbers)])[0]
 
 
 def process_models(v: Block, parts: Sequence[ModelPart]) -> list[tuple[Array, Sums]]:
@@ -95,7 +106,7 @@ def process_models(v: Block, parts: Sequence[ModelPart]) -> list[tuple[Array, Su
     factors: list[Any] = [None] * len(parts)
     totals: list[Any] = [None] * len(parts)
     for rows, blocks, held in _batches(v, parts):
-        own = [part if part.before is None else part._replace(before=part.before[rows]) for part in parts]
+        own = [part.of_rows(rows) for part in parts]
         for number, (w, sums) in enumerate(_process_batch(blocks, own)):
             lost = parts[number].spec.loss.loss(held, w, parts[number].h)
             sums = sums._replace(held_out_loss=lost, held_out_weight=float(held.row_weight.sum()))
@@ -121,9 +132,9 @@ def _process_batch(blocks: Sequence[Block], parts: Sequence[ModelPart]) -> list[
     """Return W, (rows, k), and the sums of each model; all models have the same entries in their blocks."""
     shared = len(parts) > 1 and parts[0].spec.shares_products and not isinstance(blocks[0], Cells)
     known = least_squares.with_right_products(blocks, [part.h for part in parts]) if shared else blocks
-    factors = [_solve_batch(v, *part) for v, part in zip(known, parts, strict=True)]
+    factors = [_solve_batch(v, *part[:3]) for v, part in zip(known, parts, strict=True)]
     known = row_sums.with_left_products(blocks, factors, parts[0].spec.residual) if shared else blocks
-    sums = (_sums(v, w, part.h, part.spec) for v, w, part in zip(known, factors, parts, strict=True))
+    sums = (_sums(v, w, part) for v, w, part in zip(known, factors, parts, strict=True))
     return list(zip(factors, sums, strict=True))
 
 
@@ -137,16 +148,26 @@ def _solve_batch(v: Block, h: Array, spec: PassSpec, before: Array | None) -> Ar
     )
 
 
-def _sums(v: Block, w: Array, h: Array, spec: PassSpec) -> Sums:
+def _sums(v: Block, w: Array, part: ModelPart) -> Sums:
+    h, spec = part.h, part.spec
     # cells have no other form of the residual, and it costs little
     exact = spec.residual or isinstance(v, Cells)
     plain, _ = stacked.known_product(v)
     listed = isinstance(plain, Cells | HoledBlock)
     squares, ones = row_sums.component_norms(w, plain.row_weight if listed else float(v.shape[1]))
+    found = None
+    if spec.places is not None and part.numbers is not None:
+        found = residual_sums(plain, w, h, spec.places, part.numbers)
+    known = found is not None and not listed  # whether the loss follows, with its digits
     if spec.residual_only:
-        rest = spec.loss.loss(plain, w, h, final=True) if exact else np.nan
-        return Sums(NOTHING, NOTHING, rest, w_sq_norm=squares, w_l1_norm=ones)
-    return spec.loss.accumulate(v, w, h, exact)._replace(w_sq_norm=squares, w_l1_norm=ones)
+        rest = spec.loss.loss(plain, w, h, final=True) if exact and not known else np.nan
+        sums = Sums(NOTHING, NOTHING, rest)
+    else:
+        sums = spec.loss.accumulate(v, w, h, exact and not known)
+    sums = sums._replace(w_sq_norm=squares, w_l1_norm=ones)
+    if found is None:
+        return sums
+    return sums._replace(residuals=found, residual=found.loss if known else sums.residual)
 
 
 def keep_w(v: Block, h: Array, w: Array | None) -> Array:

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from dask_nmf.kernels.summary.residual_sums import Residuals
 from dask_nmf.quality.measures import sparseness
 from dask_nmf.report.facts.names import Names
 from dask_nmf.report.facts.weights import WeightSums, largest_places, scan_rows
-from dask_nmf.results.residuals import Residuals
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.types import Array
 

@@ -6,16 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from dask_nmf.kernels.summary.residual_sums import Residuals, Side
+from dask_nmf.plots.factors.residuals import ticks_of
 from dask_nmf.report.drawing.charts import Words
 from dask_nmf.report.drawing.heat import Sides, heat_map
 from dask_nmf.report.facts.fit import FitFacts
 from dask_nmf.report.facts.words import number, percent
 from dask_nmf.report.pages.page import Figure, Section, Table
-from dask_nmf.results.residuals import Residuals, Side
-from dask_nmf.types import Array
 
 WORST_BLOCKS = 10  # of the table
-TICKS = 6  # of a side of the heat map
 
 
 def failures_section(facts: FitFacts, residuals: Residuals | None) -> Section:
@@ -23,33 +22,22 @@ def failures_section(facts: FitFacts, residuals: Residuals | None) -> Section:
     title = "Where the model fails"
     if residuals is None:
         text = (
-            "This is not known, because it takes a pass over V: write the report with --residuals and the V "
-            "that was fitted."
+            "This is not known: V was cut both ways, entries were held out, or rows were changed since the "
+            "fit. Write the report with --residuals and the V that was fitted, which is then read once."
         )
         return Section("failures", title, [text])
     names = facts.names.reading(residuals.rows.worst.tolist(), residuals.columns.worst.tolist())
     text = (
-        "V was read once more, and its residuals V − W H were summed up by blocks of neighbouring rows and "
+        "When V was last read, the residuals V − W H were summed up by blocks of neighbouring rows and "
         f"columns. {_meaning(facts.squared)} A dark band is a group of rows or columns that the components "
-        "do not describe; if the order of rows and columns means nothing, look at the tables of "
-        "single rows and columns."
+        "do not describe; if the order of rows and columns means nothing, look at the tables of single rows "
+        "and columns."
     )
     tables = [
         _worst("row", residuals.rows, names.row, residuals, facts.squared),
         _worst("column", residuals.columns, names.column, residuals, facts.squared),
     ]
     return Section("failures", title, [text], tables=tables, figures=[_map(facts, residuals)])
-
-
-def relative_losses(residuals: Residuals, squared: bool) -> Array:
-    """Return the loss of each block by its size: its part of Σ v², or its mean in units of the mean of V.
-
-    It is NaN for blocks in which no entry counts, or which are 0.
-    """
-    sizes = residuals.sizes if squared else residuals.sizes * residuals.total / max(residuals.sizes.sum(), 1)
-    return np.divide(
-        np.maximum(residuals.losses, 0), sizes, out=np.full(sizes.shape, np.nan), where=sizes > 0
-    )
 
 
 def _meaning(squared: bool) -> str:
@@ -60,7 +48,7 @@ def _meaning(squared: bool) -> str:
 
 
 def _map(facts: FitFacts, residuals: Residuals) -> Figure:
-    values = relative_losses(residuals, facts.squared)
+    values = residuals.relative(facts.squared)
     finite = np.where(np.isfinite(values), values, 0.0)
     order = np.argsort(-finite, axis=None, kind="stable")[:WORST_BLOCKS]
     blocks = [np.unravel_index(place, values.shape) for place in order]
@@ -77,18 +65,14 @@ def _map(facts: FitFacts, residuals: Residuals) -> Figure:
         f"Heat map of {values.shape[0]} blocks of rows by {values.shape[1]} blocks of columns.{worst}",
     )
     table = Table("blocks that fit worst", ["rows", "columns", label, "share of the loss"], rows, [1])
-    sides = Sides("rows of V", "columns of V", label, None, _ticks(residuals.rows), _ticks(residuals.columns))
+    sides = Sides(
+        "rows of V", "columns of V", label, None, ticks_of(residuals.rows), ticks_of(residuals.columns)
+    )
     return heat_map(finite, words, sides, table)
 
 
 def _span(side: Side, block: int) -> str:
     return f"{side.edges[block]:,} to {side.edges[block + 1] - 1:,}"
-
-
-def _ticks(side: Side) -> dict[float, str]:
-    """Return the first row or column of some blocks, by the place of its edge in a heat map."""
-    blocks = len(side.edges) - 1
-    return {place - 0.5: f"{side.edges[place]:,}" for place in range(0, blocks, -(-blocks // TICKS))}
 
 
 def _worst(kind: str, side: Side, name: Callable[[int], str], residuals: Residuals, squared: bool) -> Table:

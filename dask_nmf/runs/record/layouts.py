@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dask_nmf.kernels.summary.residual_sums import WORST, block_edges
 from dask_nmf.planning import row_panels
 from dask_nmf.runs.record.contents import (
     HISTORIES,
@@ -78,6 +79,20 @@ def result_layouts(record: dict[str, Any]) -> dict[str, Layout]:
     if not record.get("weighs_columns"):  # a run of an earlier version
         return layouts
     return layouts | {"column_weight": Layout((n,), (columns,), "float64", ("column",), NO_MEAN)}
+
+
+def residual_layouts(record: dict[str, Any]) -> dict[str, Layout]:
+    """Return how the residuals of a result are stored: of blocks, and of the worst rows and columns.
+
+    Blocks have losses and sizes, and the worst of each side have numbers, losses and sizes.
+    """
+    sizes = record["matrix"]["shape"]
+    blocks = (2, *(len(block_edges(size)) - 1 for size in sizes))
+    layouts = {"residual_blocks": Layout(blocks, blocks, "float64", ("measure", "row_block", "column_block"))}
+    for dimension, size in zip(DIMENSIONS, sizes, strict=True):
+        shape = (3, min(WORST, size))
+        layouts[f"residual_{dimension}s"] = Layout(shape, shape, "float64", ("measure", dimension))
+    return layouts
 
 
 def named_dimensions(record: dict[str, Any]) -> list[str]:

@@ -106,7 +106,7 @@ def _check_result(result: dict[str, Any]) -> None:
         _check_fields(result, [("counting_rows", _is_size)])
     if "added_spans" in result:
         _check_fields(result, [("added_spans", _is_count)])
-    flags = [name for name in ("estimated", "weighs_columns") if name in result]
+    flags = [name for name in ("estimated", "weighs_columns", "residuals") if name in result]
     _check_fields(result, [(name, _is_bool) for name in flags])
     _check_outcome(result)
     _check_history(result)

@@ -46,6 +46,7 @@ class ChangedResult:
             **kept,
             "matrix": {**self._old_record["matrix"], "shape": shape},
             "folder": commits.new_folder("result"),
+            "residuals": False,
             "units": [min(unit, rows), across],
         }
 

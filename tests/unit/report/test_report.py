@@ -300,7 +300,7 @@ def test_names_of_a_run_are_in_its_report_as_text(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_worst_rows_and_columns_are_named_if_v_is_given(run: Path, tmp_path: Path) -> None:
-    assert "write the report with --residuals" in report_of(run, tmp_path)
+    assert "The rows with the largest residuals" in report_of(run, tmp_path)
     V = low_rank(40, 12, 2)
     V[5] = 0
     text = " ".join(Outline(report_of(run, tmp_path, residuals=V, overwrite=True)).text)

@@ -1,0 +1,300 @@
+"""Sums that tell where W H fails: losses by blocks of rows and columns of V, and its worst rows and columns.
+
+They are taken where the loss of a panel is taken, from the same differences, and add over rows.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple, Self
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.masked import EMPTY, Cells
+from dask_nmf.kernels.compiled import compiled
+from dask_nmf.kernels.divergence import TINY, dot, entry_divergence
+from dask_nmf.types import Array, Block
+
+MOST_BLOCKS = 64  # of rows, and of columns
+WORST = 20  # rows and columns that are kept
+STRIP_ENTRIES = 256 * 1024  # of a dense block that are processed at once
+TILE = 1024  # columns of a strip that are added up in the dtype of the block
+
+
+class Side(NamedTuple):
+    """The rows or the columns of V with the largest losses, the worst first."""
+
+    edges: Array  # of the blocks, (blocks + 1,)
+    worst: Array  # their numbers
+    losses: Array  # Σ of the losses of their entries
+    sizes: Array  # Σ v² of their entries, or their number
+
+
+class Residuals(NamedTuple):
+    """The loss of W H by blocks of V: squares of V - W H, or twice the divergence.
+
+    Attributes
+    ----------
+    losses : (row blocks, column blocks)
+    sizes : (row blocks, column blocks), Σ v² for the squared error, else the number of entries that count
+    rows, columns : the worst of them
+    """
+
+    losses: Array
+    sizes: Array
+    rows: Side
+    columns: Side
+
+    @property
+    def total(self) -> float:
+        """The loss of all entries."""
+        return float(self.losses.sum())
+
+    @property
+    def transposed(self) -> Residuals:
+        """The residuals of Vᵀ."""
+        return Residuals(self.losses.T, self.sizes.T, self.columns, self.rows)
+
+    def relative(self, squared: bool) -> Array:
+        """Return the loss of each block by its size, (row blocks, column blocks).
+
+        It is the part of Σ v² that is left, or with ``squared`` false the mean divergence of an entry in
+        units of that of V. It is NaN for blocks that are 0, or in which no entry counts.
+        """
+        sizes = self.sizes if squared else self.sizes * self.total / max(self.sizes.sum(), 1)
+        return np.divide(np.maximum(self.losses, 0), sizes, out=np.full(sizes.shape, np.nan), where=sizes > 0)
+
+    def scaled(self, loss: float, size: float) -> Residuals:
+        """Return the residuals in another unit of the losses, and of the sizes."""
+        rows, columns = (
+            side._replace(losses=side.losses * loss, sizes=side.sizes * size)
+            for side in (self.rows, self.columns)
+        )
+        return Residuals(self.losses * loss, self.sizes * size, rows, columns)
+
+
+class Places(NamedTuple):
+    """The blocks of V by which losses are summed up, and the β of the loss."""
+
+    beta: float
+    rows: NDArray[np.int64]  # edges
+    columns: NDArray[np.int64]  # edges
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], beta: float) -> Places:
+        """Return the blocks of a V of this shape."""
+        return cls(beta, *map(block_edges, shape))
+
+
+class ResidualSums(NamedTuple):
+    """Losses and sizes (Σ v², or the entries that count) over some rows of V. They add over rows."""
+
+    blocks: Array  # (2, row blocks, column blocks)
+    columns: Array  # (2, n); without the loss of what is in ``zeros``
+    worst: Array  # (3, rows): numbers, losses and sizes of the rows with the largest losses
+    zeros: Array  # of W where unlisted zeros count: WᵀW, (k, k), or Σ w, (k,); else empty
+
+    def __add__(self, other: ResidualSums) -> ResidualSums:  # type: ignore[override]
+        worst = largest(np.hstack([self.worst, other.worst]))
+        zeros = other.zeros if not self.zeros.size else self.zeros
+        if self.zeros.size and other.zeros.size:
+            zeros = self.zeros + other.zeros
+        return ResidualSums(self.blocks + other.blocks, self.columns + other.columns, worst, zeros)
+
+    @property
+    def loss(self) -> float:
+        """The loss of all entries."""
+        return float(self.blocks[0].sum())
+
+    def finish(self, places: Places, h: Array) -> Residuals:
+        """Return the residuals of all rows; ``h`` is the (k, n) of the pass."""
+        losses, sizes = self.columns
+        if self.zeros.ndim == 2 and self.zeros.size:
+            losses = losses + np.einsum("kn,kn->n", self.zeros @ h, h)
+        elif self.zeros.size:
+            losses = losses + 2 * self.zeros @ h
+        numbers = np.arange(len(losses), dtype=np.float64)
+        sides = [
+            Side(edges, each[0].astype(np.int64), *each[1:])
+            for edges, each in (
+                (places.rows, self.worst),
+                (places.columns, largest(np.stack([numbers, losses, sizes]))),
+            )
+        ]
+        return Residuals(*np.maximum(self.blocks, 0), *sides)
+
+
+def block_edges(size: int) -> NDArray[np.int64]:
+    """Return the edges of at most `MOST_BLOCKS` blocks of about equal sizes."""
+    return np.unique(np.linspace(0, size, min(MOST_BLOCKS, size) + 1).astype(np.int64))
+
+
+def largest(rows: Array) -> Array:
+    """Return the `WORST` columns of numbers, losses and sizes, (3, rows), with the largest losses."""
+    losses = np.maximum(rows[1], 0)
+    if len(losses) > WORST:
+        some = np.flatnonzero(losses >= np.partition(losses, -WORST)[-WORST])
+        rows, losses = rows[:, some], losses[some]
+    kept: Array = np.stack([rows[0], losses, rows[2]])[:, np.lexsort((rows[0], -losses))[:WORST]]
+    return kept
+
+
+def places_of_columns(places: Places) -> NDArray[np.uint8]:
+    """Return the block of each column, (n,)."""
+    counts = np.diff(places.columns)
+    return np.repeat(np.arange(len(counts), dtype=np.uint8), counts)
+
+
+def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) -> ResidualSums | None:
+    """Return the sums of a block; None if it has entries held out, whose groups are not told apart here.
+
+    Parameters
+    ----------
+    v : (r, n), dense, CSR, `Cells` or a `HoledBlock`.
+    w, h : (r, k), (k, n).
+    numbers : the number of each row in V, (r,), ascending.
+    """
+    by = 1.0
+    if not isinstance(v, Cells):
+        v, by = scaling.unwrap(v)
+    sums = _Growing(places, numbers)
+    if isinstance(v, np.ndarray):
+        return sums.add_dense(v, w, h, by).total(EMPTY)
+    if scipy.sparse.issparse(v):
+        listed = Cells(v.data, v.data[:0], v.indices, v.indptr, v.shape[1], True)
+        return sums.add_cells(listed, scaling.multiply(w.astype(np.float64), 1 / by), h).scaled(by * by)
+    if isinstance(v, Cells) and v.groups is None:
+        return sums.add_cells(v, w, h).scaled(1.0)
+    return None
+
+
+class _Growing:
+    """Residual sums of a block in the making."""
+
+    def __init__(self, places: Places, numbers: Array) -> None:
+        self.places, self.numbers = places, numbers
+        self.groups = np.searchsorted(places.rows, numbers, side="right") - 1
+        n = int(places.columns[-1])
+        self.blocks = np.zeros((2, len(places.rows) - 1, len(places.columns) - 1))
+        self.columns, self.rows = np.zeros((2, n)), np.zeros((2, len(numbers)))
+        self.zeros = EMPTY
+
+    def total(self, zeros: Array) -> ResidualSums:
+        """Return the sums of the rows that were added."""
+        worst = largest(np.vstack([self.numbers, self.rows]))
+        return ResidualSums(self.blocks, self.columns, worst, zeros)
+
+    def scaled(self, by: float) -> ResidualSums:
+        """Return the sums of the rows that were added, for V and W H times the root of ``by``."""
+        for part in (self.blocks, self.columns, self.rows):
+            part *= by
+        return self.total(self.zeros * by)
+
+    def add_dense(self, v: Array, w: Array, h: Array, by: float) -> Self:
+        """Add the squared error of all rows of a dense block times ``by``."""
+        close = scaling.squares_fit(by, v.dtype)
+        w, by_strip = (scaling.multiply(w, 1 / by), 1.0) if close else (w, by)
+        unit, n = by * by if close else 1.0, v.shape[1]
+        cuts, step = np.flatnonzero(np.diff(self.groups)) + 1, max(16, STRIP_ENTRIES // n)
+        edges = np.unique(np.concatenate([np.arange(0, len(w), step), cuts, [len(w)]]))
+        for first, last in pairwise(edges.tolist()):
+            some = slice(first, last)
+            product = w[some] @ h
+            columns = np.zeros((2, n), product.dtype)
+            _squares(scaling.multiply(v[some], by_strip), product, self.rows[:, some], columns)
+            wide = columns * unit if unit != 1 else columns.astype(np.float64)
+            self.columns += wide
+            self.blocks[:, self.groups[first]] += np.add.reduceat(wide, self.places.columns[:-1], axis=1)
+        self.rows *= unit
+        return self
+
+    def add_cells(self, cells: Cells, w: Array, h: Array) -> Self:
+        """Add the loss of listed cells, and of zeros that are not listed where they count."""
+        wide, columns = np.ascontiguousarray(w, np.float64), np.ascontiguousarray(h.T)
+        across, of_columns = places_of_columns(self.places), np.zeros((cells.columns, 2))
+        _cells(
+            *cells[:4], cells.implicit_zeros, wide, columns, self.places.beta, self.groups, across,
+            self.rows, of_columns, self.blocks,
+        )  # fmt: skip
+        self.columns += of_columns.T
+        if cells.implicit_zeros:
+            self._add_zeros(wide, h.astype(np.float64, copy=False))
+        return self
+
+    def _add_zeros(self, w: Array, h: Array) -> None:
+        """Add what all entries would lose if V were 0; listed cells have left it out."""
+        spans = [slice(*span) for span in pairwise(self.places.columns.tolist())]
+        groups, firsts = np.unique(self.groups, return_index=True)
+        parts = np.split(w, firsts[1:])
+        if self.places.beta == 2:
+            of_h = np.array([h[:, some] @ h[:, some].T for some in spans])
+            of_w = np.array([part.T @ part for part in parts])
+            self.rows[0] += np.einsum("ij,ij->i", w @ of_h.sum(axis=0), w)
+            self.blocks[0, groups] += of_w.reshape(len(groups), -1) @ of_h.reshape(len(spans), -1).T
+        else:
+            of_h = np.array([h[:, some].sum(axis=1) for some in spans])
+            of_w = np.array([part.sum(axis=0) for part in parts])
+            self.rows[0] += 2 * w @ of_h.sum(axis=0)
+            self.blocks[0, groups] += 2 * of_w @ of_h.T
+            rows = np.bincount(self.groups, minlength=self.blocks.shape[1])
+            self.rows[1], self.columns[1] = float(h.shape[1]), float(len(w))
+            self.blocks[1] = np.outer(rows, np.diff(self.places.columns))
+        self.zeros = of_w.sum(axis=0)
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _squares(v: Array, product: Array, rows: Array, columns: Array) -> None:
+    """Add the squares of v − product and of v to the sums of their rows and columns."""
+    r, n = v.shape
+    zero = columns.dtype.type(0)
+    for first in range(0, n, TILE):
+        last = min(first + TILE, n)
+        of_losses, of_sizes = columns[0, first:last], columns[1, first:last]
+        for i in range(r):
+            x, y = v[i, first:last], product[i, first:last]
+            loss, size = zero, zero
+            for j in range(last - first):
+                rest = x[j] - y[j]
+                lost, own = rest * rest, x[j] * x[j]
+                loss += lost
+                size += own
+                of_losses[j] += lost
+                of_sizes[j] += own
+            rows[0, i] += loss
+            rows[1, i] += size
+
+
+@compiled(fastmath={"contract", "reassoc"})
+def _cells(
+    values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, w: Array, h: Array,
+    beta: float, groups: Array, across: Array, rows: Array, columns: Array, blocks: Array,
+) -> None:  # fmt: skip
+    """Add the loss and the size of listed cells to the sums of their rows, columns and blocks."""
+    for i in range(len(indptr) - 1):
+        loss, size = 0.0, 0.0
+        into_losses, into_sizes = blocks[0, groups[i]], blocks[1, groups[i]]
+        own = w[i]
+        for p in range(indptr[i], indptr[i + 1]):
+            value, j = np.float64(values[p]), indices[p]
+            y = dot(own, h[j])
+            if beta == 2:
+                lost = value * (value - 2 * y) if zeros else (value - y) * (value - y)
+                counts = value * value
+            elif y <= 0 and beta <= 1 and value > 0:
+                lost, counts = np.inf, 1.0
+            else:
+                lost, counts = 2 * entry_divergence(value, max(y, TINY), beta, zeros), 1.0
+            if len(weights) > 0:
+                lost *= weights[p]
+                counts *= weights[p]
+            loss += lost
+            size += counts
+            columns[j, 0] += lost
+            columns[j, 1] += counts
+            into_losses[across[j]] += lost
+            into_sizes[across[j]] += counts
+        rows[0, i] += loss
+        rows[1, i] += size

@@ -1,0 +1,50 @@
+"""Where W H differs from V, as a heat map of blocks of rows and columns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dask_nmf.kernels.summary.residual_sums import Residuals, Side
+from dask_nmf.plots.drawing import SHADES, axes_or_new
+
+TICKS = 6  # of a side
+
+
+def plot_residuals(residuals: Residuals | None, squared: bool, axes: Any = None) -> Any:
+    """Draw the loss of each block of V by its size, and return the axes.
+
+    Parameters
+    ----------
+    squared : whether the loss is the squared error.
+    axes : axes of Matplotlib; None for those of a new figure. A colour bar takes a part of their space.
+
+    Raises
+    ------
+    ValueError
+        If the residuals are not known, or Matplotlib is not installed.
+    """
+    if residuals is None:
+        raise ValueError(
+            "where W H differs from V is not known for this result: V was cut both ways, entries were held "
+            "out, or rows were changed since; dask-nmf report --residuals V reads V to find out"
+        )
+    axes = axes_or_new(axes)
+    image = axes.imshow(
+        residuals.relative(squared), cmap=SHADES, vmin=0, aspect="auto", interpolation_stage="data"
+    )
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85)
+    bar.set_label("unexplained part" if squared else "mean divergence, in units of that of V")
+    axes.set(title="Where the model fails", xlabel="columns of V", ylabel="rows of V")
+    for axis, side in ((axes.yaxis, residuals.rows), (axes.xaxis, residuals.columns)):
+        ticks = ticks_of(side)
+        axis.set_ticks(list(ticks), list(ticks.values()))
+    return axes
+
+
+def ticks_of(side: Side) -> dict[float, str]:
+    """Return the first row or column of some blocks, by the place of its edge in a heat map."""
+    blocks = len(side.edges) - 1
+    places = np.arange(0, blocks, -(-blocks // TICKS))
+    return {float(place) - 0.5: f"{side.edges[place]:,}" for place in places}
