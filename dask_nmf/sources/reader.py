@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -103,6 +104,29 @@ class ReaderDefaults:
 
     def read_all(self: Reader, boxes: Sequence[Box]) -> list[Block]:
         return [self[box] for box in boxes]
+
+
+@dataclass(frozen=True)
+class WrappedReader(ReaderDefaults):
+    """A reader of blocks that another one reads, to inherit from; their shape and kind are the same."""
+
+    reader: Reader
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.reader.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.reader.dtype
+
+    @property
+    def sparse(self) -> bool:
+        return self.reader.sparse
+
+    @property
+    def any_box(self) -> bool:
+        return self.reader.any_box
 
 
 def empty_block(reader: Reader) -> Block:

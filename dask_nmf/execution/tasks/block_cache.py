@@ -9,10 +9,9 @@ from threading import RLock
 from typing import Any
 from weakref import finalize
 
-import numpy as np
 import scipy.sparse
 
-from dask_nmf.sources.reader import Box, Reader, ReaderDefaults
+from dask_nmf.sources.reader import Box, WrappedReader
 from dask_nmf.types import Block
 
 Place = tuple[int, int, int, int]  # first row, one after the last; first column, one after the last
@@ -129,31 +128,14 @@ def _end(fit: str) -> None:
 
 
 @dataclass(frozen=True)
-class CachingReader(ReaderDefaults):
+class CachingReader(WrappedReader):
     """A reader that caches its blocks in the process that reads them, up to ``room`` bytes a process.
 
     A process caches them only while it has a `Lease` of the fit.
     """
 
-    reader: Reader
     fit: str
     room: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.reader.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.reader.dtype
-
-    @property
-    def sparse(self) -> bool:
-        return self.reader.sparse
-
-    @property
-    def any_box(self) -> bool:
-        return self.reader.any_box
 
     def __getitem__(self, index: Box) -> Block:
         rows, columns = (part.indices(size) for part, size in zip(index, self.shape, strict=True))

@@ -11,37 +11,20 @@ import scipy.sparse
 
 from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.sources.reader import Box, Reader, ReaderDefaults
+from dask_nmf.sources.reader import Box, ReaderDefaults, WrappedReader
 from dask_nmf.types import Array, Block, Orientation
 
 
 @dataclass(frozen=True)
-class ScaledRows(ReaderDefaults):
+class ScaledRows(WrappedReader):
     """V with each row multiplied by a number, block by block as they are read."""
 
-    reader: Reader
     scales: Array  # (m,), of the rows of V
     orientation: Orientation
 
     @property
-    def shape(self) -> tuple[int, int]:
-        return self.reader.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return self.reader.dtype
-
-    @property
-    def sparse(self) -> bool:
-        return self.reader.sparse
-
-    @property
     def in_memory(self) -> bool:
         return self.reader.in_memory
-
-    @property
-    def any_box(self) -> bool:
-        return self.reader.any_box
 
     @property
     def worth_caching(self) -> bool:

@@ -66,17 +66,23 @@ class Fields:
 
 
 @dataclass(frozen=True)
-class JsonLines:
-    """Records of JSON, one a line."""
+class TextRecords:
+    """Records of one file that have their texts in a field, to inherit from."""
 
     path: Path
     fields: Fields
-    encoding: str
 
     @property
     def paths(self) -> Sequence[Path]:
         """Return the file."""
         return [self.path]
+
+
+@dataclass(frozen=True)
+class JsonLines(TextRecords):
+    """Records of JSON, one a line."""
+
+    encoding: str
 
     def read(self, progress: ReadProgress) -> Iterator[Text]:
         """Yield the texts in order; raise `DataError` for a line that is no record with a text."""
@@ -88,17 +94,10 @@ class JsonLines:
 
 
 @dataclass(frozen=True)
-class CsvTexts:
+class CsvTexts(TextRecords):
     """A column of a CSV file with a header; quoted fields may span lines."""
 
-    path: Path
-    fields: Fields
     encoding: str
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """Return the file."""
-        return [self.path]
 
     def read(self, progress: ReadProgress) -> Iterator[Text]:
         """Yield the texts in order; raise `DataError` for a record with another number of fields."""
@@ -126,16 +125,8 @@ class CsvTexts:
 
 
 @dataclass(frozen=True)
-class ParquetTexts:
+class ParquetTexts(TextRecords):
     """A column of a parquet file."""
-
-    path: Path
-    fields: Fields
-
-    @property
-    def paths(self) -> Sequence[Path]:
-        """Return the file."""
-        return [self.path]
 
     def read(self, progress: ReadProgress) -> Iterator[Text]:
         """Yield the texts in order."""
