@@ -190,7 +190,7 @@ def _clear(
     part: Array, rows: Array, columns: Array, edges: Array, counts: Array, values: Array, indices: Array
 ) -> None:
     """Set the entries of a dense block that are held out to zero; list them if there is room for them."""
-    at = 0
+    at = np.int64(0)  # a literal would have `_clear_row` compiled once more
     for i in range(len(rows)):
         at = _clear_row(part[i], columns, edges, counts[rows[i]], values, indices, at)
 
@@ -201,7 +201,7 @@ def _copy_cleared(
     values: Array, indices: Array,
 ) -> None:  # fmt: skip
     """Copy some rows of a dense block, and `_clear` the copy."""
-    at = 0
+    at = np.int64(0)  # a literal would have `_clear_row` compiled once more
     for i in range(len(rows)):
         part[i] = v[which[i]]
         at = _clear_row(part[i], columns, edges, counts[rows[i]], values, indices, at)
@@ -209,8 +209,8 @@ def _copy_cleared(
 
 @compiled(inlined=True)
 def _clear_row(
-    row: Array, columns: Array, edges: Array, counts: Array, values: Array, indices: Array, at: int
-) -> int:
+    row: Array, columns: Array, edges: Array, counts: Array, values: Array, indices: Array, at: np.int64
+) -> np.int64:
     zero = row.dtype.type(0)
     for group in range(len(edges) - 1):
         if counts[group]:

@@ -30,13 +30,14 @@ EMPTY = np.zeros(0)
 class Cells(NamedTuple):
     """Observed cells of a block with their weights, by rows: CSR with sorted columns.
 
+    Positions always have these types, because functions are compiled for each combination, for seconds.
     If weights are separable, `transpose` leaves out the weights of single cells.
     """
 
     values: Array  # (cells,)
     weights: Array  # (cells,), > 0; empty: all 1
-    indices: Array  # (cells,), the column of each cell
-    indptr: Array  # (rows + 1,)
+    indices: Array  # (cells,), the column of each cell, int32
+    indptr: Array  # (rows + 1,), int64
     columns: int
     implicit_zeros: bool = False  # whether cells that are not listed count too, and are 0
     by_row: Array = EMPTY  # (rows,), if all cells are listed and ω_ij = by_row[i] by_column[j]; else empty
@@ -119,15 +120,16 @@ class Cells(NamedTuple):
                 self.values.reshape(rows, columns).T.ravel(), self.weights[:0], (columns, rows)
             )
             return turned._replace(by_row=self.by_column, by_column=self.by_row)
-        places = np.arange(len(self.values), dtype=self.indices.dtype)
-        by_column = scipy.sparse.csr_array((places, self.indices, self.indptr), shape=self.shape).tocsc()
+        places = np.arange(len(self.values), dtype=np.int32 if len(self.values) < 2**31 else np.int64)
+        edges = self.indptr.astype(places.dtype)
+        by_column = scipy.sparse.csr_array((places, self.indices, edges), shape=self.shape).tocsc()
         order = by_column.data
         weights = self.weights[order] if len(self.weights) else self.weights
         return Cells(
             self.values[order],
             weights,
-            by_column.indices,
-            by_column.indptr,
+            by_column.indices.astype(np.int32, copy=False),
+            by_column.indptr.astype(np.int64),
             self.shape[0],
             self.implicit_zeros,
             groups=self.groups and self.groups.transpose(),
@@ -144,7 +146,7 @@ def all_cells(values: Array, weights: Array, shape: tuple[int, int]) -> Cells:
     """Return all cells of a dense block from its values and weights (empty: all 1), row by row."""
     rows, columns = shape
     indices = np.tile(np.arange(columns, dtype=np.int32), rows)
-    return Cells(values, weights, indices, columns * np.arange(rows + 1), columns)
+    return Cells(values, weights, indices, columns * np.arange(rows + 1, dtype=np.int64), columns)
 
 
 def normal_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:

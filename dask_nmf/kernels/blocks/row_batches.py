@@ -42,7 +42,8 @@ def iter_row_batches(block: MaskedBlock, even: bool = False) -> Iterator[RowBatc
 
 def _strip(part: MaskedBlock, rows: slice, by_entry: bool) -> RowBatch:
     found = _stored(part) if by_entry else _filled(part)
-    found = found._replace(values=scaling.multiply(found.values, part.scale))
+    values = scaling.multiply(found.values, part.scale)
+    found = found._replace(values=_writable(values), weights=_writable(found.weights))
     if part.row_weights is not None:
         emphasis = np.repeat(part.row_weights, np.diff(found.indptr))
         weights = found.weights * emphasis if len(found.weights) else emphasis
@@ -60,6 +61,11 @@ def _strip(part: MaskedBlock, rows: slice, by_entry: bool) -> RowBatch:
         )
         return RowBatch(rows, found, none)
     return RowBatch(rows, *split_held_out(part, found))
+
+
+def _writable(numbers: Array) -> Array:
+    """Return an array that may be written, because functions are compiled once more for one that may not."""
+    return np.require(numbers, requirements="W")
 
 
 def split_held_out(part: MaskedBlock, found: Cells) -> tuple[Cells, Cells]:
@@ -81,7 +87,8 @@ def _stored(part: MaskedBlock) -> Cells:
     if not v.has_canonical_format:
         v = v.copy()
         v.sum_duplicates()
-    return Cells(v.data, v.data[:0], v.indices, v.indptr, v.shape[1], part.mask.implicit_zeros)
+    indices, indptr = v.indices.astype(np.int32, copy=False), v.indptr.astype(np.int64, copy=False)
+    return Cells(v.data, v.data[:0], indices, indptr, v.shape[1], part.mask.implicit_zeros)
 
 
 def _filled(part: MaskedBlock) -> Cells:

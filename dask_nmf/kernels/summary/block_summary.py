@@ -111,7 +111,8 @@ def summarize_block(v: Block, keys: Hashes = NO_KEYS) -> BlockSummary:
     ``keys`` are those of its columns, if the hashes of its rows are wanted; see `digests`.
     """
     if scipy.sparse.issparse(v):
-        total, norms, at, hashes = _measure_rows(v.data, bits_of(v.data), v.indices, v.indptr, keys)
+        edges = v.indptr.astype(np.int64)
+        total, norms, at, hashes = _measure_rows(v.data, bits_of(v.data), v.indices, edges, keys)
         bad = (
             None if at < 0 else InvalidEntryError(row_at(v.indptr, at), int(v.indices[at]), float(v.data[at]))
         )

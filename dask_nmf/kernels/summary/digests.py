@@ -91,7 +91,8 @@ def row_hashes(v: Any, keys: Hashes, marked: bool = False) -> Hashes:
     With ``marked``, the stored entries of a CSR block count even if they are 0.
     """
     if scipy.sparse.issparse(v):
-        hashes: Hashes = _hash_rows(v.data, bits_of(v.data), v.indices, v.indptr, keys, marked)
+        edges = v.indptr.astype(np.int64)
+        hashes: Hashes = _hash_rows(v.data, bits_of(v.data), v.indices, edges, keys, marked)
     elif v.flags.f_contiguous and not v.flags.c_contiguous:
         hashes = _hash_columns(v.T, bits_of(v.T), keys)
     else:
