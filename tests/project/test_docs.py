@@ -5,10 +5,12 @@
 
 import ast
 import re
+from contextlib import nullcontext
 from itertools import pairwise
 
 import click
-from support.docs import PAGES, ROOT, blocks, commands, shell
+import pytest
+from support.docs import PAGES, ROOT, assert_prints, blocks, commands, shell
 from support.wings import FOLDERS, MAY_IMPORT, PACKAGE, WINGS, tree, wing
 from tools import draw_wings
 
@@ -95,3 +97,21 @@ def test_links_lead_somewhere() -> None:
 
 def test_the_drawing_of_the_wings_is_current() -> None:
     assert draw_wings.DRAWING.read_text() == draw_wings.draw(draw_wings.imports_of_wings())
+
+
+SHOWN = ["run.zarr: relative error 0.2576 after 2 passes", "[...]", "component 4: CD160 1, GZMB 0.99"]
+
+
+@pytest.mark.parametrize(
+    ("printed", "same"),
+    [
+        ("run.zarr: relative error 0.2571 after 2 passes\nx\ncomponent 4: CD160 1, GZMB 0.98\n", True),
+        ("run.zarr: relative error 0.2876 after 2 passes\nx\ncomponent 4: CD160 1, GZMB 0.99\n", False),
+        ("run.zarr: relative error 0.2576 after 2 passes\nx\ncomponent 4: CD161 1, GZMB 0.99\n", False),
+        ("run.zarr: relative error 0.2576 after 2 passes\nx\ncomponent 4: CD160 1, GZMB 0.99\ny\n", False),
+        ("run.zarr: relative error 0.2576 after 2 passes\n", False),
+    ],
+)
+def test_an_output_that_differs_from_the_page_is_found(printed: str, same: bool) -> None:
+    with nullcontext() if same else pytest.raises(AssertionError):
+        assert_prints(printed, SHOWN)

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from PIL import Image
 from support.command import Forks
-from support.docs import ENVIRONMENT, PAGES, ROOT, bash, blocks, commands, shell
+from support.docs import ENVIRONMENT, PAGES, ROOT, assert_prints, bash, blocks, commands, shell, transcript
 from support.servers import until
 
 from dask_nmf.cluster.backends import worker_settings
@@ -86,15 +87,23 @@ def runnable(page: Path) -> list[str]:
     return [line for line in lines if not line.endswith("--help")]
 
 
-def run(lines: list[str], folder: Path, forks: Forks, **environment: str) -> None:
-    """Run commands of ours in processes that need not import first, and what lies between them by bash."""
+def run(lines: list[str], folder: Path, forks: Forks, **environment: str) -> str:
+    """Run commands of ours in processes that need not import first, and what lies between them by bash.
+
+    Returns
+    -------
+    What all of them print.
+    """
+    printed = ""
     for ours, some in groupby(lines, lambda line: bool(re.fullmatch(r"dask-nmf [\w\s./-]+", line))):
         if not ours:
-            shell(list(some), folder, **environment)
+            printed += shell(list(some), folder, **environment)
             continue
         for line in some:
             done = forks.run(line.split(), folder, **environment)
             assert done.returncode == 0, done.stderr
+            printed += done.stdout
+    return printed
 
 
 def test_commands_of_the_readme_run(folder: Path, by_hand: Path, forks: Forks) -> None:
@@ -136,9 +145,22 @@ def test_a_fit_on_workers_that_were_started_by_hand(folder: Path, by_hand: Path)
 
 
 @pytest.mark.parametrize("page", sorted({*TUTORIALS.glob("*.md")} - {TUTORIALS / "index.md"}), ids=name_of)
-def test_tutorials_run(page: Path, folder: Path, by_hand: Path, forks: Forks) -> None:
-    run(runnable(page), folder, forks, DASK_SCHEDULER_ADDRESS=json.loads(by_hand.read_text())["address"])
+def test_tutorials_run_and_print_what_they_show(
+    page: Path, folder: Path, by_hand: Path, forks: Forks
+) -> None:
+    address = json.loads(by_hand.read_text())["address"]
+    for command, shown in transcript(page):
+        assert_prints(run([command], folder, forks, DASK_SCHEDULER_ADDRESS=address), shown)
     for script in blocks(page, "python"):
         (folder / "page.py").write_text(script)
         done = forks.run([folder / "page.py"], folder)
         assert done.returncode == 0, done.stderr
+    for picture in re.findall(r"\]\(\.\./images/(.*\.png)\)", page.read_text()):
+        assert_similar(folder / picture, ROOT / "docs" / "images" / picture)
+
+
+def assert_similar(drawn: Path, shown: Path) -> None:
+    """Check that two pictures have one size, and differ by a few levels of grey on the average."""
+    one, other = (np.asarray(Image.open(path).convert("L"), float) for path in (drawn, shown))
+    assert one.shape == other.shape
+    assert np.abs(one - other).mean() < 4
