@@ -66,6 +66,7 @@ def convert(
     dtype: str | None = None,
     dataset: str | None = None,
     layer: str | None = None,
+    transpose: bool = False,
     text: str | None = None,
     encoding: str = "utf-8",
     stop_words: str | None = None,
@@ -105,6 +106,8 @@ def convert(
         else "float32".
     dataset : path inside of an HDF5 file or a Zarr group, such as "raw/X"; by default "X".
     layer : name of a layer of AnnData: "counts" is the dataset "layers/counts".
+    transpose : whether the columns of the source are the rows of V, as of tables of features by samples.
+        Names go with them; ``row``, ``column`` and ``value`` still name columns of the source.
     text : field of JSON lines, or column of a table, with texts whose words are counted; ``row`` is then the
         field with the names of rows. ``.txt`` files are texts without it.
     encoding : of texts, by a name that Python knows.
@@ -140,7 +143,8 @@ def convert(
     inside = layer_path(layer, dataset)
     reading = ConvertOptions(dtype, missing, row, column, value, duplicates, inside, text, encoding)
     counting = Counting(stop_words, ngrams, hash_columns)
-    options = replace(reading, counting=counting, steps=steps, like=located(like))
+    more = {"counting": counting, "steps": steps, "like": located(like), "transpose": transpose}
+    options = replace(reading, **more)
     storage = Storage(parse_chunks(chunks), codec)
     return convert_to(expand(source), locations.locate(destination), options, storage, overwrite)
 

@@ -41,6 +41,7 @@ class ConvertOptions:
     image_shape : height, width and channels that images must have; None to take those of the first one
     steps : from the values of the sources to V
     like : a V that `convert` wrote, whose columns and steps are taken
+    transpose : whether the columns of the sources are the rows of V
     usual_dtype : that of V if ``dtype`` is None; None to take that of the source
     """
 
@@ -58,6 +59,7 @@ class ConvertOptions:
     image_shape: tuple[int, ...] | None = None
     steps: Steps = NO_STEPS
     like: Location | None = None
+    transpose: bool = False
     usual_dtype: str | None = None
 
     def __post_init__(self) -> None:
@@ -77,7 +79,7 @@ class ConvertOptions:
                 f"row {self.row!r}, column {self.column!r} and value {self.value!r} are not three columns; "
                 "give another name for each"
             )
-        given = [*self.steps.given, *self.counting.given]
+        given = [*self.steps.given, *self.counting.given, *(["transpose"] if self.transpose else [])]
         if self.like is not None and given:
             raise ValueError(
                 f"like is given, whose steps are taken, and {', '.join(given)} too; leave that out"

@@ -37,6 +37,7 @@ from dask_nmf.cli.process.streams import print_line
     metavar="PATH",
     help="Path inside of an HDF5 file or a Zarr group, such as raw/X.  [default: X]",
 )
+@grouped("Input", "--transpose", is_flag=True, help="Take the columns of SOURCE as the rows of V.")
 @grouped(
     "Input",
     "--missing",
@@ -152,7 +153,8 @@ def command(
 
     \b
     dask-nmf convert counts.mtx.gz V.zarr
-    dask-nmf convert "parts/*.csv" V.zarr --row gene
+    dask-nmf convert "parts/*.csv" V.zarr --row cell
+    dask-nmf convert genes_by_cells.csv V.zarr --row gene --transpose
     dask-nmf convert ratings.csv V.zarr --row user --column item --value rating
     dask-nmf convert texts/ V.zarr --stop-words english --min-count 5 --tfidf
 

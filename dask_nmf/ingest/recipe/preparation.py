@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dask_nmf.ingest.expansion import name_of
+from dask_nmf.ingest.formats.documents.counting import CountedTexts
+from dask_nmf.ingest.formats.images import ImageRows
+from dask_nmf.ingest.formats.matrices.transposed import Transposed
 from dask_nmf.ingest.opening import open_sources
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.recipe.fitting import fit_recipe
@@ -32,7 +35,13 @@ def prepare(
     """
     begun = _begun(sources, options)
     if options.like is None:
-        rows, recipe = fit_recipe(open_sources(sources, names, options, scratch), options, scratch)
+        if begun is not None and begun[0].parameters and options.transpose:
+            raise ValueError(
+                f"{names[0]} was converted with steps, which belong to its columns, and transpose is given; "
+                "convert the files that it was made from, or leave transpose out"
+            )
+        rows, recipe = fit_recipe(_opened(sources, names, options, scratch), options, scratch)
+        recipe = replace(recipe, transposed=options.transpose)
         return rows, recipe if begun is None else recipe.continued(*begun)
     if begun is not None and begun[0].steps:
         raise ValueError(
@@ -43,8 +52,19 @@ def prepare(
     counting = Counting(**recipe.parameters.get("texts", {}))
     reading = replace(options, like=None, counting=counting, vocabulary=selection.names)
     reading = replace(reading, image_shape=recipe.image_shape, usual_dtype=dtype_of(options.like))
-    source = open_sources(sources, names, reading, scratch)
+    turned = recipe.transposed != (begun is not None and begun[0].transposed)
+    source = _opened(sources, names, replace(reading, transpose=turned), scratch)
     return Prepared(Aligned(source, selection, options.like.name), None, recipe.steps), recipe
+
+
+def _opened(
+    sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path
+) -> RowSource:
+    """Open the sources as one, whose columns are the rows of V if the options say so."""
+    source = open_sources(sources, names, options, scratch)
+    if options.transpose and isinstance(source, CountedTexts | ImageRows):
+        raise ValueError("texts and images are rows of V as they are; leave transpose out")
+    return Transposed(source, scratch) if options.transpose else source
 
 
 def _begun(sources: Sequence[Any], options: ConvertOptions) -> tuple[Recipe, Selection] | None:

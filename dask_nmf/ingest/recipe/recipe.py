@@ -46,12 +46,14 @@ class Recipe:
     selection : None if all columns are taken
     parameters : what was given for the steps, as JSON holds it
     image_shape : height, width and channels of the images that the source holds, if it does
+    transposed : whether the columns of the files are the rows of V
     """
 
     selection: Selection | None = None
     steps: Sequence[FittedStep] = ()
     parameters: dict[str, Any] = field(default_factory=dict)
     image_shape: tuple[int, ...] | None = None
+    transposed: bool = False
 
     def continued(self, begun: Recipe, columns: Selection) -> Recipe:
         """Return the recipe that does what another one does, and then what this one does.
@@ -60,15 +62,17 @@ class Recipe:
         ----------
         columns : those that the other recipe begins with
         """
+        transposed = self.transposed != begun.transposed
+        shape = None if self.transposed else begun.image_shape
         if not begun.parameters:
-            return replace(self, image_shape=begun.image_shape)
+            return replace(self, image_shape=shape, transposed=transposed)
         kept = [] if self.selection is None else [TopColumns(self.selection.places)]
         selection = begun.selection if self.selection is None else columns
         before = {name: given for name, given in begun.parameters.items() if name != "texts"}
         parameters = {**begun.parameters, **self.parameters}
         if self.parameters and before:
             parameters["before"] = before
-        return Recipe(selection, [*begun.steps, *kept, *self.steps], parameters, begun.image_shape)
+        return Recipe(selection, [*begun.steps, *kept, *self.steps], parameters, shape, transposed)
 
 
 class Prepared:

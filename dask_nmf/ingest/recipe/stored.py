@@ -34,6 +34,8 @@ def write_recipe(root: zarr.Group, recipe: Recipe) -> None:
     """Write a recipe to the group of a V that is otherwise whole; nothing if it has no steps."""
     if recipe.image_shape is not None:
         _mark(root, image_shape=list(recipe.image_shape))
+    if recipe.transposed:
+        _mark(root, transposed=True)
     record, arrays = _parts(recipe)
     root["X"].attrs[RECIPE] = PLAIN
     if not record["parameters"]:
@@ -103,13 +105,14 @@ def read_recipe(place: Location) -> tuple[Recipe, Selection]:
         mark: Any = root.attrs[MARK]
         record = mark.get("recipe")
         shape = tuple(mark["image_shape"]) if "image_shape" in mark else None
+        transposed = mark.get("transposed", False)
         if record is None:
-            return Recipe(image_shape=shape), _all_columns(root)
+            return Recipe(image_shape=shape, transposed=transposed), _all_columns(root)
         group: Any = root[f"{FOLDER}/{GROUP}"]
         arrays = {name: group[name][:] for name in record["arrays"]}
         if record.pop("digest") != _digest(record, arrays):
             raise DataError(f"{place.name} has a damaged recipe; {CURE}")
-        recipe = replace(_recipe(record, arrays), image_shape=shape)
+        recipe = replace(_recipe(record, arrays), image_shape=shape, transposed=transposed)
         return recipe, recipe.selection or _all_columns(root)
 
 
