@@ -21,11 +21,10 @@ from dask_nmf.sources.formats.stored.conversions import check_same_recipe
 from dask_nmf.sources.labels.names import PIECE, Names, check_same_columns, copy_names
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage import locations
-from dask_nmf.storage.arrays.factors import CURE, ZarrFactor, consolidate
+from dask_nmf.storage.arrays.factors import CURE, TRANSFORMED, ZarrFactor, consolidate
 from dask_nmf.storage.arrays.write_once import TEXT
 from dask_nmf.storage.locations import Location
 
-MARK = "dask_nmf_transform"  # the attribute of a group that is an output of `transform_to`
 ENCODINGS = (("default", "/"), ("default", "."), ("v2", "."))  # names of chunks in Zarr v3: c/0/0, c.0.0, 0.0
 OPTIONS = (
     "beta_loss",
@@ -132,7 +131,7 @@ def _is_ours(location: Location) -> bool:
 
 def _read_mark(location: Location) -> Any:
     """Return the mark of an output of `transform_to`; None if the group is something else."""
-    return zarr.open_group(location.store(), mode="r").attrs.get(MARK)
+    return zarr.open_group(location.store(), mode="r").attrs.get(TRANSFORMED)
 
 
 def _unused_encoding(store: locations.ZarrStore) -> tuple[str, str]:
@@ -168,7 +167,7 @@ def _create_factors(
 ) -> tuple[ZarrFactor, ZarrFactor | None]:
     """Create the arrays of W, of the means of its rows where entries may be missing, and of their names."""
     mark, encoding, names = form
-    group = zarr.create_group(store, zarr_format=3, attributes={MARK: mark})
+    group = zarr.create_group(store, zarr_format=3, attributes={TRANSFORMED: mark})
     layout: dict[str, Any] = {"W": (shape, (rows, shape[1]), ("row", "component"), np.nan, dtype)}
     if mark["settings"]["missing"] is not None:
         layout["row_mean"] = (shape[:1], (rows,), ("row",), NO_MEAN, dtype)

@@ -27,9 +27,11 @@ def command(run: str, output: str, what: str | None, overwrite: bool) -> int:
     \b
     dask-nmf export run.zarr factors.h5ad
     dask-nmf export run.zarr components.csv --what H
+    dask-nmf export W2.zarr rows.csv
 
     .npz, .h5ad (AnnData) and .nc (netCDF) files hold W and H. A .csv or .parquet file holds W, one line for
     each row of V, or H, one line for each column of V; an .npy file holds W or H without names.
+    Of an output of transform, such as W2.zarr, W is written.
     """
     from dask_nmf.results.exports.export import export_to
     from dask_nmf.storage.locations import locate, locate_file

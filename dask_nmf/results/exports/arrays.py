@@ -26,10 +26,10 @@ class Streamed(NamedTuple):
     pieces: Iterator[Array]
 
 
-def write_npy(path: Path, content: Content) -> None:
+def write_npy(path: Path, side: Side) -> None:
     """Write W (m, k), or H (k, n), without names."""
     with open(path, "xb") as file:
-        _write(file, _factor(content.side))
+        _write(file, _factor(side))
 
 
 def write_npz(path: Path, content: Content) -> None:

@@ -16,17 +16,11 @@ MARK = "dask_nmf_export"  # the attribute of files that can have one, with the v
 
 
 class Content(NamedTuple):
-    """A result to be exported, with its sides, and the side that a file of one table holds."""
+    """A result to be exported, with its sides."""
 
     result: StoredResult
     rows: Side  # W
     columns: Side  # Hᵀ
-    what: str | None  # "W" or "H"
-
-    @property
-    def side(self) -> Side:
-        """The side that a file of one table holds."""
-        return self.rows if self.what == "W" else self.columns
 
     @property
     def error_history(self) -> Array:
@@ -45,7 +39,7 @@ class Content(NamedTuple):
 class Format(NamedTuple):
     """A kind of file: how it is written, how one that an export wrote is told, and what it holds."""
 
-    write: Callable[[Path, Content], None]
+    write: Callable[[Path, Any], None]  # from the `Content`, or from the `Side` of the factor that it holds
     is_ours: Callable[[Path], bool]
     both: bool  # whether it holds W and H, or one of them
 

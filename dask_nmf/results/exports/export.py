@@ -7,7 +7,8 @@ from pathlib import Path
 
 from dask_nmf.results.exports import arrays, hierarchies, tables
 from dask_nmf.results.exports.content import Content, Format
-from dask_nmf.results.sides import sides_of
+from dask_nmf.results.exports.transformed import transformed_side
+from dask_nmf.results.sides import Side, sides_of
 from dask_nmf.runs.run import Run
 from dask_nmf.storage import locations
 from dask_nmf.storage.local.local_location import LocalLocation
@@ -32,7 +33,7 @@ def export(run: str | Path, output: str | Path, what: str | None = None, overwri
 
     Parameters
     ----------
-    run : path or URL of a run or of a selection of ranks.
+    run : path or URL of a run, of a selection of ranks, or of an output of transform, whose W is written.
     output : path of a file, whose suffix says its kind. .npz, .h5ad and .nc hold W, H and the names. .csv and
         .parquet hold W, one line for each row of V, or Hᵀ, one line for each column; the first field is the
         name, or the number if there are no names. .npy holds W (m, k) or H (k, n).
@@ -62,10 +63,10 @@ def export(run: str | Path, output: str | Path, what: str | None = None, overwri
 
 def export_to(run: Location, output: LocalLocation, what: str | None = None, overwrite: bool = False) -> str:
     """Write the result of a run to a file as `export` does; return what was written, in words."""
-    kind = _format_of(output.path, what)
-    result = Run.load_result(run)
+    alone = transformed_side(run)
+    kind = _format_of(output.path, what) if alone is None else _format_of_w(run, output.path, what)
+    content, written = _content_of(run, what) if alone is None else (alone, _w_in_words(alone))
     locations.check_apart(output, run=run)
-    content = Content(result, *sides_of(result), what)
     check = partial(
         locations.check_replaceable, output, overwrite, partial(_is_ours, kind), "an export of this kind"
     )
@@ -76,9 +77,32 @@ def export_to(run: Location, output: LocalLocation, what: str | None = None, ove
         raise ValueError(
             f"{error.name} is needed to write this file and is not installed; run: {EXTRA}"
         ) from None
-    (m, k), n = result.factors[0].shape, content.columns.size
-    shapes = {"W": f"W, {m} x {k}", "H": f"H, {k} x {n}"}
-    return ", and ".join(shapes.values()) if what is None else shapes[what]
+    return written
+
+
+def _content_of(run: Location, what: str | None) -> tuple[Content | Side, str]:
+    """Return what is to be written of a run, both factors or one of them, and how a line calls it."""
+    result = Run.load_result(run)
+    rows, columns = sides_of(result)
+    w, h = _w_in_words(rows), f"H, {columns.rank} x {columns.size}"
+    if what is None:
+        return Content(result, rows, columns), f"{w}, and {h}"
+    return (rows, w) if what == "W" else (columns, h)
+
+
+def _w_in_words(rows: Side) -> str:
+    return f"W, {rows.size} x {rows.rank}"
+
+
+def _format_of_w(place: Location, path: Path, what: str | None) -> Format:
+    """Return the kind of a file for an output of transform; refuse one that needs H."""
+    if what == "H" or FORMATS.get(path.suffix, tables.CSV).both:
+        kinds = ", ".join(suffix for suffix, kind in FORMATS.items() if not kind.both)
+        raise ValueError(
+            f"{place.name} is an output of transform, which has W and no H; export it to one of {kinds}, "
+            "or give the run"
+        )
+    return _format_of(path, "W")
 
 
 def _format_of(path: Path, what: str | None) -> Format:

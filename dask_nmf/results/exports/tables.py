@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from dask_nmf._version import __version__
-from dask_nmf.results.exports.content import MARK, Content, Format, component_names
+from dask_nmf.results.exports.content import MARK, Format, component_names
+from dask_nmf.results.sides import Side
 
 FIELDS = 2**16  # numbers that are made text at once
 HEADER = re.compile(r"(row|column)(,nmf\d+)+\n", re.ASCII)
 
 
-def write_csv(path: Path, content: Content) -> None:
+def write_csv(path: Path, side: Side) -> None:
     """Write a CSV file; a number is the shortest text that gives it back."""
-    side = content.side
     step = max(1, FIELDS // side.rank)
     with open(path, "x", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
@@ -32,11 +32,11 @@ def write_csv(path: Path, content: Content) -> None:
                 table.writerows([name, *row] for name, row in zip(names[some], texts, strict=True))
 
 
-def write_parquet(path: Path, content: Content) -> None:
+def write_parquet(path: Path, side: Side) -> None:
     """Write a Parquet file, with a row group for each piece."""
     pa: Any = import_module("pyarrow")
     parquet: Any = import_module("pyarrow.parquet")
-    side, numbers = content.side, pa.from_numpy_dtype(content.side.dtype)
+    numbers = pa.from_numpy_dtype(side.dtype)
     components = component_names(side.rank)
     fields = [(side.dimension, pa.string()), *((name, numbers) for name in components)]
     schema = pa.schema(fields, metadata={MARK: __version__})

@@ -19,6 +19,7 @@ from dask_nmf.errors import DataError, InvalidRunError, readable
 from dask_nmf.storage.arrays.chunks import StrictStore
 from dask_nmf.types import Array
 
+TRANSFORMED = "dask_nmf_transform"  # the attribute of a group with the W of rows that a fit had not
 CURE = "restore it, or remove it and begin anew"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray
+import zarr
 from click.testing import CliRunner
 from support.matrices import low_rank
 from support.named import names, write_named
@@ -17,6 +19,7 @@ from support.named import names, write_named
 from dask_nmf import Run, nmf
 from dask_nmf.cli.app import app
 from dask_nmf.errors import InvalidRunError
+from dask_nmf.inference.transform_output import transform_to
 from dask_nmf.ingest import convert
 from dask_nmf.results import sides
 from dask_nmf.results.exports.export import FORMATS, export, export_to
@@ -209,4 +212,30 @@ def test_a_group_of_another_command_is_called_what_it_is(folder: Path, tmp_path:
     assert done.exit_code == 0, done.output
     for place, what in ((w, "an output of dask-nmf transform"), (v, "a matrix, made by dask-nmf convert")):
         with pytest.raises(InvalidRunError, match=f"is {what}.*; give another path"):
-            export(place, tmp_path / "out.npz")
+            Run.load_result(place)
+    with pytest.raises(InvalidRunError, match="a matrix, made by dask-nmf convert"):
+        export(v, tmp_path / "out.npz")
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_an_output_of_transform_is_exported(folder: Path, tmp_path: Path, named: bool) -> None:
+    v = low_rank(40, 15, 3, noise=0.3)[::-1]
+    V = write_named(tmp_path / "V2.zarr", v, ROWS[::-1], COLUMNS) if named else v
+    run, place = locate(folder / "named.zarr"), locate(tmp_path / "W2.zarr")
+    transform_to(run, V, place, False, lambda matrix: nullcontext())
+    W = zarr.open_group(tmp_path / "W2.zarr", mode="r")["W"][:]
+    export(tmp_path / "W2.zarr", tmp_path / "w.csv")
+    table = pd.read_csv(tmp_path / "w.csv", index_col="row", keep_default_na=False, dtype={"row": str})
+    assert list(table.index) == (ROWS[::-1] if named else [str(number) for number in range(40)])
+    np.testing.assert_array_equal(table.to_numpy(W.dtype), W)
+    assert export_to(place, locate_file(tmp_path / "w.npy"), "W") == "W, 40 x 3"
+    np.testing.assert_array_equal(np.load(tmp_path / "w.npy"), W)
+    for output, what in (("w.npz", None), ("h.csv", "H")):
+        with pytest.raises(
+            ValueError, match=r"W2.zarr is an output of transform, which has W and no H; export"
+        ):
+            export(tmp_path / "W2.zarr", tmp_path / output, what)
+    next(path for path in (tmp_path / "W2.zarr" / "W" / "c").rglob("*") if path.is_file()).unlink()
+    with pytest.raises(InvalidRunError):
+        export(tmp_path / "W2.zarr", tmp_path / "lost.csv")
+    assert not (tmp_path / "lost.csv").exists()
