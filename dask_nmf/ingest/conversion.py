@@ -168,8 +168,6 @@ def convert_to(
     ):
         source, recipe = prepare(sources, names, options, scratch)
         written = write_group(store, source, storage, names, partial(write_recipe, recipe=recipe))
-    if recipe.image_shape is not None and len(recipe.image_shape) == 2:
-        logger.info("images: dask-nmf report --image-shape %dx%d shows components so", *recipe.image_shape)
     shape, dtype, entries, chunks = written
     converted = Converted(output.address, shape, str(dtype), entries, chunks, storage.codec)
     numbers = {"event": "done", **converted._asdict()}

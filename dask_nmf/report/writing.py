@@ -51,6 +51,7 @@ def write(
     run : the path or URL of a run, or of a selection of ranks.
     path : of the file, which appears once it is whole.
     image_shape : the height and width of the images in the rows of V, as numbers or as a text ("112x92").
+        Without it, that of the grey images of which `convert` made V.
     view : how components are shown: "image", "bars" of their largest columns, or "spectrum", a line over the
         columns; by default as the names of the columns ask for it.
     residuals : the V that was fitted, whatever `nmf` takes: it is read once, and the report shows where W H
@@ -97,7 +98,7 @@ def _page(source: Location, V: Any, look: Look) -> Page:
     """Return the page of a run or a selection."""
     selection = load_selection(source) if is_selection(source) else None
     stored = Run.load_result(source)
-    look.check(stored.record["matrix"]["shape"][1])
+    look = look.of_matrix(stored.record["matrix"])
     found = stored.residuals if V is None else residuals_of(stored, V)
     bars = (None, None) if selection is None else (selection.components_stderr, selection.bootstrap_stability)
     facts = replace(facts_of(stored, *bars), residuals=found, environments=_environments(source))

@@ -48,6 +48,7 @@ def identity_of(matrix: Matrix, settings: Settings, given: Mapping[str, Array | 
             "dtype": matrix.dtype.name,
             "transposed": matrix.orientation.by_columns,
             **({} if matrix.recipe is None else {"recipe": matrix.recipe}),
+            **({} if matrix.image_shape is None else {"image_shape": list(matrix.image_shape)}),
         },
     )
 

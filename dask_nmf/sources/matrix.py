@@ -46,6 +46,7 @@ class Matrix:
     location: Location | None = None  # where V lies, if it is on a disk or in an object store
     labels: Labels = NO_LABELS  # the names of the rows and columns of V, as the user has it
     recipe: str | None = None  # the digest of the recipe by which a conversion made V; None for any other V
+    image_shape: tuple[int, ...] | None = None  # of the images in the rows of V, if a conversion noted it
 
     @property
     def sparse(self) -> bool:

@@ -17,7 +17,7 @@ from dask_nmf.ingest.output.group import MARK, has_names, is_converted, open_gro
 from dask_nmf.ingest.output.growing import GrowingArray
 from dask_nmf.ingest.recipe.fitted import KINDS, arrays_of, name_of, numbers_of
 from dask_nmf.ingest.recipe.recipe import Recipe, Selection
-from dask_nmf.sources.formats.stored.conversions import PLAIN, RECIPE, recipe_of
+from dask_nmf.sources.formats.stored.conversions import IMAGE_SHAPE, PLAIN, RECIPE, recipe_of
 from dask_nmf.sources.matrix import digest
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import Location, is_location
@@ -34,6 +34,7 @@ def write_recipe(root: zarr.Group, recipe: Recipe) -> None:
     """Write a recipe to the group of a V that is otherwise whole; nothing if it has no steps."""
     if recipe.image_shape is not None:
         _mark(root, image_shape=list(recipe.image_shape))
+        root["X"].attrs[IMAGE_SHAPE] = list(recipe.image_shape)
     if recipe.transposed:
         _mark(root, transposed=True)
     record, arrays = _parts(recipe)

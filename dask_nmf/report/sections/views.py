@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +26,7 @@ class View(StrEnum):
 
 
 class Look(NamedTuple):
-    """The way in which a reader wants components to be shown; None: as the columns of V ask for it."""
+    """The way in which components are to be shown; None: as the columns of V, or its images, ask for it."""
 
     image_shape: ImageShape | None = None
     view: View | None = None
@@ -38,20 +38,31 @@ class Look(NamedTuple):
             names = ", ".join(repr(str(one)) for one in View)
             raise ValueError(f"view is {view!r}; give one of {names}")
         shape = parse_image_shape(image_shape) if isinstance(image_shape, str) else image_shape
-        if view == View.IMAGE and shape is None:
-            raise ValueError("images are asked for, and their shape is unknown; give --image-shape too")
         return cls(shape, None if view is None else View(view))
 
-    def check(self, columns: int) -> None:
-        """Refuse images that have not as many pixels as V has columns."""
+    def of_matrix(self, matrix: Mapping[str, Any]) -> Look:
+        """Return the look for the V of a record, with the shape of its images unless another is asked for.
+
+        Raises
+        ------
+        ValueError
+            If images are asked for and their shape is not known, or they have not as many pixels as V has
+            columns.
+        """
+        columns, noted = matrix["shape"][1], matrix.get("image_shape", [])
+        if self.image_shape is None and len(noted) == 2:
+            return self._replace(image_shape=(noted[0], noted[1]))
+        if self.image_shape is None and self.view == View.IMAGE:
+            raise ValueError("images are asked for, and their shape is unknown; give --image-shape too")
         if self.image_shape is None:
-            return
+            return self
         height, width = self.image_shape
         if height * width != columns:
             raise ValueError(
                 f"images of {height} x {width} have {height * width} pixels, and V has {columns} columns; "
                 "give the height and the width of the images in the rows of V"
             )
+        return self
 
 
 def parse_image_shape(text: str) -> ImageShape:

@@ -63,13 +63,18 @@ def _check_fit(part: dict[str, Any]) -> None:
         ("dtype", lambda value: value in DTYPES),
         ("transposed", _is_bool),
     ]
-    recipe = [("recipe", lambda value: isinstance(value, str))] if "recipe" in part["matrix"] else []
-    _check_fields(part["matrix"], matrix + recipe)
+    noted = [("recipe", lambda value: isinstance(value, str)), ("image_shape", _is_image_shape)]
+    matrix += [(name, check) for name, check in noted if name in part["matrix"]]
+    _check_fields(part["matrix"], matrix)
     settings_of(part).check_rank(tuple(part["matrix"]["shape"]))
     if "labels" in part:
         _check_fields(part, [("labels", _is_object)])
         parts = [("folder", _is_folder), ("named", lambda value: value in NAMED)]
         _check_fields(part["labels"], parts)
+
+
+def _is_image_shape(value: Any) -> bool:
+    return isinstance(value, list) and len(value) in (2, 3) and all(type(size) is int for size in value)
 
 
 def _check_starts(part: dict[str, Any]) -> None:

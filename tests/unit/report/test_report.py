@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from support.matrices import low_rank
 from support.named import write_named
 from support.runs import OPTIONS
@@ -28,6 +29,7 @@ from dask_nmf.report.sections.rows import effective_numbers, size_classes
 from dask_nmf.report.sections.views import parse_image_shape
 from dask_nmf.results.comparison import compare
 from dask_nmf.selection.stored.loading import load_selection
+from dask_nmf.sources.formats.stored.conversions import IMAGE_SHAPE
 from dask_nmf.sources.labels.names import Labels, in_memory
 from dask_nmf.storage.locations import locate
 
@@ -123,6 +125,18 @@ def test_a_report_is_one_well_formed_file_that_loads_nothing(run: Path, tmp_path
     assert re.search(r"From pass 0 on: \d+ workers with \d+ threads; dask_nmf \d", text)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert len(html.encode()) < 1_000_000
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_shape_of_images_that_a_conversion_noted_is_known(tmp_path: Path) -> None:
+    v = zarr.create_array(tmp_path / "v.zarr", data=np.random.default_rng(0).random((9, 12)))
+    v.attrs[IMAGE_SHAPE] = [3, 4]
+    nmf(tmp_path / "v.zarr", 2, max_iter=2, store=tmp_path / "faces.zarr")
+    noted = report_of(tmp_path / "faces.zarr", tmp_path, overwrite=True)
+    assert "3 x 4 pixels of component 1" in noted
+    assert "3 x 4 pixels" not in report_of(tmp_path / "faces.zarr", tmp_path, view="bars", overwrite=True)
+    asked = report_of(tmp_path / "faces.zarr", tmp_path, image_shape=(2, 6), overwrite=True)
+    assert "2 x 6 pixels of component 1" in asked
 
 
 @pytest.mark.usefixtures("undrawn")

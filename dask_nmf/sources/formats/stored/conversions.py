@@ -1,12 +1,14 @@
-"""The digest of the recipe by which a conversion made V, which stands beside X."""
+"""What a conversion notes beside X: the digest of the recipe that made V, and the shape of images in rows."""
 
 from __future__ import annotations
 
 import logging
+import math
 from typing import Any
 
 logger = logging.getLogger(__name__)
 RECIPE = "dask_nmf_recipe"  # the attribute of X that has the digest
+IMAGE_SHAPE = "dask_nmf_image_shape"  # the attribute of X that has the shape of the images in its rows
 PLAIN = "none"  # stands for a digest where values are as they were in the files
 
 
@@ -14,6 +16,16 @@ def recipe_of(node: Any) -> str | None:
     """Return the digest of the recipe of an array or a group; None if no conversion has written it."""
     digest = node.attrs.get(RECIPE)
     return digest if isinstance(digest, str) else None
+
+
+def image_shape_of(node: Any) -> tuple[int, ...] | None:
+    """Return the height and width, and channels if there are several, of the images in the rows of an array.
+
+    It is None if no conversion of images has written the array.
+    """
+    shape = node.attrs.get(IMAGE_SHAPE)
+    known = isinstance(shape, list) and all(isinstance(size, int) for size in shape)
+    return tuple(shape) if known and math.prod(shape) == node.shape[1] else None
 
 
 def check_same_recipe(recipe: str | None, source: str, fitted: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from dask_nmf.planning.worker_memory import IN_FLIGHT
 from dask_nmf.sources.checks import check_shape, check_stored, working_dtype
 from dask_nmf.sources.decoding.packing import packing_of
 from dask_nmf.sources.dense import DenseSource, dense_matrix
-from dask_nmf.sources.formats.stored.conversions import recipe_of
+from dask_nmf.sources.formats.stored.conversions import image_shape_of, recipe_of
 from dask_nmf.sources.formats.stored.sparse_groups import open_sparse_group
 from dask_nmf.sources.labels.stored import labels_of
 from dask_nmf.sources.matrix import Matrix
@@ -57,7 +57,8 @@ def _open_array(array: zarr.Array[Any], options: OpenOptions, place: str) -> Mat
     plain = packing is None
     source = DenseSource(complete, place, chunks, chunk_bytes, packing, plain=plain, listing=listing)
     labels = labels_of(array, (array.shape[0], array.shape[1]))
-    return replace(dense_matrix(source, options), labels=labels, recipe=recipe_of(array))
+    matrix = replace(dense_matrix(source, options), labels=labels, recipe=recipe_of(array))
+    return replace(matrix, image_shape=image_shape_of(array))
 
 
 def _open(source: Any, options: OpenOptions) -> Matrix:
