@@ -13,14 +13,9 @@ import numpy as np
 from dask_nmf.cluster.sharing import check_shared
 from dask_nmf.errors import DataError
 from dask_nmf.iteration.outcome import relative_error
-from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
-from dask_nmf.progress import report_stage
 from dask_nmf.runs.commits import FIT, is_selection
-from dask_nmf.runs.rows.changed_result import ChangedResult
 from dask_nmf.runs.run import Run
-from dask_nmf.solvers.hals import HALS
-from dask_nmf.solvers.parts.squared_error import loss_of_h
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import Location, located
@@ -30,10 +25,11 @@ from dask_nmf.updates.forgotten import Forgotten
 from dask_nmf.updates.row_passes import RowPasses, RowSummary, measures_with, open_rows
 from dask_nmf.updates.rows.chosen_rows import Batch, batches, loss_of, row_numbers, summary_of
 from dask_nmf.updates.rows.known_rows import KnownRows
+from dask_nmf.updates.rows.polishing import Polished, polish
 from dask_nmf.updates.rows.row_names import left
 from dask_nmf.updates.rows.same_rows import check_v
 from dask_nmf.updates.update import Connect, event
-from dask_nmf.updates.write import old_pieces, scales_of, write_result
+from dask_nmf.updates.write import old_pieces, scales_of, write_columns, write_result
 
 
 class Rest(NamedTuple):
@@ -92,7 +88,7 @@ def forget(
         opened = Run.load(place, check_held)
         opened.recover()
         fitted = open_fitted(opened)
-        _check_uniform(fitted)
+        _check_held_out(fitted)
         killed = opened.change_rows(fitted.shape[0]).clean()
         matrix = open_rows(fitted, V)
         if _is_repeated(fitted, rows, matrix, killed):
@@ -105,13 +101,12 @@ def forget(
             return _forget(opened, fitted, matrix, numbers)
 
 
-def _check_uniform(fitted: Fitted) -> None:
-    """Refuse a fit in which not every entry counts, because the part of a row in its sums is not known."""
-    if not fitted.is_uniform:
-        what = "held-out entries" if fitted.settings.missing is None else "missing entries"
+def _check_held_out(fitted: Fitted) -> None:
+    """Refuse a fit with held-out entries, which a polishing pass would fit."""
+    if fitted.settings.validation_fraction:
         raise ValueError(
-            f"{fitted.result.location.name} was fitted with {what}, so the part of a row in its sums is not "
-            "known; fit the rows that are left anew, for example from this H (fit --h RUN/H)"
+            f"{fitted.result.location.name} was fitted with held-out entries, which a pass over the rows "
+            "that are left would not hold out; fit these rows anew, for example from this H (fit --h RUN/H)"
         )
 
 
@@ -182,20 +177,23 @@ def _request(rows: Sequence[int | str], before: int) -> str | None:
 
 def _forget(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> Forgotten:
     before, polished = fitted.shape[0], matrix.shape[0] == fitted.shape[0]
-    rest = _rest(fitted, batches(fitted, matrix, numbers))
-    h = fitted.h if fitted.fixed_h else rest.known.refreshed(fitted.h, None)
-    loss = rest.loss + rest.known.change(h)
+    h, loss, taken = _from_sums(fitted, matrix, numbers)
     changed = run.change_rows(before - len(numbers))
     changed.record["estimated"] = not polished or (fitted.settings.beta == 1 and not fitted.fixed_h)
-    source: ZarrFactor | None = None
+    found: Polished | None = None
     if polished:
         with RowPasses(fitted, matrix) as passes:
-            source = changed.temporary_w(before, passes.chunk_rows)
-            h, loss = _polished(fitted, passes, numbers, h, (source, changed))
+            found = polish(fitted, passes, numbers, h, changed)
+        h, loss = found.h, found.loss
     kept = np.setdiff1d(np.arange(before), numbers)
-    scales = scales_of(fitted, h)
-    changed.write_w(_kept_pieces(fitted, source, numbers, changed.chunk_rows, scales))
-    measures = measures_with(fitted, rest.taken, -1)
+    scales, step = scales_of(fitted, h), changed.chunk_rows
+    pieces = _pieces(fitted, "W", found and found.w, step)
+    changed.write_w(piece * scales.astype(piece.dtype) for piece in _kept_of(pieces, numbers, before))
+    measures = measures_with(fitted, taken, -1)
+    if found is not None and found.means is not None:
+        pieces = _pieces(fitted, "row_mean", found.means, step)
+        changed.write_rows("row_mean", _kept_of(pieces, numbers, before))
+        measures["unobserved_columns"] = write_columns(changed, *np.asarray(found.column_totals))
     error = relative_error(max(loss, 0.0), measures["baseline"])
     write_result(changed, fitted, h / scales[:, None], {"loss": max(loss, 0.0), "measures": measures})
     entry = {
@@ -207,6 +205,25 @@ def _forget(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> Forgott
     changed.record["lineage"] = [*_renumbered(fitted, numbers), entry]
     changed.commit_without_trace(left(fitted.result.labels, kept))
     return Forgotten(len(numbers), len(kept), False, polished, error)
+
+
+def _from_sums(fitted: Fitted, matrix: Matrix, numbers: Array) -> tuple[Array, float, RowSummary]:
+    """Return H and its loss from the sums without some rows, and the measures of these rows.
+
+    Where entries are missing these sums are only estimates, and H stays until it is polished.
+    """
+    taken = batches(fitted, matrix, numbers)
+    if fitted.is_uniform:
+        rest = _rest(fitted, taken)
+        h = fitted.h if fitted.fixed_h else rest.known.refreshed(fitted.h, None)
+        return h, rest.loss + rest.known.change(h), rest.taken
+    terms, sumsq, stored, unobserved = DivergenceTerms(fitted.settings.beta), 0.0, 0, 0
+    for batch in taken:
+        with RowPasses(fitted, open_rows(fitted, batch.block)) as passes:
+            part = passes.summarize()
+        terms, sumsq = terms + part.terms, sumsq + part.sumsq
+        stored, unobserved = stored + part.stored, unobserved + part.unobserved
+    return fitted.h, np.nan, RowSummary(terms, sumsq, stored, unobserved, "", 0.0)
 
 
 def _rest(fitted: Fitted, taken: Iterator[Batch]) -> Rest:
@@ -222,57 +239,24 @@ def _rest(fitted: Fitted, taken: Iterator[Batch]) -> Rest:
     return Rest(known, loss, RowSummary(terms, sumsq, stored, 0, "", 0.0))
 
 
-def _polished(
-    fitted: Fitted,
-    passes: RowPasses,
-    numbers: Array,
-    h: Array,
-    places: tuple[ZarrFactor, ChangedResult],
-) -> tuple[Array, float]:
-    """Write W of all rows for an H, and return the best H for the W of those that are left, and its loss.
-
-    The sums of all rows come from one pass, and those of the rows that are taken out are subtracted.
-    """
-    report_stage("polishing")
-    store, changed = places
-    sums = passes.write(h, store, with_sums=True)
-    for batch in batches(fitted, passes.matrix, numbers):
-        own = open_rows(fitted, batch.block)
-        with RowPasses(fitted, own) as alone:
-            unused = changed.temporary_w(len(batch.numbers), alone.chunk_rows)
-            sums = sums + alone.write(h, unused, with_sums=True).scaled(-1)
-    return (h, sums.residual) if fitted.fixed_h else _solved(fitted, sums, h)
+def _pieces(fitted: Fitted, name: str, polished: ZarrFactor | None, step: int) -> Iterator[Array]:
+    """Yield an array of the fit by rows, or what a polishing pass has made of it, in pieces."""
+    rows = fitted.shape[0]
+    if polished is None:
+        yield from old_pieces(fitted, name, 0, rows, step)
+        return
+    for at in range(0, rows, step):
+        yield polished.read(at, min(at + step, rows))
 
 
-def _solved(fitted: Fitted, sums: Sums, h: Array) -> tuple[Array, float]:
-    """Return the H that the sums of a pass with ``h`` give, and its loss."""
-    solver = fitted.solver
-    if isinstance(solver, HALS):
-        best = solver.solve_h(h, sums)
-        return best, loss_of_h(np.nan, sums, h, best)
-    best = solver.update_h(h, sums)
-    gain, _ = solver.gain(h, best, sums)
-    if gain <= 0:
-        return h, sums.residual
-    return best, sums.residual + solver.penalty.of(sums, h) - gain - solver.penalty.of(sums, best)
-
-
-def _kept_pieces(
-    fitted: Fitted, source: ZarrFactor | None, numbers: Array, step: int, scales: Array
-) -> Iterator[Array]:
-    """Yield the rows of W that are left, from the polished W or from that of the fit."""
-    rows, gone = fitted.shape[0], np.zeros(fitted.shape[0], bool)
-    gone[numbers] = True
-    whole = (
-        old_pieces(fitted, 0, rows, step)
-        if source is None
-        else (source.read(at, min(at + step, rows)) for at in range(0, rows, step))
-    )
+def _kept_of(pieces: Iterator[Array], numbers: Array, rows: int) -> Iterator[Array]:
+    """Yield the rows that are left, of pieces of all ``rows`` rows."""
+    stays = np.ones(rows, bool)
+    stays[numbers] = False
     first = 0
-    for piece in whole:
-        some = ~gone[first : first + len(piece)]
+    for piece in pieces:
+        yield piece[stays[first : first + len(piece)]]
         first += len(piece)
-        yield piece[some] * scales.astype(piece.dtype)
 
 
 def _renumbered(fitted: Fitted, numbers: Array) -> list[dict[str, Any]]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from dask_nmf.execution import partition
 from dask_nmf.execution.partition import CutOptions
-from dask_nmf.execution.tasks.block_pass import PassSpec
-from dask_nmf.execution.tasks.factor_store import FactorStore
+from dask_nmf.execution.tasks.block_pass import PassSpec, keep_w
+from dask_nmf.execution.tasks.factor_store import FactorStore, InUnits
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
@@ -25,6 +25,7 @@ from dask_nmf.sources.formats.stored.conversions import check_same_recipe
 from dask_nmf.sources.labels.names import Names, check_same_columns, fitting, pieces
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.types import Array, Orientation
 from dask_nmf.updates.fitted import Fitted, combined
 
@@ -134,6 +135,13 @@ class RowPasses:
         self.engine.scale = self.fitted.measures.scale
         spec = PassSpec(self.fitted.solver.solve_w, self.fitted.terms, residual=True)
         return self.engine.run_pass(self._cast(h), spec)
+
+    def loss(self) -> float:
+        """Return the loss of W and H of the fit, whose rows these are, in one pass."""
+        self.engine.scale = self.fitted.measures.scale
+        w = InUnits(ZarrFactor(self.fitted.result.array("W")), 1 / self.fitted.units[0])
+        spec = PassSpec(keep_w, self.fitted.solver, w_in=w, residual=True, residual_only=True)
+        return self.engine.run_pass(self._cast(self.fitted.h), spec).residual
 
     def write(
         self, h: Array, store: FactorStore, with_sums: bool = False, means: FactorStore | None = None

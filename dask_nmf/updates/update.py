@@ -172,7 +172,7 @@ def _update(place: tuple[Run, Output], fitted: Fitted, passes: RowPasses, keep_h
         raise _too_large(passes.matrix)
     scales = scales_of(fitted, h)
     linked = changed.link_rows(old) if (scales == 1).all() else 0
-    pieces = with_new_rows(fitted.result.array("W"), rows, (linked, old, new), changed.chunk_rows)
+    pieces = with_new_rows(fitted, "W", rows, (linked, old, new), changed.chunk_rows)
     changed.write_w((piece * scales.astype(piece.dtype) for piece in pieces), linked)
     measures = measures_with(fitted, summary)
     if means is not None:

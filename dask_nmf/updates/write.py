@@ -15,24 +15,24 @@ from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted
 
 
-def old_pieces(fitted: Fitted, first: int, last: int, step: int) -> Iterator[Array]:
-    """Yield rows of the W of the fit, in the units of the user, in pieces of ``step`` rows."""
-    W = fitted.result.array("W")
+def old_pieces(fitted: Fitted, name: str, first: int, last: int, step: int) -> Iterator[Array]:
+    """Yield rows of W of the fit, or of another array by rows, in the units of the user, in pieces."""
+    array = fitted.result.array(name)
     for at in range(first, last, step):
-        yield np.asarray(W[at : min(at + step, last)])
+        yield np.asarray(array[at : min(at + step, last)])
 
 
-def with_new_rows(old: Any, new: ZarrFactor, edges: tuple[int, int, int], step: int) -> Iterator[Array]:
+def with_new_rows(
+    fitted: Fitted, name: str, new: ZarrFactor, edges: tuple[int, int, int], step: int
+) -> Iterator[Array]:
     """Yield rows of an array of the fit, and then those of the new rows, in pieces of ``step`` rows.
 
     Parameters
     ----------
-    old : the stored array of the fit
     edges : the first row that is wanted, the number of old rows, and the number of new ones.
     """
     first, last, count = edges
-    for at in range(first, last, step):
-        yield np.asarray(old[at : min(at + step, last)])
+    yield from old_pieces(fitted, name, first, last, step)
     for at in range(0, count, step):
         yield new.read(at, min(at + step, count))
 
@@ -50,14 +50,19 @@ def write_means(changed: ChangedResult, fitted: Fitted, new: ZarrFactor, totals:
     The number of columns without an entry that counts.
     """
     old, count = fitted.shape[0], changed.record["matrix"]["shape"][0] - fitted.shape[0]
-    pieces = with_new_rows(fitted.result.array("row_mean"), new, (0, old, count), changed.chunk_rows)
+    pieces = with_new_rows(fitted, "row_mean", new, (0, old, count), changed.chunk_rows)
     changed.write_rows("row_mean", pieces)
     before = fitted.result.read("column_weight")
     total, weight = np.asarray(totals)
     means = np.nan_to_num(fitted.result.read("column_mean").astype(np.float64))
-    changed.array("column_mean")[...] = safe_divide(means * before + total, before + weight)
-    changed.array("column_weight")[...] = before + weight
-    return int((before + weight == 0).sum())
+    return write_columns(changed, means * before + total, before + weight)
+
+
+def write_columns(changed: ChangedResult, total: Array, weight: Array) -> int:
+    """Write means and weights of columns, from Σ v and how many entries count; return how many have none."""
+    changed.array("column_mean")[...] = safe_divide(total, weight)
+    changed.array("column_weight")[...] = weight
+    return int((weight == 0).sum())
 
 
 def scales_of(fitted: Fitted, h: Array) -> Array:

@@ -24,6 +24,7 @@ from dask_nmf.kernels.summary.digests import (
 from dask_nmf.runs.record.contents import orientation_of
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.types import Block
 from dask_nmf.updates.fitted import Fitted
 from dask_nmf.updates.rows.chosen_rows import Batch, batches
 
@@ -95,14 +96,14 @@ def differing(batch: Batch, parts: Sequence[KnownDigest]) -> list[int]:
 def _digest(fitted: Fitted, matrix: Matrix, part: KnownDigest) -> tuple[Digest, str]:
     """Return the digest of some rows of V, and what its spans are of."""
     columns, digests = matrix.shape[1], []
-    by_column = np.zeros(columns, np.uint64)
+    by_column, marked = np.zeros(columns, np.uint64), fitted.settings.missing == "unstored"
     for batch in batches(fitted, matrix, np.arange(part.first, part.last)):
         first, block = int(batch.numbers[0]) - part.first, batch.block
         if part.by_columns:
-            turned = scipy.sparse.csr_array(block.T) if scipy.sparse.issparse(block) else block.T
-            by_column += row_hashes(turned, keys_of(first, first + block.shape[0]))
+            turned: Block = scipy.sparse.csr_array(block.T) if scipy.sparse.issparse(block) else block.T
+            by_column += row_hashes(turned, keys_of(first, first + block.shape[0]), marked)
         else:
-            digests.append(digest_of(row_hashes(block, keys_of(0, columns)), first, part.rows))
+            digests.append(digest_of(row_hashes(block, keys_of(0, columns), marked), first, part.rows))
     if part.by_columns:
         return digest_of(by_column, 0, columns), "column"
     return merge_digests(digests), "row"

@@ -18,7 +18,8 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted
-from dask_nmf.updates.rows.chosen_rows import batches, loss_of, summary_of
+from dask_nmf.updates.row_passes import RowPasses
+from dask_nmf.updates.rows.chosen_rows import batches
 from dask_nmf.updates.rows.known_digests import check_all_rows, differing, known_digests
 
 SAME_SUMS = 1e-5  # relative difference of sums over V that rounding explains
@@ -57,7 +58,9 @@ def _check_fitted(run: Run, fitted: Fitted, V: Any) -> None:
     record = fitted.result.record
     same = open_matrix(V, record["matrix"]["dtype"], orientation_of(record))
     if not is_unwritten(same, None, run):
-        check_content(same, None, EntryMask(orientation=same.orientation, beta=fitted.settings.beta), run)
+        settings = fitted.settings
+        mask = EntryMask(settings.missing, orientation=same.orientation, beta=settings.beta)
+        check_content(same, None, mask, run)
 
 
 def _check_names(fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
@@ -77,7 +80,9 @@ def _check_names(fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
 def _check_alone(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
     """Refuse rows alone that are not those of the fit, or for which the run has no digest of each row."""
     rows, name, parts = fitted.shape[0], run.location.name, known_digests(run, fitted)
-    if not parts:
+    if not fitted.is_uniform:
+        why = "entries are missing"
+    elif not parts:
         why = "rows were taken out since its fit, or added by an earlier version"
     elif not all(part.of_each_row for part in parts):
         why = "it has no digest of each row"
@@ -95,17 +100,15 @@ def _check_alone(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> No
 def _check_sums(fitted: Fitted, matrix: Matrix) -> None:
     """Refuse a whole V whose sums are not those of the run, or to which its W and H do not belong.
 
-    Once rows were taken out there are no digests of all rows. V is read once, in this process.
+    Once rows were taken out there are no digests of all rows. V is read twice, unless it is cached.
     """
-    beta, (rows, columns) = fitted.settings.beta, fitted.shape
-    total, sumsq, loss = 0.0, 0.0, 0.0
-    for batch in batches(fitted, matrix, np.arange(rows)):
-        part = summary_of(batch, beta, fitted.measures.scale)
-        total, sumsq = total + part.terms.weighted_sum, sumsq + part.sumsq
-        loss += loss_of(batch.v, batch.w, fitted.h, beta)
+    with RowPasses(fitted, matrix) as passes:
+        summary, loss = passes.summarize(), passes.loss()
     measures, scale = fitted.measures, fitted.measures.scale
-    pairs = [("mean", total / rows / columns, measures.mean)]
-    pairs += [("norm", math.sqrt(sumsq) * scale, math.sqrt(measures.baseline))] if beta == 2 else []
+    mean = summary.terms.weighted_sum / max(summary.terms.weight, 1.0)
+    pairs = [("mean", mean, measures.mean)]
+    if fitted.settings.beta == 2:
+        pairs.append(("norm", math.sqrt(summary.sumsq) * scale, math.sqrt(measures.baseline)))
     pairs_differ = [(what, v, run) for what, v, run in pairs if not math.isclose(v, run, rel_tol=SAME_SUMS)]
     error, stored = (relative_error(value, measures.baseline) for value in (loss, fitted.loss))
     share = NEAR_ERROR if fitted.result.record.get("estimated") else SAME_ERROR

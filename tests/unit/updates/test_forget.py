@@ -267,12 +267,6 @@ def test_rows_that_were_added_can_be_taken_out(tmp_path: Path) -> None:
     assert found.relative_error == pytest.approx(without.relative_error, rel=1e-3)
 
 
-@pytest.mark.parametrize("options", [{"missing": "nan"}, {"validation_fraction": 0.1}])
-def test_a_fit_in_which_not_every_entry_counts_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
-    run = fitted(tmp_path / "run", **options)
-    refused(run, GONE, V, "the part of a row in its sums is not known; fit the rows that are left anew")
-
-
 REFUSED = {
     "no such row": ([200], V, "there is no row 200"),
     "negative": ([-1], V, "there is no row -1"),
