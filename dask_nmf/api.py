@@ -11,7 +11,7 @@ from dask_nmf.fitting.factorise import cache_bytes, factorise
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.iteration.loop import Step
-from dask_nmf.labelled.registry import aligned_weights, form_of, labels_of
+from dask_nmf.labelled.registry import aligned_weights, check_factors, form_of, labels_of
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import Settings
 from dask_nmf.selection.models import SelectionOptions
@@ -176,6 +176,7 @@ def nmf(
         learning_rate=learning_rate,
         batch_size=batch_size,
     )
+    check_factors(V, W=W, H=H, fixed_W=fixed_W, fixed_H=fixed_H)
     matrix, form = form_of(located(V), sample_dims)
     request = FitRequest(
         settings,

@@ -22,7 +22,7 @@ from dask_nmf.estimator.stream import Stream
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.result import Result, result_of
 from dask_nmf.iteration.loop import Step
-from dask_nmf.labelled.registry import aligned_weights
+from dask_nmf.labelled.registry import aligned_weights, check_factors
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs.run import Run
@@ -253,6 +253,7 @@ class NMF(FittedNMF):
         return self
 
     def _fit(self, opened: OpenedInput, factors: tuple[Any, Any], weights: Any, sample_weight: Any) -> Result:
+        check_factors(opened.source, W=factors[0], H=factors[1])
         weights = aligned_weights(weights, opened.source, self.sample_dims)
         parameters = self.get_params(deep=False)
         weighted = requests.weigh_samples(parameters, opened.matrix, factors[0], weights, sample_weight)

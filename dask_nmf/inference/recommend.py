@@ -17,6 +17,7 @@ from dask_nmf.inference.topk import search as top_k_search
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.inference.topk.search import Search
 from dask_nmf.kernels.summary.means import COLUMN_MEAN, MODEL, Means
+from dask_nmf.labelled.registry import check_factors
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.option import plain
 from dask_nmf.options.settings import MISSING
@@ -76,6 +77,7 @@ def recommend(
     >>> columns, values
     (array([[2]]), array([[4.]]))
     """
+    check_factors(V, W=W, H=H)
     W, H = factors.open_factors(W, H)
     factors.validate(W, H, means, clip)
     search = Search(W, H, TopKSpec(plain(count), missing), means, clip)

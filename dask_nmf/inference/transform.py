@@ -22,6 +22,7 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.means import Means, safe_divide
 from dask_nmf.kernels.summary.row_sample import SampleSpec
+from dask_nmf.labelled.registry import aligned_weights, check_factors
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import LOSSES, Settings
 from dask_nmf.planning import row_panels
@@ -85,10 +86,12 @@ def transform(
     array([[2.],
            [3.]])
     """
+    check_factors(V, H=H)
     h = np.asarray(read_factor(H, "H"), np.float64)
     matrix = open_for_transform(located(V), dtype, beta_loss, len(h))
     if matrix.shape[1] != h.shape[1]:
         raise ValueError(f"V has {matrix.shape[1]} columns and H has {h.shape[1]}; they must be equal")
+    weights = aligned_weights(weights, V, None)
     entry_weights = None if weights is None else open_entry_weights(matrix, weights)
     options: dict[str, Any] = {"missing": missing, "alpha_W": alpha_W, "l1_ratio": l1_ratio, "alpha_H": 0.0}
     settings = Settings(len(h), "mu", beta_loss, **options)

@@ -84,25 +84,92 @@ def aligned_weights(weights: Any, source: Any, sample_dims: SampleDims) -> Any:
     Raises
     ------
     ValueError
-        If they have other dimensions than V, or other coordinates along one of them.
+        If they have other dimensions than V, other coordinates along one of them, or other names.
     """
     if not all(is_a(array, "xarray", "DataArray") for array in (weights, source)):
+        _refuse_other_names("weights", _names_of(weights), _names_of(source))
         return weights
     if set(weights.dims) != set(source.dims):
         theirs, ours = (", ".join(map(str, array.dims)) for array in (weights, source))
         raise ValueError(f"weights has the dimensions {theirs} and V {ours}; give weights.broadcast_like(V)")
-    for dim in source.dims:
-        ours, theirs = (array.indexes.get(dim) for array in (source, weights))
-        if ours is not None and theirs is not None and not ours.equals(theirs):
-            raise ValueError(
-                f"weights has other coordinates of {dim} than V: {_first_difference(theirs, ours)}; "
-                "give weights.reindex_like(V)"
-            )
+    _refuse_other_coordinates("weights", weights, source)
     return stack_dims(weights.transpose(*source.dims), sample_dims, "weights")
 
 
+def check_factors(source: Any, **factors: Any) -> None:
+    """Refuse factors whose rows or columns are named unlike those of V, such as in another order.
+
+    Parameters
+    ----------
+    source : V. Tables, AnnData and a `DataArray` have names; others have none.
+    factors : by name: "W" and "fixed_W", (m, k), and "H" and "fixed_H", (k, n). None is no factor.
+
+    Raises
+    ------
+    ValueError
+        If the names differ.
+    """
+    of_rows, of_columns = _names_of(source)
+    for name, factor in factors.items():
+        rows, columns = _names_of(factor)
+        if all(is_a(array, "xarray", "DataArray") for array in (factor, source)):
+            _refuse_other_coordinates(name, factor, source)
+        elif name.endswith("W"):
+            _refuse_other_names(name, (rows, None), (of_rows, None))
+        else:
+            _refuse_other_names(name, (None, columns), (None, of_columns))
+
+
+def _names_of(source: Any) -> tuple[Any, Any]:
+    """Return the labels of the rows and of the columns, as indexes or lists, without any computation."""
+    if isinstance(source, FormedMatrix):
+        index = source.form.index
+        return index if is_a(index, "pandas", "Index") else None, source.form.column_names
+    if is_annotated(source):
+        return source.obs_names, source.var_names
+    if is_a(source, "pandas", "DataFrame"):
+        return source.index, source.columns
+    if is_dask_frame(source) or is_a(source, "polars", "DataFrame"):
+        return None, source.columns
+    if is_a(source, "pyarrow", "Table", "RecordBatch"):
+        return None, source.schema.names
+    return None, None
+
+
+def _refuse_other_coordinates(name: str, array: Any, source: Any) -> None:
+    """Refuse a `DataArray` with other coordinates than V, a `DataArray` too, along a dimension of both."""
+    for dim in array.dims:
+        ours, theirs = (one.indexes.get(dim) for one in (source, array))
+        if ours is not None and theirs is not None and not ours.equals(theirs):
+            raise ValueError(
+                f"{name} has other coordinates of {dim} than V: {_first_difference(theirs, ours)}; "
+                f"give {name}.reindex_like(V)"
+            )
+
+
+def _refuse_other_names(name: str, theirs: tuple[Any, Any], ours: tuple[Any, Any]) -> None:
+    """Refuse labels of rows or columns that are not those of V.
+
+    None has no labels, and another number of them is an error of the shape. An index that only counts is no
+    name, unless the other one has the same numbers in another order.
+    """
+    for side, own, expected in zip(("rows", "columns"), theirs, ours, strict=True):
+        if own is None or expected is None or len(own) != len(expected):
+            continue
+        if hasattr(own, "equals") and own.equals(expected):
+            continue
+        counts = any(type(labels).__name__ == "RangeIndex" for labels in (own, expected))
+        own, expected = (np.fromiter(labels, object, len(labels)) for labels in (own, expected))
+        if (own == expected).all() or (counts and set(own) != set(expected)):
+            continue
+        raise ValueError(
+            f"{name} has other names of {side} than V: {_first_difference(own, expected)}; give {name} with "
+            f"the {side} of V, in their order"
+        )
+
+
 def _first_difference(theirs: Any, ours: Any) -> str:
-    """Return where coordinates of weights differ from those of V, as a message says it."""
+    """Return where the labels of one side differ from those of V, as a message says it."""
     if len(theirs) != len(ours):
         return f"{len(theirs)} in place of {len(ours)}"
     first = int(np.argmax(np.asarray(theirs != ours)))
