@@ -6,6 +6,7 @@ from typing import Any
 import dask
 import numpy as np
 import pytest
+from support.grids import pairwise
 from support.matrices import low_rank
 
 from dask_nmf import nmf
@@ -18,9 +19,7 @@ ORDERS = {"l1": 1, "l2": 2}
 pytestmark = pytest.mark.usefixtures("several_panels")
 
 
-@pytest.mark.parametrize("how", ORDERS)
-@pytest.mark.parametrize("stored", [False, True])
-@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pairwise({"how": list(ORDERS), "stored": {"in memory": False, "in a run": True}, "shape": SHAPES})
 def test_components_have_norm_1_and_w_h_stays(
     shape: tuple[int, int], stored: bool, how: str, tmp_path: Path
 ) -> None:

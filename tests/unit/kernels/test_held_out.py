@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
+from support import grids
 from support.matrices import Array
 from support.observed import held_out_entries
 
@@ -62,9 +63,13 @@ def packed(gram: Any) -> Array:
     return gram.squares[:, *np.tril_indices(gram.squares.shape[1])][gram.groups]
 
 
-@pytest.mark.parametrize("holder", HOLDERS)
-@pytest.mark.parametrize("name", SOLVERS)
-@pytest.mark.parametrize(("share", "transposed"), [(0.03, False), (0.2, True), (0.6, False)])
+@grids.pairwise(
+    {
+        "share, transposed": [(0.03, False), (0.2, True), (0.6, False)],
+        "name": list(SOLVERS),
+        "holder": list(HOLDERS),
+    }
+)
 def test_a_pass_is_that_over_the_cells_that_count(
     share: float, transposed: bool, name: str, holder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

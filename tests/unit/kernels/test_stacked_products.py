@@ -8,6 +8,7 @@ import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.grids import pairwise
 from support.matrices import Array
 
 from dask_nmf.execution.tasks import blas, block_pass
@@ -73,11 +74,15 @@ def test_so_have_many_components(ranks: Sequence[int], dtype: Any) -> None:
             np.testing.assert_array_equal(together, stacked.right_products(v, [factor])[0])
 
 
-@pytest.mark.parametrize("mask", [ALL, HELD_OUT], ids=["all", "held out"])
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("holder", HOLDERS)
-@pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize(("dtype", "scale"), [("float32", 1.0), ("float64", 0.25)])
+@pairwise(
+    {
+        "dtype, scale": [("float32", 1.0), ("float64", 0.25)],
+        "solver": list(SOLVERS),
+        "holder": list(HOLDERS),
+        "exact": [False, True],
+        "mask": {"all": ALL, "held out": HELD_OUT},
+    }
+)
 def test_a_model_has_the_same_sums_in_company_as_alone(
     dtype: str, scale: float, solver: str, holder: str, exact: bool, mask: EntryMask
 ) -> None:

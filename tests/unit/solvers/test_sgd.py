@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from distributed import LocalCluster
+from support.grids import pairwise
 from support.matrices import SOURCES, Array, low_rank
 
 from dask_nmf import Outcome, nmf, transform
@@ -175,9 +176,13 @@ def test_weights_are_refused() -> None:
         nmf(TUTORIAL, 2, solver="sgd", weights=np.ones_like(TUTORIAL))
 
 
-@pytest.mark.parametrize("schedule", ["adagrad", "bold-driver", "constant"])
-@pytest.mark.parametrize("alpha", [10.0, 100.0])
-@pytest.mark.parametrize("options", [{}, {"l1_ratio": 1.0}, {"missing": "nan"}], ids=str)
+@pairwise(
+    {
+        "schedule": ["adagrad", "bold-driver", "constant"],
+        "alpha": [10.0, 100.0],
+        "options": [{}, {"l1_ratio": 1.0}, {"missing": "nan"}],
+    }
+)
 def test_penalties_so_strong_that_zeros_are_best_give_zeros(
     schedule: str, alpha: float, options: dict[str, Any]
 ) -> None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.grids import pairwise
 from support.matrices import Array, frame, labelled, low_rank, read
 from support.strategies import chunkings
 
@@ -78,9 +79,13 @@ MASKED: dict[str, Callable[[Array, Array], Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", "int64"])
-@pytest.mark.parametrize("kind", MASKED)
+@pairwise(
+    {
+        "kind": list(MASKED),
+        "dtype": ["float32", "float64", "int16", "int64"],
+        "wide": {"tall": False, "wide": True},
+    }
+)
 def test_what_is_masked_is_nan(kind: str, dtype: str, wide: bool) -> None:
     shape = (12, 40) if wide else (40, 12)
     v = np.round(9 * low_rank(*shape, 3)).astype(dtype)

@@ -14,6 +14,7 @@ from dask.sizeof import sizeof
 from distributed import Client
 from hypothesis import given
 from hypothesis import strategies as st
+from support.grids import pairwise
 from support.matrices import LIBRARIES, SOURCES, Array, anndata_group, dask_csr, panels_of, read, sparse
 from support.strategies import chunkings
 from zarr.storage import LocalStore
@@ -31,9 +32,7 @@ sources = pytest.mark.parametrize("make", HOLDERS.values(), ids=HOLDERS)
 pytestmark = pytest.mark.usefixtures("several_panels")
 
 
-@sources
-@shapes
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pairwise({"make": HOLDERS, "shape": SHAPES, "dtype": [np.float32, np.float64]})
 def test_every_source_gives_v(dtype: Any, shape: tuple[int, int], make: Any, tmp_path: Path) -> None:
     v = sparse(*shape, dtype=dtype)
     opened = open_matrix(make(v, tmp_path / "v"))

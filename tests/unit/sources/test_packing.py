@@ -14,6 +14,7 @@ import xarray
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from support.grids import pairwise
 from support.matrices import Array, low_rank, read
 
 from dask_nmf import NMF, nmf
@@ -61,9 +62,7 @@ def stored(path: Path, numbers: Any, attributes: dict[str, Any], version: int = 
     return str(path)
 
 
-@shapes
-@pytest.mark.parametrize("version", [2, 3])
-@pytest.mark.parametrize("kind", ENCODINGS)
+@pairwise({"kind": list(ENCODINGS), "version": [2, 3], "shape": SHAPES})
 def test_values_are_those_of_xarray(kind: str, version: int, shape: tuple[int, int], tmp_path: Path) -> None:
     path = packed(tmp_path / "data", holes(shape), ENCODINGS[kind], version)
     theirs = xarray.open_zarr(tmp_path / "data", consolidated=False)["t"].to_numpy()
