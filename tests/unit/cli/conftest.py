@@ -26,7 +26,7 @@ def dask_nmf(tmp_path: Path, scheduler: str, forks: Forks) -> Run:
             env=os.environ | environment,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=250,
             check=False,
         )
 
