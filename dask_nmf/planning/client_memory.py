@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, inf
 from typing import NamedTuple
 
@@ -49,6 +49,7 @@ class ClientMemory:
     sample : bytes of the samples of rows for the starts, in all folds.
     stored : whether a store keeps the factors of models that have ended.
     workers : the memory of workers whose own limit is that of this machine; None: they have limits.
+    shared : bytes that models take at most while they share a read, as workers limit them.
     """
 
     layout: Layout
@@ -56,6 +57,11 @@ class ClientMemory:
     sample: int = 0
     stored: bool = True
     workers: PassMemory | None = None
+    shared: float = inf
+
+    def with_groups(self, groups: Sequence[Sequence[int]]) -> ClientMemory:
+        """Return the memory for models that share reads in groups such as those of these ranks."""
+        return replace(self, shared=max((self._shared_bytes(group) for group in groups), default=0))
 
     @property
     def share(self) -> Share:
@@ -109,7 +115,8 @@ class ClientMemory:
         """Return the peak bytes while the models of some pairs are fitted."""
         ranks = [rank for pair in pairs for rank in pair]
         share = self.share
-        together = min(self._shared_bytes(ranks), max(share.most, self._shared_bytes([max(ranks)])))
+        most = max(min(share.most, self.shared), self._shared_bytes([max(ranks)]))
+        together = min(self._shared_bytes(ranks), most)
         start = max(sum(pair) for pair in pairs) * self.layout.columns * FLOAT64
         states = FACTORS_OF_STATE * self._factor(sum(ranks))
         return self._fixed_bytes(every) + states + ceil(max(together, start))

@@ -71,7 +71,9 @@ def plan_batches(
     MemoryError
         If the client has no room for the models of one pair of start and fold, or for their comparison.
     """
-    memory = _client_memory(planned, offer, stored)
+    memory, every = _client_memory(planned, offer, stored), [key.n_components for key in keys]
+    groups_of_all = group_models(planned, every, memory.share).groups
+    memory = memory.with_groups([[every[number] for number in group] for group in groups_of_all])
     pairs = list(pairs_of(key for key in keys if key not in ended).values())
     ranks = [[key.n_components for key in pair] for pair in pairs]
     made = memory.plan(ranks, [key.n_components for key in ended])
