@@ -214,7 +214,7 @@ class _Selection:
         ranks = [key.n_components for key in self.keys]
         with self._engine(ranks) as (engine, planned):
             made = self._plan(planned)
-            found = self._first_read(engine, planned.sample_rows // self.options.folds)
+            found = self._first_read(engine, planned)
             if known is not None:
                 return known
             fits = ModelFits(engine, self.options, found, self.keys, self.store)
@@ -250,14 +250,19 @@ class _Selection:
         finally:
             engine.close()
 
-    def _first_read(self, engine: PanelEngine, sample_rows: int) -> FirstRead:
-        """Return the findings of the first read, once V is known to be that of the selection."""
+    def _first_read(self, engine: PanelEngine, planned: PanelPlan) -> FirstRead:
+        """Return the findings of the first read, once V is known to be that of the selection.
+
+        The size of samples is stored, so that starts after a resume are those that there would have been.
+        """
         report_stage("first read")
-        found = first_read(engine, self.options, sample_rows)
-        if self.store is not None and self.store.edges is not None:
-            self._check_content(self.store, found.digests[0])
-        elif self.store is not None:
-            self.store.commit_layout(engine.edges, found.digests[0])
+        store, size = self.store, (self.options.ranks[-1], self.options.folds)
+        rows = (store and store.sample_rows(*size)) or planned.sample_rows // self.options.folds
+        found = first_read(engine, self.options, rows)
+        if store is not None:
+            if store.edges is not None:
+                self._check_content(store, found.digests[0])
+            store.commit_layout(engine.edges, found.digests[0], (*size, rows))
         return found
 
     def _check_content(self, store: SelectionStore, digest: Digest) -> None:

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import dask
 import numpy as np
+import scipy.sparse
+import zarr
 from support.command import COMMAND
 from support.fits import OWN, SOON, Fit, make_v, same_factors, wait_for
 
+from dask_nmf import plan
 from dask_nmf.selection.stored.store import SelectionStore
 from dask_nmf.storage.locations import locate
 
@@ -20,15 +26,24 @@ SELECT = (
 )
 
 
-def begin(folder: Path, output: str, number: int) -> Fit:
+SIZES: dict[str, Any] = {"threads_per_worker": 1, "memory_limit": "1GiB"}
+BATCHES = (
+    *("select", "wide.zarr", "--ranks", "10,30,40", "--n-init", "3", "--tol", "0", "--max-iter", "2"),
+    *("--holdout", "0.2"),
+)
+
+
+def begin(
+    folder: Path, output: str, number: int, command: tuple[str, ...] = SELECT, **environment: str
+) -> Fit:
     """Start the command in a process group of its own."""
     log = folder / f"{output}.{number}.log"
-    words = (*SELECT, "--output", output, "--log-format", "json", *OWN)
+    words = (*command, "--output", output, "--log-format", "json", *OWN)
     with log.open("w") as errors, (folder / f"{output}.{number}.out").open("w") as lines:
         process = subprocess.Popen(
             [*COMMAND, *words],
             cwd=folder,
-            env=os.environ | SOON,
+            env=os.environ | SOON | environment,
             stdout=lines,
             stderr=errors,
             text=True,
@@ -60,3 +75,40 @@ def test_sigkill_of_everything_in_mid_selection(tmp_path: Path) -> None:
     assert others is not None
     np.testing.assert_array_equal(bars.stderr, others.stderr)
     np.testing.assert_array_equal(bars.likeness, others.likeness)
+
+
+def make_sparse(path: Path) -> None:
+    """Write a CSR matrix whose models take tens of MB each."""
+    v = scipy.sparse.random_array((42_000, 40_000), density=1e-4, format="csr", dtype=np.float32, rng=1)
+    kind = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": list(v.shape)}
+    group = zarr.create_group(path, attributes=kind)
+    for name in ("data", "indices", "indptr"):
+        group.create_array(name, data=getattr(v, name), chunks=(1 << 16,))
+
+
+def least_room(path: Path) -> int:
+    """Return about the fewest bytes of the client with which the command is not refused."""
+    for room in range(330 * 2**20, 2**30, 16 * 2**20):
+        with dask.config.set({"dask_nmf.client_memory": room}), suppress(MemoryError):
+            plan(str(path), ranks="10,30,40", n_init=3, workers=2, probe=False, **SIZES)
+            return room
+    raise AssertionError("it takes more than 1 GiB")
+
+
+def test_sigkill_in_any_of_several_batches(tmp_path: Path) -> None:
+    make_sparse(tmp_path / "wide.zarr")
+    room = {"DASK_DASK_NMF__CLIENT_MEMORY": str(least_room(tmp_path / "wide.zarr"))}
+    whole = begin(tmp_path, "whole.zarr", 0, BATCHES)
+    assert whole.process.wait(600) == 0, whole.log.read_text()
+    for number, passes in enumerate((1, 2, 2)):
+        killed = begin(tmp_path, "killed.zarr", number, BATCHES, **room)
+        wait_for(killed, "shared pass", passes)
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.process.wait()
+    last = begin(tmp_path, "killed.zarr", 3, BATCHES, **room)
+    assert last.process.wait(600) == 0, last.log.read_text()
+    first = (tmp_path / "killed.zarr.0.log").read_text()
+    assert '"batches": 3' in first
+    mine, theirs = ((tmp_path / name).read_text() for name in ("killed.zarr.3.out", "whole.zarr.0.out"))
+    assert mine.partition(":")[2] == theirs.partition(":")[2]
+    same_factors(tmp_path / "killed.zarr" / "fit", tmp_path / "whole.zarr" / "fit")

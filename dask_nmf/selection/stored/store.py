@@ -137,10 +137,21 @@ class SelectionStore(SelectionGroup):
         except InvalidRunError:  # the final fit is made anew
             return False
 
-    def commit_layout(self, edges: Sequence[int], digest: Digest) -> None:
-        """Commit how V is cut, and the digest of its content."""
-        arrays = {"edges": np.asarray(edges, np.int64), "V": digest.sums.view(np.int64)}
-        self._commit({"layout": ("layout", _whole(arrays))}, {})
+    def commit_layout(self, edges: Sequence[int], digest: Digest, sample: tuple[int, int, int]) -> None:
+        """Commit how V is cut, the digest of its content, and samples: largest rank, folds and rows of each.
+
+        Nothing is written if they are committed already.
+        """
+        if "layout" not in self.record["folders"]:
+            arrays = {"edges": np.asarray(edges, np.int64), "V": digest.sums.view(np.int64)}
+            self._commit({"layout": ("layout", _whole(arrays))}, {"sample": list(sample)})
+        elif self.sample_rows(*sample[:2]) is None:
+            self._publish({**self.record, "sample": list(sample)})
+
+    def sample_rows(self, rank: int, folds: int) -> int | None:
+        """Return the rows of a sample for starts up to a rank in some folds; None if they are not known."""
+        most_rank, most_folds, rows = self.record["sample"]
+        return rows if rank <= most_rank and folds <= most_folds else None
 
     @property
     def edges(self) -> tuple[int, ...] | None:
