@@ -6,21 +6,27 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from dask_nmf.fitting.cuts.cut import Cut, FitProgress
 from dask_nmf.fitting.passes.reports import report_starts
 from dask_nmf.fitting.passes.shared import exact_losses
 from dask_nmf.iteration.loop import CANCELS
 from dask_nmf.iteration.outcome import Ending
 
+# Shares of ‖V‖² by which rounding lets the losses of two exact fits differ.
+TIES = {np.dtype(np.float32): 1e-13, np.dtype(np.float64): 1e-15}
+
 
 def best_of(cut: Cut, starts: Sequence[FitProgress]) -> tuple[int, FitProgress]:
-    """Return the start with the least objective after its last pass, and its number; the first one of equals.
+    """Return the start with the least objective after its last pass, and its number.
 
+    Objectives that differ by no more than the rounding of exact fits are equal, and the first one is kept.
     It gets the objectives of all starts, and the ending of the time limit if that came before the end of one.
     """
     settings = cut.request.settings
     losses = comparable_losses(cut, starts)
-    kept = least_loss(losses)
+    kept = least_loss(losses, TIES[starts[0].state.h.dtype] * starts[0].measures.baseline)
     best = starts[kept]
     unit = best.measures.error_unit(settings.beta)
     objectives = tuple(math.sqrt(max(loss, 0.0)) * unit for loss in losses)
@@ -53,12 +59,14 @@ def nearly_least(losses: Sequence[float], margin: float) -> list[int]:
     return [number for number, loss in enumerate(losses) if loss <= least + margin]
 
 
-def least_loss(losses: Sequence[float]) -> int:
-    """Return the number of the least loss, the first one of equals.
+def least_loss(losses: Sequence[float], margin: float = 0.0) -> int:
+    """Return the number of the first loss that is at most a margin, such as rounding, above the least one.
 
     NaN is more than any other loss. A loss that rounding has taken below 0 is 0, as in an objective.
     """
-    return min(range(len(losses)), key=lambda number: (math.isnan(losses[number]), max(losses[number], 0.0)))
+    best = min(range(len(losses)), key=lambda number: (math.isnan(losses[number]), max(losses[number], 0.0)))
+    limit = max(losses[best], 0.0) + margin
+    return next((number for number, loss in enumerate(losses) if loss <= limit), best)
 
 
 def _ending(starts: Sequence[FitProgress]) -> Ending | None:

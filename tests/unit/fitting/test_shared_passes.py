@@ -66,6 +66,11 @@ def test_the_start_with_the_least_loss_is_kept(losses: Sequence[float], kept: in
     assert least_loss(losses) == kept
 
 
+def test_a_tie_within_a_margin_goes_to_the_first_start() -> None:
+    assert least_loss([2.0, 1.0 + 1e-9, 1.0], margin=1e-8) == 1
+    assert least_loss([np.nan, np.nan], margin=1.0) == 0
+
+
 @pytest.mark.parametrize("solver", ["hals", "mu"])
 def test_an_exact_loss_and_an_expanded_one_are_compared_by_the_same_formula(solver: str) -> None:
     """The second start is better by 1e-9 of V, which the expanded loss of the first one does not show."""
