@@ -69,6 +69,11 @@ class Engine(Protocol):
         """Bytes of V that a pass reads."""
         ...
 
+    @property
+    def name(self) -> str:
+        """The name by which processes count the time of tasks; empty if they do not."""
+        ...
+
     def summarize(self, draw: SampleSpec) -> Summary:
         """Check, measure and digest V, and draw a sample of it, in one read.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from dask_nmf.execution import executor
 from dask_nmf.execution.engine import FinalFactors, Sink
 from dask_nmf.execution.tasks.factor_store import FactorStore
+from dask_nmf.execution.work import work_of
 from dask_nmf.fitting import components
 from dask_nmf.fitting.components import Moved
 from dask_nmf.fitting.cuts.cut import Cut, FitProgress
@@ -21,9 +22,10 @@ from dask_nmf.iteration.outcome import judged, relative_error
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.means import Means, safe_divide
 from dask_nmf.kernels.summary.residual_sums import Residuals
+from dask_nmf.planning.model_groups import group_models
 from dask_nmf.progress import report_end
 from dask_nmf.runs.run import Run
-from dask_nmf.runs.stored_result import ErrorsOfResult
+from dask_nmf.runs.stored_result import Findings
 from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array, Orientation
 
@@ -63,7 +65,7 @@ def finish(cut: Cut, output: Output, progress: FitProgress) -> Result:
         )
     stores.write_rest(final)
     assert output.run is not None
-    found = ErrorsOfResult(loss, held_out, _residuals(final, cut, unit))
+    found = Findings(loss, held_out, _residuals(final, cut, unit), _work(cut))
     result = result_of(output.run.commit_result(found, progress.ending))
     return kept_in_memory(result, output.run.location) if output.keep else result
 
@@ -138,6 +140,14 @@ def _result_in_memory(cut: Cut, final: FinalFactors, errors: Errors, progress: F
     beta = cut.request.settings.beta
     residuals = _residuals(final, cut, progress.measures.error_unit(beta))
     return replace(result, means=means, beta_loss=beta, objectives=objectives, residuals=residuals)
+
+
+def _work(cut: Cut) -> dict[str, Any] | None:
+    """Return the seconds of tasks and the memory of processes beside the plan, if they are counted."""
+    if not cut.engine.name:
+        return None
+    planned = group_models(cut.plan, cut.ranks).worker_bytes
+    return {"planned_bytes": int(planned), **work_of(cut.engine.name)}
 
 
 def _residuals(final: FinalFactors, cut: Cut, unit: float) -> Residuals | None:

@@ -38,7 +38,7 @@ from dask_nmf.runs.record.layouts import layout_part
 from dask_nmf.runs.record.shown import html_of_run
 from dask_nmf.runs.record.validation import check_edges
 from dask_nmf.runs.rows.changed_result import ChangedResult
-from dask_nmf.runs.stored_result import ErrorsOfResult, StoredResult, publish_result, result_arrays
+from dask_nmf.runs.stored_result import Findings, StoredResult, publish_result, result_arrays
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.sources.labels.names import Labels
 from dask_nmf.storage.arrays import links
@@ -287,12 +287,12 @@ class Run:
         """Return a new array for a factor that is changed before it goes to the result."""
         return result_arrays(self._commits, self._commits.new_folder("result"))[name]
 
-    def commit_result(self, errors: ErrorsOfResult, ending: Ending | None) -> StoredResult:
+    def commit_result(self, found: Findings, ending: Ending | None) -> StoredResult:
         """Commit the result whose arrays `create_factors` made; raise `InvalidRunError` if a part is missing.
 
-        ``errors`` are those of W and H, and ``ending`` says why the fit ended, if it did.
+        ``found`` is what is known of W and H, and ``ending`` says why the fit ended, if it did.
         """
-        return publish_result(self._commits, self._result_folder, errors, ending)
+        return publish_result(self._commits, self._result_folder, found, ending)
 
     def change_rows(self, rows: int) -> ChangedResult:
         """Return a result of other rows in the making, in place of that of the finished fit."""

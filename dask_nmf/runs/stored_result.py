@@ -32,12 +32,13 @@ from dask_nmf.storage.locations import Location
 from dask_nmf.types import Array
 
 
-class ErrorsOfResult(NamedTuple):
-    """The errors of a result that is about to be committed."""
+class Findings(NamedTuple):
+    """What is known of a result that is about to be committed, beside its arrays."""
 
     loss: float
     held_out: float  # the root mean squared error of the held-out entries; NaN if there are none
     residuals: Residuals | None  # where W H differs from V, if that is known
+    work: dict[str, Any] | None = None  # the seconds of tasks and the memory of processes: see `work_of`
 
 
 class StoredResult:
@@ -157,14 +158,12 @@ def result_arrays(commits: Commits, folder: str) -> dict[str, ZarrFactor]:
     return {name: ZarrFactor(array, transposed=name == "H") for name, array in arrays.items()}
 
 
-def publish_result(
-    commits: Commits, folder: str, errors: ErrorsOfResult, ending: Ending | None
-) -> StoredResult:
+def publish_result(commits: Commits, folder: str, found: Findings, ending: Ending | None) -> StoredResult:
     """Commit the result whose arrays are in a folder of data: see `Run.commit_result`."""
     outcome, message = ending or (None, None)
     finished = outcome is not None and outcome.final
     end = {"finished": finished, "outcome": outcome, "message": message}
-    loss, held, residuals = or_none(errors.loss), or_none(errors.held_out), errors.residuals
+    loss, held, residuals = or_none(found.loss), or_none(found.held_out), found.residuals
     last = commits.record
     copied = {name: last[name] for name in ("settings", "matrix", "measures", "history", "pass")}
     copied |= {name: last[name] for name in ("labels", "weighs_columns") if name in last}
@@ -177,6 +176,7 @@ def publish_result(
         "loss": loss,
         "validation_error": held,
         "residuals": residuals is not None,
+        "work": found.work,
     }
     commits.check_exists()
     commits.write_histories(folder, last)

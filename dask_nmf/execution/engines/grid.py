@@ -64,6 +64,7 @@ class GridEngine:
     def __init__(self, matrix: Matrix, tiling: GridPlan) -> None:
         self.matrix = matrix
         self.tiling = tiling
+        self.name = ""  # the time of tasks is not counted
         self.scale = 1.0  # a power of two that V is multiplied by; known after the first read
 
     @property

@@ -34,6 +34,7 @@ class InMemoryEngine:
     def __init__(self, blocks: Sequence[Block]) -> None:
         self.blocks = blocks
         self.edges = [0, *accumulate(block.shape[0] for block in blocks)]
+        self.name = ""  # the time of tasks is not counted
         self.scale = 1.0
         self._w: list[list[Array | None]] = []  # W of each model in each block
         self._open = ExitStack()

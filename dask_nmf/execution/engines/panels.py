@@ -295,4 +295,4 @@ class PanelEngine:
     def inputs(self, h: Array, w: Array | None, more_h: Sequence[Array]) -> PassInputs:
         """Return the inputs of a pass that starts now."""
         on_cluster = active_client() is not None
-        return PassInputs(h, self.edges, w, self.prefetch, on_cluster, self.scale, tuple(more_h))
+        return PassInputs(h, self.edges, w, self.prefetch, on_cluster, self.scale, tuple(more_h), self.name)

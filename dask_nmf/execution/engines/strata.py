@@ -42,6 +42,11 @@ class StrataEngine:
         self.panels.scale = scale
 
     @property
+    def name(self) -> str:
+        """The name by which processes count the time of tasks."""
+        return self.panels.name
+
+    @property
     def bytes(self) -> int:
         """Bytes of V that a sweep reads."""
         return self.panels.bytes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,7 +15,7 @@ from dask.delayed import Delayed, delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from dask_nmf.cluster import client
-from dask_nmf.execution.tasks import prefetch
+from dask_nmf.execution.tasks import prefetch, stopwatch
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.execution.tasks.panel_reader import PanelReader
 from dask_nmf.types import Array, Block
@@ -39,6 +39,7 @@ class PassInputs(NamedTuple):
     on_cluster: bool = False  # whether tasks run on workers
     scale: float = 1.0  # a power of two that V is multiplied by
     more_h: tuple[Array, ...] = ()  # the H of the further models of a sweep
+    fit: str = ""  # the fit for which the time of tasks is counted
 
     @property
     def aligned(self) -> PassInputs:
@@ -91,9 +92,13 @@ class PanelWork:
         blocks : the blocks of the panel that Dask has: those that the reader takes, then those beside V.
         """
         remaining = iter(blocks)
-        v, inputs = self.reader.load(panel, remaining), inputs.aligned
-        slot = prefetch.compute_slot(inputs.on_cluster) if inputs.prefetch else nullcontext()
-        with one_blas_thread(), slot:
+        with stopwatch.of_fit(inputs.fit), ExitStack() as held:
+            with stopwatch.spending(stopwatch.READ):
+                v, inputs = self.reader.load(panel, remaining), inputs.aligned
+            held.enter_context(one_blas_thread())
+            if inputs.prefetch:
+                with stopwatch.spending(stopwatch.WAIT):
+                    held.enter_context(prefetch.compute_slot(inputs.on_cluster))
             return self.chunk(v, *remaining, panel=panel, inputs=inputs)
 
 

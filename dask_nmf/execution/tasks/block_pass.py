@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from dask_nmf.execution.tasks import stopwatch
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.blocks import holed, row_batches
@@ -132,9 +133,11 @@ def _process_batch(blocks: Sequence[Block], parts: Sequence[ModelPart]) -> list[
     """Return W, (rows, k), and the sums of each model; all models have the same entries in their blocks."""
     shared = len(parts) > 1 and parts[0].spec.shares_products and not isinstance(blocks[0], Cells)
     known = least_squares.with_right_products(blocks, [part.h for part in parts]) if shared else blocks
-    factors = [_solve_batch(v, *part[:3]) for v, part in zip(known, parts, strict=True)]
-    known = row_sums.with_left_products(blocks, factors, parts[0].spec.residual) if shared else blocks
-    sums = (_sums(v, w, part) for v, w, part in zip(known, factors, parts, strict=True))
+    with stopwatch.spending(stopwatch.SOLVE):
+        factors = [_solve_batch(v, *part[:3]) for v, part in zip(known, parts, strict=True)]
+    with stopwatch.spending(stopwatch.SUMS):
+        known = row_sums.with_left_products(blocks, factors, parts[0].spec.residual) if shared else blocks
+        sums = [_sums(v, w, part) for v, w, part in zip(known, factors, parts, strict=True)]
     return list(zip(factors, sums, strict=True))
 
 

@@ -25,6 +25,7 @@ from dask_nmf.report.sections.failures import failures_section
 from dask_nmf.report.sections.passes import passes_section
 from dask_nmf.report.sections.rows import rows_section
 from dask_nmf.report.sections.views import Look, choose_view
+from dask_nmf.report.sections.work import work_section
 
 
 def fit_page(facts: FitFacts, name: str, look: Look) -> Page:
@@ -59,6 +60,7 @@ def fit_sections(facts: FitFacts, look: Look) -> list[Section]:
         rows_section(facts),
         failures_section(facts, facts.residuals),
         passes_section(facts.record["history"]),
+        work_section(facts.record.get("work")),
         _settings(facts),
     ]
 

@@ -10,6 +10,7 @@ from dask_nmf._version import __version__
 from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.kernels.summary.digests import spans_in
 from dask_nmf.options.settings import Settings
+from dask_nmf.runs.record.work import total_work
 from dask_nmf.storage.arrays.write_once import folder_of
 from dask_nmf.types import Orientation
 
@@ -121,6 +122,7 @@ def summarize(record: dict[str, Any]) -> dict[str, Any]:
         **({"error_is_estimate": True} if current and current.get("estimated") else {}),
         "error_history": history["relative_error"],
         **({"starts": record.get("starts")} if settings.n_init > 1 else {}),
+        **({"work": total_work(current["work"])} if current and current.get("work") else {}),
         **({"names": named["labels"]["named"]} if "labels" in (named := current or record) else {}),
         **({"lineage": current["lineage"]} if current and "lineage" in current else {}),
         "result": None if result is None else _result_summary(result),

@@ -12,6 +12,7 @@ from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.runs.record.contents import SOURCES, panel_shape, settings_of
 from dask_nmf.runs.record.layouts import DIMENSIONS
 from dask_nmf.runs.record.states import N_W_SLOTS, first_state, is_array
+from dask_nmf.runs.record.work import OF_WORKER
 from dask_nmf.solvers.parts.state import is_slot, leaves
 from dask_nmf.storage.arrays.write_once import NAME, PATH
 
@@ -113,11 +114,29 @@ def _check_result(result: dict[str, Any]) -> None:
         _check_fields(result, [("added_spans", _is_count)])
     flags = [name for name in ("estimated", "weighs_columns", "residuals") if name in result]
     _check_fields(result, [(name, _is_bool) for name in flags])
+    _check_work(result.get("work"))
     _check_outcome(result)
     _check_history(result)
     for unit, size in zip(result["units"], result["matrix"]["shape"], strict=True):
         if unit > size:
             raise ValueError(f"its units are {_short(result['units'])}")
+
+
+def _check_work(work: Any) -> None:
+    """Check the seconds of tasks and the memory of processes, if they are known."""
+    if work is None:
+        return
+    if not _is_object(work):
+        raise ValueError(f"work is {_short(work)}")
+    _check_fields(work, [(name, _is_count) for name in ("planned_bytes", "client_bytes")])
+    _check_fields(work, [("workers", _are_workers)])
+
+
+def _are_workers(value: Any) -> bool:
+    def is_worker(one: Any) -> bool:
+        return _is_object(one) and set(one) == {*OF_WORKER} and all(map(_is_size, one.values()))
+
+    return _is_list(value, is_worker)
 
 
 def _check_outcome(part: dict[str, Any]) -> None:

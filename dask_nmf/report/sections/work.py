@@ -1,0 +1,61 @@
+"""The section on where the time of a fit went, and on its memory beside the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from dask_nmf.report.drawing.charts import WIDE, Words, bar_chart
+from dask_nmf.report.facts.words import duration, number, size
+from dask_nmf.report.pages.page import Section, Table
+from dask_nmf.runs.record.work import SECONDS, idle_seconds, total_work
+
+PARTS = {
+    "read": "read V",
+    "solve": "solve for W",
+    "sums": "sums for H, loss",
+    "wait": "wait for a slot",
+    "idle": "no task",
+}
+MOST_WORKERS = 200  # of the table
+
+
+def work_section(work: Mapping[str, Any] | None) -> Section:
+    """Return the section; ``work`` is that of the record of a result, None if it is unknown."""
+    title = "Where the time went, and memory"
+    if not work or not work["workers"]:
+        return Section("work", title, ["This was not counted for this fit."])
+    total, workers = total_work(work), work["workers"]
+    seconds = np.array([total[f"{part}_seconds"] for part in PARTS])
+    text = (
+        f"Tasks took {duration(float(seconds[:-1].sum()))} of threads in all, on {len(workers)} "
+        f"worker{'s' * (len(workers) != 1)}; solving for W includes the products with H. Threads had no task "
+        f"for {duration(float(seconds[-1]))}, while H was updated, passes were committed, or other tasks "
+        "were awaited. This counts the command that finished the fit, with its first and its last read of V."
+    )
+    memory = (
+        f"By the plan a worker takes at most {size(total['planned_bytes'])}. The largest peak of one was "
+        f"{size(total['worker_peak_bytes'])}, and that of the client {size(total['client_peak_bytes'])}; a "
+        "process that did other work before the fit has the peak of that too."
+    )
+    longest = list(PARTS)[int(seconds.argmax())]
+    words = Words(
+        "Seconds of threads by what they did",
+        f"Bars: most of the time, {duration(float(seconds.max()))}, is {PARTS[longest]}.",
+    )
+    chart = bar_chart(list(PARTS.values()), seconds, words, "seconds", width=WIDE / 1.3)
+    head = ["worker", "threads", *PARTS.values(), "peak memory"]
+    rows = [
+        (
+            str(place),
+            number(worker["threads"]),
+            *(number(worker[part], 3) for part in SECONDS),
+            number(idle_seconds(worker), 3),
+            size(worker["peak_bytes"]),
+        )
+        for place, worker in enumerate(workers[:MOST_WORKERS])
+    ]
+    table = Table("Seconds of threads, and memory, of each worker", head, rows)
+    return Section("work", title, [text, memory], tables=[table], figures=[chart])

@@ -1,0 +1,28 @@
+"""The work of a fit in its record: seconds of the tasks of each worker, and peak memory beside the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SECONDS = ("read", "solve", "sums", "wait")  # of all tasks of a worker: see `stopwatch.PARTS`
+OF_WORKER = ("threads", *SECONDS, "elapsed", "peak_bytes")
+
+
+def idle_seconds(worker: Mapping[str, Any]) -> float:
+    """Return the seconds of the threads of a worker in which they had no task of the fit."""
+    busy = sum(worker[part] for part in SECONDS)
+    return float(max(worker["threads"] * worker["elapsed"] - busy, 0.0))
+
+
+def total_work(work: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the work of all workers as one mapping of numbers: sums of seconds, and the largest memory."""
+    workers = work["workers"]
+    return {
+        "workers": len(workers),
+        **{f"{part}_seconds": round(sum(one[part] for one in workers), 3) for part in SECONDS},
+        "idle_seconds": round(sum(map(idle_seconds, workers)), 3),
+        "worker_peak_bytes": max((int(one["peak_bytes"]) for one in workers), default=None),
+        "planned_bytes": work["planned_bytes"],
+        "client_peak_bytes": work["client_bytes"],
+    }

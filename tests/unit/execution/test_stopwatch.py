@@ -1,0 +1,50 @@
+"""The seconds that tasks of a fit spend, by what they do, and the memory of processes."""
+
+from pathlib import Path
+
+import pytest
+from support.matrices import low_rank
+
+from dask_nmf import Run, nmf
+from dask_nmf.execution.tasks import stopwatch
+from dask_nmf.execution.work import work_of
+from dask_nmf.runs.record.work import idle_seconds, total_work
+
+
+def test_parts_of_a_task_are_counted_for_its_fit_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter(range(100))
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: float(next(ticks)))
+    with stopwatch.spending("read"):
+        pass  # no task of a fit
+    with (
+        stopwatch.of_fit("one"),
+        stopwatch.spending("read"),
+        stopwatch.of_fit("other"),
+        stopwatch.spending("solve"),
+    ):
+        pass
+    one, other = stopwatch.take("one"), stopwatch.take("other")
+    assert [one[part] for part in stopwatch.PARTS] == [3, 0, 0, 0]
+    assert [other[part] for part in stopwatch.PARTS] == [0, 1, 0, 0]
+    assert one["elapsed"] == 4
+    assert sum(stopwatch.take("one")[part] for part in stopwatch.PARTS) == 0
+
+
+def test_a_process_forgets_fits_that_took_nothing() -> None:
+    for number in range(2 * stopwatch.MOST_FITS):
+        with stopwatch.of_fit(f"killed {number}"), stopwatch.spending("read"):
+            pass
+    assert len(stopwatch._spent) <= stopwatch.MOST_FITS
+
+
+def test_a_run_has_the_work_of_its_fit(tmp_path: Path) -> None:
+    nmf(low_rank(60, 20, 3), 3, max_iter=3, tol=0, store=tmp_path / "run.zarr")
+    work = Run.load_result(tmp_path / "run.zarr").record["work"]
+    (worker,) = work["workers"]
+    assert worker["solve"] > 0
+    assert worker["sums"] > 0
+    assert 0 <= idle_seconds(worker) <= worker["threads"] * worker["elapsed"]
+    total = Run.load(tmp_path / "run.zarr").summary()["work"]
+    assert total == total_work(work)
+    assert 0 < total["worker_peak_bytes"] <= work_of("no fit")["client_bytes"]
+    assert work["planned_bytes"] > 0
