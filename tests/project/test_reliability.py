@@ -1,6 +1,7 @@
 """Each promise of docs/reliability.md has a test, and each test of failures is a promise."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ PAGE = (TESTS.parent / "docs" / "reliability.md").read_text()
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| what breaks")]
 
 
+@cache
 def names_in(pattern: str) -> set[str]:
     """Names of the tests in some files."""
     return {
