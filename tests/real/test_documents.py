@@ -15,9 +15,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from PIL import Image
 from support.command import Forks
-from support.docs import ENVIRONMENT, PAGES, ROOT, assert_prints, bash, blocks, commands, shell, transcript
+from support.docs import (
+    ENVIRONMENT,
+    PAGES,
+    ROOT,
+    assert_prints,
+    assert_similar,
+    bash,
+    blocks,
+    commands,
+    shell,
+    transcript,
+)
 from support.servers import until
 
 from dask_nmf.cluster.backends import worker_settings
@@ -157,10 +167,3 @@ def test_tutorials_run_and_print_what_they_show(
         assert done.returncode == 0, done.stderr
     for picture in re.findall(r"\]\(\.\./images/(.*\.png)\)", page.read_text()):
         assert_similar(folder / picture, ROOT / "docs" / "images" / picture)
-
-
-def assert_similar(drawn: Path, shown: Path) -> None:
-    """Check that two pictures have one size, and differ by a few levels of grey on the average."""
-    one, other = (np.asarray(Image.open(path).convert("L"), float) for path in (drawn, shown))
-    assert one.shape == other.shape
-    assert np.abs(one - other).mean() < 4

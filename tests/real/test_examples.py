@@ -10,11 +10,13 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from sklearn.datasets import load_sample_image
 from support.command import Forks
+from support.docs import ROOT, assert_similar
 from support.examples import EXAMPLES, assert_recommends
 
 from dask_nmf import nmf
 
 Run = Callable[..., str]
+IMAGES = ROOT / "docs" / "images"
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def test_tutorial_is_beaten(run: Run) -> None:
 def test_parts_of_digits(tmp_path: Path, run: Run) -> None:
     picture = tmp_path / "parts.png"
     assert "relative error 0.25" in run("faces.py", str(picture))
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert_similar(picture, IMAGES / "parts.png")
 
 
 def test_parts_of_pictures_in_a_file(tmp_path: Path, run: Run) -> None:
@@ -54,7 +56,7 @@ def test_parts_of_pictures_in_a_file(tmp_path: Path, run: Run) -> None:
 def test_gene_programs_of_cells(tmp_path: Path, run: Run) -> None:
     picture = tmp_path / "cells.png"
     output = run("gene_programs.py", str(picture))
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert_similar(picture, IMAGES / "gene_programs.png")
     assert re.search(r": .*\bMS4A1\b.*; most in CD19\+ B, ", output)  # what is known of B cells,
     assert re.search(r": .*\bGNLY\b.*; most in CD56\+ NK, ", output)  # and of natural killers
     told = {name: float(share) for share, name in re.findall(r"^ +([\d.]+)%  (.*)$", output, re.MULTILINE)}
@@ -65,7 +67,7 @@ def test_gene_programs_of_cells(tmp_path: Path, run: Run) -> None:
 def test_signatures_of_tumours(tmp_path: Path, run: Run) -> None:
     picture = tmp_path / "signatures.png"
     output = run("signatures.py", str(picture), "--starts", "2")
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert_similar(picture, IMAGES / "signatures.png", levels=12)  # of the best of five starts
     divergences = re.search(r"from each start: (\d+) (\d+)$", output, re.MULTILINE)
     assert divergences is not None
     assert min(map(int, divergences.groups())) < 24_589 * 1.01  # scikit-learn's best of six starts
@@ -125,6 +127,11 @@ def test_topics_replace_those_of_an_earlier_run(
     assert [command.split()[0] for command in commands] == ["info", "transform", "fit"]
     for command in commands[:2]:
         assert forks.call(command.split(), tmp_path, DASK_SCHEDULER_ADDRESS=scheduler).returncode == 0
+
+
+def test_the_gallery_has_every_example() -> None:
+    page = (ROOT / "docs" / "gallery.md").read_text()
+    assert set(re.findall(r"examples/(\w+\.py)", page)) == {path.name for path in EXAMPLES.glob("*.py")}
 
 
 def test_the_data_comes_with_its_licence() -> None:

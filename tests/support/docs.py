@@ -5,6 +5,9 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
@@ -64,6 +67,13 @@ def _is_same(printed: str, shown: str) -> bool:
 def _words_and_numbers(line: str) -> tuple[list[str], list[float]]:
     number = r"(?<![\w.])\d+(?:\.\d+)?(?:e-?\d+)?(?!\w)"
     return re.sub(number, "#", line).split(), [float(found) for found in re.findall(number, line)]
+
+
+def assert_similar(drawn: Path, shown: Path, levels: float = 4) -> None:
+    """Check that two pictures have one size, and differ by a few levels of grey, of 256, on the average."""
+    one, other = (np.asarray(Image.open(path).convert("L"), float) for path in (drawn, shown))
+    assert one.shape == other.shape
+    assert np.abs(one - other).mean() < levels
 
 
 def bash(lines: list[str]) -> list[str]:
