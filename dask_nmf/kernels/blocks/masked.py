@@ -18,7 +18,7 @@ from dask_nmf.kernels.blocks.groups import Groups, Labels
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg.gram_matrices import apply_gram, grouped_gram
 from dask_nmf.kernels.linalg.packed_grams import packed_size
-from dask_nmf.types import Array
+from dask_nmf.types import Array, Block
 
 PIECE_GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices of rows that are processed at once
 REMAINS = 0.1  # share of a component's part in a gram matrix that must remain: less would be rounding
@@ -147,6 +147,12 @@ def all_cells(values: Array, weights: Array, shape: tuple[int, int]) -> Cells:
     rows, columns = shape
     indices = np.tile(np.arange(columns, dtype=np.int32), rows)
     return Cells(values, weights, indices, columns * np.arange(rows + 1, dtype=np.int64), columns)
+
+
+def stored_cells(v: Block, implicit_zeros: bool) -> Cells:
+    """Return the stored entries of a CSR block as cells."""
+    indices, indptr = v.indices.astype(np.int32, copy=False), v.indptr.astype(np.int64, copy=False)
+    return Cells(v.data, v.data[:0], indices, indptr, v.shape[1], implicit_zeros)
 
 
 def normal_equations(cells: Cells, factor: Array) -> tuple[Array, Array]:

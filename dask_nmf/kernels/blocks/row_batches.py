@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dask_nmf.errors import DataError
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.blocks.masked import EMPTY, Cells, all_cells
+from dask_nmf.kernels.blocks.masked import EMPTY, Cells, all_cells, stored_cells
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.types import Array, Block
 
@@ -87,8 +87,7 @@ def _stored(part: MaskedBlock) -> Cells:
     if not v.has_canonical_format:
         v = v.copy()
         v.sum_duplicates()
-    indices, indptr = v.indices.astype(np.int32, copy=False), v.indptr.astype(np.int64, copy=False)
-    return Cells(v.data, v.data[:0], indices, indptr, v.shape[1], part.mask.implicit_zeros)
+    return stored_cells(v, part.mask.implicit_zeros)
 
 
 def _filled(part: MaskedBlock) -> Cells:

@@ -13,7 +13,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.blocks.masked import EMPTY, Cells
+from dask_nmf.kernels.blocks.masked import EMPTY, Cells, stored_cells
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.divergence import TINY, dot, entry_divergence
 from dask_nmf.types import Array, Block
@@ -164,7 +164,7 @@ def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) 
     if isinstance(v, np.ndarray):
         return sums.add_dense(v, w, h, by).total(EMPTY)
     if scipy.sparse.issparse(v):
-        listed = Cells(v.data, v.data[:0], v.indices, v.indptr, v.shape[1], True)
+        listed = stored_cells(v, True)
         return sums.add_cells(listed, scaling.multiply(w.astype(np.float64), 1 / by), h).scaled(by * by)
     if isinstance(v, Cells) and v.groups is None:
         return sums.add_cells(v, w, h).scaled(1.0)
