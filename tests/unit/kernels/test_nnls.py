@@ -140,7 +140,8 @@ def test_a_row_that_lacks_the_heavy_column_keeps_its_solution() -> None:
 def test_rows_of_few_cells_are_solved_with_penalties() -> None:
     random = np.random.default_rng(7)
     h, v = random.random((5, 12)), random.random((6, 12))
-    some = Cells(v[:, :3].ravel(), v[:0, 0], np.tile([2, 5, 9], 6), np.arange(0, 19, 3), 12)
+    columns = np.tile(np.array([2, 5, 9], np.int32), 6)
+    some = Cells(v[:, :3].ravel(), v[:0, 0], columns, np.arange(0, 19, 3), 12)
     w = least_squares.exact_w(some, h, 1e-8, 1e-6)
     near = h[:, [2, 5, 9]]
     slope = (v[:, :3] - w @ near) @ near.T - 3 * (1e-8 * w + 1e-6)
