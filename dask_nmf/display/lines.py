@@ -21,6 +21,7 @@ from dask_nmf import progress
 from dask_nmf.cluster.client import PANELS_DONE, active_client
 from dask_nmf.display.load import LoadGauge
 from dask_nmf.display.text import escape_control
+from dask_nmf.wording import counted
 
 FIRST, EVERY, SECONDS = 10, 10, 10  # passes that get a line on a terminal: see `LogAboveBar`
 COLUMNS, ROWS = 80, 24  # size of a terminal that does not report one
@@ -91,7 +92,7 @@ class ProgressBar(logging.Handler):
             text = ", ".join([error, _left(numbers), speed, self._load.text])
             self.bar.set_postfix_str(text, refresh=False)
         elif event == "shared pass":
-            models = f"{numbers['running']} of {numbers['models']} models"
+            models = f"{numbers['running']} of {counted(numbers['models'], 'model')}"
             self.bar.set_postfix_str(f"{models}, {_left(numbers)}, {self._load.text}", refresh=False)
         elif event == "done":
             self.bar.n = self.bar.total

@@ -11,6 +11,7 @@ from dask_nmf.execution.partition import KEPT
 from dask_nmf.forecasts.costs import Costs
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.planning.worker_memory import MIB, USABLE
+from dask_nmf.wording import counted
 
 SMALL_CHUNK = 256 * 1024  # bytes: below, opening and decoding of chunks take longer than their entries
 GOOD_CHUNK = 8 * MIB  # bytes of a chunk that is quick to read and small beside a panel
@@ -58,7 +59,8 @@ def _groups(costs: Costs) -> Iterator[str]:
         return
     needed = subject.plan.memory.worker_bytes(subject.ranks) / USABLE
     yield (
-        f"with --memory-limit {ceil(needed / MIB)}MiB all {len(subject.ranks)} models share each read: "
+        f"with --memory-limit {ceil(needed / MIB)}MiB all "
+        f"{counted(len(subject.ranks), 'model')} share each read: "
         f"{subject.plan.reads} in place of {subject.groups.reads} a pass"
     )
 
@@ -90,6 +92,7 @@ def _workers(costs: Costs) -> Iterator[str]:
     most = -(-below * across // resources.threads)
     if most > resources.workers:
         yield (
-            f"{below * across} panels keep up to {most} workers busy, and there are {resources.workers}; "
+            f"{counted(below * across, 'panel')} keep up to {counted(most, 'worker')} busy, "
+            f"and there are {resources.workers}; "
             f"this machine has {costs.cores} cores"
         )

@@ -14,6 +14,7 @@ from dask_nmf.forecasts.probe import Probe, probe_panel
 from dask_nmf.forecasts.subject import Subject
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.planning.worker_memory import MIB
+from dask_nmf.wording import counted
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ def make_plan(subject: Subject, probing: bool) -> Plan:
 def _models_in_words(plan: Plan) -> str:
     ranks = sorted({rank for group in plan.groups for rank in group})
     shown = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
-    return f"a fit of {shown}" if plan.models == 1 else f"{plan.models} models of {shown}"
+    return f"a fit of {shown}" if plan.models == 1 else f"{counted(plan.models, 'model')} of {shown}"
 
 
 def _rows(plan: Plan) -> dict[str, Any]:
@@ -158,7 +159,7 @@ def _rows(plan: Plan) -> dict[str, Any]:
     limit = "no limit" if plan.memory_limit is None else f"of {_size(plan.memory_limit)}"
     rows: dict[str, Any] = {
         "V": f"{m} x {n} {plan.dtype}, {'sparse' if plan.sparse else 'dense'}",
-        "cut": f"{plan.panels} {plan.cut}, {plan.tasks} tasks in a pass",
+        "cut": f"{counted(plan.panels, plan.cut.removesuffix('s'))}, {counted(plan.tasks, 'task')} in a pass",
         "reads": f"{plan.reads} in a pass ({_size(plan.pass_bytes)}), {plan.other_reads} beside the passes",
         "processes": f"{plan.workers}, threads of each: {plan.threads}",
         "memory of a worker": f"up to {_size(plan.worker_bytes)}, {limit}",
@@ -184,12 +185,14 @@ def _rows_of_time(plan: Plan) -> dict[str, Any]:
     }
     if plan.typical_passes is not None and plan.typical_seconds is not None:
         (few, many), (short, long) = plan.typical_passes, plan.typical_seconds
-        rows["typically"] = f"{few} to {many} passes, about {_time(short)} to {_time(long)}"
-    return rows | {"at worst": f"{plan.most_passes} passes, about {_time(plan.most_seconds)}"}
+        rows["typically"] = f"{few} to {counted(many, 'pass')}, about {_time(short)} to {_time(long)}"
+    return rows | {"at worst": f"{counted(plan.most_passes, 'pass')}, about {_time(plan.most_seconds)}"}
 
 
 def _groups_in_words(plan: Plan) -> str:
-    return ", ".join(f"{len(group)} models" for group in plan.groups[:5]) + ", ..." * (len(plan.groups) > 5)
+    return ", ".join(counted(len(group), "model") for group in plan.groups[:5]) + ", ..." * (
+        len(plan.groups) > 5
+    )
 
 
 def _size(size: int) -> str:

@@ -31,6 +31,7 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import located
 from dask_nmf.types import Array, Orientation
+from dask_nmf.wording import counted
 
 LARGE_H = 2**18  # entries of an H that no worker should hold several times
 
@@ -90,7 +91,9 @@ def transform(
     h = np.asarray(read_factor(H, "H"), np.float64)
     matrix = open_for_transform(located(V), dtype, beta_loss, len(h))
     if matrix.shape[1] != h.shape[1]:
-        raise ValueError(f"V has {matrix.shape[1]} columns and H has {h.shape[1]}; they must be equal")
+        raise ValueError(
+            f"V has {counted(matrix.shape[1], 'column')} and H has {h.shape[1]}; they must be equal"
+        )
     weights = aligned_weights(weights, V, None)
     entry_weights = None if weights is None else open_entry_weights(matrix, weights)
     options: dict[str, Any] = {"missing": missing, "alpha_W": alpha_W, "l1_ratio": l1_ratio, "alpha_H": 0.0}

@@ -24,6 +24,7 @@ from dask_nmf.ingest.recipe.preparation import prepare
 from dask_nmf.ingest.recipe.stored import write_recipe
 from dask_nmf.storage import locations
 from dask_nmf.storage.locations import Location, ZarrStore, is_location, located
+from dask_nmf.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class Converted(NamedTuple):
 
     def __str__(self) -> str:
         """Return one line for people."""
-        kind = "dense" if self.entries is None else f"sparse with {self.entries} entries"
+        kind = "dense" if self.entries is None else f"sparse with {counted(self.entries, 'entry')}"
         cut = " x ".join(map(str, self.chunks))
         return (
             f"{self.shape[0]} x {self.shape[1]}, {kind}, {self.dtype}, chunks of {cut}, codec {self.codec}, "

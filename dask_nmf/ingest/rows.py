@@ -12,6 +12,7 @@ import numpy as np
 
 from dask_nmf.errors import DataError
 from dask_nmf.types import Array, Block, T
+from dask_nmf.wording import counted
 
 BATCH = 2**26  # bytes of a batch, about: what is in memory at once is some of them
 UNWANTED: ContextVar[Event | None] = ContextVar("UNWANTED", default=None)  # in a thread of `read_ahead`
@@ -82,7 +83,7 @@ class Stacked:
         first = self.columns()
         if columns.number != first.number:
             raise DataError(
-                f"{place} has {columns.number} columns, and {self._places[0]} has {first.number}; "
+                f"{place} has {counted(columns.number, 'column')}, and {self._places[0]} has {first.number}; "
                 "files that are stacked must have the same columns"
             )
         if (columns.names is None) != (first.names is None) or list(columns.names or []) != list(
@@ -105,7 +106,10 @@ class Named:
         number, own = self._source.columns()
         names = own if self._columns is None else list(self._columns[:])
         if names is not None and len(names) != number:
-            raise DataError(f"V has {number} columns and {len(names)} names of columns; write it anew")
+            raise DataError(
+                f"V has {counted(number, 'column')} and {counted(len(names), 'name')} of columns; "
+                "write it anew"
+            )
         return Columns(number, names)
 
     def batches(self) -> Iterator[Batch]:
@@ -121,7 +125,9 @@ class Named:
             last = first + block.shape[0]
             names = own if self._rows is None else self._rows[first:last]
             if names is not None and len(names) != block.shape[0]:
-                raise DataError(f"V has more rows than its {first + len(names)} names of rows; write it anew")
+                raise DataError(
+                    f"V has more rows than its {counted(first + len(names), 'name')} of rows; write it anew"
+                )
             yield Batch(block, names)
             first = last
 

@@ -12,6 +12,7 @@ import numpy as np
 from dask_nmf.iteration.outcome import Ending, Outcome, judged, relative_error
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import FINEST, Solver
+from dask_nmf.wording import counted
 
 LARGE = float(np.finfo(np.float64).max)
 # Below this share of ‖V‖², the rounding of the expanded form (about 1e-7 and 1e-15) hides what a pass gains.
@@ -144,7 +145,7 @@ def end_in_time(steps: Sequence[Step], deadlines: Sequence[float]) -> list[Step]
 
 
 def _stopped_by_time(step: Step) -> Step:
-    message = f"stopped by the time limit after {step.number} passes; run it again to go on"
+    message = f"stopped by the time limit after {counted(step.number, 'pass')}; run it again to go on"
     return step._replace(outcome=Outcome.TIME_LIMIT, message=message)
 
 
@@ -178,7 +179,7 @@ def _stopped(
         return reason
     if number >= stop.max_iter:
         short = f", not converged to tol = {stop.tol:g}" if stop.tol > 0 else ""
-        return Ending(Outcome.MAX_ITER, f"stopped after max_iter = {stop.max_iter} passes{short}")
+        return Ending(Outcome.MAX_ITER, f"stopped after max_iter = {counted(stop.max_iter, 'pass')}{short}")
     return None
 
 

@@ -14,6 +14,7 @@ from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.storage.locations import Location, located
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 
 class Pair(NamedTuple):
@@ -132,7 +133,7 @@ def _common_columns(results: list[StoredResult], names: tuple[str, str]) -> tupl
         return one[:, [mine[name] for name in common]], other[:, [theirs[name] for name in common]]
     if one.shape[1] != other.shape[1]:
         raise ValueError(
-            f"{names[0]} has {one.shape[1]} columns and {names[1]} has {other.shape[1]}; "
+            f"{names[0]} has {counted(one.shape[1], 'column')} and {names[1]} has {other.shape[1]}; "
             "give runs of matrices with the same columns"
         )
     return one, other

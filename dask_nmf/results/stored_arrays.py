@@ -17,6 +17,7 @@ from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.storage.arrays.factors import CURE
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 
 class Check(NamedTuple):
@@ -74,7 +75,7 @@ def _decoded(result: StoredResult, dimension: str) -> str:
     names = {"row": result.row_names, "column": result.column_names}[dimension]
     assert names is not None
     chunks = sum(1 for _ in _chunks(names, dimension))
-    return f"{names.shape[0]} names, {chunks} chunk{'s' if chunks != 1 else ''} decoded"
+    return f"{counted(names.shape[0], 'name')}, {counted(chunks, 'chunk')} decoded"
 
 
 def _compare_history(result: StoredResult, name: str) -> None:

@@ -20,6 +20,7 @@ from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import Location, located
+from dask_nmf.wording import counted
 
 ROUNDING = {"float32": (1e-4, 5e-6), "float64": (1e-7, 1e-8)}  # of an error: the share of it, and of ‖V‖
 CHANGED = (5e-3, 1e-5)  # the same after an update, whose error of the old rows is that of their sums
@@ -99,7 +100,7 @@ def _consistent(run: Run, result: StoredResult) -> str:
     )
     if plain and last is not None and "lineage" not in record and error > FAR * last + NEAR:
         raise ValueError(f"its relative error is {error:.6g} and that of the last pass {last:.6g}")
-    return f"relative error {error:.6f} after {record['pass']} passes; {record['message']}"
+    return f"relative error {error:.6f} after {counted(record['pass'], 'pass')}; {record['message']}"
 
 
 def _content(run: Run, result: StoredResult, matrix: Matrix, found: list[Recomputed]) -> str:

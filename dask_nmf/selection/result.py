@@ -18,6 +18,7 @@ from dask_nmf.plots.accessors import SelectionPlots
 from dask_nmf.selection.bootstrap import ErrorBars
 from dask_nmf.selection.comparison import Findings
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 HEADINGS = {  # of the columns that people are shown, by their names
     "n_components": "rank",
@@ -145,7 +146,7 @@ class RankSelection:
         if self.result is not None:
             return f"rank {self.n_components}; {self.reason}; its fit is {self.result.message}"
         left = sum(row["message"] is None for row in self.models)
-        rest = f"{left} of {len(self.models)} models are left" if left else "the final fit is left"
+        rest = f"{left} of {counted(len(self.models), 'model')} are left" if left else "the final fit is left"
         return f"stopped by the time limit; rank {self.n_components} so far, {rest}; run it again to go on"
 
     def to_dict(self) -> dict[str, Any]:

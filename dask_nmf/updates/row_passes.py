@@ -28,6 +28,7 @@ from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.types import Array, Orientation
 from dask_nmf.updates.fitted import Fitted, combined
+from dask_nmf.wording import counted
 
 
 class RowSummary(NamedTuple):
@@ -69,7 +70,8 @@ def open_rows(fitted: Fitted, V: object) -> Matrix:
     columns = fitted.shape[1]
     if matrix.shape[1] != columns:
         raise ValueError(
-            f"{matrix.source} has {matrix.shape[1]} columns and {fitted.result.location.name} has {columns}; "
+            f"{matrix.source} has {counted(matrix.shape[1], 'column')} and "
+            f"{fitted.result.location.name} has {columns}; "
             "give rows with the columns of the run"
         )
     check_same_columns(matrix.labels.columns, fitted.result.labels.columns)

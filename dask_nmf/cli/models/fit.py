@@ -22,6 +22,7 @@ from dask_nmf.cli.options import (
 from dask_nmf.cli.process import exit_codes
 from dask_nmf.cli.process.exit_codes import ExitCode
 from dask_nmf.cli.process.streams import print_line
+from dask_nmf.wording import counted
 
 
 @click.command(
@@ -101,7 +102,7 @@ def command(
     held = "" if isnan(result.validation_error) else f", held out {result.validation_error:.6g},"
     spread = "" if result.objectives is None else f"; starts: {starts_in_words(result.objectives)}"
     print_line(
-        f"{output}: relative error {result.relative_error:.6f}{held} after {result.n_iter} passes; "
+        f"{output}: relative error {result.relative_error:.6f}{held} after {counted(result.n_iter, 'pass')}; "
         f"{result.message}{spread}"
     )
     return ExitCode.NOT_CONVERGED if require_convergence and not result.outcome.converged else 0

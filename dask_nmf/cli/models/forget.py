@@ -11,6 +11,7 @@ from dask_nmf.cli.connection import connected
 from dask_nmf.cli.options import Command, cluster_options
 from dask_nmf.cli.process import exit_codes
 from dask_nmf.cli.process.streams import print_line
+from dask_nmf.wording import counted
 
 
 @click.command("forget", cls=Command, epilog=exit_codes.HELP, short_help="Take rows out of a finished run.")
@@ -42,11 +43,12 @@ def command(run: str, matrix: str, ids: str, log_format: str, debug: bool, where
         rows = rows_in_file(places[0], ids)
         found = forget(places[0], rows, places[1], connect=lambda matrix: connected(follow, matrix, where))
     if found.already:
-        print_line(f"{run}: these {found.rows} rows were taken out already; {found.left} are left")
+        these = "this row was" if found.rows == 1 else f"these {found.rows} rows were"
+        print_line(f"{run}: {these} taken out already; {found.left} are left")
         return 0
     polished = ", polished in one pass" if found.polished else ""
     print_line(
-        f"{run}: {found.rows} rows taken out, {found.left} left{polished}; "
+        f"{run}: {counted(found.rows, 'row')} taken out, {found.left} left{polished}; "
         f"relative error {found.relative_error:.6f}"
     )
     return 0

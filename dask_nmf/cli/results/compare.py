@@ -10,6 +10,7 @@ import click
 from dask_nmf.cli.options import Command
 from dask_nmf.cli.process import exit_codes
 from dask_nmf.cli.process.streams import print_line
+from dask_nmf.wording import counted
 
 
 @click.command("compare", cls=Command, epilog=exit_codes.HELP)
@@ -47,7 +48,7 @@ def _lines(found: Any) -> list[str]:
     parts = zip(found.runs, found.relative_errors, found.passes, strict=True)
     for number, (name, error, passes) in enumerate(parts, 1):
         known = "infinite" if error is None else f"{error:.6f}"
-        lines.append(f"RUN{number} {name}: relative error {known} after {passes} passes")
+        lines.append(f"RUN{number} {name}: relative error {known} after {counted(passes, 'pass')}")
     for name, (one, other) in found.settings.items():
         lines.append(f"{name} is {one!r} in RUN1 and {other!r} in RUN2")
     return lines
@@ -56,6 +57,6 @@ def _lines(found: Any) -> list[str]:
 def _columns(found: Any) -> str:
     """Return how many columns were compared, and of how many if some are not common to both runs."""
     if set(found.widths) == {found.columns}:
-        return f"{found.columns} columns"
+        return counted(found.columns, "column")
     one, other = found.widths
-    return f"the {found.columns} columns that have the same name in both, of {one} and {other}"
+    return f"the {counted(found.columns, 'column')} that have the same name in both, of {one} and {other}"

@@ -36,6 +36,7 @@ from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import Solver
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -185,13 +186,17 @@ def log_plan(
     groups : the groups of models that share a read; by default as many models as fit a worker.
     """
     groups, panels = groups or group_models(planned, ranks), len(planned.edges) - 1
-    of_models = f" a pass of {len(ranks)} models reads V {times_in_words(groups.reads)};" if ranks[1:] else ""
+    of_models = (
+        f" a pass of {counted(len(ranks), 'model')} reads V {times_in_words(groups.reads)};"
+        if ranks[1:]
+        else ""
+    )
     numbers = {"event": "plan", "panels": panels, "bytes": groups.reads * planned.pass_bytes}
     logger.info(
-        "V is %d x %d %s, in %d panels;%s a worker may take up to %d MiB",
+        "V is %d x %d %s, in %s;%s a worker may take up to %d MiB",
         *matrix.shape,
         matrix.dtype,
-        panels,
+        counted(panels, "panel"),
         of_models,
         groups.worker_bytes // MIB,
         extra={"nmf": {**numbers, "reads": groups.reads, "models": len(ranks)}},

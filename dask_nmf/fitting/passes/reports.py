@@ -10,6 +10,7 @@ import numpy as np
 from dask_nmf import progress
 from dask_nmf.fitting.result import starts_in_words
 from dask_nmf.iteration.loop import Step
+from dask_nmf.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def report_shared_pass(steps: Sequence[Step], starts: int, max_iter: int) -> Non
     running = sum(step.outcome is None for step in steps)
     errors = [step.relative_error for step in steps]
     text = (
-        f"pass {number}: {running} of {starts} starts go on, relative error {min(errors):.6f} to "
+        f"pass {number}: {running} of {counted(starts, 'start')} go on, relative error {min(errors):.6f} to "
         f"{max(errors):.6f}, {seconds:.2f} s"
     )
     numbers = {

@@ -42,6 +42,7 @@ from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import LIFT, RightSolver, Solver, factor_scale
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ def start_of_sample(
     sample = masking.scaled_copy(row_sample.draw_sample(candidates, draw), measures.scale)
     if not sample.shape[0] or not np.any(masked_summary.summarize_block(sample).column_weight):
         return None
-    logger.info("factorising a sample of %d panel rows, for the start", sample.shape[0])
+    logger.info("factorising a sample of %s, for the start", counted(sample.shape[0], "panel row"))
     matrix = panels.matrix
     penalty = penalty_of_sample(penalty_of_fit(settings, measures, matrix), sample, panels.edges[-1])
     return sampled_h(sample, settings, penalty, _streams(matrix)[1])
@@ -79,12 +80,12 @@ def log_summary(measures: Measures) -> None:
     """Write the measures of the first read to the log."""
     report_stage("start")
     logger.info(
-        "first read: %d entries, mean %.4g, %d empty panel rows; nothing observed in %d rows and %d columns",
-        measures.stored,
+        "first read: %s, mean %.4g, %s; nothing observed in %s and %s",
+        counted(measures.stored, "entry"),
         measures.mean,
-        measures.empty,
-        measures.unobserved_rows,
-        measures.unobserved_columns,
+        counted(measures.empty, "empty panel row"),
+        counted(measures.unobserved_rows, "row"),
+        counted(measures.unobserved_columns, "column"),
         extra={"nmf": {"event": "first read", **measures._asdict()}},
     )
 

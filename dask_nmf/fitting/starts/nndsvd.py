@@ -28,6 +28,7 @@ from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def sampled_directions(candidates: Candidates, draw: SampleSpec, rank: int, scal
     """
     sample = row_sample.draw_sample(candidates._replace(block=masking.unwrap(candidates.block)), draw)
     sample = scaling.scaled_copy(sample, scale)
-    logger.info("singular vectors of a sample of %d panel rows, for the start", sample.shape[0])
+    logger.info("singular vectors of a sample of %s, for the start", counted(sample.shape[0], "panel row"))
     columns, dtype = sample.shape[1], sample.dtype
     number = min(width(rank), draw.rows, columns)
     directions = random = rng.normal(draw.seed, rng.Stream.DIRECTIONS, np.arange(columns), number).T

@@ -15,6 +15,7 @@ from dask_nmf.ingest.recipe.arithmetic import blocks
 from dask_nmf.ingest.recipe.fitted import FittedStep, TopColumns
 from dask_nmf.ingest.rows import Batch, Columns, RowSource
 from dask_nmf.types import Array, Block
+from dask_nmf.wording import counted
 
 logger = logging.getLogger(__name__)
 SHOWN = 5  # names in a message
@@ -142,7 +143,7 @@ class Aligned:
         if columns.names is None or wanted is None:
             if columns.number != self._wanted.width:
                 raise DataError(
-                    f"the source has {columns.number} columns, and that of {self._place} had "
+                    f"the source has {counted(columns.number, 'column')}, and that of {self._place} had "
                     f"{self._wanted.width}; without names of columns the numbers must be equal"
                 )
             return self._wanted.places
@@ -161,7 +162,8 @@ class Aligned:
         shown = ", ".join(map(repr, missing[:SHOWN])) + (" …" if missing[SHOWN:] else "")
         if missing and not (self.sparse and len(missing) < known):
             raise DataError(
-                f"the source lacks {len(missing)} of the {known} columns of {self._place}: {shown}; "
+                f"the source lacks {len(missing)} of the {counted(known, 'column')} of "
+                f"{self._place}: {shown}; "
                 "add them, or take a source with the same names"
             )
         if missing:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dask_nmf.display.text import escape_control
 from dask_nmf.options.settings import Settings
+from dask_nmf.wording import counted
 
 LOSSES = {
     2.0: "the squared error ‖V − W H‖²",
@@ -64,7 +65,10 @@ def about_matrix(record: Mapping[str, Any]) -> str:
     """Return sentences about V, from the record of a result."""
     (m, n), measures = record["matrix"]["shape"], record["measures"]
     stored, cells = measures["stored"], m * n
-    text = f"V is {source_of(record)}: {m:,} rows and {n:,} columns of {record['matrix']['dtype']}"
+    text = (
+        f"V is {source_of(record)}: {counted(m, 'row', ',')} and "
+        f"{counted(n, 'column', ',')} of {record['matrix']['dtype']}"
+    )
     if 0 < stored < cells:
         known = "known" if record["settings"].get("missing") else "stored"
         text += f", of which {stored:,} entries ({percent(stored / cells)}) are {known}"
@@ -81,7 +85,8 @@ def about_model(settings: Settings) -> Iterator[str]:
     """Yield sentences about the options of a fit."""
     loss = LOSSES.get(settings.beta, f"the β-divergence of V from W H with β = {settings.beta:g}")
     yield (
-        f"It was approximated by W H of {settings.n_components} components, none of whose entries is "
+        f"It was approximated by W H of {counted(settings.n_components, 'component')}, "
+        "none of whose entries is "
         f"negative. The fit makes {loss} small, by {SOLVERS.get(settings.solver, settings.solver)}."
     )
     start = STARTS.get(settings.start, f"singular vectors of V ({settings.start})")
@@ -109,7 +114,8 @@ def about_changes(record: Mapping[str, Any]) -> Iterator[str]:
             kept = ", and H was left as it was" if entry.get("keep_h") else ""
             yield f"Rows {first:,} to {last - 1:,} were added from {source} ({when}){kept}."
         else:
-            yield f"{number(entry.get('count'))} rows were taken out ({when})."
+            count = number(entry.get("count"))
+            yield f"{counted(count, 'row')} {'was' if count == '1' else 'were'} taken out ({when})."
 
 
 def about_environment(environment: Mapping[str, Any]) -> str:
@@ -119,7 +125,9 @@ def about_environment(environment: Mapping[str, Any]) -> str:
         ", ".join(f"{name} {version}" for name, version in known.items()) if isinstance(known, dict) else ""
     )
     first, workers, threads = (environment.get(name, "?") for name in ("from_pass", "workers", "threads"))
-    return escape_control(f"From pass {first} on: {workers} workers with {threads} threads; {versions}.")
+    return escape_control(
+        f"From pass {first} on: {counted(workers, 'worker')} with {counted(threads, 'thread')}; {versions}."
+    )
 
 
 def about_end(record: Mapping[str, Any], error: float | None, squared: bool) -> str:
@@ -129,5 +137,8 @@ def about_end(record: Mapping[str, Any], error: float | None, squared: bool) -> 
         return f"The fit ended: {message}."
     whole = "‖V‖²" if squared else "the divergence of V from its mean"
     explained = percent(max(1 - error**2, 0.0), 4)
-    text = f"After {number(record['pass'])} passes W H explains {explained} of {whole}, a relative error of "
+    text = (
+        f"After {counted(number(record['pass']), 'pass')} W H explains {explained} of "
+        f"{whole}, a relative error of "
+    )
     return f"{text}{error:.6g}. Why it ended: {message}."

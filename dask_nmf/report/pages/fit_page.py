@@ -26,12 +26,16 @@ from dask_nmf.report.sections.passes import passes_section
 from dask_nmf.report.sections.rows import rows_section
 from dask_nmf.report.sections.views import Look, choose_view
 from dask_nmf.report.sections.work import work_section
+from dask_nmf.wording import counted
 
 
 def fit_page(facts: FitFacts, name: str, look: Look) -> Page:
     """Return the page of a fit in a run of this name."""
     m, n = facts.shape
-    lead = f"{m:,} rows and {n:,} columns in {facts.rank} components: {source_of(facts.record)}"
+    lead = (
+        f"{counted(m, 'row', ',')} and {counted(n, 'column', ',')} in "
+        f"{counted(facts.rank, 'component')}: {source_of(facts.record)}"
+    )
     return Page(f"Report of {escape_control(name)}", lead, key_numbers(facts), fit_sections(facts, look))
 
 

@@ -10,6 +10,7 @@ from dask_nmf.report.pages.page import Page
 from dask_nmf.report.sections.models.ranks import consensus_section, ranks_section
 from dask_nmf.report.sections.views import Look
 from dask_nmf.selection.result import RankSelection
+from dask_nmf.wording import counted
 
 
 def selection_page(selection: RankSelection, facts: FitFacts, name: str, look: Look) -> Page:
@@ -17,7 +18,8 @@ def selection_page(selection: RankSelection, facts: FitFacts, name: str, look: L
     ranks = [row["n_components"] for row in selection.ranks]
     m, n = facts.shape
     lead = (
-        f"Which of the ranks {ranks[0]} to {ranks[-1]} fits {m:,} rows and {n:,} columns best: "
+        f"Which of the ranks {ranks[0]} to {ranks[-1]} fits {counted(m, 'row', ',')} and "
+        f"{counted(n, 'column', ',')} best: "
         f"{source_of(facts.record)}"
     )
     numbers = [

@@ -12,6 +12,7 @@ from dask_nmf.report.facts.words import number, percent
 from dask_nmf.report.pages.page import Card, Figure, Section, Table
 from dask_nmf.report.sections.views import ImageShape, View, component_figure
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 MOST_CARDS = 48  # components that have a card of their own
 NAMED = 5  # top columns of a component in the table
@@ -29,7 +30,7 @@ def components_section(facts: FitFacts, view: View, shape: ImageShape | None) ->
     ]
     if len(shown) < facts.rank:
         paragraphs.append(
-            f"The {len(shown)} components with the largest shares are drawn; all are in the table."
+            f"The {counted(len(shown), 'component')} with the largest shares are drawn; all are in the table."
         )
     cards = [
         Card(f"Component {one}", _line(facts, one), component_figure(facts, one, view, shape))
@@ -132,11 +133,12 @@ def _sorted_heat_map(facts: FitFacts) -> Figure:
     matrix = sorted_columns(facts.h)
     words = Words(
         "All of H, its columns sorted",
-        f"Heat map of {facts.rank} components and {facts.h.shape[1]:,} columns. Columns are grouped by the "
+        f"Heat map of {counted(facts.rank, 'component')} and "
+        f"{counted(facts.h.shape[1], 'column', ',')}. Columns are grouped by the "
         "component that is largest in them, and fall from left to right within a group.",
     )
     columns, ticks = facts.h.shape[1], component_ticks(facts.rank)
-    label = f"{columns:,} columns of V, sorted"
+    label = f"{counted(columns, 'column', ',')} of V, sorted"
     sides = Sides("component", label, "share of the row's largest", 1.0, ticks, {})
     return heat_map(matrix, words, sides)
 

@@ -10,6 +10,7 @@ from dask_nmf.report.drawing.charts import Words, line_chart
 from dask_nmf.report.facts.words import duration, number
 from dask_nmf.report.pages.page import Section, Table
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 MOST_ROWS = 200  # of a table
 
@@ -21,7 +22,10 @@ def passes_section(history: dict[str, list[float | None]]) -> Section:
     if not len(errors):
         return Section("passes", "Error and time", ["No pass was made: one factor was fixed."])
     elapsed, numbers = np.cumsum(seconds), np.arange(1, len(errors) + 1)
-    text = f"{len(errors)} passes took {duration(elapsed[-1])}, on average {duration(seconds.mean())} each."
+    text = (
+        f"{counted(len(errors), 'pass')} took {duration(elapsed[-1])}, on average "
+        f"{duration(seconds.mean())} each."
+    )
     text += " Times are those of the passes alone, without the first and the last read of V."
     first, last = errors[0], errors[-1]
     words = Words(

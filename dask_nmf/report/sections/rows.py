@@ -10,6 +10,7 @@ from dask_nmf.report.facts.fit import FitFacts
 from dask_nmf.report.facts.words import number, percent
 from dask_nmf.report.pages.page import Figure, Section, Table
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 MOST_BARS = 48  # components
 CLASSES = 24  # of the sizes of parts, each of half an octave
@@ -28,7 +29,8 @@ def rows_section(facts: FitFacts) -> Section:
     if len(mixtures):
         low, middle, high = np.quantile(mixtures, [0.1, 0.5, 0.9])
         paragraphs.append(
-            f"A typical row is made of {number(middle, 2)} components (10 % of the rows of fewer than "
+            f"A typical row is made of {counted(number(middle, 2), 'component')} (10 % of the "
+            "rows of fewer than "
             f"{number(low, 2)}, 10 % of more than {number(high, 2)}), counted by their sizes: two equal "
             "parts count as 2, and a part that is much smaller than another hardly counts."
         )
@@ -63,7 +65,7 @@ def _leading(facts: FitFacts) -> Figure:
     words = Words(
         "Rows by their largest component",
         f"Bars; component {order[0]} is the largest in {int(counts[order[0]]):,} of "
-        f"{facts.weights.rows:,} rows.",
+        f"{counted(facts.weights.rows, 'row', ',')}.",
     )
     rows = [
         (name, f"{int(value):,}", percent(value / max(facts.weights.rows, 1)))

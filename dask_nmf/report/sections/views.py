@@ -13,6 +13,7 @@ from dask_nmf.report.drawing.charts import Words, bar_chart, picture, spectrum
 from dask_nmf.report.facts.fit import TOP_COLUMNS, FitFacts
 from dask_nmf.report.facts.words import number
 from dask_nmf.report.pages.page import Figure, Table
+from dask_nmf.wording import counted
 
 ImageShape = tuple[int, int]  # height, width
 
@@ -59,7 +60,8 @@ class Look(NamedTuple):
         height, width = self.image_shape
         if height * width != columns:
             raise ValueError(
-                f"images of {height} x {width} have {height * width} pixels, and V has {columns} columns; "
+                f"images of {height} x {width} have {height * width} pixels, and V has "
+                f"{counted(columns, 'column')}; "
                 "give the height and the width of the images in the rows of V"
             )
         return self
@@ -144,7 +146,7 @@ def _spectrum(facts: FitFacts, component: int) -> Figure:
     peak = facts.names.column(int(row.argmax()))
     words = Words(
         f"Component {component} along the columns of V",
-        f"Line over {len(row):,} columns; it is highest at {short_name(peak)}.",
+        f"Line over {counted(len(row), 'column', ',')}; it is highest at {short_name(peak)}.",
     )
     figure = spectrum(x, row, words, errors)
     return Figure(words.title, words.description, figure.svg, top_table(facts, component, columns))

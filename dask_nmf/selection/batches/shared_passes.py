@@ -21,6 +21,7 @@ from dask_nmf.selection.batches.endings import risen_models
 from dask_nmf.selection.batches.starts import Fold
 from dask_nmf.selection.models import Model, ModelKey, SelectionOptions
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,8 @@ class SharedPasses:
         shown = f"ranks {ranks[0]} to {ranks[-1]}" if ranks else "none"
         of_batch = f" of batch {place.number} of {place.batches}" if place.batches > 1 else ""
         text = (
-            f"pass {number}{of_batch}: {len(left)} of {place.models} models go on ({shown}), {seconds:.2f} s"
+            f"pass {number}{of_batch}: {len(left)} of {counted(place.models, 'model')} go on "
+            f"({shown}), {seconds:.2f} s"
         )
         most = self.options.settings.max_iter
         passes_left = most - number + most * (place.batches - place.number)

@@ -17,6 +17,7 @@ from dask_nmf.types import Array, Block
 from dask_nmf.updates.fitted import Fitted
 from dask_nmf.updates.row_passes import RowSummary
 from dask_nmf.updates.rows.known_rows import products_at
+from dask_nmf.wording import counted
 
 BATCH = 2**25  # bytes of rows, as dense float64, that are read at once
 
@@ -47,7 +48,8 @@ def row_numbers(result: StoredResult, chosen: Sequence[int | str]) -> Array:
         if not found:
             what = f"no row is named {one!r}" if isinstance(one, str) else f"there is no row {one}"
             raise ValueError(
-                f"{what} in {result.location.name}, which has {rows} rows; it may be gone already; "
+                f"{what} in {result.location.name}, which has {counted(rows, 'row')}; it may be "
+                "gone already; "
                 "give rows that are there"
             )
         numbers += found
@@ -55,7 +57,7 @@ def row_numbers(result: StoredResult, chosen: Sequence[int | str]) -> Array:
         raise ValueError("a row is given twice; give each row once")
     if not 0 < len(numbers) < rows:
         raise ValueError(
-            f"{len(numbers)} of {rows} rows are given; give at least one, and leave at least one"
+            f"{len(numbers)} of {counted(rows, 'row')} are given; give at least one, and leave at least one"
         )
     return np.array(numbers, np.int64)
 

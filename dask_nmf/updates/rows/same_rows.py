@@ -21,6 +21,7 @@ from dask_nmf.updates.fitted import Fitted
 from dask_nmf.updates.row_passes import RowPasses
 from dask_nmf.updates.rows.chosen_rows import batches
 from dask_nmf.updates.rows.known_digests import check_all_rows, differing, known_digests
+from dask_nmf.wording import counted
 
 SAME_SUMS = 1e-5  # relative difference of sums over V that rounding explains
 SAME_ERROR, NEAR_ERROR = 1e-2, 1e-1  # share of an exact and of an estimated error that V may exceed
@@ -38,7 +39,7 @@ def check_v(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array, V: Any) ->
     rows, record, name = fitted.shape[0], fitted.result.record, run.location.name
     if matrix.shape[0] not in (rows, len(numbers)):
         raise ValueError(
-            f"{matrix.source} has {matrix.shape[0]} rows, and {name} has {rows}, of which "
+            f"{matrix.source} has {counted(matrix.shape[0], 'row')}, and {name} has {rows}, of which "
             f"{len(numbers)} are to be taken out; give all rows, with those that were added since the fit "
             "below the others (dask-nmf convert OLD NEW ALL), or these alone in their order"
         )
@@ -93,7 +94,7 @@ def _check_alone(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> No
         return
     raise ValueError(
         f"{matrix.source} has only the rows to be taken out, which cannot be compared with {name}, because "
-        f"{why}; give all {rows} rows that it has now"
+        f"{why}; give all {counted(rows, 'row')} that it has now"
     )
 
 

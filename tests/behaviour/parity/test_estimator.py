@@ -125,7 +125,7 @@ def test_the_number_of_components_is_that_of_given_factors(n_components: Any, na
 @fits
 def test_every_fit_that_stops_short_warns(solver: str, beta_loss: Any) -> None:
     model = NMF(RANK, solver=solver, beta_loss=beta_loss, init="random", random_state=0, max_iter=1, tol=1e-9)
-    with pytest.warns(ConvergenceWarning, match="max_iter = 1 passes.*raise max_iter or tol"):
+    with pytest.warns(ConvergenceWarning, match="max_iter = 1 pass,.*raise max_iter or tol"):
         model.fit(noisy(SHAPES["tall"]))
 
 

@@ -26,7 +26,7 @@ LONG = "".join(f"u{i},i,1\n" for i in range(200_000))
 TABLES = [
     ("a,b\n1,2\n\n3,x\n", "v.csv, line 4: 'x' in column 'b' is no number"),
     ("1,2\n3,x\n", "v.csv, line 2: 'x' in column 2 is no number"),
-    ("a,b\n1,2\n\n3\n", "v.csv, line 4: '3' has 1 fields, and the first line has 2"),
+    ("a,b\n1,2\n\n3\n", "v.csv, line 4: '3' has 1 field, and the first line has 2"),
     ("a,b\n1,2\n\n3,-4\n", "v.csv, line 4, column 'b': -4.0 is negative"),
     ("a,b\n1,2\n3,\n", "v.csv, line 3, column 'b': a value is missing (NaN or empty); fill it in, or"),
     ("a,b\n1,2\n3,inf\n", "v.csv, line 3, column 'b': inf is not finite"),

@@ -124,7 +124,7 @@ def test_files_with_wildcards_and_another_encoding(tmp_path: Path) -> None:
             "a.csv",
             b'id,body\n1,"a\nb"\n2\n',
             {"text": "body"},
-            r"line 4: there are 1 fields",
+            r"line 4: it has 1 field,",
         ),
         ("a.csv", b"id,body\n1,a\n", {"text": "bodi"}, r"has not one column 'bodi', and has id, body"),
         ("a.jsonl", b'{"body": "a"}\n\n{"body"}\n', {"text": "body"}, r"line 3: it is not JSON"),

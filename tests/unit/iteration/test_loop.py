@@ -85,7 +85,7 @@ def test_outcomes_say_why() -> None:
 
 def test_the_time_limit_ends_after_a_pass_that_is_not_final() -> None:
     (only,) = steps([50, 40, 30], deadline=time.monotonic())
-    assert "time limit after 1 passes" in str(only.message)
+    assert "time limit after 1 pass;" in str(only.message)
     assert not only.final
 
 

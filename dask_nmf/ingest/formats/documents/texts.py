@@ -14,6 +14,7 @@ from dask_nmf.ingest.files import has_suffix
 from dask_nmf.ingest.formats.documents.decoding import read_text, text_lines
 from dask_nmf.ingest.formats.tables.csv_text import DELIMITERS, LONGEST, QUOTED
 from dask_nmf.ingest.reading import ReadProgress, optional_library
+from dask_nmf.wording import counted
 
 RECORDS = 2**10  # of a parquet file that are read at once
 SHOWN = 20  # names in a message
@@ -115,7 +116,8 @@ class CsvTexts(TextRecords):
                 place = f"{self.path}, line {line}"
                 if values and len(values) != len(header):
                     raise DataError(
-                        f"{place}: there are {len(values)} fields, and the header has {len(header)}; "
+                        f"{place}: it has {counted(len(values), 'field')}, and the header has "
+                        f"{len(header)}; "
                         f"correct the line, or quote fields that contain {delimiter!r}"
                     )
                 if values:

@@ -18,6 +18,7 @@ from dask_nmf.ingest.files import BUFFER, FilePath, has_suffix, open_content
 from dask_nmf.ingest.options import ROUNDING
 from dask_nmf.ingest.rows import check_wanted
 from dask_nmf.kernels.entries.lines import end_of_lines
+from dask_nmf.wording import counted
 
 NULLS = ("", "NA", "N/A", "#N/A", "NaN", "nan", "NULL", "null", "None", "-nan", "-NaN")
 DELIMITERS = "\t", ";", ","
@@ -122,7 +123,7 @@ def refuse_first_bad_line(path: FilePath, layout: CsvLayout, numbers: Sequence[i
         shown = repr(layout.delimiter.join(fields)[:SHOWN])
         if len(fields) != layout.width:
             raise DataError(
-                f"{path}, line {line}: {shown} has {len(fields)} fields, and the first line has "
+                f"{path}, line {line}: {shown} has {counted(len(fields), 'field')}, and the first line has "
                 f"{layout.width}; correct the line, or quote fields that contain {layout.delimiter!r}"
             )
         for index in numbers:

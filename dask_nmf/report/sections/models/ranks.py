@@ -13,6 +13,7 @@ from dask_nmf.report.drawing.svg import inline_svg, new_figure
 from dask_nmf.report.facts.words import number
 from dask_nmf.report.pages.page import Figure, Section, Table
 from dask_nmf.selection.result import HEADINGS, RankSelection
+from dask_nmf.wording import counted
 
 MOST_SQUARES = 300  # of a side of the heat map of the consensus
 ERRORS = "Error of held-out entries against the rank"
@@ -49,7 +50,8 @@ def consensus_section(selection: RankSelection) -> Section:
     )
     words = Words(
         f"Consensus of the models of rank {selection.n_components}",
-        f"Heat map of {len(ordered)} rows of V by the same rows, ordered by cluster: how many models put two "
+        f"Heat map of {counted(len(ordered), 'row')} of V by the same rows, ordered by "
+        "cluster: how many models put two "
         f"rows together.{known}",
     )
     text = (

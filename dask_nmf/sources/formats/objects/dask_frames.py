@@ -15,6 +15,7 @@ from dask_nmf.sources.decoding.conversion import default_dtype, is_a, to_arrays
 from dask_nmf.sources.formats.objects.dask_arrays import open_dask_array
 from dask_nmf.sources.matrix import Matrix, as_block
 from dask_nmf.sources.opener import Opener, OpenOptions
+from dask_nmf.wording import counted
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +38,13 @@ def rows_of_frame(frame: Any, name: str = "V") -> tuple[da.Array, list[int]]:
     """
     empty: Any = to_arrays(frame._meta, name)
     dtype = default_dtype(np.dtype(empty.dtype))
-    logger.info("counting the rows of %d partitions of %s", frame.npartitions, name)
+    logger.info("counting the rows of %s of %s", counted(frame.npartitions, "partition"), name)
     heights = compute_watched([delayed(len)(part) for part in frame[frame.columns[:1]].to_delayed()])
     filled = [number for number, height in enumerate(heights) if height]
     if not filled:
-        raise DataError(f"{name} is empty, in {len(heights)} partitions; it must have at least one row")
+        raise DataError(
+            f"{name} is empty, in {counted(len(heights), 'partition')}; it must have at least one row"
+        )
     parts, meta = frame.to_delayed(), as_block(empty, dtype)
     blocks = [
         da.from_delayed(delayed(as_block)(parts[number], dtype), (heights[number], empty.shape[1]), meta=meta)
