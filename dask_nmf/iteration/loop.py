@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dask_nmf.errors import DataError
 from dask_nmf.iteration.outcome import Ending, Outcome, judged, relative_error
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import FINEST, Solver
@@ -91,9 +92,19 @@ class Passes:
         """Return the step of the pass that gave these totals; it has an outcome if it is the last one.
 
         It has none if only the time is over: see `end_in_time`.
+
+        Raises
+        ------
+        DataError
+            If neither the loss nor H is finite.
         """
         stop, baseline, previous = self.stop, self.baseline, self.state
         state = self.solver.at_level(previous.level).update(previous, totals, baseline)
+        if np.isnan(state.loss) and not np.isfinite(state.h).all():
+            raise DataError(
+                "entries of V differ so much in size that the loss is no number in float64; "
+                "correct the entries that are far larger than all others, or scale rows or columns"
+            )
         reason = _convergence(self.number, previous, state, baseline, stop)
         if reason and _may_be_noise(state, baseline) and state.level < min(self.solver.finest, stop.finest):
             exact = state.level > 0  # nor does the loss of equations that are solved less exactly

@@ -113,3 +113,13 @@ def test_entries_that_are_stored_twice_or_in_disorder_are_summed(kind: str, tmp_
 def test_a_v_whose_squares_are_no_numbers_is_refused(scale: float) -> None:
     with pytest.raises(DataError, match="brings its mean near 1"):
         nmf(scale * low_rank(30, 10, 2), 2)
+
+
+def test_a_divergence_that_is_no_number_is_refused() -> None:
+    v = np.random.default_rng(0).random((30, 12))
+    v[3, 4] = 1e160
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(DataError, match="differ so much in size that the loss is no"),
+    ):
+        nmf(v, 2, beta_loss="kullback-leibler")
