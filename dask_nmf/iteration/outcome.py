@@ -66,10 +66,12 @@ def judged(ending: Ending, error: float) -> Ending:
             "leave the factor that was given out, or give one without zeros there",
         )
     if error > 1 + ROUNDING and ending.outcome in (Outcome.CONVERGED, Outcome.EXPLAINED, Outcome.FIXED):
+        known = ending.outcome == Outcome.FIXED
+        advice = "the known factor does not fit this V" if known else "give another seed, or init='random'"
         return Ending(
             Outcome.NOT_CONVERGED,
             f"not converged: the passes end at relative error {error:.4g}, where the mean of V has 1; "
-            "give another seed, or init='random'",
+            f"{advice}",
         )
     return ending
 

@@ -108,6 +108,8 @@ def test_what_is_worse_than_the_mean_has_not_converged() -> None:
     assert judged(converged, 0.99) == converged
     assert judged(converged, 1.87).outcome is Outcome.NOT_CONVERGED
     assert judged(converged, 1.87).message.startswith("not converged: the passes end at relative error")
+    assert "give another seed" in judged(converged, 1.87).message
+    assert "known factor" in judged(Ending(Outcome.FIXED, "converged"), 1.87).message
     assert judged(stopped, 1.87) == stopped
     v, h = np.random.default_rng(0).random((30, 8)), np.eye(8)[:2] + 1e-6
     assert nmf(v, 2, beta_loss=KL, fixed_H=h).outcome is Outcome.NOT_CONVERGED

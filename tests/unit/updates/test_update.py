@@ -14,6 +14,7 @@ from dask_nmf import Run, nmf, transform
 from dask_nmf.results import verify
 from dask_nmf.updates import update
 from dask_nmf.updates.fitted import open_fitted
+from dask_nmf.updates.rows.known_rows import SquaredRows
 
 
 @pytest.mark.parametrize("beta", [2, 1])
@@ -49,13 +50,14 @@ def test_a_wide_v_whose_panels_are_columns_is_updated_by_rows(tmp_path: Path) ->
     assert loss(wide, W, H, 2) < 1.005 * loss(wide, W_all, of_all, 2)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_a_run_that_fits_v_exactly_can_be_read_after_an_update(seed: int, tmp_path: Path) -> None:
-    """The loss of all rows is a sum that rounds to either side of 0."""
-    exact = low_rank(60, 12, RANK, noise=0, seed=seed)
+def test_a_run_that_fits_v_exactly_can_be_read_after_an_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss of all rows is a sum, which rounding may take below 0."""
+    exact = low_rank(60, 12, RANK, noise=0)
     run = fitted(tmp_path / "run", exact)
-    update(run, exact[:5] * 2)
-    assert Run.load(run).result is not None
+    monkeypatch.setattr(SquaredRows, "change", lambda rows, h: -1e-9)
+    assert update(run, exact[:5] * 2).relative_error == 0
     assert [check for check in verify(run, np.vstack([exact, exact[:5] * 2])) if not check.passed] == []
 
 
