@@ -24,6 +24,7 @@ from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.labels.names import NO_LABELS
 from dask_nmf.sources.matrix import Matrix
 
+UNLIMITED = MEMORY_LIMIT / 4  # bytes that a process without a limit may cache
 KEPT = 0.8  # share of the memory that a plan leaves; cached blocks fragment the rest
 
 
@@ -41,8 +42,10 @@ class Resources(NamedTuple):
         configured = config.read().client_memory
         if configured is not None:
             return int(configured)
-        left = MEMORY_LIMIT - self.here * worker_memory.USABLE * (self.memory_limit or 0)
-        return max(0, int(worker_memory.USABLE * left))
+        filled = (
+            UNLIMITED if self.memory_limit is None else self.here * worker_memory.USABLE * self.memory_limit
+        )
+        return max(0, int(worker_memory.USABLE * (MEMORY_LIMIT - filled)))
 
 
 def resources() -> Resources:
@@ -190,7 +193,7 @@ def _spare(memory_limit: int | None, worker_bytes: int, cache: int | None) -> in
     if memory_limit is not None:
         spare = KEPT * (memory_limit * worker_memory.USABLE - worker_bytes)
     else:
-        spare = MEMORY_LIMIT / 4
+        spare = UNLIMITED
     return max(0, int(spare if cache is None else min(spare, cache)))
 
 
