@@ -152,10 +152,10 @@ def _work(cut: Cut) -> dict[str, Any] | None:
 
 def _residuals(final: FinalFactors, cut: Cut, unit: float) -> Residuals | None:
     """Return where W H differs from V, in the units of the user, if it is known and finite."""
-    found = final.residuals
-    if found is None or not np.isfinite(found.total):
+    found, square = final.residuals, unit * unit
+    if found is None or not np.isfinite(found.total) or not np.isfinite(square):
         return None
-    found = found.scaled(unit**2, unit**2 if cut.request.settings.beta == 2 else 1.0)
+    found = found.scaled(square, square if cut.request.settings.beta == 2 else 1.0)
     return found.transposed if cut.matrix.orientation.by_columns else found
 
 
