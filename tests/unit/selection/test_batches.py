@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from support.matrices import Array
 
 from dask_nmf import plan, select_rank
+from dask_nmf.execution import partition
+from dask_nmf.execution.partition import Resources
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.options.settings import Settings
 from dask_nmf.planning.client_memory import ClientMemory, ClientPlan
@@ -183,6 +185,23 @@ def test_a_selection_that_the_client_has_no_room_for_is_refused_before_the_first
         pytest.raises(MemoryError, match=r"one start of 19 ranks, up to 20, takes up to \d+ MiB .* 590 MiB"),
     ):
         plan(wide, ranks="2:20", workers=2, n_init=1, memory_limit="4GiB", probe=False)
+
+
+def test_the_room_of_the_client_is_what_workers_here_leave_or_as_configured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(partition, "MEMORY_LIMIT", 20 * 2**30)
+    alone, beside = (Resources(2**30, 1, 4, here=here).client_room for here in (0, 4))
+    assert alone == int(0.7 * 20 * 2**30)
+    assert beside == pytest.approx(0.7 * (20 - 4 * 0.7) * 2**30, abs=1)
+    assert Resources(2**40, 1, 1).client_room == 0
+    with dask.config.set({"dask_nmf.client_memory": "3GiB"}):
+        assert Resources(None, 2, 1).client_room == 3 * 2**30
+    with (
+        dask.config.set({"dask_nmf.client_memory": "much"}),
+        pytest.raises(ValueError, match=r'client_memory is .much.; write it as a size, such as "600MB"'),
+    ):
+        select_rank(planted(), "1:2")
 
 
 @pytest.mark.parametrize("heights", [[3], [1, 4, 2], [5, 5, 5, 1]])
