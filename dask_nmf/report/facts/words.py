@@ -58,7 +58,8 @@ def duration(seconds: float) -> str:
 def size(bytes_: int) -> str:
     """Return a number of bytes for people."""
     unit, name = next((pair for pair in SIZES if bytes_ >= pair[0]), (1, "bytes"))
-    return f"{bytes_ / unit:.3g} {name}"
+    amount = bytes_ / unit
+    return f"{amount:,.0f} {name}" if amount >= 100 else f"{amount:.3g} {name}"
 
 
 def about_matrix(record: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ import numpy as np
 from dask_nmf.plots.drawing import short_name
 from dask_nmf.report.drawing.charts import MOST_POINTS, Words, bar_chart
 from dask_nmf.report.drawing.heat import Sides, component_ticks, heat_map
+from dask_nmf.report.facts.columns import column, percents
 from dask_nmf.report.facts.fit import FitFacts
 from dask_nmf.report.facts.words import number, percent
 from dask_nmf.report.pages.page import Card, Figure, Section, Table
@@ -100,18 +101,20 @@ def _line(facts: FitFacts, component: int) -> str:
 
 def _table(facts: FitFacts, view: View) -> Table:
     tops = view is not View.IMAGE  # pixels have no names
-    rows = [
-        (
-            str(one),
-            percent(facts.shares[one]),
-            number(facts.h_sparseness[one], 2),
-            number(facts.w_sparseness[one], 2),
-            f"{int(facts.weights.leading[one]):,}",
-            *([] if facts.likeness is None else [number(float(facts.likeness[one]), 3)]),
-            *([" · ".join(map(facts.names.column, facts.top_columns(one, NAMED)))] if tops else []),
-        )
-        for one in range(facts.rank)
+    columns = [
+        list(map(str, range(facts.rank))),
+        percents(facts.shares),
+        column(facts.h_sparseness, 2),
+        column(facts.w_sparseness, 2),
+        column(facts.weights.leading[: facts.rank]),
     ]
+    if facts.likeness is not None:
+        columns.append(column(facts.likeness, 3))
+    if tops:
+        columns.append(
+            [" · ".join(map(facts.names.column, facts.top_columns(one, NAMED))) for one in range(facts.rank)]
+        )
+    rows = list(zip(*columns, strict=True))
     head = ["component", "share", "sparseness in H", "sparseness in W", "largest in rows"]
     head += [] if facts.likeness is None else ["bootstrap stability"]
     head += ["largest columns"] if tops else []

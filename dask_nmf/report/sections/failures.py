@@ -10,8 +10,8 @@ from dask_nmf.kernels.summary.residual_sums import Residuals, Side
 from dask_nmf.plots.factors.residuals import ticks_of
 from dask_nmf.report.drawing.charts import Words
 from dask_nmf.report.drawing.heat import Sides, heat_map
+from dask_nmf.report.facts.columns import column, percents
 from dask_nmf.report.facts.fit import FitFacts
-from dask_nmf.report.facts.words import number, percent
 from dask_nmf.report.pages.page import Figure, Section, Table
 
 WORST_BLOCKS = 10  # of the table
@@ -53,11 +53,11 @@ def _map(facts: FitFacts, residuals: Residuals) -> Figure:
     order = np.argsort(-finite, axis=None, kind="stable")[:WORST_BLOCKS]
     blocks = [np.unravel_index(place, values.shape) for place in order]
     spans = [(_span(residuals.rows, int(i)), _span(residuals.columns, int(j))) for i, j in blocks]
-    rows = [
-        (*span, number(float(values[block])), percent(float(residuals.losses[block] / residuals.total)))
-        for span, block in zip(spans, blocks, strict=True)
-        if residuals.total > 0
-    ]
+    rows = []
+    if residuals.total > 0:
+        shares = percents(float(residuals.losses[block]) / residuals.total for block in blocks)
+        lost = column(float(values[block]) for block in blocks)
+        rows = [(*span, *texts) for span, *texts in zip(spans, lost, shares, strict=True)]
     label = "unexplained part" if facts.squared else "mean divergence"
     worst = f" It is worst in rows {spans[0][0]} and columns {spans[0][1]}." if spans else ""
     words = Words(
@@ -78,13 +78,11 @@ def _span(side: Side, block: int) -> str:
 def _worst(kind: str, side: Side, name: Callable[[int], str], residuals: Residuals, squared: bool) -> Table:
     total = residuals.total if residuals.total > 0 else 1.0
     mean = residuals.total / max(residuals.sizes.sum(), 1) or 1.0
-    rows = [
-        (
-            name(int(place)),
-            percent(float(loss / total)),
-            number(float(loss / size) if squared else float(loss / size / mean)) if size > 0 else "–",
-        )
-        for place, loss, size in zip(side.worst, side.losses, side.sizes, strict=True)
+    unit = 1.0 if squared else mean
+    lost = [
+        loss / size / unit if size > 0 else None for loss, size in zip(side.losses, side.sizes, strict=True)
     ]
+    names = [name(int(place)) for place in side.worst]
+    rows = list(zip(names, percents(side.losses / total), column(lost), strict=True))
     of_itself = f"unexplained part of the {kind}" if squared else "mean divergence, in units of that of V"
     return Table(f"The {kind}s with the largest residuals", [kind, "share of the loss", of_itself], rows)

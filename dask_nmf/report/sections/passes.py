@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dask_nmf.report.drawing.charts import Words, line_chart
+from dask_nmf.report.facts import columns
 from dask_nmf.report.facts.words import duration, number
 from dask_nmf.report.pages.page import Section, Table
 from dask_nmf.types import Array
@@ -50,17 +51,17 @@ def passes_section(history: dict[str, list[float | None]]) -> Section:
 
 
 def _rows(errors: Array, seconds: Array, elapsed: Array) -> list[Sequence[str]]:
-    """Return the rows of the table of passes: of very many the first and the last ones."""
+    """Return the rows of the table of passes: if there are many, the first and the last ones."""
     changes = np.diff(errors, prepend=np.nan)
     some = range(len(errors))
     kept = [*some] if len(some) <= MOST_ROWS else [*some[: MOST_ROWS // 2], *some[-MOST_ROWS // 2 :]]
-    return [
-        (
-            str(place + 1),
-            number(errors[place], 6),
-            number(changes[place], 2),
-            number(seconds[place], 3),
-            number(elapsed[place], 4),
+    return list(
+        zip(
+            (str(place + 1) for place in kept),
+            columns.column(errors[kept], 6),
+            columns.column(changes[kept], 2),
+            columns.seconds(seconds[kept]),
+            columns.seconds(elapsed[kept]),
+            strict=True,
         )
-        for place in kept
-    ]
+    )

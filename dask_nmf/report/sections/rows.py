@@ -6,8 +6,9 @@ import numpy as np
 
 from dask_nmf.report.drawing.charts import Words, bar_chart
 from dask_nmf.report.drawing.heat import Sides, component_ticks, heat_map
+from dask_nmf.report.facts.columns import column, percents
 from dask_nmf.report.facts.fit import FitFacts
-from dask_nmf.report.facts.words import number, percent
+from dask_nmf.report.facts.words import number
 from dask_nmf.report.pages.page import Figure, Section, Table
 from dask_nmf.types import Array
 from dask_nmf.wording import counted
@@ -67,10 +68,8 @@ def _leading(facts: FitFacts) -> Figure:
         f"Bars; component {order[0]} is the largest in {int(counts[order[0]]):,} of "
         f"{counted(facts.weights.rows, 'row', ',')}.",
     )
-    rows = [
-        (name, f"{int(value):,}", percent(value / max(facts.weights.rows, 1)))
-        for name, value in zip(names, values, strict=True)
-    ]
+    shares = values / max(facts.weights.rows, 1)
+    rows = list(zip(names, column(values), percents(shares), strict=True))
     figure = bar_chart(names, values, words, "rows", width=4.6)
     table = Table("rows by their largest component", ["component", "rows", "share"], rows)
     return Figure(words.title, words.description, figure.svg, table)
@@ -92,15 +91,9 @@ def _sizes(facts: FitFacts) -> Figure:
         row_ticks=component_ticks(facts.rank),
         column_ticks=TICKS,
     )
-    quantiles = np.quantile(parts, QUANTILES, axis=0).T
-    rows = [
-        (
-            str(one),
-            percent(1 - int(facts.weights.zeros[one]) / max(facts.weights.rows, 1)),
-            *(number(float(value)) for value in quantiles[one]),
-        )
-        for one in range(facts.rank)
-    ]
+    quantiles = np.quantile(parts, QUANTILES, axis=0)
+    present = 1 - facts.weights.zeros / max(facts.weights.rows, 1)
+    rows = list(zip(map(str, range(facts.rank)), percents(present), *map(column, quantiles), strict=True))
     names = [f"{100 * share:g} % quantile" for share in QUANTILES[:-1]]
     table = Table(
         "sizes of the parts of components", ["component", "rows that have it", *names, "largest"], rows

@@ -10,6 +10,7 @@ import numpy as np
 
 from dask_nmf.plots.drawing import short_name
 from dask_nmf.report.drawing.charts import Words, bar_chart, picture, spectrum
+from dask_nmf.report.facts.columns import column
 from dask_nmf.report.facts.fit import TOP_COLUMNS, FitFacts
 from dask_nmf.report.facts.words import number
 from dask_nmf.report.pages.page import Figure, Table
@@ -126,14 +127,9 @@ def top_table(facts: FitFacts, component: int, columns: Sequence[int]) -> Table:
     """Return the largest entries of a component as a table, with standard errors if they are known."""
     errors = facts.stderr
     head = ["column", "entry of H", *([] if errors is None else ["standard error"])]
-    rows = [
-        (
-            facts.names.column(column),
-            number(float(facts.h[component, column])),
-            *([] if errors is None else [number(float(errors[component, column]))]),
-        )
-        for column in columns
-    ]
+    numbers = [facts.h] if errors is None else [facts.h, errors]
+    texts = [column(each[component, list(columns)]) for each in numbers]
+    rows = list(zip(map(facts.names.column, columns), *texts, strict=True))
     return Table(f"largest entries of component {component}", head, rows)
 
 

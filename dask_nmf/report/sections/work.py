@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.report.drawing.charts import WIDE, Words, bar_chart
+from dask_nmf.report.facts import columns
 from dask_nmf.report.facts.words import duration, number, size
 from dask_nmf.report.pages.page import Section, Table
 from dask_nmf.runs.record.work import SECONDS, idle_seconds, total_work
+from dask_nmf.wording import counted
 
 PARTS = {
     "read": "read V",
@@ -30,8 +32,8 @@ def work_section(work: Mapping[str, Any] | None) -> Section:
     total, workers = total_work(work), work["workers"]
     seconds = np.array([total[f"{part}_seconds"] for part in PARTS])
     text = (
-        f"Tasks took {duration(float(seconds[:-1].sum()))} of threads in all, on {len(workers)} "
-        f"worker{'s' * (len(workers) != 1)}; solving for W includes the products with H. Threads had no task "
+        f"The tasks of {counted(len(workers), 'worker')} took {duration(float(seconds[:-1].sum()))}, added "
+        "up over their threads; solving for W includes the products with H. Threads had no task "
         f"for {duration(float(seconds[-1]))}, while H was updated, passes were committed, or other tasks "
         "were awaited. This counts the command that finished the fit, with its first and its last read of V."
     )
@@ -51,8 +53,8 @@ def work_section(work: Mapping[str, Any] | None) -> Section:
         (
             str(place),
             number(worker["threads"]),
-            *(number(worker[part], 3) for part in SECONDS),
-            number(idle_seconds(worker), 3),
+            *columns.seconds(worker[part] for part in SECONDS),
+            *columns.seconds([idle_seconds(worker)]),
             size(worker["peak_bytes"]),
         )
         for place, worker in enumerate(workers[:MOST_WORKERS])

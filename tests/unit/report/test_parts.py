@@ -9,8 +9,9 @@ from support.matrices import low_rank
 from dask_nmf import select_rank
 from dask_nmf.report import write
 from dask_nmf.report.drawing.reduction import block_means
+from dask_nmf.report.facts.columns import column, percents
 from dask_nmf.report.facts.names import Names
-from dask_nmf.report.facts.words import about_changes
+from dask_nmf.report.facts.words import about_changes, size
 from dask_nmf.report.pages.page import Page, render
 from dask_nmf.report.sections.components import sorted_columns
 from dask_nmf.report.sections.rows import effective_numbers, size_classes
@@ -96,3 +97,27 @@ def test_a_selection_without_an_answer_is_refused(tmp_path: Path) -> None:
     select_rank(low_rank(40, 12, 2), "1:2", n_init=2, holdout=0.2, time_limit=0, store=place)
     with pytest.raises(ValueError, match="has no answer yet; finish it with dask-nmf select first"):
         write(place, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "digits", "texts"),
+    [
+        ([0.47, 0.4585, None, 0.0], 4, ["0.4700", "0.4585", "–", "0.0000"]),
+        ([45.3, 0.2054], 3, ["45.300", "0.205"]),
+        ([1234.5, 12.345], 4, ["1,234.50", "12.35"]),
+        ([0.3, -6e-8, 0.0, 12345.6], 2, ["0.30", "-6.0e-08", "0", "12,346"]),
+        ([6.8e-5, 1.4e-6], 4, ["6.800e-05", "1.400e-06"]),
+        ([3, 1234567, 0], 4, ["3", "1,234,567", "0"]),
+        ([np.inf, 0.5], 2, ["inf", "0.50"]),
+        ([None, np.nan], 4, ["–", "–"]),
+    ],
+)
+def test_numbers_of_a_column_have_equal_digits(
+    numbers: list[float | None], digits: int, texts: list[str]
+) -> None:
+    assert column(numbers, digits) == texts
+
+
+def test_shares_and_sizes_have_equal_digits() -> None:
+    assert percents([0.002, 0.00205]) == ["0.200 %", "0.205 %"]
+    assert [size(count) for count in (1023, 1 << 20, 1023 << 20)] == ["1,023 bytes", "1 MiB", "1,023 MiB"]

@@ -9,8 +9,8 @@ import numpy as np
 from dask_nmf.display.text import escape_control
 from dask_nmf.report.drawing.charts import Words
 from dask_nmf.report.drawing.heat import Sides, heat_map
+from dask_nmf.report.facts.columns import column
 from dask_nmf.report.facts.fit import row_norms
-from dask_nmf.report.facts.words import number
 from dask_nmf.report.pages.page import Figure, Section, Table
 from dask_nmf.results.comparison import Comparison
 from dask_nmf.types import Array
@@ -32,7 +32,7 @@ def comparison_section(comparison: Comparison, h: Array, other: Array) -> Sectio
             "Errors of both runs",
             ["", "this run", "the other run"],
             [
-                ("relative error", *(number(error, 6) for error in comparison.relative_errors)),
+                ("relative error", *column(comparison.relative_errors, 6)),
                 ("passes", *map(str, comparison.passes)),
             ],
         ),

@@ -10,6 +10,7 @@ from dask_nmf.report.drawing.charts import Words
 from dask_nmf.report.drawing.heat import Sides, heat_map
 from dask_nmf.report.drawing.reduction import block_means
 from dask_nmf.report.drawing.svg import inline_svg, new_figure
+from dask_nmf.report.facts.columns import column
 from dask_nmf.report.facts.words import number
 from dask_nmf.report.pages.page import Figure, Section, Table
 from dask_nmf.selection.result import HEADINGS, RankSelection
@@ -65,13 +66,10 @@ def consensus_section(selection: RankSelection) -> Section:
 
 def _table(selection: RankSelection) -> Table:
     best = selection.n_components
-    rows = [
-        (
-            f"{row['n_components']}{', recommended' if row['n_components'] == best else ''}",
-            *(number(row[name]) for name in list(HEADINGS)[1:]),
-        )
-        for row in selection.ranks
-    ]
+    ranks = [row["n_components"] for row in selection.ranks]
+    names = [f"{rank}{', recommended' if rank == best else ''}" for rank in ranks]
+    columns = [column(row[name] for row in selection.ranks) for name in list(HEADINGS)[1:]]
+    rows = list(zip(names, *columns, strict=True))
     return Table("All ranks", list(HEADINGS.values()), rows)
 
 
