@@ -8,8 +8,10 @@ import numpy as np
 
 from dask_nmf.kernels.summary.residual_sums import Residuals, Side
 from dask_nmf.plots.drawing import SHADES, axes_or_new
+from dask_nmf.types import Array
 
 TICKS = 6  # of a side
+SHADED = 0.98  # share of the blocks whose values the shades tell apart; the others have the darkest one
 
 
 def plot_residuals(residuals: Residuals | None, squared: bool, axes: Any = None) -> Any:
@@ -31,8 +33,9 @@ def plot_residuals(residuals: Residuals | None, squared: bool, axes: Any = None)
             "out, or rows were changed since; dask-nmf report --residuals V reads V to find out"
         )
     axes = axes_or_new(axes)
+    values = residuals.relative(squared)
     image = axes.imshow(
-        residuals.relative(squared), cmap=SHADES, vmin=0, aspect="auto", interpolation_stage="data"
+        values, cmap=SHADES, vmin=0, vmax=darkest(values), aspect="auto", interpolation_stage="data"
     )
     bar = axes.figure.colorbar(image, ax=axes, shrink=0.85)
     bar.set_label("unexplained part" if squared else "mean divergence, in units of that of V")
@@ -41,6 +44,15 @@ def plot_residuals(residuals: Residuals | None, squared: bool, axes: Any = None)
         ticks = ticks_of(side)
         axis.set_ticks(list(ticks), list(ticks.values()))
     return axes
+
+
+def darkest(values: Array) -> float:
+    """Return the value of the darkest shade of a map of residuals; a few blocks may have larger ones.
+
+    A block in which V is almost zero may have a hundred times the value of all others, which would be white.
+    """
+    finite = values[np.isfinite(values)]
+    return float(np.quantile(finite, SHADED)) or float(finite.max()) or 1.0 if finite.size else 1.0
 
 
 def ticks_of(side: Side) -> dict[float, str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from dask_nmf.kernels.summary.residual_sums import Residuals, Side
-from dask_nmf.plots.factors.residuals import ticks_of
+from dask_nmf.plots.factors.residuals import darkest, ticks_of
 from dask_nmf.report.drawing.charts import Words
 from dask_nmf.report.drawing.heat import Sides, heat_map
 from dask_nmf.report.facts.columns import column, percents
@@ -65,9 +65,9 @@ def _map(facts: FitFacts, residuals: Residuals) -> Figure:
         f"Heat map of {values.shape[0]} blocks of rows by {values.shape[1]} blocks of columns.{worst}",
     )
     table = Table("blocks that fit worst", ["rows", "columns", label, "share of the loss"], rows, [1])
-    sides = Sides(
-        "rows of V", "columns of V", label, None, ticks_of(residuals.rows), ticks_of(residuals.columns)
-    )
+    most, ticks = darkest(values), [ticks_of(side) for side in (residuals.rows, residuals.columns)]
+    shown = f"{label} (the darkest: this or more)" if finite.max(initial=0.0) > most else label
+    sides = Sides("rows of V", "columns of V", shown, most, *ticks)
     return heat_map(finite, words, sides, table)
 
 

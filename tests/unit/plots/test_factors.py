@@ -163,6 +163,24 @@ def test_the_display_of_an_estimator_follows_scikit_learn() -> None:
         NMFComponentsDisplay.from_estimator(NMF(2))
 
 
+def test_a_map_of_residuals_shades_all_blocks_though_one_fits_far_worse() -> None:
+    rng = np.random.default_rng(0)
+    V = rng.random((64, 1)) @ rng.random((1, 64)) + 0.1 * rng.random((64, 64))
+    V[:, 7], V[5, 7] = 0, 1e-3  # almost nothing, so that W H is much larger
+    result = nmf(V, 1, max_iter=2, random_state=0)
+    residuals = result.residuals
+    assert residuals is not None
+    axes = result.plot.residuals(ax=Figure().subplots())
+    (image,) = axes.images
+    values, largest = residuals.relative(True), image.get_clim()[1]
+    np.testing.assert_array_equal(image.get_array(), values)
+    np.testing.assert_allclose(
+        residuals.losses.sum(), np.square(V - result.W.compute() @ result.H.compute()).sum(), rtol=1e-4
+    )
+    assert np.nanmax(values) > 100 * largest
+    assert np.nanmean(values[:, :7]) > largest / 20
+
+
 def test_figures_of_a_fit_need_matplotlib_only_when_they_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     plot = result_with().plot
