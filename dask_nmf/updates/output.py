@@ -31,8 +31,8 @@ class Output:
 
         Raises
         ------
-        FileExistsError
-            If there is anything else at the target.
+        FileExistsError, InvalidRunError
+            If there is another run, or anything else, at the target.
         """
         if self.target is self.source:
             return self._recovered()
@@ -46,12 +46,11 @@ class Output:
         """Return the run to be changed, which is a new copy of the one that was opened, unless it is that."""
         if opened.location.address == self.target.address:
             return opened
-        return copy_run(self.source, self.target, self.check_held)
+        return copy_run(opened, self.target, self.check_held)
 
     def _recovered(self) -> Run:
         run = Run.load(self.target, self.check_held)
         run.recover()
-        rows: int = (run.record["result"] or run.record)["matrix"]["shape"][0]
         if run.record["result"] is not None:
-            run.change_rows(rows).clean()
+            run.change_rows(run.record["result"]["matrix"]["shape"][0]).clean()
         return run

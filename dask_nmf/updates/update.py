@@ -118,10 +118,12 @@ def update(
         If there is no run.
     ValueError, DataError
         If the fit is not finished, the columns differ, or its entries have weights.
-    FileExistsError
-        If there is anything else at the output.
+    FileExistsError, InvalidRunError
+        If there is another run, or anything else, at the output.
     RunLocked
-        If another process works on the run, or on the output.
+        If another process works on the output, or on the run where no output is given.
+    ConcurrentCommitError
+        If another process changes the run before its copy is at the output; the same call can be made again.
 
     Examples
     --------
@@ -146,16 +148,15 @@ def update(
         check_apart(target, V=matrix.location)
         with connect(matrix), RowPasses(fitted, matrix) as passes:
             check_shared(target)
-            return _update((opened, goal), fitted, passes, keep_h or fitted.fixed_h)
+            return _update(opened, goal, fitted, passes, keep_h or fitted.fixed_h)
 
 
-def _update(place: tuple[Run, Output], fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update:
-    run, output = place
+def _update(run: Run, output: Output, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update:
     report_stage("new rows")
     summary = passes.summarize()
     _check_size(summary, passes.matrix)
     lineage = fitted.result.record.get("lineage", [])
-    for present, digest in _known_digests(run, fitted, passes.matrix):
+    for present, digest in _digests_of_batches(run, fitted, passes.matrix):
         if digest == summary.digest:
             logger.info("these rows are in %s already; nothing is left to do", run.location.name)
             output.begin(run)
@@ -205,8 +206,11 @@ def _update(place: tuple[Run, Output], fitted: Fitted, passes: RowPasses, keep_h
     )
 
 
-def _known_digests(run: Run, fitted: Fitted, matrix: Matrix) -> Iterator[tuple[list[int], str | None]]:
-    """Yield the numbers of rows and the digest of each batch that was added, and of the rows of the fit."""
+def _digests_of_batches(run: Run, fitted: Fitted, matrix: Matrix) -> Iterator[tuple[list[int], str | None]]:
+    """Yield the first row, the one after the last and the digest of each batch that was added.
+
+    Those of the rows of the fit come last, if these may be the rows of the matrix.
+    """
     for entry in fitted.result.record.get("lineage", []):
         yield entry.get("rows", []), entry.get("digest")
     count, names = matrix.shape[0], fitted.result.labels.rows

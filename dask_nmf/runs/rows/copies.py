@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from uuid import uuid4
 
+from dask_nmf.errors import ConcurrentCommitError
 from dask_nmf.runs.commits import Commits, open_group
 from dask_nmf.runs.record.contents import current_folders
 from dask_nmf.runs.rows.changed_result import shown_arrays
@@ -13,20 +14,37 @@ from dask_nmf.storage.leases import CheckHeld
 from dask_nmf.storage.locations import Location
 
 
-def copy_run(source: Location, target: Location, check_held: CheckHeld) -> Run:
+def copy_run(source: Run, target: Location, check_held: CheckHeld) -> Run:
     """Copy a finished run to a location where there is none, in one commit; return the copy.
 
     Parameters
     ----------
+    source : the run as it was opened, which is not locked.
     check_held : raises `RunLocked` if another process has taken over the target.
+
+    Raises
+    ------
+    ConcurrentCommitError
+        If another process has changed the run since it was opened; nothing is committed then.
     """
-    group, record = open_group(source)
+    group, record = open_group(source.location)
     empty = links.unwritten_group(target.store())
-    copies.copy_folders(group, empty, current_folders(record))
+    try:
+        copies.copy_folders(group, empty, current_folders(record))
+    except FileNotFoundError:
+        _check_current(source)
+        raise
+    _check_current(source)
     commits = Commits(target, empty, {**record, "writer": uuid4().hex}, check_held, True)
     commits.publish(commits.record, shown_arrays(record["result"]), lasting=True)
     commits.write_metadata()
     return Run.load(target, check_held)
+
+
+def _check_current(run: Run) -> None:
+    """Refuse a run whose result is not the one that was opened."""
+    if open_group(run.location)[1]["result"] != run.record["result"]:
+        raise ConcurrentCommitError(run.location.name)
 
 
 def check_copy(copy: Run, source: Run) -> None:

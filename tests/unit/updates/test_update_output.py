@@ -1,6 +1,7 @@
 """Updates that go to another place, while the run stays as it is."""
 
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from support.runs import Crash, files
 
 from dask_nmf import Run
 from dask_nmf.cli.app import app
-from dask_nmf.errors import DataError
+from dask_nmf.errors import ConcurrentCommitError, DataError
 from dask_nmf.results import verify
 from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.rows.changed_result import ChangedResult
+from dask_nmf.sources.matrix import Matrix
 from dask_nmf.updates import forget, update
 
 
@@ -85,6 +87,18 @@ def test_an_output_that_is_no_copy_is_refused_and_bad_rows_leave_none(tmp_path: 
     update(run, V[195:])
     with pytest.raises(FileExistsError, match=r"is not .*run with more rows"):
         update(run, V[190:195], output=tmp_path / "output")
+
+
+def test_an_output_of_a_run_that_another_process_changes_is_not_made(tmp_path: Path) -> None:
+    run, output = fitted(tmp_path / "run"), tmp_path / "output"
+
+    def change(matrix: Matrix) -> AbstractContextManager[None]:
+        update(run, V[190:195])
+        return nullcontext()
+
+    with pytest.raises(ConcurrentCommitError, match="run was changed by another process"):
+        update(run, NEW, output=output, connect=change)
+    assert update(run, NEW, output=output).last == 205
 
 
 def test_the_command_writes_to_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
