@@ -11,6 +11,7 @@ import scipy.io
 import scipy.sparse
 from support.converted import matrix_of, names_of
 
+from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
 from dask_nmf.ingest.formats.matrices import matrix_rows, transposed
 
@@ -89,4 +90,7 @@ def test_what_cannot_be_turned(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("one two")
     with pytest.raises(ValueError, match="leave transpose out"):
         convert(tmp_path / "text.txt", tmp_path / "w.zarr", transpose=True)
+    (tmp_path / "names.csv").write_text("gene\na\nb\n")
+    with pytest.raises(DataError, match="V is empty"):
+        convert(tmp_path / "names.csv", tmp_path / "w.zarr", row="gene", transpose=True)
     assert not (tmp_path / "w.zarr").exists()

@@ -77,6 +77,8 @@ class Transposed:
         stored: GrowingArray | None = None
         root = zarr.create_group(str(self._folder), zarr_format=3)
         for _, block in self._read():
+            if block.shape[1] == 0:
+                continue  # V is empty, and is refused when it is written
             if stored is None:
                 stored = self._array(root, block.shape[1])
             stored.append(block)
