@@ -75,12 +75,15 @@ def read() -> Configuration:
 
 
 def _bytes(size: int | str | None) -> int | None:
+    if size is None:
+        return None
     try:
-        return None if size is None else int(parse_bytes(size))
-    except (ValueError, OverflowError):
-        raise ValueError(
-            f'dask_nmf.client_memory is {size!r}; write it as a size, such as "600MB" or "2GiB"'
-        ) from None
+        number = int(parse_bytes(size))
+    except (ValueError, OverflowError, AttributeError):
+        number = 0
+    if number <= 0:
+        raise ValueError(f'dask_nmf.client_memory is {size!r}; write it as a size, such as "600MB" or "2GiB"')
+    return number
 
 
 def without_fsync() -> AbstractContextManager[Any]:

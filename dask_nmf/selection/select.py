@@ -147,9 +147,7 @@ class _Selection:
 
     def run(self, V: Any) -> RankSelection:
         """Make what is left to do, and return the result."""
-        known = None
-        if self.store is not None and self.keys == sorted(self.stored):
-            known = self.store.findings()
+        known = self.store.findings() if self.store is not None and self.keys == sorted(self.stored) else None
         if known is not None and self.store is not None and self._is_unwritten(self.store):
             return self._with_fit(V, known)
         findings = self._compare(known)
@@ -213,10 +211,11 @@ class _Selection:
         """Read V for the first time, and return the findings: the known ones, or those of more passes."""
         ranks = [key.n_components for key in self.keys]
         with self._engine(ranks) as (engine, planned):
+            if known is not None:
+                self._first_read(engine, planned)  # which refuses another V
+                return known
             made = self._plan(planned)
             found = self._first_read(engine, planned)
-            if known is not None:
-                return known
             fits = ModelFits(engine, self.options, found, self.keys, self.store)
             fits.run(planned, made, self.request.deadline)
             report_stage("comparing the models")

@@ -198,11 +198,18 @@ def test_the_room_of_the_client_is_what_workers_here_leave_or_as_configured(
     assert Resources(2**40, 1, 1).client_room == 0
     with dask.config.set({"dask_nmf.client_memory": "3GiB"}):
         assert Resources(None, 2, 1).client_room == 3 * 2**30
-    with (
-        dask.config.set({"dask_nmf.client_memory": "much"}),
-        pytest.raises(ValueError, match=r'client_memory is .much.; write it as a size, such as "600MB"'),
-    ):
-        select_rank(planted(), "1:2")
+    for bad in ("much", "-5MB", [2]):
+        with (
+            dask.config.set({"dask_nmf.client_memory": bad}),
+            pytest.raises(ValueError, match=r'client_memory is .*; write it as a size, such as "600MB"'),
+        ):
+            select_rank(planted(), "1:2")
+
+
+def test_a_finished_selection_is_returned_whatever_the_room_of_the_client(tmp_path: Path) -> None:
+    found = choose(planted(), store=tmp_path / "selection.zarr")
+    with dask.config.set({"dask_nmf.client_memory": "1MiB"}):
+        assert_same(choose(planted(), store=tmp_path / "selection.zarr"), found)
 
 
 @pytest.mark.parametrize("heights", [[3], [1, 4, 2], [5, 5, 5, 1]])
