@@ -85,11 +85,7 @@ def group_models(plan: CutPlan, ranks: Sequence[int], share: Share = NO_LIMIT) -
             place, before, full = 0, rank, set()
         while place < len(groups):
             together = (*made[place], rank)
-            if (
-                together not in full
-                and memory.worker_bytes(together) <= memory.room
-                and share.has_room(together)
-            ):
+            if together not in full and _has_room(memory, share, together):
                 break
             full.add(together)
             place += 1

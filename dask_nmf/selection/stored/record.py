@@ -28,11 +28,7 @@ def new_record(identity: dict[str, Any], overwrites: bool) -> dict[str, Any]:
         "folders": {},
         "arrays": {},
         "models": [],
-        "sample": [
-            0,
-            0,
-            0,
-        ],  # the largest rank and the folds that samples are for, and their rows
+        "sample": [0, 0, 0],  # the largest rank and the folds that samples are for, and their rows
         "findings": None,  # the table of the models, once all of them have ended
         "answer": None,  # the table of which the final fit has a result
         "listing": None,  # of the files of V at the answer: see `Matrix.listing`
