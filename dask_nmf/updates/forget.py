@@ -22,7 +22,7 @@ from dask_nmf.storage.locations import Location, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
 from dask_nmf.updates.forgotten import Forgotten
-from dask_nmf.updates.row_passes import RowPasses, RowSummary, measures_with, open_rows
+from dask_nmf.updates.row_passes import RowPasses, RowSummary, measures_with, open_rows, rows_in_memory
 from dask_nmf.updates.rows.chosen_rows import Batch, batches, loss_of, row_numbers, summary_of
 from dask_nmf.updates.rows.known_rows import KnownRows
 from dask_nmf.updates.rows.polishing import Polished, polish
@@ -219,7 +219,7 @@ def _from_sums(fitted: Fitted, matrix: Matrix, numbers: Array) -> tuple[Array, f
         return h, rest.loss + rest.known.change(h), rest.taken
     terms, sumsq, stored, unobserved = DivergenceTerms(fitted.settings.beta), 0.0, 0, 0
     for batch in taken:
-        with RowPasses(fitted, open_rows(fitted, batch.block)) as passes:
+        with RowPasses(fitted, rows_in_memory(fitted, batch.block)) as passes:
             part = passes.summarize()
         terms, sumsq = terms + part.terms, sumsq + part.sumsq
         stored, unobserved = stored + part.stored, unobserved + part.unobserved

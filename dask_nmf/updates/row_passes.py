@@ -26,7 +26,7 @@ from dask_nmf.sources.labels.names import Names, check_same_columns, fitting, pi
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.arrays.factors import ZarrFactor
-from dask_nmf.types import Array, Orientation
+from dask_nmf.types import Array, Block, Orientation
 from dask_nmf.updates.fitted import Fitted, combined
 from dask_nmf.wording import counted
 
@@ -84,6 +84,11 @@ def content_digest(sums: Hashes, shape: tuple[int, ...], dtype: Any, names: Name
     for piece in () if names is None else pieces(names):
         digest.update(json.dumps(piece.tolist()).encode())
     return digest.hexdigest()[:32]
+
+
+def rows_in_memory(fitted: Fitted, block: Block) -> Matrix:
+    """Open a block of rows that was read from a matrix which `open_rows` has opened, (rows, n)."""
+    return open_matrix(block, fitted.result.record["matrix"]["dtype"], Orientation.ROWS)
 
 
 class RowPasses:

@@ -14,7 +14,7 @@ from dask_nmf.solvers.parts.squared_error import loss_of_h
 from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted
-from dask_nmf.updates.row_passes import RowPasses, open_rows
+from dask_nmf.updates.row_passes import RowPasses, rows_in_memory
 from dask_nmf.updates.rows.chosen_rows import batches
 
 
@@ -48,8 +48,7 @@ def polish(fitted: Fitted, passes: RowPasses, numbers: Array, h: Array, changed:
     means = changed.temporary_means(rows, chunk) if passes.engine.mask.needs_means else None
     sums = passes.write(h, store, with_sums=True, means=means)
     for batch in batches(fitted, passes.matrix, numbers):
-        own = open_rows(fitted, batch.block)
-        with RowPasses(fitted, own) as alone:
+        with RowPasses(fitted, rows_in_memory(fitted, batch.block)) as alone:
             places = len(batch.numbers), alone.chunk_rows
             unused = None if means is None else changed.temporary_means(*places)
             sums = sums + alone.write(h, changed.temporary_w(*places), True, unused).scaled(-1)

@@ -20,6 +20,7 @@ from support.runs import Crash
 from dask_nmf import Run, nmf, select_rank
 from dask_nmf.cli.app import app
 from dask_nmf.errors import DataError, RunMismatch
+from dask_nmf.ingest import convert
 from dask_nmf.results import verify
 from dask_nmf.runs.rows.changed_result import ChangedResult
 from dask_nmf.storage.locations import located
@@ -312,3 +313,12 @@ def test_the_command_reads_a_file_of_rows(tmp_path: Path, capsys: pytest.Capture
     assert "2 rows taken out, 198 left, polished in one pass; relative error" in capsys.readouterr().out
     assert app(words, standalone_mode=False) == 0
     assert "these 2 rows were taken out already; 198 are left" in capsys.readouterr().out
+
+
+def test_forget_does_not_warn_of_the_steps_of_a_conversion_that_made_its_own_v(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    convert(V, tmp_path / "v.zarr", log1p=True)
+    run = fitted(tmp_path / "run", tmp_path / "v.zarr")
+    forget(run, GONE, tmp_path / "v.zarr")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
