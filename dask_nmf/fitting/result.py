@@ -43,8 +43,9 @@ class Result:
         of 2 D(V | W H), with the penalties; None for a fit from one start. The start with the least is kept.
     shape : (m, n), of V
     residuals : where W H differs from V, as the last read saw it: losses and sizes of at most 64 × 64 blocks
-        of V, and the rows and columns with the largest losses. It is None if that is not known: if V is cut
-        both ways, or entries are held out.
+        of V, and the rows and columns with the largest losses. Entries that are held out do not count. It is
+        None where that is not known: V is cut both ways, or entries are held out of a V without missing
+        entries and weights, by the squared error or the Kullback-Leibler divergence.
     """
 
     W: Any

@@ -92,7 +92,7 @@ class FitPlots:
         Raises
         ------
         ValueError
-            If it is not known: V was cut both ways, or entries were held out.
+            If it is not known: V was cut both ways, entries were held out, or rows were changed since.
         """
         return plot_residuals(self._residuals, self._squared, ax)
 

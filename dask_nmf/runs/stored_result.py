@@ -82,7 +82,7 @@ class StoredResult:
     def residuals(self) -> Residuals | None:
         """Where W H differs from V, by the last read of the fit; None if it is unknown.
 
-        It is unknown if V is cut both ways, entries are held out, or rows were added or taken out since.
+        It is unknown where `dask_nmf.fitting.result.Result` says so, or if rows were added or taken out.
         """
         if not self.record.get("residuals"):
             return None

@@ -59,5 +59,6 @@ def work_section(work: Mapping[str, Any] | None) -> Section:
         )
         for place, worker in enumerate(workers[:MOST_WORKERS])
     ]
-    table = Table("Seconds of threads, and memory, of each worker", head, rows)
+    listed = "each worker" if len(workers) <= MOST_WORKERS else f"the first {MOST_WORKERS} workers"
+    table = Table(f"Seconds of threads, and memory, of {listed}", head, rows)
     return Section("work", title, [text, memory], tables=[table], figures=[chart])

@@ -81,7 +81,7 @@ def export_to(run: Location, output: LocalLocation, what: str | None = None, ove
 
 
 def _content_of(run: Location, what: str | None) -> tuple[Content | Side, str]:
-    """Return what is to be written of a run, both factors or one of them, and how a line calls it."""
+    """Return what is to be written of a run, both factors or one of them, and the same in words."""
     result = Run.load_result(run)
     rows, columns = sides_of(result)
     w, h = _w_in_words(rows), f"H, {columns.rank} x {columns.size}"
@@ -102,7 +102,7 @@ def _format_of_w(place: Location, path: Path, what: str | None) -> Format:
             f"{place.name} is an output of transform, which has W and no H; export it to one of {kinds}, "
             "or give the run"
         )
-    return _format_of(path, "W")
+    return _format_of(path, what or "W")
 
 
 def _format_of(path: Path, what: str | None) -> Format:

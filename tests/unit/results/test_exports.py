@@ -235,6 +235,8 @@ def test_an_output_of_transform_is_exported(folder: Path, tmp_path: Path, named:
             ValueError, match=r"W2.zarr is an output of transform, which has W and no H; export"
         ):
             export(tmp_path / "W2.zarr", tmp_path / output, what)
+    with pytest.raises(ValueError, match="holds W or H; say which"):
+        export(tmp_path / "W2.zarr", tmp_path / "x.csv", "X")
     next(path for path in (tmp_path / "W2.zarr" / "W" / "c").rglob("*") if path.is_file()).unlink()
     with pytest.raises(InvalidRunError):
         export(tmp_path / "W2.zarr", tmp_path / "lost.csv")
