@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from dask_nmf.cluster.client import active_client
-from dask_nmf.cluster.watch import WORKER_LOSS, run_on_workers
+from dask_nmf.cluster.watch import WORKER_LOSS, call_watched, run_on_workers
 from dask_nmf.errors import NoWorkers
 from dask_nmf.execution.tasks import stopwatch
 from dask_nmf.execution.tasks.prefetch import own_threads
@@ -28,7 +28,7 @@ def work_of(fit: str) -> dict[str, Any]:
     else:
         with suppress(*WORKER_LOSS, NoWorkers):  # the factors are worth more than these figures
             counted = run_on_workers(stopwatch.take, fit, on_error="ignore")
-            threads = client.nthreads()
+            threads = call_watched(client.nthreads)
     workers = [
         {"threads": threads.get(address, 1), **{name: round(value, 4) for name, value in parts.items()}}
         for address, parts in sorted(counted.items())

@@ -5,6 +5,7 @@ Clocks are read a few times for each panel, and nothing that is computed depends
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 import threading
@@ -22,6 +23,16 @@ SINCE, ELAPSED = "since", "elapsed"
 _spent: dict[str, dict[str, float]] = {}  # seconds by part, and the clock at its first one, of each fit
 _lock = threading.Lock()
 _task = threading.local()  # the fit of the task of this thread
+
+
+def _renew_after_fork() -> None:
+    """Forget all times in a forked process, and renew the lock, whose holder does not exist there."""
+    global _lock
+    _spent.clear()
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew_after_fork)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """The seconds that tasks of a fit spend, by what they do, and the memory of processes."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,19 @@ def test_a_process_forgets_fits_that_took_nothing() -> None:
         with stopwatch.of_fit(f"killed {number}"), stopwatch.spending("read"):
             pass
     assert len(stopwatch._spent) <= stopwatch.MOST_FITS
+
+
+def test_a_forked_process_counts_while_a_thread_of_its_parent_does() -> None:
+    with stopwatch.of_fit("parent"), stopwatch.spending("read"):
+        pass
+    with stopwatch._lock:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends a process that waits for the lock
+            seconds = stopwatch.take("parent")
+            os._exit(any(seconds[part] for part in stopwatch.PARTS))
+    assert os.waitpid(child, 0)[1] == 0
+    assert stopwatch.take("parent")["read"] > 0
 
 
 def test_a_run_has_the_work_of_its_fit(tmp_path: Path) -> None:
