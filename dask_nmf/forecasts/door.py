@@ -53,7 +53,7 @@ def plan(
     V : the matrix, in any form that `open_matrix` accepts: an array, a sparse matrix, a Dask array, or a
         path.
     n_components : number of components, k, of one fit.
-    ranks : instead of it, the ranks that `select_rank` would compare, as that takes them.
+    ranks : instead of it, the ranks that `select_rank` would compare, as that takes them, with a store.
     n_init, folds, holdout : as in `nmf` and `select_rank`, with the defaults of these.
     solver, beta_loss, init, max_iter, missing, validation_fraction, weights, dtype, cache : as in `nmf`.
     workers, threads_per_worker, memory_limit : the processes to plan for, the threads of each, and its memory
