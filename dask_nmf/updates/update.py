@@ -96,7 +96,8 @@ def update(
 
     The W of the old rows stays as it is. H is the best one for the sums of all rows, those of the old rows by
     their W and H (`known_rows`). Where entries are missing or held out, the sums of the old rows are
-    estimates. Of the new rows none is held out. A batch of rows is not added twice: the same entries under
+    estimates. No entry of the new rows is held out, and the error of those of the old rows is unknown once H
+    has moved. A batch of rows is not added twice: the same entries under
     the same names, in the same order.
 
     Parameters
@@ -188,7 +189,9 @@ def _update(run: Run, output: Output, fitted: Fitted, passes: RowPasses, keep_h:
         "keep_h": keep_h,
         "relative_error": error,
     }
-    numbers = {"loss": loss, "measures": measures, "estimated": _is_estimate(fitted, keep_h)}
+    numbers: dict[str, Any] = {"loss": loss, "measures": measures, "estimated": _is_estimate(fitted, keep_h)}
+    if not keep_h:
+        numbers["validation_error"] = None  # it was that of the H before
     write_result(changed, fitted, h / scales[:, None], numbers)
     changed.record["lineage"] = [*lineage, entry]
     if known_digests(run, fitted):

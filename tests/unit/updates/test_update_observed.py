@@ -90,6 +90,16 @@ def test_w_of_new_rows_is_that_of_transform_and_the_error_with_a_kept_h_is_known
     assert not Run.load_result(run).record["estimated"]
 
 
+@pytest.mark.parametrize("keep_h", [False, True])
+def test_the_error_of_held_out_entries_is_that_of_the_h_of_the_run(keep_h: bool, tmp_path: Path) -> None:
+    v = np.nan_to_num(ratings((200, 20)))
+    run = fitted(tmp_path / "run", v[:190], validation_fraction=0.1)
+    before = Run.load(run).summary()["validation_error"]
+    assert before > 0
+    update(run, v[190:], keep_h=keep_h)
+    assert Run.load(run).summary()["validation_error"] == (before if keep_h else None)
+
+
 def test_the_sums_of_columns_are_near_those_of_v(tmp_path: Path) -> None:
     """Of 1000 rows that are missing at random, the WᵀW of a column is near its share of that of all rows."""
     v = ratings((1000, 20))
