@@ -86,9 +86,8 @@ def about_model(settings: Settings) -> Iterator[str]:
     """Yield sentences about the options of a fit."""
     loss = LOSSES.get(settings.beta, f"the β-divergence of V from W H with β = {settings.beta:g}")
     yield (
-        f"It was approximated by W H of {counted(settings.n_components, 'component')}, "
-        "none of whose entries is "
-        f"negative. The fit makes {loss} small, by {SOLVERS.get(settings.solver, settings.solver)}."
+        f"It was approximated by W H of {counted(settings.n_components, 'component')}, none of whose entries "
+        f"is negative. The fit makes {loss} small, by {SOLVERS.get(settings.solver, settings.solver)}."
     )
     start = STARTS.get(settings.start, f"singular vectors of V ({settings.start})")
     several = f", the best of {settings.n_init} such starts" if settings.n_init > 1 else ""
@@ -138,8 +137,8 @@ def about_end(record: Mapping[str, Any], error: float | None, squared: bool) -> 
         return f"The fit ended: {message}."
     whole = "‖V‖²" if squared else "the divergence of V from its mean"
     explained = percent(max(1 - error**2, 0.0), 4)
-    text = (
-        f"After {counted(number(record['pass']), 'pass')} W H explains {explained} of "
-        f"{whole}, a relative error of "
+    passes = counted(record["pass"], "pass", ",")
+    return (
+        f"After {passes} W H explains {explained} of {whole}, a relative error of {error:.6g}. "
+        f"Why it ended: {message}."
     )
-    return f"{text}{error:.6g}. Why it ended: {message}."

@@ -10,6 +10,7 @@ from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.report.facts.fit import FAINT, FitFacts
 from dask_nmf.report.facts.words import percent
 from dask_nmf.report.pages.page import Advice
+from dask_nmf.wording import counted
 
 LISTED = 8  # components that a warning names
 CURES = {
@@ -64,7 +65,7 @@ def _about_components(facts: FitFacts) -> Iterator[Advice]:
     alike = facts.alike()
     if alike:
         pairs = ", ".join(f"{one} and {other}" for one, other, _ in alike[:LISTED])
-        more = f", and {len(alike) - LISTED} more pairs" if len(alike) > LISTED else ""
+        more = f", and {counted(len(alike) - LISTED, 'more pair')}" if len(alike) > LISTED else ""
         yield Advice(
             f"Some components are nearly alike, in W and in H: {pairs}{more}.",
             "They share what one could do. Try a lower rank; dask-nmf select compares ranks.",
@@ -91,7 +92,7 @@ def _about_missing(facts: FitFacts) -> Iterator[Advice]:
         if count:
             verb = _verb(range(count), "is", "are")
             yield Advice(
-                f"{count:,} {word}{'s' if count > 1 else ''} of V {verb} cold: no entry of "
+                f"{counted(count, word, ',')} of V {verb} cold: no entry of "
                 f"{'it' if count == 1 else 'them'} counted in the fit.",
                 "Their factors are zero, and predictions for them are means. Leave them out, or observe some "
                 "entries of them.",
@@ -118,7 +119,7 @@ def _about_rows(facts: FitFacts) -> Iterator[Advice]:
 def _components(numbers: Sequence[int]) -> str:
     """Return the names of some components, as the subject of a sentence."""
     shown = ", ".join(str(number) for number in numbers[:LISTED])
-    more = f" and {len(numbers) - LISTED} others" if len(numbers) > LISTED else ""
+    more = f" and {counted(len(numbers) - LISTED, 'other')}" if len(numbers) > LISTED else ""
     return f"Component {shown}" if len(numbers) == 1 else f"Components {shown}{more}"
 
 

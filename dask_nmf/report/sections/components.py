@@ -133,15 +133,13 @@ def _shares(facts: FitFacts, order: list[int]) -> Figure:
 
 def _sorted_heat_map(facts: FitFacts) -> Figure:
     """Return H with the columns in order of their largest component, each row from 0 to its largest entry."""
-    matrix = sorted_columns(facts.h)
+    matrix, columns = sorted_columns(facts.h), counted(facts.h.shape[1], "column", ",")
     words = Words(
         "All of H, its columns sorted",
-        f"Heat map of {counted(facts.rank, 'component')} and "
-        f"{counted(facts.h.shape[1], 'column', ',')}. Columns are grouped by the "
-        "component that is largest in them, and fall from left to right within a group.",
+        f"Heat map of {counted(facts.rank, 'component')} and {columns}. Columns are grouped by the component "
+        "that is largest in them, and fall from left to right within a group.",
     )
-    columns, ticks = facts.h.shape[1], component_ticks(facts.rank)
-    label = f"{counted(columns, 'column', ',')} of V, sorted"
+    ticks, label = component_ticks(facts.rank), f"{columns} of V, sorted"
     sides = Sides("component", label, "share of the row's largest", 1.0, ticks, {})
     return heat_map(matrix, words, sides)
 

@@ -30,9 +30,8 @@ def rows_section(facts: FitFacts) -> Section:
     if len(mixtures):
         low, middle, high = np.quantile(mixtures, [0.1, 0.5, 0.9])
         paragraphs.append(
-            f"A typical row is made of {counted(number(middle, 2), 'component')} (10 % of the "
-            "rows of fewer than "
-            f"{number(low, 2)}, 10 % of more than {number(high, 2)}), counted by their sizes: two equal "
+            f"A typical row is made of {counted(number(middle, 2), 'component')} (10 % of the rows of fewer "
+            f"than {number(low, 2)}, 10 % of more than {number(high, 2)}), counted by their sizes: two equal "
             "parts count as 2, and a part that is much smaller than another hardly counts."
         )
     paragraphs.append(

@@ -61,9 +61,8 @@ class Look(NamedTuple):
         height, width = self.image_shape
         if height * width != columns:
             raise ValueError(
-                f"images of {height} x {width} have {height * width} pixels, and V has "
-                f"{counted(columns, 'column')}; "
-                "give the height and the width of the images in the rows of V"
+                f"images of {height} x {width} have {counted(height * width, 'pixel')}, and V has "
+                f"{counted(columns, 'column')}; give the height and the width of the images in the rows of V"
             )
         return self
 

@@ -51,9 +51,8 @@ def consensus_section(selection: RankSelection) -> Section:
     )
     words = Words(
         f"Consensus of the models of rank {selection.n_components}",
-        f"Heat map of {counted(len(ordered), 'row')} of V by the same rows, ordered by "
-        "cluster: how many models put two "
-        f"rows together.{known}",
+        f"Heat map of {counted(len(ordered), 'row')} of V by the same rows, ordered by cluster: how many "
+        f"models put two rows together.{known}",
     )
     text = (
         "Two rows belong together in a model if they have the same largest component. Dark blocks on the "
