@@ -55,7 +55,7 @@ MATRICES = [
     ("3 3 2\n1 1 1\n1 0 1\n", "v.mtx, line 5: Column index out of bounds"),
     ("3 3 2\n1 1 1\n3 1 -1\n", "v.mtx, line 5, row 3, column 1: -1.0 is negative"),
     ("3 3 3\n1 1 1\n3 1 1\n", "says that it has 3 entries, and has 2: its end is missing"),
-    ("3 3 1\n1 1 1\n3 1 1\n", "has more than 1 entries"),
+    ("3 3 1\n1 1 1\n3 1 1\n", "has more than 1 entry;"),
     ("3 3 2\n1 1 1\n3 1 x\n", "v.mtx, line 5: "),
     ("3 3 2\n1 1 1\n1 1 2\n", "has more than one entry at row 1, column 1"),
     ("999999999 3 1\n1 1 1\n", "has shape (999999999, 3) and 1 entries; leave out rows"),
@@ -83,7 +83,7 @@ FIELDS = [  # of the banner, a second entry, and the message about it
     (
         "integer",
         "3 1 1e3",
-        "a row of 1 to 3 and a column of 1 to 3 and an integer; correct the line or the ba",
+        "a row of 1 to 3, a column of 1 to 3 and an integer; correct the line or the ba",
     ),
     ("integer", "3 1 16777217", "line 4, row 3, column 1: 16777217 is not exact as float32; give dtype"),
     ("unsigned-integer", "3 1 2.5", "line 4: '3 1 2.5' is no entry; the banner says unsigned-integer"),

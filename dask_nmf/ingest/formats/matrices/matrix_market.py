@@ -20,6 +20,7 @@ from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns, Named, RowSource, read_ahead
 from dask_nmf.kernels.entries.lines import count_plain_lines, first_odd_line
 from dask_nmf.sources.checks import check_width
+from dask_nmf.wording import counted
 
 TEXT = 2**24  # bytes of text that are parsed at once
 CURE = "write it anew"
@@ -48,10 +49,12 @@ class Header(NamedTuple):
     @property
     def needed(self) -> str:
         """Return what a line of the file has, as a message says it."""
-        m, n = self.shape
-        kind = "an integer" if self.field.endswith("integer") else "a number"
-        ends = f"a row of 1 to {m} and", "" if self.field == "pattern" else f" and {kind}"
-        return f"{ends[0]} a column of 1 to {n}{ends[1]}"
+        row, column = (
+            f"a {side} of 1 to {size}" for side, size in zip(("row", "column"), self.shape, strict=True)
+        )
+        if self.field == "pattern":
+            return f"{row} and {column}"
+        return f"{row}, {column} and {'an integer' if self.field.endswith('integer') else 'a number'}"
 
 
 class EntryLines(NamedTuple):
@@ -137,7 +140,9 @@ class MatrixMarket:
                 here, piece = text.count(b"\n"), _entry_lines(text)
                 found = piece.entries
                 if count + found > self._header.entries:
-                    raise DataError(f"{self._path} has more than {self._header.entries} entries; {CURE}")
+                    raise DataError(
+                        f"{self._path} has more than {counted(self._header.entries, 'entry')}; {CURE}"
+                    )
                 done, count = done + len(text), count + found
                 if found:
                     yield self._parse(piece, found, lines), Position(done, lines + here, count)
@@ -146,7 +151,7 @@ class MatrixMarket:
         progress.file_done(self._path)
         if count < self._header.entries:
             raise DataError(
-                f"{self._path} says that it has {self._header.entries} entries, and has {count}: "
+                f"{self._path} says that it has {counted(self._header.entries, 'entry')}, and has {count}: "
                 f"its end is missing; {CURE}"
             )
 
@@ -162,7 +167,7 @@ class MatrixMarket:
                 raise DataError(f"{self._path} cannot be read ({error}); {CURE}") from error
             line = lines + piece.line(int(reason[1]) - 3)
             raise DataError(
-                f"{self._path}, line {line}: {reason[2]}; a line has {self._header.needed}"
+                f"{self._path}, line {line}: {reason[2].rstrip('.')}; a line has {self._header.needed}"
             ) from None
         rows, columns = (index.astype(np.int32, copy=False) for index in parsed.coords)
         place = partial(self._place, rows, columns, lambda index: lines + piece.line(index))
@@ -214,7 +219,7 @@ def _names(path: Path, needed: int) -> list[str]:
         names = [_name(line, f"{path}, line {number}") for number, line in enumerate(file, 1)]
     if len(names) != needed:
         raise DataError(
-            f"{path} has {len(names)} lines, and the matrix needs {needed}; take files of one run"
+            f"{path} has {counted(len(names), 'line')}, and the matrix needs {needed}; take files of one run"
         )
     return names
 
