@@ -74,17 +74,17 @@ def cut_for_fit(matrix: Matrix, request: FitRequest, resources: Resources) -> It
         reads = 2 + 2 * settings.by_svd + _reads_of_samples(cut.plan, settings.n_init)
         sample = cut.plan.sample_rows if isinstance(cut.plan, PanelPlan) else cut.plan.sample[0]
         yield Subject(
-            matrix,
-            requests,
-            cut.ranks,
-            request.entry_mask(matrix),
-            cut.plan,
-            cut.edges,
-            reads,
-            cut.cache_bytes,
-            resources,
-            group_models(cut.plan, cut.ranks),
-            client_bytes(matrix.layout, cut.ranks, sample),
+            matrix=matrix,
+            requests=requests,
+            ranks=cut.ranks,
+            mask=request.entry_mask(matrix),
+            plan=cut.plan,
+            edges=cut.edges,
+            reads=reads,
+            cache_bytes=cut.cache_bytes,
+            resources=resources,
+            groups=group_models(cut.plan, cut.ranks),
+            client_bytes=client_bytes(matrix.layout, cut.ranks, sample),
         )
     finally:
         cut.engine.close()
@@ -110,18 +110,18 @@ def cut_for_selection(
         ranks = tuple(key.n_components for key in made.keys)
         log_plan(matrix, plan, ranks, made.groups)
         yield Subject(
-            matrix,
-            tuple(FitRequest(options.settings_of(key.n_components, key.start)) for key in made.keys),
-            ranks,
-            options.mask_of(0, matrix),
-            plan,
-            CutEdges(engine.edges),
-            4,  # the first read, that of the comparison, and the first and last ones of the final fit
-            engine.cache_bytes,
-            resources,
-            made.groups,
-            made.client_bytes,
-            len(made.batches),
+            matrix=matrix,
+            requests=tuple(FitRequest(options.settings_of(key.n_components, key.start)) for key in made.keys),
+            ranks=ranks,
+            mask=options.mask_of(0, matrix),
+            plan=plan,
+            edges=CutEdges(engine.edges),
+            reads=4,  # the first read, that of the comparison, and the first and last ones of the final fit
+            cache_bytes=engine.cache_bytes,
+            resources=resources,
+            groups=made.groups,
+            client_bytes=made.client_bytes,
+            batches=len(made.batches),
         )
     finally:
         engine.close()

@@ -20,8 +20,6 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 
 RISEN = "stopped: the held-out error of this rank has clearly risen above that of a smaller one"
-
-
 Pair = tuple[int, int]  # the numbers of a start and of a fold: their models of all ranks come from one sample
 
 
