@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from dask_nmf.labelled.arrays import array_form, factor_form
 from dask_nmf.labelled.form import Form
 from dask_nmf.labelled.tables import DaskTable, PandasTable, PlainTable
@@ -159,8 +157,7 @@ def _refuse_other_names(name: str, theirs: tuple[Any, Any], ours: tuple[Any, Any
         if hasattr(own, "equals") and own.equals(expected):
             continue
         counts = any(type(labels).__name__ == "RangeIndex" for labels in (own, expected))
-        own, expected = (np.fromiter(labels, object, len(labels)) for labels in (own, expected))
-        if (own == expected).all() or (counts and set(own) != set(expected)):
+        if _first_other(own, expected) is None or (counts and set(own) != set(expected)):
             continue
         raise ValueError(
             f"{name} has other names of {side} than V: {_first_difference(own, expected)}; give {name} with "
@@ -172,5 +169,14 @@ def _first_difference(theirs: Any, ours: Any) -> str:
     """Return where the labels of one side differ from those of V, as a message says it."""
     if len(theirs) != len(ours):
         return f"{len(theirs)} in place of {len(ours)}"
-    first = int(np.argmax(np.asarray(theirs != ours)))
-    return f"number {first} is {theirs[first]} in place of {ours[first]}"
+    first, own, expected = _first_other(theirs, ours) or (0, theirs[0], ours[0])
+    return f"number {first} is {own} in place of {expected}"
+
+
+def _first_other(theirs: Any, ours: Any) -> tuple[int, Any, Any] | None:
+    """Return the first label that differs from that of V: its place, and both; None if all are the same.
+
+    Labels are compared as members of sets, in which one that is unknown, such as ``pd.NA``, is like itself.
+    """
+    pairs = enumerate(zip(theirs, ours, strict=True))
+    return next(((place, *pair) for place, pair in pairs if len(set(pair)) > 1), None)

@@ -17,6 +17,7 @@ from dask_nmf import NMF, nmf, recommend, transform
 ROWS, COLUMNS = [f"r{i}" for i in range(20)], [f"c{j}" for j in range(8)]
 V = pd.DataFrame(low_rank(20, 8, 2), ROWS, COLUMNS)
 WEIGHTS = pd.DataFrame(np.random.default_rng(0).random(V.shape), ROWS, COLUMNS)
+UNKNOWN = pd.Index([*COLUMNS[:3], pd.NA, *COLUMNS[4:]], dtype="string")
 W, H = nmf(V, 2)
 ARRAY = xr.DataArray(V, dims=("row", "column"))
 
@@ -35,6 +36,10 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "recommend": (lambda: recommend(V[::-1], W, H, 2), "W has other names of rows"),
     "polars": (lambda: nmf(pl.DataFrame(V), 2, fixed_H=H[COLUMNS[::-1]]), "fixed_H has other names"),
     "xarray": (lambda: transform(ARRAY[:, ::-1], nmf(ARRAY, 2).H), "H has other coordinates of column"),
+    "unknown names": (
+        lambda: nmf(V.set_axis(UNKNOWN, axis=1), 2, weights=WEIGHTS.set_axis(UNKNOWN[::-1], axis=1)),
+        "weights has other names of columns than V: number 0 is c7 in place of c0",
+    ),
     "numbers in another order": (
         lambda: nmf(
             V.set_axis(range(20)), 2, weights=WEIGHTS.set_axis(range(20)).sort_index(ascending=False)
