@@ -35,7 +35,8 @@ class Result:
     n_iter : number of passes
     outcome : why the fit stopped, an `Outcome`; ``outcome.converged`` is False if more passes would help
     message : the outcome as a sentence
-    validation_error : root mean squared error of the held-out entries; NaN if there are none
+    validation_error : root mean squared error of the held-out entries; NaN if there are none, or an update
+        has changed H since
     means : means of the entries that count, by row and by column, if some are missing or have weights; else
         None. `predict` and `recommend` use them for rows and columns without an observed entry.
     beta_loss : the β of the loss that was fitted: 2 for Frobenius, 1 for Kullback-Leibler
