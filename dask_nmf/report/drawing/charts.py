@@ -16,6 +16,7 @@ from dask_nmf.types import Array
 
 WIDE, CARD, IMAGE = 6.2, 2.95, 1.9  # widths in inches
 LETTER = 0.066  # width of a letter of a name, in inches
+WIDEST_TICKS = 4  # spaces between numbers below a line that have room even for 0.00123
 MOST_POINTS = 600  # of a line
 MOST_PIXELS = 140  # of a side of a picture
 MARKED = 60  # points of a line, up to which each has a mark
@@ -41,8 +42,9 @@ def line_chart(
     label_axes(axes, "", *axes_labels)
     axes.margins(y=0.1)
     axes.yaxis.get_major_formatter().set_useOffset(False)
-    if axes_labels[0] == "pass":
-        axes.xaxis.set_major_locator(matplotlib_part("ticker").MaxNLocator(integer=True, min_n_ticks=1))
+    whole = axes_labels[0] == "pass"
+    ticks = {"integer": True, "min_n_ticks": 1} if whole else {"nbins": WIDEST_TICKS}
+    axes.xaxis.set_major_locator(matplotlib_part("ticker").MaxNLocator(**ticks))
     return Figure(words.title, words.description, inline_svg(figure, *words), table)
 
 

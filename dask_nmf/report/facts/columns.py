@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+UNKNOWN = "–"
 MORE_DECIMALS = 2  # that a column may have for its least number, beyond those of its largest
 MOST_DECIMALS = 7  # of a column; smaller numbers are written with an exponent
 LARGEST_WHOLE = 1e15  # numbers below it that are all whole are counts
@@ -29,9 +30,10 @@ def column(values: Iterable[float | None], digits: int = 4) -> list[str]:
     return [_text(value, decimals, digits) for value in numbers]
 
 
-def percents(shares: Iterable[float], digits: int = 3) -> list[str]:
-    """Return the shares of a column as per cent."""
-    return [f"{text} %" for text in column((100 * float(share) for share in shares), digits)]
+def percents(shares: Iterable[float | None], digits: int = 3) -> list[str]:
+    """Return the shares of a column as per cent; a dash for one that is unknown."""
+    texts = column((None if share is None else 100 * float(share) for share in shares), digits)
+    return [text if text == UNKNOWN else f"{text} %" for text in texts]
 
 
 def seconds(values: Iterable[float]) -> list[str]:
@@ -47,7 +49,7 @@ def _decimals(size: float, digits: int) -> int:
 def _text(value: float, decimals: int | None, digits: int) -> str:
     """Return a number with some decimals, or if they are None with its own significant digits."""
     if math.isnan(value):
-        return "–"
+        return UNKNOWN
     if decimals is None and (value == 0 or 10**digits <= abs(value) < LARGEST_WHOLE):
         decimals = 0
     return f"{value:#,.{digits}g}".removesuffix(".") if decimals is None else f"{value:,.{decimals}f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def _map(facts: FitFacts, residuals: Residuals) -> Figure:
     rows = []
     if residuals.total > 0:
         shares = percents(float(residuals.losses[block]) / residuals.total for block in blocks)
-        lost = column(float(values[block]) for block in blocks)
+        lost = _losses((float(values[block]) for block in blocks), facts.squared)
         rows = [(*span, *texts) for span, *texts in zip(spans, lost, shares, strict=True)]
     label = "unexplained part" if facts.squared else "mean divergence"
     worst = f" It is worst in rows {spans[0][0]} and columns {spans[0][1]}." if spans else ""
@@ -71,6 +71,11 @@ def _map(facts: FitFacts, residuals: Residuals) -> Figure:
     return heat_map(finite, words, sides, table)
 
 
+def _losses(relative: Iterable[float | None], squared: bool) -> list[str]:
+    """Return losses by their sizes as the texts of a column: parts as per cent, or mean divergences."""
+    return percents(relative) if squared else column(relative)
+
+
 def _span(side: Side, block: int) -> str:
     return f"{side.edges[block]:,} to {side.edges[block + 1] - 1:,}"
 
@@ -83,6 +88,6 @@ def _worst(kind: str, side: Side, name: Callable[[int], str], residuals: Residua
         loss / size / unit if size > 0 else None for loss, size in zip(side.losses, side.sizes, strict=True)
     ]
     names = [name(int(place)) for place in side.worst]
-    rows = list(zip(names, percents(side.losses / total), column(lost), strict=True))
+    rows = list(zip(names, percents(side.losses / total), _losses(lost, squared), strict=True))
     of_itself = f"unexplained part of the {kind}" if squared else "mean divergence, in units of that of V"
     return Table(f"The {kind}s with the largest residuals", [kind, "share of the loss", of_itself], rows)

@@ -119,5 +119,5 @@ def test_numbers_of_a_column_have_equal_digits(
 
 
 def test_shares_and_sizes_have_equal_digits() -> None:
-    assert percents([0.002, 0.00205]) == ["0.200 %", "0.205 %"]
+    assert percents([0.002, 0.00205, None]) == ["0.200 %", "0.205 %", "–"]
     assert [size(count) for count in (1023, 1 << 20, 1023 << 20)] == ["1,023 bytes", "1 MiB", "1,023 MiB"]
