@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -16,6 +17,7 @@ from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
 from dask_nmf.runs.commits import FIT, is_selection
 from dask_nmf.runs.run import Run
+from dask_nmf.sources.labels.names import pieces
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import Location, located
@@ -123,6 +125,8 @@ def _check_alone(place: Location) -> None:
 def rows_in_file(run: Location, file: str) -> list[int | str]:
     """Return the rows that a text file lists, one a line: names if the run has names of rows, else numbers.
 
+    Blanks at the end of a line are a part of a name only if the run has that name with them.
+
     Raises
     ------
     DataError
@@ -130,16 +134,19 @@ def rows_in_file(run: Location, file: str) -> list[int | str]:
     """
     content = Path(file).read_bytes()
     try:
-        lines = [line.rstrip() for line in content.decode("utf-8-sig").splitlines()]
+        lines = re.split("\r\n|\r|\n", content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         number = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"line {number} of {file} is not UTF-8 text; save the file as UTF-8") from None
-    if Run.load_result(run).labels.rows is not None:
-        return [line for line in lines if line]
+    names = Run.load_result(run).labels.rows
+    if names is not None:
+        listed = set(lines)
+        exact = {name for piece in pieces(names) for name in piece.tolist() if name in listed}
+        return [line if line in exact else line.rstrip() for line in lines if line.strip()]
     for number, line in enumerate(lines, 1):
-        if line and not (line.strip().isascii() and line.strip().isdecimal()):
+        if line.strip() and not (line.strip().isascii() and line.strip().isdecimal()):
             raise DataError(f"line {number} of {file} is {line!r}; give the number of a row on each line")
-    return [int(line) for line in lines if line]
+    return [int(line) for line in lines if line.strip()]
 
 
 def _is_repeated(fitted: Fitted, rows: Sequence[int | str], matrix: Matrix, killed: bool) -> bool:

@@ -163,6 +163,8 @@ def _update(run: Run, output: Output, fitted: Fitted, passes: RowPasses, keep_h:
             output.begin(run)
             return _already(fitted, present)
     h, before, shares = _refreshed(fitted, passes, keep_h)
+    if not np.isfinite(fitted.in_user_units(h)).all():
+        raise _too_large(passes.matrix)
     old, new = fitted.shape[0], passes.matrix.shape[0]
     changed = output.begin(run).change_rows(old + new)
     rows = changed.temporary_w(new, passes.chunk_rows)
@@ -170,7 +172,7 @@ def _update(run: Run, output: Output, fitted: Fitted, passes: RowPasses, keep_h:
     means = changed.temporary_means(new, passes.chunk_rows) if passes.engine.mask.needs_means else None
     sums = passes.write(h, rows, means=means)
     loss = max(fitted.loss + fitted.rows.change(h) + sums.residual, 0.0)  # 0: rounding, of an exact fit
-    if not (math.isfinite(loss) and np.isfinite(fitted.in_user_units(h)).all()):
+    if not math.isfinite(loss):
         raise _too_large(passes.matrix)
     scales = scales_of(fitted, h)
     linked = changed.link_rows(old) if (scales == 1).all() else 0

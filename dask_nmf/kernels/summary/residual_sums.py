@@ -20,7 +20,7 @@ from dask_nmf.types import Array, Block
 
 MOST_BLOCKS = 64  # of rows, and of columns
 WORST = 20  # rows and columns that are kept
-STRIP_ENTRIES = 256 * 1024  # of a dense block that are processed at once
+STRIP_ENTRIES, STRIP_ROWS = 256 * 1024, 256  # processed at once at most; columns are added up in their dtype
 TILE = 1024  # columns of a strip that are added up in the dtype of the block
 
 
@@ -198,7 +198,7 @@ class _Growing:
         close = scaling.squares_fit(by, v.dtype)
         w, by_strip = (scaling.multiply(w, 1 / by), 1.0) if close else (w, by)
         unit, n = by * by if close else 1.0, v.shape[1]
-        cuts, step = np.flatnonzero(np.diff(self.groups)) + 1, max(16, STRIP_ENTRIES // n)
+        cuts, step = np.flatnonzero(np.diff(self.groups)) + 1, min(max(16, STRIP_ENTRIES // n), STRIP_ROWS)
         edges = np.unique(np.concatenate([np.arange(0, len(w), step), cuts, [len(w)]]))
         for first, last in pairwise(edges.tolist()):
             some = slice(first, last)

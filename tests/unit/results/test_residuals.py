@@ -179,3 +179,11 @@ def test_memory_does_not_grow_with_the_rank(tmp_path: Path, monkeypatch: pytest.
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4e6  # all 12,000 entries of rank 40 would gather 8 MB
+
+
+def test_sums_down_long_columns_are_as_exact_as_those_of_short_ones() -> None:
+    v, nothing = np.full((20_000, 8), 0.3, np.float32), np.zeros((1, 8), np.float32)
+    places, numbers = Places.of(v.shape, 2.0), np.arange(len(v))
+    sums = residual_sums.residual_sums(v, np.zeros((len(v), 1), np.float32), nothing, places, numbers)
+    assert sums is not None
+    assert sums.loss == pytest.approx(float(v[0, 0]) ** 2 * v.size, rel=3e-6)

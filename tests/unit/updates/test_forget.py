@@ -290,11 +290,14 @@ def test_what_cannot_be_taken_out_is_refused_with_one_line(case: str, tmp_path: 
 
 def test_a_file_of_rows_is_utf_8_and_ends_of_lines_do_not_matter(tmp_path: Path) -> None:
     columns = [f"gene {i}" for i in range(20)]
-    source = write_named(tmp_path / "v.zarr", V, [f"p{i}" for i in range(200)], columns)
+    names = ["a", "a ", "b", "c\u2028d", *(f"p{i}" for i in range(196))]
+    source = write_named(tmp_path / "v.zarr", V, names, columns)
     place = located(fitted(tmp_path / "run", str(source)))
     ids = tmp_path / "ids.txt"
     ids.write_bytes(b"\xef\xbb\xbfp1\r\np2 \t\r\n\n")
     assert rows_in_file(place, str(ids)) == ["p1", "p2"]
+    ids.write_bytes("a \nb\nc\u2028d\n".encode())
+    assert rows_in_file(place, str(ids)) == ["a ", "b", "c\u2028d"]
     ids.write_bytes("p1\npé1\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"line 2 of .*ids.txt is not UTF-8 text; save"):
         rows_in_file(place, str(ids))
