@@ -63,6 +63,8 @@ def commit_state(commits: Commits, number: int, state: State[Any], parts: dict[s
     if record["result"] is None and commits.shows:
         commits.write_histories(folder, record)
         visible = _visible(record)
+    if number > 0:
+        commits.check_exists()  # again: the run may have been deleted while the arrays were written
     commits.publish(record, visible)
 
 

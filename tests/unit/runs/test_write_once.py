@@ -249,6 +249,22 @@ def test_a_folder_with_data_of_others_is_no_place_for_a_run(name: str, tmp_path:
     assert thesis.read_text() == "precious"
 
 
+def test_a_run_that_is_deleted_during_a_commit_is_not_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, write = tmp_path / "run.zarr", Commits.write_histories
+
+    def deleted(self: Commits, folder: str, record: dict[str, Any]) -> None:
+        write(self, folder, record)
+        if record["pass"] == 2:
+            shutil.rmtree(run)
+
+    monkeypatch.setattr(Commits, "write_histories", deleted)
+    with pytest.raises(InvalidRunError, match="damaged"):
+        fit(run)
+    assert not (run / "zarr.json").exists()
+
+
 def test_a_run_that_is_deleted_during_the_last_read_is_not_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
