@@ -14,9 +14,9 @@ from dask_nmf.kernels.entries.lines import first_odd_line
 INTEGER = r"[+-]?\d+"
 REAL = r"[+-]?(\d+\.?\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|[A-Za-z]{3}|[A-Za-z]{8})"
 LINES = {
-    (3, False): re.compile(rf"[ \t]*\d+[ \t]+\d+[ \t]+{REAL}[ \t]*"),
-    (3, True): re.compile(rf"[ \t]*\d+[ \t]+\d+[ \t]+{INTEGER}[ \t]*"),
-    (2, False): re.compile(r"[ \t]*\d+[ \t]+\d+[ \t]*"),
+    (3, False): re.compile(rf"[ \t]*\d+[ \t]+\d+[ \t]+{REAL}[ \t]*", re.ASCII),
+    (3, True): re.compile(rf"[ \t]*\d+[ \t]+\d+[ \t]+{INTEGER}[ \t]*", re.ASCII),
+    (2, False): re.compile(r"[ \t]*\d+[ \t]+\d+[ \t]*", re.ASCII),
 }
 FIELDS = st.one_of(st.from_regex(rf"\A{REAL}\Z"), st.text("01+-.eEnaf%x", max_size=5), st.integers().map(str))
 TEXTS = st.tuples(st.integers(0, 99).map(str), st.integers(0, 99).map(str), FIELDS).map(" ".join)
