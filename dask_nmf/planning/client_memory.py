@@ -65,7 +65,7 @@ class ClientMemory:
 
     @property
     def share(self) -> Share:
-        """What models that share a read take beside their states, and may take together."""
+        """The memory of the client that models take for a shared read, beside their states, and its limit."""
         return Share(self._shared_bytes, self.room / SHARED)
 
     def plan(self, pairs: Sequence[Sequence[int]], ended: Sequence[int] = ()) -> ClientPlan:

@@ -43,7 +43,7 @@ class ModelGroups(NamedTuple):
 
 
 class Share(NamedTuple):
-    """What models that share a read take of the client, and the most that they may take of it together."""
+    """The memory of the client that models take while they share a read, and its limit."""
 
     bytes_of: Callable[[Sequence[int]], int]  # returns the bytes of models of some ranks
     most: float

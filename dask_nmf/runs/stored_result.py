@@ -33,7 +33,7 @@ from dask_nmf.types import Array
 
 
 class Findings(NamedTuple):
-    """What is known of a result that is about to be committed, beside its arrays."""
+    """The figures of a result that is about to be committed: its losses, residuals, time and memory."""
 
     loss: float
     held_out: float  # the root mean squared error of the held-out entries; NaN if there are none

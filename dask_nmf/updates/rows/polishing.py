@@ -19,7 +19,7 @@ from dask_nmf.updates.rows.chosen_rows import batches
 
 
 class Polished(NamedTuple):
-    """What a polishing pass gives.
+    """The factors and sums after a polishing pass over the rows that are left.
 
     Attributes
     ----------

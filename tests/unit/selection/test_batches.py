@@ -16,6 +16,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from support.matrices import Array
+from support.selections import assert_same
 
 from dask_nmf import plan, select_rank
 from dask_nmf.execution import partition
@@ -53,15 +54,6 @@ def a_pair_each(
 
 def choose(v: Array, options: SelectionOptions = OPTIONS, store: Path | None = None) -> RankSelection:
     return choose_rank(v, options, Request(store=store and locate(store)))
-
-
-def assert_same(one: RankSelection, other: RankSelection) -> None:
-    assert one.to_dict() == other.to_dict()
-    np.testing.assert_array_equal(one.clusters, other.clusters)
-    assert one.result is not None
-    assert other.result is not None
-    for mine, theirs in zip(one.result, other.result, strict=True):
-        np.testing.assert_array_equal(mine.compute(), theirs.compute())
 
 
 @pytest.mark.parametrize("stored", [False, True])

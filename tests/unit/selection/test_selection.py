@@ -10,6 +10,7 @@ import pytest
 import scipy.sparse
 import zarr
 from support.matrices import Array
+from support.selections import assert_same
 
 from dask_nmf.errors import RunMismatch
 from dask_nmf.execution.engines.panels import PanelEngine
@@ -55,15 +56,6 @@ def choose(
 ) -> RankSelection:
     source = locate(v) if isinstance(v, Path) else v
     return choose_rank(source, options, Request(store=store and locate(store), overwrite=overwrite))
-
-
-def assert_same(one: RankSelection, other: RankSelection) -> None:
-    assert one.to_dict() == other.to_dict()
-    np.testing.assert_array_equal(one.clusters, other.clusters)
-    assert one.result is not None
-    assert other.result is not None
-    for mine, theirs in zip(one.result, other.result, strict=True):
-        np.testing.assert_array_equal(mine.compute(), theirs.compute())
 
 
 @pytest.mark.parametrize(

@@ -18,15 +18,12 @@ from support.named import write_named
 from support.runs import Crash
 
 from dask_nmf import Run, nmf, select_rank
-from dask_nmf.cli.app import app
-from dask_nmf.errors import DataError, RunMismatch
+from dask_nmf.errors import RunMismatch
 from dask_nmf.ingest import convert
 from dask_nmf.results import verify
 from dask_nmf.runs.rows.changed_result import ChangedResult
-from dask_nmf.storage.locations import located
 from dask_nmf.updates import forget, update
 from dask_nmf.updates.fitted import open_fitted
-from dask_nmf.updates.forget import rows_in_file
 from dask_nmf.updates.row_passes import open_rows
 from dask_nmf.updates.rows.chosen_rows import batches
 from dask_nmf.updates.rows.known_rows import DivergenceRows, SquaredRows
@@ -286,36 +283,6 @@ def test_what_cannot_be_taken_out_is_refused_with_one_line(case: str, tmp_path: 
     rows, v, text = REFUSED[case]
     run = fitted(tmp_path / "run")
     refused(run, rows, v, text)
-
-
-def test_a_file_of_rows_is_utf_8_and_ends_of_lines_do_not_matter(tmp_path: Path) -> None:
-    columns = [f"gene {i}" for i in range(20)]
-    names = ["a", "a ", "b", "c\u2028d", *(f"p{i}" for i in range(196))]
-    source = write_named(tmp_path / "v.zarr", V, names, columns)
-    place = located(fitted(tmp_path / "run", str(source)))
-    ids = tmp_path / "ids.txt"
-    ids.write_bytes(b"\xef\xbb\xbfp1\r\np2 \t\r\n\n")
-    assert rows_in_file(place, str(ids)) == ["p1", "p2"]
-    ids.write_bytes("a \nb\nc\u2028d\n".encode())
-    assert rows_in_file(place, str(ids)) == ["a ", "b", "c\u2028d"]
-    ids.write_bytes("p1\npé1\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"line 2 of .*ids.txt is not UTF-8 text; save"):
-        rows_in_file(place, str(ids))
-
-
-def test_the_command_reads_a_file_of_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fitted(tmp_path / "run")
-    zarr.create_array(tmp_path / "v.zarr", data=V)
-    ids = tmp_path / "ids.txt"
-    ids.write_text("3\n\n+5\n")
-    words = ["forget", str(run), str(tmp_path / "v.zarr"), "--rows", str(ids)]
-    with pytest.raises(DataError, match=r"line 3 of .*ids.txt is '\+5'; give the number"):
-        app(words, standalone_mode=False)
-    ids.write_text("3\n\n5\n")
-    assert app(words, standalone_mode=False) == 0
-    assert "2 rows taken out, 198 left, polished in one pass; relative error" in capsys.readouterr().out
-    assert app(words, standalone_mode=False) == 0
-    assert "these 2 rows were taken out already; 198 are left" in capsys.readouterr().out
 
 
 def test_forget_does_not_warn_of_the_steps_of_a_conversion_that_made_its_own_v(

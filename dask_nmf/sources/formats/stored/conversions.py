@@ -1,4 +1,4 @@
-"""What a conversion notes beside X: the digest of the recipe that made V, and the shape of images in rows."""
+"""Notes that a conversion stores beside X: the digest of the recipe of V, and the shape of images in rows."""
 
 from __future__ import annotations
 
