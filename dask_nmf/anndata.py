@@ -11,12 +11,12 @@ from anndata import AnnData, register_anndata_namespace
 from dask_nmf import api
 from dask_nmf.fitting.result import Result
 from dask_nmf.inference.factors import as_dask_array
-from dask_nmf.labelled.registry import FormedMatrix
-from dask_nmf.labelled.tables import PandasTable
 from dask_nmf.options.option import plain
 from dask_nmf.options.settings import Settings
 from dask_nmf.planning.worker_memory import IN_FLIGHT
 from dask_nmf.sources.formats.objects.annotated import is_annotated, matrix_within
+from dask_nmf.sources.labelled.registry import FormedMatrix
+from dask_nmf.sources.labelled.tables import PandasTable
 from dask_nmf.sources.registry import in_memory_form, open_matrix
 from dask_nmf.types import Array
 

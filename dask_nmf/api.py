@@ -11,12 +11,12 @@ from dask_nmf.fitting.factorise import cache_bytes, factorise
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.iteration.loop import Step
-from dask_nmf.labelled.registry import aligned_weights, check_factors, form_of, labels_of
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import Settings
 from dask_nmf.selection.models import SelectionOptions
 from dask_nmf.selection.result import RankSelection
 from dask_nmf.selection.select import Request, choose_rank
+from dask_nmf.sources.labelled.registry import aligned_weights, check_factors, form_of, labels_of
 from dask_nmf.storage.locations import locate, located
 from dask_nmf.types import SampleDims
 

@@ -14,7 +14,7 @@ from dask_nmf.estimator.outputs import rows_in_form, w_in_container
 from dask_nmf.fitting.result import Result
 from dask_nmf.inference.transform import open_for_transform, transform
 from dask_nmf.kernels.summary.means import Means
-from dask_nmf.labelled.arrays import Side, components_in_form
+from dask_nmf.sources.labelled.arrays import Side, components_in_form
 from dask_nmf.types import Array, SampleDims
 
 

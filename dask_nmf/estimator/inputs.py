@@ -13,11 +13,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_array, validate_data
 
 from dask_nmf.inference.factors import open_factor
-from dask_nmf.labelled.arrays import ArrayForm
-from dask_nmf.labelled.form import Form
-from dask_nmf.labelled.registry import form_of
-from dask_nmf.labelled.tables import PlainTable
 from dask_nmf.runs.stored_result import StoredResult
+from dask_nmf.sources.labelled.arrays import ArrayForm
+from dask_nmf.sources.labelled.form import Form
+from dask_nmf.sources.labelled.registry import form_of
+from dask_nmf.sources.labelled.tables import PlainTable
 from dask_nmf.sources.labels.names import fitting
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import in_memory_form, open_matrix

@@ -22,11 +22,11 @@ from dask_nmf.estimator.stream import Stream
 from dask_nmf.fitting.factorise import factorise
 from dask_nmf.fitting.result import Result, result_of
 from dask_nmf.iteration.loop import Step
-from dask_nmf.labelled.registry import aligned_weights, check_factors
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import Settings
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.factors_and_weights import read_factor
+from dask_nmf.sources.labelled.registry import aligned_weights, check_factors
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate

@@ -10,9 +10,9 @@ from sklearn.base import BaseEstimator
 from sklearn.utils._set_output import _get_output_config, _wrap_data_with_container
 
 from dask_nmf.estimator.inputs import OpenedInput, open_factor_w
-from dask_nmf.labelled.arrays import ArrayForm, Side
-from dask_nmf.labelled.registry import factor_form_of
-from dask_nmf.labelled.tables import DaskTable, dask_table
+from dask_nmf.sources.labelled.arrays import ArrayForm, Side
+from dask_nmf.sources.labelled.registry import factor_form_of
+from dask_nmf.sources.labelled.tables import DaskTable, dask_table
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.types import Array
 

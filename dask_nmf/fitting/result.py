@@ -15,9 +15,9 @@ from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import Ending, Outcome, relative_error
 from dask_nmf.kernels.summary.means import Means
 from dask_nmf.kernels.summary.residual_sums import Residuals
-from dask_nmf.labelled.form import Form
 from dask_nmf.plots.accessors import FitPlots
 from dask_nmf.runs.stored_result import StoredResult
+from dask_nmf.sources.labelled.form import Form
 from dask_nmf.types import Array
 
 

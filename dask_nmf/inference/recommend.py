@@ -17,11 +17,11 @@ from dask_nmf.inference.topk import search as top_k_search
 from dask_nmf.inference.topk.kernel import TopK, TopKSpec
 from dask_nmf.inference.topk.search import Search
 from dask_nmf.kernels.summary.means import COLUMN_MEAN, MODEL, Means
-from dask_nmf.labelled.registry import check_factors
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.option import plain
 from dask_nmf.options.settings import MISSING
 from dask_nmf.runs.run import Run
+from dask_nmf.sources.labelled.registry import check_factors
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.local.local_location import LocalLocation

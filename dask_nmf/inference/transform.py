@@ -22,11 +22,11 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.means import Means, safe_divide
 from dask_nmf.kernels.summary.row_sample import SampleSpec
-from dask_nmf.labelled.registry import aligned_weights, check_factors
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.settings import LOSSES, Settings
 from dask_nmf.planning import row_panels
 from dask_nmf.sources.factors_and_weights import open_entry_weights, open_for_fixed_factor, read_factor
+from dask_nmf.sources.labelled.registry import aligned_weights, check_factors
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import located

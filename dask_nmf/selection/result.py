@@ -13,10 +13,10 @@ import numpy as np
 from dask_nmf.display.html import html_curve
 from dask_nmf.display.text import align_rows
 from dask_nmf.fitting.result import Result
-from dask_nmf.labelled.form import Form
 from dask_nmf.plots.accessors import SelectionPlots
 from dask_nmf.selection.bootstrap import ErrorBars
 from dask_nmf.selection.comparison import Findings
+from dask_nmf.sources.labelled.form import Form
 from dask_nmf.types import Array
 from dask_nmf.wording import counted
 

@@ -19,9 +19,9 @@ from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
 from dask_nmf.kernels.summary.digests import NO_KEYS, Hashes
 from dask_nmf.kernels.summary.row_sample import SampleSpec
-from dask_nmf.labelled.registry import form_of
 from dask_nmf.planning import row_panels
 from dask_nmf.sources.formats.stored.conversions import check_same_recipe
+from dask_nmf.sources.labelled.registry import form_of
 from dask_nmf.sources.labels.names import Names, check_same_columns, fitting, pieces
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix

@@ -18,12 +18,11 @@ MAY_IMPORT = {  # the wings that a wing may import, besides the ground, which ev
     "cluster": {"planning", "storage"},
     "display": {"cluster"},
     "sources": {"kernels", "planning", "storage", "cluster"},
-    "labelled": {"cluster", "sources"},
     "solvers": {"kernels"},
     "execution": {"kernels", "planning", "cluster", "sources", "solvers"},
     "quality": {"kernels", "cluster"},
     "iteration": {"kernels", "solvers"},
-    "plots": {"display", "kernels", "labelled", "quality", "sources"},
+    "plots": {"display", "kernels", "quality", "sources"},
     "runs": {
         "kernels",
         "planning",
@@ -41,7 +40,7 @@ MAY_IMPORT["inference"] = {*MAY_IMPORT, "fitting"}
 MAY_IMPORT["online"] = {*MAY_IMPORT, "inference"}
 MAY_IMPORT["selection"] = {*MAY_IMPORT} - {"inference", "online"}
 MAY_IMPORT["forecasts"] = {*MAY_IMPORT} - {"inference", "online"}
-MAY_IMPORT["ingest"] = {"kernels", "planning", "storage", "cluster", "display", "sources", "labelled"}
+MAY_IMPORT["ingest"] = {"kernels", "planning", "storage", "cluster", "display", "sources"}
 MAY_IMPORT["api"] = {*MAY_IMPORT} - {"inference", "online", "forecasts", "ingest", "report"}
 MAY_IMPORT["estimator"] = {*MAY_IMPORT} - {"api", "forecasts", "ingest", "report"}
 MAY_IMPORT["results"] = {
@@ -58,7 +57,7 @@ MAY_IMPORT["results"] = {
 MAY_IMPORT["report"] = MAY_IMPORT["results"] | {"selection", "results", "display"}
 MAY_IMPORT["updates"] = {*MAY_IMPORT["online"]} - {"inference"}
 MAY_IMPORT["cli"] = {*MAY_IMPORT}
-MAY_IMPORT["anndata"] = {"api", "fitting", "inference", "labelled", "planning", "sources"}
+MAY_IMPORT["anndata"] = {"api", "fitting", "inference", "planning", "sources"}
 WINGS = [wing for wing in MAY_IMPORT if wing not in {"api", "anndata", *GROUND}]  # folders above the ground
 FOLDERS = sorted(path.parent for path in PACKAGE.rglob("__init__.py"))
 FILES = {

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dask_nmf.labelled.registry import factor_form_of, labels_of
+from dask_nmf.sources.labelled.registry import factor_form_of, labels_of
 from dask_nmf.sources.labels.names import gather
 from dask_nmf.types import Array
 

@@ -15,8 +15,8 @@ from dask_nmf.errors import DataError
 from dask_nmf.ingest.entries.sorting import Entries, RowSorter
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.rows import BATCH, Batch, Columns, check_wanted
-from dask_nmf.labelled.registry import factor_form_of, labels_of
 from dask_nmf.progress import report_panel, report_read, report_stage
+from dask_nmf.sources.labelled.registry import factor_form_of, labels_of
 from dask_nmf.sources.labels.names import fitting
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dask_nmf.labelled.arrays import array_form, factor_form
-from dask_nmf.labelled.form import Form
-from dask_nmf.labelled.tables import DaskTable, PandasTable, PlainTable
 from dask_nmf.sources.decoding.conversion import is_a
 from dask_nmf.sources.decoding.stacking import stack_dims
 from dask_nmf.sources.formats.objects.annotated import is_annotated, matrix_within
 from dask_nmf.sources.formats.objects.dask_frames import is_dask_frame, rows_of_frame
+from dask_nmf.sources.labelled.arrays import array_form, factor_form
+from dask_nmf.sources.labelled.form import Form
+from dask_nmf.sources.labelled.tables import DaskTable, PandasTable, PlainTable
 from dask_nmf.sources.labels.names import NO_LABELS, Labels
 from dask_nmf.types import SampleDims
 

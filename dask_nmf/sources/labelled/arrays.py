@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf.labelled.names import names_of_dims
 from dask_nmf.sources.decoding.stacking import COMPONENT, Dims, is_lazy, split_dims
+from dask_nmf.sources.labelled.names import names_of_dims
 from dask_nmf.sources.labels.names import Labels, Names
 from dask_nmf.types import Array, SampleDims
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from support.matrices import low_rank
 
 from dask_nmf import NMF, nmf, predict, transform
-from dask_nmf.labelled.arrays import factor_form
 from dask_nmf.quality import feature_score, quality, rss
 from dask_nmf.sources.decoding.stacking import stack_dims
+from dask_nmf.sources.labelled.arrays import factor_form
 from dask_nmf.sources.registry import open_matrix
 
 DAYS, ROWS, COLUMNS, K = 20, 3, 4, 2

@@ -10,8 +10,8 @@ from typing import Any
 import dask.array as da
 import numpy as np
 
-from dask_nmf.labelled.form import component_names
-from dask_nmf.labelled.names import names_of_index, names_of_partitions
+from dask_nmf.sources.labelled.form import component_names
+from dask_nmf.sources.labelled.names import names_of_index, names_of_partitions
 from dask_nmf.sources.labels.names import Labels
 from dask_nmf.types import Array
 

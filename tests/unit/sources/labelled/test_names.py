@@ -14,7 +14,7 @@ from support.runs import Crash, crash_after
 
 from dask_nmf import NMF, Run, nmf, select_rank
 from dask_nmf.errors import RunMismatch
-from dask_nmf.labelled.registry import form_of
+from dask_nmf.sources.labelled.registry import form_of
 from dask_nmf.sources.labels.names import Labels
 from dask_nmf.storage.locations import locate
 
