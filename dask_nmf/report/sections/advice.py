@@ -10,6 +10,7 @@ from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.report.facts.fit import FAINT, FitFacts
 from dask_nmf.report.facts.words import percent
 from dask_nmf.report.pages.page import Advice
+from dask_nmf.report.sections.views import are_pixels
 from dask_nmf.wording import counted
 
 LISTED = 8  # components that a warning names
@@ -31,6 +32,7 @@ def advice_for(facts: FitFacts) -> list[Advice]:
         *_about_stability(facts),
         *_about_missing(facts),
         *_about_rows(facts),
+        *_about_images(facts),
     ]
     return sorted(found, key=lambda advice: not advice.serious)
 
@@ -112,6 +114,18 @@ def _about_rows(facts: FitFacts) -> Iterator[Advice]:
         yield Advice(
             f"The numbers about W are from {weights.rows:,} evenly spaced rows of {facts.shape[0]:,}.",
             "All other numbers are exact.",
+            False,
+        )
+
+
+def _about_images(facts: FitFacts) -> Iterator[Advice]:
+    noted, columns = facts.record["matrix"].get("image_shape"), facts.shape[1]
+    if noted and not are_pixels(columns, noted):
+        shape = " x ".join(map(str, noted))
+        yield Advice(
+            f"Images of {shape} are noted with V, which has {counted(columns, 'column', ',')}: they are not "
+            "those in its rows.",
+            "Give --image-shape with their height and width, if its rows are images.",
             False,
         )
 

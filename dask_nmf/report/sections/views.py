@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,8 @@ class Look(NamedTuple):
     def of_matrix(self, matrix: Mapping[str, Any]) -> Look:
         """Return the look for the V of a record, with the shape of its images unless another is asked for.
 
+        A shape that the record notes, and that the columns of V do not have, does not count.
+
         Raises
         ------
         ValueError
@@ -52,19 +55,24 @@ class Look(NamedTuple):
             columns.
         """
         columns, noted = matrix["shape"][1], matrix.get("image_shape", [])
-        if self.image_shape is None and len(noted) == 2:
+        if self.image_shape is None and len(noted) == 2 and are_pixels(columns, noted):
             return self._replace(image_shape=(noted[0], noted[1]))
         if self.image_shape is None and self.view == View.IMAGE:
             raise ValueError("images are asked for, and their shape is unknown; give --image-shape too")
         if self.image_shape is None:
             return self
         height, width = self.image_shape
-        if height * width != columns:
+        if not are_pixels(columns, self.image_shape):
             raise ValueError(
                 f"images of {height} x {width} have {counted(height * width, 'pixel')}, and V has "
                 f"{counted(columns, 'column')}; give the height and the width of the images in the rows of V"
             )
         return self
+
+
+def are_pixels(columns: int, shape: Sequence[int]) -> bool:
+    """Return whether images of this shape have as many values as V has columns."""
+    return min(shape) > 0 and prod(shape) == columns
 
 
 def parse_image_shape(text: str) -> ImageShape:

@@ -1,6 +1,7 @@
 """Reports of runs: what they say, what they show, and that nothing from data becomes markup."""
 
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,22 @@ def test_the_shape_of_images_that_a_conversion_noted_is_known(tmp_path: Path) ->
     assert "3 x 4 pixels" not in report_of(tmp_path / "faces.zarr", tmp_path, view="bars", overwrite=True)
     asked = report_of(tmp_path / "faces.zarr", tmp_path, image_shape=(2, 6), overwrite=True)
     assert "2 x 6 pixels of component 1" in asked
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("noted", [[3, 5], [-3, -4], [2, 2, 4]])
+def test_a_noted_shape_of_images_that_columns_do_not_have_is_ignored(
+    run: Path, tmp_path: Path, noted: list[int]
+) -> None:
+    place = tmp_path / "faces.zarr"
+    shutil.copytree(run, place)
+    group = zarr.open_group(place)
+    record = group.attrs["dask_nmf"]
+    record["result"]["matrix"]["image_shape"] = noted
+    group.attrs["dask_nmf"] = record
+    html = report_of(place, tmp_path)
+    assert f"Images of {' x '.join(map(str, noted))} are noted with V, which has 12 columns" in html
+    assert "pixels of component" not in html
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -24,7 +24,7 @@ def image_shape_of(node: Any) -> tuple[int, ...] | None:
     It is None if no conversion of images has written the array.
     """
     shape = node.attrs.get(IMAGE_SHAPE)
-    known = isinstance(shape, list) and all(isinstance(size, int) for size in shape)
+    known = isinstance(shape, list) and all(isinstance(size, int) and size > 0 for size in shape)
     return tuple(shape) if known and math.prod(shape) == node.shape[1] else None
 
 
