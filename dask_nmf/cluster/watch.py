@@ -23,6 +23,7 @@ from distributed.scheduler import KilledWorker
 from dask_nmf.cluster import config
 from dask_nmf.cluster.client import active_client, current_worker
 from dask_nmf.errors import NoWorkers, WorkersLost
+from dask_nmf.wording import counted
 
 ENDED_FOR_MEMORY = "worker-restart-memory"  # topic of events: a nanny ended its worker for its memory
 WATCH_INTERVAL = 5  # seconds between two checks of a cluster that computes
@@ -175,8 +176,9 @@ def explain_loss(error: BaseException) -> str:
     """Return the reason of a `WORKER_LOSS` error as a text."""
     if isinstance(error, KilledWorker):
         return (
-            f"{error.allowed_failures + 1} workers died in a row over the same panel; if their logs say that "
-            "it was for want of memory, give them more, or a smaller --memory-limit for smaller panels"
+            f"{counted(error.allowed_failures + 1, 'worker')} died in a row over the same panel; "
+            "if their logs say that it was for want of memory, give them more, or a smaller --memory-limit "
+            "for smaller panels"
         )
     if isinstance(error, WorkersLost):
         return str(error)

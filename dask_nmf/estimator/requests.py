@@ -23,6 +23,7 @@ from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate, located
 from dask_nmf.types import Array, Orientation
+from dask_nmf.wording import counted
 
 OWN = ("n_components", "random_state")  # settings that are not simply the parameters
 SAME = tuple(field.name for field in fields(Settings) if field.name not in OWN)
@@ -141,7 +142,8 @@ def _checked_sample_weight(sample_weight: Any, samples: int) -> Array:
     rows = np.ma.filled(np.ma.asarray(given, np.float64), np.nan)  # what is masked is no weight
     if rows.shape != (samples,):
         raise ValueError(
-            f"sample_weight has shape {rows.shape} and X has {samples} rows; give one weight for each row"
+            f"sample_weight has shape {rows.shape} and X has {counted(samples, 'row')}; "
+            "give one weight for each row"
         )
     bad = np.flatnonzero(~(np.isfinite(rows) & (rows >= 0)))
     if bad.size:

@@ -11,6 +11,7 @@ import numpy as np
 
 from dask_nmf.display.text import escape_control
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 
 class Line(NamedTuple):
@@ -93,7 +94,8 @@ def axes_grid(axes: Any, count: int, size: tuple[float, float]) -> Array:
     if axes is not None and (np.size(axes) > 1 or count == 1):
         given = np.ravel(np.asarray(axes, object))
         if len(given) != count:
-            raise ValueError(f"there are {len(given)} axes for {count} components; give one, or one for each")
+            wanted = counted(count, "component")
+            raise ValueError(f"there are {len(given)} axes for {wanted}; give one, or one for each")
         return given
     columns = min(count, max(2, ceil(sqrt(count * size[1] / size[0]))))
     rows = ceil(count / columns)

@@ -32,6 +32,7 @@ from dask_nmf.updates.rows.row_names import left
 from dask_nmf.updates.rows.same_rows import check_v
 from dask_nmf.updates.update import Connect, event
 from dask_nmf.updates.write import old_pieces, scales_of, write_columns, write_result
+from dask_nmf.wording import counted
 
 
 class Rest(NamedTuple):
@@ -170,7 +171,8 @@ def _is_repeated(fitted: Fitted, rows: Sequence[int | str], matrix: Matrix, kill
     if matrix.shape[0] != before and not killed:
         raise ValueError(
             f"the last change of {fitted.result.location.name} took out rows of these numbers, and now they "
-            f"mean other rows; nothing is left to do if it is the same call; else give all {now} rows of now"
+            "mean other rows; nothing is left to do if it is the same call; else give all "
+            f"{counted(now, 'row')} of now"
         )
     return True
 

@@ -9,6 +9,7 @@ import click
 from dask_nmf.cli.options import Command, clipping, csv_output, overwriting
 from dask_nmf.cli.process import exit_codes
 from dask_nmf.cli.process.streams import print_line
+from dask_nmf.wording import counted
 
 
 @click.command(
@@ -38,5 +39,5 @@ def command(run: str, pairs: str, output: str, overwrite: bool, clip: tuple[floa
     from dask_nmf.storage.locations import locate, locate_file
 
     count = predict_to(locate(run), Path(pairs), locate_file(output), overwrite, clip)
-    print_line(f"{output}: {count} values")
+    print_line(f"{output}: {counted(count, 'value')}")
     return 0

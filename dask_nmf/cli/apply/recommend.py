@@ -12,6 +12,7 @@ from dask_nmf.cli.connection import connected
 from dask_nmf.cli.options import Command, clipping, cluster_options, csv_output, overwriting
 from dask_nmf.cli.process import exit_codes
 from dask_nmf.cli.process.streams import print_line
+from dask_nmf.wording import counted
 
 
 @click.command(
@@ -62,5 +63,5 @@ def command(
             overwrite,
             lambda matrix: connected(follow, matrix, where),
         )
-    print_line(f"{output}: {cells} values")
+    print_line(f"{output}: {counted(cells, 'value')}")
     return 0

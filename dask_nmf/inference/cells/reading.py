@@ -121,6 +121,7 @@ class Lines:
     def __init__(self, path: Path, form: Form, shape: tuple[int, int]) -> None:
         pairs = list(zip(form.sides, form.places, strict=True))
         self.numbers = array("q")
+        self._first: int | None = None  # the number of the first line
         self._path, self._form, self._shape = path, form, shape
         self._numbered = [(side, place, array("q")) for side, place in pairs if not side.by_name]
         self._named = [(side, place, list[str]()) for side, place in pairs if side.by_name]
@@ -130,8 +131,12 @@ class Lines:
         """Read a line; refuse one without such a record, or with a number that is outside of the matrix."""
         line, form = f"{self._path}, line {number}", self._form
         if len(fields) != form.width or not all(NUMBER.fullmatch(fields[at]) for _, at, _ in self._numbered):
-            raise DataError(f"{line}: {_shown(fields)} {_needed(fields, form)}")
+            needed = _needed(fields, form)
+            if self._first is None and not form.has_header and not any(map(NUMBER.fullmatch, fields)):
+                needed += f"; if this line is a header, it must have {_headings(form.sides)}"
+            raise DataError(f"{line}: {_shown(fields)} {needed}")
         self.numbers.append(number)
+        self._first = self._first or number
         for _, place, texts in self._named:
             texts.append(fields[place])
         for _, place, integers in self._numbered:
@@ -161,10 +166,18 @@ class Lines:
         if (found < 0).any():
             first = int((found < 0).argmax())
             raise DataError(
-                f"{self._path}, line {self.numbers[first]}: {index.describe(texts[first])}; a number stands "
-                f"below {side.dimension}{NUMBERED} in a header"
+                f"{self._path}, line {self.numbers[first]}: {index.describe(texts[first])}; "
+                f"{self._cure(side, self.numbers[first])}"
             )
         return found
+
+    def _cure(self, side: Side, number: int) -> str:
+        """Return the cure for a name that is not found; the first line may be a header with other names."""
+        number_heading = f"{side.dimension}{NUMBERED}"
+        if self._form.has_header or number != self._first:
+            return f"a number stands below {number_heading} in a header"
+        headings = _headings(self._form.sides)
+        return f"if this line is a header, it must have {headings}; a number stands below {number_heading}"
 
 
 def _is_first(sides: list[Side], fields: list[str]) -> bool:
@@ -215,6 +228,12 @@ def _needed(fields: list[str], form: Form) -> str:
     others = ", and name all columns in a header if there are others" if len(fields) > form.width else ""
     counted = "" if all(side.by_name for side in form.sides) else ", counted from 0"
     return f"is no {kind}; write {needed}{counted}{others}"
+
+
+def _headings(sides: list[Side]) -> str:
+    """Return the headings that a header must have, as a message says it."""
+    names = ",".join(side.dimension for side in sides)
+    return f"the heading {names}" if len(sides) == 1 else f"the headings {names}, each once"
 
 
 def _shown(fields: list[str]) -> str:

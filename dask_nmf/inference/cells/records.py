@@ -13,7 +13,7 @@ from typing import TextIO
 from dask_nmf.errors import DataError
 
 DELIMITERS = ",\t"
-SPACED = re.compile(r'(?:^|[,\t]) +"')  # a blank before a quote
+QUOTED = '"(?:[^"]|"")*"?'  # a field in quotes, which may go on in the next line
 LONGEST = 2**16  # characters of a line, at most
 
 
@@ -35,8 +35,8 @@ def records(path: Path, is_first: Callable[[list[str]], bool]) -> Iterator[tuple
             if not line.isspace():
                 break
         first_line = "".join(first[-1:])
-        spaced = SPACED.search(first_line) is not None
-        delimiter = _delimiter(first_line, spaced, is_first)
+        delimiter = _delimiter(first_line, is_first)
+        spaced = _is_spaced(first_line, delimiter)
         reader = csv.reader(chain(first, lines), delimiter=delimiter, skipinitialspace=spaced)
         try:
             for fields in reader:
@@ -54,9 +54,16 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
         yield line
 
 
-def _delimiter(line: str, spaced: bool, is_first: Callable[[list[str]], bool]) -> str:
+def _is_spaced(line: str, delimiter: str) -> bool:
+    """Return whether a blank stands before the quote of a field, and not only inside of quotes."""
+    unquoted = re.sub(f"(?:^|(?<={delimiter})){QUOTED}", "", line)
+    return re.search(f'(?:^|{delimiter}) +"', unquoted) is not None
+
+
+def _delimiter(line: str, is_first: Callable[[list[str]], bool]) -> str:
     """Return the delimiter with which the first line is a header or a record."""
     for delimiter in DELIMITERS:
+        spaced = _is_spaced(line, delimiter)
         if is_first(next(csv.reader([line], delimiter=delimiter, skipinitialspace=spaced), [])):
             return delimiter
     return DELIMITERS[0] if DELIMITERS[0] in line else DELIMITERS[1]

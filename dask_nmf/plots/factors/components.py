@@ -10,6 +10,7 @@ import numpy as np
 from dask_nmf.plots.drawing import BLUE, axes_grid, matplotlib_part, plain_ticks, short_name
 from dask_nmf.plots.factors.reading import Components
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 MOST, TOP = 16, 10  # components that are drawn unless some are named, and columns of one that are bars
 
@@ -45,7 +46,7 @@ def plot_components(
     shape = components.image_shape if image_shape is None else image_shape
     if shape is not None and shape[0] * shape[1] != count:
         raise ValueError(
-            f"image_shape is {shape[0]} x {shape[1]}, and H has {count} columns; give their shape"
+            f"image_shape is {shape[0]} x {shape[1]}, and H has {counted(count, 'column')}; give their shape"
         )
     drawn = axes_grid(axes, len(chosen), (1.8, 1.9) if shape is not None else (3.2, 0.6 + 0.17 * top))
     for one, number in zip(drawn, chosen, strict=True):

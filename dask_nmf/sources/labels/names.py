@@ -10,6 +10,7 @@ import numpy as np
 
 from dask_nmf.errors import DataError
 from dask_nmf.types import Array
+from dask_nmf.wording import counted
 
 PIECE = 2**16  # names that are read at once
 MISSING = ("NAType", "NaTType")  # of pandas, for a label that is missing
@@ -157,7 +158,11 @@ def _cure(mine: Names, theirs: Names) -> str:
     ours, others = (set(names.read(0, len(names)).tolist()) for names in (mine, theirs))
     if ours == others:
         return "the names are the same in another order; give V with its columns in the order of the run"
-    return f"{len(others - ours)} columns of the run are not in V; give V with the columns of the run"
+    absent = len(others - ours)
+    return (
+        f"{counted(absent, 'column')} of the run {'is' if absent == 1 else 'are'} not in V; "
+        "give V with the columns of the run"
+    )
 
 
 def fitting(labels: Labels, shape: tuple[int, int]) -> Labels:
@@ -170,7 +175,7 @@ def fitting(labels: Labels, shape: tuple[int, int]) -> Labels:
     DataError
         If there are more or fewer names than rows or columns.
     """
-    sides = zip((labels.rows, labels.columns), shape, ("rows", "columns"), strict=True)
+    sides = zip((labels.rows, labels.columns), shape, ("row", "column"), strict=True)
     return Labels(*(_fitting(names, size, side) for names, size, side in sides))
 
 
@@ -179,8 +184,8 @@ def _fitting(names: Names | None, size: int, side: str) -> Names | None:
         return None
     if len(names) != size:
         raise DataError(
-            f"{names.place} has {len(names)} names and V has {size} {side}; write a name for each, or remove "
-            "the names"
+            f"{names.place} has {counted(len(names), 'name')} and V has {counted(size, side)}; "
+            "write a name for each, or remove the names"
         )
     return None if _only_count(names) else names
 

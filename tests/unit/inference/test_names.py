@@ -96,6 +96,11 @@ def test_many_pairs_are_looked_up_in_batches(folder: Path, small_steps: None) ->
             "row_number,column\nx,3\n",
             "line 2: 'x,3' is no number of a row and name of a column; write row,column",
         ),
+        (
+            'item,user\n"user, 3",3\n',
+            "line 1: 'item' is no name of a row of the run; if this line is a header, it must have the "
+            "headings row,column, each once; a number stands below row_number",
+        ),
         ("a,b,c\n", "line 1: 'a,b,c' does not name row and column once each"),
         ("row,row_number,column\n", "line 1: 'row,row_number,column' does not name"),
     ],
@@ -122,6 +127,24 @@ def test_blanks_around_names_belong_to_them(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("row,column\n  a,x\n")
     with pytest.raises(DataError, match="'  a' is no name of a row of the run, and 'a' is one; leave the bl"):
         next(read_cells(tmp_path / "pairs.csv", (4, 2), SPACED))
+
+
+@pytest.mark.parametrize(
+    "text", ['"a, ""b""", c\n', '"a, ""b"""\t c\n', "\n" + '"a, ""b"""'.replace(" ", "\t ") + ", c\n"]
+)
+def test_a_blank_before_a_quote_inside_of_quotes_leaves_blanks_to_names(text: str, tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text(text)
+    rows = in_memory(['a, "b"', 'a,\t "b"'], "rows")
+    labels = Labels(rows, in_memory(["c", " c"], "columns"))
+    (_, columns), *_ = read_cells(tmp_path / "pairs.csv", (2, 2), labels)
+    assert columns.tolist() == [1]
+
+
+def test_a_header_of_other_names_is_told_where_columns_have_numbers(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("item,user\na,0\n")
+    labels = Labels(in_memory(["a", "b"], "rows"), None)
+    with pytest.raises(DataError, match=r"line 1: 'item,user' .* if this line is a header, .* row,column"):
+        next(read_cells(tmp_path / "pairs.csv", (2, 2), labels))
 
 
 def test_lists_have_names_of_rows_and_columns(folder: Path) -> None:

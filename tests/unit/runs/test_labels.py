@@ -212,6 +212,6 @@ class TestTransform:
 
     def test_other_columns_are_refused(self) -> None:
         with pytest.raises(
-            ValueError, match=r"column 6 is 'x' .*, and 'c6' in the run; 1 columns of the run"
+            ValueError, match=r"column 6 is 'x' .*, and 'c6' in the run; 1 column of the run is not in V"
         ):
             self.transform([*names("c", 6), "x"], names("new", 5))

@@ -21,6 +21,7 @@ from dask_nmf.ingest.rows import BATCH, Batch, Columns, Named, RowSource
 from dask_nmf.progress import report_panel, report_read, report_stage
 from dask_nmf.sources.checks import canonical_csr, validate_indptr
 from dask_nmf.storage.locations import Location
+from dask_nmf.wording import counted
 
 SUFFIXES = (".h5ad", ".h5", ".hdf5", ".hdf")
 CURE = "write it anew"
@@ -69,15 +70,16 @@ class TenXFile:
             self._features, self._cells = (int(size) for size in group["shape"][:])
             names = next(group[name] for name in FEATURES if name in group)
             self._feature_names = list(names.asstr()[:])
-            self._check_names("features", self._features, len(self._feature_names))
-            self._check_names("cells", self._cells, len(group["barcodes"]))
+            self._check_names("feature", self._features, len(self._feature_names))
+            self._check_names("cell", self._cells, len(group["barcodes"]))
             self._indptr = validate_indptr(
                 group["indptr"][:], self._cells, len(group["indices"]), self._place
             )
 
     def _check_names(self, what: str, number: int, names: int) -> None:
         if names != number:
-            raise DataError(f"{self._place} has {number} {what} and {names} names of them; {CURE}")
+            found = f"{counted(number, what)} and {counted(names, 'name')} of them"
+            raise DataError(f"{self._place} has {found}; {CURE}")
 
     def columns(self) -> Columns:
         """Return the features."""
