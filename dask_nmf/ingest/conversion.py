@@ -16,6 +16,7 @@ import zarr
 
 from dask_nmf.ingest.expansion import FileSet, expand, group_of, name_of
 from dask_nmf.ingest.options import ConvertOptions, layer_path
+from dask_nmf.ingest.output.checkpoint import Checkpoint
 from dask_nmf.ingest.output.codecs import Storage, parse_chunks
 from dask_nmf.ingest.output.group import is_converted, write_group
 from dask_nmf.ingest.output.unfinished import Conversion
@@ -168,7 +169,9 @@ def convert_to(
         _scratch(store, conversion) as scratch,
     ):
         source, recipe = prepare(sources, names, options, scratch)
-        written = write_group(store, source, storage, names, partial(write_recipe, recipe=recipe))
+        checkpoint = Checkpoint(scratch, Path(store)) if isinstance(store, str) else None
+        add = partial(write_recipe, recipe=recipe)
+        written = write_group(store, source, storage, names, add, checkpoint)
     shape, dtype, entries, chunks = written
     converted = Converted(output.address, shape, str(dtype), entries, chunks, storage.codec)
     numbers = {"event": "done", **converted._asdict()}

@@ -19,10 +19,18 @@ UNWANTED: ContextVar[Event | None] = ContextVar("UNWANTED", default=None)  # in 
 
 
 class Batch(NamedTuple):
-    """Some rows of V, as a NumPy or CSR array, (rows, n)."""
+    """Some rows of V.
+
+    Attributes
+    ----------
+    block : NumPy or CSR array, (rows, n)
+    names : of the rows, if they have any
+    position : what JSON can hold and `RowSource.batches` takes, to go on after these rows; None if it cannot
+    """
 
     block: Block
-    names: Sequence[str] | Array | None = None  # of the rows
+    names: Sequence[str] | Array | None = None
+    position: Any = None
 
 
 class Columns(NamedTuple):
@@ -43,11 +51,16 @@ class RowSource(Protocol):
     def dtype(self) -> np.dtype[np.generic]:
         """Return the dtype of the batches."""
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the rows of V in order; call `check_wanted` between batches that are read without a yield."""
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
+        """Yield the rows of V in order; call `check_wanted` between batches that are read without a yield.
+
+        Parameters
+        ----------
+        begin : the position of a batch, to yield the rows after it; None for all rows
+        """
 
     def columns(self) -> Columns:
-        """Return the columns, which are known once the first batch was read."""
+        """Return the columns, which are known once the first batch was read, or the end was reached."""
 
 
 class Stacked:
@@ -63,7 +76,7 @@ class Stacked:
         """Return the columns, which are those of each source."""
         return self._sources[0].columns()
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
         """Yield the rows of V in order.
 
         Raises
@@ -71,13 +84,19 @@ class Stacked:
         DataError
             If the columns of a source differ from those of the first one.
         """
-        for source, place in zip(self._sources, self._places, strict=True):
+        done, within = begin or (0, None)
+        for number in range(done, len(self._sources)):
+            source, place = self._sources[number], self._places[number]
             if source.sparse != self.sparse:
                 raise DataError(f"{place} and {self._places[0]} are not both sparse; convert them one by one")
-            for number, batch in enumerate(source.batches()):
-                if number == 0:
+            checked = False
+            for block, names, inner in source.batches(within):
+                if not checked:
                     self._check_columns(source.columns(), place)
-                yield Batch(batch.block.astype(self.dtype, copy=False), batch.names)
+                    checked = True
+                position = None if inner is None else (number, inner)
+                yield Batch(block.astype(self.dtype, copy=False), names, position)
+            within = None
 
     def _check_columns(self, columns: Columns, place: str) -> None:
         first = self.columns()
@@ -112,7 +131,7 @@ class Named:
             )
         return Columns(number, names)
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
         """Yield the rows of V in order.
 
         Raises
@@ -120,15 +139,15 @@ class Named:
         DataError
             If there are fewer names than rows.
         """
-        first = 0
-        for block, own in self._source.batches():
+        first, within = begin or (0, None)
+        for block, own, inner in self._source.batches(within):
             last = first + block.shape[0]
             names = own if self._rows is None else self._rows[first:last]
             if names is not None and len(names) != block.shape[0]:
                 raise DataError(
                     f"V has more rows than its {counted(first + len(names), 'name')} of rows; write it anew"
                 )
-            yield Batch(block, names)
+            yield Batch(block, names, None if inner is None else (last, inner))
             first = last
 
 

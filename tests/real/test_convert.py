@@ -7,8 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
+import zarr
+from PIL import Image
 from support.command import COMMAND
 from support.converted import matrix_of
 from support.servers import reads_peaks, until
@@ -95,6 +100,58 @@ def test_a_killed_conversion_of_entries_goes_on(tmp_path: Path, number: signal.S
     assert "stopped" not in done.stderr
     assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
     assert {path.name for path in tmp_path.iterdir()} == {"v.csv", "v.zarr", "expected.zarr"}
+
+
+SLOW_ROWS = """
+import sys, time
+from dask_nmf.cli.main import main
+from dask_nmf.ingest.formats import images
+from dask_nmf.ingest.formats.matrices import matrix_rows
+from dask_nmf.ingest.formats.tables import table
+from dask_nmf.ingest.output import checkpoint, growing
+matrix_rows.BATCH = images.BATCH = table.BATCH = 2**18
+checkpoint.SECONDS, growing.AT_ONCE = 0, 1
+reach = checkpoint.Checkpoint.reach
+checkpoint.Checkpoint.reach = lambda *given: (reach(*given), time.sleep(0.2))
+main()
+"""
+ROWS_OF = {
+    "v.csv": lambda path, v: np.savetxt(path, v, fmt="%d", delimiter=","),
+    "v.parquet": lambda path, v: pyarrow.parquet.write_table(pyarrow.table(dict(enumerate_columns(v))), path),
+    "v.npy": np.save,
+    "v.zarr": lambda path, v: zarr.create_array(path, data=v, chunks=(1000, 5)),
+    "v.h5": lambda path, v: h5py.File(path, "w").create_dataset("X", data=v).file.close(),
+    "v.tif": lambda path, v: save_stack(path, v[:500].reshape(-1, 80, 50)),
+}
+
+
+def enumerate_columns(v: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    return [(str(j), column) for j, column in enumerate(v.T)]
+
+
+def save_stack(path: Path, frames: np.ndarray) -> None:
+    first, *others = (Image.fromarray(frame) for frame in np.repeat(frames, 40, axis=0).astype(np.uint8))
+    first.save(path, save_all=True, append_images=others)
+
+
+@pytest.mark.parametrize("name", ROWS_OF)
+def test_a_killed_conversion_of_rows_goes_on(tmp_path: Path, name: str) -> None:
+    ROWS_OF[name](tmp_path / name, np.random.default_rng(0).integers(0, 99, (50_000, 8)))
+    words = ["convert", name, "out.zarr", "--chunks", "100"]
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_ROWS, *words], cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as process:
+        until(lambda: any(tmp_path.glob(".out.zarr.*.partial/scratch/checkpoint.npz")))
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "out.zarr").exists()
+    done = subprocess.run([*COMMAND, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "were written before the conversion was stopped; it goes on" in done.stderr
+    words[2] = "expected.zarr"
+    done = subprocess.run([*COMMAND, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert "stopped" not in done.stderr
+    assert content(tmp_path / "out.zarr") == content(tmp_path / "expected.zarr")
+    assert {path.name for path in tmp_path.iterdir()} == {name, "out.zarr", "expected.zarr"}
 
 
 def content(place: Path) -> dict[str, bytes]:

@@ -161,7 +161,7 @@ def command(
     A SOURCE is a .csv, .tsv or .parquet table, a MatrixMarket .mtx, a folder or .h5 of 10x
     Genomics, an .h5ad, HDF5, .npy, .npz or Zarr matrix, a folder of .txt files, .jsonl, or
     images; text files may be compressed by gzip. The rows of several follow one another. V.zarr
-    appears when it is whole; a conversion that was stopped goes on after the entries that were sorted.
+    appears when it is whole; a conversion that was stopped goes on where it was.
     """
     from dask_nmf.cluster.config import without_fsync
     from dask_nmf.display import lines

@@ -46,8 +46,8 @@ class ImageRows:
         """Return the number of pixels times channels."""
         return Columns(int(np.prod(self.shape)))
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield images as rows.
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
+        """Yield images as rows; a position is a number of files and of frames of the next one.
 
         Raises
         ------
@@ -57,18 +57,23 @@ class ImageRows:
         progress = ReadProgress([path for source in self._sources for path in source.paths])
         rows: list[Array] = []
         names: list[str] = []
-        for source in self._sources:
-            for path in source.paths:
-                for image, frame in self._frames_of(path):
-                    rows.append(self._row(image, path))
-                    names.append(f"{path.relative_to(source.folder).as_posix()}{frame}")
-                    if len(rows) * rows[0].nbytes >= BATCH:
-                        check_wanted()
-                        yield Batch(np.stack(rows), names)
-                        rows, names = [], []
+        done, frames = begin or (0, 0)
+        files = [(source.folder, path) for source in self._sources for path in source.paths]
+        for number, (folder, path) in enumerate(files):
+            if number < done:
                 progress.file_done(path)
+                continue
+            first = frames if number == done else 0
+            for frame, (image, mark) in enumerate(self._frames_of(path, first), first):
+                rows.append(self._row(image, path))
+                names.append(f"{path.relative_to(folder).as_posix()}{mark}")
+                if len(rows) * rows[0].nbytes >= BATCH:
+                    check_wanted()
+                    yield Batch(np.stack(rows), names, (number, frame + 1))
+                    rows, names = [], []
+            progress.file_done(path)
         if rows:
-            yield Batch(np.stack(rows), names)
+            yield Batch(np.stack(rows), names, (len(files), 0))
 
     def _row(self, image: Array, path: Path) -> Array:
         """Return an image as a row; refuse another shape than that of the first one."""
@@ -79,11 +84,11 @@ class ImageRows:
             )
         return self._rules.cast(image, lambda index: str(path)).ravel()
 
-    def _frames_of(self, path: Path) -> Iterator[tuple[Array, str]]:
-        """Yield the frames of a file, each with what is added to the name of its row."""
+    def _frames_of(self, path: Path, first: int = 0) -> Iterator[tuple[Array, str]]:
+        """Yield the frames of a file from one on, each with what is added to the name of its row."""
         with readable(path, CURE), self._open(path) as image:
             number = getattr(image, "n_frames", 1)
-            for frame in range(number):
+            for frame in range(first, number):
                 image.seek(frame)
                 yield _pixels(image, path), f"[{frame}]" if number > 1 else ""
 

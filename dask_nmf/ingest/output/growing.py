@@ -17,6 +17,7 @@ class GrowingArray:
     """An array of a group to which rows are appended.
 
     It is created when its first rows are written: with one chunk if these are all, and fewer than of a chunk.
+    Rows wait in memory until there are whole chunks of them.
 
     Parameters
     ----------
@@ -34,16 +35,41 @@ class GrowingArray:
     ) -> None:
         self.rows = 0
         self.chunks = chunks
-        self._text = dtype == "string"
+        self.text = dtype == "string"
         self._create = {"name": name, "dtype": dtype, "compressors": compressors}
         self._group, self._width = group, width
         self._array: zarr.Array[Any] | None = None
-        self._dtype: Any = np.dtypes.StringDType() if self._text else np.dtype(dtype)
+        self._dtype: Any = np.dtypes.StringDType() if self.text else np.dtype(dtype)
         self._pending: list[Array] = [np.empty((0, *width), self._dtype)]
         self._waiting = 0
-        itemsize = TEXT_BYTES if self._text else self._dtype.itemsize
+        itemsize = TEXT_BYTES if self.text else self._dtype.itemsize
         row_bytes = max(1, int(np.prod(width, dtype=np.int64)) * itemsize)
         self._step = chunks[0] * max(1, -(-AT_ONCE // (row_bytes * chunks[0])))
+
+    @property
+    def name(self) -> str:
+        """Return the path of the array below the root of its store."""
+        return f"{self._group.path}/{self._create['name']}".lstrip("/")
+
+    @property
+    def length(self) -> int:
+        """Return the number of rows that were appended."""
+        return self.rows + self._waiting
+
+    def waiting(self) -> Array:
+        """Return the rows that wait to be written."""
+        return np.concatenate(self._pending)
+
+    def restore(self, rows: int, waiting: Any) -> None:
+        """Go on after the rows that another process had written, and those that waited then."""
+        name = self._create["name"]
+        if rows == 0 and name in self._group:
+            del self._group[name]  # it was written later
+        elif rows > 0:
+            array: Any = self._group[name]
+            array.resize((rows, *self._width))
+            self.rows, self.chunks, self._array = rows, array.chunks, array
+        self._pending, self._waiting = [np.asarray(waiting, self._dtype)], len(waiting)
 
     def append(self, rows: Any) -> None:
         """Append rows; whole chunks of them are written once there are enough."""
@@ -71,7 +97,7 @@ class GrowingArray:
 
     def _created(self) -> zarr.Array[Any]:
         attributes: dict[str, Any] = {
-            "encoding-type": "string-array" if self._text else "array",
+            "encoding-type": "string-array" if self.text else "array",
             "encoding-version": "0.2.0",
         }
         return self._group.create_array(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
 from dask_nmf._version import __version__
 from dask_nmf.errors import StoreUnavailableError
-from dask_nmf.ingest.entries.journal import FILE
+from dask_nmf.ingest.entries.journal import FILE as JOURNAL
+from dask_nmf.ingest.output.checkpoint import FILE as CHECKPOINT
 from dask_nmf.storage.locations import Location, is_location
+from dask_nmf.storage.objects.object_store import list_stamps
 from dask_nmf.storage.objects.requests import stat
 
 logger = logging.getLogger(__name__)
@@ -39,7 +42,7 @@ class Conversion:
     def begin(self, folder: Path) -> Path:
         """Return the folder for temporary files of an output, which keeps those that can be used."""
         scratch = folder / SCRATCH
-        if scratch.exists():
+        if scratch.exists() and not (scratch / CHECKPOINT).exists():
             _clear(folder)
         scratch.mkdir(parents=True, exist_ok=True)
         if self._record is not None:
@@ -62,23 +65,16 @@ class Conversion:
                 "dask_nmf; this one begins anew"
             )
             return False
-        return any(_journals(folder))
-
-
-def _journals(folder: Path) -> Iterator[Path]:
-    return (folder / SCRATCH).rglob(FILE)
+        return any(any((folder / SCRATCH).rglob(name)) for name in (JOURNAL, CHECKPOINT))
 
 
 def _clear(folder: Path) -> None:
-    """Delete everything but sorted runs."""
-    kept = {journal.parent for journal in _journals(folder)}
-    above = {parent for one in kept for parent in (one, *one.parents)}
-    for parent, folders, files in os.walk(folder, topdown=False):
-        for name in files if Path(parent) not in kept else ():
-            Path(parent, name).unlink()
-        for name in folders:
-            if Path(parent, name) not in above:
-                Path(parent, name).rmdir()
+    """Delete the group of an output, of which no checkpoint tells how far it is."""
+    for one in folder.iterdir():
+        if one.is_dir() and one.name != SCRATCH:
+            rmtree(one)
+        elif one.is_file():
+            one.unlink()
 
 
 def _stamp(source: Any) -> Any:
@@ -96,8 +92,13 @@ def _stamp(source: Any) -> Any:
 
 
 def _object_stamp(place: Location) -> str | None:
-    try:
+    """Return the stamp of an object, or a digest of those of all objects below a prefix."""
+    with suppress(OSError, StoreUnavailableError):  # a prefix is no object
         size, stamp = stat(place.address)
-    except (OSError, StoreUnavailableError):  # a prefix is no object
-        return None
-    return stamp and f"{place.address} {size} {stamp}"
+        return stamp and f"{place.address} {size} {stamp}"
+    with suppress(OSError, StoreUnavailableError):
+        stamps = list_stamps(place.address) if place.is_writable() else {}
+        if stamps and None not in stamps.values():
+            digest = sha256(json.dumps(stamps, sort_keys=True).encode()).hexdigest()
+            return f"{place.address} {digest}"
+    return None

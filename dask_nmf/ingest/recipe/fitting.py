@@ -17,6 +17,7 @@ from dask_nmf.ingest.formats.documents.counting import CountedTexts
 from dask_nmf.ingest.formats.images import ImageRows
 from dask_nmf.ingest.formats.matrices.matrix_rows import MatrixRows
 from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.output.checkpoint import Checkpoint
 from dask_nmf.ingest.output.codecs import Storage
 from dask_nmf.ingest.output.group import has_names, write_group
 from dask_nmf.ingest.recipe.arithmetic import blocks
@@ -31,6 +32,7 @@ from dask_nmf.types import Array, Block, Orientation
 
 logger = logging.getLogger(__name__)
 STAGED = "staged"  # the folder of the source as it is
+BEGUN = "begun"  # the folder that tells how far that is
 
 
 def fit_recipe(source: RowSource, options: ConvertOptions, scratch: Path) -> tuple[RowSource, Recipe]:
@@ -91,9 +93,10 @@ class _Staged:
 
 
 def _stage(source: RowSource, options: ConvertOptions, scratch: Path) -> _Staged:
-    place = scratch / STAGED
-    rmtree(place, ignore_errors=True)  # a conversion that was stopped may have left one
-    write_group(str(place), source, Storage(), [STAGED])
+    place, checkpoint = scratch / STAGED, Checkpoint(scratch / BEGUN, scratch / STAGED)
+    if checkpoint.position is None:
+        rmtree(place, ignore_errors=True)  # a conversion that was stopped may have left one
+    write_group(str(place), source, Storage(), [STAGED], checkpoint=checkpoint)
     return _Staged(place, ConvertOptions(str(source.dtype), options.missing), scratch)
 
 

@@ -93,12 +93,13 @@ class Prepared:
                 columns = taken(columns, step.places)
         return columns
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
         """Yield rows of V in order, few at a time, because steps need memory beside them."""
-        for block, names in self._source.batches():
+        for block, names, position in self._source.batches(begin):
             for first, last in pairwise(blocks.row_cuts(block, PIECE)):
                 rows = self._stepped(block[first:last])
-                yield Batch(rows, None if names is None else names[first:last])
+                whole = last == block.shape[0]
+                yield Batch(rows, None if names is None else names[first:last], position if whole else None)
 
     def _stepped(self, block: Block) -> Block:
         """Return rows after the selection and all steps."""
@@ -124,7 +125,7 @@ class Aligned:
         """Return the columns that the recipe begins with."""
         return self._number
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
         """Yield rows in order.
 
         Raises
@@ -133,10 +134,10 @@ class Aligned:
             If a dense source lacks a column, or columns without names are not as many as they were.
         """
         places: Array | None = None
-        for block, names in self._source.batches():
+        for block, names, position in self._source.batches(begin):
             if places is None:
                 places = self._places(self._source.columns())
-            yield Batch(blocks.take_columns(block, places, block.shape[1]), names)
+            yield Batch(blocks.take_columns(block, places, block.shape[1]), names, position)
 
     def _places(self, columns: Columns) -> Array:
         wanted = self._wanted.names

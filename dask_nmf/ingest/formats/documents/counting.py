@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from math import inf
 from pathlib import Path
@@ -17,10 +19,13 @@ from dask_nmf.ingest.formats.documents.vocabulary import VocabularyBuilder
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, check_wanted
+from dask_nmf.storage.local.filesystem import replace
 
 logger = logging.getLogger(__name__)
 CHARACTERS = 2**22  # of the texts that are counted at once, about
 TEXTS = 2**13  # that are counted at once, at most
+WORDS = "words.json"  # the file of words that are kept, for a conversion that goes on
+SECONDS = 10  # that finding words took at least, if they are kept
 
 
 class CountedTexts:
@@ -50,8 +55,8 @@ class CountedTexts:
             return Columns(self._counting.hash_columns)
         return Columns(len(self._words or ()), self._words)
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the counts of texts in order.
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
+        """Yield the counts of texts in order; a position is a number of sources and of texts of the next one.
 
         Raises
         ------
@@ -59,13 +64,13 @@ class CountedTexts:
             If no text has a word that counts; whatever the texts raise.
         """
         if self.found and self._words is None:
-            self._words = self._vocabulary()
+            self._words = self._known_words() or self._vocabulary()
         count = self._vectorizer().transform
-        for texts in self._parts():
+        for texts, position in self._parts(*begin or (0, 0)):
             counts = scipy.sparse.csr_array(count([text for text, _ in texts]), dtype=self.dtype)
             counts.indices = counts.indices.astype(np.int32, copy=False)
             names = [name for _, name in texts if name is not None]
-            yield Batch(counts, names if len(names) == len(texts) else None)
+            yield Batch(counts, names if len(names) == len(texts) else None, position)
 
     def _vectorizer(self) -> Any:
         library = optional_library("sklearn.feature_extraction.text")
@@ -80,9 +85,10 @@ class CountedTexts:
 
     def _vocabulary(self) -> list[str]:
         """Return the words of all texts that are in enough of them, and not in too many."""
+        began = time.monotonic()
         analyze = self._vectorizer().build_analyzer()
         builder = VocabularyBuilder(self._scratch)
-        for texts in self._parts():
+        for texts, _ in self._parts():
             for text, _ in texts:
                 builder.add(analyze(text))
         share = self._steps.max_frequency
@@ -94,20 +100,35 @@ class CountedTexts:
             )
         if len(words) < builder.found:
             logger.info("words that are kept: %d of %d", len(words), builder.found)
+        if time.monotonic() - began >= SECONDS:
+            replace(self._scratch / WORDS, json.dumps(words).encode(), synced=False)
         return words
 
-    def _parts(self) -> Iterator[list[Text]]:
-        """Yield the texts, some at a time."""
+    def _known_words(self) -> list[str] | None:
+        """Return the words that a conversion that was stopped has stored; None if it has not."""
+        file = self._scratch / WORDS
+        if not file.exists():
+            return None
+        words: list[str] = json.loads(file.read_bytes())
+        return words
+
+    def _parts(self, done: int = 0, first: int = 0) -> Iterator[tuple[list[Text], tuple[int, int]]]:
+        """Yield the texts from one of a source on, some at a time, each time with where to go on."""
         progress = ReadProgress([path for source in self._sources for path in source.paths])
         part: list[Text] = []
         characters = 0
-        for source in self._sources:
-            for text in source.read(progress):
+        for number, source in enumerate(self._sources):
+            if number < done:
+                for path in source.paths:
+                    progress.file_done(path)
+                continue
+            begin = first if number == done else 0
+            for index, text in enumerate(source.read(progress, begin), begin):
                 part.append(text)
                 characters += len(text.text)
                 if characters >= CHARACTERS or len(part) >= TEXTS:
                     check_wanted()
-                    yield part
+                    yield part, (number, index + 1)
                     part, characters = [], 0
         if part:
-            yield part
+            yield part, (len(self._sources), 0)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -34,8 +36,8 @@ class Texts(Protocol):
     def paths(self) -> Sequence[Path]:
         """Return the files that they are in."""
 
-    def read(self, progress: ReadProgress) -> Iterator[Text]:
-        """Yield the texts in order."""
+    def read(self, progress: ReadProgress, first: int = 0) -> Iterator[Text]:
+        """Yield the texts from one on, in order."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,11 @@ class TextFiles:
     paths: Sequence[Path]
     encoding: str
 
-    def read(self, progress: ReadProgress) -> Iterator[Text]:
-        """Yield the texts in order."""
-        for path in self.paths:
+    def read(self, progress: ReadProgress, first: int = 0) -> Iterator[Text]:
+        """Yield the texts from one on, in order."""
+        for path in self.paths[:first]:
+            progress.file_done(path)
+        for path in self.paths[first:]:
             yield Text(read_text(path, self.encoding), path.relative_to(self.folder).as_posix())
             progress.file_done(path)
 
@@ -67,7 +71,7 @@ class Fields:
 
 
 @dataclass(frozen=True)
-class TextRecords:
+class TextRecords(ABC):
     """Records of one file that have their texts in a field, to inherit from."""
 
     path: Path
@@ -78,6 +82,15 @@ class TextRecords:
         """Return the file."""
         return [self.path]
 
+    def read(self, progress: ReadProgress, first: int = 0) -> Iterator[Text]:
+        """Yield the texts from one on, in order; raise `DataError` for a record without a text."""
+        yield from islice(self._texts(progress), first, None)
+        progress.file_done(self.path)
+
+    @abstractmethod
+    def _texts(self, progress: ReadProgress) -> Iterator[Text]:
+        """Yield all texts."""
+
 
 @dataclass(frozen=True)
 class JsonLines(TextRecords):
@@ -85,13 +98,11 @@ class JsonLines(TextRecords):
 
     encoding: str
 
-    def read(self, progress: ReadProgress) -> Iterator[Text]:
-        """Yield the texts in order; raise `DataError` for a line that is no record with a text."""
+    def _texts(self, progress: ReadProgress) -> Iterator[Text]:
         for number, line in enumerate(text_lines(self.path, self.encoding, progress), 1):
             if line.strip():
                 place = f"{self.path}, line {number}"
                 yield _text_of(_record(line, place), self.fields, place)
-        progress.file_done(self.path)
 
 
 @dataclass(frozen=True)
@@ -100,8 +111,7 @@ class CsvTexts(TextRecords):
 
     encoding: str
 
-    def read(self, progress: ReadProgress) -> Iterator[Text]:
-        """Yield the texts in order; raise `DataError` for a record with another number of fields."""
+    def _texts(self, progress: ReadProgress) -> Iterator[Text]:
         csv.field_size_limit(LONGEST)
         first = next(text_lines(self.path, self.encoding), "")
         unquoted = QUOTED.sub("", first)
@@ -123,15 +133,13 @@ class CsvTexts(TextRecords):
                 if values:
                     yield _text_of(dict(zip(header, values, strict=True)), self.fields, place)
                 line = reader.line_num + 1
-        progress.file_done(self.path)
 
 
 @dataclass(frozen=True)
 class ParquetTexts(TextRecords):
     """A column of a parquet file."""
 
-    def read(self, progress: ReadProgress) -> Iterator[Text]:
-        """Yield the texts in order."""
+    def _texts(self, progress: ReadProgress) -> Iterator[Text]:
         parquet = optional_library("pyarrow.parquet")
         with readable(self.path, "write it anew"), parquet.ParquetFile(self.path) as file:
             _check_names(self.path, list(file.schema_arrow.names), self.fields)
@@ -141,7 +149,6 @@ class ParquetTexts(TextRecords):
                 for record in batch.to_pylist():
                     number += 1
                     yield _text_of(record, self.fields, f"{self.path}, record {number}")
-        progress.file_done(self.path)
 
 
 def _record(line: str, place: str) -> dict[str, Any]:

@@ -85,19 +85,19 @@ class TenXFile:
         """Return the features."""
         return Columns(self._features, self._feature_names)
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the cells in order."""
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
+        """Yield the cells in order; a position is a number of cells."""
         step = max(1, BATCH // 16)  # entries
         report_stage(f"reading {self._place}")
-        report_read(int(self._indptr[-1]) // step + 1, "batches")
-        first = 0
+        first = begin or 0
+        report_read(int(self._indptr[-1] - self._indptr[first]) // step + 1, "batches")
         while first < self._cells:
             last = int(np.searchsorted(self._indptr, self._indptr[first] + step, side="right")) - 1
             last = min(max(last, first + 1), self._cells)
             with readable(self._place, CURE):
                 names = self._group["barcodes"].asstr()[first:last]
                 block = self._block(first, last)
-            yield Batch(block, names)
+            yield Batch(block, names, last)
             report_panel()
             first = last
 

@@ -105,12 +105,12 @@ class MatrixMarket:
         """Return the columns of V."""
         return Columns(self.shape[1])
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the rows of V in order, after all entries were read and sorted."""
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
+        """Yield all rows of V in order, after all entries were read and sorted."""
         sorter = RowSorter(self._scratch)
         first = 0
-        begin = Position(*sorter.positions[-1]) if sorter.positions else Position(0, self._header.lines, 0)
-        for entries, position in read_ahead(iter(()) if sorter.complete else self._entries(begin)):
+        start = Position(*sorter.positions[-1]) if sorter.positions else Position(0, self._header.lines, 0)
+        for entries, position in read_ahead(iter(()) if sorter.complete else self._entries(start)):
             sorter.add(entries, partial(list, position))
         try:
             for block in sorter.blocks(self.shape, self._duplicates):

@@ -45,19 +45,17 @@ class MatrixRows:
         number, names = self._matrix.shape[1], self._labels.columns
         return Columns(number, None if names is None else names.read(0, number).tolist())
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the rows of V in order."""
-        first, names = 0, self._labels.rows
-        for block in self._blocks():
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
+        """Yield the rows of V in order; a position is a number of rows, where these need no sorting."""
+        first, names = begin or 0, self._labels.rows
+        by_rows = not self._matrix.orientation.by_columns
+        for block in (block for _, block in self._panels(first)) if by_rows else self._sorted():
             last = first + block.shape[0]
-            yield Batch(block, None if names is None else names.read(first, last))
+            yield Batch(block, None if names is None else names.read(first, last), last if by_rows else None)
             first = last
 
-    def _blocks(self) -> Iterator[Block]:
-        """Yield blocks of rows in order."""
-        if not self._matrix.orientation.by_columns:
-            yield from (block for _, block in self._panels())
-            return
+    def _sorted(self) -> Iterator[Block]:
+        """Yield blocks of rows in order, of a matrix that is stored by columns."""
         sorter = RowSorter(self._scratch)
         begin = sorter.positions[-1] if sorter.positions else 0
         for first, block in () if sorter.complete else self._panels(begin):
@@ -71,7 +69,7 @@ class MatrixRows:
     def _panels(self, begin: int = 0) -> Iterator[tuple[int, Block]]:
         """Yield panels from a row of storage on, each with where it begins."""
         layout = self._matrix.layout
-        edges = [edge for edge in _edges(self._matrix) if edge >= begin]
+        edges = [begin, *(edge for edge in _edges(self._matrix) if edge > begin)]
         report_stage(f"reading {self._matrix.source}")
         report_read(len(edges) - 1, "batches")
         for first, last in pairwise(edges):

@@ -42,8 +42,8 @@ class Transposed:
         """Return the rows of the source, which are known once it was read."""
         return Columns(self._rows, self._names or None)
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the columns of the source in order."""
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
+        """Yield all columns of the source in order."""
         rmtree(self._folder, ignore_errors=True)  # a conversion that was stopped may have left one
         self._folder.mkdir()
         first, names = 0, None
@@ -57,7 +57,7 @@ class Transposed:
     def _read(self) -> Iterator[tuple[int, Block]]:
         """Yield blocks of rows of the source, each with where it begins; keep the names of rows."""
         self._rows, self._names = 0, []
-        for block, names in self._source.batches():
+        for block, names, _ in self._source.batches():
             check_wanted()
             yield self._rows, block
             self._rows += block.shape[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -39,11 +40,11 @@ class DenseTable:
         found = None if names is None else [names[index] for index in self._numbers]
         return Columns(len(self._numbers), found)
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the rows of V in order."""
-        first, checked = 0, False
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
+        """Yield the rows of V in order; a position is a number of records."""
+        first, checked = begin or 0, False
         progress = ReadProgress([self._table.path])
-        for columns in self._table.batches(self._numbers, self._texts, progress):
+        for columns in self._table.batches(self._numbers, self._texts, progress, first):
             values = columns[: len(self._numbers)]
             block = np.empty((len(columns[0]), len(values)), np.float64)
             for index, column in enumerate(values):
@@ -54,7 +55,7 @@ class DenseTable:
             if self._texts:
                 check_ids(columns[-1], partial(self._record, first))
             names = columns[-1].to_pylist() if self._texts else None
-            yield Batch(self._rules.cast(block, partial(self._place, first)), names)
+            yield Batch(self._rules.cast(block, partial(self._place, first)), names, first + len(block))
             first += len(block)
 
     def _record(self, first: int, index: int) -> str:

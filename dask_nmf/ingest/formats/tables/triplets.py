@@ -44,11 +44,11 @@ class Triplets:
         """Return the columns of V."""
         return Columns(len(self._columns), self._columns.texts())
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the rows of V in order, after all entries were read and sorted."""
+    def batches(self, begin: Any = None) -> Iterator[Batch]:
+        """Yield all rows of V in order, after all entries were read and sorted."""
         sorter = RowSorter(self._scratch)
-        begin = self._restore(sorter.positions)
-        records = iter(()) if sorter.complete else self._records(begin)
+        start = self._restore(sorter.positions)
+        records = iter(()) if sorter.complete else self._records(start)
         for (values, rows, columns), place, position in read_ahead(records):
             cast = self._rules.cast(values.to_numpy(zero_copy_only=False), place)
             numbers = _numbers(self._rows, rows, place), _numbers(self._columns, columns, place)
