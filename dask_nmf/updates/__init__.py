@@ -1,7 +1,7 @@
 """Rows added to a finished fit or taken out of it, from sums over its rows, without a fit of all rows."""
 
 from dask_nmf.updates.forget import forget
-from dask_nmf.updates.forgotten import Forgotten
-from dask_nmf.updates.update import Update, update
+from dask_nmf.updates.outcomes import Forgotten, Update
+from dask_nmf.updates.update import update
 
 __all__ = ["Forgotten", "Update", "forget", "update"]

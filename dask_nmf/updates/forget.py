@@ -23,7 +23,7 @@ from dask_nmf.storage.arrays.factors import ZarrFactor
 from dask_nmf.storage.locations import Location, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
-from dask_nmf.updates.forgotten import Forgotten
+from dask_nmf.updates.outcomes import Forgotten
 from dask_nmf.updates.row_passes import RowPasses, RowSummary, measures_with, open_rows, rows_in_memory
 from dask_nmf.updates.rows.chosen_rows import Batch, batches, loss_of, row_numbers, summary_of
 from dask_nmf.updates.rows.known_rows import KnownRows
@@ -31,7 +31,7 @@ from dask_nmf.updates.rows.polishing import Polished, polish
 from dask_nmf.updates.rows.row_names import left
 from dask_nmf.updates.rows.same_rows import check_v
 from dask_nmf.updates.update import Connect, event
-from dask_nmf.updates.write import old_pieces, scales_of, write_columns, write_result
+from dask_nmf.updates.write import old_pieces, scales_of, write_columns, write_h
 from dask_nmf.wording import counted
 
 
@@ -204,7 +204,8 @@ def _forget(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> Forgott
         changed.write_rows("row_mean", _kept_of(pieces, numbers, before))
         measures["unobserved_columns"] = write_columns(changed, *np.asarray(found.column_totals))
     error = relative_error(max(loss, 0.0), measures["baseline"])
-    write_result(changed, fitted, h / scales[:, None], {"loss": max(loss, 0.0), "measures": measures})
+    write_h(changed, fitted, h / scales[:, None])
+    changed.record |= {"loss": max(loss, 0.0), "measures": measures}
     entry = {
         **event("forget", matrix.source if polished else "the rows alone"),
         "count": len(numbers),

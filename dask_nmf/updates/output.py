@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from dask_nmf.runs.commits import is_free
-from dask_nmf.runs.rows.copies import check_copy, copy_run
+from dask_nmf.runs.rows.copies import check_copy, copied_run
 from dask_nmf.runs.run import Run
 from dask_nmf.storage.leases import CheckHeld
 from dask_nmf.storage.locations import Location
@@ -42,11 +43,20 @@ class Output:
         check_copy(Run.load(self.target), source)
         return self._recovered()
 
-    def begin(self, opened: Run) -> Run:
-        """Return the run to be changed, which is a new copy of the one that was opened, unless it is that."""
+    def begin(self, opened: Run) -> AbstractContextManager[Run]:
+        """Return a context of the run to be changed: the one that was opened, or a new copy of it.
+
+        A copy becomes a run by the first commit to it. Nothing is left of one to which none was made.
+        """
         if opened.location.address == self.target.address:
-            return opened
-        return copy_run(opened, self.target, self.check_held)
+            return nullcontext(opened)
+        return copied_run(opened, self.target, self.check_held)
+
+    def keep(self, opened: Run) -> None:
+        """Commit a copy of the run that was opened, as it is, unless it is at the target already."""
+        with self.begin(opened) as run:
+            if run is not opened:
+                run.change_rows(run.record["result"]["matrix"]["shape"][0]).keep()
 
     def _recovered(self) -> Run:
         run = Run.load(self.target, self.check_held)

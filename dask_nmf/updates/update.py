@@ -6,10 +6,9 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,65 +22,24 @@ from dask_nmf.progress import report_stage
 from dask_nmf.rng import Stream
 from dask_nmf.runs.commits import fit_of
 from dask_nmf.runs.record.contents import orientation_of
+from dask_nmf.runs.rows.changed_result import ChangedResult
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.locations import Location, check_apart, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
+from dask_nmf.updates.outcomes import Update
 from dask_nmf.updates.output import Output
 from dask_nmf.updates.row_passes import RowPasses, RowSummary, content_digest, measures_with, open_rows
 from dask_nmf.updates.rows.known_digests import known_digests
-from dask_nmf.updates.rows.row_names import KeptNames, stacked
-from dask_nmf.updates.write import scales_of, with_new_rows, write_means, write_result
+from dask_nmf.updates.rows.row_names import KeptNames, check_new_names, stacked
+from dask_nmf.updates.write import scales_of, with_new_rows, write_h, write_means
 
 logger = logging.getLogger(__name__)
 
 REPEATS = {2: 1, 1: 3}  # passes over the new rows that refresh H, by β
-OTHER_KIND = 1.5  # times the error of the old rows: the new rows are of another kind
 
 Connect = Callable[[Matrix], AbstractContextManager[Any]]
-
-
-@dataclass(frozen=True)
-class Update:
-    """The result of an update.
-
-    Attributes
-    ----------
-    first, last : the first new row of W, and the last one plus 1
-    already : whether these rows had been added before, so that nothing was done
-    relative_error : of all rows, with the new H
-    old_error, new_error : relative errors of the old rows and of the new rows, with the H before
-    shares : the share of each component in the sum of W H of the old and of the new rows, (2, k)
-    cosines : of each component of H with itself before the update, (k,)
-    """
-
-    first: int
-    last: int
-    already: bool
-    relative_error: float
-    old_error: float
-    new_error: float
-    shares: Array
-    cosines: Array
-
-    @property
-    def of_another_kind(self) -> bool:
-        """True if the components explain the new rows so much worse that a fit of all rows is due."""
-        return self.new_error > OTHER_KIND * self.old_error
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the update as JSON holds it."""
-        numbers = {"old_error": self.old_error, "new_error": self.new_error}
-        return {
-            "rows": [self.first, self.last],
-            "already": self.already,
-            "relative_error": self.relative_error,
-            **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
-            "shares": None if self.already else self.shares.tolist(),
-            "cosines": None if self.already else self.cosines.tolist(),
-            "of_another_kind": self.of_another_kind,
-        }
 
 
 def update(
@@ -104,8 +62,8 @@ def update(
     ----------
     run : path, URL or location of a run or of a selection of ranks.
     V : the new rows, whatever `open_matrix` takes, with the columns of the run.
-    output : where the run with these rows goes, while the given one stays as it is; None: in its place. The
-        same call again goes on with an output that it has begun.
+    output : where the run with these rows goes, while the given one stays as it is; None: in its place. An
+        output that an earlier call made gets the rows that it does not have.
     keep_h : whether H stays as it is, so that W of the new rows is computed and no more.
     connect : returns a context of a cluster, which is entered for the passes.
 
@@ -118,7 +76,8 @@ def update(
     FileNotFoundError, InvalidRunError
         If there is no run.
     ValueError, DataError
-        If the fit is not finished, the columns differ, or its entries have weights.
+        If the fit is not finished, the columns differ, a row has the name of one of the run, or the entries
+        of the fit have weights.
     FileExistsError, InvalidRunError
         If there is another run, or anything else, at the output.
     RunLocked
@@ -154,19 +113,45 @@ def update(
 
 def _update(run: Run, output: Output, fitted: Fitted, passes: RowPasses, keep_h: bool) -> Update:
     report_stage("new rows")
-    summary = passes.summarize()
-    _check_size(summary, passes.matrix)
-    lineage = fitted.result.record.get("lineage", [])
-    for present, digest in _digests_of_batches(run, fitted, passes.matrix):
+    summary, matrix = passes.summarize(), passes.matrix
+    _check_size(summary, matrix)
+    for present, digest in _digests_of_batches(run, fitted, matrix):
         if digest == summary.digest:
             logger.info("these rows are in %s already; nothing is left to do", run.location.name)
-            output.begin(run)
+            output.keep(run)
             return _already(fitted, present)
-    h, before, shares = _refreshed(fitted, passes, keep_h)
-    if not np.isfinite(fitted.in_user_units(h)).all():
-        raise _too_large(passes.matrix)
+    check_new_names(fitted.result, matrix.labels.rows)
+    fresh = _refreshed(fitted, passes, keep_h)
+    if not np.isfinite(fitted.in_user_units(fresh.h)).all():
+        raise _too_large(matrix)
+    old, new = fitted.shape[0], matrix.shape[0]
+    with output.begin(run) as goal:
+        changed = goal.change_rows(old + new)
+        loss, measures = _append(changed, fitted, passes, fresh.h, summary)
+        error = relative_error(loss, measures["baseline"])
+        entry = {
+            **event("update", matrix.source),
+            "rows": [old, old + new],
+            "digest": summary.digest,
+            "keep_h": keep_h,
+            "relative_error": error,
+        }
+        changed.record |= {"loss": loss, "measures": measures, "estimated": _is_estimate(fitted, keep_h)}
+        if not keep_h:
+            changed.record["validation_error"] = None  # it was that of the H before
+        changed.record["lineage"] = [*fitted.result.record.get("lineage", []), entry]
+        if known_digests(run, fitted):
+            changed.write_digest(summary.digest_sums)
+        changed.commit(stacked(fitted.result.labels, matrix.labels, (old, new)))
+    errors = _error(fitted), _new_error(fresh.before, summary)
+    return Update(old, old + new, False, error, *errors, fresh.shares, _cosines(fitted.h, fresh.h))
+
+
+def _append(
+    changed: ChangedResult, fitted: Fitted, passes: RowPasses, h: Array, summary: RowSummary
+) -> tuple[float, dict[str, float]]:
+    """Write W and H with the new rows; return the loss and the measures of all rows."""
     old, new = fitted.shape[0], passes.matrix.shape[0]
-    changed = output.begin(run).change_rows(old + new)
     rows = changed.temporary_w(new, passes.chunk_rows)
     report_stage("W of the new rows")
     means = changed.temporary_means(new, passes.chunk_rows) if passes.engine.mask.needs_means else None
@@ -178,37 +163,13 @@ def _update(run: Run, output: Output, fitted: Fitted, passes: RowPasses, keep_h:
     linked = changed.link_rows(old) if (scales == 1).all() else 0
     pieces = with_new_rows(fitted, "W", rows, (linked, old, new), changed.chunk_rows)
     changed.write_w((piece * scales.astype(piece.dtype) for piece in pieces), linked)
+    write_h(changed, fitted, h / scales[:, None])
     measures = measures_with(fitted, summary)
     if means is not None:
         measures["unobserved_columns"] = write_means(changed, fitted, means, sums.column_totals)
     elif not fitted.is_uniform:
         changed.record["counting_rows"] = fitted.counting + new
-    error = relative_error(loss, measures["baseline"])
-    entry = {
-        **event("update", passes.matrix.source),
-        "rows": [old, old + new],
-        "digest": summary.digest,
-        "keep_h": keep_h,
-        "relative_error": error,
-    }
-    numbers: dict[str, Any] = {"loss": loss, "measures": measures, "estimated": _is_estimate(fitted, keep_h)}
-    if not keep_h:
-        numbers["validation_error"] = None  # it was that of the H before
-    write_result(changed, fitted, h / scales[:, None], numbers)
-    changed.record["lineage"] = [*lineage, entry]
-    if known_digests(run, fitted):
-        changed.write_digest(summary.digest_sums)
-    changed.commit(stacked(fitted.result.labels, passes.matrix.labels, (old, new)))
-    return Update(
-        old,
-        old + new,
-        False,
-        error,
-        _error(fitted),
-        _new_error(before, summary),
-        shares,
-        _cosines(fitted.h, h),
-    )
+    return loss, measures
 
 
 def _digests_of_batches(run: Run, fitted: Fitted, matrix: Matrix) -> Iterator[tuple[list[int], str | None]]:
@@ -248,8 +209,16 @@ def _is_estimate(fitted: Fitted, keep_h: bool) -> bool:
     return moved or bool(record.get("estimated"))
 
 
-def _refreshed(fitted: Fitted, passes: RowPasses, keep_h: bool) -> tuple[Array, float, Array]:
-    """Return the new H, the loss of the new rows with the H before, and the shares of components."""
+class Refreshed(NamedTuple):
+    """The new H, (k, n), the loss of the new rows with the H before, and the shares of components, (2, k)."""
+
+    h: Array
+    before: float
+    shares: Array
+
+
+def _refreshed(fitted: Fitted, passes: RowPasses, keep_h: bool) -> Refreshed:
+    """Return H refreshed by the new rows, unless it is kept."""
     h = fitted.h
     sums = passes.sums(lift_columns(h, 0, Stream.H_FACTOR) if fitted.settings.beta == 1 else h)
     before, columns = sums.residual, fitted.shape[1]
@@ -257,12 +226,12 @@ def _refreshed(fitted: Fitted, passes: RowPasses, keep_h: bool) -> tuple[Array, 
     total = weights.sum(axis=1, keepdims=True)
     shares = np.divide(weights, total, out=np.zeros_like(weights), where=total > 0)
     if keep_h:
-        return h, before, shares
+        return Refreshed(h, before, shares)
     if fitted.settings.beta == 1:
         h = lift_columns(h, 0, Stream.H_FACTOR)
     for number in range(REPEATS[int(fitted.settings.beta)]):
         h = fitted.rows.refreshed(h, sums if number == 0 else passes.sums(h))
-    return h, before, shares
+    return Refreshed(h, before, shares)
 
 
 def event(kind: str, source: str) -> dict[str, Any]:

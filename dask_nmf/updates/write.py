@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -77,7 +76,6 @@ def scales_of(fitted: Fitted, h: Array) -> Array:
     return np.where(norms > 0, norms, 1.0)
 
 
-def write_result(changed: ChangedResult, fitted: Fitted, h: Array, numbers: dict[str, Any]) -> None:
-    """Write H, (k, n) in the units of the fit, and replace numbers in the record of the result."""
+def write_h(changed: ChangedResult, fitted: Fitted, h: Array) -> None:
+    """Write H, which is given in the units of the fit, (k, n)."""
     changed.array("H")[...] = fitted.in_user_units(h)
-    changed.record |= numbers

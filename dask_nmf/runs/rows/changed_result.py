@@ -128,10 +128,7 @@ class ChangedResult:
         for name in result_layouts(self.record):
             result.array(name)
         kept = {key: value for key, value in commits.record.items() if key != "labels"}
-        commits.publish(
-            {**kept, **self._changes, "result": self.record}, shown_arrays(self.record), lasting=True
-        )
-        commits.write_metadata()
+        self._publish({**kept, **self._changes, "result": self.record})
         return result
 
     def commit_without_trace(self, labels: Labels) -> StoredResult:
@@ -159,9 +156,17 @@ class ChangedResult:
         if not lineage or lineage[-1].get("clean", True):
             return False
         result = {**result, "lineage": [*lineage[:-1], {**lineage[-1], "clean": True}]}
-        commits.publish({**commits.record, "result": result}, shown_arrays(result), lasting=True)
-        commits.write_metadata()
+        self._publish({**commits.record, "result": result})
         return True
+
+    def keep(self) -> None:
+        """Commit the result that the run has, as it is; a copy of a run becomes a run by that."""
+        self._publish(self._commits.record)
+
+    def _publish(self, record: dict[str, Any]) -> None:
+        """Commit a record, and show the arrays of its result."""
+        self._commits.publish(record, shown_arrays(record["result"]), lasting=True)
+        self._commits.write_metadata()
 
     def _write_labels(self, labels: Labels) -> None:
         """Write the names to the record of the new result; it may have none."""

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 from dask_nmf.errors import ConcurrentCommitError
-from dask_nmf.runs.commits import Commits, open_group
+from dask_nmf.runs.commits import open_group
 from dask_nmf.runs.record.contents import current_folders
-from dask_nmf.runs.rows.changed_result import shown_arrays
 from dask_nmf.runs.run import Run
 from dask_nmf.storage.arrays import copies, links
 from dask_nmf.storage.leases import CheckHeld
 from dask_nmf.storage.locations import Location
 
 
-def copy_run(source: Run, target: Location, check_held: CheckHeld) -> Run:
-    """Copy a finished run to a location where there is none, in one commit; return the copy.
+@contextmanager
+def copied_run(source: Run, target: Location, check_held: CheckHeld) -> Iterator[Run]:
+    """Yield a copy of a finished run at a location where there is none, which its first commit makes a run.
+
+    If no commit is made in the context, nothing is left of the copy.
 
     Parameters
     ----------
@@ -25,20 +29,22 @@ def copy_run(source: Run, target: Location, check_held: CheckHeld) -> Run:
     Raises
     ------
     ConcurrentCommitError
-        If another process has changed the run since it was opened; nothing is committed then.
+        If another process has changed the run since it was opened; nothing is copied then.
     """
     group, record = open_group(source.location)
+    makes_folder = target.path is not None and not target.path.exists()
     empty = links.unwritten_group(target.store())
     try:
-        copies.copy_folders(group, empty, current_folders(record))
-    except FileNotFoundError:
+        try:
+            copies.copy_folders(group, empty, current_folders(record))
+        except FileNotFoundError:
+            _check_current(source)
+            raise
         _check_current(source)
-        raise
-    _check_current(source)
-    commits = Commits(target, empty, {**record, "writer": uuid4().hex}, check_held, True)
-    commits.publish(commits.record, shown_arrays(record["result"]), lasting=True)
-    commits.write_metadata()
-    return Run.load(target, check_held)
+        yield Run(target, empty, {**record, "writer": uuid4().hex}, check_held)
+    finally:
+        check_held()
+        copies.delete_unfinished(empty, makes_folder)
 
 
 def _check_current(run: Run) -> None:

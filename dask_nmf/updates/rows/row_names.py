@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
-from dask_nmf.sources.labels.names import TEXT, Labels, Names
+from dask_nmf.errors import DataError
+from dask_nmf.runs.stored_result import StoredResult
+from dask_nmf.sources.labels.index import ABSENT, NameIndex
+from dask_nmf.sources.labels.names import TEXT, Labels, Names, pieces
 from dask_nmf.types import Array
 
 
@@ -53,6 +57,30 @@ class KeptNames:
             return np.empty(0, TEXT)
         names: Array = self.old.read(int(chosen[0]), int(chosen[-1]) + 1)[chosen - chosen[0]]
         return names
+
+
+def check_new_names(result: StoredResult, new: Names | None) -> None:
+    """Refuse new rows of which one has the name of a row of the result; empty names may repeat.
+
+    Raises
+    ------
+    DataError
+        With the name and both rows.
+    """
+    old = result.labels.rows
+    if old is None or new is None:
+        return
+    index, first = NameIndex(new, "row"), 0
+    for piece in pieces(old):
+        for at in np.flatnonzero((index.find(piece.tolist()) != ABSENT) & (piece != "")):
+            name = str(piece[at])
+            for number, other in enumerate(chain.from_iterable(pieces(new))):
+                if other == name:  # and not only its hash
+                    raise DataError(
+                        f"row {number} of {new.place} is named {name!r}, as row {first + at} of "
+                        f"{result.location.name} is; leave rows out that the run has, or name new rows anew"
+                    )
+        first += len(piece)
 
 
 def stacked(old: Labels, new: Labels, counts: tuple[int, int]) -> Labels:

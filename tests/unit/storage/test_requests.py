@@ -14,10 +14,14 @@ import zarr
 from obstore.store import MemoryStore
 from support.matrices import low_rank
 from zarr.abc.store import OffsetByteRequest, RangeByteRequest, SuffixByteRequest
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import cpu, default_buffer_prototype
+from zarr.core.group import AsyncGroup, GroupMetadata
 from zarr.core.sync import sync
+from zarr.storage import MemoryStore as ZarrMemory
+from zarr.storage import StorePath
 
 from dask_nmf import nmf
+from dask_nmf.storage.arrays import copies
 from dask_nmf.storage.objects import object_lock, object_store, requests
 from dask_nmf.storage.objects.object_store import ObjectStore
 
@@ -108,3 +112,37 @@ async def _keys(store: ObjectStore) -> list[str]:
 
 async def _names(store: ObjectStore, folder: str) -> list[str]:
     return [name async for name in store.list_dir(folder)]
+
+
+class BusyStore(ZarrMemory):
+    """A store that counts how many of its objects are read at the same time, and may fail at one."""
+
+    now, most, bad = 0, 0, ""
+
+    async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
+        if key == self.bad:
+            raise OSError("the store is gone")
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await asyncio.sleep(0.001)
+        self.now -= 1
+        return await super().get(key, prototype, byte_range)
+
+
+def group_in(store: ZarrMemory) -> zarr.Group:
+    """Return a group without a root in a store."""
+    return zarr.Group(AsyncGroup(GroupMetadata(), StorePath(store)))
+
+
+def test_several_chunks_are_copied_at_the_same_time_and_not_too_many() -> None:
+    source, target = BusyStore(), ZarrMemory()
+    content = {f"data/{folder}/W/c.{number}.0": bytes([number]) for folder in "ab" for number in range(20)}
+    for key, one in {**content, "data/c/W/c.0.0": b"other"}.items():
+        sync(source.set(key, cpu.Buffer.from_bytes(one)))
+    sync(target.set("data/a/W/c.99.0", cpu.Buffer.from_bytes(b"left by a killed command")))
+    copies.copy_folders(group_in(source), group_in(target), ["a", "b"])
+    assert {key: one.to_bytes() for key, one in target._store_dict.items()} == content
+    assert source.most == copies.AT_ONCE
+    source.bad = "data/a/W/c.3.0"
+    with pytest.raises(OSError, match="the store is gone"):
+        copies.copy_folders(group_in(source), group_in(ZarrMemory()), ["a", "b"])

@@ -8,8 +8,10 @@ import pytest
 import xarray as xr
 from support.changed_runs import NEW, OLD, fitted
 from support.named import write_named
+from support.runs import files
 
 from dask_nmf import Run
+from dask_nmf.errors import DataError
 from dask_nmf.updates import update
 
 
@@ -26,6 +28,21 @@ def test_names_of_rows_follow_and_those_of_columns_must_be_the_same(tmp_path: Pa
     assert result.column_names is not None
     assert list(result.row_names[188:]) == [*rows[188:195], "195", "196", "197", "198", "199"]
     assert list(result.column_names[:]) == columns
+
+
+def test_a_row_with_a_name_that_the_run_has_is_refused(tmp_path: Path) -> None:
+    """Empty names are those of rows without one, and may repeat; nothing is left at an output."""
+    columns, rows = [f"word {number}" for number in range(20)], [f"text {number}" for number in range(200)]
+    rows[7] = rows[198] = ""
+    run = fitted(tmp_path / "run", str(write_named(tmp_path / "old.zarr", OLD, rows[:190], columns)))
+    again = [*rows[190:196], "text 5", *rows[197:]]
+    new = str(write_named(tmp_path / "again.zarr", NEW, again, columns))
+    before = files(run)
+    with pytest.raises(DataError, match=r"row 6 of .*again.zarr.* is named 'text 5', as row 5 of .*run is"):
+        update(run, new, output=tmp_path / "output")
+    assert files(run) == before
+    assert not (tmp_path / "output").exists()
+    assert update(run, str(write_named(tmp_path / "new.zarr", NEW, rows[190:], columns))).last == 200
 
 
 def named_frame(v: Any, first: int, columns: list[str]) -> pd.DataFrame:

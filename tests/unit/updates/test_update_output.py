@@ -89,6 +89,21 @@ def test_an_output_that_is_no_copy_is_refused_and_bad_rows_leave_none(tmp_path: 
         update(run, V[190:195], output=tmp_path / "output")
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.parametrize("made", [False, True])
+def test_nothing_is_left_of_a_copy_whose_loss_overflows(made: bool, tmp_path: Path) -> None:
+    """Of float32, so that W of the new rows is infinite; a folder that was there before stays, empty."""
+    run, output = fitted(tmp_path / "run", OLD.astype(np.float32)), tmp_path / "output"
+    if made:
+        output.mkdir()
+    with pytest.raises(DataError, match="has entries so large that W, H or the error is not finite"):
+        update(run, np.full((2, 20), 1e38, np.float32), output=output, keep_h=True)
+    assert output.exists() == made
+    assert not made or not any(output.iterdir())
+    assert {path.name for path in tmp_path.iterdir()} <= {"run", "output", ".run.lock", ".output.lock"}
+    assert update(run, NEW.astype(np.float32), output=output).last == 200
+
+
 def test_an_output_of_a_run_that_another_process_changes_is_not_made(tmp_path: Path) -> None:
     run, output = fitted(tmp_path / "run"), tmp_path / "output"
 
