@@ -16,7 +16,7 @@ include_patterns = [
     "docs/**", "cluster_configs/**/README.md", "benchmarks/README.md", "benchmarks/results/table.md",
     "CHANGELOG.md",
 ]  # fmt: skip
-exclude_patterns = ["docs/_build", "docs/site", ".venv*", "**/.*"]
+exclude_patterns = ["docs/_build", "docs/site", "docs/style", ".venv*", "**/.*"]
 extensions = [
     "myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx_copybutton", "sphinx_design",
 ]  # fmt: skip
@@ -35,11 +35,17 @@ html_theme = "pydata_sphinx_theme"
 html_title = "dask_nmf"
 html_copy_source = False
 html_extra_path = ["site"]  # an index.html that leads to docs/index.html
+html_static_path = ["style"]
+html_css_files = ["site.css"]
+html_sidebars = {
+    page: [] for page in ("docs/start", "docs/gallery", "docs/coming_from")
+}  # have no pages below
 html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,
     "navbar_end": ["theme-switcher"],
     "secondary_sidebar_items": ["page-toc"],
+    "show_toc_level": 2,
     "footer_start": ["copyright"],
     "footer_end": [],
     "logo": {"text": "dask_nmf"},
@@ -67,6 +73,7 @@ def add_types(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: 
         if found is None:
             mended.append(line)
             continue
-        known = [types[one] for one in found[1].split(", ") if isinstance(types.get(one), str)]
-        mended += [f"{found[1]} : {known[0]}" if known else found[1], f"    {found[2]}"]
+        known = {types.get(one) for one in found[1].split(", ")}
+        kind = known.pop() if len(known) == 1 else None  # names of one line may have different types
+        mended += [f"{found[1]} : {kind}" if isinstance(kind, str) else found[1], f"    {found[2]}"]
     lines[:] = mended

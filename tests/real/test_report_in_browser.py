@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,17 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
+from support.browser import chromium
 from support.named import write_named
 from support.servers import needs
 
 from dask_nmf import nmf, select_rank
 from dask_nmf.report import write
 
-FLAGS = [  # the browser asks nothing of the network by itself
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 HEIGHT, WIDTH, RANK = 6, 5, 3
 pytestmark = needs("chromium")
 LIGHT, DARK = (255, 255, 255), (20, 23, 26)
@@ -45,10 +41,8 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+    with chromium() as browser:
         yield browser
-        browser.close()
 
 
 def opened(browser: Any, path: Path, events: list[str], scheme: str = "light") -> Page:

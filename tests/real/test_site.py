@@ -6,7 +6,9 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from support.browser import chromium
 from support.docs import ROOT
+from support.servers import needs
 
 pytestmark = pytest.mark.real
 
@@ -22,6 +24,14 @@ WANTED = [  # what a person must find within three clicks of the start page
     "docs/inputs.html#converting-files",
     "docs/api.html#dask_nmf.nmf",
 ]
+
+NARROW = 390  # pixels: a telephone
+TOO_WIDE = """() => [...document.querySelectorAll("article *")].filter(one => {
+    for (let above = one; above.tagName !== "ARTICLE"; above = above.parentElement)
+        if (["auto", "scroll", "hidden"].includes(getComputedStyle(above).overflowX)) return false;
+    return one.getBoundingClientRect().right > innerWidth + 1;
+}).map(one => one.textContent.slice(0, 60))"""
+NOT_DRAWN = "all => all.filter(one => !(one.complete && one.naturalWidth > 0)).map(one => one.src)"
 
 
 class Links(HTMLParser):
@@ -91,3 +101,13 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     assert len(pages) > 15
     for page in pages:
         assert not [source for source in Links(page).loaded if source.startswith(("http:", "https:", "//"))]
+
+
+@needs("chromium")
+def test_pages_fit_a_narrow_window_and_draw_their_pictures(site: Path) -> None:
+    with chromium() as browser:
+        page = browser.new_page(viewport={"width": NARROW, "height": 800})
+        for path in sorted((site / "docs").rglob("*.html")):
+            page.goto(path.as_uri())
+            assert page.evaluate(TOO_WIDE) == [], f"{path}: wider than the window"
+            assert page.locator("article img").evaluate_all(NOT_DRAWN) == [], path

@@ -105,19 +105,21 @@ def kind_of(field: dict[str, Any]) -> str:
 def log_page() -> str:
     """Return the page of the events of the log."""
     parts = [LOG]
-    for event in json.loads(SCHEMA.read_text())["$defs"].values():
-        name = event["properties"]["event"]["const"]
-        fields = {key: field for key, field in event["properties"].items() if key not in COMMON}
+    events = json.loads(SCHEMA.read_text())["$defs"]
+    names = [event["properties"]["event"]["const"] for event in events.values()]
+    for name, (key, event) in zip(names, events.items(), strict=True):
+        fields = {field: facts for field, facts in event["properties"].items() if field not in COMMON}
         rows = [
             [
-                code(key) + ("" if key in event["required"] else " (not always)"),
-                kind_of(field),
-                field.get("description", ""),
+                code(field) + ("" if field in event["required"] else " (not always)"),
+                kind_of(facts),
+                facts["description"],
             ]
-            for key, field in fields.items()
+            for field, facts in fields.items()
         ]
         listed = table(["field", "type", "meaning"], rows) if rows else "It has no other fields.\n"
-        parts.append(f"## {name}\n\n{event['description']}\n\n{listed}")
+        heading = name if names.count(name) == 1 else f"{name} ({key})"
+        parts.append(f"## {heading}\n\n{event['description']}\n\n{listed}")
     return "\n".join(parts)
 
 
