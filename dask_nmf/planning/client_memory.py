@@ -32,10 +32,13 @@ class ClientPlan(NamedTuple):
     ----------
     batches : the numbers of the pairs of start and fold whose models are fitted at the same time.
     client_bytes : projected peak resident memory of the client.
+    overlap : whether there is room for the sums of two groups of models that share a read: of one whose
+        models are updated, and of the next one.
     """
 
     batches: tuple[tuple[int, ...], ...]
     client_bytes: int
+    overlap: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,17 +86,18 @@ class ClientMemory:
         """
         every = [*ended, *(rank for ranks in pairs for rank in ranks)]
         self._check_compared(every)
+        overlap = all(self._peak([ranks], every, True) <= self.room for ranks in pairs)
         batches: list[list[int]] = []
         peak = self._compared_bytes(every)
         for number, ranks in enumerate(pairs):
             together = [pairs[other] for other in (*(batches[-1] if batches else ()), number)]
-            if not batches or self._peak(together, every) > self.room:
+            if not batches or self._peak(together, every, overlap) > self.room:
                 self._check_pair(ranks, every)
                 batches.append([])
                 together = [ranks]
             batches[-1].append(number)
-            peak = max(peak, self._peak(together, every))
-        return ClientPlan(tuple(map(tuple, batches)), peak)
+            peak = max(peak, self._peak(together, every, overlap))
+        return ClientPlan(tuple(map(tuple, batches)), peak, overlap)
 
     def _factor(self, rank: int) -> int:
         return rank * self.layout.columns * self.layout.itemsize
@@ -111,12 +115,12 @@ class ClientMemory:
         sums = sum(waiting_sums(self.layout, rank, grams) for rank in ranks)
         return FACTORS_SENT * self._factor(sum(ranks)) + SUMS_RECEIVED * sums
 
-    def _peak(self, pairs: Sequence[Sequence[int]], every: Sequence[int]) -> int:
-        """Return the peak bytes while the models of some pairs are fitted."""
+    def _peak(self, pairs: Sequence[Sequence[int]], every: Sequence[int], overlap: bool) -> int:
+        """Return the peak bytes while the models of some pairs are fitted; ``overlap``: see `ClientPlan`."""
         ranks = [rank for pair in pairs for rank in pair]
         share = self.share
         most = max(min(share.most, self.shared), self._shared_bytes([max(ranks)]))
-        together = min(self._shared_bytes(ranks), most)
+        together = min(self._shared_bytes(ranks), (1 + overlap) * most)
         start = max(sum(pair) for pair in pairs) * self.layout.columns * FLOAT64
         states = FACTORS_OF_STATE * self._factor(sum(ranks))
         return self._fixed_bytes(every) + states + ceil(max(together, start))
@@ -133,7 +137,7 @@ class ClientMemory:
 
     def _check_pair(self, ranks: Sequence[int], every: Sequence[int]) -> None:
         what = f"one start of {len(ranks)} ranks, up to {max(ranks)},"
-        self._check(self._peak([ranks], every), what, "take fewer or smaller ranks")
+        self._check(self._peak([ranks], every, False), what, "take fewer or smaller ranks")
 
     def _check(self, needed: int, what: str, cure: str) -> None:
         """Raise MemoryError if more bytes are needed than there are."""

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dask_nmf.execution.engine import Engine, Model
+from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.execution.tasks.factor_store import FactorSlots
 from dask_nmf.iteration.loop import Passes, Step, end_in_time
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.planning.model_groups import CutPlan, ModelGroups, group_models
+from dask_nmf.solvers.parts.squared_error import IN_ONE_GO
+
+UPDATED_AT_ONCE = 4  # models, at most: each has temporary arrays of the size of its sums
 
 
 class RunningModel(NamedTuple):
@@ -34,17 +40,62 @@ def make_shared_pass(engine: Engine, plan: CutPlan, models: Sequence[RunningMode
 
 
 def iter_steps(
-    engine: Engine, models: Sequence[RunningModel], groups: ModelGroups
+    engine: Engine, models: Sequence[RunningModel], groups: ModelGroups, overlap: bool = True
 ) -> Iterator[tuple[int, Step]]:
-    """Make a pass for each model, and yield its number and its step as soon as the read of its group is made.
+    """Make a pass for each model, and yield its number and its step once the models of its group are updated.
 
     The models of a group share a read of V, and their totals are in memory together.
+
+    Parameters
+    ----------
+    overlap : whether models with many columns are updated during the read of the next group, so that the
+        totals of two groups are in memory together.
     """
+    if max((model.passes.state.h.shape[1] for model in models), default=0) > IN_ONE_GO:
+        yield from _updated_in_threads(engine, models, groups, overlap)
+    else:
+        yield from _updated_in_turn(engine, models, groups)
+
+
+def _updated_in_turn(
+    engine: Engine, models: Sequence[RunningModel], groups: ModelGroups
+) -> Iterator[tuple[int, Step]]:
+    """Make a pass for each model, and update one after another in this thread."""
     for group in groups.groups:
         totals = engine.sweep([models[number].begin() for number in group])
         totals.reverse()
         for number in group:
             yield number, models[number].passes.end(totals.pop())
+
+
+def _updated_in_threads(
+    engine: Engine, models: Sequence[RunningModel], groups: ModelGroups, overlap: bool
+) -> Iterator[tuple[int, Step]]:
+    """Make a pass for each model, and update several at the same time, also while V is read for others."""
+    updating: list[tuple[int, Future[Step]]] = []
+    with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, UPDATED_AT_ONCE))) as pool:
+        for group in groups.groups:
+            if not overlap:
+                yield from _taken(updating)
+            totals = engine.sweep([models[number].begin() for number in group])
+            yield from _taken(updating)
+            totals.reverse()
+            updating = [(number, pool.submit(_end, models[number].passes, totals.pop())) for number in group]
+        yield from _taken(updating)
+
+
+def _taken(updating: list[tuple[int, Future[Step]]]) -> Iterator[tuple[int, Step]]:
+    """Take all updates from a list, and yield the number and the step of each model when it is there."""
+    updating.reverse()
+    while updating:
+        number, step = updating.pop()
+        yield number, step.result()
+
+
+def _end(passes: Passes, totals: Any) -> Step:
+    """Return the step of a pass. BLAS has one thread, since their number may change the last digits."""
+    with one_blas_thread():
+        return passes.end(totals)
 
 
 def exact_losses(engine: Engine, plan: CutPlan, models: Sequence[Model], baseline: float) -> list[float]:

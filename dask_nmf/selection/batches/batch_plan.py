@@ -26,12 +26,14 @@ class BatchPlan(NamedTuple):
         of all batches.
     client_bytes : projected peak memory of the client.
     memory : the memory of the client.
+    overlap : whether the models of a group may be updated during the read of the next one.
     """
 
     batches: tuple[tuple[ModelKey, ...], ...]
     groups: ModelGroups
     client_bytes: int
     memory: ClientMemory
+    overlap: bool = True
 
     @property
     def keys(self) -> list[ModelKey]:
@@ -80,7 +82,7 @@ def plan_batches(
     batches = tuple(tuple(sorted(key for pair in batch for key in pairs[pair])) for batch in made.batches)
     parts = [group_models(planned, [key.n_components for key in batch], memory.share) for batch in batches]
     groups = _joined(parts, [len(batch) for batch in batches])
-    return BatchPlan(batches, groups, made.client_bytes, memory)
+    return BatchPlan(batches, groups, made.client_bytes, memory, made.overlap)
 
 
 def _joined(parts: Sequence[ModelGroups], sizes: Sequence[int]) -> ModelGroups:

@@ -53,7 +53,7 @@ class ModelFits:
 
         The pass that is running when the time is over is the last one, so that each call makes a pass.
         """
-        shared = SharedPasses(self.engine, planned, self.options, self.found.folds, made.memory)
+        shared = SharedPasses(self.engine, planned, self.options, self.found.folds, made)
         for number, keys in enumerate(made.batches, 1):
             self._begin_batch(keys)
             for passes in shared.run(self.models, BatchPlace(number, len(made.batches), len(keys))):

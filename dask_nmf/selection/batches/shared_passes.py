@@ -13,10 +13,10 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.partition import CutOptions
 from dask_nmf.fitting.passes.shared import RunningModel, iter_steps
 from dask_nmf.iteration.loop import Passes, Stop
-from dask_nmf.planning.client_memory import ClientMemory
 from dask_nmf.planning.model_groups import group_models, ranks_to_plan
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_shared_pass, report_stage
+from dask_nmf.selection.batches.batch_plan import BatchPlan
 from dask_nmf.selection.batches.endings import risen_models
 from dask_nmf.selection.batches.starts import Fold
 from dask_nmf.selection.models import Model, ModelKey, SelectionOptions
@@ -54,7 +54,7 @@ class SharedPasses:
     Parameters
     ----------
     planned : the plan of the panels; models that fit the memory of a worker together share a read.
-    memory : the memory of the client, which limits them too.
+    made : the plan of the batches, with the memory of the client, which limits them too.
     """
 
     def __init__(
@@ -63,13 +63,13 @@ class SharedPasses:
         planned: PanelPlan,
         options: SelectionOptions,
         folds: Sequence[Fold],
-        memory: ClientMemory,
+        made: BatchPlan,
     ) -> None:
         self.engine = engine
         self.options = options
         self.folds = folds
         self.planned = planned
-        self.memory = memory
+        self.made = made
 
     def run(self, models: dict[ModelKey, Model], place: BatchPlace) -> Iterator[int]:
         """Make passes until all models have ended, and yield the number of passes after each.
@@ -93,8 +93,8 @@ class SharedPasses:
 
     def _make_pass(self, models: dict[ModelKey, Model], keys: Sequence[ModelKey]) -> None:
         running = [RunningModel(self._passes(models[key]), mask=self.folds[key.fold].mask) for key in keys]
-        groups = group_models(self.planned, [key.n_components for key in keys], self.memory.share)
-        for number, step in iter_steps(self.engine, running, groups):
+        groups = group_models(self.planned, [key.n_components for key in keys], self.made.memory.share)
+        for number, step in iter_steps(self.engine, running, groups, self.made.overlap):
             model = models[keys[number]]
             models[model.key] = model.after(step, self._unit(model))
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,14 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.fitting.cuts.cut import FitProgress
 from dask_nmf.fitting.cuts.panel_cut import cut_in_panels
 from dask_nmf.fitting.fit import first_read
+from dask_nmf.fitting.passes import shared
 from dask_nmf.fitting.passes.best import best_of, least_loss
-from dask_nmf.fitting.passes.shared import RunningModel, make_shared_pass
+from dask_nmf.fitting.passes.shared import RunningModel, iter_steps, make_shared_pass
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.iteration.loop import Passes, Stop
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.options.settings import Settings
+from dask_nmf.planning.model_groups import ModelGroups
 from dask_nmf.planning.row_panels import plan_panels
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.parts.state import State
@@ -49,6 +52,58 @@ def test_a_time_limit_ends_all_models_with_the_same_pass(
     monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     outcomes = [step.outcome for step in make_shared_pass(engine, plan, models)]
     assert outcomes == [Outcome.TIME_LIMIT if deadline < 3 else None] * 3
+
+
+GROUPS = ModelGroups(((0, 2), (1,)), 0, 2)
+
+
+class Watched(HALS):
+    """A solver that tells when it updates a model."""
+
+    def __init__(self, begun: Event) -> None:
+        object.__setattr__(self, "begun", begun)
+
+    def update(self, state: State[Any], totals: Any, baseline: float) -> State[Any]:
+        self.begun.set()  # type: ignore[attr-defined]
+        return state
+
+
+def running(solver: HALS) -> list[RunningModel]:
+    starts = np.random.default_rng(1).random((3, 2, V.shape[1]))
+    return [RunningModel(Passes(solver, solver.begin(h), float((V * V).sum()), Stop(9, 0))) for h in starts]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_models_are_updated_during_the_read_of_the_next_group_if_there_is_room(
+    overlap: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, reads = Event(), list[bool]()
+    engine = PanelEngine(open_matrix(V), (0, 8))
+
+    def sweep(models: Sequence[Any]) -> list[None]:
+        if reads and overlap:
+            begun.wait(60)
+        reads.append(begun.is_set())
+        return [None] * len(models)
+
+    monkeypatch.setattr(shared, "IN_ONE_GO", 0)
+    monkeypatch.setattr(engine, "sweep", sweep)
+    steps = iter_steps(engine, running(Watched(begun)), GROUPS, overlap)
+    first = next(steps)[0]
+    assert len(reads) == (2 if overlap else 1)  # a step comes after the read beside which it is made
+    assert [first, *(number for number, _ in steps)] == [0, 2, 1]
+    assert reads == [False, True]
+
+
+@pytest.mark.parametrize("overlap", [True, False])
+def test_updates_in_threads_give_the_same_as_in_turn(overlap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = PanelEngine(open_matrix(V), (0, 4, 8))
+    in_turn = dict(iter_steps(engine, running(HALS()), GROUPS))
+    monkeypatch.setattr(shared, "IN_ONE_GO", 0)
+    threaded = dict(iter_steps(engine, running(HALS()), GROUPS, overlap))
+    for number, step in in_turn.items():
+        np.testing.assert_array_equal(threaded[number].state.h_input, step.state.h_input)
+        assert threaded[number].relative_error == step.relative_error
 
 
 @pytest.mark.parametrize(
