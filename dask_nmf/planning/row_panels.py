@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from math import gcd, inf, isqrt
 from typing import ClassVar
 
@@ -127,7 +126,7 @@ def plan_panels(
         if edges is None:
             sample = _shrunk(layout, work, largest, sample, rows, room)
     edges = edges or _edges(layout, rank, largest)
-    panel = max(layout.panel_bytes(*pair) for pair in pairwise(edges))
+    panel = int(layout.bytes_of_panels(edges).max())
     if worker_bytes(layout, work, panel, sample) > room:
         work = work._replace(ahead=0)
     sample = _shrunk(layout, work, panel, sample, fewest, room)
@@ -180,7 +179,8 @@ def _sparse_edges(layout: Layout, rank: int, largest: int) -> tuple[int, ...]:
     ends = before[starts]
     while panels < len(starts) - 1:
         inner = np.searchsorted(ends, ends[-1] * np.arange(1, panels) / panels)
-        edges = starts[np.unique([0, *inner, len(starts) - 1])]
+        rising = np.concatenate([[0], inner, [len(starts) - 1]])
+        edges = starts[rising[np.append(True, np.diff(rising) > 0)]]
         if np.diff(before[edges]).max() <= largest:
             return tuple(edges.tolist())
         panels += 1 + panels // PANELS
@@ -258,7 +258,8 @@ def _sample_rows(layout: Layout, rank: int, memory_limit: int | None) -> int:
 
 
 def _refusal(layout: Layout, plan: PanelPlan, memory_limit: int, threads: int) -> str:
-    first, last = max(pairwise(plan.edges), key=lambda pair: layout.panel_bytes(*pair))
+    largest = int(layout.bytes_of_panels(plan.edges).argmax())
+    first, last = plan.edges[largest : largest + 2]
     return (
         f"the smallest panel does not fit: {last - first} rows x {layout.columns} columns take "
         f"{layout.panel_bytes(first, last) / MIB:.0f} MiB, and a worker running {threads} at once would "

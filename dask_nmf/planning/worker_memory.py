@@ -82,6 +82,16 @@ class Layout:
         entries = int(self.indptr[last]) - int(self.indptr[first])
         return entries * (self.itemsize + 4) + (last - first + 1) * 8 + weights
 
+    def bytes_of_panels(self, edges: Sequence[int] | NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+        """Return the `panel_bytes` of each panel between neighbouring edges."""
+        ends = np.asarray(edges, np.int64)
+        heights = np.diff(ends)
+        weights = 0 if self.weights is None else self.weights.bytes_of_panels(ends)
+        if self.indptr is None:
+            return np.asarray(heights * (self.columns * self.itemsize) + weights)
+        entries = np.diff(np.asarray(self.indptr)[ends].astype(np.int64))
+        return np.asarray(entries * (self.itemsize + 4) + (heights + 1) * 8 + weights)
+
 
 def check_limit(memory_limit: int, whose: str) -> None:
     """Check that a worker can run within a memory limit.

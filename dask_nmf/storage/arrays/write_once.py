@@ -41,7 +41,7 @@ ENCODINGS = (  # names of chunks; the arrays that are shown alternate between th
     {"name": "default", "separator": "/"},
     {"name": "default", "separator": "."},
 )
-CHECKED = ZstdCodec(level=0, checksum=True)  # a reader notices a changed bit; chunks without are read too
+CHECKED = ZstdCodec(level=1, checksum=True)  # a reader notices a changed bit; chunks without are read too
 LAYOUTS = 256  # whose metadata are remembered
 FLAT = 1  # the encoding of data: one folder for all chunks, because each folder is synchronised at a commit
 TEXT = "string"  # the dtype of names, whose chunks are all stored

@@ -68,6 +68,13 @@ def test_panels_cover_the_rows_and_fit(layout: Layout, rank: int, limit: int | N
     assert made.sample_rows == 0 or min(2 * rank + 2, layout.rows) <= made.sample_rows <= layout.rows
 
 
+@given(layout=layouts, cuts=st.lists(st.floats(0, 1), max_size=8), weighted=st.booleans())
+def test_the_bytes_of_all_panels_are_those_of_each(layout: Layout, cuts: list[float], weighted: bool) -> None:
+    layout = replace(layout, weights=replace(layout, indptr=None) if weighted else None)
+    edges = sorted({0, layout.rows, *(int(cut * layout.rows) for cut in cuts)})
+    assert layout.bytes_of_panels(edges).tolist() == [layout.panel_bytes(*pair) for pair in pairwise(edges)]
+
+
 @many
 @given(layout=layouts, rank=st.integers(1, 200), limit=limits, threads=st.integers(1, 16))
 def test_a_panel_is_no_larger_than_it_has_to_be(
