@@ -6,19 +6,27 @@ import glob
 import logging
 from collections.abc import Sequence
 from itertools import groupby
-from os.path import basename, commonpath
-from pathlib import Path
+from os.path import basename
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from dask_nmf.errors import DataError
-from dask_nmf.ingest.files import glob_objects, has_suffix
+from dask_nmf.ingest.files import (
+    FilePath,
+    ObjectPath,
+    common_folder,
+    files_below,
+    first_in,
+    glob_objects,
+    has_suffix,
+    root_of,
+)
 from dask_nmf.ingest.formats.images import SUFFIXES as IMAGES
 from dask_nmf.ingest.formats.matrices.hierarchies import SUFFIXES
-from dask_nmf.ingest.formats.matrices.matrix_market import is_10x_folder
+from dask_nmf.ingest.formats.matrices.matrix_market import PARTS, parts_of
 from dask_nmf.ingest.output.group import is_converted, open_group
 from dask_nmf.storage.locations import Location, is_location, located, location_above
-from dask_nmf.storage.objects.requests import names_within
 from dask_nmf.wording import counted
 
 logger = logging.getLogger(__name__)
@@ -27,13 +35,14 @@ TEXTS = (".txt", ".txt.gz")
 RECORDS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json", ".json.gz")
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 MARKET = (".mtx", ".mtx.gz")
-FILES = (*TEXTS, *RECORDS, *TABLES, *MARKET, *SUFFIXES, ".npy", ".npz", ".zarr")
+FILES = (*TEXTS, *IMAGES, *RECORDS, *TABLES, *MARKET, *SUFFIXES, ".npy", ".npz", ".zarr")
 KINDS = {"tables": TABLES, "records": RECORDS, "texts": TEXTS, "images": IMAGES}  # of files in a folder
+JOINED = ("texts", "images")  # kinds of files that are one source together
 ZARR = ("zarr.json", ".zgroup", ".zarray")  # files of a folder that is a Zarr hierarchy
 
 
 class FileSet(NamedTuple):
-    """Files of one row each, or of some rows, that are one source together.
+    """Files that are one source together: texts, images, or the parts of a matrix of 10x Genomics.
 
     Attributes
     ----------
@@ -41,14 +50,14 @@ class FileSet(NamedTuple):
     place : the location that was given; None if a name with wildcards was
     """
 
-    folder: Path
-    paths: Sequence[Path]
+    folder: FilePath
+    paths: Sequence[FilePath]
     place: Location | None
 
     @property
-    def images(self) -> bool:
-        """Return whether the files are images, and not texts."""
-        return has_suffix(self.paths[0], IMAGES)
+    def kind(self) -> str:
+        """Return "texts", "images" or "cells"."""
+        return next((kind for kind in JOINED if has_suffix(self.paths[0], KINDS[kind])), "cells")
 
     @property
     def name(self) -> str:
@@ -85,8 +94,12 @@ def _expand(source: Any) -> list[Any]:
         return [one for path in found for one in _expand(path)]
     if place.path.is_dir():
         return _inside(place, place.path)
-    alone = has_suffix(place, TEXTS + IMAGES)
-    return [FileSet(place.path.parent, [place.path], place)] if alone else [place]
+    return _alone(place, place.path)
+
+
+def _alone(place: Location, path: FilePath) -> list[Any]:
+    """Return a file as a source: a set of one, if it is a text or an image."""
+    return [FileSet(path.parent, [path], place)] if has_suffix(path, TEXTS + IMAGES) else [place]
 
 
 def group_of(place: Location) -> Location:
@@ -97,25 +110,32 @@ def group_of(place: Location) -> Location:
 
 
 def _expand_url(place: Location) -> list[Any]:
-    """Return the objects that a URL with wildcards matches, or the tables in a folder of a store."""
+    """Return the objects that a URL with wildcards matches, or those in a folder of a store."""
     if any(mark in place.address for mark in "*["):
         found = glob_objects(place.address)
         if not found:
             raise FileNotFoundError(f"no object matches {place.name}; only the last part may have wildcards")
-        return [located(url) for url in found]
-    if place.is_writable() and not has_suffix(place, FILES):  # others cannot be listed
-        tables = [name for name in names_within(place.address) if name.lower().endswith(TABLES)]
-        return [located(f"{place.address}/{quote(name)}") for name in tables] or [place]
-    return [place]
+        return [one for path in found for one in _alone(located(path.url), path)]
+    folder = ObjectPath(place.address)
+    listed = place.is_writable() and not has_suffix(place, FILES)  # others cannot be listed
+    return _inside(place, folder) if listed else _alone(place, folder)
 
 
-def _inside(place: Location, folder: Path) -> list[Any]:
+def _inside(place: Location, folder: FilePath) -> list[Any]:
     """Return the files of a folder that are of the kind of most of them; the folder itself if it has none."""
-    if is_10x_folder(folder) or any(Path(folder, name).exists() for name in ZARR):
+    if first_in(folder, ZARR) is not None:
         return [place]
-    files = [path for path in sorted(folder.rglob("*")) if not _is_hidden(path.relative_to(folder))]
-    found = {kind: [path for path in files if has_suffix(path, suffixes)] for kind, suffixes in KINDS.items()}
-    below = {kind: [path for path in found[kind] if path.parent != folder] for kind in ("tables", "records")}
+    if first_in(folder, PARTS["matrix"]) is not None:
+        return [FileSet(folder, parts_of(folder), place)]
+    files = {inner: path for inner, path in files_below(folder).items() if not _is_hidden(inner)}
+    found = {
+        kind: [path for path in files.values() if has_suffix(path, suffixes)]
+        for kind, suffixes in KINDS.items()
+    }
+    below = {
+        kind: [inner for inner, path in files.items() if has_suffix(path, KINDS[kind]) and inner.parts[1:]]
+        for kind in ("tables", "records")
+    }
     for kind in below:
         found[kind] = [path for path in found[kind] if path.parent == folder]
     kind = max(found, key=lambda name: len(found[name]))
@@ -126,37 +146,46 @@ def _inside(place: Location, folder: Path) -> list[Any]:
     if others:
         logger.info("taken of %s: %d %s, and not %s", folder, len(found[kind]), kind, ", ".join(others))
     if kind in ("tables", "records"):
-        return [located(path) for path in found[kind]]
+        return [located(str(path)) for path in found[kind]]
     return [FileSet(folder, found[kind], place)]
 
 
-def _report_below(folder: Path, below: dict[str, list[Path]], others: bool) -> None:
+def _report_below(folder: FilePath, below: dict[str, list[PurePath]], others: bool) -> None:
     """Warn about tables and records in folders of a folder, which are not taken; refuse if these are all."""
     for kind, paths in below.items():
         if paths:
             several = f"{counted(len(paths), kind.removesuffix('s'))} in folders below {folder}"
-            depth = len(paths[0].relative_to(folder).parent.parts)
-            suffix = next(suffix for suffix in KINDS[kind] if has_suffix(paths[0], suffix))
-            cure = f"give their names with wildcards, such as '{Path(folder, *['*'] * depth, '*' + suffix)}'"
+            above = paths[0].parent
+            suffix = next(suffix for suffix in KINDS[kind] if paths[0].name.lower().endswith(suffix))
+            local = isinstance(folder, Path)
+            folders = ["*"] * len(above.parts) if local else [quote(part) for part in above.parts]
+            shown = "/".join((str(folder), *folders, f"*{suffix}"))
+            cure = f"give their names with wildcards, such as '{shown}'"
             if not others:
                 raise DataError(f"{folder} has only {several}; {cure}")
             logger.warning("not taken: %s; to take them, %s", several, cure)
 
 
-def _is_hidden(path: Path) -> bool:
+def _is_hidden(path: PurePath) -> bool:
     return any(part.startswith(".") for part in path.parts)
 
 
 def _joined(sources: Sequence[Any]) -> list[Any]:
     """Return sources in which sets of texts, or of images, that follow one another are one set."""
     joined: list[Any] = []
-    for images, group in groupby(sources, lambda one: one.images if isinstance(one, FileSet) else None):
+    for kind, group in groupby(sources, _kind_and_root):
         members = list(group)
-        if images is not None and len(members) > 1:
-            folder = Path(commonpath([one.folder for one in members]))
+        if kind is not None and len(members) > 1:
+            folder = common_folder([one.folder for one in members])
             members = [FileSet(folder, [path for one in members for path in one.paths], None)]
         joined += members
     return joined
+
+
+def _kind_and_root(source: Any) -> tuple[str, str] | None:
+    """Return what sets of files must have in common to be joined; None for what is not joined."""
+    joins = isinstance(source, FileSet) and source.kind in JOINED
+    return (source.kind, root_of(source.folder)) if joins else None
 
 
 def is_file(source: Location) -> bool:

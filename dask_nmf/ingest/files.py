@@ -5,16 +5,18 @@ from __future__ import annotations
 import io
 import os
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from gzip import BadGzipFile
-from pathlib import Path, PurePosixPath
+from os.path import commonpath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Any, BinaryIO, cast
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from dask_nmf.storage.locations import Location
 from dask_nmf.storage.objects.object_file import ObjectFile
-from dask_nmf.storage.objects.requests import names_within, stat
+from dask_nmf.storage.objects.requests import Listed, list_objects, stat
 
 BUFFER = 2**18  # bytes that are read at once
 GZIP = 31  # zlib's code for a stream with the header and the checksum of gzip
@@ -22,9 +24,16 @@ GZIP = 31  # zlib's code for a stream with the header and the checksum of gzip
 
 @dataclass(frozen=True)
 class ObjectPath:
-    """An object of a store, with what readers of files take from a `Path`."""
+    """An object of a store, or a folder of objects, with what readers of files take from a `Path`.
+
+    Attributes
+    ----------
+    size, e_tag : as the store listed them; None where it was not asked, or gives no ETag
+    """
 
     url: str
+    size: int | None = None
+    e_tag: str | None = None
 
     def __str__(self) -> str:
         return self.url
@@ -34,6 +43,11 @@ class ObjectPath:
         """Return the last part of the URL."""
         return PurePosixPath(self.url).name
 
+    @property
+    def parent(self) -> ObjectPath:
+        """Return the folder that the object is in."""
+        return ObjectPath(self.url.rpartition("/")[0])
+
 
 FilePath = Path | ObjectPath
 
@@ -41,9 +55,10 @@ FilePath = Path | ObjectPath
 class ObjectReader(io.BufferedReader):
     """An object of a store that is open for reading; h5py's name of it, its representation, is its URL."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(ObjectFile(url), BUFFER)
-        self._url = url
+    def __init__(self, path: ObjectPath) -> None:
+        known = None if path.size is None else (path.size, path.e_tag)
+        super().__init__(ObjectFile(path.url, known), BUFFER)
+        self._url = path.url
 
     def __repr__(self) -> str:
         return self._url
@@ -108,7 +123,7 @@ def open_binary(path: FilePath) -> BinaryIO:
     """Open a file, which can seek, for reading."""
     if isinstance(path, Path):
         return path.open("rb")
-    return ObjectReader(path.url)
+    return ObjectReader(path)
 
 
 def open_content(path: FilePath) -> BinaryIO:
@@ -129,12 +144,53 @@ def skip_content(file: Any, count: int) -> None:
         count -= skipped
 
 
-def glob_objects(pattern: str) -> list[str]:
-    """Return the URLs of objects of one folder whose names match a pattern, in order of their names."""
+def glob_objects(pattern: str) -> list[ObjectPath]:
+    """Return the objects of one folder whose names match a pattern, in order of their names."""
     folder, _, names = pattern.rpartition("/")
-    return [f"{folder}/{quote(name)}" for name in names_within(folder) if fnmatchcase(name, names)]
+    return [_listed(folder, one) for one in list_objects(folder) if fnmatchcase(one.key, names)]
+
+
+def files_below(folder: FilePath) -> dict[PurePath, FilePath]:
+    """Return what is in a folder and in folders of it, in order, by its path below the folder."""
+    if isinstance(folder, Path):
+        return {path.relative_to(folder): path for path in sorted(folder.rglob("*"))}
+    listed = list_objects(folder.url, deep=True)
+    return dict(sorted((PurePosixPath(one.key), _listed(folder.url, one)) for one in listed))
+
+
+def _listed(folder: str, found: Listed) -> ObjectPath:
+    return ObjectPath(f"{folder}/{quote(found.key)}", found.size, found.e_tag)
+
+
+def first_in(folder: FilePath, names: Sequence[str]) -> FilePath | None:
+    """Return the first of some names that a file in a folder has; None if there is no such file."""
+    if isinstance(folder, Path):
+        return next((folder / name for name in names if (folder / name).is_file()), None)
+    there = {one.key: one for one in list_objects(folder.url)}
+    return next((_listed(folder.url, there[name]) for name in names if name in there), None)
+
+
+def name_below(path: FilePath, folder: FilePath) -> str:
+    """Return the path of a file below a folder, with slashes."""
+    if isinstance(path, Path):
+        return path.relative_to(str(folder)).as_posix()
+    return unquote(path.url.removeprefix(f"{folder}/"))
+
+
+def root_of(path: FilePath) -> str:
+    """Return the scheme and the bucket of an object; an empty text for a file on a disk."""
+    return "" if isinstance(path, Path) else urlsplit(path.url)._replace(path="").geturl()
+
+
+def common_folder(folders: Sequence[FilePath]) -> FilePath:
+    """Return the folder that several folders, of one `root_of`, are in."""
+    root = root_of(folders[0])
+    common = commonpath([str(folder).removeprefix(root) for folder in folders])
+    return ObjectPath(root + common) if root else Path(common)
 
 
 def size_of(path: FilePath) -> int:
     """Return the size of a file in bytes."""
-    return os.path.getsize(path) if isinstance(path, Path) else stat(path.url)[0]
+    if isinstance(path, Path):
+        return os.path.getsize(path)
+    return stat(path.url)[0] if path.size is None else path.size

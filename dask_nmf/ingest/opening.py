@@ -20,7 +20,7 @@ from dask_nmf.ingest.formats.documents.texts import (
 )
 from dask_nmf.ingest.formats.images import ImageFiles, ImageRows
 from dask_nmf.ingest.formats.matrices.hierarchies import SUFFIXES, open_hdf5, open_zarr_group
-from dask_nmf.ingest.formats.matrices.matrix_market import MatrixMarket, is_10x_folder, open_10x_folder
+from dask_nmf.ingest.formats.matrices.matrix_market import MatrixMarket, open_10x_parts
 from dask_nmf.ingest.formats.matrices.matrix_rows import MatrixRows
 from dask_nmf.ingest.formats.tables.dense_tables import DenseTable
 from dask_nmf.ingest.formats.tables.table import open_table
@@ -56,7 +56,7 @@ def open_sources(
                 "row, column and value name columns of tables; give .csv, .tsv or .parquet files"
             )
         return Triplets([open_table(path) for path in tables], options, scratch)
-    if any(isinstance(one, FileSet) for one in sources):
+    if any(isinstance(one, FileSet) and one.kind == "images" for one in sources):
         return _open_images(sources, options)
     if options.row is not None and not tables:
         raise ValueError("row names a column of a table; give .csv, .tsv or .parquet files, or leave it out")
@@ -69,13 +69,14 @@ def open_sources(
 
 
 def _is_text(source: Any) -> bool:
-    files = isinstance(source, FileSet) and not source.images
+    files = isinstance(source, FileSet) and source.kind == "texts"
     return files or (is_location(source) and has_suffix(source, RECORDS + TEXTS))
 
 
 def _open_images(sources: Sequence[Any], options: ConvertOptions) -> ImageRows:
     """Open images; refuse sources of other kinds beside them."""
-    found = [ImageFiles(one.folder, one.paths) for one in sources if isinstance(one, FileSet) and one.images]
+    sets = [one for one in sources if isinstance(one, FileSet) and one.kind == "images"]
+    found = [ImageFiles(one.folder, one.paths) for one in sets]
     if len(found) < len(sources):
         raise ValueError("images and files of other kinds are given together; convert them one by one")
     return ImageRows(found, options)
@@ -83,15 +84,13 @@ def _open_images(sources: Sequence[Any], options: ConvertOptions) -> ImageRows:
 
 def _open_texts(source: Any, options: ConvertOptions) -> Texts:
     """Open texts; refuse a source that has none."""
-    if isinstance(source, FileSet) and not source.images:
+    if isinstance(source, FileSet) and source.kind == "texts":
         if options.text is not None:
             raise ValueError(
                 "text names a field of JSON lines, or a column of a table; leave it out for .txt files"
             )
         return TextFiles(source.folder, source.paths, options.encoding)
-    path = source.path if is_location(source) else None
-    if is_location(source) and path is None:
-        raise ValueError(f"{source.name} is in a store, and texts are read from files; copy it to a disk")
+    path = (source.path or ObjectPath(source.address)) if is_location(source) else None
     if path is None or not has_suffix(path, RECORDS + TABLES):
         raise ValueError(f"{name_of(source)} holds no texts; give .txt files, .jsonl, .csv, .tsv or .parquet")
     if options.text is None:
@@ -105,9 +104,9 @@ def _open_texts(source: Any, options: ConvertOptions) -> Texts:
 
 def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
     """Open a source of a kind that its suffix tells."""
+    if isinstance(source, FileSet):
+        return open_10x_parts(source.paths, options, scratch)
     path = _file(source)
-    if isinstance(path, Path) and is_10x_folder(path):
-        return open_10x_folder(path, options, scratch)
     if path is not None and has_suffix(path, MARKET):
         return MatrixMarket(path, options, scratch)
     if options.duplicates != "error":

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from dask_nmf.ingest.files import FilePath, size_of
+from dask_nmf.ingest.files import FilePath, open_binary, size_of
 from dask_nmf.progress import report_panel, report_read, report_stage
 
 MEGABYTE = 10**6
@@ -50,3 +51,9 @@ def optional_library(name: str) -> Any:
         raise ValueError(
             f"{library} is needed to read this file and is not installed; run: pip install 'dask_nmf[ingest]'"
         ) from None
+
+
+def arrow_file(path: FilePath) -> Any:
+    """Open a file as pyarrow reads it."""
+    arrow = optional_library("pyarrow")
+    return arrow.OSFile(str(path)) if isinstance(path, Path) else arrow.PythonFile(open_binary(path), "r")

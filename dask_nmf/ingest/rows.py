@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from threading import Event
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -14,6 +15,8 @@ from dask_nmf.errors import DataError
 from dask_nmf.types import Array, Block, T
 from dask_nmf.wording import counted
 
+THREADS = 16  # of `map_ahead`: files may be far away
+S = TypeVar("S")
 BATCH = 2**26  # bytes of a batch, about: what is in memory at once is some of them
 UNWANTED: ContextVar[Event | None] = ContextVar("UNWANTED", default=None)  # in a thread of `read_ahead`
 
@@ -160,6 +163,35 @@ def check_wanted() -> None:
     unwanted = UNWANTED.get()
     if unwanted is not None and unwanted.is_set():
         raise Unwanted
+
+
+def map_ahead(
+    function: Callable[[S], T], items: Iterable[S], size: Callable[[S], int]
+) -> Generator[T, None, None]:
+    """Yield a function of each item, in order; threads compute it for some of the items that follow.
+
+    Parameters
+    ----------
+    size : of the value for an item, in bytes, about; values that wait have `BATCH` bytes together, or are one
+    """
+    pool = ThreadPoolExecutor(THREADS)
+    waiting: deque[tuple[Future[T], int]] = deque()
+    held = 0
+    try:
+        for item in items:
+            more = size(item)
+            while waiting and (held + more > BATCH or len(waiting) >= 4 * THREADS):
+                check_wanted()
+                value, less = waiting.popleft()
+                held -= less
+                yield value.result()
+            waiting.append((pool.submit(function, item), more))
+            held += more
+        while waiting:
+            check_wanted()
+            yield waiting.popleft()[0].result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:

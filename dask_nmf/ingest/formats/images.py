@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dask_nmf.errors import DataError, readable
+from dask_nmf.ingest.files import FilePath, name_below, open_binary
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress, optional_library
-from dask_nmf.ingest.rows import BATCH, Batch, Columns, check_wanted
+from dask_nmf.ingest.rows import BATCH, Batch, Columns, check_wanted, map_ahead
 from dask_nmf.types import Array
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".pgm", ".ppm", ".bmp")
@@ -24,8 +25,8 @@ PLAIN = ("1", "L", "I", "F", "RGB", "I;16", "I;16L", "I;16B")  # modes that are 
 class ImageFiles(NamedTuple):
     """Files with images, and the folder below which their paths name the rows."""
 
-    folder: Path
-    paths: Sequence[Path]
+    folder: FilePath
+    paths: Sequence[FilePath]
 
 
 class ImageRows:
@@ -59,14 +60,16 @@ class ImageRows:
         names: list[str] = []
         done, frames = begin or (0, 0)
         files = [(source.folder, path) for source in self._sources for path in source.paths]
-        for number, (folder, path) in enumerate(files):
-            if number < done:
-                progress.file_done(path)
-                continue
+        for _, path in files[:done]:
+            progress.file_done(path)
+        size = int(np.prod(self.shape)) * self.dtype.itemsize
+        alone = map_ahead(self._only_frame, (path for _, path in files[done:]), lambda path: size)
+        for number, ((folder, path), image) in enumerate(zip(files[done:], alone, strict=True), done):
             first = frames if number == done else 0
-            for frame, (image, mark) in enumerate(self._frames_of(path, first), first):
+            found = self._frames_of(path, first) if image is None else [(image, "")][first:]
+            for frame, (image, mark) in enumerate(found, first):
                 rows.append(self._row(image, path))
-                names.append(f"{path.relative_to(folder).as_posix()}{mark}")
+                names.append(f"{name_below(path, folder)}{mark}")
                 if len(rows) * rows[0].nbytes >= BATCH:
                     check_wanted()
                     yield Batch(np.stack(rows), names, (number, frame + 1))
@@ -75,7 +78,7 @@ class ImageRows:
         if rows:
             yield Batch(np.stack(rows), names, (len(files), 0))
 
-    def _row(self, image: Array, path: Path) -> Array:
+    def _row(self, image: Array, path: FilePath) -> Array:
         """Return an image as a row; refuse another shape than that of the first one."""
         if image.shape != self.shape:
             raise DataError(
@@ -84,22 +87,31 @@ class ImageRows:
             )
         return self._rules.cast(image, lambda index: str(path)).ravel()
 
-    def _frames_of(self, path: Path, first: int = 0) -> Iterator[tuple[Array, str]]:
+    def _only_frame(self, path: FilePath) -> Array | None:
+        """Return the image in a file; None if there are several, which are read one by one."""
+        with self._opened(path) as image:
+            return None if getattr(image, "n_frames", 1) > 1 else _pixels(image, path)
+
+    def _frames_of(self, path: FilePath, first: int = 0) -> Iterator[tuple[Array, str]]:
         """Yield the frames of a file from one on, each with what is added to the name of its row."""
-        with readable(path, CURE), self._open(path) as image:
+        with self._opened(path) as image:
             number = getattr(image, "n_frames", 1)
             for frame in range(first, number):
                 image.seek(frame)
                 yield _pixels(image, path), f"[{frame}]" if number > 1 else ""
 
-    def _open(self, path: Path) -> Any:
-        try:
-            return self._pillow.open(path)
-        except self._pillow.UnidentifiedImageError:
-            raise DataError(f"{path} cannot be read as an image; {CURE}") from None
+    @contextmanager
+    def _opened(self, path: FilePath) -> Iterator[Any]:
+        with readable(path, CURE), open_binary(path) as file:
+            try:
+                image = self._pillow.open(file)
+            except self._pillow.UnidentifiedImageError:
+                raise DataError(f"{path} cannot be read as an image; {CURE}") from None
+            with image:
+                yield image
 
 
-def _pixels(image: Any, path: Path) -> Array:
+def _pixels(image: Any, path: FilePath) -> Array:
     """Return the values of an image, (height, width) or (height, width, channels)."""
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")

@@ -14,6 +14,7 @@ from typing import Any
 from dask_nmf._version import __version__
 from dask_nmf.errors import StoreUnavailableError
 from dask_nmf.ingest.entries.journal import FILE as JOURNAL
+from dask_nmf.ingest.files import ObjectPath
 from dask_nmf.ingest.output.checkpoint import FILE as CHECKPOINT
 from dask_nmf.storage.locations import Location, is_location
 from dask_nmf.storage.objects.object_store import list_stamps
@@ -80,7 +81,9 @@ def _clear(folder: Path) -> None:
 def _stamp(source: Any) -> Any:
     """Return what changes when a source does; None if that is not known."""
     if is_location(source) and source.path is None:
-        return _object_stamp(source)
+        return _object_stamp(source.address) or _prefix_stamp(source)
+    if isinstance(source, ObjectPath):
+        return _object_stamp(source.url) if source.e_tag is None else [source.url, source.size, source.e_tag]
     path = source.path if is_location(source) else source
     if not isinstance(path, Path):
         return None
@@ -91,11 +94,16 @@ def _stamp(source: Any) -> Any:
         return None
 
 
-def _object_stamp(place: Location) -> str | None:
-    """Return the stamp of an object, or a digest of those of all objects below a prefix."""
-    with suppress(OSError, StoreUnavailableError):  # a prefix is no object
-        size, stamp = stat(place.address)
-        return stamp and f"{place.address} {size} {stamp}"
+def _object_stamp(url: str) -> str | None:
+    """Return the stamp of an object; None if there is none, as at a prefix of objects."""
+    with suppress(OSError, StoreUnavailableError):
+        size, stamp = stat(url)
+        return stamp and f"{url} {size} {stamp}"
+    return None
+
+
+def _prefix_stamp(place: Location) -> str | None:
+    """Return a digest of the stamps of all objects below a prefix."""
     with suppress(OSError, StoreUnavailableError):
         stamps = list_stamps(place.address) if place.is_writable() else {}
         if stamps and None not in stamps.values():

@@ -18,6 +18,10 @@ KEPT = 6  # ranges in memory
 class ObjectFile(io.RawIOBase):
     """An object that is open for reading. All of it is of one version.
 
+    Parameters
+    ----------
+    known : its size and its ETag, as `requests.version` returns them; None to ask the store
+
     Ranges that follow each other are fetched ahead, by threads; others are fetched when they are read.
 
     Raises
@@ -28,10 +32,10 @@ class ObjectFile(io.RawIOBase):
         If it is replaced while it is read.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, known: tuple[int, str | None] | None = None) -> None:
         super().__init__()
         self.url = url
-        self.size, self._version = version(url)
+        self.size, self._version = known or version(url)
         self._position = 0
         self._last = -1  # the range that was read last
         self._ranges: OrderedDict[int, Future[memoryview]] = OrderedDict()

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import cache, partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from zarr.core.sync import sync
@@ -40,6 +40,14 @@ RETRIES = {"max_retries": 9, "retry_timeout": timedelta(minutes=2)}  # from 0.1 
 PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)  # seconds before each repetition
 BODY_ERROR = "response body error"  # what obstore calls an answer that broke off
 T = TypeVar("T")
+
+
+class Listed(NamedTuple):
+    """An object as a store lists it: its key below a folder, its size in bytes, its ETag if it has one."""
+
+    key: str
+    size: int
+    e_tag: str | None
 
 
 def connect(url: str) -> Any:
@@ -96,10 +104,14 @@ def fetch_version(url: str, part: tuple[int, int] | None, e_tag: str | None) -> 
         return None
 
 
-def names_within(url: str) -> list[str]:
-    """Return the names of the objects in a folder, in order, but not those in folders of it."""
-    listed = request(url, partial(obstore.list_with_delimiter, connect(url), None))
-    return sorted(meta["path"] for meta in listed["objects"])
+def list_objects(url: str, deep: bool = False) -> list[Listed]:
+    """Return the objects in a folder, in order of their keys; those in folders of it only if ``deep``."""
+    store = connect(url)
+
+    def read() -> Any:
+        return obstore.list(store).collect() if deep else obstore.list_with_delimiter(store, None)["objects"]
+
+    return sorted(Listed(meta["path"], int(meta["size"]), meta["e_tag"]) for meta in request(url, read))
 
 
 def exists(url: str) -> bool:

@@ -18,9 +18,10 @@ import numpy as np
 import obstore
 import pytest
 import zarr
+from PIL import Image
 from support import faults
 from support.buckets import KEY, PASSES, SECRET, V, enter, only_moto, same_factors, store
-from support.converted import matrix_of
+from support.converted import matrix_of, names_of
 from support.matrices import Array
 from support.servers import needs
 
@@ -75,6 +76,27 @@ def test_tables_and_hdf5_in_a_store_are_converted(v: Array, tmp_path: Path) -> N
     assert failed.returncode != 0
     assert "s3://bucket/in/none.csv" in failed.stderr
     assert failed.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("server")
+def test_texts_and_images_in_a_store_are_converted_as_on_a_disk(tmp_path: Path) -> None:
+    bucket = requests.connect("s3://bucket")
+    for number in range(40):
+        text = tmp_path / "texts" / str(number % 2) / f"{number} é.txt"
+        image = tmp_path / "images" / f"{number}.png"
+        for path in text, image:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        text.write_text("tea " * number + "rice")
+        Image.fromarray(np.full((4, 3), number, np.uint8)).save(image)
+        for path in text, image:
+            obstore.put(bucket, path.relative_to(tmp_path).as_posix(), path.read_bytes())
+    for kind in ("texts", "images"):
+        convert(tmp_path / kind, tmp_path / f"{kind}.zarr")
+        done = command("convert", f"s3://bucket/{kind}", str(tmp_path / f"{kind}-of-store.zarr"))
+        assert done.returncode == 0, done.stderr
+        one, other = tmp_path / f"{kind}.zarr", tmp_path / f"{kind}-of-store.zarr"
+        np.testing.assert_array_equal(matrix_of(one), matrix_of(other))
+        assert names_of(one, "obs") == names_of(other, "obs")
 
 
 def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v: Array) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
+from urllib.parse import unquote
 
 import h5py
 import numpy as np
@@ -13,12 +16,18 @@ import pyarrow.parquet
 import pytest
 import scipy.io
 import scipy.sparse
-from obstore.store import MemoryStore
+from obstore.store import LocalStore, MemoryStore
+from PIL import Image
 from support.converted import matrix_of, names_of
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
+from dask_nmf.ingest.conversion import convert_to
+from dask_nmf.ingest.expansion import expand
 from dask_nmf.ingest.files import ObjectPath, open_binary
+from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.output.codecs import Storage
+from dask_nmf.storage.locations import locate
 from dask_nmf.storage.objects import object_file, requests
 
 FOLDER = "s3://bucket/in"
@@ -57,6 +66,77 @@ def test_an_object_is_read_as_a_file_is(tmp_path: Path, stored: MemoryStore, nam
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), V)
 
 
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose files are the objects of a bucket, in folders, by names with blanks and the like."""
+    folder = tmp_path / "bucket"
+    monkeypatch.setattr(
+        requests, "connect", lambda url: LocalStore(folder / unquote(url.partition("://")[2]))
+    )
+    (folder / "b" / "in" / "ä b").mkdir(parents=True)
+    return folder / "b" / "in"
+
+
+def write_files(folder: Path, kind: str) -> dict[str, Any]:
+    """Write files of a kind, the same wherever they are; return the options of their conversion."""
+    pairs = [("1", V[0]), ("2", V[1]), ("ä b/3 #", V[2]), (".hidden", V[3])]
+    if kind == "texts":
+        for name, row in pairs:
+            (folder / f"{name}.txt").write_text(" ".join(f"w{j}" for j in range(7) for _ in range(row[j])))
+    elif kind == "images":
+        for name, row in pairs:
+            Image.fromarray(row.astype(np.uint8).reshape(1, 7)).save(folder / f"{name}.png")
+    elif kind == "cells":
+        scipy.io.mmwrite(folder / "matrix.mtx", scipy.sparse.csr_array(V))
+        (folder / "barcodes.tsv").write_text("".join(f"cell{j}\n" for j in range(7)))
+        (folder / "features.tsv").write_text("".join(f"gene{i}\n" for i in range(60)))
+    else:
+        records = pyarrow.table({"id": ["x", "y"], "body": ["tea and milk", "tea"]})
+        for name in ("part1", "part2"):
+            if kind == "parquet":
+                pyarrow.parquet.write_table(records, folder / f"{name}.parquet")
+            else:
+                lines = (f"{json.dumps(record)}\n" for record in records.to_pylist())
+                (folder / f"{name}.jsonl").write_text("".join(lines))
+        return {"text": "body", "row": "id"}
+    return {}
+
+
+@pytest.mark.parametrize("kind", ["texts", "images", "cells", "jsonl", "parquet"])
+def test_a_folder_of_a_store_is_read_as_one_of_a_disk(tmp_path: Path, bucket: Path, kind: str) -> None:
+    options = write_files(bucket, kind)
+    convert(bucket, tmp_path / "expected.zarr", **options)
+    convert("s3://b/in", tmp_path / "v.zarr", **options)
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), matrix_of(tmp_path / "expected.zarr"))
+    for axis in ("obs", "var"):
+        assert names_of(tmp_path / "v.zarr", axis) == names_of(tmp_path / "expected.zarr", axis)
+    if kind in ("texts", "images"):
+        assert names_of(tmp_path / "v.zarr", "obs")[-1].startswith("ä b/3 #.")
+
+
+def test_wildcards_and_single_objects_are_joined(tmp_path: Path, bucket: Path) -> None:
+    write_files(bucket, "texts")
+    convert(["s3://b/in/[12].txt", "s3://b/in/%C3%A4%20b/3%20%23.txt"], tmp_path / "v.zarr")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), V[:3])
+    assert names_of(tmp_path / "v.zarr", "obs") == ["1.txt", "2.txt", "ä b/3 #.txt"]
+
+
+def test_an_object_that_was_replaced_since_it_was_listed_is_refused(
+    tmp_path: Path, bucket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(bucket, "texts")
+    sources = expand("s3://b/in")
+    (bucket / "2.txt").write_text("something else")
+    with pytest.raises(DataError, match=r"s3://b/in/2.txt was replaced while it was read"):
+        convert_to(sources, locate(tmp_path / "v.zarr"), ConvertOptions(), Storage(), overwrite=False)
+
+
+def test_tables_in_folders_below_are_named(tmp_path: Path, bucket: Path) -> None:
+    (bucket / "ä b" / "v.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"only 1 table in folders below s3://b/in; .*/in/%C3%A4%20b/\*.csv'"):
+        convert("s3://b/in", tmp_path / "v.zarr")
+
+
 @pytest.mark.parametrize("source", [f"{FOLDER}/part-*.csv", FOLDER])
 def test_wildcards_and_folders(tmp_path: Path, stored: MemoryStore, source: str) -> None:
     for number in range(3):
@@ -79,7 +159,8 @@ def test_what_is_wrong_is_named_by_its_url(tmp_path: Path, stored: MemoryStore) 
         convert(f"{FOLDER}/v.h5", tmp_path / "v.zarr", dataset="raw/X")
     with pytest.raises(FileNotFoundError, match="no object matches"):
         convert(f"{FOLDER}/w*.csv", tmp_path / "v.zarr")
-    with pytest.raises(ValueError, match="copy it to a disk"):
+    stored.put("v.jsonl", b'{"body": "a"}\n{"title": "b"}\n')
+    with pytest.raises(DataError, match=f"{FOLDER}/v.jsonl, line 2: field 'body' is missing"):
         convert(f"{FOLDER}/v.jsonl", tmp_path / "v.zarr", text="body")
 
 

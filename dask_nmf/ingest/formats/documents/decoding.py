@@ -5,11 +5,10 @@ from __future__ import annotations
 import codecs
 import gzip
 from collections.abc import Iterator
-from pathlib import Path
 from typing import BinaryIO, cast
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.ingest.files import has_suffix
+from dask_nmf.ingest.files import FilePath, has_suffix, open_binary
 from dask_nmf.ingest.reading import ReadProgress
 
 UTF8 = "utf-8"
@@ -17,7 +16,7 @@ LINES = 500  # between two reports of progress
 LONGEST = 2**24  # bytes that are decoded at once, at most
 
 
-def text_lines(path: Path, encoding: str, progress: ReadProgress | None = None) -> Iterator[str]:
+def text_lines(path: FilePath, encoding: str, progress: ReadProgress | None = None) -> Iterator[str]:
     """Yield the lines of a file, with their ends; a byte order mark of UTF-8 is left out.
 
     Parameters
@@ -31,7 +30,7 @@ def text_lines(path: Path, encoding: str, progress: ReadProgress | None = None) 
     """
     decoder = codecs.getincrementaldecoder("utf-8-sig" if encoding == UTF8 else encoding)()
     number, rest = 1, ""
-    with readable(path, "write it anew"), path.open("rb") as stored, _unpacked(stored, path) as file:
+    with readable(path, "write it anew"), open_binary(path) as stored, _unpacked(stored, path) as file:
         while raw := file.readline(LONGEST):
             if progress is not None and number % LINES == 0:
                 progress.at(stored.tell())
@@ -51,7 +50,7 @@ def text_lines(path: Path, encoding: str, progress: ReadProgress | None = None) 
             yield rest
 
 
-def read_text(path: Path, encoding: str) -> str:
+def read_text(path: FilePath, encoding: str) -> str:
     """Return the text of a file; raise `DataError` as `text_lines` does."""
     return "".join(text_lines(path, encoding))
 
@@ -67,11 +66,11 @@ def check_encoding(encoding: str) -> None:
         ) from None
 
 
-def _unpacked(stored: BinaryIO, path: Path) -> BinaryIO:
+def _unpacked(stored: BinaryIO, path: FilePath) -> BinaryIO:
     return cast(BinaryIO, gzip.GzipFile(fileobj=stored)) if has_suffix(path, ".gz") else stored
 
 
-def _undecodable(path: Path, line: int, encoding: str, error: UnicodeDecodeError) -> DataError:
+def _undecodable(path: FilePath, line: int, encoding: str, error: UnicodeDecodeError) -> DataError:
     byte = error.object[error.start]
     return DataError(
         f"{path}, line {line}: byte 0x{byte:02x} is not {encoding}; give the encoding of the file, such as "

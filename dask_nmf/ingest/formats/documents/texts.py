@@ -8,14 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.ingest.files import has_suffix
+from dask_nmf.ingest.files import FilePath, has_suffix, name_below, size_of
 from dask_nmf.ingest.formats.documents.decoding import read_text, text_lines
 from dask_nmf.ingest.formats.tables.csv_text import DELIMITERS, LONGEST, QUOTED
-from dask_nmf.ingest.reading import ReadProgress, optional_library
+from dask_nmf.ingest.reading import ReadProgress, arrow_file, optional_library
+from dask_nmf.ingest.rows import map_ahead
 from dask_nmf.wording import counted
 
 RECORDS = 2**10  # of a parquet file that are read at once
@@ -33,7 +33,7 @@ class Texts(Protocol):
     """Texts that can be read several times."""
 
     @property
-    def paths(self) -> Sequence[Path]:
+    def paths(self) -> Sequence[FilePath]:
         """Return the files that they are in."""
 
     def read(self, progress: ReadProgress, first: int = 0) -> Iterator[Text]:
@@ -44,17 +44,21 @@ class Texts(Protocol):
 class TextFiles:
     """Files of one text each, named by their paths below a folder."""
 
-    folder: Path
-    paths: Sequence[Path]
+    folder: FilePath
+    paths: Sequence[FilePath]
     encoding: str
 
     def read(self, progress: ReadProgress, first: int = 0) -> Iterator[Text]:
         """Yield the texts from one on, in order."""
         for path in self.paths[:first]:
             progress.file_done(path)
-        for path in self.paths[first:]:
-            yield Text(read_text(path, self.encoding), path.relative_to(self.folder).as_posix())
+        paths = self.paths[first:]
+        for path, text in zip(paths, map_ahead(self._text, paths, size_of), strict=True):
+            yield Text(text, name_below(path, self.folder))
             progress.file_done(path)
+
+    def _text(self, path: FilePath) -> str:
+        return read_text(path, self.encoding)
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,11 @@ class Fields:
 class TextRecords(ABC):
     """Records of one file that have their texts in a field, to inherit from."""
 
-    path: Path
+    path: FilePath
     fields: Fields
 
     @property
-    def paths(self) -> Sequence[Path]:
+    def paths(self) -> Sequence[FilePath]:
         """Return the file."""
         return [self.path]
 
@@ -141,9 +145,13 @@ class ParquetTexts(TextRecords):
 
     def _texts(self, progress: ReadProgress) -> Iterator[Text]:
         parquet = optional_library("pyarrow.parquet")
-        with readable(self.path, "write it anew"), parquet.ParquetFile(self.path) as file:
+        with (
+            readable(self.path, "write it anew"),
+            arrow_file(self.path) as source,
+            parquet.ParquetFile(source) as file,
+        ):
             _check_names(self.path, list(file.schema_arrow.names), self.fields)
-            number, size = 0, self.path.stat().st_size
+            number, size = 0, size_of(self.path)
             for batch in file.iter_batches(RECORDS, columns=self.fields.names):
                 progress.at(size * number // max(1, file.metadata.num_rows))
                 for record in batch.to_pylist():
@@ -189,7 +197,7 @@ def _check_characters(text: str, field: str, place: str) -> None:
         raise DataError(f"{place}: field {field!r} has {half}, which is no character; leave it out") from None
 
 
-def _check_names(path: Path, names: Sequence[str], fields: Fields) -> None:
+def _check_names(path: FilePath, names: Sequence[str], fields: Fields) -> None:
     for name in fields.names:
         if list(names).count(name) != 1:
             raise DataError(

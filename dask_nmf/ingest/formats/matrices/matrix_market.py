@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -14,7 +14,7 @@ from scipy.io import mmread
 
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.entries.sorting import Duplicate, Entries, RowSorter
-from dask_nmf.ingest.files import FilePath, open_content, position_in, skip_content
+from dask_nmf.ingest.files import FilePath, first_in, open_content, position_in, skip_content
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns, Named, RowSource, read_ahead
@@ -192,28 +192,29 @@ class MatrixMarket:
         return f"{self._path}{line}, row {rows[index] + 1}, column {columns[index] + 1}"
 
 
-def open_10x_folder(folder: Path, options: ConvertOptions, scratch: Path) -> RowSource:
-    """Open cells by features: a folder has a matrix of features by cells, and the names of both."""
-    matrix = MatrixMarket(_part(folder, "matrix"), options, scratch, turned=True)
-    cells, features = matrix.shape
-    return Named(
-        matrix, _names(_part(folder, "barcodes"), cells), _names(_part(folder, "features"), features)
-    )
+def open_10x_parts(parts: Sequence[FilePath], options: ConvertOptions, scratch: Path) -> RowSource:
+    """Open cells by features, from the files that `parts_of` returns."""
+    entries, barcodes, features = parts
+    matrix = MatrixMarket(entries, options, scratch, turned=True)
+    return Named(matrix, *map(_names, (barcodes, features), matrix.shape))
 
 
-def is_10x_folder(path: Path) -> bool:
-    """Return whether a folder has the matrix that Cell Ranger writes."""
-    return path.is_dir() and any((path / name).is_file() for name in PARTS["matrix"])
+def parts_of(folder: FilePath) -> list[FilePath]:
+    """Return the matrix of features by cells, the names of cells and those of features, of 10x Genomics.
+
+    Raises
+    ------
+    DataError
+        If one of them is missing.
+    """
+    found = [first_in(folder, names) for names in PARTS.values()]
+    if None in found:
+        name = list(PARTS.values())[found.index(None)][0]
+        raise DataError(f"{folder} has no {name}; copy it there, or convert the .mtx file by itself")
+    return [path for path in found if path is not None]
 
 
-def _part(folder: Path, name: str) -> Path:
-    for candidate in PARTS[name]:
-        if (folder / candidate).is_file():
-            return folder / candidate
-    raise DataError(f"{folder} has no {PARTS[name][0]}; copy it there, or convert the .mtx file by itself")
-
-
-def _names(path: Path, needed: int) -> list[str]:
+def _names(path: FilePath, needed: int) -> list[str]:
     """Return the first column of a file, which has a line for each cell or feature."""
     with readable(path, CURE), open_content(path) as file:
         names = [_name(line, f"{path}, line {number}") for number, line in enumerate(file, 1)]

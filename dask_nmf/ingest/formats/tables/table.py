@@ -6,16 +6,15 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from dask_nmf.errors import DataError, readable
-from dask_nmf.ingest.files import FilePath, has_suffix, open_binary, size_of, skip_content
+from dask_nmf.ingest.files import FilePath, has_suffix, size_of, skip_content
 from dask_nmf.ingest.formats.tables import csv_text
 from dask_nmf.ingest.options import EXACT_DOUBLE, ValueRules
-from dask_nmf.ingest.reading import ReadProgress, optional_library
+from dask_nmf.ingest.reading import ReadProgress, arrow_file, optional_library
 from dask_nmf.ingest.rows import BATCH
 from dask_nmf.types import Array
 
@@ -96,7 +95,7 @@ class CsvTable:
     ) -> Iterator[list[Any]]:
         arrow = optional_library("pyarrow")
         with readable(self.path, CURE):
-            raw = _arrow_file(self.path)
+            raw = arrow_file(self.path)
         with raw:
             stream = arrow.CompressedInputStream(raw, "gzip") if has_suffix(self.path, ".gz") else raw
             try:
@@ -217,7 +216,7 @@ class ParquetTable:
     def _file(self) -> Iterator[Any]:
         parquet = optional_library("pyarrow.parquet")
         with readable(self.path, CURE):
-            source = _arrow_file(self.path)
+            source = arrow_file(self.path)
             file = parquet.ParquetFile(source)
         with source:
             yield file
@@ -259,12 +258,6 @@ def check_ids(column: Any, place: Callable[[int], str]) -> None:
     empty = compute.index(compute.equal(compute.binary_length(column.fill_null("")), 0), True).as_py()
     if empty >= 0:
         raise DataError(f"{place(empty)}: an id is empty; fill it in")
-
-
-def _arrow_file(path: FilePath) -> Any:
-    """Open a file as pyarrow reads it."""
-    arrow = optional_library("pyarrow")
-    return arrow.OSFile(str(path)) if isinstance(path, Path) else arrow.PythonFile(open_binary(path), "r")
 
 
 def _each(batches: Iterator[Any], path: FilePath) -> Iterator[Any]:
