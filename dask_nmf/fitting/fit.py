@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dask_nmf.fitting.cuts.cut import Cut, FitProgress
+from dask_nmf.fitting.cuts.expectation import expected_of
 from dask_nmf.fitting.cuts.grid_cut import check_blocks, cut_in_blocks
 from dask_nmf.fitting.cuts.panel_cut import cut_in_panels
 from dask_nmf.fitting.finalize import Output, finish
@@ -19,6 +21,7 @@ from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.fitting.starts import initialize, problem
 from dask_nmf.fitting.starts.problem import Measures
+from dask_nmf.fitting.starts.sampled.trial import SampledStart
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.progress import report_stage
@@ -26,7 +29,6 @@ from dask_nmf.runs.resume import NewRun, identity_of, source_listing, temporary_
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.labels.names import NO_LABELS
 from dask_nmf.sources.matrix import Matrix
-from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
@@ -98,8 +100,9 @@ class FirstRead(NamedTuple):
     """The findings of the first read of V."""
 
     measures: Measures
-    sampled: Array | None  # the H of a sample, if the start has one: see `Cut.sampled_h`
+    sampled: SampledStart | None  # if the start has a sample: see `Cut.sampled_start`
     digests: Sequence[Digest]  # of V and of its weights
+    seconds: float  # that V was read
 
 
 def first_read(cut: Cut) -> FirstRead:
@@ -114,13 +117,15 @@ def first_read(cut: Cut) -> FirstRead:
     """
     report_stage("first read")
     request, matrix = cut.request, cut.matrix
+    begun = time.monotonic()
     summary = cut.engine.summarize(cut.draw)
+    seconds = time.monotonic() - begun
     matrix.check_entries(summary.invalid)
     factors = problem.Factors(*matrix.orientation.turn_factors(*request.first_factors))
     measures = initialize.measures_of(summary, matrix, request.settings.beta, factors)
     cut.engine.scale = measures.scale
     initialize.log_summary(measures)
-    return FirstRead(measures, cut.sampled_h(summary.candidates, measures), summary.digests)
+    return FirstRead(measures, cut.sampled_start(summary.candidates, measures), summary.digests, seconds)
 
 
 def _begin(
@@ -130,8 +135,8 @@ def _begin(
 
     A run is laid out only when V is known to be good. ``named``: the run also has the names of V.
     """
-    measures, sampled, digests = first_read(cut.for_start(0))
-    matrix = cut.matrix
+    found, matrix = first_read(cut.for_start(0)), cut.matrix
+    measures, sampled, digests, _ = found
     run = (
         where.create(identity_of(matrix, request.settings, request.given))
         if isinstance(where, NewRun)
@@ -144,19 +149,26 @@ def _begin(
     if request.settings.n_init == 1:
         start = _start(cut, measures, sampled, run)
         if run is not None:
-            run.commit_start(start.state, measures._asdict(), digests, listing)
+            run.commit_start(start.state, digests, {**_parts(cut, found), "listing": listing})
         return run, [start]
-    starts = _several_starts(cut, FirstRead(measures, sampled, digests), run)
+    starts = _several_starts(cut, found, run)
     if run is not None:
         no_h = np.empty((request.settings.n_components, 0), matrix.dtype)
-        run.commit_start(cut.solver(measures).begin(no_h), measures._asdict(), digests, listing)
+        state = cut.solver(measures).begin(no_h)
+        run.commit_start(state, digests, {**_parts(cut, found), "listing": listing})
     return run, starts
 
 
-def _start(cut: Cut, measures: Measures, sampled: Array | None, run: Run | None) -> FitProgress:
+def _parts(cut: Cut, first: FirstRead) -> dict[str, Any]:
+    """Return what the first read tells of V and of the passes, as parts of the record of a run."""
+    expected = expected_of(cut, first.measures, first.seconds, first.sampled)
+    return {"measures": first.measures._asdict(), "expected": expected}
+
+
+def _start(cut: Cut, measures: Measures, sampled: SampledStart | None, run: Run | None) -> FitProgress:
     """Return a start before its first pass."""
     slots = cut.slots(run)
-    state = cut.initial_state(measures, sampled, slots)
+    state = cut.initial_state(measures, None if sampled is None else sampled.h, slots)
     return FitProgress(cut.solver(measures), measures, slots, state, run=run)
 
 
@@ -171,22 +183,23 @@ def _several_starts(cut: Cut, first: FirstRead, run: Run | None) -> list[FitProg
         if run is not None:
             own_run = run.begin_start(number, *identity_of(cut.matrix, own.request.settings, {}))
             own_run.set_layout(*cut.edges)
+        own_first = first._replace(sampled=sampled)
         start = _start(own, first.measures, sampled, own_run)
         if own_run is not None:
-            own_run.commit_start(start.state, first.measures._asdict(), (), {})
+            own_run.commit_start(start.state, (), {**_parts(cut, own_first), "listing": {}})
         starts.append(start)
     return starts
 
 
-def _samples(cuts: Sequence[Cut], first: FirstRead) -> Iterator[Array | None]:
-    """Yield the H of the sample of each start; those after the first one are drawn in reads of their own."""
+def _samples(cuts: Sequence[Cut], first: FirstRead) -> Iterator[SampledStart | None]:
+    """Yield what the sample of each start gives; others than the first are drawn in reads of their own."""
     yield first.sampled
     draws = [cut.draw for cut in cuts[1:]]
     if not any(draw.size for draw in draws):
         yield from (None for _ in draws)
         return
     for cut, candidates in zip(cuts[1:], cuts[0].draw_candidates(draws), strict=True):
-        yield cut.sampled_h(candidates, first.measures)
+        yield cut.sampled_start(candidates, first.measures)
 
 
 def _resume(cut: Cut, run: Run) -> list[FitProgress]:

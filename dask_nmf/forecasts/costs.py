@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dask_nmf.fitting.cuts.expectation import cached_share
 from dask_nmf.forecasts.probe import Probe
 from dask_nmf.forecasts.subject import Subject
 
@@ -52,9 +53,8 @@ class Costs:
     @property
     def cached_share(self) -> float:
         """The share of V that is read from storage in the first read only."""
-        if not self.subject.matrix.worth_caching or not self.total_bytes:
-            return 0.0
-        return min(1.0, self.subject.cache_bytes * self.subject.resources.workers / self.total_bytes)
+        subject = self.subject
+        return cached_share(subject.matrix, self.total_bytes, subject.cache_bytes, subject.resources)
 
     @property
     def read_seconds(self) -> float | None:

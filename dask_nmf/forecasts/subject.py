@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from dask_nmf.execution.partition import CutOptions, Resources
 from dask_nmf.fitting.cuts.cut import CutEdges
+from dask_nmf.fitting.cuts.expectation import client_bytes_of
 from dask_nmf.fitting.cuts.panel_cut import log_plan
 from dask_nmf.fitting.fit import cut_for
 from dask_nmf.fitting.request import FitRequest
@@ -15,7 +16,6 @@ from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.planning.model_groups import ModelGroups, group_models
 from dask_nmf.planning.row_panels import PanelPlan
-from dask_nmf.planning.worker_memory import client_bytes
 from dask_nmf.selection.batches.batch_plan import plan_batches
 from dask_nmf.selection.batches.shared_passes import cut_for_models
 from dask_nmf.selection.models import SelectionOptions, model_keys
@@ -72,7 +72,6 @@ def cut_for_fit(matrix: Matrix, request: FitRequest, resources: Resources) -> It
             replace(request, settings=settings.at_start(start)) for start in range(settings.n_init)
         )
         reads = 2 + 2 * settings.by_svd + _reads_of_samples(cut.plan, settings.n_init)
-        sample = cut.plan.sample_rows if isinstance(cut.plan, PanelPlan) else cut.plan.sample[0]
         yield Subject(
             matrix=matrix,
             requests=requests,
@@ -84,7 +83,7 @@ def cut_for_fit(matrix: Matrix, request: FitRequest, resources: Resources) -> It
             cache_bytes=cut.cache_bytes,
             resources=resources,
             groups=group_models(cut.plan, cut.ranks),
-            client_bytes=client_bytes(matrix.layout, cut.ranks, sample),
+            client_bytes=client_bytes_of(cut),
         )
     finally:
         cut.engine.close()

@@ -34,9 +34,8 @@ from dask_nmf.runs import passes, starts
 from dask_nmf.runs.commits import KEY, Commits, fit_of, is_free, open_group
 from dask_nmf.runs.labels import open_labels, write_labels
 from dask_nmf.runs.record import contents
-from dask_nmf.runs.record.layouts import layout_part
+from dask_nmf.runs.record.layouts import check_edges, layout_part
 from dask_nmf.runs.record.shown import html_of_run
-from dask_nmf.runs.record.validation import check_edges
 from dask_nmf.runs.rows.changed_result import ChangedResult
 from dask_nmf.runs.stored_result import Findings, StoredResult, publish_result, result_arrays
 from dask_nmf.solvers.parts.state import State
@@ -200,15 +199,15 @@ class Run:
             if values is not None:
                 self._commits.array(folder, name)[...] = np.asarray(values, np.int64)
 
-    def commit_start(
-        self, state: State[Any], measures: dict[str, Any], digests: Sequence[Digest], listing: dict[str, Any]
-    ) -> None:
-        """Commit the start as pass 0, with digests of V and its weights and the listing of their files."""
+    def commit_start(self, state: State[Any], digests: Sequence[Digest], parts: dict[str, Any]) -> None:
+        """Commit the start as pass 0, with digests of V and its weights.
+
+        ``parts`` has the measures of V, the listing of the files, and what is expected of the passes.
+        """
         for name, digest in zip(contents.SOURCES, digests, strict=False):
             self._commits.array(self.record["layout"]["folder"], name)[...] = digest.sums.view(np.int64)
         history: dict[str, list[float]] = {key: [] for key in contents.HISTORIES.values()}
-        parts = {"measures": measures, "listing": listing, "history": history}
-        passes.commit_state(self._commits, 0, state, parts)
+        passes.commit_state(self._commits, 0, state, {**parts, "history": history})
 
     def digest(self, name: str) -> Hashes:
         """Return the digest of V or its weights at the first read (see `digests.Digest`)."""

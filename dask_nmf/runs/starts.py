@@ -46,7 +46,9 @@ def parts_of_kept(
     record: dict[str, Any], ending: Ending, objectives: Sequence[float], kept: int
 ) -> dict[str, Any]:
     """Return what the record of a fit takes over from that of the start that is kept."""
-    passes = {name: record[name] for name in ("pass", "history")}
+    passes: dict[str, Any] = {
+        name: record[name] for name in ("pass", "history", "expected") if name in record
+    }
     end = {**ending._asdict(), "final": ending.outcome.final}
     spread = {"objectives": [or_none(one) for one in objectives], "kept": kept}
     return {**passes, **end, "starts": spread}

@@ -166,7 +166,7 @@ def publish_result(commits: Commits, folder: str, found: Findings, ending: Endin
     loss, held, residuals = or_none(found.loss), or_none(found.held_out), found.residuals
     last = commits.record
     copied = {name: last[name] for name in ("settings", "matrix", "measures", "history", "pass")}
-    copied |= {name: last[name] for name in ("labels", "weighs_columns") if name in last}
+    copied |= {name: last[name] for name in ("labels", "weighs_columns", "expected") if name in last}
     record = {
         **copied,
         "starts": last.get("starts"),

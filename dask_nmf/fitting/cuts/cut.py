@@ -10,6 +10,7 @@ from dask_nmf.execution.engine import Engine, FinalFactors, Model, Sink
 from dask_nmf.execution.tasks.factor_store import FactorSlots
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts.problem import Measures
+from dask_nmf.fitting.starts.sampled.trial import SampledStart
 from dask_nmf.iteration.outcome import Ending
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.planning.grid import GridPlan
@@ -104,8 +105,8 @@ class Cut(Protocol):
         """Yield the rows of V that each of several starts draws; they share reads as far as memory allows."""
         ...
 
-    def sampled_h(self, candidates: Candidates, measures: Measures) -> Array | None:
-        """Return the H of the sample that the first read drew; None if the start has no sample."""
+    def sampled_start(self, candidates: Candidates, measures: Measures) -> SampledStart | None:
+        """Return the start from the sample that the first read drew; None if it has no sample."""
         ...
 
     def for_start(self, number: int) -> Cut:

@@ -15,6 +15,7 @@ from dask_nmf.fitting.cuts.cut import CutEdges, FitProgress
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts import grid_start, problem
 from dask_nmf.fitting.starts.problem import Measures
+from dask_nmf.fitting.starts.sampled.trial import SampledStart
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.planning.model_groups import group_models, times_in_words
@@ -64,8 +65,8 @@ class GridCut(NamedTuple):
     def draw_candidates(self, draws: Sequence[SampleSpec]) -> Iterator[Candidates]:
         return (self.engine.summarize(draw).candidates for draw in draws)
 
-    def sampled_h(self, candidates: Candidates, measures: Measures) -> Array | None:
-        """Return the H of the sample of rows and columns, (k, drawn columns); None if there is none."""
+    def sampled_start(self, candidates: Candidates, measures: Measures) -> SampledStart | None:
+        """Return the start from the sample of rows and columns, whose H is (k, drawn columns)."""
         return grid_start.start_of_sample(self.matrix, self.request.settings, measures, candidates.block)
 
     def for_start(self, number: int) -> GridCut:

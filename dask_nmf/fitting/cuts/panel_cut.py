@@ -23,6 +23,7 @@ from dask_nmf.fitting.cuts.cut import CutEdges, FitProgress
 from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.starts import initialize, nndsvd, problem
 from dask_nmf.fitting.starts.problem import Factors, Measures
+from dask_nmf.fitting.starts.sampled.trial import SampledStart
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec
@@ -82,8 +83,8 @@ class PanelCut(NamedTuple):
             some = draws[first : first + at_once]
             yield from self.panels.compute(no_h, shared_reads.candidates_for(some))
 
-    def sampled_h(self, candidates: Candidates, measures: Measures) -> Array | None:
-        """Return the H of the sample, (k, n), or its directions: see `initialize.start_of_sample`."""
+    def sampled_start(self, candidates: Candidates, measures: Measures) -> SampledStart | None:
+        """Return the start from the sample: see `initialize.start_of_sample`."""
         if self.request.fixed:
             return None
         return initialize.start_of_sample(self.panels, self.request.settings, measures, candidates, self.draw)

@@ -14,10 +14,13 @@ from dask_nmf.execution.engines.grid import GridEngine, GridSlots
 from dask_nmf.fitting.starts import initialize, problem
 from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.fitting.starts.sampled import sample_start
+from dask_nmf.fitting.starts.sampled.sample_fit import baseline_of
+from dask_nmf.fitting.starts.sampled.trial import SampledStart, tried_start
 from dask_nmf.fitting.starts.worker_tasks import random_rows, spread_rows
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.options.settings import Settings
+from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.piecewise import PiecewiseHALS, PiecewiseState, divisors
 from dask_nmf.solvers.solver import factor_scale
@@ -33,13 +36,16 @@ def draw_for(engine: GridEngine, settings: Settings) -> SampleSpec:
     )
 
 
-def start_of_sample(matrix: Matrix, settings: Settings, measures: Measures, block: Block) -> Array | None:
-    """Return the H of a sample of rows and columns, (k, its columns); None if nothing in it is above 0."""
+def start_of_sample(
+    matrix: Matrix, settings: Settings, measures: Measures, block: Block
+) -> SampledStart | None:
+    """Return the start from a sample of rows and columns; None if nothing in it is above 0."""
     sample = scaling.scaled_copy(block, measures.scale)
     if not (sample.size > 0 and sample.sum() > 0):
         return None
     own = problem.own_penalty(settings, measures, matrix).bounded
-    return sample_start.sampled_h(sample, settings, own, _h_stream(matrix))
+    h, solver = sample_start.sampled_h(sample, settings, own, _h_stream(matrix)), HALS(own)
+    return tried_start(sample, h, solver, baseline_of(sample, solver))
 
 
 def _h_stream(matrix: Matrix) -> int:

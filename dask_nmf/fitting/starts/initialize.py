@@ -30,6 +30,7 @@ from dask_nmf.fitting.starts.problem import (
     scale_and_unit,
 )
 from dask_nmf.fitting.starts.sampled.sample_start import lift_columns, random_factor, sampled_h
+from dask_nmf.fitting.starts.sampled.trial import SampledStart, tried_start
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.summary import masked_summary, row_sample
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
@@ -37,6 +38,7 @@ from dask_nmf.options.settings import Settings
 from dask_nmf.progress import report_stage
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.mu import clip_below
+from dask_nmf.solvers.newton import KLNewton
 from dask_nmf.solvers.parts.penalties import Penalty, divide_components, norms_of
 from dask_nmf.solvers.parts.state import State
 from dask_nmf.solvers.solver import LIFT, RightSolver, Solver, factor_scale
@@ -58,13 +60,14 @@ def draw_for(panels: PanelEngine, settings: Settings, sample_rows: int) -> Sampl
 
 def start_of_sample(
     panels: PanelEngine, settings: Settings, measures: Measures, candidates: Candidates, draw: SampleSpec
-) -> Array | None:
-    """Return the H of a sample of rows, (k, n), or its directions, see `nndsvd.sampled_directions`.
+) -> SampledStart | None:
+    """Return the start from a sample of rows: its H, or its directions, see `nndsvd.sampled_directions`.
 
     Return None if the start has no sample, or if no entry of it counts.
     """
     if settings.by_svd:
-        return nndsvd.sampled_directions(candidates, draw, settings.n_components, measures.scale)
+        found = nndsvd.sampled_directions(candidates, draw, settings.n_components, measures.scale)
+        return SampledStart(found)
     if not draw.size:
         return None
     sample = masking.scaled_copy(row_sample.draw_sample(candidates, draw), measures.scale)
@@ -73,7 +76,11 @@ def start_of_sample(
     logger.info("factorising a sample of %s, for the start", counted(sample.shape[0], "panel row"))
     matrix = panels.matrix
     penalty = penalty_of_sample(penalty_of_fit(settings, measures, matrix), sample, panels.edges[-1])
-    return sampled_h(sample, settings, penalty, _streams(matrix)[1])
+    h = sampled_h(sample, settings, penalty, _streams(matrix)[1])
+    solver = fixed_factor_solver(settings, measures, matrix).with_penalty(penalty)
+    if not isinstance(solver, HALS | KLNewton):
+        return SampledStart(h)  # the sample is fitted with another loss
+    return tried_start(sample, h, solver, measures.baseline)
 
 
 def log_summary(measures: Measures) -> None:

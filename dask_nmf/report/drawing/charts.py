@@ -8,7 +8,7 @@ from unicodedata import east_asian_width
 
 import numpy as np
 
-from dask_nmf.plots.drawing import BLUE, FIRST, draw_line, label_axes, matplotlib_part, short_name
+from dask_nmf.plots.drawing import BLUE, FIRST, SECOND, draw_line, label_axes, matplotlib_part, short_name
 from dask_nmf.report.drawing.reduction import block_means
 from dask_nmf.report.drawing.svg import inline_svg, new_figure, plain_figure
 from dask_nmf.report.pages.page import Figure, Table
@@ -30,15 +30,24 @@ class Words(NamedTuple):
 
 
 def line_chart(
-    x: Array, y: Array, words: Words, axes_labels: tuple[str, str], table: Table | None = None
+    x: Array,
+    y: Array,
+    words: Words,
+    axes_labels: tuple[str, str],
+    table: Table | None = None,
+    expected: float | None = None,
 ) -> Figure:
-    """Return a line, of which NaN leave gaps."""
+    """Return a line, of which NaN leave gaps, and a level line at what was expected of ``y``, if it was."""
     figure = new_figure(WIDE / 1.3, 2.6)
     axes = figure.subplots()
     step = max(1, -(-len(x) // MOST_POINTS))
     some = np.unique([*range(0, len(x), step), len(x) - 1])
     look = FIRST if len(x) <= MARKED else FIRST._replace(marker="")
-    draw_line(axes, x[some], y[some], look, "")
+    draw_line(axes, x[some], y[some], look, "found")
+    if expected is not None:
+        ends = np.array([x[0], x[-1]])
+        draw_line(axes, ends, np.full(2, expected), SECOND._replace(marker=""), "expected")
+        axes.legend(fontsize="small", framealpha=0, ncols=2, loc="lower right", bbox_to_anchor=(1, 0.98))
     label_axes(axes, "", *axes_labels)
     axes.margins(y=0.1)
     axes.yaxis.get_major_formatter().set_useOffset(False)

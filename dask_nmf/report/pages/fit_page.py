@@ -63,8 +63,8 @@ def fit_sections(facts: FitFacts, look: Look) -> list[Section]:
         similarity_section(facts),
         rows_section(facts),
         failures_section(facts, facts.residuals),
-        passes_section(facts.record["history"]),
-        work_section(facts.record.get("work")),
+        passes_section(facts.record["history"], facts.record.get("expected")),
+        work_section(facts.record.get("work"), facts.record.get("expected")),
         _settings(facts),
     ]
 

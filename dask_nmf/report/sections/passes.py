@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,17 @@ from dask_nmf.wording import counted
 MOST_ROWS = 200  # of a table
 
 
-def passes_section(history: dict[str, list[float | None]]) -> Section:
-    """Return the section; ``history`` has the relative error and the seconds of each pass."""
+def passes_section(
+    history: Mapping[str, Sequence[float | None]], expected: Mapping[str, Any] | None = None
+) -> Section:
+    """Return the section.
+
+    Parameters
+    ----------
+    history : the relative error and the seconds of each pass.
+    expected : what was expected of the passes when they began, as a run records it; None if it did not.
+    """
+    expected = expected or {}
     errors = np.array([np.nan if error is None else error for error in history["relative_error"]])
     seconds = np.array(history["seconds"], np.float64)
     if not len(errors):
@@ -28,11 +38,12 @@ def passes_section(history: dict[str, list[float | None]]) -> Section:
         f"{duration(seconds.mean())} each."
     )
     text += " Times are those of the passes alone, without the first and the last read of V."
-    first, last = errors[0], errors[-1]
+    first, last, near = errors[0], errors[-1], expected.get("relative_error")
+    level = "" if near is None else f" A level line is at {number(near, 5)}, which was expected."
     words = Words(
         "Relative error after each pass",
         f"Line: the relative error is {number(first, 5)} after the first pass and {number(last, 5)} after "
-        f"pass {len(errors)}.",
+        f"pass {len(errors)}.{level}",
     )
     table = Table(
         "Error and time of each pass",
@@ -41,13 +52,53 @@ def passes_section(history: dict[str, list[float | None]]) -> Section:
     )
     in_time = Words(
         "Relative error against time",
-        f"Line: the relative error falls to {number(last, 5)} in {duration(elapsed[-1])}.",
+        f"Line: the relative error falls to {number(last, 5)} in {duration(elapsed[-1])}.{level}",
     )
     figures = [
-        line_chart(numbers, errors, words, ("pass", "relative error"), table),
-        line_chart(elapsed, errors, in_time, ("seconds", "relative error")),
+        line_chart(numbers, errors, words, ("pass", "relative error"), table, near),
+        line_chart(elapsed, errors, in_time, ("seconds", "relative error"), None, near),
     ]
-    return Section("passes", "Error and time", [text], figures=figures)
+    compared = [_compared(expected, last, seconds)] if expected else []
+    sentences = [text, *_expectations(expected, last, seconds)]
+    return Section("passes", "Error and time", sentences, tables=compared, figures=figures)
+
+
+def _expectations(expected: Mapping[str, Any], error: float, seconds: Array) -> Iterator[str]:
+    """Yield a sentence about what was expected of the passes, if anything was."""
+    parts = []
+    if expected.get("relative_error") is not None:
+        parts.append(
+            f"The error ended at {number(error, 4)}; after its fit, the sample of V from which the passes "
+            f"began had {number(expected['relative_error'], 4)}."
+        )
+    if expected.get("pass_seconds") is not None:
+        parts.append(
+            f"A pass took {duration(seconds.mean())} on average; from the sample and the first read, "
+            f"{duration(expected['pass_seconds'])} were expected of processors that do nothing else."
+        )
+    if parts:
+        yield " ".join(parts)
+
+
+def _compared(expected: Mapping[str, Any], error: float, seconds: Array) -> Table:
+    """Return the table of what was expected beside what came."""
+    one, few, many = (expected.get(name) for name in ("pass_seconds", "fewest_passes", "most_passes"))
+    passes = columns.UNKNOWN if few is None else f"{few} to {many}"
+    whole = columns.UNKNOWN
+    if few is not None and many is not None and one is not None:
+        whole = " to ".join(columns.seconds([few * one, many * one]))
+    rows = [
+        ("relative error at the end", *columns.column([expected.get("relative_error"), error], 5)),
+        ("passes", passes, str(len(seconds))),
+        ("seconds of a pass", *_seconds([one, seconds.mean()])),
+        ("seconds of all passes", whole, *_seconds([seconds.sum()])),
+    ]
+    return Table("What was expected when the passes began, and what came", ["", "expected", "found"], rows)
+
+
+def _seconds(values: Iterable[float | None]) -> list[str]:
+    """Return seconds as text; a dash for those that are not known."""
+    return [columns.UNKNOWN if value is None else columns.seconds([value])[0] for value in values]
 
 
 def _rows(errors: Array, seconds: Array, elapsed: Array) -> list[Sequence[str]]:

@@ -24,8 +24,8 @@ PARTS = {
 MOST_WORKERS = 200  # of the table
 
 
-def work_section(work: Mapping[str, Any] | None) -> Section:
-    """Return the section; ``work`` is that of the record of a result, None if it is unknown."""
+def work_section(work: Mapping[str, Any] | None, expected: Mapping[str, Any] | None = None) -> Section:
+    """Return the section; ``work`` and ``expected`` are in the record of a result, None if unknown."""
     title = "Where the time went, and memory"
     if not work or not work["workers"]:
         return Section("work", title, ["This was not counted for this fit."])
@@ -38,9 +38,10 @@ def work_section(work: Mapping[str, Any] | None) -> Section:
         "were awaited. This counts the command that finished the fit, with its first and its last read of V."
     )
     memory = (
-        f"By the plan a worker takes at most {size(total['planned_bytes'])}. The largest peak of one was "
-        f"{size(total['worker_peak_bytes'])}, and that of the client {size(total['client_peak_bytes'])}; a "
-        "process that did other work before the fit has the peak of that too."
+        f"By the plan a worker takes at most {size(total['planned_bytes'])}{_of_client(expected)}. The "
+        f"largest peak of a worker was {size(total['worker_peak_bytes'])}, and that of the client "
+        f"{size(total['client_peak_bytes'])}; a process that did other work before the fit has the peak of "
+        "that too."
     )
     longest = list(PARTS)[int(seconds.argmax())]
     words = Words(
@@ -62,3 +63,9 @@ def work_section(work: Mapping[str, Any] | None) -> Section:
     listed = "each worker" if len(workers) <= MOST_WORKERS else f"the first {MOST_WORKERS} workers"
     table = Table(f"Seconds of threads, and memory, of {listed}", head, rows)
     return Section("work", title, [text, memory], tables=[table], figures=[chart])
+
+
+def _of_client(expected: Mapping[str, Any] | None) -> str:
+    """Return the end of a sentence about the memory that was expected of the client, if it is known."""
+    planned = (expected or {}).get("client_bytes")
+    return "" if planned is None else f", and the client {size(int(planned))}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -126,3 +127,9 @@ def result_units(record: dict[str, Any]) -> list[int]:
 
 def _integers(size: int, dimension: str) -> Layout:
     return Layout((size,), (size,), "int64", (dimension,), INTEGER_FILL)
+
+
+def check_edges(edges: Sequence[int], size: int) -> None:
+    """Refuse edges of panels that do not cover ``size`` rows in order."""
+    if len(edges) < 2 or (edges[0], edges[-1]) != (0, size) or any(a >= b for a, b in pairwise(edges)):
+        raise ValueError(f"its panels do not cover {size} rows in order")

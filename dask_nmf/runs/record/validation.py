@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from math import prod
 from sys import float_info
 from typing import Any
@@ -12,7 +11,7 @@ from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.runs.record.contents import SOURCES, panel_shape, settings_of
 from dask_nmf.runs.record.layouts import DIMENSIONS
 from dask_nmf.runs.record.states import N_W_SLOTS, first_state, is_array
-from dask_nmf.runs.record.work import OF_WORKER
+from dask_nmf.runs.record.work import EXPECTED, OF_WORKER
 from dask_nmf.solvers.parts.state import is_slot, leaves
 from dask_nmf.storage.arrays.write_once import NAME, PATH
 
@@ -106,14 +105,14 @@ def _check_result(result: dict[str, Any]) -> None:
         ("units", _is_shape),
     ]
     _check_fields(result, parts)
-    if "lineage" in result:
-        _check_fields(result, [("lineage", lambda value: _is_list(value, _is_object))])
-    if "counting_rows" in result:
-        _check_fields(result, [("counting_rows", _is_size)])
-    if "added_spans" in result:
-        _check_fields(result, [("added_spans", _is_count)])
-    flags = [name for name in ("estimated", "weighs_columns", "residuals") if name in result]
-    _check_fields(result, [(name, _is_bool) for name in flags])
+    optional = [
+        ("lineage", lambda value: _is_list(value, _is_object)),
+        ("counting_rows", _is_size),
+        ("added_spans", _is_count),
+        ("expected", _is_expected),
+        *((name, _is_bool) for name in ("estimated", "weighs_columns", "residuals")),
+    ]
+    _check_fields(result, [(name, check) for name, check in optional if name in result])
     _check_work(result.get("work"))
     _check_outcome(result)
     _check_history(result)
@@ -139,6 +138,10 @@ def _are_workers(value: Any) -> bool:
     return _is_list(value, is_worker)
 
 
+def _is_expected(value: Any) -> bool:
+    return _is_object(value) and set(value) == {*EXPECTED} and all(map(_or_nothing(_is_size), value.values()))
+
+
 def _check_outcome(part: dict[str, Any]) -> None:
     """Refuse an outcome that no fit has; its message may be any text."""
     _check_fields(
@@ -150,17 +153,12 @@ def _check_outcome(part: dict[str, Any]) -> None:
     )
 
 
-def check_edges(edges: Sequence[int], size: int) -> None:
-    """Refuse edges of panels that do not cover ``size`` rows in order."""
-    if len(edges) < 2 or (edges[0], edges[-1]) != (0, size) or any(a >= b for a, b in pairwise(edges)):
-        raise ValueError(f"its panels do not cover {size} rows in order")
-
-
 def _check_pass(record: dict[str, Any]) -> None:
     """Check the parts that a record has from the start of a fit on."""
     _check_measures(record)
     _check_history(record)
     _check_fields(record, [("listing", _is_listing), ("layout", _is_object)])
+    _check_fields(record, [("expected", _is_expected)] if "expected" in record else [])
     _check_layout(record, record["layout"])
     parts = leaves(first_state(record))
     _check_commit(record, parts)

@@ -7,6 +7,10 @@ from typing import Any
 
 SECONDS = ("read", "solve", "sums", "wait")  # of all tasks of a worker: see `stopwatch.PARTS`
 OF_WORKER = ("threads", *SECONDS, "elapsed", "peak_bytes")
+EXPECTED = (  # what a fit expected when its passes began, each None if it was not known: see `expected_of`
+    "relative_error", "read_seconds", "pass_seconds", "fewest_passes", "most_passes", "worker_bytes",
+    "client_bytes",
+)  # fmt: skip
 
 
 def idle_seconds(worker: Mapping[str, Any]) -> float:

@@ -75,8 +75,9 @@ def begun(
     slot = InMemoryFactor(rows, RANK, matrix.dtype)
     plan = replace(plan_panels(matrix.layout, RANK, None, 1, panels.edges), sample_rows=sample_rows)
     cut = PanelCut(FitRequest(settings), panels, panels, plan)
-    measures, sampled, _ = first_read(cut)
-    state = initialize.initial_state(panels, settings, measures, Factors(None, None), sampled, lambda: slot)
+    measures, sampled, *_ = first_read(cut)
+    h = None if sampled is None else sampled.h
+    state = initialize.initial_state(panels, settings, measures, Factors(None, None), h, lambda: slot)
     assert state.w_slot == 0
     left, right = (part * unit for part, unit in zip((slot.array, state.h), measures.units, strict=True))
     return matrix.orientation.turn_factors(left, right)
