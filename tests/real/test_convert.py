@@ -107,9 +107,9 @@ import sys, time
 from dask_nmf.cli.main import main
 from dask_nmf.ingest.formats import images
 from dask_nmf.ingest.formats.matrices import matrix_rows
-from dask_nmf.ingest.formats.tables import table
+from dask_nmf.ingest.formats.tables import parquet_table
 from dask_nmf.ingest.output import checkpoint, growing
-matrix_rows.BATCH = images.BATCH = table.BATCH = 2**18
+matrix_rows.BATCH = images.BATCH = parquet_table.BATCH = 2**18
 checkpoint.SECONDS, growing.AT_ONCE = 0, 1
 reach = checkpoint.Checkpoint.reach
 checkpoint.Checkpoint.reach = lambda *given: (reach(*given), time.sleep(0.2))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.errors import DataError
+from dask_nmf.ingest.entries.texts import Texts, texts_of
 from dask_nmf.ingest.reading import optional_library
 from dask_nmf.kernels.entries.numbering import (
     LOWER,
@@ -15,7 +16,6 @@ from dask_nmf.kernels.entries.numbering import (
     copy_texts,
     empty_table,
     find_texts,
-    hash_texts,
     move_slots,
 )
 from dask_nmf.types import Array
@@ -40,17 +40,15 @@ class Ids:
     def __len__(self) -> int:
         return self._size
 
-    def encode(self, column: Any) -> tuple[Array, bool]:
-        """Return the numbers of the texts in a pyarrow array of strings, and whether one is empty."""
-        data, edges = _buffers(column)
-        hashes, codes = np.empty(len(column), np.uint64), np.empty(len(column), np.int32)
-        shortest = hash_texts(data, edges, hashes)
-        unknown = find_texts(data, edges, hashes, self._table, self._records, codes)
-        if unknown:
-            self._make_room(unknown, int(edges[-1] - edges[0]))
-            texts = data, edges, hashes, self._table, self._records, self._places
-            self._end, self._size = add_texts(*texts, self._end, self._size, codes)
-        return codes, shortest == 0
+    def encode(self, texts: Texts) -> Array:
+        """Return the numbers of texts."""
+        codes = np.empty(len(texts.hashes), np.int32)
+        if find_texts(*texts, self._table, self._records, codes):
+            unknown = codes < 0
+            self._make_room(int(unknown.sum()), int((texts.ends - texts.starts)[unknown].sum()))
+            known = self._table, self._records, self._places
+            self._end, self._size = add_texts(*texts, *known, self._end, self._size, codes)
+        return codes
 
     def texts(self, first: int = 0, last: int | None = None) -> list[str]:
         """Return the texts with these numbers."""
@@ -73,7 +71,7 @@ class Ids:
             buffers = [arrow.py_buffer(saved["edges"]), arrow.py_buffer(saved["data"])]
         texts = arrow.LargeStringArray.from_buffers(buffers[0].size // 8 - 1, *buffers)
         for begin in range(0, len(texts), AT_ONCE):
-            self.encode(texts[begin : begin + AT_ONCE].cast(arrow.string()))
+            self.encode(texts_of(texts[begin : begin + AT_ONCE].cast(arrow.string()))[0])
 
     def _array(self, first: int, last: int | None) -> Any:
         """Return the texts with these numbers as a pyarrow array."""
@@ -102,16 +100,6 @@ class Ids:
             self._table = larger
         self._places = _long_enough(self._places, self._size + texts)
         self._records = _long_enough(self._records, words)
-
-
-def _buffers(column: Any) -> tuple[Array, Array]:
-    """Return the bytes of an array of strings, and the edges of its texts in them."""
-    _, edges, data = column.buffers()
-    bounds = np.frombuffer(edges, np.int32, len(column) + 1, 4 * column.offset)
-    content = np.frombuffer(data or b"", np.uint8)
-    for array in (bounds, content):
-        array.flags.writeable = False  # else code would be compiled for both kinds
-    return content, bounds
 
 
 def _long_enough(array: Array, length: int) -> Array:

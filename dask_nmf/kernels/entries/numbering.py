@@ -2,7 +2,8 @@
 
 A known text is a record of words of 8 bytes: its number and its length in the first, then its bytes, ended by
 zeros. A slot of the table holds the hash of a text and the place of its record. Texts are looked up in tiles,
-by loops over slots and over records, so that a processor waits for many of each at the same time.
+by loops over slots and over records, so that a processor waits for many of each at the same time: a loop
+that only loads has no branch for which it would wait.
 """
 
 from __future__ import annotations
@@ -10,20 +11,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dask_nmf.kernels.compiled import compiled
+from dask_nmf.kernels.entries.words import (
+    EIGHT,
+    HALF,
+    ONE,
+    ZERO,
+    Bytes,
+    Words,
+    finished,
+    last_word,
+    mixed,
+    word_at,
+)
 from dask_nmf.types import Array
 
-Words = NDArray[np.uint64]
-Bytes = NDArray[np.uint8]
-
 FREE = np.uint64(0xFFFFFFFF)  # the place in a slot without a text, and of a text that is not known
-LOWER, HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-FACTOR = np.uint64(0x9E3779B97F4A7C15)  # 2⁶⁴ / golden ratio: Knuth's multiplicative hashing
-SHIFT = np.uint64(29)
+LOWER = np.uint64(0xFFFFFFFF)
 TILE = 256  # texts
-ZERO, ONE, FOUR, EIGHT = np.uint64(0), np.uint64(1), np.uint64(4), np.uint64(8)
 
 
 def empty_table(slots: int) -> Words:
@@ -32,95 +38,77 @@ def empty_table(slots: int) -> Words:
 
 
 @compiled(inlined=True)
-def _half(data: Bytes, first: Any) -> Any:
-    """Return 4 bytes as a number."""
-    low = np.uint64(data[first]) | (np.uint64(data[first + ONE]) << np.uint64(8))
-    high = np.uint64(data[first + np.uint64(2)]) | (np.uint64(data[first + np.uint64(3)]) << np.uint64(8))
-    return low | (high << np.uint64(16))
-
-
-@compiled(inlined=True)
-def _word(data: Bytes, first: Any) -> Any:
-    """Return 8 bytes as a number, which compiles to one load."""
-    return _half(data, first) | (_half(data, first + FOUR) << HALF)
-
-
-@compiled(inlined=True)
-def _last_word(data: Bytes, first: Any, last: Any) -> Any:
-    """Return as a number the bytes of a text that do not fill a word, at its end; it has no loop."""
-    length = last - first
-    rest = length % EIGHT
-    if rest == ZERO:
-        return ZERO
-    if length >= EIGHT:
-        return _word(data, last - EIGHT) >> (EIGHT * (EIGHT - rest))
-    if length >= FOUR:
-        return _half(data, first) | (_half(data, last - FOUR) << (EIGHT * (length - FOUR)))
-    middle = length // np.uint64(2)
-    word = np.uint64(data[first]) | (np.uint64(data[first + middle]) << (EIGHT * middle))
-    return word | (np.uint64(data[last - ONE]) << (EIGHT * (length - ONE)))
-
-
-@compiled(inlined=True)
-def _mixed(hashed: Any, word: Any) -> Any:
-    hashed = (hashed ^ word) * FACTOR
-    return hashed ^ (hashed >> SHIFT)
+def _has_words(data: Bytes, first: Any, last: Any, records: Words, place: Any) -> Any:
+    """Return whether the record at a place has the whole words of a text."""
+    while first + EIGHT <= last:
+        place += ONE
+        if records[place] != word_at(data, first):
+            return False
+        first += EIGHT
+    return True
 
 
 @compiled(inlined=True)
 def _is_same(data: Bytes, first: Any, length: Any, records: Words, place: Any) -> Any:
     """Return whether the record at a place has a text."""
-    if (records[place] & LOWER) != length:
-        return False
-    begin, last = first, first + length
-    while begin + EIGHT <= last:
-        place += ONE
-        if records[place] != _word(data, begin):
-            return False
-        begin += EIGHT
-    return records[place + ONE] == _last_word(data, first, last)
+    last = first + length
+    return (
+        (records[place] & LOWER) == length
+        and records[place + ONE + length // EIGHT] == last_word(data, first, last)
+        and _has_words(data, first, last, records, place)
+    )
 
 
 @compiled()
-def hash_texts(data: Bytes, edges: Array, hashes: Words) -> Any:
-    """Fill in the hash of each text, which lies between two edges; return the length of the shortest."""
+def hash_texts(data: Bytes, starts: Array, ends: Array, hashes: Words) -> Any:
+    """Fill in the hash of each text, which lies between two bytes; return the length of the shortest."""
     shortest = LOWER
     for i in range(len(hashes)):
-        first, last = np.uint64(edges[i]), np.uint64(edges[i + 1])
+        first, last = np.uint64(starts[i]), np.uint64(ends[i])
         shortest = min(shortest, last - first)
-        hashed = (last - first) * FACTOR
-        begin = first
+        hashed, begin = ZERO, first
         while begin + EIGHT <= last:
-            hashed = _mixed(hashed, _word(data, begin))
+            hashed = mixed(hashed, word_at(data, begin))
             begin += EIGHT
-        hashes[i] = (_mixed(hashed, _last_word(data, first, last)) * FACTOR) >> HALF
+        hashes[i] = finished(hashed, last_word(data, first, last), last - first)
     return shortest
 
 
 @compiled()
-def find_texts(data: Bytes, edges: Array, hashes: Words, table: Words, records: Words, codes: Array) -> Any:
+def find_texts(
+    data: Bytes, starts: Array, ends: Array, hashes: Words, table: Words, records: Words, codes: Array
+) -> Any:
     """Fill in the numbers of texts; -1 for one that is not known, or whose hash another one has.
 
     Returns how many of them are -1.
     """
-    mask = np.uint64(len(table) - 1)
-    places, heads = np.empty(TILE, np.uint64), np.empty(TILE, np.uint64)
+    mask, end = np.uint64(len(table) - 1), np.uint64(len(records) - 1)
+    places, heads, rests = np.empty(TILE, np.uint64), np.empty(TILE, np.uint64), np.empty(TILE, np.uint64)
     unknown = 0
     for start in range(0, len(codes), TILE):
         count = min(TILE, len(codes) - start)
         for i in range(count):
+            places[i] = table[hashes[start + i] & mask]
+        for i in range(count):
             hashed = hashes[start + i]
             slot = hashed & mask
-            entry = table[slot]
+            entry = places[i]
             while (entry >> HALF) != hashed and (entry & LOWER) != FREE:
                 slot = (slot + ONE) & mask
                 entry = table[slot]
             places[i] = entry & LOWER
         for i in range(count):
-            heads[i] = records[places[i] if places[i] != FREE else ZERO]
+            words = np.uint64(ends[start + i] - starts[start + i]) // EIGHT
+            heads[i] = records[min(places[i], end)]
+            rests[i] = records[min(places[i] + ONE + words, end)]
         for i in range(count):
-            first, last = np.uint64(edges[start + i]), np.uint64(edges[start + i + 1])
-            if places[i] != FREE and _is_same(data, first, last - first, records, places[i]):
+            first, last = np.uint64(starts[start + i]), np.uint64(ends[start + i])
+            if (
+                places[i] != FREE
+                and (heads[i] & LOWER) == last - first
+                and rests[i] == last_word(data, first, last)
+                and _has_words(data, first, last, records, places[i])
+            ):
                 codes[start + i] = np.int32(heads[i] >> HALF)
             else:
                 codes[start + i] = np.int32(-1)
@@ -130,8 +118,8 @@ def find_texts(data: Bytes, edges: Array, hashes: Words, table: Words, records: 
 
 @compiled()
 def add_texts(
-    data: Bytes, edges: Array, hashes: Words, table: Words, records: Words, places: Words, end: int,
-    size: int, codes: Array,
+    data: Bytes, starts: Array, ends: Array, hashes: Words, table: Words, records: Words, places: Words,
+    end: int, size: int, codes: Array,
 ) -> tuple[int, int]:  # fmt: skip
     """Number the texts whose number is -1, and add those that are new to the ``size`` known ones.
 
@@ -142,7 +130,7 @@ def add_texts(
     for i in range(len(codes)):
         if codes[i] >= 0:
             continue
-        first, length = np.uint64(edges[i]), np.uint64(edges[i + 1] - edges[i])
+        first, length = np.uint64(starts[i]), np.uint64(ends[i] - starts[i])
         slot = hashes[i] & mask
         place = table[slot] & LOWER
         while place != FREE and not _is_same(data, first, length, records, place):
@@ -155,8 +143,8 @@ def add_texts(
             records[place] = (np.uint64(size) << HALF) | length
             words = length // EIGHT
             for w in range(words):
-                records[place + ONE + w] = _word(data, first + EIGHT * w)
-            records[place + ONE + words] = _last_word(data, first, first + length)
+                records[place + ONE + w] = word_at(data, first + EIGHT * w)
+            records[place + ONE + words] = last_word(data, first, first + length)
             end += 2 + np.int64(words)
             size += 1
         codes[i] = np.int32(records[place] >> HALF)

@@ -23,7 +23,7 @@ from dask_nmf.ingest import convert
 from dask_nmf.ingest.formats import images
 from dask_nmf.ingest.formats.documents import counting, texts
 from dask_nmf.ingest.formats.matrices import hierarchies, matrix_rows
-from dask_nmf.ingest.formats.tables import table
+from dask_nmf.ingest.formats.tables import csv_table, parquet_table
 from dask_nmf.ingest.output import checkpoint, growing
 from dask_nmf.ingest.output.growing import GrowingArray
 
@@ -104,9 +104,9 @@ KINDS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, number in (
-        (table, "BLOCK", 300),
-        (table, "RECORDS", 9),
-        (table, "BATCH", 500),
+        (csv_table, "BLOCK", 300),
+        (parquet_table, "RECORDS", 9),
+        (parquet_table, "BATCH", 500),
         (matrix_rows, "BATCH", 200),
         (hierarchies, "BATCH", 200),
         (images, "BATCH", 100),

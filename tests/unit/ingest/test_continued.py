@@ -25,7 +25,7 @@ from dask_nmf.ingest import convert
 from dask_nmf.ingest.entries import journal, sorting
 from dask_nmf.ingest.entries.sorting import Run
 from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
-from dask_nmf.ingest.formats.tables import csv_text, table
+from dask_nmf.ingest.formats.tables import csv_table, csv_text, parquet_table
 
 V = scipy.sparse.random_array((90, 40), density=0.5, rng=np.random.default_rng(0), format="csc")
 V.data = np.ceil(9 * V.data)
@@ -63,8 +63,8 @@ def write(path: Path) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table, "BLOCK", 1000)
-    monkeypatch.setattr(table, "RECORDS", 100)
+    monkeypatch.setattr(csv_table, "BLOCK", 1000)
+    monkeypatch.setattr(parquet_table, "RECORDS", 100)
     monkeypatch.setattr(matrix_market, "TEXT", 1000)
     monkeypatch.setattr(matrix_rows, "BATCH", 1000)
     monkeypatch.setattr(journal, "SECONDS", 0)

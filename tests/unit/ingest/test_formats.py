@@ -18,7 +18,7 @@ from support.converted import matrix_of, names_of
 from dask_nmf.ingest import convert, rows
 from dask_nmf.ingest.entries import sorting
 from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
-from dask_nmf.ingest.formats.tables import table
+from dask_nmf.ingest.formats.tables import csv_table, parquet_table
 from dask_nmf.ingest.output import growing
 
 SPARSE = scipy.sparse.random_array((60, 25), density=0.2, rng=np.random.default_rng(0), dtype=np.float32)
@@ -32,8 +32,8 @@ def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     if request.param == "small":
         monkeypatch.setattr(matrix_rows, "BATCH", 500)
         monkeypatch.setattr(matrix_market, "TEXT", 997)
-        monkeypatch.setattr(table, "BLOCK", 64)
-        monkeypatch.setattr(table, "RECORDS", 7)
+        monkeypatch.setattr(csv_table, "BLOCK", 64)
+        monkeypatch.setattr(parquet_table, "RECORDS", 7)
         monkeypatch.setattr(growing, "AT_ONCE", 200)
         monkeypatch.setattr(sorting.RowSorter.__init__, "__defaults__", (40, 30))
 

@@ -17,7 +17,7 @@ import scipy.sparse
 from dask_nmf.ingest import convert
 from dask_nmf.ingest.entries.sorting import RowSorter
 from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
-from dask_nmf.ingest.formats.tables import table
+from dask_nmf.ingest.formats.tables import csv_table
 from dask_nmf.ingest.rows import read_ahead
 
 STEPS = 150  # of 0.02 s each, of a source that is read to its end
@@ -55,7 +55,7 @@ def test_a_source_that_is_read_whole_before_its_first_row(
 ) -> None:
     path = write_source(tmp_path, name)
     monkeypatch.setattr(matrix_market, "TEXT", 1000)
-    monkeypatch.setattr(table, "BLOCK", 1000)
+    monkeypatch.setattr(csv_table, "BLOCK", 1000)
     monkeypatch.setattr(matrix_rows, "BATCH", 1000)
     monkeypatch.setattr(RowSorter.__init__, "__defaults__", (1, 1))
     main, read = threading.get_ident(), []

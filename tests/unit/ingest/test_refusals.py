@@ -18,7 +18,8 @@ from support.converted import matrix_of, names_of
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
-from dask_nmf.ingest.formats.tables.table import CsvTable
+from dask_nmf.ingest.formats.tables.csv_table import CsvTable
+from dask_nmf.ingest.formats.tables.records import Records
 
 TRIPLETS = {"row": "user", "column": "item", "value": "rating"}
 MARKET = "%%MatrixMarket matrix coordinate real general\n% a comment\n"
@@ -128,12 +129,12 @@ def test_entries_of_one_cell_that_are_not_found_again(
 ) -> None:
     (tmp_path / "v.csv").write_text("user,item,rating\nu,i,1\nu,i,2\n")
 
-    def only_first(table: CsvTable, *given: Any) -> Iterator[list[Any]]:
-        return (columns for columns in original(table, *given) if not read.append(1) and len(read) == 1)
+    def only_first(table: CsvTable, *given: Any) -> Iterator[Records]:
+        return (records for records in original(table, *given) if not read.append(1) and len(read) == 1)
 
     read: list[int] = []
-    original = CsvTable.batches
-    monkeypatch.setattr(CsvTable, "batches", only_first)
+    original = CsvTable.records
+    monkeypatch.setattr(CsvTable, "records", only_first)
     assert_refused(tmp_path, "v.csv", "user 'u' and item 'i' have several values, which are no", **TRIPLETS)
 
 

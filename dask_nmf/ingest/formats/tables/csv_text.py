@@ -74,7 +74,7 @@ def line_of(path: FilePath, layout: CsvLayout, record: int) -> int:
 
 
 def offset_of(path: FilePath, layout: CsvLayout, record: int) -> int | None:
-    """Return how many bytes of the content of a file are before a record, counted from 0; None at its end.
+    """Return how many bytes of a file's content are before a record, counted from 0; None if that is its end.
 
     Raises
     ------
@@ -83,12 +83,12 @@ def offset_of(path: FilePath, layout: CsvLayout, record: int) -> int | None:
     """
     offset, skipped, quoted = 0, layout.skipped, False
     with open_content(path) as file:
-        pieces = _pieces(file)
+        pieces = whole_lines(file, BUFFER)
         for text in pieces:
             content, done = np.frombuffer(text, np.uint8), 0
             if skipped > 0:
                 done, skipped, _ = end_of_lines(content, skipped, True, -1, False)
-            if skipped == 0:
+            if skipped == 0 and record > 0:
                 lines = content[done:], record, layout.width == 1, ord(layout.delimiter), quoted
                 more, record, quoted = end_of_lines(*lines)
                 done += more
@@ -99,10 +99,15 @@ def offset_of(path: FilePath, layout: CsvLayout, record: int) -> int | None:
     raise DataError(f"{path} has {record} records fewer than were read before; convert it anew")
 
 
-def _pieces(file: BinaryIO) -> Iterator[bytes]:
-    """Yield the content of a file in pieces of whole lines; the last line is given an end if it has none."""
+def whole_lines(file: BinaryIO, size: int) -> Iterator[bytes]:
+    """Yield the content of a file in pieces of whole lines; the last line is given an end if it has none.
+
+    Parameters
+    ----------
+    size : in bytes, of a piece, about
+    """
     rest = b""
-    while text := file.read(BUFFER):
+    while text := file.read(size):
         rest += text
         edge = 1 + max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, -1))  # a newline may follow the last return
         if edge > 0:

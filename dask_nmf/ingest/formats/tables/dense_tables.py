@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.errors import DataError
-from dask_nmf.ingest.formats.tables.table import Table, check_ids, may_be_rounded
+from dask_nmf.ingest.formats.tables.records import check_ids, may_be_rounded
+from dask_nmf.ingest.formats.tables.table import Table
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns

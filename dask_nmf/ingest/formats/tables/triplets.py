@@ -13,11 +13,11 @@ from dask_nmf.errors import DataError
 from dask_nmf.ingest.entries.ids import Ids
 from dask_nmf.ingest.entries.sorting import Duplicate, Entries, RowSorter
 from dask_nmf.ingest.formats.tables.dense_tables import column_named
-from dask_nmf.ingest.formats.tables.table import Table, check_ids, may_be_rounded
+from dask_nmf.ingest.formats.tables.records import Fields, Records, may_be_rounded
+from dask_nmf.ingest.formats.tables.table import Table
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, read_ahead
-from dask_nmf.types import Array
 
 Place = tuple[int, int]  # the number of a table, and that of a record in it
 
@@ -30,10 +30,11 @@ class Triplets:
     def __init__(self, tables: Sequence[Table], options: ConvertOptions, scratch: Path) -> None:
         self._tables = tables
         self._names = [options.row or "", options.column or "", options.value or ""]
-        self._places = [[column_named(table, name) for name in self._names] for table in tables]
+        self._fields = [Fields(*(column_named(table, name) for name in self._names)) for table in tables]
         self._duplicates = options.duplicates
-        values = [value for _, _, value in self._places]
-        stored = (table.stored_dtype([value]) for table, value in zip(tables, values, strict=True))
+        stored = (
+            table.stored_dtype([fields.value]) for table, fields in zip(tables, self._fields, strict=True)
+        )
         self._rules = options.rules(np.result_type(*stored))
         self._scratch = scratch
         self._rows, self._columns = Ids(), Ids()
@@ -50,8 +51,8 @@ class Triplets:
         start = self._restore(sorter.positions)
         records = iter(()) if sorter.complete else self._records(start)
         for (values, rows, columns), place, position in read_ahead(records):
-            cast = self._rules.cast(values.to_numpy(zero_copy_only=False), place)
-            numbers = _numbers(self._rows, rows, place), _numbers(self._columns, columns, place)
+            cast = self._rules.cast(values, place)
+            numbers = self._rows.encode(rows), self._columns.encode(columns)
             sorter.add(Entries(*numbers, cast), partial(self._position, position))
         for ids in self._rows, self._columns:
             ids.close()
@@ -96,29 +97,27 @@ class Triplets:
             (self._scratch / f"{kind}-{name}.npz", first) for kind, first in zip("rc", saved, strict=True)
         ]
 
-    def _records(self, begin: Place = (0, 0)) -> Iterator[tuple[list[Any], Callable[[int], str], Place]]:
-        """Yield the value, the row and the column of records, how to name one's place, and what follows."""
+    def _records(self, begin: Place = (0, 0)) -> Iterator[tuple[Records, Callable[[int], str], Place]]:
+        """Yield records, how to name the place of one, and the place of the next one."""
         progress = ReadProgress([table.path for table in self._tables])
-        for number, (table, (row, column, value)) in enumerate(zip(self._tables, self._places, strict=True)):
+        for number, (table, fields) in enumerate(zip(self._tables, self._fields, strict=True)):
             if number < begin[0]:
                 progress.file_done(table.path)
                 continue
             first, checked = begin[1] if number == begin[0] else 0, False
-            for columns in table.batches([value], [row, column], progress, first):
-                if not checked and may_be_rounded(columns[0].to_numpy(zero_copy_only=False)):
-                    table.refuse_rounded([value])
+            for records in table.records(fields, progress, first):
+                if not checked and may_be_rounded(records.values):
+                    table.refuse_rounded([fields.value])
                     checked = True
-                last = first + len(columns[0])
-                yield columns, partial(_place, table, first), (number, last)
+                last = first + len(records.values)
+                yield records, partial(_place, table, first), (number, last)
                 first = last
 
     def _refuse(self, row: str, column: str) -> None:
         """Raise the error about a cell with several entries: the tables are read again up to the second."""
-        compute = optional_library("pyarrow.compute")
         seen = False
-        for columns, place, _ in read_ahead(self._records()):
-            same = compute.and_(compute.equal(columns[1], row), compute.equal(columns[2], column))
-            for index in np.flatnonzero(same.to_numpy(zero_copy_only=False)):
+        for records, place, _ in read_ahead(self._records()):
+            for index in np.intersect1d(records.rows.indices(row), records.columns.indices(column)):
                 if seen:
                     raise DataError(
                         f"{place(int(index))}: {self._names[0]} {row!r} and {self._names[1]} {column!r} "
@@ -129,14 +128,6 @@ class Triplets:
             f"{self._tables[0].path}: {self._names[0]} {row!r} and {self._names[1]} {column!r} have several "
             "values, which are no longer found where they were read; convert it anew"
         )
-
-
-def _numbers(ids: Ids, column: Any, place: Callable[[int], str]) -> Array:
-    """Return the numbers of a column of ids, none of which may be empty."""
-    numbers, empty = ids.encode(column)
-    if empty or column.null_count:
-        check_ids(column, place)
-    return numbers
 
 
 def _place(table: Table, first: int, index: int) -> str:
