@@ -131,12 +131,18 @@ def _batches(v: MaskedBlock, parts: Sequence[ModelPart]) -> Iterator[tuple[Any, 
 
 def _process_batch(blocks: Sequence[Block], parts: Sequence[ModelPart]) -> list[tuple[Array, Sums]]:
     """Return W, (rows, k), and the sums of each model; all models have the same entries in their blocks."""
-    shared = len(parts) > 1 and parts[0].spec.shares_products and not isinstance(blocks[0], Cells)
-    known = least_squares.with_right_products(blocks, [part.h for part in parts]) if shared else blocks
+    apart = parts[0].spec.shares_products and not isinstance(blocks[0], Cells)
+    known = blocks
+    if apart:
+        with stopwatch.spending(stopwatch.MULTIPLY):
+            known = least_squares.with_right_products(blocks, [part.h for part in parts])
     with stopwatch.spending(stopwatch.SOLVE):
         factors = [_solve_batch(v, *part[:3]) for v, part in zip(known, parts, strict=True)]
+    known = blocks
+    if apart:
+        with stopwatch.spending(stopwatch.MULTIPLY):
+            known = row_sums.with_left_products(blocks, factors, parts[0].spec.residual)
     with stopwatch.spending(stopwatch.SUMS):
-        known = row_sums.with_left_products(blocks, factors, parts[0].spec.residual) if shared else blocks
         sums = [_sums(v, w, part) for v, w, part in zip(known, factors, parts, strict=True)]
     return list(zip(factors, sums, strict=True))
 

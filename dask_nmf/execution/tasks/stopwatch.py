@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-READ, SOLVE, SUMS, WAIT = "read", "solve", "sums", "wait"
-PARTS = (READ, SOLVE, SUMS, WAIT)  # V read, W solved for, products and sums for H, waits for a compute slot
+READ, MULTIPLY, SOLVE, SUMS, WAIT = "read", "multiply", "solve", "sums", "wait"
+# V read, products with V, W solved for, sums for H and losses, waits for a compute slot; products are in the
+# two parts after them if the solver does not take them by themselves
+PARTS = (READ, MULTIPLY, SOLVE, SUMS, WAIT)
 STATUS = Path("/proc/self/status")
 MOST_FITS = 100  # whose times a process keeps: fits that were killed do not take theirs
 

@@ -11,11 +11,12 @@ from dask_nmf.report.drawing.charts import WIDE, Words, bar_chart
 from dask_nmf.report.facts import columns
 from dask_nmf.report.facts.words import duration, number, size
 from dask_nmf.report.pages.page import Section, Table
-from dask_nmf.runs.record.work import SECONDS, idle_seconds, total_work
+from dask_nmf.runs.record.work import idle_seconds, seconds_of, total_work
 from dask_nmf.wording import counted
 
 PARTS = {
     "read": "read V",
+    "multiply": "multiply with V",
     "solve": "solve for W",
     "sums": "sums for H, loss",
     "wait": "wait for a slot",
@@ -33,7 +34,8 @@ def work_section(work: Mapping[str, Any] | None, expected: Mapping[str, Any] | N
     seconds = np.array([total[f"{part}_seconds"] for part in PARTS])
     text = (
         f"The tasks of {counted(len(workers), 'worker')} took {duration(float(seconds[:-1].sum()))}, added "
-        "up over their threads; solving for W includes the products with H. Threads had no task "
+        "up over their threads. Products with V are in solving for W and in the sums where entries of V do "
+        "not count alike, for divergences, and in the last read. Threads had no task "
         f"for {duration(float(seconds[-1]))}, while H was updated, passes were committed, or other tasks "
         "were awaited. This counts the command that finished the fit, with its first and its last read of V."
     )
@@ -54,7 +56,7 @@ def work_section(work: Mapping[str, Any] | None, expected: Mapping[str, Any] | N
         (
             str(place),
             number(worker["threads"]),
-            *columns.seconds(worker[part] for part in SECONDS),
+            *columns.seconds(seconds_of(worker)),
             *columns.seconds([idle_seconds(worker)]),
             size(worker["peak_bytes"]),
         )

@@ -11,7 +11,7 @@ from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.runs.record.contents import SOURCES, panel_shape, settings_of
 from dask_nmf.runs.record.layouts import DIMENSIONS
 from dask_nmf.runs.record.states import N_W_SLOTS, first_state, is_array
-from dask_nmf.runs.record.work import EXPECTED, OF_WORKER
+from dask_nmf.runs.record.work import EXPECTED, LATER, OF_WORKER
 from dask_nmf.solvers.parts.state import is_slot, leaves
 from dask_nmf.storage.arrays.write_once import NAME, PATH
 
@@ -133,7 +133,7 @@ def _check_work(work: Any) -> None:
 
 def _are_workers(value: Any) -> bool:
     def is_worker(one: Any) -> bool:
-        return _is_object(one) and set(one) == {*OF_WORKER} and all(map(_is_size, one.values()))
+        return _is_object(one) and {*one} | LATER == {*OF_WORKER} and all(map(_is_size, one.values()))
 
     return _is_list(value, is_worker)
 

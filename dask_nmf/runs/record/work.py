@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-SECONDS = ("read", "solve", "sums", "wait")  # of all tasks of a worker: see `stopwatch.PARTS`
+SECONDS = ("read", "multiply", "solve", "sums", "wait")  # of all tasks of a worker: see `stopwatch.PARTS`
+LATER = {"multiply"}  # parts that runs begun earlier count with other ones
 OF_WORKER = ("threads", *SECONDS, "elapsed", "peak_bytes")
 EXPECTED = (  # what a fit expected when its passes began, each None if it was not known: see `expected_of`
     "relative_error", "read_seconds", "pass_seconds", "fewest_passes", "most_passes", "worker_bytes",
@@ -15,8 +16,13 @@ EXPECTED = (  # what a fit expected when its passes began, each None if it was n
 
 def idle_seconds(worker: Mapping[str, Any]) -> float:
     """Return the seconds of the threads of a worker in which they had no task of the fit."""
-    busy = sum(worker[part] for part in SECONDS)
+    busy = sum(seconds_of(worker))
     return float(max(worker["threads"] * worker["elapsed"] - busy, 0.0))
+
+
+def seconds_of(worker: Mapping[str, Any]) -> list[float]:
+    """Return the seconds of a worker by `SECONDS`; 0 for a part that it did not count by itself."""
+    return [worker.get(part, 0.0) for part in SECONDS]
 
 
 def total_work(work: Mapping[str, Any]) -> dict[str, Any]:
@@ -24,7 +30,7 @@ def total_work(work: Mapping[str, Any]) -> dict[str, Any]:
     workers = work["workers"]
     return {
         "workers": len(workers),
-        **{f"{part}_seconds": round(sum(one[part] for one in workers), 3) for part in SECONDS},
+        **{f"{part}_seconds": round(sum(one.get(part, 0.0) for one in workers), 3) for part in SECONDS},
         "idle_seconds": round(sum(map(idle_seconds, workers)), 3),
         "worker_peak_bytes": max((int(one["peak_bytes"]) for one in workers), default=None),
         "planned_bytes": work["planned_bytes"],
