@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ class StoredResult:
         self.record = record
         self._group = group
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
         """The settings of the fit."""
         return settings_of(self.record)

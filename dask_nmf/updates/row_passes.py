@@ -10,16 +10,18 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from dask_nmf.cluster.client import shares_memory
 from dask_nmf.execution import partition
 from dask_nmf.execution.partition import CutOptions
 from dask_nmf.execution.tasks.block_pass import PassSpec, keep_w
-from dask_nmf.execution.tasks.factor_store import FactorStore, InUnits
+from dask_nmf.execution.tasks.factor_store import FactorStore, InMemoryFactor, InUnits
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
 from dask_nmf.kernels.summary.digests import NO_KEYS, Hashes
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.planning import row_panels
+from dask_nmf.runs.rows.changed_result import ChangedResult
 from dask_nmf.sources.formats.stored.conversions import check_same_recipe
 from dask_nmf.sources.labelled.registry import form_of
 from dask_nmf.sources.labels.names import Names, check_same_columns, fitting, pieces
@@ -113,6 +115,13 @@ class RowPasses:
     def chunk_rows(self) -> int:
         """The number of rows that one task writes."""
         return row_panels.aligned_rows(self.engine.edges)
+
+    def temporary_w(self, changed: ChangedResult) -> FactorStore:
+        """Return a store for W of the rows until the result has it; in memory for a panel of this process."""
+        rows = self.matrix.shape[0]
+        if len(self.engine.edges) == 2 and shares_memory():
+            return InMemoryFactor(rows, self.fitted.settings.n_components, self.matrix.dtype)
+        return changed.temporary_w(rows, self.chunk_rows)
 
     def summarize(self) -> RowSummary:
         """Check, measure and digest the rows, in one read.

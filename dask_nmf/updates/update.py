@@ -16,6 +16,7 @@ from dask_nmf._version import __version__
 from dask_nmf.cluster.sharing import check_shared
 from dask_nmf.errors import DataError
 from dask_nmf.execution.partition import resources
+from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.fitting.starts.sampled.sample_start import lift_columns
 from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.progress import report_stage
@@ -100,7 +101,7 @@ def update(
     target = place if output is None else located(output, verbatim=True)
     if target is not place:
         check_apart(target, run=place)
-    with target.lock() as check_held:
+    with target.lock() as check_held, one_blas_thread():  # for products that are too small for several
         goal = Output(place, target, check_held)
         opened = goal.open()
         fitted = open_fitted(opened)
@@ -152,7 +153,7 @@ def _append(
 ) -> tuple[float, dict[str, float]]:
     """Write W and H with the new rows; return the loss and the measures of all rows."""
     old, new = fitted.shape[0], passes.matrix.shape[0]
-    rows = changed.temporary_w(new, passes.chunk_rows)
+    rows = passes.temporary_w(changed)
     report_stage("W of the new rows")
     means = changed.temporary_means(new, passes.chunk_rows) if passes.engine.mask.needs_means else None
     sums = passes.write(h, rows, means=means)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.fitting.components import POWERS
 from dask_nmf.kernels.summary.means import safe_divide
 from dask_nmf.runs.rows.changed_result import ChangedResult
@@ -22,7 +23,7 @@ def old_pieces(fitted: Fitted, name: str, first: int, last: int, step: int) -> I
 
 
 def with_new_rows(
-    fitted: Fitted, name: str, new: ZarrFactor, edges: tuple[int, int, int], step: int
+    fitted: Fitted, name: str, new: FactorStore, edges: tuple[int, int, int], step: int
 ) -> Iterator[Array]:
     """Yield rows of an array of the fit, and then those of the new rows, in pieces of ``step`` rows.
 

@@ -40,24 +40,21 @@ def layout_part(folder: str, edges: Sequence[int], cuts: Sequence[int] | None) -
 def commit_layout(record: dict[str, Any], name: str) -> Layout:
     """Return how an array of a commit is stored."""
     rows, columns = panel_shape(record)
-    rank, width, dtype = (
-        record["settings"]["n_components"],
-        carried_columns(record),
-        record["matrix"]["dtype"],
-    )
-    along, across = orientation_of(record).turn(("row", "column"))
     if name in HISTORIES:
         return history_layout(record)
     if name in SOURCES:
         return _integers(digest_spans(record), "span")
     layout = record["layout"]
+    if name in ("edges", "cuts"):
+        return _integers(layout["panels" if name == "edges" else "pieces"] + 1, "edge")
+    rank, dtype = record["settings"]["n_components"], record["matrix"]["dtype"]
+    along, across = orientation_of(record).turn(("row", "column"))
+    width = carried_columns(record)
     layouts = {
         "H": Layout((rank, columns), (rank, columns), dtype, ("component", "column")),
         "W": Layout((columns, rank), (columns, rank), dtype, ("row", "component")),
         "left": Layout((rows, width), (layout["units"][0], width), dtype, (along, "component")),
         "pieces": Layout((columns, rank), (layout["units"][1], rank), dtype, (across, "component")),
-        "edges": _integers(layout["panels"] + 1, "edge"),
-        "cuts": _integers(layout["pieces"] + 1, "edge"),
     }
     factor = Layout((width, columns), (width, columns), dtype, ("component", across))
     return layouts.get(name, factor)  # all others are arrays of a state

@@ -82,14 +82,14 @@ class GroupCommits:
         """
         self.check_held()
         named = self.schema.folders(record)
-        self._sync(f"{DATA}/{name}" for name in named - self._on_disk)
+        written = [f"{DATA}/{name}" for name in named - self._on_disk]
         consolidated = self.group.metadata.consolidated_metadata
         metadata = {} if consolidated is None else consolidated.metadata
         if visible is not None:
             record = {**record, "encoding": 1 - record["encoding"]}
             metadata = links.link_arrays(self.group, visible, record["encoding"], self.schema.visible)
-            if lasting:
-                self._sync(visible)
+            written += visible if lasting else ()
+        self._sync(written)
         self.check_held()
         self.group = links.publish(self.group, metadata, {self.schema.key: record}, self._synced)
         made, before = self._made, self.schema.folders(self.record)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.abc.store import ByteRequest
+from zarr.core.array import AsyncArray
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.errors import ZarrUserWarning
 from zarr.storage import StorePath
@@ -86,7 +87,7 @@ def strict_array(array: zarr.Array[Any]) -> zarr.Array[Any]:
     Zarr itself reads a chunk that is not there as the fill value.
     """
     place = array.store_path
-    return zarr.Array.from_dict(StorePath(_LastingStore(place.store), place.path), array.metadata.to_dict())
+    return zarr.Array(AsyncArray(array.metadata, StorePath(_LastingStore(place.store), place.path)))
 
 
 @contextmanager

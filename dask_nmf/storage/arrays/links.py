@@ -12,15 +12,17 @@ until the next commit::
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import zarr
 from zarr.abc.store import Store
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import AsyncGroup, ConsolidatedMetadata, GroupMetadata
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
@@ -61,10 +63,10 @@ def link_arrays(group: zarr.Group, shown: VisibleArrays, turn: int, names: Itera
 
     Chunks of all ``names`` that were linked by that encoding are deleted first.
     """
-    for name in names:
-        sync(_clear(group.store_path / name, turn))
-    for name, (source, _) in shown.items():
-        sync(_link(group.store, (group.store_path / source).path, (group.store_path / name).path, turn))
+    places = {
+        (group.store_path / source).path: group.store_path / name for name, (source, _) in shown.items()
+    }
+    sync(_replace_links([group.store_path / name for name in names], places, turn))
     return {
         name: write_once.open_array(group, name, layout, turn).metadata for name, (_, layout) in shown.items()
     }
@@ -77,8 +79,8 @@ def publish(group: zarr.Group, listed: ArrayMetadata, attributes: dict[str, Any]
     """
     consolidated = ConsolidatedMetadata(metadata=listed)
     metadata = GroupMetadata(attributes=attributes, consolidated_metadata=consolidated)
-    (content,) = metadata.to_buffer_dict(default_buffer_prototype()).values()
-    _write(group.store_path / METADATA, content, synced)
+    listing = GroupMetadata(consolidated_metadata=consolidated).to_dict()  # which copies attributes slowly
+    _write(group.store_path / METADATA, _as_json({**listing, "attributes": attributes}), synced)
     return zarr.Group(AsyncGroup(metadata, group.store_path))
 
 
@@ -87,27 +89,47 @@ def write_metadata(group: zarr.Group, names: Iterable[str], synced: bool) -> Non
 
     Metadata that are up to date are not written again. ``synced``: wait until the disk has them.
     """
-    consolidated, prototype = group.metadata.consolidated_metadata, default_buffer_prototype()
+    consolidated = group.metadata.consolidated_metadata
     metadata = {} if consolidated is None else consolidated.metadata  # the root may be damaged
-    for name in names:
-        place = group.store_path / name / METADATA
-        if name not in metadata:
-            sync(place.delete())
-            continue
-        (content,) = metadata[name].to_buffer_dict(prototype).values()
-        stored = sync(place.get(prototype))
-        if stored is None or stored.to_bytes() != content.to_bytes():
+    places = [(group.store_path / name / METADATA, metadata.get(name)) for name in names]
+    stored = sync(_read_or_delete([(place, one is not None) for place, one in places]))
+    for (place, one), before in zip(places, stored, strict=True):
+        if one is not None and before != (content := _as_json(one.to_dict())):
             _write(place, content, synced)
 
 
-def _write(place: StorePath, content: Buffer, synced: bool) -> None:
+def _as_json(metadata: Mapping[str, Any]) -> bytes:
+    """Return metadata as they are stored, without the indentation of Zarr, which takes most of the time."""
+    return json.dumps(metadata, allow_nan=True, separators=(",", ":")).encode()
+
+
+async def _read_or_delete(places: Sequence[tuple[StorePath, bool]]) -> list[bytes | None]:
+    """Return small objects, of those that are kept, and delete the others."""
+
+    async def one(place: StorePath, kept: bool) -> bytes | None:
+        if not kept:
+            await place.delete()
+            return None
+        found = await place.get(default_buffer_prototype())
+        return None if found is None else found.to_bytes()
+
+    return await asyncio.gather(*(one(*pair) for pair in places))
+
+
+def _write(place: StorePath, content: bytes, synced: bool) -> None:
     """Write a small object, whole or not at all."""
     if isinstance(place.store, LocalStore):
         file = place.store.root / place.path
         file.parent.mkdir(exist_ok=True)  # the history of a fit without passes has no chunks
-        replace(file, content.to_bytes(), synced)
+        replace(file, content, synced)
     else:
-        sync(place.set(content))
+        sync(place.set(default_buffer_prototype().buffer.from_bytes(content)))
+
+
+async def _replace_links(cleared: Iterable[StorePath], linked: dict[str, StorePath], turn: int) -> None:
+    """Delete the chunks of arrays that one encoding names, and link those of others, by their sources."""
+    await asyncio.gather(*(_clear(place, turn) for place in cleared))
+    await asyncio.gather(*(_link(place.store, source, place.path, turn) for source, place in linked.items()))
 
 
 async def _clear(place: StorePath, turn: int) -> None:

@@ -11,6 +11,7 @@ Other folders are deleted after the commit that replaced them, and when a fit op
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -27,7 +28,7 @@ from zarr.codecs import ZstdCodec
 from zarr.core.array import AsyncArray
 from zarr.core.metadata import ArrayV3Metadata
 from zarr.core.sync import sync
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, StorePath
 
 from dask_nmf.storage.local.filesystem import PARTIAL, sync_folder, sync_trees
 
@@ -130,10 +131,16 @@ def list_folders(group: zarr.Group) -> set[str]:
 
 def delete_partials(group: zarr.Group, below: Iterable[str]) -> None:
     """Delete metadata objects that a killed process wrote in part, at the root and below these names."""
-    for place in (group.store_path, *(group.store_path / name for name in below)):
-        for name in sync(_entries(place.store, place.path)):
-            if PARTIAL.fullmatch(name):
-                sync((place / name).delete())
+    places = [group.store_path, *(group.store_path / name for name in below)]
+    sync(_delete_partials(places))
+
+
+async def _delete_partials(places: Iterable[StorePath]) -> None:
+    async def one(place: StorePath) -> None:
+        for name in filter(PARTIAL.fullmatch, await _entries(place.store, place.path)):
+            await (place / name).delete()
+
+    await asyncio.gather(*map(one, places))
 
 
 def is_abandoned(store: Store | str) -> bool:

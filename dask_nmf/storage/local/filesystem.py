@@ -16,6 +16,7 @@ from pathlib import Path
 from uuid import uuid4
 
 AT_ONCE = 16  # files that are synchronised at the same time: a disk writes those of several threads together
+FILES = 4  # that a thread synchronises at least, because beginning one costs as much processor time
 PARTIAL = re.compile(r"\..*\.[0-9a-f]{32}\.partial", re.DOTALL)  # what a killed `replace` leaves
 LONGEST = 255  # bytes of a name, if the file system does not tell
 AT_FDCWD = -100  # paths are relative to the current folder of this process
@@ -37,10 +38,13 @@ def sync_trees(paths: Iterable[Path]) -> None:
         If one of them does not exist, or if anything could not be written.
     """
     places = [place.absolute() for place in paths]
-    trees = [_tree(place) for place in places]
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        list(pool.map(_sync, (file for files, _ in trees for file in files)))
-    for folder in (*(folder for _, folders in trees for folder in folders), *{one.parent for one in places}):
+    files: dict[tuple[int, int], Path] = {}  # by device and number: a file may have several names
+    folders: list[Path] = []
+    for place in places:
+        _add_tree(place, files, folders)
+    with ThreadPoolExecutor(min(AT_ONCE, 1 + len(files) // FILES)) as pool:
+        list(pool.map(_sync, files.values()))
+    for folder in dict.fromkeys((*folders, *(place.parent for place in places))):
         sync_folder(folder)
 
 
@@ -189,17 +193,15 @@ def _copy(source: Path, target: Path) -> None:
             raise
 
 
-def _tree(path: Path) -> tuple[list[Path], list[Path]]:
-    """Return the files at a path or below it, and the folders, bottom up."""
-    kind = path.lstat().st_mode
-    files: list[Path] = [path] if stat.S_ISREG(kind) else []
-    folders: list[Path] = []
-    if stat.S_ISDIR(kind):
+def _add_tree(path: Path, files: dict[tuple[int, int], Path], folders: list[Path]) -> None:
+    """Add the files at a path or below it, by their device and number, and the folders, bottom up."""
+    found = path.lstat()
+    if stat.S_ISREG(found.st_mode):
+        files.setdefault((found.st_dev, found.st_ino), path)
+    elif stat.S_ISDIR(found.st_mode):
         for entry in path.iterdir():
-            for whole, part in zip((files, folders), _tree(entry), strict=True):
-                whole += part
+            _add_tree(entry, files, folders)
         folders.append(path)
-    return files, folders
 
 
 def _sync(path: Path) -> None:

@@ -48,7 +48,7 @@ def test_several_updates_follow_each_other_and_none_is_made_twice(tmp_path: Path
     assert Run.load(run).summary()["shape"] == [200, 20]
 
 
-@pytest.mark.parametrize("stage", ["temporary_w", "write_w", "commit"])
+@pytest.mark.parametrize("stage", ["link_rows", "write_w", "commit"])
 def test_a_crash_leaves_the_run_as_it_was_and_the_same_call_goes_on(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
