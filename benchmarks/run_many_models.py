@@ -21,13 +21,17 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import normalize
 
-from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.fitting.passes.shared import RunningModel, iter_steps
+from dask_nmf.iteration.loop import Passes, Stop
+from dask_nmf.planning.model_groups import ModelGroups
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.types import Array
 
 MODELS, RANK, PASSES = 20, 10, 10
 COLUMNS = 5000  # of a dense V in memory
+HUGE = 1e30  # in place of ‖V‖²: every pass is accepted, and none takes the loss entry by entry
+ENDLESS = Stop(max_iter=2**31, tol=0.0)
 PLACES = ("memory", "disk")  # of V
 IN_LOOP = 2  # fits by scikit-learn that are measured: the time of all is that of these, times as many
 
@@ -38,14 +42,11 @@ def passes(panels: PanelEngine, ranks: Sequence[int], number: int) -> None:
     """Make passes for models of these ranks, which share each read of V."""
     random, columns = np.random.default_rng(0), panels.matrix.shape[1]
     starts = (random.random((rank, columns), dtype=np.float32) for rank in ranks)
-    models = [Model(HALS(), HALS().begin(h)) for h in starts]
+    models = [RunningModel(Passes(HALS(), HALS().begin(h), HUGE, ENDLESS)) for h in starts]
+    groups = ModelGroups((tuple(range(len(models))),), 0, 1)
     for _ in range(number):
-        totals = panels.sweep(models)
-        # without ‖V‖² the loss is wrong by a constant, by which nothing changes
-        models = [
-            model._replace(state=HALS().update(model.state, sums, 0.0))
-            for model, sums in zip(models, totals, strict=True)
-        ]
+        for _ in iter_steps(panels, models, groups):
+            pass
 
 
 def ours(panels: PanelEngine, number: int) -> Works:
