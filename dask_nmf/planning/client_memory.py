@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ FACTORS_SENT = 6  # H of a model that makes a pass: pickled, at the scheduler, a
 SUMS_RECEIVED = 3  # sums of a model: as they come, as they are taken apart, and in the update of H
 SHARED = 4  # models that share a read may take one part in so many of the room for models
 FLOAT64 = 8  # bytes of a number
+SPREAD = 6  # arrays of float64 of the size of a factor, in the mean and deviation of many
 COMPARED = 64 * MIB  # bytes for how far models agree on the clusters of rows
 
 
@@ -98,6 +100,27 @@ class ClientMemory:
             batches[-1].append(number)
             peak = max(peak, self._peak(together, every, overlap))
         return ClientPlan(tuple(map(tuple, batches)), peak, overlap)
+
+    def replicates_at_once(self, rank: int, replicates: int) -> int:
+        """Return how many bootstrap replicates of a fit may run at the same time.
+
+        Of those that have ended the client keeps the factor, which panels are given, until all have.
+
+        Raises
+        ------
+        MemoryError
+            If not even one has room beside these factors; the message has both numbers.
+        """
+        kept = PROGRAM + replicates * self._factor(rank) + SPREAD * rank * self.layout.columns * FLOAT64
+
+        def peak(running: int) -> int:
+            ranks = [rank] * running
+            together = min(self._shared_bytes(ranks), max(self.share.most, self._shared_bytes([rank])))
+            return kept + FACTORS_OF_STATE * self._factor(sum(ranks)) + ceil(together)
+
+        what = f"one bootstrap sample of rank {rank}, with the components of {replicates},"
+        self._check(peak(1), what, "take fewer samples")
+        return bisect_right(range(1, replicates + 1), self.room, key=peak)
 
     def _factor(self, rank: int) -> int:
         return rank * self.layout.columns * self.layout.itemsize

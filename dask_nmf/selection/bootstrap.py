@@ -15,6 +15,7 @@ import numpy as np
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.graphs import shared_reads
 from dask_nmf.execution.graphs.shared_reads import Replicate
+from dask_nmf.execution.partition import resources
 from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.fitting.starts import initialize
 from dask_nmf.fitting.starts.problem import NO_FACTORS, Factors, Measures, in_units, make_solver
@@ -26,6 +27,7 @@ from dask_nmf.options.settings import APART, Settings
 from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_shared_pass, report_stage
+from dask_nmf.selection.batches.batch_plan import client_memory
 from dask_nmf.selection.batches.starts import summaries_of
 from dask_nmf.selection.models import Model, ModelKey
 from dask_nmf.solvers.solver import RightSolver
@@ -58,7 +60,12 @@ class Bootstrap:
     """The replicates of a fit: each is fitted to a bootstrap sample of the rows of V, from the finished fit.
 
     Replicates begin at the components of the fit, so that component t stays component t, and standard errors
-    are those of the minimum that the fit has found.
+    are those of the minimum that the fit has found. As many run at the same time as the client has room for.
+
+    Raises
+    ------
+    MemoryError
+        If it has no room for one; the message has the numbers and the cure.
     """
 
     def __init__(
@@ -72,6 +79,8 @@ class Bootstrap:
         some = min(matrix.shape[0], FEW)
         drawn = (sample for sample in samples if some == FEW or not sample.is_empty(some))
         self.samples = list(islice(drawn, replicates))
+        self.memory = replace(client_memory(planned, resources(), stored=False), sample=0)
+        self.at_once = self.memory.replicates_at_once(len(reference.H), replicates)
         self.measures: Measures | None = None
 
     def first_read(self) -> Digest:
@@ -104,38 +113,39 @@ class Bootstrap:
 
     def run(self, models: Sequence[Model], deadline: float) -> Iterator[list[Model]]:
         """Yield the replicates after each shared pass, until they have had all, or the time is over."""
-        solver, measures = self.solver, self.measures
-        assert measures is not None
-        for number in range(models[0].passes + 1, PASSES + 1):
-            report_stage(f"error bars, pass {number}")
+        after = list(models)
+        while running := [number for number, model in enumerate(after) if model.passes < PASSES]:
+            batch = running[: self.at_once]
+            passes = 1 + min(after[number].passes for number in batch)
+            report_stage(f"error bars, pass {passes}")
             started = time.monotonic()
-            totals = self._sweep(models)
-            models = [
-                replace(
-                    model,
-                    state=solver.update(model.state, total, measures.baseline),
-                    history=(*model.history, nan),
-                )
-                for model, total in zip(models, totals, strict=True)
-            ]
-            self._report(number, time.monotonic() - started)
-            yield list(models)
+            self._make_pass(after, [number for number in batch if after[number].passes < passes])
+            self._report(passes, batch, time.monotonic() - started)
+            yield list(after)
             if time.monotonic() >= deadline:
                 return
 
-    def _sweep(self, models: Sequence[Model]) -> list[Any]:
-        solver = self.solver
-        totals: dict[int, Any] = {}
+    def _make_pass(self, models: list[Model], numbers: Sequence[int]) -> None:
+        """Replace some replicates by what they are after a shared pass; one that has ended has only its H."""
+        solver, measures = self.solver, self.measures
+        assert measures is not None
         spec = PassSpec(solver.solve_w, solver, mask=self.reference.mask)
-        for group in self._groups():
+        for group in self._groups(numbers):
             first, *more = (models[number].state.h_input for number in group)
             replicates = [Replicate(spec, self.samples[number]) for number in group]
-            found = self.engine.compute(first, shared_reads.sweep_replicates(replicates), more_h=more)
-            totals |= dict(zip(group, found, strict=True))
-        return [totals[number] for number in range(len(models))]
+            totals = list(self.engine.compute(first, shared_reads.sweep_replicates(replicates), more_h=more))
+            totals.reverse()
+            for number in group:
+                model = models[number]
+                state = solver.update(model.state, totals.pop(), measures.baseline)
+                model = replace(model, state=state, history=(*model.history, nan))
+                models[number] = model if model.passes < PASSES else model.with_factor(state.h)
 
-    def _groups(self) -> tuple[tuple[int, ...], ...]:
-        return group_models(self.planned, [len(self.reference.H)] * len(self.samples)).groups
+    def _groups(self, numbers: Sequence[int]) -> list[list[int]]:
+        """Return the groups of some replicates that share a read."""
+        ranks = [len(self.reference.H)] * len(numbers)
+        made = group_models(self.planned, ranks, self.memory.share)
+        return [[numbers[place] for place in group] for group in made.groups]
 
     def result(self, models: Sequence[Model]) -> ErrorBars:
         """Return the standard errors of H, once the replicates have had all passes.
@@ -160,7 +170,7 @@ class Bootstrap:
         spec = PassSpec(solver.solve_w_final, solver, mask=self.reference.mask, residual_only=True)
         known, spread = np.ascontiguousarray(H.T), Spread()
         cosines = np.zeros((len(models), len(H)))
-        for group in map(list, self._groups()):
+        for group in self._groups(range(len(models))):
             replicates = [Replicate(spec, self.samples[number]) for number in group]
             first, *more = (models[number].state.h for number in group)
             sums = engine.compute(first, shared_reads.likeness_of_w(replicates), known, more)
@@ -170,10 +180,11 @@ class Bootstrap:
             spread = spread.merged(own)
         return spread.deviation.T, cosines.mean(axis=0)
 
-    def _report(self, number: int, seconds: float) -> None:
-        replicates = len(self.samples)
-        text = f"error bars, pass {number} of {PASSES}: {replicates} bootstrap samples, {seconds:.2f} s"
-        numbers = {"event": "error bars", "pass": number, "models": replicates, "seconds": round(seconds, 3)}
+    def _report(self, number: int, batch: Sequence[int], seconds: float) -> None:
+        every = len(self.samples)
+        part = f"{batch[0] + 1} to {batch[-1] + 1} of " if len(batch) < every else ""
+        text = f"error bars, pass {number} of {PASSES}: {part}{every} bootstrap samples, {seconds:.2f} s"
+        numbers = {"event": "error bars", "pass": number, "models": len(batch), "seconds": round(seconds, 3)}
         logger.info("%s", text, extra={"nmf": numbers})
         report_shared_pass(text, numbers)
 

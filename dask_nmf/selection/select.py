@@ -185,7 +185,7 @@ class _Selection:
             log_plan(self.matrix, planned, [rank] * replicates)
             bootstrap = Bootstrap(engine, planned, reference, replicates)
             models = self._replicates(bootstrap)
-            if models[0].passes < PASSES:
+            if min(model.passes for model in models) < PASSES:
                 return None
             bars = bootstrap.result(models)
         if store is not None:

@@ -73,7 +73,7 @@ def plan_batches(
     MemoryError
         If the client has no room for the models of one pair of start and fold, or for their comparison.
     """
-    memory, every = _client_memory(planned, offer, stored), [key.n_components for key in keys]
+    memory, every = client_memory(planned, offer, stored), [key.n_components for key in keys]
     groups_of_all = group_models(planned, every, memory.share).groups
     memory = memory.with_groups([[every[number] for number in group] for group in groups_of_all])
     pairs = list(pairs_of(key for key in keys if key not in ended).values())
@@ -96,7 +96,8 @@ def _joined(parts: Sequence[ModelGroups], sizes: Sequence[int]) -> ModelGroups:
     return ModelGroups(tuple(groups), most, sum(part.reads for part in parts))
 
 
-def _client_memory(planned: PanelPlan, offer: Resources, stored: bool) -> ClientMemory:
+def client_memory(planned: PanelPlan, offer: Resources, stored: bool) -> ClientMemory:
+    """Return the memory of the client; ``stored``: whether factors of models that have ended are stored."""
     layout, here = planned.memory.layout, offer.memory_limit is None and offer.here > 0
     row = layout.panel_bytes(0, layout.rows) / max(1, layout.rows)
     workers = planned.memory if here else None

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.runs.record import states
 from dask_nmf.runs.record.states import or_none
@@ -47,6 +49,25 @@ def factors_stacked(models: Sequence[Model]) -> Stack:
     factors = [model.best_factor for model in models]
     ends = [0, *accumulate(map(len, factors))]
     return Stack({FACTOR: factors} if factors else {}, [{FACTOR: list(pair)} for pair in pairwise(ends)])
+
+
+def of_one_width(pieces: Sequence[Array]) -> list[Array]:
+    """Return arrays (rows, columns) with columns of zeros beside the narrower ones.
+
+    Bootstrap samples of the columns of a factor differ in their number.
+    """
+    width = max(piece.shape[1] for piece in pieces)
+    return [
+        piece if piece.shape[1] == width else np.pad(piece, ((0, 0), (0, width - piece.shape[1])))
+        for piece in pieces
+    ]
+
+
+def replicate_of(part: Mapping[str, Any], begin: Begin, arrays: dict[str, Array]) -> Model:
+    """Return a bootstrap replicate from its JSON and its arrays, without what `of_one_width` added."""
+    width = begin(ModelKey(*part["key"])).h.shape[1]
+    own = {name: np.ascontiguousarray(array[:, :width]) for name, array in arrays.items()}
+    return model_of(part, begin, own)
 
 
 def part_of(model: Model, kind: str | None = None, places: dict[str, list[int]] | None = None) -> Record:

@@ -40,7 +40,9 @@ from dask_nmf.selection.stored.model_arrays import (
     Begin,
     factors_stacked,
     model_of,
+    of_one_width,
     part_of,
+    replicate_of,
     stacked,
 )
 from dask_nmf.selection.stored.record import (
@@ -257,11 +259,12 @@ class SelectionStore(SelectionGroup):
         """Commit the bootstrap replicates after a shared pass."""
         stack, kind = stacked(replicates), "replicates"
         parts = [part_of(model, kind, at) for model, at in zip(replicates, stack.places, strict=True)]
-        self._commit({kind: (f"replicates-{number}", stack.pieces)}, {"replicates": parts})
+        pieces = {name: of_one_width(some) for name, some in stack.pieces.items()}
+        self._commit({kind: (f"replicates-{number}", pieces)}, {"replicates": parts})
 
     def replicates(self, begin: Begin) -> list[Model]:
         """Return the bootstrap replicates of the last commit; ``begin`` is that of `models`."""
-        return [model_of(part, begin, self._arrays_of(part)) for part in self.record["replicates"]]
+        return [replicate_of(part, begin, self._arrays_of(part)) for part in self.record["replicates"]]
 
     def commit_error_bars(self, bars: ErrorBars) -> None:
         """Commit the error bars of the answer, whose replicates are no longer needed."""

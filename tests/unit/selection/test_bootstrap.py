@@ -1,13 +1,19 @@
 """Standard errors of components, against refits to repeated rows."""
 
+import re
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import pytest
 import scipy.sparse
 import zarr
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn import decomposition
 from support.matrices import Array
 
@@ -15,8 +21,11 @@ from dask_nmf import RankSelection, select_rank
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.kernels.blocks.resampling import Resample, Spread
 from dask_nmf.planning import row_panels
+from dask_nmf.planning.client_memory import ClientMemory
 from dask_nmf.planning.model_groups import ModelGroups
+from dask_nmf.planning.worker_memory import MIB, Layout
 from dask_nmf.selection import bootstrap
+from dask_nmf.selection.bootstrap import Bootstrap
 from dask_nmf.selection.models import APART
 from dask_nmf.selection.stored.store import SelectionStore
 from dask_nmf.selection.stored.summary import selection_summary
@@ -131,6 +140,59 @@ def test_error_bars_that_are_killed_after_any_pass_end_the_same(
     assert "the error bars are left; run it again to go on" in " ".join(found.message for found in limited)
 
 
+@pytest.mark.parametrize("shape", [(60, 12), (14, 40)], ids=["tall", "wide"])
+def test_replicates_that_do_not_fit_the_client_together_run_in_batches(
+    shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "PASSES", 3)
+    monkeypatch.setattr("dask_nmf.selection.select.PASSES", 3)
+    V, options = planted(*shape), {**OPTIONS, "max_iter": 3}
+    whole = select_rank(V, **options)
+    running: list[int] = []
+    make = Bootstrap._make_pass
+
+    def watched(self: Bootstrap, models: Any, numbers: Any) -> None:
+        running.append(len(numbers))
+        make(self, models, numbers)
+
+    monkeypatch.setattr(Bootstrap, "_make_pass", watched)
+    rooms = iter([3, *[2] * 20])  # after the first pass there is less room
+    monkeypatch.setattr(ClientMemory, "replicates_at_once", lambda *given: next(rooms))
+    first = select_rank(V, store=tmp_path / "s.zarr", **{**options, "error_bars": 0})
+    assert first.finished
+    while not (found := select_rank(V, store=tmp_path / "s.zarr", time_limit=0, **options)).finished:
+        pass
+    assert running == [3, 2, 2, 1, 2, 2]  # the fourth one catches up with the third
+    assert_same(found, whole)
+
+
+@given(st.integers(1, 40), st.integers(2, 200), st.integers(1, 4000), st.integers(1, 300_000))
+def test_as_many_replicates_run_at_once_as_the_client_has_room_for(
+    rank: int, replicates: int, room: int, columns: int
+) -> None:
+    memory = ClientMemory(Layout(1000, columns, 4), room * MIB)
+    try:
+        most = memory.replicates_at_once(rank, replicates)
+    except MemoryError as refusal:
+        needed = int(re.findall(r"at least (\d+)MiB", str(refusal))[0])
+        assert needed > room
+        assert replace(memory, room=inf).replicates_at_once(rank, replicates) == replicates
+        return
+    assert 1 <= most <= replicates
+    assert replace(memory, room=2 * memory.room).replicates_at_once(rank, replicates) >= most
+
+
+def test_a_bootstrap_sample_that_the_client_has_no_room_for_is_refused(tmp_path: Path) -> None:
+    fitted = select_rank(planted(), store=tmp_path / "s.zarr", **{**OPTIONS, "error_bars": 0})
+    with (
+        dask.config.set({"dask_nmf.client_memory": "330MiB"}),
+        pytest.raises(MemoryError, match=r"one bootstrap sample of rank 2, .* fill 330 MiB; take fewer"),
+    ):
+        select_rank(planted(), store=tmp_path / "s.zarr", **OPTIONS)
+    again = select_rank(planted(), store=tmp_path / "s.zarr", **{**OPTIONS, "error_bars": 0})
+    assert again.to_dict() == fitted.to_dict()
+
+
 def test_error_bars_are_added_to_a_finished_selection_and_stay_with_its_answer(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "v.zarr", data=planted(), chunks=(20, 12))
     place = {"store": tmp_path / "s.zarr"}
@@ -232,7 +294,7 @@ def test_replicates_that_do_not_fit_a_worker_together_are_read_in_groups(
         most[0] = max(most[0], 1 + len(more_h))
         return compute(engine, h, reduction, w, more_h)
 
-    monkeypatch.setattr(bootstrap, "group_models", lambda planned, ranks: groups)
+    monkeypatch.setattr(bootstrap, "group_models", lambda planned, ranks, share: groups)
     monkeypatch.setattr(PanelEngine, "compute", counted)
     found = select_rank(planted(*shape), **options)
     assert most == [2]
