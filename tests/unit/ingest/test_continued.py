@@ -24,7 +24,7 @@ from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
 from dask_nmf.ingest.entries import journal, sorting
 from dask_nmf.ingest.entries.sorting import Run
-from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
+from dask_nmf.ingest.formats.matrices import market_text, matrix_rows
 from dask_nmf.ingest.formats.tables import csv_table, csv_text, parquet_table
 
 V = scipy.sparse.random_array((90, 40), density=0.5, rng=np.random.default_rng(0), format="csc")
@@ -65,7 +65,7 @@ def write(path: Path) -> dict[str, Any]:
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_table, "BLOCK", 1000)
     monkeypatch.setattr(parquet_table, "RECORDS", 100)
-    monkeypatch.setattr(matrix_market, "TEXT", 1000)
+    monkeypatch.setattr(market_text, "TEXT", 1000)
     monkeypatch.setattr(matrix_rows, "BATCH", 1000)
     monkeypatch.setattr(journal, "SECONDS", 0)
     monkeypatch.setattr(sorting.RowSorter.__init__, "__defaults__", (200, 100))

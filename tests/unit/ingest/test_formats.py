@@ -17,7 +17,7 @@ from support.converted import matrix_of, names_of
 
 from dask_nmf.ingest import convert, rows
 from dask_nmf.ingest.entries import sorting
-from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
+from dask_nmf.ingest.formats.matrices import market_text, matrix_rows
 from dask_nmf.ingest.formats.tables import csv_table, parquet_table
 from dask_nmf.ingest.output import growing
 
@@ -31,7 +31,7 @@ def steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """Steps as they are, and of a few rows, entries and characters."""
     if request.param == "small":
         monkeypatch.setattr(matrix_rows, "BATCH", 500)
-        monkeypatch.setattr(matrix_market, "TEXT", 997)
+        monkeypatch.setattr(market_text, "TEXT", 997)
         monkeypatch.setattr(csv_table, "BLOCK", 64)
         monkeypatch.setattr(parquet_table, "RECORDS", 7)
         monkeypatch.setattr(growing, "AT_ONCE", 200)

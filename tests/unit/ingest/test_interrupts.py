@@ -16,7 +16,7 @@ import scipy.sparse
 
 from dask_nmf.ingest import convert
 from dask_nmf.ingest.entries.sorting import RowSorter
-from dask_nmf.ingest.formats.matrices import matrix_market, matrix_rows
+from dask_nmf.ingest.formats.matrices import market_text, matrix_rows
 from dask_nmf.ingest.formats.tables import csv_table
 from dask_nmf.ingest.rows import read_ahead
 
@@ -54,7 +54,7 @@ def test_a_source_that_is_read_whole_before_its_first_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     path = write_source(tmp_path, name)
-    monkeypatch.setattr(matrix_market, "TEXT", 1000)
+    monkeypatch.setattr(market_text, "TEXT", 1000)
     monkeypatch.setattr(csv_table, "BLOCK", 1000)
     monkeypatch.setattr(matrix_rows, "BATCH", 1000)
     monkeypatch.setattr(RowSorter.__init__, "__defaults__", (1, 1))

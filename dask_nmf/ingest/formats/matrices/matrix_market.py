@@ -7,26 +7,29 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.io import mmread
 
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.entries.sorting import Duplicate, Entries, RowSorter
-from dask_nmf.ingest.files import FilePath, first_in, open_content, position_in, skip_content
+from dask_nmf.ingest.files import FilePath, first_in, open_content, skip_content
+from dask_nmf.ingest.formats.matrices.market_text import (
+    CURE,
+    EntryLines,
+    Parsed,
+    entry_lines,
+    pieces_of,
+    plain_entries,
+    read_header,
+)
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress
 from dask_nmf.ingest.rows import Batch, Columns, Named, RowSource, read_ahead
-from dask_nmf.kernels.entries.lines import count_plain_lines, first_odd_line
-from dask_nmf.sources.checks import check_width
+from dask_nmf.kernels.entries.lines import first_odd_line
 from dask_nmf.wording import counted
 
-TEXT = 2**24  # bytes of text that are parsed at once
-CURE = "write it anew"
-LARGEST = 2**31 - 1  # rows or columns: indices are int32
-FIELDS = ("real", "integer", "unsigned-integer", "pattern", "double")
-SYMMETRIES = ("general", "symmetric")
 SHOWN = 60  # characters of a line in a message
 LINE = re.compile(r"Line (\d+): (.*)", re.DOTALL)  # how SciPy names the line of an error
 PARTS = {  # of a folder of 10x Genomics: newer and older names
@@ -34,39 +37,6 @@ PARTS = {  # of a folder of 10x Genomics: newer and older names
     "barcodes": ("barcodes.tsv.gz", "barcodes.tsv"),
     "features": ("features.tsv.gz", "features.tsv", "genes.tsv.gz", "genes.tsv"),
 }
-
-
-class Header(NamedTuple):
-    """The first lines of a file."""
-
-    banner: bytes
-    shape: tuple[int, int]
-    entries: int
-    lines: int  # of the header
-    field: str  # one of `FIELDS`
-    symmetric: bool
-
-    @property
-    def needed(self) -> str:
-        """Return what a line of the file has, as a message says it."""
-        row, column = (
-            f"a {side} of 1 to {size}" for side, size in zip(("row", "column"), self.shape, strict=True)
-        )
-        if self.field == "pattern":
-            return f"{row} and {column}"
-        return f"{row}, {column} and {'an integer' if self.field.endswith('integer') else 'a number'}"
-
-
-class EntryLines(NamedTuple):
-    """The lines of a piece of a file that have an entry."""
-
-    text: bytes
-    entries: int
-    numbers: list[int] | None  # of the lines in the piece, from 1; None if each line has an entry
-
-    def line(self, index: int) -> int:
-        """Return the number of the line in the piece, from 1, that has an entry, counted from 0."""
-        return index + 1 if self.numbers is None else self.numbers[min(index, len(self.numbers) - 1)]
 
 
 class Position(NamedTuple):
@@ -93,7 +63,7 @@ class MatrixMarket:
         self._duplicates = options.duplicates
         self.dtype = self._rules.dtype
         with readable(path, CURE), open_content(path) as file:
-            self._header = _read_header(file, path)
+            self._header = read_header(file, path)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -134,20 +104,22 @@ class MatrixMarket:
         done, lines, count = begin
         with open_content(self._path) as file:
             with readable(self._path, CURE):
-                _read_header(file, self._path)
+                read_header(file, self._path)
                 skip_content(file, done)
-            for text in _pieces(file, self._path):
-                here, piece = text.count(b"\n"), _entry_lines(text)
-                found = piece.entries
-                if count + found > self._header.entries:
+            for text, position in read_ahead(pieces_of(file, self._path)):
+                plain = plain_entries(text, self._header)
+                piece = entry_lines(text) if plain is None else EntryLines(text, len(plain.rows), None)
+                count += piece.entries
+                if count > self._header.entries:
                     raise DataError(
                         f"{self._path} has more than {counted(self._header.entries, 'entry')}; {CURE}"
                     )
-                done, count = done + len(text), count + found
-                if found:
-                    yield self._parse(piece, found, lines), Position(done, lines + here, count)
-                lines += here
-                progress.at(position_in(file))
+                done, before = done + len(text), lines
+                lines += piece.entries if piece.numbers is None else text.count(b"\n")
+                if piece.entries:
+                    parsed = self._parsed(piece, before) if plain is None else plain
+                    yield self._cast(parsed, piece, before), Position(done, lines, count)
+                progress.at(position)
         progress.file_done(self._path)
         if count < self._header.entries:
             raise DataError(
@@ -155,10 +127,10 @@ class MatrixMarket:
                 f"its end is missing; {CURE}"
             )
 
-    def _parse(self, piece: EntryLines, found: int, lines: int) -> Entries:
-        """Return the entries of a piece of the file that begins after a number of lines."""
+    def _parsed(self, piece: EntryLines, lines: int) -> Parsed:
+        """Return the entries of a piece of the file that begins after a number of lines, parsed by SciPy."""
         self._check_lines(piece, lines)
-        sizes = b"%d %d %d\n" % (*self._header.shape, found)
+        sizes = b"%d %d %d\n" % (*self._header.shape, piece.entries)
         try:
             parsed: Any = mmread(BytesIO(self._header.banner + sizes + piece.text), spmatrix=False)
         except (ValueError, OverflowError) as error:
@@ -170,8 +142,13 @@ class MatrixMarket:
                 f"{self._path}, line {line}: {reason[2].rstrip('.')}; a line has {self._header.needed}"
             ) from None
         rows, columns = (index.astype(np.int32, copy=False) for index in parsed.coords)
+        return Parsed(rows, columns, parsed.data)
+
+    def _cast(self, parsed: Parsed, piece: EntryLines, lines: int) -> Entries:
+        """Return the entries of a piece that begins after a number of lines as those of V."""
+        rows, columns, stored = parsed
         place = partial(self._place, rows, columns, lambda index: lines + piece.line(index))
-        values = self._rules.cast(parsed.data, place)
+        values = self._rules.cast(stored, place)
         return Entries(columns, rows, values) if self._turned else Entries(rows, columns, values)
 
     def _check_lines(self, piece: EntryLines, lines: int) -> None:
@@ -230,61 +207,3 @@ def _name(line: bytes, place: str) -> str:
         return line.decode().rstrip("\r\n").partition("\t")[0]
     except UnicodeDecodeError:
         raise DataError(f"{place}: a name is not UTF-8; save the file as UTF-8") from None
-
-
-def _read_header(file: IO[bytes], path: FilePath) -> Header:
-    """Read the banner, the comments and the sizes."""
-    banner = file.readline(1024)
-    words = banner.decode("ascii", "replace").lower().split()
-    if len(words) != 5 or words[:2] != ["%%matrixmarket", "matrix"]:
-        raise DataError(f"{path} has no banner %%MatrixMarket matrix; give a MatrixMarket file")
-    if words[2] != "coordinate" or words[3] not in FIELDS or words[4] not in SYMMETRIES:
-        raise DataError(
-            f"{path} is {' '.join(words[2:])}; give a file in coordinate format, real, integer or pattern, "
-            "general or symmetric"
-        )
-    lines = 1
-    for line in file:
-        lines += 1
-        sizes = line.split()
-        if sizes and not sizes[0].startswith(b"%"):
-            if len(sizes) != 3 or not all(size.isdigit() for size in sizes):
-                raise DataError(
-                    f"{path}, line {lines}: the sizes are no three integers >= 0; write rows columns entries"
-                )
-            m, n, entries = map(int, sizes)
-            if max(m, n) > LARGEST:
-                raise DataError(f"{path} is {m} x {n}; at most {LARGEST} rows and columns are converted")
-            if words[4] == "symmetric" and m != n:
-                raise DataError(f"{path} is symmetric and {m} x {n}; write general, or equal sizes")
-            check_width(path, (m, n), max(m, n), entries)
-            return Header(banner, (m, n), entries, lines, words[3], words[4] == "symmetric")
-    raise DataError(f"{path} ends before its sizes; {CURE}")
-
-
-def _pieces(file: IO[bytes], path: FilePath) -> Iterator[bytes]:
-    """Yield the text that follows, in pieces of whole lines."""
-    rest = b""
-    while True:
-        with readable(path, CURE):
-            text = file.read(TEXT)
-        if not text:
-            break
-        whole, newline, rest_of_line = text.rpartition(b"\n")
-        if newline:
-            yield rest + whole + newline
-            rest = rest_of_line
-        else:
-            rest += text
-    if rest.strip():
-        yield rest + b"\n"
-
-
-def _entry_lines(text: bytes) -> EntryLines:
-    """Return the lines of a piece that are neither empty nor comments."""
-    plain = count_plain_lines(np.frombuffer(text, np.uint8))
-    if plain >= 0:
-        return EntryLines(text, plain, None)
-    stripped = [line.strip() for line in text.split(b"\n")]
-    numbers = [number for number, line in enumerate(stripped, 1) if line and not line.startswith(b"%")]
-    return EntryLines(b"".join(stripped[number - 1] + b"\n" for number in numbers), len(numbers), numbers)
