@@ -18,6 +18,9 @@ from support.command import COMMAND
 from support.converted import matrix_of
 from support.servers import reads_peaks, until
 
+from dask_nmf.ingest import convert
+from dask_nmf.ingest.formats.documents import counting
+
 ROWS = 1_000_000
 PEAK = 700_000_000  # bytes, of which the program itself takes a third
 MEASURED = """
@@ -100,6 +103,23 @@ def test_a_killed_conversion_of_entries_goes_on(tmp_path: Path, number: signal.S
     assert "stopped" not in done.stderr
     assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
     assert {path.name for path in tmp_path.iterdir()} == {"v.csv", "v.zarr", "expected.zarr"}
+
+
+@pytest.mark.parametrize("options", [{"min_count": 3}, {"hash_columns": 64}])
+def test_words_are_counted_by_processes_as_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    with (tmp_path / "v.jsonl").open("w") as file:
+        for _ in range(2000):
+            words = " ".join(f"w{word}" for word in rng.zipf(1.4, 30) % 500)
+            file.write(f'{{"body": "{words}"}}\n')
+    convert(tmp_path / "v.jsonl", tmp_path / "expected.zarr", text="body", **options)
+    monkeypatch.setattr(counting, "MUCH", 0)
+    monkeypatch.setattr(counting, "TEXTS", 100)
+    monkeypatch.setattr(counting, "process_count", lambda: 2)
+    convert(tmp_path / "v.jsonl", tmp_path / "v.zarr", text="body", **options)
+    assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
 
 
 SLOW_ROWS = """

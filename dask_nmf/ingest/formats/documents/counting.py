@@ -5,27 +5,42 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import tee
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse
 
 from dask_nmf.errors import DataError
+from dask_nmf.ingest.files import size_of
+from dask_nmf.ingest.formats.documents.processes import Processes, process_count
 from dask_nmf.ingest.formats.documents.texts import Text, Texts
 from dask_nmf.ingest.formats.documents.vocabulary import VocabularyBuilder
+from dask_nmf.ingest.formats.documents.words import text_frequencies, word_counts
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, check_wanted
 from dask_nmf.storage.local.filesystem import replace
+from dask_nmf.types import T
 
 logger = logging.getLogger(__name__)
 CHARACTERS = 2**22  # of the texts that are counted at once, about
 TEXTS = 2**13  # that are counted at once, at most
 WORDS = "words.json"  # the file of words that are kept, for a conversion that goes on
+MUCH = 2**26  # bytes of texts from which on several processes count words
 SECONDS = 10  # that finding words took at least, if they are kept
+
+
+class Part(NamedTuple):
+    """Texts that are counted at once, and the position after them."""
+
+    texts: list[Text]
+    position: tuple[int, int]
 
 
 class CountedTexts:
@@ -63,14 +78,24 @@ class CountedTexts:
         DataError
             If no text has a word that counts; whatever the texts raise.
         """
-        if self.found and self._words is None:
-            self._words = self._known_words() or self._vocabulary()
-        count = self._vectorizer().transform
-        for texts, position in self._parts(*begin or (0, 0)):
-            counts = scipy.sparse.csr_array(count([text for text, _ in texts]), dtype=self.dtype)
-            counts.indices = counts.indices.astype(np.int32, copy=False)
-            names = [name for _, name in texts if name is not None]
-            yield Batch(counts, names if len(names) == len(texts) else None, position)
+        much = sum(size_of(path) for source in self._sources for path in source.paths) >= MUCH
+        with closing(Processes(process_count() if much else 0)) as processes:
+            if self.found and self._words is None:
+                self._words = self._known_words() or self._vocabulary(processes)
+            for matrix, (texts, position) in self._computed(processes, word_counts, *begin or (0, 0)):
+                counts = scipy.sparse.csr_array(matrix, dtype=self.dtype)
+                counts.indices = counts.indices.astype(np.int32, copy=False)
+                names = [name for _, name in texts if name is not None]
+                yield Batch(counts, names if len(names) == len(texts) else None, position)
+
+    def _computed(
+        self, processes: Processes, function: Callable[[Any, list[str]], T], *begin: int
+    ) -> Iterator[tuple[T, Part]]:
+        """Yield a function of the vectorizer and the texts of each part, with the part."""
+        parts, waiting = tee(self._parts(*begin))
+        texts = ([text for text, _ in part.texts] for part in parts)
+        values = processes.map(partial(function, self._vectorizer()), texts, lambda part: sum(map(len, part)))
+        yield from zip(values, waiting, strict=True)
 
     def _vectorizer(self) -> Any:
         library = optional_library("sklearn.feature_extraction.text")
@@ -83,14 +108,12 @@ class CountedTexts:
             return library.HashingVectorizer(n_features=columns, norm=None, alternate_sign=False, **settings)
         return library.CountVectorizer(vocabulary=self._words, **settings)
 
-    def _vocabulary(self) -> list[str]:
+    def _vocabulary(self, processes: Processes) -> list[str]:
         """Return the words of all texts that are in enough of them, and not in too many."""
         began = time.monotonic()
-        analyze = self._vectorizer().build_analyzer()
         builder = VocabularyBuilder(self._scratch)
-        for texts, _ in self._parts():
-            for text, _ in texts:
-                builder.add(analyze(text))
+        for counts, (texts, _) in self._computed(processes, text_frequencies):
+            builder.add(counts, len(texts))
         share = self._steps.max_frequency
         words = builder.words(self._steps.min_count or 1, inf if share is None else share * builder.texts)
         if not words:
@@ -112,8 +135,8 @@ class CountedTexts:
         words: list[str] = json.loads(file.read_bytes())
         return words
 
-    def _parts(self, done: int = 0, first: int = 0) -> Iterator[tuple[list[Text], tuple[int, int]]]:
-        """Yield the texts from one of a source on, some at a time, each time with where to go on."""
+    def _parts(self, done: int = 0, first: int = 0) -> Iterator[Part]:
+        """Yield the texts from one of a source on, some at a time."""
         progress = ReadProgress([path for source in self._sources for path in source.paths])
         part: list[Text] = []
         characters = 0
@@ -128,7 +151,7 @@ class CountedTexts:
                 characters += len(text.text)
                 if characters >= CHARACTERS or len(part) >= TEXTS:
                     check_wanted()
-                    yield part, (number, index + 1)
+                    yield Part(part, (number, index + 1))
                     part, characters = [], 0
         if part:
-            yield part, (len(self._sources), 0)
+            yield Part(part, (len(self._sources), 0))

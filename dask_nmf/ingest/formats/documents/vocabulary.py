@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -32,10 +32,10 @@ class VocabularyBuilder:
         self.texts = 0
         self.found = 0  # words, of which `words` returns some
 
-    def add(self, words: Iterable[str]) -> None:
-        """Add the words of a text."""
-        self.texts += 1
-        self._counts.update(set(words))
+    def add(self, counts: Counter[str], texts: int) -> None:
+        """Add words, and in how many of some texts each is."""
+        self.texts += texts
+        self._counts.update(counts)
         if len(self._counts) >= WORDS:
             self._write()
 
