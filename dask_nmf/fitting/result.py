@@ -47,6 +47,18 @@ class Result:
         of V, and the rows and columns with the largest losses. Entries that are held out do not count. It is
         None where that is not known: V is cut both ways, or entries are held out of a V without missing
         entries and weights, by the squared error or the Kullback-Leibler divergence.
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> result = nmf([[1.0, 2.0], [3.0, 6.0], [2.0, 4.0]], 1)
+    >>> W, H = result
+    >>> (W @ H).compute().round(3)
+    array([[1., 2.],
+           [3., 6.],
+           [2., 4.]])
+    >>> result.shape, result.outcome.converged, round(result.explained, 3)
+    ((3, 2), True, 1.0)
     """
 
     W: Any

@@ -45,6 +45,16 @@ class Plan:
     typical_passes, typical_seconds : fewest and most until convergence; None if they depend too much on V.
     most_passes, most_seconds : until the fit ends in any case.
     advice : what would make it faster, in sentences.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf import plan
+    >>> forecast = plan(np.ones((1000, 20)), 5, workers=2, memory_limit="1GiB", probe=False)
+    >>> forecast.cut, forecast.reads, forecast.workers
+    ('panels', 1, 2)
+    >>> forecast.worker_bytes < forecast.memory_limit == forecast.to_dict()["memory_limit"]
+    True
     """
 
     source: str

@@ -37,6 +37,14 @@ class Converted(NamedTuple):
     ----------
     entries : that a sparse X stores; None if X is dense
     chunks : of X, or of its entries if it is sparse
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from dask_nmf.ingest import convert
+    >>> length = Path("V.csv").write_text("name,first,second\\na,1,2\\nb,3,4\\n")
+    >>> print(convert("V.csv", "V.zarr", row="name"))
+    2 x 2, dense, float32, chunks of 2 x 2, codec lz4, with checksums
     """
 
     address: str

@@ -11,7 +11,16 @@ ROUNDING = 1e-6  # tolerance of a relative error: that of zero factors is about 
 
 
 class Outcome(StrEnum):
-    """The reason why a fit ended."""
+    """The reason why a fit ended.
+
+    Examples
+    --------
+    >>> from dask_nmf import Outcome, nmf
+    >>> nmf([[1.0, 2.0], [3.0, 5.0]], 1, max_iter=1, tol=0).outcome is Outcome.MAX_ITER
+    True
+    >>> Outcome.MAX_ITER.converged, Outcome.MAX_ITER.final
+    (False, True)
+    """
 
     CONVERGED = "converged"  # a pass changed the loss by less than tol, or could not lower it
     EXPLAINED = "explained"  # the factors explain all of V, up to rounding

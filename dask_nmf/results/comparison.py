@@ -39,6 +39,16 @@ class Comparison:
     settings : the settings that differ, each with its value in both runs
     columns : the number of columns that were compared: those of both runs, by name if both have names
     widths : the number of columns of each run
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.results import compare
+    >>> for rank in (1, 2):
+    ...     result = nmf([[1.0, 3.0], [2.0, 6.0]], rank, store=f"rank-{rank}.zarr")
+    >>> compared = compare("rank-1.zarr", "rank-2.zarr")
+    >>> len(compared.pairs), compared.columns, compared.settings["n_components"]
+    (1, 2, (1, 2))
     """
 
     runs: tuple[str, str]

@@ -28,6 +28,14 @@ class Check(NamedTuple):
     name : what was checked
     passed : whether it is as it must be; None if it could not be checked
     text : what was found
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.results import verify
+    >>> result = nmf([[1.0, 3.0], [2.0, 6.0]], 1, store="run.zarr")
+    >>> {check.name: check.passed for check in verify("run.zarr")}["H"]
+    True
     """
 
     name: str

@@ -1,16 +1,4 @@
-"""A run: one Zarr v3 group that holds a fit, from its first pass to its result.
-
-::
-
-    run.zarr
-      attributes["dask_nmf"]   the record: settings, matrix, the last commit and the one before, the result
-      data/pass-…              a commit: H (W if panels are columns), what extrapolates it, histories
-      data/carried-…           a W, or an H in pieces, that is carried from pass to pass
-      data/labels-…            names of the rows and columns of V, if it has any
-      data/layout-…            edges of the panels, digests of the content of V and its weights
-      data/result-…            the result: W, H, histories, means
-      start-0/, start-1/ …     the runs of several starts, until the best one is the result
-      H, W, error_history …    links to these arrays under plain names: see `links`
+"""A run: one Zarr v3 group that holds a fit, from its first pass to its result (docs/run_format.md).
 
 The record also names the commit before the last one. If the last one is damaged, the fit goes on from it.
 """
@@ -55,6 +43,16 @@ class Run:
     location, group, record : where the run is, its group and the record in it
     check_held : raises `RunLocked` if another process has taken over; every commit and deletion calls it
     synced : whether commits wait until the disk has them, unless the configuration says that they need not
+
+    Examples
+    --------
+    >>> from dask_nmf import Run, nmf
+    >>> result = nmf([[1.0, 2.0], [3.0, 6.0]], 1, store="run.zarr")
+    >>> run = Run.load("run.zarr")
+    >>> run.passes == result.n_iter, run.settings.n_components
+    (True, 1)
+    >>> run.summary()["outcome"] == result.outcome
+    True
     """
 
     def __init__(

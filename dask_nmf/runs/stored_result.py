@@ -49,6 +49,14 @@ class StoredResult:
     ----------
     location : where the run is
     record : the part of the run's record on the result: settings, matrix, measures, history, loss, outcome
+
+    Examples
+    --------
+    >>> from dask_nmf import Run, nmf
+    >>> result = nmf([[1.0, 2.0], [3.0, 6.0]], 1, store="run.zarr")
+    >>> W, H = Run.load_result("run.zarr").factors  # Zarr arrays, of which parts can be read
+    >>> W.shape, H.shape
+    ((2, 1), (1, 2))
     """
 
     def __init__(self, location: Location, group: zarr.Group, record: dict[str, Any]) -> None:

@@ -72,6 +72,17 @@ class RankSelection:
         came first.
     complete : whether there are all error bars that were asked for.
     beta_loss : the β of the loss of all fits: 2 for the Frobenius norm, 1 for Kullback-Leibler.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf import select_rank
+    >>> V = np.random.default_rng(0).random((60, 2)) @ np.random.default_rng(1).random((2, 20))
+    >>> selection = select_rank(V, "1:3", n_init=2)
+    >>> selection.n_components, selection.components.shape
+    (2, (2, 20))
+    >>> [row["n_components"] for row in selection.ranks], len(selection.models)
+    ([1, 2, 3], 6)
     """
 
     n_components: int

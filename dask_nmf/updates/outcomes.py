@@ -23,6 +23,19 @@ class Update:
     old_error, new_error : relative errors of the old rows and of the new rows, with the H before
     shares : the share of each component in the sum of W H of the old and of the new rows, (2, k)
     cosines : of each component of H with itself before the update, (k,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.updates import update
+    >>> V = np.random.default_rng(0).random((40, 6))
+    >>> result = nmf(V[:30], 2, store="nightly.zarr")
+    >>> added = update("nightly.zarr", V[30:])
+    >>> added.last - added.first, added.already, added.of_another_kind
+    (10, False, False)
+    >>> added.shares.shape, added.cosines.shape
+    ((2, 2), (2,))
     """
 
     first: int
@@ -64,6 +77,17 @@ class Forgotten:
     already : whether they had been taken out before, so that nothing was done
     polished : whether one pass over the rows that are left has refreshed W and H
     relative_error : of the rows that are left
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.updates import forget
+    >>> V = np.random.default_rng(0).random((40, 6))
+    >>> result = nmf(V, 2, store="forgetful.zarr")
+    >>> forgotten = forget("forgetful.zarr", [3, 5], V)
+    >>> forgotten.rows, forgotten.left
+    (2, 38)
     """
 
     rows: int

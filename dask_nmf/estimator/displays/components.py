@@ -28,6 +28,16 @@ class NMFComponentsDisplay:
     ----------
     ax_ : (k,) array of the axes, one for each component that was drawn.
     figure_ : the figure that they are in.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf import NMF, NMFComponentsDisplay
+    >>> model = NMF(3, max_iter=2, tol=0).fit(np.random.default_rng(0).random((50, 12)))
+    >>> display = NMFComponentsDisplay.from_estimator(model, image_shape=(3, 4))
+    >>> display.ax_.shape, display.components.shape
+    ((3,), (3, 12))
+    >>> display.figure_.savefig("components.png")
     """
 
     ax_: Array

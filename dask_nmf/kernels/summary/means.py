@@ -16,10 +16,25 @@ MODEL, ROW_MEAN, COLUMN_MEAN, OVERALL_MEAN = range(4)
 
 
 class Means(NamedTuple):
-    """Means of the entries of V that counted in a fit, each with its weight; NaN where there were none."""
+    """Means of the entries of V that counted in a fit, each with its weight; NaN where there were none.
 
-    rows: Any  # (m,), of each row of V: NumPy, Dask or Zarr
-    columns: Any  # (n,)
+    Attributes
+    ----------
+    rows : (m,), of each row of V: a NumPy, Dask or Zarr array
+    columns : (n,), of each column
+    overall : of all entries
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf import nmf
+    >>> means = nmf([[1.0, 3.0], [2.0, np.nan]], 1, missing="nan").means
+    >>> np.asarray(means.rows), means.overall
+    (array([2., 2.]), 2.0)
+    """
+
+    rows: Any
+    columns: Any
     overall: float
 
 

@@ -28,6 +28,15 @@ class Leading:
     numbers : of the columns or rows of V, counted from 0
     names : their names; None if V has none
     values : by which they are in order
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.results import top
+    >>> result = nmf([[1.0, 3.0], [2.0, 6.0]], 1, store="run.zarr")
+    >>> (leading,) = top("run.zarr", n=2)
+    >>> leading.numbers, leading.values.round(3), leading.names
+    (array([1, 0]), array([0.75, 0.25]), None)
     """
 
     numbers: Array
