@@ -16,6 +16,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,7 @@ from sklearn.datasets import load_digits
 DATA = Path(__file__).parent / "data"
 LIBRARIES = "numpy", "scipy", "sklearn"
 LEAST = 200  # characters of a docstring
+DRAWN = r"^.*# may vary$"  # lines of docstrings with random numbers, which SciPy draws when it is imported
 
 
 def text(folder: Path) -> Path:
@@ -54,7 +56,7 @@ def functions(library: ModuleType) -> Iterator[tuple[str, str]]:
         for name, value in vars(importlib.import_module(module)).items():
             docstring = inspect.getdoc(value) if callable(value) and not name.startswith("_") else None
             if docstring and len(docstring) > LEAST:
-                yield f"{module}.{name}", docstring
+                yield f"{module}.{name}", re.sub(DRAWN, "", docstring, flags=re.MULTILINE)
 
 
 def cells(folder: Path) -> Path:

@@ -238,8 +238,8 @@ class SelectionPlots:
     def consensus(self, ax: Any = None) -> Any:
         """Draw how many models of the recommended rank put two rows of V together, as a heat map.
 
-        Rows belong together if they have the same largest component. Rows, or a sample of 2000, are ordered so
-        that clusters are blocks on the diagonal.
+        Rows belong together if they have the same largest component. They are ordered so that clusters are
+        blocks on the diagonal; of more than 2000 rows a sample is drawn.
 
         Parameters
         ----------
