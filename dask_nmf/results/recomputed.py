@@ -14,14 +14,9 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.fitting.verification import ranges_in_words
-from dask_nmf.kernels.summary.digests import (
-    Digest,
-    differing_rows,
-    digest_of,
-    keys_of,
-    merge_digests,
-    row_hashes,
-)
+from dask_nmf.kernels.summary.digests import Digest, differing_rows
+from dask_nmf.options.settings import Settings
+from dask_nmf.runs.rows.known_digests import DigestScan, KnownDigest
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.matrix import Matrix, as_block
 from dask_nmf.types import Array, Block
@@ -59,26 +54,30 @@ class Recomputed(NamedTuple):
     """The findings of a pass over V."""
 
     terms: Terms
-    digest: Digest
+    digests: list[Digest]  # of the parts of V whose digests are known
 
 
-def read_once(matrix: Matrix, left: Any, right: Array, beta: float, missing: str | None) -> Recomputed:
-    """Return the terms of the relative error and the digest of V, in panel orientation.
+def read_once(
+    matrix: Matrix, factors: tuple[Any, Array], settings: Settings, parts: Sequence[KnownDigest]
+) -> Recomputed:
+    """Return the terms of the relative error and the digests of parts of V.
 
     Parameters
     ----------
-    left : the factor of the rows of panels, of which slices (rows, k) are read.
-    right : (k, columns), float64.
+    factors : that of the rows of panels, of which slices (rows, k) are read, and the other, (k, columns).
+    settings : of the fit.
+    parts : the rows of V whose digests are wanted.
     """
-    rows, columns = matrix.layout.rows, matrix.layout.columns
-    keys, marked = keys_of(0, columns), missing == "unstored"
-    terms, digests = Terms(), []
+    (left, right), columns = factors, matrix.layout.columns
+    beta, missing = settings.beta, settings.missing
+    scan, terms = DigestScan(parts, matrix.shape[1], missing == "unstored"), Terms()
+    add = scan.add_columns if matrix.orientation.by_columns else scan.add_rows
     for first, block in row_blocks(matrix):
-        digests.append(digest_of(row_hashes(block, keys, marked), first, rows))
+        add(first, block)
         w = np.asarray(left[first : first + block.shape[0]], np.float64)
         for some in row_slices(block.shape[0], columns * 8):
             terms = terms.plus(_terms(block[some], w[some] @ right, beta, missing))
-    return Recomputed(terms, merge_digests(digests))
+    return Recomputed(terms, scan.finish())
 
 
 def check_digest(digest: Digest, run: Run, matrix: Matrix) -> None:

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.errors import InvalidRunError
+from dask_nmf.fitting.verification import ranges_in_words
 from dask_nmf.iteration.outcome import relative_error
-from dask_nmf.results.recomputed import Recomputed, check_digest, read_once
+from dask_nmf.results.recomputed import Recomputed, read_once
 from dask_nmf.results.stored_arrays import Check, array_checks, checked
 from dask_nmf.runs.commits import fit_of
 from dask_nmf.runs.record.contents import orientation_of
+from dask_nmf.runs.rows.known_digests import known_digests
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.sources.matrix import Matrix
@@ -108,11 +110,20 @@ def _content(run: Run, result: StoredResult, matrix: Matrix, found: list[Recompu
     settings, orientation = result.settings, matrix.orientation
     W, H = result.factors
     left, right = (W, result.read("H")) if not orientation.by_columns else (_Turned(H), result.read("W").T)
-    found.append(read_once(matrix, left, right.astype(np.float64), settings.beta, settings.missing))
-    if "lineage" in result.record:
-        return "read; its content is not compared, because rows were added or taken out since the fit"
-    check_digest(found[0].digest, run, matrix)
-    return f"{' x '.join(map(str, matrix.shape))}, every entry is as in the fit"
+    parts = known_digests(run, result)
+    found.append(read_once(matrix, (left, right.astype(np.float64)), settings, parts))
+    if not parts:
+        return (
+            "read; its content is not compared, because rows were taken out since the fit, or added by an "
+            "earlier version"
+        )
+    for part, digest in zip(parts, found[0].digests, strict=True):
+        if ranges := part.differing(digest, matrix.shape[1]):
+            where = ranges_in_words(part.along, ranges)
+            added = ", and below it the rows that were added since" if parts[1:] else ""
+            raise ValueError(f"V is not the same in {where}; give the V that was fitted{added}")
+    since = " or in the rows that were added since" if parts[1:] else ""
+    return f"{' x '.join(map(str, matrix.shape))}, every entry is as in the fit{since}"
 
 
 class _Turned:

@@ -24,6 +24,7 @@ from dask_nmf.rng import Stream
 from dask_nmf.runs.commits import fit_of
 from dask_nmf.runs.record.contents import orientation_of
 from dask_nmf.runs.rows.changed_result import ChangedResult
+from dask_nmf.runs.rows.known_digests import known_digests
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.locations import Location, check_apart, located
@@ -32,7 +33,6 @@ from dask_nmf.updates.fitted import Fitted, open_fitted
 from dask_nmf.updates.outcomes import Update
 from dask_nmf.updates.output import Output
 from dask_nmf.updates.row_passes import RowPasses, RowSummary, content_digest, measures_with, open_rows
-from dask_nmf.updates.rows.known_digests import known_digests
 from dask_nmf.updates.rows.row_names import KeptNames, check_new_names, stacked
 from dask_nmf.updates.write import scales_of, with_new_rows, write_h, write_means
 
@@ -141,7 +141,7 @@ def _update(run: Run, output: Output, fitted: Fitted, passes: RowPasses, keep_h:
         if not keep_h:
             changed.record["validation_error"] = None  # it was that of the H before
         changed.record["lineage"] = [*fitted.result.record.get("lineage", []), entry]
-        if known_digests(run, fitted):
+        if known_digests(run, fitted.result):
             changed.write_digest(summary.digest_sums)
         changed.commit(stacked(fitted.result.labels, matrix.labels, (old, new)))
     errors = _error(fitted), _new_error(fresh.before, summary)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dask_nmf.errors import RunMismatch
-from dask_nmf.fitting.verification import check_content, is_unwritten
+from dask_nmf.fitting.verification import check_content, is_unwritten, ranges_in_words
 from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.kernels.summary.digests import digest_of, keys_of, row_hashes
 from dask_nmf.runs.record.contents import orientation_of
+from dask_nmf.runs.rows.known_digests import DigestScan, KnownDigest, known_digests
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.labels.names import gather
 from dask_nmf.sources.matrix import Matrix
@@ -19,8 +22,7 @@ from dask_nmf.sources.registry import open_matrix
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted
 from dask_nmf.updates.row_passes import RowPasses
-from dask_nmf.updates.rows.chosen_rows import batches
-from dask_nmf.updates.rows.known_digests import check_all_rows, differing, known_digests
+from dask_nmf.updates.rows.chosen_rows import Batch, batches
 from dask_nmf.wording import counted
 
 SAME_SUMS = 1e-5  # relative difference of sums over V that rounding explains
@@ -48,8 +50,8 @@ def check_v(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array, V: Any) ->
         _check_alone(run, fitted, matrix, numbers)
     elif "lineage" not in record:
         _check_fitted(run, fitted, V)
-    elif parts := known_digests(run, fitted):
-        check_all_rows(fitted, matrix, parts)
+    elif parts := known_digests(run, fitted.result):
+        _check_digests(fitted, matrix, parts)
     else:
         _check_sums(fitted, matrix)
 
@@ -80,7 +82,7 @@ def _check_names(fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
 
 def _check_alone(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
     """Refuse rows alone that are not those of the fit, or for which the run has no digest of each row."""
-    rows, name, parts = fitted.shape[0], run.location.name, known_digests(run, fitted)
+    rows, name, parts = fitted.shape[0], run.location.name, known_digests(run, fitted.result)
     if not fitted.is_uniform:
         why = "entries are missing"
     elif not parts:
@@ -89,13 +91,44 @@ def _check_alone(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> No
         why = "it has no digest of each row"
     else:
         for batch in batches(fitted, matrix, numbers):
-            if other := differing(batch, parts):
+            if other := _differing(batch, parts):
                 raise ValueError(f"row {other[0]} is not that of the V of {name}; give its rows")
         return
     raise ValueError(
         f"{matrix.source} has only the rows to be taken out, which cannot be compared with {name}, because "
         f"{why}; give all {counted(rows, 'row')} that it has now"
     )
+
+
+def _check_digests(fitted: Fitted, matrix: Matrix, parts: Sequence[KnownDigest]) -> None:
+    """Read a whole V once, in this process, and compare it with the digests of its parts.
+
+    Raises
+    ------
+    RunMismatch
+        If an entry differs; the message names the rows, or the columns.
+    """
+    rows, columns = matrix.shape
+    scan = DigestScan(parts, columns, fitted.settings.missing == "unstored")
+    for batch in batches(fitted, matrix, np.arange(rows)):
+        scan.add_rows(int(batch.numbers[0]), batch.block)
+    for part, digest in zip(parts, scan.finish(), strict=True):
+        if ranges := part.differing(digest, columns):
+            raise RunMismatch(
+                f"{matrix.source} is not the V of {fitted.result.location.name} as it is now: it differs in "
+                f"{ranges_in_words(part.along, ranges)}; give the rows that the run has, in its order"
+            )
+
+
+def _differing(batch: Batch, parts: Sequence[KnownDigest]) -> list[int]:
+    """Return numbers of rows that are not those of the run, of which each row has a digest."""
+    hashes = row_hashes(batch.block, keys_of(0, batch.block.shape[1]))
+    found = []
+    for at, number in enumerate(batch.numbers.tolist()):
+        (part,) = (part for part in parts if part.first <= number < part.last)
+        own = digest_of(hashes[at : at + 1], number - part.first, part.rows).sums[0]
+        found += [number] if own != part.sums[number - part.first] else []
+    return found
 
 
 def _check_sums(fitted: Fitted, matrix: Matrix) -> None:

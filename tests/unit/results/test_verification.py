@@ -16,9 +16,11 @@ from support.named import names, write_named
 
 from dask_nmf import Run, nmf
 from dask_nmf.cli.app import app
+from dask_nmf.options.settings import Settings
 from dask_nmf.results import recomputed, verify
 from dask_nmf.results.recomputed import read_once
 from dask_nmf.sources.registry import open_matrix
+from dask_nmf.updates import forget, update
 
 TALL, WIDE = low_rank(40, 15, 3, noise=1.0), low_rank(15, 40, 3, noise=1.0)
 
@@ -69,11 +71,38 @@ def test_the_error_is_that_of_the_definition(beta: float) -> None:
     """The oracle is scikit-learn's divergence."""
     random = np.random.default_rng(1)
     w, h = random.random((40, 3)), random.random((3, 15))
-    found = read_once(open_matrix(TALL), w, h, beta, None).terms.relative_error(beta)
+    settings = Settings(3, beta_loss=beta, solver="mu")
+    found = read_once(open_matrix(TALL), (w, h), settings, []).terms.relative_error(beta)
     size = np.linalg.norm(TALL) ** 2 / 2
     if beta != 2:
         size = _nmf._beta_divergence(TALL, np.full((40, 1), TALL.mean()), np.ones((1, 15)), beta)
     assert found == pytest.approx(math.sqrt(_nmf._beta_divergence(TALL, w, h, beta) / size))
+
+
+@pytest.mark.parametrize("v", [TALL, WIDE, scipy.sparse.csr_array(TALL), scipy.sparse.csr_array(WIDE)])
+def test_rows_that_were_added_are_compared_too(
+    v: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if V is read in several blocks, and for a wide V, whose panels are columns."""
+    monkeypatch.setattr(recomputed, "BUDGET", 600)
+    rows, run = v.shape[0], tmp_path / "run"
+    nmf(v[: rows - 5], 2, store=run, max_iter=4)
+    update(run, v[rows - 5 : rows - 2])
+    update(run, v[rows - 2 :])
+    (content,) = (check for check in verify(run, v) if check.name == "V")
+    assert content.passed
+    assert content.text.endswith("every entry is as in the fit or in the rows that were added since")
+    for row in (1, rows - 4, rows - 1):
+        other = v.copy() if scipy.sparse.issparse(v) else np.array(v)
+        other[row, 2] += 1
+        (content,) = (check for check in verify(run, other) if check.name == "V")
+        by_columns = v is not TALL and row == 1 and v.shape[0] < v.shape[1]
+        assert content.passed is False
+        assert f"the same in {'column 2' if by_columns else f'row {row}'}; give the V that" in content.text
+    forget(run, [1], v)
+    (content,) = (check for check in verify(run, v[np.delete(np.arange(rows), 1)]) if check.name == "V")
+    assert content.passed
+    assert "not compared, because rows were taken out" in content.text
 
 
 def test_a_changed_bit_of_w_or_h_is_found(tmp_path: Path) -> None:
