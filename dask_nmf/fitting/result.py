@@ -46,7 +46,7 @@ class Result:
     residuals : where W H differs from V, as the last read saw it: losses and sizes of at most 64 × 64 blocks
         of V, and the rows and columns with the largest losses. Entries that are held out do not count. It is
         None where that is not known: V is cut both ways, or entries are held out of a V without missing
-        entries and weights, by the squared error or the Kullback-Leibler divergence.
+        entries and weights, and V is sparse or the loss is the Kullback-Leibler divergence.
 
     Examples
     --------

@@ -167,7 +167,7 @@ def _sums(v: Block, w: Array, part: ModelPart) -> Sums:
     found = None
     if spec.places is not None and part.numbers is not None:
         found = residual_sums(plain, w, h, spec.places, part.numbers)
-    known = found is not None and not listed  # whether the loss follows, with its digits
+    known = found is not None and not isinstance(plain, Cells)  # whether the loss follows, with its digits
     if spec.residual_only:
         rest = spec.loss.loss(plain, w, h, final=True) if exact and not known else np.nan
         sums = Sums(NOTHING, NOTHING, rest)

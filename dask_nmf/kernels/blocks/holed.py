@@ -80,8 +80,8 @@ class HoledBlock:
         kept = self.groups.counts[self.groups.rows[rows[0]]][self.groups.columns]
         return self.block[rows][:, kept], np.ascontiguousarray(h[:, kept])
 
-    def clear(self, strip: slice, rest: Array) -> None:
-        """Set numbers of a strip of rows, (rows, n), to zero at the entries held out."""
+    def clear(self, strip: slice | NDArray[np.intp], rest: Array) -> None:
+        """Set numbers of some rows, (rows, n), to zero at the entries held out."""
         groups = self.groups
         _clear(
             rest, groups.rows[strip], *_sorted(groups), groups.counts, EMPTY_VALUES[rest.dtype], NO_INDICES

@@ -5,23 +5,23 @@ They are taken where the loss of a panel is taken, from the same differences, an
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.holed import HoledBlock
 from dask_nmf.kernels.blocks.masked import EMPTY, Cells, stored_cells
-from dask_nmf.kernels.compiled import compiled
-from dask_nmf.kernels.divergence import TINY, dot, entry_divergence
+from dask_nmf.kernels.summary.residual_loops import add_cells, add_squares
 from dask_nmf.types import Array, Block
 
 MOST_BLOCKS = 64  # of rows, and of columns
 WORST = 20  # rows and columns that are kept
 STRIP_ENTRIES, STRIP_ROWS = 256 * 1024, 256  # processed at once at most; columns are added up in their dtype
-TILE = 1024  # columns of a strip that are added up in the dtype of the block
 
 
 class Side(NamedTuple):
@@ -149,13 +149,15 @@ def places_of_columns(places: Places) -> NDArray[np.uint8]:
 
 
 def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) -> ResidualSums | None:
-    """Return the sums of a block; None if it has entries held out, whose groups are not told apart here.
+    """Return the sums of a block; None if it is sparse with entries held out whose zeros would be told apart.
+
+    Entries that are held out do not count.
 
     Parameters
     ----------
     v : (r, n), dense, CSR, `Cells` or a `HoledBlock`.
     w, h : (r, k), (k, n).
-    numbers : the number of each row in V, (r,), ascending.
+    numbers : the number of each row in V, (r,), ascending unless v is a `HoledBlock`.
     """
     by = 1.0
     if not isinstance(v, Cells):
@@ -163,6 +165,8 @@ def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) 
     sums = _Growing(places, numbers)
     if isinstance(v, np.ndarray):
         return sums.add_dense(v, w, h, by).total(EMPTY)
+    if isinstance(v, HoledBlock) and isinstance(v.block, np.ndarray):
+        return sums.add_holed(v, w, h).total(EMPTY)
     if scipy.sparse.issparse(v):
         listed = stored_cells(v, True)
         return sums.add_cells(listed, scaling.multiply(w.astype(np.float64), 1 / by), h).scaled(by * by)
@@ -197,25 +201,45 @@ class _Growing:
         """Add the squared error of all rows of a dense block times ``by``."""
         close = scaling.squares_fit(by, v.dtype)
         w, by_strip = (scaling.multiply(w, 1 / by), 1.0) if close else (w, by)
-        unit, n = by * by if close else 1.0, v.shape[1]
-        cuts, step = np.flatnonzero(np.diff(self.groups)) + 1, min(max(16, STRIP_ENTRIES // n), STRIP_ROWS)
-        edges = np.unique(np.concatenate([np.arange(0, len(w), step), cuts, [len(w)]]))
-        for first, last in pairwise(edges.tolist()):
+        unit = by * by if close else 1.0
+        for first, last in self._strips(self.groups):
             some = slice(first, last)
-            product = w[some] @ h
-            columns = np.zeros((2, n), product.dtype)
-            _squares(scaling.multiply(v[some], by_strip), product, self.rows[:, some], columns)
-            wide = columns * unit if unit != 1 else columns.astype(np.float64)
-            self.columns += wide
-            self.blocks[:, self.groups[first]] += np.add.reduceat(wide, self.places.columns[:-1], axis=1)
+            self._add_strip(some, scaling.multiply(v[some], by_strip), w[some] @ h, unit)
         self.rows *= unit
         return self
+
+    def add_holed(self, v: HoledBlock, w: Array, h: Array) -> Self:
+        """Add the squared error of all rows of a dense block, but for its entries held out."""
+        order = np.argsort(self.numbers, kind="stable")
+        for first, last in self._strips(self.groups[order]):
+            some = order[first:last]
+            product = w[some] @ h
+            v.clear(some, product)
+            self._add_strip(some, np.ascontiguousarray(v.block[some]), product, 1.0)
+        return self
+
+    def _strips(self, groups: Array) -> Iterator[tuple[int, int]]:
+        """Yield the first row and the end of strips of rows, each of one group; the groups are ascending."""
+        step = min(max(16, STRIP_ENTRIES // self.columns.shape[1]), STRIP_ROWS)
+        cuts = np.flatnonzero(np.diff(groups)) + 1
+        edges = np.unique(np.concatenate([np.arange(0, len(groups), step), cuts, [len(groups)]]))
+        return pairwise(edges.tolist())
+
+    def _add_strip(self, some: Any, v: Array, product: Array, unit: float) -> None:
+        """Add the squared error of some rows of one group, times ``unit`` but for the sums of rows."""
+        columns, rows = np.zeros((2, v.shape[1]), product.dtype), np.zeros((2, len(v)))
+        add_squares(v, product, rows, columns)
+        self.rows[:, some] = rows
+        wide = columns * unit if unit != 1 else columns.astype(np.float64)
+        self.columns += wide
+        of_blocks = np.add.reduceat(wide, self.places.columns[:-1], axis=1)
+        self.blocks[:, self.groups[some][0]] += of_blocks
 
     def add_cells(self, cells: Cells, w: Array, h: Array) -> Self:
         """Add the loss of listed cells, and of zeros that are not listed where they count."""
         wide, columns = np.ascontiguousarray(w, np.float64), np.ascontiguousarray(h.T)
         across, of_columns = places_of_columns(self.places), np.zeros((cells.columns, 2))
-        _cells(
+        add_cells(
             *cells[:4], cells.implicit_zeros, wide, columns, self.places.beta, self.groups, across,
             self.rows, of_columns, self.blocks,
         )  # fmt: skip
@@ -243,58 +267,3 @@ class _Growing:
             self.rows[1], self.columns[1] = float(h.shape[1]), float(len(w))
             self.blocks[1] = np.outer(rows, np.diff(self.places.columns))
         self.zeros = of_w.sum(axis=0)
-
-
-@compiled(fastmath={"contract", "reassoc"})
-def _squares(v: Array, product: Array, rows: Array, columns: Array) -> None:
-    """Add the squares of v − product and of v to the sums of their rows and columns."""
-    r, n = v.shape
-    zero = columns.dtype.type(0)
-    for first in range(0, n, TILE):
-        last = min(first + TILE, n)
-        of_losses, of_sizes = columns[0, first:last], columns[1, first:last]
-        for i in range(r):
-            x, y = v[i, first:last], product[i, first:last]
-            loss, size = zero, zero
-            for j in range(last - first):
-                rest = x[j] - y[j]
-                lost, own = rest * rest, x[j] * x[j]
-                loss += lost
-                size += own
-                of_losses[j] += lost
-                of_sizes[j] += own
-            rows[0, i] += loss
-            rows[1, i] += size
-
-
-@compiled(fastmath={"contract", "reassoc"})
-def _cells(
-    values: Array, weights: Array, indices: Array, indptr: Array, zeros: bool, w: Array, h: Array,
-    beta: float, groups: Array, across: Array, rows: Array, columns: Array, blocks: Array,
-) -> None:  # fmt: skip
-    """Add the loss and the size of listed cells to the sums of their rows, columns and blocks."""
-    for i in range(len(indptr) - 1):
-        loss, size = 0.0, 0.0
-        into_losses, into_sizes = blocks[0, groups[i]], blocks[1, groups[i]]
-        own = w[i]
-        for p in range(indptr[i], indptr[i + 1]):
-            value, j = np.float64(values[p]), indices[p]
-            y = dot(own, h[j])
-            if beta == 2:
-                lost = value * (value - 2 * y) if zeros else (value - y) * (value - y)
-                counts = value * value
-            elif y <= 0 and beta <= 1 and value > 0:
-                lost, counts = np.inf, 1.0
-            else:
-                lost, counts = 2 * entry_divergence(value, max(y, TINY), beta, zeros), 1.0
-            if len(weights) > 0:
-                lost *= weights[p]
-                counts *= weights[p]
-            loss += lost
-            size += counts
-            columns[j, 0] += lost
-            columns[j, 1] += counts
-            into_losses[across[j]] += lost
-            into_sizes[across[j]] += counts
-        rows[0, i] += loss
-        rows[1, i] += size

@@ -22,8 +22,9 @@ def failures_section(facts: FitFacts, residuals: Residuals | None) -> Section:
     title = "Where the model fails"
     if residuals is None:
         text = (
-            "This is not known: V was cut both ways, entries were held out, or rows were changed since the "
-            "fit. Write the report with --residuals and the V that was fitted, which is then read once."
+            "This is not known: V was cut both ways, rows were changed since the fit, or entries were held "
+            "out of a sparse V or by the Kullback-Leibler divergence. Write the report with --residuals and "
+            "the V that was fitted, which is then read once."
         )
         return Section("failures", title, [text])
     names = facts.names.reading(residuals.rows.worst.tolist(), residuals.columns.worst.tolist())

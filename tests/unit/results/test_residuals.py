@@ -16,9 +16,10 @@ from support.matrices import low_rank
 from support.strategies import cuts, seeds
 
 from dask_nmf import Run, nmf
+from dask_nmf.kernels.blocks.groups import held_out_groups
 from dask_nmf.kernels.summary import residual_sums
 from dask_nmf.kernels.summary.residual_sums import Places, Residuals, ResidualSums, block_edges
-from dask_nmf.results import recomputed, residuals
+from dask_nmf.results import recomputed
 from dask_nmf.results.residuals import residuals as residuals_of
 
 
@@ -46,7 +47,6 @@ def check(found: Residuals, losses: np.ndarray, sizes: np.ndarray) -> None:
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """V is read in several blocks, cut into few blocks of rows and columns."""
     monkeypatch.setattr(recomputed, "BUDGET", 4000)
-    monkeypatch.setattr(residuals, "GATHERED", 50)
     monkeypatch.setattr(residual_sums, "MOST_BLOCKS", 5)
 
 
@@ -111,7 +111,33 @@ def test_the_last_read_of_a_fit_leaves_missing_entries_out(tmp_path: Path) -> No
     V[::3, ::2] = np.nan
     check_of_fit(V, tmp_path, missing="nan", n_init=2)
     check_of_fit(scipy.sparse.csr_array(np.nan_to_num(V)), tmp_path, missing="unstored")
-    assert nmf(low_rank(30, 12, 3), 2, validation_fraction=0.1).residuals is None
+
+
+@pytest.mark.parametrize("shape", [(300, 13), (13, 300)])
+@pytest.mark.parametrize("missing", [None, "nan"])
+def test_the_last_read_of_a_fit_leaves_held_out_entries_out(
+    shape: tuple[int, int], missing: str | None, tmp_path: Path
+) -> None:
+    V = 40 * low_rank(*shape, 5).astype(np.float64)
+    if missing:
+        V[::3, ::2] = np.nan
+    check_of_fit(V, tmp_path, validation_fraction=0.1, missing=missing)
+    stored = Run.load_result(tmp_path / "run.zarr")
+    held_out = held_out_cells(shape, 0.1)
+    losses = (V - stored.read("W").astype(float) @ stored.read("H").astype(float)) ** 2
+    counts = ~(held_out | np.isnan(V))
+    check(residuals_of(stored, V), np.where(counts, losses, 0), np.where(counts, V**2, 0))
+
+
+def held_out_cells(shape: tuple[int, int], share: float) -> np.ndarray:
+    """Return which cells of V, (m, n), a fit with seed 0 holds out."""
+    groups = held_out_groups(0, share, *map(np.arange, shape))
+    return ~groups.counts[groups.rows][:, groups.columns]
+
+
+def test_zeros_of_a_sparse_v_are_not_told_apart_if_entries_are_held_out() -> None:
+    V = scipy.sparse.csr_array(low_rank(30, 12, 3))
+    assert nmf(V, 2, validation_fraction=0.1).residuals is None
 
 
 @given(edges=cuts(40), seed=seeds)
@@ -170,7 +196,6 @@ def test_another_v_is_refused_whatever_the_loss(options: dict[str, Any], tmp_pat
 
 def test_memory_does_not_grow_with_the_rank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recomputed, "BUDGET", 1 << 26)
-    monkeypatch.setattr(residuals, "GATHERED", 1 << 14)
     V = scipy.sparse.csr_array(low_rank(200, 60, 3))
     nmf(V, 40, max_iter=1, init="random", store=tmp_path / "run.zarr")
     stored = Run.load_result(tmp_path / "run.zarr")
