@@ -38,6 +38,13 @@ def cluster_indices(w: Array, h: Array) -> Array:
     ----------
     w : (rows, k), any rows of W.
     h : (k, n)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf.quality import cluster_indices
+    >>> cluster_indices(np.array([[1.0, 0.2], [0.1, 3.0], [0.0, 0.0]]), np.eye(2))
+    array([ 0,  1, -1])
     """
     return largest_components(w, component_sizes(h))
 
@@ -94,7 +101,7 @@ def entropy_of(counts: Array) -> float:
     if classes == 1:
         return 0.0
     mixed = -rel_entr(counts, counts.sum(axis=1, keepdims=True)).sum()
-    return max(float(mixed / (counts.sum() * np.log(classes))), 0.0)
+    return max(0.0, float(mixed / (counts.sum() * np.log(classes))))
 
 
 def purity(clusters: Any, labels: Any) -> float:
@@ -111,6 +118,12 @@ def purity(clusters: Any, labels: Any) -> float:
     ------
     ValueError
         If there are no rows, or not as many labels as clusters, or one of them is missing.
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import purity
+    >>> purity([0, 0, 0, 1], ["a", "a", "b", "b"])
+    0.75
     """
     return purity_of(_counted(clusters, labels))
 
@@ -129,6 +142,12 @@ def entropy(clusters: Any, labels: Any) -> float:
     ------
     ValueError
         If there are no rows, or not as many labels as clusters, or one of them is missing.
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import entropy
+    >>> entropy([0, 0, 1, 1], ["a", "a", "b", "b"]), entropy([0, 0, 0, 0], ["a", "a", "b", "b"])
+    (0.0, 1.0)
     """
     return entropy_of(_counted(clusters, labels))
 

@@ -19,7 +19,15 @@ UNTIED = 1e-9  # added to distances at most, where SciPy's tree of equal ones is
 
 
 class Consensus(NamedTuple):
-    """The agreement of the clusters of several runs; all but the matrix is NaN for a single run or row."""
+    """The agreement of the clusters of several runs; all but the matrix is NaN for a single run or row.
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import agreement
+    >>> consensus = agreement([[0, 0, 1], [1, 1, 0]])
+    >>> consensus.matrix.shape, consensus.dispersion
+    ((3, 3), 1.0)
+    """
 
     matrix: Array  # share of runs in which two rows are in one cluster, (rows, rows)
     order: Array  # order of the rows in which clusters are adjacent, for a picture, (rows,)
@@ -34,6 +42,12 @@ def sample_rows(n_rows: int, seed: int, size: int = MOST_ROWS) -> Array:
 
     One row is drawn from each of ``size`` ranges of equal length, by a hash of (seed, range), so that the
     sample does not depend on how V is cut.
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import sample_rows
+    >>> sample_rows(3, seed=0), sample_rows(10**7, seed=0).shape
+    (array([0, 1, 2]), (2000,))
     """
     if n_rows <= size:
         return np.arange(n_rows)
@@ -49,6 +63,12 @@ def agreement(clusters: Sequence[Array]) -> Consensus:
     ----------
     clusters : the cluster of each row, (rows,), of each run; see `cluster_indices`. Clusters of different
         runs need not have the same numbers.
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import agreement
+    >>> agreement([[0, 0, 1, 1], [1, 1, 0, 0]]).cophenetic  # the same groups under other numbers
+    1.0
     """
     matrix = consensus_matrix(clusters)
     if len(clusters) < 2 or len(matrix) < 2:
@@ -75,6 +95,14 @@ def consensus_matrix(clusters: Sequence[Array]) -> Array:
     ------
     ValueError
         If there is no run, or the runs are of different rows.
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import consensus_matrix
+    >>> consensus_matrix([[0, 0, 1], [0, 1, 1]])
+    array([[1. , 0.5, 0. ],
+           [0.5, 1. , 0.5],
+           [0. , 0.5, 1. ]])
     """
     labels = [np.asarray(labels) for labels in clusters]
     if len({label.shape for label in labels}) != 1 or labels[0].ndim != 1:
@@ -93,6 +121,12 @@ def cophenetic_correlation(matrix: Array) -> float:
 
     It is 1 if the tree reproduces all distances, as for a consensus of zeros and ones (Brunet et al., PNAS
     101:4164, 2004; ``cophcor`` of R's package NMF, which has no value if all distances are alike).
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import consensus_matrix, cophenetic_correlation
+    >>> cophenetic_correlation(consensus_matrix([[0, 0, 1, 1]] * 3))
+    1.0
     """
     return _correlation(*_tree(matrix))
 
@@ -101,6 +135,12 @@ def dispersion(matrix: Array) -> float:
     """Return the dispersion of a consensus matrix C, the mean of 4 (C - ½)²: 1 if it is all zeros and ones.
 
     (Kim & Park, Bioinformatics 23:1495, 2007; ``dispersion`` of R's package NMF.)
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import consensus_matrix, dispersion
+    >>> dispersion(consensus_matrix([[0, 0, 1, 1]] * 3))
+    1.0
     """
     return float(np.mean(4 * (matrix - 0.5) ** 2))
 
@@ -110,6 +150,12 @@ def ambiguous_share(matrix: Array, bounds: tuple[float, float] = BOUNDS) -> floa
 
     It is F(high) - F(low) for the distribution F of C over pairs of rows, and 0 for a perfect consensus
     (Şenbabaoğlu, Michailidis & Li, Scientific Reports 4:6207, 2014).
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import ambiguous_share, consensus_matrix
+    >>> ambiguous_share(consensus_matrix([[0, 0, 1, 1]] * 3))
+    0.0
     """
     values = matrix[np.triu_indices(len(matrix), 1)]
     return float(np.mean((values > bounds[0]) & (values <= bounds[1]))) if len(values) else nan

@@ -29,6 +29,12 @@ def feature_score(H: Any, method: str = "kim") -> Array:
         is 0 if all components share the feature alike, and 1 if it occurs in one only (Kim & Park,
         Bioinformatics 23:1495, 2007); NaN where H has a column of zeros, and if k is 1.
         "max": the largest entry of the column (Carmona-Saez et al., BMC Bioinformatics 7:78, 2006).
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import feature_score
+    >>> feature_score([[1.0, 0.5, 0.0], [0.0, 0.5, 2.0]])
+    array([1., 0., 1.])
     """
     h = _checked(H, method)
     if method == "max":
@@ -54,6 +60,12 @@ def extract_features(H: Any, method: str = "kim") -> list[Array]:
         component with the largest entry, by falling score (Kim & Park, Bioinformatics 23:1495, 2007).
         "max": columns by falling entries of the component, up to the first one that has an entry as large in
         another component (Carmona-Saez et al., BMC Bioinformatics 7:78, 2006).
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import extract_features
+    >>> extract_features([[9.0, 0.0, 1.0], [0.0, 8.0, 1.0]], method="max")
+    [array([0]), array([1])]
     """
     h = _checked(H, method)
     return _ahead_of_others(h) if method == "max" else _high_scores(h)

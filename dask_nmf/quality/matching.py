@@ -20,7 +20,16 @@ ROUNDING = 1e-9  # sums of cosines whose difference is smaller are alike
 
 
 class Matching(NamedTuple):
-    """Components of a run, by the components of another run that they are matched with."""
+    """Components of a run, by the components of another run that they are matched with.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf.quality import match_components
+    >>> h = np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])
+    >>> match_components(h, 5 * h[::-1]).components
+    array([1, 0])
+    """
 
     components: Array  # component of the run for each one of the other run, (k,)
     cosines: Array  # of each pair, (k,)
@@ -45,6 +54,15 @@ class Stability(NamedTuple):
     medoid : number of the run whose components match those of the other runs best.
     matches : component of each run that is matched with each consensus component, (runs, k).
     order : numbers of the runs by rising loss; runs whose loss is NaN come last.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf.quality import match_runs
+    >>> h = np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])
+    >>> stability = match_runs([h, h[::-1]], losses=[0.2, 0.1])
+    >>> stability.components.shape, stability.order
+    ((2, 3), array([1, 0]))
     """
 
     stability: float
@@ -59,6 +77,14 @@ def match_components(h: Array, other: Array) -> Matching:
     """Return the matching of components that has the largest sum of cosines, from H (k, n) of two runs.
 
     A component of zeros has a cosine of 0 with every other one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf.quality import match_components
+    >>> h = np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])
+    >>> match_components(h, h[::-1]).cosines.round(3)
+    array([1., 1.])
     """
     return _match(_unit_rows(h), _unit_rows(other))
 
@@ -89,6 +115,14 @@ def match_runs(runs: Sequence[Array], losses: Sequence[float]) -> Stability:
     ------
     ValueError
         If there is no run, or their shapes differ, or there is not one loss for each.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf.quality import match_runs
+    >>> h = np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 1.0]])
+    >>> round(match_runs([h, 2 * h[::-1]], losses=[0.1, 0.1]).stability, 3)
+    1.0
     """
     shapes = {np.shape(h) for h in runs}
     if len(shapes) != 1 or len(losses) != len(runs) or len(min(shapes)) != 2:

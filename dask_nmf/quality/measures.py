@@ -51,6 +51,14 @@ class Quality:
     sparseness_H : mean sparseness of the rows of H, from 0 (all columns alike) to 1 (one column)
     purity : share of rows whose class is the most frequent one of their cluster; NaN without labels
     entropy : how mixed classes are within clusters, from 0 (pure) to 1; NaN without labels
+
+    Examples
+    --------
+    >>> from dask_nmf import nmf
+    >>> from dask_nmf.quality import quality
+    >>> found = quality(nmf([[1.0, 2.0], [3.0, 6.0]], 1))
+    >>> found.n_components, round(found.evar, 3)
+    (1, 1.0)
     """
 
     n_components: int
@@ -86,6 +94,15 @@ def quality(factors: Fit | Iterable[Any], labels: Any = None, *, V: Any = None) 
     ------
     ValueError
         If the shapes do not fit, or a label is missing.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf.quality import quality
+    >>> W, H = np.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]), np.eye(2)
+    >>> found = quality((W, H), labels=["a", "a", "b"], V=W @ H)
+    >>> float(found.evar), found.purity
+    (1.0, 1.0)
     """
     W, H = factors
     W, h = w_matrix(W), np.asarray(h_matrix(H))
@@ -115,6 +132,13 @@ def rss(V: Any, W: Any, H: Any) -> float:
     ------
     ValueError
         If the shapes do not fit, or V has entries that are not finite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf.quality import rss
+    >>> float(rss(np.array([[1.0, 2.0]]), np.array([[1.0]]), np.array([[1.0, 1.0]])))
+    1.0
     """
     w, h = np.asarray(w_matrix(W), np.float64), np.asarray(h_matrix(H), np.float64)
     v = _in_memory(v_matrix(V, h.shape[-1]))
@@ -128,6 +152,13 @@ def evar(V: Any, W: Any, H: Any) -> float:
     """Return the explained variance 1 - ‖V - W H‖² / ‖V‖² (``evar`` of R's package NMF).
 
     It is 1 for an exact factorisation, and NaN for a V of zeros. Parameters and errors are those of `rss`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dask_nmf.quality import evar
+    >>> float(evar(np.array([[1.0, 2.0]]), np.array([[1.0]]), np.array([[1.0, 1.0]])))
+    0.8
     """
     total = _sum_of_squares(_in_memory(V))
     return 1 - rss(V, W, H) / total if total > 0 else nan
@@ -139,6 +170,12 @@ def sparseness(x: Any) -> float:
     (√n - Σ|x| / √Σx²) / (√n - 1), which is 0 if all entries are alike and 1 if only one is not 0 (Hoyer,
     JMLR 5:1457, 2004). ``sparseness`` of R's package NMF takes columns, because its V is transposed. Rows of
     zeros have no sparseness, and are left out. The result is NaN if no row is left, or if n is 1.
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import sparseness
+    >>> float(sparseness([0.0, 0.0, 0.0, 5.0])), float(sparseness([1.0, 1.0, 1.0, 1.0]))
+    (1.0, 0.0)
     """
     return _sparseness_sums(np.atleast_2d(np.asarray(h_matrix(x)))).mean_sparseness
 

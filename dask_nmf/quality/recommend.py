@@ -28,6 +28,12 @@ class Trial(NamedTuple):
     n_components, seed, fold : which fit; trials of the same seed and fold have the same held-out entries.
     held_out_error : error of the held-out entries, the same measure for all; NaN if the fit failed.
     training_error : error of the other entries; NaN if it is unknown.
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import Trial
+    >>> Trial(n_components=3, seed=0, fold=0, held_out_error=0.2).held_out_error
+    0.2
     """
 
     n_components: int
@@ -53,6 +59,13 @@ class RankSummary:
     difference : mean difference of the held-out error to that of the best rank, over the pairs
     standard_error : standard error of this mean; NaN for fewer than two pairs
     stability : a measure of stability that was given, such as `Stability.stability`; NaN if none was
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import Trial, recommend_rank
+    >>> trials = [Trial(rank, 0, 0, error) for rank, error in ((1, 0.5), (2, 0.2), (3, 0.25))]
+    >>> [summary.n_components for summary in recommend_rank(trials).table]
+    [1, 2, 3]
     """
 
     n_components: int
@@ -89,6 +102,14 @@ class Recommendation:
     reason : the reason, as a sentence
     best : the rank with the lowest held-out error
     table : one `RankSummary` for each rank, by rising rank
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import Trial, recommend_rank
+    >>> trials = [Trial(rank, 0, 0, error) for rank, error in ((1, 0.5), (2, 0.2), (3, 0.25))]
+    >>> found = recommend_rank(trials)
+    >>> found.n_components, found.best
+    (2, 2)
     """
 
     n_components: int
@@ -123,6 +144,14 @@ def recommend_rank(trials: Iterable[Trial], stability: Mapping[int, float] | Non
     ------
     ValueError
         If no trial has a held-out error, or two trials are of the same rank, seed and fold.
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import Trial, recommend_rank
+    >>> errors = {1: (0.5, 0.6), 2: (0.21, 0.31), 3: (0.2, 0.32)}
+    >>> trials = [Trial(rank, seed, 0, error[seed]) for rank, error in errors.items() for seed in (0, 1)]
+    >>> recommend_rank(trials).n_components
+    2
     """
     errors = _by_rank(trials)
     if not errors:
@@ -144,6 +173,13 @@ def finished_ranks(trials: Iterable[Trial], ranks: Sequence[int]) -> set[int]:
     ----------
     trials : the held-out errors so far, such as those after a pass.
     ranks : all ranks that are to be fitted.
+
+    Examples
+    --------
+    >>> from dask_nmf.quality import Trial, finished_ranks
+    >>> trials = [Trial(rank, 0, 0, error) for rank, error in ((1, 0.5), (2, 0.2), (3, 0.25), (4, 0.3))]
+    >>> sorted(finished_ranks(trials, [1, 2, 3, 4, 5]))
+    [3, 4, 5]
     """
     errors = _by_rank(trials)
     if not errors:

@@ -13,6 +13,7 @@ from numpydoc.validate import validate
 from support.docs import ROOT
 
 import dask_nmf
+from dask_nmf import quality
 
 FUNCTIONS = [
     *(f"dask_nmf.{name}" for name in ("nmf", "select_rank", "plan", "transform", "predict", "recommend")),
@@ -27,7 +28,8 @@ RECORDS = [
     *("dask_nmf.ingest.conversion.Converted", "dask_nmf.plots.accessors.FitPlots"),
     "dask_nmf.plots.accessors.SelectionPlots",
 ]
-WITH_EXAMPLES = [*FUNCTIONS, *CLASSES, *RECORDS]
+QUALITY = [f"dask_nmf.quality.{name}" for name in quality.__all__]
+WITH_EXAMPLES = [*FUNCTIONS, *CLASSES, *RECORDS, *QUALITY]
 LAYOUT = {  # quotes, blank lines, order and names of sections, the first line
     *("GL01", "GL02", "GL03", "GL05", "GL06", "GL07", "GL08", "GL09", "GL10"),
     *("SS01", "SS02", "SS03", "SS04", "SS06", "RT02"),
