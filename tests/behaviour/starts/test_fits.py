@@ -1,15 +1,11 @@
 """Several starts of a fit: they share reads of V, the best is kept, and it is that of a fit by itself."""
 
-import json
 import logging
-import shutil
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import pytest
 import scipy.sparse
@@ -18,22 +14,18 @@ from sklearn.base import clone
 from support.cuts import cut_both_ways
 from support.matrices import low_rank
 from support.reads import READS, counted_matrix
-from support.runs import Crash, assert_same_bits
+from support.runs import assert_same_bits
+from support.starts import OPTIONS, STARTS, V, fit
 
-from dask_nmf import NMF, Result, Run, nmf
-from dask_nmf.errors import InvalidRunError, RunMismatch
+from dask_nmf import NMF, Result, nmf
 from dask_nmf.execution import partition
 from dask_nmf.execution.partition import Resources
 from dask_nmf.planning import row_panels, worker_memory
 from dask_nmf.planning.worker_memory import MIB
-from dask_nmf.runs.commits import Commits
 from dask_nmf.sources.registry import open_matrix
 
 KL = "kullback-leibler"
-STARTS = 3
-V = low_rank(60, 20, 5, noise=0.5)
 HOLES = np.where(np.random.default_rng(1).random(V.shape) < 0.1, np.nan, V)
-OPTIONS: dict[str, Any] = {"n_components": 3, "max_iter": 8, "random_state": 5}
 FITS: dict[str, tuple[Any, dict[str, Any]]] = {
     "tall": (V, {}),
     "sampled": (low_rank(3000, 50, 5, noise=0.5), {"max_iter": 2}),
@@ -50,18 +42,6 @@ FITS: dict[str, tuple[Any, dict[str, Any]]] = {
     "nndsvdar": (V, {"init": "nndsvdar"}),
 }
 fits = pytest.mark.parametrize(("v", "more"), FITS.values(), ids=FITS)
-
-
-@pytest.fixture(autouse=True)
-def _several_panels(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(row_panels, "SMALLEST", 1)
-    monkeypatch.setattr(row_panels, "PANELS", 3)
-    with dask.config.set({"scheduler": "synchronous", "dask_nmf.fsync": False}):
-        yield
-
-
-def fit(v: Any, **more: Any) -> Result:
-    return nmf(v, **{**OPTIONS, "n_init": STARTS, **more})
 
 
 def alone(v: Any, **more: Any) -> list[Result]:
@@ -116,19 +96,6 @@ def test_starts_of_a_v_that_is_cut_both_ways(tmp_path: Path, monkeypatch: pytest
     assert_same_bits(found, kept_alone(found, v, **options))
 
 
-def test_starts_commit_what_they_go_on_from_and_show_nothing(tmp_path: Path) -> None:
-    place = tmp_path / "run.zarr"
-    seen = []
-
-    def look(step: Any) -> None:
-        seen.append({path.name for path in (place / "start-0").iterdir()})
-
-    fit(V, store=place, max_iter=2, tol=0, init="random", callback=look)
-    assert seen
-    assert all(names == {"data", "zarr.json"} for names in seen)
-    assert {"H", "W", "error_history"} <= set(zarr.open_group(place, mode="r"))
-
-
 @pytest.mark.parametrize(("init", "more"), [("random", 0), ("sample", 1)])
 def test_a_read_of_v_serves_all_starts(init: str, more: int) -> None:
     nmf(counted_matrix(), 3, init=init, max_iter=4, tol=0, cache="off")
@@ -156,128 +123,6 @@ def test_starts_that_do_not_fit_a_worker_together_take_more_reads(
         found = fit(v, **options)
     assert "a pass of 3 models reads V 3 times" in caplog.text
     assert_same_bits(found, kept_alone(found, v, **options))
-
-
-@pytest.mark.parametrize(("solver", "step"), [("hals", 3), ("mu", 3)])
-def test_a_fit_that_is_killed_after_any_commit_ends_the_same(
-    solver: str, step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    options = {"solver": solver, "init": "random", "max_iter": 2, "tol": 0, "n_init": 2}
-    whole = fit(V, **options)
-    publish, commits = Commits.publish, 0
-
-    def killed(self: Commits, *given: Any, **options: Any) -> None:
-        nonlocal commits
-        publish(self, *given, **options)
-        commits -= 1
-        if commits == 0:
-            raise Crash
-
-    place, crashes = tmp_path / "run.zarr", 0
-    for last in range(1, 30, step):
-        place, commits = tmp_path / f"{last}.zarr", last
-        with monkeypatch.context() as patch:
-            patch.setattr(Commits, "publish", killed)
-            try:
-                fit(V, **options, store=place)
-                break
-            except Crash:
-                crashes += 1
-        assert_same_bits(fit(V, **options, store=place), whole)
-        assert not list(place.glob("start-*"))
-    assert crashes >= 8 // step  # a commit of each start, two passes each, one of the fit, and its result
-
-
-def test_a_time_limit_leaves_the_best_so_far_and_the_same_call_goes_on(tmp_path: Path) -> None:
-    place, options = tmp_path / "run.zarr", {"init": "random", "max_iter": 3, "tol": 0}
-    whole = fit(V, **options)
-    short = fit(V, **options, store=place, time_limit=0)
-    assert (short.outcome, short.n_iter, short.n_init) == ("time limit", 1, STARTS)
-    assert Run.load(place).summary()["state"] == "stopped"
-    found = Run.load(place).summary()["starts"]
-    assert found["objectives"] == list(short.objectives)  # type: ignore[arg-type]
-    assert_same_bits(fit(V, **options, store=place), whole)
-    assert Run.load(place).summary()["state"] == "finished"
-
-
-def test_the_spread_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    place = tmp_path / "run.zarr"
-    with caplog.at_level(logging.INFO, "dask_nmf"):
-        found = fit(V, init="random", store=place)
-    assert found.objectives is not None
-    kept = int(np.argmin(found.objectives))
-    least, most = found.objectives.min(), found.objectives.max()
-    spread = f"3, objective {least:.6g} to {most:.6g}, {100 * (most / least - 1):.2g} % apart"
-    assert f"starts: {spread}; start {kept} is kept (seed {5 + (kept << 32)})" in caplog.text
-    assert "pass 1: 3 of 3 starts go on, relative error 0." in caplog.text
-    assert spread in repr(found)
-    described = json.loads(json.dumps(Run.load(place).summary()))
-    assert described["starts"] == {"objectives": list(found.objectives), "kept": kept}
-    assert described["settings"]["n_init"] == STARTS
-    loaded = NMF.load(place)
-    np.testing.assert_array_equal(loaded.objectives_, found.objectives)
-    assert loaded.n_init == STARTS
-
-
-def test_starts_in_progress_are_described(tmp_path: Path) -> None:
-    def stop(step: Any) -> None:
-        if step.number == 2:
-            raise Crash
-
-    with pytest.raises(Crash):
-        fit(V, init="random", store=tmp_path / "run.zarr", callback=stop)
-    starts = Run.load(tmp_path / "run.zarr").summary()["starts"]
-    assert starts["passes"] == [2, 2, 2]
-    assert all(0 < error < 1 for error in starts["relative_errors"])
-
-
-def test_an_unfinished_fit_is_overwritten_with_its_starts(tmp_path: Path) -> None:
-    place = tmp_path / "run.zarr"
-    fit(V, init="random", store=place, time_limit=0)
-    assert len(list(place.glob("start-*"))) == STARTS
-    with pytest.raises(RunMismatch, match="n_init is 1, the run has 3"):
-        fit(V, init="random", store=place, n_init=1)
-    single = fit(V, init="random", store=place, n_init=1, overwrite=True)
-    assert_same_bits(single, fit(V, init="random", n_init=1))
-    assert not list(place.glob("start-*"))
-
-
-def _lose(start: Path) -> None:
-    shutil.rmtree(start)
-
-
-def _cut_root_short(start: Path) -> None:
-    (start / "zarr.json").write_text("{")
-
-
-def _lose_arrays(start: Path) -> None:
-    shutil.rmtree(start / "data")
-
-
-@pytest.mark.parametrize("damage", [_lose, _cut_root_short, _lose_arrays])
-def test_a_fit_whose_start_is_lost_is_refused_or_begun_anew(
-    damage: Callable[[Path], None], tmp_path: Path
-) -> None:
-    place, options = tmp_path / "run.zarr", {"init": "random", "n_init": 2}
-    fit(V, **options, store=place, overwrite=True, time_limit=0)
-    damage(place / "start-1")
-    for _ in range(2):
-        with pytest.raises(InvalidRunError, match=r"run\.zarr.*; restore it, or remove it|path or remove it"):
-            fit(V, **options, store=place)
-    assert_same_bits(fit(V, **options, store=place, overwrite=True), fit(V, **options))
-    assert not list(place.glob("start-*"))
-
-
-def test_a_run_of_before_there_were_several_starts_goes_on(tmp_path: Path) -> None:
-    place, options = tmp_path / "run.zarr", {"init": "random", "n_init": 1}
-    fit(V, **options, store=place, time_limit=0)
-    root = zarr.open_group(place)
-    record = dict(root.attrs["dask_nmf"])  # type: ignore[arg-type]
-    del record["starts"], record["settings"]["n_init"]
-    stored = json.loads((place / "zarr.json").read_text())
-    stored["attributes"]["dask_nmf"] = record
-    (place / "zarr.json").write_text(json.dumps(stored))
-    assert_same_bits(fit(V, **options, store=place), fit(V, **options))
 
 
 H = np.ones((3, 20))
