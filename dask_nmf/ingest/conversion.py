@@ -114,8 +114,8 @@ def convert(
     missing : "nan" to keep NaN and empty fields as missing entries.
     dtype : "float32" or "float64"; by default that of ``like``, or "float64" where the source stores that,
         else "float32".
-    dataset : path inside of an HDF5 file or a Zarr group, such as "raw/X"; by default "X".
-    layer : name of a layer of AnnData: "counts" is the dataset "layers/counts".
+    dataset : path inside of an HDF5 file, a Zarr group or an AnnData, such as "raw/X"; by default "X".
+    layer : name of a layer of AnnData, in a file or in Python: "counts" is the dataset "layers/counts".
     transpose : whether the columns of the source are the rows of V, as of tables of features by samples.
         Names go with them; ``row``, ``column`` and ``value`` still name columns of the source.
     text : field of JSON lines, or column of a table, with texts whose words are counted; ``row`` is then the

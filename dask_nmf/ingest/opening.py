@@ -27,6 +27,8 @@ from dask_nmf.ingest.formats.tables.table import open_table
 from dask_nmf.ingest.formats.tables.triplets import Triplets
 from dask_nmf.ingest.options import ConvertOptions
 from dask_nmf.ingest.rows import RowSource, Stacked
+from dask_nmf.sources.formats.objects.annotated import is_annotated
+from dask_nmf.sources.labelled.registry import formed_within
 from dask_nmf.storage.locations import is_location
 
 
@@ -119,9 +121,11 @@ def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
             return open_hdf5(path, options, scratch)
         if has_suffix(path, TABLES):
             return DenseTable(open_table(path), options)
+    if options.dataset is not None and is_annotated(source):
+        return MatrixRows(formed_within(source, options.dataset, name_of(source)), options, scratch)
     named = None
     if is_location(source) and (path is None or (isinstance(path, Path) and path.is_dir())):
         named = open_zarr_group(source, options, scratch)
     if options.dataset is not None and named is None:
-        raise ValueError("dataset is a path inside of an HDF5 file or a Zarr group; leave it out")
+        raise ValueError("dataset is a path inside of an HDF5 file, a Zarr group or an AnnData; leave it out")
     return named or MatrixRows(source, options, scratch)

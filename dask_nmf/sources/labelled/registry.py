@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from dask_nmf.errors import DataError
 from dask_nmf.sources.decoding.conversion import is_a
 from dask_nmf.sources.decoding.stacking import stack_dims
 from dask_nmf.sources.formats.objects.annotated import is_annotated, matrix_within
@@ -62,6 +63,30 @@ def form_of(source: Any, sample_dims: SampleDims = None, name: str = "V") -> tup
     if is_a(source, "pyarrow", "Table", "RecordBatch"):
         return source, PlainTable("pyarrow", list(source.schema.names))
     return source, None
+
+
+def formed_within(adata: Any, inside: str, name: str = "V") -> FormedMatrix:
+    """Return a matrix of an AnnData by its path in a file of AnnData, with the form that its factors get.
+
+    Parameters
+    ----------
+    inside : "X", "raw/X", or "layers/" and the name of a layer
+    name : how messages call the AnnData
+
+    Raises
+    ------
+    DataError
+        If there is no such matrix.
+    """
+    kind, _, layer = inside.strip("/").partition("/")
+    if (kind, layer) == ("raw", "X"):
+        if adata.raw is None:
+            raise DataError(f"{name} has no raw; give its X or one of its layers")
+        return FormedMatrix(adata.raw.X, PandasTable(adata.obs_names, adata.raw.var_names))
+    if kind != "layers" and (kind, layer) != ("X", ""):
+        raise DataError(f"{name} is an AnnData, of which X, raw/X or layers/NAME is taken, and not {inside}")
+    matrix = matrix_within(adata, layer if kind == "layers" else None, name)
+    return FormedMatrix(matrix, PandasTable(adata.obs_names, adata.var_names))
 
 
 def labels_of(form: Form | None) -> Labels:

@@ -15,6 +15,7 @@ import scipy.sparse
 import xarray as xr
 from support.converted import matrix_of, names_of
 
+from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
 from dask_nmf.sources.registry import open_matrix
 
@@ -39,6 +40,35 @@ def test_names_are_stored_beside_v(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), V)
     assert names_of(tmp_path / "v.zarr", "obs") == ROWS
     assert names_of(tmp_path / "v.zarr", "var") == COLUMNS
+
+
+@pytest.mark.parametrize("backed", [False, True])
+def test_layers_and_raw_of_an_annotated_object(tmp_path: Path, backed: bool) -> None:
+    obs, var = (pd.DataFrame(index=pd.Index(names, dtype=object)) for names in (ROWS, COLUMNS))
+    adata = anndata.AnnData(V, obs, var)
+    adata.raw = adata
+    adata = adata[:, 1:].copy()
+    adata.layers["counts"] = scipy.sparse.csr_matrix(V[:, 1:] + 1)
+    if backed:
+        adata.write_h5ad(tmp_path / "v.h5ad")
+        adata = anndata.read_h5ad(tmp_path / "v.h5ad", backed="r")
+    for options, v, columns in (
+        ({"layer": "counts"}, V[:, 1:] + 1, COLUMNS[1:]),
+        ({"dataset": "raw/X"}, V, COLUMNS),
+        ({"dataset": "X"}, V[:, 1:], COLUMNS[1:]),
+    ):
+        convert(adata, tmp_path / "v.zarr", overwrite=True, **options)
+        np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
+        assert names_of(tmp_path / "v.zarr", "obs") == ROWS
+        assert names_of(tmp_path / "v.zarr", "var") == columns
+    for options, message in (
+        ({"layer": "logs"}, "AnnData has no layer 'logs'; its layers: counts"),
+        ({"dataset": "obsm/pca"}, "X, raw/X or layers/NAME is taken, and not obsm/pca"),
+    ):
+        with pytest.raises(DataError, match=message):
+            convert(adata, tmp_path / "w.zarr", **options)
+    with pytest.raises(DataError, match="AnnData has no raw"):
+        convert(anndata.AnnData(V), tmp_path / "w.zarr", dataset="raw/X")
 
 
 def test_objects_of_which_one_side_has_names(tmp_path: Path) -> None:
