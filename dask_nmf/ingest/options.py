@@ -22,7 +22,8 @@ NO_COUNTING = Counting()
 EXACT = 2**24  # whole numbers up to this one are exact as float32
 EXACT_DOUBLE = 2**53  # as float64
 ROUNDING = (
-    "correct it, or store it as a floating-point number, such as 9007199254740993.0, to have it rounded"
+    "correct it, or store it as a floating-point number to have it rounded: in text with a decimal point, "
+    "in MatrixMarket with the field real in the banner, in other files as float64"
 )
 
 
@@ -183,6 +184,9 @@ class ValueRules:
         if bad.any():
             index = int(np.argmax(bad))
             raise DataError(f"{place(index)}: {_problem(values[index], cast[index])}")
+
+
+INTEGERS = ValueRules(np.dtype(np.float64), missing=False, implied=False)  # those that float64 holds
 
 
 def _back(cast: Array, stored: np.dtype[Any]) -> Array:

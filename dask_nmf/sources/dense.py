@@ -43,6 +43,13 @@ class DenseRows(ReaderDefaults):
         return self.orientation.turn((m, n))
 
     @property
+    def stored_dtype(self) -> np.dtype[Any] | None:
+        if self.packing is not None or isinstance(self.array, np.ma.MaskedArray):
+            return None
+        stored: np.dtype[Any] = np.dtype(self.array.dtype)
+        return stored
+
+    @property
     def worth_caching(self) -> bool:
         return self.decoded and not self.in_memory
 

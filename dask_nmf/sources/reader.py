@@ -34,6 +34,13 @@ class Reader(Protocol):
         """Return the dtype of the blocks."""
 
     @property
+    def stored_dtype(self) -> np.dtype[Any] | None:
+        """Return the dtype of the values as they are stored; None where they are packed, or it is not known.
+
+        A reader that knows it is a dataclass whose field ``dtype`` may be replaced by it.
+        """
+
+    @property
     def ndim(self) -> int:
         """Return the number of dimensions, 2, for which `dask.array.from_array` asks."""
 
@@ -73,6 +80,10 @@ class Reader(Protocol):
 
 class ReaderDefaults:
     """The traits and methods that most readers have, to inherit from."""
+
+    @property
+    def stored_dtype(self) -> np.dtype[Any] | None:
+        return None
 
     @property
     def ndim(self) -> int:

@@ -13,6 +13,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse
 import zarr
 from support.converted import matrix_of, names_of
 
@@ -173,6 +174,44 @@ def test_integers_that_float64_would_round(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_text(f"a,b\n1,1e300\n{2**60},{inexact}.0\n")
     convert(tmp_path / "v.csv", tmp_path / "v.zarr", dtype="float64")
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[1, 1e300], [2**60, 2**53]])
+
+
+def wide_sources(folder: Path, v: np.ndarray) -> dict[str, Any]:
+    """Return sources that hold V, some of them files."""
+    csr = scipy.sparse.csr_array(v)
+    np.save(folder / "v.npy", v)
+    zarr.create_array(folder / "in.zarr", data=v, chunks=(2, 2), overwrite=True)
+    scipy.sparse.save_npz(folder / "v.npz", csr.tocsc())
+    for name in ("dense", "sparse"):
+        with h5py.File(folder / f"{name}.h5", "w") as file:
+            if name == "dense":
+                file["X"] = v
+                continue
+            group = file.create_group("X")
+            group.attrs.update({"encoding-type": "csr_matrix", "shape": v.shape})
+            for part in ("data", "indices", "indptr"):
+                group[part] = getattr(csr, part)
+    files = {name: folder / name for name in ("v.npy", "in.zarr", "v.npz", "dense.h5", "sparse.h5")}
+    return {**files, "numpy": v, "pandas": pd.DataFrame(v), "csr": csr}
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_wide_integers_of_arrays_that_float64_would_round(tmp_path: Path, dtype: type) -> None:
+    v = np.array([[1, 2], [2**60, 2**53 + 1], [4, 5]], dtype)
+    for source in wide_sources(tmp_path, v).values():
+        with pytest.raises(DataError, match=r"row 1, column 1: 9007199254740993 is not exact as float64"):
+            convert(source, tmp_path / "v.zarr")
+    v[1, 1] = 2**53
+    for source in (*wide_sources(tmp_path, v).values(), v.astype(np.float64)):
+        convert(source, tmp_path / "v.zarr", overwrite=True)
+        np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
+
+
+def test_the_advice_about_integers_of_matrix_market(tmp_path: Path) -> None:
+    (tmp_path / "v.mtx").write_text(f"{MARKET}1 1 1\n1 1 {2**53 + 1}\n")
+    assert " real " in MARKET
+    convert(tmp_path / "v.mtx", tmp_path / "v.zarr", dtype="float64")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[2**53]])
 
 
 def test_ids_of_64_bits_are_exact(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +14,8 @@ import numpy as np
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest.entries.sorting import Entries, RowSorter
-from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.formats.tables.records import may_be_rounded
+from dask_nmf.ingest.options import INTEGERS, ConvertOptions
 from dask_nmf.ingest.rows import BATCH, Batch, Columns, check_wanted
 from dask_nmf.progress import report_panel, report_read, report_stage
 from dask_nmf.sources.labelled.registry import factor_form_of, labels_of
@@ -38,6 +40,7 @@ class MatrixRows:
         self._scratch = scratch
         self._rules = options.rules(self._matrix.dtype)
         self.sparse = self._matrix.sparse
+        self._wide = _wide_integers(self._matrix.reader) if self._rules.dtype == np.float64 else None
         self.dtype = self._rules.dtype
 
     def columns(self) -> Columns:
@@ -74,7 +77,11 @@ class MatrixRows:
         report_read(len(edges) - 1, "batches")
         for first, last in pairwise(edges):
             block = self._matrix.reader[slice(first, last), slice(0, layout.columns)]
-            cast = self._rules.cast(block.data if self.sparse else block, partial(self._place, block, first))
+            place = partial(self._place, block, first)
+            cast = self._rules.cast(block.data if self.sparse else block, place)
+            if self._wide is not None and may_be_rounded(cast):
+                exact = self._wide[slice(first, last), slice(0, layout.columns)]
+                INTEGERS.cast(exact.data if self.sparse else exact, place)
             yield first, block if cast.dtype == block.dtype else block.astype(cast.dtype)
             report_panel()
 
@@ -86,6 +93,13 @@ class MatrixRows:
             row, column = divmod(index, block.shape[1])
         row, column = self._matrix.orientation.turn((first + row, int(column)))
         return f"{self._matrix.source}: row {row}, column {column}"
+
+
+def _wide_integers(reader: Any) -> Any | None:
+    """Return a reader of the integers of 64 bits that another one rounds to float64; None without these."""
+    stored = reader.stored_dtype
+    wide = stored is not None and stored.kind in "iu" and stored.itemsize == 8
+    return replace(reader, dtype=stored) if wide else None
 
 
 def _open(source: Any, dtype: str | None) -> Matrix:

@@ -14,13 +14,12 @@ import numpy as np
 from dask_nmf.errors import DataError, readable
 from dask_nmf.ingest.files import FilePath, size_of
 from dask_nmf.ingest.formats.tables.records import Fields, Records, records_of
-from dask_nmf.ingest.options import ValueRules
+from dask_nmf.ingest.options import INTEGERS
 from dask_nmf.ingest.reading import ReadProgress, arrow_file, optional_library
 from dask_nmf.ingest.rows import BATCH
 
 RECORDS = 2**18  # that are read at once
 CURE = "write it anew"
-INTEGERS = ValueRules(np.dtype(np.float64), missing=False, implied=False)
 
 
 @dataclass(frozen=True)

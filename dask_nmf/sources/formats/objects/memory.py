@@ -34,6 +34,11 @@ class SparseRows(ReaderDefaults):
         m, n = self.array.shape
         return m, n
 
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        stored: np.dtype[Any] = np.dtype(self.array.dtype)
+        return stored
+
     def __getitem__(self, index: Box) -> Block:
         return self.array[index[0]].astype(self.dtype, copy=False)
 

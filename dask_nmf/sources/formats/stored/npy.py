@@ -63,6 +63,10 @@ class RemoteNpyRows(ReaderDefaults):
     dtype: np.dtype[Any]
     any_box: bool = field(default=False, init=False)
 
+    @property
+    def stored_dtype(self) -> np.dtype[Any]:
+        return self.stored
+
     def __getitem__(self, index: Box) -> Array:
         first, last, _ = index[0].indices(self.shape[0])
         row_bytes = self.shape[1] * self.stored.itemsize

@@ -51,6 +51,11 @@ class StoredSparseRows(ReaderDefaults):
     sparse: bool = field(default=True, init=False)
     any_box: bool = field(default=False, init=False)
 
+    @property
+    def stored_dtype(self) -> np.dtype[Any] | None:
+        data: Any = self.group["data"]
+        return np.dtype(data.dtype) if self.packing is None else None
+
     def __getitem__(self, index: Box) -> Block:
         with naming_place(self.group, index[0]):
             return self._rows(index[0])
