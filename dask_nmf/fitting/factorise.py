@@ -101,7 +101,7 @@ def _fit_in_store(matrix: Matrix, request: FitRequest, run: Run | NewRun, connec
     with nullcontext() if finished and verified else _sharing(place, connect(matrix)):
         if not verified:
             check_content(matrix, request.weights, request.entry_mask(matrix), run)
-        check_names(matrix.labels, run)
+        check_names(matrix.labels, run.labels, run.location.name)
         if finished:
             assert run.result is not None
             result = result_of(run.result)

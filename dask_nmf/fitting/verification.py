@@ -23,6 +23,7 @@ from dask_nmf.sources.matrix import Matrix
 
 logger = logging.getLogger(__name__)
 
+OTHER_OUTPUT = "give another output, or ask to overwrite it (--overwrite)"  # where a fit is to begin
 SHOWN = 3  # the most ranges of rows that a message names
 
 
@@ -32,22 +33,19 @@ def is_unwritten(matrix: Matrix, weights: Matrix | None, run: Run) -> bool:
     return None not in now.values() and now == run.record["listing"]
 
 
-def check_names(labels: Labels, run: Run) -> None:
-    """Compare the names of the rows and columns of V with those of the run, where both have some.
+def check_names(labels: Labels, of_run: Labels, name: str, cure: str = OTHER_OUTPUT) -> None:
+    """Compare the names of the rows and columns of V with those of a run, where both have some.
 
     Raises
     ------
     RunMismatch
         If a name differs: the run would answer with names that are not those of V.
     """
-    mine, theirs = (labels.rows, labels.columns), (run.labels.rows, run.labels.columns)
+    mine, theirs = (labels.rows, labels.columns), (of_run.rows, of_run.columns)
     for dimension, ours, others in zip(DIMENSIONS, mine, theirs, strict=True):
         difference = describe_difference(dimension, ours, others)
         if difference is not None:
-            raise RunMismatch(
-                f"{run.location.name} holds a fit of V with other names: {difference}; "
-                "give another output, or ask to overwrite it (--overwrite)"
-            )
+            raise RunMismatch(f"{name} holds a fit of V with other names: {difference}; {cure}")
 
 
 def check_content(matrix: Matrix, weights: Matrix | None, rule: EntryMask, run: Run) -> None:
@@ -71,8 +69,7 @@ def check_content(matrix: Matrix, weights: Matrix | None, rule: EntryMask, run: 
         if ranges:
             raise RunMismatch(
                 f"{run.location.name} holds another fit: {name} is not the same in "
-                f"{ranges_in_words(matrix.orientation.turn(('row', 'column'))[0], ranges)}; "
-                "give another output, or ask to overwrite it (--overwrite)"
+                f"{ranges_in_words(matrix.orientation.turn(('row', 'column'))[0], ranges)}; {OTHER_OUTPUT}"
             )
     logger.info("every entry is the same")
     if None not in now.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dask_nmf.fitting.verification import check_names
 from dask_nmf.inference import factors
 from dask_nmf.inference.cells import reading, writing
 from dask_nmf.inference.factors import Clip
@@ -20,6 +22,7 @@ from dask_nmf.kernels.summary.means import COLUMN_MEAN, MODEL, Means
 from dask_nmf.options.keywords import reject_unknown_keywords
 from dask_nmf.options.option import plain
 from dask_nmf.options.settings import MISSING
+from dask_nmf.runs.commits import fit_of
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.labelled.registry import check_factors
 from dask_nmf.sources.matrix import Matrix
@@ -27,6 +30,8 @@ from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.local.local_location import LocalLocation
 from dask_nmf.storage.locations import Location, check_apart
 from dask_nmf.types import Array
+
+logger = logging.getLogger(__name__)
 
 
 @reject_unknown_keywords
@@ -119,12 +124,16 @@ def recommend_to(
     ------
     FileExistsError
         As for `predict_to`.
+    RunMismatch
+        If V has names of rows or columns, and these are not those of the run.
     """
     result = Run.load_result(run)
+    opened = Run.load(fit_of(run))
     (W, H), means, labels = result.factors, result.means, result.labels
     factors.validate(W, H, means, options.clip)
     search = Search(W, H, TopKSpec(options.top, result.settings.missing), means, options.clip)
     matrix = _open(V, search)
+    _compare(matrix, opened)
     check_apart(output, V=matrix.location, run=run)
     marks = None
     if options.rows is not None:
@@ -140,6 +149,31 @@ def recommend_to(
             writing.write(file, names, columns, best.values[at, place], sources)
             cells += len(at)
     return cells
+
+
+def _compare(matrix: Matrix, run: Run) -> None:
+    """Refuse a V with other names than those of a run, and warn of one that was written since its fit.
+
+    Only listings of files are compared, so that V is not read for it. They are not known of rows that were
+    added since.
+
+    Raises
+    ------
+    RunMismatch
+        If a name differs.
+    """
+    result = run.result
+    assert result is not None
+    check_names(matrix.labels, result.labels, run.location.name, "give the V that was fitted")
+    known = run.record["listing"].get("V")
+    if "lineage" not in result.record and None not in (known, matrix.listing) and known != matrix.listing:
+        logger.warning(
+            "%s was written since the fit of %s, or is a copy of its V: W and H do not follow what changed; "
+            "dask-nmf verify %s %s tells whether an entry differs, and dask-nmf fit fits V as it is now",
+            matrix.source,
+            *[run.location.name] * 2,
+            matrix.source,
+        )
 
 
 def _sources(means: Means, rows: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from support.matrices import low_rank
 from support.named import names, write_anndata
 
 from dask_nmf import Run, nmf, predict, recommend
-from dask_nmf.errors import DataError
+from dask_nmf.errors import DataError, RunMismatch
 from dask_nmf.inference import predict as predict_module
 from dask_nmf.inference import recommend as recommend_module
 from dask_nmf.inference.cells.reading import read_cells
@@ -145,6 +146,32 @@ def test_a_header_of_other_names_is_told_where_columns_have_numbers(tmp_path: Pa
     labels = Labels(in_memory(["a", "b"], "rows"), None)
     with pytest.raises(DataError, match=r"line 1: 'item,user' .* if this line is a header, .* row,column"):
         next(read_cells(tmp_path / "pairs.csv", (2, 2), labels))
+
+
+def best_of(folder: Path, v: str) -> None:
+    """Write the best column of each row of a V to a file."""
+    places = locate(folder / "run.zarr"), locate(folder / v)
+    options, output = recommend_module.ListOptions(1), locate_file(folder / "one.csv")
+    with config.set(scheduler="synchronous"):
+        recommend_module.recommend_to(*places, options, output, True, lambda matrix: config.set())
+
+
+def test_a_v_that_was_written_since_the_fit_is_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    best_of(folder, "V.zarr")
+    assert not caplog.records
+    v = low_rank(20, 12, 2, noise=0.4)
+    write_anndata(folder / "changed.zarr", scipy.sparse.csr_array(v), ROWS, COLUMNS)
+    best_of(folder, "changed.zarr")
+    (record,) = caplog.records
+    told = record.getMessage()
+    assert "changed.zarr was written since the fit of" in told
+    assert f"dask-nmf verify {folder / 'run.zarr'} {folder / 'changed.zarr'} tells" in told
+    (folder / "one.csv").unlink()
+    write_anndata(folder / "turned.zarr", scipy.sparse.csr_array(v), ROWS, COLUMNS[::-1])
+    with pytest.raises(RunMismatch, match=r"column 0 is '3' in .*turned.zarr.*; give the V that was fitted"):
+        best_of(folder, "turned.zarr")
+    assert not (folder / "one.csv").exists()
 
 
 def test_lists_have_names_of_rows_and_columns(folder: Path) -> None:
