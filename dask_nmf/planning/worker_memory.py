@@ -37,6 +37,8 @@ LISTED_BYTES = (
     44 * MIB
 )  # bytes of such a batch if the cells that count are the stored ones of CSR: no mask of a dense block
 
+COPIES_OF_CSR = 4  # times a panel, at most, in a batch of CSR: scaled, and with what is held out taken out
+
 STRIP = 256  # rows of a panel whose residual is in memory at once
 
 USABLE = 0.7  # share of a worker's memory limit that may be filled: above, distributed spills and pauses
@@ -202,6 +204,8 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
     residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # for CSR, its entries in float64
     if layout.masked or layout.by_batches:
         residual = LISTED_BYTES if layout.listed and not work.strata else STRIP_BYTES
+    if layout.by_batches and layout.indptr is not None:
+        residual = min(residual, COPIES_OF_CSR * panel)
     held = panel * (1 + layout.needs_cast)
     sums = _sums_in_work(layout, work)
     sums += sum(waiting_sums(layout, rank, work.grams) for rank in work.further_ranks)

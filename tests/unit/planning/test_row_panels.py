@@ -226,6 +226,15 @@ def test_a_sample_is_large_only_beside_panels_of_a_good_size(
     assert largest >= good // 2, "panels of about equal height may be half as large as they could be"
 
 
+def test_copies_of_a_small_csr_panel_take_less_than_those_of_a_dense_one() -> None:
+    indptr = np.linspace(0, 1_400_000, 117_660, dtype=np.int64)
+    layout = Layout(117_659, 99_922, 4, indptr=indptr, by_batches=True)
+    plan = row_panels.plan_panels(layout, 30, 10**9, 1)  # a worker of 1 GB, and sums of 24 MB
+    whole = replace(plan.memory, panel=worker_memory.STRIP_BYTES)
+    plain = replace(whole, layout=replace(layout, by_batches=False))
+    assert whole.worker_bytes([30]) - plain.worker_bytes([30]) <= worker_memory.STRIP_BYTES
+
+
 def test_a_sample_has_rows_enough_to_draw_or_there_is_none() -> None:
     layout = Layout(200_000, 200_000, 4)
     assert row_panels.plan_panels(layout, 1, 530 * MIB, 1).sample_rows == 4
