@@ -58,6 +58,8 @@ class Ids:
     def close(self) -> None:
         """Free what only `encode` needs, once all texts are known."""
         self._table = empty_table(0)
+        self._records.resize(self._end, refcheck=False)
+        self._places.resize(self._size, refcheck=False)
 
     def save(self, file: Path, first: int) -> None:
         """Write the texts from a number on to a file."""

@@ -17,14 +17,21 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.ingest.entries.journal import Journal
-from dask_nmf.kernels.entries.scattering import count_keys, places_of, scatter_columns, scatter_entries
+from dask_nmf.kernels.entries.scattering import (
+    count_keys,
+    first_repeated,
+    keep_last,
+    places_of,
+    scatter_columns,
+    scatter_entries,
+)
 from dask_nmf.progress import report_panel, report_read, report_stage
 from dask_nmf.types import Array
 
 logger = logging.getLogger(__name__)
 
 RUN = 2**21  # entries that are sorted and written at once
-MERGED = 2**20  # entries of a block, about
+MERGED = 2**19  # entries of a block, about
 STEP = 2**12  # entries of a run for each mark of it
 
 
@@ -72,17 +79,13 @@ class Run:
         rows = np.fromfile(path, np.int32, count)
         return cls(path, count, np.dtype(dtype), rows[::STEP].copy()), rows
 
-    def part(self, first: int, last: int) -> Entries:
-        """Return the entries of some rows."""
+    def part(self, begin: int, last: int) -> tuple[Entries, int]:
+        """Return the entries from one on, of the rows before row ``last``, and where they end."""
         with self.path.open("rb") as file:
-            begin, end = self._begin(file, first), self._begin(file, last)
-            return Entries(*(self._read(file, part, begin, end) for part in range(len(Entries._fields))))
-
-    def _begin(self, file: BinaryIO, row: int) -> int:
-        """Return where the entries of a row, and of those after it, begin."""
-        mark = max(0, int(np.searchsorted(self.marks, row)) - 1) * STEP
-        rows = self._read(file, 0, mark, min(mark + STEP, self.count))
-        return mark + int(np.searchsorted(rows, row))
+            mark = max(0, int(np.searchsorted(self.marks, last)) - 1) * STEP
+            rows = self._read(file, 0, mark, min(mark + STEP, self.count))
+            end = mark + int(np.searchsorted(rows, last))
+            return Entries(*(self._read(file, part, begin, end) for part in range(len(Entries._fields)))), end
 
     def _read(self, file: BinaryIO, part: int, begin: int, end: int) -> Array:
         """Return some of the rows (part 0), columns (1) or values (2)."""
@@ -141,14 +144,19 @@ class RowSorter:
         self._write()
         self._journal.finish()
         self._grow(shape[0])
-        ends = np.concatenate([[0], np.cumsum(self._per_row)])
+        ends = np.zeros(len(self._per_row) + 1, np.int64)
+        np.cumsum(self._per_row, out=ends[1:])
+        self._per_row = ends[:0]
         report_stage("sorting")
         report_read(-(-int(ends[-1]) // self._merged), "parts")
-        first = 0
+        first, begins = 0, [0] * len(self._runs)
         while first < shape[0]:
             last = int(np.searchsorted(ends, ends[first] + self._merged, side="right")) - 1
             last = min(max(last, first + 1), shape[0])
-            yield self._block(first, last, shape[1], duplicates)
+            read = [run.part(begin, last) for run, begin in zip(self._runs, begins, strict=True)]
+            begins = [end for _, end in read]
+            indptr = ends[first : last + 1] - ends[first]
+            yield _block([part for part, _ in read], first, indptr, shape[1], duplicates)
             report_panel()
             first = last
 
@@ -196,25 +204,25 @@ class RowSorter:
             longer[: len(self._per_row)] = self._per_row
             self._per_row = longer
 
-    def _block(self, first: int, last: int, columns: int, duplicates: str) -> scipy.sparse.csr_array:
-        """Return some rows of V."""
-        if not self._runs:
-            return scipy.sparse.csr_array((last - first, columns))
-        parts = [run.part(first, last) for run in self._runs]
-        ends = np.zeros(columns, np.int64)
-        for part in parts:
-            count_keys(part.columns, ends)
-        places_of(ends)
-        rows, by_column = _empty(parts)
-        for part in parts:
-            scatter_entries(part.columns, ends, part.rows, part.values, rows, by_column)
-        indptr = np.concatenate([[0], np.cumsum(self._per_row[first:last])])
-        indices, values = _empty(parts)
-        scatter_columns(ends, rows, first, indptr[:-1].copy(), by_column, indices, values)
-        indices, values, indptr = _merge(indices, values, indptr, first, duplicates)
-        return scipy.sparse.csr_array(
-            (values, indices, indptr.astype(np.int32)), shape=(last - first, columns)
-        )
+
+def _block(
+    parts: Sequence[Entries], first: int, indptr: Array, columns: int, duplicates: str
+) -> scipy.sparse.csr_array:
+    """Return rows of V from parts of runs: those from row ``first`` on, whose entries ``indptr`` counts."""
+    shape = len(indptr) - 1, columns
+    if not parts:
+        return scipy.sparse.csr_array(shape)
+    ends = np.zeros(columns, np.int64)
+    for part in parts:
+        count_keys(part.columns, ends)
+    places_of(ends)
+    rows, by_column = _empty(parts)
+    for part in parts:
+        scatter_entries(part.columns, ends, part.rows, part.values, rows, by_column)
+    indices, values = _empty(parts)
+    scatter_columns(ends, rows, first, indptr[:-1].copy(), by_column, indices, values)
+    indices, values, indptr = _merge(indices, values, indptr, first, duplicates)
+    return scipy.sparse.csr_array((values, indices, indptr.astype(np.int32)), shape=shape)
 
 
 def _empty(parts: Sequence[Entries]) -> tuple[Array, Array]:
@@ -227,14 +235,17 @@ def _merge(
     columns: Array, values: Array, indptr: Array, first: int, duplicates: str
 ) -> tuple[Array, Array, Array]:
     """Return the parts of a CSR block with one entry for each cell; its first row is row ``first`` of V."""
+    row, repeated = first_repeated(columns, indptr)
+    if repeated < 0:
+        return columns, values, indptr
+    if duplicates == "error":
+        raise Duplicate(first + row, int(columns[repeated]))
+    if duplicates == "last":
+        kept = keep_last(columns, values, indptr)
+        return columns[:kept], values[:kept], indptr
     fresh = np.ones(len(columns), bool)
     np.not_equal(columns[1:], columns[:-1], out=fresh[1:])
     fresh[indptr[:-1][np.diff(indptr) > 0]] = True
-    if fresh.all():
-        return columns, values, indptr
-    if duplicates == "error":
-        place = int(np.argmin(fresh))
-        raise Duplicate(first + int(np.searchsorted(indptr, place, side="right")) - 1, int(columns[place]))
     starts = np.flatnonzero(fresh)
     return columns[starts], MERGES[duplicates](values, starts), np.searchsorted(starts, indptr)
 
@@ -248,5 +259,4 @@ MERGES: dict[str, Callable[[Array, Array], Array]] = {  # the value of a cell, f
     "mean": lambda values, starts: (
         np.add.reduceat(values, starts, dtype=np.float64) / _counts(values, starts)
     ),
-    "last": lambda values, starts: values[starts + _counts(values, starts) - 1],
 }

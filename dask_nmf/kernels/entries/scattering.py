@@ -1,4 +1,4 @@
-"""Counting sorts of the entries of V, which are stable: each scatters them to their places in one pass."""
+"""Counting sorts of the entries of V, which are stable and scatter them in one pass; repeated entries."""
 
 from __future__ import annotations
 
@@ -61,3 +61,27 @@ def scatter_columns(
             out_columns[place] = np.int32(column)
             out_values[place] = values[i]
             i += np.uint64(1)
+
+
+@compiled()
+def first_repeated(columns: Array, indptr: Numbers) -> tuple[int, int]:
+    """Return the row and the place of the first entry of a CSR block that repeats a cell, or -1 for both."""
+    for row in range(len(indptr) - 1):
+        for i in range(indptr[row] + 1, indptr[row + 1]):
+            if columns[i] == columns[i - 1]:
+                return row, i
+    return -1, -1
+
+
+@compiled()
+def keep_last(columns: Array, values: Array, indptr: Numbers) -> int:
+    """Move the last entry of each cell of a CSR block to the front of its arrays; return their number."""
+    kept, begin = 0, indptr[0]
+    for row in range(len(indptr) - 1):
+        end = indptr[row + 1]
+        for i in range(begin, end):
+            if i + 1 == end or columns[i + 1] != columns[i]:
+                columns[kept], values[kept] = columns[i], values[i]
+                kept += 1
+        indptr[row + 1], begin = kept, end
+    return kept

@@ -122,7 +122,7 @@ def test_nothing_is_sorted_twice_if_it_was_stopped_later(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sorting.RowSorter, "_block", interrupted)
+        patch.setattr(sorting, "_block", interrupted)
         with pytest.raises(KeyboardInterrupt):
             convert(tmp_path / "v.csv", tmp_path / "v.zarr", **options)
     assert stopped_after(99, monkeypatch)(tmp_path / "v.csv", tmp_path / "v.zarr", **options) == []

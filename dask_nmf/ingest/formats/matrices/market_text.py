@@ -126,7 +126,7 @@ def plain_entries(text: bytes, header: Header) -> Parsed | None:
     if header.symmetric or header.field not in DTYPES:
         return None
     data = np.frombuffer(text + bytes(PADDING), np.uint8)
-    most = np.count_nonzero(data == NEWLINE)
+    most = np.count_nonzero(data == int(NEWLINE))
     rows, columns, values = np.empty(most, np.int32), np.empty(most, np.int32), np.empty(most)
     whole = header.field.endswith("integer")
     if split_entries(data, len(text), header.shape, whole, rows, columns, values) < 0:

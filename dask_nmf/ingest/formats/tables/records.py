@@ -70,7 +70,7 @@ def plain_records(text: bytes, delimiter: str, roles: Array) -> Records | None:
     if b"\r" in text or not _is_utf8(text):
         return None
     data = np.frombuffer(text + bytes(PADDING), np.uint8)
-    most = np.count_nonzero(data == NEWLINE)
+    most = np.count_nonzero(data == int(NEWLINE))
     starts, ends = np.empty((2, 2, most), np.int32)
     hashes, values = np.empty((2, most), np.uint64), np.empty(most)
     if split_records(data, len(text), ord(delimiter), roles, starts, ends, hashes, values) < 0:

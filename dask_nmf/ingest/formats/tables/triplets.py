@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,10 +51,13 @@ class Triplets:
         sorter = RowSorter(self._scratch)
         start = self._restore(sorter.positions)
         records = iter(()) if sorter.complete else self._records(start)
-        for (values, rows, columns), place, position in read_ahead(records):
-            cast = self._rules.cast(values, place)
-            numbers = self._rows.encode(rows), self._columns.encode(columns)
-            sorter.add(Entries(*numbers, cast), partial(self._position, position))
+        with ThreadPoolExecutor(1) as pool:
+            for (values, rows, columns), place, position in read_ahead(records):
+                of_rows = pool.submit(self._rows.encode, rows)
+                of_columns = self._columns.encode(columns)
+                cast = self._rules.cast(values, place)
+                entries = Entries(of_rows.result(), of_columns, cast)
+                sorter.add(entries, partial(self._position, position))
         for ids in self._rows, self._columns:
             ids.close()
         optional_library("pyarrow").default_memory_pool().release_unused()
