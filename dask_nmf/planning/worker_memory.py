@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from dask_nmf.kernels.linalg.packed_grams import packed_size
 from dask_nmf.kernels.products import same_bits
+from dask_nmf.kernels.summary.residual_sums import MOST_BLOCKS
 
 MIB = 2**20
 
@@ -39,6 +40,14 @@ LISTED_BYTES = (
 
 COPIES_OF_CSR = 4  # times a panel, at most, in a batch of CSR: scaled, and with what is held out taken out
 
+RESIDUALS_WAITING = 16  # bytes a column of V of the residual sums of a panel: their losses and sizes
+
+RESIDUALS_IN_WORK = 60  # the same while a task takes these sums: those of a strip and of a block too
+
+RESIDUALS_OF_CLIENT = 128  # the same in the client, which finds the columns with the largest losses
+
+RESIDUAL_BLOCKS = 2 * MOST_BLOCKS**2 * 8  # bytes of the losses and sizes of blocks of V
+
 STRIP = 256  # rows of a panel whose residual is in memory at once
 
 USABLE = 0.7  # share of a worker's memory limit that may be filled: above, distributed spills and pauses
@@ -63,6 +72,7 @@ class Layout:
     listed: bool = False  # if masked: whether the cells that are looked at are the stored entries of CSR
     own_grams: bool = True  # if masked: whether rows and columns have their own gram matrices, else quotients
     by_batches: bool = False  # whether batches of rows are copied without the entries held out
+    settles: bool = False  # whether the last read takes residuals, and the sums of a pass too
     prefetch: bool = False  # whether one more panel may be read while others are in work
     weights: Layout | None = None  # layout of the weights, a second matrix that is read along
 
@@ -157,13 +167,14 @@ def worker_bytes(layout: Layout, work: Work, panel: int, sample: int) -> int:
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
     h = 3 * sum(work.ranks) * layout.columns * layout.itemsize  # as received, contiguous, and previous
     sums = sum(waiting_sums(layout, rank, work.grams) for rank in work.ranks)
+    residuals = RESIDUALS_WAITING * layout.columns + RESIDUAL_BLOCKS  # of the last read
     return int(
         PROGRAM
         + h
         + work.threads * _task_bytes(layout, work, panel)
         + work.waiting * panel
         + work.ahead * (panel * (1 + layout.needs_cast) + _reading(layout))
-        + SUMS_HELD * sums
+        + SUMS_HELD * (sums + residuals if layout.settles else max(sums, residuals))
         + SAMPLES_HELD * sample * row
     )
 
@@ -179,7 +190,8 @@ def client_bytes(layout: Layout, ranks: Sequence[int], sample: int) -> int:
     row = layout.panel_bytes(0, layout.rows) / max(1, layout.rows)
     factors = 4 * sum(ranks) * layout.columns * layout.itemsize  # the H of a state, and one that is solved
     sums = 2 * sum(waiting_sums(layout, rank, layout.masked and layout.own_grams) for rank in ranks)
-    return int(PROGRAM + SAMPLES_OF_CLIENT * sample * row + factors + sums)
+    residuals = RESIDUALS_OF_CLIENT * layout.columns + RESIDUAL_BLOCKS
+    return int(PROGRAM + SAMPLES_OF_CLIENT * sample * row + factors + sums + residuals)
 
 
 def task_bytes(layout: Layout, ranks: Sequence[int], panel: int) -> int:
@@ -207,7 +219,8 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
     if layout.by_batches and layout.indptr is not None:
         residual = min(residual, COPIES_OF_CSR * panel)
     held = panel * (1 + layout.needs_cast)
-    sums = _sums_in_work(layout, work)
+    residuals = RESIDUALS_IN_WORK * layout.columns + RESIDUAL_BLOCKS  # the sums are taken after them
+    sums = max(_sums_in_work(layout, work), residuals) + layout.settles * RESIDUALS_WAITING * layout.columns
     sums += sum(waiting_sums(layout, rank, work.grams) for rank in work.further_ranks)
     return held + max(_reading(layout), weights + residual + sums)
 

@@ -5,7 +5,7 @@ They are taken where the loss of a panel is taken, from the same differences, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, NamedTuple, Self
 
@@ -202,38 +202,52 @@ class _Growing:
         close = scaling.squares_fit(by, v.dtype)
         w, by_strip = (scaling.multiply(w, 1 / by), 1.0) if close else (w, by)
         unit = by * by if close else 1.0
-        for first, last in self._strips(self.groups):
-            some = slice(first, last)
-            self._add_strip(some, scaling.multiply(v[some], by_strip), w[some] @ h, unit)
+
+        def strip(some: slice) -> tuple[slice, Array, Array]:
+            return some, scaling.multiply(v[some], by_strip), w[some] @ h
+
+        self._add_groups(np.arange(len(w)), strip, unit)
         self.rows *= unit
         return self
 
     def add_holed(self, v: HoledBlock, w: Array, h: Array) -> Self:
         """Add the squared error of all rows of a dense block, but for its entries held out."""
         order = np.argsort(self.numbers, kind="stable")
-        for first, last in self._strips(self.groups[order]):
-            some = order[first:last]
-            product = w[some] @ h
-            v.clear(some, product)
-            self._add_strip(some, np.ascontiguousarray(v.block[some]), product, 1.0)
+
+        def strip(some: slice) -> tuple[Array, Array, Array]:
+            rows = order[some]
+            product = w[rows] @ h
+            v.clear(rows, product)
+            return rows, np.ascontiguousarray(v.block[rows]), product
+
+        self._add_groups(order, strip, 1.0)
         return self
 
-    def _strips(self, groups: Array) -> Iterator[tuple[int, int]]:
-        """Yield the first row and the end of strips of rows, each of one group; the groups are ascending."""
-        step = min(max(16, STRIP_ENTRIES // self.columns.shape[1]), STRIP_ROWS)
-        cuts = np.flatnonzero(np.diff(groups)) + 1
-        edges = np.unique(np.concatenate([np.arange(0, len(groups), step), cuts, [len(groups)]]))
-        return pairwise(edges.tolist())
+    def _add_groups(
+        self, order: Array, strip: Callable[[slice], tuple[Any, Array, Array]], unit: float
+    ) -> None:
+        """Add the squared error of rows, group by group in strips.
 
-    def _add_strip(self, some: Any, v: Array, product: Array, unit: float) -> None:
-        """Add the squared error of some rows of one group, times ``unit`` but for the sums of rows."""
-        columns, rows = np.zeros((2, v.shape[1]), product.dtype), np.zeros((2, len(v)))
-        add_squares(v, product, rows, columns)
-        self.rows[:, some] = rows
-        wide = columns * unit if unit != 1 else columns.astype(np.float64)
-        self.columns += wide
-        of_blocks = np.add.reduceat(wide, self.places.columns[:-1], axis=1)
-        self.blocks[:, self.groups[some][0]] += of_blocks
+        Parameters
+        ----------
+        order : the rows in the order of their groups.
+        strip : returns rows, their part of V and of W H for a strip of the order.
+        unit : multiplies the sums, but for those of rows.
+        """
+        groups, n = self.groups[order], self.columns.shape[1]
+        step = min(max(16, STRIP_ENTRIES // n), STRIP_ROWS)
+        cuts = (np.flatnonzero(np.diff(groups)) + 1).tolist()
+        for first, last in pairwise([0, *cuts, len(order)]):
+            total = np.zeros((2, n))
+            for at in range(first, last, step):
+                some, v, product = strip(slice(at, min(at + step, last)))
+                columns, rows = np.zeros((2, n), product.dtype), np.zeros((2, len(v)))
+                add_squares(v, product, rows, columns)
+                self.rows[:, some] = rows
+                total += columns
+            total *= unit
+            self.columns += total
+            self.blocks[:, groups[first]] += np.add.reduceat(total, self.places.columns[:-1], axis=1)
 
     def add_cells(self, cells: Cells, w: Array, h: Array) -> Self:
         """Add the loss of listed cells, and of zeros that are not listed where they count."""

@@ -22,9 +22,8 @@ def failures_section(facts: FitFacts, residuals: Residuals | None) -> Section:
     title = "Where the model fails"
     if residuals is None:
         text = (
-            "This is not known: V was cut both ways, rows were changed since the fit, or entries were held "
-            "out of a sparse V or by the Kullback-Leibler divergence. Write the report with --residuals and "
-            "the V that was fitted, which is then read once."
+            f"This is not known: {_reason(facts)}. Write the report with --residuals and the V that was "
+            "fitted, which is then read once."
         )
         return Section("failures", title, [text])
     names = facts.names.reading(residuals.rows.worst.tolist(), residuals.columns.worst.tolist())
@@ -39,6 +38,18 @@ def failures_section(facts: FitFacts, residuals: Residuals | None) -> Section:
         _worst("column", residuals.columns, names.column, residuals, facts.squared),
     ]
     return Section("failures", title, [text], tables=tables, figures=[_map(facts, residuals)])
+
+
+def _reason(facts: FitFacts) -> str:
+    """Return why the last read of a fit has not found residuals, as the end of a sentence."""
+    record = facts.record
+    if "lineage" in record:
+        return "rows were added or taken out since the fit"
+    if record["loss"] is None:
+        return "the loss is infinite"
+    if record["settings"].get("validation_fraction"):
+        return "entries were held out, and the zeros that were held out with them are not told apart"
+    return "V was cut both ways, so that no task saw whole rows or columns of it"
 
 
 def _meaning(squared: bool) -> str:

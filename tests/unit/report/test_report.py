@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import zarr
 from support.matrices import low_rank
 from support.named import write_named
@@ -310,3 +311,13 @@ def test_a_selection_has_its_ranks_and_the_fit_of_the_recommended_one(tmp_path: 
     assert "Consensus of the models" in text
     assert "standard error" in text
     assert "bootstrap stability" in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_says_why_residuals_are_not_known(tmp_path: Path) -> None:
+    V = scipy.sparse.csr_array(low_rank(40, 12, 2))
+    nmf(V, 2, max_iter=1, validation_fraction=0.1, store=tmp_path / "run.zarr")
+    assert "entries were held out, and the zeros" in report_of(tmp_path / "run.zarr", tmp_path)
+    known = report_of(tmp_path / "run.zarr", tmp_path, residuals=V, overwrite=True)
+    assert "This is not known" not in known
+    assert "Residuals by blocks of rows and columns" in known

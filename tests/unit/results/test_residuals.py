@@ -1,6 +1,7 @@
 """Residuals by blocks of V, worst rows and worst columns, against W H made whole."""
 
 import tracemalloc
+from collections.abc import Callable
 from functools import reduce
 from itertools import pairwise
 from operator import add
@@ -19,6 +20,12 @@ from dask_nmf import Run, nmf
 from dask_nmf.kernels.blocks.groups import held_out_groups
 from dask_nmf.kernels.summary import residual_sums
 from dask_nmf.kernels.summary.residual_sums import Places, Residuals, ResidualSums, block_edges
+from dask_nmf.planning.worker_memory import (
+    RESIDUAL_BLOCKS,
+    RESIDUALS_IN_WORK,
+    RESIDUALS_OF_CLIENT,
+    RESIDUALS_WAITING,
+)
 from dask_nmf.results import recomputed
 from dask_nmf.results.residuals import residuals as residuals_of
 
@@ -212,3 +219,24 @@ def test_sums_down_long_columns_are_as_exact_as_those_of_short_ones() -> None:
     sums = residual_sums.residual_sums(v, np.zeros((len(v), 1), np.float32), nothing, places, numbers)
     assert sums is not None
     assert sums.loss == pytest.approx(float(v[0, 0]) ** 2 * v.size, rel=3e-6)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_plan_counts_their_memory(sparse: bool) -> None:
+    n = 20_000
+    v = np.random.default_rng(0).random((5, n), np.float32)
+    block = scipy.sparse.csr_array(v * (v > 0.98)) if sparse else v
+    places, w, h = Places.of(v.shape, 2.0), np.ones((5, 1), np.float32), np.ones((1, n), np.float32)
+
+    def traced(call: Callable[[], Any]) -> tuple[Any, float]:
+        call()  # compiles
+        tracemalloc.start()
+        found = call()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found, peak - RESIDUAL_BLOCKS
+
+    sums, in_task = traced(lambda: residual_sums.residual_sums(block, w, h, places, np.arange(5)))
+    assert in_task <= RESIDUALS_IN_WORK * n
+    assert sums.columns.nbytes == RESIDUALS_WAITING * n
+    assert sums.columns.nbytes + traced(lambda: sums.finish(places, h))[1] <= RESIDUALS_OF_CLIENT * n
