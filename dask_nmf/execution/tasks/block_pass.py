@@ -107,10 +107,10 @@ def process_models(v: Block, parts: Sequence[ModelPart]) -> list[tuple[Array, Su
     factors: list[Any] = [None] * len(parts)
     totals: list[Any] = [None] * len(parts)
     for rows, blocks, held in _batches(v, parts):
-        own = [part.of_rows(rows) for part in parts]
+        own, weight = [part.of_rows(rows) for part in parts], float(held[0].row_weight.sum())
         for number, (w, sums) in enumerate(_process_batch(blocks, own)):
-            lost = parts[number].spec.loss.loss(held, w, parts[number].h)
-            sums = sums._replace(held_out_loss=lost, held_out_weight=float(held.row_weight.sum()))
+            lost = parts[number].spec.loss.loss(held[number], w, parts[number].h)
+            sums = sums._replace(held_out_loss=lost, held_out_weight=weight)
             if totals[number] is None:
                 factors[number], totals[number] = np.empty((v.shape[0], w.shape[1]), w.dtype), sums
             else:
@@ -119,14 +119,16 @@ def process_models(v: Block, parts: Sequence[ModelPart]) -> list[tuple[Array, Su
     return list(zip(factors, totals, strict=True))
 
 
-def _batches(v: MaskedBlock, parts: Sequence[ModelPart]) -> Iterator[tuple[Any, Sequence[Block], Cells]]:
-    """Yield rows of a masked block, what counts in them for each model, and the cells that are held out."""
+def _batches(
+    v: MaskedBlock, parts: Sequence[ModelPart]
+) -> Iterator[tuple[Any, Sequence[Block], Sequence[Cells]]]:
+    """Yield rows of a masked block, what counts in them and what is held out, for each model."""
     if v.mask.by_groups:
         for batch in holed.iter_batches(v, [part.h for part in parts]):
-            yield batch.rows, batch.of_models, batch.held_out
+            yield batch.rows, batch.of_models, batch.held_of_models
     else:
         for rows, cells, held in row_batches.iter_row_batches(v):
-            yield rows, [cells] * len(parts), held
+            yield rows, [cells] * len(parts), [held] * len(parts)
 
 
 def _process_batch(blocks: Sequence[Block], parts: Sequence[ModelPart]) -> list[tuple[Array, Sums]]:

@@ -19,7 +19,12 @@ from dask_nmf.kernels.blocks.groups import Groups
 from dask_nmf.kernels.blocks.masked import EMPTY, Cells
 from dask_nmf.kernels.blocks.masking import MaskedBlock
 from dask_nmf.kernels.compiled import compiled
-from dask_nmf.kernels.linalg.gram_matrices import GroupedGram, grouped_gram
+from dask_nmf.kernels.linalg.gram_matrices import (
+    GroupedGram,
+    gram_of_squares,
+    grouped_gram,
+    squares_of_groups,
+)
 from dask_nmf.kernels.products.stacked import right_products
 from dask_nmf.types import Array, Block
 
@@ -33,6 +38,7 @@ class Given(NamedTuple):
 
     h: Array  # (k, n)
     gram: GroupedGram  # of its groups of rows
+    squares: Array  # of its groups of columns, see `squares_of_groups`
     num: Array | None = None  # V Hᵀ, (r, k)
 
 
@@ -104,6 +110,12 @@ class Batch(NamedTuple):
     held_out: Cells
     of_models: tuple[HoledBlock, ...] = ()  # ``kept`` with each given H
 
+    @property
+    def held_of_models(self) -> list[Cells]:
+        """The cells that are held out, for a loss with each given H."""
+        given = (block.given for block in self.of_models)
+        return [self.held_out._replace(squares=None if one is None else one.squares) for one in given]
+
 
 def gram_of_rows(factor: Array, groups: Groups) -> GroupedGram:
     """Return ``Σ f_j f_jᵀ`` over the columns that count for each group of rows; ``factor`` is (n, k)."""
@@ -116,9 +128,14 @@ def iter_batches(block: MaskedBlock, factors: Sequence[Array] = ()) -> Iterator[
     The next batch takes the memory of the previous one.
     """
     groups = block.groups
-    given = [Given(h, gram_of_rows(h.T, groups)) for h in factors]
+    given = [_given(h, groups) for h in factors]
     batches = _csr_batches if scipy.sparse.issparse(block.v) else _dense_batches
     return batches(block, groups, given)
+
+
+def _given(h: Array, groups: Groups) -> Given:
+    squares = squares_of_groups(h.T, groups.columns, groups.counts.shape[1])
+    return Given(h, gram_of_squares(squares, groups.counts, groups.rows), squares)
 
 
 def _csr_batches(block: MaskedBlock, groups: Groups, given: Sequence[Given]) -> Iterator[Batch]:

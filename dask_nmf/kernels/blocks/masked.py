@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks.groups import Groups, Labels
 from dask_nmf.kernels.compiled import compiled
-from dask_nmf.kernels.linalg.gram_matrices import apply_gram, grouped_gram
+from dask_nmf.kernels.linalg.gram_matrices import apply_gram, gram_of_squares, squares_of_groups
 from dask_nmf.kernels.linalg.packed_grams import packed_size
 from dask_nmf.types import Array, Block
 
@@ -43,6 +43,7 @@ class Cells(NamedTuple):
     by_row: Array = EMPTY  # (rows,), if all cells are listed and ω_ij = by_row[i] by_column[j]; else empty
     by_column: Array = EMPTY  # (columns,), likewise
     groups: Groups | None = None  # if zeros are implicit: which cells count; None: all
+    squares: Array | None = None  # `squares_of_groups` of the H whose loss is taken, if they are known
 
     @property
     def separable(self) -> bool:
@@ -196,7 +197,10 @@ def residual(cells: Cells, w: Array, h: Array) -> float:
 def _squares_of_model(cells: Cells, w: Array, columns: Array) -> float:
     """Return Σ (w h)² over all cells that count, by groups, float64; ``columns`` is Hᵀ."""
     assert cells.groups is not None
-    of_rows = grouped_gram(columns, cells.groups.columns, cells.groups.counts, cells.groups.rows)
+    groups, squares = cells.groups, cells.squares
+    if squares is None:
+        squares = squares_of_groups(columns, groups.columns, groups.counts.shape[1])
+    of_rows = gram_of_squares(squares, groups.counts, groups.rows)
     wide = w.astype(np.float64, copy=False)
     return float(np.vdot(apply_gram(wide, of_rows), wide))
 

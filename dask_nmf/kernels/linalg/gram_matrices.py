@@ -70,10 +70,18 @@ def grouped_gram(
     counts : (groups of rows, groups of columns), whether the columns of a group count.
     rows : (r,), the group of each row.
     """
-    k = factor.shape[1]
-    parts = _squares(np.ascontiguousarray(factor), columns, counts.shape[1])
-    squares = counts.astype(np.float64) @ parts.reshape(len(parts), -1)
-    return GroupedGram(squares.reshape(len(counts), k, k), rows)
+    return gram_of_squares(squares_of_groups(factor, columns, counts.shape[1]), counts, rows)
+
+
+def squares_of_groups(factor: Array, groups: NDArray[np.int16], number: int) -> Array:
+    """Return ``Σ f_j f_jᵀ`` over the rows of a factor, (n, k), in each group, (number, k, k), float64."""
+    return np.asarray(_squares(np.ascontiguousarray(factor), groups, number))
+
+
+def gram_of_squares(squares: Array, counts: NDArray[np.bool_], rows: NDArray[np.int16]) -> GroupedGram:
+    """Return `grouped_gram` from what `squares_of_groups` returns for the groups of columns."""
+    of_rows = counts.astype(np.float64) @ squares.reshape(len(squares), -1)
+    return GroupedGram(of_rows.reshape(len(counts), *squares.shape[1:]), rows)
 
 
 @compiled(fastmath={"contract", "reassoc"})
