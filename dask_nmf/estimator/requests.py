@@ -7,7 +7,6 @@ from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import dask
 import dask.array as da
 import numpy as np
 from sklearn.utils import check_random_state
@@ -17,13 +16,12 @@ from dask_nmf.fitting.result import Result
 from dask_nmf.options.algorithms import learns_online
 from dask_nmf.options.option import plain
 from dask_nmf.options.settings import LOSSES, Settings
-from dask_nmf.sources.decoding.row_weights import scale_rows, weights_of_rows
+from dask_nmf.sources.decoding.row_weights import read_row_weights, scale_rows, weights_of_rows
 from dask_nmf.sources.factors_and_weights import read_factor
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate, located
 from dask_nmf.types import Array, Orientation
-from dask_nmf.wording import counted
 
 OWN = ("n_components", "random_state")  # settings that are not simply the parameters
 SAME = tuple(field.name for field in fields(Settings) if field.name not in OWN)
@@ -138,18 +136,7 @@ def weights_of_batch(matrix: Matrix, weights: Any, sample_weight: Any) -> Any:
 
 def _checked_sample_weight(sample_weight: Any, samples: int) -> Array:
     """Return weights of samples as an array, (m,) float64."""
-    (given,) = dask.compute(sample_weight)
-    rows = np.ma.filled(np.ma.asarray(given, np.float64), np.nan)  # what is masked is no weight
-    if rows.shape != (samples,):
-        raise ValueError(
-            f"sample_weight has shape {rows.shape} and X has {counted(samples, 'row')}; "
-            "give one weight for each row"
-        )
-    bad = np.flatnonzero(~(np.isfinite(rows) & (rows >= 0)))
-    if bad.size:
-        raise ValueError(
-            f"sample_weight is {rows[bad[0]]} for row {bad[0]}; each weight must be a finite number >= 0"
-        )
+    rows = read_row_weights(sample_weight, samples, ("sample_weight", "X"))
     if not rows.any():
         raise ValueError("sample_weight is zero for all rows; at least one weight must be > 0")
     return rows

@@ -13,7 +13,7 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.divergence import BetaDivergence
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
 from dask_nmf.options.settings import Settings
-from dask_nmf.runs.record.contents import orientation_of
+from dask_nmf.runs.record.contents import is_masked, orientation_of
 from dask_nmf.runs.rows.conditions import check_changeable
 from dask_nmf.runs.run import Run
 from dask_nmf.runs.stored_result import StoredResult
@@ -39,7 +39,7 @@ class Fitted:
     measures : of V
     h : H in the units of the fit, (k, n), float64
     rows : all rows of V, by sums
-    counting : how many rows count in each column, (n,), or one number for all columns
+    counting : how many rows count in each column, by their weights, (n,), or one number for all columns
     """
 
     result: StoredResult
@@ -61,12 +61,17 @@ class Fitted:
 
     @property
     def is_uniform(self) -> bool:
-        """True if every entry of V counts."""
-        return self.settings.missing is None and not self.settings.validation_fraction
+        """True if every entry of V counts, and all count alike."""
+        return not is_masked(self.result.record) and not self.settings.validation_fraction
+
+    @property
+    def weighted(self) -> bool:
+        """True if entries of V have weights."""
+        return self.result.record["settings"].get("weights") is not None
 
     @property
     def entries(self) -> float:
-        """How many entries of V count."""
+        """How many entries of V count, by their weights."""
         return float(np.broadcast_to(self.counting, self.shape[1]).sum())
 
     @property
@@ -165,7 +170,7 @@ def _w_sums(result: StoredResult, unit: float) -> WSums:
         gram += w.T @ w
         mass += w.sum(axis=0)
     settings, counting = result.settings, float(m)
-    if settings.missing is not None:
+    if is_masked(result.record):
         return WSums(gram, mass, m, result.read("column_weight"))
     shared = result.record.get("counting_rows", counting * (1 - settings.validation_fraction))
     return WSums(gram, mass, m, shared)

@@ -91,7 +91,7 @@ def forget(
         opened = Run.load(place, check_held)
         opened.recover()
         fitted = open_fitted(opened)
-        _check_held_out(fitted)
+        _check_plain(fitted)
         killed = opened.change_rows(fitted.shape[0]).clean()
         matrix = open_rows(fitted, V)
         if _is_repeated(fitted, rows, matrix, killed):
@@ -104,8 +104,16 @@ def forget(
             return _forget(opened, fitted, matrix, numbers)
 
 
-def _check_held_out(fitted: Fitted) -> None:
-    """Refuse a fit with held-out entries, which a polishing pass would fit."""
+def _check_plain(fitted: Fitted) -> None:
+    """Refuse a fit with weights, of which a run keeps none, and one with held-out entries.
+
+    A polishing pass would fit what was held out.
+    """
+    if fitted.weighted:
+        raise ValueError(
+            f"{fitted.result.location.name} was fitted with weights, so what rows added to its sums is not "
+            "known from V; fit the rows that are left anew, for example from this H (fit --h RUN/H)"
+        )
     if fitted.settings.validation_fraction:
         raise ValueError(
             f"{fitted.result.location.name} was fitted with held-out entries, which a pass over the rows "

@@ -22,12 +22,15 @@ from dask_nmf.kernels.summary.digests import NO_KEYS, Hashes
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.planning import row_panels
 from dask_nmf.runs.rows.changed_result import ChangedResult
+from dask_nmf.sources.decoding.row_weights import read_row_weights, weights_of_rows
+from dask_nmf.sources.factors_and_weights import open_entry_weights
 from dask_nmf.sources.formats.stored.conversions import check_same_recipe
 from dask_nmf.sources.labelled.registry import form_of
 from dask_nmf.sources.labels.names import Names, check_same_columns, fitting, pieces
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.arrays.factors import ZarrFactor
+from dask_nmf.storage.locations import is_location
 from dask_nmf.types import Array, Block, Orientation
 from dask_nmf.updates.fitted import Fitted, combined
 from dask_nmf.wording import counted
@@ -42,7 +45,7 @@ class RowSummary(NamedTuple):
     sumsq : Σ v²
     stored : the number of stored entries
     unobserved : the number of rows of which no entry counts
-    digest : of the content and of the names of the rows, in 32 hexadecimal digits
+    digest : of the content, the weights and the names of the rows, in 32 hexadecimal digits
     digest_sums : the sums of the digest of their content
     baseline : ‖V‖² of these rows, or twice their divergence from their mean, in the units of the fit
     """
@@ -80,8 +83,31 @@ def open_rows(fitted: Fitted, V: object) -> Matrix:
     return matrix
 
 
+def open_weights(fitted: Fitted, matrix: Matrix, weights: Any) -> Matrix | None:
+    """Open the weights of new rows: those of their entries, (r, n), or one for each row, (r,).
+
+    Raises
+    ------
+    ValueError, DataError
+        If the fit had weights and there are none, or the other way; if their shape is another, or one of
+        each row is negative or not finite.
+    """
+    name = fitted.result.location.name
+    if fitted.weighted and weights is None:
+        raise ValueError(
+            f"{name} was fitted with weights; give those of the new rows (--weights), 1 for what counts once"
+        )
+    if weights is None:
+        return None
+    if not fitted.weighted:
+        raise ValueError(f"{name} was fitted without weights; leave those of the new rows out, or fit anew")
+    if is_location(weights) or np.ndim(weights) != 1:
+        return open_entry_weights(matrix, weights)
+    return weights_of_rows(matrix, read_row_weights(weights, matrix.shape[0], ("weights", matrix.source)))
+
+
 def content_digest(sums: Hashes, shape: tuple[int, ...], dtype: Any, names: Names | None) -> str:
-    """Return the digest of rows by the digest of their entries and by their names, if they have any."""
+    """Return the digest of rows by those of entries and weights, and by their names if they have any."""
     digest = hashlib.sha256(sums.tobytes() + f"{shape[0]} {shape[1]} {dtype}".encode())
     for piece in () if names is None else pieces(names):
         digest.update(json.dumps(piece.tolist()).encode())
@@ -96,12 +122,12 @@ def rows_in_memory(fitted: Fitted, block: Block) -> Matrix:
 class RowPasses:
     """Passes over rows of V; the rows are cached between passes as far as memory allows."""
 
-    def __init__(self, fitted: Fitted, matrix: Matrix) -> None:
+    def __init__(self, fitted: Fitted, matrix: Matrix, weights: Matrix | None = None) -> None:
         self.fitted, self.matrix = fitted, matrix
-        beta, missing = fitted.settings.beta, fitted.settings.missing
-        options = CutOptions(own_grams=beta == 1 or missing is not None, cache=None)
-        rank, mask = fitted.settings.n_components, EntryMask(missing, beta=beta)
-        self.engine, _ = partition.cut_into_panels(matrix, rank, None, mask, options)
+        beta, rank = fitted.settings.beta, fitted.settings.n_components
+        mask = EntryMask(fitted.settings.missing, weighted=weights is not None, beta=beta)
+        options = CutOptions(own_grams=beta == 1 or mask.needs_means, cache=None)
+        self.engine, _ = partition.cut_into_panels(matrix, rank, weights, mask, options)
 
     def __enter__(self) -> Self:
         return self
@@ -142,9 +168,10 @@ class RowPasses:
         terms = terms.at_level(0) if beta == 1 else terms
         level = -round(np.log2(scale))
         baseline = found.sumsq * scale**2 if beta == 2 else terms.at_level(level).divergence_from_mean()
-        sums = found.digests[0].sums
-        digest = content_digest(sums, self.matrix.shape, self.matrix.dtype, self.matrix.labels.rows)
-        return RowSummary(terms, found.sumsq, found.stored, found.unobserved_rows, digest, baseline, sums)
+        sums = [digest.sums for digest in found.digests]  # of the rows, and of weights if they have some
+        names = self.matrix.labels.rows
+        digest = content_digest(np.concatenate(sums), self.matrix.shape, self.matrix.dtype, names)
+        return RowSummary(terms, found.sumsq, found.stored, found.unobserved_rows, digest, baseline, sums[0])
 
     def sums(self, h: Array) -> Sums:
         """Return the sums of the rows and of their W for an H (k, n), with the loss, in one pass."""

@@ -22,17 +22,25 @@ from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.progress import report_stage
 from dask_nmf.rng import Stream
 from dask_nmf.runs.commits import fit_of
-from dask_nmf.runs.record.contents import orientation_of
+from dask_nmf.runs.record.contents import SOURCES, orientation_of
 from dask_nmf.runs.rows.changed_result import ChangedResult
 from dask_nmf.runs.rows.known_digests import known_digests
 from dask_nmf.runs.run import Run
+from dask_nmf.sources.labelled.registry import aligned_weights
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.storage.locations import Location, check_apart, located
 from dask_nmf.types import Array
 from dask_nmf.updates.fitted import Fitted, open_fitted
 from dask_nmf.updates.outcomes import Update
 from dask_nmf.updates.output import Output
-from dask_nmf.updates.row_passes import RowPasses, RowSummary, content_digest, measures_with, open_rows
+from dask_nmf.updates.row_passes import (
+    RowPasses,
+    RowSummary,
+    content_digest,
+    measures_with,
+    open_rows,
+    open_weights,
+)
 from dask_nmf.updates.rows.row_names import KeptNames, check_new_names, stacked
 from dask_nmf.updates.write import scales_of, with_new_rows, write_h, write_means
 
@@ -47,6 +55,7 @@ def update(
     run: str | Path | Location,
     V: Any,
     *,
+    weights: Any = None,
     output: str | Path | Location | None = None,
     keep_h: bool = False,
     connect: Connect = lambda matrix: nullcontext(),
@@ -54,15 +63,17 @@ def update(
     """Add rows to a finished run: refresh H, append the W of the rows, and commit both at once.
 
     The W of the old rows stays as it is. H is the best one for the sums of all rows, those of the old rows by
-    their W and H (`known_rows`). Where entries are missing or held out, the sums of the old rows are
-    estimates. No entry of the new rows is held out, and the error of those of the old rows is unknown once H
-    has moved. A batch of rows is not added twice: the same entries under
-    the same names, in the same order.
+    their W and H (`known_rows`). Where entries are missing, held out or weighted, the sums of the old rows
+    are estimates. No entry of the new rows is held out, and the error of those of the old rows is unknown
+    once H has moved. A batch of rows is not added twice: the same entries and weights under the same names,
+    in the same order.
 
     Parameters
     ----------
     run : path, URL or location of a run or of a selection of ranks.
     V : the new rows, whatever `open_matrix` takes, with the columns of the run.
+    weights : of the entries of the new rows, (r, n), whatever `open_matrix` takes, or of the rows, (r,), if
+        the fit had weights.
     output : where the run with these rows goes, while the given one stays as it is; None: in its place. An
         output that an earlier call made gets the rows that it does not have.
     keep_h : whether H stays as it is, so that W of the new rows is computed and no more.
@@ -77,8 +88,8 @@ def update(
     FileNotFoundError, InvalidRunError
         If there is no run.
     ValueError, DataError
-        If the fit is not finished, the columns differ, a row has the name of one of the run, or the entries
-        of the fit have weights.
+        If the fit is not finished, the columns differ, a row has the name of one of the run, or one of the
+        fit and the new rows has weights and the other has none.
     FileExistsError, InvalidRunError
         If there is another run, or anything else, at the output.
     RunLocked
@@ -107,7 +118,9 @@ def update(
         fitted = open_fitted(opened)
         matrix = open_rows(fitted, located(V))
         check_apart(target, V=matrix.location)
-        with connect(matrix), RowPasses(fitted, matrix) as passes:
+        given = open_weights(fitted, matrix, aligned_weights(located(weights), V, None))
+        check_apart(target, weights=None if given is None else given.location)
+        with connect(matrix), RowPasses(fitted, matrix, given) as passes:
             check_shared(target)
             return _update(opened, goal, fitted, passes, keep_h or fitted.fixed_h)
 
@@ -183,7 +196,8 @@ def _digests_of_batches(run: Run, fitted: Fitted, matrix: Matrix) -> Iterator[tu
     count, names = matrix.shape[0], fitted.result.labels.rows
     if count <= fitted.shape[0] and not orientation_of(run.record).by_columns:
         first = None if names is None else KeptNames(names, np.arange(count))
-        yield [0, count], content_digest(run.digest("V"), matrix.shape, matrix.dtype, first)
+        sums = [run.digest(name) for name in (SOURCES if fitted.weighted else SOURCES[:1])]
+        yield [0, count], content_digest(np.concatenate(sums), matrix.shape, matrix.dtype, first)
 
 
 def _check_size(summary: RowSummary, matrix: Matrix) -> None:

@@ -20,6 +20,9 @@ from dask_nmf.cli.process.streams import print_line
 @click.option(
     "--output", "-o", type=click.Path(), help="Path of a run for the result.  [default: RUN is changed]"
 )
+@click.option(
+    "--weights", metavar="PATH", help="Weights of the entries of NEW, of its shape, if the fit had some."
+)
 @grouped("Model", "--keep-h", is_flag=True, help="Leave H as it is, and only compute W of the new rows.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @cluster_options
@@ -27,6 +30,7 @@ def command(
     run: str,
     matrix: str,
     output: str | None,
+    weights: str | None,
     keep_h: bool,
     as_json: bool,
     log_format: str,
@@ -49,7 +53,11 @@ def command(
     places, goal = (locate(run), locate(matrix)), None if output is None else locate(output)
     with lines.logging_to_terminal(log_format, sys.stderr.isatty()) as follow:
         found = update(
-            *places, output=goal, keep_h=keep_h, connect=lambda matrix: connected(follow, matrix, where)
+            *places,
+            weights=None if weights is None else locate(weights),
+            output=goal,
+            keep_h=keep_h,
+            connect=lambda matrix: connected(follow, matrix, where),
         )
     run = output or run
     if as_json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dask_nmf.errors import RunMismatch
+from dask_nmf.runs.record.contents import is_masked
 
 
 def check_changeable(run_name: str, record: dict[str, Any]) -> None:
@@ -18,13 +19,12 @@ def check_changeable(run_name: str, record: dict[str, Any]) -> None:
     if record["result"] is None or not record["finished"]:
         raise ValueError(f"the fit of {run_name} is not finished; finish it with dask-nmf fit first")
     settings = record["result"]["settings"]
-    for name, what in (("weights", "weights"), ("fixed_W", "a fixed W")):
-        if settings.get(name) is not None:
-            raise ValueError(
-                f"{run_name} was fitted with {what}, so it has no sums over rows, from which H could be "
-                "solved again; fit all rows anew, or compute W of new rows with dask-nmf transform"
-            )
-    if settings.get("missing") is not None and not record["result"].get("weighs_columns"):
+    if settings.get("fixed_W") is not None:
+        raise ValueError(
+            f"{run_name} was fitted with a fixed W, so it has no sums over rows, from which H could be "
+            "solved again; fit all rows anew, or compute W of new rows with dask-nmf transform"
+        )
+    if is_masked(record["result"]) and not record["result"].get("weighs_columns"):
         raise ValueError(
             f"{run_name} was fitted by an earlier version, which did not keep how many entries each column "
             "has; fit all rows anew, or compute W of new rows with dask-nmf transform"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
+import dask
 import dask.array as da
 import numpy as np
 import scipy.sparse
@@ -13,6 +14,7 @@ from dask_nmf.planning.worker_memory import Layout
 from dask_nmf.sources.matrix import Matrix
 from dask_nmf.sources.reader import Box, ReaderDefaults, WrappedReader
 from dask_nmf.types import Array, Block, Orientation
+from dask_nmf.wording import counted
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,34 @@ def scale_rows(matrix: Matrix, scales: Array) -> Matrix:
     reader = ScaledRows(matrix.reader, scales.astype(matrix.dtype), matrix.orientation)
     layout = replace(matrix.layout, needs_cast=True)  # for the time of the product there are two copies
     return replace(matrix, reader=reader, layout=layout, listing=None)
+
+
+def read_row_weights(weights: Any, rows: int, names: tuple[str, str]) -> Array:
+    """Return weights of rows as an array in memory, (rows,), float64.
+
+    Parameters
+    ----------
+    names : how messages call the weights, and the matrix of the rows.
+
+    Raises
+    ------
+    ValueError
+        If there is not one for each row, or one is negative, not finite or masked.
+    """
+    name, matrix = names
+    (given,) = dask.compute(weights)
+    values = np.ma.filled(np.ma.asarray(given, np.float64), np.nan)  # what is masked is no weight
+    if values.shape != (rows,):
+        raise ValueError(
+            f"{name} has shape {values.shape} and {matrix} has {counted(rows, 'row')}; "
+            "give one weight for each row"
+        )
+    bad = np.flatnonzero(~(np.isfinite(values) & (values >= 0)))
+    if bad.size:
+        raise ValueError(
+            f"{name} is {values[bad[0]]} for row {bad[0]}; each weight must be a finite number >= 0"
+        )
+    return values
 
 
 def weights_of_rows(matrix: Matrix, weights: Array) -> Matrix:
