@@ -22,7 +22,7 @@ from support.converted import matrix_of
 from dask_nmf.ingest import convert
 from dask_nmf.ingest.formats import images
 from dask_nmf.ingest.formats.documents import counting, texts
-from dask_nmf.ingest.formats.matrices import hierarchies, matrix_rows
+from dask_nmf.ingest.formats.matrices import hierarchies, matrix_rows, transposed
 from dask_nmf.ingest.formats.tables import csv_table, parquet_table
 from dask_nmf.ingest.output import checkpoint, growing
 from dask_nmf.ingest.output.growing import GrowingArray
@@ -96,6 +96,8 @@ KINDS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "images": (write_images, {}),
     "texts": (write_texts, {"chunks": 20}),
     "v.jsonl": (write_texts, {"text": "body", "row": "id", "chunks": 40}),
+    "turned.csv": (write_table, {"row": "name", "transpose": True, "chunks": 1}),
+    "turned.npy": (lambda path: np.save(path, V), {"transpose": True, "chunks": 1}),
     "steps.npy": (lambda path: np.save(path, V), {"scale_columns": "max", "chunks": 7}),
     "steps.jsonl": (write_texts, {"text": "body", "tfidf": True, "chunks": 100}),
 }
@@ -114,6 +116,9 @@ def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         (counting, "SECONDS", 0),
         (texts, "RECORDS", 9),
         (growing, "AT_ONCE", 1),
+        (transposed, "BATCH", 500),
+        (transposed, "CHUNK", 100),
+        (transposed, "TALLEST", 8),
         (checkpoint, "SECONDS", 0),
         (checkpoint, "SHARE", 0),
     ):

@@ -13,13 +13,15 @@ import zarr
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest.entries.sorting import Entries, RowSorter
-from dask_nmf.ingest.output.codecs import CODECS
+from dask_nmf.ingest.output.checkpoint import Checkpoint
+from dask_nmf.ingest.output.codecs import CODECS, NAMES
 from dask_nmf.ingest.output.growing import GrowingArray
 from dask_nmf.ingest.rows import BATCH, Batch, Columns, RowSource, check_wanted
 from dask_nmf.progress import report_panel, report_read, report_stage
 from dask_nmf.types import Block
 
 FOLDER = "transposed"
+BEGUN = "transposed_begun"  # the folder that tells how far that is
 CHUNK = 2**18  # bytes of a chunk of a dense matrix on its way, at least
 PARTS = 256  # parts into which its columns are cut, at most
 TALLEST = 2**10  # rows of a chunk, at most
@@ -43,29 +45,25 @@ class Transposed:
         return Columns(self._rows, self._names or None)
 
     def batches(self, begin: Any = None) -> Iterator[Batch]:
-        """Yield all columns of the source in order."""
-        rmtree(self._folder, ignore_errors=True)  # a conversion that was stopped may have left one
-        self._folder.mkdir()
-        first, names = 0, None
-        for block in self._sparse_blocks() if self.sparse else self._dense_blocks():
-            if first == 0:
+        """Yield the columns of the source in order; a position is a number of columns of a dense source."""
+        first, names = begin or 0, None
+        for block in self._sparse_blocks() if self.sparse else self._dense_blocks(first):
+            if names is None:
                 names = self._source.columns().names
             last = first + block.shape[0]
-            yield Batch(block, None if names is None else names[first:last])
+            position = None if self.sparse else last
+            yield Batch(block, None if names is None else names[first:last], position)
             first = last
 
-    def _read(self) -> Iterator[tuple[int, Block]]:
-        """Yield blocks of rows of the source, each with where it begins; keep the names of rows."""
+    def _sparse_blocks(self) -> Iterator[Block]:
+        rmtree(self._folder, ignore_errors=True)  # a conversion that was stopped may have left one
+        self._folder.mkdir()
         self._rows, self._names = 0, []
+        sorter = RowSorter(self._folder)
         for block, names, _ in self._source.batches():
             check_wanted()
-            yield self._rows, block
-            self._rows += block.shape[0]
+            first, self._rows = self._rows, self._rows + block.shape[0]
             self._names += [] if names is None else map(str, names)
-
-    def _sparse_blocks(self) -> Iterator[Block]:
-        sorter = RowSorter(self._folder)
-        for first, block in self._read():
             if max(first + block.shape[0], block.shape[1]) > LARGEST:
                 raise DataError(f"a sparse V has {LARGEST} rows and columns at most; convert a part of it")
             entries = block.tocoo()
@@ -73,18 +71,31 @@ class Transposed:
             sorter.add(Entries(columns, rows + np.int32(first), entries.data), partial(int, first))
         yield from sorter.blocks((self._source.columns().number, self._rows), "sum")
 
-    def _dense_blocks(self) -> Iterator[Block]:
+    def _dense_blocks(self, begin: int) -> Iterator[Block]:
+        """Store the rows of the source, after those that are stored already; yield columns from one on."""
+        checkpoint = Checkpoint(self._folder.with_name(BEGUN), self._folder)
+        if checkpoint.position is None:
+            rmtree(self._folder, ignore_errors=True)  # a conversion that was stopped may have left one
+        root = zarr.open_group(str(self._folder), zarr_format=3)
+        names = checkpoint.track(GrowingArray(root, "names", (), (NAMES,), "string", CODECS["lz4"]))
         stored: GrowingArray | None = None
-        root = zarr.create_group(str(self._folder), zarr_format=3)
-        for _, block in self._read():
+        if checkpoint.position is not None:
+            stored = checkpoint.track(self._array(root, self._source.columns().number))
+        for block, own, position in self._source.batches(checkpoint.position):
+            check_wanted()
             if block.shape[1] == 0:
                 continue  # V is empty, and is refused when it is written
             if stored is None:
-                stored = self._array(root, block.shape[1])
+                stored = checkpoint.track(self._array(root, block.shape[1]))
             stored.append(block)
+            names.append([] if own is None else own)
+            checkpoint.reach(position)
         if stored is not None:
             stored.close()
-            yield from self._turned(root["X"])
+            names.close()
+            whole: Any = root["names"]
+            self._rows, self._names = stored.rows, list(whole[:])
+            yield from self._turned(root["X"], begin)
 
     def _array(self, root: zarr.Group, columns: int) -> GrowingArray:
         """Return the array that the rows of a dense source are appended to."""
@@ -93,13 +104,13 @@ class Transposed:
         width = min(columns, max(-(-columns // PARTS), CHUNK // (height * itemsize)))
         return GrowingArray(root, "X", (columns,), (height, width), self.dtype, CODECS["lz4"])
 
-    def _turned(self, array: Any) -> Iterator[Block]:
-        """Yield the columns of a stored array as rows: those of whole chunks, if these are not too large."""
+    def _turned(self, array: Any, begin: int) -> Iterator[Block]:
+        """Yield columns of a stored array as rows: those of whole chunks, if these are not too large."""
         columns, width = array.shape[1], array.chunks[1]
         most = max(1, BATCH // (array.shape[0] * self.dtype.itemsize))
         step = most // width * width or most
         report_stage("transposing")
-        report_read(-(-columns // step), "batches")
-        for first in range(0, columns, step):
+        report_read(-(-(columns - begin) // step), "batches")
+        for first in range(begin, columns, step):
             yield np.ascontiguousarray(array[:, first : first + step].T)
             report_panel()
