@@ -10,23 +10,26 @@ from math import isfinite, nan
 WIDTH, HEIGHT, MARGIN = 240, 60, 4  # of the curve, in pixels
 MOST_POINTS = 240  # of the curve
 AFTER_PASSES = "relative error after each pass"  # what the curve of a fit has
+LEFT = 'style="text-align: left"'  # Jupyter puts cells to the right, as numbers are
 
 
 def html_table(rows: Iterable[tuple[str, object]]) -> str:
     """Return a table of names and values, both as text."""
-    lines = (f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows)
+    lines = (
+        f"<tr><th {LEFT}>{escape(name)}</th><td {LEFT}>{escape(str(value))}</td></tr>" for name, value in rows
+    )
     return f"<table>{''.join(lines)}</table>"
 
 
 def html_curve(errors: Sequence[float | None], name: str, places: Sequence[float] | None = None) -> str:
     """Return a small curve of errors as SVG; empty for fewer than two known errors.
 
-    Errors that are not known leave gaps. The curve has the colour of the text of the page, and a title for
-    who cannot see it.
+    Errors that are not known leave gaps. The curve has the colour of the text of the page. A line above says
+    what it shows, and so does its title, for readers who cannot see it.
 
     Parameters
     ----------
-    name : of what the errors are, for the title.
+    name : the kind of the errors, for the line and the title.
     places : of the errors along the curve, in order; None: they are evenly spaced.
     """
     step = max(1, -(-len(errors) // MOST_POINTS))
@@ -46,8 +49,9 @@ def html_curve(errors: Sequence[float | None], name: str, places: Sequence[float
     ]
     runs = [" ".join(run) for is_known, run in groupby(points, bool) if is_known]
     lines = "".join(f'<polyline points="{run}"/>' for run in runs)
+    text = f"{escape(name)}: from {known[0]:.6g} to {known[-1]:.6g}"
     return (
+        f'<div aria-hidden="true">{text}</div>'
         f'<svg role="img" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}" fill="none" '
-        f'stroke="currentColor" stroke-width="1.5"><title>{escape(name)}: from {known[0]:.6g} to '
-        f"{known[-1]:.6g}</title>{lines}</svg>"
+        f'stroke="currentColor" stroke-width="1.5"><title>{text}</title>{lines}</svg>'
     )

@@ -13,9 +13,9 @@ from dask_nmf.display.html import HEIGHT, MARGIN, MOST_POINTS, WIDTH, html_curve
 LEFT, RIGHT, TOP, BOTTOM = MARGIN, WIDTH - MARGIN, MARGIN, HEIGHT - MARGIN
 
 
-def lines_of(svg: str) -> list[list[tuple[float, ...]]]:
+def lines_of(html: str) -> list[list[tuple[float, ...]]]:
     """Return the points of the lines of a curve."""
-    lines = ElementTree.fromstring(svg).findall("polyline")
+    lines = parsed(html).findall("svg/polyline")
     return [
         [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()] for line in lines
     ]
@@ -34,7 +34,8 @@ def test_the_curve_goes_from_the_largest_to_the_least_error() -> None:
     assert lines_of(html_curve([0.5, 0.3, 0.1], "error")) == [
         [(LEFT, TOP), (WIDTH / 2, HEIGHT / 2), (RIGHT, BOTTOM)]
     ]
-    assert parsed(html_curve([0.5, 0.1], "a <b>")).findtext("svg/title") == "a <b>: from 0.5 to 0.1"
+    for place in ("div", "svg/title"):
+        assert parsed(html_curve([0.5, 0.1], "a <b>")).findtext(place) == "a <b>: from 0.5 to 0.1"
     ((first, second, third),) = lines_of(html_curve([1.0, 1.0, 2.0], "error", [2, 3, 10]))
     assert (first[0], second[0], third[0]) == (LEFT, pytest.approx(LEFT + (RIGHT - LEFT) / 8, abs=0.1), RIGHT)
 
