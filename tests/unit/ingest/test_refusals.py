@@ -15,15 +15,13 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import zarr
-from support.converted import matrix_of, names_of
+from support.converted import MARKET, TRIPLETS, assert_refused, matrix_of, names_of
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
 from dask_nmf.ingest.formats.tables.csv_table import CsvTable
 from dask_nmf.ingest.formats.tables.records import Records
 
-TRIPLETS = {"row": "user", "column": "item", "value": "rating"}
-MARKET = "%%MatrixMarket matrix coordinate real general\n% a comment\n"
 LONG = "".join(f"u{i},i,1\n" for i in range(200_000))
 TABLES = [
     ("a,b\n1,2\n\n3,x\n", "v.csv, line 4: 'x' in column 'b' is no number"),
@@ -52,59 +50,6 @@ ENTRIES = [
     ('u,i,1\n"u\nv",k,2\n', "v.csv, line 3: an id spans lines"),
     ("u,i,1\nu,k,2,3\n", "v.csv, line 3: 'u,k,2,3' has 4 fields"),
 ]
-MATRICES = [
-    ("3 3 2\n1 1 1\n4 1 1\n", "v.mtx, line 5: Row index out of bounds; a line has a row of 1 to 3"),
-    ("3 3 2\n1 1 1\n1 0 1\n", "v.mtx, line 5: Column index out of bounds"),
-    ("3 3 2\n1 1 1\n3 1 -1\n", "v.mtx, line 5, row 3, column 1: -1.0 is negative"),
-    ("3 3 3\n1 1 1\n3 1 1\n", "says that it has 3 entries, and has 2: its end is missing"),
-    ("3 3 1\n1 1 1\n3 1 1\n", "has more than 1 entry;"),
-    ("3 3 2\n1 1 1\n3 1 x\n", "v.mtx, line 5: "),
-    ("3 3 2\n1 1 1\n1 1 2\n", "has more than one entry at row 1, column 1"),
-    ("999999999 3 1\n1 1 1\n", "has shape (999999999, 3) and 1 entries; leave out rows"),
-    ("99999999999 3 1\n1 1 1\n", "is 99999999999 x 3; at most 2147483647 rows"),
-    ("3 3 2\n\n1 1 1\n\n3 1 x\n", "v.mtx, line 7: "),
-    ("3 3 2\n1 1 1\n% a comment\n\n4 1 1\n", "v.mtx, line 7: Row index out of bounds"),
-    ("3 3 2\n1 1 1\n\n3 1 -1\n", "v.mtx, line 6, row 3, column 1: -1.0 is negative"),
-    ("3 3\n1 1 1\n", "v.mtx, line 3: the sizes are no three integers"),
-    ("3 -3 1\n1 1 1\n", "v.mtx, line 3: the sizes are no three integers >= 0"),
-    (
-        "3 3 2\n1 1 1\n3 1 1 7\n",
-        "v.mtx, line 5: '3 1 1 7' is no entry; the banner says real, and a line then",
-    ),
-    ("3 3 2\r\n1 1 1\r\n\r\n3 1 2 % why\r\n", "v.mtx, line 6: '3 1 2 % why' is no entry"),
-    ("3 3 2\n1 1 1\n3 1 1D5\n", "v.mtx, line 5: '3 1 1D5' is no entry"),
-    ("3 3 2\n1 1\n3 1 1\n", "v.mtx, line 4: '1 1' is no entry"),
-    ("3 3 2\n1 1 1\n2.5 1 1\n", "v.mtx, line 5: '2.5 1 1' is no entry"),
-]
-FIELDS = [  # of the banner, a second entry, and the message about it
-    (
-        "integer",
-        "3 1 2.5",
-        "line 4: '3 1 2.5' is no entry; the banner says integer, and a line then has a row",
-    ),
-    (
-        "integer",
-        "3 1 1e3",
-        "a row of 1 to 3, a column of 1 to 3 and an integer; correct the line or the ba",
-    ),
-    ("integer", "3 1 16777217", "line 4, row 3, column 1: 16777217 is not exact as float32; give dtype"),
-    ("unsigned-integer", "3 1 2.5", "line 4: '3 1 2.5' is no entry; the banner says unsigned-integer"),
-    (
-        "pattern",
-        "3 1 5",
-        "line 4: '3 1 5' is no entry; the banner says pattern, and a line then has a row of",
-    ),
-    ("pattern", "3 1.5", "line 4: '3 1.5' is no entry"),
-]
-
-
-def assert_refused(folder: Path, name: str, words: str, **options: str) -> None:
-    before = set(folder.iterdir())
-    with pytest.raises(DataError) as refused:
-        convert(folder / name, folder / "v.zarr", **options)
-    assert words in str(refused.value)
-    assert len(str(refused.value).splitlines()) == 1
-    assert set(folder.iterdir()) == before
 
 
 def test_a_text_among_numbers_names_both_ways_out(tmp_path: Path) -> None:
@@ -137,23 +82,6 @@ def test_entries_of_one_cell_that_are_not_found_again(
     original = CsvTable.records
     monkeypatch.setattr(CsvTable, "records", only_first)
     assert_refused(tmp_path, "v.csv", "user 'u' and item 'i' have several values, which are no", **TRIPLETS)
-
-
-@pytest.mark.parametrize(("text", "words"), MATRICES)
-def test_matrix_market(tmp_path: Path, text: str, words: str) -> None:
-    (tmp_path / "v.mtx").write_text(MARKET + text)
-    assert_refused(tmp_path, "v.mtx", words)
-
-
-@pytest.mark.parametrize(("field", "line", "words"), FIELDS)
-def test_entries_of_another_kind_than_the_banner_says(
-    tmp_path: Path, field: str, line: str, words: str
-) -> None:
-    first = "1 1" if field == "pattern" else "1 1 1"
-    (tmp_path / "v.mtx").write_text(
-        f"{MARKET.splitlines()[0].replace('real', field)}\n3 3 2\n{first}\n{line}\n"
-    )
-    assert_refused(tmp_path, "v.mtx", words)
 
 
 def test_integers_that_float64_would_round(tmp_path: Path) -> None:
@@ -207,13 +135,6 @@ def test_wide_integers_of_arrays_that_float64_would_round(tmp_path: Path, dtype:
         np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
 
 
-def test_the_advice_about_integers_of_matrix_market(tmp_path: Path) -> None:
-    (tmp_path / "v.mtx").write_text(f"{MARKET}1 1 1\n1 1 {2**53 + 1}\n")
-    assert " real " in MARKET
-    convert(tmp_path / "v.mtx", tmp_path / "v.zarr", dtype="float64")
-    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), [[2**53]])
-
-
 def test_ids_of_64_bits_are_exact(tmp_path: Path) -> None:
     ids = [2**53 + 1, 2**63 - 1, 2**53]
     frame = pd.DataFrame({"user": ids, "a": [1, 2, 3]})
@@ -224,37 +145,12 @@ def test_ids_of_64_bits_are_exact(tmp_path: Path) -> None:
         assert names_of(tmp_path / "v.zarr", "obs") == [str(number) for number in ids]
 
 
-@pytest.mark.parametrize("rule", ["sum", "mean"])
-def test_sums_that_float32_would_change(tmp_path: Path, rule: str) -> None:
-    low, high = (16777216, 1) if rule == "sum" else (16777216, 16777218)
-    (tmp_path / "v.mtx").write_text(f"{MARKET}3 3 3\n1 1 1\n3 2 {low}\n3 2 {high}\n")
-    (tmp_path / "v.csv").write_text(f"user,item,rating\nu,i,1\nv,k,{low}\nv,k,{high}\n")
-    words = f"{rule} of the entries: 16777217.0 is not exact as float32"
-    assert_refused(tmp_path, "v.mtx", f"v.mtx, row 3, column 2, {words}", duplicates=rule)
-    named = f"v.csv, user 'v' and item 'k', {words}"
-    assert_refused(tmp_path, "v.csv", named, **TRIPLETS, duplicates=rule)
-    convert(tmp_path / "v.mtx", tmp_path / "v.zarr", dtype="float64", duplicates=rule)
-    assert matrix_of(tmp_path / "v.zarr")[2, 1] == 16777217
-
-
-def test_sums_that_are_too_large(tmp_path: Path) -> None:
-    (tmp_path / "v.mtx").write_text(f"{MARKET}1 1 2\n1 1 3e38\n1 1 3e38\n")
-    assert_refused(tmp_path, "v.mtx", "column 1, sum of the entries: 6", duplicates="sum", dtype="float32")
-
-
 def test_duplicates_are_for_entries(tmp_path: Path) -> None:
     (tmp_path / "v.csv").write_text("a,b\n1,2\n")
     np.save(tmp_path / "v.npy", np.ones((2, 2)))
     for name in ("v.csv", "v.npy"):
         with pytest.raises(ValueError, match="duplicates is 'sum', and is for MatrixMarket and for tables"):
             convert(tmp_path / name, tmp_path / "v.zarr", duplicates="sum")
-
-
-def test_other_matrix_market(tmp_path: Path) -> None:
-    (tmp_path / "v.mtx").write_text("%%MatrixMarket matrix array real general\n1 1\n1\n")
-    assert_refused(tmp_path, "v.mtx", "give a file in coordinate format")
-    (tmp_path / "v.mtx").write_text("1 1\n")
-    assert_refused(tmp_path, "v.mtx", "has no banner")
 
 
 def test_text_that_is_not_utf8(tmp_path: Path) -> None:
@@ -356,11 +252,6 @@ def test_a_link_to_nothing(tmp_path: Path) -> None:
     for name in ("v.npy", "*.npy"):
         with pytest.raises(FileNotFoundError, match="is a link to nothing"):
             convert(tmp_path / name, tmp_path / "v.zarr")
-
-
-def test_a_symmetric_matrix_is_square(tmp_path: Path) -> None:
-    (tmp_path / "v.mtx").write_text(f"{MARKET.replace('general', 'symmetric')}2 3 1\n1 1 1\n")
-    assert_refused(tmp_path, "v.mtx", "v.mtx is symmetric and 2 x 3")
 
 
 def test_only_an_earlier_conversion_is_replaced(tmp_path: Path) -> None:
