@@ -58,7 +58,7 @@ def passes_section(
         line_chart(numbers, errors, words, ("pass", "relative error"), table, near),
         line_chart(elapsed, errors, in_time, ("seconds", "relative error"), None, near),
     ]
-    compared = [_compared(expected, last, seconds)] if expected else []
+    compared = [table for table in [_compared(expected, last, seconds)] if table.rows]
     sentences = [text, *_expectations(expected, last, seconds)]
     return Section("passes", "Error and time", sentences, tables=compared, figures=figures)
 
@@ -81,7 +81,7 @@ def _expectations(expected: Mapping[str, Any], error: float, seconds: Array) -> 
 
 
 def _compared(expected: Mapping[str, Any], error: float, seconds: Array) -> Table:
-    """Return the table of what was expected beside what came."""
+    """Return the table of what was expected, as far as anything was, beside what came."""
     one, few, many = (expected.get(name) for name in ("pass_seconds", "fewest_passes", "most_passes"))
     passes = columns.UNKNOWN if few is None else f"{few} to {many}"
     whole = columns.UNKNOWN
@@ -93,7 +93,8 @@ def _compared(expected: Mapping[str, Any], error: float, seconds: Array) -> Tabl
         ("seconds of a pass", *_seconds([one, seconds.mean()])),
         ("seconds of all passes", whole, *_seconds([seconds.sum()])),
     ]
-    return Table("What was expected when the passes began, and what came", ["", "expected", "found"], rows)
+    known = [row for row in rows if row[1] != columns.UNKNOWN]
+    return Table("Expected when the passes began, and found", ["measure", "expected", "found"], known)
 
 
 def _seconds(values: Iterable[float | None]) -> list[str]:

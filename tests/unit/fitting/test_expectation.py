@@ -86,7 +86,11 @@ def test_a_run_that_has_recorded_nothing_is_opened_and_reported(
     assert "expected" not in Run.load(place).summary()
     write(place, tmp_path / "old.html")
     new, old = ((tmp_path / name).read_text("utf-8") for name in ("new.html", "old.html"))
-    for text in ("What was expected when the passes began", "The error ended at 0.", "A level line is at 0."):
+    for text in (
+        "Expected when the passes began, and found",
+        "The error ended at 0.",
+        "A level line is at 0.",
+    ):
         assert text in new
         assert text not in old
     assert ", and the client" in new
