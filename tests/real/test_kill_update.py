@@ -20,6 +20,12 @@ V = low_rank(400, 30, 3)
 KILLS = 1  # each costs the start of two processes
 
 
+def took_out_all(run: Path) -> bool:
+    """Return whether a forget had ended its last commit when it was killed."""
+    lineage = Run.load_result(run).record.get("lineage", [])
+    return any(entry["kind"] == "forget" and entry["clean"] for entry in lineage)
+
+
 @pytest.mark.parametrize("command", ["update", "forget"])
 def test_a_killed_command_leaves_one_version_and_the_same_command_ends_it(
     command: str, tmp_path: Path
@@ -50,9 +56,10 @@ def test_a_killed_command_leaves_one_version_and_the_same_command_ends_it(
         process.communicate(timeout=60)
         assert Run.load_result(run).array("W").shape[0] in (first, last)
         assert all(check.passed for check in verify(run) if check.name in ("record", "W", "H"))
-        process = start(run.name)
-        errors = process.communicate(timeout=120)[1]
-        assert process.returncode == 0, errors
+        if not took_out_all(run):  # else the numbers mean other rows, and the same command is refused
+            process = start(run.name)
+            errors = process.communicate(timeout=120)[1]
+            assert process.returncode == 0, errors
         result, expected = (Run.load_result(tmp_path / name) for name in (run.name, "whole"))
         np.testing.assert_array_equal(result.read("W"), expected.read("W"))
         np.testing.assert_array_equal(result.read("H"), expected.read("H"))

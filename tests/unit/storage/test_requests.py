@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,12 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore as ZarrMemory
 from zarr.storage import StorePath
 
-from dask_nmf import nmf
+from dask_nmf import Run, nmf
+from dask_nmf.errors import DataError
 from dask_nmf.storage.arrays import copies
 from dask_nmf.storage.objects import object_lock, object_store, requests
 from dask_nmf.storage.objects.object_store import ObjectStore
+from dask_nmf.updates import update
 
 Stores = dict[str, MemoryStore]
 
@@ -146,3 +149,22 @@ def test_several_chunks_are_copied_at_the_same_time_and_not_too_many() -> None:
     source.bad = "data/a/W/c.3.0"
     with pytest.raises(OSError, match="the store is gone"):
         copies.copy_folders(group_in(source), group_in(ZarrMemory()), ["a", "b"])
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_run_is_copied_within_stores_and_nothing_is_left_of_a_copy_that_fails(
+    stores: Stores, tmp_path: Path
+) -> None:
+    v, place = low_rank(40, 7, 2, noise=0.5).astype(np.float32), "s3://bucket/run"
+    nmf(v[:30], 2, max_iter=2, store=place)
+    nmf(v[:30], 2, max_iter=2, store=tmp_path / "run")
+    large = np.full((2, 7), 1e38, np.float32)  # of which W is infinite
+    with pytest.raises(DataError, match="has entries so large"):
+        update(place, large, output="s3://bucket/copy", keep_h=True)
+    assert not stores["s3://bucket/copy"].list().collect()
+    update(place, v[30:], output="s3://bucket/copy")
+    update(tmp_path / "run", v[30:], output=tmp_path / "copy")
+    for name in ("W", "H"):
+        mine, theirs = (Run.load_result(run).read(name) for run in ("s3://bucket/copy", tmp_path / "copy"))
+        np.testing.assert_array_equal(mine, theirs)
+    assert Run.load(place).summary()["shape"] == [30, 7]
