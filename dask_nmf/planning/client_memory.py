@@ -18,6 +18,7 @@ from dask_nmf.planning.worker_memory import (
     waiting_sums,
 )
 
+CLIENT = PROGRAM + 96 * MIB  # resident bytes of the client, which has the scheduler and has made starts
 FACTORS_OF_STATE = 4  # H, the one that the next pass gets, the best one, and one for what is freed in pieces
 FACTORS_SENT = 6  # H of a model that makes a pass: pickled, at the scheduler, and on its way to workers
 SUMS_RECEIVED = 3  # sums of a model: as they come, as they are taken apart, and in the update of H
@@ -111,7 +112,7 @@ class ClientMemory:
         MemoryError
             If not even one has room beside these factors; the message has both numbers.
         """
-        kept = PROGRAM + replicates * self._factor(rank) + SPREAD * rank * self.layout.columns * FLOAT64
+        kept = CLIENT + replicates * self._factor(rank) + SPREAD * rank * self.layout.columns * FLOAT64
 
         def peak(running: int) -> int:
             ranks = [rank] * running
@@ -128,7 +129,7 @@ class ClientMemory:
     def _fixed_bytes(self, every: Sequence[int]) -> int:
         """Return the bytes of the program, of samples, and of factors that no store keeps."""
         kept = 0 if self.stored else self._factor(sum(every))
-        return PROGRAM + SAMPLES_OF_CLIENT * self.sample + kept
+        return CLIENT + SAMPLES_OF_CLIENT * self.sample + kept
 
     def _shared_bytes(self, ranks: Sequence[int]) -> int:
         """Return the bytes that models take while they share a read, beside their states."""

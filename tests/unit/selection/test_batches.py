@@ -175,8 +175,8 @@ def test_a_selection_that_the_client_has_no_room_for_is_refused_before_the_first
     ):
         select_rank(planted(), **options)
     with (
-        dask.config.set({"dask_nmf.client_memory": "590MiB"}),
-        pytest.raises(MemoryError, match=r"one start of 19 ranks, up to 20, takes up to \d+ MiB .* 590 MiB"),
+        dask.config.set({"dask_nmf.client_memory": "690MiB"}),
+        pytest.raises(MemoryError, match=r"one start of 19 ranks, up to 20, takes up to \d+ MiB .* 690 MiB"),
     ):
         plan(wide, ranks="2:20", workers=2, n_init=1, memory_limit="4GiB", probe=False)
 
