@@ -37,9 +37,8 @@ html_copy_source = False
 html_extra_path = ["site"]  # an index.html that leads to docs/index.html
 html_static_path = ["style"]
 html_css_files = ["site.css"]
-html_sidebars = {
-    page: [] for page in ("docs/start", "docs/gallery", "docs/coming_from")
-}  # have no pages below
+WITHOUT_CHILDREN = ("docs/start", "docs/gallery", "docs/coming_from")
+html_sidebars = {page: [] for page in WITHOUT_CHILDREN}  # the list of pages below them would be empty
 html_show_sourcelink = False
 html_theme_options = {
     "show_prev_next": True,
