@@ -1,6 +1,7 @@
 """Compare conversions with a reader of the same file: CSV with pyarrow, MatrixMarket with SciPy.
 
 Each candidate is a process of its own, whose seconds on a processor, on the clock and peak memory are given.
+The speeds are compared within each round, by seconds of processors.
 """
 
 from __future__ import annotations
@@ -118,6 +119,14 @@ def main() -> None:
                     f"{file} ({size:.0f} MB), {name}: {wall:.2f} s, "
                     f"{processor:.2f} s of processors, {peak:.0f} MB"
                 )
+            reader, converted = figures.values()
+            shares = sorted(
+                one.processor / other.processor for one, other in zip(reader, converted, strict=True)
+            )
+            listed = ", ".join(f"{share:.2f}" for share in shares)
+            print(
+                f"{file}: convert has {median(shares):.2f} of the speed of {next(iter(figures))} ({listed})"
+            )
 
 
 if __name__ == "__main__":
