@@ -23,7 +23,7 @@ from dask_nmf.ingest import convert
 from dask_nmf.ingest.formats import images
 from dask_nmf.ingest.formats.documents import counting, texts
 from dask_nmf.ingest.formats.matrices import hierarchies, matrix_rows, transposed
-from dask_nmf.ingest.formats.tables import csv_table, parquet_table
+from dask_nmf.ingest.formats.tables import csv_table, csv_text, parquet_table
 from dask_nmf.ingest.output import checkpoint, growing
 from dask_nmf.ingest.output.growing import GrowingArray
 
@@ -83,8 +83,14 @@ def write_parts(path: Path) -> None:
         write_table(path / f"{number}.csv", V[30 * number : 30 * (number + 1)])
 
 
+def write_spaced(path: Path) -> None:
+    write_table(path)
+    path.write_text(path.read_text().replace("\n", "\n\n"))
+
+
 KINDS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "v.csv": (write_table, {"row": "name"}),
+    "spaced.csv": (write_spaced, {"row": "name"}),
     "v.csv.gz": (write_zipped, {"row": "name"}),
     "v.parquet": (write_table, {"row": "name"}),
     "parts": (write_parts, {"row": "name"}),
@@ -107,6 +113,7 @@ KINDS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
 def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, number in (
         (csv_table, "BLOCK", 300),
+        (csv_text, "BUFFER", 100),
         (parquet_table, "RECORDS", 9),
         (parquet_table, "BATCH", 500),
         (matrix_rows, "BATCH", 200),

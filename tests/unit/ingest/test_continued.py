@@ -129,7 +129,7 @@ def test_nothing_is_sorted_twice_if_it_was_stopped_later(
     assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
 
 
-@pytest.mark.parametrize("ends", ["\r", "\r\n", "mixed", "quoted"])
+@pytest.mark.parametrize("ends", ["\r", "\r\n", "\n\n", "mixed", "quoted"])
 def test_lines_that_end_with_returns_and_quoted_fields_that_span_lines(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ends: str
 ) -> None:
@@ -158,6 +158,20 @@ def test_a_file_that_ends_before_the_record_is_refused(tmp_path: Path) -> None:
     assert csv_text.offset_of(tmp_path / "v.csv", layout, V.nnz) is None
     with pytest.raises(DataError, match="2 records fewer"):
         csv_text.offset_of(tmp_path / "v.csv", layout, V.nnz + 2)
+
+
+def test_an_empty_line_after_a_record_is_not_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csv_text, "BUFFER", 16)
+    (tmp_path / "v.csv").write_text("r,x,y\n\n" + "".join(f"a{i},{i},1\n\n" for i in range(5)))
+    layout = csv_text.read_layout(tmp_path / "v.csv")
+    offsets = [csv_text.offset_of(tmp_path / "v.csv", layout, record) for record in range(6)]
+    assert offsets == [6, 14, 22, 30, 38, None]
+
+
+def test_a_line_of_the_journal_that_is_not_whole_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / journal.FILE).write_text('{"count": 1}\n{"cou')
+    journal.Journal(tmp_path).add({"count": 2})
+    assert [record["count"] for record in journal.Journal(tmp_path).entered] == [1, 2]
 
 
 @pytest.mark.parametrize("change", ["source", "options"])

@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import BinaryIO, NamedTuple, TextIO
 
 import numpy as np
@@ -94,8 +95,9 @@ def offset_of(path: FilePath, layout: CsvLayout, record: int) -> int | None:
                 done += more
             offset += done
             if skipped == record == 0:
-                left = text[done:] or next(pieces, b"")
-                return offset if left.strip() or (left and layout.width == 1) else None
+                rest = chain([text[done:]], pieces)
+                has_records = any(left if layout.width == 1 else left.strip(b"\r\n") for left in rest)
+                return offset if has_records else None
     raise DataError(f"{path} has {record} records fewer than were read before; convert it anew")
 
 
