@@ -121,12 +121,14 @@ class RowSorter:
         self._restore()
 
     def add(self, entries: Entries, position: Callable[[], Any] | None = None) -> None:
-        """Add entries.
+        """Add entries, which may be none.
 
         Parameters
         ----------
         position : returns what JSON can hold and tells where to go on after these entries
         """
+        if len(entries.values) == 0:
+            return
         self._position = position
         self._pending.append(entries)
         self._count += len(entries.values)
