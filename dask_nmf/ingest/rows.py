@@ -15,7 +15,7 @@ from dask_nmf.errors import DataError
 from dask_nmf.types import Array, Block, T
 from dask_nmf.wording import counted
 
-THREADS = 16  # of `map_ahead`: files may be far away
+THREADS = 16  # of `map_ahead` by default: files may be far away
 S = TypeVar("S")
 BATCH = 2**26  # bytes of a batch, about: what is in memory at once is some of them
 UNWANTED: ContextVar[Event | None] = ContextVar("UNWANTED", default=None)  # in a thread of `read_ahead`
@@ -166,21 +166,23 @@ def check_wanted() -> None:
 
 
 def map_ahead(
-    function: Callable[[S], T], items: Iterable[S], size: Callable[[S], int]
+    function: Callable[[S], T], items: Iterable[S], size: Callable[[S], int], threads: int = THREADS
 ) -> Generator[T, None, None]:
     """Yield a function of each item, in order; threads compute it for some of the items that follow.
+
+    When this generator ends early, it waits for the items that threads compute at that time.
 
     Parameters
     ----------
     size : of the value for an item, in bytes, about; values that wait have `BATCH` bytes together, or are one
     """
-    pool = ThreadPoolExecutor(THREADS)
+    pool = ThreadPoolExecutor(threads)
     waiting: deque[tuple[Future[T], int]] = deque()
     held = 0
     try:
         for item in items:
             more = size(item)
-            while waiting and (held + more > BATCH or len(waiting) >= 4 * THREADS):
+            while waiting and (held + more > BATCH or len(waiting) >= 4 * threads):
                 check_wanted()
                 value, less = waiting.popleft()
                 held -= less

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +39,18 @@ def test_what_a_function_prints_is_no_value(processes: Processes, capfd: pytest.
 def test_a_process_that_ended_is_named() -> None:
     with closing(Processes(1)) as processes, pytest.raises(RuntimeError, match="exit code 7; if memory"):
         list(processes.map(os._exit, [7], lambda code: 1))
+
+
+def test_modules_are_found_where_this_process_finds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    (folder / "module_of_a_user.py").write_text("answer = 42")
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path, tmp_path, ""])
+    with closing(Processes(1)) as processes:
+        assert list(processes.map(eval, ["__import__('module_of_a_user').answer"], len)) == [42]
 
 
 def test_none_computes_here() -> None:

@@ -22,7 +22,7 @@ from dask_nmf.types import T
 
 S = TypeVar("S")
 MOST = 8  # processes, each of which takes some 200 MB with scikit-learn
-COMMAND = f"from {words.__name__} import serve; serve()"
+COMMAND = f"import sys; sys.path[:] = {{}}; from {words.__name__} import serve; serve()"
 
 
 def process_count() -> int:
@@ -41,13 +41,13 @@ class Processes:
     """
 
     def __init__(self, number: int) -> None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        # As imports take them: an empty text is the current folder, and what is no text is passed over.
+        folders = [place or os.getcwd() for place in sys.path if isinstance(place, str)]
         self._all = [
             subprocess.Popen(
-                [sys.executable, "-P", "-c", COMMAND],
+                [sys.executable, "-P", "-c", COMMAND.format(folders)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                env=environment,
                 start_new_session=True,  # an interrupt from the terminal ends this process, which ends them
             )
             for _ in range(number)
@@ -73,7 +73,7 @@ class Processes:
         for process in self._all:
             with suppress(BrokenPipeError):  # `_compute` says so
                 send(process.stdin, (True, function))
-        return map_ahead(self._compute, items, size)
+        return map_ahead(self._compute, items, size, len(self._all))
 
     def _compute(self, item: Any) -> Any:
         process = self._idle.get()

@@ -29,11 +29,14 @@ def word_counts(vectorizer: Any, texts: Sequence[str]) -> Any:
 
 
 def serve() -> None:
-    """Read functions and items from standard input, and write the values of the items, until it ends."""
+    """Read functions and items from standard input, and write the values of the items, until it ends.
+
+    Standard input ends with the process that started this one, perhaps within an item.
+    """
     output = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print
     function: Any = None
-    with suppress(EOFError, BrokenPipeError):
+    with suppress(EOFError, BrokenPipeError, pickle.UnpicklingError):
         while True:
             is_function, content = pickle.load(sys.stdin.buffer)  # from the process that started this one
             if is_function:
