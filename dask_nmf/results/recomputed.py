@@ -47,7 +47,8 @@ class Terms(NamedTuple):
             baseline = 2 * (self.entries * math.log(mean) - self.powers)
         else:
             baseline = 2 * (self.powers - self.entries * mean**beta) / (beta * (beta - 1))
-        return math.sqrt(self.loss / baseline) if baseline > 0 else 0.0
+        loss = max(self.loss, 0.0)  # of an exact fit, rounding may leave a sum of expanded squares below 0
+        return math.sqrt(loss / baseline) if baseline > 0 else 0.0
 
 
 class Recomputed(NamedTuple):

@@ -183,6 +183,18 @@ def test_another_v_is_refused(tmp_path: Path) -> None:
         residuals_of(Run.load_result(tmp_path / "w.zarr"), V)
 
 
+@pytest.mark.parametrize("seed", [0, 1, 4, 6])
+def test_residuals_of_an_exact_fit_are_those_of_rounding(seed: int, tmp_path: Path) -> None:
+    """The sum of its expanded squares may be below 0."""
+    random = np.random.default_rng(seed)
+    w, h = np.zeros((40, 2)), np.zeros((2, 30))
+    w[:20, 0], w[20:, 1], h[0, :15], h[1, 15:] = (random.random(size) for size in (20, 20, 15, 15))
+    V = scipy.sparse.csr_array(w @ h)
+    nmf(V, 2, tol=1e-12, store=tmp_path / "run.zarr", random_state=seed)
+    found = residuals_of(Run.load_result(tmp_path / "run.zarr"), V)
+    assert 0 <= found.total < 1e-12
+
+
 def test_blocks_are_at_most_as_many_as_rows() -> None:
     np.testing.assert_array_equal(block_edges(3), [0, 1, 2, 3])
     edges = block_edges(1001)
