@@ -218,10 +218,15 @@ class RankSelection:
         return f"<RankSelection: {self.n_components} of ranks {ranks[0]} to {ranks[-1]}; {self.message}>"
 
     def _repr_html_(self) -> str:
-        """Return an HTML table and a small curve of the held-out errors, for notebooks."""
-        head = "".join(f"<th>{heading}</th>" for heading in HEADINGS.values())
-        rows = (f"<tr>{''.join(f'<td>{cell}</td>' for cell in _cells(row))}</tr>" for row in self.ranks)
-        return f"<p>{escape(self.message)}</p><table><tr>{head}</tr>{''.join(rows)}</table>{self._curve()}"
+        """Return an HTML table and a small curve of the held-out errors, for notebooks.
+
+        A star marks the recommended rank.
+        """
+        head, *lines = _marked(self.ranks, self.n_components)
+        rows = (f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in lines)
+        headings = "".join(f"<th>{heading}</th>" for heading in head)
+        table = f"<table><tr>{headings}</tr>{''.join(rows)}</table>"
+        return f"<p>{escape(self.message)}</p>{table}{self._curve()}"
 
     def _curve(self) -> str:
         ranks = [row["n_components"] for row in self.ranks]
@@ -230,8 +235,13 @@ class RankSelection:
 
 def table_of_ranks(ranks: Sequence[Mapping[str, Any]], recommended: int | None) -> list[str]:
     """Return the lines of a table of ranks for people; a star marks the recommended one."""
+    return align_rows(_marked(ranks, recommended))
+
+
+def _marked(ranks: Sequence[Mapping[str, Any]], recommended: int | None) -> list[Sequence[str]]:
+    """Return the rows of a table of ranks, with its headings; a star is before the recommended rank."""
     marked = [("*" if row["n_components"] == recommended else "", *_cells(row)) for row in ranks]
-    return align_rows([("", *HEADINGS.values()), *marked])
+    return [("", *HEADINGS.values()), *marked]
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

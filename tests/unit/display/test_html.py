@@ -74,7 +74,9 @@ def test_fits_plans_runs_and_selections_show_themselves(tmp_path: Path) -> None:
     assert cells(plan(tmp_path / "V <&.npy", 2)._repr_html_())["V"] == "40 x 6 float64, dense"
     selection = select_rank(V, [1, 2, 4], n_init=1, holdout=0.2, max_iter=2)
     html = selection._repr_html_()
-    assert len(parsed(html).findall("table/tr")) == 4
+    _, *rows = parsed(html).findall("table/tr")
+    marks = {row[1].text: row[0].text for row in rows}
+    assert marks == {f"{rank}": "*" if rank == selection.n_components else None for rank in (1, 2, 4)}
     assert [x for x, _ in lines_of(html[html.index("<svg") :])[0]] == pytest.approx([4, 81.3, 236], abs=0.1)
 
 
