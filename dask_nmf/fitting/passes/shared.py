@@ -73,7 +73,8 @@ def _updated_in_threads(
 ) -> Iterator[tuple[int, Step]]:
     """Make a pass for each model, and update several at the same time, also while V is read for others."""
     updating: list[tuple[int, Future[Step]]] = []
-    with ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, UPDATED_AT_ONCE))) as pool:
+    pool = ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, UPDATED_AT_ONCE)))
+    try:
         for group in groups.groups:
             if not overlap:
                 yield from _taken(updating)
@@ -82,6 +83,8 @@ def _updated_in_threads(
             totals.reverse()
             updating = [(number, pool.submit(_end, models[number].passes, totals.pop())) for number in group]
         yield from _taken(updating)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or an interrupt, no further update begins
 
 
 def _taken(updating: list[tuple[int, Future[Step]]]) -> Iterator[tuple[int, Step]]:

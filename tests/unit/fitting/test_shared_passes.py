@@ -95,6 +95,30 @@ def test_models_are_updated_during_the_read_of_the_next_group_if_there_is_room(
     assert reads == [False, True]
 
 
+def test_no_further_model_is_updated_after_an_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, updates = Event(), list[State[Any]]()
+    engine = PanelEngine(open_matrix(V), (0, 8))
+
+    class Slow(Watched):
+        def update(self, state: State[Any], totals: Any, baseline: float) -> State[Any]:
+            updates.append(super().update(state, totals, baseline))
+            time.sleep(0.2)
+            return state
+
+    def sweep(models: Sequence[Any]) -> list[None]:
+        if len(models) == 1:  # the second group, during whose read the first one is updated
+            begun.wait(60)
+            raise KeyboardInterrupt
+        return [None] * len(models)
+
+    monkeypatch.setattr(shared, "IN_ONE_GO", 0)
+    monkeypatch.setattr(shared, "UPDATED_AT_ONCE", 1)
+    monkeypatch.setattr(engine, "sweep", sweep)
+    with pytest.raises(KeyboardInterrupt):
+        list(iter_steps(engine, running(Slow(begun)), GROUPS))
+    assert len(updates) == 1
+
+
 @pytest.mark.parametrize("overlap", [True, False])
 def test_updates_in_threads_give_the_same_as_in_turn(overlap: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = PanelEngine(open_matrix(V), (0, 4, 8))
