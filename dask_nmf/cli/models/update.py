@@ -42,9 +42,9 @@ def command(
     \b
     dask-nmf update run.zarr lastnight.zarr
 
-    The rows of the fit are not read again. A batch that was added before, with the same names and
-    entries, is not added twice. The run can be read as it was until the new W and H are committed, both
-    at once; with --output it stays as it was.
+    The rows of the fit are not read again. A batch that was added before, with the same names,
+    entries and weights, is not added twice. The run can be read as it was until the new W and H are
+    committed, both at once; with --output it stays as it was.
     """
     from dask_nmf.display import lines
     from dask_nmf.storage.locations import locate
