@@ -152,6 +152,8 @@ def _names_of(source: Any) -> tuple[Any, Any]:
         return source.obs_names, source.var_names
     if is_a(source, "pandas", "DataFrame"):
         return source.index, source.columns
+    if is_a(source, "pandas", "Series"):  # weights of rows
+        return source.index, None
     if is_dask_frame(source) or is_a(source, "polars", "DataFrame"):
         return None, source.columns
     if is_a(source, "pyarrow", "Table", "RecordBatch"):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import zarr
 from support.changed_runs import RANK, factors, fitted
@@ -92,6 +93,15 @@ def test_weights_that_do_not_fit_are_refused(case: str, tmp_path: Path) -> None:
     assert text in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert run.joinpath("zarr.json").read_bytes() == before
+
+
+def test_weights_of_rows_in_another_order_are_refused(tmp_path: Path) -> None:
+    frame = pd.DataFrame(V, index=[f"text {number}" for number in range(len(V))])
+    run = fitted(tmp_path / "run", frame[:OLD], weights=WEIGHTS["rows"][:OLD])
+    weights = pd.Series(WEIGHTS["rows"][:, 0], index=frame.index)[OLD:]
+    with pytest.raises(ValueError, match="weights has other names of rows than V: number 0 is text 399 in"):
+        update(run, frame[OLD:], weights=weights[::-1])
+    assert update(run, frame[OLD:], weights=weights).last == len(V)
 
 
 def test_rows_are_not_taken_out_of_a_fit_with_weights(tmp_path: Path) -> None:
