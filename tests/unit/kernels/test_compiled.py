@@ -20,6 +20,7 @@ from typing import Any
 import numba
 import pytest
 from numba.core.caching import IndexDataCacheFile
+from numba.extending import is_jitted
 from support.command import COMMAND
 
 import dask_nmf
@@ -173,7 +174,8 @@ def callees(function: Any) -> list[Any]:
     """Return the compiled functions that a compiled one calls, by their names or as attributes of modules."""
     names, there = function.py_func.__code__.co_names, function.py_func.__globals__
     spaces = [there, *(vars(each) for each in there.values() if isinstance(each, ModuleType))]
-    return [space[name] for space in spaces for name in names if space.get(name) in compiled.functions]
+    used = [space[name] for space in spaces for name in names if name in space]
+    return [each for each in used if is_jitted(each) and each in compiled.functions]
 
 
 def test_compiled_functions_are_inlined_where_another_one_calls_them() -> None:
