@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dask_nmf.errors import DataError
-from dask_nmf.ingest.formats.tables import csv_table
+from dask_nmf.ingest.formats.tables import csv_table, csv_text
 from dask_nmf.ingest.formats.tables.csv_table import CsvTable
 from dask_nmf.ingest.formats.tables.records import Fields, plain_records
 from dask_nmf.ingest.reading import ReadProgress
@@ -28,7 +28,7 @@ NUMBERS = (
 ODD_NUMBERS = st.sampled_from(
     ["", "NA", "1.", ".5", " 2", "-1", "+1", "1e3", "0x1", "1_0", '"2"', "12 3", "٣", "1e400"]
 )
-NOTES = st.sampled_from(["", "x", '"a,b"', '"c""d"', "e f"])
+NOTES = st.sampled_from(["", "x", '"a,b"', '"c""d"', "e f", '"g\nh,i\r\n""\n\n"'])
 ENDS = st.sampled_from(["\n"] * 8 + ["\r\n", "\n\n", "\r"])
 
 
@@ -85,6 +85,18 @@ def test_records_are_those_of_pyarrow(
         assert isinstance(found, str)
     else:
         np.testing.assert_equal(found, expected)
+
+
+@pytest.mark.parametrize(("rest", "most"), [("", 2**26), ('"', 300)])
+def test_a_quote_that_nothing_closes_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: str, most: int
+) -> None:
+    monkeypatch.setattr(csv_table, "BLOCK", 100)
+    monkeypatch.setattr(csv_text, "LONGEST_QUOTED", most)
+    path = tmp_path / "v.csv"
+    path.write_text('item,user,rating,note\na,b,1,"c\nd"\na,b,1,"c\n' + "e,f,2,\n" * 99 + rest)
+    with pytest.raises(DataError, match="line 4: a field begins with a quote, which nothing closes"):
+        list(CsvTable(path).records(Fields(1, 0, 2), ReadProgress([path])))
 
 
 def test_pieces_of_plain_lines_need_no_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ class CsvTable:
             stream = arrow.CompressedInputStream(raw, "gzip") if has_suffix(self.path, ".gz") else raw
             with self._explained(numbers):
                 skipped = self._skip(raw, stream, first)
-                reader = [] if skipped is None else self._open(stream, numbers, texts, skipped)
+                reader = [] if skipped is None else self._open(stream, numbers, texts, skipped, BLOCK)
                 for batch in reader:
                     progress.at(raw.tell())
                     for column in batch.columns[len(numbers) :]:
@@ -71,15 +71,24 @@ class CsvTable:
     def records(self, fields: Fields, progress: ReadProgress, first: int = 0) -> Iterator[Records]:
         """Yield the records from one on as entries of V.
 
-        Pieces of plain lines are parsed by a compiled function, and the others by pyarrow.
+        Pieces of plain lines are parsed by a compiled function, and the others by pyarrow, which must see a
+        quoted field that spans lines as a whole.
         """
-        roles = fields.roles(self.width)
-        for text, position in read_ahead(self._pieces(first)):
+        roles, rest = fields.roles(self.width), b""
+        for piece, position in read_ahead(self._pieces(first)):
+            text, rest = rest + piece, b""
             plain = plain_records(text, self.layout.delimiter, roles)
+            if plain is None and csv_text.ends_quoted(text, self.layout.delimiter):
+                rest = text
+                if len(rest) > csv_text.LONGEST_QUOTED:
+                    break
+                continue
             for records in [plain] if plain else self._parsed(text, fields, first):
                 first += len(records.values)
                 yield records
             progress.at(position)
+        if rest:
+            csv_text.refuse_open_quote(self.path, self.layout)
         progress.file_done(self.path)
 
     def _pieces(self, first: int) -> Iterator[tuple[bytes, int]]:
@@ -99,7 +108,7 @@ class CsvTable:
         """Yield the records in a piece of the content that begins with a record."""
         stream = optional_library("pyarrow").BufferReader(text)
         with self._explained([fields.value]):
-            for batch in self._open(stream, [fields.value], [fields.row, fields.column], 0):
+            for batch in self._open(stream, [fields.value], [fields.row, fields.column], 0, len(text)):
                 for column in batch.columns[1:]:
                     self._check_lines(column, first)
                 if len(batch):
@@ -144,14 +153,17 @@ class CsvTable:
             skip_content(stream, offset)
         return 0
 
-    def _open(self, stream: Any, numbers: Sequence[int], texts: Sequence[int], skipped: int) -> Any:
+    def _open(
+        self, stream: Any, numbers: Sequence[int], texts: Sequence[int], skipped: int, block: int
+    ) -> Any:
+        """Open a reader of some columns, which parses blocks of at least a number of bytes."""
         arrow, csv = optional_library("pyarrow"), optional_library("pyarrow.csv")
         kinds = {str(index): arrow.float64() for index in numbers}
         kinds |= {str(index): arrow.string() for index in texts}
         return csv.open_csv(
             stream,
             csv.ReadOptions(
-                block_size=max(BLOCK, 4 * self.layout.line_bytes),
+                block_size=max(block, 4 * self.layout.line_bytes),
                 skip_rows=skipped,
                 column_names=[str(index) for index in range(self.width)],
             ),

@@ -28,6 +28,7 @@ REPLACED = "\ufffd"  # what Python reads for bytes that are not UTF-8
 DIGITS = 300  # of an integer that are looked at
 SHOWN = 60  # characters of a line in a message
 LONGEST = 2**28  # characters of a line, at most
+LONGEST_QUOTED = 2**26  # bytes of records with a quoted field that spans lines, at most, about
 
 
 class CsvLayout(NamedTuple):
@@ -117,6 +118,31 @@ def whole_lines(file: BinaryIO, size: int) -> Iterator[bytes]:
             rest = rest[edge:]
     if rest:
         yield rest if rest.endswith(b"\r") else rest + b"\n"
+
+
+def ends_quoted(text: bytes, delimiter: str, quoted: bool = False) -> bool:
+    """Return whether a text of whole lines ends inside of a quoted field; ``quoted``: it begins in one."""
+    lines = np.frombuffer(text, np.uint8), len(text) + 1, True, ord(delimiter), quoted
+    ends: bool = end_of_lines(*lines)[2]
+    return ends
+
+
+def refuse_open_quote(path: FilePath, layout: CsvLayout) -> None:
+    """Raise `DataError` about the line with the quote that nothing closes, or nothing that is near."""
+    opened = size = 0
+    with _open(path) as file:
+        for number, line in enumerate(file, 1):
+            check_wanted()
+            if number <= layout.skipped or not ends_quoted(line.encode(), layout.delimiter, size > 0):
+                size = 0
+                continue
+            opened = opened if size else number
+            size += len(line)
+            if size > LONGEST_QUOTED:
+                break
+    raise DataError(
+        f"{path}, line {opened}: a field begins with a quote, which nothing closes; close the field"
+    )
 
 
 def refuse_first_bad_line(path: FilePath, layout: CsvLayout, numbers: Sequence[int]) -> None:
