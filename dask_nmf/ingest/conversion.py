@@ -171,7 +171,9 @@ def convert_to(
     check = partial(locations.check_replaceable, output, overwrite, _is_ours, "dask-nmf convert")
     names = [name_of(source) for source in sources]
     read = [*chain(*(one.paths if isinstance(one, FileSet) else [one] for one in sources))]
-    conversion = Conversion(read if options.like is None else [*read, options.like], options, storage)
+    folders = [one.folder for one in sources if isinstance(one, FileSet)]  # which names of rows depend on
+    like = [] if options.like is None else [options.like]
+    conversion = Conversion([*read, *like], options, storage, folders)
     with (
         output.atomic_output(check, conversion.can_continue) as store,
         _scratch(store, conversion) as scratch,

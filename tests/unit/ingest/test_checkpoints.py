@@ -190,3 +190,15 @@ def test_a_source_that_changed_begins_anew(
     assert "had other sources, options or another version of dask_nmf; this one begins anew" in caplog.text
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), V + 1)
     assert {path.name for path in tmp_path.iterdir()} == {"v.npy", "v.zarr"}
+
+
+def test_texts_that_are_named_from_another_folder_begin_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "all").mkdir()
+    write_texts(tmp_path / "all" / "texts")
+    files = tmp_path / "all" / "texts" / "*.txt"
+    assert stopped_at(5, monkeypatch, tmp_path / "all", tmp_path / "v.zarr", chunks=20)
+    convert(files, tmp_path / "v.zarr", chunks=20)
+    convert(files, tmp_path / "expected.zarr", chunks=20)
+    assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
