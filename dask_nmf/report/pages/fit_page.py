@@ -55,7 +55,8 @@ def key_numbers(facts: FitFacts) -> list[tuple[str, str]]:
 def fit_sections(facts: FitFacts, look: Look) -> list[Section]:
     """Return the sections about a fit."""
     view = choose_view(facts, look)
-    advice = advice_for(facts) or [Advice("Nothing is wrong with this fit as far as can be told.", "", False)]
+    nothing = Advice("Nothing is wrong with this fit as far as can be told.", "", False)
+    advice = advice_for(facts, look) or [nothing]
     return [
         _summary(facts),
         Section("advice", "Warnings and notes", advice=advice),

@@ -10,7 +10,7 @@ from dask_nmf.iteration.outcome import Outcome
 from dask_nmf.report.facts.fit import FAINT, FitFacts
 from dask_nmf.report.facts.words import percent
 from dask_nmf.report.pages.page import Advice
-from dask_nmf.report.sections.views import are_pixels
+from dask_nmf.report.sections.views import Look, are_pixels
 from dask_nmf.wording import counted
 
 LISTED = 8  # components that a warning names
@@ -24,7 +24,7 @@ CURES = {
 UNSTABLE = 0.8  # likeness to bootstrap replicates below which a component is not to be relied on
 
 
-def advice_for(facts: FitFacts) -> list[Advice]:
+def advice_for(facts: FitFacts, look: Look) -> list[Advice]:
     """Return what a reader of a report should know, the serious things first."""
     found = [
         *_about_end(facts),
@@ -32,7 +32,7 @@ def advice_for(facts: FitFacts) -> list[Advice]:
         *_about_stability(facts),
         *_about_missing(facts),
         *_about_rows(facts),
-        *_about_images(facts),
+        *_about_images(facts, look),
     ]
     return sorted(found, key=lambda advice: not advice.serious)
 
@@ -118,9 +118,9 @@ def _about_rows(facts: FitFacts) -> Iterator[Advice]:
         )
 
 
-def _about_images(facts: FitFacts) -> Iterator[Advice]:
+def _about_images(facts: FitFacts, look: Look) -> Iterator[Advice]:
     noted, columns = facts.record["matrix"].get("image_shape"), facts.shape[1]
-    if noted and not are_pixels(columns, noted):
+    if noted and look.image_shape is None and not are_pixels(columns, noted):
         shape = " x ".join(map(str, noted))
         yield Advice(
             f"Images of {shape} are noted with V, which has {counted(columns, 'column', ',')}: they are not "

@@ -18,13 +18,12 @@ WORST_BLOCKS = 10  # of the table
 
 
 def failures_section(facts: FitFacts, residuals: Residuals | None) -> Section:
-    """Return the section; without residuals it says how to get them."""
+    """Return the section; without residuals it says how to get them, if that is possible."""
     title = "Where the model fails"
     if residuals is None:
-        text = (
-            f"This is not known: {_reason(facts)}. Write the report with --residuals and the V that was "
-            "fitted, which is then read once."
-        )
+        text = f"This is not known: {_reason(facts)}."
+        if facts.record["settings"].get("weights") is None:
+            text += " Write the report with --residuals and the V that was fitted, which is then read once."
         return Section("failures", title, [text])
     names = facts.names.reading(residuals.rows.worst.tolist(), residuals.columns.worst.tolist())
     text = (

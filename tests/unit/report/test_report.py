@@ -28,6 +28,7 @@ from dask_nmf.results.comparison import compare
 from dask_nmf.selection.stored.loading import load_selection
 from dask_nmf.sources.formats.stored.conversions import IMAGE_SHAPE
 from dask_nmf.storage.locations import locate
+from dask_nmf.updates import update
 
 VOID = {"meta", "link"}
 EVIL = '<script>alert("x")</script>&$\\frac{1$'
@@ -147,8 +148,10 @@ def test_a_noted_shape_of_images_that_columns_do_not_have_is_ignored(
     record["result"]["matrix"]["image_shape"] = noted
     group.attrs["dask_nmf"] = record
     html = report_of(place, tmp_path)
-    assert f"Images of {' x '.join(map(str, noted))} are noted with V, which has 12 columns" in html
+    ignored = f"Images of {' x '.join(map(str, noted))} are noted with V, which has 12 columns"
+    assert ignored in html
     assert "pixels of component" not in html
+    assert ignored not in report_of(place, tmp_path, image_shape="3x4", overwrite=True)
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -321,3 +324,13 @@ def test_a_report_says_why_residuals_are_not_known(tmp_path: Path) -> None:
     known = report_of(tmp_path / "run.zarr", tmp_path, residuals=V, overwrite=True)
     assert "This is not known" not in known
     assert "Residuals by blocks of rows and columns" in known
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_advises_no_read_of_v_that_weights_rule_out(tmp_path: Path) -> None:
+    V, run = low_rank(40, 12, 2), tmp_path / "run.zarr"
+    weights = np.ones(V.shape)
+    nmf(V[:30], 2, max_iter=1, weights=weights[:30], store=run)
+    update(run, V[30:], weights=weights[30:])
+    html = report_of(run, tmp_path)
+    assert "This is not known: rows were added or taken out since the fit.<" in html
