@@ -112,7 +112,6 @@ def wide_sources(folder: Path, v: np.ndarray) -> dict[str, Any]:
     zarr.create_array(folder / "in.zarr", data=v, chunks=(2, 2))
     scipy.sparse.save_npz(folder / "v.npz", csr.tocsc())
     for name in ("dense", "sparse"):
-        (folder / f"{name}.h5").unlink(missing_ok=True)  # a refused conversion may still have it open
         with h5py.File(folder / f"{name}.h5", "w") as file:
             if name == "dense":
                 file["X"] = v

@@ -122,6 +122,8 @@ def whole_lines(file: BinaryIO, size: int) -> Iterator[bytes]:
 
 def ends_quoted(text: bytes, delimiter: str, quoted: bool = False) -> bool:
     """Return whether a text of whole lines ends inside of a quoted field; ``quoted``: it begins in one."""
+    if not quoted and b'"' not in text:
+        return False
     lines = np.frombuffer(text, np.uint8), len(text) + 1, True, ord(delimiter), quoted
     ends: bool = end_of_lines(*lines)[2]
     return ends
