@@ -51,20 +51,12 @@ def factors_stacked(models: Sequence[Model]) -> Stack:
     return Stack({FACTOR: factors} if factors else {}, [{FACTOR: list(pair)} for pair in pairwise(ends)])
 
 
-def of_one_width(pieces: Sequence[Array]) -> list[Array]:
-    """Return arrays (rows, columns) with columns of zeros beside the narrower ones.
-
-    Bootstrap samples of the columns of a factor differ in their number.
-    """
-    width = max(piece.shape[1] for piece in pieces)
-    return [
-        piece if piece.shape[1] == width else np.pad(piece, ((0, 0), (0, width - piece.shape[1])))
-        for piece in pieces
-    ]
-
-
 def replicate_of(part: Mapping[str, Any], begin: Begin, arrays: dict[str, Array]) -> Model:
-    """Return a bootstrap replicate from its JSON and its arrays, without what `of_one_width` added."""
+    """Return a bootstrap replicate from its JSON and its arrays.
+
+    Samples of the columns of a factor differ in their number; the zeros that stand beside the narrower ones
+    where arrays are stored below each other are left out.
+    """
     width = begin(ModelKey(*part["key"])).h.shape[1]
     own = {name: np.ascontiguousarray(array[:, :width]) for name, array in arrays.items()}
     return model_of(part, begin, own)

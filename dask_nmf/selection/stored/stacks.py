@@ -19,9 +19,9 @@ Described = tuple[Sequence[int], str]  # the shape and the dtype of a stored arr
 
 
 def describe(pieces: Sequence[Array]) -> Described:
-    """Return the shape and the dtype of arrays below each other."""
-    first, rows = pieces[0], sum(map(len, pieces))
-    return [rows, *first.shape[1:]], first.dtype.name
+    """Return the shape and the dtype of arrays below each other, which is as wide as the widest of them."""
+    widths = zip(*(piece.shape[1:] for piece in pieces), strict=True)
+    return [sum(map(len, pieces)), *map(max, widths)], pieces[0].dtype.name
 
 
 def layout_of(described: Described) -> Layout:
@@ -35,10 +35,10 @@ def layout_of(described: Described) -> Layout:
 
 
 def write(group: zarr.Group, path: str, pieces: Sequence[Array]) -> None:
-    """Write arrays below each other, a chunk at a time."""
+    """Write arrays below each other, a chunk at a time, with columns of zeros beside the narrower ones."""
     layout = layout_of(describe(pieces))
     target = write_once.open_array(group, path, layout)
-    for first, rows in _chunks(pieces, max(1, layout.chunks[0])):
+    for first, rows in _chunks(pieces, layout):
         target[first : first + len(rows)] = rows
 
 
@@ -54,16 +54,22 @@ def read(group: zarr.Group, path: str, described: Described, first: int, last: i
     return np.ascontiguousarray(ZarrFactor(array, whole=True).read(first, last))
 
 
-def _chunks(pieces: Sequence[Array], rows: int) -> Iterator[tuple[int, Array]]:
+def _chunks(pieces: Sequence[Array], layout: Layout) -> Iterator[tuple[int, Array]]:
     """Yield the first row of each chunk of arrays below each other, and its rows."""
-    ends = np.cumsum([len(piece) for piece in pieces])
+    ends, rows = np.cumsum([len(piece) for piece in pieces]), max(1, layout.chunks[0])
     number, total = 0, int(ends[-1])
     for first in range(0, total, rows):
         parts, begin = [], first
         while begin < min(first + rows, total):
             above = int(ends[number]) - len(pieces[number])
             part = pieces[number][begin - above : first + rows - above]
-            parts.append(part)
+            parts.append(_widened(part, layout.shape[1:]))
             begin += len(part)
             number += begin == ends[number]
         yield first, parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _widened(part: Array, others: tuple[int, ...]) -> Array:
+    """Return an array with zeros behind its other dimensions than the first one, up to these sizes."""
+    missing = [(0, size - own) for size, own in zip(others, part.shape[1:], strict=True)]
+    return np.pad(part, [(0, 0), *missing]) if part.shape[1:] != others else part

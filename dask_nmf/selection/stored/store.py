@@ -40,7 +40,6 @@ from dask_nmf.selection.stored.model_arrays import (
     Begin,
     factors_stacked,
     model_of,
-    of_one_width,
     part_of,
     replicate_of,
     stacked,
@@ -259,8 +258,7 @@ class SelectionStore(SelectionGroup):
         """Commit the bootstrap replicates after a shared pass."""
         stack, kind = stacked(replicates), "replicates"
         parts = [part_of(model, kind, at) for model, at in zip(replicates, stack.places, strict=True)]
-        pieces = {name: of_one_width(some) for name, some in stack.pieces.items()}
-        self._commit({kind: (f"replicates-{number}", pieces)}, {"replicates": parts})
+        self._commit({kind: (f"replicates-{number}", stack.pieces)}, {"replicates": parts})
 
     def replicates(self, begin: Begin) -> list[Model]:
         """Return the bootstrap replicates of the last commit; ``begin`` is that of `models`."""

@@ -219,3 +219,15 @@ def test_stacked_arrays_are_written_a_chunk_at_a_time_and_read_by_rows(
     for piece in pieces:
         np.testing.assert_array_equal(stacks.read(group, path, described, first, first + len(piece)), piece)
         first += len(piece)
+
+
+def test_stacked_arrays_may_differ_in_width(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrower ones have zeros beside them; a chunk is of several arrays."""
+    monkeypatch.setattr(stacks, "CHUNK", 4 * 7 * 8)
+    pieces = [np.random.default_rng(width).random((3, width)) for width in (5, 7, 6)]
+    group, path = zarr.create_group(tmp_path / "g.zarr"), "data/pass-1-000000000000-0/h"
+    stacks.write(group, path, pieces)
+    whole = stacks.read(group, path, stacks.describe(pieces), 0, 9)
+    for number, piece in enumerate(pieces):
+        wide = np.pad(piece, ((0, 0), (0, 7 - piece.shape[1])))
+        np.testing.assert_array_equal(whole[3 * number : 3 * number + 3], wide)
