@@ -111,17 +111,19 @@ class Bootstrap:
             for number, sample in enumerate(self.samples)
         ]
 
-    def run(self, models: Sequence[Model], deadline: float) -> Iterator[list[Model]]:
-        """Yield the replicates after each shared pass, until they have had all, or the time is over."""
-        after = list(models)
-        while running := [number for number, model in enumerate(after) if model.passes < PASSES]:
+    def run(self, models: list[Model], deadline: float) -> Iterator[int]:
+        """Make passes until the replicates have had all, or the time is over; yield the number of each pass.
+
+        Replicates are replaced in the list, so that a state is not kept for longer than it is needed.
+        """
+        while running := [number for number, model in enumerate(models) if model.passes < PASSES]:
             batch = running[: self.at_once]
-            passes = 1 + min(after[number].passes for number in batch)
+            passes = 1 + min(models[number].passes for number in batch)
             report_stage(f"error bars, pass {passes}")
             started = time.monotonic()
-            self._make_pass(after, [number for number in batch if after[number].passes < passes])
+            self._make_pass(models, [number for number in batch if models[number].passes < passes])
             self._report(passes, batch, time.monotonic() - started)
-            yield list(after)
+            yield passes
             if time.monotonic() >= deadline:
                 return
 

@@ -201,10 +201,9 @@ class _Selection:
             stored = self.store.replicates(lambda key: models[key.start].state)
             if len(stored) == len(models):
                 models = stored
-        for after in bootstrap.run(models, self.request.deadline):
-            models = after
+        for passes in bootstrap.run(models, self.request.deadline):
             if self.store is not None:
-                self.store.commit_replicates(models[0].passes, models)
+                self.store.commit_replicates(passes, models)
         return models
 
     def _compare(self, known: Findings | None) -> Findings:
