@@ -147,7 +147,7 @@ def skip_content(file: Any, count: int) -> None:
 def glob_objects(pattern: str) -> list[ObjectPath]:
     """Return the objects of one folder whose names match a pattern, in order of their names."""
     folder, _, names = pattern.rpartition("/")
-    return [_listed(folder, one) for one in list_objects(folder) if fnmatchcase(one.key, names)]
+    return [_listed(folder, one) for one in list_objects(folder) if fnmatchcase(one.key, unquote(names))]
 
 
 def files_below(folder: FilePath) -> dict[PurePath, FilePath]:

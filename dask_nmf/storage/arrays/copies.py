@@ -55,8 +55,11 @@ async def _copy(source: Store, target: Store, key: str, copy: str) -> None:
     if isinstance(source, LocalStore) and isinstance(target, LocalStore):
         (target.root / copy).parent.mkdir(parents=True, exist_ok=True)
         link_or_copy(source.root / key, target.root / copy)
-    elif (content := await source.get(key, default_buffer_prototype())) is not None:
-        await target.set(copy, content)
+        return
+    content = await source.get(key, default_buffer_prototype())
+    if content is None:
+        raise FileNotFoundError(f"{key} was deleted while it was copied; repeat the command")
+    await target.set(copy, content)
 
 
 def delete_unfinished(group: zarr.Group, with_folder: bool) -> None:

@@ -118,13 +118,15 @@ async def _names(store: ObjectStore, folder: str) -> list[str]:
 
 
 class BusyStore(ZarrMemory):
-    """A store that counts how many of its objects are read at the same time, and may fail at one."""
+    """A store that counts how many objects are read at the same time, and may fail at one, or lack it."""
 
-    now, most, bad = 0, 0, ""
+    now, most, bad, gone = 0, 0, "", ""
 
     async def get(self, key: str, prototype: Any, byte_range: Any = None) -> Any:
         if key == self.bad:
             raise OSError("the store is gone")
+        if key == self.gone:
+            return None
         self.now += 1
         self.most = max(self.most, self.now)
         await asyncio.sleep(0.001)
@@ -148,6 +150,9 @@ def test_several_chunks_are_copied_at_the_same_time_and_not_too_many() -> None:
     assert source.most == copies.AT_ONCE
     source.bad = "data/a/W/c.3.0"
     with pytest.raises(OSError, match="the store is gone"):
+        copies.copy_folders(group_in(source), group_in(ZarrMemory()), ["a", "b"])
+    source.bad, source.gone = "", source.bad
+    with pytest.raises(FileNotFoundError, match=r"data/a/W/c\.3\.0 was deleted while it was copied"):
         copies.copy_folders(group_in(source), group_in(ZarrMemory()), ["a", "b"])
 
 
