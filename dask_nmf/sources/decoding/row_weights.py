@@ -106,7 +106,12 @@ def read_row_weights(weights: Any, rows: int, names: tuple[str, str]) -> Array:
     """
     name, matrix = names
     (given,) = dask.compute(weights)
-    values = np.ma.filled(np.ma.asarray(given, np.float64), np.nan)  # what is masked is no weight
+    try:
+        values = np.ma.filled(np.ma.asarray(given, np.float64), np.nan)  # what is masked is no weight
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"{name} is a {type(given).__name__} of other things than numbers; give one number for each row"
+        ) from None
     if values.shape != (rows,):
         raise ValueError(
             f"{name} has shape {values.shape} and {matrix} has {counted(rows, 'row')}; "

@@ -126,6 +126,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "two columns": (np.ones((60, 2)), r"sample_weight has shape \(60, 2\)"),
     "negative": (-np.ones(60), "sample_weight is -1.0 for row 0"),
     "infinite": (np.full(60, np.inf), "sample_weight is inf for row 0"),
+    "texts": (["a"] * 60, "sample_weight is a list of other things than numbers; give one number for each"),
     "zero": (np.zeros(60), "sample_weight is zero for all rows"),
     "masked": (np.ma.masked_array(np.ones(60), np.arange(60) == 7), "sample_weight is nan for row 7"),
     "masked, of Dask": (da.ma.masked_greater(da.arange(60) % 9, 7), "sample_weight is nan for row 8"),
