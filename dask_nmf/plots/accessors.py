@@ -164,7 +164,7 @@ class FitPlots:
         Raises
         ------
         ValueError
-            If it is not known: V was cut both ways, entries were held out, or rows were changed since.
+            If it is not known, as `Result.residuals` says: V was cut both ways, or rows were changed since.
 
         Examples
         --------
