@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ import pytest
 import zarr
 from PIL import Image
 from support.command import COMMAND
-from support.converted import matrix_of
+from support.converted import bytes_of, matrix_of
 from support.servers import reads_peaks, until
 
 from dask_nmf.ingest import convert
@@ -83,26 +84,39 @@ main()
 """
 
 
+def killed(script: str, words: Sequence[str], folder: Path, file: str, number: signal.Signals) -> int:
+    """End a conversion by a signal when its scratch folder has a file; return its exit code."""
+    output = words[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *words], cwd=folder, stderr=subprocess.DEVNULL
+    ) as process:
+        until(lambda: any(folder.glob(f".{output}.*.partial/scratch/{file}")))
+        process.send_signal(number)
+    assert not (folder / output).exists()
+    return process.returncode
+
+
+def assert_goes_on(words: Sequence[str], folder: Path, done_before: str) -> None:
+    """Check that a conversion that was stopped goes on, and ends as one that was not."""
+    command, source, output, *options = words
+    done = subprocess.run([*COMMAND, *words], cwd=folder, check=True, capture_output=True, text=True)
+    assert f"{done_before} before the conversion was stopped; it goes on" in done.stderr
+    whole = [command, source, "expected.zarr", *options]
+    done = subprocess.run([*COMMAND, *whole], cwd=folder, check=True, capture_output=True, text=True)
+    assert "stopped" not in done.stderr
+    assert bytes_of(folder / output) == bytes_of(folder / "expected.zarr")
+    assert {path.name for path in folder.iterdir()} == {source, output, "expected.zarr"}
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_conversion_of_entries_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     with (tmp_path / "v.csv").open("w") as file:
         file.write("user,item,rating\n")
         file.writelines(f"u{i * 7919 % 50_021},i{i % 11},{i % 9 + 1}\n" for i in range(500_000))
     words = ["convert", "v.csv", "v.zarr", "--row", "user", "--column", "item", "--value", "rating"]
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW, *words], cwd=tmp_path, stderr=subprocess.DEVNULL
-    ) as process:
-        until(lambda: any(tmp_path.glob(".v.zarr.*.partial/scratch/runs.jsonl")))
-        process.send_signal(number)
-    assert process.returncode == (143 if number == signal.SIGTERM else -number)
-    assert not (tmp_path / "v.zarr").exists()
-    done = subprocess.run([*COMMAND, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "entries were sorted before the conversion was stopped; it goes on" in done.stderr
-    words[2] = "expected.zarr"
-    done = subprocess.run([*COMMAND, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "stopped" not in done.stderr
-    assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
-    assert {path.name for path in tmp_path.iterdir()} == {"v.csv", "v.zarr", "expected.zarr"}
+    code = killed(SLOW, words, tmp_path, "runs.jsonl", number)
+    assert code == (143 if number == signal.SIGTERM else -number)
+    assert_goes_on(words, tmp_path, "entries were sorted")
 
 
 @pytest.mark.parametrize("options", [{"min_count": 3}, {"hash_columns": 64}])
@@ -119,7 +133,7 @@ def test_words_are_counted_by_processes_as_by_one(
     monkeypatch.setattr(counting, "TEXTS", 100)
     monkeypatch.setattr(counting, "process_count", lambda: 2)
     convert(tmp_path / "v.jsonl", tmp_path / "v.zarr", text="body", **options)
-    assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
+    assert bytes_of(tmp_path / "v.zarr") == bytes_of(tmp_path / "expected.zarr")
 
 
 SLOW_ROWS = """
@@ -158,21 +172,5 @@ def save_stack(path: Path, frames: np.ndarray) -> None:
 def test_a_killed_conversion_of_rows_goes_on(tmp_path: Path, name: str) -> None:
     ROWS_OF[name](tmp_path / name, np.random.default_rng(0).integers(0, 99, (50_000, 8)))
     words = ["convert", name, "out.zarr", "--chunks", "100"]
-    with subprocess.Popen(
-        [sys.executable, "-c", SLOW_ROWS, *words], cwd=tmp_path, stderr=subprocess.DEVNULL
-    ) as process:
-        until(lambda: any(tmp_path.glob(".out.zarr.*.partial/scratch/checkpoint.npz")))
-        process.kill()
-    assert process.returncode == -signal.SIGKILL
-    assert not (tmp_path / "out.zarr").exists()
-    done = subprocess.run([*COMMAND, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "were written before the conversion was stopped; it goes on" in done.stderr
-    words[2] = "expected.zarr"
-    done = subprocess.run([*COMMAND, *words], cwd=tmp_path, check=True, capture_output=True, text=True)
-    assert "stopped" not in done.stderr
-    assert content(tmp_path / "out.zarr") == content(tmp_path / "expected.zarr")
-    assert {path.name for path in tmp_path.iterdir()} == {name, "out.zarr", "expected.zarr"}
-
-
-def content(place: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*") if file.is_file()}
+    assert killed(SLOW_ROWS, words, tmp_path, "checkpoint.npz", signal.SIGKILL) == -signal.SIGKILL
+    assert_goes_on(words, tmp_path, "were written")

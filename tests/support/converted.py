@@ -24,6 +24,11 @@ def matrix_of(place: Path) -> np.ndarray:
     return matrix.orientation.turn_array(block)
 
 
+def bytes_of(place: Path) -> dict[str, bytes]:
+    """Return the content of each file below a folder, by its path there."""
+    return {str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*") if file.is_file()}
+
+
 def names_of(place: Path, axis: str) -> list[str]:
     """Return the names of the rows ("obs") or of the columns ("var")."""
     return list(zarr.open_group(place, mode="r")[f"{axis}/_index"][:])

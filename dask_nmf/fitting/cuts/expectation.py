@@ -1,4 +1,4 @@
-"""What a fit expects of its passes when they begin: their error, their seconds, and the memory they take."""
+"""The error, the seconds and the memory that a fit expects of its passes when they begin."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import pytest
 import scipy.sparse
 import zarr
 from PIL import Image
-from support.converted import matrix_of
+from support.converted import bytes_of, matrix_of
 
 from dask_nmf.ingest import convert
 from dask_nmf.ingest.formats import images
@@ -155,10 +155,6 @@ def stopped_at(write: int, monkeypatch: pytest.MonkeyPatch, *given: Any, **optio
     return False
 
 
-def content(place: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*") if file.is_file()}
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_the_bits_are_those_of_one_that_was_not_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
@@ -175,7 +171,7 @@ def test_the_bits_are_those_of_one_that_was_not_stopped(
             assert not (tmp_path / "out.zarr").exists()
     assert number > 2
     assert caplog.text.count("it goes on") >= 1
-    assert content(tmp_path / "out.zarr") == content(tmp_path / "expected.zarr")
+    assert bytes_of(tmp_path / "out.zarr") == bytes_of(tmp_path / "expected.zarr")
     assert {path.name for path in tmp_path.iterdir()} == {name, "out.zarr", "expected.zarr"}
 
 
@@ -201,4 +197,4 @@ def test_texts_that_are_named_from_another_folder_begin_anew(
     assert stopped_at(5, monkeypatch, tmp_path / "all", tmp_path / "v.zarr", chunks=20)
     convert(files, tmp_path / "v.zarr", chunks=20)
     convert(files, tmp_path / "expected.zarr", chunks=20)
-    assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
+    assert bytes_of(tmp_path / "v.zarr") == bytes_of(tmp_path / "expected.zarr")

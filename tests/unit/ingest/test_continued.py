@@ -18,7 +18,7 @@ import pyarrow.parquet
 import pytest
 import scipy.io
 import scipy.sparse
-from support.converted import matrix_of
+from support.converted import bytes_of, matrix_of
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest import convert
@@ -93,10 +93,6 @@ def stopped_after(runs: int, monkeypatch: pytest.MonkeyPatch) -> Callable[..., l
     return converted
 
 
-def content(place: Path) -> dict[str, bytes]:
-    return {str(file.relative_to(place)): file.read_bytes() for file in place.rglob("*") if file.is_file()}
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_the_bits_are_those_of_one_that_was_not_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -108,7 +104,7 @@ def test_the_bits_are_those_of_one_that_was_not_stopped(
     assert stopped_after(2, monkeypatch)(tmp_path / name, tmp_path / "v.zarr", **options)[0].name == "3"
     again = stopped_after(99, monkeypatch)(tmp_path / name, tmp_path / "v.zarr", **options)
     assert again[0].name == "5"
-    assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
+    assert bytes_of(tmp_path / "v.zarr") == bytes_of(tmp_path / "expected.zarr")
     assert {path.name for path in tmp_path.iterdir()} == {name, "v.zarr", "expected.zarr"}
 
 
@@ -126,7 +122,7 @@ def test_nothing_is_sorted_twice_if_it_was_stopped_later(
         with pytest.raises(KeyboardInterrupt):
             convert(tmp_path / "v.csv", tmp_path / "v.zarr", **options)
     assert stopped_after(99, monkeypatch)(tmp_path / "v.csv", tmp_path / "v.zarr", **options) == []
-    assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
+    assert bytes_of(tmp_path / "v.zarr") == bytes_of(tmp_path / "expected.zarr")
 
 
 @pytest.mark.parametrize("ends", ["\r", "\r\n", "\n\n", "mixed", "quoted"])
@@ -148,7 +144,7 @@ def test_lines_that_end_with_returns_and_quoted_fields_that_span_lines(
     convert(tmp_path / "v.csv", tmp_path / "expected.zarr", **options)
     assert stopped_after(3, monkeypatch)(tmp_path / "v.csv", tmp_path / "v.zarr", **options)
     assert stopped_after(99, monkeypatch)(tmp_path / "v.csv", tmp_path / "v.zarr", **options)[0].name == "3"
-    assert content(tmp_path / "v.zarr") == content(tmp_path / "expected.zarr")
+    assert bytes_of(tmp_path / "v.zarr") == bytes_of(tmp_path / "expected.zarr")
     assert matrix_of(tmp_path / "v.zarr").sum() == V.sum()
 
 

@@ -1,36 +1,27 @@
 """Reports of runs: what they say, what they show, and that nothing from data becomes markup."""
 
 import re
-import shutil
-from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import scipy.sparse
-import zarr
 from support.matrices import low_rank
 from support.named import write_named
+from support.reports import Outline, report_of
 from support.runs import OPTIONS
 
 from dask_nmf import Run, nmf, select_rank
 from dask_nmf.report import write
-from dask_nmf.report.drawing import svg
 from dask_nmf.report.drawing.charts import Words, bar_chart
 from dask_nmf.report.drawing.svg import report_style
 from dask_nmf.report.facts import weights
 from dask_nmf.report.facts.fit import facts_of
 from dask_nmf.report.pages.page import Card, Page, Section, render
 from dask_nmf.report.sections.models.other_run import cosines_between
-from dask_nmf.report.sections.views import parse_image_shape
 from dask_nmf.results.comparison import compare
 from dask_nmf.selection.stored.loading import load_selection
-from dask_nmf.sources.formats.stored.conversions import IMAGE_SHAPE
 from dask_nmf.storage.locations import locate
-from dask_nmf.updates import update
 
-VOID = {"meta", "link"}
 EVIL = '<script>alert("x")</script>&$\\frac{1$'
 
 
@@ -42,68 +33,6 @@ class _Stored:
 
     def __getitem__(self, some: slice) -> np.ndarray:
         return self.values[some]
-
-
-class Outline(HTMLParser):
-    """Checks that all elements are closed in order, and collects what tests look at."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.counts: dict[str, int] = {}
-        self.ids: list[str] = []
-        self.links: list[str] = []
-        self.text: list[str] = []
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_startendtag(tag, attrs)
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-        found = dict(attrs)
-        self.ids += [found["id"]] if found.get("id") else []
-        self.links += [found[name] or "" for name in ("href", "src") if name in found]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of rank 3 of which the last component is dead, and a row of V is zero."""
-    place = tmp_path_factory.mktemp("report") / "run.zarr"
-    V = low_rank(40, 12, 2)
-    V[5] = 0
-    nmf(
-        V,
-        **OPTIONS,
-        store=place,
-        init="custom",
-        H=np.vstack([np.eye(2, 12) + 0.1, np.zeros(12)]),
-        solver="mu",
-        W=np.ones((40, 3)),
-    )
-    return place
-
-
-@pytest.fixture
-def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures are empty, which saves the time of drawing them."""
-    monkeypatch.setattr(svg, "svg_text", lambda figure: '<svg xmlns="http://www.w3.org/2000/svg"/>')
-
-
-def report_of(run: Path, folder: Path, **options: Any) -> str:
-    path = folder / "report.html"
-    write(run, path, **options)
-    return path.read_text("utf-8")
 
 
 def test_a_report_is_one_well_formed_file_that_loads_nothing(run: Path, tmp_path: Path) -> None:
@@ -122,54 +51,6 @@ def test_a_report_is_one_well_formed_file_that_loads_nothing(run: Path, tmp_path
     assert re.search(r"From pass 0 on: \d+ workers? with \d+ threads?; dask_nmf \d", text)
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
     assert len(html.encode()) < 1_000_000
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_the_shape_of_images_that_a_conversion_noted_is_known(tmp_path: Path) -> None:
-    v = zarr.create_array(tmp_path / "v.zarr", data=np.random.default_rng(0).random((9, 12)))
-    v.attrs[IMAGE_SHAPE] = [3, 4]
-    nmf(tmp_path / "v.zarr", 2, max_iter=2, store=tmp_path / "faces.zarr")
-    noted = report_of(tmp_path / "faces.zarr", tmp_path, overwrite=True)
-    assert "3 x 4 pixels of component 1" in noted
-    assert "3 x 4 pixels" not in report_of(tmp_path / "faces.zarr", tmp_path, view="bars", overwrite=True)
-    asked = report_of(tmp_path / "faces.zarr", tmp_path, image_shape=(2, 6), overwrite=True)
-    assert "2 x 6 pixels of component 1" in asked
-
-
-@pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("noted", [[3, 5], [-3, -4], [2, 2, 4]])
-def test_a_noted_shape_of_images_that_columns_do_not_have_is_ignored(
-    run: Path, tmp_path: Path, noted: list[int]
-) -> None:
-    place = tmp_path / "faces.zarr"
-    shutil.copytree(run, place)
-    group = zarr.open_group(place)
-    record = group.attrs["dask_nmf"]
-    record["result"]["matrix"]["image_shape"] = noted
-    group.attrs["dask_nmf"] = record
-    html = report_of(place, tmp_path)
-    ignored = f"Images of {' x '.join(map(str, noted))} are noted with V, which has 12 columns"
-    assert ignored in html
-    assert "pixels of component" not in html
-    assert ignored not in report_of(place, tmp_path, image_shape="3x4", overwrite=True)
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_components_are_shown_as_images_where_their_shape_is_known(run: Path, tmp_path: Path) -> None:
-    html = report_of(run, tmp_path, image_shape="3x4")
-    assert html.count('<figure class="image">') == 3
-    assert "3 x 4 pixels of component 2" in html
-    with pytest.raises(ValueError, match=r"images of 5 x 3 have 15 pixels, and V has 12 columns"):
-        write(run, tmp_path / "other.html", image_shape=(5, 3))
-    for text in ("5", "3x", "x", "0x4", "3x4x5", "-3x4", "axb"):
-        with pytest.raises(ValueError, match="give HEIGHTxWIDTH"):
-            parse_image_shape(text)
-    assert parse_image_shape("112×92") == parse_image_shape("112X92") == (112, 92)
-    with pytest.raises(ValueError, match="give --image-shape too"):
-        write(run, tmp_path / "other.html", view="image")
-    with pytest.raises(ValueError, match="view is 'words'; give one of 'image', 'bars', 'spectrum'"):
-        write(run, tmp_path / "other.html", view="words")
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -271,16 +152,6 @@ def test_names_of_a_run_are_in_its_report_as_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_worst_rows_and_columns_are_named_if_v_is_given(run: Path, tmp_path: Path) -> None:
-    assert "The rows with the largest residuals" in report_of(run, tmp_path)
-    V = low_rank(40, 12, 2)
-    V[5] = 0
-    text = " ".join(Outline(report_of(run, tmp_path, residuals=V, overwrite=True)).text)
-    assert "The rows with the largest residuals" in text
-    assert "Heat map of 40 blocks of rows by 12 blocks of columns" in text
-
-
-@pytest.mark.usefixtures("undrawn")
 def test_a_run_is_compared_with_another(run: Path, tmp_path: Path) -> None:
     nmf(low_rank(40, 12, 2), **{**OPTIONS, "n_components": 4}, store=tmp_path / "other.zarr")
     text = " ".join(Outline(report_of(run, tmp_path, against=tmp_path / "other.zarr")).text)
@@ -314,23 +185,3 @@ def test_a_selection_has_its_ranks_and_the_fit_of_the_recommended_one(tmp_path: 
     assert "Consensus of the models" in text
     assert "standard error" in text
     assert "bootstrap stability" in text
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_report_says_why_residuals_are_not_known(tmp_path: Path) -> None:
-    V = scipy.sparse.csr_array(low_rank(40, 12, 2))
-    nmf(V, 2, max_iter=1, validation_fraction=0.1, store=tmp_path / "run.zarr")
-    assert "entries were held out, and the zeros" in report_of(tmp_path / "run.zarr", tmp_path)
-    known = report_of(tmp_path / "run.zarr", tmp_path, residuals=V, overwrite=True)
-    assert "This is not known" not in known
-    assert "Residuals by blocks of rows and columns" in known
-
-
-@pytest.mark.usefixtures("undrawn")
-def test_a_report_advises_no_read_of_v_that_weights_rule_out(tmp_path: Path) -> None:
-    V, run = low_rank(40, 12, 2), tmp_path / "run.zarr"
-    weights = np.ones(V.shape)
-    nmf(V[:30], 2, max_iter=1, weights=weights[:30], store=run)
-    update(run, V[30:], weights=weights[30:])
-    html = report_of(run, tmp_path)
-    assert "This is not known: rows were added or taken out since the fit.<" in html

@@ -19,7 +19,7 @@ from support.matrices import Array
 
 from dask_nmf import RankSelection, select_rank
 from dask_nmf.execution.engines.panels import PanelEngine
-from dask_nmf.kernels.blocks.resampling import Resample, Spread
+from dask_nmf.kernels.blocks.resampling import Resample
 from dask_nmf.planning import row_panels
 from dask_nmf.planning.client_memory import ClientMemory
 from dask_nmf.planning.model_groups import ModelGroups
@@ -258,23 +258,6 @@ def test_a_v_of_few_rows_has_no_empty_sample() -> None:
 def test_one_bootstrap_sample_is_refused() -> None:
     with pytest.raises(ValueError, match=r"error_bars is 1; it must be 0 or an integer ≥ 2"):
         select_rank(planted(), **{**OPTIONS, "error_bars": 1})
-
-
-def test_the_draws_of_rows_are_poisson_numbers_of_mean_1_and_do_not_depend_on_the_cut() -> None:
-    sample = Resample(5, Orientation.ROWS)
-    rows = sample.rows(0, 100_000)
-    np.testing.assert_array_equal(np.concatenate([sample.rows(0, 37), sample.rows(37, 100_000)]), rows)
-    draws = np.bincount(np.bincount(rows, minlength=100_000))
-    expected = np.exp(-1) / np.cumprod([1, 1, 2, 3, 4]) * 100_000
-    np.testing.assert_allclose(draws[:5], expected, rtol=0.05)
-
-
-def test_the_spread_is_the_standard_deviation() -> None:
-    samples = 1e6 + np.random.default_rng(0).random((6, 3, 2))
-    spread = Spread()
-    for sample in samples:
-        spread = spread.with_sample(sample)
-    np.testing.assert_allclose(spread.deviation, samples.std(axis=0, ddof=1), rtol=1e-9)
 
 
 @pytest.mark.parametrize("shape", [(60, 12), (14, 40)], ids=["tall", "wide"])
