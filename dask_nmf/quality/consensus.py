@@ -7,8 +7,7 @@ from math import nan
 from typing import NamedTuple
 
 import numpy as np
-from scipy.cluster import hierarchy
-from scipy.spatial.distance import squareform
+import scipy  # which imports a part at its first use, so that commands start sooner
 
 from dask_nmf import rng
 from dask_nmf.types import Array
@@ -78,7 +77,7 @@ def agreement(clusters: Sequence[Array]) -> Consensus:
     by_chance = _ambiguous_by_chance(clusters)
     return Consensus(
         matrix,
-        hierarchy.leaves_list(tree),
+        scipy.cluster.hierarchy.leaves_list(tree),
         _correlation(tree, distances),
         dispersion(matrix),
         ambiguous,
@@ -167,16 +166,16 @@ def _tree(matrix: Array) -> tuple[Array, Array]:
     SciPy sorts merges by their distance. Where many are equal, rounding may put one before its parts, and the
     tree is not valid. Distances that differ by a billionth have no such ties.
     """
-    distances = squareform(1 - matrix, checks=False)
-    tree = hierarchy.linkage(distances, "average")
-    if len(tree) and not hierarchy.is_valid_linkage(tree):
+    distances = scipy.spatial.distance.squareform(1 - matrix, checks=False)
+    tree = scipy.cluster.hierarchy.linkage(distances, "average")
+    if len(tree) and not scipy.cluster.hierarchy.is_valid_linkage(tree):
         untied = distances + UNTIED * np.random.default_rng(0).random(len(distances))
-        tree = hierarchy.linkage(untied, "average")
+        tree = scipy.cluster.hierarchy.linkage(untied, "average")
     return tree, distances
 
 
 def _correlation(tree: Array, distances: Array) -> float:
-    return 1.0 if np.ptp(distances) == 0 else float(hierarchy.cophenet(tree, distances)[0])
+    return 1.0 if np.ptp(distances) == 0 else float(scipy.cluster.hierarchy.cophenet(tree, distances)[0])
 
 
 def _ambiguous_by_chance(clusters: Sequence[Array]) -> float:

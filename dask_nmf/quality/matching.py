@@ -12,7 +12,7 @@ from math import nan
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy  # which imports a part at its first use, so that commands start sooner
 
 from dask_nmf.types import Array
 
@@ -95,7 +95,7 @@ def pair_components(h: Array, other: Array) -> Pairs:
     They are the assignment with the largest sum of cosines; each component is in one pair at most.
     """
     cosines = np.clip(_unit_rows(h) @ _unit_rows(other).T, 0, 1)
-    first, second = linear_sum_assignment(cosines, maximize=True)
+    first, second = scipy.optimize.linear_sum_assignment(cosines, maximize=True)
     return Pairs(first, second, cosines[first, second])
 
 
@@ -158,7 +158,7 @@ def _likeness(units: Sequence[Array]) -> Array:
 
 def _match(unit: Array, other: Array) -> Matching:
     cosines = np.clip(other @ unit.T, 0, 1)
-    rows, columns = linear_sum_assignment(cosines, maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(cosines, maximize=True)
     return Matching(columns, cosines[rows, columns])
 
 

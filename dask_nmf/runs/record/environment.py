@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -21,12 +22,17 @@ def environment() -> dict[str, Any]:
     """
     client = active_client()
     threads = {"": os.cpu_count() or 1} if client is None else client.nthreads()
-    versions = {"dask_nmf": __version__, "python": platform.python_version()}
     return {
-        "versions": versions | {name: version(name) for name in PACKAGES},
+        "versions": dict(_versions()),
         "workers": len(threads),
         "threads": sum(threads.values()),
     }
+
+
+@cache  # reading the metadata of a package takes a millisecond and more
+def _versions() -> dict[str, str]:
+    known = {"dask_nmf": __version__, "python": platform.python_version()}
+    return known | {name: version(name) for name in PACKAGES}
 
 
 def with_environment(

@@ -9,7 +9,6 @@ import pickle
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ import zarr
 from PIL import Image
 from support import faults
 from support.buckets import KEY, PASSES, SECRET, V, enter, only_moto, same_factors, store
+from support.command import COMMAND
 from support.converted import matrix_of, names_of
 from support.matrices import Array
 from support.servers import needs
@@ -33,8 +33,6 @@ from dask_nmf.ingest import convert
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.objects import requests
 from dask_nmf.storage.objects.object_store import ObjectStore
-
-COMMAND = [sys.executable, "-c", "from dask_nmf.cli.main import main; main()"]
 
 pytestmark = needs("moto_server", "rclone")
 
