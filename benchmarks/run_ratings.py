@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 import zarr
+from dask.system import CPU_COUNT
 from distributed import Client
 from lib import environment
 from lib.datasets import DATA, Ratings, planted_ratings, split_ratings
@@ -65,7 +66,7 @@ def libmf(shape: tuple[int, int]) -> Method:
     def fit(train: Ratings, setting: tuple[int, float], length: int | None) -> tuple[float, Array, Array]:
         rank, alpha = setting
         model = mf.MF(
-            fun=0, k=rank, nr_iters=length or ITERATIONS[-1], nr_threads=os.cpu_count(), do_nmf=True,
+            fun=0, k=rank, nr_iters=length or ITERATIONS[-1], nr_threads=CPU_COUNT, do_nmf=True,
             quiet=True, lambda_p1=0.0, lambda_q1=0.0, lambda_p2=alpha, lambda_q2=alpha,
         )  # fmt: skip
         triplets = np.column_stack(train).astype(np.float32)

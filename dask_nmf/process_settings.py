@@ -1,4 +1,4 @@
-"""Process-wide settings that several fits may need at the same time."""
+"""Settings of the process that several fits may need at the same time, and the cores that it may use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import RLock, get_ident
 from typing import Any
+
+from dask import system
+
+CPU_COUNT: int = system.CPU_COUNT  # as many as its affinity and the quota of its container allow
 
 
 class SharedSetting:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster
 from lib.methods import EPOCHS, Case, Factors, Method, Trail, from_scratch
 from sklearn.decomposition import MiniBatchNMF
@@ -32,7 +32,7 @@ def torch_nmf() -> Method:
         none = dict.fromkeys(("alpha_W", "l1_ratio_W", "alpha_H", "l1_ratio_H"), 0.0)
         model = NMFBatchHALS(
             case.rank, init="nndsvdar", beta_loss=2.0, tol=0.0, random_state=0, fp_precision="float",
-            device_type="cpu", n_jobs=os.cpu_count(), max_iter=length, **none,
+            device_type="cpu", n_jobs=CPU_COUNT, max_iter=length, **none,
         )  # fmt: skip
         with contextlib.redirect_stdout(io.StringIO()):
             w = model.fit_transform(case.V)
@@ -114,7 +114,7 @@ def spark_session() -> Iterator[Any]:
     options = {"spark.driver.memory": SPARK_MEMORY, "spark.ui.enabled": "false", "spark.log.level": "ERROR",
              "spark.ui.showConsoleProgress": "false", "spark.driver.host": "127.0.0.1"}  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        session = SparkSession.builder.master(f"local[{os.cpu_count()}]").config(map=options).getOrCreate()
+        session = SparkSession.builder.master(f"local[{CPU_COUNT}]").config(map=options).getOrCreate()
         session.sparkContext.setCheckpointDir(folder)
         yield session
         session.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse
 import zarr
+from dask.system import CPU_COUNT
 from sklearn.feature_extraction.text import TfidfTransformer
 
 from dask_nmf import predict
@@ -71,7 +71,7 @@ def write_zarr(path: str, gigabytes: float, rank: int = RANK) -> None:
     firsts = range(0, CHUNK_ROWS * max(1, round(gigabytes * 1e9 / (CHUNK_ROWS * COLUMNS * 4))), CHUNK_ROWS)
     shape, chunks = (firsts[-1] + CHUNK_ROWS, COLUMNS), (CHUNK_ROWS, COLUMNS)
     zarr.create_array(path, shape=shape, chunks=chunks, dtype="float32", overwrite=True)
-    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+    with ProcessPoolExecutor(CPU_COUNT, get_context("spawn")) as pool:
         list(pool.map(_write_chunk, repeat(path), firsts, repeat(rank)))
 
 

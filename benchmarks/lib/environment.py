@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import psutil
+from dask.system import CPU_COUNT
 from threadpoolctl import threadpool_info
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "numba", "dask", "zarr")
@@ -20,7 +21,7 @@ def describe(packages: tuple[str, ...] = PACKAGES) -> str:
     pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
     blas = {f"{pool['internal_api']} {pool['version']}" for pool in pools}
     parts = [
-        f"{os.cpu_count()} cores of {models[0] if models else platform.machine()}",
+        f"{CPU_COUNT} cores of {models[0] if models else platform.machine()}",
         f"{psutil.virtual_memory().total / 1e9:.0f} GB",
         *sorted(blas),
         f"Python {platform.python_version()}",

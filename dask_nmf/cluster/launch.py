@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
@@ -21,6 +20,7 @@ from dask_nmf.cluster.client import is_loopback
 from dask_nmf.cluster.config import ClusterSpec, Configuration
 from dask_nmf.cluster.watch import wait_for_workers
 from dask_nmf.planning import worker_memory
+from dask_nmf.process_settings import CPU_COUNT
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def planned_workers(spec: ClusterSpec, size: int) -> WorkerSizes | None:
     configured = config.read()
     kind, _ = _choose(spec, configured, size)
     if kind == THREADS:
-        return WorkerSizes(1, os.cpu_count() or 1, None)
+        return WorkerSizes(1, CPU_COUNT, None)
     if kind != "local":
         return None
     spec = _with_sizes(spec, configured)

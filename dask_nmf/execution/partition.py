@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from dask_nmf.planning.grid import Edges, GridPlan
 from dask_nmf.planning.model_groups import ModelGroups, group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.planning.worker_memory import Layout
+from dask_nmf.process_settings import CPU_COUNT
 from dask_nmf.sources.labels.names import NO_LABELS
 from dask_nmf.sources.matrix import Matrix
 
@@ -60,7 +60,7 @@ def resources() -> Resources:
     """
     client = active_client()
     if client is None:
-        return Resources(None, os.cpu_count() or 1, 1)
+        return Resources(None, CPU_COUNT, 1)
     workers: dict[str, Any] = {}
     while not workers:  # the first worker may be lost again
         wait_for_workers()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,6 +13,7 @@ from dask_nmf.forecasts.probe import Probe, probe_panel
 from dask_nmf.forecasts.subject import Subject
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.planning.worker_memory import MIB
+from dask_nmf.process_settings import CPU_COUNT
 from dask_nmf.wording import counted
 
 
@@ -120,7 +120,7 @@ def make_plan(subject: Subject, probing: bool) -> Plan:
     """
     matrix, planned, groups = subject.matrix, subject.plan, subject.groups
     probe = probe_panel(subject) if probing else None
-    costs = Costs(subject, probe, os.cpu_count() or 1)
+    costs = Costs(subject, probe, CPU_COUNT)
     settings = subject.requests[0].settings
     typical, most = settings.algorithm.typical_passes, settings.max_iter
     if typical is not None:

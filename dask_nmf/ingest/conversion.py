@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import zarr
 
@@ -18,7 +18,8 @@ from dask_nmf.ingest.expansion import FileSet, expand, group_of, name_of
 from dask_nmf.ingest.options import ConvertOptions, layer_path
 from dask_nmf.ingest.output.checkpoint import Checkpoint
 from dask_nmf.ingest.output.codecs import Storage, parse_chunks
-from dask_nmf.ingest.output.group import is_converted, write_group
+from dask_nmf.ingest.output.damage import Damaged
+from dask_nmf.ingest.output.group import Written, is_converted, write_group
 from dask_nmf.ingest.output.unfinished import Conversion
 from dask_nmf.ingest.recipe.options import Counting, Steps
 from dask_nmf.ingest.recipe.preparation import prepare
@@ -178,15 +179,34 @@ def convert_to(
         output.atomic_output(check, conversion.can_continue) as store,
         _scratch(store, conversion) as scratch,
     ):
-        source, recipe = prepare(sources, names, options, scratch)
-        checkpoint = Checkpoint(scratch, Path(store)) if isinstance(store, str) else None
-        add = partial(write_recipe, recipe=recipe)
-        written = write_group(store, source, storage, names, add, checkpoint)
+        write = partial(_write, store, scratch, sources, names, options, storage)
+        try:
+            written = write()
+        except Damaged as damage:
+            logger.info("the files of a conversion that was stopped are damaged (%s); it begins anew", damage)
+            conversion.begin_anew(Path(cast(str, store)))
+            written = write()
     shape, dtype, entries, chunks = written
     converted = Converted(output.address, shape, str(dtype), entries, chunks, storage.codec)
     numbers = {"event": "done", **converted._asdict()}
     logger.info("%s: %s", output.name, converted, extra={"nmf": numbers})
     return converted
+
+
+def _write(
+    store: ZarrStore,
+    scratch: Path,
+    sources: Sequence[Any],
+    names: Sequence[str],
+    options: ConvertOptions,
+    storage: Storage,
+) -> Written:
+    """Write V to a store, after what a conversion that was stopped has written."""
+    with ExitStack() as files:
+        source, recipe = prepare(sources, names, options, scratch, files)
+        checkpoint = Checkpoint(scratch, Path(store)) if isinstance(store, str) else None
+        add = partial(write_recipe, recipe=recipe)
+        return write_group(store, source, storage, names, add, checkpoint)
 
 
 @contextmanager

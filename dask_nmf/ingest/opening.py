@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,9 @@ def _file(source: Any) -> FilePath | None:
 
 
 def open_sources(
-    sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path
+    sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path, files: ExitStack
 ) -> RowSource:
-    """Open the sources as one."""
+    """Open the sources as one; files that stay open meanwhile are closed by a stack."""
     if not sources:
         raise ValueError("no source is given; give the path of a file or a folder")
     if options.text is not None or any(_is_text(one) for one in sources):
@@ -50,8 +51,7 @@ def open_sources(
     if options.counting.given or options.encoding != UTF8:
         named = ", ".join(options.counting.given or ["encoding"])
         raise ValueError(f"{named} is for texts: .txt files, JSON lines, or a column that text names")
-    files = [_file(one) for one in sources]
-    tables = [path for path in files if path is not None and has_suffix(path, TABLES)]
+    tables = [path for path in map(_file, sources) if path is not None and has_suffix(path, TABLES)]
     if options.entries:
         if len(tables) < len(sources):
             raise ValueError(
@@ -66,7 +66,7 @@ def open_sources(
     for number, one in enumerate(sources):
         own = scratch / str(number)
         own.mkdir(exist_ok=True)
-        opened.append(_open_one(one, options, own))
+        opened.append(_open_one(one, options, own, files))
     return opened[0] if len(opened) == 1 else Stacked(opened, names)
 
 
@@ -104,7 +104,7 @@ def _open_texts(source: Any, options: ConvertOptions) -> Texts:
     return kind(path, fields, options.encoding)
 
 
-def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
+def _open_one(source: Any, options: ConvertOptions, scratch: Path, files: ExitStack) -> RowSource:
     """Open a source of a kind that its suffix tells."""
     if isinstance(source, FileSet):
         return open_10x_parts(source.paths, options, scratch)
@@ -118,7 +118,7 @@ def _open_one(source: Any, options: ConvertOptions, scratch: Path) -> RowSource:
         )
     if path is not None:
         if has_suffix(path, SUFFIXES):
-            return open_hdf5(path, options, scratch)
+            return open_hdf5(path, options, scratch, files)
         if has_suffix(path, TABLES):
             return DenseTable(open_table(path), options)
     if options.dataset is not None and is_annotated(source):

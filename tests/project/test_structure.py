@@ -23,7 +23,7 @@ from support.wings import (
 LIBRARIES = {  # that not every wing may import
     "dask": {
         *("cluster", "sources", "execution", "quality", "fitting", "inference", "online", "estimator"),
-        "forecasts",
+        *("forecasts", "process_settings"),
     },
     "distributed": {"cluster", "sources", "execution"},
     "zarr": {"ingest", "selection", "results", "storage", "sources", "runs", "inference", "cli"},

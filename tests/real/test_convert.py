@@ -131,7 +131,7 @@ def test_words_are_counted_by_processes_as_by_one(
     convert(tmp_path / "v.jsonl", tmp_path / "expected.zarr", text="body", **options)
     monkeypatch.setattr(counting, "MUCH", 0)
     monkeypatch.setattr(counting, "TEXTS", 100)
-    monkeypatch.setattr(counting, "process_count", lambda: 2)
+    monkeypatch.setattr(counting, "CPU_COUNT", 2)
     convert(tmp_path / "v.jsonl", tmp_path / "v.zarr", text="body", **options)
     assert bytes_of(tmp_path / "v.zarr") == bytes_of(tmp_path / "expected.zarr")
 

@@ -10,7 +10,6 @@ from math import ceil
 from typing import NamedTuple
 
 import dask
-from dask.system import CPU_COUNT
 from dask.utils import parse_bytes
 from distributed import Client, LocalCluster
 from distributed.deploy.utils import nprocesses_nthreads
@@ -20,7 +19,7 @@ from distributed.worker_memory import parse_memory_limit
 from dask_nmf.cluster.backends.worker_settings import OF_NANNIES, PRE_SPAWN, TUNED
 from dask_nmf.cluster.steady_clock import steady_clock
 from dask_nmf.errors import NoWorkers
-from dask_nmf.process_settings import SharedSetting
+from dask_nmf.process_settings import CPU_COUNT, SharedSetting
 
 logger = logging.getLogger(__name__)
 

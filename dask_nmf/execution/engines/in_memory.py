@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -22,6 +21,7 @@ from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.kernels.summary.row_sample import SampleSpec, Summary
+from dask_nmf.process_settings import CPU_COUNT
 from dask_nmf.types import Array, Block
 
 
@@ -43,7 +43,7 @@ class InMemoryEngine:
             map  # for one small block, a thread would take as long as the pass
         )
         if len(blocks) > 1:
-            threads = ThreadPoolExecutor(min(len(blocks), os.cpu_count() or 1))
+            threads = ThreadPoolExecutor(min(len(blocks), CPU_COUNT))
             self._map = self._open.enter_context(threads).map
 
     def __enter__(self) -> Self:

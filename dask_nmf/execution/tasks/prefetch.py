@@ -8,11 +8,10 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import Lock, Semaphore
 
 import dask
-from dask.system import CPU_COUNT
 from distributed import secede
 
 from dask_nmf.cluster.client import current_worker
-from dask_nmf.process_settings import SharedSetting
+from dask_nmf.process_settings import CPU_COUNT, SharedSetting
 
 
 class TaskSlots:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -14,6 +13,7 @@ from dask_nmf.execution.tasks.factor_store import FactorSlots
 from dask_nmf.iteration.loop import Passes, Step, end_in_time
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.planning.model_groups import CutPlan, ModelGroups, group_models
+from dask_nmf.process_settings import CPU_COUNT
 from dask_nmf.solvers.parts.squared_error import IN_ONE_GO
 
 UPDATED_AT_ONCE = 4  # models, at most: each has temporary arrays of the size of its sums
@@ -73,7 +73,7 @@ def _updated_in_threads(
 ) -> Iterator[tuple[int, Step]]:
     """Make a pass for each model, and update several at the same time, also while V is read for others."""
     updating: list[tuple[int, Future[Step]]] = []
-    pool = ThreadPoolExecutor(max(1, min(os.cpu_count() or 1, UPDATED_AT_ONCE)))
+    pool = ThreadPoolExecutor(min(CPU_COUNT, UPDATED_AT_ONCE))
     try:
         for group in groups.groups:
             if not overlap:

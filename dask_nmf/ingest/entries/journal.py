@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dask_nmf.cluster import config
+from dask_nmf.ingest.output.damage import files_left
 from dask_nmf.storage.local.filesystem import sync_trees
 
 FILE = "runs.jsonl"
@@ -31,7 +32,8 @@ class Journal:
         if lines and not lines[-1].endswith("\n"):
             lines.pop()  # a power cut left a part of it; the next line must not follow that
             self._file.write_text("".join(lines))
-        records = [json.loads(line) for line in lines]
+        with files_left():
+            records = [json.loads(line) for line in lines]
         self.done = bool(records) and records[-1] is None
         self.entered: list[dict[str, Any]] = [record for record in records if record is not None]
         self._used = bool(self.entered)

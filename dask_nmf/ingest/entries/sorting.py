@@ -17,6 +17,7 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.ingest.entries.journal import Journal
+from dask_nmf.ingest.output.damage import files_left
 from dask_nmf.kernels.entries.scattering import (
     count_keys,
     first_repeated,
@@ -75,9 +76,13 @@ class Run:
 
     @classmethod
     def opened(cls, path: Path, count: int, dtype: str) -> tuple[Run, Array]:
-        """Return a run that was written before, and the rows of its entries."""
-        rows = np.fromfile(path, np.int32, count)
-        return cls(path, count, np.dtype(dtype), rows[::STEP].copy()), rows
+        """Return a run that was written before, and the rows of its entries; `Damaged` if a part is lost."""
+        kind = np.dtype(dtype)
+        with files_left():
+            if path.stat().st_size != count * (2 * 4 + kind.itemsize):
+                raise ValueError(f"{path} has not {count} entries")
+            rows = np.fromfile(path, np.int32, count)
+        return cls(path, count, kind, rows[::STEP].copy()), rows
 
     def part(self, begin: int, last: int) -> tuple[Entries, int]:
         """Return the entries from one on, of the rows before row ``last``, and where they end."""

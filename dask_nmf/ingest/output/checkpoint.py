@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from dask_nmf.cluster import config
+from dask_nmf.ingest.output.damage import files_left
 from dask_nmf.ingest.output.growing import GrowingArray
 from dask_nmf.storage.local.filesystem import sync_trees
 from dask_nmf.types import Array
@@ -34,6 +35,11 @@ class Checkpoint:
     Attributes
     ----------
     position : of the source, where another process goes on; None if it begins
+
+    Raises
+    ------
+    Damaged
+        If the file, or an array that goes on, cannot be read.
     """
 
     def __init__(self, folder: Path | None = None, group: Path | None = None) -> None:
@@ -45,16 +51,18 @@ class Checkpoint:
         self._due = time.monotonic() + SECONDS
         self.position: Any = None
         if self._file is not None and self._file.exists():
-            with np.load(self._file) as arrays:
+            with files_left(), np.load(self._file) as arrays:
                 self._saved = dict(arrays)
-            self.position, self._lengths = json.loads(self._saved.pop(RECORD).tobytes())
+                self.position, self._lengths = json.loads(self._saved.pop(RECORD).tobytes())
 
     def track(self, array: GrowingArray) -> GrowingArray:
         """Return an array, which goes on where it was."""
         self._tracked.append(array)
         if array.name in self._lengths:
-            waiting = self._saved.pop(array.name)
-            array.restore(self._lengths[array.name], json.loads(waiting.tobytes()) if array.text else waiting)
+            with files_left():
+                saved = self._saved.pop(array.name)
+                waiting = json.loads(saved.tobytes()) if array.text else saved
+                array.restore(self._lengths[array.name], waiting)
         return array
 
     def reach(self, position: Any) -> None:

@@ -15,6 +15,7 @@ from dask_nmf._version import __version__
 from dask_nmf.errors import DataError
 from dask_nmf.ingest.output.checkpoint import Checkpoint
 from dask_nmf.ingest.output.codecs import CODECS, NAMES, Storage
+from dask_nmf.ingest.output.damage import files_left
 from dask_nmf.ingest.output.growing import GrowingArray
 from dask_nmf.ingest.rows import Batch, Columns, RowSource, read_ahead
 from dask_nmf.storage.arrays.factors import consolidate
@@ -91,11 +92,12 @@ class _Group(NamedTuple):
 
 def _begun(store: ZarrStore) -> zarr.Group:
     """Return a group that was begun, without what is written at the end."""
-    root = zarr.open_group(store, mode="r+", use_consolidated=False)
-    for name in ("var", "uns"):
-        if name in root:
-            del root[name]
-    return root
+    with files_left():
+        root = zarr.open_group(store, mode="r+", use_consolidated=False)
+        for name in ("var", "uns"):
+            if name in root:
+                del root[name]
+        return root
 
 
 def _write_batches(

@@ -50,6 +50,11 @@ class Conversion:
             (folder / RECORD).write_text(self._record)
         return scratch
 
+    def begin_anew(self, folder: Path) -> None:
+        """Delete what an output has, of which a part is damaged."""
+        rmtree(folder)
+        self.begin(folder)
+
     def end(self, folder: Path) -> None:
         """Remove what an output has of an unfinished one."""
         (folder / RECORD).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ from dask_nmf.sources.formats.stored.conversions import PLAIN
 
 
 def prepare(
-    sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path
+    sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path, files: ExitStack
 ) -> tuple[RowSource, Recipe]:
     """Return the rows of V, and the recipe that made them: a new one, or that of another V.
 
     A source that was made by a recipe passes it on.
+
+    Parameters
+    ----------
+    files : closes the files that rows are read from
 
     Raises
     ------
@@ -40,7 +45,7 @@ def prepare(
                 f"{names[0]} was converted with steps, which belong to its columns, and transpose is given; "
                 "convert the files that it was made from, or leave transpose out"
             )
-        rows, recipe = fit_recipe(_opened(sources, names, options, scratch), options, scratch)
+        rows, recipe = fit_recipe(_opened(sources, names, options, scratch, files), options, scratch)
         recipe = replace(recipe, transposed=options.transpose)
         return rows, recipe if begun is None else recipe.continued(*begun)
     if begun is not None and begun[0].steps:
@@ -53,15 +58,15 @@ def prepare(
     reading = replace(options, like=None, counting=counting, vocabulary=selection.names)
     reading = replace(reading, image_shape=recipe.image_shape, usual_dtype=dtype_of(options.like))
     turned = recipe.transposed != (begun is not None and begun[0].transposed)
-    source = _opened(sources, names, replace(reading, transpose=turned), scratch)
+    source = _opened(sources, names, replace(reading, transpose=turned), scratch, files)
     return Prepared(Aligned(source, selection, options.like.name), None, recipe.steps), recipe
 
 
 def _opened(
-    sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path
+    sources: Sequence[Any], names: Sequence[str], options: ConvertOptions, scratch: Path, files: ExitStack
 ) -> RowSource:
     """Open the sources as one, whose columns are the rows of V if the options say so."""
-    source = open_sources(sources, names, options, scratch)
+    source = open_sources(sources, names, options, scratch, files)
     if options.transpose and isinstance(source, CountedTexts | ImageRows):
         raise ValueError("texts and images are rows of V as they are; leave transpose out")
     return Transposed(source, scratch) if options.transpose else source

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from collections.abc import Sequence
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Any
 
 from dask_nmf._version import __version__
 from dask_nmf.cluster.client import active_client
+from dask_nmf.process_settings import CPU_COUNT
 
 PACKAGES = ("numpy", "scipy", "numba", "dask", "distributed", "zarr")
 
@@ -21,7 +21,7 @@ def environment() -> dict[str, Any]:
     Without a cluster, this process is the one worker.
     """
     client = active_client()
-    threads = {"": os.cpu_count() or 1} if client is None else client.nthreads()
+    threads = {"": CPU_COUNT} if client is None else client.nthreads()
     return {
         "versions": dict(_versions()),
         "workers": len(threads),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -14,6 +13,7 @@ from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.linalg.gram_matrices import Gram, GroupedGram
 from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.process_settings import CPU_COUNT
 from dask_nmf.types import Array, Block
 
 
@@ -47,7 +47,7 @@ def in_threads(solve: Callable[[Any, Any], Array], num: Array, gram: Gram) -> Ar
     rows, k = num.shape
     if rows <= IN_ONE_GO:
         return solve(slice(None), gram)
-    count = os.cpu_count() or 1
+    count = CPU_COUNT
     if isinstance(gram, GroupedGram):
         with ThreadPoolExecutor(count) as pool:
             return gram.solve(num, solve, pool.map)

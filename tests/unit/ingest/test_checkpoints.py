@@ -188,6 +188,30 @@ def test_a_source_that_changed_begins_anew(
     assert {path.name for path in tmp_path.iterdir()} == {"v.npy", "v.zarr"}
 
 
+@pytest.mark.parametrize(
+    ("file", "stage"),
+    [("scratch/transposed_begun/checkpoint.npz", 9), ("scratch/checkpoint.npz", 17), ("zarr.json", 17)],
+)
+def test_damaged_files_begin_anew(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    file: str,
+    stage: int,
+) -> None:
+    np.save(tmp_path / "v.npy", V)
+    options = {"transpose": True, "chunks": 1}
+    convert(tmp_path / "v.npy", tmp_path / "expected.zarr", **options)
+    assert stopped_at(stage, monkeypatch, tmp_path / "v.npy", tmp_path / "v.zarr", **options)
+    (partial,) = tmp_path.glob(".v.zarr.*.partial")
+    assert (partial / file).exists()
+    (partial / file).write_bytes(b"")
+    with caplog.at_level(logging.INFO, "dask_nmf"):
+        convert(tmp_path / "v.npy", tmp_path / "v.zarr", **options)
+    assert caplog.text.count("that was stopped are damaged") == 1
+    assert bytes_of(tmp_path / "v.zarr") == bytes_of(tmp_path / "expected.zarr")
+
+
 def test_texts_that_are_named_from_another_folder_begin_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,7 +30,7 @@ from dask_nmf.ingest.formats.tables import csv_table, csv_text, parquet_table
 V = scipy.sparse.random_array((90, 40), density=0.5, rng=np.random.default_rng(0), format="csc")
 V.data = np.ceil(9 * V.data)
 ENTRIES: dict[str, Any] = {"row": "user", "column": "item", "value": "rating"}
-KINDS = ["v.csv", "v.csv.gz", "v.parquet", "v.mtx", "v.mtx.gz", "v.h5"]
+KINDS = ["v.csv", "v.csv.gz", "v.parquet", "v.mtx", "v.mtx.gz", "v.h5", "turned.h5"]
 
 
 def write(path: Path) -> dict[str, Any]:
@@ -51,10 +51,15 @@ def write(path: Path) -> dict[str, Any]:
         scipy.io.mmwrite(plain, entries)
     else:
         with h5py.File(plain, "w") as file:
+            turned = path.stem == "turned"
+            stored = V.tocsr() if turned else V
             group = file.create_group("X")
-            group.attrs.update({"encoding-type": "csc_matrix", "shape": V.shape})
+            group.attrs.update({"encoding-type": f"{stored.format}_matrix", "shape": V.shape})
             for part in ("data", "indices", "indptr"):
-                group[part] = getattr(V, part)
+                group[part] = getattr(stored, part)
+            file.create_group("obs").attrs["_index"] = "_index"
+            file["obs/_index"] = [f"u{i}" for i in range(V.shape[0])]
+        return {"transpose": turned}
     if path.suffix == ".gz":
         path.write_bytes(gzip.compress(plain.read_bytes()))
         plain.unlink()
@@ -168,6 +173,25 @@ def test_a_line_of_the_journal_that_is_not_whole_is_left_out(tmp_path: Path) -> 
     (tmp_path / journal.FILE).write_text('{"count": 1}\n{"cou')
     journal.Journal(tmp_path).add({"count": 2})
     assert [record["count"] for record in journal.Journal(tmp_path).entered] == [1, 2]
+
+
+@pytest.mark.parametrize(("file", "damage"), [("runs.jsonl", b"\0\n"), ("1", b"\0"), ("r-0-*.npz", b"")])
+def test_damaged_files_begin_anew(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    file: str,
+    damage: bytes,
+) -> None:
+    options = write(tmp_path / "v.csv")
+    convert(tmp_path / "v.csv", tmp_path / "expected.zarr", **options)
+    stopped_after(3, monkeypatch)(tmp_path / "v.csv", tmp_path / "v.zarr", **options)
+    for path in tmp_path.glob(f".v.zarr.*.partial/scratch/{file}"):
+        path.write_bytes(damage)
+    with caplog.at_level(logging.INFO, "dask_nmf"):
+        convert(tmp_path / "v.csv", tmp_path / "v.zarr", **options)
+    assert caplog.text.count("that was stopped are damaged") == 1
+    assert bytes_of(tmp_path / "v.zarr") == bytes_of(tmp_path / "expected.zarr")
 
 
 @pytest.mark.parametrize("change", ["source", "options"])

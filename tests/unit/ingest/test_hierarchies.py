@@ -157,3 +157,22 @@ def test_options_that_do_not_fit(tmp_path: Path, anndata: Path) -> None:
         file["obs/barcode"] = CELLS[:5]
     with pytest.raises(DataError, match="has 5 names and V has 40 rows"):
         convert(anndata, tmp_path / "v.zarr")
+
+
+@pytest.mark.parametrize("kind", ["plain", "10x"])
+def test_a_file_is_closed_whatever_becomes_of_it(tmp_path: Path, kind: str) -> None:
+    def write(v: scipy.sparse.csc_array) -> None:
+        """Write the file; h5py refuses this where it is open."""
+        if kind == "10x":
+            write_10x(tmp_path / "v.h5", v, CELLS)
+            return
+        with h5py.File(tmp_path / "v.h5", "w") as file:
+            file["X"] = v.toarray()
+
+    write(-V.T.tocsc())
+    with pytest.raises(DataError, match="is negative") as refused:  # which keeps the frames of the conversion
+        convert(tmp_path / "v.h5", tmp_path / "v.zarr")
+    write(V.T.tocsc())
+    convert(tmp_path / "v.h5", tmp_path / "v.zarr")
+    write(V.T.tocsc())
+    assert refused.value.__traceback__ is not None

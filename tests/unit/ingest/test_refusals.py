@@ -106,10 +106,9 @@ def test_integers_that_float64_would_round(tmp_path: Path) -> None:
 
 def wide_sources(folder: Path, v: np.ndarray) -> dict[str, Any]:
     """Return sources that hold V, some of them files."""
-    folder.mkdir()
     csr = scipy.sparse.csr_array(v)
     np.save(folder / "v.npy", v)
-    zarr.create_array(folder / "in.zarr", data=v, chunks=(2, 2))
+    zarr.create_array(folder / "in.zarr", data=v, chunks=(2, 2), overwrite=True)
     scipy.sparse.save_npz(folder / "v.npz", csr.tocsc())
     for name in ("dense", "sparse"):
         with h5py.File(folder / f"{name}.h5", "w") as file:
@@ -127,11 +126,11 @@ def wide_sources(folder: Path, v: np.ndarray) -> dict[str, Any]:
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
 def test_wide_integers_of_arrays_that_float64_would_round(tmp_path: Path, dtype: type) -> None:
     v = np.array([[1, 2], [2**60, 2**53 + 1], [4, 5]], dtype)
-    for source in wide_sources(tmp_path / "refused", v).values():
+    for source in wide_sources(tmp_path, v).values():
         with pytest.raises(DataError, match=r"row 1, column 1: 9007199254740993 is not exact as float64"):
             convert(source, tmp_path / "v.zarr")
     v[1, 1] = 2**53
-    for source in (*wide_sources(tmp_path / "taken", v).values(), v.astype(np.float64)):
+    for source in (*wide_sources(tmp_path, v).values(), v.astype(np.float64)):
         convert(source, tmp_path / "v.zarr", overwrite=True)
         np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
 

@@ -18,13 +18,15 @@ import scipy.sparse
 
 from dask_nmf.errors import DataError
 from dask_nmf.ingest.files import size_of
-from dask_nmf.ingest.formats.documents.processes import Processes, process_count
+from dask_nmf.ingest.formats.documents.processes import MOST, Processes
 from dask_nmf.ingest.formats.documents.texts import Text, Texts
 from dask_nmf.ingest.formats.documents.vocabulary import VocabularyBuilder
 from dask_nmf.ingest.formats.documents.words import text_frequencies, word_counts
 from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.output.damage import files_left
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, check_wanted
+from dask_nmf.process_settings import CPU_COUNT
 from dask_nmf.storage.local.filesystem import replace
 from dask_nmf.types import T
 
@@ -79,7 +81,7 @@ class CountedTexts:
             If no text has a word that counts; whatever the texts raise.
         """
         much = sum(size_of(path) for source in self._sources for path in source.paths) >= MUCH
-        with closing(Processes(process_count() if much else 0)) as processes:
+        with closing(Processes(min(MOST, CPU_COUNT) if much else 0)) as processes:
             if self.found and self._words is None:
                 self._words = self._known_words() or self._vocabulary(processes)
             for matrix, (texts, position) in self._computed(processes, word_counts, *begin or (0, 0)):
@@ -132,7 +134,8 @@ class CountedTexts:
         file = self._scratch / WORDS
         if not file.exists():
             return None
-        words: list[str] = json.loads(file.read_bytes())
+        with files_left():
+            words: list[str] = json.loads(file.read_bytes())
         return words
 
     def _parts(self, done: int = 0, first: int = 0) -> Iterator[Part]:

@@ -25,13 +25,6 @@ MOST = 8  # processes, each of which takes some 200 MB with scikit-learn
 COMMAND = f"import sys; sys.path[:] = {{}}; from {words.__name__} import serve; serve()"
 
 
-def process_count() -> int:
-    """Return how many processes may compute at the same time."""
-    if hasattr(os, "sched_getaffinity"):
-        return min(MOST, len(os.sched_getaffinity(0)))
-    return min(MOST, os.cpu_count() or 1)
-
-
 class Processes:
     """Processes that compute a function, until they are closed or this process ends.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,8 +30,12 @@ TENX = {"data", "indices", "indptr", "shape", "barcodes"}
 FEATURES = ("features/id", "genes")  # names of features in files of newer and older versions
 
 
-def open_hdf5(path: FilePath, options: ConvertOptions, scratch: Path) -> RowSource:
+def open_hdf5(path: FilePath, options: ConvertOptions, scratch: Path, files: ExitStack) -> RowSource:
     """Open a matrix in an HDF5 file: the one that the options name, or X, or that of 10x Genomics.
+
+    Parameters
+    ----------
+    files : closes the file, which the matrix is read from until then
 
     Raises
     ------
@@ -39,7 +44,8 @@ def open_hdf5(path: FilePath, options: ConvertOptions, scratch: Path) -> RowSour
     """
     h5py = optional_library("h5py")
     with readable(path, CURE):
-        file = h5py.File(path if isinstance(path, Path) else open_binary(path), "r")
+        opened = path if isinstance(path, Path) else files.enter_context(open_binary(path))
+        file = files.enter_context(h5py.File(opened, "r"))
     if options.dataset is None:
         for group in filter(lambda node: isinstance(node, h5py.Group), file.values()):
             if set(group) >= TENX:

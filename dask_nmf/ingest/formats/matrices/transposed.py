@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from shutil import rmtree
@@ -31,13 +31,15 @@ LARGEST = 2**31 - 1  # rows or columns of a sparse matrix, whose indices are int
 class Transposed:
     """The columns of a source as rows, and its rows as columns, with their names.
 
-    Entries of a sparse source are sorted outside of memory. A dense one is stored in chunks of some rows and
-    some columns, from which columns are read.
+    Entries of a sparse source are sorted outside of memory; the names of its rows are kept with them,
+    for a conversion that goes on. A dense one is stored in chunks of some rows and some columns, from which
+    columns are read.
     """
 
     def __init__(self, source: RowSource, scratch: Path) -> None:
         self._source, self._folder = source, scratch / FOLDER
         self._rows, self._names = 0, list[str]()
+        self._saved = 0  # names that a journal has
         self.sparse, self.dtype = source.sparse, source.dtype
 
     def columns(self) -> Columns:
@@ -56,20 +58,34 @@ class Transposed:
             first = last
 
     def _sparse_blocks(self) -> Iterator[Block]:
-        rmtree(self._folder, ignore_errors=True)  # a conversion that was stopped may have left one
-        self._folder.mkdir()
-        self._rows, self._names = 0, []
+        """Sort the entries of the source, after those that are sorted already; yield columns."""
+        self._folder.mkdir(exist_ok=True)
         sorter = RowSorter(self._folder)
-        for block, names, _ in self._source.batches():
+        begin, self._rows = self._restore(sorter.positions)
+        resumable = True
+        for block, names, position in self._source.batches(begin):
             check_wanted()
+            resumable = resumable and position is not None
             first, self._rows = self._rows, self._rows + block.shape[0]
             self._names += [] if names is None else map(str, names)
             if max(first + block.shape[0], block.shape[1]) > LARGEST:
                 raise DataError(f"a sparse V has {LARGEST} rows and columns at most; convert a part of it")
             entries = block.tocoo()
             rows, columns = (index.astype(np.int32) for index in entries.coords)
-            sorter.add(Entries(columns, rows + np.int32(first), entries.data), partial(int, first))
+            place = partial(self._position, position, self._rows) if resumable else None
+            sorter.add(Entries(columns, rows + np.int32(first), entries.data), place)
         yield from sorter.blocks((self._source.columns().number, self._rows), "sum")
+
+    def _position(self, position: Any, rows: int) -> dict[str, Any]:
+        """Return where to go on after some rows of a sparse source, with their names that no journal has."""
+        names, self._saved = self._names[self._saved : rows], rows
+        return {"source": position, "rows": rows, "names": names}
+
+    def _restore(self, positions: Sequence[dict[str, Any]]) -> tuple[Any, int]:
+        """Take the names that a journal has; return where to go on, and the number of rows before that."""
+        self._names = [name for position in positions for name in position["names"]]
+        self._saved = positions[-1]["rows"] if positions else 0
+        return (positions[-1]["source"] if positions else None), self._saved
 
     def _dense_blocks(self, begin: int) -> Iterator[Block]:
         """Store the rows of the source, after those that are stored already; yield columns from one on."""

@@ -17,6 +17,7 @@ from dask_nmf.ingest.formats.tables.dense_tables import column_named
 from dask_nmf.ingest.formats.tables.records import Fields, Records, may_be_rounded
 from dask_nmf.ingest.formats.tables.table import Table
 from dask_nmf.ingest.options import ConvertOptions
+from dask_nmf.ingest.output.damage import files_left
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, read_ahead
 
@@ -90,7 +91,8 @@ class Triplets:
         """Number the ids of a conversion that was stopped; return where to go on."""
         for position in positions:
             for ids, (file, _) in zip((self._rows, self._columns), self._files(position), strict=True):
-                ids.load(file)
+                with files_left():
+                    ids.load(file)
         self._saved = [len(self._rows), len(self._columns)]
         return tuple(positions[-1]["place"]) if positions else (0, 0)
 
