@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -176,7 +177,8 @@ def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     assert_refused(tmp_path, "cells", "cells/barcodes.tsv, line 2: a name is not UTF-8; save the file as")
 
 
-def test_files_whose_names_are_not_utf8(tmp_path: Path) -> None:
+def test_files_whose_names_are_not_utf8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dask_nmf.progress")  # pytest-xdist cannot send such a name
     folder = tmp_path / "texts"
     folder.mkdir()
     (folder / os.fsdecode(b"x\xe9.txt")).write_text("one two")
