@@ -120,7 +120,7 @@ class ClientMemory:
             return kept + FACTORS_OF_STATE * self._factor(sum(ranks)) + ceil(together)
 
         what = f"one bootstrap sample of rank {rank}, with the components of {replicates},"
-        self._check(peak(1), what, "take fewer samples")
+        self._check(peak(1), what, "take fewer samples or smaller ranks")
         return bisect_right(range(1, replicates + 1), self.room, key=peak)
 
     def _factor(self, rank: int) -> int:

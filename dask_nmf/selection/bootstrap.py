@@ -24,6 +24,7 @@ from dask_nmf.kernels.blocks.resampling import Resample, Spread
 from dask_nmf.kernels.summary.digests import Digest
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.options.settings import APART, Settings
+from dask_nmf.planning.client_memory import ClientMemory
 from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_shared_pass, report_stage
@@ -56,6 +57,11 @@ class Reference(NamedTuple):
     H: Array  # (k, n)
 
 
+def memory_of_replicates(planned: PanelPlan) -> ClientMemory:
+    """Return the memory of the client for bootstrap replicates, which begin without samples of rows."""
+    return replace(client_memory(planned, resources(), stored=False), sample=0)
+
+
 class Bootstrap:
     """The replicates of a fit: each is fitted to a bootstrap sample of the rows of V, from the finished fit.
 
@@ -79,7 +85,7 @@ class Bootstrap:
         some = min(matrix.shape[0], FEW)
         drawn = (sample for sample in samples if some == FEW or not sample.is_empty(some))
         self.samples = list(islice(drawn, replicates))
-        self.memory = replace(client_memory(planned, resources(), stored=False), sample=0)
+        self.memory = memory_of_replicates(planned)
         self.at_once = self.memory.replicates_at_once(len(reference.H), replicates)
         self.measures: Measures | None = None
 

@@ -32,7 +32,7 @@ from dask_nmf.selection.batches.batch_plan import BatchPlan, plan_batches
 from dask_nmf.selection.batches.model_fits import ModelFits
 from dask_nmf.selection.batches.shared_passes import cut_for_models
 from dask_nmf.selection.batches.starts import FirstRead, first_read
-from dask_nmf.selection.bootstrap import PASSES, Bootstrap, ErrorBars, Reference
+from dask_nmf.selection.bootstrap import PASSES, Bootstrap, ErrorBars, Reference, memory_of_replicates
 from dask_nmf.selection.comparison import Findings, Fits
 from dask_nmf.selection.models import REPLICATES, Model, SelectionOptions, model_keys
 from dask_nmf.selection.result import RankSelection
@@ -214,6 +214,8 @@ class _Selection:
                 self._first_read(engine, planned)  # which refuses another V
                 return known
             made = self._plan(planned)
+            if self.request.error_bars:  # of any rank, because any may be recommended
+                memory_of_replicates(planned).replicates_at_once(max(ranks), self.request.error_bars)
             found = self._first_read(engine, planned)
             fits = ModelFits(engine, self.options, found, self.keys, self.store)
             fits.run(planned, made, self.request.deadline)

@@ -193,6 +193,18 @@ def test_a_bootstrap_sample_that_the_client_has_no_room_for_is_refused(tmp_path:
     assert again.to_dict() == fitted.to_dict()
 
 
+def test_error_bars_without_room_in_the_client_are_refused_before_models_are_fitted(tmp_path: Path) -> None:
+    most = 10**7  # samples of rank 3, of 288 bytes each
+    with (
+        dask.config.set({"dask_nmf.client_memory": "2GiB"}),
+        pytest.raises(MemoryError, match=f"one bootstrap sample of rank 3, with the components of {most}, "),
+    ):
+        select_rank(
+            planted(), store=tmp_path / "s.zarr", **{**OPTIONS, "ranks": [RANK, 3], "error_bars": most}
+        )
+    assert not list(tmp_path.rglob("zarr.json"))
+
+
 def test_error_bars_are_added_to_a_finished_selection_and_stay_with_its_answer(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "v.zarr", data=planted(), chunks=(20, 12))
     place = {"store": tmp_path / "s.zarr"}
