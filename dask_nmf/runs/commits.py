@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from dask_nmf.runs.record.environment import environment
 from dask_nmf.runs.record.layouts import DIMENSIONS, commit_layout
 from dask_nmf.runs.record.validation import validate
 from dask_nmf.sources.checks import check_chunks, check_stored
-from dask_nmf.storage.arrays import chunks, commits, write_once
+from dask_nmf.storage.arrays import chunks, commits, links, write_once
 from dask_nmf.storage.arrays.commits import GroupCommits, Record, Schema
 from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage
 from dask_nmf.storage.arrays.links import VisibleArrays
@@ -123,7 +124,7 @@ def is_free(location: Location) -> bool:
 def is_selection(location: Location) -> bool:
     """Return whether a location holds a selection of ranks."""
     try:
-        return SELECTION_KEY in zarr.open_group(location.store(), mode="r").attrs
+        return SELECTION_KEY in json.loads(location.within(links.METADATA).read())["attributes"]
     except Exception:  # whatever it is, it is no selection; opening it as a run says what is wrong with it
         return False
 

@@ -142,7 +142,7 @@ class StoredResult:
 
     def array(self, name: str) -> zarr.Array[Any]:
         """Return an array of the result; `InvalidRunError` is raised if a chunk is lost, now or when read."""
-        layout = (result_layouts(self.record) | residual_layouts(self.record))[name]
+        layout = result_layouts(self.record).get(name) or residual_layouts(self.record)[name]
         array = write_once.open_array(self._group, f"{DATA}/{self.record['folder']}/{name}", layout)
         with reporting_damage(self.location.name):
             check_chunks(array, name)

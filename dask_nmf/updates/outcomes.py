@@ -19,7 +19,7 @@ class Update:
     ----------
     first, last : the first new row of W, and the last one plus 1
     already : whether these rows had been added before, so that nothing was done
-    relative_error : of all rows, with the new H
+    relative_error : of all rows, with the new H; infinite if a divergence is
     old_error, new_error : relative errors of the old rows and of the new rows, with the H before
     shares : the share of each component in the sum of W H of the old and of the new rows, (2, k)
     cosines : of each component of H with itself before the update, (k,)
@@ -54,11 +54,11 @@ class Update:
 
     def as_json(self) -> dict[str, Any]:
         """Return the update as JSON holds it."""
-        numbers = {"old_error": self.old_error, "new_error": self.new_error}
+        names = "relative_error", "old_error", "new_error"
+        numbers = {name: getattr(self, name) for name in names}
         return {
             "rows": [self.first, self.last],
             "already": self.already,
-            "relative_error": self.relative_error,
             **{name: number if math.isfinite(number) else None for name, number in numbers.items()},
             "shares": None if self.already else self.shares.tolist(),
             "cosines": None if self.already else self.cosines.tolist(),

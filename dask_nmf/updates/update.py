@@ -23,8 +23,9 @@ from dask_nmf.progress import report_stage
 from dask_nmf.rng import Stream
 from dask_nmf.runs.commits import fit_of
 from dask_nmf.runs.record.contents import SOURCES, orientation_of
+from dask_nmf.runs.record.states import or_none
 from dask_nmf.runs.rows.changed_result import ChangedResult
-from dask_nmf.runs.rows.known_digests import known_digests
+from dask_nmf.runs.rows.known_digests import has_digests
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.labelled.registry import aligned_weights
 from dask_nmf.sources.matrix import Matrix
@@ -41,7 +42,7 @@ from dask_nmf.updates.row_passes import (
     open_rows,
     open_weights,
 )
-from dask_nmf.updates.rows.row_names import KeptNames, check_new_names, stacked
+from dask_nmf.updates.rows.row_names import KeptNames, names_of_new_rows, stacked
 from dask_nmf.updates.write import scales_of, with_new_rows, write_h, write_means
 
 logger = logging.getLogger(__name__)
@@ -88,8 +89,8 @@ def update(
     FileNotFoundError, InvalidRunError
         If there is no run.
     ValueError, DataError
-        If the fit is not finished, the columns differ, a row has the name of one of the run, or one of the
-        fit and the new rows has weights and the other has none.
+        If the fit is not finished, the columns differ, a row has the name of one of the run (its number, if
+        it has no name), or one of the fit and the new rows has weights and the other has none.
     FileExistsError, InvalidRunError
         If there is another run, or anything else, at the output.
     RunLocked
@@ -134,7 +135,7 @@ def _update(run: Run, output: Output, fitted: Fitted, passes: RowPasses, keep_h:
             logger.info("these rows are in %s already; nothing is left to do", run.location.name)
             output.keep(run)
             return _already(fitted, present)
-    check_new_names(fitted.result, matrix.labels.rows)
+    names = names_of_new_rows(fitted.result, matrix)
     fresh = _refreshed(fitted, passes, keep_h)
     if not np.isfinite(fitted.in_user_units(fresh.h)).all():
         raise _too_large(matrix)
@@ -148,15 +149,19 @@ def _update(run: Run, output: Output, fitted: Fitted, passes: RowPasses, keep_h:
             "rows": [old, old + new],
             "digest": summary.digest,
             "keep_h": keep_h,
-            "relative_error": error,
+            "relative_error": or_none(error),
         }
-        changed.record |= {"loss": loss, "measures": measures, "estimated": _is_estimate(fitted, keep_h)}
+        changed.record |= {
+            "loss": or_none(loss),
+            "measures": measures,
+            "estimated": _is_estimate(fitted, keep_h),
+        }
         if not keep_h:
             changed.record["validation_error"] = None  # it was that of the H before
         changed.record["lineage"] = [*fitted.result.record.get("lineage", []), entry]
-        if known_digests(run, fitted.result):
+        if has_digests(fitted.result):
             changed.write_digest(summary.digest_sums)
-        changed.commit(stacked(fitted.result.labels, matrix.labels, (old, new)))
+        changed.commit(stacked(fitted.result.labels, names))
     errors = _error(fitted), _new_error(fresh.before, summary)
     return Update(old, old + new, False, error, *errors, fresh.shares, _cosines(fitted.h, fresh.h))
 
@@ -164,15 +169,23 @@ def _update(run: Run, output: Output, fitted: Fitted, passes: RowPasses, keep_h:
 def _append(
     changed: ChangedResult, fitted: Fitted, passes: RowPasses, h: Array, summary: RowSummary
 ) -> tuple[float, dict[str, float]]:
-    """Write W and H with the new rows; return the loss and the measures of all rows."""
+    """Write W and H with the new rows; return the loss and the measures of all rows.
+
+    The divergence is infinite if a new row has an entry where an H that stays explains nothing.
+    """
     old, new = fitted.shape[0], passes.matrix.shape[0]
     rows = passes.temporary_w(changed)
     report_stage("W of the new rows")
     means = changed.temporary_means(new, passes.chunk_rows) if passes.engine.mask.needs_means else None
     sums = passes.write(h, rows, means=means)
     loss = max(fitted.loss + fitted.rows.change(h) + sums.residual, 0.0)  # 0: rounding, of an exact fit
-    if not math.isfinite(loss):
+    if math.isnan(loss) or (math.isinf(loss) and fitted.settings.beta == 2):
         raise _too_large(passes.matrix)
+    if math.isinf(loss):
+        logger.warning(
+            "H is 0 in columns where new rows have entries, and stays so: the error is infinite, and W of "
+            "these rows explains the other columns"
+        )
     scales = scales_of(fitted, h)
     linked = changed.link_rows(old) if (scales == 1).all() else 0
     pieces = with_new_rows(fitted, "W", rows, (linked, old, new), changed.chunk_rows)

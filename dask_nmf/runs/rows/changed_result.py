@@ -6,7 +6,7 @@ until then, and a process that is killed before leaves only a folder that nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ import zarr
 from dask_nmf.kernels.summary.digests import Hashes
 from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.labels import visible_names, write_labels
+from dask_nmf.runs.record.contents import HISTORIES
 from dask_nmf.runs.record.layouts import ADDED_DIGEST, NO_MEAN, added_digest_layout, result_layouts
 from dask_nmf.runs.stored_result import StoredResult
 from dask_nmf.sources.labels.names import Labels
 from dask_nmf.storage.arrays import links, write_once
-from dask_nmf.storage.arrays.factors import ZarrFactor
+from dask_nmf.storage.arrays.factors import ZarrFactor, reporting_damage
 from dask_nmf.storage.arrays.links import VisibleArrays
 from dask_nmf.storage.arrays.write_once import DATA, Layout
 from dask_nmf.types import Array
@@ -88,10 +89,15 @@ class ChangedResult:
         if self.chunk_rows != self._old_record["units"][0]:
             return 0
         whole = rows // self.chunk_rows
-        source, target = (f"{DATA}/{part['folder']}/W" for part in (self._old_record, self.record))
-        keys = [self.array("W").metadata.encode_chunk_key((number, 0)) for number in range(whole)]
-        links.link_chunks(self._commits.group, source, target, keys)
+        self._link("W", [(number, 0) for number in range(whole)])
         return whole * self.chunk_rows
+
+    def _link(self, name: str, places: Iterable[tuple[int, ...]]) -> None:
+        """Make chunks of an array of the old result, by their places, also chunks of the new one."""
+        encode = self.array(name).metadata.encode_chunk_key
+        source, target = (f"{DATA}/{part['folder']}/{name}" for part in (self._old_record, self.record))
+        with reporting_damage(self._commits.location.name):
+            links.link_chunks(self._commits.group, source, target, [encode(place) for place in places])
 
     def write_w(self, pieces: Iterator[Array], first: int = 0) -> None:
         """Write rows of W, which come in pieces of any height, from a row on at which a chunk begins."""
@@ -122,7 +128,8 @@ class ChangedResult:
         """
         commits = self._commits
         commits.check_exists()
-        commits.write_histories(self.record["folder"], self.record)
+        for name in HISTORIES:
+            self._link(name, [(0,)] if self.record["history"][HISTORIES[name]] else [])
         self._write_labels(labels)
         result = StoredResult(commits.location, commits.group, self.record)
         for name in result_layouts(self.record):

@@ -54,19 +54,27 @@ class KnownDigest(NamedTuple):
         return [(offset + first, offset + last) for first, last in differing_rows(digest, self.sums, size)]
 
 
-def known_digests(run: Run, result: StoredResult) -> list[KnownDigest]:
-    """Return digests of all rows of a run, in order; none if rows were taken out, or added without one."""
+def has_digests(result: StoredResult) -> bool:
+    """Return whether the digests of all rows are known: none was taken out, or added without one."""
     lineage = result.record.get("lineage", [])
+    if any(entry["kind"] != "update" for entry in lineage):
+        return False
+    spans = sum(spans_in(entry["rows"][1] - entry["rows"][0]) for entry in lineage)
+    return bool(spans == result.record.get("added_spans", 0))
+
+
+def known_digests(run: Run, result: StoredResult) -> list[KnownDigest]:
+    """Return digests of all rows of a run, in order; none if they are not known of all rows."""
+    if not has_digests(result):
+        return []
     rows, by_columns = run.record["matrix"]["shape"][0], orientation_of(run.record).by_columns
     parts, added, at = [KnownDigest(0, rows, run.digest("V"), by_columns)], result.added_digest, 0
-    for entry in lineage:
-        if entry["kind"] != "update":
-            return []
+    for entry in result.record.get("lineage", []):
         first, last = entry["rows"]
         spans = spans_in(last - first)
         parts.append(KnownDigest(first, last, added[at : at + spans]))
         at += spans
-    return parts if at == len(added) else []
+    return parts
 
 
 class DigestScan:

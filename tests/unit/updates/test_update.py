@@ -75,6 +75,26 @@ def test_the_sums_of_the_old_rows_follow_from_w_and_h(penalties: dict[str, float
     assert found.rows.change(other / right) == pytest.approx(change, rel=0.02)
 
 
+def test_a_row_that_an_h_which_stays_cannot_explain_is_added_with_an_infinite_divergence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A word that no text of the fit has; W is that of `transform`, and the next update goes on."""
+    old, new = OLD * (np.arange(20) != 3), np.abs(NEW)
+    run = fitted(tmp_path / "run", old, beta_loss=1)
+    found = update(run, new[:5], keep_h=True)
+    assert found.relative_error == np.inf
+    assert "H is 0 in columns where new rows have entries" in caplog.text
+    assert found.as_json()["relative_error"] is None
+    assert Run.load(run).summary()["relative_error"] is None
+    W, H = factors(run)
+    with pytest.warns(UserWarning, match="H is 0 in columns"):
+        expected = transform(new[:5], H, beta_loss="kullback-leibler").compute()
+    np.testing.assert_allclose(W[190:], expected, rtol=1e-3, atol=1e-3 * W.max())
+    assert np.isfinite(factors(run)[0]).all()
+    update(run, new[5:])
+    assert (factors(run)[1][:, 3] > 0).any()
+
+
 def test_h_with_kept_h_stays_and_w_is_that_of_transform(tmp_path: Path) -> None:
     run = fitted(tmp_path / "run")
     H = factors(run)[1]

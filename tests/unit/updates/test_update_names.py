@@ -45,6 +45,15 @@ def test_a_row_with_a_name_that_the_run_has_is_refused(tmp_path: Path) -> None:
     assert update(run, str(write_named(tmp_path / "new.zarr", NEW, rows[190:], columns))).last == 200
 
 
+def test_rows_without_names_are_refused_if_the_run_has_their_number_for_a_name(tmp_path: Path) -> None:
+    rows, columns = [str(number + 5) for number in range(190)], [f"word {number}" for number in range(20)]
+    run = fitted(tmp_path / "run", str(write_named(tmp_path / "old.zarr", OLD, rows, columns)))
+    before = files(run)
+    with pytest.raises(DataError, match=r"row 0 of .* has no name, and row 185 of .*run is named '190'"):
+        update(run, NEW)
+    assert files(run) == before
+
+
 def named_frame(v: Any, first: int, columns: list[str]) -> pd.DataFrame:
     """Return rows whose names count from a number on."""
     return pd.DataFrame(v, index=[f"text {first + number}" for number in range(len(v))], columns=columns)
