@@ -42,9 +42,9 @@ COPIES_OF_CSR = 4  # times a panel, at most, in a batch of CSR: scaled, and with
 
 RESIDUALS_WAITING = 16  # bytes a column of V of the residual sums of a panel: their losses and sizes
 
-RESIDUALS_IN_WORK = 60  # the same while a task takes these sums: those of a strip and of a block too
+RESIDUALS_IN_WORK = 20  # the same while a task takes these sums, beside a copy of H
 
-RESIDUALS_OF_CLIENT = 128  # the same in the client, which finds the columns with the largest losses
+RESIDUALS_OF_CLIENT = 80  # the same in the client, which finds the columns with the largest losses
 
 RESIDUAL_BLOCKS = 2 * MOST_BLOCKS**2 * 8  # bytes of the losses and sizes of blocks of V
 
@@ -219,10 +219,15 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
     if layout.by_batches and layout.indptr is not None:
         residual = min(residual, COPIES_OF_CSR * panel)
     held = panel * (1 + layout.needs_cast)
-    residuals = RESIDUALS_IN_WORK * layout.columns + RESIDUAL_BLOCKS  # the sums are taken after them
+    residuals = residuals_in_work(layout, work.rank)  # these sums are taken after the others
     sums = max(_sums_in_work(layout, work), residuals) + layout.settles * RESIDUALS_WAITING * layout.columns
     sums += sum(waiting_sums(layout, rank, work.grams) for rank in work.further_ranks)
     return held + max(_reading(layout), weights + residual + sums)
+
+
+def residuals_in_work(layout: Layout, rank: int) -> int:
+    """Return the bytes for taking the residual sums of a panel; if V is sparse, H is copied by columns."""
+    return (RESIDUALS_IN_WORK + rank * layout.itemsize) * layout.columns + RESIDUAL_BLOCKS
 
 
 def _reading(layout: Layout) -> int:

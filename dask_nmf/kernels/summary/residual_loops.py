@@ -8,29 +8,63 @@ from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.divergence import TINY, dot, entry_divergence
 from dask_nmf.types import Array
 
-TILE = 1024  # columns of a strip that are added up in the dtype of the block
-
 
 @compiled(fastmath={"contract", "reassoc"})
-def add_squares(v: Array, product: Array, rows: Array, columns: Array) -> None:
-    """Add the squares of v − product and of v to the sums of their rows and columns."""
-    r, n = v.shape
-    zero = columns.dtype.type(0)
-    for first in range(0, n, TILE):
-        last = min(first + TILE, n)
-        of_losses, of_sizes = columns[0, first:last], columns[1, first:last]
-        for i in range(r):
-            x, y = v[i, first:last], product[i, first:last]
-            loss, size = zero, zero
-            for j in range(last - first):
-                rest = x[j] - y[j]
-                lost, own = rest * rest, x[j] * x[j]
-                loss += lost
-                size += own
-                of_losses[j] += lost
-                of_sizes[j] += own
-            rows[0, i] += loss
-            rows[1, i] += size
+def add_squares(
+    v: Array, place: tuple[int, int], product: Array, first: int, groups: Array, edges: Array,
+    rows: Array, columns: Array, blocks: Array,
+) -> None:  # fmt: skip
+    """Add the squares of v − product and of v to the sums of their rows, columns and blocks.
+
+    Neighbours of one group are added up in the dtype of the product, and everything else in float64.
+
+    Parameters
+    ----------
+    v : of which the part from row and column ``place`` on, with the shape of ``product``, is compared.
+    product : (r, t) of W H.
+    first : the first of the t columns in V.
+    groups : the block of each row, (r,).
+    edges : of the blocks of columns.
+    rows, columns, blocks : sums of losses and of sizes: (2, r), (2, n), (2, row blocks, column blocks).
+    """
+    r, t = product.shape
+    sums = np.zeros((2, t), product.dtype)
+    losses, sizes = sums[0], sums[1]
+    zero = product.dtype.type(0)
+    top, left = np.uintp(place[0]), np.uintp(place[1])
+    for i in range(r):
+        row, own = np.uintp(i), top + np.uintp(i)
+        loss, size = zero, zero
+        for number in range(t):
+            j = np.uintp(number)  # an index without a sign needs no look whether it counts from the end
+            x = v[own, left + j]
+            rest = x - product[row, j]
+            lost, square = rest * rest, x * x
+            loss += lost
+            size += square
+            losses[j] += lost
+            sizes[j] += square
+        rows[0, i] += loss
+        rows[1, i] += size
+        if i + 1 == r or groups[i + 1] != groups[i]:
+            _add_group(sums, first, edges, columns, blocks[:, groups[i]])
+
+
+@compiled(fastmath={"contract", "reassoc"}, inlined=True)
+def _add_group(sums: Array, first: int, edges: Array, columns: Array, blocks: Array) -> None:
+    """Add the sums of some columns, (2, t), to those of all columns and of blocks, and set them to zero."""
+    t = sums.shape[1]
+    for part in range(2):
+        block = np.searchsorted(edges, first, side="right") - 1
+        total = 0.0
+        for j in range(t):
+            if first + j == edges[block + 1]:
+                blocks[part, block] += total
+                block, total = block + 1, 0.0
+            total += sums[part, j]
+            columns[part, first + j] += sums[part, j]
+            sums[part, j] = 0
+        blocks[part, block] += total
 
 
 @compiled(fastmath={"contract", "reassoc"})

@@ -5,9 +5,9 @@ They are taken where the loss of a panel is taken, from the same differences, an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 import scipy.sparse
@@ -21,7 +21,7 @@ from dask_nmf.types import Array, Block
 
 MOST_BLOCKS = 64  # of rows, and of columns
 WORST = 20  # rows and columns that are kept
-STRIP_ENTRIES, STRIP_ROWS = 256 * 1024, 256  # processed at once at most; columns are added up in their dtype
+STRIP_ROWS, TILE_COLUMNS = 256, 1000  # of W H at once; with a power of two, rows would share places of caches
 
 
 class Side(NamedTuple):
@@ -112,19 +112,27 @@ class ResidualSums(NamedTuple):
     def finish(self, places: Places, h: Array) -> Residuals:
         """Return the residuals of all rows; ``h`` is the (k, n) of the pass."""
         losses, sizes = self.columns
-        if self.zeros.ndim == 2 and self.zeros.size:
-            losses = losses + np.einsum("kn,kn->n", self.zeros @ h, h)
-        elif self.zeros.size:
-            losses = losses + 2 * self.zeros @ h
-        numbers = np.arange(len(losses), dtype=np.float64)
+        if self.zeros.size:
+            losses = losses + self._of_zeros(h)
+        numbers = np.arange(len(losses))
         sides = [
             Side(edges, each[0].astype(np.int64), *each[1:])
             for edges, each in (
                 (places.rows, self.worst),
-                (places.columns, largest(np.stack([numbers, losses, sizes]))),
+                (places.columns, largest((numbers, losses, sizes))),
             )
         ]
         return Residuals(*np.maximum(self.blocks, 0), *sides)
+
+    def _of_zeros(self, h: Array) -> Array:
+        """Return what each column would lose if V were 0, (n,)."""
+        found = np.empty(h.shape[1])
+        for first in range(0, len(found), TILE_COLUMNS):
+            some = slice(first, first + TILE_COLUMNS)
+            piece = h[:, some].astype(np.float64, copy=False)
+            projected = self.zeros @ piece
+            found[some] = 2 * projected if self.zeros.ndim == 1 else (projected * piece).sum(axis=0)
+        return found
 
 
 def block_edges(size: int) -> NDArray[np.int64]:
@@ -132,13 +140,20 @@ def block_edges(size: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, size, min(MOST_BLOCKS, size) + 1).astype(np.int64))
 
 
-def largest(rows: Array) -> Array:
-    """Return the `WORST` columns of numbers, losses and sizes, (3, rows), with the largest losses."""
-    losses = np.maximum(rows[1], 0)
+def largest(rows: Iterable[Array]) -> Array:
+    """Return the `WORST` of some rows or columns with the largest losses, (3, at most `WORST`).
+
+    Parameters
+    ----------
+    rows : numbers, losses and sizes.
+    """
+    numbers, losses, sizes = rows
+    losses = np.maximum(losses, 0)
     if len(losses) > WORST:
         some = np.flatnonzero(losses >= np.partition(losses, -WORST)[-WORST])
-        rows, losses = rows[:, some], losses[some]
-    kept: Array = np.stack([rows[0], losses, rows[2]])[:, np.lexsort((rows[0], -losses))[:WORST]]
+        numbers, losses, sizes = numbers[some], losses[some], sizes[some]
+    order = np.lexsort((numbers, -losses))[:WORST]
+    kept: Array = np.stack([numbers[order].astype(np.float64), losses[order], sizes[order]])
     return kept
 
 
@@ -164,14 +179,14 @@ def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) 
         v, by = scaling.unwrap(v)
     sums = _Growing(places, numbers)
     if isinstance(v, np.ndarray):
-        return sums.add_dense(v, w, h, by).total(EMPTY)
+        return sums.add_dense(v, w, h, by).total()
     if isinstance(v, HoledBlock) and isinstance(v.block, np.ndarray):
-        return sums.add_holed(v, w, h).total(EMPTY)
+        return sums.add_holed(v, w, h).total()
     if scipy.sparse.issparse(v):
-        listed = stored_cells(v, True)
-        return sums.add_cells(listed, scaling.multiply(w.astype(np.float64), 1 / by), h).scaled(by * by)
+        unscaled = scaling.multiply(w.astype(np.float64), 1 / by)
+        return sums.add_cells(stored_cells(v, True), unscaled, h).scaled(by * by).total()
     if isinstance(v, Cells) and v.groups is None:
-        return sums.add_cells(v, w, h).scaled(1.0)
+        return sums.add_cells(v, w, h).total()
     return None
 
 
@@ -180,100 +195,91 @@ class _Growing:
 
     def __init__(self, places: Places, numbers: Array) -> None:
         self.places, self.numbers = places, numbers
-        self.groups = np.searchsorted(places.rows, numbers, side="right") - 1
-        n = int(places.columns[-1])
+        self.order = np.argsort(numbers, kind="stable")
+        sizes = np.diff(np.searchsorted(numbers[self.order], places.rows))
+        self.groups = np.empty(len(numbers), np.intp)
+        self.groups[self.order] = np.repeat(np.arange(len(sizes)), sizes)
         self.blocks = np.zeros((2, len(places.rows) - 1, len(places.columns) - 1))
-        self.columns, self.rows = np.zeros((2, n)), np.zeros((2, len(numbers)))
+        self.columns, self.rows = EMPTY, np.zeros((2, len(numbers)))
         self.zeros = EMPTY
 
-    def total(self, zeros: Array) -> ResidualSums:
+    def total(self) -> ResidualSums:
         """Return the sums of the rows that were added."""
-        worst = largest(np.vstack([self.numbers, self.rows]))
-        return ResidualSums(self.blocks, self.columns, worst, zeros)
+        worst = largest((self.numbers, *self.rows))
+        return ResidualSums(self.blocks, self.columns, worst, self.zeros)
 
-    def scaled(self, by: float) -> ResidualSums:
-        """Return the sums of the rows that were added, for V and W H times the root of ``by``."""
-        for part in (self.blocks, self.columns, self.rows):
-            part *= by
-        return self.total(self.zeros * by)
+    def scaled(self, by: float) -> Self:
+        """Multiply the sums of the rows that were added: V and W H are times the root of ``by``."""
+        if by != 1:
+            self.blocks *= by
+            self.columns *= by
+            self.rows *= by
+            self.zeros = self.zeros * by
+        return self
 
     def add_dense(self, v: Array, w: Array, h: Array, by: float) -> Self:
         """Add the squared error of all rows of a dense block times ``by``."""
         close = scaling.squares_fit(by, v.dtype)
-        w, by_strip = (scaling.multiply(w, 1 / by), 1.0) if close else (w, by)
-        unit = by * by if close else 1.0
-
-        def strip(some: slice) -> tuple[slice, Array, Array]:
-            return some, scaling.multiply(v[some], by_strip), w[some] @ h
-
-        self._add_groups(np.arange(len(w)), strip, unit)
-        self.rows *= unit
-        return self
+        w, by_tile = (scaling.multiply(w, 1 / by), 1.0) if close else (w, by)
+        self.columns = np.zeros((2, v.shape[1]))
+        room = np.empty(min(STRIP_ROWS, len(v)) * min(TILE_COLUMNS, v.shape[1]), np.result_type(w, h))
+        for top in range(0, len(v), STRIP_ROWS):
+            some = slice(top, min(top + STRIP_ROWS, len(v)))
+            for left in range(0, v.shape[1], TILE_COLUMNS):
+                across = slice(left, min(left + TILE_COLUMNS, v.shape[1]))
+                shape = some.stop - top, across.stop - left
+                product = np.matmul(w[some], h[:, across], out=room[: shape[0] * shape[1]].reshape(shape))
+                tile, place = v, (top, left)
+                if by_tile != 1 or not v.flags.c_contiguous:
+                    tile, place = np.ascontiguousarray(scaling.multiply(v[some, across], by_tile)), (0, 0)
+                self._add_tile(tile, place, product, some, left)
+        return self.scaled(by * by) if close else self
 
     def add_holed(self, v: HoledBlock, w: Array, h: Array) -> Self:
         """Add the squared error of all rows of a dense block, but for its entries held out."""
-        order = np.argsort(self.numbers, kind="stable")
-
-        def strip(some: slice) -> tuple[Array, Array, Array]:
-            rows = order[some]
+        self.columns = np.zeros((2, h.shape[1]))
+        step = min(max(16, STRIP_ROWS * TILE_COLUMNS // h.shape[1]), STRIP_ROWS)
+        for top in range(0, len(self.order), step):
+            rows = self.order[top : top + step]
             product = w[rows] @ h
             v.clear(rows, product)
-            return rows, np.ascontiguousarray(v.block[rows]), product
-
-        self._add_groups(order, strip, 1.0)
+            self._add_tile(np.ascontiguousarray(v.block[rows]), (0, 0), product, rows, 0)
         return self
 
-    def _add_groups(
-        self, order: Array, strip: Callable[[slice], tuple[Any, Array, Array]], unit: float
+    def _add_tile(
+        self, v: Array, place: tuple[int, int], product: Array, rows: slice | Array, first: int
     ) -> None:
-        """Add the squared error of rows, group by group in strips.
-
-        Parameters
-        ----------
-        order : the rows in the order of their groups.
-        strip : returns rows, their part of V and of W H for a strip of the order.
-        unit : multiplies the sums, but for those of rows.
-        """
-        groups, n = self.groups[order], self.columns.shape[1]
-        step = min(max(16, STRIP_ENTRIES // n), STRIP_ROWS)
-        cuts = (np.flatnonzero(np.diff(groups)) + 1).tolist()
-        for first, last in pairwise([0, *cuts, len(order)]):
-            total = np.zeros((2, n))
-            for at in range(first, last, step):
-                some, v, product = strip(slice(at, min(at + step, last)))
-                columns, rows = np.zeros((2, n), product.dtype), np.zeros((2, len(v)))
-                add_squares(v, product, rows, columns)
-                self.rows[:, some] = rows
-                total += columns
-            total *= unit
-            self.columns += total
-            self.blocks[:, groups[first]] += np.add.reduceat(total, self.places.columns[:-1], axis=1)
+        """Add the squared error of a part of W H, whose entries of V begin at ``place`` of ``v``."""
+        of_rows, edges = np.zeros((2, len(product))), self.places.columns
+        groups = self.groups[rows]
+        add_squares(v, place, product, first, groups, edges, of_rows, self.columns, self.blocks)
+        self.rows[:, rows] += of_rows
 
     def add_cells(self, cells: Cells, w: Array, h: Array) -> Self:
         """Add the loss of listed cells, and of zeros that are not listed where they count."""
-        wide, columns = np.ascontiguousarray(w, np.float64), np.ascontiguousarray(h.T)
-        across, of_columns = places_of_columns(self.places), np.zeros((cells.columns, 2))
+        wide, columns = np.ascontiguousarray(w, np.float64), np.zeros((cells.columns, 2))
         add_cells(
-            *cells[:4], cells.implicit_zeros, wide, columns, self.places.beta, self.groups, across,
-            self.rows, of_columns, self.blocks,
+            *cells[:4], cells.implicit_zeros, wide, np.ascontiguousarray(h.T), self.places.beta, self.groups,
+            places_of_columns(self.places), self.rows, columns, self.blocks,
         )  # fmt: skip
-        self.columns += of_columns.T
+        self.columns = columns.T
         if cells.implicit_zeros:
-            self._add_zeros(wide, h.astype(np.float64, copy=False))
+            self._add_zeros(wide, h)
         return self
 
     def _add_zeros(self, w: Array, h: Array) -> None:
         """Add what all entries would lose if V were 0; listed cells have left it out."""
         spans = [slice(*span) for span in pairwise(self.places.columns.tolist())]
-        groups, firsts = np.unique(self.groups, return_index=True)
-        parts = np.split(w, firsts[1:])
+        pieces = (h[:, some].astype(np.float64, copy=False) for some in spans)
+        cuts = np.flatnonzero(np.diff(self.groups)) + 1
+        groups, parts = self.groups[[0, *cuts]], np.split(w, cuts)
         if self.places.beta == 2:
-            of_h = np.array([h[:, some] @ h[:, some].T for some in spans])
+            of_h = np.array([piece @ piece.T for piece in pieces])
             of_w = np.array([part.T @ part for part in parts])
             self.rows[0] += np.einsum("ij,ij->i", w @ of_h.sum(axis=0), w)
             self.blocks[0, groups] += of_w.reshape(len(groups), -1) @ of_h.reshape(len(spans), -1).T
         else:
-            of_h = np.array([h[:, some].sum(axis=1) for some in spans])
+            of_h = np.array([piece.sum(axis=1) for piece in pieces])
             of_w = np.array([part.sum(axis=0) for part in parts])
             self.rows[0] += 2 * w @ of_h.sum(axis=0)
             self.blocks[0, groups] += 2 * of_w @ of_h.T

@@ -17,14 +17,16 @@ from support.matrices import low_rank
 from support.strategies import cuts, seeds
 
 from dask_nmf import Run, nmf
+from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.groups import held_out_groups
 from dask_nmf.kernels.summary import residual_sums
 from dask_nmf.kernels.summary.residual_sums import Places, Residuals, ResidualSums, block_edges
 from dask_nmf.planning.worker_memory import (
     RESIDUAL_BLOCKS,
-    RESIDUALS_IN_WORK,
     RESIDUALS_OF_CLIENT,
     RESIDUALS_WAITING,
+    Layout,
+    residuals_in_work,
 )
 from dask_nmf.results import recomputed
 from dask_nmf.results.residuals import residuals as residuals_of
@@ -234,11 +236,12 @@ def test_sums_down_long_columns_are_as_exact_as_those_of_short_ones() -> None:
 
 
 @pytest.mark.parametrize("sparse", [False, True])
-def test_the_plan_counts_their_memory(sparse: bool) -> None:
+@pytest.mark.parametrize("rank", [1, 6, 40])
+def test_the_plan_counts_their_memory(sparse: bool, rank: int) -> None:
     n = 20_000
     v = np.random.default_rng(0).random((5, n), np.float32)
     block = scipy.sparse.csr_array(v * (v > 0.98)) if sparse else v
-    places, w, h = Places.of(v.shape, 2.0), np.ones((5, 1), np.float32), np.ones((1, n), np.float32)
+    places, w, h = Places.of(v.shape, 2.0), np.ones((5, rank), np.float32), np.ones((rank, n), np.float32)
 
     def traced(call: Callable[[], Any]) -> tuple[Any, float]:
         call()  # compiles
@@ -246,9 +249,24 @@ def test_the_plan_counts_their_memory(sparse: bool) -> None:
         found = call()
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-        return found, peak - RESIDUAL_BLOCKS
+        return found, peak
 
     sums, in_task = traced(lambda: residual_sums.residual_sums(block, w, h, places, np.arange(5)))
-    assert in_task <= RESIDUALS_IN_WORK * n
+    assert in_task <= residuals_in_work(Layout(5, n, v.itemsize), rank)
     assert sums.columns.nbytes == RESIDUALS_WAITING * n
-    assert sums.columns.nbytes + traced(lambda: sums.finish(places, h))[1] <= RESIDUALS_OF_CLIENT * n
+    finished = traced(lambda: sums.finish(places, h))[1]
+    assert sums.columns.nbytes + finished <= RESIDUALS_OF_CLIENT * n + RESIDUAL_BLOCKS
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("scale", [1.0, 2.0**-20, 2.0**40])
+def test_sums_of_a_dense_block_are_those_of_its_entries(order: Any, scale: float) -> None:
+    """The block has several strips of rows and of columns, and blocks of V end inside of both."""
+    random = np.random.default_rng(0)
+    v = np.asarray(random.random((600, 2300), np.float32), order=order)
+    w, h = random.random((600, 3), np.float32), random.random((3, 2300), np.float32)
+    places, block = Places.of(v.shape, 2.0), scaling.with_scale(v / np.float32(scale), scale)
+    sums = residual_sums.residual_sums(block, w, h, places, np.arange(600))
+    assert sums is not None
+    losses = (v.astype(float) - w.astype(float) @ h) ** 2
+    check(sums.finish(places, h), losses, v.astype(float) ** 2)
