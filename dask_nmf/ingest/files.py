@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from dask_nmf.storage.locations import Location
 from dask_nmf.storage.objects.object_file import ObjectFile
-from dask_nmf.storage.objects.requests import Listed, list_objects, stat
+from dask_nmf.storage.objects.requests import Listed, Version, list_objects, stat
 
 BUFFER = 2**18  # bytes that are read at once
 GZIP = 31  # zlib's code for a stream with the header and the checksum of gzip
@@ -56,7 +56,7 @@ class ObjectReader(io.BufferedReader):
     """An object of a store that is open for reading; h5py's name of it, its representation, is its URL."""
 
     def __init__(self, path: ObjectPath) -> None:
-        known = None if path.size is None else (path.size, path.e_tag)
+        known = None if path.size is None or path.e_tag is None else Version(path.size, path.e_tag)
         super().__init__(ObjectFile(path.url, known), BUFFER)
         self._url = path.url
 

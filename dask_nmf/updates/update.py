@@ -179,9 +179,10 @@ def _append(
     means = changed.temporary_means(new, passes.chunk_rows) if passes.engine.mask.needs_means else None
     sums = passes.write(h, rows, means=means)
     loss = max(fitted.loss + fitted.rows.change(h) + sums.residual, 0.0)  # 0: rounding, of an exact fit
-    if math.isnan(loss) or (math.isinf(loss) and fitted.settings.beta == 2):
+    may_be_infinite = math.isinf(fitted.loss) or (fitted.settings.beta == 1 and not h.any(axis=0).all())
+    if math.isnan(loss) or (math.isinf(loss) and not may_be_infinite):
         raise _too_large(passes.matrix)
-    if math.isinf(loss):
+    if math.isinf(sums.residual):
         logger.warning(
             "H is 0 in columns where new rows have entries, and stays so: the error is infinite, and W of "
             "these rows explains the other columns"

@@ -43,8 +43,7 @@ def copied_run(source: Run, target: Location, check_held: CheckHeld) -> Iterator
         _check_current(source)
         yield Run(target, empty, {**record, "writer": uuid4().hex}, check_held)
     finally:
-        check_held()
-        copies.delete_unfinished(empty, makes_folder)
+        copies.delete_unfinished(empty, makes_folder, check_held)
 
 
 def _check_current(run: Run) -> None:

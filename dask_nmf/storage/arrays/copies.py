@@ -15,6 +15,7 @@ from zarr.storage import LocalStore
 from dask_nmf.storage.arrays import write_once
 from dask_nmf.storage.arrays.links import METADATA
 from dask_nmf.storage.arrays.write_once import DATA
+from dask_nmf.storage.leases import CheckHeld
 from dask_nmf.storage.local.filesystem import link_or_copy
 
 AT_ONCE = 8  # chunks that are copied at the same time, each of which is in memory
@@ -62,7 +63,7 @@ async def _copy(source: Store, target: Store, key: str, copy: str) -> None:
     await target.set(copy, content)
 
 
-def delete_unfinished(group: zarr.Group, with_folder: bool) -> None:
+def delete_unfinished(group: zarr.Group, with_folder: bool, check_held: CheckHeld) -> None:
     """Delete the data of a group that has no root yet; a group with a root stays as it is.
 
     What cannot be deleted is of no run, and the next command that makes a run there deletes it.
@@ -70,10 +71,12 @@ def delete_unfinished(group: zarr.Group, with_folder: bool) -> None:
     Parameters
     ----------
     with_folder : whether the folder of the group is deleted too, if it is on a disk.
+    check_held : raises `RunLocked` if another process has taken the place over, whose data these may be.
     """
     store, place = group.store, group.store_path
     if sync(store.exists((place / METADATA).path)):
         return
+    check_held()
     with suppress(OSError):
         sync(store.delete_dir((place / DATA).path))
         if with_folder and isinstance(store, LocalStore):

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from dask_nmf.errors import DataError
-from dask_nmf.storage.objects.requests import fetch_version, version
+from dask_nmf.storage.objects.requests import Version, fetch_version, version
 
 RANGE = 2**23  # bytes that are fetched at once
 AHEAD = 3  # ranges that are fetched while one is read in order
@@ -20,7 +20,7 @@ class ObjectFile(io.RawIOBase):
 
     Parameters
     ----------
-    known : its size and its ETag, as `requests.version` returns them; None to ask the store
+    known : its version; None to ask the store
 
     Ranges that follow each other are fetched ahead, by threads; others are fetched when they are read.
 
@@ -32,10 +32,11 @@ class ObjectFile(io.RawIOBase):
         If it is replaced while it is read.
     """
 
-    def __init__(self, url: str, known: tuple[int, str | None] | None = None) -> None:
+    def __init__(self, url: str, known: Version | None = None) -> None:
         super().__init__()
         self.url = url
-        self.size, self._version = known or version(url)
+        self._version = known or version(url)
+        self.size = self._version.size
         self._position = 0
         self._last = -1  # the range that was read last
         self._ranges: OrderedDict[int, Future[memoryview]] = OrderedDict()

@@ -50,6 +50,32 @@ class Listed(NamedTuple):
     e_tag: str | None
 
 
+class Version(NamedTuple):
+    """What tells an object from another one that replaced it.
+
+    Attributes
+    ----------
+    size : in bytes
+    e_tag : None if the store gives none
+    written : the second of its last write; 0 if the store does not tell
+    """
+
+    size: int
+    e_tag: str | None
+    written: int = 0
+
+    @classmethod
+    def of(cls, meta: Any) -> Version:
+        """Return the version of an object by its metadata."""
+        return cls(int(meta["size"]), meta["e_tag"], int(meta["last_modified"].timestamp()))
+
+    def is_replaced_by(self, other: Version) -> bool:
+        """Return whether another version is a later one; the ETag alone decides if both have one."""
+        if self.e_tag and other.e_tag:
+            return self.e_tag != other.e_tag
+        return self.size != other.size or 0 != self.written != other.written != 0
+
+
 def connect(url: str) -> Any:
     """Return an obstore store of all objects below a URL. No request is made yet."""
     check_url(f"{url}/_")
@@ -85,23 +111,28 @@ def stat(url: str) -> tuple[int, str | None]:
     return int(meta["size"]), stamp_of(meta)
 
 
-def version(url: str) -> tuple[int, str | None]:
-    """Return the size of an object in bytes and its ETag, if it has one."""
+def version(url: str) -> Version:
+    """Return the version of an object that is stored now."""
     folder, name = split_url(url)
-    meta = request(url, partial(obstore.head, connect(folder), name))
-    return int(meta["size"]), meta["e_tag"]
+    return Version.of(request(url, partial(obstore.head, connect(folder), name)))
 
 
-def fetch_version(url: str, part: tuple[int, int] | None, e_tag: str | None) -> memoryview | None:
-    """Return the bytes from one position to another of an object, or all; None if it has another ETag."""
+def fetch_version(url: str, part: tuple[int, int] | None, known: Version) -> memoryview | None:
+    """Return the bytes from one position to another of an object, or all; None if it was replaced."""
     folder, name = split_url(url)
-    conditions = {"range": part, "if_match": e_tag}
+    conditions = {"range": part, "if_match": known.e_tag}
     options = {key: condition for key, condition in conditions.items() if condition is not None}
     store = connect(folder)
+
+    def read() -> tuple[memoryview, Version]:
+        found = obstore.get(store, name, options=options)
+        return memoryview(found.bytes()), Version.of(found.meta)
+
     try:
-        return request(url, lambda: memoryview(obstore.get(store, name, options=options).bytes()))
+        content, now = request(url, read)
     except exceptions.PreconditionError:
         return None
+    return None if known.is_replaced_by(now) else content
 
 
 def list_objects(url: str, deep: bool = False) -> list[Listed]:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 from unittest.mock import Mock
 from urllib.parse import unquote
@@ -172,6 +176,32 @@ def test_an_object_that_is_replaced_meanwhile_is_refused(stored: MemoryStore) ->
         file.seek(90_000)
         with pytest.raises(DataError, match="replaced while it was read"):
             file.read()
+
+
+def test_without_e_tags_an_object_that_is_replaced_is_known_by_its_time_or_its_size() -> None:
+    """As some web servers answer; a time of 0 stands for none."""
+    before = requests.Version(100, None, 1_700_000_000)
+    assert not before.is_replaced_by(before)
+    assert before.is_replaced_by(before._replace(written=1_700_000_001))
+    assert before.is_replaced_by(before._replace(size=101, written=0))
+    assert not before.is_replaced_by(before._replace(written=0))
+    tagged = before._replace(e_tag="one")
+    assert not tagged.is_replaced_by(tagged._replace(written=1_700_000_001))
+    assert tagged.is_replaced_by(tagged._replace(e_tag="two"))
+
+
+def test_a_web_server_without_e_tags_shows_that_a_file_was_replaced(tmp_path: Path) -> None:
+    file = tmp_path / "v.csv"
+    file.write_bytes(b"1" * 100)
+    os.utime(file, (1_700_000_000, 1_700_000_000))
+    handler = partial(SimpleHTTPRequestHandler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with object_file.ObjectFile(f"http://127.0.0.1:{server.server_port}/v.csv") as found:
+            file.write_bytes(b"2" * 100)
+            with pytest.raises(DataError, match=r"v\.csv was replaced while it was read"):
+                found.read(1)
+        server.shutdown()
 
 
 def test_what_follows_is_fetched_ahead_and_what_is_done_is_forgotten(

@@ -13,11 +13,13 @@ from support.runs import Crash, files
 
 from dask_nmf import Run
 from dask_nmf.cli.app import app
-from dask_nmf.errors import ConcurrentCommitError, DataError
+from dask_nmf.errors import ConcurrentCommitError, DataError, RunLocked
 from dask_nmf.results import verify
 from dask_nmf.runs.commits import Commits
 from dask_nmf.runs.rows.changed_result import ChangedResult
+from dask_nmf.runs.rows.copies import copied_run
 from dask_nmf.sources.matrix import Matrix
+from dask_nmf.storage.locations import locate
 from dask_nmf.updates import forget, update
 
 
@@ -114,6 +116,27 @@ def test_an_output_of_a_run_that_another_process_changes_is_not_made(tmp_path: P
     with pytest.raises(ConcurrentCommitError, match="run was changed by another process"):
         update(run, NEW, output=output, connect=change)
     assert update(run, NEW, output=output).last == 205
+
+
+def test_a_copy_that_is_committed_is_there_whoever_has_the_lease_then(tmp_path: Path) -> None:
+    """As where a lease ends right after the commit; an uncommitted copy is another's by then, and stays."""
+    run, lost = fitted(tmp_path / "run"), []
+
+    def check_held() -> None:
+        if lost:
+            raise RunLocked("another process works on it")
+
+    with copied_run(Run.load(run), locate(tmp_path / "output"), check_held) as copy:
+        copy.change_rows(190).keep()
+        lost.append(True)
+    assert all(check.passed for check in verify(tmp_path / "output", OLD))
+    lost.clear()
+    with (
+        pytest.raises(RunLocked),
+        copied_run(Run.load(run), locate(tmp_path / "other"), check_held),
+    ):
+        lost.append(True)
+    assert any((tmp_path / "other" / "data").iterdir())
 
 
 def test_the_command_writes_to_the_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
