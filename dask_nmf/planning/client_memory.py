@@ -17,6 +17,7 @@ from dask_nmf.planning.worker_memory import (
     Layout,
     waiting_sums,
 )
+from dask_nmf.wording import counted
 
 CLIENT = PROGRAM + 96 * MIB  # resident bytes of the client, which has the scheduler and has made starts
 FACTORS_OF_STATE = 4  # H, the one that the next pass gets, the best one, and one for what is freed in pieces
@@ -156,11 +157,11 @@ class ClientMemory:
         return self._fixed_bytes(every) + factors + COMPARED
 
     def _check_compared(self, every: Sequence[int]) -> None:
-        cure = "take fewer starts or folds" if self.stored else "store the selection (store, --output)"
-        self._check(self._compared_bytes(every), f"the comparison of {len(every)} models", cure)
+        cure = "take fewer starts, folds or ranks" if self.stored else "store the selection (store, --output)"
+        self._check(self._compared_bytes(every), f"the comparison of {counted(len(every), 'model')}", cure)
 
     def _check_pair(self, ranks: Sequence[int], every: Sequence[int]) -> None:
-        what = f"one start of {len(ranks)} ranks, up to {max(ranks)},"
+        what = f"one start of {counted(len(ranks), 'rank')}, up to {max(ranks)},"
         self._check(self._peak([ranks], every, False), what, "take fewer or smaller ranks")
 
     def _check(self, needed: int, what: str, cure: str) -> None:

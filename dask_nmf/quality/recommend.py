@@ -17,6 +17,7 @@ CLEARLY = 3.0  # standard errors by which an error has clearly risen
 FEW = 2  # pairs, whose standard error is no guide
 CLEAR_SHARE = 0.02  # share of the lowest error by which an error has clearly risen, for few pairs
 ROUNDING = 1e-9  # share of an error: smaller differences are none
+STABLE = 0.95  # stability of components that every start finds, about: a mean cosine
 PATIENCE = 2  # ranks in a row whose error has clearly risen, after which larger ones need no fit
 
 
@@ -132,8 +133,8 @@ def recommend_rank(trials: Iterable[Trial], stability: Mapping[int, float] | Non
     The standard error is that of the mean difference to the best rank over trials with the same seed and
     fold (the rule of Breiman et al., Classification and Regression Trees, 1984, for paired errors). With one
     pair there is none, and the rank with the lowest error is recommended. Trials without a held-out error are
-    left out, and so are ranks without a trial that pairs with one of the best rank. Stability is reported,
-    and does not choose.
+    left out, and so are ranks without a trial that pairs with one of the best rank. Stability does not
+    choose. The reason has it, and if it is below 0.95 also the largest smaller rank where it is not.
 
     Parameters
     ----------
@@ -265,6 +266,20 @@ def _reason(chosen: RankSummary, best: int, table: Sequence[RankSummary]) -> str
         )
     if not isnan(chosen.stability):
         text += f"; the stability of its components is {chosen.stability:.3g}"
+        text += "".join(
+            f", and the largest rank below it with at least {STABLE} is {row.n_components} "
+            f"({row.stability:.3g})"
+            for row in _stabler(chosen, table)
+        )
     if len(table) > 1 and best == ranks[-1]:
         text += f"; the error still falls at rank {best}, the largest one, so try larger ranks"
     return text
+
+
+def _stabler(chosen: RankSummary, table: Iterable[RankSummary]) -> list[RankSummary]:
+    """Return the largest stable rank below a chosen one that is not, if there is any.
+
+    A single component, which is stable in any case, is none.
+    """
+    below = [row for row in table if 1 < row.n_components < chosen.n_components and row.stability >= STABLE]
+    return below[-1:] if chosen.stability < STABLE else []

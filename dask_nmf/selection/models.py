@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, NamedTuple
@@ -116,6 +116,7 @@ def model_keys(ranks: Iterable[int], starts: int, folds: int) -> list[ModelKey]:
     return [ModelKey(*key) for key in product(sorted(ranks), range(starts), range(folds))]
 
 
+MOST_MODELS = 10_000  # of a selection: each commit writes a record that lists all of them
 BETAS = (2, 1)  # of the losses that ranks are chosen for
 COUNTS = option("Number of starts or folds.", COUNT)["option"]
 SEVERAL = Need(lambda value: INTEGER.holds(value) and (value == 0 or value >= 2), "0 or an integer ≥ 2")
@@ -146,6 +147,7 @@ class SelectionOptions:
         for name, described in (("n_init", COUNTS), ("folds", COUNTS), ("holdout", HOLDOUT)):
             object.__setattr__(self, name, plain(getattr(self, name)))
             check(name, getattr(self, name), described, optional=False)
+        _check_count(len(self.ranks) * self.n_init * self.folds)
         if self.settings.algorithm.carries_w:
             raise ValueError(
                 f"solver is {self.settings.solver!r}, which keeps a W for each model between passes; "
@@ -201,23 +203,38 @@ def parse_ranks(ranks: str | int | Iterable[int]) -> tuple[int, ...]:
     Raises
     ------
     ValueError
-        If a rank is no whole number ≥ 1, or there is none.
+        If a rank is no whole number ≥ 1, or there is none, or there are more than `MOST_MODELS`.
     """
     wanted = f"ranks are {ranks!r}; give whole numbers ≥ 1 such as 2:30, 2:30:2 or 2,4,8"
     try:
-        if isinstance(ranks, str):
-            found = [rank for part in ranks.split(",") for rank in _range_of(part)]
-        else:
-            numbers = plain(ranks)
-            found = [numbers] if isinstance(numbers, int) else [plain(rank) for rank in numbers]
+        parts = _parts_of(ranks)
     except (ValueError, TypeError):
         raise ValueError(wanted) from None
+    _check_count(sum(map(len, parts)))
+    found = [rank for part in parts for rank in part]
     if not found or any(not isinstance(rank, int) or isinstance(rank, bool) or rank < 1 for rank in found):
         raise ValueError(wanted)
     return tuple(sorted(set(found)))
 
 
-def _range_of(text: str) -> Iterable[int]:
+def _check_count(models: int) -> None:
+    """Refuse more models than a selection may have, before there is a list of them."""
+    if models > MOST_MODELS:
+        raise ValueError(
+            f"a selection of {models} models is too large; give fewer ranks, starts or folds, of which there "
+            f"are at most {MOST_MODELS} models"
+        )
+
+
+def _parts_of(ranks: str | int | Iterable[int]) -> list[Sequence[int]]:
+    """Return ranks as ranges, which are not listed yet, and lists."""
+    if isinstance(ranks, str):
+        return [_range_of(part) for part in ranks.split(",")]
+    numbers = plain(ranks)
+    return [[numbers] if isinstance(numbers, int) else [plain(rank) for rank in numbers]]
+
+
+def _range_of(text: str) -> Sequence[int]:
     parts = [int(part) for part in text.split(":")]
     if len(parts) == 1:
         return parts

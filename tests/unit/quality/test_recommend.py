@@ -53,6 +53,25 @@ def test_the_least_rank_within_one_standard_error() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("stability", "words"),
+    [
+        (
+            {1: 1.0, 2: 1.0, 3: 0.96, 4: 0.9},
+            "0.9, and the largest rank below it with at least 0.95 is 3 (0.96)",
+        ),
+        ({1: 1.0, 2: 0.99, 3: 0.9, 4: 0.95}, "0.95"),
+        ({1: 1.0, 2: 0.9, 3: 0.94, 4: 0.9}, "0.9"),
+    ],
+)
+def test_the_reason_names_the_largest_stable_rank_below_one_that_is_not(
+    stability: dict[int, float], words: str
+) -> None:
+    found = recommend_rank(trials({1: 1.4, 2: 1.2, 3: 1.1, 4: 1.0, 5: 1.3}), stability)
+    assert found.n_components == 4
+    assert found.reason.endswith(f"; the stability of its components is {words}")
+
+
 def test_of_ranks_with_one_error_the_least_is_taken() -> None:
     found = recommend_rank(trials({2: [3.0, 3.0], 3: [1.0, 1.0], 4: [1.0, 1.0 + 1e-15], 5: [1.0, 1.0]}))
     assert (found.n_components, found.best) == (3, 3)

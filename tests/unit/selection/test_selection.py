@@ -162,6 +162,13 @@ def test_ranks_that_are_none_are_refused(given: object) -> None:
         parse_ranks(given)  # type: ignore[arg-type]
 
 
+def test_more_models_than_a_record_may_list_are_refused_before_they_are_listed() -> None:
+    with pytest.raises(ValueError, match=r"999999999999 models is too large; give fewer ranks"):
+        parse_ranks("2:1000000000000")
+    with pytest.raises(ValueError, match=r"300000 models is too large"):
+        SelectionOptions((2, 3, 4), n_init=1000, folds=100)
+
+
 def test_a_selection_to_whose_fit_rows_were_added_is_not_fitted_anew(v: Path, tmp_path: Path) -> None:
     place, few = tmp_path / "s.zarr", replace(OPTIONS, ranks=(2, 3), n_init=1, folds=1)
     choose(v, few, store=place)
