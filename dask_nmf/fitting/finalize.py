@@ -65,7 +65,7 @@ def finish(cut: Cut, output: Output, progress: FitProgress) -> Result:
         )
     stores.write_rest(final)
     assert output.run is not None
-    found = Findings(loss, held_out, _residuals(final, cut, unit), _work(cut))
+    found = Findings(loss, held_out, _residuals(final, cut, progress), _work(cut))
     result = result_of(output.run.commit_result(found, progress.ending))
     return kept_in_memory(result, output.run.location) if output.keep else result
 
@@ -138,7 +138,7 @@ def _result_in_memory(cut: Cut, final: FinalFactors, errors: Errors, progress: F
     means = _means(final, cut.matrix.orientation, progress.measures.mean)
     objectives = np.array(progress.objectives) if progress.objectives else None
     beta = cut.request.settings.beta
-    residuals = _residuals(final, cut, progress.measures.error_unit(beta))
+    residuals = _residuals(final, cut, progress)
     return replace(result, means=means, beta_loss=beta, objectives=objectives, residuals=residuals)
 
 
@@ -150,12 +150,13 @@ def _work(cut: Cut) -> dict[str, Any] | None:
     return {"planned_bytes": int(planned), **work_of(cut.engine.name)}
 
 
-def _residuals(final: FinalFactors, cut: Cut, unit: float) -> Residuals | None:
+def _residuals(final: FinalFactors, cut: Cut, progress: FitProgress) -> Residuals | None:
     """Return where W H differs from V, in the units of the user, if it is known and finite."""
-    found, square = final.residuals, unit * unit
-    if found is None or not np.isfinite(found.total) or not np.isfinite(square):
+    beta = cut.request.settings.beta
+    found, unit = final.residuals, progress.measures.loss_unit(beta)
+    if found is None or unit is None or not np.isfinite(found.total):
         return None
-    found = found.scaled(square, square if cut.request.settings.beta == 2 else 1.0)
+    found = found.scaled(unit, unit if beta == 2 else 1.0)
     return found.transposed if cut.matrix.orientation.by_columns else found
 
 

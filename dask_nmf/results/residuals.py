@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 
+from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.blocks.masked import Cells
@@ -39,9 +40,11 @@ def residuals(result: StoredResult, V: Any) -> Residuals:
     Raises
     ------
     ValueError
-        If V is another matrix than the fitted one, or the fit had weights.
+        If V is another matrix than the fitted one, the fit had weights, or losses are beyond float64.
     """
     record = result.record
+    if Measures(**record["measures"]).loss_unit(result.settings.beta) is None:
+        raise ValueError("the losses of such large or small entries are beyond float64; leave V out")
     if record["settings"].get("weights") is not None:
         raise ValueError(
             "the fit had weights of entries, by which residuals would have to be weighed; leave V out"

@@ -49,6 +49,11 @@ class Measures(NamedTuple):
         """Return the unit of the square root of a loss of the fit, in units of the user."""
         return scaling.power(self.scale, -beta / 2)
 
+    def loss_unit(self, beta: float) -> float | None:
+        """Return the unit of a loss of the fit, in units of the user; None if it is beyond float64."""
+        unit = self.error_unit(beta) * self.error_unit(beta)
+        return unit if 0 < unit < math.inf else None
+
 
 class Factors(NamedTuple):
     """W and H, or either, in panel orientation: panels hold the left factor, and are given the right one."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from dask_nmf.fitting.starts.problem import Measures
 from dask_nmf.kernels.summary.residual_sums import Residuals, Side
 from dask_nmf.plots.factors.residuals import darkest, ticks_of
 from dask_nmf.report.drawing.charts import Words
@@ -21,8 +22,9 @@ def failures_section(facts: FitFacts, residuals: Residuals | None) -> Section:
     """Return the section; without residuals it says how to get them, if that is possible."""
     title = "Where the model fails"
     if residuals is None:
-        text = f"This is not known: {_reason(facts)}."
-        if facts.record["settings"].get("weights") is None:
+        reason, may_be_found = _reason(facts)
+        text = f"This is not known: {reason}."
+        if may_be_found and facts.record["settings"].get("weights") is None:
             text += " Write the report with --residuals and the V that was fitted, which is then read once."
         return Section("failures", title, [text])
     names = facts.names.reading(residuals.rows.worst.tolist(), residuals.columns.worst.tolist())
@@ -39,16 +41,21 @@ def failures_section(facts: FitFacts, residuals: Residuals | None) -> Section:
     return Section("failures", title, [text], tables=tables, figures=[_map(facts, residuals)])
 
 
-def _reason(facts: FitFacts) -> str:
-    """Return why the last read of a fit has not found residuals, as the end of a sentence."""
+def _reason(facts: FitFacts) -> tuple[str, bool]:
+    """Return why the last read of a fit has not found residuals, and whether another read would find them."""
     record = facts.record
+    if Measures(**record["measures"]).loss_unit(facts.stored.settings.beta) is None:
+        return (
+            "the losses of such large or small entries are beyond float64; factorise V times a number",
+            False,
+        )
     if "lineage" in record:
-        return "rows were added or taken out since the fit"
+        return "rows were added or taken out since the fit", True
     if record["loss"] is None:
-        return "the loss is infinite"
+        return "the loss is infinite", False
     if record["settings"].get("validation_fraction"):
-        return "entries were held out, and the zeros that were held out with them are not told apart"
-    return "V was cut both ways, so that no task saw whole rows or columns of it"
+        return "entries were held out, and the zeros that were held out with them are not told apart", True
+    return "V was cut both ways, so that no task saw whole rows or columns of it", True
 
 
 def _meaning(squared: bool) -> str:

@@ -14,6 +14,7 @@ from dask_nmf.runs.record.states import N_W_SLOTS, first_state, is_array
 from dask_nmf.runs.record.work import EXPECTED, LATER, OF_WORKER
 from dask_nmf.solvers.parts.state import is_slot, leaves
 from dask_nmf.storage.arrays.write_once import NAME, PATH
+from dask_nmf.wording import counted
 
 LARGEST_INTEGER = 2**53  # of the integers that both JSON and float64 hold
 MEASURES = ("mean", "baseline", "stored", "empty", "unobserved_rows", "unobserved_columns")
@@ -189,7 +190,7 @@ def _check_history(part: dict[str, Any]) -> None:
     ]
     _check_fields(part["history"], several)
     if {len(part["history"][name]) for name, _ in several} != {part["pass"]}:
-        raise ValueError(f"history is not of {part['pass']} passes")
+        raise ValueError(f"history is not of {counted(part['pass'], 'pass')}")
 
 
 def _check_layout(record: dict[str, Any], layout: dict[str, Any]) -> None:

@@ -8,7 +8,8 @@ import scipy.sparse
 from support.matrices import low_rank
 from support.reports import Outline, report_of
 
-from dask_nmf import nmf
+from dask_nmf import Run, nmf
+from dask_nmf.results.residuals import residuals
 from dask_nmf.updates import update
 
 
@@ -30,6 +31,15 @@ def test_a_report_says_why_residuals_are_not_known(tmp_path: Path) -> None:
     known = report_of(tmp_path / "run.zarr", tmp_path, residuals=V, overwrite=True)
     assert "This is not known" not in known
     assert "Residuals by blocks of rows and columns" in known
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_report_says_that_losses_are_beyond_float64(tmp_path: Path) -> None:
+    V, run = low_rank(40, 12, 2).astype(float) * 1e110, tmp_path / "run.zarr"  # their cubes are 1e330
+    nmf(V, 2, solver="mu", beta_loss=3.0, max_iter=1, store=run)
+    assert "entries are beyond float64; factorise V times a number.<" in report_of(run, tmp_path)
+    with pytest.raises(ValueError, match="entries are beyond float64; leave V out"):
+        residuals(Run.load_result(run), V)
 
 
 @pytest.mark.usefixtures("undrawn")
