@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
+from support.servers import until
 
 from dask_nmf.ingest.formats.documents.processes import Processes
 
@@ -56,3 +59,16 @@ def test_modules_are_found_where_this_process_finds_them(
 def test_none_computes_here() -> None:
     with closing(Processes(0)) as processes:
         assert list(processes.map(eval, ["__import__('os').getpid()"], len)) == [os.getpid()]
+
+
+def test_they_end_with_this_process_however_it_ends() -> None:
+    killed = """
+import os, signal
+from dask_nmf.ingest.formats.documents.processes import Processes
+processes = Processes(2)
+print(*processes.map(eval, ["__import__('os').getpid()"] * 20, len), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", killed], stdout=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    until(lambda: not any(psutil.pid_exists(int(number)) for number in done.stdout.split()))

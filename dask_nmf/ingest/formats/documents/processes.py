@@ -1,7 +1,8 @@
 """`Processes`: functions of texts, which hold Python's lock, computed by several processes.
 
 They are started by a command of their own, and not by `multiprocessing`, which would run the main script of a
-user again.
+user again. Those of loky, which would not run it, outlive this process if it is killed: idle ones until a
+timeout, and busy ones until their item is done, with the memory that they hold.
 """
 
 from __future__ import annotations
