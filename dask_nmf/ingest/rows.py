@@ -196,8 +196,8 @@ def map_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """Yield items, of which the next one is made in another thread meanwhile.
+def read_ahead(items: Iterator[T], ahead: int = 1) -> Generator[T, None, None]:
+    """Yield items, of which the next one, or the next few, are made in another thread meanwhile.
 
     When this generator ends, for whatever reason, so does the making of the next item: at the latest where
     that calls `check_wanted` next, as each `read_ahead` does between items.
@@ -206,10 +206,10 @@ def read_ahead(items: Iterator[T]) -> Generator[T, None, None]:
     unwanted = Event()
     pool = ThreadPoolExecutor(1, initializer=UNWANTED.set, initargs=(unwanted,))
     try:
-        coming = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
+        coming = deque(pool.submit(next, items, end) for _ in range(ahead))
+        while (item := coming.popleft().result()) is not end:
             check_wanted()
-            coming = pool.submit(next, items, end)
+            coming.append(pool.submit(next, items, end))
             yield item  # type: ignore[misc]
     finally:
         unwanted.set()

@@ -111,11 +111,13 @@ def whole_lines(file: BinaryIO, size: int) -> Iterator[bytes]:
     """
     rest = b""
     while text := file.read(size):
-        rest += text
-        edge = 1 + max(rest.rfind(b"\n"), rest.rfind(b"\r", 0, -1))  # a newline may follow the last return
+        newline = text.rfind(b"\n")
+        edge = 1 + max(newline, text.rfind(b"\r", newline + 1, -1))  # a newline may follow the last return
         if edge > 0:
-            yield rest[:edge]
-            rest = rest[edge:]
+            yield b"".join((rest, memoryview(text)[:edge]))
+            rest = text[edge:]
+        else:
+            rest += text
     if rest:
         yield rest if rest.endswith(b"\r") else rest + b"\n"
 

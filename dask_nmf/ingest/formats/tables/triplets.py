@@ -21,6 +21,7 @@ from dask_nmf.ingest.output.damage import files_left
 from dask_nmf.ingest.reading import ReadProgress, optional_library
 from dask_nmf.ingest.rows import Batch, Columns, read_ahead
 
+AHEAD = 8  # pieces of a file that are parsed while entries are sorted, each of about 5 MB
 Place = tuple[int, int]  # the number of a table, and that of a record in it
 
 
@@ -53,7 +54,7 @@ class Triplets:
         start = self._restore(sorter.positions)
         records = iter(()) if sorter.complete else self._records(start)
         with ThreadPoolExecutor(1) as pool:
-            for (values, rows, columns), place, position in read_ahead(records):
+            for (values, rows, columns), place, position in read_ahead(records, AHEAD):
                 of_rows = pool.submit(self._rows.encode, rows)
                 of_columns = self._columns.encode(columns)
                 cast = self._rules.cast(values, place)
