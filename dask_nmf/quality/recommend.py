@@ -17,6 +17,8 @@ CLEARLY = 3.0  # standard errors by which an error has clearly risen
 FEW = 2  # pairs, whose standard error is no guide
 CLEAR_SHARE = 0.02  # share of the lowest error by which an error has clearly risen, for few pairs
 ROUNDING = 1e-9  # share of an error: smaller differences are none
+WORSE = 0.02  # share of the least training error of a rank by which another start has clearly failed
+ALIKE = 0.002  # relative errors whose difference is smaller are alike
 STABLE = 0.95  # stability of components that every start finds, about: a mean cosine
 PATIENCE = 2  # ranks in a row whose error has clearly risen, after which larger ones need no fit
 
@@ -28,7 +30,7 @@ class Trial(NamedTuple):
     ----------
     n_components, seed, fold : which fit; trials of the same seed and fold have the same held-out entries.
     held_out_error : error of the held-out entries, the same measure for all; NaN if the fit failed.
-    training_error : error of the other entries; NaN if it is unknown.
+    training_error : relative error of the other entries, 0 for an exact fit; NaN if it is unknown.
 
     Examples
     --------
@@ -54,7 +56,7 @@ class RankSummary:
     Attributes
     ----------
     n_components : the rank
-    trials : number of its trials with a held-out error
+    trials : number of its trials that are compared
     pairs : number of those with the same seed and fold as a trial of the best rank
     held_out_error, training_error : means over the trials
     difference : mean difference of the held-out error to that of the best rank, over the pairs
@@ -133,8 +135,11 @@ def recommend_rank(trials: Iterable[Trial], stability: Mapping[int, float] | Non
     The standard error is that of the mean difference to the best rank over trials with the same seed and
     fold (the rule of Breiman et al., Classification and Regression Trees, 1984, for paired errors). With one
     pair there is none, and the rank with the lowest error is recommended. Trials without a held-out error are
-    left out, and so are ranks without a trial that pairs with one of the best rank. Stability does not
-    choose. The reason has it, and if it is below 0.95 also the largest smaller rank where it is not.
+    left out, and so are failed starts: those whose training error is more than 2 % and 0.002 above the least
+    one of their rank and fold, if they are a minority there. One start in a poor minimum says nothing about a
+    rank, but its error would hide all differences. Ranks without a trial that pairs with one of the best rank
+    are left out, too. Stability does not choose. The reason has it, and if it is below 0.95 also the largest
+    smaller rank where it is not.
 
     Parameters
     ----------
@@ -194,7 +199,7 @@ def finished_ranks(trials: Iterable[Trial], ranks: Sequence[int]) -> set[int]:
 
 
 def _by_rank(trials: Iterable[Trial]) -> dict[int, Errors]:
-    """Return the trials that have a held-out error, by rising rank, and by seed and fold."""
+    """Return the trials to compare, by rising rank, and by seed and fold."""
     errors: dict[int, Errors] = {}
     for trial in trials:
         rank, pair = trial.n_components, (trial.seed, trial.fold)
@@ -207,7 +212,22 @@ def _by_rank(trials: Iterable[Trial]) -> dict[int, Errors]:
         rank: {pair: trial for pair, trial in some.items() if not isnan(trial.held_out_error)}
         for rank, some in errors.items()
     }
-    return {rank: known[rank] for rank in sorted(known) if known[rank]}
+    return {rank: _without_failed(known[rank]) for rank in sorted(known) if known[rank]}
+
+
+def _without_failed(some: Errors) -> Errors:
+    """Return the trials of a rank without failed starts, where fewer than half of a fold's starts failed.
+
+    Two ranks with the same starts then have some in common.
+    """
+    failed: set[tuple[int, int]] = set()
+    for fold in {pair[1] for pair in some}:
+        own = {pair: trial.training_error for pair, trial in some.items() if pair[1] == fold}
+        least = min((error for error in own.values() if not isnan(error)), default=nan)
+        worse = {pair for pair, error in own.items() if error > (1 + WORSE) * least + ALIKE}
+        if 2 * len(worse) < len(own):
+            failed |= worse
+    return {pair: trial for pair, trial in some.items() if pair not in failed}
 
 
 def _differences(some: Errors, other: Errors) -> list[float]:
@@ -266,20 +286,14 @@ def _reason(chosen: RankSummary, best: int, table: Sequence[RankSummary]) -> str
         )
     if not isnan(chosen.stability):
         text += f"; the stability of its components is {chosen.stability:.3g}"
-        text += "".join(
-            f", and the largest rank below it with at least {STABLE} is {row.n_components} "
-            f"({row.stability:.3g})"
-            for row in _stabler(chosen, table)
-        )
+        below = [
+            row for row in table if 1 < row.n_components < chosen.n_components and row.stability >= STABLE
+        ]
+        if below and chosen.stability < STABLE:  # a single component is stable in any case
+            text += (
+                f", and the largest rank below it with at least {STABLE} is {below[-1].n_components} "
+                f"({below[-1].stability:.3g})"
+            )
     if len(table) > 1 and best == ranks[-1]:
         text += f"; the error still falls at rank {best}, the largest one, so try larger ranks"
     return text
-
-
-def _stabler(chosen: RankSummary, table: Iterable[RankSummary]) -> list[RankSummary]:
-    """Return the largest stable rank below a chosen one that is not, if there is any.
-
-    A single component, which is stable in any case, is none.
-    """
-    below = [row for row in table if 1 < row.n_components < chosen.n_components and row.stability >= STABLE]
-    return below[-1:] if chosen.stability < STABLE else []

@@ -46,7 +46,8 @@ class RankSelection:
     reason : why, as a sentence.
     ranks : a row for each rank, a dict with
 
-        * ``n_components``: the rank, and ``trials``: its number of models, starts × folds;
+        * ``n_components``: the rank, and ``trials``: its number of models that are compared, starts × folds
+          without failed starts: see `dask_nmf.quality.recommend_rank`;
         * ``held_out_error``: mean over the models of the root mean squared error of the held-out entries, in
           units of V; for a divergence D the root of the mean of 2 D;
         * ``difference``: mean difference of that error to the one of the best rank, over models of the same

@@ -72,6 +72,36 @@ def test_the_reason_names_the_largest_stable_rank_below_one_that_is_not(
     assert found.reason.endswith(f"; the stability of its components is {words}")
 
 
+def test_a_minority_of_failed_starts_does_not_hide_the_differences_of_ranks() -> None:
+    """The last start of rank 3 has a poor minimum, which its training error shows."""
+    errors = {2: [2.0, 2.1, 2.2, 2.3, 2.4], 3: [1.0, 1.1, 1.2, 1.3, 9.0]}
+    starts = [Trial(rank, seed, 0, error) for rank, some in errors.items() for seed, error in enumerate(some)]
+    alike = [start._replace(training_error=0.3) for start in starts]
+    found = recommend_rank(alike)
+    assert (found.n_components, found.best) == (2, 2)
+    assert [row.trials for row in found.table] == [5, 5]
+    known = [start._replace(training_error=0.5 if start.held_out_error == 9 else 0.3) for start in starts]
+    found = recommend_rank(known)
+    assert (found.n_components, found.best) == (3, 3)
+    assert [row.trials for row in found.table] == [5, 4]
+    assert found.table[0].difference == pytest.approx(1)
+    assert finished_ranks(known, [2, 3]) == set()
+
+
+@given(seeds, st.integers(1, 6), st.integers(1, 3))
+def test_every_rank_is_compared_whichever_starts_fail(seed: int, starts: int, folds: int) -> None:
+    rng = np.random.default_rng(seed)
+    some = [
+        Trial(rank, start, fold, rng.random(), rng.choice([0.1, 0.1, 0.5, nan]))
+        for rank in (2, 3, 4)
+        for start in range(starts)
+        for fold in range(folds)
+    ]
+    found = recommend_rank(some)
+    assert [row.n_components for row in found.table] == [2, 3, 4]
+    assert all(row.pairs >= folds for row in found.table)
+
+
 def test_of_ranks_with_one_error_the_least_is_taken() -> None:
     found = recommend_rank(trials({2: [3.0, 3.0], 3: [1.0, 1.0], 4: [1.0, 1.0 + 1e-15], 5: [1.0, 1.0]}))
     assert (found.n_components, found.best) == (3, 3)
