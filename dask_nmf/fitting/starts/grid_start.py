@@ -17,7 +17,7 @@ from dask_nmf.fitting.starts.sampled import sample_start
 from dask_nmf.fitting.starts.sampled.sample_fit import baseline_of
 from dask_nmf.fitting.starts.sampled.trial import SampledStart, tried_start
 from dask_nmf.fitting.starts.worker_tasks import random_rows, spread_rows
-from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.summary.row_sample import SampleSpec
 from dask_nmf.options.settings import Settings
 from dask_nmf.solvers.hals import HALS
@@ -45,7 +45,7 @@ def start_of_sample(
         return None
     own = problem.own_penalty(settings, measures, matrix).bounded
     h, solver = sample_start.sampled_h(sample, settings, own, _h_stream(matrix)), HALS(own)
-    return tried_start(sample, h, solver, baseline_of(sample, solver))
+    return tried_start(sample, h, solver, baseline_of(sample, solver), masking.n_stored(sample))
 
 
 def _h_stream(matrix: Matrix) -> int:

@@ -71,7 +71,8 @@ def start_of_sample(
     if not draw.size:
         return None
     sample = masking.scaled_copy(row_sample.draw_sample(candidates, draw), measures.scale)
-    if not sample.shape[0] or not np.any(masked_summary.summarize_block(sample).column_weight):
+    measured = masked_summary.summarize_block(sample)
+    if not sample.shape[0] or not np.any(measured.column_weight):
         return None
     logger.info("factorising a sample of %s, for the start", counted(sample.shape[0], "panel row"))
     matrix = panels.matrix
@@ -80,7 +81,8 @@ def start_of_sample(
     solver = fixed_factor_solver(settings, measures, matrix).with_penalty(penalty)
     if not isinstance(solver, HALS | KLNewton):
         return SampledStart(h)  # the sample is fitted with another loss
-    return tried_start(sample, h, solver, measures.baseline)
+    baseline = float(measured.row_norms.sum()) if solver.one_pass else measures.baseline
+    return tried_start(sample, h, solver, baseline, measured.stored)
 
 
 def log_summary(measures: Measures) -> None:

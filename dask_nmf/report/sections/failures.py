@@ -45,10 +45,7 @@ def _reason(facts: FitFacts) -> tuple[str, bool]:
     """Return why the last read of a fit has not found residuals, and whether another read would find them."""
     record = facts.record
     if Measures(**record["measures"]).loss_unit(facts.stored.settings.beta) is None:
-        return (
-            "the losses of such large or small entries are beyond float64; factorise V times a number",
-            False,
-        )
+        return "losses of such entries are beyond float64; factorise V times a number", False
     if "lineage" in record:
         return "rows were added or taken out since the fit", True
     if record["loss"] is None:

@@ -10,6 +10,8 @@ import zarr
 from support.matrices import low_rank
 
 from dask_nmf import Run, nmf
+from dask_nmf.fitting.starts import initialize
+from dask_nmf.fitting.starts.sampled import trial
 from dask_nmf.fitting.starts.sampled.trial import SampledStart
 from dask_nmf.report import write
 from dask_nmf.report.drawing import svg
@@ -49,10 +51,35 @@ def test_the_error_is_that_of_the_sample(V: Any, options: dict[str, Any], tmp_pa
     record = Run.load(tmp_path / "run.zarr").record
     expected, found = record["result"]["expected"], record["history"]["relative_error"]
     assert set(expected) == {*EXPECTED}
-    assert expected["relative_error"] == pytest.approx(found[0], rel=0.1)
+    assert expected["relative_error"] == pytest.approx(found[0], rel=0.01)
     assert (expected["pass_seconds"] is None) == (options.get("solver") == "mu")
     assert Run.load(tmp_path / "run.zarr").summary()["expected"] == expected
     assert expected["worker_bytes"] == record["result"]["work"]["planned_bytes"]
+
+
+def test_the_error_of_a_small_sample_is_by_its_own_size(tmp_path: Path) -> None:
+    """The squares of a sample, scaled to stand for V, add up to a little more or less than those of V."""
+    rng = np.random.default_rng(0)
+    V = low_rank(20_000, 20, RANK) * rng.gamma(400, 1 / 400, size=(20_000, 20))
+    nmf(V, RANK, max_iter=1, store=tmp_path / "run.zarr")
+    record = Run.load(tmp_path / "run.zarr").record
+    found = record["history"]["relative_error"][0]
+    assert found < 0.06  # the error of the sample is far less than what its size and that of V differ by
+    assert record["expected"]["relative_error"] == pytest.approx(found, rel=0.03)
+
+
+def test_seconds_are_by_the_entries_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = []
+
+    def tried(sample: Any, *rest: Any) -> SampledStart:
+        start = trial.tried_start(sample, *rest)
+        counted.append((sample.shape, start.visited))
+        return start
+
+    monkeypatch.setattr(initialize, "tried_start", tried)
+    V = np.floor(2 * noisy())
+    nmf(V, RANK, max_iter=1, beta_loss="kullback-leibler")
+    assert counted == [(V.shape, np.count_nonzero(V) + RANK * len(V))]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from dask_nmf.execution.engine import Model
 from dask_nmf.execution.engines.in_memory import InMemoryEngine
 from dask_nmf.iteration.loop import CANCELS
 from dask_nmf.iteration.outcome import relative_error
-from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.summary import row_sample
 from dask_nmf.solvers.solver import Solver
 from dask_nmf.types import Array, Block
@@ -39,15 +38,17 @@ class SampledStart(NamedTuple):
         return self.task_seconds * visited / self.visited / threads + self.update_seconds
 
 
-def tried_start(sample: Block, h: Array, solver: Solver, baseline: float) -> SampledStart:
+def tried_start(sample: Block, h: Array, solver: Solver, baseline: float, stored: int) -> SampledStart:
     """Return the start with the H (k, n) of a sample in memory, after a pass over it.
 
     The time of processors is counted, as if this process did nothing else meanwhile.
 
     Parameters
     ----------
-    baseline : the loss of a relative error of 1. For rows drawn from V, scaled or weighted so that their loss
-        stands for that of V, it is that of V: for a divergence that of scaled rows would be another one.
+    baseline : the loss of a relative error of 1. For the squared error it is that of the sample, whose rows
+        are scaled so that their loss stands for that of V: the solver expands the loss from it. For a
+        divergence it is that of V, because that of scaled rows would be another one.
+    stored : the number of entries of the sample that count.
     """
     state = solver.begin(h)
     with InMemoryEngine(row_sample.split_sample(sample)) as engine:
@@ -60,7 +61,7 @@ def tried_start(sample: Block, h: Array, solver: Solver, baseline: float) -> Sam
             (totals,) = engine.sweep([Model(solver, state, exact=True)])
             after = solver.update(state, totals, baseline)
     error = relative_error(after.loss - after.penalty, baseline)
-    visited = visited_by_pass(masking.n_stored(sample), sample.shape[0], len(h))
+    visited = visited_by_pass(stored, sample.shape[0], len(h))
     return SampledStart(h, error, made - begun, updated - made, visited)
 
 
