@@ -38,7 +38,7 @@ class Matrix:
 
     shape: tuple[int, int]  # (m, n), of V as the user has it
     dtype: np.dtype[Any]  # of the panels
-    source: str  # how messages call the place of V
+    source: str  # the place of V, or the library that it is an object of
     orientation: Orientation
     layout: Layout
     reader: Reader
@@ -47,6 +47,11 @@ class Matrix:
     labels: Labels = NO_LABELS  # the names of the rows and columns of V, as the user has it
     recipe: str | None = None  # the digest of the recipe by which a conversion made V; None for any other V
     image_shape: tuple[int, ...] | None = None  # of the images in the rows of V, if a conversion noted it
+
+    @property
+    def name(self) -> str:
+        """Return what messages about rows call the matrix: its place, or V if it lies in no file or store."""
+        return "V" if self.location is None else self.source
 
     @property
     def sparse(self) -> bool:

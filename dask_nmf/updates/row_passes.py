@@ -71,11 +71,11 @@ def open_rows(fitted: Fitted, V: object) -> Matrix:
     matrix = open_matrix(source, fitted.result.record["matrix"]["dtype"], Orientation.ROWS)
     if form is not None:
         matrix = replace(matrix, labels=fitting(form.labels, matrix.shape))
-    check_same_recipe(matrix.recipe, matrix.source, fitted.result.record["matrix"])
+    check_same_recipe(matrix.recipe, matrix.name, fitted.result.record["matrix"])
     columns = fitted.shape[1]
     if matrix.shape[1] != columns:
         raise ValueError(
-            f"{matrix.source} has {counted(matrix.shape[1], 'column')} and "
+            f"{matrix.name} has {counted(matrix.shape[1], 'column')} and "
             f"{fitted.result.location.name} has {columns}; "
             "give rows with the columns of the run"
         )
@@ -103,7 +103,7 @@ def open_weights(fitted: Fitted, matrix: Matrix, weights: Any) -> Matrix | None:
         raise ValueError(f"{name} was fitted without weights; leave those of the new rows out, or fit anew")
     if is_location(weights) or np.ndim(weights) != 1:
         return open_entry_weights(matrix, weights)
-    return weights_of_rows(matrix, read_row_weights(weights, matrix.shape[0], ("weights", matrix.source)))
+    return weights_of_rows(matrix, read_row_weights(weights, matrix.shape[0], ("weights", matrix.name)))
 
 
 def content_digest(sums: Hashes, shape: tuple[int, ...], dtype: Any, names: Names | None) -> str:

@@ -42,6 +42,7 @@ from dask_nmf.updates.row_passes import (
     open_rows,
     open_weights,
 )
+from dask_nmf.updates.rows.known_rows import drop_lifted, lift_small
 from dask_nmf.updates.rows.row_names import KeptNames, names_of_new_rows, stacked
 from dask_nmf.updates.write import scales_of, with_new_rows, write_h, write_means
 
@@ -222,7 +223,7 @@ def _check_size(summary: RowSummary, matrix: Matrix) -> None:
 
 def _too_large(matrix: Matrix) -> DataError:
     return DataError(
-        f"{matrix.source} has entries so large that W, H or the error is not finite; "
+        f"{matrix.name} has entries so large that W, H or the error is not finite; "
         "give rows in the units of the V that was fitted"
     )
 
@@ -257,10 +258,10 @@ def _refreshed(fitted: Fitted, passes: RowPasses, keep_h: bool) -> Refreshed:
     if keep_h:
         return Refreshed(h, before, shares)
     if fitted.settings.beta == 1:
-        h = lift_columns(h, 0, Stream.H_FACTOR)
+        h = lift_small(lift_columns(h, 0, Stream.H_FACTOR))
     for number in range(REPEATS[int(fitted.settings.beta)]):
         h = fitted.rows.refreshed(h, sums if number == 0 else passes.sums(h))
-    return Refreshed(h, before, shares)
+    return Refreshed(drop_lifted(fitted.h, h) if fitted.settings.beta == 1 else h, before, shares)
 
 
 def event(kind: str, source: str) -> dict[str, Any]:

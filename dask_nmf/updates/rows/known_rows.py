@@ -2,7 +2,8 @@
 
 At the H of a fit the gradient is 0 where H > 0. So the sums that have V in them follow from those that have
 not: WᵀV is WᵀW H for the squared error, and Wᵀ(V / W H) is Wᵀ1 for the Kullback-Leibler divergence, with the
-penalties on H beside. Where H is 0 they are only bounded: such an entry stays 0, unless its whole column is.
+penalties on H beside. Where H is 0 they are only bounded. For the squared error such an entry stays 0, unless
+its whole column is; for the divergence it counts as one in which old rows have no part (see `lift_small`).
 If not every row counts in every column, the WᵀW and Wᵀ1 of a column are those of all rows times the share of
 rows that count in it, as if it were a random one. Everything is in the units of the fit.
 """
@@ -21,6 +22,7 @@ from dask_nmf.solvers.parts.penalties import Penalty
 from dask_nmf.solvers.parts.squared_error import refit_rows
 from dask_nmf.types import Array, Block
 
+LIFT = 0.1  # of the mean of its component: smaller entries begin there, so that they may grow
 CLOSE = 1e-3  # tolerance of the normal equations
 STRIP = 2**16  # entries whose products are taken at once
 
@@ -170,6 +172,27 @@ class DivergenceRows:
             mass=np.maximum(self.mass - w.sum(axis=0), 0),
             rows=self.rows - len(w),
         )
+
+
+def lift_small(h: Array) -> Array:
+    """Return H (k, n) with larger entries in place of zeros and the like, which factors would hardly change.
+
+    Where a component has a 0, the old rows may have no part of V that it explains: their bound is that of
+    none. So such an entry grows only if the new rows need it more than it can cost the old ones. Columns of
+    zeros stay.
+    """
+    return np.where(h.any(axis=0), np.maximum(h, _lifted(h)), h)
+
+
+def drop_lifted(before: Array, h: Array) -> Array:
+    """Return H (k, n) with the entry of before where the update of one that was lifted has not grown."""
+    least = _lifted(before)
+    return np.where((before < least) & (h <= least) & before.any(axis=0), before, h)
+
+
+def _lifted(h: Array) -> Array:
+    """Return the entries of each component, (k, 1), below which others are lifted."""
+    return np.asarray(LIFT * h.mean(axis=1, keepdims=True))
 
 
 def products_at(v: Block, w: Array, h: Array) -> Array:

@@ -84,7 +84,7 @@ def names_of_new_rows(result: StoredResult, matrix: Matrix) -> Names | None:
     old = result.labels.rows
     if old is None:
         return None
-    new = matrix.labels.rows or Numbers(len(old), matrix.shape[0], matrix.source)
+    new = matrix.labels.rows or Numbers(len(old), matrix.shape[0], matrix.name)
     index, first = NameIndex(new, "row"), 0
     for piece in pieces(old):
         for at in np.flatnonzero((index.find(piece.tolist()) != ABSENT) & (piece != "")):

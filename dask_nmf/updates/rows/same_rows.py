@@ -41,7 +41,7 @@ def check_v(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array, V: Any) ->
     rows, record, name = fitted.shape[0], fitted.result.record, run.location.name
     if matrix.shape[0] not in (rows, len(numbers)):
         raise ValueError(
-            f"{matrix.source} has {counted(matrix.shape[0], 'row')}, and {name} has {rows}, of which "
+            f"{matrix.name} has {counted(matrix.shape[0], 'row')}, and {name} has {rows}, of which "
             f"{len(numbers)} are to be taken out; give all rows, with those that were added since the fit "
             "below the others (dask-nmf convert OLD NEW ALL), or these alone in their order"
         )
@@ -75,7 +75,7 @@ def _check_names(fitted: Fitted, matrix: Matrix, numbers: Array) -> None:
     if not np.array_equal(wanted, given):
         place = int(np.argmax(wanted != given))
         raise ValueError(
-            f"row {place} of {matrix.source} is {str(given[place])!r}, and {str(wanted[place])!r} is needed; "
+            f"row {place} of {matrix.name} is {str(given[place])!r}, and {str(wanted[place])!r} is needed; "
             "give the rows in the order of the run, or these alone in the order in which they are listed"
         )
 
@@ -95,7 +95,7 @@ def _check_alone(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> No
                 raise ValueError(f"row {other[0]} is not that of the V of {name}; give its rows")
         return
     raise ValueError(
-        f"{matrix.source} has only the rows to be taken out, which cannot be compared with {name}, because "
+        f"{matrix.name} has only the rows to be taken out, which cannot be compared with {name}, because "
         f"{why}; give all {counted(rows, 'row')} that it has now"
     )
 
@@ -115,7 +115,7 @@ def _check_digests(fitted: Fitted, matrix: Matrix, parts: Sequence[KnownDigest])
     for part, digest in zip(parts, scan.finish(), strict=True):
         if ranges := part.differing(digest, columns):
             raise RunMismatch(
-                f"{matrix.source} is not the V of {fitted.result.location.name} as it is now: it differs in "
+                f"{matrix.name} is not the V of {fitted.result.location.name} as it is now: it differs in "
                 f"{ranges_in_words(part.along, ranges)}; give the rows that the run has, in its order"
             )
 
@@ -150,6 +150,6 @@ def _check_sums(fitted: Fitted, matrix: Matrix) -> None:
         pairs_differ.append(("relative error", error, stored))
     for what, mine, theirs in pairs_differ[:1]:
         raise RunMismatch(
-            f"{matrix.source} is not the V of {fitted.result.location.name} as it is now: its {what} is "
+            f"{matrix.name} is not the V of {fitted.result.location.name} as it is now: its {what} is "
             f"{mine:.6g} and not {theirs:.6g}; give the rows that the run has, in its order"
         )

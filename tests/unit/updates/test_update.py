@@ -75,6 +75,25 @@ def test_the_sums_of_the_old_rows_follow_from_w_and_h(penalties: dict[str, float
     assert found.rows.change(other / right) == pytest.approx(change, rel=0.02)
 
 
+def test_a_word_of_one_topic_becomes_one_of_another_that_new_texts_use_it_in(tmp_path: Path) -> None:
+    """H is 0 there, as far as the old texts tell, and entries of 0 stay 0 in multiplicative updates."""
+    topics = np.kron(np.eye(2), np.ones(10))
+    old = np.random.default_rng(0).poisson(np.repeat(np.eye(2), 60, axis=0) @ topics * 3.0)
+    new = np.random.default_rng(1).poisson(np.tile(topics[1] * 3.0, (30, 1)))
+    new[:, 3] = 40
+    run = nmf(old, 2, beta_loss=1, store=tmp_path / "run") and tmp_path / "run"
+    H = factors(run)[1]
+    of_new = H[:, 15].argmax()
+    assert H[of_new, 3] < 1e-3 * H.max()
+    update(run, new)
+    W, H = factors(run)
+    assert H[of_new, 3] > 0.05 * H[of_new, 15]
+    assert (H[of_new, :3] < 1e-3 * H.max()).all()
+    V = np.vstack([old, new])
+    of_all = nmf(V, 2, beta_loss=1)
+    assert loss(V, W, H, 1) < 1.02 * loss(V, np.asarray(of_all.W), np.asarray(of_all.H), 1)
+
+
 def test_a_row_that_an_h_which_stays_cannot_explain_is_added_with_an_infinite_divergence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,7 +12,7 @@ from dask_nmf.results import verify
 from dask_nmf.updates import update
 
 REFUSED = {
-    "columns": ({}, V[:5, :19], "has 19 columns and"),
+    "columns": ({}, V[:5, :19], "^V has 19 columns and"),
     "weights": ({"weights": np.ones(OLD.shape)}, NEW, "with weights"),
     "loss": ({"beta_loss": 0.5, "solver": "mu", "max_iter": 2}, NEW, "beta_loss 0.5"),
     "normalised": ({"normalize": "l1", "alpha_W": 0.1}, NEW, "no longer balances"),

@@ -72,7 +72,7 @@ def test_weights_of_1_change_nothing(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[bool, Any, str]] = {
     "none": (True, None, "was fitted with weights; give those of the new rows"),
     "some": (False, np.ones(len(V) - OLD), "was fitted without weights; leave those of the new rows out"),
-    "too few": (True, np.ones(3), "weights has shape (3,) and numpy has 20 rows; give one weight for each"),
+    "too few": (True, np.ones(3), "weights has shape (3,) and V has 20 rows; give one weight for each"),
     "masked": (
         True,
         np.ma.masked_less(np.arange(len(V) - OLD), 1),
