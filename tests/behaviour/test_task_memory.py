@@ -4,7 +4,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from run_task_memory import KINDS, SOLVERS, Case, cases, least_share
+from run_task_memory import KINDS, SOLVERS, TRIALS, Case, cases, share
 from support.servers import reads_peaks
 
 
@@ -25,4 +25,4 @@ def some() -> list[Any]:
 @reads_peaks
 @pytest.mark.parametrize("case", some(), ids=lambda case: " ".join(map(str, case)))
 def test_the_task_of_a_panel_takes_no_more_than_the_plan_counts(case: Case) -> None:
-    assert least_share(case) <= 1.0
+    assert any(share(case) <= 1.0 for _ in range(1 + TRIALS))  # compilation counts in the first trial

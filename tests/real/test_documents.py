@@ -54,6 +54,7 @@ with Client(scheduler_file="scheduler.json", timeout=30) as client:
     print(client.run(malloc_settings))
 EOF"""
 TUTORIALS = ROOT / "docs" / "tutorials"
+OURS = r"dask-nmf [\w\s./:-]+"  # a line that needs no shell
 LIBRARIES = ("NumPy", "SciPy", "scikit-learn")  # a page may name the versions whose docstrings it factorises
 
 
@@ -107,7 +108,7 @@ def run(lines: list[str], folder: Path, forks: Forks, **environment: str) -> str
     What all of them print.
     """
     printed = ""
-    for ours, some in groupby(lines, lambda line: bool(re.fullmatch(r"dask-nmf [\w\s./-]+", line))):
+    for ours, some in groupby(lines, lambda line: bool(re.fullmatch(OURS, line))):
         if not ours:
             printed += shell(list(some), folder, **environment)
             continue

@@ -10,6 +10,7 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -20,7 +21,7 @@ import zarr
 from PIL import Image
 from support import faults
 from support.buckets import KEY, PASSES, SECRET, V, enter, only_moto, same_factors, store
-from support.command import COMMAND
+from support.command import COMMAND, Forks
 from support.converted import matrix_of, names_of
 from support.matrices import Array
 from support.servers import needs
@@ -39,12 +40,17 @@ pytestmark = needs("moto_server", "rclone")
 only_rclone = pytest.mark.parametrize("server", ["rclone"], indirect=True)
 
 
-def command(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=200)
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(forks: Forks, tmp_path: Path) -> Command:
+    """Return a function that calls the command, which has the environment of the test."""
+    return lambda *words: forks.call(words, tmp_path, **os.environ)
 
 
 @pytest.mark.usefixtures("server")
-def test_a_conversion_to_a_store_and_back(v: Array, tmp_path: Path) -> None:
+def test_a_conversion_to_a_store_and_back(v: Array, tmp_path: Path, command: Command) -> None:
     np.save(tmp_path / "v.npy", v)
     output = "s3://bucket/converted.zarr"
     assert convert(tmp_path / "v.npy", output).shape == v.shape
@@ -58,7 +64,7 @@ def test_a_conversion_to_a_store_and_back(v: Array, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("server")
-def test_tables_and_hdf5_in_a_store_are_converted(v: Array, tmp_path: Path) -> None:
+def test_tables_and_hdf5_in_a_store_are_converted(v: Array, tmp_path: Path, command: Command) -> None:
     bucket = requests.connect("s3://bucket/in")
     for number, part in enumerate(np.array_split(v, 2)):
         np.savetxt(tmp_path / "v.csv", part, delimiter=",")
@@ -77,7 +83,7 @@ def test_tables_and_hdf5_in_a_store_are_converted(v: Array, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("server")
-def test_texts_and_images_in_a_store_are_converted_as_on_a_disk(tmp_path: Path) -> None:
+def test_texts_and_images_in_a_store_are_converted_as_on_a_disk(tmp_path: Path, command: Command) -> None:
     bucket = requests.connect("s3://bucket")
     for number in range(40):
         text = tmp_path / "texts" / str(number % 2) / f"{number} é.txt"
@@ -97,7 +103,9 @@ def test_texts_and_images_in_a_store_are_converted_as_on_a_disk(tmp_path: Path) 
         assert names_of(one, "obs") == names_of(other, "obs")
 
 
-def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v: Array) -> None:
+def test_the_command_from_store_to_store(
+    server: faults.Proxy, on_disk: Path, v: Array, command: Command
+) -> None:
     run, output = "s3://bucket/run.zarr", "s3://bucket/W.zarr"
     asked = ["--rank", "5", "--tol", "0", "--max-iter", str(PASSES), "--workers", "2", "--debug"]
     done = command("fit", V, "--output", run, *asked)
@@ -123,7 +131,9 @@ def test_the_command_from_store_to_store(server: faults.Proxy, on_disk: Path, v:
 
 
 @only_rclone
-def test_a_wrong_key_is_one_line(server: faults.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_key_is_one_line(
+    server: faults.Proxy, monkeypatch: pytest.MonkeyPatch, command: Command
+) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     done = command("fit", V, "--output", "s3://bucket/run.zarr", "--rank", "5")
     assert done.returncode == 74
@@ -136,7 +146,7 @@ def test_a_wrong_key_is_one_line(server: faults.Proxy, monkeypatch: pytest.Monke
 
 
 @only_moto
-def test_sigkill_of_everything_then_the_same_command(server: faults.Proxy, v: Array, tmp_path: Path) -> None:
+def test_sigkill_of_everything_then_the_same_command(server: faults.Proxy, command: Command) -> None:
     asked = ["--rank", "5", "--tol", "0", "--max-iter", "30", "--workers", "2", "--log-format", "json"]
     whole, run = "s3://bucket/whole.zarr", "s3://bucket/run.zarr"
     assert command("fit", V, "--output", whole, *asked).returncode == 0
@@ -163,7 +173,9 @@ def test_sigkill_of_everything_then_the_same_command(server: faults.Proxy, v: Ar
 
 
 @only_moto
-def test_what_is_not_there_is_one_line(server: faults.Proxy, v: Array, tmp_path: Path) -> None:
+def test_what_is_not_there_is_one_line(
+    server: faults.Proxy, v: Array, tmp_path: Path, command: Command
+) -> None:
     store(tmp_path / "v.zarr", v)
     here = str(tmp_path / "v.zarr")
     for words, code, told in (
@@ -179,7 +191,7 @@ def test_what_is_not_there_is_one_line(server: faults.Proxy, v: Array, tmp_path:
         assert done.stderr.startswith(f"dask-nmf: {told}")
 
 
-def test_a_machine_without_certificates_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_without_certificates_is_told_so(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
     enter(monkeypatch, "http://127.0.0.1:9")
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         monkeypatch.setenv(name, "/nothing")
