@@ -36,6 +36,7 @@ RECORDS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json", ".json.gz")
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 MARKET = (".mtx", ".mtx.gz")
 FILES = (*TEXTS, *IMAGES, *RECORDS, *TABLES, *MARKET, *SUFFIXES, ".npy", ".npz", ".zarr")
+CURE = "give .csv, .tsv, .parquet, .mtx, .h5ad, .h5, .npy, .npz, Zarr, .txt, .jsonl or images"
 KINDS = {"tables": TABLES, "records": RECORDS, "texts": TEXTS, "images": IMAGES}  # of files in a folder
 JOINED = ("texts", "images")  # kinds of files that are one source together
 ZARR = ("zarr.json", ".zgroup", ".zarray")  # files of a folder that is a Zarr hierarchy
@@ -122,12 +123,12 @@ def _expand_url(place: Location) -> list[Any]:
 
 
 def _inside(place: Location, folder: FilePath) -> list[Any]:
-    """Return the files of a folder that are of the kind of most of them; the folder itself if it has none."""
+    """Return the files of a folder that are of the kind of most of them; `DataError` if it has none."""
     if first_in(folder, ZARR) is not None:
         return [place]
     if first_in(folder, PARTS["matrix"]) is not None:
         return [FileSet(folder, parts_of(folder), place)]
-    files = {inner: path for inner, path in files_below(folder).items() if not _is_hidden(inner)}
+    files = {inner: path for inner, path in files_below(folder).items() if not _is_passed_over(inner)}
     found = {
         kind: [path for path in files.values() if has_suffix(path, suffixes)]
         for kind, suffixes in KINDS.items()
@@ -141,7 +142,7 @@ def _inside(place: Location, folder: FilePath) -> list[Any]:
     kind = max(found, key=lambda name: len(found[name]))
     _report_below(folder, below, bool(found[kind]))
     if not found[kind]:
-        return [place]
+        raise DataError(f"{folder} holds no files that are converted; {CURE}")
     others = [f"{len(paths)} {name}" for name, paths in found.items() if paths and name != kind]
     if others:
         logger.info("taken of %s: %d %s, and not %s", folder, len(found[kind]), kind, ", ".join(others))
@@ -166,8 +167,11 @@ def _report_below(folder: FilePath, below: dict[str, list[PurePath]], others: bo
             logger.warning("not taken: %s; to take them, %s", several, cure)
 
 
-def _is_hidden(path: PurePath) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _is_passed_over(path: PurePath) -> bool:
+    """Return whether a file below a folder is hidden, or a part of a Zarr hierarchy."""
+    return any(part.startswith(".") for part in path.parts) or any(
+        part.lower().endswith(".zarr") for part in path.parts[:-1]
+    )
 
 
 def _joined(sources: Sequence[Any]) -> list[Any]:

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from dask_nmf.ingest.expansion import MARKET, RECORDS, TABLES, TEXTS, FileSet, name_of
+from dask_nmf.errors import DataError
+from dask_nmf.ingest.expansion import CURE, FILES, MARKET, RECORDS, TABLES, TEXTS, FileSet, name_of
 from dask_nmf.ingest.files import FilePath, ObjectPath, has_suffix
 from dask_nmf.ingest.formats.documents.counting import CountedTexts
 from dask_nmf.ingest.formats.documents.decoding import UTF8
@@ -121,6 +122,8 @@ def _open_one(source: Any, options: ConvertOptions, scratch: Path, files: ExitSt
             return open_hdf5(path, options, scratch, files)
         if has_suffix(path, TABLES):
             return DenseTable(open_table(path), options)
+    if isinstance(path, Path) and path.is_file() and not has_suffix(path, FILES):
+        raise DataError(f"{path} is a file of another kind; {CURE}")
     if options.dataset is not None and is_annotated(source):
         return MatrixRows(formed_within(source, options.dataset, name_of(source)), options, scratch)
     named = None

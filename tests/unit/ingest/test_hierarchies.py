@@ -146,6 +146,13 @@ def test_numbers_do_not_become_names(tmp_path: Path) -> None:
     assert zarr.open_group(place).attrs["dask_nmf_convert"]["named"] == {"obs": False, "var": False}
 
 
+def test_a_link_to_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        file["X"] = h5py.ExternalLink("other.h5", "/X")
+    with pytest.raises(DataError, match=r"v\.h5 cannot be read \(KeyError: .*; write it anew"):
+        convert(tmp_path / "v.h5", tmp_path / "v.zarr")
+
+
 def test_options_that_do_not_fit(tmp_path: Path, anndata: Path) -> None:
     np.save(tmp_path / "v.npy", V.toarray())
     with pytest.raises(ValueError, match="dataset is a path inside of"):

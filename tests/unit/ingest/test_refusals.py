@@ -286,3 +286,19 @@ def test_a_missing_library_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ValueError, match=r"run: pip install 'dask_nmf\[ingest\]'"):
         convert(tmp_path / "v.csv", tmp_path / "v.zarr")
+
+
+def test_a_file_of_another_kind_and_zarr_beside_tables(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "all"
+    folder.mkdir()
+    (folder / "notes.py").write_text("a = 1")
+    assert_refused(folder, "notes.py", "notes.py is a file of another kind; give .csv, .tsv")
+    (folder / "notes.py").rename(tmp_path / "notes.py")
+    assert_refused(tmp_path, "all", f"{folder} holds no files that are converted; give .csv, .tsv")
+    (folder / "v.csv").write_text("a,b\n1,2\n")
+    convert(folder / "v.csv", folder / "w.zarr")
+    convert(folder, tmp_path / "v.zarr")
+    assert "not taken" not in caplog.text
+    assert matrix_of(tmp_path / "v.zarr").tolist() == [[1, 2]]

@@ -139,7 +139,8 @@ def _open_inside(root: Any, inside: str, options: ConvertOptions, scratch: Path)
         raise DataError(f"{place} has nothing at {inside}, and holds {_listed(root)}; give another --dataset")
     with readable(place, CURE):
         names = [_names(root, frame) for frame in _frames(inside.strip("/"))]
-    return Named(MatrixRows(root[inside], options, scratch), *names)
+        matrix = root[inside]
+    return Named(MatrixRows(matrix, options, scratch), *names)
 
 
 def _frames(inside: str) -> tuple[str | None, str | None]:
