@@ -10,6 +10,7 @@ import scipy.sparse
 
 from dask_nmf.kernels.blocks import masked, scaling
 from dask_nmf.kernels.blocks.holed import HoledBlock
+from dask_nmf.kernels.blocks.holes.held_entries import HeldEntries
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg import csr_products
@@ -126,6 +127,8 @@ def residual(v: Block, w: Array, h: Array) -> float:
     """
     if isinstance(v, Cells):
         return masked.residual(v, w, h)
+    if isinstance(v, HeldEntries):
+        return v.squared_error(w, h)
     if isinstance(v, HoledBlock):
         return _residual_of_holed(v, w, h)
     v, by = scaling.unwrap(v)
@@ -148,10 +151,9 @@ def _residual_of_holed(v: HoledBlock, w: Array, h: Array) -> float:
         model = float(np.vdot(apply_gram(wide, v.gram_of(h)), wide))
         return csr_products.residual_cross_terms(v.block, w, h) + model
     total = 0.0
-    for first in range(0, len(w), STRIP):
-        some = slice(first, first + STRIP)
-        rest = v.block[some] - w[some] @ h
-        v.clear(some, rest)
+    for some, kept in v.block.strips(STRIP):
+        rest = kept - w[some] @ h
+        v.block.clear(some, rest)
         total += sum_of_squares(rest)
     return total
 

@@ -12,6 +12,7 @@ from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.blocks import holed, row_batches
 from dask_nmf.kernels.blocks.holed import HoledBlock
+from dask_nmf.kernels.blocks.holes.held_entries import HeldEntries
 from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.products import same_bits, stacked
@@ -121,7 +122,7 @@ def process_models(v: Block, parts: Sequence[ModelPart]) -> list[tuple[Array, Su
 
 def _batches(
     v: MaskedBlock, parts: Sequence[ModelPart]
-) -> Iterator[tuple[Any, Sequence[Block], Sequence[Cells]]]:
+) -> Iterator[tuple[slice, Sequence[Block], Sequence[Cells | HeldEntries]]]:
     """Yield rows of a masked block, what counts in them and what is held out, for each model."""
     if v.mask.by_groups:
         for batch in holed.iter_batches(v, [part.h for part in parts]):

@@ -7,6 +7,7 @@ lack the same columns, and share one gram matrix, in which nothing is subtracted
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,7 @@ def sizes(labels: Labels, number: int) -> Array:
     return np.bincount(labels, minlength=number).astype(np.float64)
 
 
+@cache
 def pattern(share: float) -> tuple[int, int, float]:
     """Return the number of labels K, how many diagonals are held out, and the share of rows that take part.
 

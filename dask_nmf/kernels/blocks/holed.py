@@ -1,7 +1,7 @@
 """Blocks that are used whole although some of their entries are held out.
 
-A batch of rows is copied with zeros in place of the entries held out, so that products are those of BLAS or
-of CSR, and the entries held out leave no trace in them. The gram matrices are those of groups of rows.
+Rows are copied with zeros in place of the entries held out, so that products are those of BLAS or of CSR, and
+the entries held out leave no trace in them. The gram matrices are those of groups of rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.groups import Groups
-from dask_nmf.kernels.blocks.masked import EMPTY, Cells
+from dask_nmf.kernels.blocks.holes.cleared import ClearedRows, SortedColumns
+from dask_nmf.kernels.blocks.holes.held_entries import HeldEntries
+from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.blocks.masking import MaskedBlock
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg.gram_matrices import (
@@ -25,11 +27,10 @@ from dask_nmf.kernels.linalg.gram_matrices import (
     grouped_gram,
     squares_of_groups,
 )
-from dask_nmf.kernels.products.stacked import right_products
+from dask_nmf.kernels.products.stacked import RightFactors, right_products
 from dask_nmf.types import Array, Block
 
-BATCH_CELLS = 4 * 1024 * 1024  # entries of a dense batch
-STRIP_CELLS = 512 * 1024  # entries that stay in a cache from their copy to their product with Hᵀ
+BATCH_HELD = 8 * 1024 * 1024  # bytes of the entries held out of a dense batch
 BATCH_STORED = 4 * 1024 * 1024  # stored entries of a CSR batch
 
 
@@ -46,19 +47,15 @@ class Given(NamedTuple):
 class HoledBlock:
     """Rows of V without the entries held out."""
 
-    block: Block  # (r, n), dense or CSR, with zeros in place of the entries held out
+    block: Any  # (r, n): CSR with zeros in place of the entries held out, or `ClearedRows`
     groups: Groups
+    row_weight: Array  # the number of entries of each row that count, (r,), float64
     given: Given | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
         rows, columns = self.block.shape
         return rows, columns
-
-    @property
-    def row_weight(self) -> Array:
-        """The number of entries of each row that count, (r,), float64."""
-        return self.groups.row_weight
 
     def gram_of(self, h: Array) -> GroupedGram:
         """Return the gram matrices of H, (k, n), over the columns that count for each group of rows."""
@@ -70,7 +67,7 @@ class HoledBlock:
         """Return V Hᵀ, (r, k)."""
         if self.given is not None and self.given.h is h and self.given.num is not None:
             return self.given.num
-        return np.asarray(self.block @ h.T)
+        return right_products(self.block, [h])[0]
 
     @property
     def knows_product(self) -> bool:
@@ -86,35 +83,35 @@ class HoledBlock:
         kept = self.groups.counts[self.groups.rows[rows[0]]][self.groups.columns]
         return self.block[rows][:, kept], np.ascontiguousarray(h[:, kept])
 
-    def clear(self, strip: slice | NDArray[np.intp], rest: Array) -> None:
-        """Set numbers of some rows, (rows, n), to zero at the entries held out."""
-        groups = self.groups
-        _clear(
-            rest, groups.rows[strip], *_sorted(groups), groups.counts, EMPTY_VALUES[rest.dtype], NO_INDICES
-        )
+    def strips(self) -> Iterator[tuple[slice, Block]]:
+        """Yield ranges of rows that are few where V is dense, with these rows of V."""
+        if isinstance(self.block, ClearedRows):
+            return self.block.strips(self.shape[0])
+        return iter([(slice(0, self.shape[0]), self.block)])
 
     def widened(self) -> HoledBlock:
         """Return the block in float64."""
-        return replace(self, block=self.block.astype(np.float64, copy=False), given=None)
-
-
-EMPTY_VALUES = {np.dtype(kind): EMPTY.astype(kind) for kind in (np.float32, np.float64)}
-NO_INDICES = np.zeros(0, np.int32)
+        dense = isinstance(self.block, ClearedRows)
+        block = self.block.widened() if dense else self.block.astype(np.float64, copy=False)
+        return replace(self, block=block, given=None)
 
 
 class Batch(NamedTuple):
-    """Some rows of a block: what counts, and the cells that are held out."""
+    """Some rows of a block: what counts, and the entries that are held out."""
 
-    rows: Any  # indices of the rows
+    rows: slice
     kept: HoledBlock
-    held_out: Cells
+    held_out: HeldEntries | Cells
     of_models: tuple[HoledBlock, ...] = ()  # ``kept`` with each given H
 
     @property
-    def held_of_models(self) -> list[Cells]:
-        """The cells that are held out, for a loss with each given H."""
+    def held_of_models(self) -> list[HeldEntries | Cells]:
+        """The entries that are held out, for a loss with each given H."""
+        held = self.held_out
+        if isinstance(held, HeldEntries):
+            return [held] * len(self.of_models)
         given = (block.given for block in self.of_models)
-        return [self.held_out._replace(squares=None if one is None else one.squares) for one in given]
+        return [held._replace(squares=None if one is None else one.squares) for one in given]
 
 
 def gram_of_rows(factor: Array, groups: Groups) -> GroupedGram:
@@ -146,100 +143,27 @@ def _csr_batches(block: MaskedBlock, groups: Groups, given: Sequence[Given]) -> 
         some = slice(first, min(max(last, first + 1), rows))
         own = groups._replace(rows=groups.rows[some])
         part, held = _take_out(v if some == slice(0, rows) else v[some], own, block.scale)
-        yield Batch(some, HoledBlock(part, own), held, tuple(HoledBlock(part, own, one) for one in given))
+        kept = HoledBlock(part, own, own.row_weight)
+        yield Batch(some, kept, held, tuple(replace(kept, given=one) for one in given))
         first = some.stop
 
 
 def _dense_batches(block: MaskedBlock, groups: Groups, given: Sequence[Given]) -> Iterator[Batch]:
-    """Yield batches of a dense block; neighbours have one group, unless it is stored by columns."""
     v, (rows, columns) = block.v, block.shape
-    by_column = v.flags.f_contiguous and not v.flags.c_contiguous
-    order = np.arange(rows) if by_column else np.argsort(groups.rows, kind="stable")
-    step = max(1, BATCH_CELLS // columns)
-    strip = step if by_column else max(1, STRIP_CELLS // columns)
-    room = np.empty((min(step, rows), columns), v.dtype, order="F" if by_column else "C")
-    placed, missing = _sorted(groups), columns - groups.row_weight
+    order, weight = SortedColumns.of(groups), groups.row_weight
+    of_row = max(float(columns - weight.mean()), 1.0) if rows else 1.0
+    step = max(1, int(BATCH_HELD / (of_row * v.itemsize)))
+    factors = RightFactors([one.h for one in given])
     for first in range(0, rows, step):
-        some = order[first : first + step]
+        some = slice(first, min(first + step, rows))
         own = groups._replace(rows=groups.rows[some])
-        edges = np.concatenate([[0], np.cumsum(missing[some])]).astype(np.int64)
-        held = Cells(np.empty(edges[-1], v.dtype), EMPTY, np.empty(edges[-1], np.int32), edges, columns)
-        part, products = room[: len(some)], []
-        for top in range(0, len(some), strip):
-            few = slice(top, top + strip)
-            here = slice(edges[top], edges[min(top + strip, len(some))])
-            lists = held.values[here], held.indices[here]
-            _copy_strip(block, some[few], part[few], (own.rows[few], *placed, groups.counts), lists)
-            products.append(right_products(part[few], [one.h for one in given]))
-        nums = [np.concatenate(parts) for parts in zip(*products, strict=True)]
-        held = held._replace(values=scaling.multiply(held.values, block.scale), weights=held.values[:0])
+        cleared = ClearedRows.of(v[some], own, order, block.scale)
+        kept = HoledBlock(cleared, own, weight[some])
+        held = np.empty(int((columns - kept.row_weight).sum()), v.dtype)
+        nums = factors.multiply_strips(some.stop - first, cleared.first_strips(held))
         known = zip(given, nums, strict=True)
-        models = tuple(HoledBlock(part, own, one._replace(num=num)) for one, num in known)
-        yield Batch(some, HoledBlock(part, own), held, models)
-
-
-def _copy_strip(
-    block: MaskedBlock,
-    which: Array,
-    part: Array,
-    rule: tuple[Array, Array, Array, Array],
-    lists: tuple[Array, Array],
-) -> None:
-    """Copy rows of a dense block without their entries held out, and list these, unscaled."""
-    if part.flags.c_contiguous:
-        _copy_cleared(block.v, which, part, *rule, *lists)
-    else:
-        part[...] = block.v[which[0] : which[-1] + 1]
-        _clear(part, *rule, *lists)
-    if block.scale != 1:
-        part[...] = scaling.multiply(part, block.scale)
-
-
-def _sorted(groups: Groups) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the columns sorted by their groups, and the edges of the groups."""
-    order = np.argsort(groups.columns, kind="stable")
-    edges = np.searchsorted(groups.columns[order], np.arange(groups.counts.shape[1] + 1))
-    return order, edges
-
-
-@compiled()
-def _clear(
-    part: Array, rows: Array, columns: Array, edges: Array, counts: Array, values: Array, indices: Array
-) -> None:
-    """Set the entries of a dense block that are held out to zero; list them if there is room for them."""
-    at = np.int64(0)  # a literal would have `_clear_row` compiled once more
-    for i in range(len(rows)):
-        at = _clear_row(part[i], columns, edges, counts[rows[i]], values, indices, at)
-
-
-@compiled()
-def _copy_cleared(
-    v: Array, which: Array, part: Array, rows: Array, columns: Array, edges: Array, counts: Array,
-    values: Array, indices: Array,
-) -> None:  # fmt: skip
-    """Copy some rows of a dense block, and `_clear` the copy."""
-    at = np.int64(0)  # a literal would have `_clear_row` compiled once more
-    for i in range(len(rows)):
-        part[i] = v[which[i]]
-        at = _clear_row(part[i], columns, edges, counts[rows[i]], values, indices, at)
-
-
-@compiled(inlined=True)
-def _clear_row(
-    row: Array, columns: Array, edges: Array, counts: Array, values: Array, indices: Array, at: np.int64
-) -> np.int64:
-    zero = row.dtype.type(0)
-    for group in range(len(edges) - 1):
-        if counts[group]:
-            continue
-        for p in range(edges[group], edges[group + 1]):
-            j = columns[p]
-            if len(values) > 0:
-                values[at] = row[j]
-                indices[at] = j
-                at += 1
-            row[j] = zero
-    return at
+        models = tuple(replace(kept, given=one._replace(num=num)) for one, num in known)
+        yield Batch(some, kept, HeldEntries(held, own, order), models)
 
 
 def _take_out(v: Block, own: Groups, scale: float) -> tuple[Block, Cells]:

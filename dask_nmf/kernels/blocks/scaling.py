@@ -69,15 +69,20 @@ def power(scale: float, exponent: float) -> float:
     return math.inf if by >= 1024 else float(2.0**by)
 
 
+def fits(by: float, dtype: np.dtype[Any]) -> bool:
+    """Return whether a number is in the range of a dtype."""
+    limits = np.finfo(dtype)
+    return bool(limits.minexp <= math.frexp(by)[1] < limits.maxexp)
+
+
 def multiply(array: Array, by: float) -> Array:
     """Return an array times a number that may lie outside the range of its dtype."""
     if by == 1:
         return array
-    mantissa, exponent = math.frexp(by)
-    limits = np.finfo(array.dtype)
-    if limits.minexp <= exponent < limits.maxexp:
+    if fits(by, array.dtype):
         with np.errstate(over="ignore", under="ignore"):
             return np.asarray(array * array.dtype.type(by))
+    mantissa, exponent = math.frexp(by)
     with np.errstate(over="ignore", under="ignore"):
         return np.asarray(np.ldexp(array * array.dtype.type(mantissa), exponent))
 
@@ -120,13 +125,14 @@ def matmul(block: Any, right: Array) -> Array:
 
 
 def rmatmul(left: Array, block: Any) -> Array:
-    """Return ``left v``, (k, n), float64, of rows v (r, n) of V that may be a `ScaledBlock`; left is (k, r).
+    """Return ``left v``, (k, n), of rows v (r, n) of V, float64 if they are a `ScaledBlock`; left is (k, r).
 
     The product is scaled. Where that could leave the range of the dtype, half of the scale goes to each.
     """
     v, by = unwrap(block)
     first, second = (1.0, by) if squares_fit(by, v.dtype) else split_power(by)
-    return multiply(np.asarray(multiply(left, first) @ v).astype(np.float64), second)
+    product = np.asarray(multiply(left, first) @ v)
+    return product if by == 1 else np.multiply(product, second, dtype=np.float64)
 
 
 def dense_rows(block: Any, rows: Any) -> Array:

@@ -14,6 +14,7 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.holes.cleared import ClearedRows
 from dask_nmf.kernels.linalg import csr_products
 from dask_nmf.kernels.products.same_bits import MOST, is_tried, same_bits
 from dask_nmf.types import Array, Block
@@ -44,36 +45,84 @@ def known_product(v: Block, factor: Array | None = None) -> tuple[Block, Array |
     return v.block, v.product if v.factor is factor else None
 
 
+class RightFactors:
+    """The H of several models, by which blocks of one width are multiplied."""
+
+    def __init__(self, factors: Sequence[Array]) -> None:
+        """Take each H, (k, n)."""
+        self.factors = factors
+        self._stacks: list[tuple[list[int], Array]] = []  # for blocks of the last shape
+        self._shape = (-1, -1)
+
+    def multiply(self, v: Block) -> Iterator[tuple[int, Array]]:
+        """Yield the number of each H, and V Hᵀ, (r, k); v is dense or CSR, and may be a `ScaledBlock`."""
+        if v.shape != self._shape:
+            self._shape, self._stacks = v.shape, [*self._stacked(v)]
+        for some, stack in self._stacks:
+            product, first = scaling.matmul(v, stack.T), 0
+            for number in some:
+                last = first + len(self.factors[number])
+                yield number, product[:, first:last]
+                first = last
+
+    def multiply_strips(self, rows: int, strips: Iterator[Array]) -> list[Array]:
+        """Return V Hᵀ, (rows, k), for each H, of V in strips of rows."""
+        found = [np.empty((rows, len(h)), h.dtype) for h in self.factors]
+        first = 0
+        for strip in strips:
+            last = first + len(strip)
+            for number, product in self.multiply(strip):
+                found[number][first:last] = product
+            first = last
+        return found
+
+    def _stacked(self, v: Block) -> Iterator[tuple[list[int], Array]]:
+        for some in _stacks(v, [len(h) for h in self.factors], self.factors):
+            one = self.factors[some[0]]
+            yield some, one if len(some) == 1 else np.concatenate([self.factors[number] for number in some])
+
+
 def right_products(v: Block, factors: Sequence[Array]) -> list[Array]:
-    """Return V Hᵀ, (r, k), for each H, (k, n); v is dense or CSR, and may be a `ScaledBlock`."""
-    found: list[Any] = [None] * len(factors)
-    for some in _stacks(v, [len(h) for h in factors], factors):
-        if len(some) == 1:
-            found[some[0]] = scaling.matmul(v, factors[some[0]].T)
-            continue
-        stack = np.concatenate([factors[number] for number in some])
-        edges = np.cumsum([len(factors[number]) for number in some])[:-1]
-        for number, part in zip(some, np.split(scaling.matmul(v, stack.T), edges, axis=1), strict=True):
-            found[number] = np.ascontiguousarray(part)
-    return found
+    """Return V Hᵀ, (r, k), for each H, (k, n).
+
+    v is dense or CSR, and may be a `ScaledBlock`, or is `ClearedRows`.
+    """
+    own = RightFactors(factors)
+    if isinstance(v, ClearedRows):
+        return own.multiply_strips(v.shape[0], v.cached_strips())
+    found = {number: np.ascontiguousarray(product) for number, product in own.multiply(v)}
+    return [found[number] for number in range(len(factors))]
 
 
 def left_products(v: Block, factors: Sequence[Array]) -> list[Array]:
-    """Return WᵀV, (k, n), float64, for each W, (r, k); v is dense or CSR, and may be a `ScaledBlock`."""
+    """Return WᵀV, (k, n), float64, for each W, (r, k).
+
+    v is dense or CSR, and may be a `ScaledBlock`, or is `ClearedRows`.
+    """
     block, by = scaling.unwrap(v)
     if scipy.sparse.issparse(block):
         return _left_products_of_csr(block, by, factors)
     ranks = [w.shape[1] for w in factors]
     found = [np.zeros((rank, v.shape[1])) for rank in ranks]
-    for first in range(0, v.shape[0], TALL):
-        strip = scaling.with_scale(block[first : first + TALL], by)
-        own = [w[first : first + TALL] for w in factors]
+    for rows, strip in _strips(v):
+        own = [w[rows] for w in factors]
         for some in _stacks(strip, ranks, factors, left=True):
             product = scaling.rmatmul(_side_by_side([own[number] for number in some]).T, strip)
             edges = np.cumsum([ranks[number] for number in some])[:-1]
             for number, part in zip(some, np.split(product, edges), strict=True):
-                found[number] += part
+                np.add(found[number], part, out=found[number])  # float32 is not copied to float64 first
     return found
+
+
+def _strips(v: Block) -> Iterator[tuple[slice, Block]]:
+    """Yield ranges of `TALL` rows at most of a dense block, or of `ClearedRows`."""
+    if isinstance(v, ClearedRows):
+        yield from v.strips(TALL)
+        return
+    block, by = scaling.unwrap(v)
+    for first in range(0, v.shape[0], TALL):
+        rows = slice(first, min(first + TALL, v.shape[0]))
+        yield rows, scaling.with_scale(block[rows], by)
 
 
 def _left_products_of_csr(block: Any, by: float, factors: Sequence[Array]) -> list[Array]:

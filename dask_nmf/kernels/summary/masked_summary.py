@@ -51,11 +51,12 @@ def _summarize_by_groups(block: MaskedBlock, keys: Hashes) -> BlockSummary:
     """Return the summary of a block over the entries that are not held out; held-out ones are checked too."""
     whole = block_summary.summarize_block(block.v, keys)
     groups, norms, total, stored = block.groups, np.zeros(block.shape[0]), 0.0, whole.stored
-    for rows, part, held, _ in iter_batches(block):
-        kept = block_summary.summarize_block(part.block)
-        norms[rows] = kept.row_norms
-        total += kept.total
-        stored -= len(held.values)
+    for batch in iter_batches(block):
+        for rows, part in batch.kept.strips():
+            kept = block_summary.summarize_block(part)
+            norms[batch.rows][rows] = kept.row_norms
+            total += kept.total
+        stored -= len(batch.held_out.values)
     return whole._replace(
         total=total,
         row_norms=norms,

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.holed import HoledBlock
+from dask_nmf.kernels.blocks.holes.cleared import ClearedRows
 from dask_nmf.kernels.blocks.masked import EMPTY, Cells, stored_cells
 from dask_nmf.kernels.summary.residual_loops import add_cells, add_squares
 from dask_nmf.types import Array, Block
@@ -172,7 +173,7 @@ def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) 
     ----------
     v : (r, n), dense, CSR, `Cells` or a `HoledBlock`.
     w, h : (r, k), (k, n).
-    numbers : the number of each row in V, (r,), ascending unless v is a `HoledBlock`.
+    numbers : the number of each row in V, (r,), ascending.
     """
     by = 1.0
     if not isinstance(v, Cells):
@@ -180,8 +181,8 @@ def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) 
     sums = _Growing(places, numbers)
     if isinstance(v, np.ndarray):
         return sums.add_dense(v, w, h, by).total()
-    if isinstance(v, HoledBlock) and isinstance(v.block, np.ndarray):
-        return sums.add_holed(v, w, h).total()
+    if isinstance(v, HoledBlock) and isinstance(v.block, ClearedRows):
+        return sums.add_cleared(v.block, w, h).total()
     if scipy.sparse.issparse(v):
         unscaled = scaling.multiply(w.astype(np.float64), 1 / by)
         return sums.add_cells(stored_cells(v, True), unscaled, h).scaled(by * by).total()
@@ -195,10 +196,8 @@ class _Growing:
 
     def __init__(self, places: Places, numbers: Array) -> None:
         self.places, self.numbers = places, numbers
-        self.order = np.argsort(numbers, kind="stable")
-        sizes = np.diff(np.searchsorted(numbers[self.order], places.rows))
-        self.groups = np.empty(len(numbers), np.intp)
-        self.groups[self.order] = np.repeat(np.arange(len(sizes)), sizes)
+        sizes = np.diff(np.searchsorted(numbers, places.rows))
+        self.groups = np.repeat(np.arange(len(sizes)), sizes)
         self.blocks = np.zeros((2, len(places.rows) - 1, len(places.columns) - 1))
         self.columns, self.rows = EMPTY, np.zeros((2, len(numbers)))
         self.zeros = EMPTY
@@ -235,20 +234,17 @@ class _Growing:
                 self._add_tile(tile, place, product, some, left)
         return self.scaled(by * by) if close else self
 
-    def add_holed(self, v: HoledBlock, w: Array, h: Array) -> Self:
+    def add_cleared(self, v: ClearedRows, w: Array, h: Array) -> Self:
         """Add the squared error of all rows of a dense block, but for its entries held out."""
         self.columns = np.zeros((2, h.shape[1]))
         step = min(max(16, STRIP_ROWS * TILE_COLUMNS // h.shape[1]), STRIP_ROWS)
-        for top in range(0, len(self.order), step):
-            rows = self.order[top : top + step]
+        for rows, kept in v.strips(step):
             product = w[rows] @ h
             v.clear(rows, product)
-            self._add_tile(np.ascontiguousarray(v.block[rows]), (0, 0), product, rows, 0)
+            self._add_tile(np.ascontiguousarray(kept), (0, 0), product, rows, 0)
         return self
 
-    def _add_tile(
-        self, v: Array, place: tuple[int, int], product: Array, rows: slice | Array, first: int
-    ) -> None:
+    def _add_tile(self, v: Array, place: tuple[int, int], product: Array, rows: slice, first: int) -> None:
         """Add the squared error of a part of W H, whose entries of V begin at ``place`` of ``v``."""
         of_rows, edges = np.zeros((2, len(product))), self.places.columns
         groups = self.groups[rows]

@@ -14,6 +14,7 @@ from support.observed import held_out_entries
 
 from dask_nmf.execution.tasks.block_pass import PassSpec, process_block
 from dask_nmf.kernels.blocks import groups, holed, masking
+from dask_nmf.kernels.blocks.holes import cleared
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.divergence import BetaDivergence
 from dask_nmf.kernels.linalg.gram_matrices import GroupedGram
@@ -73,8 +74,9 @@ def packed(gram: Any) -> Array:
 def test_a_pass_is_that_over_the_cells_that_count(
     share: float, transposed: bool, name: str, holder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(holed, "BATCH_CELLS", 1000)
-    monkeypatch.setattr(holed, "STRIP_CELLS", 300)
+    monkeypatch.setattr(cleared, "MOST_BYTES", 8000)
+    monkeypatch.setattr(cleared, "CACHED_BYTES", 2400)
+    monkeypatch.setattr(holed, "BATCH_HELD", 1600)
     monkeypatch.setattr(holed, "BATCH_STORED", 300)
     (v, w, h), (solver, beta) = factors(), SOLVERS[name]
     held = (

@@ -1,0 +1,1 @@
+"""Parts of a block some of whose entries are held out, by groups of rows and of columns."""
