@@ -6,6 +6,10 @@ BENCHMARKS = $(if $(SHORT),"run_peers.py --short --output short",run_peers.py ru
 
 # The tests that run with the lowest versions that pyproject.toml allows.
 LOWEST = behaviour/test_api unit/sources/test_inputs unit/sources/test_masks unit/sources/test_duplicate_entries unit/sources/test_packing unit/cli/test_pipes project/test_slurm_files unit/runs/test_run unit/runs/test_contents
+# Files with marked tests: to collect all others too took half of the time of collecting.
+MARKED = $(shell grep -rl --include='test_*.py' 'mark\.$1' tests)
+REAL = tests/real $(filter-out tests/real/%,$(call MARKED,real))
+
 # The seed of random test examples: make test SEED=7. Without one, examples are always the same.
 DRAWN = $(if $(SEED),--hypothesis-profile seeded --hypothesis-seed $(SEED))
 
@@ -22,10 +26,10 @@ test: .venv/installed-dev # two processes; an idle one takes tests from the othe
 	$(IN_MEMORY) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(DRAWN)
 
 test-real: .venv/installed-dev # six processes on two cores: these tests wait most of the time
-	$(BIN)/python -m pytest -m real --numprocesses 6 --dist worksteal $(DRAWN)
+	$(BIN)/python -m pytest -m real --numprocesses 6 --dist worksteal $(DRAWN) $(REAL)
 
 test-data: .venv/installed-dev # needs data sets in ../shared/data, which the project does not carry
-	$(BIN)/python -m pytest -m data --numprocesses 2 --dist worksteal
+	$(BIN)/python -m pytest -m data --numprocesses 2 --dist worksteal $(call MARKED,data)
 
 test-lowest: .venv-lowest/installed # has a numba cache of its own, which two versions would overwrite in turn
 	$(IN_MEMORY) NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba .venv-lowest/bin/python -m pytest \
