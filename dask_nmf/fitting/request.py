@@ -11,6 +11,7 @@ from dask_nmf.execution.partition import Resources
 from dask_nmf.iteration.loop import Step, Stop
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.options.algorithms import panel_solvers
+from dask_nmf.options.option import check_time_limit
 from dask_nmf.options.settings import Settings
 from dask_nmf.sources.factors_and_weights import open_entry_weights, read_factor
 from dask_nmf.sources.labels.names import NO_LABELS, Labels
@@ -38,6 +39,9 @@ class FitRequest:
     labels: Labels = NO_LABELS  # the names of a labelled V, for its run
     offer: Resources | None = None  # the resources to plan for; None: those of the active cluster
     began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        check_time_limit(self.time_limit)
 
     @property
     def fixed(self) -> bool:

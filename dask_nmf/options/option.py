@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import Field, dataclass
 from difflib import get_close_matches
-from math import isfinite
+from math import inf, isfinite
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -69,11 +69,13 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
+def _is_real(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def _is_number(value: Any) -> bool:
-    if not isinstance(value, Real) or isinstance(value, bool):
-        return False
     try:
-        return isfinite(value)
+        return _is_real(value) and isfinite(value)
     except OverflowError:  # an integer beyond the range of floats
         return False
 
@@ -83,9 +85,11 @@ COUNT = Need(lambda value: _is_integer(value) and value >= 1, "an integer ≥ 1"
 NUMBER = Need(_is_number, "a number")
 POSITIVE = Need(lambda value: _is_number(value) and value > 0, "a number > 0")
 NOT_NEGATIVE = Need(lambda value: _is_number(value) and value >= 0, "a number ≥ 0")
+UP_TO = Need(lambda value: _is_real(value) and (value == inf or NOT_NEGATIVE.holds(value)), "a number ≥ 0")
 SHARE = Need(lambda value: _is_number(value) and 0 <= value <= 1, "from 0 to 1")
 INNER = Need(lambda value: _is_number(value) and 0 < value < 1, "above 0 and below 1")
 PART = Need(lambda value: _is_number(value) and 0 <= value < 1, "at least 0 and below 1")
+TIME_LIMIT = Option("Seconds after which the pass that is running is the last one.", UP_TO)
 
 
 def check(name: str, value: Any, described: Option, optional: bool) -> None:
@@ -104,6 +108,17 @@ def check(name: str, value: Any, described: Option, optional: bool) -> None:
         holds = described.need is not None and described.need.holds(value)
     if not holds:
         raise ValueError(f"{name} is {value!r}; it must be {_needed(value, described, optional)}")
+
+
+def check_time_limit(seconds: Any) -> None:
+    """Refuse a time limit that is no number of seconds; None is no limit.
+
+    Raises
+    ------
+    ValueError
+        With the value and what is needed.
+    """
+    check("time_limit", plain(seconds), TIME_LIMIT, optional=True)
 
 
 def _needed(value: Any, described: Option, optional: bool) -> str:

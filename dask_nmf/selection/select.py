@@ -19,7 +19,7 @@ from dask_nmf.fitting.request import FitRequest
 from dask_nmf.fitting.result import Result
 from dask_nmf.fitting.verification import ranges_in_words
 from dask_nmf.kernels.summary.digests import Digest, differing_rows
-from dask_nmf.options.option import check, plain
+from dask_nmf.options.option import check, check_time_limit, plain
 from dask_nmf.planning.model_groups import group_models
 from dask_nmf.planning.row_panels import PanelPlan
 from dask_nmf.progress import report_stage
@@ -74,6 +74,7 @@ class Request:
     def __post_init__(self) -> None:
         object.__setattr__(self, "error_bars", plain(self.error_bars))
         check("error_bars", self.error_bars, REPLICATES, optional=False)
+        check_time_limit(self.time_limit)
 
     @property
     def deadline(self) -> float:
@@ -168,8 +169,8 @@ class _Selection:
         return replace(chosen, error_bars=bars, complete=bars is not None or not self.request.error_bars)
 
     def _selection(self, findings: Findings, result: Result | None) -> RankSelection:
-        wide, beta_loss = self.matrix.orientation.by_columns, self.options.settings.beta
-        return RankSelection.of(findings, result, wide, beta_loss)
+        wide = self.matrix.orientation.by_columns
+        return RankSelection.of(findings, result, wide, self.options.settings.beta)
 
     def _error_bars(self, result: Result) -> ErrorBars | None:
         """Return the standard errors of the components of the final fit, if they are asked for or stored."""
@@ -214,8 +215,8 @@ class _Selection:
                 self._first_read(engine, planned)  # which refuses another V
                 return known
             made = self._plan(planned)
-            if self.request.error_bars:  # of any rank, because any may be recommended
-                memory_of_replicates(planned).replicates_at_once(max(ranks), self.request.error_bars)
+            if bars := self.request.error_bars:  # of any rank, because any may be recommended
+                memory_of_replicates(planned).replicates_at_once(max(ranks), bars)
             found = self._first_read(engine, planned)
             fits = ModelFits(engine, self.options, found, self.keys, self.store)
             fits.run(planned, made, self.request.deadline)
@@ -267,8 +268,7 @@ class _Selection:
 
     def _check_content(self, store: SelectionStore, digest: Digest) -> None:
         """Raise `RunMismatch` if V is not the one with which the selection began."""
-        ranges = differing_rows(digest, store.digest(), self.matrix.layout.rows)
-        if ranges:
+        if ranges := differing_rows(digest, store.digest(), self.matrix.layout.rows):
             raise RunMismatch(
                 f"{store.location.name} holds another selection: V is not the same in "
                 f"{ranges_in_words(self.matrix.orientation.turn(('row', 'column'))[0], ranges)}; "

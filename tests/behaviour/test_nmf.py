@@ -258,6 +258,15 @@ def test_outcomes_are_sentences() -> None:
     assert timed.n_iter == 1
 
 
+@pytest.mark.parametrize("seconds", [-1, float("nan"), "5", True])
+def test_a_time_limit_is_a_number_that_is_not_negative_or_there_is_none(seconds: Any) -> None:
+    v = low_rank(60, 25, RANK)
+    with pytest.raises(ValueError, match=r"time_limit is .*; it must be .*a number ≥ 0"):
+        nmf(v, RANK, time_limit=seconds)
+    for unlimited in (None, float("inf"), np.float32(1e6)):
+        assert nmf(v, RANK, time_limit=unlimited, max_iter=1).n_iter == 1
+
+
 def test_callback_sees_every_pass() -> None:
     steps: list[Any] = []
     result = nmf(low_rank(60, 25, RANK), RANK, max_iter=3, tol=0, callback=steps.append)

@@ -69,6 +69,7 @@ REFUSED = {
     "rank 0": (["v.zarr", "--ranks", "0:3"], 2, "give whole numbers"),
     "starts": (["v.zarr", "--ranks", "2", "--n-init", 0], 2, "n_init is 0"),
     "holdout": (["v.zarr", "--ranks", "2", "--holdout", 1], 2, "holdout is 1.0"),
+    "time limit": (["v.zarr", "--ranks", "2", "--time-limit", -1], 2, "time_limit is -1.0"),
     "solver": (["v.zarr", "--ranks", "2", "--solver", "mu"], 2, "solver 'hals'"),
     "loss": (["v.zarr", "--ranks", "2", "--beta-loss", "itakura-saito"], 2, "'kullback-leibler'"),
     "error bars": (["v.zarr", "--ranks", "2", "--error-bars", 1], 2, "error_bars is 1"),
