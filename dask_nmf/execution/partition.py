@@ -145,6 +145,7 @@ def cut_into_panels(
         own_grams=options.own_grams,
         prefetch=matrix.worth_caching,
         weights=None if weights is None else weights.layout,
+        at_client=matrix.bytes_here,
         chunk_columns=matrix.layout.chunk_columns if matrix.workers_can_read else None,
     )
     planned, groups = _plan(layout, (rank, *options.other_ranks), offer, options)

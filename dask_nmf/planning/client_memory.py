@@ -113,7 +113,8 @@ class ClientMemory:
         MemoryError
             If not even one has room beside these factors; the message has both numbers.
         """
-        kept = CLIENT + replicates * self._factor(rank) + SPREAD * rank * self.layout.columns * FLOAT64
+        kept = CLIENT + self.layout.at_client + replicates * self._factor(rank)
+        kept += SPREAD * rank * self.layout.columns * FLOAT64
 
         def peak(running: int) -> int:
             ranks = [rank] * running
@@ -128,9 +129,9 @@ class ClientMemory:
         return rank * self.layout.columns * self.layout.itemsize
 
     def _fixed_bytes(self, every: Sequence[int]) -> int:
-        """Return the bytes of the program, of samples, and of factors that no store keeps."""
+        """Return the bytes of the program, of V in memory, of samples, and of factors that no store keeps."""
         kept = 0 if self.stored else self._factor(sum(every))
-        return CLIENT + SAMPLES_OF_CLIENT * self.sample + kept
+        return CLIENT + self.layout.at_client + SAMPLES_OF_CLIENT * self.sample + kept
 
     def _shared_bytes(self, ranks: Sequence[int]) -> int:
         """Return the bytes that models take while they share a read, beside their states."""

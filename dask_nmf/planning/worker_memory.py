@@ -75,6 +75,7 @@ class Layout:
     settles: bool = False  # whether the last read takes residuals, and the sums of a pass too
     prefetch: bool = False  # whether one more panel may be read while others are in work
     weights: Layout | None = None  # layout of the weights, a second matrix that is read along
+    at_client: int = 0  # bytes of V in the memory of the client; 0 if it is read from elsewhere
 
     @property
     def tiled(self) -> bool:
@@ -191,7 +192,7 @@ def client_bytes(layout: Layout, ranks: Sequence[int], sample: int) -> int:
     factors = 4 * sum(ranks) * layout.columns * layout.itemsize  # the H of a state, and one that is solved
     sums = 2 * sum(waiting_sums(layout, rank, layout.masked and layout.own_grams) for rank in ranks)
     residuals = RESIDUALS_OF_CLIENT * layout.columns + RESIDUAL_BLOCKS
-    return int(PROGRAM + SAMPLES_OF_CLIENT * sample * row + factors + sums + residuals)
+    return int(PROGRAM + layout.at_client + SAMPLES_OF_CLIENT * sample * row + factors + sums + residuals)
 
 
 def task_bytes(layout: Layout, ranks: Sequence[int], panel: int) -> int:

@@ -69,6 +69,11 @@ class Matrix:
         return self.layout.panel_bytes(0, self.layout.rows)
 
     @property
+    def bytes_here(self) -> int:
+        """Return the bytes of a V in the memory of this process; 0 if its panels are read or cast."""
+        return self.bytes if self.in_memory and not self.layout.needs_cast else 0
+
+    @property
     def workers_can_read(self) -> bool:
         """Return whether a task can read V itself, in whatever process it runs."""
         return self.reader.dask_array is None and not (self.in_memory and active_client() is not None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 from dask_nmf.execution.partition import Resources, resources
@@ -84,4 +85,5 @@ def cached_share(matrix: Matrix, total: int, cache_bytes: int, offer: Resources)
 def client_bytes_of(cut: Cut) -> int:
     """Return the projected peak bytes of the process that gives workers their tasks."""
     sample = cut.plan.sample_rows if isinstance(cut.plan, PanelPlan) else cut.plan.sample[0]
-    return worker_memory.client_bytes(cut.matrix.layout, cut.ranks, sample)
+    layout = replace(cut.matrix.layout, at_client=cut.matrix.bytes_here)
+    return worker_memory.client_bytes(layout, cut.ranks, sample)

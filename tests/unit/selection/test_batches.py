@@ -7,11 +7,13 @@ from dataclasses import replace
 from itertools import product
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
 import pytest
+import scipy.sparse
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -179,6 +181,17 @@ def test_a_selection_that_the_client_has_no_room_for_is_refused_before_the_first
         pytest.raises(MemoryError, match=r"one start of 19 ranks, up to 20, takes up to \d+ MiB .* 690 MiB"),
     ):
         plan(wide, ranks="2:20", workers=2, n_init=1, memory_limit="4GiB", probe=False)
+
+
+@pytest.mark.parametrize("asked", [{"n_components": 2}, {"ranks": "2:3"}])
+def test_plans_count_a_v_that_is_in_the_memory_of_the_client(asked: dict[str, Any], tmp_path: Path) -> None:
+    where = {**asked, "workers": 2, "memory_limit": "1GiB", "probe": False}
+    v = np.ones((3000, 200))
+    zarr.save(str(tmp_path / "v.zarr"), v)
+    stored = plan(tmp_path / "v.zarr", **where).client_bytes
+    rows = scipy.sparse.csr_array(v)
+    for held, size in ((v, v.nbytes), (rows, rows.data.nbytes + rows.indices.nbytes)):
+        assert plan(held, **where).client_bytes - stored >= size
 
 
 def test_the_room_of_the_client_is_what_workers_here_leave_or_as_configured(
