@@ -19,6 +19,7 @@ CLEAR_SHARE = 0.02  # share of the lowest error by which an error has clearly ri
 ROUNDING = 1e-9  # share of an error: smaller differences are none
 WORSE = 0.02  # share of the least training error of a rank by which another start has clearly failed
 ALIKE = 0.002  # relative errors whose difference is smaller are alike
+NEAR = 0.01  # share of the lowest error by which a smaller rank may be above it to be named
 STABLE = 0.95  # stability of components that every start finds, about: a mean cosine
 PATIENCE = 2  # ranks in a row whose error has clearly risen, after which larger ones need no fit
 
@@ -136,10 +137,9 @@ def recommend_rank(trials: Iterable[Trial], stability: Mapping[int, float] | Non
     fold (the rule of Breiman et al., Classification and Regression Trees, 1984, for paired errors). With one
     pair there is none, and the rank with the lowest error is recommended. Trials without a held-out error are
     left out, and so are failed starts: those whose training error is more than 2 % and 0.002 above the least
-    one of their rank and fold, if they are a minority there. One start in a poor minimum says nothing about a
-    rank, but its error would hide all differences. Ranks without a trial that pairs with one of the best rank
-    are left out, too. Stability does not choose. The reason has it, and if it is below 0.95 also the largest
-    smaller rank where it is not.
+    one of their rank and fold, if they are a minority there. Ranks without a trial that pairs with one of
+    the best rank are left out, too. Stability does not choose. The reason has it, and if it is below 0.95
+    also the largest smaller rank where it is not, and the least rank with an error within 1 % of the lowest.
 
     Parameters
     ----------
@@ -216,10 +216,7 @@ def _by_rank(trials: Iterable[Trial]) -> dict[int, Errors]:
 
 
 def _without_failed(some: Errors) -> Errors:
-    """Return the trials of a rank without failed starts, where fewer than half of a fold's starts failed.
-
-    Two ranks with the same starts then have some in common.
-    """
+    """Return the trials without failed starts, a minority: ranks still have starts in common."""
     failed: set[tuple[int, int]] = set()
     for fold in {pair[1] for pair in some}:
         own = {pair: trial.training_error for pair, trial in some.items() if pair[1] == fold}
@@ -294,6 +291,9 @@ def _reason(chosen: RankSummary, best: int, table: Sequence[RankSummary]) -> str
                 f", and the largest rank below it with at least {STABLE} is {below[-1].n_components} "
                 f"({below[-1].stability:.3g})"
             )
+    near = next(row for row in table if row.difference <= NEAR * abs(lowest.held_out_error))
+    if near.n_components < chosen.n_components:
+        text += f"; the error of rank {near.n_components} is within {NEAR:.0%} of the lowest"
     if len(table) > 1 and best == ranks[-1]:
         text += f"; the error still falls at rank {best}, the largest one, so try larger ranks"
     return text

@@ -53,6 +53,14 @@ def test_the_least_rank_within_one_standard_error() -> None:
     )
 
 
+def test_the_reason_names_the_least_rank_with_nearly_the_lowest_error() -> None:
+    found = recommend_rank(trials({1: 2.0, 2: 1.02, 3: 1.009, 4: 1.005, 5: 1.0}))
+    assert found.n_components == 5
+    assert "; the error of rank 3 is within 1% of the lowest" in found.reason
+    found = recommend_rank(trials({1: 2.0, 2: 1.02, 3: 1.0}))
+    assert "within 1" not in found.reason
+
+
 @pytest.mark.parametrize(
     ("stability", "words"),
     [
