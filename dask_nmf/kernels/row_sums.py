@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ from dask_nmf.kernels.products.stacked import Multiplied, known_product, left_pr
 from dask_nmf.types import Array, Block
 
 STRIP = 256  # rows of a block processed at once where a temporary of the block's width is needed
+
+CACHED_ROWS = 64  # rows of V − W H at once: they stay in a cache between the product and its squares
 
 STRIP_COLUMNS = 8192  # columns of a factor converted to float64 at once
 
@@ -135,11 +137,25 @@ def residual(v: Block, w: Array, h: Array) -> float:
     if scipy.sparse.issparse(v):
         cross = csr_products.residual_cross_terms(v, _unscaled(w, by), h) * by * by
         return cross + float(np.vdot(float64_gram(w.T), float64_gram(h)))
+    return _residual_of_dense(v, by, w, h)
+
+
+def _residual_of_dense(
+    v: Array, by: float, w: Array, h: Array, clear: Callable[[slice, Array], None] | None = None
+) -> float:
+    """Return the `residual` of a dense block times ``by``.
+
+    ``clear`` is called with rows and V − W H, (rows, n), and sets what does not count to zero.
+    """
     total, close = 0.0, scaling.squares_fit(by, v.dtype)
     w, by_strip = (scaling.multiply(w, 1 / by), 1.0) if close else (w, by)
-    for first in range(0, v.shape[0], STRIP):
-        rest = w[first : first + STRIP] @ h
-        np.subtract(scaling.multiply(v[first : first + STRIP], by_strip), rest, out=rest)
+    room = np.empty((min(CACHED_ROWS, len(w)), h.shape[1]), np.result_type(w, h))
+    for first in range(0, len(w), CACHED_ROWS):
+        some = slice(first, min(first + CACHED_ROWS, len(w)))
+        rest = np.matmul(w[some], h, out=room[: some.stop - first])
+        np.subtract(scaling.multiply(v[some], by_strip), rest, out=rest)
+        if clear is not None:
+            clear(some, rest)
         total += sum_of_squares(rest)
     return total * by * by if close else total
 
@@ -150,12 +166,8 @@ def _residual_of_holed(v: HoledBlock, w: Array, h: Array) -> float:
         wide = w.astype(np.float64, copy=False)
         model = float(np.vdot(apply_gram(wide, v.gram_of(h)), wide))
         return csr_products.residual_cross_terms(v.block, w, h) + model
-    total = 0.0
-    for some, kept in v.block.strips(STRIP):
-        rest = kept - w[some] @ h
-        v.block.clear(some, rest)
-        total += sum_of_squares(rest)
-    return total
+    rows = v.block
+    return _residual_of_dense(rows.v, rows.scale, w, h, rows.clear)
 
 
 def sum_of_squares(x: Array) -> float:
