@@ -195,7 +195,8 @@ def _rows_of_time(plan: Plan) -> dict[str, Any]:
     }
     if plan.typical_passes is not None and plan.typical_seconds is not None:
         (few, many), (short, long) = plan.typical_passes, plan.typical_seconds
-        rows["typically"] = f"{few} to {counted(many, 'pass')}, about {_time(short)} to {_time(long)}"
+        if few < many:  # else it is the same as at worst
+            rows["typically"] = f"{few} to {counted(many, 'pass')}, about {_time(short)} to {_time(long)}"
     return rows | {"at worst": f"{counted(plan.most_passes, 'pass')}, about {_time(plan.most_seconds)}"}
 
 

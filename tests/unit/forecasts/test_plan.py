@@ -154,6 +154,11 @@ def test_one_panel_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not READS
 
 
+def test_a_range_of_passes_is_shown_where_it_is_one() -> None:
+    assert "typically" in repr(plan(V, 3))
+    assert "typically" not in repr(plan(V, 3, max_iter=2))
+
+
 @pytest.mark.usefixtures("several_panels")
 def test_a_bad_entry_of_the_panel_is_named_as_in_the_fit() -> None:
     bad = V.copy()
