@@ -63,12 +63,12 @@ def label_axes(axes: Any, title: str, x: str, y: str) -> None:
 LONGEST_NAME = 26  # characters of a name in a chart; its table has all of it
 
 
-def short_name(name: str) -> str:
-    """Return a name for a chart: in one line, and cut in its middle if it is long."""
+def short_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """Return a name for a chart: in one line, and cut near its end if it is long."""
     plain = escape_control(name)
-    if len(plain) <= LONGEST_NAME:
+    if len(plain) <= longest:
         return plain
-    return f"{plain[: LONGEST_NAME - 9]}…{plain[-8:]}"
+    return f"{plain[: longest - 9]}…{plain[-8:]}"
 
 
 def plain_ticks(axis: Any, places: Sequence[int], names: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ from dask_nmf.wording import counted
 
 MOST_CARDS = 48  # components that have a card of their own
 NAMED = 5  # top columns of a component in the table
+LONGEST_ROW = 40  # characters of the name of a row in a card
 MOST_PAIRS = 30  # of the table of components that are alike
 
 
@@ -95,7 +96,7 @@ def _line(facts: FitFacts, component: int) -> str:
         )
         if value > 0
     ]
-    rows = f" Largest in {' · '.join(short_name(name) for name in tops[:3])}." if tops else ""
+    rows = f" Largest in {' · '.join(short_name(name, LONGEST_ROW) for name in tops[:3])}." if tops else ""
     return f"{'; '.join(parts)}.{rows}"
 
 

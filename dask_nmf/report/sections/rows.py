@@ -30,9 +30,9 @@ def rows_section(facts: FitFacts) -> Section:
     if len(mixtures):
         low, middle, high = np.quantile(mixtures, [0.1, 0.5, 0.9])
         paragraphs.append(
-            f"A typical row is made of {counted(number(middle, 2), 'component')} (10 % of the rows of fewer "
-            f"than {number(low, 2)}, 10 % of more than {number(high, 2)}), counted by their sizes: two equal "
-            "parts count as 2, and a part that is much smaller than another hardly counts."
+            f"A typical row is made of {counted(number(middle, 2), 'component')}, and four fifths of them "
+            f"of {number(low, 2)} to {number(high, 2)}, counted by their sizes: two equal parts count as 2, "
+            "and a part that is much smaller than another hardly counts."
         )
     paragraphs.append(
         "The size of a component in a row is its weight in W times its norm in H, so that it does not depend "
@@ -78,6 +78,7 @@ def _sizes(facts: FitFacts) -> Figure:
     """Return how the sizes of parts spread: a heat map of components and classes of sizes."""
     parts = facts.weights.sample
     shares = size_classes(parts)
+    most = float(shares[:, 1:].max()) or 1.0  # most parts of sparse rows are zero: the others would be pale
     words = Words(
         "How large the parts of components are",
         "Heat map: for each component the share of rows by the size of its part, which doubles every two "
@@ -86,7 +87,8 @@ def _sizes(facts: FitFacts) -> Figure:
     sides = Sides(
         "component",
         "size of the part, as a share of the largest of all",
-        "share of rows",
+        "share of rows (the darkest: this or more)" if shares.max() > most else "share of rows",
+        most,
         row_ticks=component_ticks(facts.rank),
         column_ticks=TICKS,
     )
