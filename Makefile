@@ -58,7 +58,7 @@ kernels: .venv/installed-bench
 	$(BIN)/python -m pytest benchmarks/micro/bench_kernels.py
 
 clean:
-	rm -rf .venv .venv-lowest docs/_build demo short dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-lowest docs/_build docs/api demo short dist .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .venv/bin/python:

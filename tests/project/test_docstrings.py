@@ -49,10 +49,10 @@ def complaints(name: str, checks: set[str]) -> list[tuple[str, str]]:
     return [(code, text) for code, text in validate(name)["errors"] if code in checks]
 
 
-@pytest.mark.parametrize(("kind", "names"), [("function", FUNCTIONS), ("class", [*CLASSES, *RECORDS])])
-def test_the_reference_has_these(kind: str, names: list[str]) -> None:
+def test_the_reference_has_these() -> None:
     page = (ROOT / "docs" / "api.rst").read_text()
-    assert set(re.findall(rf"^\.\. auto{kind}:: (.*)$", page, re.MULTILINE)) == set(names)
+    listed = re.findall(r"^   (dask_nmf\..*)$", page, re.MULTILINE)
+    assert sorted(listed) == sorted(WITH_EXAMPLES)
 
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)

@@ -22,7 +22,7 @@ WANTED = {  # places that a person must find within three clicks of the start pa
     "docs/log.html#pass": "number of the pass, from 1",
     "docs/run_format.html#record": "number of the format",
     "docs/inputs.html#converting-files": "dask-nmf convert",
-    "docs/api.html#dask_nmf.nmf": "Factorise a non-negative matrix V",
+    "docs/api/dask_nmf.nmf.html#dask_nmf.nmf": "Factorise a non-negative matrix V",
 }
 
 NARROW = 390  # pixels: a telephone

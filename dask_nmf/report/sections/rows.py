@@ -30,9 +30,9 @@ def rows_section(facts: FitFacts) -> Section:
     if len(mixtures):
         low, middle, high = np.quantile(mixtures, [0.1, 0.5, 0.9])
         paragraphs.append(
-            f"A typical row is made of {counted(number(middle, 2), 'component')}, and four fifths of them "
-            f"of {number(low, 2)} to {number(high, 2)}, counted by their sizes: two equal parts count as 2, "
-            "and a part that is much smaller than another hardly counts."
+            f"A typical row is made of {counted(number(middle, 2), 'component')}, and four fifths of all "
+            f"rows of {number(low, 2)} to {number(high, 2)}, counted by their sizes: two equal parts "
+            "count as 2, and a part that is much smaller than another hardly counts."
         )
     paragraphs.append(
         "The size of a component in a row is its weight in W times its norm in H, so that it does not depend "
