@@ -62,6 +62,7 @@ class NMF(FittedNMF):
     stop_below : float
         Stop when ‖X − W H‖ falls below this number.
     random_state : int, RandomState or None
+        Seed of all random numbers of a fit; None gives another one each time.
     missing : {None, "nan", "unstored"}
         Entries of X that are missing: none, those that are NaN, or those that a sparse X does not store.
     alpha_W, alpha_H : float, or "same" for ``alpha_H``

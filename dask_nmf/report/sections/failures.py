@@ -30,7 +30,7 @@ def failures_section(facts: FitFacts, residuals: Residuals | None) -> Section:
     names = facts.names.reading(residuals.rows.worst.tolist(), residuals.columns.worst.tolist())
     text = (
         "When V was last read, the residuals V − W H were summed up by blocks of neighbouring rows and "
-        f"columns. {_meaning(facts.squared)} A dark band is a group of rows or columns that the components "
+        f"columns. {_meaning(facts.squared)} A strong band is a group of rows or columns that the components "
         "do not describe; if the order of rows and columns means nothing, look at the tables of single rows "
         "and columns."
     )
@@ -81,7 +81,7 @@ def _map(facts: FitFacts, residuals: Residuals) -> Figure:
     )
     table = Table("blocks that fit worst", ["rows", "columns", label, "share of the loss"], rows, [1])
     most, ticks = darkest(values), [ticks_of(side) for side in (residuals.rows, residuals.columns)]
-    shown = f"{label} (the darkest: this or more)" if finite.max(initial=0.0) > most else label
+    shown = f"{label} (the strongest: this or more)" if finite.max(initial=0.0) > most else label
     sides = Sides("rows of V", "columns of V", shown, most, *ticks)
     return heat_map(finite, words, sides, table)
 

@@ -55,8 +55,8 @@ def consensus_section(selection: RankSelection) -> Section:
         f"models put two rows together.{known}",
     )
     text = (
-        "Two rows belong together in a model if they have the same largest component. Dark blocks on the "
-        f"diagonal with nothing beside them are groups that all models find.{known}"
+        "Two rows belong together in a model if they have the same largest component. Blocks of the "
+        f"strongest shade on the diagonal with nothing beside them are groups that all models find.{known}"
     )
     sides = Sides("rows of V, ordered by cluster", "the same rows", "share of models", 1.0, {}, {})
     figure = heat_map(block_means(ordered, MOST_SQUARES), words, sides)
