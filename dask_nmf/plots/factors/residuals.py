@@ -34,10 +34,10 @@ def plot_residuals(residuals: Residuals | None, squared: bool, axes: Any = None)
         )
     axes = axes_or_new(axes)
     values = residuals.relative(squared)
-    image = axes.imshow(
-        values, cmap=SHADES, vmin=0, vmax=darkest(values), aspect="auto", interpolation_stage="data"
-    )
-    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85)
+    most = darkest(values)
+    image = axes.imshow(values, cmap=SHADES, vmin=0, vmax=most, aspect="auto", interpolation_stage="data")
+    beyond = "max" if (values[np.isfinite(values)] > most).any() else "neither"  # an arrow: some are larger
+    bar = axes.figure.colorbar(image, ax=axes, shrink=0.85, extend=beyond)
     bar.set_label("unexplained part" if squared else "mean divergence, in units of that of V")
     axes.set(title="Where the model fails", xlabel="columns of V", ylabel="rows of V")
     for axis, side in ((axes.yaxis, residuals.rows), (axes.xaxis, residuals.columns)):
