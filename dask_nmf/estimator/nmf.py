@@ -61,8 +61,7 @@ class NMF(FittedNMF):
         Stop when a pass lowers the loss by less than this share.
     stop_below : float
         Stop when ‖X − W H‖ falls below this number.
-    random_state : int, RandomState or None
-        Seed of all random numbers of a fit; None gives another one each time.
+    random_state : seed of all random numbers, an int or a RandomState; None gives another one each time.
     missing : {None, "nan", "unstored"}
         Entries of X that are missing: none, those that are NaN, or those that a sparse X does not store.
     alpha_W, alpha_H : float, or "same" for ``alpha_H``
