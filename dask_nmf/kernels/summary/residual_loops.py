@@ -1,9 +1,14 @@
-"""Loops over a block that add up where W H fails, for `residual_sums`."""
+"""Loops over a block that add up where W H fails, and the part of zeros, for `residual_sums`."""
 
 from __future__ import annotations
 
-import numpy as np
+from itertools import pairwise
+from typing import NamedTuple
 
+import numpy as np
+import scipy.sparse
+
+from dask_nmf.kernels.blocks.groups import Groups, Labels
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.divergence import TINY, dot, entry_divergence
 from dask_nmf.types import Array
@@ -98,3 +103,49 @@ def add_cells(
             into_sizes[across[j]] += counts
         rows[0, i] += loss
         rows[1, i] += size
+
+
+class Zeros(NamedTuple):
+    """The loss and the number of entries that count, as if V were 0: by rows, columns and blocks."""
+
+    rows: Array  # (2, r)
+    columns: Array  # (2, n)
+    own: Array  # the blocks of rows that there are, (b,)
+    blocks: Array  # (2, b, column blocks)
+
+
+def zeros_that_count(w: Array, h: Array, groups: Groups, of_rows: Array, edges: Array) -> Zeros:
+    """Return twice the divergence of 0 from W H over the entries that are not held out: 2 Σ w_i · h_j.
+
+    Parameters
+    ----------
+    w, h : (r, k), (k, n).
+    of_rows : the block of each row, ascending, (r,).
+    edges : of the blocks of columns.
+    """
+    counts, labels = groups.counts, groups.counts.shape
+    cuts = np.flatnonzero(np.diff(of_rows)) + 1
+    members, spans = np.split(groups.rows, cuts), [slice(*span) for span in pairwise(edges.tolist())]
+    of_h = np.stack([_sums_by_label(h[:, some].T, groups.columns[some], labels[1]) for some in spans])
+    parts = zip(np.split(w, cuts), members, strict=True)
+    of_w = np.stack([counts.T @ _sums_by_label(part, own, labels[0]) for part, own in parts])
+    below = np.einsum("ij,ij->i", w, (counts @ of_h.sum(axis=0))[groups.rows])
+    total, beside = of_w.sum(axis=0), np.empty(h.shape[1])
+    for some in spans:
+        beside[some] = np.einsum("nk,kn->n", total[groups.columns[some]], h[:, some])
+    across = np.stack([np.bincount(groups.columns[some], minlength=labels[1]) for some in spans])
+    down = np.stack([np.bincount(own, minlength=labels[0]) for own in members])
+    inside = of_w.reshape(len(of_w), -1) @ of_h.reshape(len(of_h), -1).T
+    return Zeros(
+        np.stack([2 * below, groups.row_weight]),
+        np.stack([2 * beside, groups.column_weight]),
+        of_rows[[0, *cuts]],
+        np.stack([2 * inside, down @ counts @ across.T]),
+    )
+
+
+def _sums_by_label(rows: Array, labels: Labels, number: int) -> Array:
+    """Return the sums of the rows, (r, k), of each of some labels, (number, k), float64."""
+    edges = np.arange(len(labels) + 1)
+    indicator = scipy.sparse.csc_array((np.ones(len(labels)), labels, edges), shape=(number, len(labels)))
+    return np.asarray(indicator @ rows.astype(np.float64, copy=False))

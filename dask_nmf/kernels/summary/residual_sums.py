@@ -17,7 +17,7 @@ from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.holed import HoledBlock
 from dask_nmf.kernels.blocks.holes.cleared import ClearedRows
 from dask_nmf.kernels.blocks.masked import EMPTY, Cells, stored_cells
-from dask_nmf.kernels.summary.residual_loops import add_cells, add_squares
+from dask_nmf.kernels.summary.residual_loops import add_cells, add_squares, zeros_that_count
 from dask_nmf.types import Array, Block
 
 MOST_BLOCKS = 64  # of rows, and of columns
@@ -165,7 +165,7 @@ def places_of_columns(places: Places) -> NDArray[np.uint8]:
 
 
 def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) -> ResidualSums | None:
-    """Return the sums of a block; None if it is sparse with entries held out whose zeros would be told apart.
+    """Return the sums of a block; None for the squared error of a sparse one with entries held out.
 
     Entries that are held out do not count.
 
@@ -186,7 +186,7 @@ def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) 
     if scipy.sparse.issparse(v):
         unscaled = scaling.multiply(w.astype(np.float64), 1 / by)
         return sums.add_cells(stored_cells(v, True), unscaled, h).scaled(by * by).total()
-    if isinstance(v, Cells) and v.groups is None:
+    if isinstance(v, Cells) and (v.groups is None or places.beta != 2):
         return sums.add_cells(v, w, h).total()
     return None
 
@@ -259,7 +259,14 @@ class _Growing:
             places_of_columns(self.places), self.rows, columns, self.blocks,
         )  # fmt: skip
         self.columns = columns.T
-        if cells.implicit_zeros:
+        if cells.groups is not None:
+            found = zeros_that_count(wide, h, cells.groups, self.groups, self.places.columns)
+            self.rows[0] += found.rows[0]
+            self.columns[0] += found.columns[0]
+            self.blocks[0, found.own] += found.blocks[0]
+            self.rows[1], self.columns[1] = found.rows[1], found.columns[1]
+            self.blocks[1, found.own] = found.blocks[1]
+        elif cells.implicit_zeros:
             self._add_zeros(wide, h)
         return self
 
