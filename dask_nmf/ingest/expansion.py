@@ -36,7 +36,6 @@ RECORDS = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", ".json", ".json.gz")
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 MARKET = (".mtx", ".mtx.gz")
 FILES = (*TEXTS, *IMAGES, *RECORDS, *TABLES, *MARKET, *SUFFIXES, ".npy", ".npz", ".zarr")
-CURE = "give .csv, .tsv, .parquet, .mtx, .h5ad, .h5, .npy, .npz, Zarr, .txt, .jsonl or images"
 KINDS = {"tables": TABLES, "records": RECORDS, "texts": TEXTS, "images": IMAGES}  # of files in a folder
 JOINED = ("texts", "images")  # kinds of files that are one source together
 ZARR = ("zarr.json", ".zgroup", ".zarray")  # files of a folder that is a Zarr hierarchy
@@ -142,7 +141,12 @@ def _inside(place: Location, folder: FilePath) -> list[Any]:
     kind = max(found, key=lambda name: len(found[name]))
     _report_below(folder, below, bool(found[kind]))
     if not found[kind]:
-        raise DataError(f"{folder} holds no files that are converted; {CURE}")
+        if not files and not isinstance(folder, Path):
+            return [place]  # whoever opens it says that there is nothing
+        raise DataError(
+            f"{folder} has no tables, JSON lines, texts or images, and is neither Zarr nor of 10x Genomics; "
+            "give the paths of its files, which may have wildcards"
+        )
     others = [f"{len(paths)} {name}" for name, paths in found.items() if paths and name != kind]
     if others:
         logger.info("taken of %s: %d %s, and not %s", folder, len(found[kind]), kind, ", ".join(others))

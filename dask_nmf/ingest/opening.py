@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dask_nmf.errors import DataError
-from dask_nmf.ingest.expansion import CURE, FILES, MARKET, RECORDS, TABLES, TEXTS, FileSet, name_of
+from dask_nmf.ingest.expansion import FILES, MARKET, RECORDS, TABLES, TEXTS, FileSet, name_of
 from dask_nmf.ingest.files import FilePath, ObjectPath, has_suffix
 from dask_nmf.ingest.formats.documents.counting import CountedTexts
 from dask_nmf.ingest.formats.documents.decoding import UTF8
@@ -123,7 +123,10 @@ def _open_one(source: Any, options: ConvertOptions, scratch: Path, files: ExitSt
         if has_suffix(path, TABLES):
             return DenseTable(open_table(path), options)
     if isinstance(path, Path) and path.is_file() and not has_suffix(path, FILES):
-        raise DataError(f"{path} is a file of another kind; {CURE}")
+        raise DataError(
+            f"{path} is a file of another kind; give .csv, .tsv, .parquet, .mtx, .h5ad, .h5, .npy, .npz, "
+            "Zarr, .txt, .jsonl or images"
+        )
     if options.dataset is not None and is_annotated(source):
         return MatrixRows(formed_within(source, options.dataset, name_of(source)), options, scratch)
     named = None

@@ -214,3 +214,10 @@ def test_what_follows_is_fetched_ahead_and_what_is_done_is_forgotten(
         assert file.readall() == bytes(range(200)) * 64
         assert len(file._ranges) <= object_file.KEPT
     assert fetched.call_count == 200  # each range once
+
+
+def test_a_prefix_without_files_that_are_converted(stored: MemoryStore) -> None:
+    assert [place.address for place in expand(FOLDER)] == [FOLDER]  # whoever opens it says that it is empty
+    stored.put("notes.bin", b"a")
+    with pytest.raises(DataError, match=f"{FOLDER} has no tables, JSON lines, texts or images"):
+        expand(FOLDER)

@@ -296,7 +296,9 @@ def test_a_file_of_another_kind_and_zarr_beside_tables(
     (folder / "notes.py").write_text("a = 1")
     assert_refused(folder, "notes.py", "notes.py is a file of another kind; give .csv, .tsv")
     (folder / "notes.py").rename(tmp_path / "notes.py")
-    assert_refused(tmp_path, "all", f"{folder} holds no files that are converted; give .csv, .tsv")
+    assert_refused(
+        tmp_path, "all", f"{folder} has no tables, JSON lines, texts or images, and is neither Zarr"
+    )
     (folder / "v.csv").write_text("a,b\n1,2\n")
     convert(folder / "v.csv", folder / "w.zarr")
     convert(folder, tmp_path / "v.zarr")
