@@ -12,7 +12,7 @@ from support.matrices import low_rank
 
 from dask_nmf import Run, nmf, transform
 from dask_nmf.results import verify
-from dask_nmf.updates import update
+from dask_nmf.updates import forget, update
 from dask_nmf.updates.fitted import open_fitted
 from dask_nmf.updates.rows.known_rows import SquaredRows
 
@@ -112,6 +112,18 @@ def test_a_row_that_an_h_which_stays_cannot_explain_is_added_with_an_infinite_di
     assert np.isfinite(factors(run)[0]).all()
     update(run, new[5:])
     assert (factors(run)[1][:, 3] > 0).any()
+
+
+def test_rows_that_were_added_with_a_kept_h_leave_a_finite_divergence_when_they_are_taken_out(
+    tmp_path: Path,
+) -> None:
+    """H was not the best one for them, so that the sums without them are estimates, 0 in some columns."""
+    rng = np.random.default_rng(1)
+    v = rng.poisson(rng.gamma(0.2, 1, (60, 5)) @ rng.gamma(0.1, 1, (5, 120))).astype(float)
+    run = fitted(tmp_path / "run", v[:50], beta_loss=1)
+    update(run, v[50:], keep_h=True)
+    forget(run, list(range(50, 60)), v)
+    assert [check for check in verify(run, v[:50]) if check.passed is False] == []
 
 
 def test_h_with_kept_h_stays_and_w_is_that_of_transform(tmp_path: Path) -> None:
