@@ -125,7 +125,7 @@ def _open_one(source: Any, options: ConvertOptions, scratch: Path, files: ExitSt
     if isinstance(path, Path) and path.is_file() and not has_suffix(path, FILES):
         raise DataError(
             f"{path} is a file of another kind; give .csv, .tsv, .parquet, .mtx, .h5ad, .h5, .npy, .npz, "
-            "Zarr, .txt, .jsonl or images"
+            "Zarr, also in a .zip, .txt, .jsonl or images"
         )
     if options.dataset is not None and is_annotated(source):
         return MatrixRows(formed_within(source, options.dataset, name_of(source)), options, scratch)

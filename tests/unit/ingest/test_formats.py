@@ -59,6 +59,13 @@ def test_npy_and_rechunking(tmp_path: Path, shape: tuple[int, int]) -> None:
     assert zarr.open_array(tmp_path / "again.zarr" / "X").chunks == (11, shape[1])
 
 
+def test_zarr_in_a_zip(tmp_path: Path) -> None:
+    with zarr.storage.ZipStore(tmp_path / "v.zip", mode="w") as store:
+        zarr.create_array(store, data=DENSE)
+    convert(tmp_path / "v.zip", tmp_path / "v.zarr")
+    np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), DENSE)
+
+
 @pytest.mark.usefixtures("steps")
 @pytest.mark.parametrize("symmetry", ["general", "symmetric"])
 @pytest.mark.parametrize("field", ["real", "integer", "pattern"])
