@@ -28,11 +28,11 @@ class Journal:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE
-        lines = self._file.read_text().splitlines(keepends=True) if self._file.exists() else []
-        if lines and not lines[-1].endswith("\n"):
-            lines.pop()  # a power cut left a part of it; the next line must not follow that
-            self._file.write_text("".join(lines))
         with files_left():
+            lines = self._file.read_text().splitlines(keepends=True) if self._file.exists() else []
+            if lines and not lines[-1].endswith("\n"):
+                lines.pop()  # a power cut left a part of it; the next line must not follow that
+                self._file.write_text("".join(lines))
             records = [json.loads(line) for line in lines]
         self.done = bool(records) and records[-1] is None
         self.entered: list[dict[str, Any]] = [record for record in records if record is not None]

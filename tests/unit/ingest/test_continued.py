@@ -175,7 +175,7 @@ def test_a_line_of_the_journal_that_is_not_whole_is_left_out(tmp_path: Path) -> 
     assert [record["count"] for record in journal.Journal(tmp_path).entered] == [1, 2]
 
 
-@pytest.mark.parametrize(("file", "damage"), [("runs.jsonl", b"\0\n"), ("1", b"\0"), ("r-0-*.npz", b"")])
+@pytest.mark.parametrize(("file", "damage"), [("runs.jsonl", b"\xff\n"), ("1", b"\0"), ("r-0-*.npz", b"")])
 def test_damaged_files_begin_anew(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
