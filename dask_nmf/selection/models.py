@@ -210,11 +210,18 @@ def parse_ranks(ranks: str | int | Iterable[int]) -> tuple[int, ...]:
         parts = _parts_of(ranks)
     except (ValueError, TypeError):
         raise ValueError(wanted) from None
-    _check_count(sum(map(len, parts)))
+    _check_count(sum(map(_length, parts)))
     found = [rank for part in parts for rank in part]
     if not found or any(not isinstance(rank, int) or isinstance(rank, bool) or rank < 1 for rank in found):
         raise ValueError(wanted)
     return tuple(sorted(set(found)))
+
+
+def _length(part: Sequence[int]) -> int:
+    """Return the length of a range or a list; `len` takes no range that is longer than an index."""
+    if isinstance(part, range):
+        return max(0, -((part.start - part.stop) // part.step))
+    return len(part)
 
 
 def _check_count(models: int) -> None:

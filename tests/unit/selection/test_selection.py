@@ -165,6 +165,8 @@ def test_ranks_that_are_none_are_refused(given: object) -> None:
 def test_more_models_than_a_record_may_list_are_refused_before_they_are_listed() -> None:
     with pytest.raises(ValueError, match=r"999999999999 models is too large; give fewer ranks"):
         parse_ranks("2:1000000000000")
+    with pytest.raises(ValueError, match=r"33333333333333333333334 models is too large"):
+        parse_ranks("2:100000000000000000000000:3,7")
     with pytest.raises(ValueError, match=r"300000 models is too large"):
         SelectionOptions((2, 3, 4), n_init=1000, folds=100)
 
