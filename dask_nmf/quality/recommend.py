@@ -138,8 +138,9 @@ def recommend_rank(trials: Iterable[Trial], stability: Mapping[int, float] | Non
     pair there is none, and the rank with the lowest error is recommended. Trials without a held-out error are
     left out, and so are failed starts: those whose training error is more than 2 % and 0.002 above the least
     one of their rank and fold, if they are a minority there. Ranks without a trial that pairs with one of
-    the best rank are left out, too. Stability does not choose. The reason has it, and if it is below 0.95
-    also the largest smaller rank where it is not, and the least rank with an error within 1 % of the lowest.
+    the best rank are left out, too. The reason names the least rank with an error within 1 % of the lowest.
+    Stability does not choose. The reason has it, and if it is below 0.95 the largest smaller rank where it
+    is not.
 
     Parameters
     ----------

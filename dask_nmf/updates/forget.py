@@ -199,9 +199,8 @@ def _forget(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> Forgott
     changed.record["estimated"] = not polished or (fitted.settings.beta == 1 and not fitted.fixed_h)
     found: Polished | None = None
     if polished:
-        h = np.where(
-            h.any(axis=0), h, fitted.h
-        )  # the sums are estimates; the pass makes 0 what is not needed
+        # A column that the sums, which are estimates, leave empty may be needed; if not, the pass makes it 0.
+        h = np.where(h.any(axis=0), h, fitted.h)
         with RowPasses(fitted, matrix) as passes:
             found = polish(fitted, passes, numbers, h, changed)
         h, loss = found.h, found.loss
