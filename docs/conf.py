@@ -32,7 +32,8 @@ numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 autodoc_typehints = "none"  # numpydoc's sections say what parameters are
 autosummary_filename_map = {  # some disks do not tell Plan.html from plan.html
-    f"dask_nmf.{name}": f"dask_nmf.{name}-class" for name in ("Plan", "updates.Update", "quality.Quality")
+    f"dask_nmf.{name}": f"dask_nmf.{name}-class"
+    for name in ("NMF", "Plan", "updates.Update", "quality.Quality")
 }
 autosummary_context = {  # the members that the page of a class shows; those of others are in its attributes
     "shown_members": {

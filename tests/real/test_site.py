@@ -102,6 +102,11 @@ def test_links_inside_of_the_site_lead_somewhere(site: Path) -> None:
             assert "://" in target or not path or (page.parent / path).exists(), f"{page}: {target}"
 
 
+def test_pages_have_names_that_differ_by_more_than_capitals(site: Path) -> None:
+    names = [page.relative_to(site).as_posix().lower() for page in site.rglob("*.html")]
+    assert sorted({*names}) == sorted(names)
+
+
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     pages = list((site / "docs").glob("*.html"))
     assert len(pages) > 15
