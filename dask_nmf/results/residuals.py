@@ -44,7 +44,9 @@ def residuals(result: StoredResult, V: Any) -> Residuals:
     """
     record = result.record
     if Measures(**record["measures"]).loss_unit(result.settings.beta) is None:
-        raise ValueError("losses of such entries are beyond float64; leave V out")
+        raise ValueError(
+            "V is so large or so small that losses of its entries are beyond float64; leave V out"
+        )
     if record["settings"].get("weights") is not None:
         raise ValueError(
             "the fit had weights of entries, by which residuals would have to be weighed; leave V out"

@@ -45,7 +45,8 @@ def _reason(facts: FitFacts) -> tuple[str, bool]:
     """Return why the last read of a fit has not found residuals, and whether another read would find them."""
     record = facts.record
     if Measures(**record["measures"]).loss_unit(facts.stored.settings.beta) is None:
-        return "losses of such entries are beyond float64; factorise V times a number", False
+        why = "V is so large or so small that losses of its entries are beyond float64"
+        return f"{why}; factorise V times a number", False
     if "lineage" in record:
         return "rows were added or taken out since the fit", True
     if record["loss"] is None:
