@@ -45,8 +45,8 @@ class Result:
     shape : (m, n), of V
     residuals : where W H differs from V, as the last read saw it: losses and sizes of at most 64 × 64 blocks
         of V, and the rows and columns with the largest losses. Entries that are held out do not count. It is
-        None where that is not known: V is cut both ways, or entries are held out of a V without missing
-        entries and weights, and V is sparse or the loss is the Kullback-Leibler divergence.
+        None where that is not known: V is cut both ways, the loss is beyond float64, or a fit of the squared
+        error has entries held out of a sparse V without missing entries and weights.
 
     Examples
     --------

@@ -17,7 +17,7 @@ from dask_nmf.kernels.blocks.masked import Cells
 from dask_nmf.kernels.row_sums import Sums
 from dask_nmf.types import Array, Block
 
-STRIP = row_sums.STRIP // 4  # rows: with their residual they take no more bytes than `row_sums.residual`
+STRIP = row_sums.STRIP // 4  # rows: in float64, they and their residual take no more bytes than plans count
 
 
 def product(v: Block, h: Array) -> Array:

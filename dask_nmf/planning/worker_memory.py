@@ -48,7 +48,7 @@ RESIDUALS_OF_CLIENT = 80  # the same in the client, which finds the columns with
 
 RESIDUAL_BLOCKS = 2 * MOST_BLOCKS**2 * 8  # bytes of the losses and sizes of blocks of V
 
-STRIP = 256  # rows of a panel whose residual is in memory at once
+STRIP = 256  # rows of a panel, at most, whose residual is in memory at once
 
 USABLE = 0.7  # share of a worker's memory limit that may be filled: above, distributed spills and pauses
 

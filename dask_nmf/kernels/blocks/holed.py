@@ -120,10 +120,7 @@ def gram_of_rows(factor: Array, groups: Groups) -> GroupedGram:
 
 
 def iter_batches(block: MaskedBlock, factors: Sequence[Array] = ()) -> Iterator[Batch]:
-    """Yield a block in batches of rows, with the gram matrices of each H, (k, n).
-
-    The next batch takes the memory of the previous one.
-    """
+    """Yield a block in batches of rows, with the gram matrices of each H, (k, n)."""
     groups = block.groups
     given = [_given(h, groups) for h in factors]
     batches = _csr_batches if scipy.sparse.issparse(block.v) else _dense_batches
