@@ -44,7 +44,9 @@ RESIDUALS_WAITING = 16  # bytes a column of V of the residual sums of a panel: t
 
 RESIDUALS_IN_WORK = 20  # the same while a task takes these sums, beside a copy of H
 
-RESIDUALS_OF_CLIENT = 80  # the same in the client, which finds the columns with the largest losses
+GRAMS_OF_BLOCKS = 3 * MOST_BLOCKS  # k x k matrices of float64 meanwhile, if V is sparse: of parts of W and H
+
+RESIDUALS_OF_CLIENT = 80  # bytes a column of V in the client, which finds the columns with the largest losses
 
 RESIDUAL_BLOCKS = 2 * MOST_BLOCKS**2 * 8  # bytes of the losses and sizes of blocks of V
 
@@ -228,7 +230,8 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
 
 def residuals_in_work(layout: Layout, rank: int) -> int:
     """Return the bytes for taking the residual sums of a panel; if V is sparse, H is copied by columns."""
-    return (RESIDUALS_IN_WORK + rank * layout.itemsize) * layout.columns + RESIDUAL_BLOCKS
+    grams = 0 if layout.indptr is None else GRAMS_OF_BLOCKS * rank**2 * 8
+    return (RESIDUALS_IN_WORK + rank * layout.itemsize) * layout.columns + RESIDUAL_BLOCKS + grams
 
 
 def _reading(layout: Layout) -> int:

@@ -252,6 +252,15 @@ def test_sums_down_long_columns_are_as_exact_as_those_of_short_ones() -> None:
     assert sums.loss == pytest.approx(float(v[0, 0]) ** 2 * v.size, rel=3e-6)
 
 
+def traced(call: Callable[[], Any]) -> tuple[Any, float]:
+    """Return what a function returns at its second call, and the peak bytes meanwhile."""
+    call()  # compiles
+    tracemalloc.start()
+    found, (_, peak) = call(), tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return found, peak
+
+
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("rank", [1, 6, 40])
 def test_the_plan_counts_their_memory(sparse: bool, rank: int) -> None:
@@ -260,19 +269,21 @@ def test_the_plan_counts_their_memory(sparse: bool, rank: int) -> None:
     block = scipy.sparse.csr_array(v * (v > 0.98)) if sparse else v
     places, w, h = Places.of(v.shape, 2.0), np.ones((5, rank), np.float32), np.ones((rank, n), np.float32)
 
-    def traced(call: Callable[[], Any]) -> tuple[Any, float]:
-        call()  # compiles
-        tracemalloc.start()
-        found = call()
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return found, peak
-
     sums, in_task = traced(lambda: residual_sums.residual_sums(block, w, h, places, np.arange(5)))
     assert in_task <= residuals_in_work(Layout(5, n, v.itemsize), rank)
     assert sums.columns.nbytes == RESIDUALS_WAITING * n
     finished = traced(lambda: sums.finish(places, h))[1]
     assert sums.columns.nbytes + finished <= RESIDUALS_OF_CLIENT * n + RESIDUAL_BLOCKS
+
+
+def test_the_plan_counts_grams_of_blocks_of_a_sparse_panel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(residual_sums, "MOST_BLOCKS", 64)
+    v = scipy.sparse.eye_array(150, 1000, dtype=np.float32, format="csr")
+    rank, places, numbers = 100, Places.of(v.shape, 2.0), np.arange(150)
+    w, h = np.ones((150, rank), np.float32), np.ones((rank, 1000), np.float32)
+    in_task = traced(lambda: residual_sums.residual_sums(v, w, h, places, numbers))[1]
+    planned = residuals_in_work(Layout(*v.shape, 4, indptr=v.indptr), rank)
+    assert planned / 2 < in_task <= planned
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
