@@ -48,7 +48,7 @@ from dask_nmf.updates.write import scales_of, with_new_rows, write_h, write_mean
 
 logger = logging.getLogger(__name__)
 
-REPEATS = {2: 1, 1: 3}  # passes over the new rows that refresh H, by β
+REPEATS = {2: 1, 1: 3}  # updates of H by the new rows, by β
 
 Connect = Callable[[Matrix], AbstractContextManager[Any]]
 
@@ -259,6 +259,7 @@ def _refreshed(fitted: Fitted, passes: RowPasses, keep_h: bool) -> Refreshed:
         return Refreshed(h, before, shares)
     if fitted.settings.beta == 1:
         h = lift_small(lift_columns(h, 0, Stream.H_FACTOR))
+        sums = passes.sums(h)  # of these entries: the sums before are of smaller ones, which need more
     for number in range(REPEATS[int(fitted.settings.beta)]):
         h = fitted.rows.refreshed(h, sums if number == 0 else passes.sums(h))
     return Refreshed(drop_lifted(fitted.h, h) if fitted.settings.beta == 1 else h, before, shares)

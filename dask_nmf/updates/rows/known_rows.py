@@ -185,9 +185,14 @@ def lift_small(h: Array) -> Array:
 
 
 def drop_lifted(before: Array, h: Array) -> Array:
-    """Return H (k, n) with the entry of before where the update of one that was lifted has not grown."""
+    """Return H (k, n) with the entry of before where the update of one that was lifted has not grown.
+
+    A column in which such entries are most of all stays as it is: they explain it together.
+    """
     least = _lifted(before)
-    return np.where((before < least) & (h <= least) & before.any(axis=0), before, h)
+    dropped = np.where((before < least) & (h <= least) & before.any(axis=0), before, h)
+    sizes = np.divide(1, least, out=np.zeros_like(least), where=least > 0).T
+    return np.where(sizes @ dropped < sizes @ h / 2, h, dropped)
 
 
 def _lifted(h: Array) -> Array:

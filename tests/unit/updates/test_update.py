@@ -94,6 +94,20 @@ def test_a_word_of_one_topic_becomes_one_of_another_that_new_texts_use_it_in(tmp
     assert loss(V, W, H, 1) < 1.02 * loss(V, np.asarray(of_all.W), np.asarray(of_all.H), 1)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_word_that_old_texts_hardly_use_is_explained_once_new_ones_do(seed: int, tmp_path: Path) -> None:
+    """All entries of its column of H are small before, and several topics explain it together."""
+    rng = np.random.default_rng(seed)
+    v = rng.poisson(10 * rng.gamma(1, 1, (150, 3)) @ rng.gamma(1, 1, (3, 20))).astype(float)
+    v[:120, 3] = 0
+    v[7, 3] = 1e-3
+    run = tmp_path / "run"
+    nmf(v[:120], 3, store=run, random_state=0, beta_loss=1)
+    update(run, v[120:])
+    of_all = nmf(v, 3, beta_loss=1)
+    assert loss(v, *factors(run), 1) < 1.05 * loss(v, np.asarray(of_all.W), np.asarray(of_all.H), 1)
+
+
 def test_a_row_that_an_h_which_stays_cannot_explain_is_added_with_an_infinite_divergence(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
