@@ -51,7 +51,7 @@ class Conversion:
         return scratch
 
     def begin_anew(self, folder: Path) -> None:
-        """Delete what an output has, of which a part is damaged."""
+        """Delete what an output has, of which a part is damaged, and make its empty folders again."""
         rmtree(folder)
         self.begin(folder)
 

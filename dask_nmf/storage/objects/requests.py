@@ -70,10 +70,11 @@ class Version(NamedTuple):
         return cls(int(meta["size"]), meta["e_tag"], int(meta["last_modified"].timestamp()))
 
     def is_replaced_by(self, other: Version) -> bool:
-        """Return whether another version is a later one; the ETag alone decides if both have one."""
+        """Return whether another version differs; the ETag alone decides if both have one."""
         if self.e_tag and other.e_tag:
             return self.e_tag != other.e_tag
-        return self.size != other.size or 0 != self.written != other.written != 0
+        both_told = bool(self.written and other.written)
+        return self.size != other.size or (both_told and self.written != other.written)
 
 
 def connect(url: str) -> Any:
