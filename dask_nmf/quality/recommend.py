@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import isnan, nan
+from math import isfinite, isnan, nan
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,7 +30,7 @@ class Trial(NamedTuple):
     Attributes
     ----------
     n_components, seed, fold : which fit; trials of the same seed and fold have the same held-out entries.
-    held_out_error : error of the held-out entries, the same measure for all; NaN if the fit failed.
+    held_out_error : error of the held-out entries, the same measure for all; NaN or inf if the fit failed.
     training_error : relative error of the other entries, 0 for an exact fit; NaN if it is unknown.
 
     Examples
@@ -162,7 +162,7 @@ def recommend_rank(trials: Iterable[Trial], stability: Mapping[int, float] | Non
     """
     errors = _by_rank(trials)
     if not errors:
-        raise ValueError("no trial has a held-out error; give at least one that is not NaN")
+        raise ValueError("no trial has a held-out error; give at least one that is finite")
     best = _best(errors)
     table = tuple(_summaries(errors, best, stability or {}))
     chosen = next(row for row in table if row.is_as_good)
@@ -210,7 +210,7 @@ def _by_rank(trials: Iterable[Trial]) -> dict[int, Errors]:
             )
         errors[rank][pair] = trial
     known = {
-        rank: {pair: trial for pair, trial in some.items() if not isnan(trial.held_out_error)}
+        rank: {pair: trial for pair, trial in some.items() if isfinite(trial.held_out_error)}
         for rank, some in errors.items()
     }
     return {rank: _without_failed(known[rank]) for rank in sorted(known) if known[rank]}

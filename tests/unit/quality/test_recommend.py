@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from math import isnan, nan
+from math import inf, isnan, nan
 from typing import Any
 
 import numpy as np
@@ -140,7 +140,7 @@ def test_one_rank_is_recommended_for_want_of_others() -> None:
 def test_failed_trials_are_left_out_with_their_pairs() -> None:
     """Rank 3 has failed on the hard mask, and its mean is the lowest for that reason only."""
     found = recommend_rank(
-        trials({2: [1.0, 9.0, 1.0], 3: [1.1, nan, 1.1], 4: [nan, nan, nan], 5: [nan, nan]})
+        trials({2: [1.0, 9.0, 1.0], 3: [1.1, nan, 1.1], 4: [nan, inf, nan], 5: [inf, nan]})
     )
     assert (found.n_components, [row.n_components for row in found.table]) == (2, [2, 3])
     assert (found.table[1].trials, found.table[1].difference) == (2, pytest.approx(0.1))
@@ -153,7 +153,7 @@ def test_a_rank_without_a_pair_is_left_out() -> None:
 
 def test_tables_that_say_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match="no trial has a held-out error"):
-        recommend_rank([Trial(2, 0, 0, nan)])
+        recommend_rank([Trial(2, 0, 0, nan), Trial(3, 0, 0, inf)])
     with pytest.raises(ValueError, match="rank 2, seed 1 and fold 0; give one of each"):
         recommend_rank([Trial(2, 1, 0, 1.0), Trial(2, 1, 0, 2.0)])
 

@@ -237,11 +237,7 @@ def test_memory_does_not_grow_with_the_rank(tmp_path: Path, monkeypatch: pytest.
     V = scipy.sparse.csr_array(low_rank(200, 60, 3))
     nmf(V, 40, max_iter=1, init="random", store=tmp_path / "run.zarr")
     stored = Run.load_result(tmp_path / "run.zarr")
-    tracemalloc.start()
-    residuals_of(stored, V)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 4e6  # all 12,000 entries of rank 40 would gather 8 MB
+    assert traced(lambda: residuals_of(stored, V))[1] < 4e6  # all 12,000 entries of rank 40 would gather 8 MB
 
 
 def test_sums_down_long_columns_are_as_exact_as_those_of_short_ones() -> None:
@@ -253,12 +249,14 @@ def test_sums_down_long_columns_are_as_exact_as_those_of_short_ones() -> None:
 
 
 def traced(call: Callable[[], Any]) -> tuple[Any, float]:
-    """Return what a function returns at its second call, and the peak bytes meanwhile."""
-    call()  # compiles
-    tracemalloc.start()
-    found, (_, peak) = call(), tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return found, peak
+    """Return what a function returns, and the least peak of three calls: other threads take memory too."""
+    found, peaks = call(), []  # which compiles
+    for _ in range(3):
+        tracemalloc.start()
+        call()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    return found, min(peaks)
 
 
 @pytest.mark.parametrize("sparse", [False, True])
