@@ -25,8 +25,8 @@ demo: .venv/installed
 test: .venv/installed-dev # two processes; an idle one takes tests from the other
 	$(IN_MEMORY) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(DRAWN)
 
-test-real: .venv/installed-dev # six processes on two cores: these tests wait most of the time
-	$(BIN)/python -m pytest -m real --numprocesses 6 --dist worksteal $(DRAWN) $(REAL)
+test-real: .venv/installed-dev # four processes: these tests wait for servers almost half of the time
+	$(BIN)/python -m pytest -m real --numprocesses 4 --dist worksteal $(DRAWN) $(REAL)
 
 test-data: .venv/installed-dev # needs data sets in ../shared/data, which the project does not carry
 	$(BIN)/python -m pytest -m data --numprocesses 2 --dist worksteal $(call MARKED,data)

@@ -25,7 +25,7 @@ from support.servers import needs, process, until
 
 ROOT = FOLDER.parents[1]
 pytestmark = [
-    pytest.mark.timeout(600),
+    pytest.mark.timeout(1200),  # with the building of the image, which takes minutes on busy cores
     needs("buildah", "bwrap", "ip", "mmdebstrap", "openssl", root=True),
 ]
 # As the registry's image has it: Python, a pip that may install for all, certificates of authorities.

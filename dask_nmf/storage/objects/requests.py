@@ -71,8 +71,8 @@ class Version(NamedTuple):
 
     def is_replaced_by(self, other: Version) -> bool:
         """Return whether another version differs; the ETag alone decides if both have one."""
-        if self.e_tag and other.e_tag:
-            return self.e_tag != other.e_tag
+        if self.e_tag and other.e_tag:  # which some servers quote in replies, and not in lists
+            return self.e_tag.strip('"') != other.e_tag.strip('"')
         both_told = bool(self.written and other.written)
         return self.size != other.size or (both_told and self.written != other.written)
 

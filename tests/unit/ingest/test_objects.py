@@ -188,6 +188,7 @@ def test_without_e_tags_an_object_that_is_replaced_is_known_by_its_time_or_its_s
     tagged = before._replace(e_tag="one")
     assert not tagged.is_replaced_by(tagged._replace(written=1_700_000_001))
     assert tagged.is_replaced_by(tagged._replace(e_tag="two"))
+    assert not tagged.is_replaced_by(tagged._replace(e_tag='"one"'))
 
 
 def test_a_web_server_without_e_tags_shows_that_a_file_was_replaced(tmp_path: Path) -> None:
