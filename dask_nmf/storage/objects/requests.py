@@ -51,7 +51,7 @@ class Listed(NamedTuple):
 
 
 class Version(NamedTuple):
-    """What tells an object from another one that replaced it.
+    """Size, ETag and time of an object, which tell it from another one that replaced it.
 
     Attributes
     ----------
