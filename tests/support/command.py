@@ -15,7 +15,7 @@ COMMAND = [sys.executable, "-c", START]
 SERVER = """
 import gc, json, os, runpy, sys
 import dask.config
-import dask_nmf.cli.main, dask_nmf.estimator.nmf, dask_nmf.display.lines
+import dask_nmf.cli.main, dask_nmf.cli.run, dask_nmf.estimator.nmf, dask_nmf.display.lines
 
 gc.freeze()
 for line in sys.stdin:

@@ -32,6 +32,8 @@ import psutil
 import zarr
 from distributed import Client
 from support.fits import SOON, Cluster, Fit, begin, cluster, end, ends_well, make_v, workers
+from support.servers import until
+from support.signals import handles
 from tools.soak_places import Bucket, Folder, bucket, mounted
 
 SOLVERS = ("hals", "mu", "sgd")
@@ -39,7 +41,7 @@ PASSES = {"hals": 60, "mu": 60, "sgd": 40}
 FIRST = ("--workers", "2", "--threads-per-worker", "1", "--memory-limit", "1GiB")  # decides the panels
 HANG = 240  # seconds in which every try must end
 AGAIN = {75: "try again", 130: "SIGINT", 143: "SIGTERM", -signal.SIGKILL: "SIGKILL"}
-AGAIN |= {-signal.SIGTERM: "SIGTERM", -signal.SIGINT: "SIGINT"}  # while Python starts or ends
+AGAIN |= {-signal.SIGTERM: "SIGTERM", -signal.SIGINT: "SIGINT"}  # while Python ends
 PAUSE = 1.5  # mean seconds between faults
 LEAST = 5  # faults a minute
 TTL = 5  # seconds until a silent worker is given up, and between checks for one
@@ -208,6 +210,7 @@ class Soak:
 
     def end(self, fit: Fit, servers: Cluster | None) -> str:
         number = self.chance.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT))
+        until(lambda: handles(fit.pid) or fit.process.poll() is not None)
         (os.killpg if number == signal.SIGKILL else os.kill)(fit.pid, number)
         return f"client {number.name}"
 

@@ -8,7 +8,7 @@ import pytest
 from support.command import Run, assert_refused
 from support.converted import names_of
 
-from dask_nmf.cli import main
+from dask_nmf.cli import run
 from dask_nmf.cli.app import app
 from dask_nmf.cli.process.exit_codes import ExitCode
 
@@ -38,6 +38,6 @@ def test_an_interrupt_promises_no_passes(
 
     monkeypatch.setattr(app.commands["convert"], "callback", interrupted)
     monkeypatch.setattr("sys.argv", ["dask-nmf", "convert", "v.npy", "v.zarr"])
-    assert main.run() == ExitCode.INTERRUPTED
+    assert run.run() == ExitCode.INTERRUPTED
     line = "dask-nmf: interrupted; run the same command again, what was committed is kept"
     assert capfd.readouterr().err.strip().endswith(line)

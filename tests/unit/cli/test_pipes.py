@@ -12,7 +12,7 @@ import pytest
 from support.command import COMMAND
 
 from dask_nmf import nmf
-from dask_nmf.cli import main
+from dask_nmf.cli import run
 from dask_nmf.cli.app import app
 from dask_nmf.cli.process.exit_codes import ExitCode
 from dask_nmf.inference.transform_output import summary
@@ -86,5 +86,5 @@ def test_a_connection_that_breaks_is_not_taken_for_a_closed_pipe(
 
     monkeypatch.setattr(app.commands["info"], "callback", breaks)
     monkeypatch.setattr("sys.argv", ["dask-nmf", "info", "run.zarr"])
-    assert main.run() == ExitCode.TRY_AGAIN
+    assert run.run() == ExitCode.TRY_AGAIN
     assert "run the same command again" in capfd.readouterr().err

@@ -56,7 +56,7 @@ def test_no_thread_of_a_library_meets_the_end_of_the_interpreter(tmp_path: Path)
 
 
 def test_help_imports_nothing_heavy() -> None:
-    script = "import sys, dask_nmf.cli.main; print({'dask', 'numpy', 'zarr', 'sklearn'} & set(sys.modules))"
+    script = "import sys, dask_nmf.cli.run; print({'dask', 'numpy', 'zarr', 'sklearn'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"
     began = os.times()
