@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
 from functools import wraps
 from typing import Any, get_args, get_type_hints
@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 import click
 
 from dask_nmf.options.keywords import OTHER_NAMES
-from dask_nmf.options.option import option_of
+from dask_nmf.options.option import Option, option_of
 from dask_nmf.options.settings import Settings
 
 GROUPS = (  # as help lists them
@@ -70,10 +70,16 @@ class Commands(click.Group):
         return list(self.commands)
 
 
-def settings_options(*names: str) -> Callable[..., Any]:
-    """Return the decorator that adds an option for each field of `Settings`, or for those of these names."""
+def settings_options(*names: str, narrowed: Mapping[str, Option] = {}) -> Callable[..., Any]:
+    """Return the decorator that adds an option for each field of `Settings`, or for those of these names.
+
+    Parameters
+    ----------
+    narrowed : descriptions of fields of which the command takes fewer values than a fit.
+    """
     chosen = [setting for setting in fields(Settings) if not names or setting.name in names]
-    return lambda command: _decorated(command, [_setting(setting) for setting in chosen])
+    options = [_setting(setting, narrowed.get(setting.name, option_of(setting))) for setting in chosen]
+    return lambda command: _decorated(command, options)
 
 
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -98,9 +104,8 @@ def _decorated(command: Callable[..., Any], decorators: Sequence[Callable[..., A
     return command
 
 
-def _setting(setting: Field[Any]) -> Callable[..., Any]:
+def _setting(setting: Field[Any], described: Option) -> Callable[..., Any]:
     """Return the decorator that adds the option of a setting."""
-    described = option_of(setting)
     required = setting.default is MISSING
     mixed = bool(described.need and described.choices)
     flags = described.flags or (f"--{setting.name.replace('_', '-').lower()}",)
@@ -108,18 +113,22 @@ def _setting(setting: Field[Any]) -> Callable[..., Any]:
         described.group,
         *flags,
         setting.name,
-        type=None if mixed else _type_of(setting),
+        type=None if mixed else _type_of(setting, described),
         callback=_number_or_word if mixed else None,
         required=required,
         default=None if required else setting.default,
         metavar=described.metavar,
-        help=_help(setting),
+        help=_help(setting, described),
     )
 
 
-def _type_of(setting: Field[Any]) -> Any:
-    """Return the type that click converts a value of a setting to."""
-    described = option_of(setting)
+def _type_of(setting: Field[Any], described: Option) -> Any:
+    """Return the type that click converts a value of a setting to.
+
+    A word is one of the choices, or any text if the value has a name in the help: a later check refuses it.
+    """
+    if described.need is None and described.metavar is not None:
+        return str
     if described.need is None:
         return click.Choice([word for word in described.choices if word not in described.implied])
     hint = get_type_hints(Settings)[setting.name]
@@ -134,9 +143,9 @@ def _number_or_word(context: click.Context, option: click.Parameter, text: str) 
         return text
 
 
-def _help(setting: Field[Any]) -> str:
+def _help(setting: Field[Any], described: Option) -> str:
     """Return the help of a setting, with its solver if only one has it, and its default if there is one."""
-    described, default = option_of(setting), option_of(setting).default
+    default = described.default
     if default is None and setting.default not in (MISSING, None):
         default = setting.default if isinstance(setting.default, str) else f"{setting.default:g}"
     text = described.help if default is None else f"{described.help}  [default: {default}]"

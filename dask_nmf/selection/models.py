@@ -12,7 +12,9 @@ import numpy as np
 from dask_nmf.iteration.loop import Step
 from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.kernels.blocks.masking import EntryMask
+from dask_nmf.options.algorithms import SOLVERS
 from dask_nmf.options.option import COUNT, INNER, INTEGER, Need, check, option, plain
+from dask_nmf.options.selection import BETA_LOSS, BETAS, SOLVER
 from dask_nmf.options.settings import APART, LOSSES, Settings
 from dask_nmf.quality.recommend import Trial
 from dask_nmf.solvers.parts.state import HeldOut, Snapshot, State
@@ -117,7 +119,6 @@ def model_keys(ranks: Iterable[int], starts: int, folds: int) -> list[ModelKey]:
 
 
 MOST_MODELS = 10_000  # of a selection: each commit writes a record that lists all of them
-BETAS = (2, 1)  # of the losses that ranks are chosen for
 COUNTS = option("Number of starts or folds.", COUNT)["option"]
 SEVERAL = Need(lambda value: INTEGER.holds(value) and (value == 0 or value >= 2), "0 or an integer ≥ 2")
 REPLICATES = option("Number of bootstrap samples.", SEVERAL)["option"]
@@ -148,11 +149,7 @@ class SelectionOptions:
             object.__setattr__(self, name, plain(getattr(self, name)))
             check(name, getattr(self, name), described, optional=False)
         _check_count(len(self.ranks) * self.n_init * self.folds)
-        if self.settings.algorithm.carries_w:
-            raise ValueError(
-                f"solver is {self.settings.solver!r}, which keeps a W for each model between passes; "
-                "ranks are chosen with solver 'hals'"
-            )
+        _check_solver(self.settings.solver)
 
     @classmethod
     def of(cls, ranks: Any, n_init: int, folds: int, holdout: float, **settings: Any) -> SelectionOptions:
@@ -164,12 +161,8 @@ class SelectionOptions:
             If one of them is not as needed.
         """
         parsed = parse_ranks(ranks)
-        loss = plain(settings.get("beta_loss", 2))
-        beta = LOSSES.get(loss, loss)
-        if beta not in BETAS and not isinstance(beta, str):
-            raise ValueError(
-                f"beta_loss is {loss!r}; ranks are chosen for 'frobenius' and 'kullback-leibler'"
-            )
+        _check_solver(plain(settings.get("solver", Settings.solver)))
+        _check_loss(plain(settings.get("beta_loss", Settings.beta_loss)))
         return cls(parsed, n_init, folds, holdout, Settings(max(parsed), **settings))
 
     def with_models(self, keys: Iterable[ModelKey]) -> SelectionOptions:
@@ -222,6 +215,25 @@ def _length(part: Sequence[int]) -> int:
     if isinstance(part, range):
         return max(0, -((part.start - part.stop) // part.step))
     return len(part)
+
+
+def _check_solver(solver: Any) -> None:
+    """Refuse a solver that ranks are not chosen with."""
+    if isinstance(solver, str) and solver in SOLVERS and SOLVERS[solver].carries_w:
+        raise ValueError(
+            f"solver is {solver!r}, which keeps a W for each model between passes; "
+            "ranks are chosen with solver 'hals'"
+        )
+    check("solver", solver, SOLVER, optional=False)
+
+
+def _check_loss(loss: Any) -> None:
+    """Refuse a loss that ranks are not chosen for."""
+    if isinstance(loss, str) and loss not in LOSSES:
+        check("beta_loss", loss, BETA_LOSS, optional=False)
+    if (LOSSES[loss] if isinstance(loss, str) else loss) not in BETAS:
+        named = " and ".join(map(repr, BETA_LOSS.choices))
+        raise ValueError(f"beta_loss is {loss!r}; ranks are chosen for {named}")
 
 
 def _check_count(models: int) -> None:

@@ -23,6 +23,7 @@ from dask_nmf.cli.process import exit_codes
 from dask_nmf.cli.process.exit_codes import ExitCode
 from dask_nmf.cli.process.streams import print_line
 from dask_nmf.display.text import align_values
+from dask_nmf.options.selection import NARROWED
 
 TABLES = ("ranks", "trials")  # the parts of a summary that are tables
 
@@ -49,7 +50,8 @@ TABLES = ("ranks", "trials")  # the parts of a summary that are tables
 )
 @click.option("--figures", metavar="DIR", type=click.Path(), help="Folder for figures of the selection.")
 @settings_options(
-    "solver", "beta_loss", "max_iter", "tol", "random_state", "missing", "alpha_W", "alpha_H", "l1_ratio"
+    *("solver", "beta_loss", "max_iter", "tol", "random_state", "missing", "alpha_W", "alpha_H", "l1_ratio"),
+    narrowed=NARROWED,
 )
 @reading_options
 @committing_options

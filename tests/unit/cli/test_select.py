@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,9 @@ REFUSED = {
     "holdout": (["v.zarr", "--ranks", "2", "--holdout", 1], 2, "holdout is 1.0"),
     "time limit": (["v.zarr", "--ranks", "2", "--time-limit", -1], 2, "time_limit is -1.0"),
     "solver": (["v.zarr", "--ranks", "2", "--solver", "mu"], 2, "solver 'hals'"),
+    "solver by strata": (["v.zarr", "--ranks", "2", "--solver", "sgd"], 2, "solver 'hals'"),
+    "solver's other name": (["v.zarr", "--ranks", "2", "--solver", "cd"], 2, "'cd' is called 'hals' here"),
+    "loss's other name": (["v.zarr", "--ranks", "2", "--beta-loss", "kl"], 2, "'kullback-leibler' here"),
     "loss": (["v.zarr", "--ranks", "2", "--beta-loss", "itakura-saito"], 2, "'kullback-leibler'"),
     "error bars": (["v.zarr", "--ranks", "2", "--error-bars", 1], 2, "error_bars is 1"),
     "figures": (
@@ -85,6 +89,13 @@ REFUSED = {
     "empty": (["empty.npy", "--ranks", "2"], 3, "empty"),
     "nothing held out": (["small.npy", "--ranks", "2", "--holdout", 0.001], 3, "give a larger holdout"),
 }
+
+
+def test_help_names_the_solver_and_the_losses_that_are_taken_and_no_others(dask_nmf: Run) -> None:
+    help = " ".join(dask_nmf("select", "--help").stdout.split())
+    assert "--solver [hals] Algorithm: hals, which" in help
+    assert "Loss to minimise: frobenius or kullback-leibler." in help
+    assert not {"mu", "sgd", "itakura-saito"} & set(re.findall(r"[\w-]+", help))
 
 
 @pytest.mark.parametrize("case", REFUSED)
