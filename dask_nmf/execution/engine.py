@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+import numpy as np
+
 from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.row_sums import Sums
@@ -51,12 +53,14 @@ class FinalFactors(NamedTuple):
     means: da.Array | None = None  # of the rows of V, if they are taken and not in a sink
     residuals: Residuals | None = None  # in panel orientation and in the units of the fit, if they are taken
 
-    def with_residuals(self, places: Places, h: Array) -> FinalFactors:
+    def with_residuals(self, places: Places, h: Array, mask: EntryMask) -> FinalFactors:
         """Return the factors with the residuals that the sums have, if any; ``h`` is that of the pass."""
         found = self.sums.residuals
         if not isinstance(found, ResidualSums):
             return self
-        return self._replace(residuals=found.finish(places, h), sums=self.sums._replace(residuals=0.0))
+        groups = mask.groups_of(np.arange(0), np.arange(h.shape[1])) if mask.by_groups else None
+        residuals = found.finish(places, h, groups)
+        return self._replace(residuals=residuals, sums=self.sums._replace(residuals=0.0))
 
 
 class Engine(Protocol):

@@ -45,8 +45,8 @@ class Result:
     shape : (m, n), of V
     residuals : where W H differs from V, as the last read saw it: losses and sizes of at most 64 × 64 blocks
         of V, and the rows and columns with the largest losses. Entries that are held out do not count. It is
-        None where that is not known: V is cut both ways, the loss is beyond float64, or a fit of the squared
-        error has entries held out of a sparse V without missing entries and weights.
+        None where that is not known: V is cut both ways, losses are beyond float64, or rows were changed
+        since the fit.
 
     Examples
     --------
@@ -89,7 +89,9 @@ class Result:
     @property
     def plot(self) -> FitPlots:
         """Figures of the fit: ``result.plot.error()``, `components`, `weights` and `residuals`."""
-        return FitPlots((self.W, self.H), self.error_history, self.shape[0], self.residuals, self.beta_loss)
+        factors, rows = (self.W, self.H), self.shape[0]
+        loss = self.residuals, self.beta_loss, self.reconstruction_err
+        return FitPlots(factors, self.error_history, rows, *loss)
 
     def labelled(self, form: Form | None) -> Result:
         """Return the result with W and H in the form of a labelled V; unchanged if V had no labels."""

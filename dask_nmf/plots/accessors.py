@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,6 +31,7 @@ class FitPlots:
     rows : the number of rows of W, m.
     residuals : where W H differs from V; None if it is unknown.
     beta_loss : the β of the loss.
+    error : the root of the loss; NaN if it is not known.
 
     Examples
     --------
@@ -52,9 +54,10 @@ class FitPlots:
         rows: int,
         residuals: Residuals | None = None,
         beta_loss: float = 2.0,
+        error: float = math.nan,
     ) -> None:
         self._factors, self._history, self._rows = factors, history, rows
-        self._residuals, self._squared = residuals, beta_loss == 2
+        self._residuals, self._squared, self._error = residuals, beta_loss == 2, error
 
     def error(self, ax: Any = None) -> Any:
         """Draw the relative error after each pass as a line with n_iter points.
@@ -164,7 +167,7 @@ class FitPlots:
         Raises
         ------
         ValueError
-            If it is not known, as `Result.residuals` says: V was cut both ways, or rows were changed since.
+            If it is not known, as `Result.residuals` says; the message has the reason and the cure.
 
         Examples
         --------
@@ -176,7 +179,7 @@ class FitPlots:
         (40, 12)
         >>> pyplot.close("all")
         """
-        return plot_residuals(self._residuals, self._squared, ax)
+        return plot_residuals(self._residuals, self._squared, ax, self._error)
 
 
 class SelectionPlots:

@@ -88,7 +88,6 @@ def _scan(result: StoredResult, matrix: Matrix, rule: EntryMask) -> tuple[Residu
         for some, part in _parts(block, first, rule):
             numbers = np.arange(first + some.start, first + some.stop)
             found = residual_sums(part, w[some], h, places, numbers)
-            assert found is not None
             terms = terms.plus(_terms(part, rule.beta))
             sums = found if sums is None else sums + found
     assert sums is not None

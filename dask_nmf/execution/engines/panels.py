@@ -229,10 +229,10 @@ class PanelEngine:
         spec = spec._replace(averages=self.mask.needs_means, places=places)
         if new_sink is None:
             left, sums, means = self.run_pass_keeping_w(h, spec, w)
-            return FinalFactors(left, h, sums, means).with_residuals(places, h)
+            return FinalFactors(left, h, sums, means).with_residuals(places, h, self.mask)
         sink = new_sink()
         sums = self.run_pass(h, spec._replace(w_out=sink.left, means=sink.means, weights=sink.weights), w)
-        return FinalFactors(sink.left, h, sums).with_residuals(places, h)
+        return FinalFactors(sink.left, h, sums).with_residuals(places, h, self.mask)
 
     def _reading_again(self, solver: Solver, last: FinalFactors) -> ReadAgain:
         """Return a function of H that reads V once more, with the left factor of the last pass.

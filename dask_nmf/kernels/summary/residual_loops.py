@@ -11,7 +11,11 @@ import scipy.sparse
 from dask_nmf.kernels.blocks.groups import Groups, Labels
 from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.divergence import TINY, dot, entry_divergence
+from dask_nmf.kernels.linalg.gram_matrices import GroupedGram, apply_gram, gram_of_squares, squares_of_groups
 from dask_nmf.types import Array
+
+TILE_COLUMNS = 1000  # processed at once; with a power of two, rows would share places of caches
+GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices of groups of rows that are in memory at once
 
 
 @compiled(fastmath={"contract", "reassoc"})
@@ -110,8 +114,30 @@ class Zeros(NamedTuple):
 
     rows: Array  # (2, r)
     columns: Array  # (2, n)
-    own: Array  # the blocks of rows that there are, (b,)
-    blocks: Array  # (2, b, column blocks)
+    blocks: Array  # (2, b, column blocks), of the blocks of rows that there are
+
+
+def all_zeros(w: Array, h: Array, of_rows: Array, edges: Array, squared: bool) -> tuple[Array, Array, Array]:
+    """Return what the entries of rows, (r,), and of blocks, (b, column blocks), would lose if V were 0.
+
+    The parameters are those of `zeros_that_count`, and so are the b blocks. The last of the results is that
+    from which `loss_of_zeros` finds what columns would lose.
+    """
+    spans = [slice(*span) for span in pairwise(edges.tolist())]
+    pieces = (h[:, some].astype(np.float64, copy=False) for some in spans)
+    parts = np.split(w, _cuts(of_rows))
+    if squared:
+        of_h, of_w = (
+            np.array([piece @ piece.T for piece in pieces]),
+            np.array([part.T @ part for part in parts]),
+        )
+        of_rows = np.einsum("ij,ij->i", w @ of_h.sum(axis=0), w)
+        return of_rows, of_w.reshape(len(of_w), -1) @ of_h.reshape(len(of_h), -1).T, of_w.sum(axis=0)
+    of_h, of_w = (
+        np.array([piece.sum(axis=1) for piece in pieces]),
+        np.array([part.sum(axis=0) for part in parts]),
+    )
+    return 2 * w @ of_h.sum(axis=0), 2 * of_w @ of_h.T, of_w.sum(axis=0)
 
 
 def zeros_that_count(w: Array, h: Array, groups: Groups, of_rows: Array, edges: Array) -> Zeros:
@@ -124,7 +150,7 @@ def zeros_that_count(w: Array, h: Array, groups: Groups, of_rows: Array, edges: 
     edges : of the blocks of columns.
     """
     counts, labels = groups.counts, groups.counts.shape
-    cuts = np.flatnonzero(np.diff(of_rows)) + 1
+    cuts = _cuts(of_rows)
     members, spans = np.split(groups.rows, cuts), [slice(*span) for span in pairwise(edges.tolist())]
     of_h = np.stack([_sums_by_label(h[:, some].T, groups.columns[some], labels[1]) for some in spans])
     parts = zip(np.split(w, cuts), members, strict=True)
@@ -139,9 +165,57 @@ def zeros_that_count(w: Array, h: Array, groups: Groups, of_rows: Array, edges: 
     return Zeros(
         np.stack([2 * below, groups.row_weight]),
         np.stack([2 * beside, groups.column_weight]),
-        of_rows[[0, *cuts]],
         np.stack([2 * inside, down @ counts @ across.T]),
     )
+
+
+def squares_that_count(w: Array, h: Array, groups: Groups, of_rows: Array, edges: Array) -> Array:
+    """Return Σ (w_i · h_j)² over the entries of blocks that are not held out, (1, b, column blocks).
+
+    The parameters are those of `zeros_that_count`, and so are the b blocks. Gram matrices of W by groups are
+    those of some blocks at once, so that at most `GRAMS` numbers, or those of one block, are in memory.
+    """
+    counts, cuts = groups.counts, _cuts(of_rows)
+    parts = list(zip(np.split(w, cuts), np.split(groups.rows, cuts), strict=True))
+    step = max(1, GRAMS // (len(counts) * w.shape[1] ** 2))
+    found = np.empty((1, len(parts), len(edges) - 1))
+    for first in range(0, len(parts), step):
+        some = parts[first : first + step]
+        of_w = np.stack([squares_of_groups(part, own, len(counts)) for part, own in some])
+        for number, span in enumerate(pairwise(edges.tolist())):
+            across = slice(*span)
+            of_h = squares_of_groups(h[:, across].T, groups.columns[across], counts.shape[1])
+            both = gram_of_squares(of_h, counts, groups.rows).squares
+            found[0, first : first + step, number] = of_w.reshape(len(some), -1) @ both.ravel()
+    return found
+
+
+def loss_of_zeros(zeros: Array, h: Array, groups: Groups | None = None) -> Array:
+    """Return what each column would lose if V were 0, (n,).
+
+    Parameters
+    ----------
+    zeros : WᵀW, (k, k), for the squared error, or that of the rows of each group, (groups of rows, k, k);
+        Σ w, (k,), for a divergence.
+    h : (k, n).
+    groups : those of the columns, if rows have groups.
+    """
+    found = np.empty(h.shape[1])
+    of_columns = None if groups is None else gram_of_squares(zeros, groups.counts.T, groups.columns)
+    for first in range(0, len(found), TILE_COLUMNS):
+        some = slice(first, first + TILE_COLUMNS)
+        piece = h[:, some].T.astype(np.float64)
+        if of_columns is None:
+            projected = piece @ zeros
+        else:
+            projected = apply_gram(piece, GroupedGram(of_columns.squares, of_columns.groups[some]))
+        found[some] = 2 * projected if zeros.ndim == 1 else (projected * piece).sum(axis=1)
+    return found
+
+
+def _cuts(of_rows: Array) -> Array:
+    """Return the first row of each block of rows but the first one, given the block of each row."""
+    return np.flatnonzero(np.diff(of_rows)) + 1
 
 
 def _sums_by_label(rows: Array, labels: Labels, number: int) -> Array:

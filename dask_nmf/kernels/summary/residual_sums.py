@@ -6,23 +6,31 @@ They are taken where the loss of a panel is taken, from the same differences, an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from itertools import pairwise
 from typing import NamedTuple, Self
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks.groups import Groups
 from dask_nmf.kernels.blocks.holed import HoledBlock
 from dask_nmf.kernels.blocks.holes.cleared import ClearedRows
 from dask_nmf.kernels.blocks.masked import EMPTY, Cells, stored_cells
-from dask_nmf.kernels.summary.residual_loops import add_cells, add_squares, zeros_that_count
+from dask_nmf.kernels.linalg.gram_matrices import apply_gram, squares_of_groups
+from dask_nmf.kernels.summary.residual_loops import (
+    TILE_COLUMNS,
+    add_cells,
+    add_squares,
+    all_zeros,
+    loss_of_zeros,
+    squares_that_count,
+    zeros_that_count,
+)
 from dask_nmf.types import Array, Block
 
 MOST_BLOCKS = 64  # of rows, and of columns
 WORST = 20  # rows and columns that are kept
-STRIP_ROWS, TILE_COLUMNS = 256, 1000  # of W H at once; with a power of two, rows would share places of caches
+STRIP_ROWS = 256  # of W H at once, with `TILE_COLUMNS`
 
 
 class Side(NamedTuple):
@@ -96,7 +104,7 @@ class ResidualSums(NamedTuple):
     blocks: Array  # (2, row blocks, column blocks)
     columns: Array  # (2, n); without the loss of what is in ``zeros``
     worst: Array  # (3, rows): numbers, losses and sizes of the rows with the largest losses
-    zeros: Array  # of W where unlisted zeros count: WᵀW, (k, k), or Σ w, (k,); else empty
+    zeros: Array  # where unlisted zeros count: see `loss_of_zeros`; else empty
 
     def __add__(self, other: ResidualSums) -> ResidualSums:  # type: ignore[override]
         worst = largest(np.hstack([self.worst, other.worst]))
@@ -110,11 +118,17 @@ class ResidualSums(NamedTuple):
         """The loss of all entries."""
         return float(self.blocks[0].sum())
 
-    def finish(self, places: Places, h: Array) -> Residuals:
-        """Return the residuals of all rows; ``h`` is the (k, n) of the pass."""
+    def finish(self, places: Places, h: Array, groups: Groups | None = None) -> Residuals:
+        """Return the residuals of all rows.
+
+        Parameters
+        ----------
+        h : (k, n), that of the pass.
+        groups : of all columns, and of no rows, if entries of a sparse V are held out.
+        """
         losses, sizes = self.columns
         if self.zeros.size:
-            losses = losses + self._of_zeros(h)
+            losses = losses + loss_of_zeros(self.zeros, h, groups)
         numbers = np.arange(len(losses))
         sides = [
             Side(edges, each[0].astype(np.int64), *each[1:])
@@ -124,16 +138,6 @@ class ResidualSums(NamedTuple):
             )
         ]
         return Residuals(*np.maximum(self.blocks, 0), *sides)
-
-    def _of_zeros(self, h: Array) -> Array:
-        """Return what each column would lose if V were 0, (n,)."""
-        found = np.empty(h.shape[1])
-        for first in range(0, len(found), TILE_COLUMNS):
-            some = slice(first, first + TILE_COLUMNS)
-            piece = h[:, some].astype(np.float64, copy=False)
-            projected = self.zeros @ piece
-            found[some] = 2 * projected if self.zeros.ndim == 1 else (projected * piece).sum(axis=0)
-        return found
 
 
 def block_edges(size: int) -> NDArray[np.int64]:
@@ -164,10 +168,8 @@ def places_of_columns(places: Places) -> NDArray[np.uint8]:
     return np.repeat(np.arange(len(counts), dtype=np.uint8), counts)
 
 
-def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) -> ResidualSums | None:
-    """Return the sums of a block; None for the squared error of a sparse one with entries held out.
-
-    Entries that are held out do not count.
+def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) -> ResidualSums:
+    """Return the sums of a block; entries that are held out do not count.
 
     Parameters
     ----------
@@ -175,20 +177,17 @@ def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) 
     w, h : (r, k), (k, n).
     numbers : the number of each row in V, (r,), ascending.
     """
-    by = 1.0
-    if not isinstance(v, Cells):
-        v, by = scaling.unwrap(v)
-    sums = _Growing(places, numbers)
+    by, sums = 1.0, _Growing(places, numbers)
+    if isinstance(v, Cells):
+        return sums.add_cells(v, w, h).total()
+    if isinstance(v, HoledBlock):
+        add = sums.add_cleared if isinstance(v.block, ClearedRows) else sums.add_holed
+        return add(v, w, h).total()
+    v, by = scaling.unwrap(v)
     if isinstance(v, np.ndarray):
         return sums.add_dense(v, w, h, by).total()
-    if isinstance(v, HoledBlock) and isinstance(v.block, ClearedRows):
-        return sums.add_cleared(v.block, w, h).total()
-    if scipy.sparse.issparse(v):
-        unscaled = scaling.multiply(w.astype(np.float64), 1 / by)
-        return sums.add_cells(stored_cells(v, True), unscaled, h).scaled(by * by).total()
-    if isinstance(v, Cells) and (v.groups is None or places.beta != 2):
-        return sums.add_cells(v, w, h).total()
-    return None
+    unscaled = scaling.multiply(w.astype(np.float64), 1 / by)
+    return sums.add_cells(stored_cells(v, True), unscaled, h).scaled(by * by).total()
 
 
 class _Growing:
@@ -234,13 +233,13 @@ class _Growing:
                 self._add_tile(tile, place, product, some, left)
         return self.scaled(by * by) if close else self
 
-    def add_cleared(self, v: ClearedRows, w: Array, h: Array) -> Self:
+    def add_cleared(self, v: HoledBlock, w: Array, h: Array) -> Self:
         """Add the squared error of all rows of a dense block, but for its entries held out."""
         self.columns = np.zeros((2, h.shape[1]))
         step = min(max(16, STRIP_ROWS * TILE_COLUMNS // h.shape[1]), STRIP_ROWS)
-        for rows, kept in v.strips(step):
+        for rows, kept in v.block.strips(step):
             product = w[rows] @ h
-            v.clear(rows, product)
+            v.block.clear(rows, product)
             self._add_tile(np.ascontiguousarray(kept), (0, 0), product, rows, 0)
         return self
 
@@ -251,42 +250,50 @@ class _Growing:
         add_squares(v, place, product, first, groups, edges, of_rows, self.columns, self.blocks)
         self.rows[:, rows] += of_rows
 
+    def add_holed(self, v: HoledBlock, w: Array, h: Array) -> Self:
+        """Add the squared error of all rows of a CSR block, but for its entries held out."""
+        wide = self._add_listed(stored_cells(v.block, True), w, h)
+        self.rows[0] += np.einsum("ij,ij->i", apply_gram(wide, v.gram_of(h)), wide)
+        self._add_blocks(squares_that_count(wide, h, v.groups, self.groups, self.places.columns))
+        self.zeros = squares_of_groups(wide, v.groups.rows, len(v.groups.counts))
+        return self
+
     def add_cells(self, cells: Cells, w: Array, h: Array) -> Self:
         """Add the loss of listed cells, and of zeros that are not listed where they count."""
+        wide = self._add_listed(cells, w, h)
+        if cells.groups is not None:
+            found = zeros_that_count(wide, h, cells.groups, self.groups, self.places.columns)
+            self.rows[0] += found.rows[0]
+            self.columns[0] += found.columns[0]
+            self.rows[1], self.columns[1] = found.rows[1], found.columns[1]
+            self.blocks[1] = 0
+            self._add_blocks(found.blocks)
+        elif cells.implicit_zeros:
+            self._add_zeros(wide, h)
+        return self
+
+    def _add_listed(self, cells: Cells, w: Array, h: Array) -> Array:
+        """Add the loss of listed cells without that of zeros, and return W in float64."""
         wide, columns = np.ascontiguousarray(w, np.float64), np.zeros((cells.columns, 2))
         add_cells(
             *cells[:4], cells.implicit_zeros, wide, np.ascontiguousarray(h.T), self.places.beta, self.groups,
             places_of_columns(self.places), self.rows, columns, self.blocks,
         )  # fmt: skip
         self.columns = columns.T
-        if cells.groups is not None:
-            found = zeros_that_count(wide, h, cells.groups, self.groups, self.places.columns)
-            self.rows[0] += found.rows[0]
-            self.columns[0] += found.columns[0]
-            self.blocks[0, found.own] += found.blocks[0]
-            self.rows[1], self.columns[1] = found.rows[1], found.columns[1]
-            self.blocks[1, found.own] = found.blocks[1]
-        elif cells.implicit_zeros:
-            self._add_zeros(wide, h)
-        return self
+        return wide
+
+    def _add_blocks(self, found: Array) -> None:
+        """Add losses and sizes of the blocks whose rows there are."""
+        own = np.unique(self.groups)
+        self.blocks[: len(found), own] += found
 
     def _add_zeros(self, w: Array, h: Array) -> None:
         """Add what all entries would lose if V were 0; listed cells have left it out."""
-        spans = [slice(*span) for span in pairwise(self.places.columns.tolist())]
-        pieces = (h[:, some].astype(np.float64, copy=False) for some in spans)
-        cuts = np.flatnonzero(np.diff(self.groups)) + 1
-        groups, parts = self.groups[[0, *cuts]], np.split(w, cuts)
-        if self.places.beta == 2:
-            of_h = np.array([piece @ piece.T for piece in pieces])
-            of_w = np.array([part.T @ part for part in parts])
-            self.rows[0] += np.einsum("ij,ij->i", w @ of_h.sum(axis=0), w)
-            self.blocks[0, groups] += of_w.reshape(len(groups), -1) @ of_h.reshape(len(spans), -1).T
-        else:
-            of_h = np.array([piece.sum(axis=1) for piece in pieces])
-            of_w = np.array([part.sum(axis=0) for part in parts])
-            self.rows[0] += 2 * w @ of_h.sum(axis=0)
-            self.blocks[0, groups] += 2 * of_w @ of_h.T
+        squared = self.places.beta == 2
+        of_rows, of_blocks, self.zeros = all_zeros(w, h, self.groups, self.places.columns, squared)
+        self.rows[0] += of_rows
+        self._add_blocks(of_blocks[None])
+        if not squared:
             rows = np.bincount(self.groups, minlength=self.blocks.shape[1])
             self.rows[1], self.columns[1] = float(h.shape[1]), float(len(w))
             self.blocks[1] = np.outer(rows, np.diff(self.places.columns))
-        self.zeros = of_w.sum(axis=0)

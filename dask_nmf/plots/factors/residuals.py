@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,16 @@ TICKS = 6  # of a side
 SHADED = 0.98  # share of the blocks whose values the shades tell apart; the others have the darkest one
 
 
-def plot_residuals(residuals: Residuals | None, squared: bool, axes: Any = None) -> Any:
+def plot_residuals(
+    residuals: Residuals | None, squared: bool, axes: Any = None, error: float = math.nan
+) -> Any:
     """Draw the loss of each block of V by its size, and return the axes.
 
     Parameters
     ----------
     squared : whether the loss is the squared error.
     axes : axes of Matplotlib; None for those of a new figure. A colour bar takes a part of their space.
+    error : the root of the loss; NaN if it is not known.
 
     Raises
     ------
@@ -28,10 +32,7 @@ def plot_residuals(residuals: Residuals | None, squared: bool, axes: Any = None)
         If the residuals are not known, or Matplotlib is not installed.
     """
     if residuals is None:
-        raise ValueError(
-            "where W H differs from V is not known for this result: V was cut both ways, entries were held "
-            "out, or rows were changed since; dask-nmf report --residuals V reads V to find out"
-        )
+        raise ValueError(f"where W H differs from V is not known for this result: {_why_unknown(error)}")
     axes = axes_or_new(axes)
     values = residuals.relative(squared)
     most = darkest(values)
@@ -44,6 +45,16 @@ def plot_residuals(residuals: Residuals | None, squared: bool, axes: Any = None)
         ticks = ticks_of(side)
         axis.set_ticks(list(ticks), list(ticks.values()))
     return axes
+
+
+def _why_unknown(error: float) -> str:
+    """Return why residuals are not known, and the cure, by the root of the loss."""
+    if error * error in (math.inf, 0.0) and error:
+        return "losses of entries of V are beyond float64; factorise V times a number"
+    return (
+        "rows were changed since the fit, or an earlier version fitted it; dask-nmf report --residuals V "
+        "reads V to find out"
+    )
 
 
 def darkest(values: Array) -> float:

@@ -52,7 +52,7 @@ def _reason(facts: FitFacts) -> tuple[str, bool]:
     if record["loss"] is None:
         return "the loss is infinite", False
     if record["settings"].get("validation_fraction"):
-        return "entries were held out, and the zeros that were held out with them are not told apart", True
+        return "the version that fitted it did not tell apart which zeros of a sparse V were held out", True
     return "V was cut both ways, so that no task saw whole rows or columns of it", True
 
 
