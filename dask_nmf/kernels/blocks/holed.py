@@ -86,7 +86,7 @@ class HoledBlock:
     def strips(self) -> Iterator[tuple[slice, Block]]:
         """Yield ranges of rows that are few where V is dense, with these rows of V."""
         if isinstance(self.block, ClearedRows):
-            return self.block.strips(self.shape[0])
+            return self.block.strips()
         return iter([(slice(0, self.shape[0]), self.block)])
 
     def widened(self) -> HoledBlock:
@@ -154,10 +154,10 @@ def _dense_batches(block: MaskedBlock, groups: Groups, given: Sequence[Given]) -
     for first in range(0, rows, step):
         some = slice(first, min(first + step, rows))
         own = groups._replace(rows=groups.rows[some])
-        cleared = ClearedRows.of(v[some], own, order, block.scale)
+        cleared = ClearedRows(v[some], own, order, block.scale, v.dtype)
         kept = HoledBlock(cleared, own, weight[some])
         held = np.empty(int((columns - kept.row_weight).sum()), v.dtype)
-        nums = factors.multiply_strips(some.stop - first, cleared.first_strips(held))
+        nums = factors.multiply_strips(some.stop - first, cleared.strips(held=held))
         known = zip(given, nums, strict=True)
         models = tuple(replace(kept, given=one._replace(num=num)) for one, num in known)
         yield Batch(some, kept, HeldEntries(held, own, order), models)

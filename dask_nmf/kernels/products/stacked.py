@@ -65,15 +65,12 @@ class RightFactors:
                 yield number, product[:, first:last]
                 first = last
 
-    def multiply_strips(self, rows: int, strips: Iterator[Array]) -> list[Array]:
+    def multiply_strips(self, rows: int, strips: Iterator[tuple[slice, Array]]) -> list[Array]:
         """Return V Hᵀ, (rows, k), for each H, of V in strips of rows."""
         found = [np.empty((rows, len(h)), h.dtype) for h in self.factors]
-        first = 0
-        for strip in strips:
-            last = first + len(strip)
+        for some, strip in strips:
             for number, product in self.multiply(strip):
-                found[number][first:last] = product
-            first = last
+                found[number][some] = product
         return found
 
     def _stacked(self, v: Block) -> Iterator[tuple[list[int], Array]]:
@@ -89,7 +86,7 @@ def right_products(v: Block, factors: Sequence[Array]) -> list[Array]:
     """
     own = RightFactors(factors)
     if isinstance(v, ClearedRows):
-        return own.multiply_strips(v.shape[0], v.cached_strips())
+        return own.multiply_strips(v.shape[0], v.strips())
     found = {number: np.ascontiguousarray(product) for number, product in own.multiply(v)}
     return [found[number] for number in range(len(factors))]
 
@@ -102,16 +99,29 @@ def left_products(v: Block, factors: Sequence[Array]) -> list[Array]:
     block, by = scaling.unwrap(v)
     if scipy.sparse.issparse(block):
         return _left_products_of_csr(block, by, factors)
-    ranks = [w.shape[1] for w in factors]
+    ranks, edge = [w.shape[1] for w in factors], 0
     found = [np.zeros((rank, v.shape[1])) for rank in ranks]
+    parts: list[Any] = [None] * len(factors)  # sums over at most `TALL` rows, in the dtype of products
     for rows, strip in _strips(v):
+        if rows.stop - edge > TALL:
+            _add_parts(found, parts)
+            edge = rows.start
         own = [w[rows] for w in factors]
         for some in _stacks(strip, ranks, factors, left=True):
             product = scaling.rmatmul(_side_by_side([own[number] for number in some]).T, strip)
             edges = np.cumsum([ranks[number] for number in some])[:-1]
             for number, part in zip(some, np.split(product, edges), strict=True):
-                np.add(found[number], part, out=found[number])  # float32 is not copied to float64 first
+                parts[number] = part if parts[number] is None else np.add(parts[number], part, parts[number])
+    _add_parts(found, parts)
     return found
+
+
+def _add_parts(found: list[Array], parts: list[Any]) -> None:
+    """Add each part to its sum, and forget it."""
+    for number, part in enumerate(parts):
+        if part is not None:
+            np.add(found[number], part, out=found[number])  # float32 is not copied to float64 first
+        parts[number] = None
 
 
 def _strips(v: Block) -> Iterator[tuple[slice, Block]]:

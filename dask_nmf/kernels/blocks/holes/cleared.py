@@ -15,8 +15,8 @@ from dask_nmf.kernels.compiled import compiled
 from dask_nmf.types import Array
 
 MOST_BYTES = 16 * 1024 * 1024  # of a copy
-CACHED_BYTES = 4 * 1024 * 1024  # of a copy that stays in a cache until its product with Hᵀ
-CACHED_ROWS = 64  # of such a copy, at least, if they fit: BLAS copies H for each product
+CACHED_BYTES = 4 * 1024 * 1024  # of a copy that stays in a cache until its product
+CACHED_ROWS = 64  # of a copy, at least, if they fit `MOST_BYTES`: BLAS copies H for each product
 
 EMPTY = {np.dtype(kind): np.zeros(0, kind) for kind in (np.float32, np.float64)}
 
@@ -43,79 +43,54 @@ class ClearedRows:
     columns: SortedColumns
     scale: float  # a power of two that copies are multiplied by
     dtype: np.dtype[Any]  # of copies
-    whole: Array | None = None  # a copy of all rows, if they are few
 
     @property
     def shape(self) -> tuple[int, int]:
         rows, columns = self.v.shape
         return rows, columns
 
-    @classmethod
-    def of(cls, v: Array, groups: Groups, columns: SortedColumns, scale: float) -> ClearedRows:
-        """Return rows, with memory for a copy of all if they are few; `first_strips` writes it."""
-        rows = cls(v, groups, columns, scale, v.dtype)
-        return replace(rows, whole=rows._room(len(v))) if len(v) <= rows._step(MOST_BYTES) else rows
-
     def widened(self) -> ClearedRows:
         """Return these rows with copies in float64."""
-        whole = None if self.whole is None else self.whole.astype(np.float64, copy=False)
-        return replace(self, dtype=np.dtype(np.float64), whole=whole)
+        return replace(self, dtype=np.dtype(np.float64))
 
     def __getitem__(self, rows: Any) -> Array:
         """Return a copy of some rows, given by a slice or by their indices."""
-        if self.whole is not None:
-            return np.asarray(self.whole[rows])
         some = self.v[rows]
         return self._copy(some, self.groups.rows[rows], self._room(len(some)))
 
-    def strips(self, most: int) -> Iterator[tuple[slice, Array]]:
-        """Yield ranges of at most ``most`` rows with copies; the next one takes the memory of the last."""
-        rows, room = self.shape[0], None
-        step = min(most, self._step(MOST_BYTES))
-        for first in range(0, rows, step):
-            some = slice(first, min(first + step, rows))
-            if self.whole is not None:
-                yield some, self.whole[some]
-                continue
-            room = self._room(min(step, rows)) if room is None else room
-            yield some, self._copy(self.v[some], self.groups.rows[some], room[: some.stop - first])
+    def strips(self, most: int | None = None, held: Array | None = None) -> Iterator[tuple[slice, Array]]:
+        """Yield ranges of about equally many rows, at most ``most``, with copies.
 
-    def cached_strips(self) -> Iterator[Array]:
-        """Yield copies of the rows, in order, each small enough to stay in a cache until it is used."""
-        return (strip for _, strip in self.strips(self._cached_rows))
+        Each copy is small enough to stay in a cache until it is used. The next one takes its memory.
+
+        Parameters
+        ----------
+        held : (entries,), to which the entries held out are written row by row, and in each row by the order
+            of the columns; None: they are not.
+        """
+        edges = np.append(0, np.cumsum(self.shape[1] - self.groups.row_weight).astype(np.int64))
+        room: Array | None = None
+        for some in self._ranges(most):
+            room = self._room(some.stop - some.start) if room is None else room
+            own = None if held is None else held[edges[some.start] : edges[some.stop]]
+            yield some, self._copy(self.v[some], self.groups.rows[some], room[: some.stop - some.start], own)
 
     def clear(self, rows: Any, numbers: Array) -> None:
         """Set numbers of some rows, (rows, n), to zero at the entries held out."""
         rule = (*self.columns, self.groups.counts)
         _clear(numbers, self.groups.rows[rows], *rule, EMPTY[numbers.dtype])
 
-    def first_strips(self, held: Array) -> Iterator[Array]:
-        """Yield the `cached_strips`, and write `whole` if there is room for it.
-
-        The entries held out are written to ``held``, (entries,), row by row, and in each row by the order of
-        the columns.
-        """
-        (rows, columns), step = self.shape, self._cached_rows
-        edges = np.cumsum(columns - self.groups.row_weight).astype(np.int64)
-        room, at = self._room(min(step, rows)) if self.whole is None else self.whole, 0
-        for first in range(0, rows, step):
-            some = slice(first, min(first + step, rows))
-            place = room[: some.stop - first] if self.whole is None else room[some]
-            end = int(edges[some.stop - 1])
-            yield self._copy(self.v[some], self.groups.rows[some], place, held[at:end])
-            at = end
-
     @property
     def _by_column(self) -> bool:
         return self.v.flags.f_contiguous and not self.v.flags.c_contiguous
 
-    @property
-    def _cached_rows(self) -> int:
-        return max(self._step(CACHED_BYTES), min(CACHED_ROWS, self._step(MOST_BYTES)))
-
-    def _step(self, most: int) -> int:
-        """Return how many rows a copy has that takes at most ``most`` bytes."""
-        return max(1, most // max(1, self.shape[1] * self.dtype.itemsize))
+    def _ranges(self, most: int | None = None) -> Iterator[slice]:
+        """Yield ranges of rows that are copied at once, the first one of most rows."""
+        rows, of_row = self.shape[0], max(1, self.shape[1] * self.dtype.itemsize)
+        step = max(1, CACHED_BYTES // of_row, min(CACHED_ROWS, MOST_BYTES // of_row))
+        step = step if most is None else min(step, most)
+        step = max(1, -(-rows // max(1, -(-rows // step))))
+        return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
 
     def _room(self, rows: int) -> Array:
         return np.empty((rows, self.shape[1]), self.dtype, order="F" if self._by_column else "C")
