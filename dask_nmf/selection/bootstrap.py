@@ -59,7 +59,25 @@ class Reference(NamedTuple):
 
 def memory_of_replicates(planned: PanelPlan) -> ClientMemory:
     """Return the memory of the client for bootstrap replicates, which begin without samples of rows."""
-    return replace(client_memory(planned, resources(), stored=False), sample=0)
+    without_samples = replace(planned, sample_rows=0, memory=replace(planned.memory, sample_rows=0))
+    return client_memory(without_samples, resources(), stored=False)
+
+
+def check_room_for_replicates(planned: PanelPlan, rank: int, replicates: int) -> None:
+    """Refuse replicates of a fit if the client has no room for one, before the models that come first.
+
+    Parameters
+    ----------
+    planned : the plan of the panels for these models. The one for replicates has panels of the same size if
+        nothing limits the memory of workers; if there is a limit, only the layout of V counts.
+    rank : the largest rank that the fit may have.
+
+    Raises
+    ------
+    MemoryError
+        If there is no room; the message has both numbers.
+    """
+    memory_of_replicates(planned).replicates_at_once(rank, replicates)
 
 
 class Bootstrap:

@@ -27,12 +27,12 @@ from dask_nmf.runs.commits import FIT
 from dask_nmf.runs.resume import identity_of
 from dask_nmf.runs.rows.conditions import check_unchanged
 from dask_nmf.runs.run import Run
-from dask_nmf.selection import comparison
+from dask_nmf.selection import bootstrap, comparison
 from dask_nmf.selection.batches.batch_plan import BatchPlan, plan_batches
 from dask_nmf.selection.batches.model_fits import ModelFits
 from dask_nmf.selection.batches.shared_passes import cut_for_models
 from dask_nmf.selection.batches.starts import FirstRead, first_read
-from dask_nmf.selection.bootstrap import PASSES, Bootstrap, ErrorBars, Reference, memory_of_replicates
+from dask_nmf.selection.bootstrap import Bootstrap, ErrorBars, Reference
 from dask_nmf.selection.comparison import Findings, Fits
 from dask_nmf.selection.models import REPLICATES, Model, SelectionOptions, model_keys
 from dask_nmf.selection.result import RankSelection
@@ -184,25 +184,25 @@ class _Selection:
         reference = Reference(settings, mask, result.W, result.H.compute())
         with self._engine([rank] * replicates) as (engine, planned):
             log_plan(self.matrix, planned, [rank] * replicates)
-            bootstrap = Bootstrap(engine, planned, reference, replicates)
-            models = self._replicates(bootstrap)
-            if min(model.passes for model in models) < PASSES:
+            work = Bootstrap(engine, planned, reference, replicates)
+            models = self._replicates(work)
+            if min(model.passes for model in models) < bootstrap.PASSES:
                 return None
-            bars = bootstrap.result(models)
+            bars = work.result(models)
         if store is not None:
             store.commit_error_bars(bars)
         return bars
 
-    def _replicates(self, bootstrap: Bootstrap) -> list[Model]:
+    def _replicates(self, work: Bootstrap) -> list[Model]:
         """Make the passes of bootstrap replicates that are left, as time allows, and return them."""
         report_stage("first read")
-        digest, models = bootstrap.first_read(), bootstrap.begin()
+        digest, models = work.first_read(), work.begin()
         if self.store is not None:
             self._check_content(self.store, digest)
             stored = self.store.replicates(lambda key: models[key.start].state)
             if len(stored) == len(models):
                 models = stored
-        for passes in bootstrap.run(models, self.request.deadline):
+        for passes in work.run(models, self.request.deadline):
             if self.store is not None:
                 self.store.commit_replicates(passes, models)
         return models
@@ -216,7 +216,7 @@ class _Selection:
                 return known
             made = self._plan(planned)
             if bars := self.request.error_bars:  # of any rank, because any may be recommended
-                memory_of_replicates(planned).replicates_at_once(max(ranks), bars)
+                bootstrap.check_room_for_replicates(planned, max(ranks), bars)
             found = self._first_read(engine, planned)
             fits = ModelFits(engine, self.options, found, self.keys, self.store)
             fits.run(planned, made, self.request.deadline)

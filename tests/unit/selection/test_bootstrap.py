@@ -19,13 +19,15 @@ from support.matrices import Array
 
 from dask_nmf import RankSelection, select_rank
 from dask_nmf.execution.engines.panels import PanelEngine
+from dask_nmf.execution.partition import Resources
 from dask_nmf.kernels.blocks.resampling import Resample
 from dask_nmf.planning import row_panels
 from dask_nmf.planning.client_memory import ClientMemory
 from dask_nmf.planning.model_groups import ModelGroups
+from dask_nmf.planning.row_panels import plan_panels
 from dask_nmf.planning.worker_memory import MIB, Layout
 from dask_nmf.selection import bootstrap
-from dask_nmf.selection.bootstrap import Bootstrap
+from dask_nmf.selection.bootstrap import Bootstrap, check_room_for_replicates, memory_of_replicates
 from dask_nmf.selection.models import APART
 from dask_nmf.selection.stored.store import SelectionStore
 from dask_nmf.selection.stored.summary import selection_summary
@@ -115,7 +117,6 @@ def test_error_bars_that_are_killed_after_any_pass_end_the_same(
 ) -> None:
     zarr.create_array(tmp_path / "v.zarr", data=planted(), chunks=(20, 12))
     monkeypatch.setattr(bootstrap, "PASSES", 3)
-    monkeypatch.setattr("dask_nmf.selection.select.PASSES", 3)
     options = {**OPTIONS, "max_iter": 3, "tol": 0}
     whole = select_rank(tmp_path / "v.zarr", store=tmp_path / "whole.zarr", **options)
     commit = SelectionStore.commit_replicates
@@ -145,7 +146,6 @@ def test_replicates_that_do_not_fit_the_client_together_run_in_batches(
     shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bootstrap, "PASSES", 3)
-    monkeypatch.setattr("dask_nmf.selection.select.PASSES", 3)
     V, options = planted(*shape), {**OPTIONS, "max_iter": 3}
     whole = select_rank(V, **options)
     running: list[int] = []
@@ -180,6 +180,22 @@ def test_as_many_replicates_run_at_once_as_the_client_has_room_for(
         return
     assert 1 <= most <= replicates
     assert replace(memory, room=2 * memory.room).replicates_at_once(rank, replicates) >= most
+
+
+@pytest.mark.parametrize("indptr", [None, range(0, 200_001 * 40, 40)], ids=["dense", "csr"])
+def test_the_room_for_replicates_is_that_of_their_own_plan_before_models_are_fitted(
+    indptr: range | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "resources", lambda: Resources(None, 2, 1))
+    layout = Layout(200_000, 500, 8, indptr=None if indptr is None else np.array(indptr))
+    models, own = (plan_panels(layout, rank, None, 2) for rank in (2000, 300))
+    assert models.sample_rows > own.sample_rows
+    with dask.config.set({"dask_nmf.client_memory": "1100MiB"}):
+        assert memory_of_replicates(models).replicates_at_once(10, 30) == 30
+        assert memory_of_replicates(own).replicates_at_once(10, 30) == 30
+        check_room_for_replicates(models, 10, 30)
+        with pytest.raises(MemoryError, match="with the components of 20000, takes up to"):
+            check_room_for_replicates(models, 10, 20_000)
 
 
 def test_a_bootstrap_sample_that_the_client_has_no_room_for_is_refused(tmp_path: Path) -> None:
@@ -245,7 +261,6 @@ def test_another_number_of_error_bars_replaces_the_first_and_nothing_else_is_kep
     other: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bootstrap, "PASSES", 2)
-    monkeypatch.setattr("dask_nmf.selection.select.PASSES", 2)
     place, options = tmp_path / "s.zarr", {**OPTIONS, "max_iter": 3}
     for error_bars in (SAMPLES, other):
         found = select_rank(planted(), store=place, **{**options, "error_bars": error_bars})
@@ -277,7 +292,6 @@ def test_replicates_that_do_not_fit_a_worker_together_are_read_in_groups(
     shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bootstrap, "PASSES", 2)
-    monkeypatch.setattr("dask_nmf.selection.select.PASSES", 2)
     monkeypatch.setattr(row_panels, "SMALLEST", 1)
     monkeypatch.setattr(row_panels, "PANELS", 3)
     options, most = {**OPTIONS, "max_iter": 3}, [0]
