@@ -19,6 +19,7 @@ from dask_nmf.execution.partition import resources
 from dask_nmf.execution.tasks.block_pass import PassSpec
 from dask_nmf.fitting.starts import initialize
 from dask_nmf.fitting.starts.problem import NO_FACTORS, Factors, Measures, in_units, make_solver
+from dask_nmf.iteration.outcome import Ending, Outcome
 from dask_nmf.kernels.blocks.masking import EntryMask
 from dask_nmf.kernels.blocks.resampling import Resample, Spread
 from dask_nmf.kernels.summary.digests import Digest
@@ -37,6 +38,7 @@ from dask_nmf.types import Array
 logger = logging.getLogger(__name__)
 
 PASSES = 30  # of each replicate; after 10, standard errors of the digits are a third too small
+ENDED = Ending(Outcome.MAX_ITER, "the passes of a bootstrap sample have been made")
 FEW = 64  # rows of which a sample may well have none: P(no row) = exp(-rows)
 
 
@@ -165,7 +167,7 @@ class Bootstrap:
                 model = models[number]
                 state = solver.update(model.state, totals.pop(), measures.baseline)
                 model = replace(model, state=state, history=(*model.history, nan))
-                models[number] = model if model.passes < PASSES else model.with_factor(state.h)
+                models[number] = model if model.passes < PASSES else _ended(model)
 
     def _groups(self, numbers: Sequence[int]) -> list[list[int]]:
         """Return the groups of some replicates that share a read."""
@@ -213,6 +215,11 @@ class Bootstrap:
         numbers = {"event": "error bars", "pass": number, "models": len(batch), "seconds": round(seconds, 3)}
         logger.info("%s", text, extra={"nmf": numbers})
         report_shared_pass(text, numbers)
+
+
+def _ended(model: Model) -> Model:
+    """Return a replicate that has had all passes, with its H alone."""
+    return replace(model.with_factor(model.state.h), ending=ENDED)
 
 
 def _scales(H: Array, sums: Array) -> Array:

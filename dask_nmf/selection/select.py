@@ -199,9 +199,7 @@ class _Selection:
         digest, models = work.first_read(), work.begin()
         if self.store is not None:
             self._check_content(self.store, digest)
-            stored = self.store.replicates(lambda key: models[key.start].state)
-            if len(stored) == len(models):
-                models = stored
+            models = self.store.replicates(models)
         for passes in work.run(models, self.request.deadline):
             if self.store is not None:
                 self.store.commit_replicates(passes, models)

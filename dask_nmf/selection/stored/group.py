@@ -94,6 +94,13 @@ class SelectionGroup:
             commits.write_metadata()
         commits.delete(commits.left_behind())
 
+    def _new_kind(self, begins: str) -> str:
+        """Return a new kind of folder, for the factors of models that end; its name begins so."""
+        numbers = [
+            int(kind.removeprefix(begins)) for kind in self.record["folders"] if kind.startswith(begins)
+        ]
+        return f"{begins}{1 + max(numbers, default=0)}"
+
     def _path(self, kind: str, name: str) -> str:
         return f"{DATA}/{self.record['folders'][kind]}/{name}"
 
@@ -102,6 +109,19 @@ class SelectionGroup:
         return read_whole(
             write_once.open_array(self._commits.group, self._path(kind, name), layout), self.location
         )
+
+    def _arrays_of(self, part: Record) -> dict[str, Array]:
+        kind, places = part["kind"], part["places"]
+        described, group = self.record["arrays"].get(kind, {}), self._commits.group
+        return {
+            name: stacks.read(group, self._path(kind, name), described[name], *places[name])
+            for name in places
+        }
+
+    def _check_exists(self) -> None:
+        """Refuse to go on if the selection was deleted meanwhile."""
+        if "layout" in self.record["folders"]:
+            self._read("layout", "edges")
 
 
 def _visible(record: Record) -> VisibleArrays:

@@ -51,15 +51,16 @@ def factors_stacked(models: Sequence[Model]) -> Stack:
     return Stack({FACTOR: factors} if factors else {}, [{FACTOR: list(pair)} for pair in pairwise(ends)])
 
 
-def replicate_of(part: Mapping[str, Any], begin: Begin, arrays: dict[str, Array]) -> Model:
-    """Return a bootstrap replicate from its JSON and its arrays.
+def replicate_of(part: Mapping[str, Any], first: Model, arrays: dict[str, Array]) -> Model:
+    """Return a bootstrap replicate from its JSON, its arrays, and the replicate before its first pass.
 
     Samples of the columns of a factor differ in their number; the zeros that stand beside the narrower ones
     where arrays are stored below each other are left out.
     """
-    width = begin(ModelKey(*part["key"])).h.shape[1]
+    width = first.state.h.shape[1]
     own = {name: np.ascontiguousarray(array[:, :width]) for name, array in arrays.items()}
-    return model_of(part, begin, own)
+    model = model_of(part, lambda key: first.state, own)
+    return model if model.runs else model.with_factor(model.state.h)
 
 
 def part_of(model: Model, kind: str | None = None, places: dict[str, list[int]] | None = None) -> Record:

@@ -12,10 +12,16 @@ from dask_nmf.storage.arrays.write_once import NAME
 FORMAT = 2
 ERRORS = "error bars"  # the kind of arrays that has the standard errors
 STDERR = "components_stderr"  # their name
-ERROR_BARS = ("replicates", ERRORS)  # kinds of arrays that belong to the answer
+REPLICATES = "replicates"  # the kind that has the states of bootstrap replicates that run
+ENDED = "replicates-"  # how kinds begin that have the factors of replicates that ended with one pass
 NO_ERROR_BARS: dict[str, Any] = {"replicates": [], "error_bars": None}  # parts of the record
 PASS = "pass"  # the kind that has the states of models that run
 FACTORS = "factors-"  # how kinds begin that have the factors of models that ended with one pass
+
+
+def of_error_bars(kind: str) -> bool:
+    """Return whether arrays of a kind belong to the error bars of the answer."""
+    return kind in (REPLICATES, ERRORS) or kind.startswith(ENDED)
 
 
 def new_record(identity: dict[str, Any], overwrites: bool) -> dict[str, Any]:
@@ -40,7 +46,7 @@ def new_record(identity: dict[str, Any], overwrites: bool) -> dict[str, Any]:
 def kept_answer(record: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of a record that stay when another selection begins in its place."""
     kept = {
-        name: {kind: part for kind, part in record[name].items() if kind in ("answer", *ERROR_BARS)}
+        name: {kind: part for kind, part in record[name].items() if kind == "answer" or of_error_bars(kind)}
         for name in ("folders", "arrays")
     }
     return {**kept, **{name: record[name] for name in ("answer", "encoding", *NO_ERROR_BARS)}}

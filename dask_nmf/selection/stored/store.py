@@ -8,7 +8,8 @@
       data/pass-…                        a commit: the states of the models that run, stacked by rows
       data/factors-…                     the best factors of models that ended with one pass, stacked
       data/result-…                      clusters of rows by model, the factor with which the final fit begins
-      data/replicates-…                  the states of the bootstrap replicates of the final fit
+      data/replicates-…                  the states of the bootstrap replicates of the final fit that run,
+                                         and the factors of those that ended with one pass
       data/error-bars-…                  standard errors of its components, and their likeness
       fit/                               the run of the final fit
       components_stderr/                 a link to the standard errors under a plain name: see `links`
@@ -33,7 +34,6 @@ from dask_nmf.runs.run import Run
 from dask_nmf.selection.bootstrap import ErrorBars
 from dask_nmf.selection.comparison import Findings
 from dask_nmf.selection.models import Model, ModelKey
-from dask_nmf.selection.stored import stacks
 from dask_nmf.selection.stored.group import SelectionGroup
 from dask_nmf.selection.stored.model_arrays import (
     FACTOR,
@@ -45,15 +45,17 @@ from dask_nmf.selection.stored.model_arrays import (
     stacked,
 )
 from dask_nmf.selection.stored.record import (
-    ERROR_BARS,
+    ENDED,
     ERRORS,
     FACTORS,
     NO_ERROR_BARS,
     PASS,
+    REPLICATES,
     SELECTION,
     STDERR,
     kept_answer,
     new_record,
+    of_error_bars,
 )
 from dask_nmf.storage.arrays.commits import Record, open_group
 from dask_nmf.storage.leases import CheckHeld, always_held
@@ -174,7 +176,7 @@ class SelectionStore(SelectionGroup):
         running = [model for model in models if model.runs and model.passes]
         ended = [model for model in models if not model.runs and model.in_memory]
         before = {ModelKey(*part["key"]): part for part in self.record["models"]}
-        kind = self._new_kind()
+        kind = self._new_kind(FACTORS)
         states, factors = stacked(running), factors_stacked(ended)
         parts = {
             **{model.key: part_of(model) for model in models},
@@ -188,13 +190,6 @@ class SelectionStore(SelectionGroup):
         folders = {PASS: (f"pass-{number}", states.pieces), kind: (kind, factors.pieces)}
         every = [parts[model.key] for model in models]
         self._commit(folders, {"models": every, "findings": None}, without=["findings"])
-
-    def _new_kind(self) -> str:
-        """Return a new kind of folder for the factors of models that end."""
-        numbers = [
-            int(kind.removeprefix(FACTORS)) for kind in self.record["folders"] if kind.startswith(FACTORS)
-        ]
-        return f"{FACTORS}{1 + max(numbers, default=0)}"
 
     def keys(self) -> list[ModelKey]:
         """Return which models there are."""
@@ -225,14 +220,6 @@ class SelectionStore(SelectionGroup):
         part: Record = next(part for part in self.record["models"] if part["key"] == list(key))
         return part
 
-    def _arrays_of(self, part: Record) -> dict[str, Array]:
-        kind, places = part["kind"], part["places"]
-        described, group = self.record["arrays"].get(kind, {}), self._commits.group
-        return {
-            name: stacks.read(group, self._path(kind, name), described[name], *places[name])
-            for name in places
-        }
-
     def commit_findings(self, findings: Findings) -> None:
         """Commit the findings of models that have all ended."""
         arrays = {"clusters": findings.clusters + 1, "factor": findings.factor}  # a cluster may be -1
@@ -247,7 +234,7 @@ class SelectionStore(SelectionGroup):
         parts = {"answer": self.record["findings"], "listing": listing, **NO_ERROR_BARS}
         same = {
             name: {
-                **{kind: part for kind, part in self.record[name].items() if kind not in ERROR_BARS},
+                **{kind: part for kind, part in self.record[name].items() if not of_error_bars(kind)},
                 "answer": self.record[name]["findings"],
             }
             for name in ("folders", "arrays")
@@ -255,20 +242,42 @@ class SelectionStore(SelectionGroup):
         self._publish({**self.record, **parts, **same})
 
     def commit_replicates(self, number: int, replicates: Sequence[Model]) -> None:
-        """Commit the bootstrap replicates after a shared pass."""
-        stack, kind = stacked(replicates), "replicates"
-        parts = [part_of(model, kind, at) for model, at in zip(replicates, stack.places, strict=True)]
-        self._commit({kind: (f"replicates-{number}", stack.pieces)}, {"replicates": parts})
+        """Commit the bootstrap replicates after a shared pass: those that ended before are stored already.
 
-    def replicates(self, begin: Begin) -> list[Model]:
-        """Return the bootstrap replicates of the last commit; ``begin`` is that of `models`."""
-        return [replicate_of(part, begin, self._arrays_of(part)) for part in self.record["replicates"]]
+        Replicates that have not made a pass are not stored, because they begin anew in the same way.
+        """
+        stored = {
+            ModelKey(*part["key"]): part for part in self.record["replicates"] if part["kind"] != REPLICATES
+        }
+        new = [model for model in replicates if model.passes and model.key not in stored]
+        running, ended = ([model for model in new if model.runs is runs] for runs in (True, False))
+        states, factors, kind = stacked(running), factors_stacked(ended), self._new_kind(ENDED)
+        parts = [part_of(model, REPLICATES, at) for model, at in zip(running, states.places, strict=True)]
+        parts += [part_of(model, kind, at) for model, at in zip(ended, factors.places, strict=True)]
+        purpose = f"replicates-{number}"
+        folders = {REPLICATES: (purpose, states.pieces), kind: (purpose, factors.pieces)}
+        self._commit(folders, {"replicates": [*stored.values(), *parts]})
+
+    def replicates(self, first: Sequence[Model]) -> list[Model]:
+        """Return bootstrap replicates as the last commit left them.
+
+        Parameters
+        ----------
+        first : the replicates before their first pass, as those remain that have not been committed.
+        """
+        parts = {ModelKey(*part["key"]): part for part in self.record["replicates"]}
+        stored = {key: self._arrays_of(part) for key, part in parts.items()}
+        return [
+            replicate_of(parts[model.key], model, stored[model.key]) if model.key in stored else model
+            for model in first
+        ]
 
     def commit_error_bars(self, bars: ErrorBars) -> None:
         """Commit the error bars of the answer, whose replicates are no longer needed."""
         arrays = {STDERR: bars.stderr, "likeness": bars.likeness}
         parts = {"error_bars": bars.replicates, "replicates": []}
-        self._commit({ERRORS: ("error-bars", _whole(arrays))}, parts, without=["replicates"])
+        without = [kind for kind in self.record["folders"] if of_error_bars(kind)]
+        self._commit({ERRORS: ("error-bars", _whole(arrays))}, parts, without)
 
     def error_bars(self) -> ErrorBars | None:
         """Return the error bars of the answer; None if there are none."""
@@ -284,11 +293,6 @@ class SelectionStore(SelectionGroup):
         if table is None:
             return None
         return Findings(table, self._read("findings", "clusters") - 1, self._read("findings", "factor"))
-
-    def _check_exists(self) -> None:
-        """Refuse to go on if the selection was deleted meanwhile."""
-        if "layout" in self.record["folders"]:
-            self._read("layout", "edges")
 
 
 def _whole(arrays: dict[str, Array]) -> dict[str, list[Array]]:

@@ -29,6 +29,7 @@ from dask_nmf.planning.worker_memory import MIB, Layout
 from dask_nmf.selection import bootstrap
 from dask_nmf.selection.bootstrap import Bootstrap, check_room_for_replicates, memory_of_replicates
 from dask_nmf.selection.models import APART
+from dask_nmf.selection.stored import stacks
 from dask_nmf.selection.stored.store import SelectionStore
 from dask_nmf.selection.stored.summary import selection_summary
 from dask_nmf.storage.locations import located
@@ -164,6 +165,33 @@ def test_replicates_that_do_not_fit_the_client_together_run_in_batches(
         pass
     assert running == [3, 2, 2, 1, 2, 2]  # the fourth one catches up with the third
     assert_same(found, whole)
+
+
+@pytest.mark.parametrize("shape", [(60, 12), (14, 40)], ids=["tall", "wide"])
+def test_replicates_of_earlier_batches_are_not_written_again(
+    shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bootstrap, "PASSES", 3)
+    monkeypatch.setattr(ClientMemory, "replicates_at_once", lambda *given: 2)
+    written: list[dict[str, int]] = []
+    commit, write = SelectionStore.commit_replicates, stacks.write
+
+    def committed(store: SelectionStore, number: int, models: Any) -> None:
+        written.append({})
+        commit(store, number, models)
+
+    def watched(group: zarr.Group, path: str, pieces: list[Array]) -> None:
+        if written:
+            written[-1][Path(path).name] = sum(map(len, pieces))
+        write(group, path, pieces)
+
+    monkeypatch.setattr(SelectionStore, "commit_replicates", committed)
+    monkeypatch.setattr(stacks, "write", watched)
+    found = select_rank(planted(*shape), store=tmp_path / "s.zarr", **{**OPTIONS, "max_iter": 3})
+    two = 2 * RANK  # rows of the factors of a batch
+    running, ended = {"h": two, "h_input": two}, {"h": two}
+    assert [*written[:5], {"h": written[5]["h"]}] == 2 * [running, running, ended]
+    assert_same(found, select_rank(planted(*shape), **{**OPTIONS, "max_iter": 3}))
 
 
 @given(st.integers(1, 40), st.integers(2, 200), st.integers(1, 4000), st.integers(1, 300_000))
