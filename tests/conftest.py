@@ -12,7 +12,7 @@ from distributed import Client, LocalCluster
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.blas import wait_until_unlimited
-from support.command import Forks
+from support.command import Forks, the_forks
 from support.skips import pytest_make_collect_report, pytest_runtest_makereport  # noqa: F401
 
 from dask_nmf.planning import row_panels
@@ -79,8 +79,6 @@ def scheduler() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
+def forks() -> Forks:
     """Calls the command, in processes that need not import first."""
-    forks = Forks()
-    yield forks
-    forks.close()
+    return the_forks()

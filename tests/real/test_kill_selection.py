@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,7 @@ import dask
 import numpy as np
 import scipy.sparse
 import zarr
-from support.command import COMMAND
-from support.fits import OWN, SOON, Fit, make_v, same_factors, wait_for
+from support.fits import OWN, Fit, make_v, same_factors, start, wait_for
 
 from dask_nmf import plan
 from dask_nmf.selection.stored.store import SelectionStore
@@ -37,19 +35,9 @@ def begin(
     folder: Path, output: str, number: int, command: tuple[str, ...] = SELECT, **environment: str
 ) -> Fit:
     """Start the command in a process group of its own."""
-    log = folder / f"{output}.{number}.log"
     words = (*command, "--output", output, "--log-format", "json", *OWN)
-    with log.open("w") as errors, (folder / f"{output}.{number}.out").open("w") as lines:
-        process = subprocess.Popen(
-            [*COMMAND, *words],
-            cwd=folder,
-            env=os.environ | SOON | environment,
-            stdout=lines,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        )
-    return Fit(process, log)
+    log, lines = (folder / f"{output}.{number}.{ending}" for ending in ("log", "out"))
+    return start(words, folder, log, lines, **environment)
 
 
 def test_sigkill_of_everything_in_mid_selection(tmp_path: Path) -> None:

@@ -1,15 +1,15 @@
 """`update` and `forget` killed near their commit: the run is as before, or changed as a whole."""
 
+import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
-from support.command import COMMAND
+from support.fits import Fit, ends_well, start
 from support.matrices import low_rank
 
 from dask_nmf import Run, nmf
@@ -37,29 +37,24 @@ def test_a_killed_command_leaves_one_version_and_the_same_command_ends_it(
     rows = ["--rows", "ids.txt"] if command == "forget" else []
     last = 400 if command == "update" else 380
 
-    def start(run: str) -> subprocess.Popen[bytes]:
-        words = [*COMMAND, command, run, "v.zarr", *rows]
-        return subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def begin(run: str) -> Fit:
+        return start([command, run, "v.zarr", *rows], tmp_path, tmp_path / f"{run}.log")
 
     shutil.copytree(tmp_path / "fitted", tmp_path / "whole")
     began = time.monotonic()
-    process = start("whole")
-    assert process.communicate(timeout=120)[1] is not None
-    assert process.returncode == 0
+    ends_well(begin("whole"))
     whole = time.monotonic() - began
     for number in range(KILLS):
         run = tmp_path / f"run-{number}"
         shutil.copytree(tmp_path / "fitted", run)
-        process = start(run.name)
+        killed = begin(run.name)
         time.sleep(whole * (0.85 + 0.1 * number / KILLS))
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
+        os.kill(killed.pid, signal.SIGKILL)
+        killed.process.wait(60)
         assert Run.load_result(run).array("W").shape[0] in (first, last)
         assert all(check.passed for check in verify(run) if check.name in ("record", "W", "H"))
         if not took_out_all(run):  # else the numbers mean other rows, and the same command is refused
-            process = start(run.name)
-            errors = process.communicate(timeout=120)[1]
-            assert process.returncode == 0, errors
+            ends_well(begin(run.name))
         result, expected = (Run.load_result(tmp_path / name) for name in (run.name, "whole"))
         np.testing.assert_array_equal(result.read("W"), expected.read("W"))
         np.testing.assert_array_equal(result.read("H"), expected.read("H"))

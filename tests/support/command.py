@@ -1,10 +1,18 @@
 """The command and scripts in real processes, forked from one that has spent seconds on importing all."""
 
+from __future__ import annotations
+
+import atexit
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,39 +21,82 @@ from typing import Any
 START = "import sys; sys.modules['xarray'] = None; from dask_nmf.cli.main import main; main()"
 COMMAND = [sys.executable, "-c", START]
 SERVER = """
-import gc, json, os, runpy, sys
+import gc, json, os, runpy, sys, warnings
 import dask.config
 import dask_nmf.cli.main, dask_nmf.cli.run, dask_nmf.estimator.nmf, dask_nmf.display.lines
 
+def begin(words, folder, environment, output, errors, session):
+    ready, set_up = os.pipe()
+    with warnings.catch_warnings(action="ignore"):
+        child = os.fork()
+    if child:
+        os.close(set_up)
+        os.read(ready, 1)  # returns once the child has closed its end
+        os.close(ready)
+        return child
+    if session:
+        os.setsid()
+    for number, file in ((0, os.devnull), (1, output), (2, errors)):
+        opened = os.open(file, os.O_RDWR | os.O_NOCTTY)
+        os.dup2(opened, number)
+        os.close(opened)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ |= environment
+    dask.config.refresh(paths=[*dask.config.paths, os.environ.get("DASK_CONFIG", "")])
+    sys.argv = words
+    os.close(ready)
+    os.close(set_up)
+    if words[0] == "dask-nmf":
+        dask_nmf.cli.main.main()
+    runpy.run_path(words[0], run_name="__main__")
+    sys.exit()
+
+def end(child, options):
+    found, status = os.waitpid(child, options)
+    return os.waitstatus_to_exitcode(status) if found else None
+
 gc.freeze()
 for line in sys.stdin:
-    words, folder, environment, output, errors = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        for number, file in ((0, os.devnull), (1, output), (2, errors)):
-            os.dup2(os.open(file, os.O_RDWR), number)
-        os.chdir(folder)
-        os.environ |= environment
-        dask.config.refresh(paths=[*dask.config.paths, os.environ.get("DASK_CONFIG", "")])
-        sys.argv = words
-        if words[0] == "dask-nmf":
-            dask_nmf.cli.main.main()
-        runpy.run_path(words[0], run_name="__main__")
-        sys.exit()
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    number, asked, parts = json.loads(line)
+    print(json.dumps([number, begin(*parts) if asked == "begin" else end(*parts)]), flush=True)
 """
 
 
 class Forks:
-    """A server process that is forked for each call of the command or run of a script, one at a time."""
+    """A server process that is forked for each call of the command or run of a script."""
 
     def __init__(self) -> None:
+        self.numbers = count()
         self.server = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", SERVER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
+
+    def ask(self, asked: str, *parts: object) -> int | None:
+        """Return the answer of the server; those to questions that were given up are skipped."""
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        number = next(self.numbers)
+        print(json.dumps((number, asked, parts)), file=self.server.stdin, flush=True)
+        while True:
+            answered, answer = json.loads(self.server.stdout.readline())
+            if answered == number:
+                return None if answer is None else int(answer)
+
+    def begin(
+        self,
+        words: Any,
+        folder: Path,
+        places: tuple[Path | str, Path | str],
+        environment: Mapping[str, str],
+        session: bool = False,
+    ) -> Forked:
+        """Start the command or a script; it writes to files that exist, maybe in a session of its own."""
+        told = list(map(str, words))
+        output, errors = map(str, places)
+        child = self.ask("begin", told, str(folder), dict(environment), output, errors, session)
+        assert child is not None
+        return Forked(self, child, told)
 
     def call(
         self, words: Any, folder: Path, terminal: str = "", **environment: str
@@ -57,18 +108,49 @@ class Forks:
         self, words: Any, folder: Path, terminal: str = "", **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a script or the command; its output goes to the terminal at a path, if one is given."""
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        told = list(map(str, words))
         with tempfile.NamedTemporaryFile("r") as output, tempfile.NamedTemporaryFile("r") as errors:
             places = (terminal or output.name, terminal or errors.name)
-            request = (told, str(folder), environment, *places)
-            print(json.dumps(request), file=self.server.stdin, flush=True)
-            code = int(self.server.stdout.readline())
-            return subprocess.CompletedProcess(told, code, output.read(), errors.read())
+            process = self.begin(words, folder, places, os.environ | environment)
+            return subprocess.CompletedProcess(process.args, process.wait(), output.read(), errors.read())
 
     def close(self) -> None:
         self.server.communicate()
+
+
+@dataclass
+class Forked:
+    """A child of the server, with what tests use of a `Popen`; as there, it stays until it is waited for."""
+
+    forks: Forks
+    pid: int
+    args: list[str]
+    returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Return its exit code, or None while it runs."""
+        return self.ended(os.WNOHANG)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code once it has ended."""
+        deadline = time.monotonic() + (timeout or 0)
+        while (code := self.ended(0 if timeout is None else os.WNOHANG)) is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            time.sleep(0.02)
+        return code
+
+    def ended(self, options: int) -> int | None:
+        if self.returncode is None:
+            self.returncode = self.forks.ask("end", self.pid, options)
+        return self.returncode
+
+
+@cache
+def the_forks() -> Forks:
+    """Return the server of this process, which ends with it."""
+    forks = Forks()
+    atexit.register(forks.close)
+    return forks
 
 
 def assert_refused(
@@ -84,4 +166,5 @@ def assert_refused(
     assert {path.name for path in folder.iterdir()} == left
 
 
+Process = subprocess.Popen[str] | Forked
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import zarr
-from support.command import COMMAND
+from support.command import COMMAND, Process, the_forks
 from support.servers import free_port, listens, process, until
 from zarr.codecs import ZstdCodec
 
@@ -46,7 +46,7 @@ def words(output: str, solver: str, passes: int, *more: str, v: str = "v.zarr") 
 class Fit:
     """The running command and its log."""
 
-    process: subprocess.Popen[str]
+    process: Process
     log: Path
 
     @property
@@ -56,6 +56,34 @@ class Fit:
     def count(self, event: str) -> int:
         """Return the number of log lines of an event so far."""
         return self.log.read_text().count(f'"event": "{event}"')
+
+
+def start(
+    asked: Iterable[str],
+    folder: Path,
+    log: Path,
+    output: Path | str = os.devnull,
+    before: tuple[str, ...] = (),
+    **environment: str,
+) -> Fit:
+    """Start the command in a process group of its own; ``before``: a command that runs it.
+
+    It is forked from a process that has imported it, unless that process would have to start otherwise.
+    """
+    given = os.environ | SOON | environment
+    with log.open("w") as errors, Path(output).open("w") as lines:
+        if not before and "LD_PRELOAD" not in environment:
+            return Fit(the_forks().begin(["dask-nmf", *asked], folder, (output, log), given, True), log)
+        process = subprocess.Popen(
+            [*before, *COMMAND, *asked],
+            cwd=folder,
+            env=given,
+            stdout=lines,
+            stderr=errors,
+            text=True,
+            start_new_session=True,
+        )
+    return Fit(process, log)
 
 
 def begin(
@@ -68,19 +96,10 @@ def begin(
     before: tuple[str, ...] = (),
     **environment: str,
 ) -> Fit:
-    """Start the command in a process group of its own; ``before``: a command that runs it."""
+    """Start a fit, as `start` does; its log has a name of its own."""
     log = folder / f"{output.replace('/', '-')}.{next(NUMBERS)}.log"
-    with log.open("w") as errors:
-        process = subprocess.Popen(
-            [*before, *COMMAND, *words(output, solver, passes, *(more or OWN), v=v)],
-            cwd=folder,
-            env=os.environ | SOON | environment,
-            stdout=subprocess.DEVNULL,
-            stderr=errors,
-            text=True,
-            start_new_session=True,
-        )
-    return Fit(process, log)
+    asked = words(output, solver, passes, *(more or OWN), v=v)
+    return start(asked, folder, log, before=before, **environment)
 
 
 def wait_for(fit: Fit, event: str, times: int = 1) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import os
 import pickle
 import random
@@ -21,8 +20,9 @@ import zarr
 from PIL import Image
 from support import faults
 from support.buckets import KEY, PASSES, SECRET, V, enter, only_moto, same_factors, store
-from support.command import COMMAND, Forks
+from support.command import Forks
 from support.converted import matrix_of, names_of
+from support.fits import start, wait_for
 from support.matrices import Array
 from support.servers import needs
 
@@ -46,7 +46,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def command(forks: Forks, tmp_path: Path) -> Command:
     """Return a function that calls the command, which has the environment of the test."""
-    return lambda *words: forks.call(words, tmp_path, **os.environ)
+    return lambda *words: forks.call(words, tmp_path)
 
 
 @pytest.mark.usefixtures("server")
@@ -146,26 +146,19 @@ def test_a_wrong_key_is_one_line(
 
 
 @only_moto
-def test_sigkill_of_everything_then_the_same_command(server: faults.Proxy, command: Command) -> None:
+def test_sigkill_of_everything_then_the_same_command(
+    server: faults.Proxy, tmp_path: Path, command: Command
+) -> None:
     asked = ["--rank", "5", "--tol", "0", "--max-iter", "30", "--workers", "2", "--log-format", "json"]
     whole, run = "s3://bucket/whole.zarr", "s3://bucket/run.zarr"
     assert command("fit", V, "--output", whole, *asked).returncode == 0
     moments = random.Random(0)
-    for _ in range(2):
-        started = subprocess.Popen(
-            [*COMMAND, "fit", V, "--output", run, *asked],
-            stderr=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            text=True,
-            start_new_session=True,
-        )
-        assert started.stderr is not None
-        for line in started.stderr:
-            if json.loads(line)["event"] == "pass":
-                break
+    for number in range(2):
+        killed = start(["fit", V, "--output", run, *asked], tmp_path, tmp_path / f"{number}.log")
+        wait_for(killed, "pass")
         time.sleep(moments.uniform(0, 0.5))
-        os.killpg(started.pid, signal.SIGKILL)
-        started.communicate()
+        os.killpg(killed.pid, signal.SIGKILL)
+        killed.process.wait()
     done = command("fit", V, "--output", run, *asked)
     assert done.returncode == 0, done.stderr
     assert "resuming" in done.stderr
