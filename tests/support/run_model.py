@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from zarr.storage import LocalStore
 
 from dask_nmf import nmf, transform
 from dask_nmf.iteration import loop
-from dask_nmf.storage.arrays import links
+from dask_nmf.storage.arrays import links, places
 from dask_nmf.storage.objects.object_store import ObjectStore
 
 V = low_rank(12, 7, 2, noise=1)
@@ -107,5 +108,7 @@ def dies(patch: pytest.MonkeyPatch, moment: int) -> None:
         for name in ("set", "delete", "delete_dir"):
             patch.setattr(store, name, before(getattr(store, name)))
     patch.setattr(ObjectStore, "copy", before(ObjectStore.copy))
-    for name in ("replace", "link_or_copy"):
-        patch.setattr(links, name, before(getattr(links, name)))
+    for name in ("_delete_file", "_delete_folder", "link_or_copy"):
+        patch.setattr(places, name, before(getattr(places, name)))
+    patch.setattr(links, "replace", before(links.replace))
+    patch.setattr(Path, "replace", before(Path.replace))

@@ -135,7 +135,8 @@ def open_group(location: Location, schema: Schema) -> tuple[zarr.Group, Record]:
         raise FileNotFoundError(f"there is no {name} at {path}")
     try:
         with readable(path, CURE):
-            group = zarr.open_group(location.store(), mode="r+" if location.is_writable() else "r")
+            mode: Any = "r+" if location.is_writable() else "r"
+            group = zarr.open_group(location.store(), mode=mode, zarr_format=3)
             attributes = dict(group.attrs)
     except (FileNotFoundError, FileExistsError, NotADirectoryError, DataError) as error:
         refusal = f"{path} is not a {name} of dask-nmf; give another path or remove it"

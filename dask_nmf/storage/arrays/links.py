@@ -12,24 +12,22 @@ until the next commit::
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import zarr
-from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.group import AsyncGroup, ConsolidatedMetadata, GroupMetadata
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
-from dask_nmf.storage.arrays import write_once
+from dask_nmf.storage.arrays import places, write_once
 from dask_nmf.storage.arrays.write_once import Layout
-from dask_nmf.storage.local.filesystem import link_or_copy, make_folder, replace
+from dask_nmf.storage.local.filesystem import make_folder, replace
 from dask_nmf.storage.objects.object_store import ObjectStore
 
 NAMES = re.compile(r"c(\.\d+)+", re.ASCII)  # of chunks by the second encoding
@@ -63,10 +61,13 @@ def link_arrays(group: zarr.Group, shown: VisibleArrays, turn: int, names: Itera
 
     Chunks of all ``names`` that were linked by that encoding are deleted first.
     """
-    places = {
-        (group.store_path / source).path: group.store_path / name for name, (source, _) in shown.items()
-    }
-    sync(_replace_links([group.store_path / name for name in names], places, turn))
+    _clear([group.store_path / name for name in names], turn)
+    sources = [group.store_path / source for source, _ in shown.values()]
+    pairs = zip(shown, sources, places.keys_below(sources), strict=True)
+    places.link(
+        [(source / key, group.store_path / name / _key(key, turn)) for key in keys]
+        for name, source, keys in pairs
+    )
     return {
         name: write_once.open_array(group, name, layout, turn).metadata for name, (_, layout) in shown.items()
     }
@@ -80,7 +81,7 @@ def publish(group: zarr.Group, listed: ArrayMetadata, attributes: dict[str, Any]
     consolidated = ConsolidatedMetadata(metadata=listed)
     metadata = GroupMetadata(attributes=attributes, consolidated_metadata=consolidated)
     listing = GroupMetadata(consolidated_metadata=consolidated).to_dict()  # which copies attributes slowly
-    _write(group.store_path / METADATA, _as_json({**listing, "attributes": attributes}), synced)
+    _write([(group.store_path / METADATA, _as_json({**listing, "attributes": attributes}))], synced)
     return zarr.Group(AsyncGroup(metadata, group.store_path))
 
 
@@ -91,11 +92,11 @@ def write_metadata(group: zarr.Group, names: Iterable[str], synced: bool) -> Non
     """
     consolidated = group.metadata.consolidated_metadata
     metadata = {} if consolidated is None else consolidated.metadata  # the root may be damaged
-    places = [(group.store_path / name / METADATA, metadata.get(name)) for name in names]
-    stored = sync(_read_or_delete([(place, one is not None) for place, one in places]))
-    for (place, one), before in zip(places, stored, strict=True):
-        if one is not None and before != (content := _as_json(one.to_dict())):
-            _write(place, content, synced)
+    listed = [(group.store_path / name / METADATA, metadata.get(name)) for name in names]
+    places.delete(place for place, one in listed if one is None)
+    kept = [(place, _as_json(one.to_dict())) for place, one in listed if one is not None]
+    stored = places.contents(place for place, _ in kept)
+    _write([pair for pair, before in zip(kept, stored, strict=True) if pair[1] != before], synced)
 
 
 def _as_json(metadata: Mapping[str, Any]) -> bytes:
@@ -103,67 +104,33 @@ def _as_json(metadata: Mapping[str, Any]) -> bytes:
     return json.dumps(metadata, allow_nan=True, separators=(",", ":")).encode()
 
 
-async def _read_or_delete(places: Sequence[tuple[StorePath, bool]]) -> list[bytes | None]:
-    """Return small objects, of those that are kept, and delete the others."""
-
-    async def one(place: StorePath, kept: bool) -> bytes | None:
-        if not kept:
-            await place.delete()
-            return None
-        found = await place.get(default_buffer_prototype())
-        return None if found is None else found.to_bytes()
-
-    return await asyncio.gather(*(one(*pair) for pair in places))
-
-
-def _write(place: StorePath, content: bytes, synced: bool) -> None:
-    """Write a small object, whole or not at all."""
-    if isinstance(place.store, LocalStore):
-        file = place.store.root / place.path
-        file.parent.mkdir(exist_ok=True)  # the history of a fit without passes has no chunks
-        replace(file, content, synced)
-    else:
-        sync(place.set(default_buffer_prototype().buffer.from_bytes(content)))
+def _write(objects: Iterable[tuple[StorePath, bytes]], synced: bool) -> None:
+    """Write small objects, each of them whole or not at all."""
+    files = {}
+    for place, content in objects:
+        if (file := places.path_of(place)) is not None:
+            file.parent.mkdir(exist_ok=True)  # the history of a fit without passes has no chunks
+            files[file] = content
+        else:
+            sync(place.set(default_buffer_prototype().buffer.from_bytes(content)))
+    replace(files, synced)
 
 
-async def _replace_links(cleared: Iterable[StorePath], linked: dict[str, StorePath], turn: int) -> None:
-    """Delete the chunks of arrays that one encoding names, and link those of others, by their sources."""
-    await asyncio.gather(*(_clear(place, turn) for place in cleared))
-    await asyncio.gather(*(_link(place.store, source, place.path, turn) for source, place in linked.items()))
-
-
-async def _clear(place: StorePath, turn: int) -> None:
-    """Delete the chunks of an array whose names are those of one encoding."""
+def _clear(arrays: list[StorePath], turn: int) -> None:
+    """Delete the chunks of arrays whose names are those of one encoding."""
     if turn == 0:
-        await place.store.delete_dir(f"{place.path}/{FOLDER}")
+        places.delete_below(array / FOLDER for array in arrays)
         return
-    names = [name async for name in place.store.list_dir(place.path)]
-    for name in filter(NAMES.fullmatch, names):
-        await place.store.delete(f"{place.path}/{name}")
+    found = zip(arrays, places.names_in(arrays), strict=True)
+    places.delete(array / name for array, names in found for name in filter(NAMES.fullmatch, names))
+
+
+def _key(key: str, turn: int) -> str:
+    """Return the name of a chunk by an encoding, of one that is named as data are."""
+    return key.replace(".", "/") if turn == 0 else key
 
 
 def link_chunks(group: zarr.Group, source: str, target: str, keys: Iterable[str]) -> None:
     """Make chunks of an array also chunks of another one, whose data must not be written where they are."""
-    sync(_link_keys(group.store, (group.store_path / source).path, (group.store_path / target).path, keys))
-
-
-async def _link_keys(store: Store, source: str, target: str, keys: Iterable[str]) -> None:
-    for key in keys:
-        await _link_key(store, f"{source}/{key}", f"{target}/{key}")
-
-
-async def _link(store: Store, source: str, target: str, turn: int) -> None:
-    keys = [key async for key in store.list_prefix(f"{source}/")]
-    for key in keys:
-        chunk = key.removeprefix(f"{source}/")
-        new = f"{target}/{chunk.replace('.', '/') if turn == 0 else chunk}"
-        await _link_key(store, key, new)
-
-
-async def _link_key(store: Store, key: str, new: str) -> None:
-    if isinstance(store, LocalStore):
-        (store.root / new).parent.mkdir(parents=True, exist_ok=True)
-        link_or_copy(store.root / key, store.root / new)
-    else:
-        assert isinstance(store, ObjectStore)
-        await store.copy(key, new)
+    old, new = group.store_path / source, group.store_path / target
+    places.link([[(old / key, new / key) for key in keys]])

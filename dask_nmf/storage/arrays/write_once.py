@@ -11,7 +11,6 @@ Other folders are deleted after the commit that replaced them, and when a fit op
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -27,9 +26,9 @@ from zarr.abc.store import Store
 from zarr.codecs import ZstdCodec
 from zarr.core.array import AsyncArray
 from zarr.core.metadata import ArrayV3Metadata
-from zarr.core.sync import sync
 from zarr.storage import LocalStore, StorePath
 
+from dask_nmf.storage.arrays import places
 from dask_nmf.storage.local.filesystem import PARTIAL, sync_folder, sync_trees
 
 DATA = "data"
@@ -112,35 +111,26 @@ def delete_folders(group: zarr.Group, folders: Iterable[str]) -> None:
     """Delete folders of data. Those that cannot be deleted are swept when a fit opens the run."""
     for name in folders:
         with suppress(OSError):
-            sync(group.store.delete_dir((group.store_path / DATA / name).path))
+            places.delete_below([group.store_path / DATA / name])
 
 
 def delete_below(group: zarr.Group, names: re.Pattern[str]) -> None:
     """Delete the groups directly below a group whose names match; those that cannot be deleted stay."""
-    for name in sync(_entries(group.store, group.store_path.path)):
-        if names.fullmatch(name):
-            with suppress(OSError):
-                sync(group.store.delete_dir((group.store_path / name).path))
+    for name in filter(names.fullmatch, _names_in(group.store_path)):
+        with suppress(OSError):
+            places.delete_below([group.store_path / name])
 
 
 def list_folders(group: zarr.Group) -> set[str]:
     """Return the names of the folders of data that are stored."""
-    place = group.store_path / DATA
-    return {name for name in sync(_entries(place.store, place.path)) if NAME.fullmatch(name)}
+    return set(filter(NAME.fullmatch, _names_in(group.store_path / DATA)))
 
 
 def delete_partials(group: zarr.Group, below: Iterable[str]) -> None:
     """Delete metadata objects that a killed process wrote in part, at the root and below these names."""
-    places = [group.store_path, *(group.store_path / name for name in below)]
-    sync(_delete_partials(places))
-
-
-async def _delete_partials(places: Iterable[StorePath]) -> None:
-    async def one(place: StorePath) -> None:
-        for name in filter(PARTIAL.fullmatch, await _entries(place.store, place.path)):
-            await (place / name).delete()
-
-    await asyncio.gather(*map(one, places))
+    folders = [group.store_path, *(group.store_path / name for name in below)]
+    found = zip(folders, places.names_in(folders), strict=True)
+    places.delete(folder / name for folder, names in found for name in filter(PARTIAL.fullmatch, names))
 
 
 def is_abandoned(store: Store | str) -> bool:
@@ -148,14 +138,14 @@ def is_abandoned(store: Store | str) -> bool:
 
     A late worker writes such data after its run was deleted.
     """
-    place = LocalStore(store) if isinstance(store, str) else store
-    if not place.supports_listing:
+    place = StorePath(LocalStore(store) if isinstance(store, str) else store)
+    if not place.store.supports_listing:
         return False
-    names = sync(_entries(place, ""))
+    names = _names_in(place)
     if not names or not all(name == DATA or PARTIAL.fullmatch(name) for name in names):
         return False
-    return all(NAME.fullmatch(name) for name in sync(_entries(place, DATA)))
+    return all(NAME.fullmatch(name) for name in _names_in(place / DATA))
 
 
-async def _entries(store: Store, path: str) -> list[str]:
-    return [name async for name in store.list_dir(path)]
+def _names_in(place: StorePath) -> list[str]:
+    return places.names_in([place])[0]

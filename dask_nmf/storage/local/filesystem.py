@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -70,24 +70,28 @@ def sync_folder(folder: Path) -> None:
             raise
 
 
-def replace(path: Path, content: bytes, synced: bool = True) -> None:
-    """Replace a file by one with this content: at any moment one of the two is there, whole.
+def replace(contents: Mapping[Path, bytes], synced: bool = True) -> None:
+    """Replace files by ones with these contents: at any moment one of the two of a name is there, whole.
 
-    ``synced``: wait until the disk has it. A killed process leaves a file ``.NAME.HEX.partial`` beside it.
+    ``synced``: wait until the disk has them. A killed process leaves files ``.NAME.HEX.partial`` beside them.
     """
-    partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    partials = {path: path.with_name(f".{path.name}.{uuid4().hex}.partial") for path in contents}
     try:
-        with partial.open("xb") as file:
-            file.write(content)
-            if synced:
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(path)
+        for path, partial in partials.items():
+            with partial.open("xb") as file:
+                file.write(contents[path])
+        if synced:  # once all are written: the first one takes those of the others with it on many disks
+            for partial in partials.values():
+                _sync(partial)
+        for path, partial in partials.items():
+            partial.replace(path)
     except BaseException:
-        partial.unlink(missing_ok=True)
+        for partial in partials.values():
+            partial.unlink(missing_ok=True)
         raise
     if synced:
-        sync_folder(path.parent)
+        for folder in dict.fromkeys(path.parent for path in contents):
+            sync_folder(folder)
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -20,7 +20,7 @@ from zarr.storage import LocalStore, MemoryStore
 from dask_nmf import Result, nmf
 from dask_nmf.options.algorithms import SOLVERS
 from dask_nmf.runs.commits import KEY
-from dask_nmf.storage.arrays import links
+from dask_nmf.storage.arrays import places
 
 pytestmark = pytest.mark.usefixtures("several_panels")
 
@@ -59,18 +59,19 @@ def photographed(path: Path) -> Iterator[list[Moment]]:
 
         return changed
 
-    def before_name(change: Callable[..., None]) -> Callable[..., None]:
-        def changed(*args: Any) -> None:
-            look(next(arg for arg in args if isinstance(arg, Path)))
-            change(*args)
+    def before_name(change: Callable[..., Any]) -> Callable[..., Any]:
+        def changed(*args: Any) -> Any:
+            look(args[0])
+            return change(*args)
 
         return changed
 
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
         for name in ("set", "delete", "delete_dir"):
             patch.setattr(LocalStore, name, before(getattr(LocalStore, name)))
-        for name in ("replace", "link_or_copy"):
-            patch.setattr(links, name, before_name(getattr(links, name)))
+        for name in ("_delete_file", "_delete_folder", "link_or_copy"):
+            patch.setattr(places, name, before_name(getattr(places, name)))
+        patch.setattr(Path, "replace", before_name(Path.replace))
         yield moments
 
 

@@ -126,7 +126,7 @@ class CountedTexts:
         if len(words) < builder.found:
             logger.info("words that are kept: %d of %d", len(words), builder.found)
         if time.monotonic() - began >= SECONDS:
-            replace(self._scratch / WORDS, json.dumps(words).encode())
+            replace({self._scratch / WORDS: json.dumps(words).encode()})
         return words
 
     def _known_words(self) -> list[str] | None:
