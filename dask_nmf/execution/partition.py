@@ -141,6 +141,7 @@ def cut_into_panels(
         masked=not (rule.uses_whole_blocks or rule.by_groups),
         listed=rule.lists_stored and weights is None and matrix.layout.indptr is not None,
         by_batches=rule.by_groups,
+        labels=rule.labels,
         settles=matrix.orientation.by_columns and not rule.held_out,
         own_grams=options.own_grams,
         prefetch=matrix.worth_caching,

@@ -14,10 +14,8 @@ from dask_nmf.kernels import least_squares, row_sums
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.holed import HoledBlock
 from dask_nmf.kernels.blocks.masked import Cells
-from dask_nmf.kernels.row_sums import Sums
+from dask_nmf.kernels.row_sums import CACHED_ROWS, Sums
 from dask_nmf.types import Array, Block
-
-STRIP = row_sums.STRIP // 4  # rows: in float64, they and their residual take no more bytes than plans count
 
 
 def product(v: Block, h: Array) -> Array:
@@ -65,8 +63,8 @@ def iter_float64_rows(v: Block) -> Iterator[tuple[slice, Block]]:
         yield slice(None), v.widened()
         return
     block, by = scaling.unwrap(v)
-    for first in range(0, max(v.shape[0], 1), STRIP):
-        rows = slice(first, first + STRIP)
+    for first in range(0, max(v.shape[0], 1), CACHED_ROWS):
+        rows = slice(first, first + CACHED_ROWS)
         yield rows, scaling.scaled_copy(_widened(block[rows]), by)
 
 

@@ -32,7 +32,7 @@ from dask_nmf.kernels.linalg.shared_gram import (
     unit_inverses,
 )
 from dask_nmf.kernels.products.stacked import Multiplied, known_product, right_products
-from dask_nmf.kernels.row_sums import STRIP, float64_gram
+from dask_nmf.kernels.row_sums import CACHED_ROWS, float64_gram
 from dask_nmf.types import Array, Block
 
 SWEEPS = 500
@@ -218,8 +218,8 @@ def exact_w(v: Block, h: Array, alpha: float = 0.0, lasso: float = 0.0) -> Array
         return solve_exactly(num, gram)
     x = np.empty((v.shape[0], len(h)), h.dtype)
     block, by = scaling.unwrap(v)
-    for first in range(0, len(x), STRIP):
-        some = slice(first, first + STRIP)
+    for first in range(0, len(x), CACHED_ROWS):
+        some = slice(first, first + CACHED_ROWS)
         target = scaling.multiply(_wide_product(block[some], factor.basis), by)
         x[some] = solve_by_qr(target, factor.upper, lasso * columns)
     return x

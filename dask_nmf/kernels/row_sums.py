@@ -18,9 +18,7 @@ from dask_nmf.kernels.linalg.gram_matrices import apply_gram, is_shared_gram
 from dask_nmf.kernels.products.stacked import Multiplied, known_product, left_products
 from dask_nmf.types import Array, Block
 
-STRIP = 256  # rows of a block processed at once where a temporary of the block's width is needed
-
-CACHED_ROWS = 64  # rows of V − W H at once: they stay in a cache between the product and its squares
+CACHED_ROWS = 64  # rows of V − W H, or of V in float64, at once: they stay in a cache until they are used
 
 STRIP_COLUMNS = 8192  # columns of a factor converted to float64 at once
 

@@ -25,10 +25,10 @@ from dask_nmf.planning.worker_memory import (
     MIB,
     PROGRAM,
     SQUARES_HELD,
-    STRIP,
     SUMS_HELD,
     USABLE,
     Layout,
+    strip_bytes,
 )
 
 Edges = tuple[tuple[int, ...], tuple[int, ...]]  # row edges and column edges
@@ -165,7 +165,7 @@ def _worker_bytes(memory: GridMemory, ranks: Sequence[int]) -> int:
     left = rank * height * (3 * size + 2 * 8)  # V Hᵀ, W, a guess and a temporary, and V Hᵀ in float64
     right = rank * width * (size + 3 * 8)  # WᵀV, also in float64, the sum of those above, and the sum of both
     further = (total - rank) * (height + 2 * width) * 8 + (squares - rank**2) * 8  # parts of other models
-    residual = 2 * min(loaded, STRIP * width * size)
+    residual = strip_bytes(layout, width, loaded)
     working = h + left + right + further + SQUARES_HELD * rank**2 * 8 + residual
     task = loaded * (2 + layout.needs_cast) + max(reading, working)
     parts = SUMS_HELD * total * height * 8  # V Hᵀ of blocks side by side that wait to be added

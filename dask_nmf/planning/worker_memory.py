@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from dask_nmf.kernels.linalg.packed_grams import packed_size
 from dask_nmf.kernels.products import same_bits
-from dask_nmf.kernels.summary.residual_sums import MOST_BLOCKS
+from dask_nmf.kernels.row_sums import CACHED_ROWS
+from dask_nmf.kernels.summary.residual_loops import GRAMS, TILE_COLUMNS
+from dask_nmf.kernels.summary.residual_sums import MOST_BLOCKS, STRIP_ROWS
 
 MIB = 2**20
 
@@ -48,9 +50,13 @@ GRAMS_OF_BLOCKS = 3 * MOST_BLOCKS  # k x k matrices of float64 meanwhile, if V i
 
 RESIDUALS_OF_CLIENT = 80  # bytes a column of V in the client, which finds the columns with the largest losses
 
+RESIDUAL_TILE = 2 * STRIP_ROWS * 8  # bytes a column, of `TILE_COLUMNS` at most, of a part of W H and of V
+
 RESIDUAL_BLOCKS = 2 * MOST_BLOCKS**2 * 8  # bytes of the losses and sizes of blocks of V
 
-STRIP = 256  # rows of a panel, at most, whose residual is in memory at once
+BLOCKS_IN_WORK = 4  # times these bytes while they are taken
+
+OF_STRIP = {"dense": 16, "csr": 24}  # bytes an entry of `CACHED_ROWS` rows in float64, with their residual
 
 USABLE = 0.7  # share of a worker's memory limit that may be filled: above, distributed spills and pauses
 
@@ -74,6 +80,7 @@ class Layout:
     listed: bool = False  # if masked: whether the cells that are looked at are the stored entries of CSR
     own_grams: bool = True  # if masked: whether rows and columns have their own gram matrices, else quotients
     by_batches: bool = False  # whether batches of rows are copied without the entries held out
+    labels: int = 0  # groups of rows, and of columns, by which entries are held out; 0 if none are
     settles: bool = False  # whether the last read takes residuals, and the sums of a pass too
     prefetch: bool = False  # whether one more panel may be read while others are in work
     weights: Layout | None = None  # layout of the weights, a second matrix that is read along
@@ -83,6 +90,11 @@ class Layout:
     def tiled(self) -> bool:
         """Return whether storage is cut at columns too, so that a block can be read by itself."""
         return self.chunk_columns is not None and self.chunk_columns < self.columns
+
+    @property
+    def group_grams(self) -> int:
+        """The number of gram matrices in the sums of a pass: one, or one for each group."""
+        return max(1, self.labels) if self.by_batches else 1
 
     @property
     def stored(self) -> int:
@@ -170,7 +182,7 @@ def worker_bytes(layout: Layout, work: Work, panel: int, sample: int) -> int:
     row = max(layout.panel_bytes(0, layout.rows) / layout.rows, 1)
     h = 3 * sum(work.ranks) * layout.columns * layout.itemsize  # as received, contiguous, and previous
     sums = sum(waiting_sums(layout, rank, work.grams) for rank in work.ranks)
-    residuals = RESIDUALS_WAITING * layout.columns + RESIDUAL_BLOCKS  # of the last read
+    residuals = RESIDUALS_WAITING * layout.columns + RESIDUAL_BLOCKS + _squares(layout, work.rank)
     return int(
         PROGRAM
         + h
@@ -193,7 +205,7 @@ def client_bytes(layout: Layout, ranks: Sequence[int], sample: int) -> int:
     row = layout.panel_bytes(0, layout.rows) / max(1, layout.rows)
     factors = 4 * sum(ranks) * layout.columns * layout.itemsize  # the H of a state, and one that is solved
     sums = 2 * sum(waiting_sums(layout, rank, layout.masked and layout.own_grams) for rank in ranks)
-    residuals = RESIDUALS_OF_CLIENT * layout.columns + RESIDUAL_BLOCKS
+    residuals = RESIDUALS_OF_CLIENT * layout.columns + RESIDUAL_BLOCKS + 3 * _squares(layout, max(ranks))
     return int(PROGRAM + layout.at_client + SAMPLES_OF_CLIENT * sample * row + factors + sums + residuals)
 
 
@@ -216,7 +228,7 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
     if work.strata:
         one += 2 * sum(work.further_ranks) * layout.itemsize  # W of the other models, received and copied
     weights = panel / row * one
-    residual = 2 * min(panel, STRIP * layout.columns * layout.itemsize)  # for CSR, its entries in float64
+    residual = strip_bytes(layout, layout.columns, panel)
     if layout.masked or layout.by_batches:
         residual = LISTED_BYTES if layout.listed and not work.strata else STRIP_BYTES
     if layout.by_batches and layout.indptr is not None:
@@ -228,10 +240,36 @@ def _task_bytes(layout: Layout, work: Work, panel: int) -> float:
     return held + max(_reading(layout), weights + residual + sums)
 
 
+def strip_bytes(layout: Layout, columns: int, panel: int) -> int:
+    """Return the bytes for some rows of a part of V in float64, with their residual."""
+    kind = "dense" if layout.indptr is None else "csr"
+    return OF_STRIP[kind] * min(panel // layout.itemsize, CACHED_ROWS * columns)
+
+
 def residuals_in_work(layout: Layout, rank: int) -> int:
     """Return the bytes for taking the residual sums of a panel; if V is sparse, H is copied by columns."""
-    grams = 0 if layout.indptr is None else GRAMS_OF_BLOCKS * rank**2 * 8
-    return (RESIDUALS_IN_WORK + rank * layout.itemsize) * layout.columns + RESIDUAL_BLOCKS + grams
+    columns = (RESIDUALS_IN_WORK + rank * layout.itemsize) * layout.columns
+    whole = layout.indptr is None and not layout.masked and not layout.by_batches
+    tile = RESIDUAL_TILE * min(TILE_COLUMNS, layout.columns) if whole else 0
+    return columns + tile + BLOCKS_IN_WORK * RESIDUAL_BLOCKS + _zeros_in_work(layout, rank)
+
+
+def _zeros_in_work(layout: Layout, rank: int) -> int:
+    """Return the bytes for what zeros that are not stored would lose: sums or gram matrices of W and of H."""
+    if layout.masked and layout.labels:
+        of_groups = 2 * MOST_BLOCKS * layout.labels * rank * 8  # sums of W and of H in blocks of V
+        return of_groups + 2 * RESIDUALS_WAITING * layout.columns
+    if layout.masked or layout.indptr is None:
+        return 0
+    if not layout.by_batches:
+        return GRAMS_OF_BLOCKS * rank**2 * 8
+    of_groups = _squares(layout, rank)  # of W in some blocks, and of H in one, as it is and over what counts
+    return max(of_groups, min(8 * GRAMS, MOST_BLOCKS * of_groups)) + 8 * of_groups
+
+
+def _squares(layout: Layout, rank: int) -> int:
+    """Return the bytes of the gram matrices, or of the one, that stand for the loss of zeros of a panel."""
+    return 0 if layout.indptr is None else layout.group_grams * rank**2 * 8
 
 
 def _reading(layout: Layout) -> int:
@@ -249,7 +287,7 @@ def _sums_in_work(layout: Layout, work: Work) -> int:
 
 def waiting_sums(layout: Layout, rank: int, grams: bool) -> int:
     """Return the bytes of the sums of a panel for a model, which wait to be added."""
-    factor, square = rank * layout.columns * 8, rank**2 * 8  # the square is larger where k > columns
+    factor, square = rank * layout.columns * 8, layout.group_grams * rank**2 * 8  # larger where k > columns
     return _numerators(layout) * (factor + square) + _column_grams(layout, rank, grams)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import scipy.sparse
 
 from dask_nmf.kernels.compiled import compiled
-from dask_nmf.kernels.row_sums import STRIP
 from dask_nmf.types import Array, Block
 
+STRIP = 256  # rows that are searched at once
 TILE = 4096  # columns whose values are in memory at once, for `STRIP` rows
 
 

@@ -15,7 +15,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.blocks.groups import Groups, held_out_groups
+from dask_nmf.kernels.blocks.groups import Groups, held_out_groups, pattern
 from dask_nmf.types import Array, Block, Orientation
 
 
@@ -49,6 +49,11 @@ class EntryMask:
     def by_groups(self) -> bool:
         """Return whether the squared error needs no single cells, though entries are held out."""
         return self.held_out > 0 and self.beta == 2 and self._whole
+
+    @property
+    def labels(self) -> int:
+        """The number of groups of rows, and of columns, by which entries are held out; 0 if none are."""
+        return pattern(self.held_out)[0] + 1 if self.held_out > 0 else 0
 
     @property
     def implicit_zeros(self) -> bool:

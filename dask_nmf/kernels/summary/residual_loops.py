@@ -14,7 +14,7 @@ from dask_nmf.kernels.divergence import TINY, dot, entry_divergence
 from dask_nmf.kernels.linalg.gram_matrices import GroupedGram, apply_gram, gram_of_squares, squares_of_groups
 from dask_nmf.types import Array
 
-TILE_COLUMNS = 1000  # processed at once; with a power of two, rows would share places of caches
+TILE_COLUMNS = 1000  # or rows, processed at once; with a power of two, rows would share places of caches
 GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices of groups of rows that are in memory at once
 
 
@@ -151,14 +151,15 @@ def zeros_that_count(w: Array, h: Array, groups: Groups, of_rows: Array, edges: 
     """
     counts, labels = groups.counts, groups.counts.shape
     cuts = _cuts(of_rows)
-    members, spans = np.split(groups.rows, cuts), [slice(*span) for span in pairwise(edges.tolist())]
-    of_h = np.stack([_sums_by_label(h[:, some].T, groups.columns[some], labels[1]) for some in spans])
-    parts = zip(np.split(w, cuts), members, strict=True)
-    of_w = np.stack([counts.T @ _sums_by_label(part, own, labels[0]) for part, own in parts])
-    below = np.einsum("ij,ij->i", w, (counts @ of_h.sum(axis=0))[groups.rows])
-    total, beside = of_w.sum(axis=0), np.empty(h.shape[1])
-    for some in spans:
-        beside[some] = np.einsum("nk,kn->n", total[groups.columns[some]], h[:, some])
+    parts, members = np.split(w, cuts), np.split(groups.rows, cuts)
+    spans = [slice(*span) for span in pairwise(edges.tolist())]
+    of_h, of_w = (np.empty((number, labels[1], len(h))) for number in (len(spans), len(members)))
+    for place, some in enumerate(spans):
+        of_h[place] = _sums_by_label(h[:, some].T, groups.columns[some], labels[1])
+    for place, own in enumerate(members):
+        of_w[place] = counts.T @ _sums_by_label(parts[place], own, labels[0])
+    below = _products(w, counts @ of_h.sum(axis=0), groups.rows)
+    beside = _products(h.T, of_w.sum(axis=0), groups.columns)
     across = np.stack([np.bincount(groups.columns[some], minlength=labels[1]) for some in spans])
     down = np.stack([np.bincount(own, minlength=labels[0]) for own in members])
     inside = of_w.reshape(len(of_w), -1) @ of_h.reshape(len(of_h), -1).T
@@ -181,7 +182,9 @@ def squares_that_count(w: Array, h: Array, groups: Groups, of_rows: Array, edges
     found = np.empty((1, len(parts), len(edges) - 1))
     for first in range(0, len(parts), step):
         some = parts[first : first + step]
-        of_w = np.stack([squares_of_groups(part, own, len(counts)) for part, own in some])
+        of_w = np.empty((len(some), len(counts), w.shape[1] ** 2))
+        for place, (part, own) in enumerate(some):
+            of_w[place] = squares_of_groups(part, own, len(counts)).reshape(len(counts), -1)
         for number, span in enumerate(pairwise(edges.tolist())):
             across = slice(*span)
             of_h = squares_of_groups(h[:, across].T, groups.columns[across], counts.shape[1])
@@ -216,6 +219,15 @@ def loss_of_zeros(zeros: Array, h: Array, groups: Groups | None = None) -> Array
 def _cuts(of_rows: Array) -> Array:
     """Return the first row of each block of rows but the first one, given the block of each row."""
     return np.flatnonzero(np.diff(of_rows)) + 1
+
+
+def _products(rows: Array, of_labels: Array, labels: Labels) -> Array:
+    """Return the product of each of some rows, (r, k), with the row of its label, (labels, k)."""
+    found = np.empty(len(rows))
+    for first in range(0, len(rows), TILE_COLUMNS):
+        some = slice(first, first + TILE_COLUMNS)
+        found[some] = np.einsum("ij,ij->i", rows[some], of_labels[labels[some]])
+    return found
 
 
 def _sums_by_label(rows: Array, labels: Labels, number: int) -> Array:

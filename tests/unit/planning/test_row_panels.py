@@ -237,7 +237,7 @@ def test_copies_of_a_small_csr_panel_take_less_than_those_of_a_dense_one() -> No
 
 def test_a_sample_has_rows_enough_to_draw_or_there_is_none() -> None:
     layout = Layout(200_000, 200_000, 4)
-    assert row_panels.plan_panels(layout, 1, 555 * MIB, 1).sample_rows == 4
+    assert row_panels.plan_panels(layout, 1, 560 * MIB, 1).sample_rows == 4
     without = row_panels.plan_panels(
         layout, 1, 530 * MIB, 1
     )  # two rows would fit, of which none may be drawn

@@ -17,16 +17,19 @@ from support.matrices import low_rank
 from support.strategies import cuts, seeds
 
 from dask_nmf import Run, nmf
-from dask_nmf.kernels.blocks import scaling
+from dask_nmf.kernels.blocks import holed, row_batches, scaling
 from dask_nmf.kernels.blocks.groups import held_out_groups
+from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
 from dask_nmf.kernels.summary import residual_loops, residual_sums
 from dask_nmf.kernels.summary.residual_sums import Places, Residuals, ResidualSums, block_edges
 from dask_nmf.planning.worker_memory import (
+    OF_ROW,
     RESIDUAL_BLOCKS,
     RESIDUALS_OF_CLIENT,
     RESIDUALS_WAITING,
     Layout,
     residuals_in_work,
+    waiting_sums,
 )
 from dask_nmf.results import recomputed
 from dask_nmf.results.residuals import residuals as residuals_of
@@ -278,6 +281,29 @@ def test_the_plan_counts_grams_of_blocks_of_a_sparse_panel(monkeypatch: pytest.M
     in_task = traced(lambda: residual_sums.residual_sums(v, w, h, places, numbers))[1]
     planned = residuals_in_work(Layout(*v.shape, 4, indptr=v.indptr), rank)
     assert planned / 2 < in_task <= planned
+
+
+@pytest.mark.parametrize("beta", [1.0, 2.0])
+@pytest.mark.parametrize("rank", [3, 30])
+def test_the_plan_counts_zeros_that_are_held_out(
+    beta: float, rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # of the small parts
+    rows, n = 640, 3000
+    v = scipy.sparse.random_array((rows, n), density=0.001, rng=0, format="csr", dtype=np.float32)
+    rule = EntryMask(held_out=0.05, beta=beta)
+    layout = Layout(*v.shape, 4, indptr=v.indptr, labels=rule.labels, masked=beta == 1, by_batches=beta == 2)
+    block, places = MaskedBlock(v, None, np.arange(rows), rule), Places.of(v.shape, beta)
+    w, h = np.ones((rows, rank), np.float32), np.ones((rank, n), np.float32)
+    if beta == 2:
+        kept = next(holed.iter_batches(block, [h])).of_models[0]
+    else:
+        kept = next(row_batches.iter_row_batches(block)).cells
+    sums, in_task = traced(lambda: residual_sums.residual_sums(kept, w, h, places, np.arange(rows)))
+    of_rows = rows * (5 * rank * 4 + OF_ROW)  # which plans count for the rows of a panel
+    planned = residuals_in_work(layout, rank) + of_rows
+    assert planned / 4 < in_task <= planned
+    assert sums.zeros.nbytes <= waiting_sums(layout, rank, False) - rank * n * 8
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
