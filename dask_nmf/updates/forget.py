@@ -16,6 +16,7 @@ from dask_nmf.errors import DataError
 from dask_nmf.iteration.outcome import relative_error
 from dask_nmf.kernels.summary.block_summary import DivergenceTerms
 from dask_nmf.runs.commits import FIT, is_selection
+from dask_nmf.runs.record.states import or_none
 from dask_nmf.runs.run import Run
 from dask_nmf.sources.labels.names import pieces
 from dask_nmf.sources.matrix import Matrix
@@ -213,13 +214,14 @@ def _forget(run: Run, fitted: Fitted, matrix: Matrix, numbers: Array) -> Forgott
         pieces = _pieces(fitted, "row_mean", found.means, step)
         changed.write_rows("row_mean", _kept_of(pieces, numbers, before))
         measures["unobserved_columns"] = write_columns(changed, *np.asarray(found.column_totals))
-    error = relative_error(max(loss, 0.0), measures["baseline"])
+    loss = np.inf if np.isnan(loss) else max(loss, 0.0)  # of rows that are left of an infinite one: unknown
+    error = relative_error(loss, measures["baseline"])
     write_h(changed, fitted, h / scales[:, None])
-    changed.record |= {"loss": max(loss, 0.0), "measures": measures}
+    changed.record |= {"loss": or_none(loss), "measures": measures}
     entry = {
         **event("forget", matrix.source if polished else "the rows alone"),
         "count": len(numbers),
-        "relative_error": error,
+        "relative_error": or_none(error),
     }
     entry["request"] = None if fitted.result.labels.rows is not None else _request(numbers.tolist(), before)
     changed.record["lineage"] = [*_renumbered(fitted, numbers), entry]

@@ -185,8 +185,9 @@ def _append(
         raise _too_large(passes.matrix)
     if math.isinf(sums.residual):
         logger.warning(
-            "H is 0 in columns where new rows have entries, and stays so: the error is infinite, and W of "
-            "these rows explains the other columns"
+            "H is 0 in columns where new rows have entries, and stays so: the error of the run is infinite "
+            "from now on, and W of these rows explains the other columns; if H shall explain these too, take "
+            "the rows out (dask-nmf forget, with all of V), and add them without --keep-h"
         )
     scales = scales_of(fitted, h)
     linked = changed.link_rows(old) if (scales == 1).all() else 0

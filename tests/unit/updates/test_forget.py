@@ -43,6 +43,26 @@ def check_shown(run: Path) -> None:
     assert {path.stat().st_ino for path in shown} == {path.stat().st_ino for path in stored}
 
 
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("gone", [[200, 201], [3, 7]])
+def test_an_infinite_divergence_is_finite_again_once_all_rows_that_are_left_were_read(
+    alone: bool, gone: list[int], tmp_path: Path
+) -> None:
+    """Rows 200 and 201 have a word that no text of the fit has, and H stays as it is."""
+    old = V * (np.arange(20) != 3)
+    v = np.concatenate([old, V[:2]])
+    run = fitted(tmp_path / "run", old, beta_loss=1)
+    update(run, v[200:], keep_h=True)
+    found = forget(run, gone, v[gone] if alone else v)
+    assert np.isinf(found.relative_error) == alone
+    stored = Run.load(run).summary()["relative_error"]
+    assert stored is None if alone else stored == found.relative_error
+    assert Run.load(run).summary()["lineage"][-1]["relative_error"] == stored
+    left = np.delete(v, gone, axis=0)
+    assert [check for check in verify(run, left) if not check.passed] == []
+    assert np.isfinite(forget(run, [0], left).relative_error)
+
+
 @pytest.mark.parametrize("beta", [2, 1])
 @pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array])
 @pytest.mark.parametrize("alone", [False, True])
