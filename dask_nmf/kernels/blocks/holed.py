@@ -167,10 +167,11 @@ def _take_out(v: Block, own: Groups, scale: float) -> tuple[Block, Cells]:
     """Return a CSR block with zeros in place of the entries held out, and those of them that it stores."""
     room = int(1.1 * v.nnz * (1 - own.row_weight.mean() / v.shape[1])) + 1024
     edges = np.zeros(v.shape[0] + 1, np.int64)
+    rule = own.rows.view(np.uint16), own.columns.view(np.uint16), own.counts
     while True:
         values = np.array(scaling.multiply(v.data, scale))
         held, places = np.empty(room, values.dtype), np.empty(room, np.int32)
-        found = _zero_stored(values, v.indices, v.indptr, *own, held, places, edges)
+        found = _zero_stored(values, _unsigned(v.indices), _unsigned(v.indptr), *rule, held, places, edges)
         if found <= room:
             break
         room = found
@@ -178,6 +179,11 @@ def _take_out(v: Block, own: Groups, scale: float) -> tuple[Block, Cells]:
     return part, Cells(
         held[:found], held[:0], places[:found], edges, v.shape[1], True, groups=own.complement()
     )
+
+
+def _unsigned(places: NDArray[np.signedinteger[Any]]) -> NDArray[np.unsignedinteger[Any]]:
+    """Return indices in a type with which a compiled function need not look for negative ones."""
+    return places.view(f"u{places.itemsize}")
 
 
 @compiled()

@@ -8,7 +8,7 @@ from dask_nmf.kernels.compiled import compiled
 from dask_nmf.kernels.linalg.gram_matrices import GroupedGram, multiply_rows
 from dask_nmf.types import Array
 
-LANES = 64  # rows descended side by side: they fill the vector registers, and k x LANES stays in L1
+LANES = 32  # rows descended side by side: they fill vector registers, and few lanes wait for the last row
 
 
 @compiled(fastmath={"contract", "nsz"}, inlined=True)
