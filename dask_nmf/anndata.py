@@ -48,7 +48,8 @@ def nmf(
     ----------
     adata : the AnnData, in memory, in a file, or of Dask.
     n_components : number of components, k.
-    layer : the layer to factorise in place of ``X``.
+    layer : the layer to factorise in place of ``X``. ``adata.raw`` has variables of its own, to which the
+        ``varm`` of ``adata`` has no place for H: give ``adata.raw.to_adata()``.
     mask_var : the variables to use: a column of ``var``, or an array of booleans, (n_vars,); None uses all.
         By default they are those of ``var["highly_variable"]`` if there is such a column, and else all.
     key_added : the key in ``varm`` and ``uns``; that in ``obsm`` begins with ``X_``.

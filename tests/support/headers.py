@@ -47,6 +47,22 @@ def npz_claiming(shape: tuple[int, ...], size: int = 800, lie: int = 0) -> Calla
     return make
 
 
+def coo_npz(**parts: Any) -> Callable[[Path], Path]:
+    """The same in the format COO."""
+    return csr_npz(**{"row": np.arange(3), "col": np.arange(3), "format": np.array(b"coo"), **parts})
+
+
+def bsr_npz(**parts: Any) -> Callable[[Path], Path]:
+    """The same in the format BSR."""
+    return csr_npz(**{"data": np.ones((3, 1, 1)), "format": np.array(b"bsr"), **parts})
+
+
+def dia_npz(**parts: Any) -> Callable[[Path], Path]:
+    """The same in the format DIA."""
+    held = {"data": np.ones((1, 3)), "offsets": np.zeros(1, int), "format": np.array(b"dia")}
+    return csr_npz(**{**held, **parts})
+
+
 def csr_npz(**parts: Any) -> Callable[[Path], Path]:
     """Return a maker of the 3 × 3 identity as SciPy saves it, with some parts replaced."""
 
@@ -145,6 +161,15 @@ CLAIMS: dict[str, tuple[Callable[[Path], Path], str]] = {
     "csr pointer late": (csr_npz(indptr=np.array([1, 1, 2, 3])), "indptr does not fit"),
     "csr pointer of floats": (csr_npz(indptr=np.array([0, 1, 2, 3.0])), "indptr does not fit"),
     "csr fewer indices": (csr_npz(indices=np.array([0, 1])), "cannot be read"),
+    "coo rows": (coo_npz(shape=np.array([10**15, 3])), "3 entries; leave out"),
+    "coo row outside": (coo_npz(row=np.array([0, 1, 10**8])), "cannot be read"),
+    "coo column negative": (coo_npz(col=np.array([0, -1, 2])), "cannot be read"),
+    "coo fewer rows": (coo_npz(row=np.array([0, 1])), "cannot be read"),
+    "bsr column outside": (bsr_npz(indices=np.array([0, 1, 10**8])), "cannot be read"),
+    "bsr pointer outside": (bsr_npz(indptr=np.array([0, 1, 2, 10**9])), "cannot be read"),
+    "bsr pointer back": (bsr_npz(indptr=np.array([0, 3, 1, 3])), "cannot be read"),
+    "dia columns": (dia_npz(shape=np.array([3, 10**15])), "3 entries; leave out"),
+    "dia fewer offsets": (dia_npz(offsets=np.array([], int)), "cannot be read"),
     "zarr v2 rows": (zarr_claiming(2, [10**12, 4], [2, 2]), "1 are there"),
     "zarr v3 rows": (zarr_claiming(3, [10**12, 4], [2, 2]), "1 are there"),
     "zarr shards": (zarr_claiming(3, [10**12, 4], None, shards=(2, 4)), "1 are there"),

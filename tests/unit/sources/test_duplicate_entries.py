@@ -65,9 +65,8 @@ def test_entries_stored_twice_are_added_as_floats(kind: str, dtype: Any, tmp_pat
         "columns": held.T,
         "dask": da.from_delayed(block, held.shape, meta=type(held)((0, 0), dtype=held.dtype)),
     }
-    if kind in ("csr", "csc"):
-        scipy.sparse.save_npz(tmp_path / "v.npz", held)
-        ways["npz"] = str(tmp_path / "v.npz")
+    scipy.sparse.save_npz(tmp_path / "v.npz", held)
+    ways["npz"] = str(tmp_path / "v.npz")
     for way, source in ways.items():
         found = read(open_matrix(source))
         assert found.max() == found.sum() == expected, way

@@ -26,6 +26,14 @@ from dask_nmf.storage.objects.requests import stat
 from dask_nmf.types import Array
 
 SUFFIX = ".npy"  # of the arrays in an archive
+PARTS = {  # of a sparse matrix beside its entries, by its format
+    "csr": ("indices", "indptr"),
+    "csc": ("indices", "indptr"),
+    "bsr": ("indices", "indptr"),
+    "coo": ("row", "col"),
+    "dia": ("offsets",),
+}
+MAKERS = {kind: getattr(scipy.sparse, f"{kind}_array") for kind in PARTS}
 DEFLATED = 1032  # bytes that deflate can make of one
 
 
@@ -56,22 +64,25 @@ def _load(file: Path | IO[bytes], place: str, options: OpenOptions) -> Matrix:
         return open_dense(array, options, place)
 
 
-def _sparse_of(archive: Npz) -> scipy.sparse.csr_array | scipy.sparse.csc_array:
+def _sparse_of(archive: Npz) -> scipy.sparse.sparray:
     """Return the matrix that `scipy.sparse.save_npz` wrote."""
     with readable(archive.place, WRITE_ANEW_WITH):
         (named,) = archive.read("format")
         kind = named.item().decode() if named.dtype.kind == "S" else str(named)
-        makers = {"csr": scipy.sparse.csr_array, "csc": scipy.sparse.csc_array}
-        if kind not in makers:
-            raise DataError(
-                f"{archive.place} holds a sparse matrix in format {kind!r}; convert it to csr or csc"
-            )
-        data, indices, indptr, sizes = archive.read("data", "indices", "indptr", "shape")
-        shape = (int(sizes[0]), int(sizes[1]))
-        across = shape[::-1] if kind == "csc" else shape
-        pointers = validate_indptr(indptr, across[0], len(data), archive.place)
-        check_width(archive.place, shape, across[1], len(data))
-        return makers[kind]((data, indices, pointers), shape=shape)
+        if kind not in PARTS:
+            raise DataError(f"{archive.place} holds a sparse matrix in format {kind!r}; convert it to csr")
+        data, sizes, *parts = archive.read("data", "shape", *PARTS[kind])
+        shape = int(sizes[0]), int(sizes[1])
+        if kind in ("csr", "csc"):
+            along, across = shape if kind == "csr" else shape[::-1]
+            check_width(archive.place, shape, across, len(data))
+            pointers = validate_indptr(parts[1], along, len(data), archive.place)
+            return MAKERS[kind]((data, parts[0], pointers), shape=shape)
+        check_width(archive.place, shape, max(shape), data.size)
+        found = MAKERS[kind]((data, tuple(parts)) if kind == "coo" else (data, *parts), shape=shape)
+        if kind == "bsr":
+            found.check_format(full_check=True)  # SciPy follows its indices when it transposes
+        return found
 
 
 class Npz:
