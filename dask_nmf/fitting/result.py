@@ -45,8 +45,7 @@ class Result:
     shape : (m, n), of V
     residuals : where W H differs from V, as the last read saw it: losses and sizes of at most 64 × 64 blocks
         of V, and the rows and columns with the largest losses. Entries that are held out do not count. It is
-        None where that is not known: V is cut both ways, losses are beyond float64, or rows were changed
-        since the fit.
+        None where that is not known: losses are beyond float64, or rows were changed since the fit.
 
     Examples
     --------

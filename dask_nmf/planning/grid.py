@@ -15,19 +15,22 @@ The task graph of a pass over such blocks is in `dask_nmf.execution.graphs.grid`
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import inf, isqrt
+from math import ceil, inf, isqrt
 
 from dask_nmf.planning.row_panels import LARGEST, PANELS, SAMPLE, SMALLEST
 from dask_nmf.planning.worker_memory import (
     IN_FLIGHT,
     MIB,
     PROGRAM,
+    RESIDUAL_BLOCKS,
+    RESIDUALS_WAITING,
     SQUARES_HELD,
     SUMS_HELD,
     USABLE,
     Layout,
+    residuals_in_work,
     strip_bytes,
 )
 
@@ -164,6 +167,8 @@ def _worker_bytes(memory: GridMemory, ranks: Sequence[int]) -> int:
     h = 3 * rank * width * size  # the current one, the previous one, and a combination of both
     left = rank * height * (3 * size + 2 * 8)  # V Hᵀ, W, a guess and a temporary, and V Hᵀ in float64
     right = rank * width * (size + 3 * 8)  # WᵀV, also in float64, the sum of those above, and the sum of both
+    lost = RESIDUALS_WAITING * width + RESIDUAL_BLOCKS  # of the last read, as the sums of losses of all rows
+    right = max(right, residuals_in_work(replace(layout, columns=width), rank)) + lost
     further = (total - rank) * (height + 2 * width) * 8 + (squares - rank**2) * 8  # parts of other models
     residual = strip_bytes(layout, width, loaded)
     working = h + left + right + further + SQUARES_HELD * rank**2 * 8 + residual
@@ -171,8 +176,9 @@ def _worker_bytes(memory: GridMemory, ranks: Sequence[int]) -> int:
     parts = SUMS_HELD * total * height * 8  # V Hᵀ of blocks side by side that wait to be added
     if memory.reads == 1:
         rows = ROWS_HELD * height * layout.columns * size + 2 * total * layout.columns * 8
+        rows += 2 * RESIDUALS_WAITING * layout.columns + ceil(layout.columns / width) * RESIDUAL_BLOCKS
     else:
-        rows = CHAINS * memory.threads * total * width * 8
+        rows = CHAINS * memory.threads * (total * width * 8 + lost) + RESIDUALS_WAITING * layout.rows
     return int(PROGRAM + memory.threads * (task + parts) + rows)
 
 

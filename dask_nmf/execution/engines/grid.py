@@ -23,14 +23,15 @@ from dask_nmf.execution.graphs.grid import (
     ExtrapolatedH,
     GridPass,
     GridPassSpec,
-    InUnits,
 )
 from dask_nmf.execution.graphs.grid_blocks import Blocks
 from dask_nmf.execution.graphs.grid_summary import GridDraw, Look
-from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore
+from dask_nmf.execution.tasks.factor_store import FactorSlots, FactorStore, InUnits
 from dask_nmf.kernels.blocks import masking
 from dask_nmf.kernels.row_sums import NOTHING, Sums
 from dask_nmf.kernels.summary.digests import merge_digests
+from dask_nmf.kernels.summary.residual_loops import largest
+from dask_nmf.kernels.summary.residual_sums import Places, joined
 from dask_nmf.kernels.summary.row_sample import Candidates, SampleSpec, Summary
 from dask_nmf.planning.grid import GridPlan
 from dask_nmf.solvers.parts.state import State
@@ -117,24 +118,38 @@ class GridEngine:
         solver, slots = cast(PiecewiseHALS, model.solver), model.slots
         assert isinstance(slots, GridSlots)
         penalty = solver.penalty
-        places = InUnits(sink.left, penalty.left_unit), InUnits(sink.right, penalty.right_unit)
+        stores = InUnits(sink.left, 1 / penalty.left_unit), InUnits(sink.right, 1 / penalty.right_unit)
         as_it_is = replace(model.state, accepted=False)  # so that H is not extrapolated
         update_h = solver.solve_h if self.matrix.orientation.by_columns else None
-        spec = GridPassSpec(solver, h_before_pass(slots, as_it_is), *places, update_h, last=True)
-        (totals,) = self._run_pass([spec])
-        return FinalFactors(sink.left, sink.right, Sums(NOTHING, NOTHING, totals.loss))
+        spec = GridPassSpec(solver, h_before_pass(slots, as_it_is), *stores, update_h, last=True)
+        places = Places.of((self.tiling.rows[-1], self.tiling.columns[-1]), 2.0)
+        on_w, on_h, worst = self._compute_pass(GridPass((spec,), self.scale, places))
+        columns = [column for (column,) in on_h]
+        totals = _totals_of(spec, [norms for (norms,) in on_w], columns)
+        parts = [
+            (first, column.residuals)
+            for first, column in zip(self.tiling.columns, columns, strict=False)
+            if column.residuals is not None
+        ]
+        residuals = joined(places, parts, largest(np.hstack(worst)))
+        sums = Sums(NOTHING, NOTHING, totals.loss)
+        return FinalFactors(sink.left, sink.right, sums, residuals=residuals)
 
     def _run_pass(self, specs: Sequence[GridPassSpec]) -> list[GridTotals]:
         """Make one pass for all specs, and return the totals of each."""
-        rows, grid_pass = len(self.tiling.rows) - 1, GridPass(tuple(specs), self.scale)
-        if self.tiling.reads == 1:
-            results = self.compute(lambda blocks: grid.single_read_pass(blocks, grid_pass))
-            on_w, on_h = results[:rows], results[rows:]
-        else:
-            on_w = self.compute(lambda blocks: grid.w_half_pass(blocks, grid_pass))
-            on_h = self.compute(lambda blocks: grid.h_half_pass(blocks, grid_pass))
+        on_w, on_h, _ = self._compute_pass(GridPass(tuple(specs), self.scale))
         parts = zip(specs, zip(*on_w, strict=True), zip(*on_h, strict=True), strict=True)
         return [_totals_of(*each) for each in parts]
+
+    def _compute_pass(self, grid_pass: GridPass) -> tuple[list[Any], list[Any], list[Any]]:
+        """Make one pass, and return the results of the rows and of the columns of blocks, and worst rows."""
+        down, across = self.tiling.shape
+        if self.tiling.reads == 1:
+            found = self.compute(lambda blocks: grid.single_read_pass(blocks, grid_pass))
+        else:
+            found = self.compute(lambda blocks: grid.w_half_pass(blocks, grid_pass))
+            found += self.compute(lambda blocks: grid.h_half_pass(blocks, grid_pass))
+        return found[:down], found[down : down + across], found[down + across :]
 
     def write_h(self, place: FactorStore, make: Callable[[int, int], Array]) -> None:
         """Write the Hᵀ of a start; ``make(first, last)`` returns some of its rows, (columns, k)."""

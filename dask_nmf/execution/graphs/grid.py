@@ -21,7 +21,6 @@ tuple with a part for each; the parts of a model are those of a pass for it alon
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from operator import add
 from typing import Any, NamedTuple
@@ -33,12 +32,15 @@ from dask.delayed import Delayed
 from dask_nmf.cluster import client
 from dask_nmf.execution.graphs.grid_blocks import Blocks, GridBlock, Span
 from dask_nmf.execution.graphs.passes import add_up_each
+from dask_nmf.execution.graphs.reduction import item
 from dask_nmf.execution.tasks.blas import one_blas_thread
 from dask_nmf.execution.tasks.factor_store import FactorStore
 from dask_nmf.kernels import double_precision, least_squares, row_sums
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.linalg import gram_matrices
 from dask_nmf.kernels.row_sums import NOTHING, Sums
+from dask_nmf.kernels.summary.residual_loops import largest
+from dask_nmf.kernels.summary.residual_sums import Places, Residuals, sums_with_rows
 from dask_nmf.solvers.hals import HALS
 from dask_nmf.solvers.parts.penalties import divide_components
 from dask_nmf.solvers.parts.squared_error import loss_of_h
@@ -81,24 +83,11 @@ class GridPassSpec(NamedTuple):
 
 
 class GridPass(NamedTuple):
-    """A pass for several models."""
+    """A pass for several models, or for one and its residuals."""
 
     models: tuple[GridPassSpec, ...]
     scale: float  # a power of two that V is multiplied by
-
-
-@dataclass(frozen=True)
-class InUnits:
-    """A stored factor in the user's units, read and written in the units of the fit."""
-
-    place: FactorStore
-    unit: float
-
-    def read(self, first: int, last: int) -> Array:
-        return scaling.multiply(self.place.read(first, last), 1 / self.unit)
-
-    def write(self, first: int, w: Array) -> None:
-        self.place.write(first, scaling.multiply(w, self.unit))
+    places: Places | None = None  # the blocks by which losses are summed up; None: they are not
 
 
 class ColumnResult(NamedTuple):
@@ -107,6 +96,7 @@ class ColumnResult(NamedTuple):
     loss: float  # its share of ‖V − W H‖²; without ‖V‖² unless it was taken entry by entry
     norms: Array  # Σ h_jt² and Σ h_jt, each times the weight of its column, (2, k)
     same: bool  # whether H at the start was the last one, not extrapolated
+    residuals: Residuals | None = None  # in these columns, if losses are summed up
 
 
 def write_h(place: FactorStore, columns: Sequence[int], make: Callable[[int, int], Array]) -> list[Delayed]:
@@ -133,34 +123,65 @@ def w_half_pass(blocks: Blocks, grid_pass: GridPass) -> list[Delayed]:
 def h_half_pass(blocks: Blocks, grid_pass: GridPass) -> list[Delayed]:
     """Return tasks that write the new H and return a `ColumnResult` for each model.
 
-    There is one for each column of blocks. They are the second half of a pass that reads V twice.
+    There is one for each column of blocks, and, if losses are summed up, one more for each row of blocks that
+    returns the worst rows, (3, rows). They are the second half of a pass that reads V twice.
     """
-    shared = delayed(grid_pass, traverse=False)
-    results = []
-    for j, columns in enumerate(blocks.columns):
-        sums = None
+    shared, half = delayed(grid_pass, traverse=False), _HalfPass(blocks, grid_pass)
+    for j in range(len(blocks.columns)):
         for i in range(len(blocks.rows)):
-            sums = delayed(_accumulate, pure=False)(sums, blocks.lazy_block(i, j), shared, None)
-        results.append(delayed(_update_h, pure=False)(sums, columns, shared))
-    return results
+            half.add(i, j, blocks.lazy_block(i, j), shared, None)
+    return half.results(shared)
 
 
 def single_read_pass(blocks: Blocks, grid_pass: GridPass) -> list[Delayed]:
     """Return the tasks of a pass that reads V once: those of `w_half_pass`, then those of `h_half_pass`."""
-    shared = delayed(grid_pass, traverse=False)
+    shared, half = delayed(grid_pass, traverse=False), _HalfPass(blocks, grid_pass)
     grams = _grams_of(blocks, shared)
     across = range(len(blocks.columns))
     rows: list[Delayed] = []
-    sums: list[Any] = [None for _ in across]
     for i in range(len(blocks.rows)):
         row = [blocks.shared_block(i, j, rows[-1] if rows else None) for j in across]
         rows.append(_row(shared, grams, row))
-        sums = [delayed(_accumulate, pure=False)(sums[j], row[j], shared, rows[-1]) for j in across]
-    results = [
-        delayed(_update_h, pure=False)(total, columns, shared)
-        for total, columns in zip(sums, blocks.columns, strict=True)
-    ]
-    return rows + results
+        for j in across:
+            half.add(i, j, row[j], shared, rows[-1])
+    return rows + half.results(shared)
+
+
+class _HalfPass:
+    """The sums down the columns of blocks, and of losses along their rows, as nodes of a graph."""
+
+    def __init__(self, blocks: Blocks, grid_pass: GridPass) -> None:
+        self.blocks, self.sums_up = blocks, grid_pass.places is not None
+        self.sums: list[Any] = [None] * len(blocks.columns)
+        self.lost: list[Any] = [None] * len(blocks.rows)
+
+    def add(self, i: int, j: int, block: GridBlock, shared: Delayed, written: Any) -> None:
+        """Add the sums of a block; see `_accumulate`."""
+        if not self.sums_up:
+            self.sums[j] = delayed(_accumulate, pure=False)(self.sums[j], block, shared, written)
+            return
+        both = delayed(_accumulate_with_rows, pure=False)(self.sums[j], block, shared, written)
+        self.sums[j] = item(both, 0)
+        self.lost[i] = delayed(_added, pure=False)(self.lost[i], item(both, 1))
+
+    def results(self, shared: Delayed) -> list[Delayed]:
+        """Return the tasks that end the half pass: see `h_half_pass`."""
+        update, worst = delayed(_update_h, pure=False), delayed(_worst, pure=False)
+        parts = zip(self.sums, self.blocks.columns, strict=True)
+        ends = [update(sums, columns, shared) for sums, columns in parts]
+        if not self.sums_up:
+            return ends
+        return ends + [worst(lost, rows) for lost, rows in zip(self.lost, self.blocks.rows, strict=True)]
+
+
+def _added(before: Array | None, found: Array) -> Array:
+    """Return the losses and sizes of rows, (2, rows), with those of one more block."""
+    return found if before is None else before + found
+
+
+def _worst(lost: Array, rows: Span) -> Array:
+    """Return the worst of some rows, (3, rows), from their losses and sizes, (2, rows)."""
+    return largest((np.arange(*rows), *lost))
 
 
 def _grams_of(blocks: Blocks, shared: Delayed) -> Delayed:
@@ -229,31 +250,50 @@ def _accumulate(
     ``written`` is the task that wrote the W of the rows of the block, if it is in the same graph.
     """
     v = scaling.with_scale(block.load(), grid_pass.scale)
-    sums = tuple(_sums_of(v, block, spec) for spec in grid_pass.models)
+    models = grid_pass.models
+    sums = tuple(spec.solver.accumulate(v, *_factors_of(block, spec), spec.exact) for spec in models)
     client.announce_panel()
     return sums if above is None else tuple(map(add, above, sums))
 
 
-def _sums_of(v: Block, block: GridBlock, spec: GridPassSpec) -> Sums:
-    w, h = np.ascontiguousarray(spec.w_out.read(*block.rows)), spec.h_input.piece(block.columns)
+@one_blas_thread()
+def _accumulate_with_rows(
+    above: tuple[Sums, ...] | None, block: GridBlock, grid_pass: GridPass, written: Any
+) -> tuple[tuple[Sums, ...], Array]:
+    """Return what `_accumulate` does, with residuals, and the losses and sizes of the rows, (2, rows)."""
+    assert grid_pass.places is not None
+    (spec,), v = grid_pass.models, scaling.with_scale(block.load(), grid_pass.scale)
+    (w, h), across = _factors_of(block, spec), grid_pass.places.of_columns(*block.columns)
+    found, lost = sums_with_rows(v, w, h, across, np.arange(*block.rows))
     if spec.update_h is None:
-        return Sums(NOTHING, NOTHING, spec.solver.loss(v, w, h))
-    return spec.solver.accumulate(v, w, h, spec.exact)
+        sums = Sums(NOTHING, NOTHING, found.loss, residuals=found)
+    else:
+        sums = spec.solver.accumulate(v, w, h, False)._replace(residual=found.loss, residuals=found)
+    client.announce_panel()
+    return (sums if above is None else above[0] + sums,), lost
+
+
+def _factors_of(block: GridBlock, spec: GridPassSpec) -> tuple[Array, Array]:
+    """Return the new W of the rows of a block, (rows, k), and the last H of its columns, (k, columns)."""
+    return np.ascontiguousarray(spec.w_out.read(*block.rows)), spec.h_input.piece(block.columns)
 
 
 def _update_h(sums: tuple[Sums, ...], columns: Span, grid_pass: GridPass) -> tuple[ColumnResult, ...]:
     """Solve for some columns of H and write them, for each model."""
-    return tuple(_new_h(*each, columns) for each in zip(grid_pass.models, sums, strict=True))
+    parts = zip(grid_pass.models, sums, strict=True)
+    return tuple(_new_h(spec, own, columns, grid_pass.places) for spec, own in parts)
 
 
-def _new_h(spec: GridPassSpec, sums: Sums, columns: Span) -> ColumnResult:
+def _new_h(spec: GridPassSpec, sums: Sums, columns: Span, places: Places | None) -> ColumnResult:
     """Write some columns of the new H of a model, and return their share of its loss and norms."""
-    h_input = spec.h_input.piece(columns)
+    h_input, found = spec.h_input.piece(columns), None
+    if places is not None:
+        found = sums.residuals.finish(places.of_columns(*columns), h_input)
     if spec.update_h is None:
         spec.h_out.write(columns[0], h_input.T)
-        return ColumnResult(sums.residual, np.zeros((2, len(h_input))), True)
+        return ColumnResult(sums.residual, np.zeros((2, len(h_input))), True, found)
     h = spec.update_h(h_input, sums)
     spec.h_out.write(columns[0], h.T)
     loss = loss_of_h(0.0, sums, h_input, h)
     same = np.array_equal(h_input, spec.h_input._replace(before=None).piece(columns))
-    return ColumnResult(loss, np.stack(row_sums.component_norms(h.T, sums.column_weight)), same)
+    return ColumnResult(loss, np.stack(row_sums.component_norms(h.T, sums.column_weight)), same, found)

@@ -1,12 +1,14 @@
-"""Loops over a block that add up where W H fails, and the part of zeros, for `residual_sums`."""
+"""Loops over a block that add up where W H fails, the part of zeros, and the worst, for `residual_sums`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
+from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks.groups import Groups, Labels
 from dask_nmf.kernels.compiled import compiled
@@ -14,8 +16,32 @@ from dask_nmf.kernels.divergence import TINY, dot, entry_divergence
 from dask_nmf.kernels.linalg.gram_matrices import GroupedGram, apply_gram, gram_of_squares, squares_of_groups
 from dask_nmf.types import Array
 
+WORST = 20  # rows and columns that are kept
 TILE_COLUMNS = 1000  # or rows, processed at once; with a power of two, rows would share places of caches
 GRAMS = 2 * 1024 * 1024  # numbers in the gram matrices of groups of rows that are in memory at once
+
+
+def largest(rows: Iterable[Array]) -> Array:
+    """Return the `WORST` of some rows or columns with the largest losses, (3, at most `WORST`).
+
+    Parameters
+    ----------
+    rows : numbers, losses and sizes.
+    """
+    numbers, losses, sizes = rows
+    losses = np.maximum(losses, 0)
+    if len(losses) > WORST:
+        some = np.flatnonzero(losses >= np.partition(losses, -WORST)[-WORST])
+        numbers, losses, sizes = numbers[some], losses[some], sizes[some]
+    order = np.lexsort((numbers, -losses))[:WORST]
+    kept: Array = np.stack([numbers[order].astype(np.float64), losses[order], sizes[order]])
+    return kept
+
+
+def blocks_of_columns(edges: Array) -> NDArray[np.uint8]:
+    """Return the block of each column, (n,), by the edges of the blocks."""
+    counts = np.diff(edges)
+    return np.repeat(np.arange(len(counts), dtype=np.uint8), counts)
 
 
 @compiled(fastmath={"contract", "reassoc"})

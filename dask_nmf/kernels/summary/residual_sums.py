@@ -5,8 +5,8 @@ They are taken where the loss of a panel is taken, from the same differences, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple, Self
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,8 @@ from dask_nmf.kernels.summary.residual_loops import (
     add_cells,
     add_squares,
     all_zeros,
+    blocks_of_columns,
+    largest,
     loss_of_zeros,
     squares_that_count,
     zeros_that_count,
@@ -29,7 +31,6 @@ from dask_nmf.kernels.summary.residual_loops import (
 from dask_nmf.types import Array, Block
 
 MOST_BLOCKS = 64  # of rows, and of columns
-WORST = 20  # rows and columns that are kept
 STRIP_ROWS = 256  # of W H at once, with `TILE_COLUMNS`
 
 
@@ -97,6 +98,11 @@ class Places(NamedTuple):
         """Return the blocks of a V of this shape."""
         return cls(beta, *map(block_edges, shape))
 
+    def of_columns(self, first: int, last: int) -> Places:
+        """Return the blocks of some columns, which are counted from the first of them."""
+        inside = self.columns[(self.columns > first) & (self.columns < last)]
+        return self._replace(columns=np.array([first, *inside, last]) - first)
+
 
 class ResidualSums(NamedTuple):
     """Losses and sizes (Σ v², or the entries that count) over some rows of V. They add over rows."""
@@ -129,15 +135,9 @@ class ResidualSums(NamedTuple):
         losses, sizes = self.columns
         if self.zeros.size:
             losses = losses + loss_of_zeros(self.zeros, h, groups)
-        numbers = np.arange(len(losses))
-        sides = [
-            Side(edges, each[0].astype(np.int64), *each[1:])
-            for edges, each in (
-                (places.rows, self.worst),
-                (places.columns, largest((numbers, losses, sizes))),
-            )
-        ]
-        return Residuals(*np.maximum(self.blocks, 0), *sides)
+        columns = largest((np.arange(len(losses)), losses, sizes))
+        losses, sizes = np.maximum(self.blocks, 0)
+        return Residuals(losses, sizes, side_of(places.rows, self.worst), side_of(places.columns, columns))
 
 
 def block_edges(size: int) -> NDArray[np.int64]:
@@ -145,31 +145,40 @@ def block_edges(size: int) -> NDArray[np.int64]:
     return np.unique(np.linspace(0, size, min(MOST_BLOCKS, size) + 1).astype(np.int64))
 
 
-def largest(rows: Iterable[Array]) -> Array:
-    """Return the `WORST` of some rows or columns with the largest losses, (3, at most `WORST`).
+def joined(places: Places, parts: Sequence[tuple[int, Residuals]], rows: Array) -> Residuals:
+    """Return the residuals of V from those of parts of it that have all rows and some columns.
 
     Parameters
     ----------
-    rows : numbers, losses and sizes.
+    parts : the first column of each, and its residuals.
+    rows : (3, rows): the worst rows, as in `ResidualSums.worst`.
     """
-    numbers, losses, sizes = rows
-    losses = np.maximum(losses, 0)
-    if len(losses) > WORST:
-        some = np.flatnonzero(losses >= np.partition(losses, -WORST)[-WORST])
-        numbers, losses, sizes = numbers[some], losses[some], sizes[some]
-    order = np.lexsort((numbers, -losses))[:WORST]
-    kept: Array = np.stack([numbers[order].astype(np.float64), losses[order], sizes[order]])
-    return kept
+    blocks = np.zeros((2, len(places.rows) - 1, len(places.columns) - 1))
+    for first, part in parts:
+        own = np.searchsorted(places.columns, first, side="right") - 1
+        blocks[:, :, own : own + part.losses.shape[1]] += part.losses, part.sizes
+    sides = [(first + part.columns.worst, *part.columns[2:]) for first, part in parts]
+    columns = largest(np.hstack([np.array(side, np.float64) for side in sides]))
+    return Residuals(blocks[0], blocks[1], side_of(places.rows, rows), side_of(places.columns, columns))
 
 
-def places_of_columns(places: Places) -> NDArray[np.uint8]:
-    """Return the block of each column, (n,)."""
-    counts = np.diff(places.columns)
-    return np.repeat(np.arange(len(counts), dtype=np.uint8), counts)
+def side_of(edges: Array, worst: Array) -> Side:
+    """Return a side from what `largest` returns."""
+    return Side(edges, worst[0].astype(np.int64), *worst[1:])
 
 
 def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) -> ResidualSums:
-    """Return the sums of a block; entries that are held out do not count.
+    """Return the sums of a block: see `sums_with_rows`."""
+    sums, rows = sums_with_rows(v, w, h, places, numbers)
+    return sums._replace(worst=largest((numbers, *rows)))
+
+
+def sums_with_rows(
+    v: Block, w: Array, h: Array, places: Places, numbers: Array
+) -> tuple[ResidualSums, Array]:
+    """Return the sums of a block without its worst rows, and the losses and sizes of its rows, (2, r).
+
+    Entries that are held out do not count.
 
     Parameters
     ----------
@@ -177,45 +186,39 @@ def residual_sums(v: Block, w: Array, h: Array, places: Places, numbers: Array) 
     w, h : (r, k), (k, n).
     numbers : the number of each row in V, (r,), ascending.
     """
-    by, sums = 1.0, _Growing(places, numbers)
+    sums = _Growing(places, numbers)
     if isinstance(v, Cells):
-        return sums.add_cells(v, w, h).total()
-    if isinstance(v, HoledBlock):
-        add = sums.add_cleared if isinstance(v.block, ClearedRows) else sums.add_holed
-        return add(v, w, h).total()
-    v, by = scaling.unwrap(v)
-    if isinstance(v, np.ndarray):
-        return sums.add_dense(v, w, h, by).total()
-    unscaled = scaling.multiply(w.astype(np.float64), 1 / by)
-    return sums.add_cells(stored_cells(v, True), unscaled, h).scaled(by * by).total()
+        sums.add_cells(v, w, h)
+    elif isinstance(v, HoledBlock):
+        (sums.add_cleared if isinstance(v.block, ClearedRows) else sums.add_holed)(v, w, h)
+    else:
+        block, by = scaling.unwrap(v)
+        if isinstance(block, np.ndarray):
+            sums.add_dense(block, w, h, by)
+        else:
+            sums.add_cells(stored_cells(block, True), scaling.multiply(w.astype(np.float64), 1 / by), h)
+            sums.scale(by * by)
+    return ResidualSums(sums.blocks, sums.columns, np.zeros((3, 0)), sums.zeros), sums.rows
 
 
 class _Growing:
     """Residual sums of a block in the making."""
 
     def __init__(self, places: Places, numbers: Array) -> None:
-        self.places, self.numbers = places, numbers
+        self.places = places
         sizes = np.diff(np.searchsorted(numbers, places.rows))
         self.groups = np.repeat(np.arange(len(sizes)), sizes)
         self.blocks = np.zeros((2, len(places.rows) - 1, len(places.columns) - 1))
-        self.columns, self.rows = EMPTY, np.zeros((2, len(numbers)))
-        self.zeros = EMPTY
+        self.columns, self.rows, self.zeros = EMPTY, np.zeros((2, len(numbers))), EMPTY
 
-    def total(self) -> ResidualSums:
-        """Return the sums of the rows that were added."""
-        worst = largest((self.numbers, *self.rows))
-        return ResidualSums(self.blocks, self.columns, worst, self.zeros)
-
-    def scaled(self, by: float) -> Self:
+    def scale(self, by: float) -> None:
         """Multiply the sums of the rows that were added: V and W H are times the root of ``by``."""
-        if by != 1:
-            self.blocks *= by
-            self.columns *= by
-            self.rows *= by
-            self.zeros = self.zeros * by
-        return self
+        self.blocks *= by
+        self.columns *= by
+        self.rows *= by
+        self.zeros = self.zeros * by
 
-    def add_dense(self, v: Array, w: Array, h: Array, by: float) -> Self:
+    def add_dense(self, v: Array, w: Array, h: Array, by: float) -> None:
         """Add the squared error of all rows of a dense block times ``by``."""
         close = scaling.squares_fit(by, v.dtype)
         w, by_tile = (scaling.multiply(w, 1 / by), 1.0) if close else (w, by)
@@ -231,9 +234,10 @@ class _Growing:
                 if by_tile != 1 or not v.flags.c_contiguous:
                     tile, place = np.ascontiguousarray(scaling.multiply(v[some, across], by_tile)), (0, 0)
                 self._add_tile(tile, place, product, some, left)
-        return self.scaled(by * by) if close else self
+        if close:
+            self.scale(by * by)
 
-    def add_cleared(self, v: HoledBlock, w: Array, h: Array) -> Self:
+    def add_cleared(self, v: HoledBlock, w: Array, h: Array) -> None:
         """Add the squared error of all rows of a dense block, but for its entries held out."""
         self.columns = np.zeros((2, h.shape[1]))
         step = min(max(16, STRIP_ROWS * TILE_COLUMNS // h.shape[1]), STRIP_ROWS)
@@ -241,7 +245,6 @@ class _Growing:
             product = w[rows] @ h
             v.block.clear(rows, product)
             self._add_tile(np.ascontiguousarray(kept), (0, 0), product, rows, 0)
-        return self
 
     def _add_tile(self, v: Array, place: tuple[int, int], product: Array, rows: slice, first: int) -> None:
         """Add the squared error of a part of W H, whose entries of V begin at ``place`` of ``v``."""
@@ -250,15 +253,14 @@ class _Growing:
         add_squares(v, place, product, first, groups, edges, of_rows, self.columns, self.blocks)
         self.rows[:, rows] += of_rows
 
-    def add_holed(self, v: HoledBlock, w: Array, h: Array) -> Self:
+    def add_holed(self, v: HoledBlock, w: Array, h: Array) -> None:
         """Add the squared error of all rows of a CSR block, but for its entries held out."""
         wide = self._add_listed(stored_cells(v.block, True), w, h)
         self.rows[0] += np.einsum("ij,ij->i", apply_gram(wide, v.gram_of(h)), wide)
         self._add_blocks(squares_that_count(wide, h, v.groups, self.groups, self.places.columns))
         self.zeros = squares_of_groups(wide, v.groups.rows, len(v.groups.counts))
-        return self
 
-    def add_cells(self, cells: Cells, w: Array, h: Array) -> Self:
+    def add_cells(self, cells: Cells, w: Array, h: Array) -> None:
         """Add the loss of listed cells, and of zeros that are not listed where they count."""
         wide = self._add_listed(cells, w, h)
         if cells.groups is not None:
@@ -270,14 +272,13 @@ class _Growing:
             self._add_blocks(found.blocks)
         elif cells.implicit_zeros:
             self._add_zeros(wide, h)
-        return self
 
     def _add_listed(self, cells: Cells, w: Array, h: Array) -> Array:
         """Add the loss of listed cells without that of zeros, and return W in float64."""
         wide, columns = np.ascontiguousarray(w, np.float64), np.zeros((cells.columns, 2))
         add_cells(
             *cells[:4], cells.implicit_zeros, wide, np.ascontiguousarray(h.T), self.places.beta, self.groups,
-            places_of_columns(self.places), self.rows, columns, self.blocks,
+            blocks_of_columns(self.places.columns), self.rows, columns, self.blocks,
         )  # fmt: skip
         self.columns = columns.T
         return wide

@@ -51,9 +51,7 @@ def _reason(facts: FitFacts) -> tuple[str, bool]:
         return "rows were added or taken out since the fit", True
     if record["loss"] is None:
         return "the loss is infinite", False
-    if record["settings"].get("validation_fraction"):
-        return "the version that fitted it did not tell apart which zeros of a sparse V were held out", True
-    return "V was cut both ways, so that no task saw whole rows or columns of it", True
+    return "an earlier version of dask_nmf fitted it", True
 
 
 def _meaning(squared: bool) -> str:

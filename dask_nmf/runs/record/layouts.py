@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from dask_nmf.kernels.summary.residual_sums import WORST, block_edges
+from dask_nmf.kernels.summary.residual_loops import WORST
+from dask_nmf.kernels.summary.residual_sums import block_edges
 from dask_nmf.planning import row_panels
 from dask_nmf.runs.record.contents import (
     HISTORIES,

@@ -8,12 +8,14 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 import scipy.sparse
 from hypothesis import given
 from scipy.special import kl_div
-from support.matrices import low_rank
+from support.cuts import cut_both_ways
+from support.matrices import dask_csr, low_rank
 from support.strategies import cuts, seeds
 
 from dask_nmf import Run, nmf
@@ -125,6 +127,27 @@ def test_the_last_read_of_a_fit_leaves_missing_entries_out(tmp_path: Path) -> No
     V[::3, ::2] = np.nan
     check_of_fit(V, tmp_path, missing="nan", n_init=2)
     check_of_fit(scipy.sparse.csr_array(np.nan_to_num(V)), tmp_path, missing="unstored")
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("reads", [1, 2])
+def test_so_does_that_of_a_v_cut_both_ways(
+    wide: bool, sparse: bool, reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    V = 40 * low_rank(70, 31, 5).astype(np.float32)
+    V[0.6 * V.mean() > V] = 0
+    V = V.T.copy() if wide else V
+    cut_both_ways(
+        monkeypatch, (0, 16, 48, 70), (0, 8, 31), reads
+    )  # 5 blocks, of 14 rows and of 6 or 7 columns
+    chunked = da.from_array(V, chunks=(10, 10))
+    check_of_fit(dask_csr(V, scipy.sparse.csr_array) if sparse else chunked, tmp_path, tol=1e-7)
+    stored = Run.load_result(tmp_path / "run.zarr")
+    assert stored.residuals is not None
+    if not wide:
+        model = stored.read("W").astype(float) @ stored.read("H").astype(float)
+        check(stored.residuals, (V - model) ** 2, V.astype(float) ** 2, 1e-4)
 
 
 @pytest.mark.parametrize("shape", [(300, 13), (13, 300)])
