@@ -7,7 +7,7 @@ lack the same columns, and share one gram matrix, in which nothing is subtracted
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -18,10 +18,12 @@ from dask_nmf.types import Array
 
 FEWEST, MOST = 32, 256  # labels: fewer would hold out large rectangles, more would leave few rows to each
 
-OF_ROW, OF_COLUMN, TAKES_PART = np.arange(3)[:, None]  # columns of the random numbers of a row or column
+RANGES = 4  # ranges of rows or columns whose labels are kept
 
+OF_ROW, OF_COLUMN, TAKES_PART = range(3)  # columns of the random numbers of a row or column
 
 Labels = NDArray[np.int16]
+Places = NDArray[np.int64] | range
 
 
 class Groups(NamedTuple):
@@ -80,15 +82,36 @@ def pattern(share: float) -> tuple[int, int, float]:
     return best, int(np.ceil(share * best - 1e-9)), min(1.0, taking_part(best))
 
 
-def held_out_groups(seed: int, share: float, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Groups:
-    """Return the groups of some rows and columns of V, by global indices, of which ``share`` is held out."""
-    labels, diagonals, part = pattern(share)
-    of_rows = _labels(seed, OF_ROW, rows, labels)
-    of_rows[rng.uniform_at(seed, rng.Stream.HELD_OUT, rows, TAKES_PART) >= part] = labels
+def held_out_groups(seed: int, share: float, rows: Places, columns: Places) -> Groups:
+    """Return the groups of some rows and columns of V, by global indices, of which ``share`` is held out.
+
+    The labels of a range are kept, because all panels of a pass have the same columns.
+    """
+    labels, diagonals, _ = pattern(share)
     held = (np.arange(labels)[:, None] + np.arange(labels)) % labels < diagonals
     counts = np.concatenate([~held, np.ones((1, labels), bool)])
-    return Groups(of_rows, _labels(seed, OF_COLUMN, columns, labels), counts)
+    of_rows, of_columns = (
+        _kept_labels(seed, share, places, which).copy()
+        if isinstance(places, range)
+        else _labels(seed, share, places, which)
+        for places, which in ((rows, OF_ROW), (columns, OF_COLUMN))
+    )
+    return Groups(of_rows, of_columns, counts)
 
 
-def _labels(seed: int, which: NDArray[np.int64], places: NDArray[np.int64], labels: int) -> Labels:
-    return (labels * rng.uniform_at(seed, rng.Stream.HELD_OUT, places, which)).astype(np.int16)
+@lru_cache(maxsize=RANGES)
+def _kept_labels(seed: int, share: float, places: range, which: int) -> Labels:
+    return _labels(seed, share, np.asarray(places), which)
+
+
+def _labels(seed: int, share: float, places: NDArray[np.int64], which: int) -> Labels:
+    """Return the labels of rows or of columns; the last label is that of rows that do not take part."""
+    labels, _, part = pattern(share)
+    found = (labels * _random(seed, places, which)).astype(np.int16)
+    if which == OF_ROW:
+        found[_random(seed, places, TAKES_PART) >= part] = labels
+    return found
+
+
+def _random(seed: int, places: NDArray[np.int64], which: int) -> Array:
+    return rng.uniform_at(seed, rng.Stream.HELD_OUT, places, np.asarray([which]))

@@ -139,8 +139,9 @@ def _csr_batches(block: MaskedBlock, groups: Groups, given: Sequence[Given]) -> 
         last = int(np.searchsorted(indptr, indptr[first] + BATCH_STORED, side="right")) - 1
         some = slice(first, min(max(last, first + 1), rows))
         own = groups._replace(rows=groups.rows[some])
-        part, held = _take_out(v if some == slice(0, rows) else v[some], own, block.scale)
-        kept = HoledBlock(part, own, own.row_weight)
+        weight = own.row_weight
+        part, held = _take_out(v if some == slice(0, rows) else v[some], own, weight, block.scale)
+        kept = HoledBlock(part, own, weight)
         yield Batch(some, kept, held, tuple(replace(kept, given=one) for one in given))
         first = some.stop
 
@@ -163,9 +164,9 @@ def _dense_batches(block: MaskedBlock, groups: Groups, given: Sequence[Given]) -
         yield Batch(some, kept, HeldEntries(held, own, order), models)
 
 
-def _take_out(v: Block, own: Groups, scale: float) -> tuple[Block, Cells]:
+def _take_out(v: Block, own: Groups, weight: Array, scale: float) -> tuple[Block, Cells]:
     """Return a CSR block with zeros in place of the entries held out, and those of them that it stores."""
-    room = int(1.1 * v.nnz * (1 - own.row_weight.mean() / v.shape[1])) + 1024
+    room = int(1.1 * v.nnz * (1 - weight.mean() / v.shape[1])) + 1024
     edges = np.zeros(v.shape[0] + 1, np.int64)
     rule = own.rows.view(np.uint16), own.columns.view(np.uint16), own.counts
     while True:

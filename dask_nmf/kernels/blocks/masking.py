@@ -15,7 +15,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks import scaling
-from dask_nmf.kernels.blocks.groups import Groups, held_out_groups, pattern
+from dask_nmf.kernels.blocks.groups import Groups, Places, held_out_groups, pattern
 from dask_nmf.types import Array, Block, Orientation
 
 
@@ -70,12 +70,13 @@ class EntryMask:
         """Return whether every entry counts alike that is not held out."""
         return self.missing is None and not self.weighted
 
-    def groups_of(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Groups:
+    def groups_of(self, rows: Places, columns: Places) -> Groups:
         """Return the groups of rows and columns of a block, by which their entries are held out or not.
 
         Both are global indices in the orientation of the block.
         """
-        found = held_out_groups(self.seed, self.held_out, *self.orientation.turn((rows, columns)))
+        places: tuple[Places, Places] = (rows, columns)
+        found = held_out_groups(self.seed, self.held_out, *self.orientation.turn(places))
         return found.transpose() if self.orientation.by_columns else found
 
 
@@ -108,7 +109,8 @@ class MaskedBlock:
     @property
     def groups(self) -> Groups:
         """The groups of the rows and columns, by which entries are held out."""
-        return self.mask.groups_of(self.rows, self.first_column + np.arange(self.shape[1]))
+        columns = range(self.first_column, self.first_column + self.shape[1])
+        return self.mask.groups_of(self.rows, columns)
 
     def __getitem__(self, rows: Any) -> MaskedBlock:
         """Return some of the rows."""

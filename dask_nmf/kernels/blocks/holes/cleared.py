@@ -68,7 +68,9 @@ class ClearedRows:
         held : (entries,), to which the entries held out are written row by row, and in each row by the order
             of the columns; None: they are not.
         """
-        edges = np.append(0, np.cumsum(self.shape[1] - self.groups.row_weight).astype(np.int64))
+        edges = np.zeros(self.shape[0] + 1, np.int64)
+        if held is not None:
+            edges[1:] = np.cumsum(self.shape[1] - self.groups.row_weight)
         room: Array | None = None
         for some in self._ranges(most):
             room = self._room(some.stop - some.start) if room is None else room
