@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dask_nmf import rng
+from dask_nmf.kernels.compiled import compiled
 from dask_nmf.types import Array
 
 FEWEST, MOST = 32, 256  # labels: fewer would hold out large rectangles, more would leave few rows to each
@@ -54,12 +55,21 @@ class Groups(NamedTuple):
     def row_sums(self, factor: Array) -> Array:
         """Return, for each group of rows, the sum of ``factor``, (n, k), over the columns that count."""
         parts = np.zeros((self.counts.shape[1], factor.shape[1]))
-        np.add.at(parts, self.columns, factor)
+        _add_rows(np.ascontiguousarray(factor), self.columns, parts)
         return self.counts @ parts
 
-    def of_cells(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Return which cells, given by their rows and columns in the block, count."""
-        return np.asarray(self.counts[self.rows[rows], self.columns[columns]])
+    def of_cells(
+        self, indices: NDArray[np.int32], indptr: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Return which cells of the block count, (cells,), and the edges of the rows among these.
+
+        Parameters
+        ----------
+        indices, indptr : the columns of cells and the edges of their rows, as those of CSR.
+        """
+        counts, edges = np.empty(len(indices), np.bool_), np.zeros(len(indptr), np.int64)
+        _find_counting(indices.view(np.uint32), indptr, *self, counts, edges)
+        return counts, edges
 
 
 def sizes(labels: Labels, number: int) -> Array:
@@ -115,3 +125,24 @@ def _labels(seed: int, share: float, places: NDArray[np.int64], which: int) -> L
 
 def _random(seed: int, places: NDArray[np.int64], which: int) -> Array:
     return rng.uniform_at(seed, rng.Stream.HELD_OUT, places, np.asarray([which]))
+
+
+@compiled()
+def _add_rows(factor: Array, groups: Labels, sums: Array) -> None:
+    """Add the rows of a factor, (n, k), to the sum of their groups, (groups, k)."""
+    for i in range(len(factor)):
+        into = sums[groups[i]]
+        for t in range(factor.shape[1]):
+            into[t] += factor[i, t]
+
+
+@compiled()
+def _find_counting(
+    indices: Array, indptr: Array, rows: Labels, columns: Labels, counts: Array, found: Array, edges: Array
+) -> None:
+    for i in range(len(indptr) - 1):
+        own, kept = counts[rows[i]], 0
+        for p in range(indptr[i], indptr[i + 1]):
+            found[p] = own[columns[indices[p]]]
+            kept += found[p]
+        edges[i + 1] = edges[i] + kept

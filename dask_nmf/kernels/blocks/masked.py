@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse
-from numpy.typing import NDArray
 
 from dask_nmf.kernels.blocks.groups import Groups, Labels
 from dask_nmf.kernels.compiled import compiled
@@ -135,12 +134,6 @@ class Cells(NamedTuple):
             self.implicit_zeros,
             groups=self.groups and self.groups.transpose(),
         )
-
-    def select(self, keep: NDArray[np.bool_]) -> Cells:
-        """Return the cells for which ``keep``, (cells,), is true."""
-        kept = np.concatenate([[0], np.cumsum(keep)])
-        weights = self.weights[keep] if len(self.weights) else self.weights
-        return Cells(self.values[keep], weights, self.indices[keep], kept[self.indptr], self.columns)
 
 
 def all_cells(values: Array, weights: Array, shape: tuple[int, int]) -> Cells:

@@ -13,6 +13,7 @@ from dask_nmf.errors import DataError
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.masked import EMPTY, Cells, all_cells, stored_cells
 from dask_nmf.kernels.blocks.masking import EntryMask, MaskedBlock
+from dask_nmf.kernels.compiled import compiled
 from dask_nmf.types import Array, Block
 
 STRIP_CELLS = 512 * 1024  # entries that are processed at once
@@ -71,14 +72,43 @@ def _writable(numbers: Array) -> Array:
 def split_held_out(part: MaskedBlock, found: Cells) -> tuple[Cells, Cells]:
     """Return the cells of a block that are not held out, and those that are."""
     groups = part.groups
-    counts = groups.of_cells(np.repeat(np.arange(len(part.rows)), np.diff(found.indptr)), found.indices)
-    kept, held = found.select(counts), found.select(~counts)
+    kept, held = parted(found, *groups.of_cells(found.indices, found.indptr))
     if not found.implicit_zeros:
         return kept, held
     return (
         kept._replace(implicit_zeros=True, groups=groups),
         held._replace(implicit_zeros=True, groups=groups.complement()),
     )
+
+
+def parted(cells: Cells, first: NDArray[np.bool_], edges: NDArray[np.int64]) -> tuple[Cells, Cells]:
+    """Return the cells for which ``first``, (cells,), is true, and the others.
+
+    ``edges``, (rows + 1,), are those of the rows among the first ones.
+    """
+    values, indices = (_split(numbers, first, edges[-1]) for numbers in (cells.values, cells.indices))
+    weights = _split(cells.weights, first, edges[-1]) if len(cells.weights) else (cells.weights,) * 2
+    parts = zip(values, weights, indices, (edges, cells.indptr - edges), strict=True)
+    one, other = (Cells(*part, cells.columns) for part in parts)
+    return one, other
+
+
+def _split(numbers: Array, first: NDArray[np.bool_], size: int) -> tuple[Array, Array]:
+    """Return the numbers for which ``first`` is true, ``size`` of them, and the others."""
+    parts = np.empty(size, numbers.dtype), np.empty(len(numbers) - size, numbers.dtype)
+    _copy_parts(numbers, first, *parts)
+    return parts
+
+
+@compiled()
+def _copy_parts(numbers: Array, first: Array, one: Array, other: Array) -> None:
+    at = 0
+    for p in range(len(numbers)):
+        if first[p]:
+            one[at] = numbers[p]
+            at += 1
+        else:
+            other[p - at] = numbers[p]
 
 
 def _stored(part: MaskedBlock) -> Cells:
