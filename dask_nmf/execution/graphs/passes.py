@@ -17,7 +17,7 @@ from dask.sizeof import sizeof
 
 from dask_nmf.errors import DataError
 from dask_nmf.execution.engine import Model
-from dask_nmf.execution.graphs.reduction import PanelTasks, PassInputs, Reduction, combine_tree
+from dask_nmf.execution.graphs.reduction import FEW, PanelTasks, PassInputs, Reduction, combine_tree
 from dask_nmf.execution.tasks.block_pass import ModelPart, PassSpec, process_block, process_models, stacks
 from dask_nmf.kernels.blocks import masking, scaling
 from dask_nmf.kernels.blocks.masking import MaskedBlock
@@ -57,7 +57,7 @@ def sweep_models(specs: Sequence[PassSpec]) -> Reduction:
 
     The inputs have an H for each model. Its sums are those of a `sweep` for it alone, bit for bit.
     """
-    return Reduction(partial(process_panel_for_models, specs=tuple(specs)), add_each)
+    return Reduction(partial(process_panel_for_models, specs=tuple(specs)), add_each, FEW)
 
 
 def sweep_keeping_w(tasks: PanelTasks, inputs: Delayed, spec: PassSpec) -> list[Delayed]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +27,7 @@ PASS, SUMS = "nmf-pass-", "nmf-sums-"  # prefixes of the keys of panels, and of 
 KEY = re.compile(rf"{PASS}[0-9a-f]{{32}}|{SUMS}[0-9a-f]{{32}}-\d+-(\d+)")  # users may have similar ones
 WORK, INPUTS = "work-of-a-pass", "inputs-of-a-pass"  # placeholders for the nodes that differ between passes
 FAN_IN = 8  # parts that one node of the tree combines
+FEW = 3  # parts that one task of a node combines, where they are large: see `combine_tree`
 
 
 class PassInputs(NamedTuple):
@@ -57,10 +58,12 @@ class Reduction:
     chunk : computes a part; called with a block of V, the blocks beside it (if any), ``panel`` (its number)
         and ``inputs`` (the `PassInputs`).
     combine : combines a list of neighbouring parts, in order, to one part.
+    at_once : how many parts a task combines: see `combine_tree`.
     """
 
     chunk: Callable[..., Any]
     combine: Callable[[list[Any]], Any]
+    at_once: int = FAN_IN
 
 
 class Panels(NamedTuple):
@@ -129,7 +132,7 @@ class PanelTasks:
 
     def reduce(self, reduction: Reduction, inputs: Delayed) -> Delayed:
         """Return the delayed result of a pass; ``inputs`` is a delayed `PassInputs`."""
-        return combine_tree(self.map(reduction.chunk, inputs), reduction.combine)
+        return combine_tree(self.map(reduction.chunk, inputs), reduction.combine, reduction.at_once)
 
 
 class _Fused:
@@ -196,23 +199,42 @@ def panel_of(key: Any) -> int | None:
     return int(key[1] if known[1] is None else known[1])
 
 
-def combine_tree(parts: Sequence[Delayed], combine: Callable[[list[Any]], Any]) -> Delayed:
+def combine_tree(
+    parts: Sequence[Delayed], combine: Callable[[list[Any]], Any], at_once: int = FAN_IN
+) -> Delayed:
     """Return the delayed root of a tree that combines FAN_IN neighbours at a time.
 
     The shape of the tree, and so the order of additions, depends on the number of parts only.
+
+    Parameters
+    ----------
+    at_once : how many parts one task of a node combines. If they are fewer than FAN_IN, the next task goes on
+        with its result and the next parts: there are more tasks, and fewer parts wait in the memory of a
+        worker. The parts of 500 panels, of which 25 are there at once, are then 10 to 15. Sums come out the
+        same, bit for bit, because they are added in their order in any case.
     """
     level, width, name = [part.key for part in parts], 1, f"{SUMS}{uuid4().hex}"
     layer: dict[str, Any] = {}
     while True:
+        nodes = [level[first : first + FAN_IN] for first in range(0, len(level), FAN_IN)]
         width *= FAN_IN
-        firsts = range(0, len(level), FAN_IN)
-        above = [f"{name}-{width}-{first * width // FAN_IN}" for first in firsts]
-        for key, first in zip(above, firsts, strict=True):
-            layer[key] = (combine, level[first : first + FAN_IN])
-        level = above
+        level = []
+        for number, keys in enumerate(nodes):
+            before: list[Any] = []
+            for step, more in enumerate(_in_turn(keys, at_once)):
+                key = f"{name}-{width + step}-{number * width}"
+                layer[key], before = (combine, before + more), [key]
+            level += before
         if len(level) == 1:
             graph = HighLevelGraph.from_collections(name, layer, dependencies=parts)
             return Delayed(level[0], graph, layer=name)
+
+
+def _in_turn(keys: list[Any], at_once: int) -> Iterator[list[Any]]:
+    """Yield the parts that each task of a node combines, but for the result of the task before."""
+    yield keys[:at_once]
+    for first in range(at_once, len(keys), at_once - 1):
+        yield keys[first : first + at_once - 1]
 
 
 def heights(edges: Sequence[int]) -> tuple[int, ...]:

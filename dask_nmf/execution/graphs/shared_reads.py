@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dask_nmf.execution.graphs.passes import add_each
-from dask_nmf.execution.graphs.reduction import PassInputs, Reduction
+from dask_nmf.execution.graphs.reduction import FEW, PassInputs, Reduction
 from dask_nmf.execution.tasks.block_pass import PassSpec, process_block
 from dask_nmf.kernels.blocks import masking, resampling
 from dask_nmf.kernels.blocks.masking import EntryMask
@@ -46,7 +46,7 @@ def w_of_rows(specs: Sequence[PassSpec], rows: Array) -> Reduction:
 
 def sweep_replicates(replicates: Sequence[Replicate]) -> Reduction:
     """Return the computation of the `Sums` of a pass for each replicate, which has an H of its own."""
-    return Reduction(partial(_sums_of_replicates, replicates=tuple(replicates)), add_each)
+    return Reduction(partial(_sums_of_replicates, replicates=tuple(replicates)), add_each, FEW)
 
 
 def likeness_of_w(replicates: Sequence[Replicate]) -> Reduction:
