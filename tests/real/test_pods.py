@@ -1,7 +1,7 @@
 """What the manifests start, started: the image is built, and its containers run as the pods say.
 
-In the place of Kubernetes: buildah, on a base of Debian's Python, as no registry is asked; bubblewrap, with
-a file system that is read-only and without the rights of root; one network namespace for all.
+In the place of Kubernetes: bubblewrap, with a file system that is read-only and without the rights of root;
+one network namespace for all.
 """
 
 import json
@@ -19,32 +19,17 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from support.image import NAME, ROOT, build, buildah, run
 from support.manifests import FOLDER, NANNY, container, documents, pods
 from support.matrices import low_rank
 from support.servers import needs, process, until
 
-ROOT = FOLDER.parents[1]
 pytestmark = [
     pytest.mark.timeout(1200),  # with the building of the image, which takes minutes on busy cores
     needs("buildah", "bwrap", "ip", "mmdebstrap", "openssl", root=True),
 ]
-# As the registry's image has it: Python, a pip that may install for all, certificates of authorities.
-BASE = ["--variant=extract", "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr"]
-BASE += ["--include=coreutils,dash,libstdc++6,python3,python3-pip,util-linux"]
-BASE += ['--extract-hook=rm "$1"/usr/lib/python3*/EXTERNALLY-MANAGED']
-BASE += ['--extract-hook=ln -s python3 "$1"/usr/bin/python && ln -sf dash "$1"/usr/bin/sh']
-CERTIFICATES = "/etc/ssl/certs/ca-certificates.crt"
-BASE += [f'--extract-hook=install -D --mode=644 {CERTIFICATES} "$1"{CERTIFICATES}']
-PIP = Path("/etc/pip.conf")  # how pip of this machine reaches the packages
 NETWORK = f"nmf-{os.getpid()}"
 RANK = 20  # of the manifests
-
-
-def run(*command: object, **more: Any) -> str:
-    """What a command prints."""
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **more)
-    assert done.returncode == 0, f"{command}: {done.stderr[-2000:]}"
-    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -61,20 +46,15 @@ class Image:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    """The Dockerfile, built."""
+    """The Dockerfile, built here unless CI has built it."""
     folder = tmp_path_factory.mktemp("image")
-    buildah = ["buildah", "--root", folder / "store", "--runroot", folder / "run", "--storage-driver", "vfs"]
-    build = [*buildah, "build", "--quiet", "--isolation", "chroot", "--network", "host"]
-    build += [f"--volume={PIP}:{PIP}:ro"] if PIP.exists() else []
+    built = Path(os.environ.get("DASK_NMF_IMAGE", folder))
     try:
-        run("mmdebstrap", "--quiet", *BASE, "bookworm", folder / "base.tar")
-        (folder / "Base").write_text("FROM scratch\nADD base.tar /\n")
-        run(*build, "--file", folder / "Base", "--tag", "localhost/python", folder)
-        dockerfile = ["--build-arg", "PYTHON=localhost/python", "--file", FOLDER / "Dockerfile"]
-        run(*build, *dockerfile, "--tag", "localhost/dask-nmf", ROOT)
-        told = json.loads(run(*buildah, "inspect", "--type=image", "localhost/dask-nmf"))["OCIv1"]["config"]
-        run(*buildah, "from", "--name", "pod", "localhost/dask-nmf")
-        root = Path(run(*buildah, "mount", "pod").strip())
+        if built == folder:
+            build(folder)
+        told = json.loads(run(*buildah(built), "inspect", "--type=image", NAME))["OCIv1"]["config"]
+        pod = run(*buildah(built), "from", NAME).strip()
+        root = Path(run(*buildah(built), "mount", pod).strip())
         (root / "tls").mkdir()
         (folder / "scratch").mkdir()
         environment = dict(each.split("=", 1) for each in told["Env"])
