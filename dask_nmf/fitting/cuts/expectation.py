@@ -53,13 +53,17 @@ def _pass_seconds(cut: Cut, measures: Measures, read_seconds: float, sampled: Sa
 
     Reading and computing do not overlap in a thread, as `forecasts.costs` has it.
     """
-    settings, matrix = cut.request.settings, cut.matrix
-    if sampled is None or cut.edges.both_ways or settings.algorithm.carries_w:
+    settings, matrix, plan = cut.request.settings, cut.matrix, cut.plan
+    if sampled is None or settings.algorithm.carries_w:
         return math.nan
     offer = cut.request.offer or resources()
-    slots = min(offer.workers * offer.threads, len(cut.edges.rows) - 1)
+    if isinstance(plan, PanelPlan):
+        tasks, kept = len(plan.edges) - 1, cached_share(matrix, total_bytes(cut), cut.cache_bytes, offer)
+        again = 0.0 if matrix.in_memory else 1 - kept
+    else:
+        tasks, again = math.prod(plan.shape), float(plan.reads)
+    slots = min(offer.workers * offer.threads, tasks)
     visited = visited_by_pass(measures.stored, matrix.layout.rows, settings.n_components)
-    again = 0.0 if matrix.in_memory else 1 - cached_share(matrix, total_bytes(cut), cut.cache_bytes, offer)
     return len(cut.ranks) * sampled.pass_seconds(visited, slots) + again * read_seconds
 
 

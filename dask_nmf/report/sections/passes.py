@@ -76,6 +76,16 @@ def _expectations(expected: Mapping[str, Any], error: float, seconds: Array) -> 
             f"A pass took {duration(seconds.mean())} on average; from the sample and the first read, "
             f"{duration(expected['pass_seconds'])} were expected of processors that do nothing else."
         )
+    elif parts:
+        parts.append(
+            "No seconds were expected, because the sample was fitted by passes of another kind than "
+            "those over V."
+        )
+    elif expected:
+        parts.append(
+            "Neither an error nor seconds were expected, because the start was not from a sample of V "
+            "that was fitted with this loss."
+        )
     if parts:
         yield " ".join(parts)
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import numpy as np
 import pytest
 import scipy.sparse
 import zarr
+from support.cuts import cut_both_ways
 from support.matrices import low_rank
 
 from dask_nmf import Run, nmf
@@ -15,6 +17,7 @@ from dask_nmf.fitting.starts.sampled import trial
 from dask_nmf.fitting.starts.sampled.trial import SampledStart
 from dask_nmf.report import write
 from dask_nmf.report.drawing import svg
+from dask_nmf.report.sections.passes import passes_section
 from dask_nmf.runs.record.work import EXPECTED
 
 RANK = 3
@@ -94,9 +97,35 @@ def test_without_a_sample_that_was_fitted_with_this_loss_no_error_is_expected(
     assert expected["client_bytes"] > 0
 
 
+def test_seconds_are_expected_where_v_is_cut_both_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_both_ways(monkeypatch, (0, 30, 60), (0, 10, 40), 2)
+    nmf(da.from_array(noisy(), chunks=10), RANK, max_iter=1, store=tmp_path / "run.zarr")
+    expected = Run.load_result(tmp_path / "run.zarr").record["expected"]
+    assert expected["pass_seconds"] > 2 * expected["read_seconds"]
+
+
 def test_seconds_follow_the_size_of_v_and_the_threads() -> None:
     start = SampledStart(np.zeros((2, 3)), 0.5, task_seconds=1.0, update_seconds=0.25, visited=100.0)
     assert start.pass_seconds(800.0, 4) == 2.25
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds", "said"),
+    [
+        (0.5, 2.0, "were expected of processors"),
+        (0.5, None, "No seconds were expected, because the sample was fitted by passes of another kind"),
+        (None, None, "Neither an error nor seconds were expected, because the start was not from a sample"),
+    ],
+)
+def test_a_report_says_why_nothing_was_expected(
+    error: float | None, seconds: float | None, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(svg, "svg_text", lambda figure: "<svg/>")
+    history = {"relative_error": [0.6, 0.5], "seconds": [1.0, 1.0]}
+    section = passes_section(history, {"relative_error": error, "pass_seconds": seconds})
+    assert said in " ".join(section.paragraphs)
 
 
 def test_a_run_that_has_recorded_nothing_is_opened_and_reported(
