@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,25 @@ import numpy as np
 from dask_nmf.plots.drawing import SHADES, axes_or_new
 from dask_nmf.plots.subjects import Selection
 from dask_nmf.quality.consensus import MOST_ROWS, Consensus, agreement
+from dask_nmf.quality.recommend import Trial, compared_trials
 
 
 def consensus_of(selection: Selection) -> Consensus:
-    """Return the agreement of the models of the recommended rank on all rows of V, or on a sample of 2000."""
-    models = zip(selection.models, selection.clusters, strict=True)
-    return agreement([labels for row, labels in models if row["n_components"] == selection.n_components])
+    """Return the agreement of the models of the recommended rank on all rows of V, or on a sample of 2000.
+
+    Starts that failed are left out, as they are in the table of ranks.
+    """
+    rank = selection.n_components
+    kept = compared_trials(_trial(row) for row in selection.models)[rank]
+    models = zip(map(_trial, selection.models), selection.clusters, strict=True)
+    return agreement(
+        [labels for trial, labels in models if trial.n_components == rank and trial[1:3] in kept]
+    )
+
+
+def _trial(row: dict[str, Any]) -> Trial:
+    errors = (nan if row[name] is None else row[name] for name in ("held_out_error", "training_error"))
+    return Trial(row["n_components"], row["start"], row["fold"], *errors)
 
 
 def plot_consensus(selection: Selection, axes: Any = None) -> Any:

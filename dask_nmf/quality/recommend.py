@@ -160,7 +160,7 @@ def recommend_rank(trials: Iterable[Trial], stability: Mapping[int, float] | Non
     >>> recommend_rank(trials).n_components
     2
     """
-    errors = _by_rank(trials)
+    errors = compared_trials(trials)
     if not errors:
         raise ValueError("no trial has a held-out error; give at least one that is finite")
     best = _best(errors)
@@ -188,7 +188,7 @@ def finished_ranks(trials: Iterable[Trial], ranks: Sequence[int]) -> set[int]:
     >>> sorted(finished_ranks(trials, [1, 2, 3, 4, 5]))
     [3, 4, 5]
     """
-    errors = _by_rank(trials)
+    errors = compared_trials(trials)
     if not errors:
         return set()
     best = _best(errors)
@@ -199,8 +199,8 @@ def finished_ranks(trials: Iterable[Trial], ranks: Sequence[int]) -> set[int]:
     return {rank for rank in ranks if rank in risen or (over and rank > largest[-1])}
 
 
-def _by_rank(trials: Iterable[Trial]) -> dict[int, Errors]:
-    """Return the trials to compare, by rising rank, and by seed and fold."""
+def compared_trials(trials: Iterable[Trial]) -> dict[int, Errors]:
+    """Return the trials that are compared, by rising rank, and by seed and fold: failed starts are not."""
     errors: dict[int, Errors] = {}
     for trial in trials:
         rank, pair = trial.n_components, (trial.seed, trial.fold)

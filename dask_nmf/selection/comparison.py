@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import isnan
 from typing import Any, NamedTuple
 
@@ -15,10 +15,10 @@ from dask_nmf.execution.graphs import passes, shared_reads
 from dask_nmf.planning.model_groups import ModelGroups
 from dask_nmf.quality import clusters, consensus, matching
 from dask_nmf.quality.matching import Stability
-from dask_nmf.quality.recommend import Recommendation, recommend_rank
+from dask_nmf.quality.recommend import Recommendation, compared_trials, recommend_rank
 from dask_nmf.runs.record.states import or_none
 from dask_nmf.selection.batches.starts import Fold
-from dask_nmf.selection.models import Model, SelectionOptions
+from dask_nmf.selection.models import Model, ModelKey, SelectionOptions
 from dask_nmf.types import Array
 
 
@@ -118,7 +118,7 @@ def _final(model: Model, fold: Fold, options: SelectionOptions, engine: PanelEng
 
 
 def compare(fits: Fits, folds: Sequence[Fold], labels: Iterable[Array]) -> Findings:
-    """Return the recommended rank, and how far the models of each rank agree.
+    """Return the recommended rank, and how far the models of each rank agree, but for starts that failed.
 
     Parameters
     ----------
@@ -133,26 +133,30 @@ def compare(fits: Fits, folds: Sequence[Fold], labels: Iterable[Array]) -> Findi
     if all(isnan(model.validation_error) for model in models):
         raise DataError("no entry of V that counts is held out; give a larger holdout")
     ranks = sorted({model.key.n_components for model in models})
-    agreement = {rank: _agreement(fits, labels, rank) for rank in ranks}
+    counted = compared_trials(model.trial for model in models)
+    labelled = {model.key: own for model, own in zip(models, labels, strict=True)}
+    kept = fits._replace(
+        models=[model for model in models if model.key.pair in counted.get(model.key.n_components, {})]
+    )
+    agreement = {rank: _agreement(kept, labelled, rank) for rank in ranks}
     stability = {
         rank: found.stability.stability for rank, found in agreement.items() if found.stability is not None
     }
     recommendation = recommend_rank([model.trial for model in models], stability)
-    start = _most_typical(fits, agreement, recommendation.n_components)
+    start = _most_typical(kept, agreement, recommendation.n_components)
     own = fits.factor_of(start)
     factor = np.asarray(own * folds[start.key.fold].measures.units[1], own.dtype)
     return Findings(_table_of(models, recommendation, agreement), np.stack(labels), factor)
 
 
-def _agreement(fits: Fits, labels: Iterable[Array], rank: int) -> Agreement:
+def _agreement(fits: Fits, labels: Mapping[ModelKey, Array], rank: int) -> Agreement:
     own = fits.of_rank(rank)
     if len(own) < 2:
         return Agreement(None, None)
     losses = [model.trial.training_error for model in own]
     found = matching.match_runs([fits.factor_of(model) for model in own], losses)
     stability = found._replace(components=np.empty((0, 0)))  # they are those of a model, in float64
-    of_model = {model.key: label for model, label in zip(fits.models, labels, strict=True)}
-    agreed = consensus.agreement([of_model[model.key] for model in own])
+    agreed = consensus.agreement([labels[model.key] for model in own])
     return Agreement(stability, agreed._replace(matrix=np.empty((0, 0))))  # it may have 32 MB
 
 

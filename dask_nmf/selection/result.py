@@ -58,7 +58,8 @@ class RankSelection:
         * ``cophenetic`` and ``dispersion``: 1 if all models agree which rows of V have the same largest
           component; ``ambiguous``: share of pairs of rows on which they do not agree.
 
-        What is not known is None, such as the agreement of a single model.
+        Starts that failed count for none of these, see `recommend_rank`. What is not known is None, such as
+        the agreement of a single model.
     models : a row for each model: ``n_components``, ``start``, ``fold``, ``passes``, ``held_out_error``,
         ``training_error``, and ``message``, why it ended, None as long as it has not.
     clusters : (models, rows) the largest component in each row of V, or in a sample of 2000 rows; -1 if none.

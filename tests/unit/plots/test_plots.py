@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from dask_nmf import RankSelection, select_rank
 from dask_nmf.plots import plot_consensus, plot_errors, plot_stability, save_figures
+from dask_nmf.plots.consensus import consensus_of
 from dask_nmf.quality import agreement
 
 CLUSTERS = np.array([[0, 1, 0, 1, 2], [1, 0, 1, 0, 0], [0, 0, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 1, 1, 0]])
@@ -39,7 +40,10 @@ def selection() -> RankSelection:
         3,
         "it is <the> lowest",
         [row(2, 0.6, 0.9, [0.8, 1.0]), row(3, 0.5, 0.95, [0.9, 1.0, 0.95])],
-        [{"n_components": rank, "held_out_error": error} for rank, error in models],
+        [
+            {"n_components": rank, "start": start, "fold": 0, "held_out_error": error, "training_error": 0.1}
+            for start, (rank, error) in enumerate(models)
+        ],
         CLUSTERS,
         None,
         np.full(3, 0.95),
@@ -106,6 +110,9 @@ def test_the_consensus_is_that_of_the_recommended_rank(selection: RankSelection,
     assert image.get_clim() == (0, 1)
     assert axes.get_xlabel() == "5 rows of V, ordered by cluster"
     shades = image.get_cmap()(np.linspace(0, 1, 20))[:, :3]
+    rows = [{**row, "training_error": 0.1 + 0.1 * (row["start"] == 4)} for row in selection.models]
+    (one, other) = consensus_of(replace(selection, models=rows)).matrix, agreement(list(CLUSTERS[2:4])).matrix
+    np.testing.assert_array_equal(one, other)  # without the start that failed
     luminance = shades @ [0.2126, 0.7152, 0.0722]
     assert (np.diff(luminance) < 0).all()  # it can be read in print
     assert colors.to_hex(shades[0]) > "#f0"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,16 @@ from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.options.settings import Settings
 from dask_nmf.planning.model_groups import ModelGroups, Share
 from dask_nmf.planning.row_panels import PanelPlan
+from dask_nmf.quality.matching import match_runs
 from dask_nmf.runs.run import Run
 from dask_nmf.selection import select
 from dask_nmf.selection.batches import shared_passes
-from dask_nmf.selection.models import SelectionOptions, parse_ranks
+from dask_nmf.selection.comparison import Findings, Fits, compare
+from dask_nmf.selection.models import Model, ModelKey, SelectionOptions, parse_ranks
 from dask_nmf.selection.result import RankSelection
 from dask_nmf.selection.select import Request, choose_rank
 from dask_nmf.selection.stored.store import SelectionStore
+from dask_nmf.solvers.hals import HALS
 from dask_nmf.storage.locations import locate
 from dask_nmf.updates import update
 
@@ -182,3 +186,31 @@ def test_a_selection_to_whose_fit_rows_were_added_is_not_fitted_anew(v: Path, tm
     assert Run.load_result(place).record["matrix"]["shape"][0] == rows
     choose(v, few, store=place, overwrite=True)
     assert Run.load_result(place).record["matrix"]["shape"][0] == rows - 5
+
+
+def compared(factors: Sequence[Array], errors: Sequence[float], labels: Sequence[Array]) -> Findings:
+    """Return the comparison of models of one rank with these factors, fitted errors and clusters of rows."""
+    models = [
+        Model(ModelKey(RANK, start, 0), HALS().begin(h), (error,), (0.5,))
+        for start, (h, error) in enumerate(zip(factors, errors, strict=True))
+    ]
+    fold: Any = SimpleNamespace(measures=SimpleNamespace(units=(1.0, 1.0)))
+    return compare(Fits(models, lambda model: model.state.h), [fold], labels)
+
+
+def test_a_start_that_failed_counts_neither_for_the_stability_nor_for_the_final_fit() -> None:
+    rng = np.random.default_rng(0)
+    right, wrong = rng.gamma(0.5, 1, (2, RANK, 8))
+    factors = [right * rng.uniform(0.9, 1.1, right.shape) for _ in range(4)] + [wrong]
+    found = compared(factors, [0.1] * 4 + [0.2], [np.arange(6) % RANK] * 4 + [np.zeros(6, int)])
+    (row,) = found.table["ranks"]
+    assert row["stability"] == match_runs(factors[:4], [0.1] * 4).stability > 0.98
+    assert (row["trials"], row["cophenetic"], row["dispersion"]) == (4, 1, 1)
+    assert any(np.array_equal(found.factor, h) for h in factors[:4])
+    assert len(found.table["models"]) == len(found.clusters) == 5
+
+
+def test_two_starts_of_which_one_failed_both_count() -> None:
+    factors = np.random.default_rng(0).gamma(0.5, 1, (2, RANK, 8))
+    found = compared(factors, [0.1, 0.2], [np.arange(6) % RANK] * 2)
+    assert found.table["ranks"][0]["stability"] == match_runs(factors, [0.1, 0.2]).stability < 0.9
