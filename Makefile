@@ -25,15 +25,15 @@ demo: .venv/installed
 test: .venv/installed-dev # two processes; an idle one takes tests from the other
 	$(IN_MEMORY) $(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(DRAWN)
 
-test-real: .venv/installed-dev # four processes: these tests wait for servers almost half of the time
-	$(BIN)/python -m pytest -m real --numprocesses 4 --dist worksteal $(DRAWN) $(REAL)
+test-real: .venv/installed-dev # six processes: these tests wait for servers almost half of the time
+	$(BIN)/python -m pytest -m real --numprocesses 6 --dist worksteal $(DRAWN) $(REAL)
 
 test-data: .venv/installed-dev # needs data sets in ../shared/data, which the project does not carry
 	$(BIN)/python -m pytest -m data --numprocesses 2 --dist worksteal $(call MARKED,data)
 
-test-lowest: .venv-lowest/installed # has a numba cache of its own, which two versions would overwrite in turn
-	$(IN_MEMORY) NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba .venv-lowest/bin/python -m pytest \
-		--numprocesses 2 --dist worksteal $(LOWEST:%=tests/%.py)
+# It has a numba cache of its own, which two versions would overwrite in turn. Two processes would compile the same.
+test-lowest: .venv-lowest/installed
+	$(IN_MEMORY) NUMBA_CACHE_DIR=$(CURDIR)/.venv-lowest/numba .venv-lowest/bin/python -m pytest $(LOWEST:%=tests/%.py)
 
 soak: .venv/installed-dev # and, unless MINUTES is set, many more random test examples, and takeovers at each write
 	PYTHONPATH=tests $(BIN)/python -m tools.soak $(or $(MINUTES),10) $(SEED)
