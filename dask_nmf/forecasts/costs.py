@@ -65,12 +65,17 @@ class Costs:
 
     @property
     def compute_seconds(self) -> float | None:
-        """The seconds of the products of a pass of all models."""
+        """The seconds of the tasks of a pass of all models, and of the updates that follow.
+
+        Updates from the sums of all panels are made once, for each column of blocks if V is cut both ways.
+        """
         if self.probe is None:
             return None
-        groups = self.subject.groups.groups
+        groups, across = self.subject.groups.groups, self.shape[1]
         first = sum(self.subject.ranks[number] for number in groups[0])
-        return self.probe.compute_seconds * self._panels / self.slots * sum(self.subject.ranks) / first
+        tasks = self.probe.compute_seconds * self._panels / self.slots
+        updates = self.probe.update_seconds * across / min(self.slots, across)
+        return (tasks + updates) * sum(self.subject.ranks) / first
 
     @property
     def pass_seconds(self) -> float | None:

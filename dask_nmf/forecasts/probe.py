@@ -41,6 +41,8 @@ class Probe(NamedTuple):
     Attributes
     ----------
     bytes : of the panel and its weights, in memory.
+    compute_seconds : of the tasks of the panel.
+    update_seconds : of the update of the other factor from the sums, once in a pass.
     models : the number of models that were updated with the panel.
     """
 
@@ -49,6 +51,7 @@ class Probe(NamedTuple):
     bytes: int
     read_seconds: float
     compute_seconds: float
+    update_seconds: float
     models: int
 
 
@@ -72,12 +75,12 @@ def probe_panel(subject: Subject) -> Probe | None:
         beside = None if weights is None else _in_memory(subject.weights, weights)
         engine = PanelEngine(panel, (0, v.shape[0]), beside, subject.mask)
         try:
-            computed = _seconds_of_pass(subject, engine, box[0].start)
+            computed, updated = _seconds_of_pass(subject, engine, box[0].start)
         except NothingObserved:
             return None
     models = len(subject.groups.groups[0])
     rows, columns = v.shape
-    return Probe(rows, columns, engine.bytes, seconds + more, computed, models)
+    return Probe(rows, columns, engine.bytes, seconds + more, computed, updated, models)
 
 
 def _middle(subject: Subject) -> Box:
@@ -112,8 +115,8 @@ def _in_memory(matrix: Matrix | None, block: Block) -> Matrix:
     return replace(matrix, shape=shape, layout=layout, reader=reader, listing=None, location=None)
 
 
-def _seconds_of_pass(subject: Subject, panels: PanelEngine, first_row: int) -> float:
-    """Return the seconds of the second pass of a group of models over a panel in memory."""
+def _seconds_of_pass(subject: Subject, panels: PanelEngine, first_row: int) -> tuple[float, float]:
+    """Return the seconds of tasks, and of updates, in the second pass of models over a panel in memory."""
     summary = panels.summarize(SampleSpec(panels.edges[-1], 0, 0))
     panels.matrix.check_entries(summary.invalid and summary.invalid.at(first_row))
     requests = [subject.requests[number] for number in subject.groups.groups[0]]
@@ -124,7 +127,7 @@ def _seconds_of_pass(subject: Subject, panels: PanelEngine, first_row: int) -> f
     if isinstance(subject.plan, PanelPlan) and requests[0].settings.algorithm.by_strata:
         engine = StrataEngine(panels, BlockGrid(panels.edges, subject.plan.column_edges, False), 0)
     _make_pass(engine, models)
-    return _timed(lambda: _make_pass(engine, models))[1]
+    return _make_pass(engine, models)
 
 
 def _begin(panels: PanelEngine, measures: Measures, request: FitRequest) -> RunningModel:
@@ -139,11 +142,16 @@ def _begin(panels: PanelEngine, measures: Measures, request: FitRequest) -> Runn
     return RunningModel(Passes(solver, state, measures.baseline, Stop(2, 0.0)), slots)
 
 
-def _make_pass(engine: Engine, models: Sequence[RunningModel]) -> None:
+def _make_pass(engine: Engine, models: Sequence[RunningModel]) -> tuple[float, float]:
+    """Make a pass; return the seconds of its tasks, and of the updates that follow."""
+
+    def update() -> None:
+        for model, total in zip(models, totals, strict=True):
+            model.passes.end(total)
+
     with one_blas_thread():
-        totals = engine.sweep([model.begin() for model in models])
-    for model, total in zip(models, totals, strict=True):
-        model.passes.end(total)
+        totals, computed = _timed(lambda: engine.sweep([model.begin() for model in models]))
+    return computed, _timed(update)[1]
 
 
 def _timed(function: Callable[[], Any]) -> tuple[Any, float]:

@@ -154,6 +154,15 @@ def test_one_panel_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not READS
 
 
+@pytest.mark.usefixtures("several_panels")
+def test_a_pass_has_the_tasks_of_all_panels_and_one_update() -> None:
+    planned = plan(V, 3, workers=1, threads_per_worker=2)
+    assert planned.probe is not None
+    panels = V.nbytes / planned.probe.bytes
+    tasks = (planned.probe.read_seconds + planned.probe.compute_seconds) * panels / 2
+    assert planned.first_pass_seconds == pytest.approx(tasks + planned.probe.update_seconds)
+
+
 def test_a_range_of_passes_is_shown_where_it_is_one() -> None:
     assert "typically" in repr(plan(V, 3))
     assert "typically" not in repr(plan(V, 3, max_iter=2))
