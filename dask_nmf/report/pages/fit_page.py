@@ -57,6 +57,7 @@ def fit_sections(facts: FitFacts, look: Look) -> list[Section]:
     view = choose_view(facts, look)
     nothing = Advice("Nothing is wrong with this fit as far as can be told.", "", False)
     advice = advice_for(facts, look) or [nothing]
+    watched = facts.relative_error if facts.record["validation_error"] is not None else None
     return [
         _summary(facts),
         Section("advice", "Warnings and notes", advice=advice),
@@ -64,7 +65,7 @@ def fit_sections(facts: FitFacts, look: Look) -> list[Section]:
         similarity_section(facts),
         rows_section(facts),
         failures_section(facts, facts.residuals),
-        passes_section(facts.record["history"], facts.record.get("expected")),
+        passes_section(facts.record["history"], facts.record.get("expected"), watched),
         work_section(facts.record.get("work"), facts.record.get("expected")),
         _settings(facts),
     ]

@@ -80,7 +80,7 @@ def _map(facts: FitFacts, residuals: Residuals) -> Figure:
     )
     table = Table("blocks that fit worst", ["rows", "columns", label, "share of the loss"], rows, [1])
     most, ticks = darkest(values), [ticks_of(side) for side in (residuals.rows, residuals.columns)]
-    shown = f"{label} (the strongest: this or more)" if finite.max(initial=0.0) > most else label
+    shown = f"{label}\n(the strongest: this or more)" if finite.max(initial=0.0) > most else label
     sides = Sides("rows of V", "columns of V", shown, most, *ticks)
     return heat_map(finite, words, sides, table)
 

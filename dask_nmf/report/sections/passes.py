@@ -15,10 +15,13 @@ from dask_nmf.types import Array
 from dask_nmf.wording import counted
 
 MOST_ROWS = 200  # of a table
+EARLIER = 1e-3  # share by which the error of an earlier pass is larger than that of the last one
 
 
 def passes_section(
-    history: Mapping[str, Sequence[float | None]], expected: Mapping[str, Any] | None = None
+    history: Mapping[str, Sequence[float | None]],
+    expected: Mapping[str, Any] | None = None,
+    watched: float | None = None,
 ) -> Section:
     """Return the section.
 
@@ -26,6 +29,7 @@ def passes_section(
     ----------
     history : the relative error and the seconds of each pass.
     expected : what was expected of the passes when they began, as a run records it; None if it did not.
+    watched : the relative error of the result if it is that of the pass with the least held-out error.
     """
     expected = expected or {}
     errors = np.array([np.nan if error is None else error for error in history["relative_error"]])
@@ -38,6 +42,11 @@ def passes_section(
         f"{duration(seconds.mean())} each."
     )
     text += " Times are those of the passes alone, without the first and the last read of V."
+    if watched is not None and watched > (1 + EARLIER) * errors[-1]:
+        text += (
+            f" The result is that of an earlier pass, at which the error of the held-out entries was least: "
+            f"its relative error is {number(watched, 5)}."
+        )
     first, last, near = errors[0], errors[-1], expected.get("relative_error")
     level = "" if near is None else f" A level line is at {number(near, 5)}, which was expected."
     words = Words(

@@ -87,7 +87,7 @@ def _sizes(facts: FitFacts) -> Figure:
     sides = Sides(
         "component",
         "size of the part, as a share of the largest of all",
-        "share of rows (the strongest: this or more)" if shares.max() > most else "share of rows",
+        "share of rows\n(the strongest: this or more)" if shares.max() > most else "share of rows",
         most,
         row_ticks=component_ticks(facts.rank),
         column_ticks=TICKS,

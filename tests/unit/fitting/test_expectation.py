@@ -124,8 +124,10 @@ def test_a_report_says_why_nothing_was_expected(
 ) -> None:
     monkeypatch.setattr(svg, "svg_text", lambda figure: "<svg/>")
     history = {"relative_error": [0.6, 0.5], "seconds": [1.0, 1.0]}
-    section = passes_section(history, {"relative_error": error, "pass_seconds": seconds})
-    assert said in " ".join(section.paragraphs)
+    expected = {"relative_error": error, "pass_seconds": seconds}
+    assert said in " ".join(passes_section(history, expected).paragraphs)
+    assert "an earlier pass" not in " ".join(passes_section(history, expected, 0.5).paragraphs)
+    assert "an earlier pass, at which" in " ".join(passes_section(history, expected, 0.6).paragraphs)
 
 
 def test_a_run_that_has_recorded_nothing_is_opened_and_reported(

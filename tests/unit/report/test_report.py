@@ -159,6 +159,7 @@ def test_a_run_is_compared_with_another(run: Path, tmp_path: Path) -> None:
     assert f"the mean is {found.mean_cosine:.3f}" in text
     assert f"Components of the other run without a match: {found.unmatched[1][0]}" in text
     assert "solver mu hals" in " ".join(text.split())
+    assert "of different losses" not in text
     h, other = (Run.load_result(place).read("H") for place in (run, tmp_path / "other.zarr"))
     cosines = cosines_between(h, other)
     assert [cosines[pair.first, pair.second] for pair in found.pairs] == pytest.approx(

@@ -26,6 +26,11 @@ def comparison_section(comparison: Comparison, h: Array, other: Array) -> Sectio
         f"sum of the cosines of their rows of H is the largest: the mean is {comparison.mean_cosine:.3f}.",
         *_unmatched(comparison),
     ]
+    if "beta_loss" in comparison.settings:
+        paragraphs.append(
+            "The relative errors are of different losses, so that the smaller one does not say which run "
+            "fits V better."
+        )
     settings = [(name, _shown(one), _shown(two)) for name, (one, two) in comparison.settings.items()]
     tables = [
         Table(
