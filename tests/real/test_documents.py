@@ -29,7 +29,7 @@ from support.docs import (
     shell,
     transcript,
 )
-from support.servers import until
+from support.servers import is_whole_json, until
 
 from dask_nmf.cluster.backends import worker_settings
 
@@ -67,7 +67,7 @@ def by_hand(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     file = folder / "scheduler.json"
     with subprocess.Popen(bash([*start, "wait"]), cwd=folder, env=ENVIRONMENT) as process:
         try:
-            until(file.exists)
+            until(lambda: is_whole_json(file))
             yield file
         finally:
             process.terminate()

@@ -18,7 +18,7 @@ from distributed import Client
 from support.command import Forks
 from support.docs import ROOT, blocks, commands, shell
 from support.fits import begin, cluster, ends_well, make_v, wait_for
-from support.servers import needs, process, until
+from support.servers import is_whole_json, needs, process, until
 
 import dask_nmf
 from dask_nmf import nmf
@@ -68,7 +68,7 @@ def started(
     file = folder / "scheduler.json"
     file.unlink(missing_ok=True)
     with process(*scheduler, *SCHEDULER, *FILE, log=folder / "scheduler.log", **more):
-        until(file.exists)
+        until(lambda: is_whole_json(file))
         with ExitStack() as stack:
             yield [
                 stack.enter_context(

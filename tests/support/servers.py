@@ -1,5 +1,6 @@
 """Real servers: requirements of a test, free ports, and processes that end with the test."""
 
+import json
 import os
 import shutil
 import socket
@@ -35,6 +36,15 @@ def until(holds: Callable[[], Any], seconds: float = 60) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.02)
+
+
+def is_whole_json(file: Path) -> bool:
+    """Return whether a file is there and its writer has come to the end of its JSON."""
+    try:
+        json.loads(file.read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
 
 
 def free_port() -> int:

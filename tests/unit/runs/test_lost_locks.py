@@ -19,7 +19,7 @@ from distributed import Client, Scheduler, Worker
 from support import fits
 from support.matrices import Array
 from support.runs import OPTIONS, assert_same_bits
-from support.servers import until
+from support.servers import is_whole_json, until
 from support.writes import N, V, data_of, fit
 
 from dask_nmf import Run, nmf
@@ -145,7 +145,7 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
             client.run(hang_once)
 
             def give_up() -> tuple[int, str]:
-                until(lambda: told.exists() and told.read_text())
+                until(lambda: is_whole_json(told))
                 address, process, place = json.loads(told.read_text())
                 os.kill(process, signal.SIGSTOP)
                 until(lambda: psutil.Process(process).status() == psutil.STATUS_STOPPED)
