@@ -160,12 +160,11 @@ def _residual_of_dense(
 
 def _residual_of_holed(v: HoledBlock, w: Array, h: Array) -> float:
     """Return the `residual` of a block without the entries held out."""
-    if scipy.sparse.issparse(v.block):
-        wide = w.astype(np.float64, copy=False)
-        model = float(np.vdot(apply_gram(wide, v.gram_of(h)), wide))
-        return csr_products.residual_cross_terms(v.block, w, h) + model
-    rows = v.block
-    return _residual_of_dense(rows.v, rows.scale, w, h, rows.clear)
+    if v.dense is not None:
+        return _residual_of_dense(v.dense.v, v.dense.scale, w, h, v.dense.clear)
+    wide = w.astype(np.float64, copy=False)
+    model = float(np.vdot(apply_gram(wide, v.gram_of(h)), wide))
+    return csr_products.residual_cross_terms(v.block, w, h) + model
 
 
 def sum_of_squares(x: Array) -> float:

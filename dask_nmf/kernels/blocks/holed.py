@@ -57,6 +57,11 @@ class HoledBlock:
         rows, columns = self.block.shape
         return rows, columns
 
+    @property
+    def dense(self) -> ClearedRows | None:
+        """The rows of a dense block; None if it is CSR."""
+        return self.block if isinstance(self.block, ClearedRows) else None
+
     def gram_of(self, h: Array) -> GroupedGram:
         """Return the gram matrices of H, (k, n), over the columns that count for each group of rows."""
         if self.given is not None and self.given.h is h:
@@ -85,14 +90,13 @@ class HoledBlock:
 
     def strips(self) -> Iterator[tuple[slice, Block]]:
         """Yield ranges of rows that are few where V is dense, with these rows of V."""
-        if isinstance(self.block, ClearedRows):
-            return self.block.strips()
+        if self.dense is not None:
+            return self.dense.strips()
         return iter([(slice(0, self.shape[0]), self.block)])
 
     def widened(self) -> HoledBlock:
         """Return the block in float64."""
-        dense = isinstance(self.block, ClearedRows)
-        block = self.block.widened() if dense else self.block.astype(np.float64, copy=False)
+        block = self.block.astype(np.float64, copy=False) if self.dense is None else self.dense.widened()
         return replace(self, block=block, given=None)
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from dask_nmf.kernels.blocks import scaling
 from dask_nmf.kernels.blocks.groups import Groups
 from dask_nmf.kernels.blocks.holed import HoledBlock
-from dask_nmf.kernels.blocks.holes.cleared import ClearedRows
 from dask_nmf.kernels.blocks.masked import EMPTY, Cells, stored_cells
 from dask_nmf.kernels.linalg.gram_matrices import apply_gram, squares_of_groups
 from dask_nmf.kernels.summary.residual_loops import (
@@ -190,7 +189,7 @@ def sums_with_rows(
     if isinstance(v, Cells):
         sums.add_cells(v, w, h)
     elif isinstance(v, HoledBlock):
-        (sums.add_cleared if isinstance(v.block, ClearedRows) else sums.add_holed)(v, w, h)
+        (sums.add_holed if v.dense is None else sums.add_cleared)(v, w, h)
     else:
         block, by = scaling.unwrap(v)
         if isinstance(block, np.ndarray):
