@@ -165,6 +165,8 @@ def test_a_run_is_compared_with_another(run: Path, tmp_path: Path) -> None:
     assert [cosines[pair.first, pair.second] for pair in found.pairs] == pytest.approx(
         [pair.cosine for pair in found.pairs], abs=1e-6
     )
+    nmf(low_rank(40, 12, 2), **OPTIONS, beta_loss="kullback-leibler", store=tmp_path / "kl.zarr")
+    assert "of different losses" in report_of(run, tmp_path, against=tmp_path / "kl.zarr", overwrite=True)
     nmf(low_rank(40, 13, 2), **OPTIONS, store=tmp_path / "wider.zarr")
     with pytest.raises(ValueError, match="give runs of matrices with the same columns"):
         write(run, tmp_path / "none.html", against=tmp_path / "wider.zarr")
