@@ -26,11 +26,19 @@ os.environ |= {
     "DASK_DISTRIBUTED__ADMIN__SYSTEM_MONITOR__INTERVAL": "10s",
 }
 dask.config.refresh()
+LONG = 900  # seconds; for other tests pyproject.toml says it
 ANY = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture], "print_blob": True}
 settings.register_profile("short", max_examples=8, derandomize=True, **ANY)
 settings.register_profile("seeded", max_examples=8, **ANY)  # by --hypothesis-seed: make test SEED=7
 settings.register_profile("many", max_examples=50, **ANY)  # make soak
 settings.load_profile("short")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give a real test more time than others, as several run beside each other on busy cores."""
+    for item in items:
+        if item.get_closest_marker("real") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(LONG))
 
 
 def pytest_collection_finish() -> None:

@@ -17,12 +17,13 @@ import numpy as np
 import psutil
 import zarr
 from support.command import COMMAND, Process, the_forks
-from support.servers import free_port, listens, process, until
+from support.servers import PATIENCE, free_port, listens, process, until
 from zarr.codecs import ZstdCodec
 
 RANK = 8
 OWN = ("--workers", "2", "--threads-per-worker", "1", "--memory-limit", "1GiB")  # a local cluster
-SOON = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "8s"}  # a lost scheduler is given up soon
+# A lost scheduler is given up soon, but not one that a busy machine keeps waiting for some seconds.
+SOON = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "20s"}
 DASK = [sys.executable, "-m", "dask"]
 
 NUMBERS = count()
@@ -70,7 +71,7 @@ def start(
 
     It is forked from a process that has imported it, unless that process would have to start otherwise.
     """
-    given = os.environ | SOON | environment
+    given = SOON | os.environ | environment
     with log.open("w") as errors, Path(output).open("w") as lines:
         if not before and "LD_PRELOAD" not in environment:
             return Fit(the_forks().begin(["dask-nmf", *asked], folder, (output, log), given, True), log)
@@ -104,11 +105,11 @@ def begin(
 
 def wait_for(fit: Fit, event: str, times: int = 1) -> None:
     """Wait until the fit has logged an event so many times."""
-    until(lambda: fit.count(event) >= times or fit.process.poll() is not None, 120)
+    until(lambda: fit.count(event) >= times or fit.process.poll() is not None)
     assert fit.count(event) >= times, fit.log.read_text()
 
 
-def end(fit: Fit, timeout: float = 120) -> tuple[int, str]:
+def end(fit: Fit, timeout: float = PATIENCE) -> tuple[int, str]:
     """Wait for the end of the fit; return its exit code and its last line on standard error."""
     try:
         code = fit.process.wait(timeout)
@@ -131,13 +132,13 @@ def frozen(fit: Fit) -> Iterator[None]:
         os.kill(fit.pid, signal.SIGCONT)
 
 
-def ends_well(fit: Fit, timeout: float = 120) -> None:
+def ends_well(fit: Fit, timeout: float = PATIENCE) -> None:
     """Check that the fit ends with exit code 0."""
     code, line = end(fit, timeout)
     assert code == 0, line
 
 
-def refused(fit: Fit, code: int, *parts: str, timeout: float = 120) -> None:
+def refused(fit: Fit, code: int, *parts: str, timeout: float = PATIENCE) -> None:
     """Check that the fit ends with an exit code and a last line that has these words."""
     found, line = end(fit, timeout)
     assert found == code, line
@@ -185,7 +186,7 @@ class Cluster:
     def start(self, *command: object) -> subprocess.Popen[str]:
         log = self.folder / f"cluster-{next(NUMBERS)}.log"
         return self.stack.enter_context(
-            process(*DASK, *command, "--no-dashboard", log=log, cwd=self.folder, env=os.environ | SOON)
+            process(*DASK, *command, "--no-dashboard", log=log, cwd=self.folder, env=SOON | os.environ)
         )
 
     def scheduler(self) -> subprocess.Popen[str]:
@@ -194,7 +195,16 @@ class Cluster:
         return self.schedulers[-1]
 
     def worker(self, *more: str) -> subprocess.Popen[str]:
-        words = ("worker", self.address, "--nthreads", 1, "--memory-limit", "1GiB", "--death-timeout", 60)
+        words = (
+            "worker",
+            self.address,
+            "--nthreads",
+            1,
+            "--memory-limit",
+            "1GiB",
+            "--death-timeout",
+            PATIENCE,
+        )
         self.workers.append(self.start(*words, *more))
         return self.workers[-1]
 

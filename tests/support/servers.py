@@ -2,17 +2,20 @@
 
 import json
 import os
+import random
 import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+
+PATIENCE = 240  # seconds that a test waits for what comes at once on an idle machine
 
 
 def needs(*programs: str, root: bool = False) -> pytest.MarkDecorator:
@@ -30,8 +33,8 @@ reads_peaks = pytest.mark.skipif(
 )
 
 
-def until(holds: Callable[[], Any], seconds: float = 60) -> None:
-    """Wait until a condition holds; fail after so many seconds."""
+def until(holds: Callable[[], Any], seconds: float = PATIENCE) -> None:
+    """Wait until a condition holds; fail after so many seconds, of which a busy machine may need many."""
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, "it did not come to pass"
@@ -48,9 +51,19 @@ def is_whole_json(file: Path) -> bool:
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that is free."""
-    with socket.create_server(("127.0.0.1", 0)) as chosen:
-        return int(chosen.getsockname()[1])
+    """Return a port of the loopback interface that is free, and stays free for the test that asks.
+
+    The system gives no process a port below 32768 unasked. Tests in other processes are not given this one
+    while this process runs, because it keeps the UDP port of that number.
+    """
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_768)
+        with suppress(OSError), ExitStack() as stack:
+            kept = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            kept.bind(("127.0.0.1", port))
+            socket.create_server(("127.0.0.1", port)).close()
+            kept.detach()  # open until this process ends
+            return port
 
 
 def listens(port: int) -> bool:

@@ -31,7 +31,7 @@ import numpy as np
 import psutil
 import zarr
 from distributed import Client
-from support.fits import SOON, Cluster, Fit, begin, cluster, end, ends_well, make_v, workers
+from support.fits import Cluster, Fit, begin, cluster, end, ends_well, make_v, workers
 from support.servers import until
 from support.signals import handles
 from tools.soak_places import Bucket, Folder, bucket, mounted
@@ -45,7 +45,11 @@ AGAIN |= {-signal.SIGTERM: "SIGTERM", -signal.SIGINT: "SIGINT"}  # while Python 
 PAUSE = 1.5  # mean seconds between faults
 LEAST = 5  # faults a minute
 TTL = 5  # seconds until a silent worker is given up, and between checks for one
-SHORT = SOON | {"DASK_DASK_NMF__WAIT": "20", "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{TTL}s"}
+SHORT = {
+    "DASK_DASK_NMF__WAIT": "20",
+    "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "8s",
+    "DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": f"{TTL}s",
+}
 LONG = 5  # least minutes of a soak that takes over leases in an object store, which last one
 
 
