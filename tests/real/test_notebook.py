@@ -6,6 +6,8 @@ from typing import Any
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from support.servers import PATIENCE
+from traitlets.config import Config
 
 CELLS = [
     """%matplotlib inline
@@ -34,9 +36,12 @@ def notebook(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder: Path = tmp_path_factory.mktemp("notebook")
     cells = [nbformat.v4.new_code_cell(text) for text in CELLS]
     book = nbformat.v4.new_notebook(cells=cells)
+    # Sockets of the kernel are files: a port that is free may be taken until it listens.
+    places = Config(KernelManager={"transport": "ipc", "ip": str(folder / "kernel")})
+    patient = {"timeout": PATIENCE, "startup_timeout": PATIENCE}
     NotebookClient(
-        book, timeout=120, kernel_name="python3", resources={"metadata": {"path": folder}}
-    ).execute()
+        book, kernel_name="python3", resources={"metadata": {"path": folder}}, config=places, **patient
+    ).execute()  # fmt: skip
     return book
 
 

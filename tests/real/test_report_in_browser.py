@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +18,7 @@ from dask_nmf.report import write
 
 HEIGHT, WIDTH, RANK = 6, 5, 3
 pytestmark = needs("chromium")
+NewPage = Callable[..., Page]
 LIGHT, DARK = (255, 255, 255), (20, 23, 26)
 
 
@@ -40,14 +40,14 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
+def browser() -> Iterator[NewPage]:
+    with chromium() as new_page:
+        yield new_page
 
 
-def opened(browser: Any, path: Path, events: list[str], scheme: str = "light") -> Page:
+def opened(browser: NewPage, path: Path, events: list[str], scheme: str = "light") -> Page:
     """Return a page that shows a report; messages of the console and requests are added to ``events``."""
-    page: Page = browser.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 900}).new_page()
+    page = browser(color_scheme=scheme, viewport={"width": 1200, "height": 900})
     page.on("console", lambda message: events.append(f"console: {message.text}"))
     page.on("pageerror", lambda error: events.append(f"error: {error}"))
     page.on("dialog", lambda dialog: events.append(f"dialog: {dialog.message}"))
@@ -59,7 +59,7 @@ def opened(browser: Any, path: Path, events: list[str], scheme: str = "light") -
 @pytest.mark.parametrize("name", ["images", "names", "selection"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_report_asks_for_nothing_and_draws_all(
-    browser: Any, reports: dict[str, Path], name: str, scheme: str
+    browser: NewPage, reports: dict[str, Path], name: str, scheme: str
 ) -> None:
     events: list[str] = []
     page = opened(browser, reports[name], events, scheme)
@@ -83,7 +83,7 @@ def test_a_report_asks_for_nothing_and_draws_all(
     page.context.close()
 
 
-def test_names_from_data_stay_text(browser: Any, reports: dict[str, Path]) -> None:
+def test_names_from_data_stay_text(browser: NewPage, reports: dict[str, Path]) -> None:
     page = opened(browser, reports["names"], [])
     assert page.locator("script, main b").count() == 0
     ticks = page.locator("#components svg text").all_text_contents()
@@ -91,7 +91,7 @@ def test_names_from_data_stay_text(browser: Any, reports: dict[str, Path]) -> No
     page.context.close()
 
 
-def test_a_report_can_be_read_with_keys_alone(browser: Any, reports: dict[str, Path]) -> None:
+def test_a_report_can_be_read_with_keys_alone(browser: NewPage, reports: dict[str, Path]) -> None:
     page = opened(browser, reports["names"], [])
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
@@ -101,7 +101,7 @@ def test_a_report_can_be_read_with_keys_alone(browser: Any, reports: dict[str, P
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.closest('nav') !== null")
     page.keyboard.press("Enter")
-    assert page.url.endswith("#settings")
+    page.wait_for_url("**#settings")
     summaries = page.locator("summary")
     reached = set()
     for _ in range(200):
@@ -118,7 +118,7 @@ def test_a_report_can_be_read_with_keys_alone(browser: Any, reports: dict[str, P
     page.context.close()
 
 
-def test_a_report_prints_on_a4(browser: Any, reports: dict[str, Path], tmp_path: Path) -> None:
+def test_a_report_prints_on_a4(browser: NewPage, reports: dict[str, Path], tmp_path: Path) -> None:
     page = opened(browser, reports["images"], [], "dark")
     page.pdf(path=tmp_path / "report.pdf", prefer_css_page_size=True)
     content = (tmp_path / "report.pdf").read_bytes()

@@ -1,5 +1,6 @@
 """The documentation site, built as ``make docs`` builds it."""
 
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -72,11 +73,13 @@ def inside(site: Path, page: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the site; a warning fails."""
+    """The folder of the site, built of a copy, as a build writes pages among its sources; a warning fails."""
     folder = tmp_path_factory.mktemp("site")
+    others = shutil.ignore_patterns(".*", "__pycache__", "_build", "api")
+    source = shutil.copytree(ROOT, tmp_path_factory.mktemp("source") / ROOT.name, ignore=others)
     subprocess.run(
         [sys.executable, "-m", "sphinx", "-c", "docs", "-W", "--keep-going", "-q", ".", folder],
-        cwd=ROOT,
+        cwd=source,
         check=True,
     )
     return folder
@@ -116,8 +119,8 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 
 @needs("chromium")
 def test_pages_fit_a_narrow_window_and_draw_their_pictures(site: Path) -> None:
-    with chromium() as browser:
-        page = browser.new_page(viewport={"width": NARROW, "height": 800})
+    with chromium() as new_page:
+        page = new_page(viewport={"width": NARROW, "height": 800})
         for path in sorted((site / "docs").rglob("*.html")):
             page.goto(path.as_uri())
             assert page.evaluate(TOO_WIDE) == [], f"{path}: wider than the window"
