@@ -27,6 +27,7 @@ from numba.core.caching import (
     UserProvidedCacheLocator,
 )
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.sigutils import normalize_signature
 from numba.extending import is_jitted
 
 # Processes that Dask started warn in the log of a worker: a terminal would show the line once for each.
@@ -150,11 +151,15 @@ class Cache(NullCache):  # type: ignore[misc]
         return None if self.own is None else str(self.own.cache_path)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Return the code for a signature, or None if no folder has it."""
+        """Return the code for a signature, or None if no folder has it.
+
+        numba gives one file to two signatures if two processes write them at the same moment.
+        """
+        arguments, _ = normalize_signature(sig)
         for cache in self.places:
             with suppress(Exception):  # a file that is damaged, of another user, or of another numba
                 found = cache.load_overload(sig, target_context)
-                if found is not None:
+                if found is not None and found.signature.args == arguments:
                     return found
         return None
 
