@@ -17,8 +17,8 @@ import zarr
 from distributed import Client
 from support.command import Forks
 from support.docs import ROOT, blocks, commands, shell
-from support.fits import begin, cluster, ends_well, make_v, wait_for
-from support.servers import is_whole_json, needs, process, until
+from support.fits import begin, cluster, ends_well, frozen, make_v, wait_for
+from support.servers import PATIENCE, is_whole_json, needs, process, until
 
 import dask_nmf
 from dask_nmf import nmf
@@ -46,8 +46,7 @@ def fit(folder: Path, forks: Forks) -> Fit:
 
     def call(output: str, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
         told = ["fit", "v.npy", "--rank", "3", "--output", output, "--tol", "0", "--max-iter", "3", *words]
-        short = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
-        return forks.call(told, folder, **short, **environment)
+        return forks.call(told, folder, **environment)
 
     return call
 
@@ -141,15 +140,15 @@ def test_workers_without_this_package_are_named_or_sent_it(folder: Path, fit: Fi
         told = fit("run.zarr", *FILE, "--upload-package")
         assert told.returncode == 0, told.stderr
         worker.terminate()
-        worker.wait(20)
+        worker.wait(PATIENCE)
         later = {"cwd": folder, "env": os.environ | {"NUMBA_DISABLE_JIT": "1"}}  # or it would compile anew
         with (
             process(*bare, *WORKER, *FILE, log=folder / "later.log", **later),
             Client(scheduler_file=folder / "scheduler.json") as client,
         ):
-            client.wait_for_workers(1, timeout=60)
+            client.wait_for_workers(1, timeout=PATIENCE)
             versions.check(client)
-            client.restart()
+            client.restart(timeout=PATIENCE)
             versions.check(client)
             told = fit("later.zarr", *FILE)
             assert told.returncode == 0, told.stderr
@@ -170,8 +169,9 @@ def test_a_worker_without_this_package_joins(tmp_path: Path) -> None:
         wait_for(fit, "pass", 2)
         joins = [*WORKER, servers.address, "--no-nanny"]
         with process(*bare, *joins, log=tmp_path / "bare.log", cwd=tmp_path) as worker:
-            worker.wait(60)  # Dask ends it when it cannot read its first task
-            assert fit.process.poll() is None
+            with frozen(fit), Client(servers.address) as client:
+                client.wait_for_workers(2, timeout=PATIENCE)
+            worker.wait(PATIENCE)  # Dask ends it when it cannot read its first task, which is of this fit
             ends_well(fit)
     log = (tmp_path / "bare.log").read_text()
     assert "No module named 'dask_nmf'" in log

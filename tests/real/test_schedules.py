@@ -17,12 +17,13 @@ import pytest
 import zarr
 from support.matrices import low_rank
 from support.schedules import CRON, DAG, RANK, ROOT, SERVICE, TIMER, cron_line, unit
-from support.servers import needs, process, until
+from support.servers import PATIENCE, needs, process, until
 
 import dask_nmf
 from dask_nmf.cli.process.exit_codes import ExitCode
 
 BIN = Path(sys.executable).parent
+LONG = 900  # seconds, in which a fit compiles what it calls, and Airflow is installed
 EXPOSURE = 25  # tenths, of systemd's ten
 
 
@@ -68,19 +69,19 @@ def test_cron_runs_a_fit_and_leaves_one_at_work_alone(folder: Path) -> None:
 
     file = Path(f"/etc/cron.d/dask-nmf-{os.getpid()}")
     with process(*held, log=folder / "holder.log", cwd=folder) as holder:
-        until(lambda: said("holder.log").count('"pass"') > 2, 120)
+        until(lambda: said("holder.log").count('"pass"') > 2)
         file.write_text(f"PYTHONPATH={ROOT}\n{text}")
         try:
             with process("/usr/sbin/cron", "-f", log=folder / "cron.log") as cron:
-                until(lambda: "exit code" in said("held.log") and '"done"' in said("fit.log"), 180)
+                until(lambda: "exit code" in said("held.log") and '"done"' in said("fit.log"), 2 * PATIENCE)
                 file.unlink()
-                until(lambda: not psutil.Process(cron.pid).children(), 60)
+                until(lambda: not psutil.Process(cron.pid).children())
         finally:
             file.unlink(missing_ok=True)
         before = state(folder / "held.zarr")["passes"]
-        until(lambda: state(folder / "held.zarr")["passes"] > before, 30)
+        until(lambda: state(folder / "held.zarr")["passes"] > before)
         holder.send_signal(signal.SIGTERM)
-        assert holder.wait(30) == ExitCode.TERMINATED
+        assert holder.wait(PATIENCE) == ExitCode.TERMINATED
     codes = {log: set(re.findall(r"exit code (\d+)", said(log))) for log in ("held.log", "fit.log")}
     assert codes["held.log"] == {"75"}
     assert codes["fit.log"] <= {"75"}  # of a minute later, if a minute was not enough
@@ -142,6 +143,7 @@ def calls(name: str) -> set[str]:
     return {call for each in inner for call in calls(each)}
 
 
+@pytest.mark.timeout(2 * LONG)
 @needs("bwrap", "systemd-analyze", root=True)
 def test_a_fit_runs_under_the_restrictions_of_the_unit(folder: Path) -> None:
     """Its file system, system calls and sockets, as no systemd runs here."""
@@ -171,7 +173,7 @@ def test_a_fit_runs_under_the_restrictions_of_the_unit(folder: Path) -> None:
         [sorted(calls(unit("SystemCallFilter"))), unit("RestrictAddressFamilies").split(), command]
     )
     with process(*box, "--", sys.executable, "-c", FILTERED, filtered, log=folder / "fit.log") as fit:
-        assert fit.wait(240) == 0, (folder / "fit.log").read_text()
+        assert fit.wait(LONG) == 0, (folder / "fit.log").read_text()
     check_run(folder)
     assert any(cache.rglob("*.nbc"))  # kernels are kept for the next night
 
@@ -189,12 +191,16 @@ def airflow(request: pytest.FixtureRequest) -> Path:
     return home / "bin/airflow"
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(2 * LONG)  # with the installation
 def test_airflow_runs_the_dag(airflow: Path, folder: Path) -> None:
     home = folder / "airflow"
     (home / "dags").mkdir(parents=True)
     placed(DAG, home / "dags" / DAG.name, folder)
-    environment = os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    environment = os.environ | {
+        "AIRFLOW_HOME": str(home),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": str(PATIENCE),
+    }
 
     def told(*words: str) -> str:
         """All that it prints."""

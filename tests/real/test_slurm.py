@@ -22,7 +22,7 @@ from dask_nmf.cluster.backends.local import local_cluster
 PAGE = ROOT / "cluster_configs" / "slurm" / "README.md"
 MORE = ["--tol", "0", "--max-iter", "60", "--log-format", "json"]
 
-pytestmark = [pytest.mark.timeout(600), needs("slurmctld", "slurmd", "munged", root=True)]
+pytestmark = [pytest.mark.timeout(1200), needs("slurmctld", "slurmd", "munged", root=True)]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_workers_that_are_jobs_come_back(folder: Path, environment: dict[str, st
     assert command.returncode == 0, log
     assert "Traceback" not in log
     assert_same(folder / "run.zarr", whole)
-    until(lambda: not told(environment, "squeue", "--noheader"), 20)
+    until(lambda: not told(environment, "squeue", "--noheader"))
 
 
 def test_jobs_that_stay_queued_are_not_waited_for_without_end(
@@ -106,7 +106,7 @@ def test_jobs_that_stay_queued_are_not_waited_for_without_end(
         )  # fmt: skip
         assert done.returncode == code, done.stderr
         assert word in done.stderr.strip().splitlines()[-1]
-    until(lambda: not told(environment, "squeue", "--noheader"), 20)
+    until(lambda: not told(environment, "squeue", "--noheader"))
 
 
 def test_a_job_that_is_stopped_queues_itself_again(
@@ -123,13 +123,13 @@ def test_a_job_that_is_stopped_queues_itself_again(
         check=True,
     )
     job = re.findall(r"\d+", done.stdout)[0]
-    until(lambda: passes(folder / "job.zarr") >= 2, 150)
+    until(lambda: passes(folder / "job.zarr") >= 2)
     told(environment, "scancel", "--batch", "--signal=TERM", job)  # as SLURM does ahead of the limit
     log = folder / f"dask-nmf-{job}.log"
-    until(lambda: "interrupted; run the same command" in log.read_text(), 150)
+    until(lambda: "interrupted; run the same command" in log.read_text())
     stopped = passes(folder / "job.zarr")
     assert 2 <= stopped < 60
-    until(lambda: "JobState=COMPLETED" in told(environment, "scontrol", "show", "job", job), 200)
+    until(lambda: "JobState=COMPLETED" in told(environment, "scontrol", "show", "job", job))
     assert "Restarts=1" in told(environment, "scontrol", "show", "job", job)
     assert f"resuming {folder / 'job.zarr'} after pass" in log.read_text()
     assert "Traceback" not in log.read_text()

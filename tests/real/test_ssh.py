@@ -12,7 +12,7 @@ import psutil
 import pytest
 import zarr
 from support.docs import ENVIRONMENT, ROOT, bash, blocks, commands
-from support.servers import free_port, listens, needs, process, until
+from support.servers import PATIENCE, free_port, listens, needs, process, until
 
 from dask_nmf import nmf
 
@@ -66,7 +66,13 @@ def run(lines: list[str], folder: Path, home: Path, **more: str) -> subprocess.C
     """Lines of a page."""
     environment = ENVIRONMENT | LOOPBACK | {"HOME": str(home)} | more
     return subprocess.run(
-        bash(lines), cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+        bash(lines),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE,
     )
 
 
@@ -83,7 +89,7 @@ def test_the_commands_of_the_page(folder: Path, home: Path) -> None:
     assert "without TLS" not in done.stderr
     expected = nmf(folder / "V.zarr", 5, tol=0, max_iter=3)
     np.testing.assert_allclose(zarr.open_group(folder / "run.zarr")["H"][:], expected.H, rtol=1e-6)
-    until(lambda: not left_behind(), 20)
+    until(lambda: not left_behind())
     again = [configure, fit.replace("run.zarr", "x.zarr")]
     refused = {
         "a python that is not there": (

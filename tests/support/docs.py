@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from support.servers import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -94,7 +95,7 @@ def shell(lines: list[str], folder: Path, **environment: str) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -14,7 +14,7 @@ CONFIGURATION = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=5
+AuthInfo=socket={folder}/munge.socket,cred_expire=20
 CredType=cred/munge
 SlurmUser=root
 SlurmdUser=root
@@ -37,6 +37,8 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
 KillWait=5
+MessageTimeout=100
+BatchStartTimeout=120
 SlurmdParameters=config_overrides
 NodeName={host} NodeAddr=127.0.0.1 CPUs=8 RealMemory=20000 State=UNKNOWN
 PartitionName=debug Nodes={host} Default=YES MaxTime=INFINITE State=UP OverSubscribe=NO
@@ -63,15 +65,23 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
             ["slurmd", "-N", host],
         ):
             subprocess.run([f"/usr/sbin/{command[0]}", *command[1:]], env=environment, check=True)
-        until(lambda: "idle" in told(environment, "sinfo", "--noheader", "--format=%T"), 30)
+        until(lambda: is_idle(environment))
         yield environment
     finally:
         with suppress(subprocess.CalledProcessError):
             told(environment, "scancel", "--partition=debug")
-            until(lambda: not told(environment, "squeue", "--noheader"), 20)
+            until(lambda: not told(environment, "squeue", "--noheader"))
         for name in ("slurmd", "slurmctld", "munge"):
             with suppress(FileNotFoundError, ProcessLookupError):
                 os.kill(int((folder / f"{name}.pid").read_text()), signal.SIGTERM)
+
+
+def is_idle(environment: dict[str, str]) -> bool:
+    """Return whether the controller answers, and its node waits for jobs."""
+    try:
+        return "idle" in told(environment, "sinfo", "--noheader", "--format=%T")
+    except subprocess.CalledProcessError:
+        return False
 
 
 def told(environment: dict[str, str], *command: str) -> str:

@@ -3,8 +3,8 @@
     PYTHONPATH=tests python -m tools.fuzz MINUTES SEED
 
 damages a valid file of each kind again and again, in this process, with 4 GiB of address space and 20 seconds
-for each. A damaged file must be refused by an error that the command has an exit code for, or be read as
-zarr, NumPy and SciPy read it.
+of processor time for each. A damaged file must be refused by an error that the command has an exit code for,
+or be read as zarr, NumPy and SciPy read it.
 """
 
 import json
@@ -178,7 +178,7 @@ def main(minutes: float, seed: str) -> int:
     def late(*_: Any) -> None:
         raise TimeoutError
 
-    signal.signal(signal.SIGALRM, late)
+    signal.signal(signal.SIGPROF, late)
     with tempfile.TemporaryDirectory() as name:
         sound: dict[str, tuple[Path, Callable[[Path], str]]] = {}
         for kind in MATRICES:
@@ -199,7 +199,7 @@ def main(minutes: float, seed: str) -> int:
                 with tempfile.TemporaryDirectory() as place:
                     copy = Path(shutil.copytree(path.parent, f"{place}/it")) / path.name
                     what = damage(copy, draw)
-                    signal.alarm(20)
+                    signal.setitimer(signal.ITIMER_PROF, 20)
                     try:
                         told[kind, check(copy)] += 1
                     except BaseException as error:
@@ -210,7 +210,7 @@ def main(minutes: float, seed: str) -> int:
                         if isinstance(error, KeyboardInterrupt):
                             raise
                     finally:
-                        signal.alarm(0)
+                        signal.setitimer(signal.ITIMER_PROF, 0)
         for (kind, outcome), times in sorted(told.items()):
             print(f"{kind:14} {times:6} {outcome}")
         for example in EXAMPLES.items():

@@ -212,7 +212,7 @@ def test_tasks_may_fit_with_a_scheduler_of_their_own(client: Client, path: Path,
     expected = pytest.approx(fit_in_threads_of(path), rel=1e-9)
     worker = list(client.nthreads())[:1]
     for _ in range(2):  # on one thread: Dask's configuration is that of the process
-        assert client.submit(fit_alone, path, scheduler, pure=False, workers=worker).result(60) == expected
+        assert client.submit(fit_alone, path, scheduler, pure=False, workers=worker).result(250) == expected
 
 
 def test_threads_may_fit_at_the_same_time(client: Client, path: Path) -> None:

@@ -174,8 +174,8 @@ def test_a_client_that_is_gone_keeps_nothing(client: Client, path: str) -> None:
         panels.lease = block_cache.Lease()
         panels.run_pass(np.ones((3, 30)), PassSpec(HALS().solve_w, HALS()))
         panels.run_pass(np.ones((3, 30)), PassSpec(HALS().solve_w, HALS()))
-        assert used(client) == matrix.bytes
-    until(lambda: used(client) == 0, 20)
+        assert used(client) >= matrix.bytes  # or more, if an idle worker took a panel of a busy one
+    until(lambda: used(client) == 0)
 
 
 KILLED = """
@@ -197,9 +197,9 @@ def test_a_command_that_is_killed_leaves_nothing_in_the_memory_of_workers(
 ) -> None:
     words = [sys.executable, "-c", KILLED, client.scheduler.address, path]
     with process(*words, log=tmp_path / "log") as fit:
-        until(lambda: used(client) == 240 * 30 * 8, 60)
+        until(lambda: used(client) >= 240 * 30 * 8)  # or more, if an idle worker took a panel of a busy one
         fit.kill()
-        until(lambda: used(client) == 0, 30)
+        until(lambda: used(client) == 0)
 
 
 @pytest.mark.parametrize("cache", ["much", "-1 GB", -5])

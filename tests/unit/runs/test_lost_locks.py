@@ -19,7 +19,7 @@ from distributed import Client, Scheduler, Worker
 from support import fits
 from support.matrices import Array
 from support.runs import OPTIONS, assert_same_bits
-from support.servers import is_whole_json, until
+from support.servers import PATIENCE, is_whole_json, until
 from support.writes import N, V, data_of, fit
 
 from dask_nmf import Run, nmf
@@ -140,7 +140,7 @@ def test_a_worker_that_is_stopped_before_it_writes_and_goes_on_passes_later(
         for _ in range(2):
             cluster.worker("--no-nanny")
         with Client(cluster.address) as client:
-            client.wait_for_workers(2, timeout=60)
+            client.wait_for_workers(2, timeout=PATIENCE)
             whole = nmf(str(v), store=tmp_path / "whole.zarr", **asked)
             client.run(hang_once)
 
