@@ -60,7 +60,7 @@ def fill(place: Path) -> Path:
 @contextmanager
 def at_work(folder: Path, *asked: str | int) -> Iterator[Fit]:
     """A fit after its second pass, that stands still."""
-    fit = begin(folder, *asked)  # type: ignore[arg-type]
+    fit = begin(folder, *asked, held=f"pass {PASSES - 1}")  # type: ignore[arg-type]
     wait_for(fit, "pass", 2)
     with frozen(fit):
         yield fit
@@ -139,8 +139,8 @@ def test_the_disk_that_workers_spill_to_is_full(folder: Path, tmp_path: Path) ->
             "0.0001"  # of a worker's memory: all is spilled
         )
         stack.callback(os.environ.pop, "DASK_DISTRIBUTED__WORKER__MEMORY__TARGET")
-        worker = servers.worker("--no-nanny", "--local-directory", str(place))
-        fit = begin(tmp_path, "run.zarr", "hals", 20, "--scheduler", servers.address)
+        worker = servers.ready_worker("--no-nanny", "--local-directory", str(place))
+        fit = begin(tmp_path, "run.zarr", "hals", 20, "--scheduler", servers.address, held="pass 19")
         wait_for(fit, "pass", 2)
         fill(place)
         ends_well(fit)

@@ -22,6 +22,7 @@ from support.fits import (
     begin,
     end,
     ends_well,
+    kill,
     make_v,
     passes_done,
     same_factors,
@@ -34,6 +35,7 @@ from dask_nmf import nmf
 from dask_nmf.cluster.backends.local import local_cluster
 
 PASSES = 16
+HELD = f"pass {PASSES - 1}"  # a fit is killed before it is over
 MOMENTS = 0.4  # seconds within which a kill comes: some passes
 SIGNALS = ((signal.SIGTERM, 143), (signal.SIGINT, 130))
 
@@ -74,16 +76,16 @@ def test_sigkill_of_everything_at_random_moments_and_then_of_a_worker(
     moments = random.Random(solver)
     output = f"{solver}-killed.zarr"
     for event in events:
-        fit = begin(folder, output, solver, PASSES)
+        fit = begin(folder, output, solver, PASSES, held=HELD)
         wait_for(fit, event)
         time.sleep(moments.uniform(0, MOMENTS))
         os.killpg(fit.pid, signal.SIGKILL)
         fit.process.wait()
-    fit = begin(folder, output, solver, PASSES)
+    fit = begin(folder, output, solver, PASSES, held=HELD)
     wait_for(fit, "pass")
     found = workers(fit.pid)
     assert len(found) == 2
-    found[0].kill()
+    kill(found[0])
     ends_well(fit)
     same_factors(folder / output, whole(solver))
 
@@ -95,13 +97,13 @@ def test_a_v_cut_both_ways_is_killed_too(tmp_path: Path) -> None:
     zarr.create_array(tmp_path / "v.zarr", data=v, chunks=(2000, 400))
     asked = ("hals", 3, "--workers", "2", "--threads-per-worker", "1", "--memory-limit", "550MB")
     ends_well(begin(tmp_path, "whole.zarr", *asked))
-    fit = begin(tmp_path, "killed.zarr", *asked)
+    fit = begin(tmp_path, "killed.zarr", *asked, held="pass 2")
     wait_for(fit, "pass")
     os.killpg(fit.pid, signal.SIGKILL)
     fit.process.wait()
-    fit = begin(tmp_path, "killed.zarr", *asked)
+    fit = begin(tmp_path, "killed.zarr", *asked, held="pass 2")
     wait_for(fit, "pass")
-    workers(fit.pid)[0].kill()
+    kill(workers(fit.pid)[0])
     ends_well(fit)
     assert passes_done(tmp_path / "whole.zarr") == 3
     same_factors(tmp_path / "killed.zarr", tmp_path / "whole.zarr")
@@ -111,8 +113,8 @@ def test_several_starts_are_killed_too(tmp_path: Path) -> None:
     make_v(tmp_path / "v.zarr", 4000)
     asked = ("hals", 4, "--n-init", "3", "--init", "random", *OWN)
     ends_well(begin(tmp_path, "whole.zarr", *asked))
-    for event, times in (("first read", 1), ("shared pass", 2)):
-        fit = begin(tmp_path, "killed.zarr", *asked)
+    for event, times, held in (("first read", 1, "first read 1"), ("shared pass", 2, "shared pass 3")):
+        fit = begin(tmp_path, "killed.zarr", *asked, held=held)
         wait_for(fit, event, times)
         os.killpg(fit.pid, signal.SIGKILL)
         fit.process.wait()
@@ -179,7 +181,7 @@ def test_a_signal_comes_while_python_collects(folder: Path, number: signal.Signa
 
 
 def test_ctrl_c_twice_ends_at_once(folder: Path, whole: Callable[[str], Path]) -> None:
-    fit = begin(folder, "twice.zarr", "hals", PASSES)
+    fit = begin(folder, "twice.zarr", "hals", PASSES, held=HELD)
     wait_for(fit, "pass")
     for worker in workers(fit.pid):
         worker.suspend()  # so that the end in order would take long

@@ -12,7 +12,8 @@ import dask
 import numpy as np
 import scipy.sparse
 import zarr
-from support.fits import OWN, Fit, make_v, same_factors, start, wait_for
+from support.fits import OWN, Fit, hold_of, make_v, same_factors, start, wait_for
+from support.holds import hold
 
 from dask_nmf import plan
 from dask_nmf.selection.stored.store import SelectionStore
@@ -32,27 +33,34 @@ BATCHES = (
 
 
 def begin(
-    folder: Path, output: str, number: int, command: tuple[str, ...] = SELECT, **environment: str
+    folder: Path,
+    output: str,
+    number: int,
+    command: tuple[str, ...] = SELECT,
+    held: str = "",
+    **environment: str,
 ) -> Fit:
-    """Start the command in a process group of its own."""
+    """Start the command in a process group of its own; ``held``: see `holds`."""
     words = (*command, "--output", output, "--log-format", "json", *OWN)
     log, lines = (folder / f"{output}.{number}.{ending}" for ending in ("log", "out"))
+    if held:
+        hold(hold_of(log), held)
     return start(words, folder, log, lines, **environment)
 
 
 def test_sigkill_of_everything_in_mid_selection(tmp_path: Path) -> None:
     make_v(tmp_path / "v.zarr", 4000)
     whole = begin(tmp_path, "whole.zarr", 0)
-    assert whole.process.wait(300) == 0, whole.log.read_text()
+    assert whole.process.wait(600) == 0, whole.log.read_text()
     for number, (event, times) in enumerate(
         (("plan", 1), ("shared pass", 2), ("rank", 1), ("error bars", 2))
     ):
-        killed = begin(tmp_path, "killed.zarr", number)
+        killed = begin(tmp_path, "killed.zarr", number, held=f"{event} {times}")
         wait_for(killed, event, times)
         os.killpg(killed.pid, signal.SIGKILL)  # the scheduler is in the process of the command
         killed.process.wait()
     last = begin(tmp_path, "killed.zarr", 4)
-    assert last.process.wait(300) == 0, last.log.read_text()
+    assert last.process.wait(600) == 0, last.log.read_text()
     mine, theirs = ((tmp_path / name).read_text() for name in ("killed.zarr.4.out", "whole.zarr.0.out"))
     assert mine.partition(":")[2] == theirs.partition(":")[2]
     same_factors(tmp_path / "killed.zarr" / "fit", tmp_path / "whole.zarr" / "fit")
@@ -89,7 +97,7 @@ def test_sigkill_in_any_of_several_batches(tmp_path: Path) -> None:
     whole = begin(tmp_path, "whole.zarr", 0, BATCHES)
     assert whole.process.wait(600) == 0, whole.log.read_text()
     for number, passes in enumerate((1, 2, 2)):
-        killed = begin(tmp_path, "killed.zarr", number, BATCHES, **room)
+        killed = begin(tmp_path, "killed.zarr", number, BATCHES, f"shared pass {passes}", **room)
         wait_for(killed, "shared pass", passes)
         os.killpg(killed.pid, signal.SIGKILL)
         killed.process.wait()

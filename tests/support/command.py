@@ -16,14 +16,20 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from support import holds
+
 # The command without xarray, as most people have it: Dask would import it, and pandas with it, which takes a
 # fifth of the processor time of a start.
 START = "import sys; sys.modules['xarray'] = None; from dask_nmf.cli.main import main; main()"
 COMMAND = [sys.executable, "-c", START]
+# The same, held where a test says; run by its path, as the folder of tests is not on the path of a process.
+HELD = [sys.executable, "-c", f"import runpy; runpy.run_path({holds.__file__!r})['obey'](); {START}"]
 SERVER = """
 import gc, json, os, runpy, sys, warnings
 import dask.config
 import dask_nmf.cli.main, dask_nmf.cli.run, dask_nmf.estimator.nmf, dask_nmf.display.lines
+
+obey = runpy.run_path(sys.argv[1])["obey"]
 
 def begin(words, folder, environment, output, errors, session):
     ready, set_up = os.pipe()
@@ -45,6 +51,7 @@ def begin(words, folder, environment, output, errors, session):
     os.environ |= environment
     dask.config.refresh(paths=[*dask.config.paths, os.environ.get("DASK_CONFIG", "")])
     sys.argv = words
+    obey()
     os.close(ready)
     os.close(set_up)
     if words[0] == "dask-nmf":
@@ -69,7 +76,10 @@ class Forks:
     def __init__(self) -> None:
         self.numbers = count()
         self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", SERVER, holds.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def ask(self, asked: str, *parts: object) -> int | None:

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import psutil
 import zarr
-from support.command import COMMAND, Process, the_forks
+from support import holds
+from support.command import HELD, Process, the_forks
 from support.servers import PATIENCE, free_port, listens, process, until
 from zarr.codecs import ZstdCodec
 
@@ -37,10 +38,15 @@ def make_v(path: Path, rows: int = 16_000) -> None:
     zarr.create_array(path, data=v, chunks=(400, 1000), compressors=[ZstdCodec(checksum=True)])
 
 
-def words(output: str, solver: str, passes: int, *more: str, v: str = "v.zarr") -> list[str]:
+def words(output: str, solver: str, passes: int, *more: str) -> list[str]:
     """Return the arguments of a fit that makes all of its passes."""
-    fit = ["fit", v, "--rank", str(RANK), "--tol", "0", "--log-format", "json", "--output", output]
+    fit = ["fit", "v.zarr", "--rank", str(RANK), "--tol", "0", "--log-format", "json", "--output", output]
     return [*fit, "--solver", solver, "--max-iter", str(passes), *more]
+
+
+def hold_of(log: Path) -> Path:
+    """Return the file that holds the command with a log."""
+    return log.with_suffix(".hold")
 
 
 @dataclass
@@ -53,6 +59,15 @@ class Fit:
     @property
     def pid(self) -> int:
         return self.process.pid
+
+    @property
+    def hold(self) -> Path:
+        """The file that holds the command after an event, if it is there: see `holds`."""
+        return hold_of(self.log)
+
+    def release(self) -> None:
+        """Let the command go on if it is held."""
+        self.hold.unlink(missing_ok=True)
 
     def count(self, event: str) -> int:
         """Return the number of log lines of an event so far."""
@@ -71,12 +86,12 @@ def start(
 
     It is forked from a process that has imported it, unless that process would have to start otherwise.
     """
-    given = SOON | os.environ | environment
+    given = SOON | os.environ | {holds.VARIABLE: str(hold_of(log))} | environment
     with log.open("w") as errors, Path(output).open("w") as lines:
         if not before and "LD_PRELOAD" not in environment:
             return Fit(the_forks().begin(["dask-nmf", *asked], folder, (output, log), given, True), log)
         process = subprocess.Popen(
-            [*before, *COMMAND, *asked],
+            [*before, *HELD, *asked],
             cwd=folder,
             env=given,
             stdout=lines,
@@ -93,14 +108,19 @@ def begin(
     solver: str = "hals",
     passes: int = 16,
     *more: str,
-    v: str = "v.zarr",
     before: tuple[str, ...] = (),
+    held: str = "",
     **environment: str,
 ) -> Fit:
-    """Start a fit, as `start` does; its log has a name of its own."""
+    """Start a fit, as `start` does; its log has a name of its own.
+
+    ``held``: after this, such as "pass 7", it stands still until `end`. So it is under way when a test
+    disturbs it, however long a busy machine has kept the test waiting.
+    """
     log = folder / f"{output.replace('/', '-')}.{next(NUMBERS)}.log"
-    asked = words(output, solver, passes, *(more or OWN), v=v)
-    return start(asked, folder, log, before=before, **environment)
+    if held:
+        holds.hold(hold_of(log), held)
+    return start(words(output, solver, passes, *(more or OWN)), folder, log, before=before, **environment)
 
 
 def wait_for(fit: Fit, event: str, times: int = 1) -> None:
@@ -110,7 +130,8 @@ def wait_for(fit: Fit, event: str, times: int = 1) -> None:
 
 
 def end(fit: Fit, timeout: float = PATIENCE) -> tuple[int, str]:
-    """Wait for the end of the fit; return its exit code and its last line on standard error."""
+    """Let the fit go on and end; return its exit code and its last line on standard error."""
+    fit.release()
     try:
         code = fit.process.wait(timeout)
     except subprocess.TimeoutExpired:
@@ -156,6 +177,12 @@ def workers(pid: int) -> list[psutil.Process]:
     return found
 
 
+def kill(worker: psutil.Process) -> None:
+    """Kill a worker, which may have died meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        worker.kill()
+
+
 def passes_done(run: Path) -> int:
     """Return the number of the last pass that a run has committed."""
     record = json.loads((run / "zarr.json").read_text())["attributes"]["dask_nmf"]
@@ -178,6 +205,7 @@ class Cluster:
     stack: ExitStack
     schedulers: list[subprocess.Popen[str]] = field(default_factory=list)
     workers: list[subprocess.Popen[str]] = field(default_factory=list)
+    logs: dict[int, Path] = field(default_factory=dict)  # by the processes
 
     @property
     def address(self) -> str:
@@ -185,9 +213,11 @@ class Cluster:
 
     def start(self, *command: object) -> subprocess.Popen[str]:
         log = self.folder / f"cluster-{next(NUMBERS)}.log"
-        return self.stack.enter_context(
+        started = self.stack.enter_context(
             process(*DASK, *command, "--no-dashboard", log=log, cwd=self.folder, env=SOON | os.environ)
         )
+        self.logs[started.pid] = log
+        return started
 
     def scheduler(self) -> subprocess.Popen[str]:
         self.schedulers.append(self.start("scheduler", "--host", "127.0.0.1", "--port", self.port))
@@ -195,18 +225,16 @@ class Cluster:
         return self.schedulers[-1]
 
     def worker(self, *more: str) -> subprocess.Popen[str]:
-        words = (
-            "worker",
-            self.address,
-            "--nthreads",
-            1,
-            "--memory-limit",
-            "1GiB",
-            "--death-timeout",
-            PATIENCE,
-        )
-        self.workers.append(self.start(*words, *more))
+        words = ("worker", self.address, "--nthreads", 1, "--memory-limit", "1GiB")
+        self.workers.append(self.start(*words, "--death-timeout", PATIENCE, *more))
         return self.workers[-1]
+
+    def ready_worker(self, *more: str) -> subprocess.Popen[str]:
+        """Start a worker, and wait until the scheduler has it; a fit may begin sooner than a worker."""
+        started = self.worker(*more)
+        until(lambda: "Registered to" in self.logs[started.pid].read_text() or started.poll() is not None)
+        assert started.poll() is None, self.logs[started.pid].read_text()
+        return started
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from support import faults
 from support.buckets import KEY, PASSES, SECRET, V, enter, only_moto, same_factors, store
 from support.command import Forks
 from support.converted import matrix_of, names_of
-from support.fits import start, wait_for
+from support.fits import hold_of, start, wait_for
+from support.holds import hold
 from support.matrices import Array
 from support.servers import needs
 
@@ -154,7 +155,9 @@ def test_sigkill_of_everything_then_the_same_command(
     assert command("fit", V, "--output", whole, *asked).returncode == 0
     moments = random.Random(0)
     for number in range(2):
-        killed = start(["fit", V, "--output", run, *asked], tmp_path, tmp_path / f"{number}.log")
+        log = tmp_path / f"{number}.log"
+        hold(hold_of(log), "pass 29")  # it is killed before it is over
+        killed = start(["fit", V, "--output", run, *asked], tmp_path, log)
         wait_for(killed, "pass")
         time.sleep(moments.uniform(0, 0.5))
         os.killpg(killed.pid, signal.SIGKILL)
