@@ -75,8 +75,8 @@ def test_sigkill_of_everything_at_random_moments_and_then_of_a_worker(
 ) -> None:
     moments = random.Random(solver)
     output = f"{solver}-killed.zarr"
-    for event in events:
-        fit = begin(folder, output, solver, PASSES, held=HELD)
+    for event, held in zip(events, ("pass 5", "pass 10"), strict=True):
+        fit = begin(folder, output, solver, PASSES, held=held)
         wait_for(fit, event)
         time.sleep(moments.uniform(0, MOMENTS))
         os.killpg(fit.pid, signal.SIGKILL)

@@ -154,9 +154,9 @@ def test_sigkill_of_everything_then_the_same_command(
     whole, run = "s3://bucket/whole.zarr", "s3://bucket/run.zarr"
     assert command("fit", V, "--output", whole, *asked).returncode == 0
     moments = random.Random(0)
-    for number in range(2):
+    for number, held in enumerate(("pass 14", "pass 28")):
         log = tmp_path / f"{number}.log"
-        hold(hold_of(log), "pass 29")  # it is killed before it is over
+        hold(hold_of(log), held)  # it is killed before it is over
         killed = start(["fit", V, "--output", run, *asked], tmp_path, log)
         wait_for(killed, "pass")
         time.sleep(moments.uniform(0, 0.5))
