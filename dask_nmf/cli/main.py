@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 
 from dask_nmf.cli.process.exit_codes import ExitCode
-from dask_nmf.cli.process.signals import Terminated, handle_signals, terminated
+from dask_nmf.cli.process.signals import Terminated, end_at_signals, handle_signals, terminated
 
 
 def main() -> None:
@@ -19,6 +19,7 @@ def main() -> None:
     except (KeyboardInterrupt, Terminated):  # during the imports; `run` handles its own
         print("dask-nmf: interrupted before it began", file=sys.stderr)
         status = ExitCode.TERMINATED if terminated() else ExitCode.INTERRUPTED
+    end_at_signals(status)
     # The process ends before what Dask does at exit, which prints how closing fails. Semaphores of processes
     # that failed to start are released first, or Python warns of them.
     atexit.register(os._exit, status)

@@ -18,9 +18,15 @@ class Terminated(BaseException):
 
 def handle_signals() -> None:
     """Raise `KeyboardInterrupt` or `Terminated` at the first signal, and exit at the second."""
-    signal.signal(signal.SIGTERM, _on_signal)
-    signal.signal(signal.SIGINT, _on_signal)
     sys.unraisablehook = _on_unraisable
+    signal.signal(signal.SIGINT, _on_signal)
+    signal.signal(signal.SIGTERM, _on_signal)  # last: who sees it handled may send either
+
+
+def end_at_signals(status: int) -> None:
+    """Let a signal from now on end the process at once, with the exit code of its work, which is done."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(status))
 
 
 def interrupted() -> bool:
