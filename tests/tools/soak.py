@@ -150,12 +150,13 @@ class Soak:
             with suppress(subprocess.TimeoutExpired):
                 fit.process.wait(self.chance.expovariate(1 / PAUSE))
                 break
+            if self.due and not self.run.started():
+                continue  # or a busy machine would lose every try before its run has begun
             kinds = [self.kill_one, self.kill_all, self.end, self.stop, self.stop]
             kinds += [self.fill] if os.geteuid() == 0 and isinstance(self.run, Folder) else []
             kinds += [self.restart, self.come_or_go, self.come_or_go] if servers else []
-            due = self.due[:1] if self.run.started() else []
             kinds += [self.hang, self.take_over] if self.chance.random() < 0.1 else []
-            chosen: Callable[[Fit, Cluster | None], str | None] = self.chance.choice(due or kinds)
+            chosen: Callable[[Fit, Cluster | None], str | None] = self.chance.choice(self.due[:1] or kinds)
             with suppress(psutil.Error, ProcessLookupError):
                 told = chosen(fit, servers)
                 if told is not None:
