@@ -50,7 +50,7 @@ def test_a_killed_command_leaves_one_version_and_the_same_command_ends_it(
         killed = begin(run.name)
         time.sleep(whole * (0.85 + 0.1 * number / KILLS))
         os.kill(killed.pid, signal.SIGKILL)
-        killed.process.wait(60)
+        killed.process.wait()
         assert Run.load_result(run).array("W").shape[0] in (first, last)
         assert all(check.passed for check in verify(run) if check.name in ("record", "W", "H"))
         if not took_out_all(run):  # else the numbers mean other rows, and the same command is refused

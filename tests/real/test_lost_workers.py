@@ -21,13 +21,17 @@ def test_a_fit_outlives_a_worker_that_held_v(several_panels: None) -> None:
     with (
         dask.config.set({"distributed.comm.timeouts.connect": "5s"}),
         LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0") as cluster,
-        Client(cluster) as client,
+        Client(cluster, timeout=60) as client,
     ):
         victim = next(iter(client.run(os.getpid).values()))
 
+        timer = threading.Timer(0.05, os.kill, (victim, signal.SIGKILL))
+
         def kill(step: Step) -> None:
             if step.number == 2:
-                threading.Timer(0.05, os.kill, (victim, signal.SIGKILL)).start()
+                timer.start()
+            elif step.number == 11:
+                timer.join()  # or the worker would be killed after the fit on a busy machine
 
         disturbed = nmf(v, 3, callback=kill, **asked)
         np.testing.assert_allclose(disturbed.W, undisturbed.W, rtol=1e-7, atol=1e-12)
