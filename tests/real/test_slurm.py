@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import zarr
 from support.command import COMMAND
 from support.docs import ENVIRONMENT, ROOT, bash, blocks, commands
 from support.servers import needs, until
+from support.signals import is_pending
 from support.slurm import slurm, told
 
 from dask_nmf import Result, nmf
@@ -70,6 +72,16 @@ def passes(run: Path) -> int:
         return 0
 
 
+def tasks(folder: Path) -> list[psutil.Process]:
+    """Return the processes of a job that are the scheduler, the command, or a worker."""
+    found = []
+    for process in psutil.process_iter(["cmdline", "cwd"]):
+        words = process.info["cmdline"] or [""]
+        ours = process.info["cwd"] == str(folder) and "job.zarr" in words
+        found += [process] if ours and Path(words[0]).name.startswith("python") else []
+    return found
+
+
 def test_workers_that_are_jobs_come_back(folder: Path, environment: dict[str, str], whole: Result) -> None:
     configure, fit = commands(blocks(PAGE, "console")[0])
     with subprocess.Popen(
@@ -124,7 +136,14 @@ def test_a_job_that_is_stopped_queues_itself_again(
     )
     job = re.findall(r"\d+", done.stdout)[0]
     until(lambda: passes(folder / "job.zarr") >= 2)
+    stopped_tasks = tasks(folder)
+    assert stopped_tasks
+    for task in stopped_tasks:
+        task.suspend()  # or the fit might end before the signal comes
     told(environment, "scancel", "--batch", "--signal=TERM", job)  # as SLURM does ahead of the limit
+    until(lambda: all(is_pending(task.pid) for task in stopped_tasks))
+    for task in stopped_tasks:
+        task.resume()
     log = folder / f"dask-nmf-{job}.log"
     until(lambda: "interrupted; run the same command" in log.read_text())
     stopped = passes(folder / "job.zarr")

@@ -1,4 +1,4 @@
-"""Which signals a running process handles."""
+"""Which signals a running process handles, or has not looked at yet."""
 
 import re
 import signal
@@ -11,6 +11,18 @@ def handles(pid: int, number: int = signal.SIGTERM) -> bool:
     The command handles SIGTERM from its first lines on. Python itself does not, and prints a traceback if
     SIGINT comes while it starts.
     """
-    status = Path(f"/proc/{pid}/status")
-    caught = re.search(r"^SigCgt:\s*(\w+)", status.read_text(), re.MULTILINE) if status.exists() else None
-    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+    return _has(pid, "SigCgt", number)
+
+
+def is_pending(pid: int, number: int = signal.SIGTERM) -> bool:
+    """Return whether a signal has been sent to a process that is stopped."""
+    return _has(pid, "ShdPnd", number)
+
+
+def _has(pid: int, kind: str, number: int) -> bool:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    signals = re.search(rf"^{kind}:\s*(\w+)", status, re.MULTILINE)
+    return signals is not None and bool(int(signals[1], 16) >> (number - 1) & 1)
