@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -17,13 +16,11 @@ def dask_nmf(tmp_path: Path, scheduler: str, forks: Forks) -> Run:
     """Call the command in ``tmp_path``; with ``own=True`` in a new Python, and on its own cluster."""
 
     def call(*words: object, own: bool = False) -> subprocess.CompletedProcess[str]:
-        environment = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "5s"}
         if not own:
-            return forks.call(words, tmp_path, DASK_SCHEDULER_ADDRESS=scheduler, **environment)
+            return forks.call(words, tmp_path, DASK_SCHEDULER_ADDRESS=scheduler)
         return subprocess.run(
             [*COMMAND, *map(str, words)],
             cwd=tmp_path,
-            env=os.environ | environment,
             capture_output=True,
             text=True,
             timeout=250,

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from support.blas import blas_threads, wait_until_unlimited
 from support.matrices import Array, low_rank
 from support.reads import EDGES, READS, V, counted_matrix, no_scheduler
+from support.servers import PATIENCE
 from support.strategies import cuts
 from threadpoolctl import threadpool_limits
 
@@ -190,10 +191,10 @@ def test_a_task_that_runs_on_after_its_pass_failed_has_one_blas_thread_until_it_
 
     def weigh(v: Any, h: Array, w: Array | None) -> Array:
         if v[0, 0] == V[0, 0]:
-            assert fails.wait(30)
+            assert fails.wait(PATIENCE)
             raise RuntimeError
         fails.set()
-        assert ends.wait(30)
+        assert ends.wait(PATIENCE)
         inside.append(blas_threads())
         return SOLVER.solve_w(v, h, w)
 

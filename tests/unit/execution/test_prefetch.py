@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 from support.matrices import Array, low_rank
+from support.servers import PATIENCE
 
 from dask_nmf.execution.engines.panels import PanelEngine
 from dask_nmf.execution.tasks.block_pass import PassSpec
@@ -55,7 +56,7 @@ class Watch:
         with self.changed:
             self.working += 1
             self.most["worked on"] = max(self.most["worked on"], self.working)
-            self.missed += not self.changed.wait_for(self.ahead, timeout=10)
+            self.missed += not self.changed.wait_for(self.ahead, timeout=PATIENCE)
         yield
         with self.changed:
             self.working -= 1

@@ -16,7 +16,7 @@ import pytest
 import zarr
 from distributed import Client, LocalCluster
 from support.matrices import Array, low_rank
-from support.servers import until
+from support.servers import PATIENCE, until
 
 from dask_nmf import nmf
 from dask_nmf.cluster.watch import run_on_live_workers
@@ -39,7 +39,7 @@ class Waits(ReaderDefaults):
     answered = Event()
 
     def __getitem__(self, index: tuple[slice, slice]) -> Array:
-        assert self.answered.wait(10), "the worker answers nobody"
+        assert self.answered.wait(PATIENCE), "the worker answers nobody"
         return np.ones((index[0].stop - index[0].start, COLUMNS))
 
 
@@ -57,7 +57,7 @@ def test_a_worker_answers_while_it_reads_the_fingerprint(client: Client) -> None
         time.sleep(0.2)
         assert not found.done()
         client.run(answer)
-        assert set(found.result(20).values()) == {matrix.fingerprint()}
+        assert set(found.result(PATIENCE).values()) == {matrix.fingerprint()}
 
 
 @contextmanager
@@ -66,7 +66,7 @@ def adaptive() -> Iterator[Client]:
     quick = {
         "distributed.adaptive.interval": "50ms",
         "distributed.adaptive.wait-count": 2,
-        "dask_nmf.wait": 5,
+        "dask_nmf.wait": PATIENCE,
     }
     with (
         dask.config.set(quick),
@@ -92,7 +92,7 @@ def test_an_adaptive_cluster_starts_workers_for_a_fit(
         gone = []
 
         def busy(step: Step) -> None:
-            until(lambda: not client.nthreads(), 20)
+            until(lambda: not client.nthreads())
             gone.append(step.number)
 
         found = nmf(tmp_path / "v.zarr", 3, store=tmp_path / "run.zarr", callback=busy, **how)
@@ -108,4 +108,4 @@ def test_a_cluster_that_gets_no_worker_is_given_up_and_its_wish_with_it() -> Non
     ):
         with pytest.raises(NoWorkers):
             nmf(np.ones((20, 5)), 2)
-        until(lambda: not running.scheduler.tasks, 10)
+        until(lambda: not running.scheduler.tasks)
