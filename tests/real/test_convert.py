@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -56,41 +57,60 @@ def test_a_table_of_entries_larger_than_the_memory_for_it(table: Path) -> None:
     assert int(done.stdout) < PEAK
 
 
+# Conversions that stand still before their end, so that they are killed before it on a busy machine too.
+HELD_BEFORE_A_CHECKPOINT = """
+import time
+from dask_nmf.cli.main import main
+from dask_nmf.ingest.output import checkpoint
+checkpoint.Checkpoint.reach = lambda *given: time.sleep(900)
+main()
+"""
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_killed_conversion_begins_anew(tmp_path: Path, number: signal.Signals) -> None:
     v = np.random.default_rng(0).integers(1, 9, (400_000, 8))
     np.savetxt(tmp_path / "v.csv", v, fmt="%d", delimiter=",")
-    command = [*COMMAND, "convert", "v.csv", "v.zarr"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+    words = ["convert", "v.csv", "v.zarr"]
+    held = [sys.executable, "-c", HELD_BEFORE_A_CHECKPOINT, *words]
+    with subprocess.Popen(held, cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
         until(lambda: any(tmp_path.glob(".v.zarr.*.partial")))
         process.send_signal(number)
     assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}.get(number, -number)
     assert not (tmp_path / "v.zarr").exists()
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run([*COMMAND, *words], cwd=tmp_path, check=True, capture_output=True)
     np.testing.assert_array_equal(matrix_of(tmp_path / "v.zarr"), v)
     assert {path.name for path in tmp_path.iterdir()} == {"v.csv", "v.zarr"}
 
 
-SLOW = """
-import sys, time
+HELD = """
+import time
 from dask_nmf.cli.main import main
+from dask_nmf.cli.process.signals import interrupted
 from dask_nmf.ingest.entries import journal
 from dask_nmf.ingest.entries.sorting import RowSorter
 journal.SECONDS = 0
 RowSorter.__init__.__defaults__ = (2**16, 2**20)
-write = RowSorter._write
-RowSorter._write = lambda sorter: (time.sleep(0.2), write(sorter))
+enter = journal.Journal._enter
+
+def enter_and_wait(entered):  # in a thread, whose end the process waits for
+    enter(entered)
+    while not interrupted():
+        time.sleep(0.02)
+
+journal.Journal._enter = enter_and_wait
 main()
 """
 
 
 def killed(script: str, words: Sequence[str], folder: Path, file: str, number: signal.Signals) -> int:
-    """End a conversion by a signal when its scratch folder has a file; return its exit code."""
+    """End a conversion by a signal when its scratch folder has a file with content; return its exit code."""
     output = words[2]
     with subprocess.Popen(
         [sys.executable, "-c", script, *words], cwd=folder, stderr=subprocess.DEVNULL
     ) as process:
-        until(lambda: any(folder.glob(f".{output}.*.partial/scratch/{file}")))
+        found = partial(folder.glob, f".{output}.*.partial/scratch/{file}")
+        until(lambda: any(path.stat().st_size for path in found()))
         process.send_signal(number)
     assert not (folder / output).exists()
     return process.returncode
@@ -114,7 +134,7 @@ def test_a_killed_conversion_of_entries_goes_on(tmp_path: Path, number: signal.S
         file.write("user,item,rating\n")
         file.writelines(f"u{i * 7919 % 50_021},i{i % 11},{i % 9 + 1}\n" for i in range(500_000))
     words = ["convert", "v.csv", "v.zarr", "--row", "user", "--column", "item", "--value", "rating"]
-    code = killed(SLOW, words, tmp_path, "runs.jsonl", number)
+    code = killed(HELD, words, tmp_path, "runs.jsonl", number)
     assert code == (143 if number == signal.SIGTERM else -number)
     assert_goes_on(words, tmp_path, "entries were sorted")
 
@@ -136,8 +156,8 @@ def test_words_are_counted_by_processes_as_by_one(
     assert bytes_of(tmp_path / "v.zarr") == bytes_of(tmp_path / "expected.zarr")
 
 
-SLOW_ROWS = """
-import sys, time
+HELD_ROWS = """
+import time
 from dask_nmf.cli.main import main
 from dask_nmf.ingest.formats import images
 from dask_nmf.ingest.formats.matrices import matrix_rows
@@ -146,7 +166,13 @@ from dask_nmf.ingest.output import checkpoint, growing
 matrix_rows.BATCH = images.BATCH = parquet_table.BATCH = 2**18
 checkpoint.SECONDS, growing.AT_ONCE = 0, 1
 reach = checkpoint.Checkpoint.reach
-checkpoint.Checkpoint.reach = lambda *given: (reach(*given), time.sleep(0.2))
+
+def reach_and_wait(checkpoint, position):
+    reach(checkpoint, position)
+    if checkpoint._file is not None and checkpoint._file.exists():
+        time.sleep(900)
+
+checkpoint.Checkpoint.reach = reach_and_wait
 main()
 """
 ROWS_OF = {
@@ -172,5 +198,5 @@ def save_stack(path: Path, frames: np.ndarray) -> None:
 def test_a_killed_conversion_of_rows_goes_on(tmp_path: Path, name: str) -> None:
     ROWS_OF[name](tmp_path / name, np.random.default_rng(0).integers(0, 99, (50_000, 8)))
     words = ["convert", name, "out.zarr", "--chunks", "100"]
-    assert killed(SLOW_ROWS, words, tmp_path, "checkpoint.npz", signal.SIGKILL) == -signal.SIGKILL
+    assert killed(HELD_ROWS, words, tmp_path, "checkpoint.npz", signal.SIGKILL) == -signal.SIGKILL
     assert_goes_on(words, tmp_path, "were written")
