@@ -1,6 +1,9 @@
 # Every target makes the environment it needs: .venv, which is renewed when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
+# Python may write compiled modules, which all later processes of the tests then find: those of .venv-lowest come
+# without, and each process that compiled them anew took three times the processor time to start.
+unexport PYTHONDONTWRITEBYTECODE
 # The scripts of `make bench`; with SHORT=1 only small matrices, to check that all packages run.
 BENCHMARKS = $(if $(SHORT),"run_peers.py --short --output short",run_peers.py run_reads.py run_speed.py run_one_pass.py run_held_out.py run_many_models.py run_planted_ranks.py run_merged_starts.py run_rank_question.py run_out_of_core.py run_cache.py run_prefetch.py run_scaling.py run_losses.py run_convergence.py run_task_memory.py run_convert.py run_update.py run_ratings.py)
 
