@@ -84,6 +84,8 @@ def check_stored(array: zarr.Array[Any], place: Any, whole: bool = False) -> Non
     whole : whether all chunks must be there, and not only one in `SPARSEST`.
     """
     with readable(place, WRITE_ANEW):
+        if not isinstance(array.metadata.attributes, dict):
+            raise DataError(f"{place} has attributes that are no JSON object; write it anew")
         check_chunks(array, place)
         claimed = chunks.count_chunks(array)
         needed = claimed if whole else -(-claimed // SPARSEST)

@@ -39,6 +39,8 @@ ESCAPES = "\x1b[2J\x1b]0;owned\x07\r\nlevel=error forged\u202e"
 
 RECORDS: dict[str, tuple[tuple[str, ...], Any]] = {
     "rank of text": (("settings", "n_components"), "2"),
+    "starts": (("settings", "n_init"), 10**9),
+    "starts of the answer": (("result", "settings", "n_init"), 10**9),
     "solver": (("settings", "solver"), "\x1b[31m"),
     "loss": (("settings", "beta_loss"), [2]),
     "no settings": (("settings",), None),
@@ -104,6 +106,14 @@ def test_a_record_that_no_commit_made_is_damaged(case: str, sound: dict[str, Pat
     ) as refused:
         Run.load(run)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("attributes", [[30, 20], [], "x", 1])
+def test_attributes_that_are_no_object_are_refused(attributes: Any, tmp_path: Path) -> None:
+    path = fuzz.matrix("zarr v3", tmp_path)
+    told = json.loads((path / "zarr.json").read_text())
+    (path / "zarr.json").write_text(json.dumps({**told, "attributes": attributes}))
+    assert fuzz.checked_matrix(path) == "DataError"
 
 
 def test_a_rank_that_its_factors_do_not_have_is_damage(sound: dict[str, Path], tmp_path: Path) -> None:
