@@ -21,6 +21,7 @@ from dask_nmf.options.option import (
 )
 
 NNDSVD = ("nndsvd", "nndsvda", "nndsvdar")
+MOST_STARTS = 100_000  # of a fit; each is a run with commits of its own
 SAME_STARTS = ("nndsvd", "nndsvda", "custom")  # every seed gives the same factors
 INITS = ("sample", "random", *NNDSVD, "custom")
 MISSING = ("nan", "unstored")
@@ -177,6 +178,8 @@ class Settings:
         """Refuse several starts where they would be the same, or cannot share reads of V."""
         if self.n_init == 1:
             return
+        if self.n_init > MOST_STARTS:
+            raise ValueError(f"n_init is {self.n_init}; give at most {MOST_STARTS} starts")
         if self.start in SAME_STARTS:
             raise ValueError(
                 f"n_init is {self.n_init} and init is {self.init!r}, so that every start would be the same; "

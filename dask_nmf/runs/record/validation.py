@@ -16,7 +16,6 @@ from dask_nmf.solvers.parts.state import is_slot, leaves
 from dask_nmf.storage.arrays.write_once import NAME, PATH
 from dask_nmf.wording import counted
 
-MOST_STARTS = 100_000  # of a fit; to look for the runs of more would take minutes
 LARGEST_INTEGER = 2**53  # of the integers that both JSON and float64 hold
 MEASURES = ("mean", "baseline", "stored", "empty", "unobserved_rows", "unobserved_columns")
 OPTIONAL_MEASURES = ("scale", "right_unit")
@@ -69,7 +68,6 @@ def _check_fit(part: dict[str, Any]) -> None:
     matrix += [(name, check) for name, check in noted if name in part["matrix"]]
     _check_fields(part["matrix"], matrix)
     settings_of(part).check_rank(tuple(part["matrix"]["shape"]))
-    _check_fields(part["settings"], [("n_init", lambda value: value <= MOST_STARTS)])
     if "labels" in part:
         _check_fields(part, [("labels", _is_object)])
         parts = [("folder", _is_folder), ("named", lambda value: value in NAMED)]

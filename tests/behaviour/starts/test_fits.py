@@ -128,6 +128,7 @@ def test_starts_that_do_not_fit_a_worker_together_take_more_reads(
 H = np.ones((3, 20))
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no number": ({"n_init": 0}, "n_init is 0; it must be an integer ≥ 1"),
+    "many": ({"n_init": 10**9}, "n_init is 1000000000; give at most 100000 starts"),
     "nndsvd": ({"init": "nndsvd"}, "n_init is 3 and init is 'nndsvd', so that every start would be the same"),
     "H": ({"H": H}, "H to begin with and n_init = 3 are given, so that every start would be the same"),
     "fixed": ({"fixed_H": H}, "a factor is fixed and n_init is 3, so that every start would be the same"),
