@@ -52,6 +52,7 @@ def make(layout: Layout, rank: int, limit: int | None, threads: int) -> PanelPla
 
 
 @many
+@example(layout=Layout(200_000, 1, 4, chunk_rows=1, density_unknown=True), rank=1, limit=None, threads=1)
 @given(layout=layouts, rank=st.integers(1, 200), limit=limits, threads=st.integers(1, 16))
 def test_panels_cover_the_rows_and_fit(layout: Layout, rank: int, limit: int | None, threads: int) -> None:
     made = make(layout, rank, limit, threads)
@@ -62,7 +63,8 @@ def test_panels_cover_the_rows_and_fit(layout: Layout, rank: int, limit: int | N
     assert (edges[0], edges[-1]) == (0, layout.rows)
     assert all(a < b for a, b in pairwise(edges))
     assert all(edge % layout.chunk_rows == 0 for edge in edges[:-1])
-    assert all((b - a) % row_panels.aligned_rows(edges) == 0 for a, b in pairwise(edges[:-1]))
+    unit = row_panels.aligned_rows(edges)
+    assert all((b - a) % unit == 0 for a, b in pairwise(edges[:-1]))
     assert limit is None or made.worker_bytes <= limit
     assert made.pass_bytes == layout.panel_bytes(0, layout.rows)
     assert made.sample_rows == 0 or min(2 * rank + 2, layout.rows) <= made.sample_rows <= layout.rows
