@@ -79,10 +79,32 @@ def _sparse_of(archive: Npz) -> scipy.sparse.sparray:
             pointers = validate_indptr(parts[1], along, len(data), archive.place)
             return MAKERS[kind]((data, parts[0], pointers), shape=shape)
         check_width(archive.place, shape, max(shape), data.size)
+        if kind == "bsr":
+            parts[1] = _block_pointers(parts[1], shape, data.shape, archive.place)
         found = MAKERS[kind]((data, tuple(parts)) if kind == "coo" else (data, *parts), shape=shape)
         if kind == "bsr":
-            found.check_format(full_check=True)  # SciPy follows its indices when it transposes
+            found.check_format(full_check=True)  # of its indices, which SciPy follows when it transposes
         return found
+
+
+def _block_pointers(indptr: Array, shape: tuple[int, int], blocks: tuple[int, ...], place: str) -> Array:
+    """Return the row pointers of a BSR matrix; SciPy checks neither them, if the last is 0, nor its shape.
+
+    Parameters
+    ----------
+    blocks : the shape of its entries, which is (blocks, rows of a block, columns of a block).
+
+    Raises
+    ------
+    DataError
+        If the pointers do not fit the rows, or blocks do not fill the shape.
+    """
+    entries, height, width = blocks
+    if shape[0] % height or shape[1] % width:
+        raise DataError(
+            f"{place} has shape {shape}, which blocks of {height} x {width} do not fill; {WRITE_ANEW_WITH}"
+        )
+    return validate_indptr(indptr, shape[0] // height, entries, place)
 
 
 class Npz:
