@@ -151,6 +151,12 @@ SOURCES: dict[str, Callable[[Array, Path], Any]] = {
     "npz csc": lambda v, path: _scipy_npz(scipy.sparse.csc_matrix(v), path),
 }
 
+SPARSE_NPZ: dict[str, Callable[[Array, Path], Any]] = {  # further kinds that `scipy.sparse.save_npz` writes
+    "npz bsr": lambda v, path: _scipy_npz(scipy.sparse.bsr_array(v, blocksize=(3, 2)), path),
+    "npz coo": lambda v, path: _scipy_npz(scipy.sparse.coo_array(v), path),
+    "npz dia": lambda v, path: _scipy_npz(scipy.sparse.dia_array(v), path),
+}
+
 LIBRARIES: dict[str, Callable[[Array, Path], Any]] = {  # sources that are read as one of `SOURCES` is
     "zarr zip": lambda v, path: _zip(v, path),
     "zarr group": lambda v, path: zarr.open_group(anndata_group(v, path, "csr_matrix"), mode="r"),

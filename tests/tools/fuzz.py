@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 import zarr
-from support.matrices import SOURCES, Array, low_rank
+from support.matrices import SOURCES, SPARSE_NPZ, Array, low_rank
 from tools.damage import damage
 
 from dask_nmf import Run, nmf
@@ -36,11 +36,12 @@ from dask_nmf.cli.process.exit_codes import exit_code
 from dask_nmf.inference.predict import predict_to
 from dask_nmf.inference.recommend import ListOptions, recommend_to
 from dask_nmf.inference.transform_output import transform_to
+from dask_nmf.sources.formats.stored.npz import PARTS
 from dask_nmf.sources.registry import open_matrix
 from dask_nmf.storage.locations import locate, locate_file
 
 MATRICES = (
-    "npy", "npy F", "npz X", "npz one", "npz csr", "npz csc",
+    "npy", "npy F", "npz X", "npz one", "npz csr", "npz csc", *SPARSE_NPZ,
     "zarr v2", "zarr v3", "zarr shards", "csr in zarr", "csc in zarr",
 )  # fmt: skip
 STATES = ("finished", "stopped", "broken")  # of runs
@@ -53,7 +54,7 @@ def matrix(kind: str, folder: Path) -> Path:
     """Write a valid V of a kind; return its path."""
     v = low_rank(*SHAPE, 2)
     v[v < np.median(v)] = 0
-    return Path(SOURCES[kind](v, folder / "v"))
+    return Path((SOURCES | SPARSE_NPZ)[kind](v, folder / "v"))
 
 
 class Stop(Exception):
@@ -144,8 +145,8 @@ def _as_others_read(path: Path) -> Array:
         archive = BytesIO(content[content.index(b"PK") :])  # ZIP ignores bytes before the archive
         with np.load(archive, allow_pickle=False) as held:
             if "format" in held.files:
-                parts = [held[name] for name in ("data", "indices", "indptr")]
-                return _filled(str(held["format"].astype(str)), parts, held["shape"])
+                kind = str(held["format"].astype(str))
+                return _filled(kind, [held[name] for name in ("data", *PARTS[kind])], held["shape"])
             return held["X"] if "X" in held.files else next(held[n] for n in held.files if held[n].ndim == 2)
     opened = zarr.open(str(path), mode="r")
     if isinstance(opened, zarr.Array):
@@ -156,9 +157,11 @@ def _as_others_read(path: Path) -> Array:
 
 def _filled(kind: str, parts: list[Array], shape: Any) -> Array:
     """Return a dense array of the parts of a sparse one, made by SciPy."""
-    data, indices, indptr = parts
-    make = {"csr": scipy.sparse.csr_array, "csc": scipy.sparse.csc_array}[kind]
-    held = make((data[: indptr[-1]], indices[: indptr[-1]], indptr), shape=tuple(map(int, shape)))
+    data, *places = parts
+    if kind in ("csr", "csc"):
+        data, places[0] = (part[: places[1][-1]] for part in (data, places[0]))
+    given = (data, tuple(places)) if kind == "coo" else (data, *places)
+    held = getattr(scipy.sparse, f"{kind}_array")(given, shape=tuple(map(int, shape)))
     return np.asarray(held.toarray())
 
 
