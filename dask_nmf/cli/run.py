@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from contextlib import suppress
 
@@ -22,6 +23,8 @@ from dask_nmf.display.text import escape_control
 def run() -> int:
     """Run the command, write out what it printed, and return its exit code."""
     open_missing_streams()
+    # Python logs the traceback of a callback of a future that a signal has cut short.
+    logging.getLogger("concurrent.futures").addFilter(lambda record: not interrupted())
     status = _run()
     discard_unread_output()
     with suppress(OSError):

@@ -7,7 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 Fault = Callable[[str, str], str | None]  # from (method, path) to a fault, or a status ("503")
@@ -66,15 +66,13 @@ class Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
     def _ask(self, sent: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-        behind = http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)
-        behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-        for name, value in self.headers.items():
-            behind.putheader(name, value)
-        behind.endheaders(sent)
-        answer = behind.getresponse()
-        got = answer.status, answer.getheaders(), answer.read()
-        behind.close()
-        return got
+        with closing(http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)) as behind:
+            behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                behind.putheader(name, value)
+            behind.endheaders(sent)
+            answer = behind.getresponse()
+            return answer.status, answer.getheaders(), answer.read()
 
     def _answer(
         self, status: int, headers: list[tuple[str, str]], body: bytes, truncated: bool = False

@@ -55,3 +55,34 @@ def test_a_signal_after_the_work_is_done_changes_nothing(number: int) -> None:
     process.send_signal(number)
     _, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, errors) == (0, b"")
+
+
+CUT_SHORT = """
+import os, signal
+from concurrent.futures import Future
+from dask_nmf.cli import run
+from dask_nmf.cli.process.signals import Terminated
+
+def callback(done):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.sigtimedwait([], 1)
+    finally:
+        raise RuntimeError("release unlocked lock")
+
+def app(**_):
+    future = Future()
+    future.add_done_callback(callback)
+    future.set_result(None)
+    raise Terminated
+
+run.app = app
+"""
+
+
+def test_a_callback_that_a_signal_cuts_short_prints_no_traceback() -> None:
+    process = command(CUT_SHORT)
+    output, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, output) == (143, b""), errors
+    assert errors.startswith(b"dask-nmf: interrupted")
+    assert errors.count(b"\n") == 1
